@@ -1,0 +1,164 @@
+"""Shard and block arithmetic: numbers in, numbers out.
+
+A corpus of ``images`` images is cut into shards of ``shard_images`` (the last one holds the rest), and each shard into
+``blocks_per_shard`` parts whose bounds are ``i * n // blocks_per_shard``: every image is in exactly one block, whatever
+the numbers. Blocks are numbered through the whole corpus.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tinytags_tasks.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: where its images are.
+
+    Attributes
+    ----------
+    number
+        0-based, through the whole corpus.
+    shard
+        0-based number of the shard that holds it.
+    first
+        Position in the corpus of its first image.
+    offset
+        Images of the shard before its first one.
+    images
+        How many it holds; may be 0 in a shard with fewer images than blocks.
+    """
+
+    number: int
+    shard: int
+    first: int
+    offset: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How a corpus is cut into shards and blocks."""
+
+    images: int
+    shard_images: int = 1_000_000
+    blocks_per_shard: int = 50
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cut nothing.
+
+        Raises
+        ------
+        BadInputError
+            When one of them is out of range.
+        """
+        if self.images < 0 or self.shard_images < 1 or self.blocks_per_shard < 1:
+            raise BadInputError(
+                f"cannot cut {self.images} images into shards of {self.shard_images} "
+                f"with {self.blocks_per_shard} blocks each: all must be positive"
+            )
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.images // self.shard_images)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return self.shards * self.blocks_per_shard
+
+    def images_in_shard(self, shard: int) -> int:
+        """Return how many images a shard holds."""
+        return min(self.shard_images, self.images - shard * self.shard_images)
+
+    def block(self, number: int) -> Block:
+        """Return one block by its number.
+
+        Raises
+        ------
+        BadInputError
+            When the corpus has no such block.
+        """
+        if not 0 <= number < self.blocks:
+            last = f"0 to {self.blocks - 1}" if self.blocks else "none"
+            raise BadInputError(f"block {number} is out of range: this corpus has blocks {last}")
+        shard, index = divmod(number, self.blocks_per_shard)
+        images = self.images_in_shard(shard)
+        start = index * images // self.blocks_per_shard
+        stop = (index + 1) * images // self.blocks_per_shard
+        return Block(number, shard, shard * self.shard_images + start, start, stop - start)
+
+    def blocks_of_shard(self, shard: int) -> list[Block]:
+        """Return a shard's blocks in order."""
+        first = shard * self.blocks_per_shard
+        return [self.block(number) for number in range(first, first + self.blocks_per_shard)]
+
+
+def parse_block_numbers(text: str, blocks: int) -> tuple[int, ...]:
+    """Read block numbers and ranges as a person writes them.
+
+    Parameters
+    ----------
+    text
+        ``"3, 17-20"``; empty means all.
+    blocks
+        How many blocks there are.
+
+    Returns
+    -------
+    tuple of int
+        Ascending, without repeats.
+
+    Raises
+    ------
+    BadInputError
+        When a part is no number or range, runs backwards, or is out of range.
+    """
+    if not text.strip():
+        return tuple(range(blocks))
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,12})\s*(?:-\s*(\d{1,12})\s*)?", part)
+        if not match:
+            raise BadInputError(f"{part.strip()!r} is no block number: write numbers and ranges, such as 3,17-20")
+        first = int(match[1])
+        last = int(match[2]) if match[2] else first
+        if last < first:
+            raise BadInputError(f"{part.strip()!r} runs backwards: write {last}-{first}")
+        if last >= blocks:
+            known = f"0 to {blocks - 1}" if blocks else "none"
+            raise BadInputError(f"block {last} is out of range: this corpus has blocks {known}")
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))
+
+
+def format_block_numbers(numbers: Iterable[int]) -> str:
+    """Write block numbers as a person reads them: ``"3, 17-20"``.
+
+    The inverse of :func:`parse_block_numbers`, for messages and names.
+    """
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def group_blocks(numbers: Sequence[int], blocks_per_task: int) -> list[tuple[int, ...]]:
+    """Cut block numbers into the groups that one mapped task takes each.
+
+    Parameters
+    ----------
+    numbers
+        Ascending block numbers.
+    blocks_per_task
+        Blocks a group; 0 chooses it so that there are at most 400 groups.
+    """
+    if blocks_per_task < 0:
+        raise BadInputError(f"blocks_per_task is {blocks_per_task}: it must be 1 or more, or 0 for automatic")
+    size = blocks_per_task or max(1, -(-len(numbers) // 400))
+    return [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]

@@ -1,0 +1,44 @@
+"""The one error tree; the branch says what to do.
+
+::
+
+    TinyTagsError
+    ├── TransientError          worth a retry: an engine away or busy, a write that lost a race
+    │   └── EngineDownError     nothing answers at an engine's address
+    └── FinalError              a retry changes nothing
+        ├── BadInputError       what the user gave cannot be used: a file, a number, a name
+        ├── CorruptError        stored bytes are not what was written
+        └── ReconcileError      counts that must be equal are not
+
+Airflow tasks turn :class:`FinalError` into ``AirflowFailException`` in one place (``dags/tinytags_airflow.py``); the
+command line turns any of them into one line and exit code 2. A message names what, where (file, block, offset) and the
+remedy.
+"""
+
+
+class TinyTagsError(Exception):
+    """Base of everything that TinyTags raises on purpose."""
+
+
+class TransientError(TinyTagsError):
+    """Worth a retry: the same call may succeed later."""
+
+
+class EngineDownError(TransientError):
+    """Nothing answers at an engine's address."""
+
+
+class FinalError(TinyTagsError):
+    """A retry changes nothing: somebody has to act."""
+
+
+class BadInputError(FinalError):
+    """What the user gave cannot be used."""
+
+
+class CorruptError(FinalError):
+    """Stored bytes are not what was written."""
+
+
+class ReconcileError(FinalError):
+    """Counts that must be equal are not."""

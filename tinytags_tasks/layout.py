@@ -1,0 +1,108 @@
+"""Every path and name in the store, in one place; all relative to the store's root.
+
+::
+
+    corpora/<corpus>/corpus.json                 totals; written last, when every shard stands
+    corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
+    corpora/<corpus>/shards/00000.json           the shard's manifest: counts, sha256 of each block
+    labelled/<hash>.parquet                      a labelled set as Spark reads it
+    trainings/<hash>.json                        which model came of a labelled set and parameters
+    models/<name>-<hash>/model.onnx, model.json  a published model and its card
+    runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
+    runs/<run>/scored/000000.parquet             one scored block
+    runs/<run>/ledger/000000.json                what became of the block
+"""
+
+import re
+
+from tinytags_tasks.errors import BadInputError
+
+CORPORA = "corpora"
+MODELS = "models"
+RUNS = "runs"
+
+
+def checked_name(name: str, kind: str) -> str:
+    """Return a corpus', model's or run's name when it is safe in paths, URLs and queries.
+
+    Raises
+    ------
+    BadInputError
+        When it is not.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", name):
+        raise BadInputError(
+            f"{name!r} cannot be the name of a {kind}: use up to 100 lower-case letters, digits, '-' and '_', "
+            "a letter or digit first"
+        )
+    return name
+
+
+def corpus_file(corpus: str) -> str:
+    """Path of a corpus' totals."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/corpus.json"
+
+
+def shard_file(corpus: str, shard: int) -> str:
+    """Path of a shard's bytes."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.bin"
+
+
+def shard_manifest_file(corpus: str, shard: int) -> str:
+    """Path of a shard's manifest."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.json"
+
+
+def labelled_file(data_sha256: str) -> str:
+    """Path of a labelled set as Spark reads it."""
+    return f"labelled/{data_sha256[:16]}.parquet"
+
+
+def training_file(training: str) -> str:
+    """Path of the record of a training, named by the hash of all that decides its outcome."""
+    return f"trainings/{checked_name(training, 'training')}.json"
+
+
+def model_folder(version: str) -> str:
+    """Path of a published model's folder."""
+    return f"{MODELS}/{checked_name(version, 'model version')}"
+
+
+def model_file(version: str) -> str:
+    """Path of a model's ONNX file."""
+    return f"{model_folder(version)}/model.onnx"
+
+
+def card_file(version: str) -> str:
+    """Path of a model's card."""
+    return f"{model_folder(version)}/model.json"
+
+
+def run_file(run: str) -> str:
+    """Path of a run's record."""
+    return f"{RUNS}/{checked_name(run, 'run')}/run.json"
+
+
+def scored_file(run: str, block: int) -> str:
+    """Path of a scored block."""
+    return f"{RUNS}/{checked_name(run, 'run')}/scored/{block:06d}.parquet"
+
+
+def ledger_folder(run: str) -> str:
+    """Path of a run's ledger."""
+    return f"{RUNS}/{checked_name(run, 'run')}/ledger"
+
+
+def ledger_file(run: str, block: int) -> str:
+    """Path of a block's record in a run's ledger."""
+    return f"{ledger_folder(run)}/{block:06d}.json"
+
+
+def collection_name(run: str) -> str:
+    """Name of a run's Solr collection."""
+    return f"tinytags-{checked_name(run, 'run')}"
+
+
+def document_id(corpus: str, position: int) -> str:
+    """Id of an image's document."""
+    return f"{corpus}:{position}"

@@ -1,0 +1,107 @@
+"""Settings: ``TINYTAGS_*`` variables, then the addresses of the engines that ``tinytags up`` started."""
+
+import json
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tinytags_tasks.errors import BadInputError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", "search_url")
+"""The settings that ``tinytags up`` records for the engines it started."""
+
+
+class Settings(BaseSettings):
+    """What TinyTags is told about its surroundings; frozen once read.
+
+    Every field is the environment variable ``TINYTAGS_<FIELD>``. An address that is set points at a cluster's engine;
+    one that is not is the embedded engine's, as recorded under :attr:`home`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TINYTAGS_", frozen=True, extra="ignore")
+
+    home: Path = Field(PROJECT_ROOT / ".tinytags", description="state of the embedded engines, demo files, passwords")
+    cache: Path = Field(Path.home() / ".cache" / "tinytags", description="downloaded jars, shared between checkouts")
+    webhdfs_url: str | None = Field(None, description="the NameNode's HTTP address, http://host:9870")
+    hdfs_url: str | None = Field(None, description="the NameNode's RPC address as Spark sees it, hdfs://host:8020")
+    hdfs_user: str = Field("tinytags", description="the user that owns the store in HDFS")
+    store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
+    spark_url: str | None = Field(None, description="the Spark Connect server, sc://host:15002")
+    solr_url: str | None = Field(None, description="Solr, http://host:8983/solr")
+    solr_shards: int = Field(1, ge=1, description="shards of a new collection")
+    solr_replicas: int = Field(1, ge=1, description="replicas of each shard of a new collection")
+    alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
+    airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
+    airflow_user: str = Field("admin", description="who triggers runs")
+    airflow_password: SecretStr | None = Field(None, description="their password; default: the generated one")
+    search_url: str | None = Field(None, description="the search page")
+    search_user: str = Field("tinytags", description="who may open the search page")
+    search_password: SecretStr | None = Field(None, description="their password; default: the generated one")
+    demo_source: Path = Field(PROJECT_ROOT.parent / "shared" / "data", description="where the demo's real images lie")
+    java_home: Path | None = Field(None, description="a Java 17 or newer to use instead of the one found")
+    maven_repository: str | None = Field(None, description="a mirror to fetch jars from instead of Ivy's own default")
+
+    @property
+    def addresses_file(self) -> Path:
+        """Where ``tinytags up`` records the addresses of what it started."""
+        return self.home / "addresses.json"
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Generated passwords, readable by the user only."""
+        return self.home / "secrets"
+
+    def address(self, name: str) -> str:
+        """Return one engine's address.
+
+        Parameters
+        ----------
+        name
+            One of :data:`ADDRESSES`.
+
+        Raises
+        ------
+        BadInputError
+            When it is neither set nor recorded.
+        """
+        url: str | None = getattr(self, name)
+        if not url:
+            raise BadInputError(
+                f"no address for {name.removesuffix('_url')}: start the engines with `tinytags up`, "
+                f"or set TINYTAGS_{name.upper()}"
+            )
+        return url.rstrip("/")
+
+
+def load_settings() -> Settings:
+    """Read the environment and the recorded addresses.
+
+    Raises
+    ------
+    BadInputError
+        When a variable's value cannot be used, or the recorded addresses cannot be read.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "TINYTAGS_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise BadInputError(f"{name}: {first['msg']} (got {first['input']!r})") from error
+    settings = settings.model_copy(
+        update={
+            "home": settings.home.expanduser().absolute(),
+            "cache": settings.cache.expanduser().absolute(),
+            "demo_source": settings.demo_source.expanduser().absolute(),
+        }
+    )
+    if not settings.addresses_file.exists():
+        return settings
+    try:
+        recorded = json.loads(settings.addresses_file.read_text())
+        unset = {name: recorded[name] for name in ADDRESSES if getattr(settings, name) is None and name in recorded}
+    except (ValueError, TypeError) as error:
+        raise BadInputError(f"{settings.addresses_file} is damaged ({error}): run `tinytags up` again") from error
+    return settings.model_copy(update=unset)
