@@ -7,6 +7,7 @@
     │   └── EngineDownError     nothing answers at an engine's address
     └── FinalError              a retry changes nothing
         ├── BadInputError       what the user gave cannot be used: a file, a number, a name
+        ├── MissingError        something that should be in the store is not
         ├── CorruptError        stored bytes are not what was written
         └── ReconcileError      counts that must be equal are not
 
@@ -34,6 +35,10 @@ class FinalError(TinyTagsError):
 
 class BadInputError(FinalError):
     """What the user gave cannot be used."""
+
+
+class MissingError(FinalError):
+    """Something that should be in the store is not."""
 
 
 class CorruptError(FinalError):

@@ -1,0 +1,192 @@
+"""What is written down: corpus, shard manifest, model card, run, block record. JSON, read without any server."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tinytags_tasks.blocks import Partition
+from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.storage import Storage
+
+PIXEL_ORDER = "row-major HWC uint8"
+"""How every image inside TinyTags lies in memory and in a shard."""
+
+
+def now() -> str:
+    """Return the present time in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Record(BaseModel):
+    """A record that is one JSON file in the store."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def load(cls, storage: Storage, path: str) -> Self:
+        """Read a record.
+
+        Raises
+        ------
+        MissingError
+            When there is none.
+        CorruptError
+            When it is cut short or of another kind.
+        """
+        stored = storage.read(path)
+        try:
+            return cls.model_validate_json(stored)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise CorruptError(
+                f"{path}: no usable {cls.__name__} ({problem['msg']}); delete it and run the stage that writes it again"
+            ) from error
+
+    def save(self, storage: Storage, path: str, *, overwrite: bool = True) -> bool:
+        """Write the record in one atomic step; False when it was there and must not be overwritten."""
+        return storage.write(path, self.model_dump_json(indent=1).encode(), overwrite=overwrite)
+
+    def replaced(self, **changes: object) -> Self:
+        """Return a copy with some fields changed."""
+        return self.model_copy(update=changes)
+
+
+class Source(Record):
+    """The file a corpus came from, as it was when it was read."""
+
+    path: str
+    format: str
+    size_bytes: int
+    modified: float
+
+
+class BlockManifest(Record):
+    """One block of a shard: its number, first position, images and the sha256 of its bytes."""
+
+    number: int
+    first: int
+    images: int
+    sha256: str
+
+
+class ShardManifest(Record):
+    """One shard: what it holds and where that came from.
+
+    ``unreadable`` are the positions whose image could not be read: they keep their place, filled with zeros, and are
+    never scored.
+    """
+
+    corpus: str
+    shard: int
+    first: int
+    images: int
+    image_bytes: int
+    source: Source
+    blocks: tuple[BlockManifest, ...]
+    unreadable: tuple[int, ...] = ()
+
+
+class Corpus(Record):
+    """A corpus that is whole in the store. Written last, so that its presence says so."""
+
+    name: str
+    description: str = ""
+    images: int
+    shard_images: int
+    blocks_per_shard: int
+    height: int
+    width: int
+    channels: int = 3
+    pixel_order: str = PIXEL_ORDER
+    preparation: str
+    source: Source
+    unreadable: int
+    digest: str
+    created: str
+
+    @property
+    def partition(self) -> Partition:
+        """How it is cut."""
+        return Partition(self.images, self.shard_images, self.blocks_per_shard)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.height * self.width * self.channels
+
+
+class ModelCard(Record):
+    """A published model: what it was learned from and what is known of it."""
+
+    version: str
+    tags: tuple[str, ...]
+    trees: int
+    height: int
+    width: int
+    channels: int = 3
+    pixel_order: str = PIXEL_ORDER
+    preparation: str
+    labelled_set: str
+    labelled_sha256: str
+    labelled_images: int
+    parameters: dict[str, int | float | str]
+    metrics: dict[str, float]
+    libraries: dict[str, str]
+    seconds: dict[str, float]
+    created: str
+
+
+class Training(Record):
+    """Which model came of one labelled set and one set of parameters."""
+
+    model: str
+
+
+class Run(Record):
+    """One pass of one model version over one corpus; its name is a hash of all that decides its content."""
+
+    name: str
+    corpus: str
+    corpus_digest: str
+    description: str = ""
+    model: str
+    threshold: int
+    images: int
+    blocks: int
+    collection: str
+    created: str
+
+
+class BlockState(StrEnum):
+    """What became of a block; a block without a record is planned."""
+
+    PLANNED = "planned"
+    SCORED = "scored"
+    INDEXED = "indexed"
+    VERIFIED = "verified"
+    FAILED = "failed"
+
+
+class BlockRecord(Record):
+    """What became of one block in one run. ``read = kept + below + unreadable``, always."""
+
+    run: str
+    block: int
+    state: BlockState
+    model: str = ""
+    sha256: str = ""
+    read: int = 0
+    kept: int = 0
+    below: int = 0
+    unreadable: int = 0
+    kept_by_tag: dict[str, int] = {}
+    documents: int | None = None
+    reason: str = ""
+    host: str = ""
+    attempts: int = 0
+    score_seconds: float = 0.0
+    index_seconds: float = 0.0
+    scored: str = ""
+    indexed: str = ""

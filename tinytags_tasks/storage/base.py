@@ -1,0 +1,109 @@
+"""What every storage does, and how one is opened from its address."""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Protocol
+
+
+class Storage(Protocol):
+    """A place for files in which a write is committed by one rename.
+
+    A name beginning with ``.`` and ending in ``.tmp`` is a write in progress, or what a killed one left; it is never
+    listed.
+    """
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of a file.
+
+        Raises
+        ------
+        MissingError
+            When there is no such file.
+        CorruptError
+            When it ends before ``offset + length``.
+        """
+        ...
+
+    def write(self, path: str, content: bytes | Iterable[bytes], *, overwrite: bool = True) -> bool:
+        """Write a whole file: under a temporary name, then one atomic rename.
+
+        Returns
+        -------
+        bool
+            False when ``overwrite`` is False and the file stood already: it is left as it was.
+        """
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a file or folder is there."""
+        ...
+
+    def size_bytes(self, path: str) -> int:
+        """Return a file's size; MissingError when there is none."""
+        ...
+
+    def list(self, path: str) -> list[str]:
+        """Return the sorted names in a folder; none when there is no such folder."""
+        ...
+
+    def rename(self, source: str, target: str) -> bool:
+        """Move a file or folder to a name that is free; False when it is not, and nothing moved."""
+        ...
+
+    def delete(self, path: str) -> bool:
+        """Delete a file, or a folder with all it holds; False when it was not there."""
+        ...
+
+    def delete_leftovers(self, path: str) -> int:
+        """Delete what killed writers of this file left under temporary names; return how many there were."""
+        ...
+
+    def url(self, path: str) -> str:
+        """Return the address under which Spark finds a path."""
+        ...
+
+
+def temporary_name(path: str) -> str:
+    """Return a fresh temporary name beside a path."""
+    target = PurePosixPath(path)
+    return str(target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp"))
+
+
+def is_temporary(name: str, of: str | None = None) -> bool:
+    """Tell whether a name is a temporary one (of the file named ``of``)."""
+    return name.startswith("." if of is None else f".{of}.") and name.endswith(".tmp")
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """Where a store is; small and serialisable, so that a Spark worker can open it for itself.
+
+    Attributes
+    ----------
+    root
+        A folder in HDFS, or of this machine when ``webhdfs_url`` is empty.
+    webhdfs_url
+        The NameNode's HTTP address.
+    hdfs_url
+        The NameNode's RPC address, for Spark's own reading.
+    user
+        The HDFS user.
+    """
+
+    root: str
+    webhdfs_url: str = ""
+    hdfs_url: str = ""
+    user: str = ""
+
+
+def open_store(address: StoreAddress) -> Storage:
+    """Open the store at an address; nothing is contacted before the first call."""
+    if not address.webhdfs_url:
+        from tinytags_tasks.storage.local import LocalStorage
+
+        return LocalStorage(address.root)
+    from tinytags_tasks.storage.hdfs import HdfsStorage
+
+    return HdfsStorage(address)

@@ -1,0 +1,187 @@
+"""A store in HDFS, over WebHDFS.
+
+A rename onto an existing name fails in HDFS unless ``OVERWRITE`` is asked for, and either way is one atomic step of the
+NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
+"""
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+import urllib3
+from hdfs import HdfsError, InsecureClient
+
+from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.storage.base import StoreAddress, is_temporary, temporary_name
+
+TIMEOUT_SECONDS = (10, 120)
+"""To connect, and between two packets of an answer."""
+
+_FINAL = {"AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
+
+
+class HdfsStorage:
+    """Keeps the store under one folder of an HDFS.
+
+    Parameters
+    ----------
+    address
+        Where it is.
+    """
+
+    def __init__(self, address: StoreAddress) -> None:
+        self.address = address
+        session = requests.Session()
+        session.trust_env = False  # a proxy of the environment must not stand between the NameNode and us
+        adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        self._client: Any = InsecureClient(
+            address.webhdfs_url, user=address.user, root=address.root, timeout=TIMEOUT_SECONDS, session=session
+        )
+
+    @contextmanager
+    def _translated(self, path: str) -> Generator[None]:
+        """Turn the client's exceptions into ours."""
+        where = f"{self.address.webhdfs_url}{self.address.root}/{path}"
+        try:
+            yield
+        except HdfsError as error:
+            exception = getattr(error, "exception", None) or ""
+            message = str(error).splitlines()[0] if str(error) else exception
+            if exception == "FileNotFoundException" or "does not exist" in message:
+                raise MissingError(f"{where}: no such file in the store") from error
+            if exception in _FINAL:
+                raise FinalError(f"{where}: HDFS refuses ({message}); ask its administrator") from error
+            raise TransientError(f"{where}: HDFS cannot do it now ({message})") from error
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise EngineDownError(
+                f"{where}: HDFS does not answer; see `tinytags status`, start it with `tinytags up` "
+                f"or check TINYTAGS_WEBHDFS_URL ({_reason(error)})"
+            ) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise TransientError(f"{where}: the connection to HDFS broke ({_reason(error)})") from error
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See :meth:`Storage.read`."""
+        if length == 0:
+            return b""
+        with self._translated(path):
+            try:
+                with self._client.read(path, offset=offset, length=length) as reader:
+                    content: bytes = reader.read()
+            except HdfsError as error:
+                if "out of the range" not in str(error):
+                    raise
+                content = b""
+        if length is not None and len(content) != length:
+            raise CorruptError(
+                f"{self.address.root}/{path}: ends at {offset + len(content):,}, not at {offset + length:,}"
+            )
+        return content
+
+    def write(self, path: str, content: bytes | Iterable[bytes], *, overwrite: bool = True) -> bool:
+        """See :meth:`Storage.write`."""
+        temporary = temporary_name(path)
+        sent = _Counter(content)
+        try:
+            with self._translated(path):
+                self._client.write(temporary, data=iter(sent))
+                stored = self._client.status(temporary)["length"]
+            if stored != sent.size_bytes:
+                raise TransientError(f"{path}: HDFS holds {stored:,} of the {sent.size_bytes:,} bytes written")
+            with self._translated(path):
+                return self._rename(temporary, path, overwrite=overwrite)
+        finally:
+            self._discard(temporary)
+
+    def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
+        try:
+            self._client._rename(
+                source,
+                destination=self._client.resolve(target),
+                renameoptions="OVERWRITE" if overwrite else "NONE",
+            )
+        except HdfsError as error:
+            if getattr(error, "exception", "") == "FileAlreadyExistsException" and not overwrite:
+                return False
+            raise
+        return True
+
+    def _discard(self, temporary: str) -> None:
+        """Delete a temporary file if it is there; what cannot be deleted now, the next writer of the file does."""
+        try:
+            self._client.delete(temporary)
+        except (HdfsError, requests.RequestException):
+            return
+
+    def exists(self, path: str) -> bool:
+        """See :meth:`Storage.exists`."""
+        with self._translated(path):
+            return self._client.status(path, strict=False) is not None
+
+    def size_bytes(self, path: str) -> int:
+        """See :meth:`Storage.size_bytes`."""
+        with self._translated(path):
+            return int(self._client.status(path)["length"])
+
+    def list(self, path: str) -> list[str]:
+        """See :meth:`Storage.list`."""
+        return sorted(name for name in self._names(path) if not is_temporary(name))
+
+    def _names(self, path: str) -> list[str]:
+        try:
+            with self._translated(path):
+                return list(self._client.list(path))
+        except MissingError:
+            return []
+
+    def rename(self, source: str, target: str) -> bool:
+        """See :meth:`Storage.rename`."""
+        with self._translated(source):
+            self._client.makedirs(target.rpartition("/")[0] or "/")
+            return self._rename(source, target, overwrite=False)
+
+    def delete(self, path: str) -> bool:
+        """See :meth:`Storage.delete`."""
+        with self._translated(path):
+            return bool(self._client.delete(path, recursive=True))
+
+    def delete_leftovers(self, path: str) -> int:
+        """See :meth:`Storage.delete_leftovers`."""
+        folder, _, name = path.rpartition("/")
+        leftovers = [found for found in self._names(folder) if is_temporary(found, name)]
+        for leftover in leftovers:
+            self.delete(f"{folder}/{leftover}")
+        return len(leftovers)
+
+    def url(self, path: str) -> str:
+        """See :meth:`Storage.url`."""
+        return f"{self.address.hdfs_url}{self.address.root}/{path}"
+
+
+class _Counter:
+    """Passes chunks on and counts their bytes."""
+
+    def __init__(self, content: bytes | Iterable[bytes]) -> None:
+        self._content = (content,) if isinstance(content, bytes) else content
+        self.size_bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._content:
+            if chunk:  # an empty chunk would end a chunked request
+                self.size_bytes += len(chunk)
+                yield chunk
+
+
+def _reason(error: Exception) -> str:
+    """Return the innermost cause of a connection error, without the object addresses that requests prints."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__ or next(_nested(cause), None)) is not None:
+        cause = inner
+    return f"{type(cause).__name__}: {cause}"
+
+
+def _nested(error: BaseException) -> Iterator[BaseException]:
+    return (argument for argument in error.args if isinstance(argument, BaseException))
