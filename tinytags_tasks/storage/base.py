@@ -44,7 +44,7 @@ class Storage(Protocol):
         """Return a file's size; MissingError when there is none."""
         ...
 
-    def list(self, path: str) -> list[str]:
+    def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder; none when there is no such folder."""
         ...
 

@@ -126,8 +126,8 @@ class HdfsStorage:
         with self._translated(path):
             return int(self._client.status(path)["length"])
 
-    def list(self, path: str) -> list[str]:
-        """See :meth:`Storage.list`."""
+    def names(self, path: str) -> list[str]:
+        """See :meth:`Storage.names`."""
         return sorted(name for name in self._names(path) if not is_temporary(name))
 
     def _names(self, path: str) -> list[str]:

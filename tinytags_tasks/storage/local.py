@@ -66,8 +66,8 @@ class LocalStorage:
         except FileNotFoundError as error:
             raise MissingError(f"{self.root / path}: no such file in the store") from error
 
-    def list(self, path: str) -> list[str]:
-        """See :meth:`Storage.list`."""
+    def names(self, path: str) -> list[str]:
+        """See :meth:`Storage.names`."""
         folder = self.root / path
         if not folder.is_dir():
             return []

@@ -1,0 +1,159 @@
+"""Labelled sets: parquet with a column of encoded images and one of labels, the layout of the Hugging Face hub."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from tinytags_tasks.errors import BadInputError
+
+CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""CIFAR-10's classes in the order of their labels."""
+
+TAGS_KEY = b"tinytags.tags"
+"""Key of the parquet schema's metadata that holds the tags, a JSON list."""
+
+_BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Images with a known tag.
+
+    Attributes
+    ----------
+    path
+        The parquet file they came from.
+    images
+        uint8, shape (images, row, column, channel).
+    labels
+        int64, shape (images,): indexes into ``tags``.
+    tags
+        The tags' names.
+    """
+
+    path: Path
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    tags: tuple[str, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of pixels, labels and tags: what a model learns from, however it is stored."""
+        digest = hashlib.sha256(json.dumps([self.images.shape, self.tags]).encode())
+        digest.update(self.images.tobytes())
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+
+def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint8]:
+    """Decode a picture file to RGB.
+
+    Parameters
+    ----------
+    encoded
+        JPEG, PNG or another format that Pillow reads.
+    side
+        Resize to this height and width (BOX filter, which averages the covered pixels); None leaves the size.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, shape (row, column, 3).
+
+    Raises
+    ------
+    BadInputError
+        When it is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            rgb = picture.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInputError(f"not a picture that can be read ({error})") from error
+    if side is not None and rgb.size != (side, side):
+        rgb = rgb.resize((side, side), Image.Resampling.BOX)
+    return np.asarray(rgb, dtype=np.uint8)
+
+
+def iterate_pictures(path: Path) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
+    """Yield a labelled parquet file's encoded pictures and labels, a thousand at a time.
+
+    Raises
+    ------
+    BadInputError
+        When the file is missing, is no parquet file or lacks the columns ``img`` and ``label``.
+    """
+    file = _open(path)
+    for batch in file.iter_batches(_BATCH, columns=["img", "label"]):
+        encoded = batch.column(0).field("bytes").to_pylist()
+        yield encoded, np.asarray(batch.column(1).to_pylist(), dtype=np.int64)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    if not path.is_file():
+        raise BadInputError(f"{path}: no such file; give the path of a labelled parquet file")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInputError(f"{path}: not a parquet file that can be read ({error})") from error
+    schema = file.schema_arrow
+    image_type = schema.field("img").type if "img" in schema.names else None
+    if image_type is None or not pa.types.is_struct(image_type) or image_type.get_field_index("bytes") < 0:
+        raise BadInputError(f"{path}: needs a column img, a struct with the bytes of a picture; has {schema.names}")
+    if "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
+        raise BadInputError(f"{path}: needs a column label of integers; has {schema.names}")
+    return file
+
+
+def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: int = 32) -> LabelledSet:
+    """Read a labelled parquet file into memory.
+
+    Parameters
+    ----------
+    path
+        The file: a column ``img`` (struct with ``bytes``) and a column ``label``.
+    tags
+        Names of the labels; None takes those that the file carries, else CIFAR-10's.
+    side
+        Height and width that every image gets.
+
+    Raises
+    ------
+    BadInputError
+        When the file cannot be used: which row, and why.
+    """
+    carried = (_open(path).schema_arrow.metadata or {}).get(TAGS_KEY)
+    names = tags or (tuple(json.loads(carried)) if carried else CIFAR10_TAGS)
+    images: list[npt.NDArray[np.uint8]] = []
+    labels: list[npt.NDArray[np.int64]] = []
+    row = 0
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
+        for encoded, batch_labels in iterate_pictures(path):
+            wrong = np.flatnonzero((batch_labels < 0) | (batch_labels >= len(names)))
+            if wrong.size:
+                raise BadInputError(
+                    f"{path}: row {row + int(wrong[0])} has label {int(batch_labels[wrong[0]])}, "
+                    f"but there are {len(names)} tags (labels 0 to {len(names) - 1})"
+                )
+            try:
+                images.extend(pool.map(decode_image, encoded, [side] * len(encoded)))
+            except BadInputError as error:
+                raise BadInputError(f"{path}: row {len(images)}: {error}") from error
+            labels.append(batch_labels)
+            row += len(encoded)
+    if not images:
+        raise BadInputError(f"{path}: holds no images")
+    if len(set(np.concatenate(labels).tolist())) < 2:
+        raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
+    return LabelledSet(path, np.stack(images), np.concatenate(labels), names)
