@@ -1,0 +1,283 @@
+"""The search page's routes, asked without and with the password, over searches that a test prepares."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, TinyTagsError
+from tinytags_tasks.search import page as page_module
+from tinytags_tasks.search.page import create_app
+from tinytags_tasks.search.query import NothingPublishedError, SearchPage, SearchRequest, TaggedImage
+from tinytags_tasks.settings import Settings
+
+IMAGE = TaggedImage(
+    id="demo:1234",
+    tag="cat",
+    accuracy=70,
+    votes=7,
+    block=3,
+    position=1234,
+    model="forest-12ab",
+    corpus="demo",
+    image=np.zeros((32, 32, 3), dtype=np.uint8),
+)
+PAGE = SearchPage(
+    total=250,
+    images=(IMAGE,),
+    tag_counts={"cat": 250, "dog": 4},
+    accuracy_counts={40: 50, 70: 200},
+    models=("forest-12ab",),
+    corpora=("demo",),
+    next_cursor=None,
+    seconds=0.012,
+)
+Answer = Callable[[SearchPage | TinyTagsError], list[SearchRequest]]
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
+    """Prepare what every search finds; the returned list gets the requests."""
+
+    def prepare(found: SearchPage | TinyTagsError) -> list[SearchRequest]:
+        asked: list[SearchRequest] = []
+
+        def search(settings: Settings, request: SearchRequest) -> SearchPage:
+            asked.append(request)
+            if isinstance(found, TinyTagsError):
+                raise found
+            return found
+
+        monkeypatch.setattr(page_module, "search_images", search)
+        return asked
+
+    return prepare
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "search_password").write_text("pässword\n")
+    return Settings(home=tmp_path, search_user="tinytags", search_password=None)
+
+
+@pytest.fixture
+def stranger(settings: Settings) -> TestClient:
+    return TestClient(create_app(settings))
+
+
+@pytest.fixture
+def reader(settings: Settings) -> TestClient:
+    client = TestClient(create_app(settings))
+    client.headers["Authorization"] = basic("tinytags:pässword")
+    return client
+
+
+def basic(credentials: str) -> str:
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
+
+
+@pytest.mark.parametrize("path", ["/", "/api/search", "/style.css", "/docs", "/openapi.json", "/nowhere", "/healthz/"])
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Basic",
+        "Basic !!!",
+        "Bearer " + basic("tinytags:pässword").removeprefix("Basic "),
+        basic("tinytags:"),
+        basic("tinytags:wrong"),
+        basic("other:pässword"),
+        basic("tinytags:pässword "),
+    ],
+)
+def test_every_route_asks_who_is_there(
+    stranger: TestClient, answer: Answer, path: str, authorization: str | None
+) -> None:
+    asked = answer(PAGE)
+    headers = {} if authorization is None else {"Authorization": authorization}
+    response = stranger.get(path, headers=headers, follow_redirects=False)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Basic ")
+    assert "cat" not in response.text
+    assert not asked
+
+
+def test_health_is_for_everyone_and_says_only_ok(stranger: TestClient) -> None:
+    response = stranger.get("/healthz")
+    assert (response.status_code, response.text) == (200, "ok")
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+def test_no_description_of_the_routes_is_served(reader: TestClient, path: str) -> None:
+    assert reader.get(path).status_code == 404
+
+
+def test_without_a_password_there_is_no_page(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="TINYTAGS_SEARCH_PASSWORD"):
+        create_app(Settings(home=tmp_path, search_password=None))
+
+
+def test_an_empty_password_opens_nothing(settings: Settings) -> None:
+    (settings.secrets_folder / "search_password").write_text("\n")
+    with pytest.raises(BadInputError, match="empty"):
+        create_app(settings)
+
+
+def test_the_page_shows_each_image_with_its_words(reader: TestClient, answer: Answer) -> None:
+    answer(PAGE)
+    text = reader.get("/").text
+    for part in ("250 images", "data:image/png;base64,", "70 %", "7 votes", "block 3", "1,234", "forest-12ab", "12 ms"):
+        assert part in text
+    assert 'alt="cat, image 1234 of demo"' in text
+    assert "generated pictures" not in text
+
+
+def test_the_pages_policy_forbids_scripts_and_frames(reader: TestClient, answer: Answer) -> None:
+    answer(PAGE)
+    response = reader.get("/")
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "script-src" not in policy
+    assert response.headers["X-Frame-Options"] == "DENY"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "<script" not in response.text
+    assert "style=" not in response.text
+
+
+def test_what_a_reader_writes_is_escaped(reader: TestClient, answer: Answer) -> None:
+    asked = answer(replace(PAGE, images=(replace(IMAGE, tag='"><img src=x onerror=alert(1)>'),)))
+    text = reader.get("/", params={"tag": "<script>alert(1)</script>"}).text
+    assert asked[0].tags == ("<script>alert(1)</script>",)
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_an_error_is_escaped_too(reader: TestClient, answer: Answer) -> None:
+    answer(PAGE)
+    response = reader.get("/", params={"block": "<script>"})
+    assert response.status_code == 400
+    assert "<script" not in response.text
+
+
+def test_the_address_says_what_is_searched(reader: TestClient, answer: Answer) -> None:
+    asked = answer(PAGE)
+    reader.get("/?tag=cat&tag=dog&tag=cat&accuracy=60&block=5&rows=20&page=3")
+    assert asked == [SearchRequest(tags=("cat", "dog"), minimum_accuracy=60, block=5, rows=20, start=40)]
+
+
+def test_fields_left_empty_count_as_left_out(reader: TestClient, answer: Answer) -> None:
+    asked = answer(PAGE)
+    assert reader.get("/?tag=&accuracy=&block=&rows=60").status_code == 200
+    assert asked == [SearchRequest()]
+
+
+def test_a_chosen_tag_can_be_joined_and_left(reader: TestClient, answer: Answer) -> None:
+    answer(PAGE)
+    text = reader.get("/?tag=cat&accuracy=40&page=2").text
+    assert 'href="/?tag=cat&amp;tag=dog&amp;accuracy=40"' in text
+    assert 'href="/?accuracy=40" aria-current="true"' in text
+    assert 'href="/?tag=cat&amp;accuracy=40&amp;page=3"' in text
+
+
+def test_a_chosen_tag_without_images_can_still_be_left(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, total=0, images=(), tag_counts={}))
+    response = reader.get("/?tag=unicorn")
+    assert response.status_code == 200
+    assert "unicorn" in response.text
+    assert "No published image is like that" in response.text
+
+
+def test_paging_ends_where_the_pages_end(reader: TestClient, answer: Answer) -> None:
+    answer(PAGE)
+    assert 'rel="next"' not in reader.get("/?page=5").text
+    beyond = reader.get("/?page=9").text
+    assert 'rel="prev" href="/?page=5"' in beyond
+
+
+def test_paging_stops_before_it_becomes_slow(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, total=1_000_000))
+    last = reader.get("/?page=100&rows=100").text
+    assert 'rel="next"' not in last
+    assert "Paging ends at image 10,000" in last
+    assert reader.get("/?page=101&rows=100").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "accuracy=101",
+        "accuracy=-1",
+        "accuracy=x",
+        "accuracy=1e3",
+        "rows=0",
+        "rows=1000",
+        "page=0",
+        "page=99999999999999999999",
+        "block=٣",
+        "block=1&block=2",
+        "tag=" + "x" * 101,
+        "tag=%00",
+        "min_accuracy=50",
+        "cursor=*",
+    ],
+)
+def test_what_cannot_be_searched_is_said_readably(reader: TestClient, answer: Answer, query: str) -> None:
+    asked = answer(PAGE)
+    response = reader.get("/?" + query)
+    assert response.status_code == 400
+    assert "That cannot be searched" in response.text
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (EngineDownError("Solr does not answer at http://there"), 503),
+        (NothingPublishedError("nothing is published yet: run `tinytags run`"), 404),
+        (BadInputError("no such cursor"), 400),
+        (CorruptError("foreign documents"), 500),
+    ],
+)
+def test_an_error_is_a_page_or_json_of_its_status(
+    reader: TestClient, answer: Answer, error: TinyTagsError, status: int
+) -> None:
+    answer(error)
+    page, api = reader.get("/"), reader.get("/api/search")
+    assert page.status_code == api.status_code == status
+    assert str(error).split(":")[0] in page.text
+    assert "Traceback" not in page.text
+    assert api.json() == {"error": str(error)}
+    assert page.headers["X-Frame-Options"] == "DENY"
+
+
+def test_a_damaged_image_is_shown_as_unreadable(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, images=(replace(IMAGE, image=None),)))
+    response = reader.get("/")
+    assert response.status_code == 200
+    assert "unreadable" in response.text
+
+
+def test_generated_pictures_are_named_as_such(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, corpora=("drawn",)))
+    assert "generated pictures (drawn shapes), not photographs" in reader.get("/").text
+
+
+def test_the_api_gives_pixels_only_when_asked(reader: TestClient, answer: Answer) -> None:
+    asked = answer(replace(PAGE, next_cursor="A"))
+    without = reader.get("/api/search?tag=cat&cursor=*").json()
+    assert asked[0] == SearchRequest(tags=("cat",), cursor="*", with_pixels=False)
+    assert without["total"] == 250
+    assert without["next_cursor"] == "A"
+    assert without["images"][0]["id"] == "demo:1234"
+    assert "png" not in without["images"][0]
+    assert reader.get("/api/search?pixels=1").json()["images"][0]["png"].startswith("data:image/png;base64,")

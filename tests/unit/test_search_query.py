@@ -1,0 +1,262 @@
+"""Searching, against a Solr that answers over HTTP with what a test puts into it."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, TransientError
+from tinytags_tasks.search.query import (
+    FIRST_CURSOR,
+    NothingPublishedError,
+    SearchRequest,
+    iterate_images,
+    search_images,
+    solr_parameters,
+)
+from tinytags_tasks.settings import Settings
+
+
+class StubSolr(HTTPServer):
+    """Gives prepared answers in turn, the last one for ever, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), StubHandler)
+        self.answers: list[tuple[int, str]] = []
+        self.asked: list[dict[str, list[str]]] = []
+        self.paths: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/solr"
+
+
+class StubHandler(BaseHTTPRequestHandler):
+    server: StubSolr
+
+    def do_GET(self) -> None:
+        self.answer(urlsplit(self.path).query)
+
+    def do_POST(self) -> None:
+        self.answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+    def answer(self, query: str) -> None:
+        self.server.paths.append(urlsplit(self.path).path)
+        self.server.asked.append(parse_qs(query, keep_blank_values=True))
+        status, body = self.server.answers[0] if len(self.server.answers) == 1 else self.server.answers.pop(0)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def solr() -> Iterator[StubSolr]:
+    server = StubSolr()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def settings(solr: StubSolr, tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, solr_url=solr.url, alias="tinytags")
+
+
+def document(position: int, stored: str | None) -> dict[str, Any]:
+    found = {
+        "id": f"demo:{position}",
+        "tag": "cat",
+        "accuracy": 70,
+        "votes": 7,
+        "block": 3,
+        "shard": 0,
+        "position": position,
+        "model": "forest-12ab",
+        "corpus": "demo",
+    }
+    return found if stored is None else {**found, "data": stored}
+
+
+def answer(*documents: dict[str, Any], total: int = 1, cursor: str | None = None) -> tuple[int, str]:
+    facets = {
+        "count": total,
+        "tags": {"buckets": [{"val": "cat", "count": total}, {"val": "dog", "count": 4}]},
+        "accuracies": {"buckets": [{"val": 70, "count": total}]},
+        "models": {"buckets": [{"val": "forest-12ab", "count": 5}]},
+        "corpora": {"buckets": [{"val": "demo", "count": 5}]},
+    }
+    body: dict[str, Any] = {"response": {"numFound": total, "docs": list(documents)}, "facets": facets}
+    if cursor:
+        body["nextCursorMark"] = cursor
+    return 200, json.dumps(body)
+
+
+def test_an_image_comes_back_with_its_pixels_and_counts(solr: StubSolr, settings: Settings) -> None:
+    image = np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)
+    solr.answers = [answer(document(17, base64.b64encode(image.tobytes()).decode()))]
+
+    page = search_images(settings, SearchRequest())
+
+    assert page.total == 1
+    assert page.images[0].id == "demo:17"
+    assert (page.images[0].votes, page.images[0].block, page.images[0].position) == (7, 3, 17)
+    assert page.images[0].image is not None
+    np.testing.assert_array_equal(page.images[0].image, image)
+    assert page.tag_counts == {"cat": 1, "dog": 4}
+    assert page.accuracy_counts == {70: 1}
+    assert (page.models, page.corpora) == (("forest-12ab",), ("demo",))
+    assert solr.paths[0].startswith("/solr/tinytags/select")
+
+
+@pytest.mark.parametrize("stored", [None, "", "AAAA", "no base64 !", base64.b64encode(bytes(3073)).decode()])
+def test_damaged_pixels_are_shown_as_missing(solr: StubSolr, settings: Settings, stored: str | None) -> None:
+    solr.answers = [answer(document(1, stored))]
+    assert search_images(settings, SearchRequest()).images[0].image is None
+
+
+def test_a_search_goes_to_solr_as_parameters(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer()]
+    tags = ("cat", 'a,b"} OR *:*')
+
+    search_images(settings, SearchRequest(tags=tags, minimum_accuracy=60, block=5, rows=10, start=20))
+
+    asked = solr.asked[0]
+    assert asked["tags"] == ["\n".join(tags)]
+    assert asked["block"] == ["5"]
+    assert asked["fq"] == [
+        r'{!terms tag=by_tag f=tag separator="\n" v=$tags}',
+        "{!tag=by_accuracy}accuracy:[60 TO *]",
+        "{!term tag=by_block f=block v=$block}",
+    ]
+    assert (asked["start"], asked["rows"]) == (["20"], ["10"])
+    assert asked["sort"] == ["accuracy desc, position asc, id asc"]
+
+
+def test_many_tags_are_posted(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer()]
+    tags = tuple(f"tag {number}" for number in range(500))
+    search_images(settings, SearchRequest(tags=tags))
+    assert solr.asked[0]["tags"] == ["\n".join(tags)]
+
+
+@given(st.text(max_size=120))
+def test_no_tag_changes_the_text_of_a_query(tag: str) -> None:
+    try:
+        request = SearchRequest(tags=(tag, "cat"))
+    except BadInputError:
+        assert not (0 < len(tag) <= 100 and tag.isprintable())
+        return
+    parameters = solr_parameters(request)
+    assert parameters.pop("tags") == f"{tag}\ncat"
+    assert parameters | {"tags": ""} == solr_parameters(SearchRequest(tags=("x",))) | {"tags": ""}
+
+
+def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer(document(1, None))]
+    search_images(settings, SearchRequest(with_pixels=False))
+    assert "data" not in solr.asked[0]["fl"][0].split(",")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tags": ("",)},
+        {"tags": ("x" * 101,)},
+        {"tags": ("cat\ndog",)},
+        {"tags": ("x",) * 1001},
+        {"minimum_accuracy": -1},
+        {"minimum_accuracy": 101},
+        {"block": -1},
+        {"block": 2**31},
+        {"rows": 0},
+        {"rows": 101},
+        {"start": -1},
+        {"start": 9_941},
+        {"cursor": ""},
+        {"cursor": "*", "start": 60},
+    ],
+)
+def test_a_request_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadInputError):
+        SearchRequest(**wrong)
+
+
+def test_a_cursor_goes_on_to_the_end_and_counts_once(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [
+        answer(document(1, None), document(2, None), total=3, cursor="A"),
+        answer(document(3, None), total=3, cursor="B"),
+        answer(total=3, cursor="B"),
+    ]
+
+    found = list(iterate_images(settings, SearchRequest(rows=2, with_pixels=False)))
+
+    assert [image.position for image in found] == [1, 2, 3]
+    assert [asked["cursorMark"] for asked in solr.asked] == [[FIRST_CURSOR], ["A"], ["B"]]
+    assert ["json.facet" in asked for asked in solr.asked] == [True, False, False]
+
+
+def test_a_limit_ends_the_reading_early(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer(document(1, None), document(2, None), total=9, cursor="A")]
+    found = list(iterate_images(settings, SearchRequest(rows=2, with_pixels=False), limit=2))
+    assert len(found) == 2
+    assert len(solr.asked) == 1
+
+
+def test_solr_being_away_names_address_and_remedy(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, solr_url="http://reader:hunter2@127.0.0.1:9/solr")
+    with pytest.raises(EngineDownError) as raised:
+        search_images(settings, SearchRequest())
+    assert "http://127.0.0.1:9/solr" in str(raised.value)
+    assert "tinytags up" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_no_address_is_an_engine_that_is_down(tmp_path: Path) -> None:
+    with pytest.raises(EngineDownError, match="tinytags up"):
+        search_images(Settings(home=tmp_path, solr_url=None), SearchRequest())
+
+
+def test_a_missing_alias_means_that_nothing_is_published(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [(404, "<html><body>Not Found</body></html>")]
+    with pytest.raises(NothingPublishedError, match="nothing is published yet: run `tinytags run`"):
+        search_images(settings, SearchRequest())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (503, '{"error": {"msg": "no servers hosting shard: shard1"}}', TransientError),
+        (400, '{"error": {"msg": "Unable to parse \'cursorMark\' after totem"}}', BadInputError),
+        (400, '{"error": {"msg": "sort param field can\'t be found: accuracy"}}', FinalError),
+        (200, "<html>a login page</html>", EngineDownError),
+        (200, "[]", EngineDownError),
+    ],
+)
+def test_what_solr_says_becomes_an_error_of_ours(
+    solr: StubSolr, settings: Settings, status: int, body: str, expected: type[Exception]
+) -> None:
+    solr.answers = [(status, body)]
+    with pytest.raises(expected):
+        search_images(settings, SearchRequest(cursor="totem"))
+
+
+def test_foreign_documents_are_named_as_such(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer({"id": "something else"})]
+    with pytest.raises(CorruptError, match="TINYTAGS_ALIAS"):
+        search_images(settings, SearchRequest())

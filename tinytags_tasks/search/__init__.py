@@ -1,0 +1,1 @@
+"""Solr -> pages and API: what readers see."""
