@@ -83,9 +83,14 @@ def run_file(run: str) -> str:
     return f"{RUNS}/{checked_name(run, 'run')}/run.json"
 
 
+def scored_folder(run: str) -> str:
+    """Path of a run's scored blocks."""
+    return f"{RUNS}/{checked_name(run, 'run')}/scored"
+
+
 def scored_file(run: str, block: int) -> str:
     """Path of a scored block."""
-    return f"{RUNS}/{checked_name(run, 'run')}/scored/{block:06d}.parquet"
+    return f"{scored_folder(run)}/{block:06d}.parquet"
 
 
 def ledger_folder(run: str) -> str:
@@ -96,6 +101,11 @@ def ledger_folder(run: str) -> str:
 def ledger_file(run: str, block: int) -> str:
     """Path of a block's record in a run's ledger."""
     return f"{ledger_folder(run)}/{block:06d}.json"
+
+
+def file_name(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rpartition("/")[2]
 
 
 def collection_name(run: str) -> str:

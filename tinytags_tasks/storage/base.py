@@ -56,8 +56,11 @@ class Storage(Protocol):
         """Delete a file, or a folder with all it holds; False when it was not there."""
         ...
 
-    def delete_leftovers(self, path: str) -> int:
-        """Delete what killed writers of this file left under temporary names; return how many there were."""
+    def delete_leftovers(self, *paths: str) -> int:
+        """Delete what killed writers of these files left under temporary names; return how many there were.
+
+        The paths lie in one folder, which is listed once.
+        """
         ...
 
     def url(self, path: str) -> str:
@@ -71,9 +74,15 @@ def temporary_name(path: str) -> str:
     return str(target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp"))
 
 
-def is_temporary(name: str, of: str | None = None) -> bool:
-    """Tell whether a name is a temporary one (of the file named ``of``)."""
-    return name.startswith("." if of is None else f".{of}.") and name.endswith(".tmp")
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is a temporary one."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def leftovers_among(names: Iterable[str], paths: Iterable[str]) -> list[str]:
+    """Return the temporary names that writers of some files left among a folder's names."""
+    wanted = {PurePosixPath(path).name for path in paths}
+    return [name for name in names if is_temporary(name) and name[1:].rsplit(".", 2)[0] in wanted]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import urllib3
 from hdfs import HdfsError, InsecureClient
 
 from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import StoreAddress, is_temporary, temporary_name
+from tinytags_tasks.storage.base import StoreAddress, is_temporary, leftovers_among, temporary_name
 
 TIMEOUT_SECONDS = (10, 120)
 """To connect, and between two packets of an answer."""
@@ -128,9 +128,9 @@ class HdfsStorage:
 
     def names(self, path: str) -> list[str]:
         """See :meth:`Storage.names`."""
-        return sorted(name for name in self._names(path) if not is_temporary(name))
+        return sorted(name for name in self._all_names(path) if not is_temporary(name))
 
-    def _names(self, path: str) -> list[str]:
+    def _all_names(self, path: str) -> list[str]:
         try:
             with self._translated(path):
                 return list(self._client.list(path))
@@ -148,10 +148,10 @@ class HdfsStorage:
         with self._translated(path):
             return bool(self._client.delete(path, recursive=True))
 
-    def delete_leftovers(self, path: str) -> int:
+    def delete_leftovers(self, *paths: str) -> int:
         """See :meth:`Storage.delete_leftovers`."""
-        folder, _, name = path.rpartition("/")
-        leftovers = [found for found in self._names(folder) if is_temporary(found, name)]
+        folder = paths[0].rpartition("/")[0]
+        leftovers = leftovers_among(self._all_names(folder), paths)
         for leftover in leftovers:
             self.delete(f"{folder}/{leftover}")
         return len(leftovers)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.storage.base import is_temporary, temporary_name
+from tinytags_tasks.storage.base import is_temporary, leftovers_among, temporary_name
 
 
 class LocalStorage:
@@ -94,17 +94,14 @@ class LocalStorage:
             target.unlink()
         return True
 
-    def delete_leftovers(self, path: str) -> int:
+    def delete_leftovers(self, *paths: str) -> int:
         """See :meth:`Storage.delete_leftovers`."""
-        target = self.root / path
-        if not target.parent.is_dir():
+        folder = (self.root / paths[0]).parent
+        if not folder.is_dir():
             return 0
-        leftovers = [entry for entry in target.parent.iterdir() if is_temporary(entry.name, target.name)]
+        leftovers = leftovers_among((entry.name for entry in folder.iterdir()), paths)
         for leftover in leftovers:
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
+            self.delete(str((folder / leftover).relative_to(self.root)))
         return len(leftovers)
 
     def url(self, path: str) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from tinytags_tasks.corpus.labelled import LabelledSet, read_labelled_set
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.records import PIXEL_ORDER, ModelCard, Training, now
 from tinytags_tasks.spark import ConnectSpark, spark_errors
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.storage import Storage, temporary_name
 from tinytags_tasks.train.forest import Tree, forest_to_onnx, trees_from_spark
 
 SIDE = 32
@@ -101,10 +100,11 @@ def run(
         if storage.exists(layout.card_file(model)):
             report(f"model {model} was learned from the same images with the same parameters: nothing to do")
             return TrainResult(model, trained=False)
+    storage.delete_leftovers(layout.training_file(training))
     _write_features(labelled, storage)
     loaded = time.monotonic()
     report(f"fitting {request.trees} trees of depth {request.depth} in Spark")
-    trees = _fit(request, labelled, storage, connect_spark)
+    trees = _fit(request, labelled, training, storage, connect_spark)
     fitted = time.monotonic()
     features = math.prod(labelled.images.shape[1:])
     onnx_model = forest_to_onnx(
@@ -164,9 +164,11 @@ def _write_features(labelled: LabelledSet, storage: Storage) -> None:
     storage.write(path, sink.getvalue().to_pybytes())
 
 
-def _fit(request: TrainRequest, labelled: LabelledSet, storage: Storage, connect_spark: ConnectSpark) -> list[Tree]:
+def _fit(
+    request: TrainRequest, labelled: LabelledSet, training: str, storage: Storage, connect_spark: ConnectSpark
+) -> list[Tree]:
     """Fit the forest in Spark and fetch its trees."""
-    saved = f"trainings/.forest.{uuid.uuid4().hex}.tmp"
+    saved = temporary_name(layout.training_file(training))
     spark = connect_spark()
     try:
         with spark_errors("training the forest"):
@@ -197,7 +199,8 @@ def _accuracy(onnx_model: bytes, labelled: LabelledSet) -> float:
 
 def _publish(card: ModelCard, onnx_model: bytes, storage: Storage) -> None:
     """Put a model's folder under its final name in one step; one that stands is the same model."""
-    temporary = f"{layout.MODELS}/.{card.version}.{uuid.uuid4().hex}.tmp"
+    storage.delete_leftovers(layout.model_folder(card.version))
+    temporary = temporary_name(layout.model_folder(card.version))
     storage.write(f"{temporary}/model.onnx", onnx_model)
     card.save(storage, f"{temporary}/model.json")
     if not storage.rename(temporary, layout.model_folder(card.version)):

@@ -1,0 +1,141 @@
+"""The two files of a block: its byte range in a shard, and its scored file."""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.records import BlockRecord, Corpus, ShardManifest
+from tinytags_tasks.storage import Storage
+
+RECORD_KEY = b"tinytags.block"
+"""Key of a scored file's metadata that holds the block's record."""
+
+SCHEMA = pa.schema(
+    [("position", pa.int64()), ("tag", pa.string()), ("votes", pa.int16()), ("accuracy", pa.int16())],
+)
+"""Columns of a scored file: one row for each image that was kept, by position."""
+
+
+@dataclass(frozen=True)
+class BlockSource:
+    """Where a block's bytes are, and what they must be.
+
+    Attributes
+    ----------
+    corpus, block, shard
+        The corpus' name, the block's number, its shard's.
+    first, images
+        Position of its first image, and how many it has.
+    offset_bytes, image_bytes
+        Where it begins in its shard, and the size of an image.
+    sha256
+        What its bytes hash to.
+    unreadable
+        Positions whose image could not be read.
+    """
+
+    corpus: str
+    block: int
+    shard: int
+    first: int
+    images: int
+    offset_bytes: int
+    image_bytes: int
+    sha256: str
+    unreadable: tuple[int, ...]
+
+
+def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> list[BlockSource]:
+    """Look blocks up in their shards' manifests.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        When a manifest is not there, damaged, or lacks the block.
+    """
+    manifests: dict[int, ShardManifest] = {}
+    sources = []
+    for number in blocks:
+        block = corpus.partition.block(number)
+        path = layout.shard_manifest_file(corpus.name, block.shard)
+        if block.shard not in manifests:
+            manifests[block.shard] = ShardManifest.load(storage, path)
+        manifest = manifests[block.shard]
+        entry = next((entry for entry in manifest.blocks if entry.number == number), None)
+        if entry is None or (entry.first, entry.images) != (block.first, block.images):
+            raise CorruptError(f"{path}: does not describe block {number} as the corpus is cut; ingest it again")
+        sources.append(
+            BlockSource(
+                corpus=corpus.name,
+                block=number,
+                shard=block.shard,
+                first=block.first,
+                images=block.images,
+                offset_bytes=block.offset * corpus.image_bytes,
+                image_bytes=corpus.image_bytes,
+                sha256=entry.sha256,
+                unreadable=tuple(at for at in manifest.unreadable if block.first <= at < block.first + block.images),
+            )
+        )
+    return sources
+
+
+def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
+    """Return a block's pixels, uint8 of shape (images, values of an image), checked against the manifest.
+
+    Raises
+    ------
+    MissingError
+        When the shard is not there.
+    CorruptError
+        When its bytes are not those that were ingested.
+    """
+    path = layout.shard_file(source.corpus, source.shard)
+    try:
+        stored = storage.read(path, source.offset_bytes, source.images * source.image_bytes)
+    except MissingError as error:
+        raise MissingError(f"{path}: its manifest is there, the shard is not; ingest the corpus again") from error
+    if hashlib.sha256(stored).hexdigest() != source.sha256:
+        raise CorruptError(
+            f"{path}: block {source.block} (offset {source.offset_bytes:,}, {len(stored):,} bytes) is not what was "
+            "ingested; delete the shard and ingest the corpus again"
+        )
+    return np.frombuffer(stored, dtype=np.uint8).reshape(source.images, source.image_bytes)
+
+
+def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> None:
+    """Commit a scored block; its record travels in the file's metadata."""
+    sink = io.BytesIO()
+    pq.write_table(
+        table.replace_schema_metadata({RECORD_KEY: record.model_dump_json().encode()}), sink, compression="zstd"
+    )
+    storage.write(layout.scored_file(record.run, record.block), sink.getvalue())
+
+
+def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, BlockRecord]:
+    """Read a committed block: its table and the record it was committed with.
+
+    Raises
+    ------
+    MissingError
+        When it was never scored.
+    CorruptError
+        When the file is damaged or another block's.
+    """
+    path = layout.scored_file(run, block)
+    try:
+        table = pq.read_table(io.BytesIO(storage.read(path)))
+        record = BlockRecord.model_validate_json(table.schema.metadata[RECORD_KEY])
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{path}: damaged ({error}); delete it and score block {block} again") from error
+    if (record.run, record.block, record.kept) != (run, block, table.num_rows):
+        raise CorruptError(f"{path}: holds another block's images; delete it and score block {block} again")
+    return table, record

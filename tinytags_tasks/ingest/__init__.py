@@ -1,0 +1,1 @@
+"""Ingest: a source file becomes shards with manifests."""

@@ -1,0 +1,1 @@
+"""Score: shards and a model become one file of tags and votes a block."""

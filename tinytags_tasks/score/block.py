@@ -1,0 +1,129 @@
+"""Scoring one block: bytes in, one committed file of tags and votes out. Runs inside a Spark worker."""
+
+import socket
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pyarrow as pa
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import SCHEMA, BlockSource, read_pixels, write_scored
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.records import BlockRecord, BlockState, now
+from tinytags_tasks.storage import Storage, StoreAddress, open_store
+
+_BATCH = 5_000
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """All that scoring one block needs to know; small and serialisable.
+
+    Attributes
+    ----------
+    source
+        Where its bytes are.
+    run, model
+        Names.
+    tags, trees
+        The model's tags, and how many trees vote.
+    threshold
+        Accuracy in percent from which an image is kept.
+    """
+
+    source: BlockSource
+    run: str
+    model: str
+    tags: tuple[str, ...]
+    trees: int
+    threshold: int
+
+
+def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
+    """Commit a block's scored file and then its ledger record.
+
+    Raises
+    ------
+    CorruptError
+        When the shard's bytes are not those of the manifest, or the model's output is no vote count.
+    """
+    started = time.monotonic()
+    storage = open_store(address)
+    source = task.source
+    votes = count_votes(load_model(address, task.model), read_pixels(storage, source), task)
+    winner = votes.argmax(axis=1)  # the first of equals: the lowest tag index
+    won = votes[np.arange(len(votes)), winner]
+    positions = np.arange(source.first, source.first + source.images, dtype=np.int64)
+    readable = ~np.isin(positions, source.unreadable)
+    kept = readable & (won * 100 >= task.threshold * task.trees)
+    table = pa.table(
+        [
+            pa.array(positions[kept]),
+            pa.array([task.tags[index] for index in winner[kept]], pa.string()),
+            pa.array(won[kept].astype(np.int16)),
+            pa.array((won[kept] * 100 // task.trees).astype(np.int16)),
+        ],
+        schema=SCHEMA,
+    )
+    record = BlockRecord(
+        run=task.run,
+        block=source.block,
+        state=BlockState.SCORED,
+        model=task.model,
+        sha256=source.sha256,
+        read=source.images,
+        kept=int(kept.sum()),
+        below=int((readable & ~kept).sum()),
+        unreadable=int((~readable).sum()),
+        kept_by_tag={tag: int((winner[kept] == index).sum()) for index, tag in enumerate(task.tags)},
+        host=socket.gethostname(),
+        attempts=previous_attempts(storage, task.run, source.block) + 1,
+        score_seconds=round(time.monotonic() - started, 3),
+        scored=now(),
+    )
+    write_scored(storage, table, record)
+    record.save(storage, layout.ledger_file(task.run, source.block))
+    return record
+
+
+@lru_cache(maxsize=2)
+def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Open a published model, once a worker process."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # Spark runs one task a core
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        open_store(address).read(layout.model_file(version)), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> npt.NDArray[np.int64]:  # noqa: ANN401
+    """Return the votes for each tag, int64 of shape (images, tags).
+
+    Raises
+    ------
+    CorruptError
+        When they do not add up to the number of trees.
+    """
+    votes = np.zeros((len(pixels), len(task.tags)), dtype=np.int64)
+    for start in range(0, len(pixels), _BATCH):
+        (batch,) = session.run(["votes"], {"pixels": pixels[start : start + _BATCH]})
+        if batch.shape[1] != len(task.tags) or not (batch.sum(axis=1) == task.trees).all():
+            raise CorruptError(
+                f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"
+            )
+        votes[start : start + _BATCH] = batch
+    return votes
+
+
+def previous_attempts(storage: Storage, run: str, block: int) -> int:
+    """Return how often a block was tried before."""
+    try:
+        return BlockRecord.load(storage, layout.ledger_file(run, block)).attempts
+    except (MissingError, CorruptError):
+        return 0
