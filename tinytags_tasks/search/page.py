@@ -235,7 +235,7 @@ def _view(search: SearchRequest, page: SearchPage, alias: str) -> dict[str, Any]
         chosen = step == search.minimum_accuracy
         href = _address(search, minimum_accuracy=0 if chosen else step)
         steps.append(
-            {"label": f"{step} %" + ("+" if step < 100 else ""), "count": count, "chosen": chosen, "href": href}
+            {"label": f"≥ {step} %" if step < 100 else "100 %", "count": count, "chosen": chosen, "href": href}
         )
     reachable = LAST_START // search.rows
     pages = max(1, -(-page.total // search.rows))
