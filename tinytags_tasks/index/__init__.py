@@ -1,0 +1,1 @@
+"""Index: scored blocks become documents of the run's collection, idempotently."""

@@ -1,0 +1,50 @@
+"""The only builder of clients from settings."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tinytags_tasks.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tinytags_tasks.solr import SolrClient
+    from tinytags_tasks.storage import Storage, StoreAddress
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Clients of the engines that the settings name, each built at its first use."""
+
+    settings: Settings = field(default_factory=load_settings)
+
+    @cached_property
+    def store_address(self) -> "StoreAddress":
+        """Where the store is."""
+        from tinytags_tasks.storage import StoreAddress
+
+        return StoreAddress(
+            root=self.settings.store,
+            webhdfs_url=self.settings.address("webhdfs_url"),
+            hdfs_url=self.settings.address("hdfs_url"),
+            user=self.settings.hdfs_user,
+        )
+
+    @cached_property
+    def storage(self) -> "Storage":
+        """The store."""
+        from tinytags_tasks.storage import open_store
+
+        return open_store(self.store_address)
+
+    @cached_property
+    def solr(self) -> "SolrClient":
+        """Solr."""
+        from tinytags_tasks.solr import SolrClient
+
+        return SolrClient(self.settings.address("solr_url"))
+
+    def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+        """Open a new Spark session; whoever asks for it stops it."""
+        from tinytags_tasks.spark import connect_spark
+
+        return connect_spark(self.settings.address("spark_url"))

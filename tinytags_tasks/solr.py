@@ -1,0 +1,276 @@
+"""Solr over its HTTP API: configsets, collections, aliases, and raw JSON updates over few kept-alive connections.
+
+Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-api.html
+"""
+
+import hashlib
+import io
+import json
+import random
+import time
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import urllib3
+
+from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TransientError
+
+CONNECTIONS = 2
+"""Kept-alive connections that updates are posted over; more gained nothing on two cores."""
+
+_BUSY = {429, 503, 504}
+_PAUSES_SECONDS = (0.5, 1, 2, 4, 8)
+_PAGE = 5_000
+
+
+class SolrClient:
+    """Talks to one Solr (or its cluster, through one of its nodes).
+
+    Parameters
+    ----------
+    url
+        Solr's address, such as ``http://host:8983/solr``.
+    pauses_seconds
+        How long to wait before each new try of a request that found Solr busy or away.
+    """
+
+    def __init__(self, url: str, *, pauses_seconds: Sequence[float] = _PAUSES_SECONDS) -> None:
+        self.url = url.rstrip("/")
+        self._pauses_seconds = pauses_seconds
+        self._pool = urllib3.PoolManager(
+            maxsize=CONNECTIONS, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=180)
+        )
+
+    def request(
+        self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
+    ) -> dict[str, Any]:
+        """Send one request, again while Solr is busy or away, and return its JSON answer.
+
+        Raises
+        ------
+        EngineDownError, TransientError
+            When it stayed away, or busy.
+        MissingError
+            When there is no such collection.
+        FinalError
+            When Solr refuses the request.
+        """
+        problem: TransientError | None = None
+        for pause in (0.0, *self._pauses_seconds):
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads writers, keeps no secret
+            try:
+                return self._request_once(path, parameters, body, mime)
+            except TransientError as error:
+                problem = error
+        assert problem is not None  # noqa: S101 - the loop ran at least once
+        raise problem
+
+    def _request_once(
+        self, path: str, parameters: Mapping[str, object] | None, body: bytes | None, mime: str
+    ) -> dict[str, Any]:
+        try:
+            response = self._pool.request(
+                "GET" if body is None else "POST",
+                f"{self.url}/{path}",
+                fields={"wt": "json"} | {name: str(value) for name, value in (parameters or {}).items()}
+                if body is None
+                else None,
+                body=body,
+                headers={"Content-Type": mime} if mime else None,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise EngineDownError(
+                f"{self.url}: Solr does not answer; see `tinytags status`, start it with `tinytags up` "
+                f"or check TINYTAGS_SOLR_URL ({type(error).__name__})"
+            ) from error
+        try:
+            answer: dict[str, Any] = json.loads(response.data)
+        except ValueError:
+            answer = {}
+        if response.status == 200:
+            return answer
+        reason = str(answer.get("error", {}).get("msg") or answer.get("exception") or response.reason)[:500]
+        message = f"{self.url}/{path}: Solr answers {response.status} ({reason})"
+        if response.status == 404:
+            raise MissingError(f"{message}; is there such a collection?")
+        if response.status in _BUSY or response.status >= 500 or response.status == 409:
+            raise TransientError(message)
+        raise FinalError(message)
+
+    # Configsets and collections
+
+    def ensure_configset(self, folder: Path) -> str:
+        """Upload a configset under a name made of its content, unless it is there; return the name."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if not files:
+            raise MissingError(f"{folder}: no configset there; is the checkout complete?")
+        digest = hashlib.sha256()
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in files:
+                digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+                archive.write(path, path.relative_to(folder))
+        name = f"tinytags-{digest.hexdigest()[:10]}"
+        if name not in self.request("admin/configs", {"action": "LIST"})["configSets"]:
+            self.request(
+                f"admin/configs?action=UPLOAD&name={name}&overwrite=true&cleanup=true&wt=json",
+                body=packed.getvalue(),
+                mime="application/octet-stream",
+            )
+        return name
+
+    def ensure_collection(self, name: str, configset: str, *, shards: int = 1, replicas: int = 1) -> bool:
+        """Create a collection unless it is there; tell whether it was created.
+
+        Raises
+        ------
+        FinalError
+            When it is there with another configset.
+        """
+        if name not in self.collections():
+            try:
+                self.request(
+                    "admin/collections",
+                    {
+                        "action": "CREATE",
+                        "name": name,
+                        "collection.configName": configset,
+                        "numShards": shards,
+                        "replicationFactor": replicas,
+                        "waitForFinalState": "true",
+                    },
+                )
+                return True
+            except (FinalError, TransientError):
+                if name not in self.collections():  # otherwise another writer was quicker, or a lost answer said yes
+                    raise
+        stored = self._cluster(name).get("configName")
+        if stored != configset:
+            raise FinalError(
+                f"collection {name} was made with configset {stored}, not {configset}: "
+                "the schema has changed since; delete the collection and index the run again"
+            )
+        return False
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections."""
+        return sorted(self.request("admin/collections", {"action": "LIST"})["collections"])
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection with all its documents."""
+        self.request("admin/collections", {"action": "DELETE", "name": name})
+
+    def aliases(self) -> dict[str, str]:
+        """Return each alias' collection."""
+        return dict(self.request("admin/collections", {"action": "LISTALIASES"}).get("aliases") or {})
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Let an alias point at a collection, in one step."""
+        self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collection})
+
+    def _cluster(self, collection: str) -> dict[str, Any]:
+        status = self.request("admin/collections", {"action": "CLUSTERSTATUS", "collection": collection})
+        found: dict[str, Any] = status["cluster"]["collections"][collection]
+        return found
+
+    def wait_until_settled(self, collection: str, timeout_seconds: float = 120) -> None:
+        """Return when each replica is active and no update log is being replayed.
+
+        After a kill Solr answers before it has replayed its log; until then counts are too low and commits do nothing.
+
+        Raises
+        ------
+        TransientError
+            When that takes longer than the time-out.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while unsettled := self._unsettled(collection):
+            if time.monotonic() > deadline:
+                raise TransientError(f"collection {collection}: not ready after {timeout_seconds:g} s: {unsettled}")
+            time.sleep(0.3)
+
+    def _unsettled(self, collection: str) -> str:
+        for shard, status in self._cluster(collection)["shards"].items():
+            for name, replica in status["replicas"].items():
+                if replica["state"] != "active":
+                    return f"{shard} {name} is {replica['state']}"
+        metrics = self.request("admin/metrics", {"group": "core", "prefix": "TLOG.state"})["metrics"]
+        for core, values in metrics.items():
+            state = values.get("TLOG.state")
+            replaying = state is not None and state not in (3, 0)  # UpdateLog.State: 1 applies buffered, 2 replays
+            if core.startswith(f"solr.core.{collection}.") and replaying:
+                return f"{core} replays its update log"
+        return ""
+
+    # Documents
+
+    def post_documents(self, collection: str, bodies: Iterable[bytes]) -> None:
+        """Post JSON arrays of documents, several at a time, and return when all are acknowledged."""
+        path = f"{quote(collection)}/update?wt=json"
+        remaining = iter(bodies)
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            # Only a few bodies exist at once, whatever the block's size.
+            while window := list(islice(remaining, 2 * CONNECTIONS)):
+                list(pool.map(lambda body: self.request(path, body=body, mime="application/json"), window))
+
+    def commit(self, collection: str) -> None:
+        """Make everything acknowledged durable and visible."""
+        self.request(f"{quote(collection)}/update?wt=json", body=b'{"commit": {}}', mime="application/json")
+
+    def count(self, collection: str) -> int:
+        """Return how many documents are visible."""
+        return int(self._select(collection, {"query": "*:*", "limit": 0})["response"]["numFound"])
+
+    def count_by_block(self, collection: str, blocks: Sequence[int] | None = None) -> dict[int, int]:
+        """Return how many documents are visible in each block that has any (of those given)."""
+        query: dict[str, object] = {
+            "query": "*:*",
+            "limit": 0,
+            "facet": {"blocks": {"type": "terms", "field": "block", "limit": -1}},
+        }
+        if blocks is not None:
+            query["filter"] = ["{!terms f=block v=$blocks}"]
+            query["params"] = {"blocks": ",".join(str(block) for block in blocks)}
+        facets = self._select(collection, query)["facets"]
+        return {bucket["val"]: bucket["count"] for bucket in facets.get("blocks", {}).get("buckets", [])}
+
+    def ids_of_block(self, collection: str, block: int) -> list[str]:
+        """Return the ids that are visible in a block."""
+        ids: list[str] = []
+        cursor = "*"
+        while True:
+            answer = self._select(
+                collection,
+                {
+                    "query": "{!term f=block v=$block}",
+                    "fields": "id",
+                    "limit": _PAGE,
+                    "sort": "id asc",
+                    "params": {"block": str(int(block)), "cursorMark": cursor},
+                },
+            )
+            ids.extend(document["id"] for document in answer["response"]["docs"])
+            if answer["nextCursorMark"] == cursor:
+                return ids
+            cursor = answer["nextCursorMark"]
+
+    def delete_ids(self, collection: str, ids: Sequence[str]) -> None:
+        """Delete documents by id."""
+        for start in range(0, len(ids), _PAGE):
+            self._update(collection, {"delete": list(ids[start : start + _PAGE])})
+
+    def delete_block(self, collection: str, block: int) -> None:
+        """Delete all documents of a block. Solr holds updates back meanwhile: for one block at a time."""
+        self._update(collection, {"delete": {"query": f"block:{int(block)}"}})
+
+    def _update(self, collection: str, command: Mapping[str, object]) -> None:
+        self.request(f"{quote(collection)}/update?wt=json", body=json.dumps(command).encode(), mime="application/json")
+
+    def _select(self, collection: str, query: Mapping[str, object]) -> dict[str, Any]:
+        body = json.dumps(query).encode()
+        return self.request(f"{quote(collection)}/select?wt=json", body=body, mime="application/json")
