@@ -1,0 +1,58 @@
+# make run      from nothing to a searchable index on the demo corpus; engines stay up
+# make stop     ends what make run started
+# make test     all tests, on engines of their own
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install run stop test test-fast lint types bench docs clean lock
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# uv where there is one, else pip: both install exactly the lock's files, checked by hash. --no-deps: the lock is whole.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@echo "installing $$(grep -c '^[a-z0-9]' requirements.lock) packages into $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tinytags: error: $(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@if command -v uv >/dev/null; then \
+		uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
+		uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
+		uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	@touch $@
+
+install: $(VENV)/installed
+
+run: install
+	@$(BIN)/tinytags up
+	@$(BIN)/tinytags run
+
+stop:
+	@if [ -x $(BIN)/tinytags ]; then $(BIN)/tinytags down; else echo "nothing was ever started here"; fi
+
+test: install
+	@$(BIN)/python -m pytest
+
+# No engines: under 30 seconds.
+test-fast: install
+	@$(BIN)/python -m pytest -m "not integration"
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: install
+	@$(BIN)/mypy
+
+lock:
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+
+clean: stop
+	rm -rf $(VENV) .tinytags .mypy_cache .ruff_cache .pytest_cache .hypothesis
