@@ -1,0 +1,127 @@
+"""What an embedded engine is: the parts that :mod:`~tinytags_tasks.services.control` needs to know of each."""
+
+import os
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from pydantic import SecretStr
+
+from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.services.java import find_java
+from tinytags_tasks.services.ports import Port
+from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.settings import PROJECT_ROOT, Settings
+
+Ports = Mapping[str, Mapping[str, int]]
+
+# Trusts no proxy variable, unlike requests and httpx: every address here is the user's own.
+_http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=2, read=5))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an engine may know when it is prepared, started and asked."""
+
+    settings: Settings
+    """With the address of every engine, embedded or not."""
+    ports: Ports
+    """Of each embedded engine, by name."""
+    report: Callable[[str], None] = print
+
+    def folder(self, engine: str) -> Path:
+        """Return the folder of one engine's files."""
+        return engine_folder(self.settings, engine)
+
+    @cached_property
+    def java(self) -> Path:
+        """The ``java`` program."""
+        return find_java(self.settings)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One process."""
+
+    name: str
+    launch: Callable[[Context], Launch]
+    unready: Callable[[Context], str | None]
+    """Why it cannot be used yet; None when it can."""
+    ports: tuple[Port, ...] = ()
+    address: str | None = None
+    """The setting that names it."""
+    timeout_seconds: float = 120
+
+
+@dataclass(frozen=True)
+class Group:
+    """Engines that are started together, or together are somebody else's."""
+
+    name: str
+    engines: tuple[Engine, ...]
+    addresses: Callable[[Ports], dict[str, str]]
+    """The settings that tell where they are, from their ports."""
+    unreachable: Callable[[Settings], str | None]
+    """Why an external one cannot be used; None when it can."""
+    prepare: Callable[[Context], None] = field(default=lambda context: None)
+    """Fetch and write what they need to start."""
+
+
+def engine_folder(settings: Settings, engine: str) -> Path:
+    """Return the folder of one engine's files."""
+    return settings.home / "services" / engine
+
+
+def environment(context: Context, **more: str) -> dict[str, str]:
+    """Return the environment for an engine.
+
+    It is the user's, without what would configure an engine behind our back, with ``TINYTAGS_*`` for all settings and
+    the project on the ``PYTHONPATH``.
+    """
+    foreign = ("SPARK_", "PYSPARK_", "HADOOP_", "SOLR_", "AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "TINYTAGS_")
+    result = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    for name in Settings.model_fields:
+        value = getattr(context.settings, name)
+        if value is not None:
+            told = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            result[f"TINYTAGS_{name.upper()}"] = told
+    result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+    result["PYTHONUNBUFFERED"] = "1"
+    for name in ("no_proxy", "NO_PROXY"):
+        result[name] = ",".join(filter(None, ["127.0.0.1,localhost", os.environ.get(name)]))
+    return result | more
+
+
+def answers(url: str) -> None:
+    """Raise :class:`EngineDownError` unless a server answers, be it to ask who calls."""
+    try:
+        status = _http.request("GET", url, redirect=False).status
+    except urllib3.exceptions.HTTPError as error:
+        raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
+    if status >= 500:
+        raise EngineDownError(f"{url} answers {status}")
+
+
+def get_json(url: str, **query: str) -> Any:  # noqa: ANN401 (whatever an engine answers)
+    """Return the JSON that an engine answers.
+
+    Raises
+    ------
+    EngineDownError
+        When nothing answers, or not with 200 and JSON.
+    """
+    if query:
+        url += "?" + urllib.parse.urlencode(query)
+    try:
+        answer = _http.request("GET", url)
+        if answer.status != 200:
+            raise EngineDownError(f"{url} answers {answer.status}")
+        return answer.json()
+    except urllib3.exceptions.HTTPError as error:
+        raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
+    except ValueError as error:
+        raise EngineDownError(f"{url} does not answer JSON: is it another server?") from error

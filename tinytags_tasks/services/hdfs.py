@@ -1,0 +1,209 @@
+"""HDFS: one NameNode and one DataNode, from the jars of Hadoop's mini cluster and pyspark's own client jars."""
+
+import json
+import subprocess
+from xml.sax.saxutils import escape
+
+from tinytags_tasks.errors import EngineDownError, FinalError
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment, get_json
+from tinytags_tasks.services.files import make_folder
+from tinytags_tasks.services.jars import fetch_jars, locked_jars, pyspark_jars
+from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.ports import LOOPBACK, Port
+from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.settings import Settings
+
+CLASSES = {
+    "namenode": "org.apache.hadoop.hdfs.server.namenode.NameNode",
+    "datanode": "org.apache.hadoop.hdfs.server.datanode.DataNode",
+}
+
+LOG4J = """log4j.rootLogger=WARN,file,console
+log4j.logger.org.apache.hadoop.hdfs.server=INFO
+log4j.appender.console=org.apache.log4j.ConsoleAppender
+log4j.appender.console.target=System.err
+log4j.appender.console.threshold=ERROR
+log4j.appender.console.layout=org.apache.log4j.PatternLayout
+log4j.appender.console.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
+log4j.appender.file=org.apache.log4j.RollingFileAppender
+log4j.appender.file.File=${tinytags.log}
+log4j.appender.file.MaxFileSize=16MB
+log4j.appender.file.MaxBackupIndex=3
+log4j.appender.file.layout=org.apache.log4j.PatternLayout
+log4j.appender.file.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
+"""
+
+
+def hadoop_xml(properties: dict[str, str]) -> str:
+    """Return a Hadoop configuration file."""
+    lines = (
+        f"  <property><name>{escape(name)}</name><value>{escape(value)}</value></property>"
+        for name, value in properties.items()
+    )
+    return "<configuration>\n" + "\n".join(lines) + "\n</configuration>\n"
+
+
+def class_path(settings: Settings) -> str:
+    """Return the jars of HDFS: those fetched, and the Hadoop client that pyspark bundles.
+
+    Raises
+    ------
+    FinalError
+        When pyspark bundles another version.
+    """
+    version = next(jar.version for jar in locked_jars("hdfs") if jar.artifact == "hadoop-client-minicluster")
+    bundled = [pyspark_jars() / f"hadoop-client-{part}-{version}.jar" for part in ("api", "runtime")]
+    for jar in bundled:
+        if not jar.exists():
+            found = sorted(path.name for path in pyspark_jars().glob("hadoop-client-*.jar"))
+            raise FinalError(
+                f"HDFS {version} needs {jar.name} from pyspark, which bundles {', '.join(found) or 'none'}: "
+                "install the pyspark that this TinyTags names, or renew jars.lock for the other one"
+            )
+    return ":".join([f"{fetch_jars(settings, 'hdfs')}/*", *map(str, bundled)])
+
+
+def _addresses(ports: Ports) -> dict[str, str]:
+    return {
+        "webhdfs_url": f"http://{LOOPBACK}:{ports['namenode']['http']}",
+        "hdfs_url": f"hdfs://{LOOPBACK}:{ports['namenode']['rpc']}",
+    }
+
+
+def _java(context: Context, engine: str, *options: str) -> tuple[str, ...]:
+    folder = context.folder(engine)
+    return (
+        str(context.java),
+        *COMMON_OPTIONS,
+        "-Xmx512m",
+        f"-Dtinytags.log={folder}/hadoop.log",
+        "-cp",
+        f"{folder}/conf:{class_path(context.settings)}",
+        CLASSES[engine],
+        *options,
+    )
+
+
+def _prepare(context: Context) -> None:
+    fetch_jars(context.settings, "hdfs", lambda text: context.report(f"hdfs: {text}"))
+    node, data = context.ports["namenode"], context.ports["datanode"]
+    for engine in CLASSES:
+        folder = context.folder(engine)
+        conf = make_folder(folder / "conf")
+        (conf / "core-site.xml").write_text(
+            hadoop_xml(
+                {
+                    "fs.defaultFS": f"hdfs://{LOOPBACK}:{node['rpc']}",
+                    "hadoop.tmp.dir": str(folder / "tmp"),
+                    # Else Hadoop asks the system's `id` for the groups of a user that it does not have.
+                    "hadoop.user.group.static.mapping.overrides": f"{context.settings.hdfs_user}=supergroup;dr.who=;",
+                }
+            )
+        )
+        (conf / "hdfs-site.xml").write_text(
+            hadoop_xml(
+                {
+                    "dfs.replication": "1",
+                    "dfs.permissions.superusergroup": "supergroup",
+                    "dfs.namenode.name.dir": (context.folder("namenode") / "data").as_uri(),
+                    "dfs.namenode.rpc-address": f"{LOOPBACK}:{node['rpc']}",
+                    "dfs.namenode.rpc-bind-host": LOOPBACK,
+                    "dfs.namenode.http-address": f"{LOOPBACK}:{node['http']}",
+                    "dfs.namenode.http-bind-host": LOOPBACK,
+                    # The default holds a restarted NameNode in safe mode for half a minute.
+                    "dfs.namenode.safemode.extension": "1000",
+                    "dfs.namenode.handler.count": "10",
+                    "dfs.datanode.data.dir": (context.folder("datanode") / "data").as_uri(),
+                    "dfs.datanode.hostname": LOOPBACK,
+                    "dfs.datanode.address": f"{LOOPBACK}:{data['data']}",
+                    "dfs.datanode.http.address": f"{LOOPBACK}:{data['http']}",
+                    "dfs.datanode.ipc.address": f"{LOOPBACK}:{data['ipc']}",
+                    # How soon each notices that the other was restarted, in seconds.
+                    "dfs.heartbeat.interval": "1",
+                    "dfs.blockreport.initialDelay": "0",
+                    "ipc.client.connect.retry.interval": "500",
+                }
+            )
+        )
+        (conf / "log4j.properties").write_text(LOG4J)
+        make_folder(folder / "data")
+    if not any(context.folder("namenode").joinpath("data").iterdir()):
+        _format(context)
+
+
+def _format(context: Context) -> None:
+    done = subprocess.run(  # noqa: S603 (our own command)
+        _java(context, "namenode", "-format", "-nonInteractive"),
+        env=_environment(context),
+        cwd=context.folder("namenode"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise FinalError(f"formatting HDFS failed with exit code {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+def _environment(context: Context) -> dict[str, str]:
+    return environment(context, HADOOP_USER_NAME=context.settings.hdfs_user)
+
+
+def _launch(engine: str, context: Context) -> Launch:
+    return Launch(_java(context, engine), _environment(context))
+
+
+def _namenode_unready(context: Context) -> str | None:
+    return webhdfs_unready(context.settings)
+
+
+def _datanode_unready(context: Context) -> str | None:
+    try:
+        own = get_json(
+            f"http://{LOOPBACK}:{context.ports['datanode']['http']}/jmx",
+            qry="Hadoop:service=DataNode,name=DataNodeInfo",
+        )["beans"]
+        actors = json.loads(own[0]["BPServiceActorInfo"]) if own else []
+        if not actors or any(actor["ActorState"] != "RUNNING" for actor in actors):
+            return "it has not registered with the NameNode"
+        beans = get_json(
+            f"{context.settings.address('webhdfs_url')}/jmx", qry="Hadoop:service=NameNode,name=NameNodeInfo"
+        )["beans"]
+    except EngineDownError as error:
+        return str(error)
+    if not beans:
+        return "the NameNode is starting"
+    if beans[0]["Safemode"]:
+        return "the NameNode is in safe mode"
+    return None if json.loads(beans[0]["LiveNodes"]) else "the NameNode knows no live DataNode"
+
+
+def webhdfs_unready(settings: Settings) -> str | None:
+    """Return why WebHDFS does not list its root, None when it does."""
+    try:
+        get_json(f"{settings.address('webhdfs_url')}/webhdfs/v1/", op="LISTSTATUS", **{"user.name": settings.hdfs_user})
+    except EngineDownError as error:
+        return str(error)
+    return None
+
+
+GROUP = Group(
+    name="hdfs",
+    engines=(
+        Engine(
+            name="namenode",
+            launch=lambda context: _launch("namenode", context),
+            unready=_namenode_unready,
+            ports=(Port("rpc", 8020), Port("http", 9870)),
+            address="webhdfs_url",
+        ),
+        Engine(
+            name="datanode",
+            launch=lambda context: _launch("datanode", context),
+            unready=_datanode_unready,
+            ports=(Port("data"), Port("http"), Port("ipc")),
+        ),
+    ),
+    addresses=_addresses,
+    unreachable=webhdfs_unready,
+    prepare=_prepare,
+)

@@ -1,0 +1,177 @@
+"""The engines' jars: fetched once by the Apache Ivy that pyspark ships, checked against ``jars.lock``."""
+
+import hashlib
+import subprocess
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from tinytags_tasks.errors import CorruptError, FinalError
+from tinytags_tasks.services.files import make_folder
+from tinytags_tasks.services.java import find_java
+from tinytags_tasks.settings import Settings
+
+LOCK = Path(__file__).with_name("jars.lock")
+
+SETTINGS_XML = """<ivysettings>
+  <settings defaultResolver="jars"/>
+  <resolvers><ibiblio name="jars" m2compatible="true" usepoms="false"{root}/></resolvers>
+</ivysettings>
+"""
+
+FAILURES_BEFORE_GIVING_UP = 3
+"""Ivy would try each of a hundred jars against a host that is away."""
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One line of the lock."""
+
+    group: str
+    artifact: str
+    version: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The jar's name in the folder."""
+        return f"{self.artifact}-{self.version}.jar"
+
+
+def locked_jars(engine: str, lock: Path = LOCK) -> tuple[Jar, ...]:
+    """Return the jars that the lock lists for an engine (``hdfs`` or ``solr``)."""
+    jars = []
+    for line in lock.read_text().splitlines():
+        owner, coordinates, sha256 = line.split()
+        if owner == engine:
+            group, artifact, version = coordinates.split(":")
+            jars.append(Jar(group, artifact, version, sha256))
+    return tuple(jars)
+
+
+def jars_folder(settings: Settings, engine: str) -> Path:
+    """Return where an engine's jars lie in the cache; the name changes with the lock."""
+    listed = "\n".join(f"{jar.file_name} {jar.sha256}" for jar in locked_jars(engine))
+    return settings.cache / "jars" / f"{engine}-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
+
+
+def fetch_jars(settings: Settings, engine: str, report: Callable[[str], None] = print) -> Path:
+    """Return the folder with an engine's jars, fetched and checked when it is not there yet.
+
+    Raises
+    ------
+    CorruptError
+        When a jar is not the one that the lock names.
+    FinalError
+        When the jars cannot be fetched.
+    """
+    folder = jars_folder(settings, engine)
+    if folder.is_dir():
+        return folder
+    jars = locked_jars(engine)
+    with tempfile.TemporaryDirectory(dir=make_folder(folder.parent), prefix=f".{engine}-") as temporary:
+        work = Path(temporary)
+        _run_ivy(settings, engine, jars, work, report)
+        check_jars(work / "lib", jars)
+        try:
+            (work / "lib").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else: another process was first, with the same checked jars
+                raise
+    return folder
+
+
+def check_jars(folder: Path, jars: tuple[Jar, ...]) -> None:
+    """Raise unless a folder holds every jar with the hash that the lock names; delete those that are wrong."""
+    for jar in jars:
+        path = folder / jar.file_name
+        if not path.exists():
+            raise FinalError(f"{jar.group}:{jar.artifact}:{jar.version} could not be fetched; {_remedy()}")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != jar.sha256:
+            path.unlink()
+            raise CorruptError(
+                f"{jar.file_name} has sha256 {found}, {LOCK.name} says {jar.sha256}: deleted it. "
+                "Run `tinytags up` again; if it stays, do not trust the repository that it came from"
+            )
+
+
+def _run_ivy(settings: Settings, engine: str, jars: tuple[Jar, ...], work: Path, report: Callable[[str], None]) -> None:
+    root = f" root={quoteattr(settings.maven_repository)}" if settings.maven_repository else ""
+    (work / "settings.xml").write_text(SETTINGS_XML.format(root=root))
+    (work / "ivy.xml").write_text(_ivy_xml(engine, jars))
+    command = [
+        *(str(find_java(settings)), "-Djava.net.preferIPv4Stack=true", *_proxy_options()),
+        *("-jar", str(_ivy_jar()), "-settings", "settings.xml", "-ivy", "ivy.xml", "-cache", str(work / "cache")),
+        *("-retrieve", "lib/[artifact]-[revision].[ext]", "-types", "jar"),
+    ]
+    fetched = failures = 0
+    last = ""
+    report(f"fetching {len(jars)} jars")
+    with subprocess.Popen(  # noqa: S603 (our own command)
+        command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as ivy:
+        for line in ivy.stdout or ():
+            if "[SUCCESSFUL ]" in line:
+                fetched += 1
+                if fetched % 25 == 0:
+                    report(f"{fetched} of {len(jars)} jars")
+            if "not found" in line or "Server access" in line or "unreachable" in line:
+                failures += 1
+                last = line.strip()
+            if failures >= FAILURES_BEFORE_GIVING_UP:
+                ivy.kill()
+                break
+    if ivy.returncode != 0:
+        raise FinalError(
+            f"the jars of {engine} could not be fetched ({last or f'Ivy exit {ivy.returncode}'}); {_remedy()}"
+        )
+
+
+def _remedy() -> str:
+    return "check the network, or name a repository that can be reached in TINYTAGS_MAVEN_REPOSITORY, and run it again"
+
+
+def _ivy_xml(engine: str, jars: tuple[Jar, ...]) -> str:
+    dependencies = "\n".join(
+        f'    <dependency org="{jar.group}" name="{jar.artifact}" rev="{jar.version}" transitive="false"'
+        ' conf="default->default"/>'
+        for jar in jars
+    )
+    return (
+        f'<ivy-module version="2.0">\n  <info organisation="tinytags" module="{engine}"/>\n'
+        '  <configurations><conf name="default"/></configurations>\n'
+        f"  <dependencies>\n{dependencies}\n  </dependencies>\n</ivy-module>\n"
+    )
+
+
+def pyspark_jars() -> Path:
+    """Return the folder of jars inside the installed pyspark."""
+    import importlib.util
+
+    found = importlib.util.find_spec("pyspark")
+    if found is None or found.origin is None:
+        raise FinalError("pyspark is not installed")
+    return Path(found.origin).parent / "jars"
+
+
+def _ivy_jar() -> Path:
+    jars = sorted(pyspark_jars().glob("ivy-*.jar"))
+    if not jars:
+        raise FinalError(f"no ivy-*.jar in {pyspark_jars()}: this pyspark is not one that TinyTags knows")
+    return jars[-1]
+
+
+def _proxy_options() -> list[str]:
+    """Java does not read the proxy variables that pip and curl do."""
+    options = []
+    for scheme, url in urllib.request.getproxies().items():
+        proxy = urllib.parse.urlsplit(url)
+        if scheme in ("http", "https") and proxy.hostname:
+            options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={proxy.port or 80}"]
+    return options

