@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, TinyTagsError
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError, TinyTagsError
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.query import NothingPublishedError, SearchPage, SearchRequest, TaggedImage
+from tinytags_tasks.search.query import SearchPage, SearchRequest, TaggedImage
 from tinytags_tasks.settings import Settings
 
 IMAGE = TaggedImage(
@@ -243,7 +243,7 @@ def test_what_cannot_be_searched_is_said_readably(reader: TestClient, answer: An
     ("error", "status"),
     [
         (EngineDownError("Solr does not answer at http://there"), 503),
-        (NothingPublishedError("nothing is published yet: run `tinytags run`"), 404),
+        (MissingError("nothing is published yet: run `tinytags run`"), 404),
         (BadInputError("no such cursor"), 400),
         (CorruptError("foreign documents"), 500),
     ],

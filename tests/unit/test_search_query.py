@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.search.query import (
     FIRST_CURSOR,
-    NothingPublishedError,
     SearchRequest,
     iterate_images,
     search_images,
@@ -234,7 +233,7 @@ def test_no_address_is_an_engine_that_is_down(tmp_path: Path) -> None:
 
 def test_a_missing_alias_means_that_nothing_is_published(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [(404, "<html><body>Not Found</body></html>")]
-    with pytest.raises(NothingPublishedError, match="nothing is published yet: run `tinytags run`"):
+    with pytest.raises(MissingError, match="nothing is published yet: run `tinytags run`"):
         search_images(settings, SearchRequest())
 
 

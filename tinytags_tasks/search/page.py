@@ -21,10 +21,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from tinytags_tasks.errors import BadInputError, TinyTagsError, TransientError
+from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
 from tinytags_tasks.search.query import (
     LAST_START,
-    NothingPublishedError,
     SearchPage,
     SearchRequest,
     TaggedImage,
@@ -190,7 +189,7 @@ def _is_account(header: str, account: tuple[bytes, bytes]) -> bool:
 def _status(error: TinyTagsError) -> int:
     if isinstance(error, TransientError):
         return 503
-    if isinstance(error, NothingPublishedError):
+    if isinstance(error, MissingError):
         return 404
     return 400 if isinstance(error, BadInputError) else 500
 

@@ -21,7 +21,7 @@ import pysolr
 import requests
 
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, SIDE
-from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError
 from tinytags_tasks.settings import Settings
 
 MOST_ROWS = 100
@@ -39,10 +39,6 @@ MOST_TAGS = 1_000
 TIMEOUT_SECONDS = 30
 SORT = "accuracy desc, position asc, id asc"
 FIELDS = ("id", "tag", "accuracy", "votes", "block", "position", "model", "corpus")
-
-
-class NothingPublishedError(BadInputError):
-    """The alias that readers search points at nothing."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def search_images(settings: Settings, request: SearchRequest) -> SearchPage:
     ------
     EngineDownError
         When Solr does not answer.
-    NothingPublishedError
+    MissingError
         When there is no alias to search.
     BadInputError
         When Solr does not know the cursor.
@@ -266,7 +262,7 @@ def _ask(settings: Settings, parameters: dict[str, str | int | list[str]]) -> di
         if not status:
             raise away from error
         if status[1] == "404":
-            raise NothingPublishedError(
+            raise MissingError(
                 f"nothing is published yet: run `tinytags run` (Solr at {shown} has no {settings.alias!r})"
             ) from error
         if "cursorMark" in parameters and "cursorMark" in str(error):
