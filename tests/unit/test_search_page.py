@@ -108,6 +108,12 @@ def test_every_route_asks_who_is_there(
     assert not asked
 
 
+@pytest.mark.parametrize("host", ["here/healthz?", "here/healthz#", "here:80/healthz?x="])
+def test_a_host_header_cannot_pass_for_the_health_route(stranger: TestClient, answer: Answer, host: str) -> None:
+    answer(PAGE)
+    assert stranger.get("/api/search", headers={"Host": host}).status_code == 401
+
+
 def test_health_is_for_everyone_and_says_only_ok(stranger: TestClient) -> None:
     response = stranger.get("/healthz")
     assert (response.status_code, response.text) == (200, "ok")
@@ -258,6 +264,19 @@ def test_an_error_is_a_page_or_json_of_its_status(
     assert "Traceback" not in page.text
     assert api.json() == {"error": str(error)}
     assert page.headers["X-Frame-Options"] == "DENY"
+
+
+def test_a_fault_of_ours_shows_no_traceback(
+    settings: Settings, reader: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr(page_module, "search_images", fail)
+    client = TestClient(create_app(settings), raise_server_exceptions=False, headers=dict(reader.headers))
+    response = client.get("/")
+    assert response.status_code == 500
+    assert "secret" not in response.text
 
 
 def test_a_damaged_image_is_shown_as_unreadable(reader: TestClient, answer: Answer) -> None:

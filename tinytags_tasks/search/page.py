@@ -68,7 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Ask who is there before any route runs, so that no route can forget to."""
-        if request.url.path == "/healthz" or _is_account(request.headers.get("authorization", ""), account):
+        # Not request.url: that is built from the Host header, which a stranger writes.
+        if request.scope["path"] == "/healthz" or _is_account(request.headers.get("authorization", ""), account):
             response = await call_next(request)
         else:
             response = PlainTextResponse(
@@ -196,7 +197,7 @@ def _status(error: TinyTagsError) -> int:
 
 def _show_error(templates: Environment, request: Request, status: int, message: str) -> Response:
     headers = {"Retry-After": "10"} if status == 503 else {}
-    if request.url.path.startswith("/api/"):
+    if request.scope["path"].startswith("/api/"):
         return JSONResponse({"error": message}, status_code=status, headers=headers)
     heading = {400: "That cannot be searched", 404: "Nothing here", 503: "The search is away for the moment"}
     page = templates.get_template("error.html").render(
