@@ -5,8 +5,8 @@
     corpora/<corpus>/corpus.json                 totals; written last, when every shard stands
     corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
     corpora/<corpus>/shards/00000.json           the shard's manifest: counts, sha256 of each block
-    labelled/<hash>.parquet                      a labelled set as Spark reads it
-    trainings/<hash>.json                        which model came of a labelled set and parameters
+    labelled/<training>.parquet                  a training's labelled set as Spark reads it
+    trainings/<training>.json                    which model came of a labelled set and parameters
     models/<name>-<hash>/model.onnx, model.json  a published model and its card
     runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
     runs/<run>/scored/000000.parquet             one scored block
@@ -53,9 +53,9 @@ def shard_manifest_file(corpus: str, shard: int) -> str:
     return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.json"
 
 
-def labelled_file(data_sha256: str) -> str:
-    """Path of a labelled set as Spark reads it."""
-    return f"labelled/{data_sha256[:16]}.parquet"
+def labelled_file(training: str) -> str:
+    """Path of a training's labelled set as Spark reads it."""
+    return f"labelled/{checked_name(training, 'training')}.parquet"
 
 
 def training_file(training: str) -> str:

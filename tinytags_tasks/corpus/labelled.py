@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +46,20 @@ class LabelledSet:
     labels: npt.NDArray[np.int64]
     tags: tuple[str, ...]
 
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of pixels, labels and tags: what a model learns from, however it is stored."""
-        digest = hashlib.sha256(json.dumps([self.images.shape, self.tags]).encode())
-        digest.update(self.images.tobytes())
-        digest.update(self.labels.tobytes())
-        return digest.hexdigest()
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a labelled file: a tenth of a second, where decoding it takes ten.
+
+    Raises
+    ------
+    BadInputError
+        When it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the path of a labelled file") from error
 
 
 def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint8]:

@@ -14,11 +14,11 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.ml.classification import RandomForestClassifier
-from pyspark.ml.functions import array_to_vector
-from pyspark.sql.functions import col
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql.types import DoubleType, StructField, StructType
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.labelled import LabelledSet, read_labelled_set
+from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256, read_labelled_set
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.records import PIXEL_ORDER, ModelCard, Training, now
 from tinytags_tasks.spark import ConnectSpark, spark_errors
@@ -92,19 +92,21 @@ def run(
         When Spark or HDFS cannot do its part now.
     """
     started = time.monotonic()
-    labelled = read_labelled_set(Path(request.labelled), request.tags, side=SIDE)
-    report(f"read {len(labelled.images):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
-    training = _training_id(request, labelled)
+    labelled_sha256 = file_sha256(Path(request.labelled))
+    training = _training_id(request, labelled_sha256)
     if storage.exists(layout.training_file(training)):
         model = Training.load(storage, layout.training_file(training)).model
         if storage.exists(layout.card_file(model)):
             report(f"model {model} was learned from the same images with the same parameters: nothing to do")
             return TrainResult(model, trained=False)
+    labelled = read_labelled_set(Path(request.labelled), request.tags, side=SIDE)
+    report(f"read {len(labelled.images):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
     storage.delete_leftovers(layout.training_file(training))
-    _write_features(labelled, storage)
+    features_file = layout.labelled_file(training)
+    _write_features(labelled, features_file, storage)
     loaded = time.monotonic()
     report(f"fitting {request.trees} trees of depth {request.depth} in Spark")
-    trees = _fit(request, labelled, training, storage, connect_spark)
+    trees = _fit(request, features_file, training, storage, connect_spark)
     fitted = time.monotonic()
     features = math.prod(labelled.images.shape[1:])
     onnx_model = forest_to_onnx(
@@ -123,7 +125,7 @@ def run(
         width=SIDE,
         preparation=f"decoded by Pillow, BOX filter to {SIDE}x{SIDE} where larger",
         labelled_set=Path(request.labelled).name,
-        labelled_sha256=labelled.sha256,
+        labelled_sha256=labelled_sha256,
         labelled_images=len(labelled.images),
         parameters={"trees": request.trees, "depth": request.depth, "bins": request.bins, "seed": request.seed},
         metrics=metrics,
@@ -137,35 +139,68 @@ def run(
     return TrainResult(model, trained=True)
 
 
-def _training_id(request: TrainRequest, labelled: LabelledSet) -> str:
+def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
     """Hash all that decides a training's outcome; the files' places do not."""
-    decisive = {name: value for name, value in asdict(request).items() if name not in ("labelled", "test", "tags")}
-    decisive |= {"data": labelled.sha256, "spark": version("pyspark"), "split": _SPLIT_BYTES}
+    decisive = {name: value for name, value in asdict(request).items() if name not in ("labelled", "test")}
+    decisive |= {"data": labelled_sha256, "spark": version("pyspark"), "split": _SPLIT_BYTES}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write_features(labelled: LabelledSet, storage: Storage) -> None:
-    """Put the labelled set into the store as Spark reads it fastest: one list of doubles an image.
+def _write_features(labelled: LabelledSet, path: str, storage: Storage) -> None:
+    """Put the labelled set into the store as Spark ML's own vectors, so that no row is converted when it is read.
 
     A pixel takes 256 values, so the dictionary encoding of parquet keeps a double in one byte.
     """
-    path = layout.labelled_file(labelled.sha256)
     if storage.exists(path):
         return
-    schema = pa.schema([("label", pa.float64()), ("features", pa.list_(pa.float64()))])
+    schema = pa.schema(
+        [("label", pa.float64()), ("features", _VECTOR)],
+        metadata={_SPARK_SCHEMA_KEY: _spark_schema(len(labelled.tags))},
+    )
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd", dictionary_pagesize_limit=2**20) as writer:
         for start in range(0, len(labelled.images), _ROWS_PER_GROUP):
             flat = labelled.images[start : start + _ROWS_PER_GROUP].reshape(-1, math.prod(labelled.images.shape[1:]))
             offsets = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
-            features = pa.ListArray.from_arrays(offsets, flat.ravel().astype(np.float64))
+            vectors = pa.StructArray.from_arrays(
+                [
+                    pa.array(np.ones(len(flat), dtype=np.int8)),  # 1 says dense: only values are filled
+                    pa.nulls(len(flat), pa.int32()),
+                    pa.nulls(len(flat), _VECTOR.field("indices").type),
+                    pa.ListArray.from_arrays(
+                        offsets, flat.ravel().astype(np.float64), type=_VECTOR.field("values").type
+                    ),
+                ],
+                fields=list(_VECTOR),
+            )
             labels = labelled.labels[start : start + _ROWS_PER_GROUP].astype(np.float64)
-            writer.write_table(pa.table([pa.array(labels), features], schema=schema))
+            writer.write_table(pa.table([pa.array(labels), vectors], schema=schema))
     storage.write(path, sink.getvalue().to_pybytes())
 
 
+_VECTOR = pa.struct(
+    [
+        pa.field("type", pa.int8(), nullable=False),
+        pa.field("size", pa.int32()),
+        pa.field("indices", pa.list_(pa.field("element", pa.int32(), nullable=False))),
+        pa.field("values", pa.list_(pa.field("element", pa.float64(), nullable=False))),
+    ]
+)
+"""``org.apache.spark.ml.linalg.VectorUDT`` as it is stored."""
+
+_SPARK_SCHEMA_KEY = b"org.apache.spark.sql.parquet.row.metadata"
+"""Where Spark keeps a frame's schema in a parquet file, its own types included."""
+
+
+def _spark_schema(tags: int) -> str:
+    """Return the frame's schema for Spark; the label says how many classes there are, even where one has no image."""
+    label = StructField("label", DoubleType(), metadata={"ml_attr": {"type": "nominal", "num_vals": tags}})
+    schema: str = StructType([label, StructField("features", VectorUDT())]).json()
+    return schema
+
+
 def _fit(
-    request: TrainRequest, labelled: LabelledSet, training: str, storage: Storage, connect_spark: ConnectSpark
+    request: TrainRequest, features_file: str, training: str, storage: Storage, connect_spark: ConnectSpark
 ) -> list[Tree]:
     """Fit the forest in Spark and fetch its trees."""
     saved = temporary_name(layout.training_file(training))
@@ -175,10 +210,10 @@ def _fit(
             # Bagging is seeded a partition, so the same cut must come of any number of cores.
             spark.conf.set("spark.sql.files.maxPartitionBytes", _SPLIT_BYTES)
             spark.conf.set("spark.sql.files.minPartitionNum", 1)
-            frame = spark.read.parquet(storage.url(layout.labelled_file(labelled.sha256)))
+            frame = spark.read.parquet(storage.url(features_file))
             forest = RandomForestClassifier(
                 numTrees=request.trees, maxDepth=request.depth, maxBins=request.bins, seed=request.seed
-            ).fit(frame.select("label", array_to_vector(col("features")).alias("features")))
+            ).fit(frame)
             forest.write().overwrite().save(storage.url(saved))
             return trees_from_spark(spark.read.parquet(storage.url(f"{saved}/data")).toArrow().to_pylist())
     finally:
