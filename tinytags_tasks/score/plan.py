@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import group_blocks
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.records import Corpus, ModelCard, Run, now
 from tinytags_tasks.storage import Storage
 
@@ -97,3 +97,17 @@ def _refuse_misfit(corpus: Corpus, card: ModelCard) -> None:
                 f"model {card.version} does not fit corpus {corpus.name}: its {what} is {theirs}, the corpus' {ours}; "
                 "train on images prepared as the corpus is"
             )
+
+
+def latest_model(storage: Storage) -> str:
+    """Return the version of the model that was published last.
+
+    Raises
+    ------
+    MissingError
+        When none is.
+    """
+    cards = [ModelCard.load(storage, layout.card_file(version)) for version in storage.names(layout.MODELS)]
+    if not cards:
+        raise MissingError("no model is published yet: make one with `tinytags train`")
+    return max(cards, key=lambda card: (card.created, card.version)).version

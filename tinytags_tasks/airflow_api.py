@@ -1,0 +1,234 @@
+"""Airflow's public REST API: trigger a Dag and follow it. No Airflow is imported, so any Airflow 3 can be asked.
+
+Reference: https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+
+_PAGE = 100
+_ENDED = {"success", "failed", "upstream_failed", "skipped", "removed"}
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """One task instance of a run.
+
+    Attributes
+    ----------
+    task
+        The task's id, with its group's.
+    map_index
+        Which of the mapped ones; -1 when it is not mapped.
+    label
+        The name that the task gave itself, else its map index.
+    state
+        Airflow's word for it; None before it is scheduled.
+    attempt
+        Which try this is or was.
+    started, ended
+        Seconds since the epoch; None when not yet.
+    """
+
+    task: str
+    map_index: int
+    label: str
+    state: str | None
+    attempt: int
+    started: float | None
+    ended: float | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.state in _ENDED
+
+
+class AirflowClient:
+    """Talks to one Airflow as one user.
+
+    Parameters
+    ----------
+    url
+        The API server's address.
+    user, password
+        Who asks.
+    """
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self.url = url.rstrip("/")
+        self._credentials = {"username": user, "password": password}
+        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def _log_in(self) -> None:
+        answer = self._send("POST", "/auth/token", self._credentials)
+        if answer.status_code in (401, 403):
+            raise BadInputError(
+                f"{self.url}: Airflow refuses user {self._credentials['username']}: "
+                "check TINYTAGS_AIRFLOW_USER and TINYTAGS_AIRFLOW_PASSWORD"
+            )
+        self._http.headers["Authorization"] = f"Bearer {self._checked(answer, '/auth/token')['access_token']}"
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, **query: str | int) -> httpx.Response:
+        try:
+            return self._http.request(method, path, json=body, params=query)
+        except httpx.HTTPError as error:
+            raise EngineDownError(
+                f"{self.url}: Airflow does not answer; see `tinytags status`, start it with `tinytags up` "
+                f"or check TINYTAGS_AIRFLOW_URL ({error or type(error).__name__})"
+            ) from error
+
+    def _checked(self, answer: httpx.Response, path: str) -> dict[str, Any]:
+        if answer.status_code >= 400:
+            try:
+                detail = answer.json().get("detail", answer.text)
+            except ValueError:
+                detail = answer.text
+            message = f"{self.url}{path}: Airflow answers {answer.status_code} ({str(detail)[:500]})"
+            if answer.status_code == 404:
+                raise MissingError(message)
+            if answer.status_code >= 500 or answer.status_code == 429:
+                raise TransientError(message)
+            raise FinalError(message)
+        found: dict[str, Any] = answer.json() if answer.content else {}
+        return found
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str | int) -> dict[str, Any]:
+        if "Authorization" not in self._http.headers:
+            self._log_in()
+        answer = self._send(method, path, body, **query)
+        if answer.status_code == 401:  # tokens expire, and runs last for days
+            self._log_in()
+            answer = self._send(method, path, body, **query)
+        return self._checked(answer, path)
+
+    def wait_for_dag(self, dag: str, timeout_seconds: float = 120) -> None:
+        """Return when Airflow has read a Dag's file.
+
+        Raises
+        ------
+        FinalError
+            When the file cannot be imported.
+        TransientError
+            When Airflow does not know it after the time-out.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                self._ask("GET", f"/api/v2/dags/{dag}")
+                return
+            except MissingError as error:
+                broken = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+                if broken:
+                    last = str(broken[0]["stack_trace"]).strip().splitlines()[-1]
+                    raise FinalError(f"Airflow cannot import {broken[0]['filename']}: {last}") from error
+                if time.monotonic() > deadline:
+                    raise TransientError(
+                        f"{self.url}: Airflow does not know the Dag {dag} after {timeout_seconds:g} s; "
+                        "see the log of airflow-dag-processor"
+                    ) from error
+            time.sleep(1)
+
+    def trigger(self, dag: str, parameters: Mapping[str, object]) -> str:
+        """Start a run of a Dag; return its id."""
+        self._ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+        run = self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": dict(parameters)})
+        return str(run["dag_run_id"])
+
+    def run_state(self, dag: str, run: str) -> str:
+        """Return the state of a run: queued, running, success or failed."""
+        return str(self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"])
+
+    def task_states(self, dag: str, run: str) -> list[TaskState]:
+        """Return all task instances of a run."""
+        instances: list[dict[str, Any]] = []
+        while True:
+            page = self._ask(
+                "GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances", limit=_PAGE, offset=len(instances)
+            )
+            instances.extend(page["task_instances"])
+            if not page["task_instances"] or len(instances) >= page["total_entries"]:
+                break
+        return [
+            TaskState(
+                task=instance["task_id"],
+                map_index=instance["map_index"],
+                label=instance.get("rendered_map_index") or str(instance["map_index"]),
+                state=instance["state"],
+                attempt=instance["try_number"],
+                started=_seconds(instance["start_date"]),
+                ended=_seconds(instance["end_date"]),
+            )
+            for instance in instances
+        ]
+
+    def result(self, dag: str, run: str, task: str) -> Any:  # noqa: ANN401 - whatever the task returned
+        """Return what a task returned."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
+        return self._ask("GET", path, deserialize="true")["value"]
+
+    def failure(self, dag: str, run: str, state: TaskState) -> str:
+        """Return why a task instance failed, from its log: the last exception, else the last error line."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{state.task}/logs/{state.attempt}"
+        try:
+            log = self._ask("GET", path, map_index=state.map_index, full_content="true")["content"]
+        except (MissingError, FinalError, TransientError) as error:
+            return f"its log cannot be read ({error})"
+        lines = log if isinstance(log, list) else [json.loads(line) for line in str(log).splitlines() if line]
+        reason = ""
+        for line in lines:
+            if not isinstance(line, dict):
+                continue
+            if line.get("error_detail"):
+                reason = str(line["error_detail"][0].get("exc_value") or line.get("event"))
+            elif line.get("level") in ("error", "critical") and not reason:
+                reason = str(line.get("event"))
+        return reason or "its log says nothing; its process may have been killed"
+
+    def follow(
+        self, dag: str, run: str, watch: Callable[[str, list[TaskState]], None], pause_seconds: float = 1.0
+    ) -> list[TaskState]:
+        """Call ``watch`` with a run's state and its tasks until it ends; return the tasks.
+
+        An API server that is away for less than two minutes is waited for.
+
+        Raises
+        ------
+        FinalError
+            When the run failed: which task, and why.
+        """
+        last_answer = time.monotonic()
+        while True:
+            try:
+                state, tasks = self.run_state(dag, run), self.task_states(dag, run)
+                last_answer = time.monotonic()
+            except TransientError:
+                if time.monotonic() - last_answer > 120:
+                    raise
+                time.sleep(pause_seconds)
+                continue
+            watch(state, tasks)
+            if state == "success":
+                return tasks
+            if state == "failed":
+                failed = [task for task in tasks if task.state == "failed"]
+                reasons = [
+                    f"{task.task}{'' if task.map_index < 0 else f' [{task.label}]'}: {self.failure(dag, run, task)}"
+                    for task in failed[:3]
+                ]
+                raise FinalError(
+                    f"run {run} failed in {len(failed)} task{'s' if len(failed) != 1 else ''}: " + "; ".join(reasons)
+                )
+            time.sleep(pause_seconds)
+
+
+def _seconds(stamp: str | None) -> float | None:
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else None

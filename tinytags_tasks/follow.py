@@ -1,0 +1,170 @@
+"""Follow a run of the Dag `tinytags` and tell a person what came of it."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from tinytags_tasks import layout
+from tinytags_tasks.airflow_api import AirflowClient, TaskState
+from tinytags_tasks.errors import BadInputError, ReconcileError
+from tinytags_tasks.ledger import Totals, add_up, read_ledger
+from tinytags_tasks.records import Corpus, Run
+from tinytags_tasks.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+DAG = "tinytags"
+STAGES = ("ingest", "train", "plan", "blocks.score", "blocks.index", "publish")
+"""The Dag's tasks in the data's order."""
+
+
+def airflow_client(runtime: Runtime) -> AirflowClient:
+    """Return a client of the Airflow that the settings name.
+
+    Raises
+    ------
+    BadInputError
+        When its password is neither set nor generated.
+    """
+    settings = runtime.settings
+    url = settings.address("airflow_url")
+    return AirflowClient(url, settings.airflow_user, _password(runtime, "airflow_password"))
+
+
+def _password(runtime: Runtime, name: str) -> str:
+    given = getattr(runtime.settings, name)
+    if given is not None:
+        return str(given.get_secret_value())
+    path = runtime.settings.secrets_folder / name
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise BadInputError(f"{path}: no password there; set TINYTAGS_{name.upper()}") from error
+
+
+def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None]) -> None:
+    """Trigger the Dag, show its progress, and print the table of what was read, kept and indexed.
+
+    Raises
+    ------
+    FinalError
+        When the run failed: which task and why.
+    ReconcileError
+        When the counts of the finished run do not add up.
+    """
+    client = airflow_client(runtime)
+    client.wait_for_dag(DAG)
+    dag_run = client.trigger(DAG, parameters)
+    report(f"run {dag_run}: {client.url}/dags/{DAG}/runs/{dag_run}")
+    with _progress(report) as watch:
+        tasks = client.follow(DAG, dag_run, watch)
+    name = client.result(DAG, dag_run, "publish")["run"]
+    plan = Run.load(runtime.storage, layout.run_file(name))
+    totals = add_up(read_ledger(runtime.storage, plan))
+    documents = runtime.solr.count(runtime.settings.alias)
+    _print_summary(runtime, plan, totals, documents, tasks)
+    corpus = Corpus.load(runtime.storage, layout.corpus_file(plan.corpus))
+    if not (
+        totals.read == corpus.images == totals.kept + totals.below + totals.unreadable and totals.kept == documents
+    ):
+        raise ReconcileError(
+            f"run {plan.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
+            f"read, {totals.kept:,} kept, and readers see {documents:,} documents; see `tinytags ledger {plan.name}`"
+        )
+
+
+@contextmanager
+def _progress(report: Callable[[str], None]) -> "Generator[Callable[[str, list[TaskState]], None]]":
+    """Yield a watcher that draws bars on a terminal, and prints a line a change elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _line_printer(report)
+        return
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bars:
+        ids = {stage: bars.add_task(stage, total=None, start=False, note="") for stage in STAGES}
+
+        def draw(_: str, tasks: list[TaskState]) -> None:
+            for stage in STAGES:
+                own = [task for task in tasks if task.task == stage]
+                started = [task for task in own if task.started is not None]
+                done = sum(task.state == "success" for task in own)
+                if started and not bars.tasks[ids[stage]].started:
+                    bars.start_task(ids[stage])
+                total = len(own) if started or len(own) > 1 else None
+                bars.update(ids[stage], completed=done, total=total, note=_note(own))
+                if own and done == len(own):
+                    bars.stop_task(ids[stage])
+
+        yield draw
+
+
+def _note(tasks: Sequence[TaskState]) -> str:
+    retrying = sum(task.state == "up_for_retry" for task in tasks)
+    failed = sum(task.state == "failed" for task in tasks)
+    return ", ".join(f"{count} {what}" for count, what in ((retrying, "to be retried"), (failed, "failed")) if count)
+
+
+def _line_printer(
+    report: Callable[[str], None], heartbeat_seconds: float = 20
+) -> Callable[[str, list[TaskState]], None]:
+    began = time.monotonic()
+    last_line, last_at = "", began
+
+    def show(state: str, tasks: list[TaskState]) -> None:
+        nonlocal last_line, last_at
+        parts = []
+        for stage in STAGES:
+            own = [task for task in tasks if task.task == stage]
+            if not any(task.started for task in own):
+                continue
+            done = sum(task.state == "success" for task in own)
+            note = _note(own)
+            parts.append(f"{stage} {done}/{len(own)}{f' ({note})' if note else ''}")
+        line = ", ".join(parts) or state
+        now = time.monotonic()
+        if line != last_line or now - last_at > heartbeat_seconds:
+            report(f"{now - began:6.0f} s  {line}")
+            last_line, last_at = line, now
+
+    return show
+
+
+def _print_summary(runtime: Runtime, plan: Run, totals: Totals, documents: int, tasks: Sequence[TaskState]) -> None:
+    settings = runtime.settings
+    table = Table(title=f"run {plan.name}", title_justify="left")
+    table.add_column("what")
+    table.add_column("how many", justify="right")
+    for what, count in (
+        ("images read", totals.read),
+        ("kept", totals.kept),
+        (f"below the threshold of {plan.threshold} %", totals.below),
+        ("unreadable", totals.unreadable),
+        ("documents in Solr", documents),
+    ):
+        table.add_row(what, f"{count:,}")
+    table.add_section()
+    for stage in STAGES:
+        own = [task for task in tasks if task.task == stage and task.started is not None and task.ended is not None]
+        if own:
+            seconds = max(task.ended or 0 for task in own) - min(task.started or 0 for task in own)
+            table.add_row(f"seconds of {stage.rpartition('.')[2]}", f"{seconds:.1f}")
+    console = Console()
+    console.print(table)
+    if plan.description:
+        console.print(Text(plan.description))
+    for what, url, user, password in (
+        ("Airflow", settings.airflow_url, settings.airflow_user, "airflow_password"),
+        ("search page", settings.search_url, settings.search_user, "search_password"),
+    ):
+        if url:
+            print(f"{what:<12} {url}  user {user}, password {_password(runtime, password)}")
+    print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
+    print(f"{'Solr':<12} {settings.solr_url}/{settings.alias}")
