@@ -222,6 +222,7 @@ GROUP = Group(
         _part("dag_processor", "dag-processor"),
         _part("triggerer", "triggerer", "--skip-serve-logs"),
     ),
+    settings=("airflow_url",),
     addresses=_addresses,
     unreachable=_unreachable,
     prepare=_prepare,

@@ -111,6 +111,7 @@ def up(
     TransientError
         When one is not ready in time, or an external one does not answer.
     """
+    settings = _with_absolute_home(settings)
     groups = _chosen(engines)
     external = external_addresses()
     began = time.monotonic()
@@ -150,6 +151,7 @@ def down(
     grace_seconds
         How long they may take before they are killed.
     """
+    settings = _with_absolute_home(settings)
     if not settings.home.exists():
         report(f"nothing was ever started in {settings.home}")
         return
@@ -171,6 +173,7 @@ def down(
 
 def status(settings: Settings) -> list[EngineStatus]:
     """Return how each engine is, in the order in which they depend on each other."""
+    settings = _with_absolute_home(settings)
     external = external_addresses()
     ports = _read_ports(settings)
     addresses = {name: url for group in GROUPS for name, url in _addresses(group, ports, external).items()}
@@ -191,6 +194,10 @@ def external_addresses() -> dict[str, str]:
     return external
 
 
+def _with_absolute_home(settings: Settings) -> Settings:
+    return settings.model_copy(update={name: getattr(settings, name).absolute() for name in ("home", "cache")})
+
+
 def _chosen(engines: Collection[str] | None) -> list[Group]:
     names = [group.name for group in GROUPS]
     if unknown := sorted(set(engines or ()) - set(names)):
@@ -199,7 +206,7 @@ def _chosen(engines: Collection[str] | None) -> list[Group]:
 
 
 def _is_external(group: Group, external: dict[str, str]) -> bool:
-    return any(engine.address in external for engine in group.engines)
+    return any(name in external for name in group.settings)
 
 
 def _is_running(settings: Settings, engine: Engine) -> bool:
@@ -208,17 +215,11 @@ def _is_running(settings: Settings, engine: Engine) -> bool:
 
 def _addresses(group: Group, ports: Recorded, external: dict[str, str]) -> dict[str, str]:
     if _is_external(group, external):
-        return {name: url for name, url in external.items() if name in _address_names(group)}
+        return {name: external[name] for name in group.settings}
     try:
         return group.addresses(ports)
     except KeyError:  # it was never started
         return {}
-
-
-def _address_names(group: Group) -> set[str]:
-    return {engine.address for engine in group.engines if engine.address} | (
-        {"hdfs_url"} if group is hdfs.GROUP else set()
-    )
 
 
 def _ports_file(settings: Settings) -> Path:
@@ -291,13 +292,15 @@ def _start_all(groups: Collection[Group], context: Context, die_with_parent: boo
 
 
 def _kill_unready(starter: _Starter, context: Context) -> None:
-    unready = [
-        record
+    unready = {
+        folder: record
         for folder, record in starter.started.items()
         if (now := processes.read_record(folder)) is None or now.ready_after_seconds is None
-    ]
+    }
     if unready:
-        processes.stop(unready, grace_seconds=3)
+        processes.stop(unready.values(), grace_seconds=3)
+        for folder in unready:
+            processes.record_file(folder).unlink(missing_ok=True)
         context.report(f"ended {len(unready)} that did not become ready")
 
 
@@ -332,8 +335,16 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
             raise _Stopped
 
 
+def _log(context: Context, engine: Engine) -> Path:
+    """Return the log that says most: what an engine printed, or else its own."""
+    folder = context.folder(engine.name)
+    printed = processes.log_file(folder)
+    own = folder / engine.own_log if engine.own_log else printed
+    return own if own.exists() and not (printed.exists() and printed.stat().st_size) else printed
+
+
 def _obituary(context: Context, engine: Engine, record: Record | None) -> str:
-    log = processes.log_file(context.folder(engine.name))
+    log = _log(context, engine)
     code = None if record is None else processes.exit_code(record)
     how = "ended" if code is None else f"ended with exit code {code}"
     return f"{engine.name} {how} while starting; {log} ends with:\n{last_lines(log)}"
@@ -342,18 +353,14 @@ def _obituary(context: Context, engine: Engine, record: Record | None) -> str:
 def _status_of(group: Group, engine: Engine, context: Context, external: dict[str, str]) -> EngineStatus:
     address = getattr(context.settings, engine.address) if engine.address else None
     if _is_external(group, external):
-        return EngineStatus(
-            engine.name, "external", address=address, detail=group.unreachable(context.settings) or "answers"
-        )
-    folder = context.folder(engine.name)
-    log = processes.log_file(folder)
-    record = processes.read_record(folder)
+        detail = group.unreachable(context.settings) or "answers"
+        return EngineStatus(engine.name, "external", address=address, detail=detail)
+    log = _log(context, engine)
+    record = processes.read_record(context.folder(engine.name))
     if record is None:
-        return EngineStatus(engine.name, "stopped", address=None, log=log if log.exists() else None)
+        return EngineStatus(engine.name, "stopped", log=log if log.exists() else None)
     if processes.find(record) is None:
-        return EngineStatus(
-            engine.name, "dead", address=address, log=log, detail=f"its log ends with:\n{last_lines(log, 5)}"
-        )
+        return EngineStatus(engine.name, "dead", address=address, log=log, detail=last_lines(log, 5))
     reason = engine.unready(context)
     was_ready = record.ready_after_seconds is not None
     return EngineStatus(
@@ -363,5 +370,5 @@ def _status_of(group: Group, engine: Engine, context: Context, external: dict[st
         address=address,
         log=log,
         memory_bytes=processes.memory_bytes(record),
-        detail=reason or f"ready after {record.ready_after_seconds:g} s" if was_ready else reason or "",
+        detail=reason or (f"ready after {record.ready_after_seconds:g} s" if was_ready else ""),
     )

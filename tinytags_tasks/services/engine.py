@@ -53,8 +53,10 @@ class Engine:
     """Why it cannot be used yet; None when it can."""
     ports: tuple[Port, ...] = ()
     address: str | None = None
-    """The setting that names it."""
-    timeout_seconds: float = 120
+    """The setting that tells where it is."""
+    own_log: str | None = None
+    """The file, in its folder, that it logs to besides its standard output."""
+    timeout_seconds: float = 180
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ class Group:
 
     name: str
     engines: tuple[Engine, ...]
+    settings: tuple[str, ...]
+    """Those that tell where they are; set in the environment, they are somebody else's."""
     addresses: Callable[[Ports], dict[str, str]]
-    """The settings that tell where they are, from their ports."""
+    """The values of those settings, from the ports."""
     unreachable: Callable[[Settings], str | None]
     """Why an external one cannot be used; None when it can."""
     prepare: Callable[[Context], None] = field(default=lambda context: None)

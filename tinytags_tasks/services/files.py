@@ -13,7 +13,9 @@ from tinytags_tasks.errors import BadInputError
 def make_folder(path: Path) -> Path:
     """Make a folder, and those above it, that only the user may enter; return it."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in [*reversed(path.parents), path]:
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"cannot make the folder {path}: {error.strerror}") from error
     return path

@@ -1,10 +1,12 @@
 """The engines' jars: fetched once by the Apache Ivy that pyspark ships, checked against ``jars.lock``."""
 
 import hashlib
+import os
 import subprocess
 import tempfile
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +108,7 @@ def _run_ivy(settings: Settings, engine: str, jars: tuple[Jar, ...], work: Path,
     (work / "settings.xml").write_text(SETTINGS_XML.format(root=root))
     (work / "ivy.xml").write_text(_ivy_xml(engine, jars))
     command = [
-        *(str(find_java(settings)), "-Djava.net.preferIPv4Stack=true", *_proxy_options()),
+        *(str(find_java(settings)), "-Djava.net.preferIPv4Stack=true", *_network_options(work)),
         *("-jar", str(_ivy_jar()), "-settings", "settings.xml", "-ivy", "ivy.xml", "-cache", str(work / "cache")),
         *("-retrieve", "lib/[artifact]-[revision].[ext]", "-types", "jar"),
     ]
@@ -134,7 +136,10 @@ def _run_ivy(settings: Settings, engine: str, jars: tuple[Jar, ...], work: Path,
 
 
 def _remedy() -> str:
-    return "check the network, or name a repository that can be reached in TINYTAGS_MAVEN_REPOSITORY, and run it again"
+    return (
+        "check the network (and SSL_CERT_FILE, if it has a certificate authority of its own), or name a "
+        "repository that can be reached in TINYTAGS_MAVEN_REPOSITORY, then try again"
+    )
 
 
 def _ivy_xml(engine: str, jars: tuple[Jar, ...]) -> str:
@@ -167,9 +172,19 @@ def _ivy_jar() -> Path:
     return jars[-1]
 
 
-def _proxy_options() -> list[str]:
-    """Java does not read the proxy variables that pip and curl do."""
+def _network_options(work: Path) -> list[str]:
+    """Return Java's words for the proxy and certificate variables that pip, uv and curl read."""
     options = []
+    if bundle := os.environ.get("SSL_CERT_FILE"):
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+
+        with warnings.catch_warnings(action="ignore"):  # about old authorities' serial numbers
+            certificates = x509.load_pem_x509_certificates(Path(bundle).read_bytes())
+        trusted = [pkcs12.PKCS12Certificate(each, f"{index}".encode()) for index, each in enumerate(certificates)]
+        store = pkcs12.serialize_java_truststore(trusted, BestAvailableEncryption(b"changeit"))
+        (work / "trusted.p12").write_bytes(store)
+        options += ["-Djavax.net.ssl.trustStore=trusted.p12", "-Djavax.net.ssl.trustStorePassword=changeit"]
     for scheme, url in urllib.request.getproxies().items():
         proxy = urllib.parse.urlsplit(url)
         if scheme in ("http", "https") and proxy.hostname:

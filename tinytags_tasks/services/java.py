@@ -16,6 +16,7 @@ COMMON_OPTIONS = (
     "-Djava.awt.headless=true",
     "-Djava.net.preferIPv4Stack=true",
     "-XX:+IgnoreUnrecognizedVMOptions",
+    "--enable-native-access=ALL-UNNAMED",
     # Half-working after an OutOfMemoryError is worse than dead: `tinytags status` names a dead engine.
     "-XX:+ExitOnOutOfMemoryError",
 )

@@ -93,6 +93,7 @@ def start(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> Rec
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o077,
         )
     _children[child.pid] = child
     record = Record(child.pid, _create_time(child.pid), time.time())

@@ -46,6 +46,7 @@ GROUP = Group(
             timeout_seconds=60,
         ),
     ),
+    settings=("search_url",),
     addresses=_addresses,
     unreachable=_unready,
     prepare=_prepare,

@@ -207,10 +207,12 @@ GROUP = Group(
             # The name of the node, which every stored replica names, contains the port.
             ports=(Port("http", 8983, companion=ZOOKEEPER_OFFSET, is_identity=True),),
             address="solr_url",
+            own_log="log/solr.log",
             # A log of several hundred thousand documents is replayed first.
             timeout_seconds=300,
         ),
     ),
+    settings=("solr_url",),
     addresses=_addresses,
     unreachable=_unready,
     prepare=_prepare,

@@ -41,12 +41,12 @@ MODULE_OPTIONS = (
     "-Dio.netty.allocator.type=pooled",
     "-Dio.netty.handler.ssl.defaultEndpointVerificationAlgorithm=NONE",
     "--sun-misc-unsafe-memory-access=allow",
-    "--enable-native-access=ALL-UNNAMED",
 )
 
 TASK_ATTEMPTS = 4
 """In plain ``local[N]`` a killed Python worker fails the whole job: tasks are not tried again."""
 
+LOG = "spark-connect.log"
 LOG4J2 = """rootLogger.level = warn
 rootLogger.appenderRef.file.ref = file
 rootLogger.appenderRef.console.ref = console
@@ -109,7 +109,7 @@ def _launch(context: Context) -> Launch:
         *MODULE_OPTIONS,
         f"-Xmx{heap_megabytes(psutil.virtual_memory().total)}m",
         f"-Dlog4j2.configurationFile={conf / 'log4j2.properties'}",
-        f"-Dtinytags.log={folder / 'spark-connect.log'}",
+        f"-Dtinytags.log={folder / LOG}",
         f"-Djava.io.tmpdir={folder / 'local'}",
         *("-cp", f"{conf}:{pyspark_jars()}/*"),
         *("org.apache.spark.deploy.SparkSubmit", "--properties-file", str(conf / "spark-defaults.conf")),
@@ -185,8 +185,10 @@ GROUP = Group(
             unready=lambda context: _unready(context.settings),
             ports=(Port("grpc", 15002),),
             address="spark_url",
+            own_log=LOG,
         ),
     ),
+    settings=("spark_url",),
     addresses=_addresses,
     unreachable=_unready,
     prepare=_prepare,
