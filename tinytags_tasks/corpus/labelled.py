@@ -98,12 +98,19 @@ def iterate_pictures(path: Path) -> Iterator[tuple[list[bytes], npt.NDArray[np.i
     Raises
     ------
     BadInputError
-        When the file is missing, is no parquet file or lacks the columns ``img`` and ``label``.
+        When the file is missing, is no parquet file, is damaged, lacks the columns ``img`` and ``label``, or a label.
     """
     file = _open(path)
-    for batch in file.iter_batches(_BATCH, columns=["img", "label"]):
-        encoded = batch.column(0).field("bytes").to_pylist()
-        yield encoded, np.asarray(batch.column(1).to_pylist(), dtype=np.int64)
+    row = 0
+    try:
+        for batch in file.iter_batches(_BATCH, columns=["img", "label"]):
+            labels = batch.column(1).to_pylist()
+            if None in labels:
+                raise BadInputError(f"{path}: row {row + labels.index(None)} has no label; give it one or drop the row")
+            row += len(labels)
+            yield batch.column(0).field("bytes").to_pylist(), np.asarray(labels, dtype=np.int64)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInputError(f"{path}: damaged after row {row} ({error}); fetch it again") from error
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -120,6 +127,20 @@ def _open(path: Path) -> pq.ParquetFile:
     if "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
         raise BadInputError(f"{path}: needs a column label of integers; has {schema.names}")
     return file
+
+
+def _carried_tags(path: Path) -> tuple[str, ...] | None:
+    """Return the tags that a labelled file carries, if it does."""
+    carried = (_open(path).schema_arrow.metadata or {}).get(TAGS_KEY)
+    if not carried:
+        return None
+    try:
+        tags = json.loads(carried)
+    except ValueError:
+        tags = None
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise BadInputError(f"{path}: its metadata {TAGS_KEY.decode()} is no JSON list of tags; write it again")
+    return tuple(tags)
 
 
 def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: int = 32) -> LabelledSet:
@@ -139,8 +160,7 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
     BadInputError
         When the file cannot be used: which row, and why.
     """
-    carried = (_open(path).schema_arrow.metadata or {}).get(TAGS_KEY)
-    names = tags or (tuple(json.loads(carried)) if carried else CIFAR10_TAGS)
+    names = tags or _carried_tags(path) or CIFAR10_TAGS
     images: list[npt.NDArray[np.uint8]] = []
     labels: list[npt.NDArray[np.int64]] = []
     row = 0
