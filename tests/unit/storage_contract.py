@@ -1,0 +1,188 @@
+"""What every storage must do, told through the ``Storage`` protocol alone.
+
+A test module inherits :class:`StorageContract` and overrides the ``storage`` fixture with an empty store.
+"""
+
+import pytest
+
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.storage import Storage, temporary_name
+
+
+class _WriterDiedError(Exception):
+    """What a source of chunks raises half-way."""
+
+
+def _dying():
+    yield b"half of "
+    raise _WriterDiedError
+
+
+class StorageContract:
+    """The promises of ``tinytags_tasks.storage.base.Storage``."""
+
+    @pytest.fixture
+    def storage(self) -> Storage:
+        raise NotImplementedError("override this fixture with an empty store")
+
+    # Reading
+
+    def test_what_is_written_is_read(self, storage):
+        assert storage.write("folder/deep/file.bin", bytes(range(256))) is True
+        assert storage.read("folder/deep/file.bin") == bytes(range(256))
+        assert storage.size_bytes("folder/deep/file.bin") == 256
+
+    @pytest.mark.parametrize(("offset", "length"), [(0, 1), (0, 10), (3, 4), (9, 1), (4, None), (0, None)])
+    def test_a_range_is_read_exactly(self, storage, offset, length):
+        storage.write("folder/file", b"0123456789")
+        stop = None if length is None else offset + length
+        assert storage.read("folder/file", offset, length) == b"0123456789"[offset:stop]
+
+    @pytest.mark.parametrize(("offset", "length"), [(0, 11), (8, 3), (10, 1), (11, 1), (1_000, 5)])
+    def test_a_file_that_ends_before_the_range_does_is_corrupt(self, storage, offset, length):
+        storage.write("folder/file", b"0123456789")
+        with pytest.raises(CorruptError, match="folder/file"):
+            storage.read("folder/file", offset, length)
+
+    def test_a_file_that_is_not_there_is_missing(self, storage):
+        with pytest.raises(MissingError, match="folder/none"):
+            storage.read("folder/none")
+        with pytest.raises(MissingError, match="folder/none"):
+            storage.read("folder/none", 5, 5)
+        with pytest.raises(MissingError, match="folder/none"):
+            storage.size_bytes("folder/none")
+        assert not storage.exists("folder/none")
+
+    def test_an_empty_file_is_a_file(self, storage):
+        assert storage.write("folder/empty", b"") is True
+        assert storage.exists("folder/empty")
+        assert storage.size_bytes("folder/empty") == 0
+        assert storage.read("folder/empty") == b""
+
+    # Writing
+
+    def test_chunks_are_joined_and_empty_ones_do_no_harm(self, storage):
+        storage.write("folder/file", iter([b"", b"one", b"", b"", b"two", b""]))
+        assert storage.read("folder/file") == b"onetwo"
+
+    @pytest.mark.parametrize("chunks", [[], [b""]])
+    def test_no_chunks_make_an_empty_file(self, storage, chunks):
+        storage.write("folder/file", iter(chunks))
+        assert storage.read("folder/file") == b""
+
+    def test_a_file_is_overwritten_whole(self, storage):
+        storage.write("folder/file", b"a long first version")
+        assert storage.write("folder/file", b"short") is True
+        assert storage.read("folder/file") == b"short"
+        assert storage.names("folder") == ["file"]
+
+    def test_a_file_that_must_not_be_overwritten_is_left_as_it_was(self, storage):
+        assert storage.write("folder/file", b"first", overwrite=False) is True
+        assert storage.write("folder/file", b"second", overwrite=False) is False
+        assert storage.read("folder/file") == b"first"
+        assert storage.names("folder") == ["file"]
+
+    def test_a_write_that_fails_half_way_leaves_nothing(self, storage):
+        with pytest.raises(_WriterDiedError):
+            storage.write("folder/file", _dying())
+        assert not storage.exists("folder/file")
+        assert storage.names("folder") == []
+
+    def test_a_write_that_fails_half_way_leaves_the_old_file(self, storage):
+        storage.write("folder/file", b"old")
+        with pytest.raises(_WriterDiedError):
+            storage.write("folder/file", _dying())
+        assert storage.read("folder/file") == b"old"
+        assert storage.names("folder") == ["file"]
+
+    # Names
+
+    def test_names_are_sorted_and_hide_temporaries(self, storage):
+        for name in ("b", "c", "a"):
+            storage.write(f"folder/{name}", b"x")
+        storage.write(temporary_name("folder/d"), b"half")
+        assert storage.names("folder") == ["a", "b", "c"]
+
+    def test_names_hold_folders_too(self, storage):
+        storage.write("folder/inner/file", b"x")
+        assert storage.names("folder") == ["inner"]
+        assert storage.exists("folder/inner")
+
+    def test_a_folder_that_is_not_there_has_no_names(self, storage):
+        assert storage.names("none/such") == []
+
+    # Renaming
+
+    def test_a_file_is_renamed_into_a_folder_that_was_not_there(self, storage):
+        storage.write("folder/old", b"content")
+        assert storage.rename("folder/old", "elsewhere/new") is True
+        assert storage.read("elsewhere/new") == b"content"
+        assert not storage.exists("folder/old")
+
+    def test_a_folder_is_renamed_with_all_it_holds(self, storage):
+        temporary = temporary_name("folder/model")
+        storage.write(f"{temporary}/one", b"1")
+        storage.write(f"{temporary}/two", b"2")
+        assert storage.rename(temporary, "folder/model") is True
+        assert storage.names("folder/model") == ["one", "two"]
+        assert not storage.exists(temporary)
+
+    def test_a_file_is_not_renamed_to_a_taken_name(self, storage):
+        storage.write("folder/old", b"old")
+        storage.write("folder/taken", b"taken")
+        assert storage.rename("folder/old", "folder/taken") is False
+        assert storage.read("folder/old") == b"old"
+        assert storage.read("folder/taken") == b"taken"
+
+    def test_a_folder_is_not_renamed_to_a_taken_name(self, storage):
+        storage.write("folder/old/one", b"old")
+        storage.write("folder/taken/two", b"taken")
+        assert storage.rename("folder/old", "folder/taken") is False
+        assert storage.names("folder/old") == ["one"]
+        assert storage.names("folder/taken") == ["two"]
+
+    def test_renaming_what_is_not_there_says_so(self, storage):
+        storage.write("folder/file", b"x")
+        with pytest.raises(MissingError, match="folder/none"):
+            storage.rename("folder/none", "folder/new")
+
+    # Deleting
+
+    def test_a_file_is_deleted_once(self, storage):
+        storage.write("folder/file", b"x")
+        storage.write("folder/other", b"x")
+        assert storage.delete("folder/file") is True
+        assert storage.delete("folder/file") is False
+        assert storage.names("folder") == ["other"]
+
+    def test_a_folder_is_deleted_with_all_it_holds(self, storage):
+        storage.write("folder/inner/one", b"1")
+        storage.write("folder/inner/deep/two", b"2")
+        storage.write("folder/other", b"x")
+        assert storage.delete("folder/inner") is True
+        assert not storage.exists("folder/inner")
+        assert not storage.exists("folder/inner/deep/two")
+        assert storage.names("folder") == ["other"]
+
+    def test_only_leftovers_of_the_named_files_are_deleted(self, storage):
+        mine = [temporary_name("folder/a.json"), temporary_name("folder/a.json"), temporary_name("folder/b.json")]
+        others = [
+            temporary_name("folder/c.json"),
+            temporary_name("folder/a.json.old"),
+            temporary_name("folder/xa.json"),
+        ]
+        for path in (*mine, *others, "folder/a.json", "folder/c.json"):
+            storage.write(path, b"x")
+        assert storage.delete_leftovers("folder/a.json", "folder/b.json") == 3
+        assert not any(storage.exists(path) for path in mine)
+        assert all(storage.exists(path) for path in others)
+        assert storage.names("folder") == ["a.json", "c.json"]
+        assert storage.delete_leftovers("folder/a.json", "folder/b.json") == 0
+
+    def test_a_leftover_folder_is_deleted_with_all_it_holds(self, storage):
+        storage.write(f"{temporary_name('folder/model')}/file", b"x")
+        assert storage.delete_leftovers("folder/model") == 1
+        assert storage.names("folder") == []
+
+    def test_a_folder_that_is_not_there_has_no_leftovers(self, storage):
+        assert storage.delete_leftovers("none/such") == 0

@@ -1,0 +1,25 @@
+"""The local store keeps the contract, and is opened from its address."""
+
+import pytest
+from storage_contract import StorageContract
+
+from tinytags_tasks.storage import LocalStorage, StoreAddress, open_store
+
+
+class TestLocalStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return LocalStorage(tmp_path / "store")
+
+    def test_a_write_leaves_no_temporary_file_on_the_disk(self, storage):
+        storage.write("folder/file", b"x")
+        storage.write("folder/file", b"y", overwrite=False)
+        assert [path.name for path in (storage.root / "folder").iterdir()] == ["file"]
+
+    def test_spark_finds_a_file_by_its_url(self, storage):
+        assert storage.url("folder/file") == (storage.root / "folder" / "file").as_uri()
+
+
+def test_an_address_without_an_hdfs_is_a_folder(tmp_path):
+    open_store(StoreAddress(str(tmp_path))).write("file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"
