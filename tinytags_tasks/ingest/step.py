@@ -103,16 +103,21 @@ def run(request: IngestRequest, *, storage: Storage, report: Callable[[str], Non
     finally:
         reader.close()
     corpus = _summarise(request, partition, source, manifests)
+    storage.delete_leftovers(layout.corpus_file(request.corpus))
     corpus.save(storage, layout.corpus_file(request.corpus))
     return _result(corpus, written)
 
 
 def _describe(reader: TinyImagesReader) -> Source:
+    try:
+        modified = reader.path.stat().st_mtime
+    except OSError as error:
+        raise BadInputError(f"{reader.path}: went away while it was read ({error.strerror}); put it back") from error
     return Source(
         path=str(reader.path.absolute()),
         format="tiny-images",
         size_bytes=reader.size_bytes,
-        modified=reader.path.stat().st_mtime,
+        modified=modified,
     )
 
 
@@ -152,7 +157,8 @@ def _write_shard(
 ) -> ShardManifest:
     """Write one shard and then its manifest, each committed by a rename."""
     path = layout.shard_file(request.corpus, shard)
-    storage.delete_leftovers(path)
+    manifest_path = layout.shard_manifest_file(request.corpus, shard)
+    storage.delete_leftovers(path, manifest_path)
     hashes: list[str] = []
     blocks = partition.blocks_of_shard(shard)
     storage.write(path, _stream(reader, blocks, hashes))
@@ -169,7 +175,7 @@ def _write_shard(
             for block, digest in zip(blocks, hashes, strict=True)
         ),
     )
-    manifest.save(storage, layout.shard_manifest_file(request.corpus, shard))
+    manifest.save(storage, manifest_path)
     return manifest
 
 
