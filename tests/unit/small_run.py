@@ -1,0 +1,170 @@
+"""A store small enough to read in a test: eleven pictures in two shards, and a forest whose votes can be written down.
+
+The forest has ten trees. Tree *k* looks at value *k* of a picture alone: up to 84.5 it votes for tag 0, up to 169.5 for
+tag 1, else for tag 2. So the votes of a picture are written into its first ten values.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from tinytags_tasks import layout
+from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.ingest.step import IngestRequest
+from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.storage import LocalStorage, StoreAddress
+from tinytags_tasks.train.forest import Tree, forest_to_onnx
+
+TAGS = ("cat", "dog", "emu")
+TREES = 10
+CORPUS = "pets"
+MODEL = "forest-0123456789ab"
+
+VOTES = (
+    (10, 0, 0),
+    (0, 6, 4),
+    (3, 3, 4),  # exactly 40 %
+    (4, 3, 3),
+    (3, 4, 3),
+    (4, 4, 2),  # a tie of the first and the second
+    (2, 4, 4),  # a tie of the second and the third
+    (0, 0, 10),
+    (5, 0, 5),
+    (1, 9, 0),
+    (4, 2, 4),
+)
+"""The votes of each picture, by position."""
+
+UNREADABLE = (1, 9)
+"""Positions that count as unreadable where :func:`make_run` is told so."""
+
+SHARD_IMAGES, BLOCKS_PER_SHARD, BLOCKS = 6, 3, 6
+"""Shards of 6 and 5 images; blocks of 2, 2, 2, then 1, 2, 2."""
+
+
+def quiet(line: str) -> None:
+    """Report nothing."""
+
+
+def picture(votes: Sequence[int]) -> np.ndarray:
+    """Return a picture that gets these votes, noise elsewhere."""
+    flat = np.random.default_rng(list(votes)).integers(0, 256, IMAGE_BYTES, dtype=np.uint8)
+    flat[:TREES] = np.repeat(np.array([0, 128, 255], dtype=np.uint8), votes)
+    return flat.reshape(32, 32, 3)
+
+
+def pictures() -> np.ndarray:
+    """Return the corpus, shape (images, 32, 32, 3)."""
+    return np.stack([picture(votes) for votes in VOTES])
+
+
+def forest() -> list[Tree]:
+    """Return the ten trees."""
+    return [
+        Tree(
+            feature=np.array([number, -1, number, -1, -1]),
+            threshold=np.array([84.5, 0, 169.5, 0, 0]),
+            left=np.array([1, -1, 3, -1, -1]),
+            right=np.array([2, -1, 4, -1, -1]),
+            prediction=np.array([0, 0, 1, 1, 2]),
+        )
+        for number in range(TREES)
+    ]
+
+
+def card(**changes: object) -> ModelCard:
+    """Return the forest's card."""
+    return ModelCard(
+        version=MODEL,
+        tags=TAGS,
+        trees=TREES,
+        height=32,
+        width=32,
+        preparation="",
+        labelled_set="",
+        labelled_sha256="",
+        labelled_images=0,
+        parameters={},
+        metrics={},
+        libraries={},
+        seconds={},
+        created="2024-01-01T00:00:00+00:00",
+    ).replaced(**changes)
+
+
+def make_corpus(storage: LocalStorage, *, unreadable: Sequence[int] = ()) -> Corpus:
+    """Ingest the pictures; ``unreadable`` is written into the manifests afterwards."""
+    source = Path(storage.root).with_name("pets.bin")
+    source.write_bytes(to_column_major(pictures()))
+    ingest(IngestRequest(CORPUS, str(source), SHARD_IMAGES, BLOCKS_PER_SHARD), storage=storage, report=quiet)
+    corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
+    for shard in range(corpus.partition.shards):
+        path = layout.shard_manifest_file(CORPUS, shard)
+        manifest = ShardManifest.load(storage, path)
+        here = range(manifest.first, manifest.first + manifest.images)
+        manifest.replaced(unreadable=tuple(at for at in unreadable if at in here)).save(storage, path)
+    corpus = corpus.replaced(unreadable=len(unreadable))
+    corpus.save(storage, layout.corpus_file(CORPUS))
+    return corpus
+
+
+def publish_model(storage: LocalStorage, model_card: ModelCard | None = None) -> None:
+    """Put the forest into the store, as training does."""
+    storage.write(layout.model_file(MODEL), forest_to_onnx(forest(), math.prod((32, 32, 3)), TAGS, {}))
+    (model_card or card()).save(storage, layout.card_file(MODEL))
+
+
+def make_run(storage: LocalStorage, *, threshold: int = 40, unreadable: Sequence[int] = ()) -> Run:
+    """Make the corpus, the model and a run of it."""
+    make_corpus(storage, unreadable=unreadable)
+    publish_model(storage)
+    planned = plan(PlanRequest(CORPUS, MODEL, threshold), storage=storage)
+    return Run.load(storage, layout.run_file(planned.run))
+
+
+def address_of(storage: LocalStorage) -> StoreAddress:
+    """Return a local store's address."""
+    return StoreAddress(str(storage.root))
+
+
+class SparkHere:
+    """As much of a Spark session as scoring uses; the function runs in this process, a batch a partition."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.stopped = 0
+        self.ran = 0
+
+    def __call__(self) -> "SparkHere":
+        self.sessions += 1
+        return self
+
+    def range(self, start: int, end: int, step: int, numPartitions: int) -> "SparkHere":
+        import pyarrow as pa
+
+        assert (start, step, numPartitions) == (0, 1, end)
+        self._batches = [pa.record_batch([pa.array([number])], names=["id"]) for number in range(end)]
+        return self
+
+    def mapInArrow(self, function, schema: str) -> "SparkHere":
+        assert schema == "outcome string"
+        self._function = function
+        return self
+
+    def collect(self) -> list[SimpleNamespace]:
+        def rows() -> Iterator[SimpleNamespace]:
+            for batch in self._batches:
+                self.ran += 1
+                for result in self._function(iter([batch])):
+                    yield from (SimpleNamespace(**row) for row in result.to_pylist())
+
+        return list(rows())
+
+    def stop(self) -> None:
+        self.stopped += 1
