@@ -1,0 +1,184 @@
+"""Up, down and status, on engines that start in no time."""
+
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tinytags_tasks import cli
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
+from tinytags_tasks.services import control, processes
+from tinytags_tasks.services.control import down, status, up
+from tinytags_tasks.services.engine import Context, Engine, Group, answers
+from tinytags_tasks.services.ports import Port
+from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.settings import Settings, load_settings
+
+SERVER = ("-m", "http.server", "--bind", "127.0.0.1")
+
+
+def web_unready(settings: Settings) -> str | None:
+    try:
+        answers(settings.address("search_url"))
+    except EngineDownError as error:
+        return str(error)
+    return None
+
+
+def make_group(command: tuple[str, ...] = SERVER, timeout_seconds: float = 20, name: str = "search") -> Group:
+    def launch(context: Context) -> Launch:
+        port = str(context.ports["web"]["http"])
+        return Launch((sys.executable, *command, *([port] if command is SERVER else [])), dict(os.environ))
+
+    engine = Engine(
+        "web",
+        launch,
+        lambda context: web_unready(context.settings),
+        ports=(Port("http"),),
+        address="search_url",
+        timeout_seconds=timeout_seconds,
+    )
+    return Group(
+        name,
+        (engine,),
+        ("search_url",),
+        lambda ports: {"search_url": f"http://127.0.0.1:{ports['web']['http']}"},
+        web_unready,
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in [name for name in os.environ if name.startswith("TINYTAGS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(control, "GROUPS", (make_group(),))
+    settings = load_settings()
+    yield settings
+    down(settings, report=lambda text: None)
+
+
+def quiet_up(settings: Settings) -> Settings:
+    return up(settings, report=lambda text: None)
+
+
+def test_up_starts_what_is_missing_and_records_where_it_is(settings: Settings) -> None:
+    told = quiet_up(settings)
+    assert web_unready(told) is None
+    assert load_settings().search_url == told.search_url
+    [engine] = status(settings)
+    assert (engine.state, engine.address) == ("running", told.search_url)
+    assert engine.memory_bytes
+
+
+def test_up_again_leaves_a_running_engine_alone(settings: Settings) -> None:
+    quiet_up(settings)
+    before = status(settings)[0].pid
+    quiet_up(settings)
+    assert status(settings)[0].pid == before
+
+
+def test_a_dead_engine_is_named_and_started_again_at_its_address(settings: Settings) -> None:
+    told = quiet_up(settings)
+    pid = status(settings)[0].pid
+    assert pid
+    os.kill(pid, 9)
+    while processes.find(processes.read_record(settings.home / "services" / "web")):
+        time.sleep(0.01)
+    assert status(settings)[0].state == "dead"
+    assert quiet_up(settings).search_url == told.search_url
+    assert status(settings)[0].state == "running"
+
+
+def test_down_forgets_the_addresses_but_not_the_ports(settings: Settings) -> None:
+    told = quiet_up(settings)
+    down(settings, report=lambda text: None)
+    assert status(settings)[0].state == "stopped"
+    assert load_settings().search_url is None
+    assert quiet_up(settings).search_url == told.search_url
+
+
+def test_an_engine_that_ends_while_starting_is_reported_with_its_log(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "GROUPS", (make_group(("-c", "raise SystemExit('no such disk')")),))
+    with pytest.raises(FinalError, match=r"(?s)web ended with exit code 1 while starting.*no such disk"):
+        quiet_up(settings)
+    assert status(settings)[0].state == "stopped"
+
+
+def test_an_engine_that_is_not_ready_in_time_is_ended(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "GROUPS", (make_group(("-c", "import time; time.sleep(600)"), timeout_seconds=0.3),))
+    started: list[processes.Record] = []
+    start = processes.start
+
+    def noted(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> processes.Record:
+        record = start(launch, folder, die_with_parent=die_with_parent)
+        started.append(record)
+        return record
+
+    monkeypatch.setattr(processes, "start", noted)
+    with pytest.raises(TransientError, match="web is not ready after"):
+        quiet_up(settings)
+    assert [processes.find(record) for record in started] == [None]
+    assert status(settings)[0].state == "stopped"
+
+
+def test_an_external_engine_is_asked_but_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYTAGS_SEARCH_URL", "http://127.0.0.1:1")
+    with pytest.raises(EngineDownError, match="search is external"):
+        quiet_up(settings)
+    assert status(settings)[0].state == "external"
+    assert not (settings.home / "services" / "web").exists()
+
+
+def test_half_an_external_hdfs_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYTAGS_HDFS_URL", "hdfs://namenode:8020")
+    with pytest.raises(BadInputError, match="both"):
+        quiet_up(settings)
+
+
+def test_an_unknown_engine_is_refused(settings: Settings) -> None:
+    with pytest.raises(BadInputError, match="no such engine: solar"):
+        up(settings, engines=["solar"])
+
+
+def test_down_waits_for_an_up_and_says_so(settings: Settings) -> None:
+    settings.home.mkdir()
+    said: list[str] = []
+    with (settings.home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=down, args=(settings,), kwargs={"report": said.append})
+        waiting.start()
+        while not said:
+            time.sleep(0.01)
+    waiting.join(10)
+    assert "waiting for another tinytags" in said[0]
+    assert said[-1] == "no engine is running"
+
+
+def test_status_prints_json_and_a_dead_engine_is_exit_code_1(settings: Settings) -> None:
+    quiet_up(settings)
+    answer = CliRunner().invoke(cli.app, ["status", "--json"])
+    [engine] = json.loads(answer.stdout)
+    assert (answer.exit_code, engine["name"], engine["state"]) == (0, "web", "running")
+    os.kill(engine["pid"], 9)
+    answer = CliRunner().invoke(cli.app, ["status"])
+    assert answer.exit_code == 1
+    assert "web is dead" in answer.stdout
+
+
+def test_an_error_on_purpose_is_one_line_and_exit_code_2(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tinytags", "up", "solar"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith("tinytags: error: no such engine: solar")

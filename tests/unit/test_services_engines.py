@@ -1,0 +1,160 @@
+"""What each engine is told, and how its answers are read."""
+
+import configparser
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tinytags_tasks.services import airflow, hdfs, solr, spark
+from tinytags_tasks.services.engine import Context, environment
+from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        home=tmp_path,
+        webhdfs_url="http://namenode:9870",
+        hdfs_url="hdfs://namenode:8020",
+        spark_url="sc://spark:15002/;user_id=me;token=abc;use_ssl=true",
+        solr_url="https://solr:443/solr",
+    )
+
+
+def test_a_secret_is_made_once_and_only_the_user_may_read_it(settings: Settings) -> None:
+    made = secret(settings, "search_password")
+    assert len(made) >= 32
+    assert secret(settings, "search_password") == made
+    assert (settings.secrets_folder / "search_password").stat().st_mode & 0o077 == 0
+    assert [path.name for path in settings.secrets_folder.iterdir()] == ["search_password"]
+
+
+def test_a_password_that_was_set_wins(settings: Settings) -> None:
+    told = settings.model_copy(update={"airflow_password": SecretStr("mine")})
+    assert secret(told, "airflow_password") == "mine"
+
+
+def test_an_engine_is_not_configured_behind_our_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARK_REMOTE", "sc://elsewhere")
+    monkeypatch.setenv("AIRFLOW__API__HOST", "0.0.0.0")
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", "http://mine")
+    monkeypatch.setenv("TINYTAGS_STORE", "/elsewhere")
+    told = environment(Context(settings, {}), EXTRA="1")
+    assert not {"SPARK_REMOTE", "AIRFLOW__API__HOST"} & set(told)
+    assert told["AIRFLOW_CONN_MINE"] == "http://mine"
+    assert (told["TINYTAGS_STORE"], told["TINYTAGS_HOME"], told["EXTRA"]) == ("/tinytags", str(settings.home), "1")
+
+
+def test_airflow_is_configured_for_loopback_and_sqlite(settings: Settings) -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(airflow.configuration(settings, 8081))
+    assert parser["api"]["host"] == "127.0.0.1"
+    assert parser["core"]["execution_api_server_url"] == "http://127.0.0.1:8081/execution/"
+    assert parser["database"]["sql_alchemy_conn"].endswith("airflow.db?timeout=60")
+    assert parser["core"]["parallelism"] == "4"
+    assert airflow.configuration(settings, 8081) == airflow.configuration(settings, 8081), "keys must be kept"
+
+
+def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -> None:
+    told = {name: json.loads(text) for name, text in airflow.connections(settings).items()}
+    assert told["AIRFLOW_CONN_TINYTAGS_HDFS"] == {
+        "conn_type": "http",
+        "schema": "http",
+        "host": "namenode",
+        "port": 9870,
+        "login": "tinytags",
+        "extra": {"rpc": "hdfs://namenode:8020"},
+    }
+    assert told["AIRFLOW_CONN_TINYTAGS_SOLR"]["extra"] == {"path": "/solr"}
+    assert told["AIRFLOW_CONN_TINYTAGS_SPARK"] == {
+        "conn_type": "spark_connect",
+        "host": "sc://spark",
+        "port": 15002,
+        "login": "me",
+        "password": "abc",
+        "extra": {"use_ssl": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "since", "problem"),
+    [
+        ("2026-01-01T00:00:10+00:00", 1767225605, None),
+        ("2026-01-01T00:00:10+00:00", 1767225615, "no heartbeat of the scheduler yet"),
+    ],
+)
+def test_a_heartbeat_of_a_dead_predecessor_is_not_taken_for_life(
+    heartbeat: str, since: float, problem: str | None
+) -> None:
+    health: dict[str, dict[str, str | None]] = {
+        "scheduler": {"status": "healthy", "latest_scheduler_heartbeat": heartbeat}
+    }
+    assert airflow.health_problem(health, "scheduler", since) == problem
+
+
+def test_a_part_of_airflow_that_is_not_reported_is_not_healthy() -> None:
+    assert airflow.health_problem({}, "triggerer") == "Airflow calls its triggerer unknown"
+
+
+CLUSTER = {
+    "live_nodes": ["127.0.0.1:8983_solr"],
+    "collections": {
+        "run-1": {
+            "shards": {
+                "shard1": {
+                    "replicas": {
+                        "core_node1": {"node_name": "127.0.0.1:8983_solr", "state": "recovering"},
+                        "core_node2": {"node_name": "other:8983_solr", "state": "down"},
+                    }
+                }
+            }
+        }
+    },
+}
+
+
+def test_only_a_nodes_own_replicas_hold_it_back() -> None:
+    assert solr.inactive_replicas(CLUSTER, "127.0.0.1:8983_solr") == ["run-1/core_node1 (recovering)"]
+    assert "not among the live nodes" in solr.inactive_replicas(CLUSTER, "gone:8983_solr")[0]
+
+
+def answers_of_solr(state: int) -> dict[str, Any]:
+    return {
+        "/admin/info/system": {"mode": "solrcloud", "node": "n:1_solr"},
+        "/admin/cores": {"initFailures": {}},
+        "/admin/collections": {"cluster": {"live_nodes": ["n:1_solr"], "collections": {}}},
+        "/admin/metrics": {"metrics": {"solr.core.one": {"TLOG.state": state}, "solr.core.two": {}}},
+    }
+
+
+@pytest.mark.parametrize(("state", "reason"), [(3, None), (0, "logs that are being replayed: solr.core.one")])
+def test_solr_is_not_ready_while_it_replays_its_log(
+    state: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = answers_of_solr(state)
+    monkeypatch.setattr(solr, "get_json", lambda url, **query: answers[url.removeprefix("http://solr")])
+    assert solr.solr_is_ready("http://solr") == reason
+
+
+def test_cores_that_did_not_load_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = answers_of_solr(3) | {"/admin/cores": {"initFailures": {"run-1_shard1": "locked"}}}
+    monkeypatch.setattr(solr, "get_json", lambda url, **query: answers[url.removeprefix("http://solr")])
+    assert solr.solr_is_ready("http://solr") == "cores that did not load: run-1_shard1"
+
+
+def test_a_server_that_is_not_there_is_a_reason_not_an_error() -> None:
+    assert "nothing answers" in (solr.solr_is_ready("http://127.0.0.1:1/solr") or "")
+    assert "no Spark Connect server answers" in (spark.spark_unready("sc://127.0.0.1:1") or "")
+
+
+def test_sparks_heap_leaves_room_on_a_small_machine() -> None:
+    assert spark.heap_megabytes(64 * 2**30) == 8192
+    assert spark.heap_megabytes(10 * 2**30) == 4096
+
+
+def test_hadoops_values_are_escaped() -> None:
+    assert "<value>a&lt;b&amp;c</value>" in hdfs.hadoop_xml({"name": "a<b&c"})
