@@ -63,6 +63,8 @@ def trees_from_spark(rows: Sequence[Mapping[str, Any]]) -> list[Tree]:
         nodes = sorted(by_tree.get(number, []), key=lambda node: int(node["id"]))
         if not nodes or [node["id"] for node in nodes] != list(range(len(nodes))):
             raise CorruptError(f"the saved forest's tree {number} lacks nodes; train again")
+        if any(max(node["leftChild"], node["rightChild"]) >= len(nodes) for node in nodes):
+            raise CorruptError(f"the saved forest's tree {number} lacks nodes; train again")
         inner = [node["leftChild"] >= 0 for node in nodes]
         trees.append(
             Tree(
@@ -131,6 +133,14 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
                 leaf_trees.append(number)
                 leaf_nodes.append(node)
                 leaf_classes.append(int(tree.prediction[node]))
+    leaf_weights = [1.0] * len(leaf_classes)
+    if len(tags) == 2:
+        # An image whose leaves name one of two classes would get a score and its complement instead of votes, so each
+        # leaf names both: onnxruntime, tree_ensemble_aggregator.h, TreeAggregatorClassifier::FinalizeScores.
+        leaf_trees += leaf_trees
+        leaf_nodes += leaf_nodes
+        leaf_weights += [0.0] * len(leaf_classes)
+        leaf_classes += [1 - tag for tag in leaf_classes]
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
@@ -149,7 +159,7 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
                 class_treeids=leaf_trees,
                 class_nodeids=leaf_nodes,
                 class_ids=leaf_classes,
-                class_weights=[1.0] * len(leaf_classes),
+                class_weights=leaf_weights,
                 classlabels_int64s=list(range(len(tags))),
                 post_transform="NONE",
             ),
