@@ -93,13 +93,21 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
 
 @lru_cache(maxsize=2)
 def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Open a published model, once a worker process."""
+    """Open a published model, once a worker process.
+
+    Raises
+    ------
+    CorruptError
+        When it is no model that ONNX Runtime can read.
+    """
+    stored = open_store(address).read(layout.model_file(version))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # Spark runs one task a core
     options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        open_store(address).read(layout.model_file(version)), options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        return onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own have no common base
+        raise CorruptError(f"{layout.model_file(version)}: damaged ({error}); train or publish it again") from error
 
 
 def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> npt.NDArray[np.int64]:  # noqa: ANN401

@@ -53,6 +53,8 @@ def run(
     plan = Run.load(storage, layout.run_file(request.run))
     if wrong := [block for block in request.blocks if not 0 <= block < plan.blocks]:
         raise BadInputError(f"block {wrong[0]} is out of range: run {plan.name} has blocks 0 to {plan.blocks - 1}")
+    if request.blocks:
+        storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in request.blocks))
     open_blocks = _uncommitted(request, storage)
     report(
         f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are committed, "
