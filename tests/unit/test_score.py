@@ -1,0 +1,466 @@
+"""Planning and scoring: which images are kept, what is committed, and what a failure leaves."""
+
+import re
+from dataclasses import replace
+from hashlib import sha256
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from faulty_storage import MODES, FaultyStorage, Killed, files_under
+from small_run import (
+    BLOCKS,
+    CORPUS,
+    MODEL,
+    TAGS,
+    TREES,
+    UNREADABLE,
+    VOTES,
+    SparkHere,
+    address_of,
+    card,
+    make_corpus,
+    make_run,
+    publish_model,
+    quiet,
+)
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored, write_scored
+from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
+from tinytags_tasks.ledger import add_up, list_runs, read_ledger
+from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
+from tinytags_tasks.score import block as block_module
+from tinytags_tasks.score import step
+from tinytags_tasks.score.block import score_block
+from tinytags_tasks.score.plan import PlanRequest, latest_model
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.storage import LocalStorage
+
+ALL = tuple(range(BLOCKS))
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return LocalStorage(tmp_path / "store")
+
+
+def score(storage, run: Run, blocks=ALL, spark=None):
+    return step.run(
+        step.ScoreRequest(run.name, tuple(blocks)),
+        storage=storage,
+        address=address_of(storage),
+        connect_spark=spark or SparkHere(),
+        report=quiet,
+    )
+
+
+def rows(storage, run: Run, blocks=ALL) -> dict[int, tuple]:
+    """Return tag, votes and accuracy of every kept image by position."""
+    return {
+        row["position"]: (row["tag"], row["votes"], row["accuracy"])
+        for block in blocks
+        for row in read_scored(storage, run.name, block)[0].to_pylist()
+    }
+
+
+def expected_rows(threshold: int, unreadable=()) -> dict[int, tuple]:
+    """Return what the votes as they were written down make of each picture."""
+    return {
+        position: (TAGS[votes.index(max(votes))], max(votes), 10 * max(votes))
+        for position, votes in enumerate(VOTES)
+        if position not in unreadable and 10 * max(votes) >= threshold
+    }
+
+
+def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return a store's files without what differs from one run to the next by its nature."""
+    ever_new = rb'"(created|scored|score_seconds|attempts|host)": ?("[^"]*"|[0-9.]+)'
+    return {
+        path: re.sub(ever_new, b"", content if path.endswith(".json") else readable(content))
+        for path, content in files.items()
+        if not path.endswith((".bin", ".onnx"))
+    }
+
+
+def readable(parquet: bytes) -> bytes:
+    table = pq.read_table(pa.BufferReader(parquet))
+    return repr(table.to_pylist()).encode() + table.schema.metadata[b"tinytags.block"]
+
+
+# Planning
+
+
+def test_the_same_plan_is_the_same_run(storage):
+    make_run(storage)
+    before = files_under(storage.root)
+    again = plan(PlanRequest(CORPUS, MODEL, 40, blocks_per_task=4), storage=storage)
+    assert files_under(storage.root) == before
+    assert again.groups == [(0, 1, 2, 3), (4, 5)]
+    assert [run.name for run in list_runs(storage)] == [again.run]
+
+
+def test_another_threshold_or_corpus_is_another_run(storage):
+    first = make_run(storage)
+    other = plan(PlanRequest(CORPUS, MODEL, 41), storage=storage)
+    corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
+    corpus.replaced(digest="other bytes").save(storage, layout.corpus_file(CORPUS))
+    third = plan(PlanRequest(CORPUS, MODEL, 40), storage=storage)
+    assert len({first.name, other.run, third.run}) == 3
+    assert len({run.collection for run in list_runs(storage)}) == 3
+
+
+@pytest.mark.parametrize("threshold", [-1, 101])
+def test_a_threshold_that_is_no_percentage_is_refused(threshold):
+    with pytest.raises(BadInputError, match=f"threshold is {threshold}: it is a percentage, 0 to 100"):
+        PlanRequest(CORPUS, MODEL, threshold)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"pixel_order": "column-major planes"}, "pixel order"),
+        ({"height": 64}, "image size"),
+        ({"channels": 1}, "size"),
+    ],
+)
+def test_a_model_of_otherwise_prepared_images_is_refused_before_anything_is_written(storage, changes, what):
+    make_corpus(storage)
+    publish_model(storage, card(**changes))
+    with pytest.raises(BadInputError, match=f"{MODEL} does not fit corpus {CORPUS}: its .*{what}"):
+        plan(PlanRequest(CORPUS, MODEL), storage=storage)
+    assert list_runs(storage) == []
+
+
+def test_a_corpus_or_model_that_is_not_there_is_named(storage):
+    with pytest.raises(MissingError, match=CORPUS):
+        plan(PlanRequest(CORPUS, MODEL), storage=storage)
+    make_corpus(storage)
+    with pytest.raises(MissingError, match=MODEL):
+        plan(PlanRequest(CORPUS, MODEL), storage=storage)
+
+
+def test_the_latest_model_is_the_one_published_last(storage):
+    with pytest.raises(MissingError, match="make one with `tinytags train`"):
+        latest_model(storage)
+    publish_model(storage)
+    card(version="another", created="2023-01-01T00:00:00+00:00").save(storage, layout.card_file("another"))
+    assert latest_model(storage) == MODEL
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("threshold", [0, 39, 40, 41, 50, 51, 100])
+def test_exactly_the_images_from_the_threshold_up_are_kept(storage, threshold):
+    run = make_run(storage, threshold=threshold)
+    score(storage, run)
+    assert rows(storage, run) == expected_rows(threshold)
+
+
+def test_equal_votes_go_to_the_lowest_tag(storage):
+    run = make_run(storage)
+    score(storage, run)
+    assert VOTES[5] == (4, 4, 2)
+    assert rows(storage, run)[5] == ("cat", 4, 40)
+    assert VOTES[6] == (2, 4, 4)
+    assert rows(storage, run)[6] == ("dog", 4, 40)
+
+
+@pytest.mark.parametrize("threshold", [0, 60])
+def test_unreadable_images_are_counted_and_never_kept(storage, threshold):
+    run = make_run(storage, threshold=threshold, unreadable=UNREADABLE)
+    score(storage, run)
+    assert rows(storage, run) == expected_rows(threshold, UNREADABLE)
+    assert [record.unreadable for record in read_ledger(storage, run)] == [1, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("threshold", [0, 40, 60, 100])
+def test_every_image_is_accounted_for_in_every_block(storage, threshold):
+    run = make_run(storage, threshold=threshold, unreadable=UNREADABLE)
+    score(storage, run)
+    records = read_ledger(storage, run)
+    assert all(record.read == record.kept + record.below + record.unreadable for record in records)
+    assert all(record.kept == sum(record.kept_by_tag.values()) for record in records)
+    totals = add_up(records)
+    assert (totals.read, totals.unreadable) == (len(VOTES), 2)
+    assert totals.kept == len(expected_rows(threshold, UNREADABLE))
+    kept_tags = [tag for tag, _, _ in expected_rows(threshold, UNREADABLE).values()]
+    assert totals.kept_by_tag == {tag: kept_tags.count(tag) for tag in TAGS}
+    assert totals.by_state == {"scored": BLOCKS}
+
+
+def test_a_block_without_images_is_committed_too(storage):
+    run = make_run(storage)
+    (task,) = step._block_tasks(run, [0], storage)
+    empty = replace(task, source=replace(task.source, images=0, sha256=sha256(b"").hexdigest()))
+    record = score_block(empty, address_of(storage))
+    assert (record.read, record.kept, record.below) == (0, 0, 0)
+    assert read_scored(storage, run.name, 0)[0].num_rows == 0
+
+
+# Damage
+
+
+def test_a_damaged_byte_of_a_shard_is_named_by_block_and_offset(storage):
+    run = make_run(storage)
+    path = storage.root / layout.shard_file(CORPUS, 1)
+    content = bytearray(path.read_bytes())
+    content[2 * IMAGE_BYTES] ^= 1  # an image of block 4, the second of the second shard
+    path.write_bytes(content)
+    tasks = step._block_tasks(run, ALL, storage)
+    with pytest.raises(CorruptError, match=rf"00001\.bin: block 4 \(offset {IMAGE_BYTES:,}, {2 * IMAGE_BYTES:,} bytes"):
+        score_block(tasks[4], address_of(storage))
+    assert storage.names(layout.scored_folder(run.name)) == []
+    score_block(tasks[3], address_of(storage))
+    score_block(tasks[5], address_of(storage))
+
+
+def test_a_shard_that_is_not_there_is_missed_with_the_remedy(storage):
+    run = make_run(storage)
+    storage.delete(layout.shard_file(CORPUS, 0))
+    with pytest.raises(MissingError, match=r"00000\.bin: .* ingest the corpus again"):
+        score_block(step._block_tasks(run, [0], storage)[0], address_of(storage))
+
+
+def test_a_model_whose_votes_are_not_its_trees_is_corrupt(storage):
+    make_corpus(storage)
+    publish_model(storage, card(trees=TREES + 1))
+    run = Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=storage).run))
+    with pytest.raises(FinalError, match=f"{MODEL}: its votes do not add up to 11 trees; train or publish it again"):
+        score(storage, run, [0])
+
+
+def test_a_damaged_model_is_corrupt_and_not_tried_again(storage):
+    run = make_run(storage)
+    storage.write(layout.model_file(MODEL), b"no model")
+    with pytest.raises(FinalError, match=rf"{MODEL}.*train or publish it again"):
+        score(storage, run, [0, 1])
+
+
+def test_a_corpus_other_than_the_planned_one_is_refused(storage):
+    run = make_run(storage)
+    corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
+    corpus.replaced(digest="other bytes").save(storage, layout.corpus_file(CORPUS))
+    with pytest.raises(
+        CorruptError, match=f"corpus {CORPUS} is not what run {run.name} was planned on; plan a new run"
+    ):
+        score(storage, run)
+
+
+def test_a_scored_file_that_is_another_blocks_is_corrupt(storage):
+    run = make_run(storage)
+    score(storage, run)
+    storage.write(layout.scored_file(run.name, 2), storage.read(layout.scored_file(run.name, 0)))
+    with pytest.raises(CorruptError, match=r"000002\.parquet: holds another block's images; .* score block 2 again"):
+        read_scored(storage, run.name, 2)
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-9], lambda content: b"x" * 200])
+def test_a_damaged_scored_file_is_corrupt(storage, damage):
+    run = make_run(storage)
+    score(storage, run)
+    path = layout.scored_file(run.name, 0)
+    storage.write(path, damage(storage.read(path)))
+    with pytest.raises(CorruptError, match=r"000000\.parquet: damaged .* delete it and score block 0 again"):
+        read_scored(storage, run.name, 0)
+
+
+def test_a_scored_file_with_lost_rows_is_corrupt(storage):
+    run = make_run(storage)
+    score(storage, run)
+    table, record = read_scored(storage, run.name, 0)
+    write_scored(storage, table.slice(1), record)
+    with pytest.raises(CorruptError, match=r"000000\.parquet"):
+        read_scored(storage, run.name, 0)
+
+
+# Anything may be run again
+
+
+def test_committed_blocks_are_not_done_again(storage):
+    run = make_run(storage)
+    assert score(storage, run, [0, 2]).scored == 2
+    before = files_under(storage.root)
+    spark = SparkHere()
+    result = score(storage, run, [0, 2], spark)
+    assert (result.scored, result.blocks, spark.sessions) == (0, (0, 2), 0)
+    assert files_under(storage.root) == before
+    assert score(storage, run, ALL, spark).scored == 4
+    assert spark.ran == 4
+
+
+def test_the_ledger_is_mended_from_the_scored_file(storage):
+    run = make_run(storage)
+    score(storage, run)
+    before = files_under(storage.root)
+    storage.delete(layout.ledger_file(run.name, 1))
+    storage.write(layout.ledger_file(run.name, 2), b"{")
+    spark = SparkHere()
+    assert score(storage, run, ALL, spark).scored == 0
+    assert spark.sessions == 0
+    assert files_under(storage.root) == before
+
+
+def test_a_damaged_scored_file_without_a_record_is_scored_again(storage):
+    run = make_run(storage)
+    score(storage, run)
+    storage.delete(layout.ledger_file(run.name, 1))
+    storage.write(layout.scored_file(run.name, 1), b"")
+    assert score(storage, run).scored == 1
+    assert rows(storage, run) == expected_rows(40)
+
+
+def test_leftovers_of_killed_workers_are_swept(storage):
+    run = make_run(storage)
+    storage.write(f"{layout.scored_folder(run.name)}/.000001.parquet.abc.tmp", b"half")
+    score(storage, run)
+    assert len(list((storage.root / layout.scored_folder(run.name)).iterdir())) == BLOCKS
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fail_at", [1, 2])
+def test_a_block_killed_at_any_write_and_run_again_is_as_if_never_killed(storage, tmp_path, monkeypatch, fail_at, mode):
+    clean = LocalStorage(tmp_path / "clean" / "store")
+    clean.root.parent.mkdir()
+    score(clean, make_run(clean), [3])
+    run = make_run(storage)
+    with monkeypatch.context() as patch:
+        patch.setattr(block_module, "open_store", lambda address: FaultyStorage(storage, fail_at, mode, Killed))
+        with pytest.raises(Killed):
+            score(storage, run, [3])
+    spark = SparkHere()
+    score(storage, run, [3], spark)
+    assert spark.ran == (fail_at == 1 and mode != "after")
+    found = without_times(files_under(storage.root / "runs"))
+    assert found == without_times(files_under(clean.root / "runs"))
+
+
+@pytest.mark.parametrize("fail_at", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_block_whose_commit_fails_is_named_and_a_retry_succeeds(storage, monkeypatch, fail_at, mode):
+    run = make_run(storage)
+    with monkeypatch.context() as patch:
+        patch.setattr(block_module, "open_store", lambda address: FaultyStorage(storage, fail_at, mode))
+        with pytest.raises(TransientError, match=rf"run {run.name}: scoring failed for blocks 3: .*fault {mode}"):
+            score(storage, run, [3])
+    (failed,) = read_ledger(storage, run, [3])
+    assert failed.state is BlockState.FAILED
+    assert f"fault {mode}" in failed.reason
+    score(storage, run, [3])
+    (record,) = read_ledger(storage, run, [3])
+    assert (record.state, record.reason) == (BlockState.SCORED, "")
+    assert rows(storage, run, [3]) == {6: ("dog", 4, 40)}
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let some blocks fail with an error each."""
+
+    def fail(errors: dict[int, Exception]) -> None:
+        def sometimes(task, address):
+            if task.source.block in errors:
+                raise errors[task.source.block]
+            return score_block(task, address)
+
+        monkeypatch.setattr(step, "score_block", sometimes)
+
+    return fail
+
+
+def test_a_failing_block_does_not_undo_the_others(storage, failing):
+    run = make_run(storage)
+    failing({1: CorruptError("a bad byte"), 4: CorruptError("a bad byte"), 5: MissingError("no shard")})
+    spark = SparkHere()
+    with pytest.raises(FinalError, match=rf"run {run.name}: scoring failed for blocks 1, 4-5: a bad byte; no shard$"):
+        score(storage, run, ALL, spark)
+    assert spark.stopped == 1
+    records = read_ledger(storage, run)
+    assert [record.block for record in records if record.state is BlockState.FAILED] == [1, 4, 5]
+    assert [record.reason for record in records if record.reason] == ["a bad byte", "a bad byte", "no shard"]
+    assert rows(storage, run, [0, 2, 3]) == {at: row for at, row in expected_rows(40).items() if at in (0, 1, 4, 5, 6)}
+
+
+def test_one_failure_that_a_retry_may_mend_makes_the_whole_worth_a_retry(storage, failing):
+    run = make_run(storage)
+    failing({1: CorruptError("a bad byte"), 2: TransientError("HDFS is away")})
+    with pytest.raises(TransientError, match="for blocks 1-2: HDFS is away; a bad byte"):
+        score(storage, run)
+
+
+def test_a_retry_does_only_the_failed_block_and_counts_its_attempts(storage, failing):
+    run = make_run(storage)
+    failing({2: TransientError("HDFS is away")})
+    for _ in range(2):
+        with pytest.raises(TransientError):
+            score(storage, run)
+    failing({})
+    spark = SparkHere()
+    assert score(storage, run, ALL, spark).scored == 1
+    assert spark.ran == 1
+    assert [record.attempts for record in read_ledger(storage, run)] == [1, 1, 3, 1, 1, 1]
+    assert {record.state for record in read_ledger(storage, run)} == {BlockState.SCORED}
+    assert rows(storage, run) == expected_rows(40)
+
+
+def test_a_block_that_spark_returns_nothing_for_is_worth_a_retry(storage):
+    class LosesTheLast(SparkHere):
+        def collect(self):
+            return super().collect()[:-1]
+
+    run = make_run(storage)
+    with pytest.raises(TransientError, match="for blocks 5: Spark returned nothing for it"):
+        score(storage, run, ALL, LosesTheLast())
+
+
+def test_a_session_is_stopped_when_its_job_fails(storage):
+    class Breaks(SparkHere):
+        def collect(self):
+            raise Killed
+
+    spark = Breaks()
+    with pytest.raises(Killed):
+        score(storage, make_run(storage), ALL, spark)
+    assert (spark.sessions, spark.stopped) == (1, 1)
+
+
+@pytest.mark.parametrize("block", [-1, BLOCKS])
+def test_a_block_that_the_run_does_not_have_is_refused(storage, block):
+    run = make_run(storage)
+    with pytest.raises(BadInputError, match=f"block {block} is out of range: run {run.name} has blocks 0 to 5"):
+        score(storage, run, [0, block])
+
+
+def test_a_run_that_was_never_planned_is_missing(storage):
+    with pytest.raises(MissingError, match=r"runs/none/run\.json"):
+        step.run(
+            step.ScoreRequest("none", (0,)),
+            storage=storage,
+            address=address_of(storage),
+            connect_spark=SparkHere(),
+            report=quiet,
+        )
+
+
+# The ledger
+
+
+def test_a_block_without_a_record_is_planned_and_a_damaged_record_failed(storage):
+    run = make_run(storage)
+    score(storage, run, [0, 1])
+    storage.write(layout.ledger_file(run.name, 1), b"{}")
+    states = [record.state for record in read_ledger(storage, run)]
+    assert states == [BlockState.SCORED, BlockState.FAILED] + [BlockState.PLANNED] * 4
+    assert add_up(read_ledger(storage, run)).read == 2
+
+
+def test_runs_are_listed_by_when_they_were_planned(storage):
+    run = make_run(storage)
+    for name, created in (("b", "2020-01-01"), ("a", "2021-01-01")):
+        run.replaced(name=name, created=created).save(storage, layout.run_file(name))
+    assert [found.name for found in list_runs(storage)] == ["b", "a", run.name]
+
+
+def test_a_record_keeps_what_an_older_version_wrote():
+    assert BlockRecord.model_validate({"run": "r", "block": 1, "state": "scored", "gone": 5}).documents is None
