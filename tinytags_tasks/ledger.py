@@ -59,11 +59,15 @@ def read_ledger(storage: Storage, run: Run, blocks: Iterable[int] | None = None)
         if layout.file_name(path) not in recorded:
             return planned
         try:
-            return BlockRecord.load(storage, path)
+            record = BlockRecord.load(storage, path)
         except MissingError:  # deleted since the listing
             return planned
         except CorruptError as error:
             return planned.replaced(state=BlockState.FAILED, reason=str(error))
+        if (record.run, record.block) != (run.name, block):
+            reason = f"{path}: is the record of block {record.block} of run {record.run}; delete it and score again"
+            return planned.replaced(state=BlockState.FAILED, reason=reason)
+        return record
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, range(run.blocks) if blocks is None else blocks))

@@ -82,6 +82,7 @@ def run(
     ]
     report(f"{len(records) - len(to_index)} of {len(records)} blocks are verified, {len(to_index)} to index")
     if to_index:
+        storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in to_index))
         corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
         for source in block_sources(storage, corpus, to_index):
             records[source.block] = _post(plan, source, storage, solr)

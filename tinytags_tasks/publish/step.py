@@ -85,7 +85,10 @@ def reconcile(
     partition = corpus.partition
     checks: tuple[tuple[str, Callable[[BlockRecord], bool]], ...] = (
         ("not verified", lambda record: record.state is BlockState.VERIFIED),
-        ("read is not what the block holds", lambda record: record.read == partition.block(record.block).images),
+        (
+            "read is not what the block holds",
+            lambda record: record.block < partition.blocks and record.read == partition.block(record.block).images,
+        ),
         (
             "read is not kept + below + unreadable",
             lambda record: record.read == record.kept + record.below + record.unreadable,
