@@ -4,12 +4,15 @@ The forest has ten trees. Tree *k* looks at value *k* of a picture alone: up to 
 tag 1, else for tag 2. So the votes of a picture are written into its first ten values.
 """
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
@@ -18,6 +21,8 @@ from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.step import ScoreRequest
+from tinytags_tasks.score.step import run as score
 from tinytags_tasks.storage import LocalStorage, StoreAddress
 from tinytags_tasks.train.forest import Tree, forest_to_onnx
 
@@ -133,6 +138,17 @@ def address_of(storage: LocalStorage) -> StoreAddress:
     return StoreAddress(str(storage.root))
 
 
+def score_all(storage: LocalStorage, run: Run) -> None:
+    """Score every block of a run."""
+    score(
+        ScoreRequest(run.name, tuple(range(run.blocks))),
+        storage=storage,
+        address=address_of(storage),
+        connect_spark=SparkHere(),
+        report=quiet,
+    )
+
+
 class SparkHere:
     """As much of a Spark session as scoring uses; the function runs in this process, a batch a partition."""
 
@@ -146,8 +162,6 @@ class SparkHere:
         return self
 
     def range(self, start: int, end: int, step: int, numPartitions: int) -> "SparkHere":
-        import pyarrow as pa
-
         assert (start, step, numPartitions) == (0, 1, end)
         self._batches = [pa.record_batch([pa.array([number])], names=["id"]) for number in range(end)]
         return self
@@ -168,3 +182,56 @@ class SparkHere:
 
     def stop(self) -> None:
         self.stopped += 1
+
+
+class SolrHere:
+    """As much of a ``SolrClient`` as indexing and publishing use; what is posted is visible after a commit."""
+
+    def __init__(self) -> None:
+        self.visible: dict[str, dict[str, dict]] = {}
+        self.pending: dict[str, list[tuple[str, object]]] = {}
+        self.alias_of: dict[str, str] = {}
+        self.posted = 0
+        self.deleted: list[str] = []
+        self.commits = 0
+
+    def documents(self, collection: str) -> dict[str, dict]:
+        """Return what is visible, by id."""
+        return self.visible.setdefault(collection, {})
+
+    def wait_until_settled(self, collection: str) -> None:
+        """Return at once."""
+
+    def count(self, collection: str) -> int:
+        return len(self.documents(collection))
+
+    def count_by_block(self, collection: str, blocks: Sequence[int] | None = None) -> dict[int, int]:
+        found = Counter(document["block"] for document in self.documents(collection).values())
+        return {block: count for block, count in found.items() if blocks is None or block in blocks}
+
+    def ids_of_block(self, collection: str, block: int) -> list[str]:
+        return sorted(name for name, document in self.documents(collection).items() if document["block"] == block)
+
+    def post_documents(self, collection: str, bodies: Iterable[bytes]) -> None:
+        for body in bodies:
+            for document in json.loads(body):
+                self.posted += 1
+                self.pending.setdefault(collection, []).append(("add", document))
+
+    def delete_ids(self, collection: str, ids: Sequence[str]) -> None:
+        self.deleted.extend(ids)
+        self.pending.setdefault(collection, []).extend(("delete", name) for name in ids)
+
+    def commit(self, collection: str) -> None:
+        self.commits += 1
+        for what, subject in self.pending.pop(collection, []):
+            if what == "add":
+                self.documents(collection)[subject["id"]] = subject
+            else:
+                self.documents(collection).pop(subject, None)
+
+    def aliases(self) -> dict[str, str]:
+        return dict(self.alias_of)
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        self.alias_of[alias] = collection

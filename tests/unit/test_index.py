@@ -1,0 +1,258 @@
+"""Indexing: the collection holds exactly the scored images, however often and after whatever it is done."""
+
+import base64
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from faulty_storage import MODES, FaultyStorage, Killed
+from small_run import (
+    BLOCKS,
+    CORPUS,
+    MODEL,
+    UNREADABLE,
+    VOTES,
+    SolrHere,
+    address_of,
+    make_run,
+    pictures,
+    quiet,
+    score_all,
+)
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import block_sources, read_pixels, read_scored, write_scored
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
+from tinytags_tasks.index.documents import DOCUMENTS_PER_BODY, document_bodies
+from tinytags_tasks.index.step import IndexRequest, prepare, run
+from tinytags_tasks.ledger import read_ledger
+from tinytags_tasks.records import BlockState, Corpus
+from tinytags_tasks.score.step import _block_tasks, score_block
+from tinytags_tasks.storage import LocalStorage
+
+ALL = tuple(range(BLOCKS))
+KEPT = [position for position, votes in enumerate(VOTES) if max(votes) >= 4 and position not in UNREADABLE]
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return LocalStorage(tmp_path / "store")
+
+
+@pytest.fixture
+def scored(storage):
+    """A run whose blocks are all scored."""
+    planned = make_run(storage, unreadable=UNREADABLE)
+    score_all(storage, planned)
+    return planned
+
+
+@pytest.fixture
+def solr():
+    return SolrHere()
+
+
+def index(storage, planned, solr, blocks=ALL):
+    return run(IndexRequest(planned.name, tuple(blocks)), storage=storage, solr=solr, report=quiet)
+
+
+def positions(solr, planned):
+    return sorted(document["position"] for document in solr.documents(planned.collection).values())
+
+
+def rescore(storage, planned, threshold, block):
+    """Score a block again under the same run's name, as after deleting its file, with another threshold."""
+    storage.delete(layout.scored_file(planned.name, block))
+    (task,) = _block_tasks(planned, [block], storage)
+    score_block(replace(task, threshold=threshold), address_of(storage))
+
+
+def test_the_collection_holds_exactly_what_was_kept(storage, scored, solr):
+    result = index(storage, scored, solr)
+    assert (result.documents, result.indexed, result.blocks) == (len(KEPT), BLOCKS, ALL)
+    assert positions(solr, scored) == KEPT
+    records = read_ledger(storage, scored)
+    assert {record.state for record in records} == {BlockState.VERIFIED}
+    assert [record.documents for record in records] == [record.kept for record in records]
+
+
+def test_a_document_says_what_was_scored_and_carries_the_picture(storage, scored, solr):
+    index(storage, scored, solr)
+    document = dict(solr.documents(scored.collection)[f"{CORPUS}:6"])
+    picture = np.frombuffer(base64.b64decode(document.pop("data")), dtype=np.uint8).reshape(32, 32, 3)
+    np.testing.assert_array_equal(picture, pictures()[6])
+    assert document == {
+        "id": "pets:6",
+        "tag": "dog",
+        "accuracy": 40,
+        "votes": 4,
+        "block": 3,
+        "shard": 1,
+        "position": 6,
+        "corpus": CORPUS,
+        "model": MODEL,
+    }
+
+
+def test_every_document_carries_its_own_picture(storage, scored, solr):
+    index(storage, scored, solr)
+    for document in solr.documents(scored.collection).values():
+        assert base64.b64decode(document["data"]) == pictures()[document["position"]].tobytes()
+
+
+def test_bodies_are_cut_without_losing_a_document(storage, scored):
+    corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
+    (source,) = block_sources(storage, corpus, [1])
+    table, _ = read_scored(storage, scored.name, 1)
+    many = table.take([index % table.num_rows for index in range(2 * DOCUMENTS_PER_BODY + 1)])
+    sizes = [len(json.loads(body)) for body in document_bodies(many, source, read_pixels(storage, source), MODEL)]
+    assert sizes == [DOCUMENTS_PER_BODY, DOCUMENTS_PER_BODY, 1]
+
+
+def test_verified_blocks_are_not_posted_again(storage, scored, solr):
+    index(storage, scored, solr, [0, 1])
+    posted = solr.posted
+    result = index(storage, scored, solr, [0, 1])
+    assert (result.indexed, solr.posted, result.documents) == (0, posted, 3)
+    assert index(storage, scored, solr).indexed == BLOCKS - 2
+    assert positions(solr, scored) == KEPT
+
+
+def test_a_block_indexed_twice_leaves_no_orphans_and_no_doubles(storage, scored, solr):
+    index(storage, scored, solr)
+    for record in read_ledger(storage, scored):
+        record.replaced(state=BlockState.SCORED).save(storage, layout.ledger_file(scored.name, record.block))
+    before = dict(solr.documents(scored.collection))
+    assert index(storage, scored, solr).indexed == BLOCKS
+    assert solr.documents(scored.collection) == before
+    assert solr.deleted == []
+
+
+def test_strangers_under_a_block_are_deleted_by_id_and_those_elsewhere_are_not(storage, scored, solr):
+    solr.documents(scored.collection).update(
+        {
+            "pets:777": {"id": "pets:777", "block": 2, "position": 777},
+            "pets:778": {"id": "pets:778", "block": 99, "position": 778},
+        }
+    )
+    index(storage, scored, solr)
+    assert solr.deleted == ["pets:777"]
+    assert positions(solr, scored) == [*KEPT, 778]
+
+
+def test_a_verified_block_with_a_stranger_is_indexed_again(storage, scored, solr):
+    index(storage, scored, solr)
+    solr.documents(scored.collection)["pets:777"] = {"id": "pets:777", "block": 2, "position": 777}
+    assert index(storage, scored, solr).indexed == 1
+    assert positions(solr, scored) == KEPT
+
+
+def test_a_verified_block_that_lost_a_document_is_indexed_again(storage, scored, solr):
+    index(storage, scored, solr)
+    del solr.documents(scored.collection)["pets:0"]
+    assert index(storage, scored, solr).indexed == 1
+    assert positions(solr, scored) == KEPT
+
+
+def test_a_higher_threshold_leaves_no_orphans(storage, scored, solr):
+    index(storage, scored, solr)
+    rescore(storage, scored, 60, 1)  # positions 2 and 3 had 40 %
+    assert index(storage, scored, solr).indexed == 1
+    assert solr.deleted == ["pets:2", "pets:3"]
+    assert positions(solr, scored) == [at for at in KEPT if at not in (2, 3)]
+
+
+def test_a_lower_threshold_adds_what_was_missing(storage, scored, solr):
+    rescore(storage, scored, 60, 1)
+    index(storage, scored, solr)
+    assert positions(solr, scored) == [at for at in KEPT if at not in (2, 3)]
+    rescore(storage, scored, 40, 1)
+    index(storage, scored, solr)
+    assert positions(solr, scored) == KEPT
+
+
+def test_a_count_that_is_too_low_is_worth_a_retry_and_verifies_nothing(storage, scored):
+    class LosesOne(SolrHere):
+        def commit(self, collection):
+            super().commit(collection)
+            self.documents(collection).pop("pets:0", None)
+
+    with pytest.raises(TransientError, match="holds 0 of 1 documents of block 0 after indexing blocks 0; index them"):
+        index(storage, scored, LosesOne())
+    assert BlockState.VERIFIED not in {record.state for record in read_ledger(storage, scored)}
+    good = SolrHere()
+    assert index(storage, scored, good).indexed == BLOCKS
+    assert positions(good, scored) == KEPT
+
+
+def test_nothing_is_visible_before_all_blocks_are_posted(storage, scored, solr):
+    path = storage.root / layout.shard_file(CORPUS, 1)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(CorruptError, match="block 3"):
+        index(storage, scored, solr)
+    assert (solr.posted > 0, solr.count(scored.collection)) == (True, 0)
+
+
+def test_a_block_that_is_not_scored_is_missed_with_the_remedy(storage, solr):
+    planned = make_run(storage)
+    with pytest.raises(MissingError, match=f"block 4 is not scored; run `tinytags score {planned.name} --blocks 4`"):
+        index(storage, planned, solr, [4])
+
+
+def test_a_block_whose_scoring_failed_is_not_indexed(storage, scored, solr):
+    (record,) = read_ledger(storage, scored, [1])
+    failed = record.replaced(state=BlockState.FAILED, reason="a bad byte")
+    failed.save(storage, layout.ledger_file(scored.name, 1))
+    storage.delete(layout.scored_file(scored.name, 1))
+    with pytest.raises(MissingError, match="block 1 is not scored"):
+        index(storage, scored, solr)
+    assert solr.posted == 0
+
+
+@pytest.mark.parametrize("damage", [b"{", None])
+def test_a_lost_ledger_record_comes_back_from_the_scored_file(storage, scored, solr, damage):
+    storage.delete(layout.ledger_file(scored.name, 1))
+    if damage:
+        storage.write(layout.ledger_file(scored.name, 1), damage)
+    index(storage, scored, solr)
+    (record,) = read_ledger(storage, scored, [1])
+    assert (record.state, record.documents) == (BlockState.VERIFIED, 2)
+
+
+def test_a_block_scored_on_other_bytes_is_corrupt(storage, scored, solr):
+    table, record = read_scored(storage, scored.name, 0)
+    write_scored(storage, table, record.replaced(sha256="of other bytes"))
+    with pytest.raises(CorruptError, match=r"block 0 was scored on other bytes .* delete runs/.*/000000\.parquet"):
+        index(storage, scored, solr)
+
+
+def test_a_block_that_the_run_does_not_have_is_refused(storage, scored, solr):
+    with pytest.raises(BadInputError, match="block 6 is out of range"):
+        index(storage, scored, solr, [6])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+def test_indexing_killed_at_any_ledger_write_and_run_again_is_as_if_never_killed(storage, scored, solr, fail_at, mode):
+    with pytest.raises(Killed):
+        index(FaultyStorage(storage, fail_at, mode, Killed), scored, solr, [0, 3])
+    solr.pending.clear()  # what was not committed may be lost
+    index(storage, scored, solr, [0, 3])
+    assert positions(solr, scored) == [at for at in KEPT if at in (0, 6)]
+    assert {record.state for record in read_ledger(storage, scored, [0, 3])} == {BlockState.VERIFIED}
+    assert not list(storage.root.rglob("*.tmp"))
+
+
+def test_a_run_gets_its_own_collection_with_the_configset_of_this_version(storage, scored):
+    class Records:
+        def ensure_configset(self, folder):
+            assert (folder / "solrconfig.xml").is_file()
+            return "tinytags-abc"
+
+        def ensure_collection(self, *arguments, **options):
+            self.asked = (arguments, options)
+
+    solr = Records()
+    assert prepare(scored.name, storage=storage, solr=solr, shards=2, replicas=3) == scored.collection
+    assert solr.asked == ((scored.collection, "tinytags-abc"), {"shards": 2, "replicas": 3})
