@@ -88,13 +88,14 @@ class SolrClient:
                 f"{self.url}: Solr does not answer; see `tinytags status`, start it with `tinytags up` "
                 f"or check TINYTAGS_SOLR_URL ({type(error).__name__})"
             ) from error
-        try:
-            answer: dict[str, Any] = json.loads(response.data)
-        except ValueError:
-            answer = {}
+        answer = _json_object(response.data)
         if response.status == 200:
+            if answer is None:
+                raise FinalError(f"{self.url}/{path}: the answer is not Solr's; check TINYTAGS_SOLR_URL")
             return answer
-        reason = str(answer.get("error", {}).get("msg") or answer.get("exception") or response.reason)[:500]
+        problem = (answer or {}).get("error")
+        told = problem.get("msg") if isinstance(problem, dict) else problem
+        reason = str(told or (answer or {}).get("exception") or response.reason)[:500]
         message = f"{self.url}/{path}: Solr answers {response.status} ({reason})"
         if response.status == 404:
             raise MissingError(f"{message}; is there such a collection?")
@@ -274,3 +275,12 @@ class SolrClient:
     def _select(self, collection: str, query: Mapping[str, object]) -> dict[str, Any]:
         body = json.dumps(query).encode()
         return self.request(f"{quote(collection)}/select?wt=json", body=body, mime="application/json")
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    """Return a JSON object; None when the content is something else."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
