@@ -1,0 +1,94 @@
+"""Settings: the environment first, then what `tinytags up` recorded; and what is said of a bad one."""
+
+import json
+
+import pytest
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.settings import ADDRESSES, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    """An environment without settings but the state's folder."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"TINYTAGS_{name.upper()}", raising=False)
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def recorded(home):
+    def record(content: str) -> None:
+        (home / "addresses.json").write_text(content)
+
+    return record
+
+
+def test_recorded_addresses_are_taken(recorded):
+    recorded(json.dumps({"solr_url": "http://127.0.0.1:1/solr", "spark_url": "sc://127.0.0.1:2"}))
+    settings = load_settings()
+    assert settings.address("solr_url") == "http://127.0.0.1:1/solr"
+    assert settings.address("spark_url") == "sc://127.0.0.1:2"
+
+
+def test_the_environment_beats_what_is_recorded(recorded, monkeypatch):
+    recorded(json.dumps({"solr_url": "http://127.0.0.1:1/solr", "spark_url": "sc://127.0.0.1:2"}))
+    monkeypatch.setenv("TINYTAGS_SOLR_URL", "http://cluster:8983/solr/")
+    settings = load_settings()
+    assert settings.address("solr_url") == "http://cluster:8983/solr"
+    assert settings.address("spark_url") == "sc://127.0.0.1:2"
+
+
+def test_only_addresses_are_taken_from_what_is_recorded(recorded):
+    recorded(json.dumps({"alias": "another", "unknown": 5}))
+    assert load_settings().alias == "tinytags"
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_a_missing_address_has_a_remedy(name):
+    variable = f"TINYTAGS_{name.upper()}"
+    with pytest.raises(BadInputError, match=f"start the engines with `tinytags up`, or set {variable}"):
+        load_settings().address(name)
+
+
+def test_an_address_set_to_nothing_is_missing(monkeypatch):
+    monkeypatch.setenv("TINYTAGS_SOLR_URL", "")
+    with pytest.raises(BadInputError, match="TINYTAGS_SOLR_URL"):
+        load_settings().address("solr_url")
+
+
+@pytest.mark.parametrize("content", ["", "{", "5", "null"])
+def test_damaged_addresses_are_named_with_the_remedy(recorded, content):
+    recorded(content)
+    with pytest.raises(BadInputError, match=r"addresses\.json is damaged .* run `tinytags up` again"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("TINYTAGS_SOLR_SHARDS", "0"), ("TINYTAGS_SOLR_REPLICAS", "many"), ("TINYTAGS_ALIAS", "Not/An alias")],
+)
+def test_a_bad_value_is_named_by_its_variable(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadInputError, match=rf"{variable}: .*\(got '{value}'\)"):
+        load_settings()
+
+
+def test_passwords_are_not_shown(monkeypatch):
+    monkeypatch.setenv("TINYTAGS_SEARCH_PASSWORD", "hidden words")
+    settings = load_settings()
+    assert "hidden words" not in repr(settings)
+    assert settings.search_password.get_secret_value() == "hidden words"
+
+
+def test_folders_are_absolute_whatever_the_working_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TINYTAGS_HOME", "state")
+    monkeypatch.setenv("TINYTAGS_CACHE", "~/cache")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    settings = load_settings()
+    assert settings.home == tmp_path / "state"
+    assert settings.cache == tmp_path / "me" / "cache"
+    assert settings.addresses_file == tmp_path / "state" / "addresses.json"

@@ -1,0 +1,238 @@
+"""The Solr client against a small HTTP server: what is tried again, and what an answer becomes."""
+
+import json
+import socket
+import threading
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.solr import SolrClient
+
+
+class Solr:
+    """Answers with what it was told, in order, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: deque[tuple[int, bytes]] = deque()
+        self.asked: list[tuple[str, str, bytes]] = []
+        solr = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                solr.asked.append((self.command, self.path, body))
+                status, content = solr.answers.popleft() if solr.answers else (200, b"{}")
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/solr"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def will_answer(self, *answers: tuple[int, object]) -> None:
+        self.answers.extend(
+            (status, content if isinstance(content, bytes) else json.dumps(content).encode())
+            for status, content in answers
+        )
+
+
+@pytest.fixture
+def solr():
+    solr = Solr()
+    yield solr
+    solr.server.shutdown()
+    solr.server.server_close()
+
+
+@pytest.fixture
+def client(solr):
+    return SolrClient(solr.url, pauses_seconds=(0, 0))
+
+
+@pytest.mark.parametrize("status", [503, 429, 504, 500, 409])
+def test_a_busy_solr_is_asked_again(solr, client, status):
+    solr.will_answer((status, b"wait"), (status, {}), (200, {"collections": ["b", "a"]}))
+    assert client.collections() == ["a", "b"]
+    assert len(solr.asked) == 3
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_solr_that_stays_busy_is_worth_a_retry_later(solr, client, status):
+    solr.will_answer(*[(status, {"error": {"msg": "too many requests"}})] * 3)
+    with pytest.raises(TransientError, match=rf"Solr answers {status} \(too many requests\)"):
+        client.collections()
+    assert len(solr.asked) == 3
+
+
+def test_an_update_that_found_solr_busy_is_sent_again_whole(solr, client):
+    solr.will_answer((503, {}), (200, {}))
+    client.delete_ids("run", ["a:1", "a:2"])
+    assert [json.loads(body) for _, _, body in solr.asked] == [{"delete": ["a:1", "a:2"]}] * 2
+
+
+def test_nothing_at_the_address_is_told_with_the_remedy():
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        client = SolrClient(f"http://127.0.0.1:{taken.getsockname()[1]}/solr", pauses_seconds=(0, 0))
+        with pytest.raises(EngineDownError, match=r"Solr does not answer; see `tinytags status`, .*TINYTAGS_SOLR_URL"):
+            client.collections()
+
+
+def test_a_solr_that_is_back_at_the_second_try_is_no_error(solr, client, monkeypatch):
+    once = client._request_once
+    tries = []
+
+    def refused_at_first(*arguments):
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise EngineDownError("refused")
+        return once(*arguments)
+
+    monkeypatch.setattr(client, "_request_once", refused_at_first)
+    solr.will_answer((200, {"collections": []}))
+    assert client.collections() == []
+    assert len(tries) == 2
+
+
+def test_a_request_that_solr_refuses_is_final_at_once(solr, client):
+    solr.will_answer((400, {"error": {"msg": "unknown field 'tga'"}}))
+    with pytest.raises(FinalError, match=r"/run/select\?wt=json: Solr answers 400 \(unknown field 'tga'\)"):
+        client.count("run")
+    assert len(solr.asked) == 1
+
+
+def test_a_collection_that_is_not_there_is_missing_at_once(solr, client):
+    solr.will_answer((404, b"<html>Not Found</html>"))
+    with pytest.raises(MissingError, match=r"Solr answers 404 .*is there such a collection"):
+        client.count("run")
+    assert len(solr.asked) == 1
+
+
+@pytest.mark.parametrize("content", [b"<html>Welcome</html>", b"", b"[]", b"5"])
+def test_an_answer_that_is_not_solrs_is_final_and_names_the_setting(solr, client, content):
+    solr.will_answer((200, content))
+    with pytest.raises(FinalError, match="TINYTAGS_SOLR_URL"):
+        client.collections()
+
+
+@pytest.mark.parametrize("content", [b'"no"', b'{"error": "no"}', b"[1]"])
+def test_a_refusal_in_other_words_is_still_final(solr, client, content):
+    solr.will_answer((403, content))
+    with pytest.raises(FinalError, match="Solr answers 403"):
+        client.collections()
+
+
+def test_every_body_is_posted_once(solr, client):
+    bodies = [json.dumps([{"id": f"a:{number}"}]).encode() for number in range(11)]
+    client.post_documents("run", iter(bodies))
+    assert sorted(body for _, _, body in solr.asked) == sorted(bodies)
+    assert {path for _, path, _ in solr.asked} == {"/solr/run/update?wt=json"}
+
+
+def test_a_body_that_is_refused_fails_the_whole(solr, client):
+    solr.will_answer((200, {}), (400, {"error": {"msg": "bad document"}}))
+    with pytest.raises(FinalError, match="bad document"):
+        client.post_documents("run", iter([b"[]"] * 9))
+    assert len(solr.asked) < 9
+
+
+def test_ids_are_read_page_after_page(solr, client):
+    solr.will_answer(
+        (200, {"response": {"docs": [{"id": "a:1"}, {"id": "a:2"}]}, "nextCursorMark": "one"}),
+        (200, {"response": {"docs": [{"id": "a:3"}]}, "nextCursorMark": "two"}),
+        (200, {"response": {"docs": []}, "nextCursorMark": "two"}),
+    )
+    assert client.ids_of_block("run", 7) == ["a:1", "a:2", "a:3"]
+    queries = [json.loads(body)["params"] for _, _, body in solr.asked]
+    assert queries == [{"block": "7", "cursorMark": mark} for mark in ("*", "one", "two")]
+
+
+def test_counts_are_by_block_and_only_of_those_asked_for(solr, client):
+    solr.will_answer((200, {"facets": {"count": 5, "blocks": {"buckets": [{"val": 3, "count": 5}]}}}))
+    assert client.count_by_block("run", [3, 4]) == {3: 5}
+    assert json.loads(solr.asked[0][2])["params"] == {"blocks": "3,4"}
+
+
+def test_an_empty_collection_has_no_counts(solr, client):
+    solr.will_answer((200, {"facets": {"count": 0}}))
+    assert client.count_by_block("run") == {}
+
+
+def test_a_collection_that_is_there_with_another_configset_is_refused(solr, client):
+    cluster = {"cluster": {"collections": {"run": {"configName": "older"}}}}
+    solr.will_answer((200, {"collections": ["run"]}), (200, cluster))
+    with pytest.raises(FinalError, match=r"made with configset older, not newer: .* delete the collection and index"):
+        client.ensure_collection("run", "newer")
+
+
+def test_a_collection_that_another_writer_made_meanwhile_is_taken(solr, client):
+    cluster = {"cluster": {"collections": {"run": {"configName": "conf"}}}}
+    solr.will_answer(
+        (200, {"collections": []}),
+        (400, {"error": {"msg": "collection already exists: run"}}),
+        (200, {"collections": ["run"]}),
+        (200, cluster),
+    )
+    assert client.ensure_collection("run", "conf") is False
+
+
+def test_a_collection_that_cannot_be_made_is_an_error(solr, client):
+    solr.will_answer(
+        (200, {"collections": []}), (400, {"error": {"msg": "no such configset"}}), (200, {"collections": []})
+    )
+    with pytest.raises(FinalError, match="no such configset"):
+        client.ensure_collection("run", "conf")
+
+
+def test_a_configset_is_uploaded_once_and_named_by_its_content(solr, client, tmp_path):
+    (tmp_path / "solrconfig.xml").write_text("<config/>")
+    solr.will_answer((200, {"configSets": []}), (200, {}))
+    name = client.ensure_configset(tmp_path)
+    assert [method for method, _, _ in solr.asked] == ["GET", "POST"]
+    solr.will_answer((200, {"configSets": [name]}))
+    assert client.ensure_configset(tmp_path) == name
+    assert len(solr.asked) == 3
+    (tmp_path / "solrconfig.xml").write_text("<config><!-- changed --></config>")
+    solr.will_answer((200, {"configSets": [name]}), (200, {}))
+    assert client.ensure_configset(tmp_path) != name
+
+
+def test_a_folder_without_a_configset_is_missing(client, tmp_path):
+    with pytest.raises(MissingError, match="is the checkout complete"):
+        client.ensure_configset(tmp_path)
+
+
+def test_no_aliases_are_an_empty_answer(solr, client):
+    solr.will_answer((200, {"aliases": None}))
+    assert client.aliases() == {}
+
+
+def test_a_replica_that_recovers_is_not_settled(solr, client):
+    shards = {"shard1": {"replicas": {"core1": {"state": "recovering"}}}}
+    solr.will_answer((200, {"cluster": {"collections": {"run": {"shards": shards}}}}))
+    with pytest.raises(TransientError, match=r"collection run: not ready .*: shard1 core1 is recovering"):
+        client.wait_until_settled("run", timeout_seconds=-1)
+
+
+@pytest.mark.parametrize(("state", "is_settled"), [(0, True), (1, False), (2, False), (3, True)])
+def test_an_update_log_that_is_replayed_is_not_settled(solr, client, state, is_settled):
+    shards = {"shard1": {"replicas": {"core1": {"state": "active"}}}}
+    metrics = {"solr.core.run.shard1.replica_n1": {"TLOG.state": state}, "solr.core.other.x": {"TLOG.state": 2}}
+    solr.will_answer((200, {"cluster": {"collections": {"run": {"shards": shards}}}}), (200, {"metrics": metrics}))
+    if is_settled:
+        client.wait_until_settled("run", timeout_seconds=-1)
+    else:
+        with pytest.raises(TransientError, match="replays its update log"):
+            client.wait_until_settled("run", timeout_seconds=-1)
