@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tinytags_tasks.blocks import Partition, format_block_numbers, group_blocks, parse_block_numbers
 from tinytags_tasks.errors import BadInputError
 
-partitions = st.builds(Partition, st.integers(0, 3_000), st.integers(1, 700), st.integers(1, 60))
+partitions = st.builds(Partition, st.integers(0, 1_000), st.integers(1, 300), st.integers(1, 60))
 
 
 @given(partitions)
