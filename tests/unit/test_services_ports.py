@@ -1,11 +1,18 @@
 """Ports: the standard ones when free, the recorded ones again, never one that another copy is about to take."""
 
 import socket
+import threading
 
 import pytest
 
 from tinytags_tasks.errors import FinalError
+from tinytags_tasks.services import ports
 from tinytags_tasks.services.ports import Port, PortChooser, free_range, is_free
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "PATIENCE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -43,6 +50,13 @@ def test_a_taken_standard_port_is_replaced_by_a_free_one(taken: int) -> None:
 
 def test_a_recorded_port_is_used_again(free: int) -> None:
     assert choose(Port("http", 1), recorded=free) == free
+
+
+def test_a_port_that_a_killed_engine_still_holds_is_waited_for() -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    threading.Timer(0.2, server.close).start()
+    number = server.getsockname()[1]
+    assert choose(Port("http", is_identity=True), recorded=number) == number
 
 
 def test_a_port_whose_companion_is_taken_is_not_used(taken: int) -> None:

@@ -20,7 +20,7 @@ from tinytags_tasks.settings import PROJECT_ROOT, Settings
 Ports = Mapping[str, Mapping[str, int]]
 
 # Trusts no proxy variable, unlike requests and httpx: every address here is the user's own.
-_http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=2, read=5))
+_http = urllib3.PoolManager(maxsize=8, retries=False, timeout=urllib3.Timeout(connect=2, read=5))
 
 
 @dataclass(frozen=True)

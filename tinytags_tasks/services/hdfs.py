@@ -136,7 +136,7 @@ def _prepare(context: Context) -> None:
 
 
 def _format(context: Context) -> None:
-    done = subprocess.run(  # noqa: S603 (our own command)
+    done = subprocess.run(
         _java(context, "namenode", "-format", "-nonInteractive"),
         env=_environment(context),
         cwd=context.folder("namenode"),

@@ -115,9 +115,7 @@ def _run_ivy(settings: Settings, engine: str, jars: tuple[Jar, ...], work: Path,
     fetched = failures = 0
     last = ""
     report(f"fetching {len(jars)} jars")
-    with subprocess.Popen(  # noqa: S603 (our own command)
-        command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as ivy:
+    with subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ivy:
         for line in ivy.stdout or ():
             if "[SUCCESSFUL ]" in line:
                 fetched += 1

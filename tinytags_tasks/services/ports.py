@@ -3,6 +3,7 @@
 import random
 import socket
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ import psutil
 from tinytags_tasks.errors import FinalError
 
 LOOPBACK = "127.0.0.1"
+
+PATIENCE_SECONDS = 5.0
+"""A large process that was killed holds its port for a moment after it counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ class PortChooser:
             When the recorded port is taken and the engine must have it.
         """
         if recorded is not None:
-            if self._take(port, recorded):
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not (taken_again := self._take(port, recorded)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if taken_again:
                 return recorded
             if port.is_identity or not may_move:
                 taken = next(number for number in port.numbers(recorded) if not is_free(number))

@@ -85,7 +85,7 @@ def start(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> Rec
         command = [sys.executable, "-I", "-S", "-c", WITH_PARENT, str(os.getpid()), *command]
     with log.open("wb") as output:
         log.chmod(0o600)
-        child = subprocess.Popen(  # noqa: S603 (our own commands)
+        child = subprocess.Popen(
             command,
             cwd=folder,
             env=dict(launch.environment),
