@@ -1,0 +1,127 @@
+"""Real engines, started once a session on free ports, in a home of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import psutil
+import pytest
+
+from tinytags_tasks import services
+from tinytags_tasks.corpus.demo import write_labelled_parquet
+from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.settings import ADDRESSES, PROJECT_ROOT, Settings, load_settings
+from tinytags_tasks.train.step import TrainRequest
+from tinytags_tasks.train.step import run as train
+
+IMAGES = 1_003
+"""Divides by nothing here, so that blocks differ in size."""
+
+DEPTH = 6
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """HDFS, Solr and Spark; they end with the session, even when it is killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ADDRESSES:
+            patch.delenv(f"TINYTAGS_{name.upper()}", raising=False)
+        patch.setenv("TINYTAGS_HOME", str(tmp_path_factory.mktemp("home")))
+        try:
+            yield services.up(
+                load_settings(), engines=["hdfs", "solr", "spark"], standard_ports=False, die_with_parent=True
+            )
+        finally:
+            services.down(load_settings())
+
+
+@pytest.fixture(scope="session")
+def airflow(engines: Settings) -> Settings:
+    """Airflow and the search page, on top."""
+    return services.up(load_settings(), engines=["airflow", "search"], standard_ports=False, die_with_parent=True)
+
+
+@pytest.fixture(scope="session")
+def runtime(engines: Settings) -> Runtime:
+    return Runtime(engines)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small corpus and a labelled set of drawn shapes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    ((images, _),) = draw_pictures(IMAGES, seed=1, batch=IMAGES, scribbles=0.25)
+    (folder / "corpus.bin").write_bytes(to_column_major(images))
+    ((images, labels),) = draw_pictures(900, seed=2)
+    write_labelled_parquet(folder / "labelled.parquet", images, labels, SHAPES)
+    return {"corpus": folder / "corpus.bin", "labelled": folder / "labelled.parquet"}
+
+
+@pytest.fixture(scope="session")
+def model(runtime: Runtime, pictures: dict[str, Path]) -> str:
+    """The version of a model learned by the real Spark."""
+    request = TrainRequest(str(pictures["labelled"]), depth=DEPTH)
+    return train(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model
+
+
+@pytest.fixture(scope="session")
+def tinytags(engines: Settings) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line as a person does."""
+
+    def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tinytags_tasks.cli", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **environment},
+            timeout=600,
+        )
+
+    return command
+
+
+def ask_solr(url: str, collection: str, **parameters: object) -> dict:
+    """Ask Solr past TinyTags' own code, as curl would."""
+    with urllib.request.urlopen(f"{url}/{collection}/select?{urlencode({'wt': 'json', **parameters})}") as answer:
+        return json.load(answer)
+
+
+def all_documents(url: str, collection: str) -> dict[str, dict]:
+    """Return every document by its id."""
+    documents = ask_solr(url, collection, q="*:*", rows=100_000)["response"]["docs"]
+    return {document.pop("id"): document for document in documents}
+
+
+def walk(tree: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """Return the class that a tree votes for, for each image: the definition, vectorised and nothing else."""
+    node = np.zeros(len(pixels), dtype=np.int64)
+    while (inner := tree["left"][node] >= 0).any():
+        value = pixels[np.arange(len(pixels)), np.where(inner, tree["feature"][node], 0)]
+        child = np.where(value <= tree["threshold"][node], tree["left"][node], tree["right"][node])
+        node = np.where(inner, child, node)
+    return tree["prediction"][node]
+
+
+def kill_engine(settings: Settings, name: str) -> None:
+    """End an engine as a power cut does."""
+    (status,) = [status for status in services.status(settings) if status.name == name]
+    assert status.pid is not None
+    process = psutil.Process(status.pid)
+    for victim in (*process.children(recursive=True), process):
+        victim.kill()
+    process.wait(30)

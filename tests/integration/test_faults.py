@@ -1,0 +1,258 @@
+"""Engines killed in the middle of each stage: after the retry the index equals a clean run's, document by document."""
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from conftest import all_documents, kill_engine, walk
+
+from tinytags_tasks import layout, services
+from tinytags_tasks.corpus.tiny_images import TinyImagesReader, to_column_major
+from tinytags_tasks.errors import TransientError
+from tinytags_tasks.index import step as index_step
+from tinytags_tasks.index.step import IndexRequest, prepare
+from tinytags_tasks.ingest.step import IngestRequest
+from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.publish.step import PublishRequest
+from tinytags_tasks.publish.step import run as publish
+from tinytags_tasks.records import ModelCard, now
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.step import ScoreRequest
+from tinytags_tasks.score.step import run as score
+from tinytags_tasks.settings import load_settings
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.train.forest import Tree, forest_to_onnx
+
+IMAGES, BLOCKS = 4_000, 8
+TREES = 1_000
+"""So many that a block takes a second, and a kill meets it in the middle."""
+
+TAGS = ("left", "right", "up")
+
+
+def restart(*engines: str) -> None:
+    services.up(load_settings(), engines=engines, standard_ports=False, die_with_parent=True)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def trees() -> list[dict[str, np.ndarray]]:
+    random = np.random.default_rng(8)
+    trees = []
+    for _ in range(TREES):
+        depth = 7
+        inner = 2**depth - 1
+        nodes = 2 ** (depth + 1) - 1
+        children = np.arange(nodes)
+        is_inner = children < inner
+        trees.append(
+            {
+                "feature": np.where(is_inner, random.integers(0, 3072, nodes), -1),
+                "threshold": np.where(is_inner, random.integers(0, 256, nodes) + 0.5, 0.0),
+                "left": np.where(is_inner, 2 * children + 1, -1),
+                "right": np.where(is_inner, 2 * children + 2, -1),
+                "prediction": random.integers(0, len(TAGS), nodes),
+            }
+        )
+    return trees
+
+
+@pytest.fixture(scope="module")
+def slow_model(runtime: Runtime, trees: list[dict[str, np.ndarray]]) -> str:
+    version = "slow-1"
+    card = ModelCard(
+        version=version,
+        tags=TAGS,
+        trees=TREES,
+        height=32,
+        width=32,
+        preparation="none",
+        labelled_set="none",
+        labelled_sha256="",
+        labelled_images=0,
+        parameters={},
+        metrics={},
+        libraries={},
+        seconds={},
+        created=now(),
+    )
+    forest = [Tree(**tree) for tree in trees]
+    runtime.storage.write(layout.model_file(version), forest_to_onnx(forest, 3072, TAGS, {}))
+    card.save(runtime.storage, layout.card_file(version))
+    return version
+
+
+@pytest.fixture(scope="module")
+def expected(images: np.ndarray, trees: list[dict[str, np.ndarray]]) -> dict[int, dict]:
+    """What a clean run leaves, computed from the trees and the bytes alone; by position."""
+    votes = np.zeros((IMAGES, len(TAGS)), dtype=int)
+    pixels = images.reshape(IMAGES, -1)
+    for tree in trees:
+        votes[np.arange(IMAGES), walk(tree, pixels)] += 1
+    return {
+        position: {
+            "tag": TAGS[int(votes[position].argmax())],
+            "votes": int(votes[position].max()),
+            "accuracy": int(votes[position].max() * 100 // TREES),
+            "data": base64.b64encode(images[position]).decode(),
+        }
+        for position in range(IMAGES)
+        if votes[position].max() * 100 >= 34 * TREES
+    }
+
+
+@pytest.fixture
+def bin_file(tmp_path: Path, images: np.ndarray) -> Path:
+    path = tmp_path / "random.bin"
+    path.write_bytes(to_column_major(images))
+    return path
+
+
+@pytest.fixture
+def planned(runtime: Runtime, slow_model: str, bin_file: Path, request: pytest.FixtureRequest) -> str:
+    """A run of its own corpus for each test, planned and with an empty collection."""
+    corpus = request.node.name.removeprefix("test_")[:60]
+    ingest(IngestRequest(corpus, str(bin_file), IMAGES, BLOCKS), storage=runtime.storage)
+    name = plan(PlanRequest(corpus, slow_model, threshold=34), storage=runtime.storage).run
+    prepare(name, storage=runtime.storage, solr=runtime.solr)
+    return name
+
+
+def score_all(runtime: Runtime, run: str) -> int:
+    return score(
+        ScoreRequest(run, tuple(range(BLOCKS))),
+        storage=runtime.storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+    ).scored
+
+
+def finish_and_compare(runtime: Runtime, run: str, expected: dict[int, dict]) -> None:
+    """Index and publish a run, and compare each document with a clean run's."""
+    index_step.run(IndexRequest(run, tuple(range(BLOCKS))), storage=runtime.storage, solr=runtime.solr)
+    result = publish(PublishRequest(run, alias="faults"), storage=runtime.storage, solr=runtime.solr)
+    found = all_documents(runtime.solr.url, result.collection)
+    assert len(found) == len(expected)
+    for document in found.values():
+        wanted = expected[document["position"]]
+        assert {name: document[name] for name in wanted} == wanted
+
+
+def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    return thread, errors
+
+
+def wait_for_first_block(runtime: Runtime, run: str, thread: threading.Thread) -> None:
+    """Return when one block is committed and others are at work."""
+    deadline = time.monotonic() + 120
+    while not runtime.storage.names(layout.scored_folder(run)):
+        assert thread.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def scoring_processes() -> list[psutil.Process]:
+    (spark,) = [status for status in services.status(load_settings()) if status.name == "spark"]
+    return [
+        process
+        for process in psutil.Process(spark.pid).children(recursive=True)
+        if any("pyspark" in part for part in process.cmdline()) and not process.children()
+    ]
+
+
+def test_scoring_processes_killed_in_mid_block(runtime: Runtime, planned: str, expected: dict[int, dict]) -> None:
+    thread, errors = in_background(lambda: score_all(runtime, planned))
+    wait_for_first_block(runtime, planned, thread)
+    victims = scoring_processes()
+    assert victims
+    for victim in victims:
+        victim.kill()
+    thread.join(180)
+    assert not thread.is_alive()
+    # Spark itself tries such blocks again; where it gave up, the error asks for a retry.
+    assert all(isinstance(error, TransientError) for error in errors)
+    assert len(runtime.storage.names(layout.scored_folder(planned))) >= 1
+    score_all(runtime, planned)
+    finish_and_compare(runtime, planned, expected)
+
+
+def test_spark_killed_in_mid_job(runtime: Runtime, planned: str, expected: dict[int, dict]) -> None:
+    thread, errors = in_background(lambda: score_all(runtime, planned))
+    wait_for_first_block(runtime, planned, thread)
+    kill_engine(load_settings(), "spark")
+    thread.join(180)
+    assert not thread.is_alive()
+    assert [type(error) for error in errors] == [TransientError]
+    committed = len(runtime.storage.names(layout.scored_folder(planned)))
+    assert 1 <= committed < BLOCKS
+    restart("spark")
+    assert score_all(runtime, planned) == BLOCKS - committed
+    finish_and_compare(runtime, planned, expected)
+
+
+def test_solr_killed_in_mid_index(
+    runtime: Runtime, planned: str, expected: dict[int, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_all(runtime, planned)
+    genuine = index_step.document_bodies
+    blocks = iter(range(BLOCKS))
+
+    def bodies_until_the_kill(*arguments: object) -> Iterator[bytes]:
+        if next(blocks) == 3:
+            kill_engine(load_settings(), "solr")
+        yield from genuine(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(index_step, "document_bodies", bodies_until_the_kill)
+    impatient = SolrClient(runtime.solr.url, pauses_seconds=(0.1,))
+    with pytest.raises(TransientError, match="Solr does not answer"):
+        index_step.run(IndexRequest(planned, tuple(range(BLOCKS))), storage=runtime.storage, solr=impatient)
+    monkeypatch.undo()
+    restart("solr")
+    finish_and_compare(runtime, planned, expected)
+
+
+def test_datanode_killed_in_mid_write(
+    runtime: Runtime, bin_file: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = TinyImagesReader.read
+    reads = iter(range(1_000))
+
+    def read_until_the_kill(self: TinyImagesReader, first: int, count: int) -> np.ndarray:
+        if next(reads) == 5:  # in the middle of the second shard
+            kill_engine(load_settings(), "datanode")
+        return genuine(self, first, count)
+
+    request = IngestRequest("datanode-killed", str(bin_file), 1_000, 4)
+    monkeypatch.setattr(TinyImagesReader, "read", read_until_the_kill)
+    with pytest.raises(TransientError):
+        ingest(request, storage=runtime.storage)
+    monkeypatch.undo()
+    folder = layout.shard_file("datanode-killed", 0).rpartition("/")[0]
+    assert runtime.storage.names(folder) == ["00000.bin", "00000.json"]
+    assert not runtime.storage.exists(layout.corpus_file("datanode-killed"))
+    restart("hdfs")
+    result = ingest(request, storage=runtime.storage)
+    assert (result.images, result.written) == (IMAGES, 3)
+    stored = b"".join(runtime.storage.read(layout.shard_file("datanode-killed", shard)) for shard in range(4))
+    assert stored == images.tobytes()

@@ -1,0 +1,23 @@
+"""HDFS keeps the contract of every storage."""
+
+import uuid
+from dataclasses import replace
+
+import pytest
+from storage_contract import StorageContract
+
+from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.storage import HdfsStorage
+
+
+class TestHdfs(StorageContract):
+    @pytest.fixture
+    def storage(self, runtime: Runtime) -> HdfsStorage:
+        return HdfsStorage(replace(runtime.store_address, root=f"/contract-{uuid.uuid4().hex}"))
+
+
+def test_an_hdfs_that_is_away_is_named_with_the_remedy(runtime: Runtime) -> None:
+    away = HdfsStorage(replace(runtime.store_address, webhdfs_url="http://127.0.0.1:1"))
+    with pytest.raises(EngineDownError, match=r"127\.0\.0\.1:1.*tinytags up"):
+        away.read("anything")

@@ -1,0 +1,233 @@
+"""From a file to the search page, by the real Airflow on real engines, against the trees and the bytes themselves."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DEPTH, IMAGES, all_documents, ask_solr, walk
+from fastapi.testclient import TestClient
+from PIL import Image
+from pyspark.ml.classification import RandomForestClassifier
+
+from tinytags_tasks import layout
+from tinytags_tasks.corpus.drawn import SHAPES
+from tinytags_tasks.index.step import IndexRequest, prepare
+from tinytags_tasks.index.step import run as index
+from tinytags_tasks.ingest.step import IngestRequest
+from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.publish.step import PublishRequest
+from tinytags_tasks.publish.step import run as publish
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.step import ScoreRequest
+from tinytags_tasks.score.step import run as score
+from tinytags_tasks.search.page import create_app
+from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.settings import Settings
+
+SHARD, BLOCKS = 400, 3
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def first_run(airflow: Settings, tinytags: Command, pictures: dict[str, Path]) -> subprocess.CompletedProcess[str]:
+    return trigger(tinytags, pictures)
+
+
+@pytest.fixture(scope="module")
+def ledger(first_run: subprocess.CompletedProcess[str], tinytags: Command) -> dict:
+    assert first_run.returncode == 0, first_run.stderr
+    return json.loads(tinytags("ledger", "--json").stdout)
+
+
+def trigger(tinytags: Command, pictures: dict[str, Path]) -> subprocess.CompletedProcess[str]:
+    return tinytags(
+        *("run", "--source", str(pictures["corpus"]), "--corpus", "small"),
+        *("--labelled", str(pictures["labelled"]), "--test", str(pictures["labelled"])),
+        *("--shard-images", str(SHARD), "--blocks-per-shard", str(BLOCKS), "--depth", str(DEPTH)),
+        *("--blocks-per-task", "4"),
+    )
+
+
+def trees_as_spark_prints_them(runtime: Runtime) -> list[dict[str, np.ndarray]]:
+    """Fit the same forest again and read the text that Spark prints of it: no code is shared with the exporter."""
+    (features,) = [name for name in runtime.storage.names("labelled")]
+    spark = runtime.connect_spark()
+    try:
+        spark.conf.set("spark.sql.files.maxPartitionBytes", 16 * 2**20)
+        spark.conf.set("spark.sql.files.minPartitionNum", 1)
+        frame = spark.read.parquet(runtime.storage.url(f"labelled/{features}"))
+        forest = RandomForestClassifier(numTrees=10, maxDepth=DEPTH, maxBins=50, seed=42).fit(frame)
+        return [parse_tree(tree.toDebugString) for tree in forest.trees]
+    finally:
+        spark.stop()
+
+
+def parse_tree(text: str) -> dict[str, np.ndarray]:
+    lines = iter(text.splitlines()[1:])
+    nodes: list[tuple[int, float, int, int, int]] = []
+
+    def parse() -> int:
+        line = next(lines).strip()
+        number = len(nodes)
+        nodes.append((0, 0.0, -1, -1, -1))
+        if match := re.fullmatch(r"Predict: (\d+)\.0", line):
+            nodes[number] = (0, 0.0, -1, -1, int(match[1]))
+            return number
+        split = re.fullmatch(r"If \(feature (\d+) <= ([-\d.E]+)\)", line)
+        assert split, line
+        left = parse()
+        assert next(lines).strip().startswith(f"Else (feature {split[1]} > ")
+        right = parse()
+        nodes[number] = (int(split[1]), float(split[2]), left, right, -1)
+        return number
+
+    parse()
+    names = ("feature", "threshold", "left", "right", "prediction")
+    return {name: np.array(column) for name, column in zip(names, zip(*nodes, strict=True), strict=True)}
+
+
+def source_images(path: Path) -> np.ndarray:
+    """Read the file by its definition: byte channel * 1024 + column * 32 + row."""
+    stored = np.frombuffer(path.read_bytes(), dtype=np.uint8).reshape(-1, 3072)
+    images = np.empty((len(stored), 32, 32, 3), dtype=np.uint8)
+    for channel in range(3):
+        for column in range(32):
+            images[:, :, column, channel] = stored[:, channel * 1024 + column * 32 :][:, :32]
+    return images
+
+
+def test_every_document_is_what_the_trees_and_the_source_say(
+    runtime: Runtime, ledger: dict, pictures: dict[str, Path]
+) -> None:
+    images = source_images(pictures["corpus"])
+    pixels = images.reshape(IMAGES, -1)
+    votes = np.zeros((IMAGES, len(SHAPES)), dtype=int)
+    for tree in trees_as_spark_prints_them(runtime):
+        votes[np.arange(IMAGES), walk(tree, pixels)] += 1
+    expected = {}
+    for position in range(IMAGES):
+        most = votes[position].max()
+        if most < 4:
+            continue
+        shard, offset = divmod(position, SHARD)
+        held = min(SHARD, IMAGES - shard * SHARD)
+        in_shard = next(number for number in range(BLOCKS) if offset < (number + 1) * held // BLOCKS)
+        expected[f"small:{position}"] = {
+            "tag": SHAPES[int(np.flatnonzero(votes[position] == most)[0])],
+            "accuracy": most * 10,
+            "votes": most,
+            "block": shard * BLOCKS + in_shard,
+            "shard": shard,
+            "position": position,
+            "corpus": "small",
+            "model": ledger["run"]["model"],
+            "data": base64.b64encode(images[position]).decode(),
+        }
+    found = all_documents(runtime.settings.address("solr_url"), "tinytags")
+    for document in found.values():
+        document.pop("_version_", None)
+    assert 0 < len(expected) < IMAGES
+    assert found == expected
+
+
+def test_solr_counts_what_the_ledger_says_in_total_and_in_each_block(runtime: Runtime, ledger: dict) -> None:
+    url = runtime.settings.address("solr_url")
+    counts = [
+        ask_solr(url, "tinytags", q=f"block:{block['block']}", rows=0)["response"]["numFound"]
+        for block in ledger["blocks"]
+    ]
+    assert counts == [block["documents"] for block in ledger["blocks"]] == [block["kept"] for block in ledger["blocks"]]
+    assert ask_solr(url, "tinytags", q="*:*", rows=0)["response"]["numFound"] == ledger["totals"]["kept"] == sum(counts)
+    assert ledger["totals"]["read"] == IMAGES == sum(ledger["totals"][what] for what in ("kept", "below", "unreadable"))
+    assert ledger["totals"]["by_state"] == {"verified": 9}
+
+
+def test_the_run_ends_with_a_table_and_the_addresses(
+    first_run: subprocess.CompletedProcess[str], ledger: dict, airflow: Settings
+) -> None:
+    assert re.search(rf"images read\s*│\s*{IMAGES:,}", first_run.stdout)
+    assert re.search(rf"documents in Solr\s*│\s*{ledger['totals']['kept']}\b", first_run.stdout)
+    assert re.search(r"seconds of publish\s*│\s*\d", first_run.stdout)
+    for address in (airflow.airflow_url, airflow.search_url, airflow.webhdfs_url, airflow.solr_url):
+        assert str(address) in first_run.stdout
+
+
+def test_a_second_run_rebuilds_nothing(
+    runtime: Runtime, ledger: dict, tinytags: Command, pictures: dict[str, Path]
+) -> None:
+    url = runtime.settings.address("solr_url")
+    versions = ask_solr(url, "tinytags", q="*:*", rows=100_000, fl="id,_version_", sort="id asc")["response"]["docs"]
+    again = trigger(tinytags, pictures)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(tinytags("ledger", "--json").stdout) == ledger
+    after = ask_solr(url, "tinytags", q="*:*", rows=100_000, fl="id,_version_", sort="id asc")["response"]["docs"]
+    assert after == versions
+
+
+def test_a_failing_run_says_which_task_and_why_and_is_not_published(
+    runtime: Runtime, ledger: dict, tinytags: Command, pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    truncated = tmp_path / "truncated.bin"
+    truncated.write_bytes(pictures["corpus"].read_bytes()[:-1])
+    outcome = tinytags("run", "--source", str(truncated), "--corpus", "truncated")
+    assert outcome.returncode == 2
+    assert "ingest: " in outcome.stderr
+    assert "truncated.bin" in outcome.stderr
+    assert "3,072" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert runtime.solr.aliases()["tinytags"] == ledger["run"]["collection"]
+
+
+def test_search_finds_by_tag_and_accuracy(ledger: dict, tinytags: Command) -> None:
+    tag, kept = max(ledger["totals"]["kept_by_tag"].items(), key=lambda item: item[1])
+    found = json.loads(tinytags("search", tag, "--json", "--rows", "1000").stdout)
+    assert found["total"] == kept == len(found["images"])
+    assert {image["tag"] for image in found["images"]} == {tag}
+    surer = json.loads(tinytags("search", tag, "--min-accuracy", "80", "--json", "--rows", "1000").stdout)
+    assert {image["id"] for image in surer["images"]} == {
+        image["id"] for image in found["images"] if image["accuracy"] >= 80
+    }
+
+
+def test_a_marked_corner_comes_out_of_the_page_unturned_and_unmirrored(
+    runtime: Runtime, model: str, tmp_path: Path
+) -> None:
+    marked = np.full((32, 32, 3), 90, dtype=np.uint8)
+    marked[0, 0] = (255, 0, 0)  # top left is red, top right green, bottom left blue
+    marked[0, 31] = (0, 255, 0)
+    marked[31, 0] = (0, 0, 255)
+    stored = bytearray(3072)
+    for row, column, channel in np.ndindex(32, 32, 3):
+        stored[channel * 1024 + column * 32 + row] = marked[row, column, channel]
+    source = tmp_path / "marked.bin"
+    source.write_bytes(bytes(stored))
+    ingest(IngestRequest("marked", str(source), 10, 1), storage=runtime.storage)
+    assert runtime.storage.read(layout.shard_file("marked", 0)) == marked.tobytes()
+
+    planned = plan(PlanRequest("marked", model, threshold=0), storage=runtime.storage)
+    prepare(planned.run, storage=runtime.storage, solr=runtime.solr)
+    score(
+        ScoreRequest(planned.run, (0,)),
+        storage=runtime.storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+    )
+    index(IndexRequest(planned.run, (0,)), storage=runtime.storage, solr=runtime.solr)
+    publish(PublishRequest(planned.run, alias="marked"), storage=runtime.storage, solr=runtime.solr)
+    (document,) = all_documents(runtime.solr.url, "marked").values()
+    assert base64.b64decode(document["data"]) == marked.tobytes()
+
+    settings = runtime.settings.model_copy(update={"alias": "marked"})
+    page = TestClient(create_app(settings)).get("/", auth=(settings.search_user, secret(settings, "search_password")))
+    assert page.status_code == 200
+    (png,) = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page.text)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")), marked)
