@@ -1,12 +1,13 @@
 # make run      from nothing to a searchable index on the demo corpus; engines stay up
 # make stop     ends what make run started
 # make test     all tests, on engines of their own
+# make test-fast, lint, types, lock, clean: for developers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test test-fast lint types bench docs clean lock
+.PHONY: help install run stop test test-fast lint types clean lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile

@@ -1,4 +1,4 @@
-"""### TinyTags: tag a corpus and publish it
+"""### TinyTags: tag a corpus and publish it.
 
 `ingest >> train >> plan >> blocks (score >> index), mapped >> publish`
 
@@ -49,7 +49,11 @@ PARAMS = {
         description="Parquet with the columns img and label; empty: the demo's",
     ),
     "test": Param(
-        "", type="string", title="Test images", section="Model", description="As above, for the card's accuracy; or empty"
+        "",
+        type="string",
+        title="Test images",
+        section="Model",
+        description="As above, to measure the model's accuracy on; may be empty",
     ),
     "trees": Param(10, type="integer", minimum=1, maximum=1000, title="Trees", section="Model"),
     "depth": Param(10, type="integer", minimum=1, maximum=30, title="Depth", section="Model"),
@@ -206,7 +210,7 @@ def _name_map_index(group: dict[str, Any]) -> None:
     """Give the mapped task a name that tells its blocks."""
     from tinytags_tasks.blocks import format_block_numbers
 
-    get_current_context()["block_numbers"] = format_block_numbers(group["blocks"])  # type: ignore[typeddict-unknown-key]
+    get_current_context()["block_numbers"] = format_block_numbers(group["blocks"])
 
 
 tinytags()

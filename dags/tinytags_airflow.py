@@ -44,13 +44,14 @@ def runtime() -> Runtime:
     hdfs = BaseHook.get_connection(HDFS)
     solr = BaseHook.get_connection(SOLR)
     settings = load_settings()
+    solr_path = solr.extra_dejson.get("path", "/solr")
     return Runtime(
         settings.model_copy(
             update={
                 "webhdfs_url": f"{hdfs.schema or 'http'}://{hdfs.host}:{hdfs.port}",
                 "hdfs_url": hdfs.extra_dejson.get("rpc", settings.hdfs_url),
                 "hdfs_user": hdfs.login or settings.hdfs_user,
-                "solr_url": f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr.extra_dejson.get('path', '/solr')}",
+                "solr_url": f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr_path}",
                 "spark_url": SparkConnectHook(SPARK).get_connection_url().rstrip("/;"),
             }
         )
