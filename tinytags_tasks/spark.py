@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import grpc
 from pyspark.errors import AnalysisException, ParseException, PySparkException
 from pyspark.sql import SparkSession
+from pyspark.sql.connect.client.retries import DefaultPolicy
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 
@@ -39,7 +40,10 @@ def connect_spark(url: str) -> Any:  # noqa: ANN401 - pyspark's Connect session 
         ) from error
     logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.ERROR)
     with spark_errors("opening a session"):
-        return SparkSession.builder.remote(url).create()
+        session = SparkSession.builder.remote(url).create()
+        # By default a call to a server that died is tried for ten minutes; our own retries come after ten seconds.
+        session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=5_000)])
+        return session
 
 
 @contextmanager

@@ -166,7 +166,8 @@ def _datanode_unready(context: Context) -> str | None:
             f"http://{LOOPBACK}:{context.ports['datanode']['http']}/jmx",
             qry="Hadoop:service=DataNode,name=DataNodeInfo",
         )["beans"]
-        actors = json.loads(own[0]["BPServiceActorInfo"]) if own else []
+        # A bean is there before its values are.
+        actors = json.loads(own[0].get("BPServiceActorInfo") or "[]") if own else []
         if not actors or any(actor["ActorState"] != "RUNNING" for actor in actors):
             return "it has not registered with the NameNode"
         beans = get_json(
@@ -174,7 +175,7 @@ def _datanode_unready(context: Context) -> str | None:
         )["beans"]
     except EngineDownError as error:
         return str(error)
-    if not beans:
+    if not beans or not {"Safemode", "LiveNodes"} <= beans[0].keys():
         return "the NameNode is starting"
     if beans[0]["Safemode"]:
         return "the NameNode is in safe mode"
