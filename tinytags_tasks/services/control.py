@@ -323,7 +323,8 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
                 raise FinalError(_obituary(context, engine, record))
             if reason is None:
                 waiting.remove(engine)
-                processes.mark_ready(context.folder(engine.name), record)
+                if record.ready_after_seconds is None:
+                    processes.mark_ready(context.folder(engine.name), record)
                 at = f" at {getattr(context.settings, engine.address)}" if engine.address else ""
                 context.report(f"{engine.name}: {'ready' if engine in missing else 'already runs'}{at}")
             elif time.monotonic() - began > engine.timeout_seconds:
