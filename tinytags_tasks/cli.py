@@ -353,6 +353,9 @@ def main() -> None:
     except TinyTagsError as error:
         print(f"tinytags: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder without permission: it names the file itself
+        print(f"tinytags: error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("tinytags: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -101,7 +101,9 @@ def load_settings() -> Settings:
         return settings
     try:
         recorded = json.loads(settings.addresses_file.read_text())
-        unset = {name: recorded[name] for name in ADDRESSES if getattr(settings, name) is None and name in recorded}
-    except (ValueError, TypeError) as error:
+        unset = {
+            name: str(recorded[name]) for name in ADDRESSES if getattr(settings, name) is None and recorded.get(name)
+        }
+    except (ValueError, TypeError, AttributeError) as error:
         raise BadInputError(f"{settings.addresses_file} is damaged ({error}): run `tinytags up` again") from error
     return settings.model_copy(update=unset)

@@ -19,7 +19,7 @@ from pyspark.sql.types import DoubleType, StructField, StructType
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256, read_labelled_set
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.records import PIXEL_ORDER, ModelCard, Training, now
 from tinytags_tasks.spark import ConnectSpark, spark_errors
 from tinytags_tasks.storage import Storage, temporary_name
@@ -215,7 +215,10 @@ def _fit(
                 numTrees=request.trees, maxDepth=request.depth, maxBins=request.bins, seed=request.seed
             ).fit(frame)
             forest.write().overwrite().save(storage.url(saved))
-            return trees_from_spark(spark.read.parquet(storage.url(f"{saved}/data")).toArrow().to_pylist())
+            trees = trees_from_spark(spark.read.parquet(storage.url(f"{saved}/data")).toArrow().to_pylist())
+        if len(trees) != request.trees:
+            raise CorruptError(f"Spark saved {len(trees)} of {request.trees} trees; train again")
+        return trees
     finally:
         spark.stop()
         storage.delete(saved)
