@@ -23,6 +23,7 @@ from tinytags_tasks.ingest.step import IngestRequest
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.publish.step import PublishRequest
 from tinytags_tasks.publish.step import run as publish
+from tinytags_tasks.records import Training
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
@@ -57,14 +58,17 @@ def trigger(tinytags: Command, pictures: dict[str, Path]) -> subprocess.Complete
     )
 
 
-def trees_as_spark_prints_them(runtime: Runtime) -> list[dict[str, np.ndarray]]:
+def trees_as_spark_prints_them(runtime: Runtime, model: str) -> list[dict[str, np.ndarray]]:
     """Fit the same forest again and read the text that Spark prints of it: no code is shared with the exporter."""
-    (features,) = [name for name in runtime.storage.names("labelled")]
+    trainings = [name.removesuffix(".json") for name in runtime.storage.names("trainings")]
+    (training,) = [
+        name for name in trainings if Training.load(runtime.storage, layout.training_file(name)).model == model
+    ]
     spark = runtime.connect_spark()
     try:
         spark.conf.set("spark.sql.files.maxPartitionBytes", 16 * 2**20)
         spark.conf.set("spark.sql.files.minPartitionNum", 1)
-        frame = spark.read.parquet(runtime.storage.url(f"labelled/{features}"))
+        frame = spark.read.parquet(runtime.storage.url(layout.labelled_file(training)))
         forest = RandomForestClassifier(numTrees=10, maxDepth=DEPTH, maxBins=50, seed=42).fit(frame)
         return [parse_tree(tree.toDebugString) for tree in forest.trees]
     finally:
@@ -111,7 +115,7 @@ def test_every_document_is_what_the_trees_and_the_source_say(
     images = source_images(pictures["corpus"])
     pixels = images.reshape(IMAGES, -1)
     votes = np.zeros((IMAGES, len(SHAPES)), dtype=int)
-    for tree in trees_as_spark_prints_them(runtime):
+    for tree in trees_as_spark_prints_them(runtime, ledger["run"]["model"]):
         votes[np.arange(IMAGES), walk(tree, pixels)] += 1
     expected = {}
     for position in range(IMAGES):

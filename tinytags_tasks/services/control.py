@@ -309,10 +309,7 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
     if missing:
         group.prepare(context)
     for engine in missing:
-        folder = context.folder(engine.name)
-        if (dead := processes.read_record(folder)) is not None:
-            processes.stop([dead], grace_seconds=0)  # what it left running
-        starter.start(engine.launch(context), folder)
+        _start_engine(engine, context, starter)
     waiting = list(group.engines)
     began = time.monotonic()
     while waiting:
@@ -320,8 +317,12 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
             reason = engine.unready(context)
             record = processes.read_record(context.folder(engine.name))
             if record is None or processes.find(record) is None:
-                raise FinalError(_obituary(context, engine, record))
-            if reason is None:
+                if engine in missing:
+                    raise FinalError(_obituary(context, engine, record))
+                missing.append(engine)  # it was dying when it was taken for a running one
+                group.prepare(context)
+                _start_engine(engine, context, starter)
+            elif reason is None:
                 waiting.remove(engine)
                 if record.ready_after_seconds is None:
                     processes.mark_ready(context.folder(engine.name), record)
@@ -334,6 +335,13 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
                 )
         if waiting and starter.stopped.wait(0.2):
             raise _Stopped
+
+
+def _start_engine(engine: Engine, context: Context, starter: _Starter) -> None:
+    folder = context.folder(engine.name)
+    if (dead := processes.read_record(folder)) is not None:
+        processes.stop([dead], grace_seconds=0)  # what it left running
+    starter.start(engine.launch(context), folder)
 
 
 def _log(context: Context, engine: Engine) -> Path:
