@@ -203,7 +203,7 @@ class SolrClient:
         metrics = self.request("admin/metrics", {"group": "core", "prefix": "TLOG.state"})["metrics"]
         for core, values in metrics.items():
             state = values.get("TLOG.state")
-            replaying = state is not None and state not in (3, 0)  # UpdateLog.State: 1 applies buffered, 2 replays
+            replaying = state is not None and state != 3  # UpdateLog.State: 3 is ACTIVE, 0 replays, 1 and 2 buffer
             if core.startswith(f"solr.core.{collection}.") and replaying:
                 return f"{core} replays its update log"
         return ""

@@ -107,8 +107,9 @@ CLUSTER = {
             "shards": {
                 "shard1": {
                     "replicas": {
-                        "core_node1": {"node_name": "127.0.0.1:8983_solr", "state": "recovering"},
-                        "core_node2": {"node_name": "other:8983_solr", "state": "down"},
+                        "core_node1": {"node_name": "127.0.0.1:8983_solr", "state": "recovering", "core": "one"},
+                        "core_node2": {"node_name": "other:8983_solr", "state": "down", "core": "two"},
+                        "core_node3": {"node_name": "127.0.0.1:8983_solr", "state": "active", "core": "three"},
                     }
                 }
             }
@@ -118,14 +119,19 @@ CLUSTER = {
 
 
 def test_only_a_nodes_own_replicas_hold_it_back() -> None:
-    assert solr.inactive_replicas(CLUSTER, "127.0.0.1:8983_solr") == ["run-1/core_node1 (recovering)"]
-    assert "not among the live nodes" in solr.inactive_replicas(CLUSTER, "gone:8983_solr")[0]
+    loaded = ["one", "three"]
+    assert solr.inactive_replicas(CLUSTER, "127.0.0.1:8983_solr", loaded) == ["run-1/core_node1 (recovering)"]
+    assert "not among the live nodes" in solr.inactive_replicas(CLUSTER, "gone:8983_solr", loaded)[0]
+
+
+def test_a_replica_called_active_from_before_the_kill_holds_back_until_it_is_loaded() -> None:
+    assert "run-1/core_node3 (active)" in solr.inactive_replicas(CLUSTER, "127.0.0.1:8983_solr", ["one"])
 
 
 def answers_of_solr(state: int) -> dict[str, Any]:
     return {
         "/admin/info/system": {"mode": "solrcloud", "node": "n:1_solr"},
-        "/admin/cores": {"initFailures": {}},
+        "/admin/cores": {"initFailures": {}, "status": {}},
         "/admin/collections": {"cluster": {"live_nodes": ["n:1_solr"], "collections": {}}},
         "/admin/metrics": {"metrics": {"solr.core.one": {"TLOG.state": state}, "solr.core.two": {}}},
     }
@@ -136,6 +142,7 @@ def test_solr_is_not_ready_while_it_replays_its_log(
     state: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = answers_of_solr(state)
+    monkeypatch.setattr(solr, "SECOND_LOOK_SECONDS", 0)
     monkeypatch.setattr(solr, "get_json", lambda url, **query: answers[url.removeprefix("http://solr")])
     assert solr.solr_is_ready("http://solr") == reason
 

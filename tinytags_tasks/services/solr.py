@@ -1,5 +1,7 @@
 """Solr in cloud mode: one Jetty with its own ZooKeeper inside, from jars alone."""
 
+import time
+from collections.abc import Collection
 from typing import Any
 
 from tinytags_tasks.errors import EngineDownError
@@ -16,6 +18,8 @@ ZOOKEEPER_OFFSET = 1000
 
 CLIENT_TIMEOUT_MILLISECONDS = 4000
 """A restart after kill -9 waits until ZooKeeper has given up on the dead node."""
+
+SECOND_LOOK_SECONDS = 1.0
 
 LOG_ACTIVE = 3
 """UpdateLog.State.ACTIVE: neither replaying nor buffering."""
@@ -111,21 +115,30 @@ def solr_is_ready(url: str) -> str | None:
     """Return why a Solr server cannot be relied on yet, None when it can.
 
     After a kill, Solr answers queries before it has replayed its logs: counts are too low then, and a commit answers
-    200 and is ignored. So it is ready only when its own replicas are active and their logs settled.
+    200 and is ignored. So it is ready only when its own replicas are loaded and active and their logs settled. For an
+    instant before the replay begins, all of that seems so from before the kill: it must be so in two looks.
 
     Parameters
     ----------
     url
         Solr's address with its path, ``http://host:8983/solr``.
     """
+    problem = _look(url)
+    if problem is None:
+        time.sleep(SECOND_LOOK_SECONDS)
+        problem = _look(url)
+    return problem
+
+
+def _look(url: str) -> str | None:
     try:
         system = get_json(f"{url}/admin/info/system", wt="json")
-        failures = get_json(f"{url}/admin/cores", action="STATUS", indexInfo="false", wt="json")["initFailures"]
-        if failures:
-            return f"cores that did not load: {', '.join(failures)}"
+        cores = get_json(f"{url}/admin/cores", action="STATUS", indexInfo="false", wt="json")
+        if cores["initFailures"]:
+            return f"cores that did not load: {', '.join(cores['initFailures'])}"
         if system.get("mode") == "solrcloud":
             cluster = get_json(f"{url}/admin/collections", action="CLUSTERSTATUS", wt="json")["cluster"]
-            if waiting := inactive_replicas(cluster, system["node"]):
+            if waiting := inactive_replicas(cluster, system["node"], cores["status"]):
                 return f"replicas that are not active: {', '.join(waiting)}"
         metrics = get_json(f"{url}/admin/metrics", group="core", prefix="TLOG.state", wt="json")["metrics"]
     except EngineDownError as error:
@@ -136,8 +149,8 @@ def solr_is_ready(url: str) -> str | None:
     return f"logs that are being replayed: {', '.join(replaying)}" if replaying else None
 
 
-def inactive_replicas(cluster: dict[str, Any], node: str) -> list[str]:
-    """Return the replicas of one node that Solr's CLUSTERSTATUS does not call active."""
+def inactive_replicas(cluster: dict[str, Any], node: str, loaded: Collection[str]) -> list[str]:
+    """Return the replicas of one node that are not loaded, or that Solr's CLUSTERSTATUS does not call active."""
     if node not in cluster.get("live_nodes", ()):
         return [f"all of {node}, which is not among the live nodes"]
     return [
@@ -145,7 +158,7 @@ def inactive_replicas(cluster: dict[str, Any], node: str) -> list[str]:
         for collection, state in cluster.get("collections", {}).items()
         for shard in state["shards"].values()
         for name, replica in shard["replicas"].items()
-        if replica["node_name"] == node and replica["state"] != "active"
+        if replica["node_name"] == node and (replica["state"] != "active" or replica["core"] not in loaded)
     ]
 
 
