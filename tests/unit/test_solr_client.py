@@ -227,7 +227,7 @@ def test_a_replica_that_recovers_is_not_settled(solr, client):
         client.wait_until_settled("run", timeout_seconds=-1)
 
 
-@pytest.mark.parametrize(("state", "is_settled"), [(0, True), (1, False), (2, False), (3, True)])
+@pytest.mark.parametrize(("state", "is_settled"), [(0, False), (1, False), (2, False), (3, True)])
 def test_an_update_log_that_is_replayed_is_not_settled(solr, client, state, is_settled):
     shards = {"shard1": {"replicas": {"core1": {"state": "active"}}}}
     metrics = {"solr.core.run.shard1.replica_n1": {"TLOG.state": state}, "solr.core.other.x": {"TLOG.state": 2}}
