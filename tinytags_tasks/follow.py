@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tinytags_tasks import layout
 from tinytags_tasks.airflow_api import AirflowClient, TaskState
-from tinytags_tasks.errors import BadInputError, ReconcileError
+from tinytags_tasks.errors import ReconcileError
 from tinytags_tasks.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.records import Corpus, Run
 from tinytags_tasks.runtime import Runtime
@@ -35,18 +35,7 @@ def airflow_client(runtime: Runtime) -> AirflowClient:
     """
     settings = runtime.settings
     url = settings.address("airflow_url")
-    return AirflowClient(url, settings.airflow_user, _password(runtime, "airflow_password"))
-
-
-def _password(runtime: Runtime, name: str) -> str:
-    given = getattr(runtime.settings, name)
-    if given is not None:
-        return str(given.get_secret_value())
-    path = runtime.settings.secrets_folder / name
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise BadInputError(f"{path}: no password there; set TINYTAGS_{name.upper()}") from error
+    return AirflowClient(url, settings.airflow_user, settings.password("airflow_password"))
 
 
 def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None]) -> None:
@@ -165,6 +154,6 @@ def _print_summary(runtime: Runtime, plan: Run, totals: Totals, documents: int, 
         ("search page", settings.search_url, settings.search_user, "search_password"),
     ):
         if url:
-            print(f"{what:<12} {url}  user {user}, password {_password(runtime, password)}")
+            print(f"{what:<12} {url}  user {user}, password {settings.password(password)}")
     print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
     print(f"{'Solr':<12} {settings.solr_url}/{settings.alias}")

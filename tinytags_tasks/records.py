@@ -1,5 +1,6 @@
 """What is written down: corpus, shard manifest, model card, run, block record. JSON, read without any server."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
@@ -7,7 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tinytags_tasks.blocks import Partition
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.storage import Storage
 
 PIXEL_ORDER = "row-major HWC uint8"
@@ -157,6 +158,17 @@ class Run(Record):
     blocks: int
     collection: str
     created: str
+
+    def check_blocks(self, blocks: Iterable[int]) -> None:
+        """Refuse block numbers that the run has not.
+
+        Raises
+        ------
+        BadInputError
+            Naming the first of them.
+        """
+        if wrong := [block for block in blocks if not 0 <= block < self.blocks]:
+            raise BadInputError(f"block {wrong[0]} is out of range: run {self.name} has blocks 0 to {self.blocks - 1}")
 
 
 class BlockState(StrEnum):

@@ -54,6 +54,32 @@ class Settings(BaseSettings):
         """Generated passwords, readable by the user only."""
         return self.home / "secrets"
 
+    def password(self, name: str) -> str:
+        """Return a password: the one that is set, else the one that ``tinytags up`` generated.
+
+        Parameters
+        ----------
+        name
+            ``airflow_password`` or ``search_password``.
+
+        Raises
+        ------
+        BadInputError
+            When it is neither set nor generated.
+        """
+        told: SecretStr | None = getattr(self, name)
+        path = self.secrets_folder / name
+        try:
+            password = told.get_secret_value() if told else path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInputError(
+                f"no {name.replace('_', ' ')} ({path} cannot be read): run `tinytags up`, "
+                f"or set TINYTAGS_{name.upper()}"
+            ) from error
+        if not password:
+            raise BadInputError(f"the password in {path} is empty: remove the file and run `tinytags up`")
+        return password
+
     def address(self, name: str) -> str:
         """Return one engine's address.
 

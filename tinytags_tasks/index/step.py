@@ -8,7 +8,7 @@ from pathlib import Path
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
+from tinytags_tasks.errors import CorruptError, MissingError, TransientError
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run, now
 from tinytags_tasks.settings import PROJECT_ROOT
@@ -70,8 +70,7 @@ def run(
         When Solr or HDFS cannot do their part now, or a count is not what it must be.
     """
     plan = Run.load(storage, layout.run_file(request.run))
-    if wrong := [block for block in request.blocks if not 0 <= block < plan.blocks]:
-        raise BadInputError(f"block {wrong[0]} is out of range: run {plan.name} has blocks 0 to {plan.blocks - 1}")
+    plan.check_blocks(request.blocks)
     solr.wait_until_settled(plan.collection)
     records = {block: _ledger_record(plan, block, storage) for block in request.blocks}
     counts = solr.count_by_block(plan.collection, request.blocks)

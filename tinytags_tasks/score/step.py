@@ -9,7 +9,7 @@ import pyarrow as pa
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import block_sources, read_scored
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, TransientError
+from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, ModelCard, Run
 from tinytags_tasks.score.block import BlockTask, previous_attempts, score_block
 from tinytags_tasks.spark import ConnectSpark, spark_errors
@@ -51,8 +51,7 @@ def run(
         Naming exactly the blocks that failed; final when a retry cannot help any of them.
     """
     plan = Run.load(storage, layout.run_file(request.run))
-    if wrong := [block for block in request.blocks if not 0 <= block < plan.blocks]:
-        raise BadInputError(f"block {wrong[0]} is out of range: run {plan.name} has blocks 0 to {plan.blocks - 1}")
+    plan.check_blocks(request.blocks)
     if request.blocks:
         storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in request.blocks))
     open_blocks = _uncommitted(request, storage)

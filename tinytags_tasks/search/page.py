@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         When there is no password.
     """
     settings = settings or load_settings()
-    account = (settings.search_user.encode(), read_password(settings).encode())
+    account = (settings.search_user.encode(), settings.password("search_password").encode())
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     style = (TEMPLATES / "style.css").read_text()
     app = FastAPI(title="TinyTags search", docs_url=None, redoc_url=None, openapi_url=None)
@@ -109,27 +109,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return JSONResponse(_as_json(search_images(settings, search), search))
 
     return app
-
-
-def read_password(settings: Settings) -> str:
-    """Return the password that opens the search page.
-
-    Raises
-    ------
-    BadInputError
-        When it is neither set nor generated.
-    """
-    path = settings.secrets_folder / "search_password"
-    try:
-        password = settings.search_password.get_secret_value() if settings.search_password else path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(
-            f"no password for the search page ({path} cannot be read): run `tinytags up`, or set "
-            "TINYTAGS_SEARCH_PASSWORD"
-        ) from error
-    if not password:
-        raise BadInputError(f"the password in {path} is empty: remove the file and run `tinytags up`")
-    return password
 
 
 def read_request(request: Request, known: frozenset[str]) -> SearchRequest:
