@@ -1,96 +1,16 @@
-"""The command line: what Airflow does, for a person."""
+"""Commands about a run: each stage by itself, the whole way in Airflow, the ledger and the search."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
+from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.errors import BadInputError
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from tinytags_tasks.records import Run
-    from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.services import EngineStatus
-
-app = typer.Typer(
-    name="tinytags",
-    help="Tag millions of small images and search them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-Engines = Annotated[
-    list[str] | None,
-    typer.Argument(help="hdfs, solr, spark, airflow, search; all when none is named.", show_default=False),
-]
-
-
-RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name; default: the latest.")]
-Blocks = Annotated[
-    str, typer.Option(help="Block numbers and ranges, such as 3,17-20; default: all.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@app.command()
-def up(engines: Engines = None) -> None:
-    """Start the engines that do not run, and wait until they can be used."""
-    from tinytags_tasks import services
-    from tinytags_tasks.settings import ADDRESSES, load_settings
-
-    settings = services.up(load_settings(), engines=engines or None, report=_say)
-    for name in ADDRESSES:
-        if url := getattr(settings, name):
-            print(f"{name.removesuffix('_url'):>8}  {url}")
-
-
-@app.command()
-def down(engines: Engines = None) -> None:
-    """Stop the engines that `tinytags up` started; their data stays."""
-    from tinytags_tasks import services
-    from tinytags_tasks.settings import load_settings
-
-    services.down(load_settings(), engines=engines or None, report=_say)
-
-
-@app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Tell how each engine is; exit code 1 when one is dead."""
-    from tinytags_tasks import services
-    from tinytags_tasks.settings import load_settings
-
-    engines = services.status(load_settings())
-    if as_json:
-        print(json.dumps([asdict(engine) for engine in engines], indent=2, default=str))
-    else:
-        _print_engines(engines)
-    if any(engine.state == "dead" for engine in engines):
-        raise typer.Exit(1)
-
-
-def _print_engines(engines: "list[EngineStatus]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("engine", "state", "pid", "MB", "address", "detail", box=None)
-    for engine in engines:
-        megabytes = "" if engine.memory_bytes is None else f"{engine.memory_bytes / 1e6:.0f}"
-        detail = "its log's end is below" if engine.state == "dead" else engine.detail
-        cells = (engine.name, engine.state, str(engine.pid or ""), megabytes, engine.address or "", detail)
-        table.add_row(*map(Text, cells))
-    # Into a pipe, a line stays a line.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)
-    for engine in engines:
-        if engine.state == "dead":
-            print(f"\n{engine.name} is dead; {engine.log} ends with:\n{engine.detail}")
+app = typer.Typer()
 
 
 @app.command()
@@ -105,7 +25,7 @@ def ingest(
     from tinytags_tasks.ingest.step import IngestRequest, run
 
     request = IngestRequest(corpus, str(source), shard_images, blocks_per_shard, description)
-    result = run(request, storage=_runtime().storage, report=_say)
+    result = run(request, storage=clients().storage, report=say)
     print(
         f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of {blocks_per_shard} blocks, "
         f"{result.unreadable:,} unreadable; {result.written} shards written now"
@@ -125,11 +45,11 @@ def train(
     """Learn a random forest in Spark and publish it as a model."""
     from tinytags_tasks.train.step import TrainRequest, run
 
-    clients = _runtime()
+    runtime = clients()
     request = TrainRequest(
         str(labelled), str(test) if test else None, name, trees=trees, depth=depth, bins=bins, seed=seed
     )
-    print(run(request, storage=clients.storage, connect_spark=clients.connect_spark, report=_say).model)
+    print(run(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=say).model)
 
 
 @app.command()
@@ -145,16 +65,16 @@ def score(
     from tinytags_tasks.score.plan import run as plan
     from tinytags_tasks.score.step import ScoreRequest, run
 
-    clients = _runtime()
-    planned = plan(PlanRequest(corpus, model or latest_model(clients.storage), threshold), storage=clients.storage)
+    runtime = clients()
+    planned = plan(PlanRequest(corpus, model or latest_model(runtime.storage), threshold), storage=runtime.storage)
     numbers = parse_block_numbers(blocks, sum(len(group) for group in planned.groups))
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
         run(
             ScoreRequest(planned.run, group),
-            storage=clients.storage,
-            address=clients.store_address,
-            connect_spark=clients.connect_spark,
-            report=_say,
+            storage=runtime.storage,
+            address=runtime.store_address,
+            connect_spark=runtime.connect_spark,
+            report=say,
         )
     print(planned.run)
 
@@ -165,20 +85,20 @@ def index(run_name: RunName = None, blocks: Blocks = "") -> None:
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
     from tinytags_tasks.index.step import IndexRequest, prepare, run
 
-    clients = _runtime()
-    plan = _find_run(run_name)
+    runtime = clients()
+    plan = find_run(run_name)
     numbers = parse_block_numbers(blocks, plan.blocks)
     prepare(
         plan.name,
-        storage=clients.storage,
-        solr=clients.solr,
-        shards=clients.settings.solr_shards,
-        replicas=clients.settings.solr_replicas,
+        storage=runtime.storage,
+        solr=runtime.solr,
+        shards=runtime.settings.solr_shards,
+        replicas=runtime.settings.solr_replicas,
     )
     documents = 0
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
         request = IndexRequest(plan.name, group)
-        documents += run(request, storage=clients.storage, solr=clients.solr, report=_say).documents
+        documents += run(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
     print(f"{documents:,} documents of {len(numbers)} blocks")
 
 
@@ -187,9 +107,9 @@ def publish(run_name: RunName = None) -> None:
     """Reconcile every block of a run, then let readers see it."""
     from tinytags_tasks.publish.step import PublishRequest, run
 
-    clients = _runtime()
-    request = PublishRequest(_find_run(run_name).name, clients.settings.alias)
-    result = run(request, storage=clients.storage, solr=clients.solr, report=_say)
+    runtime = clients()
+    request = PublishRequest(find_run(run_name).name, runtime.settings.alias)
+    result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     print(f"{result.totals.kept:,} documents are live in {result.collection}")
 
 
@@ -207,8 +127,8 @@ def ledger(
 
     if state and state not in list(BlockState):
         raise BadInputError(f"{state!r} is no state: use one of {', '.join(BlockState)}")
-    plan = _find_run(run_name)
-    records = read_ledger(_runtime().storage, plan, parse_block_numbers(blocks, plan.blocks))
+    plan = find_run(run_name)
+    records = read_ledger(clients().storage, plan, parse_block_numbers(blocks, plan.blocks))
     records = [record for record in records if not state or record.state == state]
     totals = add_up(records)
     if as_json:
@@ -223,13 +143,15 @@ def ledger(
             )
         )
         return
-    table = _table("block", "state", "read", "kept", "below", "unreadable", "documents", "tries", "seconds", "reason")
+    table = make_table(
+        "block", "state", "read", "kept", "below", "unreadable", "documents", "tries", "seconds", "reason"
+    )
     for record in records:
         seconds = f"{record.score_seconds + record.index_seconds:.1f}"
         documents = "" if record.documents is None else f"{record.documents:,}"
         counts = (f"{count:,}" for count in (record.read, record.kept, record.below, record.unreadable))
-        _row(table, record.block, record.state, *counts, documents, record.attempts, seconds, record.reason)
-    _print(table)
+        add_row(table, record.block, record.state, *counts, documents, record.attempts, seconds, record.reason)
+    print_table(table)
     states = ", ".join(f"{count} {name}" for name, count in totals.by_state.items())
     print(f"run {plan.name}: {plan.corpus} by {plan.model} from {plan.threshold} %")
     if plan.description:
@@ -253,7 +175,7 @@ def search(
 
     if rows < 1:
         raise BadInputError(f"--rows is {rows}: it must be 1 or more")
-    settings = _runtime().settings
+    settings = clients().settings
     request = SearchRequest(tuple(tags or ()), min_accuracy, rows=min(rows, MOST_ROWS), with_pixels=False)
     page = search_images(settings, request)
     images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, limit=rows)
@@ -262,10 +184,10 @@ def search(
         found = [{name: getattr(image, name) for name in columns} for image in images]
         print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
         return
-    table = _table(*columns)
+    table = make_table(*columns)
     for image in images:
-        _row(table, *(getattr(image, name) for name in columns))
-    _print(table)
+        add_row(table, *(getattr(image, name) for name in columns))
+    print_table(table)
     print(f"{page.total:,} images")
 
 
@@ -300,66 +222,4 @@ def run(
         "threshold": threshold,
         "blocks_per_task": blocks_per_task,
     }
-    follow_run(_runtime(), parameters, report=_say)
-
-
-def _runtime() -> "Runtime":
-    from tinytags_tasks.runtime import Runtime
-
-    return Runtime()
-
-
-def _find_run(name: str | None) -> "Run":
-    """Return a run by its name; the one planned last when none is given."""
-    from tinytags_tasks import layout
-    from tinytags_tasks.ledger import list_runs
-    from tinytags_tasks.records import Run
-
-    storage = _runtime().storage
-    if name is not None:
-        return Run.load(storage, layout.run_file(name))
-    runs = list_runs(storage)
-    if not runs:
-        raise MissingError("there is no run yet: make one with `tinytags run`, or with `tinytags score`")
-    return runs[-1]
-
-
-def _table(*columns: str) -> "Table":
-    from rich.table import Table
-
-    return Table(*columns)
-
-
-def _row(table: "Table", *cells: object) -> None:
-    from rich.text import Text
-
-    table.add_row(*(Text(str(cell)) for cell in cells))  # Text: a cell is shown as it is, never read as markup
-
-
-def _print(table: "Table") -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def main() -> None:
-    """Run the command line; an error that TinyTags raises on purpose is one line, and exit code 2."""
-    try:
-        app()
-    except TinyTagsError as error:
-        print(f"tinytags: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a folder without permission: it names the file itself
-        print(f"tinytags: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("tinytags: interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
+    follow_run(clients(), parameters, report=say)

@@ -1,0 +1,33 @@
+"""The command line: what Airflow does, for a person."""
+
+import sys
+
+import typer
+
+from tinytags_tasks.cli import engines, stages
+from tinytags_tasks.errors import TinyTagsError
+
+app = typer.Typer(
+    name="tinytags",
+    help="Tag millions of small images and search them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for commands in (engines.app, stages.app):
+    app.add_typer(commands)
+
+
+def main() -> None:
+    """Run the command line; an error that TinyTags raises on purpose is one line, and exit code 2."""
+    try:
+        app()
+    except TinyTagsError as error:
+        print(f"tinytags: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder without permission: it names the file itself
+        print(f"tinytags: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("tinytags: interrupted", file=sys.stderr)
+        sys.exit(130)

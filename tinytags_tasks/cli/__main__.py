@@ -1,0 +1,5 @@
+"""`python -m tinytags_tasks.cli`."""
+
+from tinytags_tasks.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""What the commands share: options, clients, tables."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinytags_tasks.errors import MissingError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tinytags_tasks.records import Run
+    from tinytags_tasks.runtime import Runtime
+
+RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name; default: the latest.")]
+Blocks = Annotated[
+    str, typer.Option(help="Block numbers and ranges, such as 3,17-20; default: all.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def clients() -> "Runtime":
+    """Return the clients that the settings tell."""
+    from tinytags_tasks.runtime import Runtime
+
+    return Runtime()
+
+
+def find_run(name: str | None) -> "Run":
+    """Return a run by its name; the one planned last when none is given."""
+    from tinytags_tasks import layout
+    from tinytags_tasks.ledger import list_runs
+    from tinytags_tasks.records import Run
+
+    storage = clients().storage
+    if name is not None:
+        return Run.load(storage, layout.run_file(name))
+    runs = list_runs(storage)
+    if not runs:
+        raise MissingError("there is no run yet: make one with `tinytags run`, or with `tinytags score`")
+    return runs[-1]
+
+
+def make_table(*columns: str) -> "Table":
+    """Return an empty table."""
+    from rich.table import Table
+
+    return Table(*columns)
+
+
+def add_row(table: "Table", *cells: object) -> None:
+    """Add a row whose cells are shown as they are, never read as markup."""
+    from rich.text import Text
+
+    table.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def print_table(table: "Table") -> None:
+    """Print a table."""
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def say(text: str) -> None:
+    """Tell a person how it goes; what a command answers goes to the standard output alone."""
+    print(text, file=sys.stderr, flush=True)
