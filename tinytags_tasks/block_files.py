@@ -82,7 +82,11 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
                 offset_bytes=block.offset * corpus.image_bytes,
                 image_bytes=corpus.image_bytes,
                 sha256=entry.sha256,
-                unreadable=tuple(at for at in manifest.unreadable if block.first <= at < block.first + block.images),
+                unreadable=tuple(
+                    image.position
+                    for image in manifest.unreadable
+                    if block.first <= image.position < block.first + block.images
+                ),
             )
         )
     return sources

@@ -4,7 +4,11 @@
 
     corpora/<corpus>/corpus.json                 totals; written last, when every shard stands
     corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
+    corpora/<corpus>/plan.json                   what is ingested, written first: definition, source, cut
+    corpora/<corpus>/source.parquet              the source's files or images in the order of their positions
+    corpora/<corpus>/shards/00000.keywords.parquet  one keyword an image, where the corpus has keywords
     corpora/<corpus>/shards/00000.json           the shard's manifest: counts, sha256 of each block
+    corpora/<corpus>/shards/00000.lease          who writes the shard now
     labelled/<training>.parquet                  a training's labelled set as Spark reads it
     trainings/<training>.json                    which model came of a labelled set and parameters
     models/<name>-<hash>/model.onnx, model.json  a published model and its card
@@ -46,6 +50,31 @@ def corpus_file(corpus: str) -> str:
 def shard_file(corpus: str, shard: int) -> str:
     """Path of a shard's bytes."""
     return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.bin"
+
+
+def ingest_plan_file(corpus: str) -> str:
+    """Path of what is ingested as a corpus."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/plan.json"
+
+
+def source_file(corpus: str) -> str:
+    """Path of the listing of a corpus' source."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/source.parquet"
+
+
+def shards_folder(corpus: str) -> str:
+    """Path of a corpus' shards."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards"
+
+
+def keywords_file(corpus: str, shard: int) -> str:
+    """Path of the keywords of a shard's images."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.keywords.parquet"
+
+
+def lease_file(corpus: str, shard: int) -> str:
+    """Path of the lease on a shard that is being written."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.lease"
 
 
 def shard_manifest_file(corpus: str, shard: int) -> str:

@@ -55,12 +55,39 @@ class Record(BaseModel):
 
 
 class Source(Record):
-    """The file a corpus came from, as it was when it was read."""
+    """What a corpus came from, as it was when it was listed.
+
+    Two sources are the same when all but ``path`` and ``images`` agree.
+
+    Attributes
+    ----------
+    path
+        A file or folder of this machine, or an address such as ``s3://bucket/folder``.
+    format
+        One of :data:`tinytags_tasks.corpus.definition.FORMATS`.
+    files, size_bytes, images
+        How many files, their bytes, their images.
+    listing_sha256
+        Hash of every file's name, size and version (its time of change, or what a server gives as such).
+    head_sha256, tail_sha256
+        Hash of the first 64 KiB of the first file, and of the last 64 KiB of the last one.
+    """
 
     path: str
     format: str
+    files: int
     size_bytes: int
-    modified: float
+    images: int
+    listing_sha256: str
+    head_sha256: str
+    tail_sha256: str
+
+
+class Unreadable(Record):
+    """An image that could not be read: its position, and why."""
+
+    position: int
+    reason: str
 
 
 class BlockManifest(Record):
@@ -75,8 +102,19 @@ class BlockManifest(Record):
 class ShardManifest(Record):
     """One shard: what it holds and where that came from.
 
-    ``unreadable`` are the positions whose image could not be read: they keep their place, filled with zeros, and are
-    never scored.
+    Attributes
+    ----------
+    source
+        The source, as it was.
+    source_sha256
+        Hash of the encoded images of the shard's own range; empty where the source holds pixels, whose hash the blocks'
+        own tell.
+    checksum
+        The store's own checksum of the shard's file; empty where the store has none.
+    keywords_sha256
+        Hash of the shard's keywords file; None when the corpus has no keywords.
+    unreadable
+        Images that could not be read: they keep their place, filled with zeros, and are never scored.
     """
 
     corpus: str
@@ -85,8 +123,11 @@ class ShardManifest(Record):
     images: int
     image_bytes: int
     source: Source
+    source_sha256: str = ""
     blocks: tuple[BlockManifest, ...]
-    unreadable: tuple[int, ...] = ()
+    checksum: str = ""
+    keywords_sha256: str | None = None
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 class Corpus(Record):

@@ -1,0 +1,154 @@
+"""What a corpus is made of: one TOML file a corpus, written by a person or by ``tinytags corpus add``."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tinytags_tasks import layout
+from tinytags_tasks.blocks import Partition
+from tinytags_tasks.errors import BadInputError
+
+Format = Literal["tiny-images", "raw", "cifar-binary", "cifar-pickle", "folder", "parquet", "webdataset"]
+"""The formats of a source."""
+
+PixelOrder = Literal["hwc", "planes", "columns"]
+"""How a raw image lies in its file: row-major interleaved, row-major planes R, G, B, or column-major planes."""
+
+Resize = Literal["crop", "fit", "none"]
+"""How a picture of another size is made the corpus' size: the middle cut out, or the whole with black bars; ``none``
+makes it unreadable."""
+
+Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""Pillow's resampling filters; all of them average the covered pixels when they make smaller."""
+
+_SECRET = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
+
+
+class CorpusDefinition(BaseModel):
+    """A corpus as a person defines it.
+
+    Attributes
+    ----------
+    name
+        The corpus' name: the definition's file name.
+    source
+        A file, a folder or a pattern (``*``) of this machine, or an address: ``hdfs://``, ``https://``, ``s3://``.
+    format
+        What the source is.
+    height, width
+        Size of the corpus' images, in pixels.
+    shard_images, blocks_per_shard
+        How it is cut.
+    description
+        What the pictures are, for people.
+    pixel_order
+        Of a ``raw`` source.
+    resize, filter
+        How pictures of another size are made the corpus' size.
+    image_column
+        Of a ``parquet`` source; empty finds it.
+    keywords
+        Where each image's keyword comes from; empty leaves keywords out. ``tiny-images``: the path of
+        ``tiny_metadata.bin``; ``cifar-*``: ``label``, or for CIFAR-100 ``coarse_label``; ``folder``: ``folder``, the
+        name of the first folder; ``parquet``: a column; ``webdataset``: the ending of a sample's text file, such as
+        ``cls``.
+    keyword_stop_list
+        A file with a word a line; a keyword that has one of them is left out, its image is not.
+    most_unreadable_percent
+        More unreadable images than these fail the ingestion.
+    options
+        What fsspec's file system of the source's protocol takes, such as ``anon = true``; never a secret.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    source: str = Field(min_length=1)
+    format: Format
+    height: int = Field(32, ge=1, le=1024)
+    width: int = Field(32, ge=1, le=1024)
+    shard_images: int = Field(1_000_000, ge=1)
+    blocks_per_shard: int = Field(50, ge=1)
+    description: str = ""
+    pixel_order: PixelOrder = "hwc"
+    resize: Resize = "crop"
+    filter: Filter = "box"
+    image_column: str = ""
+    keywords: str = ""
+    keyword_stop_list: str = ""
+    most_unreadable_percent: float = Field(10.0, ge=0, le=100)
+    options: dict[str, str | int | float | bool | dict[str, str | int | float | bool]] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        layout.checked_name(self.name, "corpus")
+        Partition(0, self.shard_images, self.blocks_per_shard)
+        if self.format in ("tiny-images", "cifar-binary", "cifar-pickle") and (self.height, self.width) != (32, 32):
+            raise ValueError(f"images of the format {self.format} are 32x32; leave height and width out")
+        if secrets := [name for name in self.options if _SECRET.search(name)]:
+            raise ValueError(
+                f"options.{secrets[0]}: a definition holds no secret; fsspec reads it from the environment "
+                "(FSSPEC_S3_KEY, FSSPEC_S3_SECRET), and s3 from ~/.aws too"
+            )
+        if self.keyword_stop_list and not self.keywords:
+            raise ValueError("keyword_stop_list is set and keywords is not: say where the keywords are")
+        return self
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.height * self.width * 3
+
+
+def make_definition(name: str, fields: dict[str, object], *, where: str = "") -> CorpusDefinition:
+    """Return a checked definition.
+
+    Parameters
+    ----------
+    name
+        The corpus' name.
+    fields
+        All else, as a TOML file gives it.
+    where
+        What to name in an error.
+
+    Raises
+    ------
+    BadInputError
+        When a field is missing, unknown or out of range.
+    """
+    try:
+        return CorpusDefinition(**{**fields, "name": name})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        known = ", ".join(sorted(set(CorpusDefinition.model_fields) - {"name"}))
+        hint = f"; fields are {known}" if problem["type"] == "extra_forbidden" else ""
+        raise BadInputError(f"{where or f'corpus {name}'}: {field + ': ' if field else ''}{message}{hint}") from error
+
+
+def read_definition(path: Path) -> CorpusDefinition:
+    """Read a corpus' definition; its name is the file's.
+
+    Raises
+    ------
+    BadInputError
+        When there is none, it is no TOML, or a field is wrong.
+    """
+    try:
+        fields = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: no such file; define the corpus with `tinytags corpus add`") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInputError(f"{path}: no TOML file that can be read ({error})") from error
+    return make_definition(path.stem, fields, where=str(path))
+
+
+def definition_toml(definition: CorpusDefinition) -> str:
+    """Return a definition as a TOML file's text, without what is left at its default."""
+    return tomli_w.dumps(definition.model_dump(exclude={"name"}, exclude_defaults=True))
