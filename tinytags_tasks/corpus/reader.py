@@ -62,6 +62,14 @@ class Batch:
     encoded: list[bytes] = field(default_factory=list)
 
 
+class Listing(Protocol):
+    """What a source holds, in the order of the positions."""
+
+    def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
+        """Yield the items that hold these positions, each with the position of its own first image."""
+        ...
+
+
 class Reader(Protocol):
     """Reads one source."""
 
