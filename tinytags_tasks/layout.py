@@ -5,7 +5,7 @@
     corpora/<corpus>/corpus.json                 totals; written last, when every shard stands
     corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
     corpora/<corpus>/plan.json                   what is ingested, written first: definition, source, cut
-    corpora/<corpus>/source.parquet              the source's files or images in the order of their positions
+    corpora/<corpus>/source-<hash>.parquet       the source's files or images in the order of their positions
     corpora/<corpus>/shards/00000.keywords.parquet  one keyword an image, where the corpus has keywords
     corpora/<corpus>/shards/00000.json           the shard's manifest: counts, sha256 of each block
     corpora/<corpus>/shards/00000.lease          who writes the shard now
@@ -42,44 +42,49 @@ def checked_name(name: str, kind: str) -> str:
     return name
 
 
+def corpus_folder(corpus: str) -> str:
+    """Path of all of a corpus."""
+    return f"{CORPORA}/{checked_name(corpus, 'corpus')}"
+
+
 def corpus_file(corpus: str) -> str:
     """Path of a corpus' totals."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/corpus.json"
+    return f"{corpus_folder(corpus)}/corpus.json"
 
 
 def shard_file(corpus: str, shard: int) -> str:
     """Path of a shard's bytes."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.bin"
+    return f"{corpus_folder(corpus)}/shards/{shard:05d}.bin"
 
 
 def ingest_plan_file(corpus: str) -> str:
     """Path of what is ingested as a corpus."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/plan.json"
+    return f"{corpus_folder(corpus)}/plan.json"
 
 
-def source_file(corpus: str) -> str:
-    """Path of the listing of a corpus' source."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/source.parquet"
+def source_file(corpus: str, listing_sha256: str) -> str:
+    """Path of the listing of a corpus' source, named by its content so that a plan never finds another's."""
+    return f"{corpus_folder(corpus)}/source-{listing_sha256[:16]}.parquet"
 
 
 def shards_folder(corpus: str) -> str:
     """Path of a corpus' shards."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards"
+    return f"{corpus_folder(corpus)}/shards"
 
 
 def keywords_file(corpus: str, shard: int) -> str:
     """Path of the keywords of a shard's images."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.keywords.parquet"
+    return f"{corpus_folder(corpus)}/shards/{shard:05d}.keywords.parquet"
 
 
 def lease_file(corpus: str, shard: int) -> str:
     """Path of the lease on a shard that is being written."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.lease"
+    return f"{corpus_folder(corpus)}/shards/{shard:05d}.lease"
 
 
 def shard_manifest_file(corpus: str, shard: int) -> str:
     """Path of a shard's manifest."""
-    return f"{CORPORA}/{checked_name(corpus, 'corpus')}/shards/{shard:05d}.json"
+    return f"{corpus_folder(corpus)}/shards/{shard:05d}.json"
 
 
 def labelled_file(training: str) -> str:

@@ -74,6 +74,15 @@ class FaultyStorage:
     def size_bytes(self, path: str) -> int:
         return self.inner.size_bytes(path)
 
+    def checksum(self, path: str) -> str:
+        return self.inner.checksum(path)
+
+    def free_bytes(self) -> int | None:
+        return self.inner.free_bytes()
+
+    def sizes(self, path: str) -> dict[str, int]:
+        return self.inner.sizes(path)
+
     def names(self, path: str) -> list[str]:
         return self.inner.names(path)
 

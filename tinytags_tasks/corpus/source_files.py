@@ -47,6 +47,7 @@ class SourceFiles:
         hdfs_user: str | None = None,
     ) -> None:
         self.source = source
+        self._surroundings: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
         scheme = urlsplit(source).scheme if "://" in source else ""
         self._remote: Any = None
         if scheme in ("", "file"):
@@ -71,6 +72,23 @@ class SourceFiles:
     def address(self) -> str:
         """The source, as it may be found again from elsewhere."""
         return self._root if self.is_local else self.source
+
+    def beside(self, source: str) -> "SourceFiles":
+        """Return the files of another source that is reached in the same way."""
+        return SourceFiles(source, **self._surroundings)
+
+    def only_file(self) -> SourceFile:
+        """Return the source's file.
+
+        Raises
+        ------
+        BadInputError
+            When it has none, or several.
+        """
+        found = list(self.files())
+        if len(found) != 1:
+            raise BadInputError(f"{self.source}: {len(found):,} files where one is needed; name the file")
+        return found[0]
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:

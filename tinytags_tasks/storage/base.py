@@ -44,6 +44,18 @@ class Storage(Protocol):
         """Return a file's size; MissingError when there is none."""
         ...
 
+    def checksum(self, path: str) -> str:
+        """Return the store's own checksum of a file, known without reading it; empty where the store has none."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes may still be written; None when the store does not tell."""
+        ...
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Return the size in bytes of each file in a folder, by name; none when there is no such folder."""
+        ...
+
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder; none when there is no such folder."""
         ...

@@ -126,6 +126,42 @@ class HdfsStorage:
         with self._translated(path):
             return int(self._client.status(path)["length"])
 
+    def checksum(self, path: str) -> str:
+        """See :meth:`Storage.checksum`."""
+        with self._translated(path):
+            found = self._client.checksum(path)
+        return f"{found['algorithm']}:{found['bytes']}"
+
+    def free_bytes(self) -> int | None:
+        """See :meth:`Storage.free_bytes`: what disks and the store's quota leave, shared by a file's copies."""
+        with self._translated(""):
+            defaults = self._ask("GETSERVERDEFAULTS", "/")["FsServerDefaults"]
+            free = int(self._ask("GETSTATUS", "/")["FsStatus"]["remaining"])
+            if self._client.status("", strict=False) is not None:
+                usage = self._ask("GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
+                if usage["spaceQuota"] >= 0:
+                    free = min(free, usage["spaceQuota"] - usage["spaceConsumed"])
+        return max(0, free) // int(defaults["replication"])
+
+    def _ask(self, operation: str, path: str) -> dict[str, Any]:
+        """Call an operation that the client has no method for."""
+        answer = self._client._session.get(
+            f"{self.address.webhdfs_url}/webhdfs/v1{path}",
+            params={"op": operation, "user.name": self.address.user},
+            timeout=TIMEOUT_SECONDS,
+        )
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """See :meth:`Storage.sizes`."""
+        try:
+            with self._translated(path):
+                found = self._client.list(path, status=True)
+        except MissingError:
+            return {}
+        return {name: int(status["length"]) for name, status in found if not is_temporary(name)}
+
     def names(self, path: str) -> list[str]:
         """See :meth:`Storage.names`."""
         return sorted(name for name in self._all_names(path) if not is_temporary(name))

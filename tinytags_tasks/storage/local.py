@@ -66,6 +66,22 @@ class LocalStorage:
         except FileNotFoundError as error:
             raise MissingError(f"{self.root / path}: no such file in the store") from error
 
+    def checksum(self, path: str) -> str:
+        """See :meth:`Storage.checksum`."""
+        self.size_bytes(path)
+        return ""
+
+    def free_bytes(self) -> int | None:
+        """See :meth:`Storage.free_bytes`."""
+        folder = self.root
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """See :meth:`Storage.sizes`."""
+        return {name: (self.root / path / name).stat().st_size for name in self.names(path)}
+
     def names(self, path: str) -> list[str]:
         """See :meth:`Storage.names`."""
         folder = self.root / path

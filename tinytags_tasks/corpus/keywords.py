@@ -1,0 +1,65 @@
+"""Keywords that a user wants left out."""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from tinytags_tasks.errors import BadInputError
+
+LONGEST = 200
+"""Characters of a keyword that are kept."""
+
+
+class StopList:
+    """Leaves out keywords that have a word of a list.
+
+    Upper and lower case are the same, and so are the marks between words: ``guinea_pig`` has the entry ``guinea pig``, and
+    the entry ``pig``.
+
+    Parameters
+    ----------
+    entries
+        Words, or words in a row.
+    """
+
+    def __init__(self, entries: Iterable[str] = ()) -> None:
+        self._entries = {normal for entry in entries if (normal := _words(entry))}
+        self._longest = max((entry.count(" ") + 1 for entry in self._entries), default=0)
+        self._allows = lru_cache(100_000)(self._look_up)
+
+    def allows(self, keyword: str) -> bool:
+        """Tell whether a keyword has no word of the list."""
+        return self._allows(keyword)
+
+    def _look_up(self, keyword: str) -> bool:
+        words = _words(keyword).split(" ")
+        return not any(
+            " ".join(words[start : start + length]) in self._entries
+            for length in range(1, self._longest + 1)
+            for start in range(len(words) - length + 1)
+        )
+
+    def filtered(self, keywords: list[str | None]) -> list[str | None]:
+        """Return keywords with None for those that are left out."""
+        return [word[:LONGEST] if word and self.allows(word) else None for word in keywords]
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
+
+
+def read_stop_list(path: str) -> StopList:
+    """Read a stop list: a UTF-8 file with an entry a line; an empty path is an empty list.
+
+    Raises
+    ------
+    BadInputError
+        When it cannot be read.
+    """
+    if not path:
+        return StopList()
+    try:
+        return StopList(Path(path).expanduser().read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: no list of words that can be read ({error}); correct keyword_stop_list") from error

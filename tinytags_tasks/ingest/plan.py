@@ -1,0 +1,260 @@
+"""The first step of an ingestion: list the source, and write down what is to be ingested, before anything else."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinytags_tasks import layout
+from tinytags_tasks.blocks import Partition
+from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.formats import list_items
+from tinytags_tasks.corpus.listing import ListingFile
+from tinytags_tasks.corpus.reader import ListedItem
+from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
+from tinytags_tasks.errors import BadInputError, FinalError
+from tinytags_tasks.records import Corpus, Record, Source
+from tinytags_tasks.storage import Storage
+
+_IMAGES_PER_TASK = 250_000
+_MOST_TASKS = 400
+_FREE_SHARE = 0.02
+_INDIFFERENT = {"description", "source", "most_unreadable_percent"}
+"""Fields of a definition that decide no stored byte."""
+
+
+class IngestPlan(Record):
+    """What is ingested as a corpus: once written, only this.
+
+    Attributes
+    ----------
+    definition
+        The corpus as it was defined.
+    source
+        Its source, as it was.
+    stop_list_sha256
+        Of the keywords that are left out.
+    """
+
+    definition: CorpusDefinition
+    source: Source
+    stop_list_sha256: str = ""
+
+    @property
+    def partition(self) -> Partition:
+        """How the corpus is cut."""
+        return Partition(self.source.images, self.definition.shard_images, self.definition.blocks_per_shard)
+
+    @property
+    def has_keywords(self) -> bool:
+        """Whether its images have keywords."""
+        return bool(self.definition.keywords)
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """Which corpus, and how its shards are dealt out.
+
+    Attributes
+    ----------
+    definition
+        The corpus.
+    shards_per_task
+        Shards a task; 0 gives a task a quarter of a million images, and makes at most 400 tasks.
+    redo
+        Shards that are written again even where they stand.
+    """
+
+    definition: CorpusDefinition
+    shards_per_task: int = 0
+    redo: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """What is to be done: groups of shards, none when the corpus stands."""
+
+    corpus: str
+    images: int
+    shards: int
+    groups: tuple[tuple[int, ...], ...]
+
+
+def run(
+    request: PlanRequest, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print
+) -> PlanResult:
+    """Let the store know what is ingested, and return the shards that are still to be written or looked at.
+
+    A corpus that stands is compared with its source by size, version, head and tail; each shard of one that does not is
+    also compared with its own range by the task that takes it.
+
+    Raises
+    ------
+    BadInputError
+        When the source cannot be used, or the corpus is being made, or was made, from something else.
+    FinalError
+        When the store has no room for what is missing.
+    """
+    definition = request.definition
+    plan = _write_plan(definition, storage, files, report)
+    partition = plan.partition
+    if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
+        raise BadInputError(f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}")
+    sizes = storage.sizes(layout.shards_folder(definition.name))
+    missing = [shard for shard in range(partition.shards) if not _stands(plan, shard, sizes)]
+    to_write = sorted({*missing, *request.redo})
+    _check_space(plan, to_write, storage, report)
+    stands = storage.exists(layout.corpus_file(definition.name))
+    todo = to_write if stands else list(range(partition.shards))
+    report(
+        f"corpus {definition.name}: {partition.images:,} images in {partition.shards} shards, "
+        f"{len(missing)} of them missing" + ("" if missing or request.redo or not stands else ": nothing to do")
+    )
+    return PlanResult(definition.name, partition.images, partition.shards, _groups(request, partition, todo))
+
+
+def load_plan(storage: Storage, corpus: str) -> IngestPlan:
+    """Return what is ingested as a corpus.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        When nothing is, or the plan is damaged.
+    """
+    return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
+
+
+def _write_plan(
+    definition: CorpusDefinition, storage: Storage, files: SourceFiles, report: Callable[[str], None]
+) -> IngestPlan:
+    report(f"listing {files.address}")
+    listing = ListingFile(_told(list_items(files, definition), report))
+    try:
+        summary = listing.summary
+        if not summary.images:
+            raise BadInputError(f"{files.address}: holds no images of the format {definition.format}; correct the source")
+        head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
+        source = Source(
+            path=files.address,
+            format=definition.format,
+            files=summary.files,
+            size_bytes=summary.size_bytes,
+            images=summary.images,
+            listing_sha256=hashlib.sha256((summary.sha256 + _metadata_version(definition, files)).encode()).hexdigest(),
+            head_sha256=head,
+            tail_sha256=tail,
+        )
+        plan = IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
+        path = layout.ingest_plan_file(definition.name)
+        if not storage.exists(path):
+            storage.write(layout.source_file(definition.name, source.listing_sha256), listing.content())
+            storage.delete_leftovers(path)
+            if plan.save(storage, path, overwrite=False):
+                return plan
+    finally:
+        listing.close()
+    known = load_plan(storage, definition.name)
+    _refuse_another(known, plan)
+    return known
+
+
+def _told(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
+    """Pass items on and tell now and then how many there were."""
+    for count, item in enumerate(items, start=1):
+        if count % 100_000 == 0:
+            report(f"listed {count:,} items")
+        yield item
+
+
+def _metadata_version(definition: CorpusDefinition, files: SourceFiles) -> str:
+    if definition.format != "tiny-images" or not definition.keywords:
+        return ""
+    return repr(files.beside(definition.keywords).only_file())
+
+
+def _stop_list_sha256(definition: CorpusDefinition) -> str:
+    if not definition.keyword_stop_list:
+        return ""
+    try:
+        return hashlib.sha256(Path(definition.keyword_stop_list).expanduser().read_bytes()).hexdigest()
+    except OSError as error:
+        raise BadInputError(f"{definition.keyword_stop_list}: cannot be read ({error.strerror})") from error
+
+
+def _refuse_another(known: IngestPlan, asked: IngestPlan) -> None:
+    """Refuse to go on with another source or another definition than an ingestion was begun with.
+
+    Raises
+    ------
+    BadInputError
+        Saying what differs.
+    """
+    name = known.definition.name
+    remedy = f"restore it, use another name, or remove the corpus with `tinytags corpus remove {name} --data`"
+    before, now = (plan.source.model_dump(exclude={"path"}) for plan in (known, asked))
+    if differing := [field for field in before if before[field] != now[field]]:
+        field = differing[0]
+        what = f"{field}: {_short(before[field])} then, {_short(now[field])} now"
+        raise BadInputError(
+            f"corpus {name} was made from {known.source.path}, and {asked.source.path} is not that source or has changed "
+            f"since ({what}); {remedy}"
+        )
+    old, new = (json.loads(plan.definition.model_dump_json(exclude=_INDIFFERENT)) for plan in (known, asked))
+    old["keyword_stop_list"], new["keyword_stop_list"] = known.stop_list_sha256, asked.stop_list_sha256
+    if differing := [field for field in old if old[field] != new[field]]:
+        field = differing[0]
+        raise BadInputError(
+            f"corpus {name} was begun with {field} = {_short(old[field])}, not {_short(new[field])}; {remedy}"
+        )
+
+
+def _short(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)[:40]
+
+
+def _stands(plan: IngestPlan, shard: int, sizes: dict[str, int]) -> bool:
+    name, size = plan.definition.name, plan.partition.images_in_shard(shard) * plan.definition.image_bytes
+    paths = [layout.shard_manifest_file(name, shard)]
+    if plan.has_keywords:
+        paths.append(layout.keywords_file(name, shard))
+    return sizes.get(layout.file_name(layout.shard_file(name, shard))) == size and all(
+        layout.file_name(path) in sizes for path in paths
+    )
+
+
+def _check_space(plan: IngestPlan, shards: list[int], storage: Storage, report: Callable[[str], None]) -> None:
+    """Refuse what the store has no room for, and tell how much it will be."""
+    needed = sum(plan.partition.images_in_shard(shard) for shard in shards) * plan.definition.image_bytes
+    if not needed:
+        return
+    free = storage.free_bytes()
+    if free is None:
+        report(f"{needed / 1e9:,.2f} GB will be written; the store does not tell how much is free")
+        return
+    report(f"{needed / 1e9:,.2f} GB will be written of {free / 1e9:,.2f} GB that are free")
+    if needed * (1 + _FREE_SHARE) > free:
+        raise FinalError(
+            f"corpus {plan.definition.name} needs {needed:,} bytes more and the store has {free:,} free (each copy counted): "
+            "free some, raise its quota, or add a disk"
+        )
+
+
+def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tuple[tuple[int, ...], ...]:
+    if request.shards_per_task < 0:
+        raise BadInputError(f"shards_per_task is {request.shards_per_task}: it must be 1 or more, or 0 for automatic")
+    size = request.shards_per_task or max(
+        1, _IMAGES_PER_TASK // partition.shard_images, -(-len(shards) // _MOST_TASKS)
+    )
+    return tuple(tuple(shards[start : start + size]) for start in range(0, len(shards), size))
+
+
+def same_source(known: Source, asked: Source) -> bool:
+    """Tell whether two records are of one source, wherever it lies."""
+    return known.model_dump(exclude={"path"}) == asked.model_dump(exclude={"path"})
+
+
+def corpus_stands(storage: Storage, corpus: str) -> Corpus | None:
+    """Return a corpus that is whole in the store; None when it is not."""
+    path = layout.corpus_file(corpus)
+    return Corpus.load(storage, path) if storage.exists(path) else None
