@@ -1,10 +1,12 @@
 """### TinyTags: tag a corpus and publish it.
 
-`ingest >> train >> plan >> blocks (score >> index), mapped >> publish`
+`ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks (score >> index), mapped >> publish`
 
 | task | what is true after it |
 | --- | --- |
-| `ingest` | every image of the source is in a shard in HDFS, with its manifest |
+| `ingest.plan` | the source is listed, HDFS has room for it, and the missing shards are known |
+| `ingest.shards` | each shard of the group stands in HDFS with its manifest |
+| `ingest.commit` | every image of the source is in one block of one shard, and the corpus' totals say so |
 | `train` | the model that the labelled set and the parameters decide is published |
 | `plan` | the run, its Solr collection and its groups of blocks are known |
 | `blocks.score` | each block of the group has its scored file and its ledger record |
@@ -22,25 +24,33 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, dag, get_current_context, task, task_group
-from tinytags_airflow import errors_for_airflow, report, runtime
+from tinytags_airflow import corpus_names, errors_for_airflow, report, runtime
+
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
+    from tinytags_tasks.runtime import Runtime
 
 PARAMS = {
-    "source": Param(
-        "", type="string", title="Source", section="Corpus", description="A Tiny Images .bin file; empty: the demo"
-    ),
     "corpus": Param(
-        "demo",
+        "",
         type="string",
-        pattern="^[a-z0-9][a-z0-9_-]{0,99}$",
+        pattern="^([a-z0-9][a-z0-9_-]{0,99})?$",
+        examples=corpus_names(),
         title="Corpus",
         section="Corpus",
-        description="Its name; lower-case letters, digits, '-' and '_'. The demo names itself",
+        description="A defined corpus' name (`tinytags corpus add` defines one); empty: the demo, made where need be",
     ),
-    "shard_images": Param(5_000, type="integer", minimum=1, title="Images a shard", section="Corpus"),
-    "blocks_per_shard": Param(5, type="integer", minimum=1, title="Blocks a shard", section="Corpus"),
+    "shards_per_task": Param(
+        0,
+        type="integer",
+        minimum=0,
+        title="Shards a task",
+        section="Corpus",
+        description="Shards that one mapped task ingests; 0: a quarter of a million images a task",
+    ),
     "labelled": Param(
         "",
         type="string",
@@ -98,21 +108,57 @@ RETRIES: dict[str, Any] = {
 def tinytags() -> None:
     """Tag a corpus and publish it."""
 
-    @task
-    @errors_for_airflow
-    def ingest() -> dict[str, Any]:
-        """Put every image of the source into shards."""
-        from tinytags_tasks.corpus.demo import make_demo
-        from tinytags_tasks.ingest.step import IngestRequest, run
+    @task_group
+    def ingest() -> Any:  # noqa: ANN401 - what a task returns is known at run time only
+        """Put every image of the corpus' source into shards."""
 
-        params = get_current_context()["params"]
-        source, corpus, description = params["source"], params["corpus"], ""
-        clients = runtime()
-        if not source:
-            demo = make_demo(clients.settings.home / "demo", clients.settings.demo_source, report=report)
-            source, corpus, description = str(demo.corpus_path), demo.corpus_name, demo.description
-        request = IngestRequest(corpus, source, params["shard_images"], params["blocks_per_shard"], description)
-        return asdict(run(request, storage=clients.storage, report=report))
+        @task(task_id="plan", multiple_outputs=True)
+        @errors_for_airflow
+        def plan_shards() -> dict[str, Any]:
+            """List the source, and tell which shards are missing."""
+            from tinytags_tasks.ingest.plan import PlanRequest, run
+
+            params = get_current_context()["params"]
+            clients = runtime()
+            definition = _definition(params["corpus"], clients)
+            planned = run(
+                PlanRequest(definition, params["shards_per_task"]),
+                storage=clients.storage,
+                files=clients.source_files(definition),
+                report=report,
+            )
+            groups = [{"corpus": planned.corpus, "shards": list(shards)} for shards in planned.groups]
+            return {"corpus": planned.corpus, "groups": groups}
+
+        @task(map_index_template="shards {{ numbers }}")
+        @errors_for_airflow
+        def shards(group: dict[str, Any]) -> dict[str, Any]:
+            """Let each shard of the group stand whole, with its manifest."""
+            from tinytags_tasks.ingest.plan import load_plan
+            from tinytags_tasks.ingest.shards import ShardsRequest, run
+
+            _name_map_index(group["shards"])
+            clients = runtime()
+            files = clients.source_files(load_plan(clients.storage, group["corpus"]).definition)
+            request = ShardsRequest(group["corpus"], tuple(group["shards"]))
+            return asdict(run(request, storage=clients.storage, files=files, report=report))
+
+        # When every shard stands, no mapped task runs; that is no reason to skip what follows.
+        @task(trigger_rule="none_failed")
+        @errors_for_airflow
+        def commit(corpus: str) -> dict[str, Any]:
+            """Count every shard, then write the corpus' totals."""
+            from tinytags_tasks.ingest.commit import run
+            from tinytags_tasks.ingest.plan import load_plan
+
+            clients = runtime()
+            files = clients.source_files(load_plan(clients.storage, corpus).definition)
+            return asdict(run(corpus, storage=clients.storage, files=files, report=report))
+
+        planned = plan_shards()
+        committed = commit(planned["corpus"])
+        shards.expand(group=planned["groups"]) >> committed
+        return committed
 
     @task
     @errors_for_airflow
@@ -159,13 +205,13 @@ def tinytags() -> None:
     def blocks(group: dict[str, Any]) -> None:
         """Score a group of blocks and index what was scored."""
 
-        @task(map_index_template="blocks {{ block_numbers }}")
+        @task(map_index_template="blocks {{ numbers }}")
         @errors_for_airflow
         def score(group: dict[str, Any]) -> dict[str, Any]:
             """Commit the group's scored files."""
             from tinytags_tasks.score.step import ScoreRequest, run
 
-            _name_map_index(group)
+            _name_map_index(group["blocks"])
             clients = runtime()
             result = run(
                 ScoreRequest(group["run"], tuple(group["blocks"])),
@@ -176,13 +222,13 @@ def tinytags() -> None:
             )
             return asdict(result)
 
-        @task(map_index_template="blocks {{ block_numbers }}")
+        @task(map_index_template="blocks {{ numbers }}")
         @errors_for_airflow
         def index(scored: dict[str, Any]) -> dict[str, Any]:
             """Let the collection hold exactly the group's scored images."""
             from tinytags_tasks.index.step import IndexRequest, run
 
-            _name_map_index(scored)
+            _name_map_index(scored["blocks"])
             clients = runtime()
             request = IndexRequest(scored["run"], tuple(scored["blocks"]))
             return asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
@@ -206,11 +252,24 @@ def tinytags() -> None:
     blocks.expand(group=groups) >> publish(groups)
 
 
-def _name_map_index(group: dict[str, Any]) -> None:
-    """Give the mapped task a name that tells its blocks."""
+def _definition(name: str, clients: Runtime) -> CorpusDefinition:
+    """Return a corpus' definition; the demo's, with its files made, when none is named."""
+    from tinytags_tasks.corpus.demo import demo_definition, make_demo
+    from tinytags_tasks.corpus.registry import load_definition, save_definition
+
+    settings = clients.settings
+    if name:
+        return load_definition(settings.corpora_folder, name)
+    definition = demo_definition(make_demo(settings.home / "demo", settings.demo_source, report=report))
+    save_definition(settings.corpora_folder, definition, replace=True)
+    return definition
+
+
+def _name_map_index(numbers: list[int]) -> None:
+    """Give the mapped task a name that tells its shards or blocks."""
     from tinytags_tasks.blocks import format_block_numbers
 
-    get_current_context()["block_numbers"] = format_block_numbers(group["blocks"])
+    get_current_context()["numbers"] = format_block_numbers(numbers)
 
 
 tinytags()

@@ -33,6 +33,18 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
     return translated
 
 
+def corpus_names() -> list[str]:
+    """Return the names of the defined corpora, for the form to propose; one folder is listed."""
+    from tinytags_tasks.errors import BadInputError
+    from tinytags_tasks.settings import load_settings
+
+    try:
+        folder = load_settings().corpora_folder
+    except BadInputError:  # the tasks will say it; the Dag must stay readable
+        return []
+    return sorted(path.stem for path in folder.glob("*.toml") if not path.name.startswith("."))
+
+
 def runtime() -> Runtime:
     """Build the clients from Airflow's connections; what these leave open, the settings say."""
     from airflow.providers.apache.spark.hooks.spark_connect import SparkConnectHook

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 DAG = "tinytags"
-STAGES = ("ingest", "train", "plan", "blocks.score", "blocks.index", "publish")
-"""The Dag's tasks in the data's order."""
+STAGES = {
+    "ingest": ("ingest.plan", "ingest.shards", "ingest.commit"),
+    "train": ("train",),
+    "plan": ("plan",),
+    "score": ("blocks.score",),
+    "index": ("blocks.index",),
+    "publish": ("publish",),
+}
+"""The Dag's tasks by stage, in the data's order."""
 
 
 def airflow_client(runtime: Runtime) -> AirflowClient:
@@ -82,9 +89,9 @@ def _progress(report: Callable[[str], None]) -> "Generator[Callable[[str, list[T
 
         def draw(_: str, tasks: list[TaskState]) -> None:
             for stage in STAGES:
-                own = [task for task in tasks if task.task == stage]
+                own = _tasks_of(stage, tasks)
                 started = [task for task in own if task.started is not None]
-                done = sum(task.state == "success" for task in own)
+                done = sum(task.state in ("success", "skipped") for task in own)
                 if started and not bars.tasks[ids[stage]].started:
                     bars.start_task(ids[stage])
                 total = len(own) if started or len(own) > 1 else None
@@ -93,6 +100,10 @@ def _progress(report: Callable[[str], None]) -> "Generator[Callable[[str, list[T
                     bars.stop_task(ids[stage])
 
         yield draw
+
+
+def _tasks_of(stage: str, tasks: Sequence[TaskState]) -> list[TaskState]:
+    return [task for task in tasks if task.task in STAGES[stage]]
 
 
 def _note(tasks: Sequence[TaskState]) -> str:
@@ -111,10 +122,10 @@ def _line_printer(
         nonlocal last_line, last_at
         parts = []
         for stage in STAGES:
-            own = [task for task in tasks if task.task == stage]
+            own = _tasks_of(stage, tasks)
             if not any(task.started for task in own):
                 continue
-            done = sum(task.state == "success" for task in own)
+            done = sum(task.state in ("success", "skipped") for task in own)
             note = _note(own)
             parts.append(f"{stage} {done}/{len(own)}{f' ({note})' if note else ''}")
         line = ", ".join(parts) or state
@@ -141,10 +152,10 @@ def _print_summary(runtime: Runtime, plan: Run, totals: Totals, documents: int, 
         table.add_row(what, f"{count:,}")
     table.add_section()
     for stage in STAGES:
-        own = [task for task in tasks if task.task == stage and task.started is not None and task.ended is not None]
+        own = [task for task in _tasks_of(stage, tasks) if task.started is not None and task.ended is not None]
         if own:
             seconds = max(task.ended or 0 for task in own) - min(task.started or 0 for task in own)
-            table.add_row(f"seconds of {stage.rpartition('.')[2]}", f"{seconds:.1f}")
+            table.add_row(f"seconds of {stage}", f"{seconds:.1f}")
     console = Console()
     console.print(table)
     if plan.description:

@@ -1,8 +1,8 @@
 """Leases in the store: who works on something now, so that another does not do it at the same time.
 
 A lease saves work and keeps two writers out of each other's way; correctness never rests on it, for every write is
-committed by one rename. A waiter takes over a lease whose owner has stopped renewing it, judged by the waiter's own clock
-(as in C. Gray, D. Cheriton, "Leases", SOSP 1989, but without trusting that two machines' clocks agree), and at once when
+committed by one rename. A waiter takes over a lease whose owner has stopped renewing it, judged by the waiter's own
+clock (C. Gray, D. Cheriton, "Leases", SOSP 1989, without trusting that two machines' clocks agree), and at once when
 the owner was a process of this machine that is gone.
 """
 
@@ -26,6 +26,9 @@ LEASE_SECONDS = 60.0
 """How long an owner may be silent."""
 
 
+_held_here: set[str] = set()
+
+
 def _place() -> str:
     """Return what two processes share when one can see whether the other lives: machine, boot, process namespace."""
     boot = namespace = ""
@@ -39,6 +42,8 @@ def _is_gone(owner: dict[str, object]) -> bool:
     """Tell whether an owner was a process of this machine that has ended."""
     if owner.get("place") != _place():
         return False
+    if owner.get("pid") == os.getpid():
+        return owner.get("owner") not in _held_here
     try:
         return psutil.Process(int(str(owner["pid"]))).create_time() != owner["started"]
     except psutil.NoSuchProcess:
@@ -72,8 +77,9 @@ class Leases:
         path
             The lease's file.
         """
+        name = uuid.uuid4().hex
         owner: dict[str, object] = {
-            "owner": uuid.uuid4().hex,
+            "owner": name,
             "place": _place(),
             "pid": os.getpid(),
             "started": psutil.Process().create_time(),
@@ -81,6 +87,7 @@ class Leases:
         if not self._take(path, owner):
             yield False
             return
+        _held_here.add(name)
         ended = threading.Event()
         renewer = threading.Thread(target=self._renew, args=(path, owner, ended), daemon=True)
         renewer.start()
@@ -89,8 +96,9 @@ class Leases:
         finally:
             ended.set()
             renewer.join()
+            _held_here.discard(name)
             with contextlib.suppress(TransientError):  # then it runs out by itself
-                if self._owner(path).get("owner") == owner["owner"]:
+                if self._owner(path).get("owner") == name:
                     self._storage.delete(path)
 
     def describe(self, path: str) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tinytags_tasks.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
+    from tinytags_tasks.corpus.source_files import SourceFiles
     from tinytags_tasks.solr import SolrClient
     from tinytags_tasks.storage import Storage, StoreAddress
 
@@ -35,6 +37,17 @@ class Runtime:
         from tinytags_tasks.storage import open_store
 
         return open_store(self.store_address)
+
+    def source_files(self, definition: "CorpusDefinition") -> "SourceFiles":
+        """Return the files of a corpus' source; ``hdfs:///`` is the store's own HDFS."""
+        from tinytags_tasks.corpus.source_files import SourceFiles
+
+        return SourceFiles(
+            definition.source,
+            definition.options,
+            webhdfs_url=self.settings.webhdfs_url,
+            hdfs_user=self.settings.hdfs_user,
+        )
 
     @cached_property
     def solr(self) -> "SolrClient":

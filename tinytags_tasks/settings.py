@@ -42,12 +42,18 @@ class Settings(BaseSettings):
     search_password: SecretStr | None = Field(None, description="their password; default: the generated one")
     demo_source: Path = Field(PROJECT_ROOT.parent / "shared" / "data", description="where the demo's real images lie")
     java_home: Path | None = Field(None, description="a Java 17 or newer to use instead of the one found")
+    corpora: Path | None = Field(None, description="the folder of corpus definitions; default: corpora in the home")
     maven_repository: str | None = Field(None, description="a mirror to fetch jars from instead of Ivy's own default")
 
     @property
     def addresses_file(self) -> Path:
         """Where ``tinytags up`` records the addresses of what it started."""
         return self.home / "addresses.json"
+
+    @property
+    def corpora_folder(self) -> Path:
+        """The definitions of corpora, a TOML file each."""
+        return (self.corpora or self.home / "corpora").expanduser().absolute()
 
     @property
     def secrets_folder(self) -> Path:

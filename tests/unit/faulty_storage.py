@@ -53,7 +53,7 @@ class FaultyStorage:
             raise self.fault(f"{what}: fault after call {self.calls}")
         return outcome
 
-    def write(self, path: str, content: bytes | Iterable[bytes], *, overwrite: bool = True) -> bool:
+    def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         return self._change(f"write {path}", lambda: self.inner.write(path, content, overwrite=overwrite))
 
     def rename(self, source: str, target: str) -> bool:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY, decode_image, iterate_pictures
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, SIDE, to_column_major
@@ -121,6 +122,18 @@ def make_demo(folder: Path, source: Path, *, report: Report = print, download: b
             return _make_drawn(folder, report)
     except OSError as error:
         raise BadInputError(f"{folder}: the demo's files cannot be written ({error}); free it, or its disk") from error
+
+
+def demo_definition(demo: Demo) -> CorpusDefinition:
+    """Return the demo's corpus as a definition like any other: four shards or so, twenty blocks."""
+    return CorpusDefinition(
+        name=demo.corpus_name,
+        source=str(demo.corpus_path),
+        format="tiny-images",
+        shard_images=5_000,
+        blocks_per_shard=5,
+        description=demo.description,
+    )
 
 
 def write_labelled_parquet(path: Path, images: Images, labels: Labels, tags: tuple[str, ...]) -> None:

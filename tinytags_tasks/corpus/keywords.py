@@ -14,8 +14,8 @@ LONGEST = 200
 class StopList:
     """Leaves out keywords that have a word of a list.
 
-    Upper and lower case are the same, and so are the marks between words: ``guinea_pig`` has the entry ``guinea pig``, and
-    the entry ``pig``.
+    Upper and lower case are the same, and so are the marks between words: ``guinea_pig`` has the entry ``guinea pig``,
+    and the entry ``pig``.
 
     Parameters
     ----------
@@ -62,4 +62,6 @@ def read_stop_list(path: str) -> StopList:
     try:
         return StopList(Path(path).expanduser().read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path}: no list of words that can be read ({error}); correct keyword_stop_list") from error
+        raise BadInputError(
+            f"{path}: no list of words that can be read ({error}); correct keyword_stop_list"
+        ) from error

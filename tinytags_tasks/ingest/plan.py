@@ -100,7 +100,9 @@ def run(
     plan = _write_plan(definition, storage, files, report)
     partition = plan.partition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
-        raise BadInputError(f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}")
+        raise BadInputError(
+            f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}"
+        )
     sizes = storage.sizes(layout.shards_folder(definition.name))
     missing = [shard for shard in range(partition.shards) if not _stands(plan, shard, sizes)]
     to_write = sorted({*missing, *request.redo})
@@ -133,7 +135,9 @@ def _write_plan(
     try:
         summary = listing.summary
         if not summary.images:
-            raise BadInputError(f"{files.address}: holds no images of the format {definition.format}; correct the source")
+            raise BadInputError(
+                f"{files.address}: holds no images of the format {definition.format}; correct the source"
+            )
         head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
         source = Source(
             path=files.address,
@@ -197,8 +201,8 @@ def _refuse_another(known: IngestPlan, asked: IngestPlan) -> None:
         field = differing[0]
         what = f"{field}: {_short(before[field])} then, {_short(now[field])} now"
         raise BadInputError(
-            f"corpus {name} was made from {known.source.path}, and {asked.source.path} is not that source or has changed "
-            f"since ({what}); {remedy}"
+            f"corpus {name} was made from {known.source.path}, and {asked.source.path} is not that source or has "
+            f"changed since ({what}); {remedy}"
         )
     old, new = (json.loads(plan.definition.model_dump_json(exclude=_INDIFFERENT)) for plan in (known, asked))
     old["keyword_stop_list"], new["keyword_stop_list"] = known.stop_list_sha256, asked.stop_list_sha256
@@ -235,17 +239,15 @@ def _check_space(plan: IngestPlan, shards: list[int], storage: Storage, report: 
     report(f"{needed / 1e9:,.2f} GB will be written of {free / 1e9:,.2f} GB that are free")
     if needed * (1 + _FREE_SHARE) > free:
         raise FinalError(
-            f"corpus {plan.definition.name} needs {needed:,} bytes more and the store has {free:,} free (each copy counted): "
-            "free some, raise its quota, or add a disk"
+            f"corpus {plan.definition.name} needs {needed:,} bytes more and the store has {free:,} free (each copy "
+            "counted): free some, raise its quota, or add a disk"
         )
 
 
 def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tuple[tuple[int, ...], ...]:
     if request.shards_per_task < 0:
         raise BadInputError(f"shards_per_task is {request.shards_per_task}: it must be 1 or more, or 0 for automatic")
-    size = request.shards_per_task or max(
-        1, _IMAGES_PER_TASK // partition.shard_images, -(-len(shards) // _MOST_TASKS)
-    )
+    size = request.shards_per_task or max(1, _IMAGES_PER_TASK // partition.shard_images, -(-len(shards) // _MOST_TASKS))
     return tuple(tuple(shards[start : start + size]) for start in range(0, len(shards), size))
 
 

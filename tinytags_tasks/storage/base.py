@@ -26,7 +26,7 @@ class Storage(Protocol):
         """
         ...
 
-    def write(self, path: str, content: bytes | Iterable[bytes], *, overwrite: bool = True) -> bool:
+    def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         """Write a whole file: under a temporary name, then one atomic rename.
 
         Returns

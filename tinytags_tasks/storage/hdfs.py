@@ -81,7 +81,7 @@ class HdfsStorage:
             )
         return content
 
-    def write(self, path: str, content: bytes | Iterable[bytes], *, overwrite: bool = True) -> bool:
+    def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         """See :meth:`Storage.write`."""
         temporary = temporary_name(path)
         sent = _Counter(content)
@@ -200,11 +200,11 @@ class HdfsStorage:
 class _Counter:
     """Passes chunks on and counts their bytes."""
 
-    def __init__(self, content: bytes | Iterable[bytes]) -> None:
+    def __init__(self, content: bytes | Iterable[bytes | memoryview]) -> None:
         self._content = (content,) if isinstance(content, bytes) else content
         self.size_bytes = 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes | memoryview]:
         for chunk in self._content:
             if chunk:  # an empty chunk would end a chunked request
                 self.size_bytes += len(chunk)

@@ -33,7 +33,7 @@ class LocalStorage:
             raise CorruptError(f"{self.root / path}: ends at {offset + len(content):,}, not at {offset + length:,}")
         return content
 
-    def write(self, path: str, content: bytes | Iterable[bytes], *, overwrite: bool = True) -> bool:
+    def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         """See :meth:`Storage.write`."""
         target = self.root / path
         temporary = self.root / temporary_name(path)

@@ -1,0 +1,312 @@
+"""Commands about corpora: define, inspect, ingest, verify."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, say
+from tinytags_tasks.errors import BadInputError, CorruptError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
+    from tinytags_tasks.records import Corpus
+    from tinytags_tasks.runtime import Runtime
+
+app = typer.Typer()
+corpus_app = typer.Typer(no_args_is_help=True, help="Define, inspect and verify corpora.")
+app.add_typer(corpus_app, name="corpus")
+
+Name = Annotated[str, typer.Argument(help="The corpus' name.")]
+Shards = Annotated[str, typer.Option(help="Shard numbers and ranges, such as 0,3-5.", show_default=False)]
+
+
+@corpus_app.command()
+def add(
+    name: Name,
+    source: Annotated[str, typer.Argument(help="A file, folder or pattern, or an hdfs, http(s) or s3 address.")],
+    format_name: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="tiny-images, raw, cifar-binary, cifar-pickle, folder, parquet, webdataset; default: a guess.",
+            show_default=False,
+        ),
+    ] = "",
+    height: Annotated[int | None, typer.Option(help="Of the corpus' images; default: 32.", show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(help="Of the corpus' images; default: 32.", show_default=False)] = None,
+    shard_images: Annotated[int, typer.Option(help="Images a shard.")] = 1_000_000,
+    blocks_per_shard: Annotated[int, typer.Option(help="Blocks a shard.")] = 50,
+    description: Annotated[str, typer.Option(help="What the pictures are.")] = "",
+    pixel_order: Annotated[str, typer.Option(help="Of a raw source: hwc, planes or columns.", show_default=False)] = "",
+    resize: Annotated[str, typer.Option(help="Pictures of another size: crop, fit or none.")] = "crop",
+    filter_name: Annotated[str, typer.Option("--filter", help="box, bilinear, hamming, bicubic or lanczos.")] = "box",
+    image_column: Annotated[str, typer.Option(help="Of a parquet source.", show_default=False)] = "",
+    keywords: Annotated[
+        str,
+        typer.Option(
+            help="Where keywords come from: tiny_metadata.bin's path, label, folder, a column, a member's ending.",
+            show_default=False,
+        ),
+    ] = "",
+    keyword_stop_list: Annotated[
+        str, typer.Option(help="A file of words; a keyword with one of them is left out.", show_default=False)
+    ] = "",
+    most_unreadable_percent: Annotated[float, typer.Option(help="More unreadable images fail the ingestion.")] = 10.0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value for fsspec's file system, such as anon=true.", show_default=False),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another definition of this name.")] = False,
+) -> None:
+    """Define a corpus; nothing is read into the store yet."""
+    from tinytags_tasks.corpus.definition import make_definition
+    from tinytags_tasks.corpus.inspect import guess_definition
+    from tinytags_tasks.corpus.registry import save_definition
+
+    runtime = clients()
+    options = dict(_option(text) for text in option or [])
+    fields: dict[str, object] = {"source": _absolute(source), "format": format_name or "folder", "options": options}
+    if not format_name:
+        guessed, notes = guess_definition(runtime.source_files(make_definition(name, fields)))
+        fields["format"] = guessed.format
+        pixel_order = pixel_order or (guessed.pixel_order if guessed.format == "raw" else "")
+        say(f"it looks like {guessed.format}" + "".join(f"\n{note}" for note in notes))
+    given = {
+        "height": height,
+        "width": width,
+        "shard_images": shard_images,
+        "blocks_per_shard": blocks_per_shard,
+        "description": description,
+        "pixel_order": pixel_order or None,
+        "resize": resize,
+        "filter": filter_name,
+        "image_column": image_column,
+        "keywords": _absolute(keywords) if fields["format"] == "tiny-images" else keywords,
+        "keyword_stop_list": _absolute(keyword_stop_list),
+        "most_unreadable_percent": most_unreadable_percent,
+    }
+    fields |= {key: value for key, value in given.items() if value is not None}
+    definition = make_definition(name, fields)
+    folder = runtime.settings.corpora_folder
+    saved = save_definition(folder, definition, replace=replace)
+    print(f"{folder / (name + '.toml')}{'' if saved else ' stands already'}; ingest it with `tinytags ingest {name}`")
+
+
+def _option(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BadInputError(f"--option {text!r}: write name=value, such as anon=true")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _absolute(path: str) -> str:
+    """Return a path of this machine as a task in Airflow finds it; an address is left as it is."""
+    return str(Path(path).expanduser().absolute()) if path and "://" not in path else path
+
+
+@corpus_app.command("list")
+def list_corpora(as_json: AsJson = False) -> None:
+    """List the corpora that are defined, and what of them is in the store."""
+    from tinytags_tasks.corpus.registry import list_definitions, load_definition
+
+    runtime = clients()
+    found = []
+    for name in list_definitions(runtime.settings.corpora_folder):
+        definition = load_definition(runtime.settings.corpora_folder, name)
+        found.append((definition, _standing(runtime, name)))
+    if as_json:
+        print(json.dumps([_shown(definition, corpus) for definition, corpus in found], indent=2))
+        return
+    table = make_table("corpus", "format", "size", "images", "shards", "unreadable", "source")
+    for definition, corpus in found:
+        size = f"{definition.height}x{definition.width}"
+        counts = (f"{corpus.images:,}", corpus.partition.shards, f"{corpus.unreadable:,}") if corpus else ("", "", "")
+        add_row(table, definition.name, definition.format, size, *counts, definition.source)
+    print_table(table)
+    if not found:
+        print("none yet: define one with `tinytags corpus add NAME SOURCE`")
+
+
+def _standing(runtime: "Runtime", name: str) -> "Corpus | None":
+    from tinytags_tasks import layout
+    from tinytags_tasks.records import Corpus
+
+    path = layout.corpus_file(name)
+    return Corpus.load(runtime.storage, path) if runtime.storage.exists(path) else None
+
+
+def _shown(definition: "CorpusDefinition", corpus: "Corpus | None") -> dict[str, object]:
+    return {"definition": definition.model_dump(), "corpus": corpus.model_dump() if corpus else None}
+
+
+@corpus_app.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show a corpus' definition, and what of it is in the store, down to the images that could not be read."""
+    from itertools import islice
+
+    from tinytags_tasks.corpus.definition import definition_toml
+    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.ingest.verify import iterate_unreadable
+
+    runtime = clients()
+    definition = load_definition(runtime.settings.corpora_folder, name)
+    corpus = _standing(runtime, name)
+    unreadable = iterate_unreadable(name, storage=runtime.storage) if corpus else iter(())
+    if as_json:
+        listed = [image.model_dump() for image in unreadable]
+        print(json.dumps({**_shown(definition, corpus), "unreadable": listed}, indent=2))
+        return
+    print(definition_toml(definition).rstrip())
+    if corpus is None:
+        print(f"\nnot in the store; ingest it with `tinytags ingest {name}`")
+        return
+    partition = corpus.partition
+    print(
+        f"\n{corpus.images:,} images of {corpus.height}x{corpus.width} in {partition.shards} shards, {partition.blocks} "
+        f"blocks; {corpus.preparation}; ingested {corpus.created} from {corpus.source.path}"
+    )
+    if corpus.unreadable:
+        print(f"{corpus.unreadable:,} unreadable images" + (", the first 50:" if corpus.unreadable > 50 else ":"))
+        for image in islice(unreadable, 50):
+            print(f"{image.position:>12,}  {image.reason}")
+
+
+@corpus_app.command()
+def remove(
+    name: Name,
+    delete_stored: Annotated[bool, typer.Option("--data", help="Delete its shards from the store, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even where runs of it need the shards.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a corpus' definition; its source is never touched."""
+    from tinytags_tasks import layout
+    from tinytags_tasks.corpus.registry import remove_definition
+    from tinytags_tasks.ledger import list_runs
+
+    runtime = clients()
+    folder = layout.corpus_folder(name)
+    stored = delete_stored and runtime.storage.exists(folder)
+    if stored:
+        runs = [run.name for run in list_runs(runtime.storage) if run.corpus == name]
+        if runs and not force:
+            raise BadInputError(
+                f"corpus {name}: {len(runs)} runs are of its shards ({', '.join(runs[:5])}), and indexing needs them; "
+                "--force deletes them all the same"
+            )
+        if not yes and not typer.confirm(f"Delete all that is in {folder} of the store?"):
+            raise typer.Exit(1)
+        # The totals first: a corpus without them is one that was never finished.
+        runtime.storage.delete(layout.corpus_file(name))
+        runtime.storage.delete(folder)
+    removed = remove_definition(runtime.settings.corpora_folder, name)
+    if not (removed or stored):
+        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists those that are")
+    print(f"removed {name}" + (" and its shards" if stored else ""))
+
+
+@corpus_app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="A file, folder or pattern, or an address; or a defined corpus' name.")],
+    sheet: Annotated[Path | None, typer.Option(help="Where the picture sheet goes (PNG).")] = None,
+    height: Annotated[int, typer.Option(help="Of a raw source's images.")] = 32,
+    width: Annotated[int, typer.Option(help="Of a raw source's images.")] = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a source looks like, and draw its first images; nothing is written into the store."""
+    from tinytags_tasks.corpus.definition import make_definition
+    from tinytags_tasks.corpus.inspect import draw_sheet, guess_definition, inspect_source
+    from tinytags_tasks.corpus.registry import list_definitions, load_definition
+
+    runtime = clients()
+    notes: tuple[str, ...] = ()
+    if source in list_definitions(runtime.settings.corpora_folder):
+        definition = load_definition(runtime.settings.corpora_folder, source)
+        files = runtime.source_files(definition)
+    else:
+        fields: dict[str, object] = {"source": _absolute(source), "format": "raw", "height": height, "width": width}
+        files = runtime.source_files(make_definition("inspected", fields))
+        definition, notes = guess_definition(files, height=height, width=width)
+    found = inspect_source(definition, files)
+    path = sheet or Path(f"{definition.name}-sheet.png")
+    draw_sheet(found, path)
+    if as_json:
+        shown = {
+            "definition": definition.model_dump(),
+            "images": found.images,
+            "files": found.files,
+            "size_bytes": found.size_bytes,
+            "unreadable": {str(position): reason for position, reason in found.unreadable.items()},
+            "histogram": found.histogram.tolist(),
+            "notes": [*notes],
+            "sheet": str(path),
+        }
+        print(json.dumps(shown, indent=2))
+        return
+    print(f"format    {definition.format}" + (f", {definition.pixel_order}" if definition.format == "raw" else ""))
+    print(f"files     {found.files:,}, {found.size_bytes:,} bytes")
+    print(f"images    {found.images:,} of {definition.height}x{definition.width}")
+    for position, reason in list(found.unreadable.items())[:10]:
+        print(f"unreadable {position:,}: {reason}")
+    for note in notes:
+        print(f"note      {note}")
+    means = (found.histogram * range(256)).sum(axis=1) / found.histogram.sum(axis=1).clip(min=1)
+    print("means     " + ", ".join(f"{colour} {mean:.0f}" for colour, mean in zip("RGB", means, strict=True)))
+    print(f"sheet     {path}: the first images, and how often each byte occurs")
+
+
+@corpus_app.command()
+def verify(
+    name: Name,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the store and of the source.")] = False,
+    without_source: Annotated[bool, typer.Option("--without-source", help="Look at the store alone.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether what lies in the store is what the source held."""
+    from dataclasses import asdict
+
+    from tinytags_tasks.ingest.plan import load_plan
+    from tinytags_tasks.ingest.verify import run
+
+    runtime = clients()
+    plan = load_plan(runtime.storage, name)
+    files = None if without_source else runtime.source_files(plan.definition)
+    found = run(name, storage=runtime.storage, files=files, deep=deep, report=say)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+    elif not found.damaged and not found.source:
+        how = "every byte" if deep else "sizes, checksums and the source's ends; --deep reads all"
+        print(
+            f"corpus {name}: {found.images:,} images in {found.shards} shards are as the source held them "
+            f"(compared: {how})"
+        )
+    if found.damaged:
+        shards = ",".join(map(str, sorted(found.damaged)))
+        first = min(found.damaged)
+        raise CorruptError(
+            f"corpus {name}: {len(found.damaged)} of {found.shards} shards are damaged (shard {first}: "
+            f"{found.damaged[first]}); write them again with `tinytags ingest {name} --redo {shards}`"
+        )
+    if found.source:
+        raise CorruptError(found.source)
+
+
+@app.command()
+def ingest(name: Name, redo: Shards = "") -> None:
+    """Put every image of a corpus into shards in HDFS; only what is missing is written."""
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.ingest.step import run
+
+    runtime = clients()
+    definition = load_definition(runtime.settings.corpora_folder, name)
+    numbers = parse_block_numbers(redo, 1_000_000) if redo.strip() else ()
+    result = run(definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say)
+    print(
+        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of {definition.blocks_per_shard} "
+        f"blocks, {result.unreadable:,} unreadable"
+    )

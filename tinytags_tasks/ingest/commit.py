@@ -1,0 +1,108 @@
+"""The last step of an ingestion: every shard is counted, then the corpus stands."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinytags_tasks import layout
+from tinytags_tasks.corpus.formats import open_reader
+from tinytags_tasks.corpus.listing import MemoryListing
+from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.errors import MissingError, ReconcileError
+from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
+from tinytags_tasks.ingest.shards import most_unreadable, standing_manifest, too_many_unreadable
+from tinytags_tasks.records import Corpus, ShardManifest, now
+from tinytags_tasks.storage import Storage
+
+
+@dataclass(frozen=True)
+class CommitResult:
+    """What the corpus holds now."""
+
+    corpus: str
+    images: int
+    shards: int
+    blocks: int
+    unreadable: int
+
+
+def run(corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print) -> CommitResult:
+    """Write a corpus' totals, when every shard stands and every image is in one of them.
+
+    Raises
+    ------
+    MissingError
+        When a shard is not there.
+    BadInputError
+        When more images are unreadable than the definition allows.
+    ReconcileError
+        When the counts do not agree, or a corpus that stood has become another one.
+    """
+    plan = load_plan(storage, corpus)
+    partition = plan.partition
+    digest = hashlib.sha256(repr(partition).encode())
+    images = unreadable = 0
+    examples: dict[int, str] = {}
+    for shard in range(partition.shards):
+        manifest = standing_manifest(plan, shard, storage)
+        if manifest is None:
+            raise MissingError(
+                f"{layout.shard_file(corpus, shard)}: not there as its manifest says; "
+                f"run `tinytags ingest {corpus}` again"
+            )
+        _add_to_digest(digest, manifest)
+        images += sum(block.images for block in manifest.blocks)
+        unreadable += len(manifest.unreadable)
+        if len(examples) < 3:
+            examples |= {image.position: image.reason for image in manifest.unreadable[:3]}
+    if images != plan.source.images:
+        raise ReconcileError(f"corpus {corpus}: its blocks have {images:,} images, its source {plan.source.images:,}")
+    if unreadable > most_unreadable(plan):
+        raise too_many_unreadable(plan, unreadable, examples)
+    made = _totals(plan, unreadable, digest.hexdigest(), files)
+    known = corpus_stands(storage, corpus)
+    if known is not None and known.digest != made.digest:
+        raise ReconcileError(
+            f"corpus {corpus}: its shards are not those that it was committed with, though the source is the same "
+            "(another version of Pillow decodes otherwise?); what was scored on it is of other bytes: remove it with "
+            f"`tinytags corpus remove {corpus} --data` and ingest it anew"
+        )
+    if known is None:
+        storage.delete_leftovers(layout.corpus_file(corpus))
+        made.save(storage, layout.corpus_file(corpus))
+    report(
+        f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "
+        f"{unreadable:,} unreadable"
+    )
+    return CommitResult(corpus, images, partition.shards, partition.blocks, unreadable)
+
+
+def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:
+    """Add all that decides what is scored and indexed of a shard."""
+    for block in manifest.blocks:
+        digest.update(f"{block.number} {block.sha256}\n".encode())
+    digest.update(repr([image.position for image in manifest.unreadable]).encode())
+    digest.update(repr(manifest.keywords_sha256).encode())
+
+
+def _totals(plan: IngestPlan, unreadable: int, digest: str, files: SourceFiles) -> Corpus:
+    definition = plan.definition
+    reader = open_reader(definition, files, MemoryListing([]))
+    try:
+        preparation = reader.preparation
+    finally:
+        reader.close()
+    return Corpus(
+        name=definition.name,
+        description=definition.description,
+        images=plan.source.images,
+        shard_images=definition.shard_images,
+        blocks_per_shard=definition.blocks_per_shard,
+        height=definition.height,
+        width=definition.width,
+        preparation=preparation,
+        source=plan.source,
+        unreadable=unreadable,
+        digest=digest,
+        created=now(),
+    )

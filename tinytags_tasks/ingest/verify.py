@@ -1,0 +1,174 @@
+"""Tells whether what lies in the store is what the source held."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tinytags_tasks import layout
+from tinytags_tasks.corpus.formats import open_reader
+from tinytags_tasks.corpus.listing import open_listing
+from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
+from tinytags_tasks.ingest.ahead import run_ahead
+from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
+from tinytags_tasks.ingest.shard_hash import ShardHash
+from tinytags_tasks.ingest.shards import check_source_range, standing_manifest
+from tinytags_tasks.records import ShardManifest, Unreadable
+from tinytags_tasks.storage import Storage
+
+_REPORT_SECONDS = 5.0
+_BLOCKS_AHEAD = 1
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What was found.
+
+    Attributes
+    ----------
+    corpus
+        The corpus' name.
+    shards, images
+        How many were looked at.
+    damaged
+        Shards that are not as they should be, with the reason.
+    source
+        What is wrong with the source; empty when nothing is, or it was not looked at.
+    read_bytes
+        Bytes that were read from the store.
+    """
+
+    corpus: str
+    shards: int
+    images: int
+    damaged: dict[int, str]
+    source: str
+    read_bytes: int
+
+
+def run(
+    corpus: str,
+    *,
+    storage: Storage,
+    files: SourceFiles | None,
+    deep: bool = False,
+    report: Callable[[str], None] = print,
+) -> VerifyResult:
+    """Compare a corpus in the store with its manifests, and with its source.
+
+    Parameters
+    ----------
+    corpus
+        The corpus' name.
+    storage
+        Where it is.
+    files
+        Its source's files; None looks at the store alone.
+    deep
+        Read every byte of the shards and of the source; else sizes, the store's own checksums, and the source's head
+        and tail are compared.
+    report
+        Gets a line now and then.
+
+    Raises
+    ------
+    MissingError
+        When there is no such corpus, or it was never finished.
+    """
+    plan = load_plan(storage, corpus)
+    damaged: dict[int, str] = {}
+    read_bytes = 0
+    manifests: list[ShardManifest] = []
+    for shard in range(plan.partition.shards):
+        try:
+            manifest = standing_manifest(plan, shard, storage)
+        except FinalError as error:
+            damaged[shard] = str(error)
+            continue
+        if manifest is None:
+            damaged[shard] = "it is not there, or its size, checksum or keywords are not what its manifest says"
+        else:
+            manifests.append(manifest)
+    if corpus_stands(storage, corpus) is None and not damaged:
+        raise MissingError(f"corpus {corpus}: was never finished; run `tinytags ingest {corpus}`")
+    if deep:
+        for manifest, blocks in _wrong_blocks(manifests, storage, report):
+            read_bytes += manifest.images * manifest.image_bytes
+            if blocks:
+                damaged[manifest.shard] = f"the bytes of {blocks} are not those that were ingested"
+    source = "" if files is None else _compare_source(plan, manifests, storage, files, deep=deep, report=report)
+    return VerifyResult(corpus, plan.partition.shards, plan.source.images, damaged, source, read_bytes)
+
+
+def _wrong_blocks(
+    manifests: list[ShardManifest], storage: Storage, report: Callable[[str], None]
+) -> Iterator[tuple[ShardManifest, str]]:
+    """Yield each shard with the blocks whose bytes are wrong; the next block is read while one is hashed."""
+    told = started = time.monotonic()
+    total, done = sum(manifest.images * manifest.image_bytes for manifest in manifests), 0
+    for manifest in manifests:
+        path = layout.shard_file(manifest.corpus, manifest.shard)
+        wrong = []
+        for number, sha256, content in run_ahead(_stored_blocks(manifest, path, storage), _BLOCKS_AHEAD):
+            if hashlib.sha256(content).hexdigest() != sha256:
+                wrong.append(number)
+            done += len(content)
+            if time.monotonic() - told > _REPORT_SECONDS:
+                told = time.monotonic()
+                seconds = told - started
+                report(
+                    f"read {done / 1e9:,.2f} of {total / 1e9:,.2f} GB, {done / 1e6 / seconds:,.0f} MB/s, "
+                    f"{seconds / done * (total - done):,.0f} s left"
+                )
+        yield manifest, f"blocks {', '.join(map(str, wrong[:20]))}" if wrong else ""
+
+
+def _stored_blocks(manifest: ShardManifest, path: str, storage: Storage) -> Iterator[tuple[int, str, bytes]]:
+    for block in manifest.blocks:
+        offset = (block.first - manifest.first) * manifest.image_bytes
+        yield block.number, block.sha256, storage.read(path, offset, block.images * manifest.image_bytes)
+
+
+def _compare_source(
+    plan: IngestPlan,
+    manifests: list[ShardManifest],
+    storage: Storage,
+    files: SourceFiles,
+    *,
+    deep: bool,
+    report: Callable[[str], None],
+) -> str:
+    """Return what is wrong with the source; empty when nothing is."""
+    listing = open_listing(storage, layout.source_file(plan.definition.name, plan.source.listing_sha256))
+    try:
+        first = next(listing.items(0, 1))[1]
+        last = next(listing.items(plan.source.images - 1, 1))[1]
+        for item in (first, last):
+            if not deep and item.offset == 0:
+                files.check_unchanged(item.path, item.size_bytes, item.version)
+        ends = hash_ends(files, files.current(first.path), files.current(last.path))
+        if ends != (plan.source.head_sha256, plan.source.tail_sha256):
+            return f"{plan.source.path}: its head or tail is another than when it was ingested"
+        if not deep:
+            return ""
+        reader = open_reader(plan.definition, files, listing)
+        try:
+            for manifest in manifests:
+                report(f"comparing the source of shard {manifest.shard}")
+                found = ShardHash(manifest.blocks, manifest.image_bytes)
+                for batch in reader.batches(manifest.first, manifest.images, decode=reader.holds_pixels):
+                    found.add(batch)
+                check_source_range(manifest, found, plan, holds_pixels=reader.holds_pixels)
+        finally:
+            reader.close()
+    except (BadInputError, CorruptError) as error:
+        return str(error)
+    return ""
+
+
+def iterate_unreadable(corpus: str, *, storage: Storage) -> Iterator[Unreadable]:
+    """Yield a corpus' unreadable images by position."""
+    plan = load_plan(storage, corpus)
+    for shard in range(plan.partition.shards):
+        yield from ShardManifest.load(storage, layout.shard_manifest_file(corpus, shard)).unreadable
