@@ -1,4 +1,4 @@
-"""The two files of a block: its byte range in a shard, and its scored file."""
+"""The files of a block: its byte range in a shard, its part of the shard's keywords, and its scored file."""
 
 import hashlib
 import io
@@ -36,8 +36,12 @@ class BlockSource:
         Position of its first image, and how many it has.
     offset_bytes, image_bytes
         Where it begins in its shard, and the size of an image.
+    width
+        Of an image, in pixels.
     sha256
         What its bytes hash to.
+    keywords_sha256
+        What the shard's keywords file hashes to; None when the corpus has no keywords.
     unreadable
         Positions whose image could not be read.
     """
@@ -49,7 +53,9 @@ class BlockSource:
     images: int
     offset_bytes: int
     image_bytes: int
+    width: int
     sha256: str
+    keywords_sha256: str | None
     unreadable: tuple[int, ...]
 
 
@@ -81,7 +87,9 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
                 images=block.images,
                 offset_bytes=block.offset * corpus.image_bytes,
                 image_bytes=corpus.image_bytes,
+                width=corpus.width,
                 sha256=entry.sha256,
+                keywords_sha256=manifest.keywords_sha256,
                 unreadable=tuple(
                     image.position
                     for image in manifest.unreadable
@@ -113,6 +121,63 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
             "ingested; delete the shard and ingest the corpus again"
         )
     return np.frombuffer(stored, dtype=np.uint8).reshape(source.images, source.image_bytes)
+
+
+class KeywordsReader:
+    """Reads blocks' keywords.
+
+    Blocks come in their order, so a shard's file is read and parsed once for all of its blocks: the last one is kept.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._path = ""
+        self._sha256 = ""
+        self._column = pa.chunked_array([], pa.string())
+
+    def read(self, source: BlockSource) -> list[str | None] | None:
+        """Return a block's keywords, one an image; None when the corpus has none.
+
+        Raises
+        ------
+        MissingError
+            When the shard's keywords are not there.
+        CorruptError
+            When they are not those that were ingested.
+        """
+        if source.keywords_sha256 is None:
+            return None
+        path = layout.keywords_file(source.corpus, source.shard)
+        if (path, source.keywords_sha256) != (self._path, self._sha256):
+            self._column = _read_keywords_file(self._storage, path, source.keywords_sha256)
+            self._path, self._sha256 = path, source.keywords_sha256
+        keywords: list[str | None] = self._column.slice(
+            source.offset_bytes // source.image_bytes, source.images
+        ).to_pylist()
+        if len(keywords) != source.images:
+            raise CorruptError(
+                f"{path}: has {len(self._column):,} keywords, too few for block {source.block}; delete it and ingest "
+                "the corpus again"
+            )
+        return keywords
+
+
+def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedArray:
+    try:
+        stored = storage.read(path)
+    except MissingError as error:
+        raise MissingError(f"{path}: its shard's manifest is there, it is not; ingest the corpus again") from error
+    if hashlib.sha256(stored).hexdigest() != sha256:
+        raise CorruptError(f"{path}: is not what was ingested; delete it and ingest the corpus again")
+    try:
+        return pq.read_table(io.BytesIO(stored), columns=["keyword"]).column("keyword")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CorruptError(f"{path}: no file of keywords ({error}); delete it and ingest the corpus again") from error
 
 
 def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> None:

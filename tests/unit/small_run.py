@@ -4,6 +4,8 @@ The forest has ten trees. Tree *k* looks at value *k* of a picture alone: up to 
 tag 1, else for tag 2. So the votes of a picture are written into its first ten values.
 """
 
+import hashlib
+import io
 import json
 import math
 from collections import Counter
@@ -13,12 +15,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.ingest.step import IngestRequest
 from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest
+from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest, Unreadable
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
@@ -48,6 +51,9 @@ VOTES = (
 
 UNREADABLE = (1, 9)
 """Positions that count as unreadable where :func:`make_run` is told so."""
+
+KEYWORDS = ("Tabby", None, 'C++ "x" {!func}', "Säbelzahntiger", None, "${tags}", "x" * 100, "a b", None, "Tabby", "猫")
+"""A keyword for each picture, where :func:`make_run` is told to have them."""
 
 SHARD_IMAGES, BLOCKS_PER_SHARD, BLOCKS = 6, 3, 6
 """Shards of 6 and 5 images; blocks of 2, 2, 2, then 1, 2, 2."""
@@ -103,8 +109,10 @@ def card(**changes: object) -> ModelCard:
     ).replaced(**changes)
 
 
-def make_corpus(storage: LocalStorage, *, unreadable: Sequence[int] = ()) -> Corpus:
-    """Ingest the pictures; ``unreadable`` is written into the manifests afterwards."""
+def make_corpus(
+    storage: LocalStorage, *, unreadable: Sequence[int] = (), keywords: Sequence[str | None] = ()
+) -> Corpus:
+    """Ingest the pictures; ``unreadable`` and ``keywords`` are written down afterwards."""
     source = Path(storage.root).with_name("pets.bin")
     source.write_bytes(to_column_major(pictures()))
     ingest(IngestRequest(CORPUS, str(source), SHARD_IMAGES, BLOCKS_PER_SHARD), storage=storage, report=quiet)
@@ -113,10 +121,24 @@ def make_corpus(storage: LocalStorage, *, unreadable: Sequence[int] = ()) -> Cor
         path = layout.shard_manifest_file(CORPUS, shard)
         manifest = ShardManifest.load(storage, path)
         here = range(manifest.first, manifest.first + manifest.images)
-        manifest.replaced(unreadable=tuple(at for at in unreadable if at in here)).save(storage, path)
+        manifest = manifest.replaced(
+            unreadable=tuple(Unreadable(position=at, reason="a test says so") for at in unreadable if at in here)
+        )
+        if keywords:
+            sha256 = write_keywords(storage, shard, keywords[here.start : here.stop])
+            manifest = manifest.replaced(keywords_sha256=sha256)
+        manifest.save(storage, path)
     corpus = corpus.replaced(unreadable=len(unreadable))
     corpus.save(storage, layout.corpus_file(CORPUS))
     return corpus
+
+
+def write_keywords(storage: LocalStorage, shard: int, keywords: Sequence[str | None]) -> str:
+    """Write a shard's keywords as ingestion does; return the file's sha256."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"keyword": pa.array(keywords, pa.string()).dictionary_encode()}), sink)
+    storage.write(layout.keywords_file(CORPUS, shard), sink.getvalue())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def publish_model(storage: LocalStorage, model_card: ModelCard | None = None) -> None:
@@ -125,9 +147,15 @@ def publish_model(storage: LocalStorage, model_card: ModelCard | None = None) ->
     (model_card or card()).save(storage, layout.card_file(MODEL))
 
 
-def make_run(storage: LocalStorage, *, threshold: int = 40, unreadable: Sequence[int] = ()) -> Run:
+def make_run(
+    storage: LocalStorage,
+    *,
+    threshold: int = 40,
+    unreadable: Sequence[int] = (),
+    keywords: Sequence[str | None] = (),
+) -> Run:
     """Make the corpus, the model and a run of it."""
-    make_corpus(storage, unreadable=unreadable)
+    make_corpus(storage, unreadable=unreadable, keywords=keywords)
     publish_model(storage)
     planned = plan(PlanRequest(CORPUS, MODEL, threshold), storage=storage)
     return Run.load(storage, layout.run_file(planned.run))

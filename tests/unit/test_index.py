@@ -1,6 +1,7 @@
 """Indexing: the collection holds exactly the scored images, however often and after whatever it is done."""
 
 import base64
+import hashlib
 import json
 from dataclasses import replace
 
@@ -10,21 +11,24 @@ from faulty_storage import MODES, FaultyStorage, Killed
 from small_run import (
     BLOCKS,
     CORPUS,
+    KEYWORDS,
     MODEL,
     UNREADABLE,
     VOTES,
     SolrHere,
     address_of,
+    make_corpus,
     make_run,
     pictures,
     quiet,
     score_all,
+    write_keywords,
 )
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import block_sources, read_pixels, read_scored, write_scored
+from tinytags_tasks.block_files import KeywordsReader, block_sources, read_pixels, read_scored, write_scored
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
-from tinytags_tasks.index.documents import DOCUMENTS_PER_BODY, document_bodies
+from tinytags_tasks.index.documents import MOST_DOCUMENTS, document_bodies, documents_per_body
 from tinytags_tasks.index.step import IndexRequest, prepare, run
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Corpus
@@ -92,6 +96,7 @@ def test_a_document_says_what_was_scored_and_carries_the_picture(storage, scored
         "position": 6,
         "corpus": CORPUS,
         "model": MODEL,
+        "width": 32,
     }
 
 
@@ -105,9 +110,89 @@ def test_bodies_are_cut_without_losing_a_document(storage, scored):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     (source,) = block_sources(storage, corpus, [1])
     table, _ = read_scored(storage, scored.name, 1)
-    many = table.take([index % table.num_rows for index in range(2 * DOCUMENTS_PER_BODY + 1)])
+    many = table.take([index % table.num_rows for index in range(2 * MOST_DOCUMENTS + 1)])
     sizes = [len(json.loads(body)) for body in document_bodies(many, source, read_pixels(storage, source), MODEL)]
-    assert sizes == [DOCUMENTS_PER_BODY, DOCUMENTS_PER_BODY, 1]
+    assert sizes == [MOST_DOCUMENTS, MOST_DOCUMENTS, 1]
+
+
+@pytest.mark.parametrize(("image_bytes", "documents"), [(3, 1_000), (3_072, 1_000), (12_288, 250), (3_145_728, 1)])
+def test_bodies_of_large_images_have_fewer_documents(image_bytes, documents):
+    assert documents_per_body(image_bytes) == documents
+
+
+def test_documents_say_their_keyword_where_they_have_one(storage, solr):
+    planned = make_run(storage, keywords=KEYWORDS)
+    score_all(storage, planned)
+    index(storage, planned, solr)
+    documents = solr.documents(planned.collection).values()
+    assert {document["position"]: document.get("keyword") for document in documents} == dict(enumerate(KEYWORDS))
+    assert all(document["keyword"] for document in documents if "keyword" in document)
+
+
+def test_an_empty_keyword_is_none(storage, solr):
+    planned = make_run(storage, keywords=["", *KEYWORDS[1:]])
+    score_all(storage, planned)
+    index(storage, planned, solr, [0])
+    assert "keyword" not in solr.documents(planned.collection)["pets:0"]
+
+
+def keyword_sources(storage):
+    corpus = make_corpus(storage, keywords=KEYWORDS)
+    return block_sources(storage, corpus, range(BLOCKS))
+
+
+def test_keywords_are_read_block_by_block_and_each_file_once(storage):
+    class CountsReads(LocalStorage):
+        reads = ()
+
+        def read(self, path, *arguments):
+            self.reads = (*self.reads, path)
+            return super().read(path, *arguments)
+
+    sources = keyword_sources(storage)
+    counting = CountsReads(storage.root)
+    reader = KeywordsReader(counting)
+    found = [reader.read(source) for source in sources]
+    assert [len(keywords) for keywords in found] == [2, 2, 2, 1, 2, 2]
+    assert [keyword for keywords in found for keyword in keywords] == list(KEYWORDS)
+    assert counting.reads == (layout.keywords_file(CORPUS, 0), layout.keywords_file(CORPUS, 1))
+
+
+def test_a_corpus_without_keywords_gives_none(storage):
+    (source,) = block_sources(storage, make_corpus(storage), [0])
+    assert KeywordsReader(storage).read(source) is None
+
+
+def test_keywords_that_went_away_are_missed_with_the_remedy(storage):
+    sources = keyword_sources(storage)
+    storage.delete(layout.keywords_file(CORPUS, 1))
+    reader = KeywordsReader(storage)
+    assert reader.read(sources[0]) == list(KEYWORDS[:2])
+    with pytest.raises(MissingError, match=r"00001\.keywords\.parquet: .* ingest the corpus again"):
+        reader.read(sources[3])
+
+
+def test_keywords_that_are_not_what_was_ingested_are_corrupt(storage):
+    sources = keyword_sources(storage)
+    write_keywords(storage, 0, KEYWORDS[1:7])
+    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: .* ingest the corpus again"):
+        KeywordsReader(storage).read(sources[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no parquet PAR1"])
+def test_a_file_that_holds_no_keywords_is_corrupt(storage, content):
+    sources = keyword_sources(storage)
+    storage.write(layout.keywords_file(CORPUS, 0), content)
+    source = replace(sources[0], keywords_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: no file of keywords"):
+        KeywordsReader(storage).read(source)
+
+
+def test_keywords_that_end_before_a_block_does_are_corrupt(storage):
+    sources = keyword_sources(storage)
+    source = replace(sources[2], keywords_sha256=write_keywords(storage, 0, KEYWORDS[:5]))
+    with pytest.raises(CorruptError, match="has 5 keywords, too few for block 2"):
+        KeywordsReader(storage).read(source)
 
 
 def test_verified_blocks_are_not_posted_again(storage, scored, solr):

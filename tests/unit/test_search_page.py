@@ -1,6 +1,8 @@
 """The search page's routes, asked without and with the password, over searches that a test prepares."""
 
 import base64
+import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError, TinyTagsError
 from tinytags_tasks.search import page as page_module
@@ -24,6 +27,7 @@ IMAGE = TaggedImage(
     position=1234,
     model="forest-12ab",
     corpus="demo",
+    keyword="Säbelzahntiger",
     image=np.zeros((32, 32, 3), dtype=np.uint8),
 )
 PAGE = SearchPage(
@@ -181,9 +185,64 @@ def test_the_address_says_what_is_searched(reader: TestClient, answer: Answer) -
     assert asked == [SearchRequest(tags=("cat", "dog"), minimum_accuracy=60, block=5, rows=20, start=40)]
 
 
+def test_a_keyword_is_searched_and_kept_in_every_link(reader: TestClient, answer: Answer) -> None:
+    asked = answer(PAGE)
+    keyword = 'C++ "x" {!func}&tag=dog'
+    text = reader.get("/", params={"keyword": f" {keyword} ", "page": "2"}).text
+    assert asked == [SearchRequest(keyword=keyword, start=60)]
+    address = "keyword=C%2B%2B+%22x%22+%7B%21func%7D%26tag%3Ddog"
+    assert f'href="/?tag=cat&amp;{address}"' in text
+    assert f'href="/?accuracy=40&amp;{address}"' in text
+    assert f'rel="next" href="/?{address}&amp;page=3"' in text
+    assert 'name="keyword" maxlength="200"' in text
+    assert 'value="C++ &#34;x&#34; {!func}&amp;tag=dog"' in text
+    assert "Clear all filters" in text
+
+
+def test_each_image_shows_its_keyword_where_it_has_one(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, images=(IMAGE, replace(IMAGE, keyword=None))))
+    text = reader.get("/").text
+    assert text.count('<p class="keyword"') == 1
+    assert ">Säbelzahntiger</p>" in text
+
+
+def test_keywords_are_escaped(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, images=(replace(IMAGE, keyword='"><script>alert(1)</script>'),)))
+    text = reader.get("/", params={"keyword": '"><img src=x onerror=alert(1)>'}).text
+    assert "<script" not in text
+    assert "<img src=x" not in text
+
+
+def sources(text: str) -> list[Image.Image]:
+    """Return the pictures of a page."""
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    return [Image.open(io.BytesIO(base64.b64decode(encoded))) for encoded in found]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shown"),
+    [(32, 32, (32, 32)), (48, 20, (20, 48)), (320, 200, (200, 320)), (1024, 512, (160, 320)), (1, 1024, (320, 1))],
+)
+def test_an_image_of_any_size_is_shown_in_its_proportions_and_never_larger_than_a_card(
+    reader: TestClient, answer: Answer, height: int, width: int, shown: tuple[int, int]
+) -> None:
+    answer(replace(PAGE, images=(replace(IMAGE, image=np.zeros((height, width, 3), dtype=np.uint8)),)))
+    text = reader.get("/").text
+    assert [picture.size for picture in sources(text)] == [shown]
+    assert re.search(rf'width="{shown[0]}"\s+height="{shown[1]}"', text)
+    assert ('class="enlarged"' in text) == (max(height, width) < 128)
+
+
+def test_the_api_gives_large_images_whole(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, images=(replace(IMAGE, image=np.zeros((400, 500, 3), dtype=np.uint8)),)))
+    found = reader.get("/api/search?pixels=1").json()["images"][0]
+    assert [picture.size for picture in sources(f'src="{found["png"]}"')] == [(500, 400)]
+    assert found["keyword"] == "Säbelzahntiger"
+
+
 def test_fields_left_empty_count_as_left_out(reader: TestClient, answer: Answer) -> None:
     asked = answer(PAGE)
-    assert reader.get("/?tag=&accuracy=&block=&rows=60").status_code == 200
+    assert reader.get("/?tag=&accuracy=&block=&keyword=&rows=60").status_code == 200
     assert asked == [SearchRequest()]
 
 
@@ -233,6 +292,9 @@ def test_paging_stops_before_it_becomes_slow(reader: TestClient, answer: Answer)
         "block=1&block=2",
         "tag=" + "x" * 101,
         "tag=%00",
+        "keyword=%00",
+        "keyword=" + "x" * 201,
+        "keyword=a&keyword=b",
         "min_accuracy=50",
         "cursor=*",
     ],

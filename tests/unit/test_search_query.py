@@ -123,6 +123,26 @@ def test_an_image_comes_back_with_its_pixels_and_counts(solr: StubSolr, settings
     assert solr.paths[0].startswith("/solr/tinytags/select")
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (1, 1), (48, 20), (20, 48), (32, 32)])
+def test_an_image_of_any_size_comes_back_as_it_was(solr: StubSolr, settings: Settings, height: int, width: int) -> None:
+    image = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    solr.answers = [answer({**document(1, base64.b64encode(image.tobytes()).decode()), "width": width})]
+
+    found = search_images(settings, SearchRequest()).images[0].image
+
+    assert found is not None
+    np.testing.assert_array_equal(found, image)
+    assert "width" in solr.asked[0]["fl"][0].split(",")
+
+
+@pytest.mark.parametrize("width", [0, -3, 31, 3072])
+def test_pixels_that_are_no_rows_of_the_width_are_shown_as_missing(
+    solr: StubSolr, settings: Settings, width: int
+) -> None:
+    solr.answers = [answer({**document(1, base64.b64encode(bytes(3072)).decode()), "width": width})]
+    assert search_images(settings, SearchRequest()).images[0].image is None
+
+
 @pytest.mark.parametrize("stored", [None, "", "AAAA", "no base64 !", base64.b64encode(bytes(3073)).decode()])
 def test_damaged_pixels_are_shown_as_missing(solr: StubSolr, settings: Settings, stored: str | None) -> None:
     solr.answers = [answer(document(1, stored))]
@@ -133,16 +153,20 @@ def test_a_search_goes_to_solr_as_parameters(solr: StubSolr, settings: Settings)
     solr.answers = [answer()]
     tags = ("cat", 'a,b"} OR *:*')
 
-    search_images(settings, SearchRequest(tags=tags, minimum_accuracy=60, block=5, rows=10, start=20))
+    search = SearchRequest(tags=tags, minimum_accuracy=60, block=5, keyword='C++ "x" {!func}', rows=10, start=20)
+    search_images(settings, search)
 
     asked = solr.asked[0]
     assert asked["tags"] == ["\n".join(tags)]
     assert asked["block"] == ["5"]
+    assert asked["keyword"] == ['C++ "x" {!func}']
     assert asked["fq"] == [
         r'{!terms tag=by_tag f=tag separator="\n" v=$tags}',
         "{!tag=by_accuracy}accuracy:[60 TO *]",
         "{!term tag=by_block f=block v=$block}",
+        "{!term tag=by_keyword f=keyword v=$keyword}",
     ]
+    assert asked["expandMacros"] == ["false"]  # or ${rows} in a keyword would become 10
     assert (asked["start"], asked["rows"]) == (["20"], ["10"])
     assert asked["sort"] == ["accuracy desc, position asc, id asc"]
 
@@ -166,6 +190,38 @@ def test_no_tag_changes_the_text_of_a_query(tag: str) -> None:
     assert parameters | {"tags": ""} == solr_parameters(SearchRequest(tags=("x",))) | {"tags": ""}
 
 
+@given(st.text(min_size=1, max_size=220))
+def test_no_keyword_changes_the_text_of_a_query(keyword: str) -> None:
+    try:
+        request = SearchRequest(keyword=keyword)
+    except BadInputError:
+        assert not (len(keyword) <= 200 and keyword.isprintable())
+        return
+    parameters = solr_parameters(request)
+    assert parameters.pop("keyword") == keyword
+    assert parameters | {"keyword": ""} == solr_parameters(SearchRequest(keyword="x")) | {"keyword": ""}
+
+
+def test_a_keyword_narrows_the_counts_of_tags_and_not_what_is_published() -> None:
+    facets = json.loads(str(solr_parameters(SearchRequest(keyword="tabby"))["json.facet"]))
+    assert "by_keyword" not in facets["tags"]["domain"]["excludeTags"]
+    assert "by_keyword" not in facets["accuracies"]["domain"]["excludeTags"]
+    assert "by_keyword" in facets["models"]["domain"]["excludeTags"]
+    assert "by_keyword" in facets["corpora"]["domain"]["excludeTags"]
+
+
+def test_images_come_with_the_keyword_they_have(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer({**document(1, None), "keyword": "Säbelzahntiger"}, document(2, None))]
+    found = search_images(settings, SearchRequest(with_pixels=False)).images
+    assert [image.keyword for image in found] == ["Säbelzahntiger", None]
+
+
+def test_a_keyword_where_documents_have_none_yet_is_refused_with_the_remedy(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [(400, '{"error": {"msg": "undefined field keyword"}}')]
+    with pytest.raises(BadInputError, match="before there were keywords: publish a new run"):
+        search_images(settings, SearchRequest(keyword="tabby"))
+
+
 def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [answer(document(1, None))]
     search_images(settings, SearchRequest(with_pixels=False))
@@ -181,6 +237,8 @@ def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Setti
         {"tags": ("x",) * 1001},
         {"minimum_accuracy": -1},
         {"minimum_accuracy": 101},
+        {"keyword": "x" * 201},
+        {"keyword": "two\nlines"},
         {"block": -1},
         {"block": 2**31},
         {"rows": 0},

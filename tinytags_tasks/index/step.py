@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored
+from tinytags_tasks.block_files import BlockSource, KeywordsReader, block_sources, read_pixels, read_scored
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import CorruptError, MissingError, TransientError
 from tinytags_tasks.index.documents import document_bodies
@@ -83,8 +83,9 @@ def run(
     if to_index:
         storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in to_index))
         corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+        keywords = KeywordsReader(storage)
         for source in block_sources(storage, corpus, to_index):
-            records[source.block] = _post(plan, source, storage, solr)
+            records[source.block] = _post(plan, source, keywords, storage, solr)
         solr.commit(plan.collection)
         _delete_strangers(plan, {block: records[block] for block in to_index}, storage, solr)
         for block in to_index:
@@ -115,7 +116,7 @@ def _scored(plan: Run, block: int, storage: Storage) -> tuple[object, BlockRecor
         ) from error
 
 
-def _post(plan: Run, source: BlockSource, storage: Storage, solr: SolrClient) -> BlockRecord:
+def _post(plan: Run, source: BlockSource, keywords: KeywordsReader, storage: Storage, solr: SolrClient) -> BlockRecord:
     """Post a block's documents and write down that they are there, if not yet visible."""
     started = time.monotonic()
     table, scored = _scored(plan, source.block, storage)
@@ -124,7 +125,8 @@ def _post(plan: Run, source: BlockSource, storage: Storage, solr: SolrClient) ->
             f"run {plan.name}: block {source.block} was scored on other bytes than the shard holds; "
             f"delete {layout.scored_file(plan.name, source.block)} and score it again"
         )
-    solr.post_documents(plan.collection, document_bodies(table, source, read_pixels(storage, source), plan.model))
+    bodies = document_bodies(table, source, read_pixels(storage, source), plan.model, keywords.read(source))
+    solr.post_documents(plan.collection, bodies)
     record = scored.replaced(
         state=BlockState.INDEXED, index_seconds=round(time.monotonic() - started, 3), indexed=now()
     )

@@ -8,7 +8,7 @@ import binascii
 import io
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
 from tinytags_tasks.search.query import (
     LAST_START,
@@ -35,9 +36,15 @@ TEMPLATES = Path(__file__).parent / "templates"
 DRAWN = "drawn"
 """Corpora whose names start so hold generated pictures."""
 
+LONGEST_SIDE = 320
+"""Pixels of a picture on the page at most: about what a card shows on a fine screen."""
+
+ENLARGED_BELOW = 128
+"""Pictures with fewer pixels a side are shown pixel by pixel, larger ones smoothly."""
+
 ACCURACY_STEPS = range(40, 101, 10)
 ROW_CHOICES = (20, 60, 100)
-PARAMETERS = frozenset({"tag", "accuracy", "block", "rows", "page"})
+PARAMETERS = frozenset({"tag", "accuracy", "block", "keyword", "rows", "page"})
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -141,6 +148,7 @@ def read_request(request: Request, known: frozenset[str]) -> SearchRequest:
         tags=tuple(dict.fromkeys(tag for tag in parameters.getlist("tag") if tag)),
         minimum_accuracy=number("accuracy", 0),
         block=None if block < 0 else block,
+        keyword=parameters.get("keyword", "").strip(),
         rows=rows,
         start=(page - 1) * rows,
         cursor=parameters.get("cursor") or None,
@@ -153,6 +161,38 @@ def encode_png(image: npt.NDArray[np.uint8]) -> str:
     png = io.BytesIO()
     Image.fromarray(image).save(png, "PNG")
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture as the page shows it; ``source`` is empty for one that is unreadable.
+
+    Attributes
+    ----------
+    source
+        Its ``data:`` address.
+    width, height
+        Of the picture there, in pixels.
+    is_enlarged
+        Whether its pixels are to be seen.
+    """
+
+    source: str = ""
+    width: int = 0
+    height: int = 0
+    is_enlarged: bool = False
+
+
+def make_thumbnail(image: npt.NDArray[np.uint8] | None) -> Thumbnail:
+    """Return an image of shape (rows, columns, 3) as the page shows it, made smaller where it is large."""
+    if image is None:
+        return Thumbnail()
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if longest > LONGEST_SIDE:
+        size = (max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return Thumbnail(encode_png(image), image.shape[1], image.shape[0], longest < ENLARGED_BELOW)
 
 
 def _is_account(header: str, account: tuple[bytes, bytes]) -> bool:
@@ -193,6 +233,8 @@ def _address(search: SearchRequest, **changes: object) -> str:
         parameters.append(("accuracy", search.minimum_accuracy))
     if search.block is not None:
         parameters.append(("block", search.block))
+    if search.keyword:
+        parameters.append(("keyword", search.keyword))
     if search.rows != SearchRequest.rows:
         parameters.append(("rows", search.rows))
     if search.start:
@@ -229,9 +271,10 @@ def _view(search: SearchRequest, page: SearchPage, alias: str) -> dict[str, Any]
         "page": page,
         "tags": tags,
         "steps": steps,
-        "images": [(image, None if image.image is None else encode_png(image.image)) for image in page.images],
+        "images": [(image, make_thumbnail(image.image)) for image in page.images],
         "is_drawn": any(corpus.startswith(DRAWN) for corpus in page.corpora),
-        "is_filtered": bool(search.tags or search.minimum_accuracy or search.block is not None),
+        "is_filtered": bool(search.tags or search.minimum_accuracy or search.block is not None or search.keyword),
+        "longest_keyword": LONGEST,
         "row_choices": sorted({*ROW_CHOICES, search.rows}),
         "all_tags": _address(search, tags=()),
         "number": number,
@@ -259,7 +302,7 @@ def _as_json(page: SearchPage, search: SearchRequest) -> dict[str, Any]:
 
 
 def _image_as_json(image: TaggedImage, with_pixels: bool) -> dict[str, Any]:
-    names = ("id", "tag", "accuracy", "votes", "block", "position", "model", "corpus")
+    names = ("id", "tag", "accuracy", "votes", "block", "position", "model", "corpus", "keyword")
     found: dict[str, Any] = {name: getattr(image, name) for name in names}
     if with_pixels:
         found["png"] = None if image.image is None else encode_png(image.image)

@@ -1,4 +1,4 @@
-"""Searches the published documents by tag, accuracy and block.
+"""Searches the published documents by tag, accuracy, keyword and block.
 
 What a reader asks goes to Solr as parameters that Solr never parses as a query (``{!terms ... v=$tags}``); only checked
 numbers stand in a query's text.
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pysolr
 import requests
 
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, SIDE
+from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError
 from tinytags_tasks.settings import Settings
 
@@ -38,7 +38,10 @@ MOST_TAGS = 1_000
 
 TIMEOUT_SECONDS = 30
 SORT = "accuracy desc, position asc, id asc"
-FIELDS = ("id", "tag", "accuracy", "votes", "block", "position", "model", "corpus")
+FIELDS = ("id", "tag", "accuracy", "votes", "block", "position", "model", "corpus", "keyword")
+
+_WIDTH_UNLESS_TOLD = 32
+"""Of documents that were indexed before they told their width: all of these are 32x32."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class SearchRequest:
         In percent, 0 to 100.
     block
         Only images of this block.
+    keyword
+        Only images of exactly this keyword; empty means all.
     rows
         Images of the page, 1 to :data:`MOST_ROWS`.
     start
@@ -71,6 +76,7 @@ class SearchRequest:
     tags: tuple[str, ...] = ()
     minimum_accuracy: int = 0
     block: int | None = None
+    keyword: str = ""
     rows: int = 60
     start: int = 0
     cursor: str | None = None
@@ -87,6 +93,10 @@ class SearchRequest:
             raise BadInputError(f"minimum accuracy {self.minimum_accuracy} is out of range: give 0 to 100 percent")
         if self.block is not None and not 0 <= self.block < 2**31:
             raise BadInputError(f"block {self.block} is out of range: give its number, 0 or more")
+        if self.keyword and not (len(self.keyword) <= LONGEST and self.keyword.isprintable()):
+            raise BadInputError(
+                f"{self.keyword[:100]!r} is no keyword: a keyword has up to {LONGEST} printable characters"
+            )
         if not 1 <= self.rows <= MOST_ROWS:
             raise BadInputError(f"{self.rows} images a page is out of range: give 1 to {MOST_ROWS}")
         if self.start < 0 or self.start + self.rows > LAST_START:
@@ -104,8 +114,10 @@ class TaggedImage:
 
     Attributes
     ----------
+    keyword
+        What its source called it; None where it has none.
     image
-        uint8, shape (32, 32, 3); None when not asked for, or when the stored bytes are damaged.
+        uint8, shape (height, width, 3); None when not asked for, or when the stored bytes are damaged.
     """
 
     id: str
@@ -116,6 +128,7 @@ class TaggedImage:
     position: int
     model: str
     corpus: str
+    keyword: str | None
     image: npt.NDArray[np.uint8] | None
 
 
@@ -209,7 +222,9 @@ def solr_parameters(request: SearchRequest) -> dict[str, str | int | list[str]]:
         "q": "*:*",
         "sort": SORT,
         "rows": request.rows,
-        "fl": ",".join((*FIELDS, "data") if request.with_pixels else FIELDS),
+        "fl": ",".join((*FIELDS, "width", "data") if request.with_pixels else FIELDS),
+        # Otherwise Solr puts another parameter in the place of a ${name} in a tag or keyword.
+        "expandMacros": "false",
     }
     if request.tags:
         # A line end separates tags: no printable tag has one, where a comma may well be part of a tag.
@@ -220,6 +235,9 @@ def solr_parameters(request: SearchRequest) -> dict[str, str | int | list[str]]:
     if request.block is not None:
         filters.append("{!term tag=by_block f=block v=$block}")
         parameters["block"] = request.block
+    if request.keyword:
+        filters.append("{!term tag=by_keyword f=keyword v=$keyword}")
+        parameters["keyword"] = request.keyword
     parameters["fq"] = filters
     if request.cursor is None:
         parameters["start"] = request.start
@@ -230,8 +248,8 @@ def solr_parameters(request: SearchRequest) -> dict[str, str | int | list[str]]:
             {
                 "tags": _facet("tag", MOST_TAGS, ["by_tag"]),
                 "accuracies": _facet("accuracy", 101, ["by_accuracy"]),
-                "models": _facet("model", 20, ["by_tag", "by_accuracy", "by_block"]),
-                "corpora": _facet("corpus", 20, ["by_tag", "by_accuracy", "by_block"]),
+                "models": _facet("model", 20, ["by_tag", "by_accuracy", "by_block", "by_keyword"]),
+                "corpora": _facet("corpus", 20, ["by_tag", "by_accuracy", "by_block", "by_keyword"]),
             }
         )
     return parameters
@@ -267,6 +285,11 @@ def _ask(settings: Settings, parameters: dict[str, str | int | list[str]]) -> di
             ) from error
         if "cursorMark" in parameters and "cursorMark" in str(error):
             raise BadInputError("Solr does not know this cursor: start again with '*'") from error
+        if "undefined field" in str(error) and "keyword" in parameters:
+            raise BadInputError(
+                f"what is published as {settings.alias!r} was indexed before there were keywords: publish a new run, "
+                "or search without a keyword"
+            ) from error
         if status[1][0] == "5" or status[1] == "429":
             raise EngineDownError(
                 f"Solr at {shown} cannot search {settings.alias!r} now (HTTP {status[1]}): try again, or look into "
@@ -290,17 +313,20 @@ def _read_document(document: dict[str, Any], with_pixels: bool) -> TaggedImage:
         position=int(document["position"]),
         model=str(document["model"]),
         corpus=str(document["corpus"]),
-        image=_decode_pixels(document.get("data")) if with_pixels else None,
+        keyword=str(document["keyword"]) if "keyword" in document else None,
+        image=_decode_pixels(document.get("data"), int(document.get("width", _WIDTH_UNLESS_TOLD)))
+        if with_pixels
+        else None,
     )
 
 
-def _decode_pixels(stored: object) -> npt.NDArray[np.uint8] | None:
+def _decode_pixels(stored: object, width: int) -> npt.NDArray[np.uint8] | None:
     if not isinstance(stored, str):
         return None
     try:
         pixels = base64.b64decode(stored, validate=True)
     except (binascii.Error, ValueError):
         return None
-    if len(pixels) != IMAGE_BYTES:
+    if not pixels or width < 1 or len(pixels) % (3 * width):
         return None
-    return np.frombuffer(pixels, dtype=np.uint8).reshape(SIDE, SIDE, 3)
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, width, 3)
