@@ -216,12 +216,6 @@ def test_images_come_with_the_keyword_they_have(solr: StubSolr, settings: Settin
     assert [image.keyword for image in found] == ["Säbelzahntiger", None]
 
 
-def test_a_keyword_where_documents_have_none_yet_is_refused_with_the_remedy(solr: StubSolr, settings: Settings) -> None:
-    solr.answers = [(400, '{"error": {"msg": "undefined field keyword"}}')]
-    with pytest.raises(BadInputError, match="before there were keywords: publish a new run"):
-        search_images(settings, SearchRequest(keyword="tabby"))
-
-
 def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [answer(document(1, None))]
     search_images(settings, SearchRequest(with_pixels=False))

@@ -285,11 +285,6 @@ def _ask(settings: Settings, parameters: dict[str, str | int | list[str]]) -> di
             ) from error
         if "cursorMark" in parameters and "cursorMark" in str(error):
             raise BadInputError("Solr does not know this cursor: start again with '*'") from error
-        if "undefined field" in str(error) and "keyword" in parameters:
-            raise BadInputError(
-                f"what is published as {settings.alias!r} was indexed before there were keywords: publish a new run, "
-                "or search without a keyword"
-            ) from error
         if status[1][0] == "5" or status[1] == "429":
             raise EngineDownError(
                 f"Solr at {shown} cannot search {settings.alias!r} now (HTTP {status[1]}): try again, or look into "
