@@ -108,12 +108,12 @@ class Leases:
 
     def _take(self, path: str, owner: dict[str, object]) -> bool:
         content = json.dumps({**owner, "renewed": 0}).encode()
-        if self._storage.write(path, content, overwrite=False):
+        if self._create(path, content):
             return True
         try:
             found = self._storage.read(path)
         except MissingError:
-            return self._storage.write(path, content, overwrite=False)
+            return self._create(path, content)
         last, since = self._seen.get(path, (b"", 0.0))
         if found != last:
             self._seen[path] = (found, since := time.monotonic())
@@ -129,13 +129,19 @@ class Leases:
             self._storage.rename(moved, path)
             return False
         self._storage.delete(moved)
-        return self._storage.write(path, content, overwrite=False)
+        return self._create(path, content)
+
+    def _create(self, path: str, content: bytes) -> bool:
+        try:
+            return self._storage.write(path, content, overwrite=False)
+        except MissingError:  # its temporary file went with the leftovers of others: asked again, it will do
+            return False
 
     def _renew(self, path: str, owner: dict[str, object], ended: threading.Event) -> None:
         renewed = 0
         while not ended.wait(self._seconds / 4):
             renewed += 1
-            with contextlib.suppress(TransientError):  # the next time may do
+            with contextlib.suppress(TransientError, MissingError):  # the next time may do
                 if self._owner(path).get("owner") != owner["owner"]:
                     return
                 self._storage.write(path, json.dumps({**owner, "renewed": renewed}).encode())

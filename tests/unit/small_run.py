@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinytags_tasks import layout
+from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
-from tinytags_tasks.ingest.step import IngestRequest
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest, Unreadable
 from tinytags_tasks.score.plan import PlanRequest
@@ -115,7 +115,14 @@ def make_corpus(
     """Ingest the pictures; ``unreadable`` and ``keywords`` are written down afterwards."""
     source = Path(storage.root).with_name("pets.bin")
     source.write_bytes(to_column_major(pictures()))
-    ingest(IngestRequest(CORPUS, str(source), SHARD_IMAGES, BLOCKS_PER_SHARD), storage=storage, report=quiet)
+    definition = CorpusDefinition(
+        name=CORPUS,
+        source=str(source),
+        format="tiny-images",
+        shard_images=SHARD_IMAGES,
+        blocks_per_shard=BLOCKS_PER_SHARD,
+    )
+    ingest(definition, storage=storage, report=quiet)
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     for shard in range(corpus.partition.shards):
         path = layout.shard_manifest_file(CORPUS, shard)

@@ -21,8 +21,10 @@ print(json.dumps({
     "heavy": heavy,
     "edges": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
     "retries": {task.task_id: [task.retries, bool(task.retry_exponential_backoff)] for task in dag.tasks},
-    "mapped": sorted(task.task_id for task in dag.tasks if task.get_closest_mapped_task_group()),
+    "mapped": sorted(task.task_id for task in dag.tasks if task.is_mapped or task.get_closest_mapped_task_group()),
     "params": sorted(dag.params),
+    "corpora": dag.params.get_param("corpus").schema["examples"],
+    "commit_rule": dag.get_task("ingest.commit").trigger_rule,
     "docs": bool(dag.doc_md),
 }))
 """
@@ -31,6 +33,9 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def dag(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Describe the Dag in a process of its own, as the Dag processor reads it."""
+    corpora = tmp_path_factory.mktemp("corpora")
+    for name in ("photos", "birds"):
+        (corpora / f"{name}.toml").write_text('source = "/x"\nformat = "folder"\n')
     described = subprocess.run(
         [sys.executable, "-c", DESCRIBE],
         capture_output=True,
@@ -39,6 +44,7 @@ def dag(tmp_path_factory: pytest.TempPathFactory) -> dict:
         env={
             **os.environ,
             "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+            "TINYTAGS_CORPORA": str(corpora),
             "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "dags")]),
         },
     )
@@ -51,14 +57,16 @@ def test_reading_the_dag_imports_nothing_heavy(dag: dict) -> None:
 
 def test_stages_follow_each_other_in_the_datas_order(dag: dict) -> None:
     assert dag["edges"] == {
-        "ingest": ["plan", "train"],
+        "ingest.plan": ["ingest.commit", "ingest.shards"],
+        "ingest.shards": ["ingest.commit"],
+        "ingest.commit": ["plan", "train"],
         "train": ["plan"],
         "plan": ["blocks.score", "publish"],
         "blocks.score": ["blocks.index"],
         "blocks.index": ["publish"],
         "publish": [],
     }
-    assert dag["mapped"] == ["blocks.index", "blocks.score"]
+    assert dag["mapped"] == ["blocks.index", "blocks.score", "ingest.shards"]
 
 
 def test_every_task_is_tried_again_with_growing_pauses(dag: dict) -> None:
@@ -66,8 +74,18 @@ def test_every_task_is_tried_again_with_growing_pauses(dag: dict) -> None:
 
 
 def test_the_form_has_a_field_for_each_choice_and_the_dag_is_documented(dag: dict) -> None:
-    assert {"source", "corpus", "labelled", "threshold", "blocks_per_task", "trees", "depth"} <= set(dag["params"])
+    assert {"corpus", "shards_per_task", "labelled", "threshold", "blocks_per_task", "trees", "depth"} <= set(
+        dag["params"]
+    )
     assert dag["docs"]
+
+
+def test_the_form_proposes_the_defined_corpora(dag: dict) -> None:
+    assert dag["corpora"] == ["birds", "photos"]
+
+
+def test_a_corpus_whose_shards_all_stand_goes_on_without_a_mapped_task(dag: dict) -> None:
+    assert dag["commit_rule"] == "none_failed"
 
 
 def test_a_final_error_fails_a_task_at_once_and_a_transient_one_is_left_to_the_retries(

@@ -67,14 +67,27 @@ def run(corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[
             "(another version of Pillow decodes otherwise?); what was scored on it is of other bytes: remove it with "
             f"`tinytags corpus remove {corpus} --data` and ingest it anew"
         )
+    _clear_away(plan, storage)
     if known is None:
-        storage.delete_leftovers(layout.corpus_file(corpus))
         made.save(storage, layout.corpus_file(corpus))
     report(
         f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "
         f"{unreadable:,} unreadable"
     )
     return CommitResult(corpus, images, partition.shards, partition.blocks, unreadable)
+
+
+def _clear_away(plan: IngestPlan, storage: Storage) -> None:
+    """Delete leases and temporary files that killed writers left; with every shard whole, nobody needs them."""
+    corpus = plan.definition.name
+    listing = layout.source_file(corpus, plan.source.listing_sha256)
+    leases = [layout.lease_file(corpus, shard) for shard in range(plan.partition.shards)]
+    standing = set(storage.names(layout.shards_folder(corpus)))
+    for lease in leases:
+        if layout.file_name(lease) in standing:
+            storage.delete(lease)
+    storage.delete_leftovers(*leases)
+    storage.delete_leftovers(layout.corpus_file(corpus), layout.ingest_plan_file(corpus), listing)
 
 
 def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:

@@ -152,8 +152,8 @@ def _write_plan(
         plan = IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
         path = layout.ingest_plan_file(definition.name)
         if not storage.exists(path):
-            storage.write(layout.source_file(definition.name, source.listing_sha256), listing.content())
-            storage.delete_leftovers(path)
+            listing_path = layout.source_file(definition.name, source.listing_sha256)
+            storage.write(listing_path, listing.content())
             if plan.save(storage, path, overwrite=False):
                 return plan
     finally:
