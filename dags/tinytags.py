@@ -112,13 +112,14 @@ def tinytags() -> None:
     def ingest() -> Any:  # noqa: ANN401 - what a task returns is known at run time only
         """Put every image of the corpus' source into shards."""
 
-        @task(task_id="plan", multiple_outputs=True)
+        @task(task_id="plan")
         @errors_for_airflow
-        def plan_shards() -> dict[str, Any]:
+        def plan_shards() -> list[dict[str, Any]]:
             """List the source, and tell which shards are missing."""
             from tinytags_tasks.ingest.plan import PlanRequest, run
 
-            params = get_current_context()["params"]
+            context = get_current_context()
+            params = context["params"]
             clients = runtime()
             definition = _definition(params["corpus"], clients)
             planned = run(
@@ -127,8 +128,8 @@ def tinytags() -> None:
                 files=clients.source_files(definition),
                 report=report,
             )
-            groups = [{"corpus": planned.corpus, "shards": list(shards)} for shards in planned.groups]
-            return {"corpus": planned.corpus, "groups": groups}
+            context["ti"].xcom_push("corpus", planned.corpus)  # which the groups do not tell when there are none
+            return [{"corpus": planned.corpus, "shards": list(shards)} for shards in planned.groups]
 
         @task(map_index_template="shards {{ numbers }}")
         @errors_for_airflow
@@ -157,7 +158,7 @@ def tinytags() -> None:
 
         planned = plan_shards()
         committed = commit(planned["corpus"])
-        shards.expand(group=planned["groups"]) >> committed
+        shards.expand(group=planned) >> committed
         return committed
 
     @task

@@ -14,25 +14,6 @@ app = typer.Typer()
 
 
 @app.command()
-def ingest(
-    source: Annotated[Path, typer.Argument(help="A Tiny Images .bin file.")],
-    corpus: Annotated[str, typer.Option(help="The corpus' name.")],
-    shard_images: Annotated[int, typer.Option(help="Images a shard.")] = 1_000_000,
-    blocks_per_shard: Annotated[int, typer.Option(help="Blocks a shard.")] = 50,
-    description: Annotated[str, typer.Option(help="What the pictures are.")] = "",
-) -> None:
-    """Put every image of a file into shards in HDFS."""
-    from tinytags_tasks.ingest.step import IngestRequest, run
-
-    request = IngestRequest(corpus, str(source), shard_images, blocks_per_shard, description)
-    result = run(request, storage=clients().storage, report=say)
-    print(
-        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of {blocks_per_shard} blocks, "
-        f"{result.unreadable:,} unreadable; {result.written} shards written now"
-    )
-
-
-@app.command()
 def train(
     labelled: Annotated[Path, typer.Argument(help="Parquet with the columns img and label.")],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the accuracy on.")] = None,
@@ -167,6 +148,7 @@ def ledger(
 def search(
     tags: Annotated[list[str] | None, typer.Argument(help="Any of these; all when none is given.")] = None,
     min_accuracy: Annotated[int, typer.Option(help="In percent.")] = 0,
+    keyword: Annotated[str, typer.Option(help="Only images of exactly this keyword.")] = "",
     rows: Annotated[int, typer.Option(help="How many to show, the surest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -176,50 +158,50 @@ def search(
     if rows < 1:
         raise BadInputError(f"--rows is {rows}: it must be 1 or more")
     settings = clients().settings
-    request = SearchRequest(tuple(tags or ()), min_accuracy, rows=min(rows, MOST_ROWS), with_pixels=False)
+    request = SearchRequest(
+        tuple(tags or ()), min_accuracy, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
+    )
     page = search_images(settings, request)
     images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, limit=rows)
-    columns = ("id", "tag", "accuracy", "votes", "block", "position", "model")
+    columns = ("id", "tag", "accuracy", "votes", "block", "position", "model", "keyword")
     if as_json:
         found = [{name: getattr(image, name) for name in columns} for image in images]
         print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
         return
     table = make_table(*columns)
     for image in images:
-        add_row(table, *(getattr(image, name) for name in columns))
+        add_row(table, *("" if (cell := getattr(image, name)) is None else cell for name in columns))
     print_table(table)
     print(f"{page.total:,} images")
 
 
 @app.command()
 def run(
-    source: Annotated[Path | None, typer.Option(help="A Tiny Images .bin file; default: the demo.")] = None,
-    corpus: Annotated[str, typer.Option(help="The corpus' name.")] = "demo",
+    corpus: Annotated[str, typer.Argument(help="A defined corpus' name; default: the demo.", show_default=False)] = "",
     labelled: Annotated[Path | None, typer.Option(help="Labelled parquet; default: the demo's.")] = None,
     test: Annotated[Path | None, typer.Option(help="Labelled parquet for the model's card.")] = None,
-    shard_images: Annotated[int, typer.Option(help="Images a shard.")] = 5_000,
-    blocks_per_shard: Annotated[int, typer.Option(help="Blocks a shard.")] = 5,
     trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
     threshold: Annotated[int, typer.Option(help="Accuracy in percent from which an image is kept.")] = 40,
     blocks_per_task: Annotated[int, typer.Option(help="Blocks that one Airflow task takes.")] = 5,
 ) -> None:
     """Trigger the Dag `tinytags` in Airflow, follow it to its end and show what came of it."""
+    from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.follow import follow_run
 
-    for path in (source, labelled, test):
+    runtime = clients()
+    if corpus:
+        load_definition(runtime.settings.corpora_folder, corpus)
+    for path in (labelled, test):
         if path and not path.is_file():
             raise BadInputError(f"{path}: no such file")
     parameters = {
-        "source": str(source.absolute()) if source else "",
         "corpus": corpus,
         "labelled": str(labelled.absolute()) if labelled else "",
         "test": str(test.absolute()) if test else "",
-        "shard_images": shard_images,
-        "blocks_per_shard": blocks_per_shard,
         "trees": trees,
         "depth": depth,
         "threshold": threshold,
         "blocks_per_task": blocks_per_task,
     }
-    follow_run(clients(), parameters, report=say)
+    follow_run(runtime, parameters, report=say)
