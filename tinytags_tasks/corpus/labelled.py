@@ -1,7 +1,6 @@
 """Labelled sets: parquet with a column of encoded images and one of labels, the layout of the Hugging Face hub."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from tinytags_tasks.corpus.pictures import decode_rgb
 from tinytags_tasks.errors import BadInputError
 
 CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -63,7 +63,7 @@ def file_sha256(path: Path) -> str:
 
 
 def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint8]:
-    """Decode a picture file to RGB.
+    """Decode a picture file to RGB, as :func:`tinytags_tasks.corpus.pictures.decode_rgb` does.
 
     Parameters
     ----------
@@ -83,9 +83,8 @@ def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint
         When it is no picture.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            rgb = picture.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        rgb = decode_rgb(encoded, formats=None)
+    except BadInputError as error:
         raise BadInputError(f"not a picture that can be read ({error})") from error
     if side is not None and rgb.size != (side, side):
         rgb = rgb.resize((side, side), Image.Resampling.BOX)
@@ -129,9 +128,15 @@ def _open(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _carried_tags(path: Path) -> tuple[str, ...] | None:
-    """Return the tags that a labelled file carries, if it does."""
-    carried = (_open(path).schema_arrow.metadata or {}).get(TAGS_KEY)
+def carried_tags(schema: pa.Schema, path: str) -> tuple[str, ...] | None:
+    """Return the tags that a labelled file carries in its schema, None when it does not.
+
+    Raises
+    ------
+    BadInputError
+        When they are no list of words; names ``path``.
+    """
+    carried = (schema.metadata or {}).get(TAGS_KEY)
     if not carried:
         return None
     try:
@@ -160,7 +165,7 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
     BadInputError
         When the file cannot be used: which row, and why.
     """
-    names = tags or _carried_tags(path) or CIFAR10_TAGS
+    names = tags or carried_tags(_open(path).schema_arrow, str(path)) or CIFAR10_TAGS
     images: list[npt.NDArray[np.uint8]] = []
     labels: list[npt.NDArray[np.int64]] = []
     row = 0
