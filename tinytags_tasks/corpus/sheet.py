@@ -1,0 +1,90 @@
+"""A picture sheet: images side by side with their positions, and how often each byte occurs in them."""
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+_COLUMNS = _ROWS = 8
+_CELL_PIXELS = 96
+"""What small images are enlarged to, or a little less."""
+
+_MOST_WIDTH = 1_600
+_GAP, _LINE, _MARGIN = 8, 16, 16
+_BAR_PIXELS, _HISTOGRAM_HEIGHT = 2, 100
+_TEXT = ImageFont.load_default(12)
+_INK, _PAPER, _EMPTY, _CROSS = (40, 40, 40), (255, 255, 255), (225, 225, 225), (200, 30, 30)
+_CHANNELS = (("R", (200, 40, 40)), ("G", (30, 140, 50)), ("B", (40, 70, 200)))
+
+
+def make_sheet(
+    images: npt.NDArray[np.uint8], unreadable: Collection[int], histogram: npt.NDArray[np.int64], title: str
+) -> Image.Image:
+    """Return a picture sheet.
+
+    Parameters
+    ----------
+    images
+        uint8, shape (images, row, column, 3); as many of them are shown as there is room for, 64 at most, enlarged by a
+        whole factor without smoothing, so that each pixel is to be seen.
+    unreadable
+        Positions of those that are crossed out.
+    histogram
+        int64, shape (3, 256): how often each byte occurs in R, G and B.
+    title
+        A line above.
+    """
+    height, width = images.shape[1:3]
+    factor = max(1, _CELL_PIXELS // max(height, width))
+    cell_width, cell_height = max(width * factor, 32) + _GAP, height * factor + _LINE + _GAP
+    columns = max(1, min(_COLUMNS, _MOST_WIDTH // cell_width))
+    shown = images[: columns * _ROWS]
+    rows = -(-len(shown) // columns)
+    grid_top = _MARGIN + 2 * _LINE
+    histogram_top = grid_top + rows * cell_height + _LINE
+    sheet = Image.new(
+        "RGB",
+        (
+            2 * _MARGIN + max(columns * cell_width, 256 * _BAR_PIXELS + 2 * _LINE, int(_TEXT.getlength(title))),
+            histogram_top + len(_CHANNELS) * (_HISTOGRAM_HEIGHT + _LINE + _GAP) + _MARGIN,
+        ),
+        _PAPER,
+    )
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, _MARGIN), title, _INK, _TEXT)
+    for position, image in enumerate(shown):
+        row, column = divmod(position, columns)
+        left, top = _MARGIN + column * cell_width, grid_top + row * cell_height
+        picture = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        sheet.paste(picture, (left, top))
+        if position in unreadable:
+            _cross_out(pen, left, top, left + picture.width - 1, top + picture.height - 1)
+        pen.text((left, top + picture.height + 1), str(position), _INK, _TEXT)
+    for (name, colour), counts in zip(_CHANNELS, histogram, strict=True):
+        _draw_histogram(pen, histogram_top, name, colour, counts)
+        histogram_top += _HISTOGRAM_HEIGHT + _LINE + _GAP
+    return sheet
+
+
+def _cross_out(pen: ImageDraw.ImageDraw, left: int, top: int, right: int, bottom: int) -> None:
+    pen.rectangle((left, top, right, bottom), _EMPTY, _CROSS)
+    pen.line((left, top, right, bottom), _CROSS, 2)
+    pen.line((left, bottom, right, top), _CROSS, 2)
+
+
+def _draw_histogram(
+    pen: ImageDraw.ImageDraw, top: int, name: str, colour: tuple[int, int, int], counts: npt.NDArray[np.int64]
+) -> None:
+    left, bottom = _MARGIN + _LINE, top + _HISTOGRAM_HEIGHT
+    # Black and white are often so many that all else would be flat beside them: their bars are cut off.
+    highest = int(counts[1:-1].max()) or int(counts.max()) or 1
+    for value, count in enumerate(counts.tolist()):
+        size = min(_HISTOGRAM_HEIGHT, -(-count * _HISTOGRAM_HEIGHT // highest))
+        if size:
+            at = left + value * _BAR_PIXELS
+            pen.rectangle((at, bottom - size, at + _BAR_PIXELS - 1, bottom - 1), colour)
+    pen.line((left, bottom, left + 256 * _BAR_PIXELS, bottom), _INK)
+    pen.text((_MARGIN, top), name, colour, _TEXT)
+    for value in (0, 64, 128, 192, 255):
+        pen.text((left + value * _BAR_PIXELS, bottom + 1), str(value), _INK, _TEXT)
