@@ -161,32 +161,39 @@ def _guess_records(
         head = files.read(file.path, 0, min(_HEAD_BYTES, file.size_bytes))
         why = f"{images:,} images of {height}x{width}x3 and {rest:,} bytes too many at offset {images * image_bytes:,}"
         raise _nothing_fits(files, file, head, why if images else "smaller than one image")
-    pixels = _sample(files, file, image_bytes)
-    interleaved = pixels.reshape(-1, height, width, 3)
-    planes = pixels.reshape(-1, 3, height, width).transpose(0, 2, 3, 1)
-    as_interleaved, as_planes = _roughness(interleaved), _roughness(planes)
-    is_interleaved = max(as_interleaved) <= max(as_planes)
+    readings = _readings(_sample(files, file, image_bytes), height, width)
+    roughness = {order: _roughness(images) for order, images in readings.items()}
+    ranked = sorted(readings, key=lambda order: max(roughness[order]))
+    order = ranked[0]
+    told = ", ".join(f"{max(roughness[reading]):.1f} as {reading}" for reading in ranked)
     notes = [
-        f"read as interleaved R, G, B neighbours differ by {max(as_interleaved):.1f} on average, read as planes by "
-        f"{max(as_planes):.1f}: taken for {'interleaved' if is_interleaved else 'planes'}",
-        *_doubts(as_interleaved, as_planes, height, width),
+        f"neighbours differ on average by {told}: taken for {order}",
+        *_doubts(roughness[order], roughness[ranked[1]], height, width),
     ]
-    if is_interleaved:
-        return {"format": "raw", "pixel_order": "hwc"}, notes
-    is_by_columns, reason = _is_by_columns(file, planes)
-    is_tiny = is_by_columns and (height, width) == (32, 32)
-    found = {"format": "tiny-images"} if is_tiny else {"format": "raw"}
-    if not is_tiny:
-        found["pixel_order"] = "columns" if is_by_columns else "planes"
-    other = "planes" if is_by_columns else "columns"
-    notes.append(
-        "whether a plane lies row after row or column after column cannot be told by smoothness: a picture on its side "
-        f"is as smooth. {'Columns' if is_by_columns else 'Rows'} are assumed ({reason}). Look at the sheet: if the "
-        f"pictures lie on their side there, define the corpus with --format raw --pixel-order {other}"
-    )
-    if is_tiny and files.is_local and Path(files.name(file.path)).with_name("tiny_metadata.bin").is_file():
-        notes.append("tiny_metadata.bin lies beside it: give its path to --keywords to make the nouns searchable")
-    return dict(found), notes
+    if order == "planes" and height == width:
+        order, reason = _guess_side(file, readings["planes"])
+        other = "planes" if order == "columns" else "columns"
+        notes.append(
+            "whether a plane lies row after row or column after column cannot be told by smoothness: a picture on its "
+            f"side is as smooth. {'Columns' if order == 'columns' else 'Rows'} are assumed ({reason}). Look at the "
+            f"sheet: if the pictures lie on their side there, define the corpus with --format raw --pixel-order {other}"
+        )
+    if order == "columns" and (height, width) == (32, 32):
+        if files.is_local and Path(files.name(file.path)).with_name("tiny_metadata.bin").is_file():
+            notes.append("tiny_metadata.bin lies beside it: give its path to --keywords to make the nouns searchable")
+        return {"format": "tiny-images"}, notes
+    return {"format": "raw", "pixel_order": order}, notes
+
+
+def _readings(pixels: npt.NDArray[np.uint8], height: int, width: int) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return images of shape (images, height, width, 3) for each pixel order that smoothness can tell from others."""
+    readings = {
+        "hwc": pixels.reshape(-1, height, width, 3),
+        "planes": pixels.reshape(-1, 3, height, width).transpose(0, 2, 3, 1),
+    }
+    if height != width:
+        readings["columns"] = pixels.reshape(-1, 3, width, height).transpose(0, 3, 2, 1)
+    return readings
 
 
 def _sample(files: SourceFiles, file: SourceFile, record_bytes: int) -> npt.NDArray[np.uint8]:
@@ -207,36 +214,37 @@ def _roughness(images: npt.NDArray[np.uint8]) -> tuple[float, float]:
     return below, beside
 
 
-def _doubts(
-    as_interleaved: tuple[float, float], as_planes: tuple[float, float], height: int, width: int
-) -> Iterator[str]:
-    smoother, rougher = sorted((as_interleaved, as_planes), key=max)
-    if max(rougher) <= _SURELY_SMOOTHER * max(smoother):
-        yield "both readings are about as smooth: this is a weak guess; look at the sheet"
-    if max(smoother) > _NOISE:
+def _doubts(best: tuple[float, float], second: tuple[float, float], height: int, width: int) -> Iterator[str]:
+    """Yield what speaks against the smoothest reading."""
+    if max(second) <= _SURELY_SMOOTHER * max(best):
+        yield "another reading is about as smooth, so this is a weak guess: look at the sheet"
+    if max(best) > _NOISE:
         yield "this looks like noise, not like pictures: is it really a file of pixels?"
-    elif max(smoother) > _UNEQUAL_AXES * max(min(smoother), 1.0):
+    elif max(best) > _UNEQUAL_AXES * max(min(best), 1.0):
         yield (
-            f"neighbours below each other differ by {smoother[0]:.1f}, beside each other by {smoother[1]:.1f}, where "
-            f"pictures are mostly alike in both: are they {height}x{width}? Otherwise give --height and --width"
+            f"neighbours below each other differ by {best[0]:.1f}, beside each other by {best[1]:.1f}, where pictures "
+            f"are mostly alike in both: are they {height}x{width}? Otherwise give --height and --width"
         )
 
 
-def _is_by_columns(file: SourceFile, planes: npt.NDArray[np.uint8]) -> tuple[bool, str]:
-    """Tell whether planes lie column after column, and why that is believed.
+def _guess_side(file: SourceFile, planes: npt.NDArray[np.uint8]) -> tuple[str, str]:
+    """Return whether square planes lie as rows (``planes``) or as ``columns``, and why that is believed.
 
-    The mean of many photographs is brighter above than below, and the same on the left and on the right.
+    The mean of many photographs is brighter above than below, and alike on the left and on the right.
     """
     if Path(file.path).name.lower().startswith("tiny_images"):
-        return True, "as its name says"
+        return "columns", "as its name says"
     if len(planes) >= _ENOUGH_FOR_A_MEAN:
         mean = planes.mean(axis=(0, 3))
-        first, second = (float(np.abs(line - line[::-1]).mean()) for line in (mean.mean(axis=1), mean.mean(axis=0)))
-        if max(first, second) > _SURELY_UPRIGHT * min(first, second):
-            return second > first, "their mean picture is then lit from above, as photographs are"
+        down, across = (float(np.abs(line - line[::-1]).mean()) for line in (mean.mean(axis=1), mean.mean(axis=0)))
+        if max(down, across) > _SURELY_UPRIGHT * min(down, across):
+            return (
+                "columns" if across > down else "planes",
+                "their mean picture is then lit from above, as photographs are",
+            )
     if planes.shape[1:3] == (32, 32):
-        return True, "as in Tiny Images, the best-known file of this size; the pictures themselves do not tell"
-    return False, "the pictures themselves do not tell"
+        return "columns", "as in Tiny Images, the best-known file of this size; the pictures themselves do not tell"
+    return "planes", "the pictures themselves do not tell"
 
 
 @dataclass(frozen=True, eq=False)
