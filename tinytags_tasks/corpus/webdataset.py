@@ -1,0 +1,179 @@
+"""WebDataset's tar files: which member is which sample's image, and where its bytes lie.
+
+Rule: https://github.com/webdataset/webdataset, "The WebDataset Format": members that follow each other and have the
+same path up to the first dot of their base name are one sample.
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.range_file import RangeFile
+from tinytags_tasks.corpus.reader import ListedItem
+from tinytags_tasks.corpus.source_files import SourceFile, SourceFiles
+from tinytags_tasks.errors import BadInputError
+
+MOST_KEYWORD_CHARACTERS = 1_000
+
+_IMAGE = re.compile(r"(?:.*\.)?(?:jpg|jpeg|png|webp)")
+_COMPRESSED_ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_COMPRESSED_HEADS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+
+# Contents are skipped here; over a network a request costs more than the bytes between two headers.
+_LOCAL_BUFFER_BYTES = 16_384
+_REMOTE_BUFFER_BYTES = 4_000_000
+_END_CHECK_BYTES = 65_536
+
+
+@dataclass
+class _Sample:
+    """Members of one sample."""
+
+    key: str
+    offset: int
+    images: list[tarfile.TarInfo] = field(default_factory=list)
+    keyword: str | None = None
+
+
+def list_webdataset(files: SourceFiles, definition: CorpusDefinition) -> Iterator[ListedItem]:
+    """Yield each sample's image with its place in the tar, so that reading needs no tar code.
+
+    A sample's image is its member with the ending jpg, jpeg, png or webp; only where there is none, one whose ending
+    ends so, such as ``seg.png``. A sample without an image keeps its position and has no bytes. Members whose base name
+    has no dot, or begins with one, belong to no sample, as in WebDataset.
+
+    Parameters
+    ----------
+    files
+        The source's: a tar, a folder of them, or a pattern.
+    definition
+        The corpus; ``keywords`` is the ending of a sample's text: UTF-8, its first 1,000 characters.
+
+    Raises
+    ------
+    BadInputError
+        When there is no tar, or no image in any; when a tar is compressed or damaged, has links, devices or names that
+        lead out of it, or two images in a sample: which member, at which offset.
+    """
+    images = keywords = tars = 0
+    for file in files.files(".tar", *_COMPRESSED_ENDINGS):
+        tars += 1
+        for item in _list_tar(files, file, definition.keywords.lower().lstrip(".")):
+            images += item.size_bytes > 0
+            keywords += item.keyword is not None
+            yield item
+    if not tars:
+        raise BadInputError(f"{files.source}: holds no .tar file; correct the corpus' source or format")
+    if not images:
+        raise BadInputError(
+            f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in .jpg, .jpeg, "
+            ".png or .webp"
+        )
+    if definition.keywords and not keywords:
+        raise BadInputError(
+            f"{files.source}: no sample has a member with the ending {definition.keywords}; correct keywords, or leave "
+            "it out"
+        )
+
+
+def _list_tar(files: SourceFiles, file: SourceFile, keyword_ending: str) -> Iterator[ListedItem]:
+    sample: _Sample | None = None
+    with _open_buffered(files, file) as stream:
+        for member in _members(stream, files.name(file.path), file.size_bytes):
+            folder, _, base = member.name.rpartition("/")
+            stem, _, ending = base.partition(".")
+            if not member.isreg() or not stem or not ending:
+                continue
+            key = f"{folder}/{stem}"
+            if sample is None or key != sample.key:
+                if sample is not None:
+                    yield _item(files, file, sample)
+                sample = _Sample(key, member.offset)
+            if ending.lower() == keyword_ending:
+                stream.seek(member.offset_data)
+                content = stream.read(min(member.size, 4 * MOST_KEYWORD_CHARACTERS))
+                sample.keyword = content.decode("utf-8", "replace").strip()[:MOST_KEYWORD_CHARACTERS] or None
+            elif _IMAGE.fullmatch(ending.lower()):
+                sample.images.append(member)
+        if sample is not None:
+            yield _item(files, file, sample)
+
+
+def _open_buffered(files: SourceFiles, file: SourceFile) -> io.BufferedReader:
+    size = _LOCAL_BUFFER_BYTES if files.is_local else _REMOTE_BUFFER_BYTES
+    return io.BufferedReader(RangeFile(files, file.path, file.size_bytes, file.version), size)
+
+
+def _item(files: SourceFiles, file: SourceFile, sample: _Sample) -> ListedItem:
+    plain = [member for member in sample.images if "." not in _ending(member)]
+    candidates = plain or sample.images
+    if len(candidates) > 1:
+        first, second = candidates[:2]
+        raise BadInputError(
+            f"{files.name(file.path)}: member {second.name!r} at offset {second.offset:,} is a second image of its "
+            f"sample, after {first.name!r}; a sample has one image: give the other another ending, or another key"
+        )
+    if not candidates:
+        return ListedItem(file.path, 1, sample.offset, 0, file.version, sample.keyword)
+    image = candidates[0]
+    return ListedItem(file.path, 1, image.offset_data, image.size, file.version, sample.keyword)
+
+
+def _ending(member: tarfile.TarInfo) -> str:
+    return member.name.rpartition("/")[2].partition(".")[2]
+
+
+def _members(stream: io.BufferedReader, name: str, size_bytes: int) -> Iterator[tarfile.TarInfo]:
+    """Yield a tar's members, all of them: an archive that ends elsewhere than at its end mark is damaged."""
+    head = stream.read(6)
+    if head.startswith(_COMPRESSED_HEADS):
+        raise BadInputError(
+            f"{name}: is compressed, and single images cannot be read from it; unpack it to a .tar (the pictures in it "
+            "are compressed already)"
+        )
+    stream.seek(0)
+    at, after = 0, "its beginning"
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                if tar.offset <= at:
+                    raise tarfile.ReadError("a size below zero")
+                _check_member(member, name)
+                at, after = tar.offset, f"member {member.name!r}"
+                tar.members.clear()  # type: ignore[attr-defined] # it keeps all, and there may be millions
+                yield member
+            at = tar.offset
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError) as error:
+        raise BadInputError(
+            f"{name}: damaged at offset {at:,}, after {after} ({error}); fetch or write it again"
+        ) from error
+    stream.seek(at)
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise BadInputError(
+            f"{name}: ends at offset {size_bytes:,}, after {after}, without a tar's end mark; is it complete? Fetch or "
+            "write it again"
+        )
+    if any(block):
+        raise BadInputError(
+            f"{name}: damaged at offset {at:,}, after {after}: no header is there; fetch or write it again"
+        )
+    if any(stream.read(_END_CHECK_BYTES)):
+        raise BadInputError(
+            f"{name}: goes on after its end mark at offset {at:,}; tars that were appended to each other are one file "
+            "each to a reader: split them"
+        )
+
+
+def _check_member(member: tarfile.TarInfo, name: str) -> None:
+    where = f"{name}: member {member.name!r} at offset {member.offset:,}"
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise BadInputError(f"{where} has a name that leads out of the archive; write it with relative names")
+    if member.issparse():
+        raise BadInputError(f"{where} is stored with holes; write it without --sparse")
+    if not (member.isreg() or member.isdir()):
+        kind = "a link" if member.issym() or member.islnk() else "neither a file nor a folder"
+        raise BadInputError(f"{where} is {kind}; write it with the files themselves")
