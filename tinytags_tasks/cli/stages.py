@@ -3,12 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients, find_run, make_table, print_table, say
 from tinytags_tasks.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.records import Run
+    from tinytags_tasks.runtime import Runtime
 
 app = typer.Typer()
 
@@ -35,29 +39,62 @@ def train(
 
 @app.command()
 def score(
-    corpus: Annotated[str, typer.Argument(help="The corpus' name.")],
+    name: Annotated[str, typer.Argument(metavar="CORPUS|RUN", help="A corpus' name, or that of a run planned before.")],
     model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",
-    threshold: Annotated[int, typer.Option(help="Accuracy in percent from which an image is kept.")] = 40,
+    threshold: Annotated[
+        int | None,
+        typer.Option(help="Accuracy in percent from which an image is kept; default: 40.", show_default=False),
+    ] = None,
     blocks: Blocks = "",
+    export: Annotated[
+        str, typer.Option(help="Then write the images kept: json, an object a line.", show_default=False)
+    ] = "",
+    output: Annotated[str, typer.Option(help="File for --export; - is the standard output.")] = "-",
 ) -> None:
-    """Score blocks of a corpus in Spark, one committed file a block; prints the run's name."""
+    """Score blocks of a corpus in Spark, one committed file a block; prints the run's name.
+
+    What is committed is not scored again: `tinytags score RUN --export json --output FILE` only writes a finished run.
+    """
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
-    from tinytags_tasks.score.plan import PlanRequest, latest_model
-    from tinytags_tasks.score.plan import run as plan
+    from tinytags_tasks.score import export as exports
     from tinytags_tasks.score.step import ScoreRequest, run
 
+    if export not in ("", "json"):
+        raise BadInputError(f"--export is {export!r}: the one form is json")
+    if output != exports.STANDARD_OUTPUT and not export:
+        raise BadInputError(f"--output {output} is for an export: add --export json")
     runtime = clients()
-    planned = plan(PlanRequest(corpus, model or latest_model(runtime.storage), threshold), storage=runtime.storage)
-    numbers = parse_block_numbers(blocks, sum(len(group) for group in planned.groups))
+    plan = _plan_or_find(name, model, threshold, runtime)
+    numbers = parse_block_numbers(blocks, plan.blocks)
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
         run(
-            ScoreRequest(planned.run, group),
+            ScoreRequest(plan.name, group),
             storage=runtime.storage,
             address=runtime.store_address,
             connect_spark=runtime.connect_spark,
             report=say,
         )
-    print(planned.run)
+    if export:
+        exports.run(exports.ExportRequest(plan.name, numbers, output), storage=runtime.storage, report=say)
+    if not export or output != exports.STANDARD_OUTPUT:
+        print(plan.name)
+
+
+def _plan_or_find(name: str, model: str, threshold: int | None, runtime: "Runtime") -> "Run":
+    """Return the run that a corpus and options make, or the run of this name."""
+    from tinytags_tasks import layout
+    from tinytags_tasks.records import Run
+    from tinytags_tasks.score.plan import PlanRequest, latest_model
+    from tinytags_tasks.score.plan import run as plan
+
+    storage = runtime.storage
+    if not storage.exists(layout.corpus_file(name)) and storage.exists(layout.run_file(name)):
+        if model or threshold is not None:
+            raise BadInputError(f"run {name} has its model and its threshold: name its corpus to choose others")
+        return find_run(name)
+    chosen = PlanRequest.threshold if threshold is None else threshold
+    request = PlanRequest(name, model or latest_model(storage), chosen)
+    return Run.load(storage, layout.run_file(plan(request, storage=storage).run))
 
 
 @app.command()

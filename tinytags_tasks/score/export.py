@@ -1,0 +1,138 @@
+"""The original system's form of a scored run: a JSON object a line for each image that was kept."""
+
+import base64
+import os
+import sys
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored
+from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.records import Corpus, Run
+from tinytags_tasks.storage import Storage
+
+STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Which blocks of which run, and where to.
+
+    Attributes
+    ----------
+    run
+        The run's name.
+    blocks
+        Its blocks, in the order in which they are written.
+    output
+        Path of a file of this machine; ``-`` is the standard output.
+    """
+
+    run: str
+    blocks: tuple[int, ...]
+    output: str = STANDARD_OUTPUT
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written: ``images`` counts the lines."""
+
+    run: str
+    blocks: tuple[int, ...]
+    images: int
+
+
+def run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
+    """Write a line for each image that the blocks keep, by position; a file appears under its name only when whole.
+
+    A line is ``{"block": 3, "data": "<base64>", "label": "cat", "accuracy": 60}``: ``data`` is the image's bytes,
+    row-major HWC uint8, and ``accuracy`` is in percent. One block is in memory at a time.
+
+    Raises
+    ------
+    BadInputError
+        When the run has no such block, or the output cannot be written.
+    MissingError
+        Naming the blocks that are not scored: nothing is written then.
+    CorruptError
+        When a scored file or a shard is not what was written.
+    """
+    plan = Run.load(storage, layout.run_file(request.run))
+    plan.check_blocks(request.blocks)
+    _refuse_unscored(request, storage)
+    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    images = 0
+    with _opened(request.output) as output:
+        for source in block_sources(storage, corpus, request.blocks):
+            for line in _lines(plan, source, storage):
+                output.write(line)
+                images += 1
+    report(f"wrote {images:,} images of {len(request.blocks)} blocks of run {plan.name}")
+    return ExportResult(plan.name, request.blocks, images)
+
+
+def _refuse_unscored(request: ExportRequest, storage: Storage) -> None:
+    scored = set(storage.names(layout.scored_folder(request.run)))
+    unscored = [
+        block for block in request.blocks if layout.file_name(layout.scored_file(request.run, block)) not in scored
+    ]
+    if unscored:
+        numbers = format_block_numbers(unscored).replace(" ", "")
+        raise MissingError(
+            f"run {request.run}: {len(unscored)} of {len(request.blocks)} blocks are not scored: {numbers}; "
+            f"run `tinytags score {request.run} --blocks {numbers}` first, or choose others with --blocks"
+        )
+
+
+def _lines(plan: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
+    table, record = read_scored(storage, plan.name, source.block)
+    if record.sha256 != source.sha256:
+        raise CorruptError(
+            f"run {plan.name}: block {source.block} was scored on other bytes than the shard holds; "
+            f"delete {layout.scored_file(plan.name, source.block)} and score it again"
+        )
+    pixels = read_pixels(storage, source)
+    columns = (table.column(name).to_pylist() for name in ("position", "tag", "accuracy"))
+    for position, tag, accuracy in zip(*columns, strict=True):
+        image = {
+            "block": source.block,
+            "data": base64.b64encode(pixels[position - source.first]).decode(),
+            "label": tag,
+            "accuracy": accuracy,
+        }
+        yield orjson.dumps(image, option=orjson.OPT_APPEND_NEWLINE)
+
+
+@contextmanager
+def _opened(output: str) -> Generator[BinaryIO]:
+    """Open the output; a file is written beside its name, and renamed at the end."""
+    if output == STANDARD_OUTPUT:
+        # Not sys.stdout's own buffer: what a reader who went away leaves in it would fail again at exit.
+        try:
+            with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+                yield stream
+        except BrokenPipeError as error:
+            raise BadInputError("the standard output: ended before the export did; write into a file") from error
+        return
+    target = Path(output).expanduser()
+    if target.exists() and not target.is_file():  # a rename would take the place of a pipe or a device
+        raise BadInputError(f"{target}: is no regular file; name one, or write - for the standard output")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise BadInputError(f"{target}: cannot be written ({error}); free its disk, or name another file") from error
+    finally:
+        temporary.unlink(missing_ok=True)
