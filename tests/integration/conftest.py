@@ -1,7 +1,10 @@
 """Real engines, started once a session on free ports, in a home of their own."""
 
+import contextlib
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -12,10 +15,13 @@ from urllib.parse import urlencode
 import numpy as np
 import psutil
 import pytest
+from hdfs import InsecureClient
 
 from tinytags_tasks import services
+from tinytags_tasks.cli import main
 from tinytags_tasks.corpus.demo import write_labelled_parquet
 from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
 from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import ADDRESSES, PROJECT_ROOT, Settings, load_settings
@@ -27,6 +33,9 @@ IMAGES = 1_003
 
 DEPTH = 6
 
+KEYWORDS = ("guinea_pig", "größe", "", "a b:c")
+"""Dealt out by turns; the empty one is none."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -35,18 +44,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """HDFS, Solr and Spark; they end with the session, even when it is killed."""
+def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """HDFS alone; all engines end with the session, even when it is killed."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ADDRESSES:
             patch.delenv(f"TINYTAGS_{name.upper()}", raising=False)
         patch.setenv("TINYTAGS_HOME", str(tmp_path_factory.mktemp("home")))
         try:
-            yield services.up(
-                load_settings(), engines=["hdfs", "solr", "spark"], standard_ports=False, die_with_parent=True
-            )
+            yield Runtime(services.up(load_settings(), engines=["hdfs"], standard_ports=False, die_with_parent=True))
         finally:
             services.down(load_settings())
+
+
+@pytest.fixture(scope="session")
+def engines(hdfs: Runtime) -> Settings:
+    """Solr and Spark, on top."""
+    return services.up(load_settings(), engines=["solr", "spark"], standard_ports=False, die_with_parent=True)
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +75,19 @@ def runtime(engines: Settings) -> Runtime:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small corpus and a labelled set of drawn shapes."""
+    """A small corpus with the metadata that holds its keywords, and a labelled set, of drawn shapes."""
     folder = tmp_path_factory.mktemp("pictures")
     ((images, _),) = draw_pictures(IMAGES, seed=1, batch=IMAGES, scribbles=0.25)
     (folder / "corpus.bin").write_bytes(to_column_major(images))
+    records = (keyword_of(position).encode().ljust(METADATA_BYTES) for position in range(IMAGES))
+    (folder / "tiny_metadata.bin").write_bytes(b"".join(records))
     ((images, labels),) = draw_pictures(900, seed=2)
     write_labelled_parquet(folder / "labelled.parquet", images, labels, SHAPES)
-    return {"corpus": folder / "corpus.bin", "labelled": folder / "labelled.parquet"}
+    return {
+        "corpus": folder / "corpus.bin",
+        "metadata": folder / "tiny_metadata.bin",
+        "labelled": folder / "labelled.parquet",
+    }
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +98,7 @@ def model(runtime: Runtime, pictures: dict[str, Path]) -> str:
 
 
 @pytest.fixture(scope="session")
-def tinytags(engines: Settings) -> Callable[..., subprocess.CompletedProcess[str]]:
+def tinytags(hdfs: Runtime) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line as a person does."""
 
     def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -93,6 +112,69 @@ def tinytags(engines: Settings) -> Callable[..., subprocess.CompletedProcess[str
         )
 
     return command
+
+
+@pytest.fixture(scope="session")
+def tinytags_here(hdfs: Runtime) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process, which saves a second a call."""
+
+    def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.setattr(sys, "argv", ["tinytags", *arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+    return command
+
+
+@pytest.fixture
+def own_store(hdfs: Runtime, request: pytest.FixtureRequest) -> Runtime:
+    """A store for one test alone, in the same HDFS."""
+    root = "/" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
+    return Runtime(hdfs.settings.model_copy(update={"store": root}))
+
+
+def hdfs_client(runtime: Runtime) -> InsecureClient:
+    """Return a client that looks at the store past TinyTags' own code."""
+    settings = runtime.settings
+    return InsecureClient(settings.address("webhdfs_url"), user=settings.hdfs_user, root=settings.store)
+
+
+def stored_files(runtime: Runtime) -> dict[str, bytes]:
+    """Return every file of a store, temporary ones and leases too, by its path; times are taken out of records."""
+    client = hdfs_client(runtime)
+    found = {}
+    for folder, _, names in client.walk(""):
+        for name in names:
+            with client.read(f"{folder}/{name}") as reader:
+                path = f"{folder.removeprefix(runtime.settings.store).strip('/')}/{name}"
+                found[path] = re.sub(rb'"created": "[^"]*"', b"", reader.read())
+    return found
+
+
+def assert_one_error_line(outcome: subprocess.CompletedProcess[str], message: str) -> None:
+    """Assert that a command ended as wrong input ends it: one line, exit code 2, nothing on the standard output."""
+    assert outcome.returncode == 2, outcome.stderr
+    (line,) = [line for line in outcome.stderr.splitlines() if line.startswith("tinytags: error: ")]
+    assert outcome.stderr.rstrip().endswith(line)
+    assert message in line
+    assert "Traceback" not in outcome.stderr + outcome.stdout
+    assert outcome.stdout == ""
+
+
+def keyword_of(position: int) -> str:
+    """Return the keyword that the metadata holds of an image of the small corpus."""
+    return KEYWORDS[position % len(KEYWORDS)]
 
 
 def ask_solr(url: str, collection: str, **parameters: object) -> dict:
@@ -125,3 +207,8 @@ def kill_engine(settings: Settings, name: str) -> None:
     for victim in (*process.children(recursive=True), process):
         victim.kill()
     process.wait(30)
+
+
+def restart(*engines: str) -> None:
+    """Start engines again that were killed."""
+    services.up(load_settings(), engines=engines, standard_ports=False, die_with_parent=True)

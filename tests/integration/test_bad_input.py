@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import assert_one_error_line
 
-from tinytags_tasks.ingest.step import IngestRequest
+from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest
@@ -23,19 +24,14 @@ AWAY = {
 @pytest.fixture(scope="module")
 def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
     """A run that was planned and no more."""
-    ingest(IngestRequest("bad-input", str(pictures["corpus"]), 500, 2), storage=runtime.storage)
+    fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 500, "blocks_per_shard": 2}
+    ingest(make_definition("bad-input", fields), storage=runtime.storage)
     return plan(PlanRequest("bad-input", model, threshold=77), storage=runtime.storage).run
 
 
 @pytest.mark.parametrize(
     ("arguments", "away", "message"),
     [
-        ("ingest no-such.bin --corpus a", "", "no-such.bin: no such file"),
-        ("ingest {odd} --corpus a", "", "bytes too many at offset 3,072"),
-        ("ingest {odd} --corpus ../a", "", "'../a' cannot be the name of a corpus"),
-        ("ingest {corpus} --corpus bad-input --shard-images 7", "", "another name for the corpus"),
-        ("ingest {corpus} --corpus a --blocks-per-shard 0", "", "must be positive"),
-        ("ingest {corpus} --corpus a", "hdfs", "HDFS does not answer"),
         ("train no-such.parquet", "", "no-such.parquet: cannot be read"),
         ("train {corpus}", "", "not a parquet file"),
         ("train {labelled} --trees 0", "", "trees is 0: it must be 1 to 1000"),
@@ -58,7 +54,8 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("search cat", "solr", "Solr"),
         ("search cat --min-accuracy 101", "", "out of range"),
         ("search cat --rows 0", "", "--rows is 0"),
-        ("run --source no-such.bin", "", "no-such.bin: no such file"),
+        ("run no-such", "", "no-such.toml: no such corpus is defined"),
+        ("run --labelled no-such.parquet", "", "no-such.parquet: no such file"),
         ("run", "airflow", "Airflow does not answer"),
         ("up everything", "", "everything"),
     ],
@@ -68,18 +65,9 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     pictures: dict[str, Path],
     model: str,
     run: str,
-    tmp_path: Path,
     arguments: str,
     away: str,
     message: str,
 ) -> None:
-    odd = tmp_path / "odd.bin"
-    odd.write_bytes(bytes(3_073))
-    filled = arguments.format(odd=odd, corpus=pictures["corpus"], labelled=pictures["labelled"], model=model, run=run)
-    outcome = tinytags(*filled.split(), **AWAY.get(away, {}))
-    assert outcome.returncode == 2
-    (line,) = [line for line in outcome.stderr.splitlines() if line.startswith("tinytags: error: ")]
-    assert outcome.stderr.rstrip().endswith(line)
-    assert message in line
-    assert "Traceback" not in outcome.stderr + outcome.stdout
-    assert outcome.stdout == ""
+    filled = arguments.format(corpus=pictures["corpus"], labelled=pictures["labelled"], model=model, run=run)
+    assert_one_error_line(tinytags(*filled.split(), **AWAY.get(away, {})), message)

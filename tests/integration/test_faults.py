@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import all_documents, kill_engine, walk
+from conftest import all_documents, kill_engine, restart, walk
 
 from tinytags_tasks import layout, services
-from tinytags_tasks.corpus.tiny_images import TinyImagesReader, to_column_major
+from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
+from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.index import step as index_step
 from tinytags_tasks.index.step import IndexRequest, prepare
-from tinytags_tasks.ingest.step import IngestRequest
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.publish.step import PublishRequest
 from tinytags_tasks.publish.step import run as publish
@@ -35,10 +35,6 @@ TREES = 1_000
 """So many that a block takes a second, and a kill meets it in the middle."""
 
 TAGS = ("left", "right", "up")
-
-
-def restart(*engines: str) -> None:
-    services.up(load_settings(), engines=engines, standard_ports=False, die_with_parent=True)
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +115,16 @@ def bin_file(tmp_path: Path, images: np.ndarray) -> Path:
     return path
 
 
+def define(name: str, source: Path) -> CorpusDefinition:
+    fields = {"source": str(source), "format": "tiny-images", "shard_images": IMAGES, "blocks_per_shard": BLOCKS}
+    return make_definition(name, fields)
+
+
 @pytest.fixture
 def planned(runtime: Runtime, slow_model: str, bin_file: Path, request: pytest.FixtureRequest) -> str:
     """A run of its own corpus for each test, planned and with an empty collection."""
     corpus = request.node.name.removeprefix("test_")[:60]
-    ingest(IngestRequest(corpus, str(bin_file), IMAGES, BLOCKS), storage=runtime.storage)
+    ingest(define(corpus, bin_file), storage=runtime.storage)
     name = plan(PlanRequest(corpus, slow_model, threshold=34), storage=runtime.storage).run
     prepare(name, storage=runtime.storage, solr=runtime.solr)
     return name
@@ -230,29 +231,3 @@ def test_solr_killed_in_mid_index(
     monkeypatch.undo()
     restart("solr")
     finish_and_compare(runtime, planned, expected)
-
-
-def test_datanode_killed_in_mid_write(
-    runtime: Runtime, bin_file: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    genuine = TinyImagesReader.read
-    reads = iter(range(1_000))
-
-    def read_until_the_kill(self: TinyImagesReader, first: int, count: int) -> np.ndarray:
-        if next(reads) == 5:  # in the middle of the second shard
-            kill_engine(load_settings(), "datanode")
-        return genuine(self, first, count)
-
-    request = IngestRequest("datanode-killed", str(bin_file), 1_000, 4)
-    monkeypatch.setattr(TinyImagesReader, "read", read_until_the_kill)
-    with pytest.raises(TransientError):
-        ingest(request, storage=runtime.storage)
-    monkeypatch.undo()
-    folder = layout.shard_file("datanode-killed", 0).rpartition("/")[0]
-    assert runtime.storage.names(folder) == ["00000.bin", "00000.json"]
-    assert not runtime.storage.exists(layout.corpus_file("datanode-killed"))
-    restart("hdfs")
-    result = ingest(request, storage=runtime.storage)
-    assert (result.images, result.written) == (IMAGES, 3)
-    stored = b"".join(runtime.storage.read(layout.shard_file("datanode-killed", shard)) for shard in range(4))
-    assert stored == images.tobytes()

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DEPTH, IMAGES, all_documents, ask_solr, walk
+from conftest import DEPTH, IMAGES, KEYWORDS, all_documents, ask_solr, keyword_of, walk
 from fastapi.testclient import TestClient
 from PIL import Image
 from pyspark.ml.classification import RandomForestClassifier
 
 from tinytags_tasks import layout
+from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.drawn import SHAPES
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import IngestRequest
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.publish.step import PublishRequest
 from tinytags_tasks.publish.step import run as publish
@@ -40,6 +40,12 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def first_run(airflow: Settings, tinytags: Command, pictures: dict[str, Path]) -> subprocess.CompletedProcess[str]:
+    added = tinytags(
+        *("corpus", "add", "small", str(pictures["corpus"]), "--format", "tiny-images"),
+        *("--keywords", str(pictures["metadata"])),
+        *("--shard-images", str(SHARD), "--blocks-per-shard", str(BLOCKS)),
+    )
+    assert added.returncode == 0, added.stderr
     return trigger(tinytags, pictures)
 
 
@@ -51,10 +57,8 @@ def ledger(first_run: subprocess.CompletedProcess[str], tinytags: Command) -> di
 
 def trigger(tinytags: Command, pictures: dict[str, Path]) -> subprocess.CompletedProcess[str]:
     return tinytags(
-        *("run", "--source", str(pictures["corpus"]), "--corpus", "small"),
-        *("--labelled", str(pictures["labelled"]), "--test", str(pictures["labelled"])),
-        *("--shard-images", str(SHARD), "--blocks-per-shard", str(BLOCKS), "--depth", str(DEPTH)),
-        *("--blocks-per-task", "4"),
+        *("run", "small", "--labelled", str(pictures["labelled"]), "--test", str(pictures["labelled"])),
+        *("--depth", str(DEPTH), "--blocks-per-task", "4"),
     )
 
 
@@ -134,8 +138,9 @@ def test_every_document_is_what_the_trees_and_the_source_say(
             "position": position,
             "corpus": "small",
             "model": ledger["run"]["model"],
+            "width": 32,
             "data": base64.b64encode(images[position]).decode(),
-        }
+        } | ({"keyword": keyword} if (keyword := keyword_of(position)) else {})
     found = all_documents(runtime.settings.address("solr_url"), "tinytags")
     for document in found.values():
         document.pop("_version_", None)
@@ -153,6 +158,16 @@ def test_solr_counts_what_the_ledger_says_in_total_and_in_each_block(runtime: Ru
     assert ask_solr(url, "tinytags", q="*:*", rows=0)["response"]["numFound"] == ledger["totals"]["kept"] == sum(counts)
     assert ledger["totals"]["read"] == IMAGES == sum(ledger["totals"][what] for what in ("kept", "below", "unreadable"))
     assert ledger["totals"]["by_state"] == {"verified": 9}
+
+
+def test_documents_are_found_by_their_exact_keyword(runtime: Runtime, ledger: dict) -> None:
+    url = runtime.settings.address("solr_url")
+    documents = all_documents(url, "tinytags").values()
+    for keyword in filter(None, KEYWORDS):
+        expected = {document["position"] for document in documents if keyword_of(document["position"]) == keyword}
+        answer = ask_solr(url, "tinytags", q=f'keyword:"{keyword}"', rows=IMAGES, fl="position")["response"]
+        assert expected
+        assert {document["position"] for document in answer["docs"]} == expected
 
 
 def test_the_run_ends_with_a_table_and_the_addresses(
@@ -182,9 +197,10 @@ def test_a_failing_run_says_which_task_and_why_and_is_not_published(
 ) -> None:
     truncated = tmp_path / "truncated.bin"
     truncated.write_bytes(pictures["corpus"].read_bytes()[:-1])
-    outcome = tinytags("run", "--source", str(truncated), "--corpus", "truncated")
+    assert tinytags("corpus", "add", "truncated", str(truncated), "--format", "tiny-images").returncode == 0
+    outcome = tinytags("run", "truncated")
     assert outcome.returncode == 2
-    assert "ingest: " in outcome.stderr
+    assert "ingest.plan: " in outcome.stderr
     assert "truncated.bin" in outcome.stderr
     assert "3,072" in outcome.stderr
     assert "Traceback" not in outcome.stderr
@@ -214,7 +230,8 @@ def test_a_marked_corner_comes_out_of_the_page_unturned_and_unmirrored(
         stored[channel * 1024 + column * 32 + row] = marked[row, column, channel]
     source = tmp_path / "marked.bin"
     source.write_bytes(bytes(stored))
-    ingest(IngestRequest("marked", str(source), 10, 1), storage=runtime.storage)
+    fields = {"source": str(source), "format": "tiny-images", "shard_images": 10, "blocks_per_shard": 1}
+    ingest(make_definition("marked", fields), storage=runtime.storage)
     assert runtime.storage.read(layout.shard_file("marked", 0)) == marked.tobytes()
 
     planned = plan(PlanRequest("marked", model, threshold=0), storage=runtime.storage)
