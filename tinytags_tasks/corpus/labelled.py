@@ -117,7 +117,7 @@ def _open(path: Path) -> pq.ParquetFile:
         raise BadInputError(f"{path}: no such file; give the path of a labelled parquet file")
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInputError(f"{path}: not a parquet file that can be read ({error})") from error
     schema = file.schema_arrow
     image_type = schema.field("img").type if "img" in schema.names else None
