@@ -2,7 +2,7 @@
 
 Formats: A. Torralba, R. Fergus, W. T. Freeman, "80 million tiny images", PAMI 2008 (``tiny_images.bin``, and
 ``tiny_metadata.bin`` with 768 bytes an image, the first 80 of them its noun); A. Krizhevsky, "Learning Multiple Layers
-of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html (a label's byte, for CIFAR-100 two, then
+of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html (a label's byte, for CIFAR-100 two, and
 three row-major planes).
 """
 
@@ -25,7 +25,10 @@ METADATA_BYTES = 768
 KEYWORD_BYTES = 80
 """Bytes of the noun in it, filled up with spaces or zeros."""
 
-_BYTES_PER_READ = 6_000_000
+_BATCH_BYTES = 6_000_000
+_CACHED_BYTES = 250_000
+"""Read and turned at a time: so much stays in a core's cache in between, twice as fast as 500 KB or more."""
+
 _CIFAR_NAMES = ("data_batch_", "test_batch", "train.bin", "test.bin")
 
 _ORDER_NAMES = {
@@ -60,7 +63,9 @@ class RecordLayout:
         return self.label_bytes + self.height * self.width * 3
 
 
-def to_row_major(stored: npt.NDArray[np.uint8], layout: RecordLayout) -> npt.NDArray[np.uint8]:
+def to_row_major(
+    stored: npt.NDArray[np.uint8], layout: RecordLayout, out: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint8]:
     """Return images in TinyTags' own order.
 
     Parameters
@@ -69,6 +74,8 @@ def to_row_major(stored: npt.NDArray[np.uint8], layout: RecordLayout) -> npt.NDA
         uint8, shape (images, record bytes): records as the file holds them.
     layout
         What they are.
+    out
+        Where they go, of the shape that is returned; None makes a place.
 
     Returns
     -------
@@ -77,9 +84,10 @@ def to_row_major(stored: npt.NDArray[np.uint8], layout: RecordLayout) -> npt.NDA
     """
     images, height, width = len(stored), layout.height, layout.width
     pixels = stored[:, layout.label_bytes :]
+    turned = np.empty((images, height, width, 3), dtype=np.uint8) if out is None else out
     if layout.pixel_order == "hwc":
-        return np.ascontiguousarray(pixels.reshape(images, height, width, 3))
-    turned = np.empty((images, height, width, 3), dtype=np.uint8)
+        turned[:] = pixels.reshape(images, height, width, 3)
+        return turned
     if layout.pixel_order == "planes":
         planes = pixels.reshape(images, 3, height, width)
     else:
@@ -138,9 +146,9 @@ def _check_metadata(metadata: SourceFiles, images: int) -> None:
     file = metadata.only_file()
     if file.size_bytes != images * METADATA_BYTES:
         raise BadInputError(
-            f"{metadata.name(file.path)}: {file.size_bytes:,} bytes are {file.size_bytes / METADATA_BYTES:,.2f} records "
-            f"of {METADATA_BYTES} bytes, and the corpus has {images:,} images; give the metadata of the same images, or "
-            "leave keywords out"
+            f"{metadata.name(file.path)}: {file.size_bytes:,} bytes are {file.size_bytes / METADATA_BYTES:,.2f} records"
+            f" of {METADATA_BYTES} bytes, and the corpus has {images:,} images; give the metadata of the same images,"
+            " or leave keywords out"
         )
 
 
@@ -183,18 +191,24 @@ class FixedRecordsReader:
             self._files.check_unchanged(item.path, item.size_bytes, item.version)
             layout = record_layout(self._definition, item.path)
             stop = min(first + images, item_first + item.images)
-            step = max(1, _BYTES_PER_READ // layout.record_bytes)
+            step = max(1, _BATCH_BYTES // layout.record_bytes)
             for start in range(max(first, item_first), stop, step):
-                count = min(step, stop - start)
-                stored = self._read(item, layout, start - item_first, count)
-                yield Batch(
-                    start,
-                    count,
-                    to_row_major(stored, layout) if decode else None,
-                    keywords=self._keywords(start, stored, layout),
-                )
+                yield self._batch(item, item_first, layout, start, min(step, stop - start), decode)
             # It may have changed while it was read: nothing of it may be committed then.
             self._files.check_unchanged(item.path, item.size_bytes, item.version)
+
+    def _batch(
+        self, item: ListedItem, item_first: int, layout: RecordLayout, start: int, count: int, decode: bool
+    ) -> Batch:
+        piece = max(1, (_CACHED_BYTES if self._files.is_local else _BATCH_BYTES) // layout.record_bytes)
+        pixels = np.empty((count, layout.height, layout.width, 3), dtype=np.uint8) if decode else None
+        keywords: list[str | None] = []
+        for at in range(0, count, piece):
+            stored = self._read(item, layout, start + at - item_first, min(piece, count - at))
+            if pixels is not None:
+                to_row_major(stored, layout, pixels[at : at + piece])
+            keywords += self._keywords(start + at, stored, layout)
+        return Batch(start, count, pixels, keywords=keywords)
 
     def _read(self, item: ListedItem, layout: RecordLayout, start: int, count: int) -> npt.NDArray[np.uint8]:
         size = layout.record_bytes
