@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
+from tinytags_tasks.corpus.encoded import ENDINGS
 from tinytags_tasks.corpus.formats import list_items, open_reader
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.reader import ListedItem
@@ -23,7 +24,7 @@ SHOWN_IMAGES = 64
 """Images of a picture sheet at most."""
 
 _ENDINGS = {
-    "folder": (".jpg", ".jpeg", ".png", ".webp"),
+    "folder": ENDINGS,
     "parquet": (".parquet",),
     "webdataset": (".tar",),
     "records": (".bin",),
@@ -139,8 +140,8 @@ def _nothing_fits(files: SourceFiles, file: SourceFile, head: bytes, why: str) -
         f"{files.name(file.path)}: is of no known format ({why}). Looked at: {file.size_bytes:,} bytes that begin with "
         f"{head[:8].hex(' ') or 'nothing'}; looked for: PAR1 (parquet), ustar at offset 257 (webdataset), a pickled "
         "dictionary (cifar-pickle), JPEG, PNG and WebP (folder), sizes that are multiples of 3,073 or 3,074 bytes with "
-        "labels (cifar-binary) or of height x width x 3 (tiny-images, raw). Give --format, or the right --height and "
-        "--width"
+        "labels (cifar-binary) or of height x width x 3 (tiny-images, raw). Give the right --height and --width, or "
+        "define the corpus with --format"
     )
 
 
