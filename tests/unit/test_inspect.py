@@ -306,6 +306,17 @@ def test_an_inspection_counts_and_shows_what_a_source_holds(tmp_path):
     assert (found.unreadable, found.notes) == ({}, notes)
 
 
+def test_a_folder_is_inspected_from_its_guess_to_its_broken_picture(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / name, b"broken" if name == "b.png" else encoded())
+    files = SourceFiles(str(tmp_path))
+    found = inspect_source(guess_definition(files)[0], files)
+    assert (found.definition.format, found.images) == ("folder", 3)
+    assert list(found.unreadable) == [1]
+    np.testing.assert_array_equal(found.first[2], photographs(1)[0])
+    assert found.histogram.sum() == 2 * found.first[0].size
+
+
 def listed(count: int):
     return (ListedItem(f"{number:06}.jpg", 1, 0, 500, "") for number in range(count))
 
