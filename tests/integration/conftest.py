@@ -153,6 +153,7 @@ def hdfs_client(runtime: Runtime) -> InsecureClient:
 def stored_files(runtime: Runtime) -> dict[str, bytes]:
     """Return every file of a store, temporary ones and leases too, by its path; times are taken out of records."""
     client = hdfs_client(runtime)
+    client.makedirs("")
     found = {}
     for folder, _, names in client.walk(""):
         for name in names:
