@@ -19,12 +19,13 @@ from pathlib import Path
 
 import psutil
 
-from tinytags_tasks.errors import MissingError, TransientError
+from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.storage import Storage, temporary_name
 
 LEASE_SECONDS = 60.0
 """How long an owner may be silent."""
 
+_SAME_START_SECONDS = 0.1
 
 _held_here: set[str] = set()
 
@@ -38,6 +39,11 @@ def _place() -> str:
     return f"{socket.gethostname()} {boot} {namespace}"
 
 
+def _started(process: psutil.Process) -> float:
+    """Return the seconds from the machine's start to the process': setting the clock does not change them."""
+    return process.create_time() - psutil.boot_time()
+
+
 def _is_gone(owner: dict[str, object]) -> bool:
     """Tell whether an owner was a process of this machine that has ended."""
     if owner.get("place") != _place():
@@ -45,7 +51,10 @@ def _is_gone(owner: dict[str, object]) -> bool:
     if owner.get("pid") == os.getpid():
         return owner.get("owner") not in _held_here
     try:
-        return psutil.Process(int(str(owner["pid"]))).create_time() != owner["started"]
+        process = psutil.Process(int(str(owner["pid"])))
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and its parent has not asked yet how
+            return True
+        return abs(_started(process) - float(str(owner["started"]))) > _SAME_START_SECONDS
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, KeyError, ValueError):
@@ -76,60 +85,77 @@ class Leases:
         ----------
         path
             The lease's file.
+
+        Raises
+        ------
+        TransientError
+            When the store cannot tell now whether the lease is free.
         """
         name = uuid.uuid4().hex
         owner: dict[str, object] = {
             "owner": name,
             "place": _place(),
             "pid": os.getpid(),
-            "started": psutil.Process().create_time(),
+            "started": _started(psutil.Process()),
         }
-        if not self._take(path, owner):
-            yield False
-            return
-        _held_here.add(name)
-        ended = threading.Event()
-        renewer = threading.Thread(target=self._renew, args=(path, owner, ended), daemon=True)
-        renewer.start()
+        _held_here.add(name)  # before the lease can be seen: another thread would take it for one of the dead
         try:
-            yield True
+            if not self._take(path, owner):
+                yield False
+                return
+            ended = threading.Event()
+            renewer = threading.Thread(target=self._renew, args=(path, owner, ended), daemon=True)
+            renewer.start()
+            try:
+                yield True
+            finally:
+                ended.set()
+                renewer.join()
+                with contextlib.suppress(TransientError):  # then it runs out by itself
+                    if _parse(self._read(path)).get("owner") == name:
+                        self._storage.delete(path)
         finally:
-            ended.set()
-            renewer.join()
             _held_here.discard(name)
-            with contextlib.suppress(TransientError):  # then it runs out by itself
-                if self._owner(path).get("owner") == name:
-                    self._storage.delete(path)
 
     def describe(self, path: str) -> str:
         """Return who holds a lease, for people."""
-        owner = self._owner(path)
-        return f"{str(owner.get('place', 'nobody')).split(' ')[0]}, process {owner.get('pid', '?')}"
+        content = self._read(path)
+        if content is None:
+            return "nobody any more"
+        owner = _parse(content)
+        if "place" not in owner:
+            return "somebody whose lease cannot be read"
+        return f"{str(owner['place']).split(' ')[0]}, process {owner.get('pid', '?')}"
 
     def _take(self, path: str, owner: dict[str, object]) -> bool:
-        content = json.dumps({**owner, "renewed": 0}).encode()
+        content = _content(owner, 0)
         if self._create(path, content):
             return True
-        try:
-            found = self._storage.read(path)
-        except MissingError:
+        found = self._read(path)
+        if found is None:
             return self._create(path, content)
-        last, since = self._seen.get(path, (b"", 0.0))
+        now = time.monotonic()
+        last, since = self._seen.get(path, (None, now))
         if found != last:
-            self._seen[path] = (found, since := time.monotonic())
-        if not _is_gone(_parse(found)) and time.monotonic() - since < self._seconds:
+            self._seen[path] = found, since = found, now
+        if now - since < self._seconds and not _is_gone(_parse(found)):
             return False
-        # Moved away before it is judged dead for good: of several waiters one moves it.
+        return self._remove(path, found) and self._create(path, content)
+
+    def _remove(self, path: str, found: bytes) -> bool:
+        """Remove a lease that is as it was found; of several waiters one succeeds, for one moves it away."""
         moved = temporary_name(path)
         try:
-            self._storage.rename(path, moved)
-        except MissingError:
-            return False
-        if self._storage.read(moved) != found:  # its owner lives after all
-            self._storage.rename(moved, path)
-            return False
-        self._storage.delete(moved)
-        return self._create(path, content)
+            if not self._storage.rename(path, moved):
+                return False
+            if self._storage.read(moved) == found:
+                self._storage.delete(moved)
+                return True
+            if not self._storage.rename(moved, path):  # its owner lives after all
+                self._storage.delete(moved)
+        except MissingError:  # another was faster
+            pass
+        return False
 
     def _create(self, path: str, content: bytes) -> bool:
         try:
@@ -141,21 +167,34 @@ class Leases:
         renewed = 0
         while not ended.wait(self._seconds / 4):
             renewed += 1
-            with contextlib.suppress(TransientError, MissingError):  # the next time may do
-                if self._owner(path).get("owner") != owner["owner"]:
+            try:
+                found = self._read(path)
+                if found is None:  # a waiter has moved it away, to look whether it is still as it was
+                    self._create(path, _content(owner, renewed))
+                elif _parse(found).get("owner", owner["owner"]) == owner["owner"]:
+                    self._storage.write(path, _content(owner, renewed))
+                else:
                     return
-                self._storage.write(path, json.dumps({**owner, "renewed": renewed}).encode())
+            except (TransientError, MissingError):  # the next time may do
+                continue
+            except FinalError:  # what refuses the lease refuses the work, which tells
+                return
 
-    def _owner(self, path: str) -> dict[str, object]:
+    def _read(self, path: str) -> bytes | None:
         try:
-            return _parse(self._storage.read(path))
+            return self._storage.read(path)
         except MissingError:
-            return {}
+            return None
 
 
-def _parse(content: bytes) -> dict[str, object]:
+def _content(owner: dict[str, object], renewed: int) -> bytes:
+    return json.dumps({**owner, "renewed": renewed}).encode()
+
+
+def _parse(content: bytes | None) -> dict[str, object]:
+    """Return what a lease says; nothing when it is not there or damaged."""
     try:
-        owner = json.loads(content)
+        owner = json.loads(content or b"")
     except ValueError:
         return {}
     return owner if isinstance(owner, dict) else {}
