@@ -3,9 +3,15 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 
 @pytest.fixture(autouse=True)
 def no_sync(monkeypatch):
     """Let nothing wait for the disk: no unit test cuts the power."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+# A busy machine is no fault: no test asserts a time.
+settings.register_profile("tinytags", deadline=None)
+settings.load_profile("tinytags")

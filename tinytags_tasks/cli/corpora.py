@@ -167,8 +167,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         return
     partition = corpus.partition
     print(
-        f"\n{corpus.images:,} images of {corpus.height}x{corpus.width} in {partition.shards} shards, {partition.blocks} "
-        f"blocks; {corpus.preparation}; ingested {corpus.created} from {corpus.source.path}"
+        f"\n{corpus.images:,} images of {corpus.height}x{corpus.width} in {partition.shards} shards, "
+        f"{partition.blocks} blocks; {corpus.preparation}; ingested {corpus.created} from {corpus.source.path}"
     )
     if corpus.unreadable:
         print(f"{corpus.unreadable:,} unreadable images" + (", the first 50:" if corpus.unreadable > 50 else ":"))
@@ -211,7 +211,7 @@ def remove(
 
 @corpus_app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A file, folder or pattern, or an address; or a defined corpus' name.")],
+    source: Annotated[str, typer.Argument(help="A file, folder, pattern or address, or a defined corpus' name.")],
     sheet: Annotated[Path | None, typer.Option(help="Where the picture sheet goes (PNG).")] = None,
     height: Annotated[int, typer.Option(help="Of a raw source's images.")] = 32,
     width: Annotated[int, typer.Option(help="Of a raw source's images.")] = 32,
