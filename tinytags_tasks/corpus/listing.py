@@ -7,14 +7,17 @@ that neither memory nor time grows with the corpus.
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.errors import CorruptError, FinalError
 from tinytags_tasks.storage import Storage
 
 _SCHEMA = pa.schema(
@@ -28,6 +31,7 @@ _SCHEMA = pa.schema(
         ("keyword", pa.string()),
     ]
 )
+_IMAGES = b"images"
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000
 
@@ -41,9 +45,9 @@ class ListingSummary:
     images, size_bytes
         Totals.
     files
-        Files of the source.
+        Files of the source, those without images too.
     first_path, last_path
-        The first and the last of them.
+        The first and the last one that holds images.
     sha256
         Hash of all items.
     """
@@ -59,34 +63,61 @@ class ListingSummary:
 class ListingFile:
     """A listing on its way into the store, in a temporary file of this machine; closing it removes it.
 
+    An item without images is counted and hashed, for it is of the source; no position lies in it, so it has no row.
+
     Parameters
     ----------
     items
         Read once, to the end.
+
+    Raises
+    ------
+    FinalError
+        When this machine has no room for the temporary file.
     """
 
     def __init__(self, items: Iterable[ListedItem]) -> None:
         self.summary = ListingSummary()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        with _no_room_told():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        try:
+            with _no_room_told():
+                writer = pq.ParquetWriter(self._file, _SCHEMA, compression="zstd", write_page_checksum=True)
+            try:
+                self._write(items, writer)
+            except BaseException:
+                with suppress(OSError):
+                    writer.close()
+                raise
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _write(self, items: Iterable[ListedItem], writer: pq.ParquetWriter) -> None:
+        summary = self.summary
         digest = hashlib.sha256()
         rows: list[tuple[object, ...]] = []
-        with pq.ParquetWriter(self._file, _SCHEMA, compression="zstd") as writer:
-            for item in items:
-                summary = self.summary
-                rows.append(
-                    (summary.images, item.path, item.images, item.offset, item.size_bytes, item.version, item.keyword)
-                )
-                digest.update(repr(item).encode())
-                if item.path != summary.last_path:
-                    summary.files += 1
-                summary.first_path = summary.first_path or item.path
-                summary.last_path = item.path
-                summary.images += item.images
-                summary.size_bytes += item.size_bytes
-                if len(rows) == _ROWS_PER_GROUP:
-                    _write_rows(writer, rows)
-            _write_rows(writer, rows)
-        self.summary.sha256 = digest.hexdigest()
+        path = ""
+        for item in items:
+            digest.update(repr(item).encode())
+            summary.files += item.path != path
+            path = item.path
+            summary.size_bytes += item.size_bytes
+            if not item.images:
+                continue
+            summary.first_path = summary.first_path or path
+            summary.last_path = path
+            rows.append(
+                (summary.images, item.path, item.images, item.offset, item.size_bytes, item.version, item.keyword)
+            )
+            summary.images += item.images
+            if len(rows) == _ROWS_PER_GROUP:
+                _write_rows(writer, rows)
+        _write_rows(writer, rows)
+        with _no_room_told():
+            writer.add_key_value_metadata({_IMAGES: str(summary.images)})
+            writer.close()
+        summary.sha256 = digest.hexdigest()
 
     def content(self) -> Iterator[bytes]:
         """Yield the file's bytes."""
@@ -102,8 +133,20 @@ class ListingFile:
 def _write_rows(writer: pq.ParquetWriter, rows: list[tuple[object, ...]]) -> None:
     if rows:
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
-        writer.write_table(pa.table(columns, schema=_SCHEMA))
+        with _no_room_told():
+            writer.write_table(pa.table(columns, schema=_SCHEMA))
         rows.clear()
+
+
+@contextmanager
+def _no_room_told() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FinalError(
+            f"{tempfile.gettempdir()}: the list of the source cannot be written there ({error.strerror or error}); "
+            "free some room, or set TMPDIR to a folder with more"
+        ) from error
 
 
 class StoredListing:
@@ -117,20 +160,58 @@ class StoredListing:
 
     def __init__(self, storage: Storage, path: str) -> None:
         self._path = path
-        self._file = pq.ParquetFile(pa.PythonFile(_StoreFile(storage, path), mode="r"))
+        with self._damage_told():
+            file = pa.PythonFile(_StoreFile(storage, path), mode="r")
+            self._file = pq.ParquetFile(file, page_checksum_verification=True)
+            metadata = self._file.metadata
+            if self._file.schema_arrow.remove_metadata() != _SCHEMA:
+                raise ValueError(f"it has the columns {', '.join(self._file.schema_arrow.names)}")
+            self._images = int((metadata.metadata or {})[_IMAGES])
+            groups = range(metadata.num_row_groups)
+            self._starts = [metadata.row_group(group).column(0).statistics.min for group in groups]
+
+    @contextmanager
+    def _damage_told(self) -> Generator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, reason: str) -> CorruptError:
+        return CorruptError(
+            f"{self._path}: damaged ({reason}); remove the corpus with `tinytags corpus remove NAME --data` and ingest "
+            "it anew"
+        )
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
-        """See :meth:`tinytags_tasks.corpus.reader.Listing.items`."""
-        stop = first + images
-        metadata = self._file.metadata
-        starts = [metadata.row_group(group).column(0).statistics.min for group in range(metadata.num_row_groups)]
-        for group, start in enumerate(starts):
-            if start >= stop or (group + 1 < len(starts) and starts[group + 1] <= first):
+        """See :meth:`tinytags_tasks.corpus.reader.Listing.items`.
+
+        Raises
+        ------
+        CorruptError
+            When the listing is damaged: a position is in no item, or in two.
+        """
+        at, stop = first, min(first + images, self._images)
+        if stop <= first:
+            return
+        for group, start in enumerate(self._starts):
+            if start >= stop or (group + 1 < len(self._starts) and self._starts[group + 1] <= first):
                 continue
-            for row in self._file.read_row_group(group).to_pylist():
+            for row in self._rows(group, first, stop):
                 row_first = row.pop("first")
-                if row_first < stop and first < row_first + row["images"]:
-                    yield row_first, ListedItem(**row)
+                if not (row_first <= at if at == first else row_first == at):
+                    break
+                at = row_first + row["images"]
+                yield row_first, ListedItem(**row)
+        if at < stop:
+            raise self._damaged(f"position {at:,} is in no item, or in two")
+
+    def _rows(self, group: int, first: int, stop: int) -> list[dict[str, Any]]:
+        with self._damage_told():
+            rows = self._file.read_row_group(group)
+            ends = pc.add(rows["first"], rows["images"])
+            wanted = pc.and_(pc.less(rows["first"], stop), pc.greater(ends, first))
+            return cast("list[dict[str, Any]]", rows.filter(wanted).to_pylist())
 
 
 class MemoryListing:
@@ -140,11 +221,14 @@ class MemoryListing:
         self._items: list[tuple[int, ListedItem]] = []
         self.images = 0
         for item in items:
-            self._items.append((self.images, item))
+            if item.images:
+                self._items.append((self.images, item))
             self.images += item.images
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
         """See :meth:`tinytags_tasks.corpus.reader.Listing.items`."""
+        if images < 1:
+            return
         for start, item in self._items:
             if start < first + images and first < start + item.images:
                 yield start, item
@@ -189,9 +273,4 @@ def open_listing(storage: Storage, path: str) -> StoredListing:
     MissingError, CorruptError
         When it is not there, or damaged.
     """
-    try:
-        return StoredListing(storage, path)
-    except pa.ArrowException as error:
-        raise CorruptError(
-            f"{path}: damaged ({error}); remove the corpus with `tinytags corpus remove` and ingest it anew"
-        ) from error
+    return StoredListing(storage, path)
