@@ -276,6 +276,14 @@ class SolrClient:
         body = json.dumps(query).encode()
         return self.request(f"{quote(collection)}/select?wt=json", body=body, mime="application/json")
 
+    # Whose collections there are
+
+    def configsets(self) -> dict[str, str]:
+        """Return the name of each collection's configset, by the collection's name; empty where Solr does not tell."""
+        status = self.request("admin/collections", {"action": "CLUSTERSTATUS"})
+        found = status["cluster"].get("collections") or {}
+        return {name: str(collection.get("configName") or "") for name, collection in found.items()}
+
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
     """Return a JSON object; None when the content is something else."""

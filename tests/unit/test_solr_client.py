@@ -237,3 +237,10 @@ def test_an_update_log_that_is_replayed_is_not_settled(solr, client, state, is_s
     else:
         with pytest.raises(TransientError, match="replays its update log"):
             client.wait_until_settled("run", timeout_seconds=-1)
+
+
+def test_each_collection_tells_its_configset(solr, client):
+    collections = {"run": {"configName": "tinytags-1"}, "other": {}}
+    solr.will_answer((200, {"cluster": {"collections": collections}}), (200, {"cluster": {}}))
+    assert client.configsets() == {"run": "tinytags-1", "other": ""}
+    assert client.configsets() == {}
