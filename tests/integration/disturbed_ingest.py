@@ -64,16 +64,17 @@ def at_rename(file: str, *, before: Callable[[str], object] = str, after: Callab
     HdfsStorage._rename = rename  # type: ignore[method-assign]
 
 
-def meet(folder: Path) -> None:
-    """Wait until another process is here, too."""
-    (folder / str(os.getpid())).touch()
-    while len(list(folder.iterdir())) < 2:
+def meet(folder: Path, place: str) -> None:
+    """Wait until another process is at the same place."""
+    (folder / f"{place}-{os.getpid()}").touch()
+    while len(list(folder.glob(f"{place}-*"))) < 2:
         time.sleep(0.01)
 
 
-def beside_another(folder: str) -> None:
-    """Begin the first shard only when another process does, and print each shard that gets its final name."""
-    at_chunk(".bin", 0, lambda: meet(Path(folder)))
+def beside_another(folder: Path) -> None:
+    """Begin the first shard and give the totals their name when another process does; print each shard written."""
+    at_chunk(".bin", 0, lambda: meet(folder, "shard"))
+    at_rename("corpus.json", before=lambda _: meet(folder, "totals"))
     at_rename(".bin", after=lambda target: print("wrote", target.rpartition("/")[2]))
 
 
@@ -92,5 +93,5 @@ if __name__ == "__main__":
     if moment in MOMENTS:
         MOMENTS[moment]()
     else:
-        beside_another(moment)
+        beside_another(Path(moment))
     main()

@@ -67,14 +67,24 @@ def run(corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[
             "(another version of Pillow decodes otherwise?); what was scored on it is of other bytes: remove it with "
             f"`tinytags corpus remove {corpus} --data` and ingest it anew"
         )
-    _clear_away(plan, storage)
     if known is None:
-        made.save(storage, layout.corpus_file(corpus))
+        _save(made, storage)
+    _clear_away(plan, storage)
     report(
         f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "
         f"{unreadable:,} unreadable"
     )
     return CommitResult(corpus, images, partition.shards, partition.blocks, unreadable)
+
+
+def _save(made: Corpus, storage: Storage) -> None:
+    path = layout.corpus_file(made.name)
+    try:
+        made.save(storage, path, overwrite=False)
+    except MissingError:
+        # Another's commit has taken our temporary file for a leftover, which it does when its own totals stand.
+        if not storage.exists(path):
+            raise
 
 
 def _clear_away(plan: IngestPlan, storage: Storage) -> None:
