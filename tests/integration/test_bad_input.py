@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import assert_one_error_line, hdfs_client, stored_files
 
+from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.ingest.plan import IngestPlan
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest
@@ -161,6 +163,26 @@ def test_a_bad_source_is_one_line_and_nothing_gets_a_final_name(
     assert_one_error_line(outcome, message)
     assert not [path for path in stored_files(own_store) if "/shards/" in path or path.endswith("corpus.json")]
     assert not Path("ran").exists()
+
+
+def test_a_limit_that_was_raised_and_a_source_that_was_moved_are_taken_from_the_new_definition(
+    own_store: Runtime, tinytags_here: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"{number}.jpg").write_bytes(b"no picture")
+
+    def ingest_from(source: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        added = tinytags_here("corpus", "add", "moved", str(source), "--replace", "--format", "folder", *options)
+        assert added.returncode == 0, added.stderr
+        return tinytags_here("ingest", "moved", TINYTAGS_STORE=own_store.settings.store)
+
+    assert_one_error_line(ingest_from(folder), "raise the limit in the corpus' definition")
+    outcome = ingest_from(folder.rename(tmp_path / "elsewhere"), "--most-unreadable-percent", "100")
+    assert outcome.returncode == 0, outcome.stderr
+    stored = IngestPlan.load(own_store.storage, layout.ingest_plan_file("moved")).definition
+    assert (stored.source, stored.most_unreadable_percent) == (str(tmp_path / "elsewhere"), 100)
 
 
 @pytest.fixture

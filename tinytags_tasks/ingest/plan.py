@@ -160,7 +160,9 @@ def _write_plan(
         listing.close()
     known = load_plan(storage, definition.name)
     _refuse_another(known, plan)
-    return known
+    if known.definition != definition:  # the source was moved, or the limit raised: what is written later goes by it
+        plan.save(storage, path)
+    return plan
 
 
 def _told(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
