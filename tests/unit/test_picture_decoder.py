@@ -78,7 +78,7 @@ def run_script(tmp_path):
 
 
 def wait_until_gone(pids):
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while alive := [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
         assert time.monotonic() < give_up, f"{alive} still run"
         time.sleep(0.02)
