@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +13,10 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", "search_url")
 """The settings that ``tinytags up`` records for the engines it started."""
+
+
+Thumbnails = Literal["solr", "store"]
+"""Where the images of a run's documents are: in the documents, or only in the store's shards."""
 
 
 class Settings(BaseSettings):
@@ -33,7 +38,9 @@ class Settings(BaseSettings):
     solr_url: str | None = Field(None, description="Solr, http://host:8983/solr")
     solr_shards: int = Field(1, ge=1, description="shards of a new collection")
     solr_replicas: int = Field(1, ge=1, description="replicas of each shard of a new collection")
+    thumbnails: Thumbnails = Field("solr", description="where a new run's documents have their images: solr or store")
     alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
+    keep_collections: int = Field(1, ge=0, description="collections to keep behind the live one, to roll back to")
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="who triggers runs")
     airflow_password: SecretStr | None = Field(None, description="their password; default: the generated one")
