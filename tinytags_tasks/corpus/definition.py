@@ -1,15 +1,16 @@
 """What a corpus is made of: one TOML file a corpus, written by a person or by ``tinytags corpus add``."""
 
+import math
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tinytags_tasks import layout
-from tinytags_tasks.blocks import Partition
 from tinytags_tasks.errors import BadInputError
 
 Format = Literal["tiny-images", "raw", "cifar-binary", "cifar-pickle", "folder", "parquet", "webdataset"]
@@ -25,7 +26,16 @@ makes it unreadable."""
 Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's resampling filters; all of them average the covered pixels when they make smaller."""
 
-_SECRET = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
+_KEYWORDS = {
+    "raw": (),
+    "cifar-binary": ("label", "coarse_label"),
+    "cifar-pickle": ("label", "coarse_label"),
+    "folder": ("folder",),
+}
+"""What keywords may be, of the formats where they are not a path or a name that the source decides."""
+
+_SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
+_PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
 
 
 class CorpusDefinition(BaseModel):
@@ -61,10 +71,11 @@ class CorpusDefinition(BaseModel):
     most_unreadable_percent
         More unreadable images than these fail the ingestion.
     options
-        What fsspec's file system of the source's protocol takes, such as ``anon = true``; never a secret.
+        What fsspec's file system of the source's protocol takes, such as ``anon = true``: text, numbers, true, false,
+        and tables of them; never a secret.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     name: str
     source: str = Field(min_length=1)
@@ -81,27 +92,56 @@ class CorpusDefinition(BaseModel):
     keywords: str = ""
     keyword_stop_list: str = ""
     most_unreadable_percent: float = Field(10.0, ge=0, le=100)
-    options: dict[str, str | int | float | bool | dict[str, str | int | float | bool]] = {}
+    options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         layout.checked_name(self.name, "corpus")
-        Partition(0, self.shard_images, self.blocks_per_shard)
         if self.format in ("tiny-images", "cifar-binary", "cifar-pickle") and (self.height, self.width) != (32, 32):
             raise ValueError(f"images of the format {self.format} are 32x32; leave height and width out")
-        if secrets := [name for name in self.options if _SECRET.search(name)]:
-            raise ValueError(
-                f"options.{secrets[0]}: a definition holds no secret; fsspec reads it from the environment "
-                "(FSSPEC_S3_KEY, FSSPEC_S3_SECRET), and s3 from ~/.aws too"
-            )
+        if self.format != "raw" and self.pixel_order != "hwc":
+            raise ValueError(f"pixel_order is of a raw source; the format {self.format} has its own: leave it out")
+        if self.format != "parquet" and self.image_column:
+            raise ValueError("image_column is of a parquet source: leave it out")
+        known = _KEYWORDS.get(self.format)
+        if self.keywords and known is not None and self.keywords not in known:
+            may_be = f"may be {' or '.join(known)}" if known else "are not there"
+            raise ValueError(f"keywords of the format {self.format} {may_be}; correct them, or leave them out")
         if self.keyword_stop_list and not self.keywords:
             raise ValueError("keyword_stop_list is set and keywords is not: say where the keywords are")
+        _check_options(self.options, "options")
+        for name in ("source", "keywords"):
+            _check_password(getattr(self, name), name)
         return self
 
     @property
     def image_bytes(self) -> int:
         """Bytes of one image."""
         return self.height * self.width * 3
+
+
+def _check_options(options: Mapping[str, Any], where: str) -> None:
+    for name, value in options.items():
+        if _SECRET_NAME.search(name):
+            raise _holds_no_secret(f"{where}.{name}")
+        if isinstance(value, dict):
+            _check_options(value, f"{where}.{name}")
+        elif isinstance(value, str):
+            _check_password(value, f"{where}.{name}")
+        elif not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
+            raise ValueError(f"{where}.{name}: give text, a number, true, false, or a table of them")
+
+
+def _check_password(address: str, where: str) -> None:
+    if _PASSWORD.search(address):
+        raise _holds_no_secret(where)
+
+
+def _holds_no_secret(where: str) -> ValueError:
+    return ValueError(
+        f"{where}: a definition holds no secret; fsspec reads it from the environment (FSSPEC_S3_KEY, "
+        "FSSPEC_S3_SECRET), and s3 from ~/.aws too"
+    )
 
 
 def make_definition(name: str, fields: dict[str, object], *, where: str = "") -> CorpusDefinition:
@@ -121,8 +161,12 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
     BadInputError
         When a field is missing, unknown or out of range.
     """
+    if fields.get("name", name) != name:
+        raise BadInputError(f"{where or f'corpus {name}'}: name: the file's name is the corpus' name; leave it out")
     try:
-        return CorpusDefinition(**{**fields, "name": name})
+        return CorpusDefinition.model_validate({**fields, "name": name})
+    except BadInputError as error:
+        raise BadInputError(f"{where}: {error}" if where else str(error)) from error
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
@@ -141,7 +185,7 @@ def read_definition(path: Path) -> CorpusDefinition:
         When there is none, it is no TOML, or a field is wrong.
     """
     try:
-        fields = tomllib.loads(path.read_text())
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: no such file; define the corpus with `tinytags corpus add`") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
