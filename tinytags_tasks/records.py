@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.settings import Thumbnails
 from tinytags_tasks.storage import Storage
 
 PIXEL_ORDER = "row-major HWC uint8"
@@ -195,6 +196,7 @@ class Run(Record):
     description: str = ""
     model: str
     threshold: int
+    thumbnails: Thumbnails = "solr"
     images: int
     blocks: int
     collection: str

@@ -26,7 +26,7 @@ def documents_per_body(image_bytes: int) -> int:
 def document_bodies(
     scored: pa.Table,
     source: BlockSource,
-    pixels: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8] | None,
     model: str,
     keywords: Sequence[str | None] | None = None,
 ) -> Iterator[bytes]:
@@ -39,7 +39,7 @@ def document_bodies(
     source
         Where the block lies in the corpus.
     pixels
-        uint8, shape (images, values of an image): the block's images, kept or not.
+        uint8, shape (images, values of an image): the block's images, kept or not; None for documents without them.
     model
         The model's version.
     keywords
@@ -63,9 +63,10 @@ def document_bodies(
                 "corpus": source.corpus,
                 "model": model,
                 "width": source.width,
-                # Solr takes a binary field as base64; its CBOR loader refuses byte strings.
-                "data": base64.b64encode(pixels[at]).decode(),
             }
+            if pixels is not None:
+                # Solr takes a binary field as base64; its CBOR loader refuses byte strings.
+                document["data"] = base64.b64encode(pixels[at]).decode()
             if keywords and (keyword := keywords[at]):
                 document["keyword"] = keyword
             documents.append(document)

@@ -125,7 +125,8 @@ def _post(plan: Run, source: BlockSource, keywords: KeywordsReader, storage: Sto
             f"run {plan.name}: block {source.block} was scored on other bytes than the shard holds; "
             f"delete {layout.scored_file(plan.name, source.block)} and score it again"
         )
-    bodies = document_bodies(table, source, read_pixels(storage, source), plan.model, keywords.read(source))
+    pixels = read_pixels(storage, source) if plan.thumbnails == "solr" else None
+    bodies = document_bodies(table, source, pixels, plan.model, keywords.read(source))
     solr.post_documents(plan.collection, bodies)
     record = scored.replaced(
         state=BlockState.INDEXED, index_seconds=round(time.monotonic() - started, 3), indexed=now()

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.records import Corpus, ModelCard, Run, now
+from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.storage import Storage
 
 
@@ -25,12 +26,15 @@ class PlanRequest:
         Accuracy in percent from which an image is kept.
     blocks_per_task
         Blocks that one mapped task takes; 0 chooses.
+    thumbnails
+        Where the run's documents have their images; as TINYTAGS_THUMBNAILS says, unless told.
     """
 
     corpus: str
     model: str
     threshold: int = 40
     blocks_per_task: int = 0
+    thumbnails: Thumbnails = field(default_factory=lambda: load_settings().thumbnails)
 
     def __post_init__(self) -> None:
         """Refuse a threshold that is no percentage.
@@ -55,8 +59,8 @@ class PlanResult:
 def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     """Write the run's record, unless it stands, and return its blocks in groups.
 
-    The run's name is a hash of what decides its content (the corpus' bytes, the model, the threshold), so planning the
-    same again finds the same run, with all that is committed in it.
+    The run's name is a hash of what decides its content (the corpus' bytes, the model, the threshold, where the images
+    are), so planning the same again finds the same run, with all that is committed in it.
 
     Raises
     ------
@@ -68,7 +72,9 @@ def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
     card = ModelCard.load(storage, layout.card_file(request.model))
     _refuse_misfit(corpus, card)
-    decisive = json.dumps([corpus.digest, card.version, request.threshold])
+    # Runs from before there was this choice keep their names.
+    in_store = [request.thumbnails] if request.thumbnails == "store" else []
+    decisive = json.dumps([corpus.digest, card.version, request.threshold, *in_store])
     name = f"{corpus.name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
     path = layout.run_file(name)
     if not storage.exists(path):
@@ -79,6 +85,7 @@ def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             description=corpus.description,
             model=card.version,
             threshold=request.threshold,
+            thumbnails=request.thumbnails,
             images=corpus.images,
             blocks=corpus.partition.blocks,
             collection=layout.collection_name(name),
