@@ -1,18 +1,29 @@
 """The corpora that are defined: a folder of TOML files, which may be kept in a repository of the user's own."""
 
-import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import CorpusDefinition, definition_toml, read_definition
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.storage import temporary_name
 
 
 def list_definitions(folder: Path) -> list[str]:
-    """Return the names of the corpora that are defined, sorted; nothing is read."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.stem for path in folder.glob("*.toml") if not path.name.startswith("."))
+    """Return the names of the corpora that are defined, sorted; nothing is read.
+
+    Raises
+    ------
+    BadInputError
+        When the folder may not be read.
+    """
+    with _translated(folder):
+        if not folder.exists():
+            return []
+        return sorted(
+            path.stem for path in folder.iterdir() if path.suffix == ".toml" and not path.name.startswith(".")
+        )
 
 
 def load_definition(folder: Path, name: str) -> CorpusDefinition:
@@ -23,9 +34,9 @@ def load_definition(folder: Path, name: str) -> CorpusDefinition:
     BadInputError
         When there is none, or it cannot be used.
     """
-    path = folder / f"{layout.checked_name(name, 'corpus')}.toml"
-    if not path.exists():
-        known = ", ".join(list_definitions(folder)[:20]) or "none"
+    path = _path(folder, name)
+    if name not in (names := list_definitions(folder)):
+        known = ", ".join(names[:20]) or "none"
         raise BadInputError(
             f"{path}: no such corpus is defined (defined are: {known}); define it with "
             f"`tinytags corpus add {name} SOURCE`"
@@ -39,28 +50,53 @@ def save_definition(folder: Path, definition: CorpusDefinition, *, replace: bool
     Raises
     ------
     BadInputError
-        When another one stands under the name and must not be replaced.
+        When another one stands under the name and must not be replaced, or the folder may not be written.
     """
-    path = folder / f"{definition.name}.toml"
-    if path.exists() and not replace:
+    path = _path(folder, definition.name)
+    if not replace and definition.name in list_definitions(folder):
         if read_definition(path) == definition:
             return False
         raise BadInputError(
-            f"{path}: the corpus is defined otherwise; look with `tinytags corpus show`, or --replace it"
+            f"{path}: the corpus is defined otherwise; look with `tinytags corpus show {definition.name}`, or "
+            "--replace it"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(definition_toml(definition))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = path.with_name(temporary_name(path.name))
+    with _translated(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(definition_toml(definition), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return True
 
 
 def remove_definition(folder: Path, name: str) -> bool:
-    """Remove a definition; False when there was none."""
-    path = folder / f"{layout.checked_name(name, 'corpus')}.toml"
-    existed = path.exists()
-    path.unlink(missing_ok=True)
-    return existed
+    """Remove a definition; False when there was none.
+
+    Raises
+    ------
+    BadInputError
+        When it may not be removed.
+    """
+    path = _path(folder, name)
+    with _translated(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{layout.checked_name(name, 'corpus')}.toml"
+
+
+@contextmanager
+def _translated(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(
+            f"{path}: cannot be used ({error.strerror or error}); mend it, or set TINYTAGS_CORPORA to another folder"
+        ) from error
