@@ -1,6 +1,7 @@
-"""Keywords that a user wants left out."""
+"""Keywords as they are kept: what can be searched, without what a user wants left out."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +15,8 @@ LONGEST = 200
 class StopList:
     """Leaves out keywords that have a word of a list.
 
-    Upper and lower case are the same, and so are the marks between words: ``guinea_pig`` has the entry ``guinea pig``,
-    and the entry ``pig``.
+    Upper and lower case are the same, and so are the marks between words and the ways to write a letter in Unicode:
+    ``guinea_pig`` has the entry ``guinea pig``, and the entry ``pig``.
 
     Parameters
     ----------
@@ -26,13 +27,10 @@ class StopList:
     def __init__(self, entries: Iterable[str] = ()) -> None:
         self._entries = {normal for entry in entries if (normal := _words(entry))}
         self._longest = max((entry.count(" ") + 1 for entry in self._entries), default=0)
-        self._allows = lru_cache(100_000)(self._look_up)
+        self._kept = lru_cache(100_000)(self._keep)
 
     def allows(self, keyword: str) -> bool:
         """Tell whether a keyword has no word of the list."""
-        return self._allows(keyword)
-
-    def _look_up(self, keyword: str) -> bool:
         words = _words(keyword).split(" ")
         return not any(
             " ".join(words[start : start + length]) in self._entries
@@ -41,12 +39,21 @@ class StopList:
         )
 
     def filtered(self, keywords: list[str | None]) -> list[str | None]:
-        """Return keywords with None for those that are left out."""
-        return [word[:LONGEST] if word and self.allows(word) else None for word in keywords]
+        """Return keywords as they are kept; None for an empty one, and for one that is left out.
+
+        What cannot be printed, and so not be searched, becomes a space; at most :data:`LONGEST` characters are kept.
+        """
+        return [self._kept(word) if word else None for word in keywords]
+
+    def _keep(self, keyword: str) -> str | None:
+        if not self.allows(keyword):
+            return None
+        printable = "".join(letter if letter.isprintable() else " " for letter in keyword)
+        return " ".join(printable.split())[:LONGEST].rstrip() or None
 
 
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def read_stop_list(path: str) -> StopList:
