@@ -18,6 +18,12 @@ ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", 
 Thumbnails = Literal["solr", "store"]
 """Where the images of a run's documents are: in the documents, or only in the store's shards."""
 
+SolrRole = Literal["admin", "writer", "reader"]
+"""Who asks Solr: for configsets, collections and aliases; for documents, to write and count them; for a search."""
+
+Login = tuple[str, str]
+"""A user and their password."""
+
 
 class Settings(BaseSettings):
     """What TinyTags is told about its surroundings; frozen once read.
@@ -36,6 +42,15 @@ class Settings(BaseSettings):
     store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
     spark_url: str | None = Field(None, description="the Spark Connect server, sc://host:15002")
     solr_url: str | None = Field(None, description="Solr, http://host:8983/solr")
+    solr_admin_user: str = Field("admin", description="who makes Solr's configsets, collections and aliases")
+    solr_admin_password: SecretStr | None = Field(None, description="their password; none: Solr does not ask for one")
+    solr_writer_user: str = Field("writer", description="who writes and counts documents; may be the admin")
+    solr_writer_password: SecretStr | None = Field(None, description="their password, as above")
+    solr_reader_user: str = Field("reader", description="who searches; all that the search page knows")
+    solr_reader_password: SecretStr | None = Field(None, description="their password, as above")
+    solr_passwords: Literal["generated"] | None = Field(
+        None, description="`tinytags up` says by it that its own Solr asks for the passwords under home"
+    )
     solr_shards: int = Field(1, ge=1, description="shards of a new collection")
     solr_replicas: int = Field(1, ge=1, description="replicas of each shard of a new collection")
     thumbnails: Thumbnails = Field("solr", description="where a new run's documents have their images: solr or store")
@@ -73,7 +88,7 @@ class Settings(BaseSettings):
         Parameters
         ----------
         name
-            ``airflow_password`` or ``search_password``.
+            Such as ``search_password``.
 
         Raises
         ------
@@ -92,6 +107,19 @@ class Settings(BaseSettings):
         if not password:
             raise BadInputError(f"the password in {path} is empty: remove the file and run `tinytags up`")
         return password
+
+    def solr_login(self, role: SolrRole) -> Login | None:
+        """Return how one introduces oneself to Solr; None where it does not ask who calls.
+
+        Raises
+        ------
+        BadInputError
+            When the embedded Solr's password is not there.
+        """
+        name = f"solr_{role}_password"
+        if not getattr(self, name) and self.solr_passwords is None:
+            return None
+        return getattr(self, f"solr_{role}_user"), self.password(name)
 
     def address(self, name: str) -> str:
         """Return one engine's address.
@@ -143,6 +171,8 @@ def load_settings() -> Settings:
         unset = {
             name: str(recorded[name]) for name in ADDRESSES if getattr(settings, name) is None and recorded.get(name)
         }
+        if "solr_url" in unset and recorded.get("solr_passwords"):
+            unset["solr_passwords"] = str(recorded["solr_passwords"])  # of this Solr, and of no other
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInputError(f"{settings.addresses_file} is damaged ({error}): run `tinytags up` again") from error
     return settings.model_copy(update=unset)
