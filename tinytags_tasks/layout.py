@@ -9,12 +9,15 @@
     corpora/<corpus>/shards/00000.keywords.parquet  one keyword an image, where the corpus has keywords
     corpora/<corpus>/shards/00000.json           the shard's manifest: counts, sha256 of each block
     corpora/<corpus>/shards/00000.lease          who writes the shard now
-    labelled/<training>.parquet                  a training's labelled set as Spark reads it
+    labelled/<training>.parquet/part-00000.parquet  a training's labelled set as Spark reads it
     trainings/<training>.json                    which model came of a labelled set and parameters
     models/<name>-<hash>/model.onnx, model.json  a published model and its card
+    models/<name>-<hash>/report.html             the card for people
     runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
     runs/<run>/scored/000000.parquet             one scored block
     runs/<run>/ledger/000000.json                what became of the block
+    publications/<alias>/000001.json             what became live under the alias, one record a change
+    publications/<alias>.lease                   who changes the alias now
 """
 
 import re
@@ -24,6 +27,10 @@ from tinytags_tasks.errors import BadInputError
 CORPORA = "corpora"
 MODELS = "models"
 RUNS = "runs"
+PUBLICATIONS = "publications"
+COLLECTION_PREFIX = "tinytags-"
+
+_NAME = "[a-z0-9][a-z0-9_-]{0,99}"
 
 
 def checked_name(name: str, kind: str) -> str:
@@ -34,7 +41,7 @@ def checked_name(name: str, kind: str) -> str:
     BadInputError
         When it is not.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", name):
+    if not re.fullmatch(_NAME, name):
         raise BadInputError(
             f"{name!r} cannot be the name of a {kind}: use up to 100 lower-case letters, digits, '-' and '_', "
             "a letter or digit first"
@@ -88,7 +95,7 @@ def shard_manifest_file(corpus: str, shard: int) -> str:
 
 
 def labelled_file(training: str) -> str:
-    """Path of a training's labelled set as Spark reads it."""
+    """Path of a training's labelled set as Spark reads it: a folder of Parquet files."""
     return f"labelled/{checked_name(training, 'training')}.parquet"
 
 
@@ -110,6 +117,11 @@ def model_file(version: str) -> str:
 def card_file(version: str) -> str:
     """Path of a model's card."""
     return f"{model_folder(version)}/model.json"
+
+
+def report_file(version: str) -> str:
+    """Path of a model's report."""
+    return f"{model_folder(version)}/report.html"
 
 
 def run_file(run: str) -> str:
@@ -137,6 +149,26 @@ def ledger_file(run: str, block: int) -> str:
     return f"{ledger_folder(run)}/{block:06d}.json"
 
 
+def run_folder(run: str) -> str:
+    """Path of all of a run."""
+    return f"{RUNS}/{checked_name(run, 'run')}"
+
+
+def publications_folder(alias: str) -> str:
+    """Path of an alias' history."""
+    return f"{PUBLICATIONS}/{checked_name(alias, 'alias')}"
+
+
+def publication_file(alias: str, number: int) -> str:
+    """Path of one record of an alias' history; numbers begin with 1."""
+    return f"{publications_folder(alias)}/{number:06d}.json"
+
+
+def alias_lease_file(alias: str) -> str:
+    """Path of the lease on an alias that is being changed."""
+    return f"{publications_folder(alias)}.lease"
+
+
 def file_name(path: str) -> str:
     """Return the last part of a path."""
     return path.rpartition("/")[2]
@@ -144,9 +176,15 @@ def file_name(path: str) -> str:
 
 def collection_name(run: str) -> str:
     """Name of a run's Solr collection."""
-    return f"tinytags-{checked_name(run, 'run')}"
+    return f"{COLLECTION_PREFIX}{checked_name(run, 'run')}"
 
 
 def document_id(corpus: str, position: int) -> str:
     """Id of an image's document."""
     return f"{corpus}:{position}"
+
+
+def run_of_collection(collection: str) -> str:
+    """Name of the run that a collection would be of; empty when its name is none of ours."""
+    run = collection.removeprefix(COLLECTION_PREFIX)
+    return run if run != collection and re.fullmatch(_NAME, run) else ""

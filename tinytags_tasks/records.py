@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tinytags_tasks.blocks import Partition
-from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.settings import Thumbnails
 from tinytags_tasks.storage import Storage
 
@@ -160,25 +160,149 @@ class Corpus(Record):
         return self.height * self.width * self.channels
 
 
+class ThresholdFigures(Record):
+    """What keeping only images of some accuracy means, on images whose tags are known.
+
+    Attributes
+    ----------
+    threshold
+        The accuracy, in percent.
+    votes
+        The least votes for the winner that this asks for.
+    kept, right
+        How many images are kept, and how many of these get their own tag.
+    precision
+        For each tag, in percent: of the kept images that get it, those whose tag it is. None where no image gets it.
+    recall
+        For each tag, in percent: of all images whose tag it is, those that are kept and get it. None where none has it.
+    """
+
+    threshold: int
+    votes: int
+    kept: int
+    right: int
+    precision: tuple[float | None, ...]
+    recall: tuple[float | None, ...]
+
+
+class Evaluation(Record):
+    """What a model makes of images whose tags are known.
+
+    Attributes
+    ----------
+    labelled_set, sha256
+        The file's name and hash.
+    images, accuracy
+        How many, and the percentage whose winning tag is theirs, whatever its votes.
+    confusion
+        Images by their own tag (row) and the winning tag (column).
+    thresholds
+        What is kept from each accuracy up.
+    """
+
+    labelled_set: str
+    sha256: str
+    images: int
+    accuracy: float
+    confusion: tuple[tuple[int, ...], ...]
+    thresholds: tuple[ThresholdFigures, ...]
+
+
+class OtherFigures(Record):
+    """What keeping only images of some accuracy means, on images of other things.
+
+    Attributes
+    ----------
+    threshold, votes
+        As in :class:`ThresholdFigures`.
+    tagged_without_tag
+        Images of no tag at all that get one nevertheless.
+    tagged_with_tag, right
+        Images of a tag that get any tag, and those that get theirs.
+    """
+
+    threshold: int
+    votes: int
+    tagged_without_tag: int
+    tagged_with_tag: int
+    right: int
+
+    @property
+    def tagged(self) -> int:
+        """Images that get a tag."""
+        return self.tagged_without_tag + self.tagged_with_tag
+
+
+class OtherEvaluation(Record):
+    """What a model makes of images most of which show none of its tags, as those of a corpus do.
+
+    Attributes
+    ----------
+    labelled_set, sha256
+        The file's name and hash.
+    without_tag, with_tag, left_out
+        Images of no tag, of a tag, and those that could be argued either way, which count nowhere.
+    thresholds
+        What is tagged from each accuracy up.
+    """
+
+    labelled_set: str
+    sha256: str
+    without_tag: int
+    with_tag: int
+    left_out: int
+    thresholds: tuple[OtherFigures, ...]
+
+
 class ModelCard(Record):
-    """A published model: what it was learned from and what is known of it."""
+    """A published model: what it was learned from and what is known of it.
+
+    Attributes
+    ----------
+    version, tags
+        Name and content hash; the tags in the order of the model's output.
+    trees
+        What an image's votes add up to: a forest's trees, or 100 where the output is probabilities in percent.
+    output
+        ``votes`` of trees, or ``probabilities``.
+    height, width, channels, pixel_order, preparation
+        The images that it takes.
+    origin
+        The file it was imported from; empty where it was learned here.
+    labelled_set, labelled_sha256, labelled_images
+        What it was learned from.
+    licence
+        Of the labelled set.
+    parameters, metrics, libraries, seconds, created
+        How it was made, and its figures in short.
+    held_out
+        Figures of a model learned with the same parameters from a part of the labelled set, on the rest of it.
+    test, other
+        Figures on a test set, and on images of other things.
+    """
 
     version: str
     tags: tuple[str, ...]
     trees: int
+    output: Literal["votes", "probabilities"] = "votes"
     height: int
     width: int
     channels: int = 3
     pixel_order: str = PIXEL_ORDER
     preparation: str
+    origin: str = ""
     labelled_set: str
     labelled_sha256: str
     labelled_images: int
+    licence: str = ""
     parameters: dict[str, int | float | str]
     metrics: dict[str, float]
     libraries: dict[str, str]
     seconds: dict[str, float]
     created: str
+    held_out: Evaluation | None = None
+    test: Evaluation | None = None
+    other: OtherEvaluation | None = None
 
 
 class Training(Record):
@@ -188,7 +312,10 @@ class Training(Record):
 
 
 class Run(Record):
-    """One pass of one model version over one corpus; its name is a hash of all that decides its content."""
+    """One pass of one model version over one corpus; its name is a hash of all that decides its content.
+
+    ``pruned`` is when its collection was dropped to make room; empty while it stands, or was not made yet.
+    """
 
     name: str
     corpus: str
@@ -201,6 +328,21 @@ class Run(Record):
     blocks: int
     collection: str
     created: str
+    pruned: str = ""
+
+    def refuse_pruned(self) -> None:
+        """Refuse to go on with single blocks of a run whose collection was dropped.
+
+        Raises
+        ------
+        MissingError
+            When it was.
+        """
+        if self.pruned:
+            raise MissingError(
+                f"run {self.name}: its collection {self.collection} was dropped by `tinytags prune` ({self.pruned}); "
+                f"index the whole run again with `tinytags index {self.name}`"
+            )
 
     def check_blocks(self, blocks: Iterable[int]) -> None:
         """Refuse block numbers that the run has not.
@@ -212,6 +354,35 @@ class Run(Record):
         """
         if wrong := [block for block in blocks if not 0 <= block < self.blocks]:
             raise BadInputError(f"block {wrong[0]} is out of range: run {self.name} has blocks 0 to {self.blocks - 1}")
+
+
+class Change(StrEnum):
+    """How a collection became what an alias points at."""
+
+    PUBLISHED = "published"
+    ROLLED_BACK = "rolled back"
+    FOUND = "found"
+
+
+class Publication(Record):
+    """What became live under an alias, when, and by which host.
+
+    Attributes
+    ----------
+    change
+        ``found`` is a switch that nobody wrote down: one that was killed in between, or made past TinyTags.
+    run
+        Empty where the collection is no run's of this store.
+    previous
+        The collection that was live before; empty where none was.
+    """
+
+    change: Change
+    run: str
+    collection: str
+    previous: str
+    time: str
+    host: str
 
 
 class BlockState(StrEnum):

@@ -31,7 +31,7 @@ class BlockTask:
     run, model
         Names.
     tags, trees
-        The model's tags, and how many trees vote.
+        The model's tags, and what an image's votes add up to: the number of trees, or 100 for percentages.
     threshold
         Accuracy in percent from which an image is kept.
     """
@@ -110,18 +110,19 @@ def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - on
         raise CorruptError(f"{layout.model_file(version)}: damaged ({error}); train or publish it again") from error
 
 
-def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> npt.NDArray[np.int64]:  # noqa: ANN401
-    """Return the votes for each tag, int64 of shape (images, tags).
+def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> npt.NDArray[np.float32]:  # noqa: ANN401
+    """Return the votes for each tag, float32 of shape (images, tags): whole numbers of trees, or percentages.
 
     Raises
     ------
     CorruptError
-        When they do not add up to the number of trees.
+        When they do not add up to the number of trees, or to 100; so does what is not a number.
     """
-    votes = np.zeros((len(pixels), len(task.tags)), dtype=np.int64)
+    votes = np.zeros((len(pixels), len(task.tags)), dtype=np.float32)
     for start in range(0, len(pixels), _BATCH):
         (batch,) = session.run(["votes"], {"pixels": pixels[start : start + _BATCH]})
-        if batch.shape[1] != len(task.tags) or not (batch.sum(axis=1) == task.trees).all():
+        # Trees are whole numbers and percentages lose thousandths: half a vote tells both from what is wrong.
+        if batch.shape[1] != len(task.tags) or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
             raise CorruptError(
                 f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"
             )

@@ -5,70 +5,30 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyspark.ml.classification import RandomForestClassifier
-from pyspark.ml.linalg import VectorUDT
-from pyspark.sql.types import DoubleType, StructField, StructType
+import numpy.typing as npt
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256, read_labelled_set
-from tinytags_tasks.errors import BadInputError, CorruptError
-from tinytags_tasks.records import PIXEL_ORDER, ModelCard, Training, now
-from tinytags_tasks.spark import ConnectSpark, spark_errors
-from tinytags_tasks.storage import Storage, temporary_name
-from tinytags_tasks.train.forest import Tree, forest_to_onnx, trees_from_spark
+from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
+from tinytags_tasks.models import model_version, publish_model
+from tinytags_tasks.records import PIXEL_ORDER, Evaluation, ModelCard, Training, now
+from tinytags_tasks.spark import ConnectSpark
+from tinytags_tasks.storage import Storage
+from tinytags_tasks.train.evaluation import count_votes, evaluate, read_yardstick
+from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.images import preparation, read_labelled
+from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.report import render_report
+from tinytags_tasks.train.spark_forest import PARTITION_VALUES, fit_trees, write_features
 
-SIDE = 32
-_ROWS_PER_GROUP = 2_500
-_SPLIT_BYTES = 16 * 2**20
+__all__ = ["TrainRequest", "TrainResult", "run"]
 
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What to learn from, and how.
-
-    Attributes
-    ----------
-    labelled
-        Parquet file of the training images.
-    test
-        Parquet file of images that the card's accuracy is measured on; None measures nothing.
-    name
-        First part of the model's version.
-    tags
-        Names of the labels; None takes those that the file carries, else CIFAR-10's.
-    trees, depth, bins, seed
-        The forest's parameters, as MLlib names them numTrees, maxDepth, maxBins, seed.
-    """
-
-    labelled: str
-    test: str | None = None
-    name: str = "forest"
-    tags: tuple[str, ...] | None = None
-    trees: int = 10
-    depth: int = 10
-    bins: int = 50
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        """Refuse parameters that Spark or the index cannot take.
-
-        Raises
-        ------
-        BadInputError
-            When one is out of range.
-        """
-        layout.checked_name(self.name, "model")
-        for parameter, low, high in (("trees", 1, 1000), ("depth", 1, 30), ("bins", 2, 65536)):
-            if not low <= getattr(self, parameter) <= high:
-                raise BadInputError(f"{parameter} is {getattr(self, parameter)}: it must be {low} to {high}")
+_NOT_DECISIVE = ("labelled", "test", "other", "held_out", "licence")
+"""What changes a model's card and not its votes; the labelled file counts by its bytes."""
 
 
 @dataclass(frozen=True)
@@ -94,152 +54,112 @@ def run(
     started = time.monotonic()
     labelled_sha256 = file_sha256(Path(request.labelled))
     training = _training_id(request, labelled_sha256)
-    if storage.exists(layout.training_file(training)):
-        model = Training.load(storage, layout.training_file(training)).model
-        if storage.exists(layout.card_file(model)):
-            report(f"model {model} was learned from the same images with the same parameters: nothing to do")
-            return TrainResult(model, trained=False)
-    labelled = read_labelled_set(Path(request.labelled), request.tags, side=SIDE)
+    standing = _standing_model(training, storage)
+    if standing:
+        report(f"model {standing.version} was learned from the same images with the same parameters: nothing to do")
+        _remark_unmeasured(request, standing, report)
+        return TrainResult(standing.version, trained=False)
+    labelled = read_labelled(Path(request.labelled), request.tags, request.height, request.width)
     report(f"read {len(labelled.images):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
+    # Before the long work, so that a file that cannot be used is told at once.
+    yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
+    folder = layout.labelled_file(training)
     storage.delete_leftovers(layout.training_file(training))
-    features_file = layout.labelled_file(training)
-    _write_features(labelled, features_file, storage)
+    storage.delete_leftovers(folder, f"{folder}.trees")
+    held_out = _hold_out(labelled, request)
+    write_features(labelled, held_out, folder, storage)
     loaded = time.monotonic()
-    report(f"fitting {request.trees} trees of depth {request.depth} in Spark")
-    trees = _fit(request, features_file, training, storage, connect_spark)
-    fitted = time.monotonic()
-    features = math.prod(labelled.images.shape[1:])
-    onnx_model = forest_to_onnx(
-        trees, features, labelled.tags, {"tags": json.dumps(labelled.tags), "pixel_order": PIXEL_ORDER}
-    )
-    metrics = {"training_accuracy": round(_accuracy(onnx_model, labelled), 2)}
-    if request.test:
-        test = read_labelled_set(Path(request.test), labelled.tags, side=SIDE)
-        metrics |= {"test_accuracy": round(_accuracy(onnx_model, test), 2), "test_images": float(len(test.images))}
-    model = f"{request.name}-{hashlib.sha256(onnx_model).hexdigest()[:12]}"
+    spark = connect_spark()
+    try:
+        measured = None
+        if held_out.any():
+            report(f"fitting a forest that is measured on {held_out.sum():,} images it never saw")
+            partial = fit_trees(request, folder, storage, spark, with_held_out=False)
+            measured = _evaluate_part(_to_onnx(partial, labelled), labelled, held_out, request.trees, labelled_sha256)
+        held_out_fitted = time.monotonic()
+        report(f"fitting {request.trees} trees of depth {request.depth} in Spark")
+        trees = fit_trees(request, folder, storage, spark, with_held_out=True)
+        fitted = time.monotonic()
+    finally:
+        spark.stop()
+    onnx_model = _to_onnx(trees, labelled)
+    test, other = yardstick.measure(onnx_model, request.trees)
+    winners = count_votes(onnx_model, labelled.images).argmax(axis=1)
+    metrics = {"training_accuracy": round(100.0 * float((winners == labelled.labels).mean()), 2)}
+    if measured:
+        metrics["held_out_accuracy"] = measured.accuracy
+    if test:
+        metrics |= {"test_accuracy": test.accuracy, "test_images": float(test.images)}
     card = ModelCard(
-        version=model,
+        version=model_version(request.name, onnx_model),
         tags=labelled.tags,
         trees=request.trees,
-        height=SIDE,
-        width=SIDE,
-        preparation=f"decoded by Pillow, BOX filter to {SIDE}x{SIDE} where larger",
+        height=request.height,
+        width=request.width,
+        preparation=preparation(request.height, request.width),
         labelled_set=Path(request.labelled).name,
         labelled_sha256=labelled_sha256,
         labelled_images=len(labelled.images),
-        parameters={"trees": request.trees, "depth": request.depth, "bins": request.bins, "seed": request.seed},
+        licence=request.licence,
+        parameters={**request.forest, "partition_values": PARTITION_VALUES},
         metrics=metrics,
         libraries={name: version(name) for name in ("pyspark", "onnx", "onnxruntime", "numpy", "pillow")},
-        seconds={"load": round(loaded - started, 1), "fit": round(fitted - loaded, 1)},
+        seconds={
+            "load": round(loaded - started, 1),
+            "held_out": round(held_out_fitted - loaded, 1),
+            "fit": round(fitted - held_out_fitted, 1),
+        },
         created=now(),
+        held_out=measured,
+        test=test,
+        other=other,
     )
-    _publish(card, onnx_model, storage)
-    Training(model=model).save(storage, layout.training_file(training))
-    report(f"published {model}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()))
-    return TrainResult(model, trained=True)
+    publish_model(card, onnx_model, render_report(card), storage)
+    Training(model=card.version).save(storage, layout.training_file(training))
+    report(f"published {card.version}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()))
+    return TrainResult(card.version, trained=True)
 
 
 def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
     """Hash all that decides a training's outcome; the files' places do not."""
-    decisive = {name: value for name, value in asdict(request).items() if name not in ("labelled", "test")}
-    decisive |= {"data": labelled_sha256, "spark": version("pyspark"), "split": _SPLIT_BYTES}
+    decisive = {name: value for name, value in asdict(request).items() if name not in _NOT_DECISIVE}
+    decisive |= {"data": labelled_sha256, "spark": version("pyspark"), "partition_values": PARTITION_VALUES}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write_features(labelled: LabelledSet, path: str, storage: Storage) -> None:
-    """Put the labelled set into the store as Spark ML's own vectors, so that no row is converted when it is read.
-
-    A pixel takes 256 values, so the dictionary encoding of parquet keeps a double in one byte.
-    """
-    if storage.exists(path):
-        return
-    schema = pa.schema(
-        [("label", pa.float64()), ("features", _VECTOR)],
-        metadata={_SPARK_SCHEMA_KEY: _spark_schema(len(labelled.tags))},
-    )
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, compression="zstd", dictionary_pagesize_limit=2**20) as writer:
-        for start in range(0, len(labelled.images), _ROWS_PER_GROUP):
-            flat = labelled.images[start : start + _ROWS_PER_GROUP].reshape(-1, math.prod(labelled.images.shape[1:]))
-            offsets = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
-            vectors = pa.StructArray.from_arrays(
-                [
-                    pa.array(np.ones(len(flat), dtype=np.int8)),  # 1 says dense: only values are filled
-                    pa.nulls(len(flat), pa.int32()),
-                    pa.nulls(len(flat), _VECTOR.field("indices").type),
-                    pa.ListArray.from_arrays(
-                        offsets, flat.ravel().astype(np.float64), type=_VECTOR.field("values").type
-                    ),
-                ],
-                fields=list(_VECTOR),
-            )
-            labels = labelled.labels[start : start + _ROWS_PER_GROUP].astype(np.float64)
-            writer.write_table(pa.table([pa.array(labels), vectors], schema=schema))
-    storage.write(path, sink.getvalue().to_pybytes())
+def _standing_model(training: str, storage: Storage) -> ModelCard | None:
+    if not storage.exists(layout.training_file(training)):
+        return None
+    path = layout.card_file(Training.load(storage, layout.training_file(training)).model)
+    return ModelCard.load(storage, path) if storage.exists(path) else None
 
 
-_VECTOR = pa.struct(
-    [
-        pa.field("type", pa.int8(), nullable=False),
-        pa.field("size", pa.int32()),
-        pa.field("indices", pa.list_(pa.field("element", pa.int32(), nullable=False))),
-        pa.field("values", pa.list_(pa.field("element", pa.float64(), nullable=False))),
-    ]
-)
-"""``org.apache.spark.ml.linalg.VectorUDT`` as it is stored."""
-
-_SPARK_SCHEMA_KEY = b"org.apache.spark.sql.parquet.row.metadata"
-"""Where Spark keeps a frame's schema in a parquet file, its own types included."""
+def _remark_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[[str], None]) -> None:
+    """Say it when the standing card lacks figures that are asked for now: it is never written again."""
+    for file, figures in ((request.test, card.test), (request.other, card.other)):
+        if file and (figures is None or figures.sha256 != file_sha256(Path(file))):
+            report(f"its card has no figures on {file}, and a card is never changed: train under another name for them")
 
 
-def _spark_schema(tags: int) -> str:
-    """Return the frame's schema for Spark; the label says how many classes there are, even where one has no image."""
-    label = StructField("label", DoubleType(), metadata={"ml_attr": {"type": "nominal", "num_vals": tags}})
-    schema: str = StructType([label, StructField("features", VectorUDT())]).json()
-    return schema
+def _hold_out(labelled: LabelledSet, request: TrainRequest) -> npt.NDArray[np.bool_]:
+    """Choose the images to hold out, bool of shape (images,); none where too few would be left to learn from."""
+    images = len(labelled.images)
+    held_out = np.zeros(images, dtype=np.bool_)
+    random = np.random.default_rng(request.seed % 2**63)
+    held_out[random.permutation(images)[: images * request.held_out // 100]] = True
+    if len(np.unique(labelled.labels[~held_out])) < 2:
+        held_out[:] = False
+    return held_out
 
 
-def _fit(
-    request: TrainRequest, features_file: str, training: str, storage: Storage, connect_spark: ConnectSpark
-) -> list[Tree]:
-    """Fit the forest in Spark and fetch its trees."""
-    saved = temporary_name(layout.training_file(training))
-    spark = connect_spark()
-    try:
-        with spark_errors("training the forest"):
-            # Bagging is seeded a partition, so the same cut must come of any number of cores.
-            spark.conf.set("spark.sql.files.maxPartitionBytes", _SPLIT_BYTES)
-            spark.conf.set("spark.sql.files.minPartitionNum", 1)
-            frame = spark.read.parquet(storage.url(features_file))
-            forest = RandomForestClassifier(
-                numTrees=request.trees, maxDepth=request.depth, maxBins=request.bins, seed=request.seed
-            ).fit(frame)
-            forest.write().overwrite().save(storage.url(saved))
-            trees = trees_from_spark(spark.read.parquet(storage.url(f"{saved}/data")).toArrow().to_pylist())
-        if len(trees) != request.trees:
-            raise CorruptError(f"Spark saved {len(trees)} of {request.trees} trees; train again")
-        return trees
-    finally:
-        spark.stop()
-        storage.delete(saved)
+def _evaluate_part(
+    onnx_model: bytes, labelled: LabelledSet, chosen: npt.NDArray[np.bool_], trees: int, sha256: str
+) -> Evaluation:
+    part = replace(labelled, images=labelled.images[chosen], labels=labelled.labels[chosen])
+    return evaluate(count_votes(onnx_model, part.images), part, trees, sha256)
 
 
-def _accuracy(onnx_model: bytes, labelled: LabelledSet) -> float:
-    """Return the percentage of images whose winning tag is theirs."""
-    session = onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"])
-    flat = labelled.images.reshape(len(labelled.images), -1)
-    right = 0
-    for start in range(0, len(flat), 5_000):
-        (votes,) = session.run(["votes"], {"pixels": flat[start : start + 5_000]})
-        right += int((votes.argmax(axis=1) == labelled.labels[start : start + 5_000]).sum())
-    return 100.0 * right / len(flat)
-
-
-def _publish(card: ModelCard, onnx_model: bytes, storage: Storage) -> None:
-    """Put a model's folder under its final name in one step; one that stands is the same model."""
-    storage.delete_leftovers(layout.model_folder(card.version))
-    temporary = temporary_name(layout.model_folder(card.version))
-    storage.write(f"{temporary}/model.onnx", onnx_model)
-    card.save(storage, f"{temporary}/model.json")
-    if not storage.rename(temporary, layout.model_folder(card.version)):
-        storage.delete(temporary)
+def _to_onnx(trees: list[Tree], labelled: LabelledSet) -> bytes:
+    features = math.prod(labelled.images.shape[1:])
+    metadata = {"tags": json.dumps(labelled.tags), "pixel_order": PIXEL_ORDER}
+    return forest_to_onnx(trees, features, labelled.tags, metadata)

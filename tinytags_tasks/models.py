@@ -1,0 +1,150 @@
+"""Published models: put into the store once and never changed, listed, and set side by side."""
+
+import hashlib
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.records import ModelCard
+from tinytags_tasks.storage import Storage, temporary_name
+
+
+def model_version(name: str, onnx_model: bytes) -> str:
+    """Return the version of a model: its name and the hash of its bytes."""
+    return f"{layout.checked_name(name, 'model')}-{hashlib.sha256(onnx_model).hexdigest()[:12]}"
+
+
+def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) -> bool:
+    """Put a model's folder, whole, under its final name in one step.
+
+    Parameters
+    ----------
+    card
+        Its card.
+    onnx_model
+        Its ONNX file; the card's version is its hash.
+    report
+        The card for people, HTML.
+    storage
+        The store.
+
+    Returns
+    -------
+    bool
+        False when this very model stood already: it and its card are left as they were.
+    """
+    folder = layout.model_folder(card.version)
+    storage.delete_leftovers(folder)
+    temporary = temporary_name(folder)
+    for path, content in (
+        (layout.model_file(card.version), onnx_model),
+        (layout.report_file(card.version), report.encode()),
+        (layout.card_file(card.version), card.model_dump_json(indent=1).encode()),
+    ):
+        storage.write(f"{temporary}/{layout.file_name(path)}", content)
+    published = storage.rename(temporary, folder)
+    if not published:
+        storage.delete(temporary)
+    return published
+
+
+def list_models(storage: Storage) -> list[ModelCard]:
+    """Return the cards of all models, the one published last at the end."""
+    cards = [ModelCard.load(storage, layout.card_file(version)) for version in storage.names(layout.MODELS)]
+    return sorted(cards, key=lambda card: (card.created, card.version))
+
+
+def load_card(storage: Storage, version: str) -> ModelCard:
+    """Return a model's card; a version may be cut short as long as one model alone begins so.
+
+    Raises
+    ------
+    MissingError
+        When there is no such model.
+    BadInputError
+        When several begin so.
+    """
+    found = [name for name in storage.names(layout.MODELS) if name.startswith(version)]
+    if version in found:
+        found = [version]
+    if not found:
+        raise MissingError(f"{version}: no such model; `tinytags models list` lists those that there are")
+    if len(found) > 1:
+        raise BadInputError(f"{version}: {len(found)} models begin so ({', '.join(found[:5])}); write more of it")
+    return ModelCard.load(storage, layout.card_file(found[0]))
+
+
+def load_report(storage: Storage, version: str) -> str:
+    """Return a model's report, HTML.
+
+    Raises
+    ------
+    MissingError
+        When it was published without one.
+    """
+    try:
+        return storage.read(layout.report_file(version)).decode()
+    except MissingError as error:
+        raise MissingError(f"model {version} has no report: it was published before there were any") from error
+
+
+def describe_model(card: ModelCard) -> dict[str, str]:
+    """Return what is known of a model, in words by heading; what is not known has none."""
+    size = f"{card.height}x{card.width}"
+    described = {
+        "created": card.created,
+        "output": f"votes of {card.trees} trees" if card.output == "votes" else card.output,
+        "tags": f"{len(card.tags)}: {', '.join(card.tags)}",
+        "images": f"{size}, {card.preparation}" if card.preparation else size,
+        "imported from": card.origin,
+        "learned from": f"{card.labelled_images:,} images of {card.labelled_set}" if card.labelled_set else "",
+        "licence": card.licence,
+        **{name: str(value) for name, value in card.parameters.items()},
+    }
+    for what, measured in (("held out", card.held_out), ("test set", card.test)):
+        if measured:
+            described[f"{what}: accuracy"] = f"{measured.accuracy:.2f} % of {measured.images:,}"
+            for figures in measured.thresholds:
+                kept = (
+                    f"{share(figures.kept, measured.images)} kept, {share(figures.right, figures.kept)} of these right"
+                )
+                described[f"{what}: from {figures.threshold} %"] = kept
+    if card.other:
+        for others in card.other.thresholds:
+            described[f"other things: from {others.threshold} %"] = (
+                f"{share(others.tagged, card.other.without_tag + card.other.with_tag)} tagged, "
+                f"{share(others.right, others.tagged)} of these rightly"
+            )
+    return {heading: text for heading, text in described.items() if text}
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share in percent; a dash of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Set two models side by side.
+
+    Returns
+    -------
+    tuple
+        Rows of a heading, the first model's words and the second's; and remarks on what keeps their figures from being
+        compared.
+    """
+    ours, theirs = describe_model(one), describe_model(other)
+    rows = [(heading, ours.get(heading, ""), theirs.get(heading, "")) for heading in dict.fromkeys([*ours, *theirs])]
+    remarks = [
+        f"their {what} differ: one cannot take the other's place"
+        for what, differ in (
+            ("tags", one.tags != other.tags),
+            ("image sizes", (one.height, one.width) != (other.height, other.width)),
+        )
+        if differ
+    ]
+    for what, first, second in (
+        ("test sets", one.test, other.test),
+        ("images of other things", one.other, other.other),
+    ):
+        if first and second and first.sha256 != second.sha256:
+            remarks.append(f"their {what} differ: figures on them cannot be compared")
+    return rows, remarks

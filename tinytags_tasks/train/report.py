@@ -1,0 +1,26 @@
+"""A model's card for people: one HTML page that needs nothing else, plots included."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tinytags_tasks.models import describe_model, share
+from tinytags_tasks.records import ModelCard
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def render_report(card: ModelCard) -> str:
+    """Return a model's report: HTML without scripts, readable in light and dark."""
+    templates = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    facts = {heading: text for heading, text in describe_model(card).items() if ": " not in heading}
+    measured = [(what, figures) for what, figures in (("Test set", card.test), ("Held out", card.held_out)) if figures]
+    return templates.get_template("report.html").render(
+        card=card, facts=facts, measured=measured, other=card.other, share=share
+    )
