@@ -20,6 +20,9 @@ import pyarrow.parquet as pq
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.errors import FinalError
+from tinytags_tasks.index.step import IndexRequest
+from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest, Unreadable
 from tinytags_tasks.score.plan import PlanRequest
@@ -168,6 +171,15 @@ def make_run(
     return Run.load(storage, layout.run_file(planned.run))
 
 
+def make_another_run(storage: LocalStorage, threshold: int, created: str = "") -> Run:
+    """Make one more run of the same corpus and model; ``created`` sets the clock back or forth."""
+    name = plan(PlanRequest(CORPUS, MODEL, threshold), storage=storage).run
+    run = Run.load(storage, layout.run_file(name))
+    run = run.replaced(created=created or run.created)
+    run.save(storage, layout.run_file(name))
+    return run
+
+
 def address_of(storage: LocalStorage) -> StoreAddress:
     """Return a local store's address."""
     return StoreAddress(str(storage.root))
@@ -182,6 +194,11 @@ def score_all(storage: LocalStorage, run: Run) -> None:
         connect_spark=SparkHere(),
         report=quiet,
     )
+
+
+def index_all(storage: LocalStorage, run: Run, solr: "SolrHere") -> None:
+    """Index every block of a run that is scored."""
+    index(IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=solr, report=quiet)
 
 
 class SparkHere:
@@ -226,6 +243,7 @@ class SolrHere:
         self.visible: dict[str, dict[str, dict]] = {}
         self.pending: dict[str, list[tuple[str, object]]] = {}
         self.alias_of: dict[str, str] = {}
+        self.configset_of: dict[str, str] = {}
         self.posted = 0
         self.deleted: list[str] = []
         self.commits = 0
@@ -270,3 +288,17 @@ class SolrHere:
 
     def set_alias(self, alias: str, collection: str) -> None:
         self.alias_of[alias] = collection
+
+    def collections(self) -> list[str]:
+        return sorted(self.visible)
+
+    def configsets(self) -> dict[str, str]:
+        return {name: self.configset_of.get(name, "tinytags-0123456789") for name in self.visible}
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection that is there and in no alias; Solr refuses others as well."""
+        if name not in self.visible:
+            raise FinalError(f"Could not find collection : {name}")
+        if name in self.alias_of.values():
+            raise FinalError(f"Collection : {name} is part of aliases")
+        del self.visible[name]
