@@ -132,11 +132,6 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
         listed(tmp_path, "folder")
 
 
-def test_a_folder_has_no_other_keywords_than_its_folders(folder):
-    with pytest.raises(BadInputError, match="keywords of a folder are folder, or left out; not label"):
-        listed(folder, "folder", keywords="label")
-
-
 def test_what_is_no_picture_keeps_its_position_and_is_black(folder):
     (folder / "gull" / "1.PNG").write_bytes(b"")
     (folder / "gull" / "3.PNG").write_bytes(png(1)[:90])

@@ -55,18 +55,12 @@ def cifar_label_names(files: SourceFiles, column: str) -> tuple[str, ...]:
     Raises
     ------
     BadInputError
-        When there is another column, or the file with the names is damaged.
+        When the file with the names is damaged.
     """
-    _check_column(column)
     paths = [file.path for file in files.files()]
     of_images = [path for path in paths if _name(path) in _CIFAR100_FILES] or paths
     field = "labels" if of_images is paths else "fine_labels"
     return _names_beside(files, of_images[0], "coarse_labels" if column == "coarse_label" else field)
-
-
-def _check_column(column: str) -> None:
-    if column not in ("label", "coarse_label"):
-        raise BadInputError(f"keywords of CIFAR are label, or CIFAR-100's coarse_label; not {column}")
 
 
 def _name(path: str) -> str:
@@ -154,8 +148,6 @@ def list_cifar_pickle(files: SourceFiles, definition: CorpusDefinition) -> Itera
     BadInputError
         When there is no such file or no image, or a file is damaged, would run code, or has not what CIFAR's have.
     """
-    if definition.keywords:
-        _check_column(definition.keywords)
     found = list(files.files())
     taken = [file for file in found if _IMAGES.fullmatch(_name(file.path))]
     if not taken and len(found) == 1:

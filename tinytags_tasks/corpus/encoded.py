@@ -44,8 +44,6 @@ def list_folder(files: SourceFiles, definition: CorpusDefinition) -> Iterator[Li
     BadInputError
         When there is no picture file.
     """
-    if definition.keywords not in ("", "folder"):
-        raise BadInputError(f"keywords of a folder are folder, or left out; not {definition.keywords}")
     images = 0
     for file in files.files(*ENDINGS):
         images += 1
