@@ -121,17 +121,6 @@ def index(run_name: RunName = None, blocks: Blocks = "") -> None:
 
 
 @app.command()
-def publish(run_name: RunName = None) -> None:
-    """Reconcile every block of a run, then let readers see it."""
-    from tinytags_tasks.publish.step import PublishRequest, run
-
-    runtime = clients()
-    request = PublishRequest(find_run(run_name).name, runtime.settings.alias)
-    result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    print(f"{result.totals.kept:,} documents are live in {result.collection}")
-
-
-@app.command()
 def ledger(
     run_name: RunName = None,
     blocks: Blocks = "",

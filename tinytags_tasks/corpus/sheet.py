@@ -1,10 +1,15 @@
-"""A picture sheet: images side by side with their positions, and how often each byte occurs in them."""
+"""Picture sheets: images side by side, with how often each byte occurs in them, or with words below each."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.storage import temporary_name
 
 _COLUMNS = _ROWS = 8
 _CELL_PIXELS = 96
@@ -56,7 +61,7 @@ def make_sheet(
     for position, image in enumerate(shown):
         row, column = divmod(position, columns)
         left, top = _MARGIN + column * cell_width, grid_top + row * cell_height
-        picture = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        picture = _enlarge(image, factor)
         sheet.paste(picture, (left, top))
         if position in unreadable:
             _cross_out(pen, left, top, left + picture.width - 1, top + picture.height - 1)
@@ -65,6 +70,81 @@ def make_sheet(
         _draw_histogram(pen, histogram_top, name, colour, counts)
         histogram_top += _HISTOGRAM_HEIGHT + _LINE + _GAP
     return sheet
+
+
+def make_labelled_sheet(
+    sections: Sequence[tuple[str, Sequence[tuple[npt.NDArray[np.uint8], str]]]], title: str
+) -> Image.Image:
+    """Return a picture sheet of images with words below them.
+
+    Parameters
+    ----------
+    sections
+        A heading, then images with their words: uint8, shape (row, column, 3), all of one size. Words have up to two
+        lines, each cut to its picture's width.
+    title
+        A line above.
+    """
+    height, width = next((image.shape[:2] for _, pictures in sections for image, _ in pictures), (32, 32))
+    factor = max(1, _CELL_PIXELS // max(height, width))
+    cell_width, cell_height = max(width * factor, _CELL_PIXELS) + _GAP, height * factor + 2 * _LINE + _GAP
+    columns = max(1, min(_COLUMNS, _MOST_WIDTH // cell_width))
+    rows = sum(-(-len(pictures) // columns) for _, pictures in sections)
+    texts = (title, *(heading for heading, _ in sections))
+    sheet = Image.new(
+        "RGB",
+        (
+            2 * _MARGIN + max(columns * cell_width, *(int(_TEXT.getlength(text)) for text in texts)),
+            2 * _MARGIN + 2 * _LINE + rows * cell_height + 3 * _LINE * len(sections),
+        ),
+        _PAPER,
+    )
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, _MARGIN), title, _INK, _TEXT)
+    top = _MARGIN + 2 * _LINE
+    for heading, pictures in sections:
+        pen.text((_MARGIN, top), heading, _INK, _TEXT)
+        top += _LINE + _GAP
+        for number, (image, words) in enumerate(pictures):
+            row, column = divmod(number, columns)
+            left, upper = _MARGIN + column * cell_width, top + row * cell_height
+            sheet.paste(_enlarge(image, factor), (left, upper))
+            for line, text in enumerate(words.split("\n")[:2]):
+                pen.text((left, upper + height * factor + 1 + line * _LINE), _cut(text, cell_width - _GAP), _INK, _TEXT)
+        top += -(-len(pictures) // columns) * cell_height + 2 * _LINE - _GAP
+    return sheet
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write a picture sheet as a PNG, whole or not at all.
+
+    Raises
+    ------
+    BadInputError
+        When it cannot be written there.
+    """
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        sheet.save(temporary, "PNG")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise BadInputError(f"{path}: cannot be written ({error.strerror or error}); give another --sheet") from error
+
+
+def _enlarge(image: npt.NDArray[np.uint8], factor: int) -> Image.Image:
+    height, width = image.shape[:2]
+    return Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+
+
+def _cut(text: str, pixels: int) -> str:
+    """Return as much of a line as fits."""
+    if _TEXT.getlength(text) <= pixels:
+        return text
+    while text and _TEXT.getlength(text + "…") > pixels:
+        text = text[:-1]
+    return text + "…"
 
 
 def _cross_out(pen: ImageDraw.ImageDraw, left: int, top: int, right: int, bottom: int) -> None:

@@ -1,23 +1,64 @@
-"""The publishing step: reconcile every block, then move the alias."""
+"""The publishing step: reconcile every block, ask the gate, then move the alias and write that down."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.errors import ReconcileError, TransientError
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
 from tinytags_tasks.ledger import Totals, add_up, read_ledger
-from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
+from tinytags_tasks.publish.gate import gate_problems, precision_at
+from tinytags_tasks.publish.history import (
+    catch_up,
+    live_collection,
+    previous_collections,
+    read_history,
+    run_of,
+    sole_change,
+    switch_alias,
+    unmark_pruned,
+    write_down,
+)
+from tinytags_tasks.records import BlockRecord, BlockState, Change, Corpus, ModelCard, Run
 from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 
 @dataclass(frozen=True)
 class PublishRequest:
-    """Which run readers shall see, under which alias."""
+    """Which run readers shall see, under which alias, and what it must reach for that.
+
+    Attributes
+    ----------
+    run, alias
+        The run, and the alias that readers search.
+    least_documents_percent
+        Documents that the run must have, in percent of those that are live now; None asks for nothing.
+    least_precision
+        Of the images kept at the run's threshold, how many must get their own tag, in percent, as the model's card
+        tells; None asks for nothing.
+    """
 
     run: str
     alias: str = "tinytags"
+    least_documents_percent: float | None = None
+    least_precision: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no percentage.
+
+        Raises
+        ------
+        BadInputError
+            When one of the two is none.
+        """
+        if self.least_documents_percent is not None and not 0 <= self.least_documents_percent < math.inf:
+            raise BadInputError(
+                f"the gate asks for {self.least_documents_percent:g} % of the documents: 0 or more can be"
+            )
+        if self.least_precision is not None and not 0 <= self.least_precision <= 100:
+            raise BadInputError(f"the gate asks for a precision of {self.least_precision:g} %: 0 to 100 can be")
 
 
 @dataclass(frozen=True)
@@ -33,15 +74,50 @@ class PublishResult:
 def run(
     request: PublishRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> PublishResult:
-    """Let the alias point at the run's collection when every count agrees.
+    """Let the alias point at the run's collection when every count agrees and the gate lets it pass.
 
     Raises
     ------
+    MissingError
+        When the run has no collection, or the gate asks for a precision that the model's card has not.
     ReconcileError
         Naming the blocks whose counts do not agree; the alias is left alone.
+    FinalError
+        When the gate refuses; the run stays verified, and the alias is left alone.
+    TransientError
+        When another changes the alias all the time, or it did not move.
     """
-    plan = Run.load(storage, layout.run_file(request.run))
-    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    with sole_change(request.alias, storage, report):
+        plan = Run.load(storage, layout.run_file(request.run))
+        corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+        _refuse_without_collection(plan, solr)
+        totals = _reconciled(plan, corpus, storage, solr, report)
+        unmark_pruned(plan, storage)
+        live = live_collection(request.alias, solr)
+        history = read_history(request.alias, storage)
+        if live != plan.collection:
+            _ask_gate(request, plan, totals, live, storage, solr)
+            history = catch_up(request.alias, history, live, storage)
+            switch_alias(request.alias, plan.collection, solr)
+        if not history or history[-1].collection != plan.collection:  # else it is live and written down
+            before = history[-1].collection if history else ""
+            history.append(write_down(Change.PUBLISHED, plan.collection, before, alias=request.alias, storage=storage))
+    report(f"alias {request.alias} points at {plan.collection}")
+    return PublishResult(plan.name, plan.collection, next(iter(previous_collections(history)), ""), totals)
+
+
+def _refuse_without_collection(plan: Run, solr: SolrClient) -> None:
+    if plan.collection in solr.collections():
+        return
+    plan.refuse_pruned()
+    raise MissingError(
+        f"run {plan.name} has no collection yet ({plan.collection} is not in Solr): index it with "
+        f"`tinytags index {plan.name}`"
+    )
+
+
+def _reconciled(plan: Run, corpus: Corpus, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> Totals:
+    """Return the totals of a run in which everything agrees."""
     records = read_ledger(storage, plan)
     solr.wait_until_settled(plan.collection)
     problems = reconcile(plan, corpus, records, solr.count_by_block(plan.collection), solr.count(plan.collection))
@@ -52,13 +128,29 @@ def run(
         f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
         f"the threshold + {totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
     )
-    previous = solr.aliases().get(request.alias, "")
-    if previous != plan.collection:
-        solr.set_alias(request.alias, plan.collection)
-        if solr.aliases().get(request.alias) != plan.collection:
-            raise TransientError(f"alias {request.alias} does not point at {plan.collection} after it was moved there")
-    report(f"alias {request.alias} points at {plan.collection}")
-    return PublishResult(plan.name, plan.collection, previous, totals)
+    return totals
+
+
+def _ask_gate(
+    request: PublishRequest, plan: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient
+) -> None:
+    """Refuse a run that is whole but too poor to replace what is live."""
+    asks_for_precision = request.least_precision is not None
+    card = ModelCard.load(storage, layout.card_file(plan.model)) if asks_for_precision else None
+    problems = gate_problems(
+        documents=totals.kept,
+        live_documents=solr.count(live) if live and request.least_documents_percent is not None else None,
+        least_documents_percent=request.least_documents_percent,
+        precision=precision_at(card, plan.threshold) if card else None,
+        least_precision=request.least_precision,
+    )
+    if problems:
+        replaced = run_of(live, storage)
+        compare = f"compare them with `tinytags diff {replaced.name} {plan.name}`, then " if replaced else ""
+        raise FinalError(
+            f"run {plan.name} is verified, but not published: {'; '.join(problems)}; {live or 'nothing'} stays live; "
+            f"{compare}publish it with a lower gate or none, or train a better model"
+        )
 
 
 def reconcile(

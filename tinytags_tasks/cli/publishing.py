@@ -1,0 +1,198 @@
+"""Commands about what readers see: publish, roll back, list and compare runs, clean up."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinytags_tasks.cli.common import AsJson, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.errors import BadInputError, EngineDownError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.publish.diff import DiffResult
+    from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.solr import SolrClient
+
+app = typer.Typer()
+
+_MOST_TAGS = 10
+"""Rows and columns of the matrix of changes."""
+
+
+@app.command()
+def publish(
+    run_name: RunName = None,
+    gate_documents: Annotated[
+        float | None,
+        typer.Option(help="Refuse a run with fewer documents than this, in percent of the live ones."),
+    ] = None,
+    gate_precision: Annotated[
+        float | None,
+        typer.Option(help="Refuse a run whose model's precision at its threshold is lower than this, in percent."),
+    ] = None,
+) -> None:
+    """Reconcile every block of a run, ask the gate, then let readers see it."""
+    from tinytags_tasks.publish.step import PublishRequest, run
+
+    runtime = clients()
+    request = PublishRequest(find_run(run_name).name, runtime.settings.alias, gate_documents, gate_precision)
+    result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
+    print(f"{result.totals.kept:,} documents are live in {result.collection}")
+
+
+@app.command()
+def rollback(
+    run_name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN]",
+            help="The run to take back, which changes nothing when that is done; default: what is live.",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Give readers back what was live before; what is taken back stays, until it is pruned."""
+    from tinytags_tasks.publish.rollback import RollbackRequest, run
+
+    runtime = clients()
+    request = RollbackRequest(runtime.settings.alias, run_name)
+    result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
+    print(f"{result.documents:,} documents are live in {result.collection} again; {result.taken_back} was taken back")
+
+
+@app.command()
+def runs(
+    limit: Annotated[int, typer.Option(help="How many, the latest planned first.")] = 20, as_json: AsJson = False
+) -> None:
+    """List runs: their models, what became of their blocks, their collections, and which one is live."""
+    from tinytags_tasks.publish.overview import RunsRequest, run
+
+    request = RunsRequest(limit)
+    runtime = clients()
+    solr = _solr_or_none(runtime)
+    found, known = run(request, storage=runtime.storage, solr=solr)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    table = make_table("run", "corpus", "model", "from %", "blocks", "collection", "documents", "planned", "live under")
+    for one in found:
+        states = ", ".join(f"{count:,} {state}" for state, count in sorted(one.by_state.items()))
+        documents = "" if one.documents is None else f"{one.documents:,}"
+        absent = "pruned" if one.pruned else ("?" if solr is None else "")
+        collection = absent if one.documents is None else one.collection
+        live = ", ".join(one.live_under)
+        cells = (one.run, one.corpus, one.model, one.threshold, states, collection, documents, one.created, live)
+        add_row(table, *cells)
+    print_table(table)
+    if known > len(found):
+        print(f"{known - len(found):,} older runs are not shown: --limit {known} shows all")
+    elif not found:
+        print("there is no run yet: make one with `tinytags run`, or with `tinytags score`")
+
+
+def _solr_or_none(runtime: "Runtime") -> "SolrClient | None":
+    """Return Solr, or say that it cannot be asked: the store's own answers need no server of it."""
+    try:
+        runtime.solr.aliases()
+    except (EngineDownError, BadInputError) as error:
+        say(f"what stands in Solr, and what is live, is not known: {error}")
+        return None
+    return runtime.solr
+
+
+@app.command()
+def prune(
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            help="Collections to keep behind the live one; default: TINYTAGS_KEEP_COLLECTIONS.", show_default=False
+        ),
+    ] = None,
+    scored: Annotated[
+        bool, typer.Option("--scored", help="Delete the scored files of runs whose collection goes, too.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Drop the collections that readers neither see nor can be given back; lists them first, and asks."""
+    from dataclasses import replace
+
+    from tinytags_tasks.publish.prune import PruneRequest, describe, plan_prune, run
+
+    runtime = clients()
+    settings = runtime.settings
+    request = PruneRequest(settings.alias, settings.keep_collections if keep is None else keep, scored)
+    found = plan_prune(request, storage=runtime.storage, solr=runtime.solr)
+    for collection, reason in found.stays.items():
+        print(f"keeps {collection}: {reason}")
+    for one in found.drop:
+        print(describe(one, "drops"))
+    if not found.drop:
+        print("there is nothing to drop")
+        return
+    if not yes and not typer.confirm("Drop these?"):
+        raise typer.Exit(1)
+    # Only what was shown: what came to be droppable since waits for the next time.
+    shown = replace(request, runs=tuple(one.run for one in found.drop))
+    dropped = run(shown, storage=runtime.storage, solr=runtime.solr, report=say).drop
+    print(f"dropped {sum(bool(one.collection) for one in dropped)} collections")
+
+
+@app.command()
+def diff(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run to compare with, such as the live one.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run that would follow it.")],
+    sheet: Annotated[
+        Path | None, typer.Option(help="Where a picture sheet of examples goes (PNG).", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs of one corpus: documents by tag, images that changed tag, gained, lost, mean accuracy."""
+    from tinytags_tasks.publish.diff import DiffRequest, draw_sheet, run
+
+    runtime = clients()
+    found = run(DiffRequest(run_a, run_b), storage=runtime.storage, report=say)
+    if sheet is not None:
+        draw_sheet(found, sheet, storage=runtime.storage)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    _print_diff(found)
+    if sheet is not None:
+        print(f"sheet: {sheet}")
+
+
+def _print_diff(found: "DiffResult") -> None:
+    table = make_table("tag", f"in {found.old}", f"in {found.new}", "more")
+    for tag in sorted({*found.old_by_tag, *found.new_by_tag}):
+        before, after = found.old_by_tag.get(tag, 0), found.new_by_tag.get(tag, 0)
+        add_row(table, tag, f"{before:,}", f"{after:,}", f"{after - before:+,}")
+    before, after = sum(found.old_by_tag.values()), sum(found.new_by_tag.values())
+    add_row(table, "all", f"{before:,}", f"{after:,}", f"{after - before:+,}")
+    means = ("none" if mean is None else f"{mean:.1f} %" for mean in (found.old_accuracy, found.new_accuracy))
+    add_row(table, "mean accuracy", *means, "")
+    print_table(table)
+    if found.changes:
+        _print_changes(found)
+    print(
+        f"of {found.images:,} images: {found.same:,} with the same tag, {found.changed:,} changed theirs, "
+        f"{found.gained:,} gained, {found.lost:,} lost"
+    )
+
+
+def _print_changes(found: "DiffResult") -> None:
+    """Print the matrix of the largest changes: from a row's tag to a column's."""
+    images = {(change.old_tag, change.new_tag): change.images for change in found.changes}
+    tags: dict[str, None] = {}
+    for old_tag, new_tag in images:  # the largest change first
+        if len(tags.keys() | {old_tag, new_tag}) <= _MOST_TAGS:
+            tags |= {old_tag: None, new_tag: None}
+    table = make_table("from \\ to", *sorted(tags))
+    for old_tag in sorted(tags):
+        add_row(
+            table,
+            old_tag,
+            *(f"{images[pair]:,}" if (pair := (old_tag, new_tag)) in images else "" for new_tag in sorted(tags)),
+        )
+    print_table(table)

@@ -1,0 +1,328 @@
+"""Comparing two runs of one corpus by their scored files: what changed its tag, what was gained, what was lost."""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.corpus.sheet import make_labelled_sheet, save_sheet
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.records import Corpus, Run
+from tinytags_tasks.storage import Storage
+
+MOST_EXAMPLES = 16
+"""Of each kind."""
+
+MOST_CHANGES = 1_000
+"""Pairs of tags that a result names."""
+
+_READERS = 4
+"""Blocks that are read at once."""
+
+
+@dataclass(frozen=True)
+class DiffRequest:
+    """Which run's documents would be replaced, and by which run's."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image that differs.
+
+    Attributes
+    ----------
+    position
+        In the corpus.
+    old_tag, old_accuracy, new_tag, new_accuracy
+        Empty and 0 where the image was not kept; accuracies in percent.
+    """
+
+    position: int
+    old_tag: str = ""
+    old_accuracy: int = 0
+    new_tag: str = ""
+    new_accuracy: int = 0
+
+
+@dataclass(frozen=True)
+class TagChange:
+    """How many images went from one tag to another."""
+
+    old_tag: str
+    new_tag: str
+    images: int
+
+
+@dataclass(frozen=True)
+class DiffResult:
+    """What differs between two runs of one corpus.
+
+    Attributes
+    ----------
+    old, new, corpus, images
+        The runs, their corpus, and how many images it has.
+    old_by_tag, new_by_tag
+        Documents by tag.
+    old_accuracy, new_accuracy
+        Mean accuracy of what is kept, in percent; None where nothing is.
+    same, changed, gained, lost
+        Images kept in both runs with the same tag or another one, in the new run only, in the old one only.
+    changes
+        The largest changes from tag to tag, up to :data:`MOST_CHANGES`.
+    changed_examples, gained_examples, lost_examples
+        Up to :data:`MOST_EXAMPLES` of each, drawn from all blocks alike, the same ones every time; by position.
+    """
+
+    old: str
+    new: str
+    corpus: str
+    images: int
+    old_by_tag: dict[str, int]
+    new_by_tag: dict[str, int]
+    old_accuracy: float | None
+    new_accuracy: float | None
+    same: int
+    changed: int
+    gained: int
+    lost: int
+    changes: tuple[TagChange, ...]
+    changed_examples: tuple[Example, ...]
+    gained_examples: tuple[Example, ...]
+    lost_examples: tuple[Example, ...]
+
+
+def run(request: DiffRequest, *, storage: Storage, report: Callable[[str], None] = print) -> DiffResult:
+    """Compare two runs, block by block, in memory that does not grow with the corpus.
+
+    Raises
+    ------
+    BadInputError
+        When the runs are not of the same corpus.
+    MissingError
+        When a block is not scored in one of them.
+    CorruptError
+        When a scored file is damaged, or by another model.
+    """
+    old, new = (Run.load(storage, layout.run_file(name)) for name in (request.old, request.new))
+    if (old.corpus, old.corpus_digest, old.blocks) != (new.corpus, new.corpus_digest, new.blocks):
+        again = ", which was ingested anew between them" if old.corpus == new.corpus else f" and {new.corpus}"
+        raise BadInputError(
+            f"runs {old.name} and {new.name} cannot be compared: they are of {old.corpus}{again}; compare runs of the "
+            "same images"
+        )
+    for plan in (old, new):
+        _refuse_unscored(plan, storage)
+    total = _Sum()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for block, found in enumerate(pool.map(partial(_compare_block, old, new, storage), range(old.blocks))):
+            total.add(found)
+            if (block + 1) % 500 == 0:
+                report(f"{block + 1:,} of {old.blocks:,} blocks are compared")
+    return total.result(old, new)
+
+
+def draw_sheet(found: DiffResult, path: Path, *, storage: Storage) -> None:
+    """Write the examples of a comparison as a picture sheet, each with its old and new tag.
+
+    Raises
+    ------
+    BadInputError
+        When it cannot be written there, or the images are no more those that were compared.
+    MissingError, CorruptError
+        When a shard is not there, or shorter than it was.
+    """
+    corpus = Corpus.load(storage, layout.corpus_file(found.corpus))
+    compared = Run.load(storage, layout.run_file(found.new))
+    if corpus.digest != compared.corpus_digest:
+        raise BadInputError(f"corpus {corpus.name} was ingested anew after these runs: its images are others, no sheet")
+
+    def pictures(examples: Iterable[Example]) -> list[tuple[npt.NDArray[np.uint8], str]]:
+        return [(_read_image(corpus, example.position, storage), _words(example)) for example in examples]
+
+    sections = [
+        (f"{found.changed:,} changed their tag", pictures(found.changed_examples)),
+        (f"{found.gained:,} gained", pictures(found.gained_examples)),
+        (f"{found.lost:,} lost", pictures(found.lost_examples)),
+    ]
+    save_sheet(make_labelled_sheet(sections, f"{found.corpus}: {found.old} -> {found.new}"), path)
+
+
+@dataclass(frozen=True)
+class _BlockDiff:
+    """What differs in one block.
+
+    Attributes
+    ----------
+    pairs
+        Images by old and new tag; None where they were not kept.
+    old_accuracy, new_accuracy
+        Sums over what is kept.
+    examples
+        Of changed, gained and lost images, each with its rank: the lowest of all blocks are shown.
+    """
+
+    pairs: Counter[tuple[str | None, str | None]]
+    old_accuracy: int
+    new_accuracy: int
+    examples: tuple[list[tuple[int, Example]], ...]
+
+
+class _Sum:
+    """Adds up blocks."""
+
+    def __init__(self) -> None:
+        self._pairs: Counter[tuple[str | None, str | None]] = Counter()
+        self._old_accuracy = self._new_accuracy = 0
+        self._examples: tuple[list[tuple[int, Example]], ...] = ([], [], [])
+
+    def add(self, found: _BlockDiff) -> None:
+        self._pairs.update(found.pairs)
+        self._old_accuracy += found.old_accuracy
+        self._new_accuracy += found.new_accuracy
+        self._examples = tuple(
+            heapq.nsmallest(MOST_EXAMPLES, [*ours, *theirs], key=_rank)
+            for ours, theirs in zip(self._examples, found.examples, strict=True)
+        )
+
+    def result(self, old: Run, new: Run) -> DiffResult:
+        old_by_tag: Counter[str] = Counter()
+        new_by_tag: Counter[str] = Counter()
+        changes: list[TagChange] = []
+        same = gained = lost = 0
+        for (old_tag, new_tag), images in self._pairs.items():
+            if old_tag is not None:
+                old_by_tag[old_tag] += images
+            if new_tag is not None:
+                new_by_tag[new_tag] += images
+            if old_tag is None:
+                gained += images
+            elif new_tag is None:
+                lost += images
+            elif old_tag == new_tag:
+                same += images
+            else:
+                changes.append(TagChange(old_tag, new_tag, images))
+        changed, gained_examples, lost_examples = (
+            tuple(sorted((example for _, example in ranked), key=lambda example: example.position))
+            for ranked in self._examples
+        )
+        return DiffResult(
+            old=old.name,
+            new=new.name,
+            corpus=old.corpus,
+            images=old.images,
+            old_by_tag=dict(sorted(old_by_tag.items())),
+            new_by_tag=dict(sorted(new_by_tag.items())),
+            old_accuracy=self._old_accuracy / old_by_tag.total() if old_by_tag else None,
+            new_accuracy=self._new_accuracy / new_by_tag.total() if new_by_tag else None,
+            same=same,
+            changed=sum(change.images for change in changes),
+            gained=gained,
+            lost=lost,
+            changes=tuple(
+                sorted(changes, key=lambda change: (-change.images, change.old_tag, change.new_tag))[:MOST_CHANGES]
+            ),
+            changed_examples=changed,
+            gained_examples=gained_examples,
+            lost_examples=lost_examples,
+        )
+
+
+def _rank(ranked: tuple[int, Example]) -> int:
+    return ranked[0]
+
+
+def _refuse_unscored(plan: Run, storage: Storage) -> None:
+    scored = set(storage.names(layout.scored_folder(plan.name)))
+    missing = [
+        block for block in range(plan.blocks) if layout.file_name(layout.scored_file(plan.name, block)) not in scored
+    ]
+    if missing:
+        raise MissingError(
+            f"run {plan.name}: blocks {format_block_numbers(missing)} are not scored, or their files were pruned; "
+            f"score them with `tinytags score {plan.name}`"
+        )
+
+
+def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> _BlockDiff:
+    old, new = (_read_block(plan, block, storage) for plan in (old_run, new_run))
+    joined = old.join(
+        new, "position", join_type="full outer", left_suffix="_old", right_suffix="_new", use_threads=False
+    )
+    counted = joined.group_by(["tag_old", "tag_new"], use_threads=False).aggregate([([], "count_all")])
+    return _BlockDiff(
+        pairs=Counter({(row["tag_old"], row["tag_new"]): row["count_all"] for row in counted.to_pylist()}),
+        old_accuracy=pc.sum(old.column("accuracy"), min_count=0).as_py(),
+        new_accuracy=pc.sum(new.column("accuracy"), min_count=0).as_py(),
+        examples=tuple(
+            _examples(joined.filter(mask))
+            for mask in (
+                pc.not_equal(joined.column("tag_old"), joined.column("tag_new")),
+                pc.is_null(joined.column("tag_old")),
+                pc.is_null(joined.column("tag_new")),
+            )
+        ),
+    )
+
+
+def _read_block(plan: Run, block: int, storage: Storage) -> pa.Table:
+    table, record = read_scored(storage, plan.name, block)
+    if record.model != plan.model:
+        raise CorruptError(
+            f"{layout.scored_file(plan.name, block)}: was scored by {record.model}, the run is of {plan.model}; delete "
+            f"it and score block {block} again"
+        )
+    return table.select(["position", "tag", "accuracy"])
+
+
+def _examples(differing: pa.Table) -> list[tuple[int, Example]]:
+    """Return the images of the lowest ranks, which are drawn from a corpus' positions as from a hat."""
+    ranks = _scatter(differing.column("position").to_numpy())
+    lowest = np.argsort(ranks)[:MOST_EXAMPLES]
+    return [
+        (
+            rank,
+            Example(
+                row["position"],
+                row["tag_old"] or "",
+                row["accuracy_old"] or 0,
+                row["tag_new"] or "",
+                row["accuracy_new"] or 0,
+            ),
+        )
+        for rank, row in zip(ranks[lowest].tolist(), differing.take(lowest).to_pylist(), strict=True)
+    ]
+
+
+def _scatter(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Return a number for each position that says nothing of its place (SplitMix64's finalizer; Steele et al. 2014)."""
+    mixed = positions.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _read_image(corpus: Corpus, position: int, storage: Storage) -> npt.NDArray[np.uint8]:
+    shard, offset = divmod(position, corpus.shard_images)
+    stored = storage.read(layout.shard_file(corpus.name, shard), offset * corpus.image_bytes, corpus.image_bytes)
+    return np.frombuffer(stored, dtype=np.uint8).reshape(corpus.height, corpus.width, corpus.channels)
+
+
+def _words(example: Example) -> str:
+    old = f"{example.old_tag} {example.old_accuracy} %" if example.old_tag else "not kept"
+    new = f"{example.new_tag} {example.new_accuracy} %" if example.new_tag else "not kept"
+    return f"{old}\n-> {new}"

@@ -1,0 +1,165 @@
+"""What became live under an alias, and when: a history that only grows, beside the alias in Solr that decides.
+
+The alias is switched first and the change written down after it, so a kill in between leaves the history one change
+behind. Whoever changes the alias next finds that and writes the missing change down before their own.
+"""
+
+import re
+import socket
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import TransientError
+from tinytags_tasks.lease import Leases
+from tinytags_tasks.records import Change, Publication, Run, now
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.storage import Storage
+
+WAIT_SECONDS = 300.0
+"""How long a change of an alias waits for another one; the lease of a dead one is taken over sooner."""
+
+_POLL_SECONDS = 0.5
+
+
+@contextmanager
+def sole_change(
+    alias: str, storage: Storage, report: Callable[[str], None], *, wait_seconds: float = WAIT_SECONDS
+) -> Generator[None]:
+    """Let nobody else publish, roll back or prune under this alias while the block runs.
+
+    Raises
+    ------
+    TransientError
+        When another was at it all the time.
+    """
+    leases, path = Leases(storage), layout.alias_lease_file(alias)
+    deadline = time.monotonic() + wait_seconds
+    told = ""
+    while True:
+        with leases.hold(path) as is_ours:
+            if is_ours:
+                yield
+                return
+        owner = leases.describe(path)
+        if time.monotonic() > deadline:
+            raise TransientError(
+                f"alias {alias} is being changed by {owner}, longer than {wait_seconds:g} s: try again"
+            )
+        if owner != told:
+            report(f"alias {alias} is being changed by {owner}: waiting for it")
+            told = owner
+        time.sleep(_POLL_SECONDS)
+
+
+def live_collection(alias: str, solr: SolrClient) -> str:
+    """Return what an alias points at; empty when there is no such alias."""
+    return solr.aliases().get(alias, "")
+
+
+def switch_alias(alias: str, collection: str, solr: SolrClient) -> None:
+    """Let an alias point at a collection, in one step, and see that it does.
+
+    Raises
+    ------
+    TransientError
+        When it does not.
+    """
+    solr.set_alias(alias, collection)
+    if live_collection(alias, solr) != collection:
+        raise TransientError(f"alias {alias} does not point at {collection} after it was moved there")
+
+
+def run_of(collection: str, storage: Storage) -> Run | None:
+    """Return the run of this store that a collection is of; None when there is none."""
+    name = layout.run_of_collection(collection)
+    path = layout.run_file(name) if name else ""
+    return Run.load(storage, path) if path and storage.exists(path) else None
+
+
+def unmark_pruned(plan: Run, storage: Storage) -> None:
+    """Take the mark off a run whose collection stands whole: it was made anew, or never dropped for a kill."""
+    if plan.pruned:
+        plan.replaced(pruned="").save(storage, layout.run_file(plan.name))
+
+
+def read_history(alias: str, storage: Storage) -> list[Publication]:
+    """Return what was written down of an alias, the latest last.
+
+    Raises
+    ------
+    CorruptError
+        When a record is damaged.
+    """
+    return [Publication.load(storage, layout.publication_file(alias, number)) for number in _numbers(alias, storage)]
+
+
+def write_down(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
+    """Append a change to an alias' history, and return it."""
+    record = _publication(change, collection, previous, storage)
+    number = max(_numbers(alias, storage), default=0) + 1
+    storage.delete_leftovers(layout.publication_file(alias, number))
+    while not record.save(storage, layout.publication_file(alias, number), overwrite=False):
+        number += 1  # another wrote meanwhile: the lease makes that rare, not impossible
+    return record
+
+
+def completed(history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
+    """Return a history with the change that is missing at its end, if one is; nothing is written.
+
+    A switch that nobody wrote down and that leads back to what was live before counts as rolled back.
+
+    Parameters
+    ----------
+    history
+        What was written down.
+    live
+        What the alias points at; empty when there is no such alias.
+    """
+    last = history[-1].collection if history else ""
+    if live in ("", last):
+        return [*history]
+    is_back = previous_collections(history)[:1] == [live]
+    return [*history, _publication(Change.ROLLED_BACK if is_back else Change.FOUND, live, last, storage)]
+
+
+def catch_up(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
+    """Write down the change that is missing at a history's end, if one is, and return the history with it."""
+    whole = completed(history, live, storage)
+    for missing in whole[len(history) :]:
+        write_down(missing.change, missing.collection, missing.previous, alias=alias, storage=storage)
+    return whole
+
+
+def previous_collections(history: Sequence[Publication]) -> list[str]:
+    """Return what rolling back leads to, step by step, from a history's last change; each collection once.
+
+    What was taken back is not among them: a second rollback leads further back, not forth again.
+    """
+    standing: list[str] = []
+    for record in history:
+        if record.change is Change.ROLLED_BACK and record.collection in standing:
+            while standing[-1] != record.collection:
+                standing.pop()
+        elif standing[-1:] != [record.collection]:
+            standing.append(record.collection)
+    *earlier, last = standing or [""]
+    return [collection for collection in dict.fromkeys(reversed(earlier)) if collection != last]
+
+
+def _numbers(alias: str, storage: Storage) -> list[int]:
+    names = storage.names(layout.publications_folder(alias))
+    return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"(\d+)\.json", name)))
+
+
+def _publication(change: Change, collection: str, previous: str, storage: Storage) -> Publication:
+    run = run_of(collection, storage)
+    return Publication(
+        change=change,
+        run=run.name if run else "",
+        collection=collection,
+        previous=previous,
+        time=now(),
+        host=socket.gethostname(),
+    )

@@ -1,0 +1,97 @@
+"""All runs at a glance: what became of their blocks, what stands in Solr, and what is live."""
+
+from dataclasses import dataclass
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.ledger import add_up, list_runs, read_ledger
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.storage import Storage
+
+
+@dataclass(frozen=True)
+class RunsRequest:
+    """How many runs, the latest planned first."""
+
+    limit: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse less than one.
+
+        Raises
+        ------
+        BadInputError
+            When it is.
+        """
+        if self.limit < 1:
+            raise BadInputError(f"--limit is {self.limit}: it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class RunOverview:
+    """One run.
+
+    Attributes
+    ----------
+    run, corpus, model, threshold, created
+        What it does, and when it was planned.
+    blocks, by_state, kept
+        How many blocks, how many of them in which state, and how many images they kept, as the ledger tells.
+    collection, documents
+        Its collection and the documents that are visible there; None where it does not stand, or Solr was not asked.
+    pruned
+        When its collection was dropped; empty where it was not.
+    live_under
+        The aliases that point at it.
+    """
+
+    run: str
+    corpus: str
+    model: str
+    threshold: int
+    created: str
+    blocks: int
+    by_state: dict[str, int]
+    kept: int
+    collection: str
+    documents: int | None
+    pruned: str
+    live_under: tuple[str, ...]
+
+
+def run(request: RunsRequest, *, storage: Storage, solr: SolrClient | None) -> tuple[list[RunOverview], int]:
+    """Return the latest runs, the last planned first, and how many there are in all.
+
+    Parameters
+    ----------
+    request
+        How many.
+    storage
+        The store.
+    solr
+        Solr; None tells what the store knows alone.
+    """
+    runs = list_runs(storage)
+    standing = solr.collections() if solr else []
+    aliases = solr.aliases() if solr else {}
+    found = []
+    for plan in list(reversed(runs))[: request.limit]:
+        totals = add_up(read_ledger(storage, plan))
+        found.append(
+            RunOverview(
+                run=plan.name,
+                corpus=plan.corpus,
+                model=plan.model,
+                threshold=plan.threshold,
+                created=plan.created,
+                blocks=plan.blocks,
+                by_state=totals.by_state,
+                kept=totals.kept,
+                collection=plan.collection,
+                documents=solr.count(plan.collection) if solr and plan.collection in standing else None,
+                pruned=plan.pruned,
+                live_under=tuple(
+                    alias for alias, points_at in sorted(aliases.items()) if plan.collection in points_at.split(",")
+                ),
+            )
+        )
+    return found, len(runs)

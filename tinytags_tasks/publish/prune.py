@@ -1,0 +1,195 @@
+"""Cleaning up: drops the collections of runs that readers neither see nor can be given back by a rollback."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import BadInputError, FinalError, TransientError
+from tinytags_tasks.lease import Leases
+from tinytags_tasks.ledger import list_runs, read_ledger
+from tinytags_tasks.publish.history import completed, live_collection, previous_collections, read_history, sole_change
+from tinytags_tasks.records import Run, now
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.storage import Storage
+
+CONFIGSET_PREFIX = "tinytags-"
+"""Of our own configsets' names; see :meth:`SolrClient.ensure_configset`."""
+
+QUIET_HOURS = 1
+"""How long a ledger must have been still before its run counts as one that nobody writes."""
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """What may go.
+
+    Attributes
+    ----------
+    alias
+        What readers search; what is live under other aliases, and before there, is kept as well.
+    keep
+        Collections to keep behind the live one, to roll back to.
+    scored
+        Whether the scored files of runs whose collection goes, or went before, go as well. A run without them has to be
+        scored again before it can be indexed again.
+    runs
+        Drop only what is of these runs, such as those that a person was shown; None drops all that may go.
+    """
+
+    alias: str = "tinytags"
+    keep: int = 1
+    scored: bool = False
+    runs: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number below zero.
+
+        Raises
+        ------
+        BadInputError
+            When it is.
+        """
+        if self.keep < 0:
+            raise BadInputError(f"{self.keep} collections cannot be kept: give 0 or more")
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """A run of which something may go.
+
+    Attributes
+    ----------
+    run
+        The run's name.
+    collection
+        What would be dropped; empty where it went before.
+    documents
+        Its documents.
+    scored_bytes
+        Of the scored files that would be deleted; 0 where they stay or are not there.
+    """
+
+    run: str
+    collection: str
+    documents: int
+    scored_bytes: int
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What goes, or went; and the other collections with the reason why each stays."""
+
+    drop: tuple[Prunable, ...]
+    stays: dict[str, str]
+
+
+def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> PruneResult:
+    """Tell what may go, and change nothing."""
+    runs = list_runs(storage)
+    standing = solr.configsets()
+    reasons = _reasons_to_stay(request, runs, storage, solr)
+    drop = []
+    stays = {}
+    for plan in runs:
+        stands = plan.collection in standing
+        scored_bytes = sum(storage.sizes(layout.scored_folder(plan.name)).values()) if request.scored else 0
+        if not (stands or (plan.pruned and scored_bytes)):
+            continue
+        reason = reasons.get(plan.collection, "")
+        if stands and not standing[plan.collection].startswith(CONFIGSET_PREFIX):
+            reason = f"its configset {standing[plan.collection] or '(unknown)'} is none of TinyTags'"
+        reason = reason or _writer(plan, storage)
+        if not reason:
+            documents = solr.count(plan.collection) if stands else 0
+            drop.append(Prunable(plan.name, plan.collection if stands else "", documents, scored_bytes))
+        elif stands:
+            stays[plan.collection] = reason
+    ours = {plan.collection for plan in runs}
+    stays |= {collection: "is no run's of this store" for collection in standing if collection not in ours}
+    return PruneResult(tuple(drop), stays)
+
+
+def run(
+    request: PruneRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
+) -> PruneResult:
+    """Drop what may go, and tell what went; a run is marked as pruned before its collection goes.
+
+    Raises
+    ------
+    TransientError
+        When another changes the alias all the time, or Solr cannot drop a collection now.
+    """
+    with sole_change(request.alias, storage, report):
+        found = plan_prune(request, storage=storage, solr=solr)
+        drop = tuple(one for one in found.drop if request.runs is None or one.run in request.runs)
+        for one in drop:
+            _drop(one, storage, solr)
+            report(describe(one, "dropped"))
+    return PruneResult(drop, found.stays)
+
+
+def describe(found: Prunable, verb: str) -> str:
+    """Return a line for people."""
+    parts = [f"{found.collection} ({found.documents:,} documents)"] if found.collection else []
+    if found.scored_bytes:
+        parts.append(f"the scored files of run {found.run} ({found.scored_bytes / 1e6:,.1f} MB)")
+    return f"{verb} {' and '.join(parts)}"
+
+
+def _reasons_to_stay(
+    request: PruneRequest, runs: Iterable[Run], storage: Storage, solr: SolrClient
+) -> Mapping[str, str]:
+    """Return the collections that stay whether or not somebody writes them, and why."""
+    reasons: dict[str, str] = {}
+    published: set[str] = set()
+    aliases = solr.aliases()
+    known = {name for name in storage.names(layout.PUBLICATIONS) if "." not in name}
+    for alias in sorted(known | {request.alias}):
+        history = completed(read_history(alias, storage), aliases.get(alias, ""), storage)
+        published.update(record.collection for record in history)
+        for collection in previous_collections(history)[: request.keep]:
+            reasons.setdefault(collection, f"was live under {alias} before, and is kept to roll back to")
+        if history and alias not in aliases:
+            reasons[history[-1].collection] = f"was live under {alias}, which points at nothing now"
+    live = live_collection(request.alias, solr)
+    live_since = next((plan.created for plan in runs if plan.collection == live), "")
+    for plan in runs:
+        if plan.collection not in published and plan.created >= live_since:
+            reasons.setdefault(plan.collection, "was never published, and is newer than what is live")
+    for alias, collections in aliases.items():
+        for collection in collections.split(","):
+            reasons[collection] = f"is live under {alias}"
+    return reasons
+
+
+def _writer(plan: Run, storage: Storage) -> str:
+    """Return the reason to believe that somebody writes a run; empty when there is none."""
+    leases = Leases(storage)
+    folder = layout.run_folder(plan.name)
+    folders = [folder, *(f"{folder}/{name}" for name in storage.names(folder) if "." not in name)]
+    for path in (f"{within}/{name}" for within in folders for name in storage.names(within) if name.endswith(".lease")):
+        with leases.hold(path) as is_free:  # the lease of one of the dead is taken, and so removed
+            if not is_free:
+                return f"is being written by {leases.describe(path)}, which holds {path}"
+    latest = max((max(record.scored, record.indexed) for record in read_ledger(storage, plan)), default="")
+    # Both are UTC to the second, as every record's times, so that they compare as texts.
+    if latest > (datetime.now(UTC) - timedelta(hours=QUIET_HOURS)).isoformat(timespec="seconds"):
+        return f"was written at {latest}, less than {QUIET_HOURS} hour ago"
+    return ""
+
+
+def _drop(found: Prunable, storage: Storage, solr: SolrClient) -> None:
+    """Mark a run as pruned, then drop its collection, then its scored files; each step may find itself done."""
+    path = layout.run_file(found.run)
+    plan = Run.load(storage, path)
+    if not plan.pruned:
+        plan.replaced(pruned=now()).save(storage, path)
+    if found.collection:
+        try:
+            solr.delete_collection(found.collection)
+        except (FinalError, TransientError):
+            if found.collection in solr.collections():  # otherwise a lost answer said that it is gone
+                raise
+    if found.scored_bytes:
+        storage.delete(layout.scored_folder(found.run))
