@@ -81,6 +81,7 @@ def run_of(collection: str, storage: Storage) -> Run | None:
 def unmark_pruned(plan: Run, storage: Storage) -> None:
     """Take the mark off a run whose collection stands whole: it was made anew, or never dropped for a kill."""
     if plan.pruned:
+        storage.delete_leftovers(layout.run_file(plan.name))
         plan.replaced(pruned="").save(storage, layout.run_file(plan.name))
 
 

@@ -184,6 +184,7 @@ def _drop(found: Prunable, storage: Storage, solr: SolrClient) -> None:
     path = layout.run_file(found.run)
     plan = Run.load(storage, path)
     if not plan.pruned:
+        storage.delete_leftovers(path)
         plan.replaced(pruned=now()).save(storage, path)
     if found.collection:
         try:

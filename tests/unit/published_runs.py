@@ -1,0 +1,113 @@
+"""Three runs of the small corpus, months apart, indexed long ago; and Solr that fails or dies at the n-th change."""
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from faulty_storage import Mode
+from small_run import SolrHere, index_all, make_another_run, make_run, quiet, score_all
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import TransientError
+from tinytags_tasks.ledger import list_runs, read_ledger
+from tinytags_tasks.publish.history import read_history
+from tinytags_tasks.publish.step import PublishRequest
+from tinytags_tasks.publish.step import run as publish
+from tinytags_tasks.records import Run
+from tinytags_tasks.storage import LocalStorage
+
+ALIAS = "live"
+LONG_AGO = "2024-06-01T00:00:00+00:00"
+
+
+@dataclass
+class World:
+    """A store, Solr, and the runs in the order of their planning."""
+
+    storage: LocalStorage
+    solr: SolrHere
+    runs: tuple[Run, ...]
+
+    def copy(self, root: Path) -> "World":
+        """Return the same world at another place."""
+        shutil.copytree(self.storage.root, root)
+        return World(LocalStorage(root), copy.deepcopy(self.solr), self.runs)
+
+    def publish(self, *runs: Run, alias: str = ALIAS) -> None:
+        """Publish runs one after the other."""
+        for run in runs:
+            publish(PublishRequest(run.name, alias), storage=self.storage, solr=self.solr, report=quiet)
+
+    def live(self) -> str:
+        """Return the live collection."""
+        return self.solr.aliases().get(ALIAS, "")
+
+    def outcome(self) -> dict[str, object]:
+        """Return all that publishing, rolling back and pruning decide, without times."""
+        return {
+            "aliases": self.solr.aliases(),
+            "collections": self.solr.collections(),
+            "history": [
+                (record.change, record.run, record.collection, record.previous)
+                for record in read_history(ALIAS, self.storage)
+            ],
+            "pruned": [run.name for run in list_runs(self.storage) if run.pruned],
+            "scored": {run.name: len(self.storage.names(layout.scored_folder(run.name))) for run in self.runs},
+            # Of a lease nothing is ever read but the file under its own name.
+            "leftovers": [path.name for path in self.storage.root.rglob(".*.tmp") if ".lease." not in path.name],
+            "leases": [path.name for path in self.storage.root.rglob("*.lease")],
+        }
+
+
+def make_world(folder: Path) -> World:
+    """Make the three runs; nothing is published yet."""
+    storage, solr = LocalStorage(folder / "store"), SolrHere()
+    first = make_run(storage)
+    runs = (
+        make_another_run(storage, first.threshold, "2024-01-01T00:00:00+00:00"),
+        make_another_run(storage, 50, "2024-02-01T00:00:00+00:00"),
+        make_another_run(storage, 60, "2024-03-01T00:00:00+00:00"),
+    )
+    for run in runs:
+        score_all(storage, run)
+        index_all(storage, run, solr)
+        age_ledger(storage, run)
+    return World(storage, solr, runs)
+
+
+def age_ledger(storage: LocalStorage, run: Run, time: str = LONG_AGO) -> None:
+    """Let a run's blocks have been scored and indexed at another time."""
+    for record in read_ledger(storage, run):
+        record.replaced(scored=time, indexed=time).save(storage, layout.ledger_file(run.name, record.block))
+
+
+class FaultySolr:
+    """Passes every call to another Solr, and fails at one of those that change aliases or collections."""
+
+    def __init__(
+        self, inner: SolrHere, fail_at: int, mode: Mode = "before", fault: type[BaseException] = TransientError
+    ) -> None:
+        self.inner = inner
+        self.fail_at = fail_at
+        self.mode = mode
+        self.fault = fault
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        self._change(lambda: self.inner.set_alias(alias, collection))
+
+    def delete_collection(self, name: str) -> None:
+        self._change(lambda: self.inner.delete_collection(name))
+
+    def _change(self, act: Callable[[], None]) -> None:
+        self.calls += 1
+        if self.calls == self.fail_at and self.mode == "before":
+            raise self.fault(f"fault before call {self.calls}")
+        act()
+        if self.calls == self.fail_at:
+            raise self.fault(f"fault after call {self.calls}")

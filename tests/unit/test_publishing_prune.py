@@ -1,0 +1,239 @@
+"""Cleaning up: what may go goes, and everything that somebody reads, writes or may want back stays."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from published_runs import ALIAS, age_ledger, make_world
+from small_run import index_all, make_another_run, quiet, score_all
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError
+from tinytags_tasks.lease import Leases
+from tinytags_tasks.publish.prune import PruneRequest, plan_prune, run
+from tinytags_tasks.publish.rollback import RollbackRequest
+from tinytags_tasks.publish.rollback import run as rollback
+from tinytags_tasks.records import Run
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Three runs that were published one after the other."""
+    world = make_world(tmp_path_factory.mktemp("world"))
+    world.publish(*world.runs)
+    return world
+
+
+@pytest.fixture
+def world(prepared, tmp_path):
+    return prepared.copy(tmp_path / "store")
+
+
+def prune(world, report=quiet, **request):
+    request = PruneRequest(ALIAS, **request)
+    return [found.run for found in run(request, storage=world.storage, solr=world.solr, report=report).drop]
+
+
+def reason(world, collection, **request):
+    """Return why a collection stays; nothing may go then."""
+    found = plan_prune(PruneRequest(ALIAS, keep=0, **request), storage=world.storage, solr=world.solr)
+    assert collection not in [prunable.collection for prunable in found.drop]
+    return found.stays[collection]
+
+
+def test_what_is_live_and_the_one_before_stay(world):
+    first, second, third = world.runs
+    assert prune(world) == [first.name]
+    assert world.solr.collections() == sorted([second.collection, third.collection])
+    assert world.live() == third.collection
+
+
+@pytest.mark.parametrize(("keep", "dropped"), [(0, 2), (1, 1), (2, 0), (9, 0)])
+def test_as_many_are_kept_as_are_asked_for(world, keep, dropped):
+    assert prune(world, keep=keep) == [run.name for run in world.runs[:dropped]]
+
+
+def test_a_dropped_run_is_marked_and_its_records_and_scored_files_stay(world):
+    first = world.runs[0]
+    prune(world)
+    marked = Run.load(world.storage, layout.run_file(first.name))
+    assert marked.pruned >= "2024"
+    assert marked.replaced(pruned="") == first
+    assert len(world.storage.names(layout.scored_folder(first.name))) == first.blocks
+    assert len(world.storage.names(layout.ledger_folder(first.name))) == first.blocks
+
+
+def test_scored_files_go_only_when_asked(world):
+    first = world.runs[0]
+    lines = []
+    assert prune(world, lines.append, scored=True) == [first.name]
+    assert world.storage.names(layout.scored_folder(first.name)) == []
+    assert f"dropped {first.collection} (11 documents) and the scored files of run {first.name} (0.0 MB)" in lines
+
+
+def test_scored_files_of_a_run_that_was_pruned_before_can_go_later(world):
+    first = world.runs[0]
+    prune(world)
+    lines = []
+    assert prune(world, lines.append) == []
+    assert prune(world, lines.append, scored=True) == [first.name]
+    assert world.storage.names(layout.scored_folder(first.name)) == []
+    assert any(line.startswith(f"dropped the scored files of run {first.name}") for line in lines)
+
+
+def test_scored_files_of_a_run_that_was_never_indexed_stay(world):
+    early = make_another_run(world.storage, 70, "2024-01-15T00:00:00+00:00")
+    score_all(world.storage, early)
+    age_ledger(world.storage, early)
+    assert early.name not in prune(world, scored=True)
+    assert len(world.storage.names(layout.scored_folder(early.name))) == early.blocks
+
+
+def test_pruning_again_finds_nothing(world):
+    prune(world)
+    assert prune(world) == []
+
+
+def test_looking_changes_nothing(world):
+    before = world.outcome()
+    found = plan_prune(PruneRequest(ALIAS, scored=True), storage=world.storage, solr=world.solr)
+    assert [prunable.run for prunable in found.drop] == [world.runs[0].name]
+    assert world.outcome() == before
+
+
+def test_only_what_was_shown_is_dropped(world):
+    assert prune(world, keep=0, runs=(world.runs[1].name,)) == [world.runs[1].name]
+    assert world.runs[0].collection in world.solr.collections()
+
+
+def test_what_was_taken_back_may_go_and_what_a_rollback_leads_to_stays(world):
+    _, second, third = world.runs
+    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    assert prune(world) == [third.name]
+    assert world.live() == second.collection
+
+
+def test_a_newer_run_that_waits_to_be_published_stays(world):
+    newer = make_another_run(world.storage, 70, "2024-04-01T00:00:00+00:00")
+    score_all(world.storage, newer)
+    index_all(world.storage, newer, world.solr)
+    age_ledger(world.storage, newer)
+    assert reason(world, newer.collection) == "was never published, and is newer than what is live"
+
+
+def test_an_older_run_that_was_never_published_may_go(world):
+    older = make_another_run(world.storage, 70, "2024-01-15T00:00:00+00:00")
+    score_all(world.storage, older)
+    index_all(world.storage, older, world.solr)
+    age_ledger(world.storage, older)
+    assert prune(world) == [world.runs[0].name, older.name]
+
+
+def test_a_run_whose_ledger_changed_within_the_hour_stays(world):
+    first, *_ = world.runs
+    age_ledger(world.storage, first, (datetime.now(UTC) - timedelta(minutes=50)).isoformat(timespec="seconds"))
+    assert "was written at 20" in reason(world, first.collection)
+    age_ledger(world.storage, first, (datetime.now(UTC) - timedelta(minutes=70)).isoformat(timespec="seconds"))
+    assert prune(world) == [first.name]
+
+
+@pytest.mark.parametrize("lease", ["index.lease", "ledger/000003.lease", "leases/000003.lease"])
+def test_a_run_with_a_live_lease_stays(world, lease):
+    first, *_ = world.runs
+    path = f"{layout.run_folder(first.name)}/{lease}"
+    with Leases(world.storage).hold(path):
+        assert f"which holds {path}" in reason(world, first.collection)
+    assert prune(world) == [first.name]
+
+
+def test_the_lease_of_one_of_the_dead_keeps_nothing(world):
+    first, *_ = world.runs
+    path = f"{layout.run_folder(first.name)}/index.lease"
+    with Leases(world.storage).hold(path):
+        content = world.storage.read(path)
+    world.storage.write(path, content)
+    assert prune(world) == [first.name]
+
+
+def test_what_is_live_under_another_alias_stays(world):
+    first, second, _ = world.runs
+    world.solr.set_alias("test", first.collection)
+    assert reason(world, first.collection) == "is live under test"
+    assert prune(world, keep=0) == [second.name]
+
+
+def test_what_another_alias_would_be_rolled_back_to_stays(world):
+    first, _, third = world.runs
+    world.publish(first, third, alias="test")
+    found = plan_prune(PruneRequest(ALIAS), storage=world.storage, solr=world.solr)
+    assert found.drop == ()
+    assert found.stays[first.collection] == "was live under test before, and is kept to roll back to"
+
+
+def test_an_alias_of_several_collections_keeps_each(world):
+    first, second, _ = world.runs
+    world.solr.alias_of["both"] = f"{first.collection},{second.collection}"
+    assert prune(world, keep=0) == []
+
+
+def test_collections_of_others_are_never_touched(world):
+    first, *_ = world.runs
+    world.solr.documents("customers")
+    world.solr.documents("tinytags-pets-of-another-store")
+    world.solr.configset_of[first.collection] = "theirs"
+    assert reason(world, "customers") == "is no run's of this store"
+    assert reason(world, "tinytags-pets-of-another-store") == "is no run's of this store"
+    assert reason(world, first.collection) == "its configset theirs is none of TinyTags'"
+    prune(world, keep=0)
+    assert {"customers", "tinytags-pets-of-another-store", first.collection} <= set(world.solr.collections())
+
+
+def test_an_alias_that_was_removed_keeps_what_it_pointed_at(world):
+    world.solr.alias_of.clear()
+    third = world.runs[2]
+    assert reason(world, third.collection) == "was live under live, which points at nothing now"
+
+
+def test_nothing_ever_published_keeps_everything(world):
+    world.solr.alias_of.clear()
+    world.storage.delete(layout.publications_folder(ALIAS))
+    assert prune(world, keep=0) == []
+
+
+def test_what_became_live_after_the_look_is_refused_by_solr(world, monkeypatch):
+    first, *_ = world.runs
+    delete = world.solr.delete_collection
+
+    def after_a_hand_was_quicker(name):
+        world.solr.set_alias("by-hand", first.collection)
+        delete(name)
+
+    monkeypatch.setattr(world.solr, "delete_collection", after_a_hand_was_quicker)
+    with pytest.raises(FinalError, match="part of aliases"):
+        prune(world)
+    assert first.collection in world.solr.collections()
+
+
+def test_single_blocks_of_a_pruned_run_are_refused_and_the_whole_run_comes_back(world):
+    first, *_ = world.runs
+    prune(world)
+    marked = Run.load(world.storage, layout.run_file(first.name))
+    with pytest.raises(
+        MissingError, match=rf"{first.collection} was dropped by `tinytags prune` .*tinytags index {first.name}"
+    ):
+        marked.refuse_pruned()
+    index_all(world.storage, first, world.solr)
+    world.publish(first)
+    assert world.live() == first.collection
+    Run.load(world.storage, layout.run_file(first.name)).refuse_pruned()
+
+
+def test_a_run_that_is_indexed_again_is_not_pruned_meanwhile(world):
+    first, *_ = world.runs
+    prune(world)
+    index_all(world.storage, first, world.solr)
+    assert "was written at" in reason(world, first.collection)
+
+
+def test_fewer_than_none_cannot_be_kept():
+    with pytest.raises(BadInputError, match="-1 collections cannot be kept"):
+        PruneRequest(ALIAS, keep=-1)

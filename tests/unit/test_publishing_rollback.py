@@ -1,0 +1,167 @@
+"""Rolling back: readers get what was live before when it stands whole, and otherwise keep what they have."""
+
+import pytest
+from published_runs import ALIAS, make_world
+from small_run import quiet
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
+from tinytags_tasks.publish.history import read_history
+from tinytags_tasks.publish.rollback import RollbackRequest, run
+from tinytags_tasks.records import Change, Run
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(prepared, tmp_path):
+    """Three runs, none of them published."""
+    return prepared.copy(tmp_path / "store")
+
+
+def rollback(world, run_name="", report=quiet):
+    return run(RollbackRequest(ALIAS, run_name), storage=world.storage, solr=world.solr, report=report)
+
+
+def test_readers_get_what_was_live_before(world):
+    first, second, _ = world.runs
+    world.publish(first, second)
+    result = rollback(world)
+    assert world.live() == first.collection
+    assert (result.run, result.collection, result.taken_back) == (first.name, first.collection, second.collection)
+    assert result.documents == world.solr.count(first.collection)
+    last = read_history(ALIAS, world.storage)[-1]
+    assert (last.change, last.run, last.previous) == (Change.ROLLED_BACK, first.name, second.collection)
+
+
+def test_each_rollback_leads_one_step_further_back(world):
+    world.publish(*world.runs)
+    assert rollback(world).run == world.runs[1].name
+    assert rollback(world).run == world.runs[0].name
+    with pytest.raises(MissingError, match=rf"nothing is known to have been live before {world.runs[0].collection}"):
+        rollback(world)
+    assert world.live() == world.runs[0].collection
+
+
+def test_what_was_taken_back_can_be_published_again(world):
+    world.publish(*world.runs[:2])
+    rollback(world)
+    world.publish(world.runs[1])
+    assert world.live() == world.runs[1].collection
+    assert rollback(world).run == world.runs[0].name
+
+
+def test_a_named_run_is_taken_back_once_however_often_it_is_asked(world):
+    _, second, third = world.runs
+    world.publish(*world.runs)
+    once = rollback(world, third.name)
+    assert rollback(world, third.name) == once
+    assert world.live() == second.collection
+    assert len(read_history(ALIAS, world.storage)) == 4
+    assert once.taken_back == third.collection
+
+
+def test_a_run_that_is_not_live_cannot_be_taken_back(world):
+    first, _, third = world.runs
+    world.publish(*world.runs)
+    with pytest.raises(BadInputError, match=f"run {first.name} is not live under alias live, {third.name} is"):
+        rollback(world, first.name)
+    assert world.live() == third.collection
+
+
+def test_nothing_live_is_told_with_the_remedy(world):
+    with pytest.raises(MissingError, match="alias live points at nothing: publish a run"):
+        rollback(world)
+
+
+def test_a_switch_that_was_never_written_down_is_rolled_back_too(world):
+    first, second, _ = world.runs
+    world.publish(first)
+    world.solr.set_alias(ALIAS, second.collection)
+    assert rollback(world).run == first.name
+    assert [record.change for record in read_history(ALIAS, world.storage)] == [
+        Change.PUBLISHED,
+        Change.FOUND,
+        Change.ROLLED_BACK,
+    ]
+
+
+def test_a_rollback_that_was_cut_short_is_finished_and_goes_no_further(world):
+    world.publish(*world.runs)
+    world.solr.set_alias(ALIAS, world.runs[1].collection)
+    lines = []
+    result = rollback(world, report=lines.append)
+    assert world.live() == result.collection == world.runs[1].collection
+    assert result.taken_back == world.runs[2].collection
+    assert "it was rolled back before, and is written down now" in lines
+
+
+def drop_the_collection(world, run):
+    del world.solr.visible[run.collection]
+
+
+def prune_the_run(world, run):
+    del world.solr.visible[run.collection]
+    run.replaced(pruned="2024-05-01").save(world.storage, layout.run_file(run.name))
+
+
+def lose_a_document(world, run):
+    world.solr.documents(run.collection).popitem()
+
+
+def add_a_stranger(world, run):
+    world.solr.documents(run.collection)["pets:777"] = {"block": 99}
+
+
+def damage_a_record(world, run):
+    world.storage.write(layout.ledger_file(run.name, 3), b"{")
+
+
+def forget_the_run(world, run):
+    world.storage.delete(layout.run_file(run.name))
+
+
+OBSTACLES = [
+    (drop_the_collection, MissingError, "its collection {collection} stands no more: .*tinytags index {name}"),
+    (
+        prune_the_run,
+        MissingError,
+        r"was dropped by `tinytags prune` \(2024-05-01\); .*tinytags index {name}",
+    ),
+    (
+        lose_a_document,
+        ReconcileError,
+        "holds 10 documents, the ledger says 11, blocks . differ.*tinytags index {name}",
+    ),
+    (add_a_stranger, ReconcileError, "Solr holds 12 documents, the ledger says 11;"),
+    (damage_a_record, ReconcileError, "Solr holds 11 documents, the ledger says 10, blocks 3 differ"),
+    (forget_the_run, FinalError, "collection {collection} was live before, but is no run's of this store"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "message"), OBSTACLES, ids=[make.__name__ for make, _, _ in OBSTACLES])
+def test_what_does_not_stand_whole_is_not_given_back(world, make, error, message):
+    first, second, _ = world.runs
+    world.publish(first, second)
+    make(world, first)
+    with pytest.raises(error, match=message.format(collection=first.collection, name=first.name)):
+        rollback(world)
+    assert world.live() == second.collection
+    assert len(read_history(ALIAS, world.storage)) == 2
+
+
+def test_a_corpus_that_was_ingested_anew_does_not_keep_readers_from_the_run_before(world):
+    world.publish(*world.runs[:2])
+    world.storage.delete(layout.corpus_file("pets"))
+    assert rollback(world).run == world.runs[0].name
+
+
+def test_a_run_whose_pruning_was_cut_short_is_pruned_no_more_when_it_is_live_again(world):
+    first, second, _ = world.runs
+    world.publish(first, second)
+    first.replaced(pruned="2024-05-01").save(world.storage, layout.run_file(first.name))
+    rollback(world)
+    assert Run.load(world.storage, layout.run_file(first.name)) == first
