@@ -46,9 +46,13 @@ def corpus_names() -> list[str]:
 
 
 def runtime() -> Runtime:
-    """Build the clients from Airflow's connections; what these leave open, the settings say."""
+    """Build the clients from Airflow's connections; what these leave open, the settings say.
+
+    The login of Solr's connection, where it has one, is both the admin and the writer.
+    """
     from airflow.providers.apache.spark.hooks.spark_connect import SparkConnectHook
     from airflow.sdk import BaseHook
+    from pydantic import SecretStr
 
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import load_settings
@@ -56,16 +60,24 @@ def runtime() -> Runtime:
     hdfs = BaseHook.get_connection(HDFS)
     solr = BaseHook.get_connection(SOLR)
     settings = load_settings()
-    solr_path = solr.extra_dejson.get("path", "/solr")
+    solr_url = f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr.extra_dejson.get('path', '/solr')}"
+    logins: dict[str, object] = {}
+    if solr.login:
+        for role in ("admin", "writer"):
+            logins[f"solr_{role}_user"] = solr.login
+            logins[f"solr_{role}_password"] = SecretStr(solr.password or "")
+    if solr_url != settings.solr_url:
+        logins["solr_passwords"] = None  # those under home are the embedded Solr's
     return Runtime(
         settings.model_copy(
             update={
                 "webhdfs_url": f"{hdfs.schema or 'http'}://{hdfs.host}:{hdfs.port}",
                 "hdfs_url": hdfs.extra_dejson.get("rpc", settings.hdfs_url),
                 "hdfs_user": hdfs.login or settings.hdfs_user,
-                "solr_url": f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr_path}",
+                "solr_url": solr_url,
                 "spark_url": SparkConnectHook(SPARK).get_connection_url().rstrip("/;"),
             }
+            | logins
         )
     )
 

@@ -51,10 +51,14 @@ class Runtime:
 
     @cached_property
     def solr(self) -> "SolrClient":
-        """Solr."""
+        """Solr, for the pipeline: the search page asks as the reader, by itself."""
         from tinytags_tasks.solr import SolrClient
 
-        return SolrClient(self.settings.address("solr_url"))
+        return SolrClient(
+            self.settings.address("solr_url"),
+            admin=self.settings.solr_login("admin"),
+            writer=self.settings.solr_login("writer"),
+        )
 
     def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
         """Open a new Spark session; whoever asks for it stops it."""

@@ -3,6 +3,7 @@
 Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-api.html
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -14,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import urllib3
 
-from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.settings import Login, SolrRole
 
 CONNECTIONS = 2
 """Kept-alive connections that updates are posted over; more gained nothing on two cores."""
@@ -35,15 +37,31 @@ class SolrClient:
     ----------
     url
         Solr's address, such as ``http://host:8983/solr``.
+    admin
+        User and password for configsets, collections, aliases and the cluster's state.
+    writer
+        User and password for documents: to write, delete and count them. Both None where Solr does not ask who calls.
     pauses_seconds
         How long to wait before each new try of a request that found Solr busy or away.
+    timeout_seconds
+        How long an answer may take.
     """
 
-    def __init__(self, url: str, *, pauses_seconds: Sequence[float] = _PAUSES_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        admin: Login | None = None,
+        writer: Login | None = None,
+        pauses_seconds: Sequence[float] = _PAUSES_SECONDS,
+        timeout_seconds: float = 180,
+    ) -> None:
         self.url = url.rstrip("/")
+        self._admin = admin
+        self._writer = writer
         self._pauses_seconds = pauses_seconds
         self._pool = urllib3.PoolManager(
-            maxsize=CONNECTIONS, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=180)
+            maxsize=CONNECTIONS, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout_seconds)
         )
 
     def request(
@@ -57,6 +75,8 @@ class SolrClient:
             When it stayed away, or busy.
         MissingError
             When there is no such collection.
+        BadInputError
+            When Solr does not know the user, or another password.
         FinalError
             When Solr refuses the request.
         """
@@ -73,6 +93,9 @@ class SolrClient:
     def _request_once(
         self, path: str, parameters: Mapping[str, object] | None, body: bytes | None, mime: str
     ) -> dict[str, Any]:
+        role: SolrRole = "admin" if path.startswith("admin/") else "writer"
+        login = self._admin if role == "admin" else self._writer
+        headers = {"Content-Type": mime} if mime else {}
         try:
             response = self._pool.request(
                 "GET" if body is None else "POST",
@@ -81,7 +104,7 @@ class SolrClient:
                 if body is None
                 else None,
                 body=body,
-                headers={"Content-Type": mime} if mime else None,
+                headers=headers | (basic_authorization(login) if login else {}),
             )
         except urllib3.exceptions.HTTPError as error:
             raise EngineDownError(
@@ -97,11 +120,20 @@ class SolrClient:
         told = problem.get("msg") if isinstance(problem, dict) else problem
         reason = str(told or (answer or {}).get("exception") or response.reason)[:500]
         message = f"{self.url}/{path}: Solr answers {response.status} ({reason})"
-        if response.status == 404:
+        if response.status == 401:
+            raise BadInputError(unknown_user(self.url, role, login))
+        if response.status == 404 or (response.status == 403 and self._is_missing(path)):
             raise MissingError(f"{message}; is there such a collection?")
+        if response.status == 403:
+            raise FinalError(f"{message}; the user {login[0] if login else ''!r} may not do that")
         if response.status in _BUSY or response.status >= 500 or response.status == 409:
             raise TransientError(message)
         raise FinalError(message)
+
+    def _is_missing(self, path: str) -> bool:
+        """Tell whether a request was about no collection; of one, Solr tells whom it lets do only some things 403."""
+        name = unquote(path.partition("/")[0])
+        return name != "admin" and name not in self.collections() and name not in self.aliases()
 
     # Configsets and collections
 
@@ -283,6 +315,22 @@ class SolrClient:
         status = self.request("admin/collections", {"action": "CLUSTERSTATUS"})
         found = status["cluster"].get("collections") or {}
         return {name: str(collection.get("configName") or "") for name, collection in found.items()}
+
+
+def basic_authorization(login: Login) -> dict[str, str]:
+    """Return the header that tells Solr who asks; RFC 7617, in UTF-8 as Solr reads it."""
+    return {"Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode()}
+
+
+def unknown_user(url: str, role: SolrRole, login: Login | None) -> str:
+    """Return what to do about a Solr that answers 401."""
+    variable = f"TINYTAGS_SOLR_{role.upper()}"
+    if login is None:
+        return f"{url}: Solr asks who calls: set {variable}_USER and {variable}_PASSWORD"
+    return (
+        f"{url}: Solr does not let the user {login[0]!r} in with this password: correct {variable}_USER and "
+        f"{variable}_PASSWORD, or, of the embedded Solr, `tinytags down solr` and `tinytags up solr`"
+    )
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Real engines, started once a session on free ports, in a home of their own."""
 
+import base64
 import contextlib
 import io
 import json
@@ -179,8 +180,11 @@ def keyword_of(position: int) -> str:
 
 
 def ask_solr(url: str, collection: str, **parameters: object) -> dict:
-    """Ask Solr past TinyTags' own code, as curl would."""
-    with urllib.request.urlopen(f"{url}/{collection}/select?{urlencode({'wt': 'json', **parameters})}") as answer:
+    """Ask Solr past TinyTags' own code, as curl would, with the reader's password."""
+    password = (load_settings().secrets_folder / "solr_reader_password").read_text().strip()
+    request = urllib.request.Request(f"{url}/{collection}/select?{urlencode({'wt': 'json', **parameters})}")
+    request.add_header("Authorization", "Basic " + base64.b64encode(f"reader:{password}".encode()).decode())
+    with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 
 

@@ -225,7 +225,8 @@ def test_solr_killed_in_mid_index(
         yield from genuine(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(index_step, "document_bodies", bodies_until_the_kill)
-    impatient = SolrClient(runtime.solr.url, pauses_seconds=(0.1,))
+    admin, writer = (runtime.settings.solr_login(role) for role in ("admin", "writer"))
+    impatient = SolrClient(runtime.solr.url, admin=admin, writer=writer, pauses_seconds=(0.1,))
     with pytest.raises(TransientError, match="Solr does not answer"):
         index_step.run(IndexRequest(planned, tuple(range(BLOCKS))), storage=runtime.storage, solr=impatient)
     monkeypatch.undo()

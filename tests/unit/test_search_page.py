@@ -6,17 +6,20 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from small_run import make_run, pictures
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError, TinyTagsError
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchPage, SearchRequest, TaggedImage
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.storage import LocalStorage
 
 IMAGE = TaggedImage(
     id="demo:1234",
@@ -346,6 +349,36 @@ def test_a_damaged_image_is_shown_as_unreadable(reader: TestClient, answer: Answ
     response = reader.get("/")
     assert response.status_code == 200
     assert "unreadable" in response.text
+
+
+def test_an_image_out_of_reach_leaves_a_page_that_says_why(
+    reader: TestClient, settings: Settings, answer: Answer
+) -> None:
+    assert settings.webhdfs_url is None
+    answer(replace(PAGE, images=(replace(IMAGE, image=None, is_in_store=True), IMAGE)))
+    response = reader.get("/")
+    assert response.status_code == 200
+    assert len(sources(response.text)) == 1
+    assert "Some pictures cannot be shown: no address for webhdfs" in response.text
+    assert ">not in reach<" in response.text
+    out_of_reach, shown = reader.get("/api/search?pixels=1").json()["images"]
+    assert out_of_reach["png"] is None
+    assert "tinytags up" in out_of_reach["missing"]
+    assert "missing" not in shown
+
+
+def test_an_image_of_the_store_is_shown_like_any_other(
+    settings: Settings, answer: Answer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    storage = LocalStorage(tmp_path / "store")
+    run = make_run(storage)
+    monkeypatch.setattr(page_module, "Runtime", lambda settings: SimpleNamespace(storage=storage))
+    in_store = replace(IMAGE, id="pets:6", corpus=run.corpus, block=3, position=6, image=None, is_in_store=True)
+    answer(replace(PAGE, images=(in_store,)))
+    page = TestClient(create_app(settings)).get("/", headers={"Authorization": basic("tinytags:pässword")})
+    (shown,) = sources(page.text)
+    np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), pictures()[6])
+    assert 'role="note"' not in page.text
 
 
 def test_generated_pictures_are_named_as_such(reader: TestClient, answer: Answer) -> None:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.search.query import (
+    DAMAGED,
     FIRST_CURSOR,
     SearchRequest,
     iterate_images,
@@ -33,6 +35,7 @@ class StubSolr(HTTPServer):
         self.answers: list[tuple[int, str]] = []
         self.asked: list[dict[str, list[str]]] = []
         self.paths: list[str] = []
+        self.authorizations: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -50,6 +53,7 @@ class StubHandler(BaseHTTPRequestHandler):
 
     def answer(self, query: str) -> None:
         self.server.paths.append(urlsplit(self.path).path)
+        self.server.authorizations.append(self.headers.get("Authorization"))
         self.server.asked.append(parse_qs(query, keep_blank_values=True))
         status, body = self.server.answers[0] if len(self.server.answers) == 1 else self.server.answers.pop(0)
         self.send_response(status)
@@ -147,6 +151,45 @@ def test_pixels_that_are_no_rows_of_the_width_are_shown_as_missing(
 def test_damaged_pixels_are_shown_as_missing(solr: StubSolr, settings: Settings, stored: str | None) -> None:
     solr.answers = [answer(document(1, stored))]
     assert search_images(settings, SearchRequest()).images[0].image is None
+
+
+def test_a_document_without_an_image_has_it_in_the_store(solr: StubSolr, settings: Settings) -> None:
+    stored = base64.b64encode(bytes(3072)).decode()
+    solr.answers = [answer(document(1, None), document(2, stored), document(3, "AAAA"))]
+    found = search_images(settings, SearchRequest()).images
+    assert [(image.is_in_store, image.missing) for image in found] == [(True, ""), (False, ""), (False, DAMAGED)]
+    assert [image.image is None for image in found] == [True, False, True]
+
+
+def test_solr_is_asked_as_the_reader(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer()]
+    reader = {"solr_reader_user": "leser", "solr_reader_password": SecretStr("größe:2")}
+    search_images(settings.model_copy(update=reader), SearchRequest())
+    search_images(settings, SearchRequest())
+    assert solr.authorizations == ["Basic " + base64.b64encode("leser:größe:2".encode()).decode(), None]
+
+
+def test_a_wrong_password_is_named_by_its_variable(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [(401, "<html>Bad credentials</html>")]
+    reader = settings.model_copy(update={"solr_reader_password": SecretStr("hidden")})
+    with pytest.raises(
+        FinalError, match=r"'reader' in with this password: correct .*TINYTAGS_SOLR_READER_PASSWORD"
+    ) as no:
+        search_images(reader, SearchRequest())
+    assert "hidden" not in str(no.value)
+
+
+def test_a_solr_that_asks_who_calls_is_named_with_the_variables_to_set(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [(401, "<html>Authentication required</html>")]
+    with pytest.raises(FinalError, match="set TINYTAGS_SOLR_READER_USER and TINYTAGS_SOLR_READER_PASSWORD"):
+        search_images(settings, SearchRequest())
+
+
+def test_an_alias_that_solr_keeps_from_the_reader_may_just_not_be_there(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [(403, "<html>Unauthorized request</html>")]
+    reader = settings.model_copy(update={"solr_reader_password": SecretStr("hidden")})
+    with pytest.raises(MissingError, match=r"nothing is published yet: .* or none that 'reader' may search"):
+        search_images(reader, SearchRequest())
 
 
 def test_a_search_goes_to_solr_as_parameters(solr: StubSolr, settings: Settings) -> None:

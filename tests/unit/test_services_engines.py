@@ -12,6 +12,7 @@ from tinytags_tasks.services import airflow, hdfs, solr, spark
 from tinytags_tasks.services.engine import Context, environment
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.solr import SolrClient
 
 
 @pytest.fixture
@@ -130,10 +131,10 @@ def test_a_replica_called_active_from_before_the_kill_holds_back_until_it_is_loa
 
 def answers_of_solr(state: int) -> dict[str, Any]:
     return {
-        "/admin/info/system": {"mode": "solrcloud", "node": "n:1_solr"},
-        "/admin/cores": {"initFailures": {}, "status": {}},
-        "/admin/collections": {"cluster": {"live_nodes": ["n:1_solr"], "collections": {}}},
-        "/admin/metrics": {"metrics": {"solr.core.one": {"TLOG.state": state}, "solr.core.two": {}}},
+        "admin/info/system": {"mode": "solrcloud", "node": "n:1_solr"},
+        "admin/cores": {"initFailures": {}, "status": {}},
+        "admin/collections": {"cluster": {"live_nodes": ["n:1_solr"], "collections": {}}},
+        "admin/metrics": {"metrics": {"solr.core.one": {"TLOG.state": state}, "solr.core.two": {}}},
     }
 
 
@@ -143,18 +144,18 @@ def test_solr_is_not_ready_while_it_replays_its_log(
 ) -> None:
     answers = answers_of_solr(state)
     monkeypatch.setattr(solr, "SECOND_LOOK_SECONDS", 0)
-    monkeypatch.setattr(solr, "get_json", lambda url, **query: answers[url.removeprefix("http://solr")])
+    monkeypatch.setattr(SolrClient, "request", lambda self, path, parameters=None: answers[path])
     assert solr.solr_is_ready("http://solr") == reason
 
 
 def test_cores_that_did_not_load_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = answers_of_solr(3) | {"/admin/cores": {"initFailures": {"run-1_shard1": "locked"}}}
-    monkeypatch.setattr(solr, "get_json", lambda url, **query: answers[url.removeprefix("http://solr")])
+    answers = answers_of_solr(3) | {"admin/cores": {"initFailures": {"run-1_shard1": "locked"}}}
+    monkeypatch.setattr(SolrClient, "request", lambda self, path, parameters=None: answers[path])
     assert solr.solr_is_ready("http://solr") == "cores that did not load: run-1_shard1"
 
 
 def test_a_server_that_is_not_there_is_a_reason_not_an_error() -> None:
-    assert "nothing answers" in (solr.solr_is_ready("http://127.0.0.1:1/solr") or "")
+    assert "does not answer" in (solr.solr_is_ready("http://127.0.0.1:1/solr") or "")
     assert "no Spark Connect server answers" in (spark.spark_unready("sc://127.0.0.1:1") or "")
 
 

@@ -1,5 +1,6 @@
 """The Solr client against a small HTTP server: what is tried again, and what an answer becomes."""
 
+import base64
 import json
 import socket
 import threading
@@ -8,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.solr import SolrClient
 
 
@@ -18,6 +19,7 @@ class Solr:
     def __init__(self) -> None:
         self.answers: deque[tuple[int, bytes]] = deque()
         self.asked: list[tuple[str, str, bytes]] = []
+        self.authorizations: list[str] = []
         solr = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -27,6 +29,7 @@ class Solr:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 solr.asked.append((self.command, self.path, body))
+                solr.authorizations.append(self.headers.get("Authorization", ""))
                 status, content = solr.answers.popleft() if solr.answers else (200, b"{}")
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
@@ -244,3 +247,58 @@ def test_each_collection_tells_its_configset(solr, client):
     solr.will_answer((200, {"cluster": {"collections": collections}}), (200, {"cluster": {}}))
     assert client.configsets() == {"run": "tinytags-1", "other": ""}
     assert client.configsets() == {}
+
+
+def asked_as(header):
+    return base64.b64decode(header.removeprefix("Basic ")).decode()
+
+
+def test_the_cluster_is_asked_as_the_admin_and_documents_as_the_writer(solr):
+    client = SolrClient(solr.url, admin=("boss", "a:ä"), writer=("clerk", "b"), pauses_seconds=())
+    solr.will_answer((200, {"collections": []}), (200, {}))
+    client.collections()
+    client.commit("run")
+    assert [asked_as(header) for header in solr.authorizations] == ["boss:a:ä", "clerk:b"]
+
+
+def test_a_solr_that_asks_nobody_is_told_no_name(solr, client):
+    solr.will_answer((200, {"collections": []}))
+    client.collections()
+    assert solr.authorizations == [""]
+
+
+def test_a_wrong_password_is_final_at_once_and_says_which_variable_to_correct(solr):
+    client = SolrClient(solr.url, writer=("clerk", "hidden"), pauses_seconds=(0, 0))
+    solr.will_answer((401, b"<html>Bad credentials</html>"))
+    with pytest.raises(BadInputError, match=r"'clerk'.*TINYTAGS_SOLR_WRITER_PASSWORD.*tinytags up solr") as raised:
+        client.count("run")
+    assert len(solr.asked) == 1
+    assert "hidden" not in str(raised.value)
+
+
+def test_a_solr_that_asks_who_calls_is_told_of_with_the_variables_to_set(solr, client):
+    solr.will_answer((401, b"<html>Authentication required</html>"))
+    with pytest.raises(BadInputError, match="set TINYTAGS_SOLR_ADMIN_USER and TINYTAGS_SOLR_ADMIN_PASSWORD"):
+        client.collections()
+
+
+@pytest.mark.parametrize(
+    ("collections", "aliases", "error"),
+    [([], {}, MissingError), (["run"], {}, FinalError), ([], {"run": "run-1"}, FinalError)],
+)
+def test_a_collection_that_is_not_there_is_missing_where_solr_only_says_403(solr, client, collections, aliases, error):
+    solr.will_answer(
+        (403, b"<html>Unauthorized request</html>"), (200, {"collections": collections}), (200, {"aliases": aliases})
+    )
+    with pytest.raises(error) as raised:
+        client.count("run")
+    assert type(raised.value) is error
+
+
+def test_an_answer_that_takes_too_long_is_an_engine_that_is_down(solr):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        client = SolrClient(f"http://127.0.0.1:{silent.getsockname()[1]}/solr", pauses_seconds=(), timeout_seconds=0.05)
+        with pytest.raises(EngineDownError, match="ReadTimeoutError"):
+            client.collections()

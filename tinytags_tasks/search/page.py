@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.query import (
     LAST_START,
     SearchPage,
@@ -30,6 +31,7 @@ from tinytags_tasks.search.query import (
     TaggedImage,
     search_images,
 )
+from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.settings import Settings, load_settings
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -70,7 +72,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     account = (settings.search_user.encode(), settings.password("search_password").encode())
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     style = (TEMPLATES / "style.css").read_text()
+    runtime = Runtime(settings)
+    stored_images = StoredImages(lambda: runtime.storage)
     app = FastAPI(title="TinyTags search", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def search_with_pixels(search: SearchRequest) -> SearchPage:
+        page = search_images(settings, search)
+        return replace(page, images=stored_images.complete(page.images)) if search.with_pixels else page
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -107,13 +115,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get("/")
     def index(request: Request) -> HTMLResponse:
         search = read_request(request, PARAMETERS)
-        page = search_images(settings, search)
+        page = search_with_pixels(search)
         return HTMLResponse(templates.get_template("search.html").render(_view(search, page, settings.alias)))
 
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:
         search = read_request(request, PARAMETERS | {"cursor", "pixels"})
-        return JSONResponse(_as_json(search_images(settings, search), search))
+        return JSONResponse(_as_json(search_with_pixels(search), search))
 
     return app
 
@@ -165,7 +173,7 @@ def encode_png(image: npt.NDArray[np.uint8]) -> str:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture as the page shows it; ``source`` is empty for one that is unreadable.
+    """A picture as the page shows it; ``source`` is empty for one that is missing.
 
     Attributes
     ----------
@@ -272,6 +280,7 @@ def _view(search: SearchRequest, page: SearchPage, alias: str) -> dict[str, Any]
         "tags": tags,
         "steps": steps,
         "images": [(image, make_thumbnail(image.image)) for image in page.images],
+        "problems": sorted({image.missing for image in page.images if image.is_in_store and image.missing}),
         "is_drawn": any(corpus.startswith(DRAWN) for corpus in page.corpora),
         "is_filtered": bool(search.tags or search.minimum_accuracy or search.block is not None or search.keyword),
         "longest_keyword": LONGEST,
@@ -306,4 +315,6 @@ def _image_as_json(image: TaggedImage, with_pixels: bool) -> dict[str, Any]:
     found: dict[str, Any] = {name: getattr(image, name) for name in names}
     if with_pixels:
         found["png"] = None if image.image is None else encode_png(image.image)
+        if image.missing:
+            found["missing"] = image.missing
     return found

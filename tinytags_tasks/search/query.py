@@ -23,6 +23,7 @@ import requests
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.solr import unknown_user
 
 MOST_ROWS = 100
 """Images of one page at most."""
@@ -39,6 +40,9 @@ MOST_TAGS = 1_000
 TIMEOUT_SECONDS = 30
 SORT = "accuracy desc, position asc, id asc"
 FIELDS = ("id", "tag", "accuracy", "votes", "block", "position", "model", "corpus", "keyword")
+
+DAMAGED = "unreadable"
+"""Why an image is missing whose document does not hold one."""
 
 _WIDTH_UNLESS_TOLD = 32
 """Of documents that were indexed before they told their width: all of these are 32x32."""
@@ -117,7 +121,11 @@ class TaggedImage:
     keyword
         What its source called it; None where it has none.
     image
-        uint8, shape (height, width, 3); None when not asked for, or when the stored bytes are damaged.
+        uint8, shape (height, width, 3); None when not asked for, or missing.
+    is_in_store
+        Whether its document has no image, so that it is to be read from the store.
+    missing
+        Why there is no image although it was asked for.
     """
 
     id: str
@@ -130,6 +138,8 @@ class TaggedImage:
     corpus: str
     keyword: str | None
     image: npt.NDArray[np.uint8] | None
+    is_in_store: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,21 +277,28 @@ def _buckets(facets: dict[str, Any], name: str) -> list[tuple[Any, int]]:
 def _ask(settings: Settings, parameters: dict[str, str | int | list[str]]) -> dict[str, Any]:
     try:
         address = settings.address("solr_url")
+        login = settings.solr_login("reader")
     except BadInputError as error:
         raise EngineDownError(str(error)) from error
     shown = re.sub(r"//[^/@]*@", "//", address) if "@" in urlsplit(address).netloc else address
     away = EngineDownError(
         f"Solr does not answer at {shown}: start the engines with `tinytags up`, or correct TINYTAGS_SOLR_URL"
     )
+    # As bytes, because requests writes text in Latin-1.
+    auth = tuple(part.encode() for part in login) if login else None
+    solr = pysolr.Solr(f"{address}/{settings.alias}", timeout=TIMEOUT_SECONDS, auth=auth)
     try:
-        answer = pysolr.Solr(f"{address}/{settings.alias}", timeout=TIMEOUT_SECONDS).search(**parameters).raw_response
+        answer = solr.search(**parameters).raw_response
     except pysolr.SolrError as error:
         status = re.search(r"\(HTTP (\d{3})\)", str(error))
         if not status:
             raise away from error
-        if status[1] == "404":
+        if status[1] == "401":
+            raise FinalError(unknown_user(shown, "reader", login)) from error
+        if status[1] in ("403", "404"):  # whoever may only search is not told which of the two it is
+            or_hidden = f", or none that {login[0]!r} may search" if login and status[1] == "403" else ""
             raise MissingError(
-                f"nothing is published yet: run `tinytags run` (Solr at {shown} has no {settings.alias!r})"
+                f"nothing is published yet: run `tinytags run` (Solr at {shown} has no {settings.alias!r}{or_hidden})"
             ) from error
         if "cursorMark" in parameters and "cursorMark" in str(error):
             raise BadInputError("Solr does not know this cursor: start again with '*'") from error
@@ -299,6 +316,9 @@ def _ask(settings: Settings, parameters: dict[str, str | int | list[str]]) -> di
 
 
 def _read_document(document: dict[str, Any], with_pixels: bool) -> TaggedImage:
+    image = None
+    if with_pixels and "data" in document:
+        image = _decode_pixels(document["data"], int(document.get("width", _WIDTH_UNLESS_TOLD)))
     return TaggedImage(
         id=str(document["id"]),
         tag=str(document["tag"]),
@@ -309,9 +329,9 @@ def _read_document(document: dict[str, Any], with_pixels: bool) -> TaggedImage:
         model=str(document["model"]),
         corpus=str(document["corpus"]),
         keyword=str(document["keyword"]) if "keyword" in document else None,
-        image=_decode_pixels(document.get("data"), int(document.get("width", _WIDTH_UNLESS_TOLD)))
-        if with_pixels
-        else None,
+        image=image,
+        is_in_store=with_pixels and "data" not in document,
+        missing=DAMAGED if with_pixels and "data" in document and image is None else "",
     )
 
 

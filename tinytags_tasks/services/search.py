@@ -12,6 +12,8 @@ from tinytags_tasks.settings import Settings
 
 def _prepare(context: Context) -> None:
     secret(context.settings, "search_password")
+    if context.settings.solr_passwords:
+        secret(context.settings, "solr_reader_password")
 
 
 def _launch(context: Context) -> Launch:
@@ -19,7 +21,10 @@ def _launch(context: Context) -> Launch:
         *(sys.executable, "-m", "uvicorn", "tinytags_tasks.search.page:create_app", "--factory"),
         *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
     )
-    return Launch(command, environment(context))
+    told = environment(context)
+    for role in ("ADMIN", "WRITER"):  # the page is a reader, and knows no other's password
+        told.pop(f"TINYTAGS_SOLR_{role}_PASSWORD", None)
+    return Launch(command, told)
 
 
 def _unready(settings: Settings) -> str | None:

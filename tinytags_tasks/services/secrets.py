@@ -17,9 +17,9 @@ def secret(settings: Settings, name: str) -> str:
     Parameters
     ----------
     settings
-        ``settings.airflow_password`` and ``settings.search_password`` win over the generated ones.
+        Passwords that are set win over the generated ones.
     name
-        ``airflow_password``, ``search_password``, or any other file name.
+        The password's setting, such as ``search_password``, or any other file name.
     """
     told = getattr(settings, name, None)
     if isinstance(told, SecretStr):

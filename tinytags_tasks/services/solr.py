@@ -4,17 +4,19 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment, get_json
-from tinytags_tasks.services.files import make_folder
+from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
+from tinytags_tasks.services.files import make_folder, write_atomically
 from tinytags_tasks.services.jars import fetch_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
-from tinytags_tasks.settings import Settings
+from tinytags_tasks.services.solr_security import make_logins, security_json
+from tinytags_tasks.settings import Login, Settings
+from tinytags_tasks.solr import SolrClient
 
 ZOOKEEPER_OFFSET = 1000
-"""Solr's own rule for the ZooKeeper inside."""
+"""From Solr's port to that of the ZooKeeper inside: Solr's own rule."""
 
 CLIENT_TIMEOUT_MILLISECONDS = 4000
 """A restart after kill -9 waits until ZooKeeper has given up on the dead node."""
@@ -31,6 +33,33 @@ JETTY_XML = """<?xml version="1.0"?>
     <Set name="sendServerVersion">false</Set>
     <Set name="outputBufferSize">32768</Set>
     <Set name="requestHeaderSize">16384</Set>
+  </New>
+  <!-- ZooKeeper starts before Solr does, and is given security.json, so that no request is ever answered without. -->
+  <New class="org.apache.solr.cloud.SolrZkServer">
+    <Arg type="String">true</Arg>
+    <Arg/>
+    <Arg><New class="java.io.File"><Arg><SystemProperty name="zkServerDataDir"/></Arg></New></Arg>
+    <Arg><SystemProperty name="zkServerConfDir"/></Arg>
+    <Arg type="int"><SystemProperty name="jetty.port"/></Arg>
+    <Call name="parseConfig"/>
+    <Call name="start"/>
+  </New>
+  <New class="org.apache.solr.common.cloud.SolrZkClient$Builder">
+    <Call name="withUrl"><Arg><SystemProperty name="zkHost"/></Arg></Call>
+    <Call name="withTimeout">
+      <Arg type="int">60000</Arg><Arg><Get class="java.util.concurrent.TimeUnit" name="MILLISECONDS"/></Arg>
+    </Call>
+    <Call name="build">
+      <Call name="makePath">
+        <Arg>/security.json</Arg>
+        <Arg><Call class="java.nio.file.Files" name="readAllBytes"><Arg>
+          <Call class="java.nio.file.Path" name="of"><Arg><SystemProperty name="solr.security"/></Arg></Call>
+        </Arg></Call></Arg>
+        <Arg type="boolean">false</Arg>
+        <Arg type="boolean">true</Arg>
+      </Call>
+      <Call name="close"/>
+    </Call>
   </New>
   <Call name="addConnector"><Arg>
     <New class="org.eclipse.jetty.server.ServerConnector">
@@ -64,6 +93,9 @@ JETTY_XML = """<?xml version="1.0"?>
 
 WEB_XML = """<?xml version="1.0" encoding="UTF-8"?>
 <web-app xmlns="http://xmlns.jcp.org/xml/ns/javaee" version="4.0" metadata-complete="true">
+  <context-param>
+    <param-name>org.eclipse.jetty.servlet.Default.dirAllowed</param-name><param-value>false</param-value>
+  </context-param>
   <listener><listener-class>org.apache.solr.servlet.CoreContainerProvider</listener-class></listener>
   <filter>
     <filter-name>SolrRequestFilter</filter-name>
@@ -84,7 +116,7 @@ SOLR_XML = """<solr>
 </solr>
 """
 
-# Without this file the server hangs in 503. The tick bounds session time-outs from below: two of them.
+# The tick bounds session time-outs from below: two of them.
 ZOO_CFG = """tickTime=1000
 clientPortAddress=127.0.0.1
 admin.enableServer=false
@@ -111,7 +143,7 @@ LOG4J2 = """<Configuration status="error">
 """
 
 
-def solr_is_ready(url: str) -> str | None:
+def solr_is_ready(url: str, admin: Login | None = None) -> str | None:
     """Return why a Solr server cannot be relied on yet, None when it can.
 
     After a kill, Solr answers queries before it has replayed its logs: counts are too low then, and a commit answers
@@ -122,29 +154,32 @@ def solr_is_ready(url: str) -> str | None:
     ----------
     url
         Solr's address with its path, ``http://host:8983/solr``.
+    admin
+        Who asks; None where Solr does not want to know.
     """
-    problem = _look(url)
+    solr = SolrClient(url, admin=admin, pauses_seconds=(), timeout_seconds=5)
+    problem = _look(solr)
     if problem is None:
         time.sleep(SECOND_LOOK_SECONDS)
-        problem = _look(url)
+        problem = _look(solr)
     return problem
 
 
-def _look(url: str) -> str | None:
+def _look(solr: SolrClient) -> str | None:
     try:
-        system = get_json(f"{url}/admin/info/system", wt="json")
-        cores = get_json(f"{url}/admin/cores", action="STATUS", indexInfo="false", wt="json")
+        system = solr.request("admin/info/system")
+        cores = solr.request("admin/cores", {"action": "STATUS", "indexInfo": "false"})
         if cores["initFailures"]:
             return f"cores that did not load: {', '.join(cores['initFailures'])}"
         if system.get("mode") == "solrcloud":
-            cluster = get_json(f"{url}/admin/collections", action="CLUSTERSTATUS", wt="json")["cluster"]
+            cluster = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"]
             if waiting := inactive_replicas(cluster, system["node"], cores["status"]):
                 return f"replicas that are not active: {', '.join(waiting)}"
-        metrics = get_json(f"{url}/admin/metrics", group="core", prefix="TLOG.state", wt="json")["metrics"]
-    except EngineDownError as error:
+        metrics = solr.request("admin/metrics", {"group": "core", "prefix": "TLOG.state"})["metrics"]
+    except TinyTagsError as error:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
-        return f"{url} does not answer like Solr ({error!r})"
+        return f"{solr.url} does not answer like Solr ({error!r})"
     replaying = [core for core, values in metrics.items() if values.get("TLOG.state", LOG_ACTIVE) != LOG_ACTIVE]
     return f"logs that are being replayed: {', '.join(replaying)}" if replaying else None
 
@@ -166,14 +201,14 @@ def _prepare(context: Context) -> None:
     fetch_jars(context.settings, "solr", lambda text: context.report(f"solr: {text}"))
     folder = context.folder("solr")
     conf = make_folder(folder / "conf")
-    # Solr looks for zoo.cfg under server/solr of what it takes for its installation.
-    make_folder(conf / "server" / "solr").joinpath("zoo.cfg").write_text(ZOO_CFG)
     make_folder(conf / "webroot")
+    (conf / "zoo.cfg").write_text(ZOO_CFG)
     (conf / "jetty.xml").write_text(JETTY_XML)
     (conf / "web.xml").write_text(WEB_XML)
     (conf / "log4j2.xml").write_text(LOG4J2)
     (make_folder(folder / "data") / "solr.xml").write_text(SOLR_XML)
     make_folder(folder / "log")
+    write_atomically(conf / "security.json", security_json(make_logins(context.settings)))
 
 
 def _launch(context: Context) -> Launch:
@@ -188,7 +223,10 @@ def _launch(context: Context) -> Launch:
         "log4j2.configurationFile": conf / "log4j2.xml",
         "jetty.port": context.ports["solr"]["http"],
         "host": LOOPBACK,
-        "zkRun": "true",
+        "zkHost": f"{LOOPBACK}:{context.ports['solr']['http'] + ZOOKEEPER_OFFSET}",
+        "zkServerDataDir": folder / "data" / "zoo_data",
+        "zkServerConfDir": conf,
+        "solr.security": conf / "security.json",
         "zkClientTimeout": CLIENT_TIMEOUT_MILLISECONDS,
     }
     command = (
@@ -203,11 +241,16 @@ def _launch(context: Context) -> Launch:
 
 
 def _addresses(ports: Ports) -> dict[str, str]:
-    return {"solr_url": f"http://{LOOPBACK}:{ports['solr']['http']}/solr"}
+    return {"solr_url": f"http://{LOOPBACK}:{ports['solr']['http']}/solr", "solr_passwords": "generated"}
 
 
-def _unready(settings: Settings) -> str | None:
-    return solr_is_ready(settings.address("solr_url"))
+def _unready(context: Context) -> str | None:
+    # Made here too, for a Solr that was started before it had users: it has no passwords yet, and takes any.
+    return solr_is_ready(context.settings.address("solr_url"), make_logins(context.settings)["admin"])
+
+
+def _unreachable(settings: Settings) -> str | None:
+    return solr_is_ready(settings.address("solr_url"), settings.solr_login("admin"))
 
 
 GROUP = Group(
@@ -216,7 +259,7 @@ GROUP = Group(
         Engine(
             name="solr",
             launch=_launch,
-            unready=lambda context: _unready(context.settings),
+            unready=_unready,
             # The name of the node, which every stored replica names, contains the port.
             ports=(Port("http", 8983, companion=ZOOKEEPER_OFFSET, is_identity=True),),
             address="solr_url",
@@ -227,6 +270,6 @@ GROUP = Group(
     ),
     settings=("solr_url",),
     addresses=_addresses,
-    unreachable=_unready,
+    unreachable=_unreachable,
     prepare=_prepare,
 )

@@ -1,0 +1,204 @@
+"""The images of documents that carry none: read out of the store's shards, a page's at a time.
+
+A store that does not answer costs a page its pictures, never the page: each image then says why it is missing.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import BlockSource, block_sources
+from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.records import Corpus
+from tinytags_tasks.search.query import TaggedImage
+from tinytags_tasks.storage import Storage
+
+CONNECTIONS = 4
+"""To the store at most, however many pages are asked for."""
+
+LARGEST_GAP_BYTES = 256 * 1024
+"""Images no further apart than this are read at once: a read costs as much time as these bytes do, or more."""
+
+PATIENCE_SECONDS = 5.0
+"""How long a page waits for its images."""
+
+KEPT_IMAGE_BYTES = 32 * 2**20
+KEPT_SOURCES = 4_096
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Recent(Generic[K, V]):
+    """Keeps what was used last, up to a total size."""
+
+    def __init__(self, most: int, size: Callable[[V], int]) -> None:
+        self._most = most
+        self._size = size
+        self._total = 0
+        self._kept: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        with self._lock:
+            if key in self._kept:
+                return
+            self._kept[key] = value
+            self._total += self._size(value)
+            while self._total > self._most:
+                self._total -= self._size(self._kept.popitem(last=False)[1])
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Bytes of a shard that are read at once, and where in them each image begins, by position."""
+
+    path: str
+    offset: int
+    length: int
+    images: Mapping[int, int]
+
+
+class StoredImages:
+    """Reads images of the store for pages that are shown at the same time.
+
+    Parameters
+    ----------
+    open_storage
+        Returns the store; called when the first image is needed.
+    """
+
+    def __init__(self, open_storage: Callable[[], Storage]) -> None:
+        self._open_storage = open_storage
+        self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="stored-images")
+        # By the corpus' digest, so that nothing of a corpus that was ingested anew under the same name is shown.
+        self._sources: _Recent[tuple[str, int], BlockSource] = _Recent(KEPT_SOURCES, lambda source: 1)
+        self._images: _Recent[tuple[str, int], npt.NDArray[np.uint8]] = _Recent(
+            KEPT_IMAGE_BYTES, lambda image: image.nbytes
+        )
+
+    def complete(self, images: Sequence[TaggedImage]) -> tuple[TaggedImage, ...]:
+        """Return a page's images, those that are in the store with their pixels, or with why these are missing."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        found: dict[str, npt.NDArray[np.uint8]] = {}
+        missing: dict[str, str] = {}
+        stored = [image for image in images if image.is_in_store]
+        corpora, away = self._gather({image.corpus: self._corpus_reader(image.corpus) for image in stored}, deadline)
+        missing |= {image.id: away[image.corpus] for image in stored if image.corpus in away}
+        for name, corpus in corpora.items():
+            own = [image for image in stored if image.corpus == name]
+            pixels, reasons = self._read(corpus, {image.position: image.block for image in own}, deadline)
+            found |= {image.id: pixels[image.position] for image in own if image.position in pixels}
+            missing |= {image.id: reasons[image.position] for image in own if image.position in reasons}
+        return tuple(
+            replace(image, image=found.get(image.id), missing=missing.get(image.id, "")) if image.is_in_store else image
+            for image in images
+        )
+
+    def _read(
+        self, corpus: Corpus, blocks: Mapping[int, int], deadline: float
+    ) -> tuple[dict[int, npt.NDArray[np.uint8]], dict[int, str]]:
+        """Return images by position, and why others are missing.
+
+        Parameters
+        ----------
+        blocks
+            The block of each position.
+        """
+        found = {
+            position: image for position in blocks if (image := self._images.get((corpus.digest, position))) is not None
+        }
+        wanted = {position: block for position, block in blocks.items() if position not in found}
+        sources, reasons_by_block = self._find_blocks(corpus, set(wanted.values()), deadline)
+        reasons = {position: reasons_by_block[block] for position, block in wanted.items() if block in reasons_by_block}
+        places = {position: sources[block] for position, block in wanted.items() if block in sources}
+        for position, source in list(places.items()):
+            if not source.first <= position < source.first + source.images:
+                reasons[position] = f"corpus {corpus.name} is not the one that was indexed: position {position} moved"
+                del places[position]
+        ranges = list(_ranges(places))
+        contents, away = self._gather(
+            {number: self._range_reader(ranges[number]) for number in range(len(ranges))}, deadline
+        )
+        for number, read in enumerate(ranges):
+            for position, start in read.images.items():
+                if number in away:
+                    reasons[position] = away[number]
+                    continue
+                pixels = np.frombuffer(contents[number], np.uint8, corpus.image_bytes, start).copy()
+                found[position] = pixels.reshape(corpus.height, corpus.width, corpus.channels)
+                self._images.put((corpus.digest, position), found[position])
+        return found, reasons
+
+    def _find_blocks(
+        self, corpus: Corpus, blocks: set[int], deadline: float
+    ) -> tuple[dict[int, BlockSource], dict[int, str]]:
+        known = {block: source for block in blocks if (source := self._sources.get((corpus.digest, block))) is not None}
+        unknown: dict[int, list[int]] = {}
+        for block in blocks - set(known):
+            unknown.setdefault(block // corpus.blocks_per_shard, []).append(block)
+        looked_up, away = self._gather(
+            {shard: self._source_reader(corpus, unknown[shard]) for shard in unknown}, deadline
+        )
+        for source in (source for sources in looked_up.values() for source in sources):
+            known[source.block] = source
+            self._sources.put((corpus.digest, source.block), source)
+        return known, {block: reason for shard, reason in away.items() for block in unknown[shard]}
+
+    def _corpus_reader(self, name: str) -> Callable[[], Corpus]:
+        return lambda: Corpus.load(self._open_storage(), layout.corpus_file(name))
+
+    def _source_reader(self, corpus: Corpus, blocks: Sequence[int]) -> Callable[[], list[BlockSource]]:
+        return lambda: block_sources(self._open_storage(), corpus, blocks)
+
+    def _range_reader(self, read: _Range) -> Callable[[], bytes]:
+        return lambda: self._open_storage().read(read.path, read.offset, read.length)
+
+    def _gather(self, calls: Mapping[K, Callable[[], V]], deadline: float) -> tuple[dict[K, V], dict[K, str]]:
+        """Make calls side by side; return what they returned, and of the others why not."""
+        futures = {key: self._pool.submit(call) for key, call in calls.items()}
+        wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
+        results: dict[K, V] = {}
+        problems: dict[K, str] = {}
+        for key, future in futures.items():
+            if not future.done():
+                future.cancel()
+                problems[key] = f"the store did not answer within {PATIENCE_SECONDS:g} s"
+                continue
+            try:
+                results[key] = future.result()
+            except TinyTagsError as error:
+                problems[key] = str(error)
+        return results, problems
+
+
+def _ranges(places: Mapping[int, BlockSource]) -> Iterator[_Range]:
+    """Yield the fewest reads that are not wasteful, for images by position."""
+    path, begin, end = "", 0, 0
+    images: dict[int, int] = {}
+    for position, source in sorted(places.items()):
+        at = source.offset_bytes + (position - source.first) * source.image_bytes
+        shard = layout.shard_file(source.corpus, source.shard)
+        if images and (shard != path or at - end > LARGEST_GAP_BYTES):
+            yield _Range(path, begin, end - begin, images)
+            images = {}
+        if not images:
+            path, begin = shard, at
+        images[position] = at - begin
+        end = at + source.image_bytes
+    if images:
+        yield _Range(path, begin, end - begin, images)
