@@ -7,7 +7,7 @@
 | `ingest.plan` | the source is listed, HDFS has room for it, and the missing shards are known |
 | `ingest.shards` | each shard of the group stands in HDFS with its manifest |
 | `ingest.commit` | every image of the source is in one block of one shard, and the corpus' totals say so |
-| `train` | the model that the labelled set and the parameters decide is published |
+| `train` | the named model is there, or the one that the labelled set and the parameters decide is published |
 | `plan` | the run, its Solr collection and its groups of blocks are known |
 | `blocks.score` | each block of the group has its scored file and its ledger record |
 | `blocks.index` | each block of the group is in the run's collection, and counted |
@@ -51,6 +51,13 @@ PARAMS = {
         section="Corpus",
         description="Shards that one mapped task ingests; 0: a quarter of a million images a task",
     ),
+    "model": Param(
+        "",
+        type="string",
+        title="Model",
+        section="Model",
+        description="A published model's version (`tinytags models list`); empty: learn one from the labelled images",
+    ),
     "labelled": Param(
         "",
         type="string",
@@ -65,10 +72,26 @@ PARAMS = {
         section="Model",
         description="As above, to measure the model's accuracy on; may be empty",
     ),
+    "other": Param(
+        "",
+        type="string",
+        title="Images of other things",
+        section="Model",
+        description="As above with the label -1 for none of the tags and -2 for unclear: what users will see",
+    ),
     "trees": Param(10, type="integer", minimum=1, maximum=1000, title="Trees", section="Model"),
     "depth": Param(10, type="integer", minimum=1, maximum=30, title="Depth", section="Model"),
     "bins": Param(50, type="integer", minimum=2, maximum=65536, title="Bins", section="Model"),
     "seed": Param(42, type="integer", title="Seed", section="Model"),
+    "held_out": Param(
+        10,
+        type="integer",
+        minimum=0,
+        maximum=50,
+        title="Held out",
+        section="Model",
+        description="Percent of the labelled images that a second forest is measured on; 0 saves its time",
+    ),
     "threshold": Param(
         40,
         type="integer",
@@ -85,6 +108,23 @@ PARAMS = {
         title="Blocks a task",
         section="Run",
         description="Blocks that one mapped task scores and indexes; 0: as many as make at most 400 tasks",
+    ),
+    "gate_documents": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        title="Least documents",
+        section="Publishing",
+        description="In percent of the documents that are live now; fewer are not published",
+    ),
+    "gate_precision": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=100,
+        title="Least precision",
+        section="Publishing",
+        description="In percent, at the threshold, as the model's card tells; a model with less is not published",
     ),
 }
 
@@ -163,19 +203,31 @@ def tinytags() -> None:
 
     @task
     @errors_for_airflow
-    def train() -> dict[str, Any]:
-        """Publish the model of the labelled set."""
-        from tinytags_tasks.corpus.demo import make_demo
+    def train(ingested: dict[str, Any]) -> dict[str, Any]:
+        """Publish the model of the labelled set, or find the one that is named."""
+        from tinytags_tasks import layout
+        from tinytags_tasks.corpus.demo import OTHER_FILE, make_demo
+        from tinytags_tasks.records import Corpus, ModelCard
         from tinytags_tasks.train.step import TrainRequest, run
 
         params = get_current_context()["params"]
-        labelled, test = params["labelled"], params["test"]
         clients = runtime()
+        if params["model"]:
+            return {"model": ModelCard.load(clients.storage, layout.card_file(params["model"])).version}
+        labelled, test, other = params["labelled"], params["test"], params["other"]
         if not labelled:
             demo = make_demo(clients.settings.home / "demo", clients.settings.demo_source, report=report)
             labelled, test = str(demo.labelled_path), str(demo.test_path or "")
+            if demo.origin == "photographs":
+                other = str(demo.labelled_path.with_name(OTHER_FILE))
+        corpus = Corpus.load(clients.storage, layout.corpus_file(ingested["corpus"]))
         request = TrainRequest(
-            labelled, test or None, **{name: params[name] for name in ("trees", "depth", "bins", "seed")}
+            labelled,
+            test or None,
+            other=other or None,
+            height=corpus.height,
+            width=corpus.width,
+            **{name: params[name] for name in ("trees", "depth", "bins", "seed", "held_out")},
         )
         return asdict(run(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report))
 
@@ -243,13 +295,14 @@ def tinytags() -> None:
         from tinytags_tasks.publish.step import PublishRequest, run
 
         clients = runtime()
-        request = PublishRequest(groups[0]["run"], clients.settings.alias)
+        params = get_current_context()["params"]
+        request = PublishRequest(
+            groups[0]["run"], clients.settings.alias, params["gate_documents"], params["gate_precision"]
+        )
         return asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
 
     ingested = ingest()
-    trained = train()
-    groups = plan(ingested, trained)
-    ingested >> trained
+    groups = plan(ingested, train(ingested))
     blocks.expand(group=groups) >> publish(groups)
 
 

@@ -204,8 +204,12 @@ def search(
 @app.command()
 def run(
     corpus: Annotated[str, typer.Argument(help="A defined corpus' name; default: the demo.", show_default=False)] = "",
+    model: Annotated[
+        str, typer.Option(help="A published model's version; default: learn one.", show_default=False)
+    ] = "",
     labelled: Annotated[Path | None, typer.Option(help="Labelled parquet; default: the demo's.")] = None,
     test: Annotated[Path | None, typer.Option(help="Labelled parquet for the model's card.")] = None,
+    other: Annotated[Path | None, typer.Option(help="Labelled parquet of other things, for the card.")] = None,
     trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
     threshold: Annotated[int, typer.Option(help="Accuracy in percent from which an image is kept.")] = 40,
@@ -218,13 +222,15 @@ def run(
     runtime = clients()
     if corpus:
         load_definition(runtime.settings.corpora_folder, corpus)
-    for path in (labelled, test):
+    for path in (labelled, test, other):
         if path and not path.is_file():
             raise BadInputError(f"{path}: no such file")
     parameters = {
         "corpus": corpus,
+        "model": model,
         "labelled": str(labelled.absolute()) if labelled else "",
         "test": str(test.absolute()) if test else "",
+        "other": str(other.absolute()) if other else "",
         "trees": trees,
         "depth": depth,
         "threshold": threshold,
