@@ -2,18 +2,24 @@
 
 import hashlib
 import os
+import re
+import stat
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote
 
-from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
+from tinytags_tasks.corpus.remote_files import open_remote, read_range, remote_error
+from tinytags_tasks.errors import BadInputError, TinyTagsError
 
 END_BYTES = 65_536
 """Bytes of a source's head and tail that are hashed."""
+
+_VERSIONS = ("ETag", "etag", "LastModified", "Last-Modified", "mtime", "modificationTime", "last_modified")
+"""What a remote file system may call that which tells that a file has changed."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +31,36 @@ class SourceFile:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What lies in a folder; ``found`` is what the file system told of it."""
+
+    name: str
+    path: str
+    is_folder: bool
+    found: os.DirEntry[str] | Mapping[str, Any]
+
+
 class SourceFiles:
     """Reads the files of one source.
+
+    A folder's files are all those in it and below it, in the order of their paths, part by part; names that begin with
+    a dot are left out, links are followed. A pattern's ``*`` stands for any part of one name.
 
     Parameters
     ----------
     source
-        A file, a folder or a pattern with ``*``; a path of this machine or an address.
+        A file, a folder or a pattern; a path of this machine or an address. An http(s) address that ends in ``/`` is a
+        folder.
     options
         What fsspec's file system takes.
     webhdfs_url, hdfs_user
         Where ``hdfs:///path`` lies, and as whom it is read.
+
+    Raises
+    ------
+    BadInputError
+        When the address tells no place, or the options are wrong.
     """
 
     def __init__(
@@ -48,25 +73,23 @@ class SourceFiles:
     ) -> None:
         self.source = source
         self._surroundings: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
-        scheme = urlsplit(source).scheme if "://" in source else ""
-        self._remote: Any = None
-        if scheme in ("", "file"):
-            root = source.removeprefix("file://")
-            self._root = str(Path(root).expanduser().absolute())
-        else:
-            import fsspec
-
-            address, options = source, dict(options or {})
-            if scheme in ("hdfs", "webhdfs"):
-                address, options = _webhdfs(source, options, webhdfs_url, hdfs_user)
-            with self._translated(source):
-                self._remote, self._root = fsspec.url_to_fs(address, **options)
+        scheme = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
+        self._is_local = scheme is None or scheme[1] == "file"
+        self._prefix = ""
         self._open_files: dict[str, int] = {}
+        with self._translated(source):
+            if self._is_local:
+                self._root = str(Path(source.removeprefix("file://")).expanduser().absolute())
+            else:
+                self._remote, self._root = open_remote(
+                    source, options or {}, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user
+                )
+                self._prefix = source.rstrip("/").removesuffix(self._root.rstrip("/"))
 
     @property
     def is_local(self) -> bool:
         """Whether the files are of this machine."""
-        return self._remote is None
+        return self._is_local
 
     @property
     def address(self) -> str:
@@ -95,24 +118,31 @@ class SourceFiles:
         """Turn the errors of file systems into ours."""
         try:
             yield
-        except FileNotFoundError as error:
-            raise BadInputError(f"{path}: no such file or folder; correct the corpus' source") from error
-        except PermissionError as error:
-            raise BadInputError(f"{path}: may not be read ({error}); check its permissions") from error
-        except (ImportError, ValueError, NotImplementedError) as error:
-            raise BadInputError(
-                f"{path}: cannot be read ({error}); use a path, or an hdfs, http(s) or s3 address"
-            ) from error
-        except ConnectionError as error:
-            raise EngineDownError(f"{path}: the source does not answer ({error})") from error
-        except (OSError, RuntimeError) as error:
-            if self.is_local and isinstance(error, OSError):
-                raise BadInputError(f"{path}: cannot be read ({error.strerror or error})") from error
-            raise TransientError(f"{path}: cannot be read now ({type(error).__name__}: {error})") from error
-        except Exception as error:
-            if type(error).__module__.split(".")[0] in ("aiohttp", "botocore", "aiobotocore", "requests", "urllib3"):
-                raise TransientError(f"{path}: cannot be read now ({type(error).__name__}: {error})") from error
+        except TinyTagsError:
             raise
+        except Exception as error:
+            where = path if path == self.source else f"{self._prefix}{path}"
+            told = _local_error(error, where) if self.is_local else remote_error(error, where)
+            if told is None:
+                raise
+            raise told from error
+
+    @cached_property
+    def _place(self) -> tuple[str, tuple[str, ...]]:
+        """The folder that the files' paths are relative to, and the names or patterns below it; none is the folder."""
+        root = self._root
+        with self._translated(self.source):
+            if self.is_local:
+                is_folder = Path(root).is_dir()
+            elif root.startswith(("http://", "https://")):  # asked for a list, a server might send the file
+                is_folder = root.endswith("/")
+            elif is_folder := "*" not in root:
+                self._remote.invalidate_cache()
+                is_folder = self._remote.info(root)["type"] == "directory"
+        if is_folder:
+            return root.rstrip("/"), ()
+        folder = root.partition("*")[0].rpartition("/")[0]
+        return folder, tuple(root[len(folder) :].lstrip("/").split("/"))
 
     def files(self, *endings: str) -> Iterator[SourceFile]:
         """Yield the source's files in an order that is the same on every machine.
@@ -120,77 +150,107 @@ class SourceFiles:
         Parameters
         ----------
         endings
-            Only files whose lower-case name ends so; all when none is given. A source that is one file, or a pattern,
-            is taken as it is.
+            Of a folder, only files whose lower-case name ends so; all when none is given. A source that is one file, or
+            a pattern, is taken as it is.
 
         Raises
         ------
         BadInputError
-            When there is no such file, folder or match.
+            When there is no such file, folder or match, or a file is none that can be read.
         """
-        if self.is_local:
-            root = Path(self._root)
-            if root.is_dir():
-                yield from self._walk(root, endings)
-            elif "*" in root.name:
-                yield from (self.current(path.name) for path in sorted(root.parent.glob(root.name)) if path.is_file())
-            else:
-                yield self.current(root.name)
-            return
-        with self._translated(self.source):
-            if "*" in self._root:
-                found = self._remote.glob(self._root, detail=True)
-            elif self._remote.isdir(self._root):
-                found = {
-                    path: info
-                    for path, info in self._remote.find(self._root, detail=True).items()
-                    if not endings or path.lower().endswith(endings)
-                }
-            else:
-                found = {self._root: self._remote.info(self._root)}
-        for path in sorted(found, key=lambda path: path.split("/")):
-            if found[path].get("type") != "directory":
-                yield self._described(self._relative(path), found[path])
+        folder, parts = self._place
+        if not self.is_local:
+            self._remote.invalidate_cache()
+        if not parts:
+            yield from self._walk(folder, endings, ())
+        elif "*" not in "".join(parts):
+            yield self.current("/".join(parts))
+        else:
+            found = False
+            for entry in self._matching(folder, parts):
+                if file := self._file(entry):
+                    found = True
+                    yield file
+            if not found:
+                raise BadInputError(f"{self.source}: no file's name is so; correct the corpus' source")
 
-    def _walk(self, folder: Path, endings: tuple[str, ...]) -> Iterator[SourceFile]:
-        with self._translated(str(folder)):
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        for entry in entries:
-            if entry.name.startswith("."):
+    def _walk(self, folder: str, endings: tuple[str, ...], above: tuple[str, ...]) -> Iterator[SourceFile]:
+        if self.is_local:
+            real = os.path.realpath(folder or "/")
+            if real in above:
+                raise BadInputError(f"{folder}: a link to a folder that it lies in; remove it")
+            above = (*above, real)
+        for entry in self._entries(folder):
+            if entry.is_folder:
+                yield from self._walk(entry.path, endings, above)
+            elif (not endings or entry.name.lower().endswith(endings)) and (file := self._file(entry)):
+                yield file
+
+    def _matching(self, folder: str, parts: tuple[str, ...]) -> Iterator[_Entry]:
+        pattern = re.compile(".*".join(map(re.escape, parts[0].split("*"))), re.DOTALL)
+        for entry in self._entries(folder):
+            if not pattern.fullmatch(entry.name) or entry.is_folder is (len(parts) == 1):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(Path(entry.path), endings)
-            elif entry.is_file() and (not endings or entry.name.lower().endswith(endings)):
-                with self._translated(entry.path):
-                    status = entry.stat()
-                path = Path(entry.path).relative_to(self._root).as_posix()
-                yield SourceFile(path, status.st_size, str(status.st_mtime_ns))
+            if entry.is_folder:
+                yield from self._matching(entry.path, parts[1:])
+            else:
+                yield entry
 
-    @cached_property
-    def _folder(self) -> str:
-        """What the files' paths are relative to."""
-        if self.is_local:
-            return self._root if Path(self._root).is_dir() else str(Path(self._root).parent)
-        parts = self._root.split("*")[0]
-        with self._translated(self.source):
-            is_folder = self._root == parts and self._remote.isdir(self._root)
-            return parts.rstrip("/") if is_folder else parts.rpartition("/")[0]
+    def _entries(self, folder: str) -> list[_Entry]:
+        with self._translated(folder):
+            if self.is_local:
+                with os.scandir(folder or "/") as found:
+                    entries = [_Entry(entry.name, entry.path, entry.is_dir(), entry) for entry in found]
+            else:
+                entries = list(self._remote_entries(folder))
+        shown = (entry for entry in entries if not entry.name.startswith("."))
+        return sorted(shown, key=lambda entry: (entry.name, entry.is_folder))
 
-    def _relative(self, path: str) -> str:
-        return path.removeprefix(self._folder).lstrip("/")
+    def _remote_entries(self, folder: str) -> Iterator[_Entry]:
+        is_http = folder.startswith(("http://", "https://"))
+        bare_folder = folder.rstrip("/")
+        for info in self._remote.ls(f"{bare_folder}/" if is_http else folder, detail=True):
+            path, is_folder = str(info["name"]), info.get("type") == "directory"
+            bare = path.rstrip("/")
+            if bare != bare_folder:
+                name = bare.rpartition("/")[2]
+                yield _Entry(unquote(name) if is_http else name, path, is_folder, info)
+            elif is_folder and not is_http:
+                raise BadInputError(f"{self._prefix}{path}/: a folder without a name; move what is in it")
+            # else a page's link to itself, or the object "folder/", which stands for a folder of S3
+
+    def _file(self, entry: _Entry) -> SourceFile | None:
+        """Return a folder's entry as a file; None when it is neither a file nor a link."""
+        path = entry.path[len(self._place[0]) :].lstrip("/")
+        if not isinstance(entry.found, os.DirEntry):
+            return self._described(path, entry.found)
+        with self._translated(entry.path):
+            if not entry.found.is_file():
+                if entry.found.is_symlink():
+                    raise BadInputError(f"{entry.path}: a link that leads to no file; mend it or remove it")
+                return None
+            status = entry.found.stat()
+        return _local_file(path, status, entry.path)
 
     def name(self, path: str) -> str:
-        """Return a file's whole name."""
-        return f"{self._folder.rstrip('/')}/{path}"
+        """Return a file's whole name, for people: its path, or its address."""
+        return f"{self._prefix}{self._whole(path)}"
+
+    def _whole(self, path: str) -> str:
+        """Return a file's path as the file system takes it."""
+        return f"{self._place[0]}/{path}"
 
     def _described(self, path: str, info: Mapping[str, Any]) -> SourceFile:
+        whole = self._whole(path)
+        if info.get("size") is None:
+            with self._translated(whole):
+                info = self._remote.info(whole)
         size = info.get("size")
         if size is None:
             raise BadInputError(
                 f"{self.name(path)}: its server does not tell its size; download it and ingest the copy"
             )
-        names = ("ETag", "etag", "LastModified", "mtime", "modificationTime", "last_modified")
-        version = next((str(info[name]) for name in names if info.get(name)), "")
+        version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
         return SourceFile(path, int(size), version.strip('"'))
 
     def current(self, path: str) -> SourceFile:
@@ -199,15 +259,17 @@ class SourceFiles:
         Raises
         ------
         BadInputError
-            When it is not there, or may not be read.
+            When it is not there, is no file, or may not be read.
         """
-        whole = self.name(path)
+        whole = self._whole(path)
         with self._translated(whole):
             if self.is_local:
-                status = os.stat(whole)  # noqa: PTH116 (paths here are text, by the hundred thousand)
-                return SourceFile(path, status.st_size, str(status.st_mtime_ns))
+                return _local_file(path, os.stat(whole), whole)  # noqa: PTH116 (by the hundred thousand)
             self._remote.invalidate_cache(whole)
-            return self._described(path, self._remote.info(whole))
+            info = self._remote.info(whole)
+        if info.get("type") == "directory":
+            raise BadInputError(f"{self.name(path)}: no file, a folder; name the file")
+        return self._described(path, info)
 
     def check_unchanged(self, path: str, size_bytes: int, version: str) -> None:
         """Refuse a file that is not as it was listed.
@@ -221,7 +283,7 @@ class SourceFiles:
         if (now.size_bytes, now.version) != (size_bytes, version):
             raise BadInputError(
                 f"{self.name(path)}: has changed since it was listed ({size_bytes:,} bytes then, {now.size_bytes:,} "
-                "now); restore it, or remove the corpus with `tinytags corpus remove` and ingest it anew"
+                "now); restore it, or remove the corpus with `tinytags corpus remove NAME --data` and ingest it anew"
             )
 
     def read(self, path: str, offset: int, length: int, version: str | None = None) -> bytes:
@@ -243,7 +305,7 @@ class SourceFiles:
         TransientError
             When a remote source does not answer now.
         """
-        whole = self.name(path)
+        whole = self._whole(path)
         with self._translated(whole):
             if self.is_local:
                 descriptor = self._descriptor(whole, version)
@@ -254,12 +316,10 @@ class SourceFiles:
                         break
                     content += more
             else:
-                content = self._remote.cat_file(whole, start=offset, end=offset + length) if length else b""
-        if len(content) > length:
-            raise BadInputError(f"{whole}: its server sends no ranges; download it and ingest the copy")
+                content = read_range(self._remote, whole, offset, length) if length else b""
         if len(content) < length:
             raise BadInputError(
-                f"{whole}: ends at offset {offset + len(content):,}, where {offset + length:,} was expected; "
+                f"{self.name(path)}: ends at offset {offset + len(content):,}, where {offset + length:,} was expected; "
                 "it became shorter while it was read"
             )
         return bytes(content)
@@ -273,23 +333,9 @@ class SourceFiles:
             if version is not None and str(os.fstat(descriptor).st_mtime_ns) != version:
                 raise BadInputError(
                     f"{whole}: has changed since it was listed; restore it, or remove the corpus with `tinytags corpus "
-                    "remove` and ingest it anew"
+                    "remove NAME --data` and ingest it anew"
                 )
         return self._open_files[whole]
-
-    def open(self, path: str) -> BinaryIO:
-        """Open a file to read and seek in.
-
-        Raises
-        ------
-        BadInputError
-            When it cannot be opened.
-        """
-        whole = self.name(path)
-        with self._translated(whole):
-            if self.is_local:
-                return Path(whole).open("rb")
-            return cast("BinaryIO", self._remote.open(whole, "rb", block_size=8_000_000, cache_type="readahead"))
 
     def close(self) -> None:
         """Close what is open."""
@@ -305,20 +351,21 @@ def hash_ends(files: SourceFiles, first: SourceFile, last: SourceFile) -> tuple[
     return hashlib.sha256(head).hexdigest(), hashlib.sha256(tail).hexdigest()
 
 
-def _webhdfs(
-    source: str, options: dict[str, Any], webhdfs_url: str | None, hdfs_user: str | None
-) -> tuple[str, dict[str, Any]]:
-    """Turn an HDFS address into one of its HTTP door, as the store itself uses it."""
-    parts = urlsplit(source)
-    if parts.scheme == "hdfs" and parts.netloc:
-        raise BadInputError(
-            f"{source}: write hdfs:///path for the HDFS that TinyTags keeps its store in, or webhdfs://host:9870/path "
-            "for another one"
-        )
-    netloc = parts.netloc or urlsplit(webhdfs_url or "").netloc
-    if not netloc:
-        raise BadInputError(
-            f"{source}: no HDFS is known; start one with `tinytags up hdfs`, or set TINYTAGS_WEBHDFS_URL"
-        )
-    options.setdefault("user", hdfs_user)
-    return f"webhdfs://{netloc}{parts.path}", options
+def _local_file(path: str, status: os.stat_result, whole: str) -> SourceFile:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInputError(f"{whole}: no file; name one, or the folder it is in")
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise BadInputError(f"{whole!r}: its name is not UTF-8; rename it") from error
+    return SourceFile(path, status.st_size, str(status.st_mtime_ns))
+
+
+def _local_error(error: Exception, path: str) -> BadInputError | None:
+    if isinstance(error, FileNotFoundError):
+        return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
+    if isinstance(error, PermissionError):
+        return BadInputError(f"{path}: may not be read; check its permissions")
+    if isinstance(error, OSError | ValueError | RuntimeError):
+        return BadInputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
+    return None

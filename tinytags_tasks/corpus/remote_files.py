@@ -1,0 +1,171 @@
+"""Sources behind an address, through fsspec: how each kind is opened and read by the part, and what its errors mean."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
+
+_TIMEOUT_SECONDS = (10, 120)
+"""To connect, and between two packets of an answer; fsspec's WebHDFS has none of its own."""
+
+_TRANSIENT_STATUSES = {408, 425, 429}
+
+
+def open_remote(
+    source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
+) -> tuple[Any, str]:
+    """Return a source's file system, and the source's path in it; nothing is contacted.
+
+    Parameters
+    ----------
+    source
+        An address.
+    options
+        What the file system takes.
+    webhdfs_url, hdfs_user
+        Where ``hdfs:///path`` lies, and as whom HDFS is read.
+
+    Raises
+    ------
+    BadInputError
+        When the address tells no place.
+    """
+    import fsspec
+
+    scheme, _, rest = source.partition("://")
+    if scheme not in ("hdfs", "webhdfs"):
+        if not rest.strip("/"):
+            raise BadInputError(f"{source}: names no place; write such as https://host/path or s3://bucket/path")
+        flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would keep every object's entry
+        remote, root = fsspec.url_to_fs(source, **{**flat, **options})
+        return remote, str(root)
+    host, _, path = rest.partition("/")
+    if scheme == "hdfs" and host:
+        raise BadInputError(
+            f"{source}: write hdfs:///path for the HDFS that TinyTags keeps its store in, or webhdfs://host:9870/path "
+            "for another one"
+        )
+    url = urlsplit(f"http://{host}" if host else webhdfs_url or "")
+    if not url.hostname:
+        raise BadInputError(f"{source}: no HDFS is known; start one with `tinytags up`, or set TINYTAGS_WEBHDFS_URL")
+    given = {"host": url.hostname, "port": url.port or 9870, "use_https": url.scheme == "https", **options}
+    if not {"user", "token", "kerberos"} & set(options):
+        given["user"] = url.username or hdfs_user
+    return _open_webhdfs(given), f"/{path.strip('/')}"
+
+
+def _open_webhdfs(options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - fsspec has no types
+    import fsspec
+    from requests import PreparedRequest, Response
+    from requests.adapters import HTTPAdapter
+
+    class Patient(HTTPAdapter):
+        def send(self, request: PreparedRequest, *arguments: Any, **named: Any) -> Response:  # noqa: ANN401
+            named["timeout"] = named.get("timeout") or _TIMEOUT_SECONDS
+            return super().send(request, *arguments, **named)
+
+    remote = fsspec.filesystem("webhdfs", skip_instance_cache=True, **options)
+
+    def refuse_error_page(answer: Response, **_: Any) -> None:  # noqa: ANN401
+        if not answer.url.startswith(remote.url):  # a DataNode's, which fsspec would take for the file's bytes
+            answer.raise_for_status()
+
+    remote.session.trust_env = False  # a proxy of the environment must not stand between HDFS and us
+    remote.session.mount("http://", Patient())
+    remote.session.mount("https://", Patient())
+    remote.session.hooks["response"].append(refuse_error_page)
+    return remote
+
+
+def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # noqa: ANN401 - fsspec has no types
+    """Return bytes of a file, fewer where it ends.
+
+    Raises
+    ------
+    BadInputError
+        When its server sends no ranges.
+    """
+    protocols = (remote.protocol,) if isinstance(remote.protocol, str) else remote.protocol
+    if "webhdfs" in protocols:
+        return bytes(remote.cat_file(path, start=offset, end=offset + length, block_size=1))  # no megabytes ahead
+    if "http" not in protocols:
+        return bytes(remote.cat_file(path, start=offset, end=offset + length))
+    # Unlike cat_file, a file that is opened does not take all that a server sends which ignores the range.
+    with remote.open(path, "rb", block_size=1, cache_type="none", size=offset + length) as file:
+        file.seek(offset)
+        try:
+            return bytes(file.read(length))
+        except ValueError as error:
+            raise BadInputError(f"{path}: its server sends no ranges; download it and ingest the copy") from error
+
+
+def remote_error(error: Exception, path: str) -> TinyTagsError | None:
+    """Return what an error of a file system means; None when it is none.
+
+    Parameters
+    ----------
+    error
+        As fsspec, or the library below it, raised it.
+    path
+        What was asked for.
+    """
+    import aiohttp
+    import requests
+    from botocore import exceptions as boto  # type: ignore[import-untyped]
+
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, aiohttp.ClientError | OSError | ValueError):
+        error = cause  # over http, whatever goes wrong is said to be a missing file
+    reason = f"{type(error).__name__}: {error}"
+    status = _status(error)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
+    if isinstance(error, PermissionError) or status in (401, 403, 407):
+        return BadInputError(f"{path}: may not be read ({reason}); check its permissions and your credentials")
+    if status == 416:
+        return BadInputError(f"{path}: ends before the bytes that were asked for; it became shorter")
+    if status in _TRANSIENT_STATUSES or status >= 500:
+        return TransientError(f"{path}: cannot be read now ({reason})")
+    if status >= 300:
+        return BadInputError(f"{path}: its server refuses ({reason}); correct the corpus' source or options")
+    if isinstance(error, aiohttp.ClientSSLError | requests.exceptions.SSLError | boto.SSLError):
+        return BadInputError(f"{path}: its server does not prove who it is ({reason}); correct the corpus' source")
+    if isinstance(
+        error,
+        ConnectionError
+        | TimeoutError
+        | aiohttp.ClientConnectionError
+        | requests.ConnectionError
+        | requests.Timeout
+        | boto.ConnectionError
+        | boto.HTTPClientError,
+    ):
+        return EngineDownError(f"{path}: its server does not answer ({reason})")
+    if isinstance(error, boto.CredentialRetrievalError | boto.MetadataRetrievalError | boto.IncompleteReadError):
+        return TransientError(f"{path}: cannot be read now ({reason})")
+    if isinstance(error, ImportError | ValueError | TypeError | NotImplementedError | boto.BotoCoreError):
+        return BadInputError(
+            f"{path}: cannot be read ({reason}); use a path, or an hdfs, http(s) or s3 address, and options that its "
+            "file system takes"
+        )
+    libraries = ("aiohttp", "botocore", "aiobotocore")
+    if isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in libraries:
+        return TransientError(f"{path}: cannot be read now ({reason})")
+    return None
+
+
+def _status(error: Exception) -> int:
+    """Return an answer's HTTP status; 0 when there was none."""
+    import aiohttp
+    import requests
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code
+    for answered in (error, error.__cause__, error.__context__):
+        if isinstance(answered, ClientError):
+            return int(answered.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return 0
