@@ -1,0 +1,187 @@
+"""The commands about what readers see: what they print, ask and change."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from published_runs import ALIAS, make_world
+from small_run import make_another_run
+from typer.testing import CliRunner
+
+from tinytags_tasks.cli import app, common, publishing
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
+from tinytags_tasks.publish.overview import RunsRequest, run
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(prepared, tmp_path, monkeypatch):
+    """Three runs, none of them published, and the commands at work on them."""
+    world = prepared.copy(tmp_path / "store")
+    settings = SimpleNamespace(alias=ALIAS, keep_collections=1)
+    runtime = SimpleNamespace(storage=world.storage, solr=world.solr, settings=settings)
+    for module in (common, publishing):
+        monkeypatch.setattr(module, "clients", lambda: runtime)
+    monkeypatch.setenv("COLUMNS", "300")
+    return world
+
+
+def tinytags(*arguments, typed=None, code=0):
+    outcome = CliRunner().invoke(app, arguments, input=typed, catch_exceptions=False)
+    assert outcome.exit_code == code, outcome.output
+    return outcome.stdout
+
+
+def test_publish_and_rollback_tell_what_is_live(world):
+    first, second, _ = world.runs
+    assert tinytags("publish", first.name) == f"11 documents are live in {first.collection}\n"
+    tinytags("publish", second.name)
+    said = tinytags("rollback")
+    assert said == f"11 documents are live in {first.collection} again; {second.collection} was taken back\n"
+    assert tinytags("rollback", second.name) == said
+    assert world.live() == first.collection
+
+
+def test_publish_takes_the_run_that_was_planned_last(world):
+    tinytags("publish")
+    assert world.live() == world.runs[2].collection
+
+
+def test_the_gates_are_options(world):
+    first, _, third = world.runs
+    tinytags("publish", first.name, "--gate-documents", "90")
+    with pytest.raises(FinalError, match=r"36\.4 % of the 11"):
+        tinytags("publish", third.name, "--gate-documents", "90")
+    with pytest.raises(FinalError, match="its card has no figures"):
+        tinytags("publish", third.name, "--gate-precision", "50")
+    assert world.live() == first.collection
+
+
+# Runs
+
+
+def test_runs_are_listed_with_what_became_of_them(world):
+    first, second, third = world.runs
+    world.publish(first, second)
+    tinytags("prune", "--keep", "0", "--yes")
+    found = {one["run"]: one for one in json.loads(tinytags("runs", "--json"))}
+    assert list(found) == [third.name, second.name, first.name]
+    assert found[second.name] == {
+        "run": second.name,
+        "corpus": "pets",
+        "model": second.model,
+        "threshold": 50,
+        "created": second.created,
+        "blocks": 6,
+        "by_state": {"verified": 6},
+        "kept": world.solr.count(second.collection),
+        "collection": second.collection,
+        "documents": world.solr.count(second.collection),
+        "pruned": "",
+        "live_under": [ALIAS],
+    }
+    assert found[third.name]["live_under"] == []
+    assert found[first.name]["documents"] is None
+    assert found[first.name]["pruned"] >= "2024"
+
+
+def test_the_table_of_runs_shows_what_is_live_and_what_was_pruned(world):
+    first, second, _ = world.runs
+    world.publish(first, second)
+    tinytags("prune", "--keep", "0", "--yes")
+    lines = tinytags("runs").splitlines()
+    (live,) = [line for line in lines if second.collection in line]
+    for cell in ("6 verified", second.model, "50", ALIAS, str(world.solr.count(second.collection))):
+        assert cell in live
+    (gone,) = [line for line in lines if first.name in line]
+    assert "pruned" in gone
+
+
+def test_no_more_runs_are_shown_than_asked_for(world):
+    third = world.runs[2]
+    listed = tinytags("runs", "--limit", "1")
+    assert third.name in listed
+    assert "2 older runs are not shown: --limit 3 shows all" in listed
+    assert [one["run"] for one in json.loads(tinytags("runs", "--limit", "1", "--json"))] == [third.name]
+
+
+def test_a_run_that_was_only_planned_is_listed(world):
+    planned = make_another_run(world.storage, 70)
+    (found, *_), known = run(RunsRequest(), storage=world.storage, solr=world.solr)
+    assert (found.run, found.by_state, found.documents, known) == (planned.name, {"planned": 6}, None, 4)
+
+
+def test_runs_are_listed_while_solr_is_away(world, monkeypatch):
+    def away():
+        raise EngineDownError("Solr does not answer")
+
+    monkeypatch.setattr(world.solr, "aliases", away)
+    outcome = CliRunner().invoke(app, ["runs"], catch_exceptions=False)
+    assert world.runs[0].name in outcome.stdout
+    assert "is not known: Solr does not answer" in outcome.stderr
+    assert all(one["documents"] is None for one in json.loads(tinytags("runs", "--json")))
+
+
+def test_an_empty_store_says_how_to_make_a_run(world):
+    world.storage.delete("runs")
+    assert "there is no run yet" in tinytags("runs")
+    assert json.loads(tinytags("runs", "--json")) == []
+
+
+def test_less_than_one_run_cannot_be_listed(world):
+    with pytest.raises(BadInputError, match="--limit is 0: it must be 1 or more"):
+        tinytags("runs", "--limit", "0")
+
+
+# Prune
+
+
+def test_prune_shows_what_it_would_do_and_a_no_does_nothing(world):
+    world.publish(*world.runs)
+    before = world.outcome()
+    first, second, third = world.runs
+    shown = tinytags("prune", typed="n\n", code=1)
+    assert f"drops {first.collection} (11 documents)" in shown
+    assert f"keeps {second.collection}: was live under live before, and is kept to roll back to" in shown
+    assert f"keeps {third.collection}: is live under live" in shown
+    assert world.outcome() == before
+
+
+def test_prune_drops_what_it_showed_after_a_yes(world):
+    world.publish(*world.runs)
+    first = world.runs[0]
+    assert "dropped 1 collections" in tinytags("prune", typed="y\n")
+    assert first.collection not in world.solr.collections()
+    assert "there is nothing to drop" in tinytags("prune")
+
+
+def test_prune_deletes_scored_files_only_when_told(world):
+    world.publish(*world.runs)
+    first = world.runs[0]
+    shown = tinytags("prune", "--scored", "--yes")
+    assert f"drops {first.collection} (11 documents) and the scored files of run {first.name}" in shown
+    assert world.outcome()["scored"] == {run.name: 0 if run is first else 6 for run in world.runs}
+
+
+# Diff
+
+
+def test_diff_prints_counts_and_writes_a_sheet(world, tmp_path):
+    first, _, third = world.runs
+    said = tinytags("diff", first.name, third.name, "--sheet", str(tmp_path / "diff.png"))
+    assert "of 11 images: 4 with the same tag, 0 changed theirs, 0 gained, 7 lost" in said
+    assert (tmp_path / "diff.png").read_bytes().startswith(b"\x89PNG")
+    (mean,) = [line for line in said.splitlines() if "mean accuracy" in line]
+    assert "58.2 %" in mean
+    assert "87.5 %" in mean
+
+
+def test_diff_as_json_has_the_figures_and_the_examples(world):
+    first, _, third = world.runs
+    found = json.loads(tinytags("diff", first.name, third.name, "--json"))
+    assert (found["old"], found["new"], found["lost"], len(found["lost_examples"])) == (first.name, third.name, 7, 7)
+    assert found["changes"] == []
