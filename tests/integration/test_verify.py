@@ -140,6 +140,24 @@ def test_a_resumed_ingestion_refuses_a_source_that_changed_unnoticed(
         hdfs.storage.write(path, totals)
 
 
+@pytest.mark.usefixtures("changed")
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_shard_is_never_written_again_from_a_source_that_changed_unnoticed(
+    hdfs: Runtime, source: Path, tinytags_here: Command, is_whole: bool
+) -> None:
+    path = layout.shard_file(NAME, 1)
+    content = hdfs.storage.read(path)
+    if not is_whole:
+        hdfs.storage.delete(path)
+    before = corpus_files(hdfs)
+    outcome = tinytags_here("ingest", NAME, *(("--redo", "1") if is_whole else ()))
+    try:
+        assert_one_error_line(outcome, f"{source}: images 100 to 124 have changed since shard 1 was made from them")
+        assert corpus_files(hdfs) == before
+    finally:
+        hdfs.storage.write(path, content)
+
+
 def test_a_source_that_is_gone_does_not_hinder_looking_at_the_store(source: Path, verify: Command) -> None:
     away = source.rename(source.with_suffix(".away"))
     try:

@@ -16,7 +16,7 @@ from tinytags_tasks.corpus.keywords import StopList, read_stop_list
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.source_files import SourceFiles
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.ahead import run_ahead
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
 from tinytags_tasks.ingest.shard_hash import ShardHash
@@ -167,7 +167,7 @@ class _Writer:
         keywords_path = layout.keywords_file(name, shard)
         self._storage.delete_leftovers(path, keywords_path, manifest_path)
         passing = self._open(shard)
-        self._storage.write(path, self._pass(passing, decode=True))
+        self._storage.write(path, self._pass_as_before(passing, self._made_before(shard)))
         keywords_sha256 = None
         if self._plan.has_keywords:
             content = _keywords_parquet(passing.keywords)
@@ -193,6 +193,21 @@ class _Writer:
         )
         manifest.save(self._storage, manifest_path)
         return manifest
+
+    def _made_before(self, shard: int) -> ShardManifest | None:
+        """Return the manifest of a shard that is written again; None when it has none that can be used."""
+        try:
+            manifest = ShardManifest.load(self._storage, layout.shard_manifest_file(self._request.corpus, shard))
+        except (MissingError, CorruptError):
+            return None
+        is_comparable = same_source(manifest.source, self._plan.source) and _is_cut_alike(manifest, self._plan, shard)
+        return manifest if is_comparable else None
+
+    def _pass_as_before(self, passing: "_Passing", made_before: ShardManifest | None) -> Iterator[memoryview]:
+        """Yield a shard's bytes; when they are not what it was once made of, fail before they get its name."""
+        yield from self._pass(passing, decode=True)
+        if made_before is not None:
+            check_source_range(made_before, passing.hash, self._plan, holds_pixels=self._reader.holds_pixels)
 
     def _open(self, shard: int) -> "_Passing":
         blocks = self._plan.partition.blocks_of_shard(shard)
@@ -266,8 +281,7 @@ def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
             f"{path}: was made from another source ({manifest.source.path}) than the corpus' plan says; remove the "
             f"corpus with `tinytags corpus remove {name} --data` and ingest it anew"
         )
-    expected = [(block.number, block.first, block.images) for block in plan.partition.blocks_of_shard(shard)]
-    if [(block.number, block.first, block.images) for block in manifest.blocks] != expected:
+    if not _is_cut_alike(manifest, plan, shard):
         return None
     shard_path = layout.shard_file(name, shard)
     if not storage.exists(shard_path) or storage.size_bytes(shard_path) != manifest.images * manifest.image_bytes:
@@ -281,6 +295,13 @@ def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
         if hashlib.sha256(storage.read(keywords_path)).hexdigest() != manifest.keywords_sha256:
             return None
     return manifest
+
+
+def _is_cut_alike(manifest: ShardManifest, plan: IngestPlan, shard: int) -> bool:
+    expected = plan.partition.blocks_of_shard(shard)
+    return [(block.number, block.first, block.images) for block in manifest.blocks] == [
+        (block.number, block.first, block.images) for block in expected
+    ]
 
 
 def check_source_range(manifest: ShardManifest, found: ShardHash, plan: IngestPlan, *, holds_pixels: bool) -> None:
