@@ -115,6 +115,10 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
         stored = storage.read(path, source.offset_bytes, source.images * source.image_bytes)
     except MissingError as error:
         raise MissingError(f"{path}: its manifest is there, the shard is not; ingest the corpus again") from error
+    except CorruptError as error:
+        raise CorruptError(
+            f"{path}: block {source.block} is cut short ({error}); delete the shard and ingest the corpus again"
+        ) from error
     if hashlib.sha256(stored).hexdigest() != source.sha256:
         raise CorruptError(
             f"{path}: block {source.block} (offset {source.offset_bytes:,}, {len(stored):,} bytes) is not what was "

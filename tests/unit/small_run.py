@@ -6,6 +6,7 @@ tag 1, else for tag 2. So the votes of a picture are written into its first ten 
 
 import hashlib
 import io
+import itertools
 import json
 import math
 from collections import Counter
@@ -208,25 +209,31 @@ class SparkHere:
         self.sessions = 0
         self.stopped = 0
         self.ran = 0
+        self.partitions = 0
 
     def __call__(self) -> "SparkHere":
         self.sessions += 1
         return self
 
     def range(self, start: int, end: int, step: int, numPartitions: int) -> "SparkHere":
-        assert (start, step, numPartitions) == (0, 1, end)
-        self._batches = [pa.record_batch([pa.array([number])], names=["id"]) for number in range(end)]
+        assert (start, step) == (0, 1)
+        bounds = [number * end // numPartitions for number in range(numPartitions + 1)]
+        self._batches = [
+            pa.record_batch([pa.array(range(first, last), pa.int64())], names=["id"])
+            for first, last in itertools.pairwise(bounds)
+        ]
+        self.partitions = numPartitions
         return self
 
     def mapInArrow(self, function, schema: str) -> "SparkHere":
-        assert schema == "outcome string"
+        assert schema == "block long, reason string, is_transient boolean"
         self._function = function
         return self
 
     def collect(self) -> list[SimpleNamespace]:
         def rows() -> Iterator[SimpleNamespace]:
             for batch in self._batches:
-                self.ran += 1
+                self.ran += batch.num_rows
                 for result in self._function(iter([batch])):
                     yield from (SimpleNamespace(**row) for row in result.to_pylist())
 

@@ -32,7 +32,8 @@ from tinytags_tasks.index.documents import MOST_DOCUMENTS, document_bodies, docu
 from tinytags_tasks.index.step import IndexRequest, prepare, run
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Corpus
-from tinytags_tasks.score.step import _block_tasks, score_block
+from tinytags_tasks.score.block import score_block
+from tinytags_tasks.score.step import _block_tasks
 from tinytags_tasks.storage import LocalStorage
 
 ALL = tuple(range(BLOCKS))

@@ -1,9 +1,13 @@
 """Planning and scoring: which images are kept, what is committed, and what a failure leaves."""
 
+import json
 import re
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -32,7 +36,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, Missi
 from tinytags_tasks.ledger import add_up, list_runs, read_ledger
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
 from tinytags_tasks.score import block as block_module
-from tinytags_tasks.score import step
+from tinytags_tasks.score import step, worker
 from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.plan import PlanRequest, latest_model
 from tinytags_tasks.score.plan import run as plan
@@ -54,6 +58,10 @@ def score(storage, run: Run, blocks=ALL, spark=None):
         connect_spark=spark or SparkHere(),
         report=quiet,
     )
+
+
+def block_tasks(storage, run: Run, blocks=ALL):
+    return step._block_tasks(run, blocks, storage)
 
 
 def rows(storage, run: Run, blocks=ALL) -> dict[int, tuple]:
@@ -193,7 +201,7 @@ def test_every_image_is_accounted_for_in_every_block(storage, threshold):
 
 def test_a_block_without_images_is_committed_too(storage):
     run = make_run(storage)
-    (task,) = step._block_tasks(run, [0], storage)
+    (task,) = block_tasks(storage, run, [0])
     empty = replace(task, source=replace(task.source, images=0, sha256=sha256(b"").hexdigest()))
     record = score_block(empty, address_of(storage))
     assert (record.read, record.kept, record.below) == (0, 0, 0)
@@ -209,7 +217,7 @@ def test_a_damaged_byte_of_a_shard_is_named_by_block_and_offset(storage):
     content = bytearray(path.read_bytes())
     content[2 * IMAGE_BYTES] ^= 1  # an image of block 4, the second of the second shard
     path.write_bytes(content)
-    tasks = step._block_tasks(run, ALL, storage)
+    tasks = block_tasks(storage, run)
     with pytest.raises(CorruptError, match=rf"00001\.bin: block 4 \(offset {IMAGE_BYTES:,}, {2 * IMAGE_BYTES:,} bytes"):
         score_block(tasks[4], address_of(storage))
     assert storage.names(layout.scored_folder(run.name)) == []
@@ -221,7 +229,62 @@ def test_a_shard_that_is_not_there_is_missed_with_the_remedy(storage):
     run = make_run(storage)
     storage.delete(layout.shard_file(CORPUS, 0))
     with pytest.raises(MissingError, match=r"00000\.bin: .* ingest the corpus again"):
-        score_block(step._block_tasks(run, [0], storage)[0], address_of(storage))
+        score_block(block_tasks(storage, run, [0])[0], address_of(storage))
+
+
+def test_one_damaged_block_is_named_in_the_ledger_and_the_others_are_committed(storage):
+    run = make_run(storage)
+    path = storage.root / layout.shard_file(CORPUS, 0)
+    content = bytearray(path.read_bytes())
+    content[2 * IMAGE_BYTES] ^= 1  # an image of block 1
+    path.write_bytes(content)
+    with pytest.raises(FinalError, match=r"failed for blocks 1: .*00000\.bin: block 1 .* is not what was ingested"):
+        score(storage, run)
+    assert storage.names(layout.scored_folder(run.name)) == [f"{block:06d}.parquet" for block in (0, 2, 3, 4, 5)]
+    records = read_ledger(storage, run)
+    assert [record.state for record in records] == [BlockState.SCORED, BlockState.FAILED] + [BlockState.SCORED] * 4
+    assert "is not what was ingested" in records[1].reason
+
+
+def test_a_shard_that_was_cut_short_fails_the_blocks_it_lacks(storage):
+    run = make_run(storage)
+    path = storage.root / layout.shard_file(CORPUS, 1)
+    path.write_bytes(path.read_bytes()[: -2 * IMAGE_BYTES - 1])
+    with pytest.raises(FinalError, match=r"for blocks 4-5: .*00001\.bin: block 4 is cut short \(.*ends at 9,215, .* ingest the"):
+        score(storage, run)
+    assert len(storage.names(layout.scored_folder(run.name))) == 4
+
+
+def test_a_manifest_without_its_shard_fails_that_shards_blocks_alone(storage):
+    run = make_run(storage)
+    storage.delete(layout.shard_file(CORPUS, 1))
+    with pytest.raises(FinalError, match=r"blocks 3-5: .*00001\.bin: its manifest is there, the shard is not; ingest"):
+        score(storage, run)
+    assert len(storage.names(layout.scored_folder(run.name))) == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda storage, path: storage.delete(path), "00000.json: no such file"),
+        (lambda storage, path: storage.write(path, b"{}"), "00000.json: no usable ShardManifest"),
+        (lambda storage, path: storage.write(path, other_blocks(storage.read(path))), "does not describe block 0"),
+    ],
+)
+def test_a_shard_without_a_manifest_that_fits_fails_before_spark_is_asked(storage, damage, message):
+    run = make_run(storage)
+    damage(storage, layout.shard_manifest_file(CORPUS, 0))
+    spark = SparkHere()
+    with pytest.raises(FinalError, match=re.escape(message)):
+        score(storage, run, ALL, spark)
+    assert spark.sessions == 0
+    assert storage.names(layout.scored_folder(run.name)) == []
+
+
+def other_blocks(manifest: bytes) -> bytes:
+    changed = json.loads(manifest)
+    changed["blocks"][0]["images"] += 1
+    return json.dumps(changed).encode()
 
 
 def test_a_model_whose_votes_are_not_its_trees_is_corrupt(storage):
@@ -232,11 +295,78 @@ def test_a_model_whose_votes_are_not_its_trees_is_corrupt(storage):
         score(storage, run, [0])
 
 
-def test_a_damaged_model_is_corrupt_and_not_tried_again(storage):
+def onnx_model(
+    *, features: int | str = IMAGE_BYTES, tags: int | str = len(TAGS), pixels="pixels", votes="votes", constant=()
+) -> bytes:
+    """Return a model that gives every image the same votes: ``constant``, else all trees to the first tag."""
+    chosen = np.array(constant or (TREES, *[0] * (len(TAGS) - 1)), dtype=np.float32)
+    weights = np.zeros((features if isinstance(features, int) else IMAGE_BYTES, len(chosen)), dtype=np.float32)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Cast", [pixels], ["values"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("MatMul", ["values", "weights"], ["nothing"]),
+            onnx.helper.make_node("Add", ["nothing", "chosen"], [votes]),
+        ],
+        "constant",
+        [onnx.helper.make_tensor_value_info(pixels, onnx.TensorProto.UINT8, ["images", features])],
+        [onnx.helper.make_tensor_value_info(votes, onnx.TensorProto.FLOAT, ["images", tags])],
+        [onnx.numpy_helper.from_array(weights, "weights"), onnx.numpy_helper.from_array(chosen, "chosen")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    return model.SerializeToString()
+
+
+def with_an_unknown_operator() -> bytes:
+    model = onnx.load_from_string(onnx_model())
+    model.graph.node[2].op_type = "AddUp"
+    model.graph.node[2].domain = "com.example"
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("open_dimensions", [False, True])
+def test_any_onnx_model_that_takes_the_images_and_gives_votes_is_scored_with(storage, open_dimensions):
     run = make_run(storage)
-    storage.write(layout.model_file(MODEL), b"no model")
-    with pytest.raises(FinalError, match=rf"{MODEL}.*train or publish it again"):
-        score(storage, run, [0, 1])
+    named = {"features": "values", "tags": "tags"} if open_dimensions else {}
+    storage.write(layout.model_file(MODEL), onnx_model(**named))
+    score(storage, run)
+    assert set(rows(storage, run).values()) == {("cat", TREES, 100)}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (b"no model", "train or publish it again"),
+        (b"", "train or publish it again"),
+        (with_an_unknown_operator(), "AddUp"),
+        (onnx_model(features=12), "its input is {'pixels': ['images', 12]}; .* need pixels of (images, 3,072)"),
+        (onnx_model(pixels="image"), "its input is {'image': .* need pixels of (images, 3,072)"),
+        (onnx_model(tags=2, constant=(10, 0)), "its output is {'votes': ['images', 2]}; .* need votes of (images, 3)"),
+        (onnx_model(votes="scores"), "its output is {'scores': .* need votes of (images, 3)"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_named_before_spark_is_asked(storage, model, message):
+    run = make_run(storage)
+    storage.write(layout.model_file(MODEL), model)
+    spark = SparkHere()
+    pattern = re.escape(message).replace(r"\.\*", ".*")
+    with pytest.raises(CorruptError, match=f"models/{MODEL}/model.onnx: .*{pattern}"):
+        score(storage, run, ALL, spark)
+    assert spark.sessions == 0
+    assert storage.names(layout.scored_folder(run.name)) == []
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [(float("nan"), 5, 5), (float("nan"),) * 3, (float("inf"), 0, 0), (4, 4, 1), (4, 4, 4), (0, 0, 0)],
+)
+def test_scores_that_are_no_votes_commit_nothing(storage, constant):
+    run = make_run(storage)
+    storage.write(layout.model_file(MODEL), onnx_model(constant=constant))
+    with pytest.raises(FinalError, match=f"scoring failed for blocks 0-5: model {MODEL}: its votes do not add up to"):
+        score(storage, run)
+    assert storage.names(layout.scored_folder(run.name)) == []
+    assert {record.state for record in read_ledger(storage, run)} == {BlockState.FAILED}
 
 
 def test_a_corpus_other_than_the_planned_one_is_refused(storage):
@@ -354,6 +484,48 @@ def test_a_block_whose_commit_fails_is_named_and_a_retry_succeeds(storage, monke
     assert rows(storage, run, [3]) == {6: ("dog", 4, 40)}
 
 
+def test_what_a_killed_worker_committed_is_left_when_spark_tries_its_blocks_again(storage, monkeypatch):
+    run = make_run(storage)
+    score(storage, run, [0, 1, 2])
+    before = files_under(storage.root / "runs")
+    storage.delete(layout.ledger_file(run.name, 1))  # the kill came between the file and the record
+    storage.delete(layout.scored_file(run.name, 2))
+    scored = []
+    monkeypatch.setattr(worker, "score_block", lambda task, address: scored.append(task.source.block))
+    outcomes = worker.score_blocks(block_tasks(storage, run, [0, 1, 2]), address_of(storage), is_retried=True)
+    assert scored == [2]
+    assert [(outcome.block, outcome.reason) for outcome in outcomes] == [(0, ""), (1, ""), (2, "")]
+    after = files_under(storage.root / "runs")
+    assert {path: after[path] for path in after if "000002" not in path} == {
+        path: before[path] for path in before if "000002" not in path
+    }
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_the_step_tells_workers_whether_spark_tries_again(storage, monkeypatch, attempt):
+    run = make_run(storage)
+    told = []
+
+    def note(tasks, address, *, is_retried):
+        told.append(is_retried)
+        return [worker.Outcome(task.source.block, "", is_transient=False) for task in tasks]
+
+    monkeypatch.setattr(step, "score_blocks", note)
+    monkeypatch.setattr(step.TaskContext, "get", lambda: SimpleNamespace(attemptNumber=lambda: attempt))
+    score(storage, run)
+    assert told == [attempt > 0]
+
+
+@pytest.mark.parametrize(("images", "partitions"), [(1, 6), (2, 6), (6, 2), (1_000, 1)])
+def test_a_spark_task_takes_as_many_blocks_as_are_worth_it(storage, monkeypatch, images, partitions):
+    monkeypatch.setattr(step, "_BYTES_PER_SPARK_TASK", images * IMAGE_BYTES)
+    run = make_run(storage)
+    spark = SparkHere()
+    score(storage, run, ALL, spark)
+    assert (spark.partitions, spark.ran) == (partitions, BLOCKS)
+    assert rows(storage, run) == expected_rows(40)
+
+
 @pytest.fixture
 def failing(monkeypatch):
     """Let some blocks fail with an error each."""
@@ -364,7 +536,7 @@ def failing(monkeypatch):
                 raise errors[task.source.block]
             return score_block(task, address)
 
-        monkeypatch.setattr(step, "score_block", sometimes)
+        monkeypatch.setattr(worker, "score_block", sometimes)
 
     return fail
 

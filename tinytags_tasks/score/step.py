@@ -1,19 +1,24 @@
 """The scoring step: blocks in, one committed file a block out, by one Spark job."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
+from pyspark import TaskContext
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import block_sources, read_scored
+from tinytags_tasks.block_files import block_sources
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, ModelCard, Run
-from tinytags_tasks.score.block import BlockTask, previous_attempts, score_block
+from tinytags_tasks.score.block import BlockTask, load_model, previous_attempts
+from tinytags_tasks.score.worker import Outcome, score_blocks, uncommitted_blocks
 from tinytags_tasks.spark import ConnectSpark, spark_errors
 from tinytags_tasks.storage import Storage, StoreAddress
+
+_BYTES_PER_SPARK_TASK = 128 * 2**20
+"""As Spark cuts files of its own: a Spark task costs a tenth of a second by itself, a small block not much more."""
 
 
 @dataclass(frozen=True)
@@ -54,46 +59,18 @@ def run(
     plan.check_blocks(request.blocks)
     if request.blocks:
         storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in request.blocks))
-    open_blocks = _uncommitted(request, storage)
+    open_blocks = uncommitted_blocks(plan.name, request.blocks, storage)
     report(
         f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are committed, "
         f"{len(open_blocks)} to score"
     )
     if open_blocks:
         tasks = _block_tasks(plan, open_blocks, storage)
+        _refuse_misfit(tasks[0], load_model(address, plan.model))
         storage.delete_leftovers(*(layout.scored_file(plan.name, block) for block in open_blocks))
         failures = _score(tasks, address, connect_spark)
         _raise_failures(failures, plan, storage)
     return ScoreResult(plan.name, request.blocks, len(open_blocks))
-
-
-def _uncommitted(request: ScoreRequest, storage: Storage) -> list[int]:
-    """Return the blocks without a scored file; mend the ledger where a kill came between file and record."""
-    scored = set(storage.names(layout.scored_folder(request.run)))
-    recorded = set(storage.names(layout.ledger_folder(request.run)))
-    missing = []
-    for block in request.blocks:
-        if layout.file_name(layout.scored_file(request.run, block)) not in scored:
-            missing.append(block)
-        elif not _has_record(storage, request.run, block, recorded):
-            try:
-                _, record = read_scored(storage, request.run, block)
-            except CorruptError:
-                missing.append(block)
-            else:
-                record.save(storage, layout.ledger_file(request.run, block))
-    return missing
-
-
-def _has_record(storage: Storage, run: str, block: int, recorded: set[str]) -> bool:
-    """Tell whether the ledger says that a block was scored."""
-    path = layout.ledger_file(run, block)
-    if layout.file_name(path) not in recorded:
-        return False
-    try:
-        return BlockRecord.load(storage, path).state is not BlockState.FAILED
-    except CorruptError:
-        return False
 
 
 def _block_tasks(plan: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
@@ -107,56 +84,51 @@ def _block_tasks(plan: Run, blocks: Iterable[int], storage: Storage) -> list[Blo
     ]
 
 
-@dataclass(frozen=True)
-class _Failure:
-    block: int
-    reason: str
-    is_transient: bool
+def _refuse_misfit(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
+    """Refuse a model whose file is not what its card says, before any worker meets it."""
+    for what, found, name, columns in (
+        ("input", session.get_inputs(), "pixels", task.source.image_bytes),
+        ("output", session.get_outputs(), "votes", len(task.tags)),
+    ):
+        shapes = {value.name: value.shape for value in found}
+        # A dimension that the model leaves open is a name or None.
+        if len(shapes.get(name, ())) != 2 or (isinstance(shapes[name][1], int) and shapes[name][1] != columns):
+            raise CorruptError(
+                f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus} and "
+                f"{len(task.tags)} tags need {name} of (images, {columns:,}): train or import the model again"
+            )
 
 
-def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: ConnectSpark) -> list[_Failure]:
-    """Score every block in one Spark job, a Spark task each; return those that failed."""
+def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: ConnectSpark) -> list[Outcome]:
+    """Score every block in one Spark job; return those that failed."""
 
     def score_numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        is_retried = context is not None and context.attemptNumber() > 0
         for batch in batches:
-            outcomes = [_outcome(tasks[index], address) for index in batch.column(0).to_pylist()]
-            yield pa.record_batch([pa.array(outcomes, pa.string())], names=["outcome"])
+            chosen = [tasks[index] for index in batch.column(0).to_pylist()]
+            outcomes = score_blocks(chosen, address, is_retried=is_retried)
+            yield pa.RecordBatch.from_pylist([asdict(outcome) for outcome in outcomes])
 
+    stored_bytes = sum(task.source.images * task.source.image_bytes for task in tasks)
+    partitions = max(1, min(len(tasks), -(-stored_bytes // _BYTES_PER_SPARK_TASK)))
     spark = connect_spark()
     try:
         with spark_errors(f"scoring blocks {format_block_numbers(task.source.block for task in tasks)}"):
-            numbers = spark.range(0, len(tasks), 1, numPartitions=len(tasks))
-            outcomes = [
-                json.loads(row.outcome) for row in numbers.mapInArrow(score_numbers, "outcome string").collect()
-            ]
+            numbers = spark.range(0, len(tasks), 1, numPartitions=partitions)
+            rows = numbers.mapInArrow(score_numbers, "block long, reason string, is_transient boolean").collect()
     finally:
         spark.stop()
-    done = {outcome["block"] for outcome in outcomes}
-    failures = [
-        _Failure(outcome["block"], outcome["reason"], outcome["is_transient"])
-        for outcome in outcomes
-        if outcome["reason"]
-    ]
-    return failures + [
-        _Failure(task.source.block, "Spark returned nothing for it", is_transient=True)
+    outcomes = [Outcome(row.block, row.reason, row.is_transient) for row in rows]
+    done = {outcome.block for outcome in outcomes}
+    return [outcome for outcome in outcomes if outcome.reason] + [
+        Outcome(task.source.block, "Spark returned nothing for it", is_transient=True)
         for task in tasks
         if task.source.block not in done
     ]
 
 
-def _outcome(task: BlockTask, address: StoreAddress) -> str:
-    """Score one block in a worker; say how it went instead of raising, so that the others go on."""
-    reason, is_transient = "", False
-    try:
-        score_block(task, address)
-    except TransientError as error:
-        reason, is_transient = str(error), True
-    except FinalError as error:
-        reason = str(error)
-    return json.dumps({"block": task.source.block, "reason": reason, "is_transient": is_transient})
-
-
-def _raise_failures(failures: list[_Failure], plan: Run, storage: Storage) -> None:
+def _raise_failures(failures: list[Outcome], plan: Run, storage: Storage) -> None:
     """Write failures down and raise them as one error."""
     if not failures:
         return

@@ -1,0 +1,87 @@
+"""What a Spark worker does with the blocks of one Spark task.
+
+Workers import this anew in every session, so it leaves Spark's client, whose import takes as long again, to the step.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.errors import CorruptError, FinalError, TransientError
+from tinytags_tasks.records import BlockRecord, BlockState
+from tinytags_tasks.score.block import BlockTask, score_block
+from tinytags_tasks.storage import Storage, StoreAddress, open_store
+
+_AT_ONCE = 2
+"""Blocks that a worker has in hand: while one waits for HDFS, the other has its votes counted."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a block went: ``reason`` is empty when it is committed."""
+
+    block: int
+    reason: str
+    is_transient: bool
+
+
+def score_blocks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried: bool) -> list[Outcome]:
+    """Commit each block by itself; say how it went instead of raising, so that the others go on.
+
+    Parameters
+    ----------
+    tasks
+        Blocks of one run.
+    address
+        The store.
+    is_retried
+        Whether a worker was at these blocks before and died: what it committed is left.
+    """
+    committed: set[int] = set()
+    if is_retried:
+        blocks = [task.source.block for task in tasks]
+        committed = set(blocks) - set(uncommitted_blocks(tasks[0].run, blocks, open_store(address)))
+
+    def outcome(task: BlockTask) -> Outcome:
+        try:
+            if task.source.block not in committed:
+                score_block(task, address)
+        except TransientError as error:
+            return Outcome(task.source.block, str(error), is_transient=True)
+        except FinalError as error:
+            return Outcome(task.source.block, str(error), is_transient=False)
+        return Outcome(task.source.block, "", is_transient=False)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(outcome, tasks))
+
+
+def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> list[int]:
+    """Return the blocks without a scored file; mend the ledger where a kill came between file and record."""
+    scored = set(storage.names(layout.scored_folder(run)))
+    recorded = set(storage.names(layout.ledger_folder(run)))
+    missing = []
+    for block in blocks:
+        if layout.file_name(layout.scored_file(run, block)) not in scored:
+            missing.append(block)
+        elif not _has_record(storage, run, block, recorded):
+            try:
+                _, record = read_scored(storage, run, block)
+            except CorruptError:
+                missing.append(block)
+            else:
+                record.save(storage, layout.ledger_file(run, block))
+    return missing
+
+
+def _has_record(storage: Storage, run: str, block: int, recorded: set[str]) -> bool:
+    """Tell whether the ledger says that a block was scored."""
+    path = layout.ledger_file(run, block)
+    if layout.file_name(path) not in recorded:
+        return False
+    try:
+        return BlockRecord.load(storage, path).state is not BlockState.FAILED
+    except CorruptError:
+        return False
