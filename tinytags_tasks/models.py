@@ -98,7 +98,7 @@ def describe_model(card: ModelCard) -> dict[str, str]:
         "imported from": card.origin,
         "learned from": f"{card.labelled_images:,} images of {card.labelled_set}" if card.labelled_set else "",
         "licence": card.licence,
-        **{name: str(value) for name, value in card.parameters.items()},
+        **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }
     for what, measured in (("held out", card.held_out), ("test set", card.test)):
         if measured:

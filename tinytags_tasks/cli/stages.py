@@ -22,17 +22,41 @@ def train(
     labelled: Annotated[Path, typer.Argument(help="Parquet with the columns img and label.")],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the accuracy on.")] = None,
     name: Annotated[str, typer.Option(help="First part of the model's version.")] = "forest",
-    trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
-    depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
-    bins: Annotated[int, typer.Option(help="Values that a split chooses from.")] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of the randomness.")] = 42,
+    trees: Annotated[int | None, typer.Option(help="Trees of the forest; default: 10.", show_default=False)] = None,
+    depth: Annotated[int | None, typer.Option(help="Depth of a tree; default: 10.", show_default=False)] = None,
+    bins: Annotated[
+        int | None, typer.Option(help="Values that a split chooses from; default: 50.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the randomness; default: 42.", show_default=False)] = None,
+    parameters: Annotated[
+        Path | None, typer.Option(help="TOML with these four, as `tinytags lab` writes it; an option goes before it.")
+    ] = None,
+    other: Annotated[
+        Path | None, typer.Option(help="As --test, of other things; label -1: none of the tags, -2: left out.")
+    ] = None,
+    held_out: Annotated[int, typer.Option(help="Percentage that a second forest is measured on; 0: none.")] = 10,
+    height: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
+    width: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
+    licence: Annotated[str, typer.Option(help="Of the labelled images, for the model's card.")] = "",
 ) -> None:
     """Learn a random forest in Spark and publish it as a model."""
+    from tinytags_tasks.train.parameters import read_parameters
     from tinytags_tasks.train.step import TrainRequest, run
 
     runtime = clients()
+    given = {"trees": trees, "depth": depth, "bins": bins, "seed": seed}
+    forest = read_parameters(parameters) if parameters else {}
     request = TrainRequest(
-        str(labelled), str(test) if test else None, name, trees=trees, depth=depth, bins=bins, seed=seed
+        str(labelled),
+        str(test) if test else None,
+        name,
+        tags=None,
+        other=str(other) if other else None,
+        held_out=held_out,
+        height=height,
+        width=width,
+        licence=licence,
+        **{**forest, **{option: value for option, value in given.items() if value is not None}},
     )
     print(run(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=say).model)
 

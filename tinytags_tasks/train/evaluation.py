@@ -72,7 +72,7 @@ def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
     return np.concatenate(
         [
             session.run(["votes"], {"pixels": flat[start : start + _BATCH]})[0]
-            for start in range(0, max(1, len(flat)), _BATCH)
+            for start in range(0, len(flat), _BATCH)
         ]
     )
 

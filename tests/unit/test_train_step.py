@@ -1,0 +1,270 @@
+"""Training: what is published, from what, and what is left where it is. The fit itself is Spark's: a stand-in here."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from faulty_storage import MODES, FaultyStorage, Killed, files_under
+
+from tinytags_tasks import layout
+from tinytags_tasks.corpus.demo import write_labelled_parquet
+from tinytags_tasks.corpus.labelled import LabelledSet
+from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.records import ModelCard
+from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.train import spark_forest, step
+from tinytags_tasks.train.forest import Tree
+from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.spark_forest import fit_trees, write_features
+
+TAGS = ("dark", "light")
+
+
+def stump(threshold: float) -> Tree:
+    """A tree that votes by the first value alone."""
+    return Tree(*map(np.array, ([0, -1, -1], [threshold, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0, 0, 1])))
+
+
+class Spark:
+    """A session that only ends."""
+
+    stopped = 0
+
+    def __call__(self) -> "Spark":
+        return self
+
+    def stop(self) -> None:
+        Spark.stopped += 1
+
+
+@pytest.fixture
+def sets(tmp_path) -> dict[str, str]:
+    """Images of one shade each; what is 128 or more is light."""
+    paths = {}
+    for name, seed in (("labelled", 1), ("test", 2)):
+        shades = np.random.default_rng(seed).integers(0, 256, 60, dtype=np.uint8)
+        images = np.repeat(shades, 4 * 4 * 3).reshape(60, 4, 4, 3)
+        paths[name] = str(tmp_path / f"{name}.parquet")
+        write_labelled_parquet(Path(paths[name]), images, (shades >= 128).astype(np.int64), TAGS)
+    return paths
+
+
+@pytest.fixture
+def fits(monkeypatch) -> list[bool]:
+    """Whether each fit learned from the images that are held out, too."""
+    asked: list[bool] = []
+
+    def fit(request, folder, storage, spark, *, with_held_out):
+        asked.append(with_held_out)
+        return [stump(127.5 if with_held_out else 30.5)] * request.trees
+
+    monkeypatch.setattr(step, "fit_trees", fit)
+    return asked
+
+
+def train(storage, request: TrainRequest, spoken: list[str] | None = None) -> step.TrainResult:
+    return step.run(
+        request, storage=storage, connect_spark=Spark(), report=(spoken if spoken is not None else []).append
+    )
+
+
+def request_of(sets: dict[str, str], **changes: object) -> TrainRequest:
+    return TrainRequest(**{**sets, "height": 4, "width": 4, "trees": 3, **changes})
+
+
+def test_the_published_model_learns_from_all_and_the_held_out_figures_are_of_one_that_did_not(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    result = train(storage, request_of(sets, held_out=20, licence="CC0"))
+    assert fits == [False, True]
+    card = ModelCard.load(storage, layout.card_file(result.model))
+    assert (card.height, card.width, card.trees, card.output) == (4, 4, 3, "votes")
+    assert card.test.accuracy == 100.0
+    assert card.test.images == 60
+    assert card.held_out.images == 12
+    assert card.held_out.accuracy < 100.0  # the shades from 31 to 127
+    assert card.metrics["held_out_accuracy"] == card.held_out.accuracy
+    assert card.licence == "CC0"
+    assert storage.read(layout.report_file(result.model)).startswith(b"<!doctype html>")
+    assert set(storage.names(layout.model_folder(result.model))) == {"model.onnx", "model.json", "report.html"}
+
+
+def test_without_a_held_out_part_there_is_one_fit(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    result = train(storage, request_of(sets, held_out=0))
+    assert fits == [True]
+    assert ModelCard.load(storage, layout.card_file(result.model)).held_out is None
+
+
+def test_nothing_is_held_out_where_one_tag_alone_would_be_left(tmp_path, fits):
+    images = np.zeros((2, 4, 4, 3), dtype=np.uint8)
+    write_labelled_parquet(tmp_path / "two.parquet", images, np.array([0, 1]), TAGS)
+    train(LocalStorage(tmp_path / "store"), TrainRequest(str(tmp_path / "two.parquet"), height=4, width=4, held_out=50))
+    assert fits == [True]
+
+
+def test_the_same_again_does_nothing_wherever_the_files_lie(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    first = train(storage, request_of(sets))
+    before = files_under(storage.root)
+    moved = tmp_path / "elsewhere.parquet"
+    Path(sets["labelled"]).rename(moved)
+    again = train(storage, request_of({**sets, "labelled": str(moved)}))
+    assert (again.model, again.trained) == (first.model, False)
+    assert files_under(storage.root) == before
+    assert len(fits) == 2
+
+
+def test_figures_that_a_standing_card_lacks_are_told(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    train(storage, request_of({"labelled": sets["labelled"]}))
+    spoken: list[str] = []
+    train(storage, request_of(sets), spoken)
+    assert "has no figures on " + sets["test"] in spoken[-1]
+    assert "train under another name" in spoken[-1]
+    spoken.clear()
+    train(storage, request_of(sets, name="measured"))
+    train(storage, request_of(sets, name="measured"), spoken)
+    assert [line for line in spoken if "no figures" in line] == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 5}, {"depth": 3}, {"bins": 9}, {"name": "other"}, {"height": 2, "width": 2}]
+)
+def test_what_decides_the_votes_is_another_training(tmp_path, sets, fits, changes):
+    storage = LocalStorage(tmp_path / "store")
+    train(storage, request_of(sets))
+    train(storage, request_of(sets, **changes))
+    assert len(fits) == 4
+    assert len(storage.names("trainings")) == 2
+
+
+def test_a_test_set_that_cannot_be_used_is_told_before_anything_is_written(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    with pytest.raises(BadInputError, match=r"none\.parquet: no such file"):
+        train(storage, request_of({**sets, "test": str(tmp_path / "none.parquet")}))
+    assert fits == []
+    assert files_under(storage.root) == {}
+
+
+def test_the_session_ends_when_a_fit_fails(tmp_path, sets, monkeypatch):
+    def fail(*arguments, **options):
+        raise TransientError("Spark is away")
+
+    monkeypatch.setattr(step, "fit_trees", fail)
+    before = Spark.stopped
+    with pytest.raises(TransientError, match="Spark is away"):
+        train(LocalStorage(tmp_path / "store"), request_of(sets))
+    assert Spark.stopped == before + 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_is_whole_or_not_there_wherever_a_training_dies(tmp_path, sets, fits, mode):
+    whole = LocalStorage(tmp_path / "whole")
+    model = train(whole, request_of(sets)).model
+    fail_at = 0
+    while True:
+        fail_at += 1
+        storage = LocalStorage(tmp_path / f"store-{fail_at}")
+        faulty = FaultyStorage(storage, fail_at, mode, Killed)
+        try:
+            train(faulty, request_of(sets))
+        except Killed:
+            if storage.exists(layout.model_folder(model)):
+                assert set(storage.names(layout.model_folder(model))) == {"model.onnx", "model.json", "report.html"}
+        again = train(storage, request_of(sets))
+        assert again.model == model
+        assert sorted(files_under(storage.root)) == sorted(files_under(whole.root))
+        if faulty.calls < fail_at:
+            break
+    assert fail_at > 5
+
+
+# What Spark reads
+
+
+def labelled_set(images: int, tags: int = 3) -> LabelledSet:
+    random = np.random.default_rng(images)
+    pixels = random.integers(0, 256, (images, 2, 2, 3), dtype=np.uint8)
+    return LabelledSet(Path("set.parquet"), pixels, random.integers(0, tags, images), tuple("abcdefgh"[:tags]))
+
+
+def read_parts(storage: LocalStorage, folder: str):
+    return [pq.read_table(io.BytesIO(storage.read(f"{folder}/{name}"))) for name in storage.names(folder)]
+
+
+def test_features_are_cut_into_parts_of_a_fixed_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(spark_forest, "PARTITION_VALUES", 12 * 40)
+    monkeypatch.setattr(spark_forest, "_GROUP_VALUES", 12 * 7)
+    storage, labelled = LocalStorage(tmp_path), labelled_set(100)
+    held_out = np.arange(100) % 3 == 0
+    write_features(labelled, held_out, "labelled/features", storage)
+    parts = read_parts(storage, "labelled/features")
+    assert [part.num_rows for part in parts] == [40, 40, 20]
+    values = [row["features"]["values"] for part in parts for row in part.to_pylist()]
+    np.testing.assert_array_equal(values, labelled.images.reshape(100, 12))
+    assert [label for part in parts for label in part["label"].to_pylist()] == labelled.labels.tolist()
+    assert [flag for part in parts for flag in part["held_out"].to_pylist()] == held_out.tolist()
+    assert {(row["features"]["type"], row["features"]["size"]) for part in parts for row in part.to_pylist()} == {
+        (1, None)
+    }
+
+
+def test_features_tell_spark_how_many_tags_there_are(tmp_path):
+    storage = LocalStorage(tmp_path)
+    write_features(labelled_set(5, tags=7), np.zeros(5, dtype=bool), "labelled/features", storage)
+    (part,) = read_parts(storage, "labelled/features")
+    schema = json.loads(part.schema.metadata[b"org.apache.spark.sql.parquet.row.metadata"])
+    assert schema["fields"][0]["metadata"]["ml_attr"] == {"type": "nominal", "num_vals": 7}
+    assert schema["fields"][1]["type"]["class"] == "org.apache.spark.ml.linalg.VectorUDT"
+
+
+def test_features_that_stand_are_left(tmp_path):
+    storage = LocalStorage(tmp_path)
+    write_features(labelled_set(5), np.zeros(5, dtype=bool), "labelled/features", storage)
+    before = files_under(tmp_path)
+    write_features(labelled_set(6), np.zeros(6, dtype=bool), "labelled/features", storage)
+    assert files_under(tmp_path) == before
+
+
+def test_a_forest_of_fewer_trees_than_asked_for_is_corrupt_and_what_spark_saved_is_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(spark_forest, "RandomForestClassifier", lambda **parameters: _Saves())
+    storage = LocalStorage(tmp_path)
+    with pytest.raises(CorruptError, match="Spark saved 0 of 3 trees; train again"):
+        fit_trees(TrainRequest("x", trees=3), "labelled/features", storage, _Session(), with_held_out=True)
+    assert files_under(tmp_path) == {}
+
+
+class _Saves:
+    """A fit whose model saves nothing."""
+
+    def fit(self, frame):
+        return self
+
+    def write(self):
+        return self
+
+    overwrite = write
+
+    def save(self, url):
+        pass
+
+
+class _Session:
+    """A session whose frames are empty."""
+
+    def __init__(self):
+        self.conf, self.read = self, self
+
+    def set(self, name, setting):
+        pass
+
+    def parquet(self, url):
+        return self
+
+    toArrow = lambda self: self  # noqa: E731
+
+    def to_pylist(self):
+        return []

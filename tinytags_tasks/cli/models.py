@@ -1,0 +1,197 @@
+"""Commands about models: list, show, compare and import them; and the lab that finds a forest's parameters."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, say
+from tinytags_tasks.errors import BadInputError
+
+app = typer.Typer()
+models_app = typer.Typer(no_args_is_help=True)
+app.add_typer(models_app, name="models", help="Published models: list, show, compare, import.")
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's version, or the beginning of it.")]
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the published models, the latest at the end."""
+    from tinytags_tasks.models import list_models, share
+
+    cards = list_models(clients().storage)
+    if as_json:
+        print(json.dumps([card.model_dump() for card in cards], indent=2))
+        return
+    table = make_table("model", "created", "tags", "size", "output", "test set", "kept from 40 %")
+    for card in cards:
+        output = f"{card.trees} trees" if card.output == "votes" else "percent"
+        accuracy = f"{card.test.accuracy:.2f} %" if card.test else ""
+        kept = share(card.test.thresholds[0].kept, card.test.images) if card.test else ""
+        size = f"{card.height}x{card.width}"
+        add_row(table, card.version, card.created[:10], len(card.tags), size, output, accuracy, kept)
+    # A version is there to be copied: it is never cut.
+    table.columns[0].min_width = max((len(card.version) for card in cards), default=0)
+    print_table(table)
+    if not cards:
+        print("none yet: make one with `tinytags train`, or bring one with `tinytags models import`")
+
+
+@models_app.command()
+def show(
+    model: Model,
+    report: Annotated[Path | None, typer.Option(help="Write the model's report there (HTML).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is known of a model."""
+    from tinytags_tasks.models import describe_model, load_card, load_report
+
+    storage = clients().storage
+    card = load_card(storage, model)
+    if report:
+        part = report.with_name(f".{report.name}.tmp")
+        part.write_text(load_report(storage, card.version), encoding="utf-8")
+        part.replace(report)
+        say(f"wrote {report}")
+    if as_json:
+        print(json.dumps(card.model_dump(), indent=2))
+        return
+    table = make_table("", card.version)
+    for heading, text in describe_model(card).items():
+        add_row(table, heading, text)
+    print_table(table)
+
+
+@models_app.command()
+def compare(one: Model, other: Model) -> None:
+    """Set two models side by side."""
+    from tinytags_tasks.models import compare_models, load_card
+
+    storage = clients().storage
+    cards = load_card(storage, one), load_card(storage, other)
+    rows, remarks = compare_models(*cards)
+    table = make_table("", *(card.version for card in cards))
+    for row in rows:
+        add_row(table, *row)
+    print_table(table)
+    for remark in remarks:
+        print(f"note: {remark}")
+
+
+@models_app.command("import")
+def import_model(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX classifier.")],
+    tags: Annotated[str, typer.Option(help="The tags in the order of its output, such as cat,dog,emu.")],
+    name: Annotated[str, typer.Option(help="First part of the model's version.")] = "imported",
+    height: Annotated[int, typer.Option(help="Of the images that it takes.")] = 32,
+    width: Annotated[int, typer.Option(help="Of the images that it takes.")] = 32,
+    scale: Annotated[str, typer.Option(help="The values that it takes: 0-255 or 0-1.")] = "0-255",
+    mean: Annotated[
+        str, typer.Option(help="Of red, green, blue, subtracted after scaling; such as 0.49,0.48,0.45.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="Of red, green, blue, divided by after that.")] = "",
+    layout: Annotated[str, typer.Option(help="hwc or chw; default: its input's shape says it, flat is hwc.")] = "",
+    output: Annotated[str, typer.Option(help="Name of its output; default: the one that fits the tags.")] = "",
+    kind: Annotated[str, typer.Option(help="votes, scores or probabilities; default: its values say it.")] = "",
+    test: Annotated[Path | None, typer.Option(help="Labelled parquet to measure it on.")] = None,
+    other: Annotated[Path | None, typer.Option(help="The same of other things; label -1: none of the tags.")] = None,
+    licence: Annotated[str, typer.Option(help="Of the images that it learned from.")] = "",
+    preparation: Annotated[str, typer.Option(help="How these were made images of its size.")] = "",
+) -> None:
+    """Publish an ONNX classifier from elsewhere, so that it tags as a forest does."""
+    from tinytags_tasks.train.import_step import ImportRequest, run
+
+    request = ImportRequest(
+        onnx=str(file),
+        tags=tuple(tag.strip() for tag in tags.split(",")),
+        name=name,
+        height=height,
+        width=width,
+        scale=scale,  # type: ignore[arg-type] # the request refuses what it does not know
+        mean=_numbers(mean, "mean"),
+        std=_numbers(std, "std"),
+        layout=layout or None,  # type: ignore[arg-type]
+        output=output,
+        kind=kind or None,  # type: ignore[arg-type]
+        test=str(test) if test else None,
+        other=str(other) if other else None,
+        licence=licence,
+        preparation=preparation,
+    )
+    print(run(request, storage=clients().storage, report=say).model)
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(",") if number.strip())
+    except ValueError as error:
+        raise BadInputError(
+            f"--{option} is {text!r}: write numbers with commas between, such as 0.49,0.48,0.45"
+        ) from error
+
+
+@app.command()
+def lab(
+    labelled: Annotated[Path, typer.Argument(help="Parquet with the columns img and label.")],
+    sample: Annotated[int, typer.Option(help="Images to try on.")] = 10_000,
+    trees: Annotated[str, typer.Option(help="Numbers of trees to try.")] = "5,10,20",
+    depth: Annotated[str, typer.Option(help="Depths to try.")] = "6,8,10",
+    bins: Annotated[str, typer.Option(help="Numbers of bins to try.")] = "50",
+    folds: Annotated[int, typer.Option("--cv", help="Folds of the cross-validation.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the randomness.")] = 42,
+    height: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
+    width: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Where the chosen parameters go (TOML).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try a forest's parameters in scikit-learn on a sample, each with each, and choose the best."""
+    from tinytags_tasks.train.lab import LabRequest, run
+    from tinytags_tasks.train.parameters import TrainRequest
+
+    training = TrainRequest(str(labelled), seed=seed, height=height, width=width)
+    request = LabRequest(
+        training,
+        sample,
+        _whole_numbers(trees, "trees"),
+        _whole_numbers(depth, "depth"),
+        _whole_numbers(bins, "bins"),
+        folds,
+        str(out) if out else None,
+    )
+    findings = run(request, report=say)
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {
+                        **finding.training.forest,
+                        "accuracy": finding.accuracy,
+                        "deviation": finding.deviation,
+                        "kept": finding.kept,
+                        "precision": finding.precision,
+                        "seconds": finding.seconds,
+                    }
+                    for finding in findings
+                ],
+                indent=2,
+            )
+        )
+        return
+    table = make_table("trees", "depth", "bins", "accuracy %", "kept from 40 %", "right of these", "seconds a forest")
+    for finding in findings:
+        parameters = (finding.training.trees, finding.training.depth, finding.training.bins)
+        precision = "-" if finding.precision is None else f"{finding.precision:.1f} %"
+        accuracy = f"{finding.accuracy:.2f} ± {finding.deviation:.2f}"
+        add_row(table, *parameters, accuracy, f"{finding.kept:.1f} %", precision, f"{finding.seconds:.1f}")
+    print_table(table)
+
+
+def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(",") if number.strip())
+    except ValueError as error:
+        raise BadInputError(
+            f"--{option} is {text!r}: write whole numbers with commas between, such as 5,10,20"
+        ) from error
