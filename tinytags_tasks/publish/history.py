@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from tinytags_tasks import layout
@@ -21,6 +22,7 @@ WAIT_SECONDS = 300.0
 """How long a change of an alias waits for another one; the lease of a dead one is taken over sooner."""
 
 _POLL_SECONDS = 0.5
+_READERS = 8
 
 
 @contextmanager
@@ -93,7 +95,9 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
     CorruptError
         When a record is damaged.
     """
-    return [Publication.load(storage, layout.publication_file(alias, number)) for number in _numbers(alias, storage)]
+    paths = [layout.publication_file(alias, number) for number in _numbers(alias, storage)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda path: Publication.load(storage, path), paths))
 
 
 def write_down(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:

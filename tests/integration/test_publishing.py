@@ -1,0 +1,297 @@
+"""Publishing on the real Solr and HDFS: what readers see while runs are published, rolled back, pruned and killed."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import assert_one_error_line
+from PIL import Image
+from published_runs import age_ledger
+from small_run import MODEL, SparkHere, pictures, publish_model
+
+from tinytags_tasks import layout, services
+from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.errors import FinalError
+from tinytags_tasks.index.step import IndexRequest, prepare
+from tinytags_tasks.index.step import run as index
+from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.publish.history import read_history
+from tinytags_tasks.publish.prune import PruneRequest
+from tinytags_tasks.publish.prune import run as prune
+from tinytags_tasks.publish.rollback import RollbackRequest
+from tinytags_tasks.publish.rollback import run as rollback
+from tinytags_tasks.publish.step import PublishRequest
+from tinytags_tasks.publish.step import run as publish
+from tinytags_tasks.records import Change, Run
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.step import ScoreRequest
+from tinytags_tasks.score.step import run as score
+from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.settings import PROJECT_ROOT, load_settings
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+STORE = "/publishing"
+SWITCHES = 50
+
+
+@pytest.fixture(scope="module")
+def shared(hdfs: Runtime) -> Runtime:
+    """Solr beside HDFS, and a store; nothing here needs Spark."""
+    settings = services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True)
+    return Runtime(settings.model_copy(update={"store": STORE}))
+
+
+@pytest.fixture(scope="module")
+def runs(shared: Runtime, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """Two runs, of 11 and of 4 documents."""
+    return make_runs(shared, "pets", tmp_path_factory.mktemp("pets"))
+
+
+@pytest.fixture
+def site(shared: Runtime, request: pytest.FixtureRequest) -> Runtime:
+    """An alias for one test alone."""
+    alias = request.node.name.removeprefix("test_").replace("_", "-")[:60]
+    return Runtime(shared.settings.model_copy(update={"alias": alias}))
+
+
+def make_runs(site: Runtime, corpus: str, folder: Path) -> tuple[Run, Run]:
+    (folder / "pets.bin").write_bytes(to_column_major(pictures()))
+    fields = {
+        "source": str(folder / "pets.bin"),
+        "format": "tiny-images",
+        "shard_images": 6,
+        "blocks_per_shard": 3,
+    }
+    ingest(make_definition(corpus, fields), storage=site.storage)
+    publish_model(site.storage)  # type: ignore[arg-type]
+    return make_indexed(site, corpus, 40, "2024-01-01"), make_indexed(site, corpus, 60, "2024-02-01")
+
+
+def make_indexed(site: Runtime, corpus: str, threshold: int, created: str) -> Run:
+    """Make a run of two Solr shards, planned and indexed long ago."""
+    name = plan(PlanRequest(corpus, MODEL, threshold), storage=site.storage).run
+    run = Run.load(site.storage, layout.run_file(name)).replaced(created=created)
+    run.save(site.storage, layout.run_file(name))
+    score(
+        ScoreRequest(name, tuple(range(run.blocks))),
+        storage=site.storage,
+        address=site.store_address,
+        connect_spark=SparkHere(),
+    )
+    index_run(site, run)
+    age_ledger(site.storage, run)  # type: ignore[arg-type]
+    return run
+
+
+def index_run(site: Runtime, run: Run) -> None:
+    prepare(run.name, storage=site.storage, solr=site.solr, shards=2)
+    index(IndexRequest(run.name, tuple(range(run.blocks))), storage=site.storage, solr=site.solr)
+
+
+def publish_run(site: Runtime, run: Run) -> None:
+    publish(PublishRequest(run.name, site.settings.alias), storage=site.storage, solr=site.solr)
+
+
+def roll_back(site: Runtime, run: str = "") -> None:
+    rollback(RollbackRequest(site.settings.alias, run), storage=site.storage, solr=site.solr)
+
+
+def live(site: Runtime) -> str:
+    return site.solr.aliases().get(site.settings.alias, "")
+
+
+def changes(site: Runtime) -> list[tuple[str, str]]:
+    """Return the history: how, and which run."""
+    return [(record.change, record.run) for record in read_history(site.settings.alias, site.storage)]
+
+
+def positions_seen(site: Runtime) -> tuple[int, ...]:
+    """Return what a reader sees: the positions on the one page that holds everything."""
+    page = search_images(site.settings, SearchRequest(rows=100, with_pixels=False))
+    assert page.total == len(page.images) == sum(page.tag_counts.values())
+    return tuple(sorted(image.position for image in page.images))
+
+
+LOOSE = tuple(range(11))
+STRICT = (0, 1, 7, 9)
+
+
+def test_readers_see_what_was_published_and_after_a_rollback_what_was_before(
+    site: Runtime, runs: tuple[Run, Run]
+) -> None:
+    first, second = runs
+    publish_run(site, first)
+    assert positions_seen(site) == LOOSE
+    publish_run(site, second)
+    assert positions_seen(site) == STRICT
+    roll_back(site, second.name)
+    roll_back(site, second.name)
+    assert positions_seen(site) == LOOSE
+    assert changes(site) == [
+        (Change.PUBLISHED, first.name),
+        (Change.PUBLISHED, second.name),
+        (Change.ROLLED_BACK, first.name),
+    ]
+
+
+def test_a_gate_counts_what_is_really_live(site: Runtime, runs: tuple[Run, Run]) -> None:
+    first, second = runs
+    publish_run(site, first)
+    strict = PublishRequest(second.name, site.settings.alias, least_documents_percent=90)
+    with pytest.raises(FinalError, match=r"4 documents, 36\.4 % of the 11 that are live"):
+        publish(strict, storage=site.storage, solr=site.solr)
+    assert positions_seen(site) == LOOSE
+
+
+def test_a_reader_sees_one_run_or_the_other_during_many_switches(site: Runtime, runs: tuple[Run, Run]) -> None:
+    publish_run(site, runs[0])
+    is_over = threading.Event()
+
+    def read() -> set[tuple[int, ...]]:
+        seen = set()
+        while not is_over.is_set():
+            seen.add(positions_seen(site))
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for switch in range(SWITCHES):
+                publish_run(site, runs[(switch + 1) % 2])
+        finally:
+            is_over.set()
+        for reader in readers:
+            assert reader.result() == {LOOSE, STRICT}
+    assert len(changes(site)) == SWITCHES + 1
+
+
+def test_two_publishers_at_once_take_turns(site: Runtime, runs: tuple[Run, Run]) -> None:
+    publish_run(site, runs[0])
+    environment = {**os.environ, "TINYTAGS_STORE": STORE, "TINYTAGS_ALIAS": site.settings.alias}
+    publishers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tinytags_tasks.cli", "publish", run.name],
+            env=environment,
+            cwd=PROJECT_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for run in runs * 2
+    ]
+    for publisher in publishers:
+        _, told = publisher.communicate(timeout=300)
+        assert publisher.returncode == 0, told
+    history = read_history(site.settings.alias, site.storage)
+    assert live(site) == history[-1].collection
+    assert [record.previous for record in history] == ["", *(record.collection for record in history[:-1])]
+    assert {record.change for record in history} == {Change.PUBLISHED}
+    assert [name for name in site.storage.names(layout.PUBLICATIONS) if name.endswith(".lease")] == []
+
+
+KILLED_BEFORE_THE_RECORD = """
+import os, signal, sys
+from tinytags_tasks.publish import {step} as step
+from tinytags_tasks.cli import main
+step.write_down = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = ["tinytags", *{arguments!r}]
+main()
+"""
+
+
+def kill_between_switch_and_record(site: Runtime, step: str, *arguments: str) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_BEFORE_THE_RECORD.format(step=step, arguments=arguments)],
+        env={**os.environ, "TINYTAGS_STORE": STORE, "TINYTAGS_ALIAS": site.settings.alias},
+        cwd=PROJECT_ROOT,
+        timeout=300,
+    )
+    assert killed.returncode == -9
+
+
+def test_a_publisher_that_was_killed_after_the_switch_is_made_up_for(site: Runtime, runs: tuple[Run, Run]) -> None:
+    first, second = runs
+    publish_run(site, first)
+    kill_between_switch_and_record(site, "step", "publish", second.name)
+    assert live(site) == second.collection
+    assert changes(site) == [(Change.PUBLISHED, first.name)]
+    publish_run(site, second)
+    assert changes(site) == [(Change.PUBLISHED, first.name), (Change.PUBLISHED, second.name)]
+    roll_back(site)
+    assert positions_seen(site) == LOOSE
+
+
+def test_a_rollback_that_was_killed_after_the_switch_is_made_up_for(site: Runtime, runs: tuple[Run, Run]) -> None:
+    first, second = runs
+    publish_run(site, first)
+    publish_run(site, second)
+    kill_between_switch_and_record(site, "rollback", "rollback")
+    assert live(site) == first.collection
+    roll_back(site)
+    assert live(site) == first.collection
+    assert changes(site)[2:] == [(Change.ROLLED_BACK, first.name)]
+
+
+def test_pruning_keeps_what_is_live_and_a_pruned_run_comes_back(site: Runtime, tmp_path: Path) -> None:
+    first, second = make_runs(site, "pruned-pets", tmp_path)
+    publish_run(site, first)
+    publish_run(site, second)
+    site.solr.ensure_collection("customers", site.solr.configsets()[first.collection])
+    request = PruneRequest(site.settings.alias, keep=0, runs=(first.name, second.name))
+    assert prune(PruneRequest(site.settings.alias), storage=site.storage, solr=site.solr).drop == ()
+    (dropped,) = prune(request, storage=site.storage, solr=site.solr).drop
+    assert (dropped.run, dropped.documents) == (first.name, 11)
+    assert positions_seen(site) == STRICT
+    assert first.collection not in site.solr.collections()
+    assert "customers" in site.solr.collections()
+    with pytest.raises(FinalError, match=f"was dropped by `tinytags prune` .*tinytags index {first.name}"):
+        roll_back(site)
+    with pytest.raises(FinalError, match="was dropped by `tinytags prune`"):
+        publish_run(site, first)
+    index_run(site, first)
+    publish_run(site, first)
+    assert positions_seen(site) == LOOSE
+    assert Run.load(site.storage, layout.run_file(first.name)).pruned == ""
+
+
+def test_solr_itself_refuses_to_drop_what_is_live(site: Runtime, runs: tuple[Run, Run]) -> None:
+    publish_run(site, runs[0])
+    with pytest.raises(FinalError, match="is part of aliases"):
+        site.solr.delete_collection(runs[0].collection)
+
+
+def test_the_commands_do_all_of_it(
+    site: Runtime, runs: tuple[Run, Run], tinytags_here: Command, tmp_path: Path
+) -> None:
+    first, second = runs
+
+    def tinytags(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return tinytags_here(*arguments, TINYTAGS_STORE=STORE, TINYTAGS_ALIAS=site.settings.alias)
+
+    assert f"11 documents are live in {first.collection}" in tinytags("publish", first.name).stdout
+    refused = tinytags("publish", second.name, "--gate-documents", "90")
+    assert_one_error_line(refused, f"run {second.name} is verified, but not published")
+    assert tinytags("publish", second.name, "--gate-documents", "30").returncode == 0
+    listed = {one["run"]: one for one in json.loads(tinytags("runs", "--json").stdout)}
+    assert site.settings.alias in listed[second.name]["live_under"]
+    assert (listed[first.name]["documents"], listed[first.name]["by_state"]) == (11, {"verified": 6})
+    compared = json.loads(
+        tinytags("diff", first.name, second.name, "--json", "--sheet", str(tmp_path / "d.png")).stdout
+    )
+    assert (compared["same"], compared["lost"]) == (4, 7)
+    assert Image.open(sheet).format == "PNG"
+    assert tinytags("rollback", second.name).returncode == 0
+    assert_one_error_line(tinytags("rollback"), "nothing is known to have been live before")
+    assert positions_seen(site) == LOOSE
+    assert f"keeps {first.collection}: is live under" in tinytags("prune", "--yes").stdout
+    assert_one_error_line(tinytags("diff", first.name, "none"), "runs/none/run.json")
