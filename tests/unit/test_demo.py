@@ -19,8 +19,8 @@ from PIL import Image
 from tinytags_tasks.corpus import demo as demo_module
 from tinytags_tasks.corpus.demo import Demo, make_demo, write_labelled_parquet
 from tinytags_tasks.corpus.drawn import SCRIBBLE, SHAPES, draw_pictures
+from tinytags_tasks.corpus.fixed_records import RecordLayout, to_row_major
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, decode_image, read_labelled_set
-from tinytags_tasks.corpus.tiny_images import TinyImagesReader
 from tinytags_tasks.errors import BadInputError
 
 NOWHERE = Path("no", "such", "folder")
@@ -36,10 +36,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def images_of(demo: Demo) -> npt.NDArray[np.uint8]:
-    reader = TinyImagesReader(demo.corpus_path)
-    images = reader.read(0, reader.images)
-    reader.close()
-    return images
+    layout = RecordLayout(32, 32, "columns")
+    return to_row_major(np.fromfile(demo.corpus_path, dtype=np.uint8).reshape(-1, layout.record_bytes), layout)
 
 
 def stamps(folder: Path) -> dict[str, int]:

@@ -6,8 +6,9 @@ of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 three row-major planes).
 """
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from tinytags_tasks.corpus.cifar_pickle import cifar_label_names
 from tinytags_tasks.corpus.definition import CorpusDefinition, PixelOrder
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.source_files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 METADATA_BYTES = 768
@@ -29,7 +30,9 @@ _BATCH_BYTES = 6_000_000
 _CACHED_BYTES = 250_000
 """Read and turned at a time: so much stays in a core's cache in between, twice as fast as 500 KB or more."""
 
-_CIFAR_NAMES = ("data_batch_", "test_batch", "train.bin", "test.bin")
+_CIFAR_NAMES = re.compile(r"data_batch_\d+\.bin|test_batch\.bin|train\.bin|test\.bin")
+_CIFAR100_NAMES = ("train.bin", "test.bin")
+_METADATA_NAME = "tiny_metadata.bin"
 
 _ORDER_NAMES = {
     "hwc": "row-major, interleaved",
@@ -110,7 +113,7 @@ def record_layout(definition: CorpusDefinition, file: str = "") -> RecordLayout:
     if definition.format == "tiny-images":
         return RecordLayout(32, 32, "columns")
     if definition.format == "cifar-binary":
-        is_cifar100 = definition.keywords == "coarse_label" or Path(file).name in ("train.bin", "test.bin")
+        is_cifar100 = definition.keywords == "coarse_label" or Path(file).name in _CIFAR100_NAMES
         return RecordLayout(32, 32, "planes", 2 if is_cifar100 else 1)
     return RecordLayout(definition.height, definition.width, definition.pixel_order)
 
@@ -124,22 +127,43 @@ def list_fixed_records(files: SourceFiles, definition: CorpusDefinition) -> Iter
         When a file's size is no multiple of an image's, or the metadata has another count than the images.
     """
     total = 0
-    for file in files.files(".bin"):
-        name = Path(file.path).name
-        if definition.format == "cifar-binary" and not name.startswith(_CIFAR_NAMES):
-            continue
+    for file in _taken(files, definition):
         layout = record_layout(definition, file.path)
         images, rest = divmod(file.size_bytes, layout.record_bytes)
         if rest:
             raise BadInputError(
                 f"{files.name(file.path)}: {file.size_bytes:,} bytes are {images:,} images of {layout.record_bytes:,} "
-                f"bytes and {rest:,} bytes too many at offset {images * layout.record_bytes:,}; is the file complete, "
-                f"and of the format {definition.format}? `tinytags corpus inspect` tells what it looks like"
+                f"bytes and {rest:,} bytes too many at offset {images * layout.record_bytes:,}; "
+                f"{_remedy(file, definition, layout)}"
             )
         total += images
         yield ListedItem(file.path, images, 0, file.size_bytes, file.version)
     if definition.format == "tiny-images" and definition.keywords:
         _check_metadata(files.beside(definition.keywords), total)
+
+
+def _taken(files: SourceFiles, definition: CorpusDefinition) -> list[SourceFile]:
+    """Return the files that hold images, of those that lie there."""
+    found = list(files.files(".bin"))
+    if definition.format == "tiny-images":
+        return [file for file in found if Path(file.path).name != _METADATA_NAME]
+    if definition.format == "cifar-binary" and len(found) > 1:
+        return [file for file in found if _CIFAR_NAMES.fullmatch(Path(file.path).name)]
+    return found
+
+
+def _remedy(file: SourceFile, definition: CorpusDefinition, layout: RecordLayout) -> str:
+    """Return what may mend a file whose size is no multiple of an image's."""
+    if definition.format == "cifar-binary":
+        other = replace(layout, label_bytes=3 - layout.label_bytes)
+        if file.size_bytes % other.record_bytes == 0:
+            is_cifar100 = other.label_bytes == 2
+            return (
+                f"it looks like CIFAR-{100 if is_cifar100 else 10}, whose files are named "
+                f"{' and '.join(_CIFAR100_NAMES) if is_cifar100 else 'data_batch_1.bin and so on'}: "
+                "rename it, or correct keywords"
+            )
+    return f"is it complete, and of the format {definition.format}? `tinytags corpus inspect` tells what it looks like"
 
 
 def _check_metadata(metadata: SourceFiles, images: int) -> None:
@@ -181,21 +205,27 @@ class FixedRecordsReader:
         self._metadata: SourceFiles | None = None
         if definition.format == "tiny-images" and definition.keywords:
             self._metadata = files.beside(definition.keywords)
-            self._metadata_path = self._metadata.only_file().path
+            self._metadata_file = self._metadata.only_file()
         elif definition.keywords:
             self._label_names = cifar_label_names(files, definition.keywords)
 
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
         """See :meth:`tinytags_tasks.corpus.reader.Reader.batches`."""
         for item_first, item in self._listing.items(first, images):
-            self._files.check_unchanged(item.path, item.size_bytes, item.version)
+            self._check_unchanged(item)
             layout = record_layout(self._definition, item.path)
             stop = min(first + images, item_first + item.images)
             step = max(1, _BATCH_BYTES // layout.record_bytes)
             for start in range(max(first, item_first), stop, step):
                 yield self._batch(item, item_first, layout, start, min(step, stop - start), decode)
             # It may have changed while it was read: nothing of it may be committed then.
-            self._files.check_unchanged(item.path, item.size_bytes, item.version)
+            self._check_unchanged(item)
+
+    def _check_unchanged(self, item: ListedItem) -> None:
+        self._files.check_unchanged(item.path, item.size_bytes, item.version)
+        if self._metadata is not None:
+            file = self._metadata_file
+            self._metadata.check_unchanged(file.path, file.size_bytes, file.version)
 
     def _batch(
         self, item: ListedItem, item_first: int, layout: RecordLayout, start: int, count: int, decode: bool
@@ -218,7 +248,7 @@ class FixedRecordsReader:
     def _keywords(self, first: int, stored: npt.NDArray[np.uint8], layout: RecordLayout) -> list[str | None]:
         if self._metadata is not None:
             size = len(stored) * METADATA_BYTES
-            content = self._metadata.read(self._metadata_path, first * METADATA_BYTES, size)
+            content = self._metadata.read(self._metadata_file.path, first * METADATA_BYTES, size)
             return [read_keyword(content[at : at + KEYWORD_BYTES]) for at in range(0, len(content), METADATA_BYTES)]
         if self._label_names is None:
             return []
