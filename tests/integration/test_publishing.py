@@ -285,9 +285,8 @@ def test_the_commands_do_all_of_it(
     listed = {one["run"]: one for one in json.loads(tinytags("runs", "--json").stdout)}
     assert site.settings.alias in listed[second.name]["live_under"]
     assert (listed[first.name]["documents"], listed[first.name]["by_state"]) == (11, {"verified": 6})
-    compared = json.loads(
-        tinytags("diff", first.name, second.name, "--json", "--sheet", str(tmp_path / "d.png")).stdout
-    )
+    sheet = tmp_path / "diff.png"
+    compared = json.loads(tinytags("diff", first.name, second.name, "--json", "--sheet", str(sheet)).stdout)
     assert (compared["same"], compared["lost"]) == (4, 7)
     assert Image.open(sheet).format == "PNG"
     assert tinytags("rollback", second.name).returncode == 0
