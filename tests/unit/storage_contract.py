@@ -59,6 +59,46 @@ class StorageContract:
         assert storage.size_bytes("folder/empty") == 0
         assert storage.read("folder/empty") == b""
 
+    # What is known without reading
+
+    def test_a_checksum_is_the_same_for_the_same_bytes_wherever_they_lie(self, storage):
+        for path, content in {"a/one": b"same", "b/two": b"same", "b/three": b"other", "b/empty": b""}.items():
+            storage.write(path, content)
+        checksums = {path: storage.checksum(path) for path in ("a/one", "b/two", "b/three", "b/empty")}
+        assert checksums["a/one"] == checksums["b/two"]
+        if checksums["a/one"]:  # else the store has none
+            assert len(set(checksums.values())) == 3
+        assert storage.read("a/one") == b"same"
+
+    def test_a_checksum_follows_what_is_written(self, storage):
+        storage.write("folder/file", b"first")
+        before = storage.checksum("folder/file")
+        storage.write("folder/file", b"second")
+        after = storage.checksum("folder/file")
+        assert before != after or before == ""
+        storage.write("folder/file", b"first")
+        assert storage.checksum("folder/file") == before
+
+    def test_what_is_not_there_has_no_checksum(self, storage):
+        with pytest.raises(MissingError, match="folder/none"):
+            storage.checksum("folder/none")
+
+    def test_free_bytes_are_told_before_anything_is_written_and_after(self, storage):
+        before = storage.free_bytes()
+        storage.write("folder/file", b"x")
+        after = storage.free_bytes()
+        assert (before is None) == (after is None)
+        assert all(isinstance(free, int) and free >= 0 for free in (before, after) if free is not None)
+
+    def test_sizes_are_told_by_name_without_temporaries(self, storage):
+        for name, size in {"b": 3, "a": 0, "ü c": 5_000}.items():
+            storage.write(f"folder/{name}", bytes(size))
+        storage.write(temporary_name("folder/d"), b"half")
+        assert storage.sizes("folder") == {"a": 0, "b": 3, "ü c": 5_000}
+
+    def test_a_folder_that_is_not_there_has_no_sizes(self, storage):
+        assert storage.sizes("none/such") == {}
+
     # Writing
 
     def test_chunks_are_joined_and_empty_ones_do_no_harm(self, storage):

@@ -43,6 +43,16 @@ def test_the_80_million_tiny_images_are_80_shards_of_50_blocks():
     assert last.first + last.images == 79_302_017
 
 
+def test_every_one_of_the_79_302_017_tiny_images_is_in_exactly_one_block():
+    partition = Partition(79_302_017, 1_000_000, 50)
+    at = 0
+    for number in range(partition.blocks):
+        block = partition.block(number)
+        assert block.first == at == block.shard * 1_000_000 + block.offset
+        at += block.images
+    assert at == 79_302_017
+
+
 @pytest.mark.parametrize("number", [-1, 50, 10**15])
 def test_a_block_that_is_not_there_is_refused_with_those_that_are(number):
     with pytest.raises(BadInputError, match=f"block {number} is out of range: this corpus has blocks 0 to 49"):

@@ -1,5 +1,8 @@
 """The local store keeps the contract, and is opened from its address."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 from storage_contract import StorageContract
 
@@ -15,6 +18,19 @@ class TestLocalStorage(StorageContract):
         storage.write("folder/file", b"x")
         storage.write("folder/file", b"y", overwrite=False)
         assert [path.name for path in (storage.root / "folder").iterdir()] == ["file"]
+
+    def test_free_bytes_are_those_of_the_disk_even_before_the_folder_is_made(self, storage, monkeypatch):
+        asked = []
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: asked.append(folder) or SimpleNamespace(free=7))
+        assert not storage.root.exists()
+        assert storage.free_bytes() == 7
+        storage.write("folder/file", b"x")
+        assert storage.free_bytes() == 7
+        assert asked == [storage.root.parent, storage.root]
+
+    def test_it_has_no_checksums(self, storage):
+        storage.write("folder/file", b"x")
+        assert storage.checksum("folder/file") == ""
 
     def test_spark_finds_a_file_by_its_url(self, storage):
         assert storage.url("folder/file") == (storage.root / "folder" / "file").as_uri()
