@@ -71,7 +71,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
-    tinytags: Command,
+    tinytags_here: Command,
     pictures: dict[str, Path],
     model: str,
     run: str,
@@ -80,7 +80,11 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     message: str,
 ) -> None:
     filled = arguments.format(corpus=pictures["corpus"], labelled=pictures["labelled"], model=model, run=run)
-    assert_one_error_line(tinytags(*filled.split(), **AWAY.get(away, {})), message)
+    assert_one_error_line(tinytags_here(*filled.split(), **AWAY.get(away, {})), message)
+
+
+def test_the_command_ends_so_in_a_process_of_its_own(tinytags: Command) -> None:
+    assert_one_error_line(tinytags("corpus", "add", "A", "no-such.bin"), "'A' cannot be the name of a corpus")
 
 
 class RunsCode:
