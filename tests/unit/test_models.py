@@ -1,0 +1,239 @@
+"""Published models: put there once, found by name, set side by side, and used by scoring whatever they are."""
+
+import numpy as np
+import onnx
+import pytest
+from faulty_storage import MODES, FaultyStorage, Killed, files_under
+from onnx import TensorProto, helper, numpy_helper
+from small_run import CORPUS, MODEL, SparkHere, address_of, card, make_corpus, pictures, publish_model, quiet
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
+from tinytags_tasks.models import (
+    compare_models,
+    describe_model,
+    list_models,
+    load_card,
+    load_report,
+    model_version,
+    share,
+)
+from tinytags_tasks.models import (
+    publish_model as publish,
+)
+from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, OtherFigures, Run, ThresholdFigures
+from tinytags_tasks.score import step as score_step
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.train.import_step import ImportRequest
+from tinytags_tasks.train.import_step import run as import_model
+
+TAGS = ("ant", "bee", "cat", "dog")
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return LocalStorage(tmp_path / "store")
+
+
+def evaluation(accuracy: float = 50.0, sha256: str = "1") -> Evaluation:
+    figures = ThresholdFigures(threshold=40, votes=4, kept=8, right=6, precision=(75.0,), recall=(50.0,))
+    return Evaluation(
+        labelled_set="test.parquet", sha256=sha256, images=10, accuracy=accuracy, confusion=(), thresholds=(figures,)
+    )
+
+
+def others(sha256: str = "2") -> OtherEvaluation:
+    figures = OtherFigures(threshold=40, votes=4, tagged_without_tag=3, tagged_with_tag=2, right=1)
+    return OtherEvaluation(
+        labelled_set="other.parquet", sha256=sha256, without_tag=6, with_tag=4, left_out=1, thresholds=(figures,)
+    )
+
+
+def put(storage, version: str, **changes: object) -> ModelCard:
+    published = card(**{"version": version, **changes})
+    assert publish(published, version.encode(), f"<p>{version}</p>", storage)
+    return published
+
+
+# The store
+
+
+def test_a_model_is_whole_when_it_appears(storage):
+    published = put(storage, "forest-1")
+    assert files_under(storage.root) == {
+        "models/forest-1/model.onnx": b"forest-1",
+        "models/forest-1/report.html": b"<p>forest-1</p>",
+        "models/forest-1/model.json": published.model_dump_json(indent=1).encode(),
+    }
+
+
+def test_a_model_that_stands_is_never_changed(storage):
+    put(storage, "forest-1")
+    before = files_under(storage.root)
+    assert not publish(card(version="forest-1", licence="changed"), b"other", "other", storage)
+    assert files_under(storage.root) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+def test_publishing_that_dies_leaves_all_or_nothing_and_the_next_tidies_up(storage, mode, fail_at):
+    with pytest.raises(Killed):
+        publish(card(version="forest-1"), b"model", "report", FaultyStorage(storage, fail_at, mode, Killed))
+    assert len(storage.names("models/forest-1")) in (0, 3)
+    publish(card(version="forest-1"), b"model", "report", storage)
+    assert sorted(files_under(storage.root)) == [
+        f"models/forest-1/{name}" for name in ("model.json", "model.onnx", "report.html")
+    ]
+
+
+def test_a_version_is_the_hash_of_the_models_bytes():
+    assert model_version("a", b"x") == model_version("a", b"x") != model_version("a", b"y")
+    assert model_version("a", b"x").startswith("a-")
+    with pytest.raises(BadInputError, match="cannot be the name of a model"):
+        model_version("../a", b"x")
+
+
+def test_models_are_listed_in_the_order_they_were_made(storage):
+    assert list_models(storage) == []
+    late = put(storage, "a-1", created="2024-03-01T00:00:00+00:00")
+    early = put(storage, "b-1", created="2024-01-01T00:00:00+00:00")
+    assert list_models(storage) == [early, late]
+
+
+def test_a_version_may_be_cut_short_while_one_model_alone_begins_so(storage):
+    one, two, longer = put(storage, "forest-1a"), put(storage, "forest-2"), put(storage, "forest-22")
+    assert load_card(storage, "forest-1") == one
+    assert load_card(storage, "forest-2") == two
+    assert load_card(storage, "forest-22") == longer
+    with pytest.raises(BadInputError, match=r"forest: 3 models begin so \(forest-1a, forest-2, forest-22\)"):
+        load_card(storage, "forest")
+    with pytest.raises(MissingError, match="net: no such model; `tinytags models list` lists those"):
+        load_card(storage, "net")
+
+
+def test_a_report_is_read_as_it_was_published_and_a_model_may_have_none(storage):
+    put(storage, "forest-1")
+    assert load_report(storage, "forest-1") == "<p>forest-1</p>"
+    publish_model(storage)
+    with pytest.raises(MissingError, match=f"model {MODEL} has no report: it was published before there were any"):
+        load_report(storage, MODEL)
+
+
+def test_a_card_from_before_there_were_figures_is_read():
+    old = card().model_dump(exclude={"output", "origin", "licence", "held_out", "test", "other"})
+    read = ModelCard.model_validate(old)
+    assert (read.output, read.licence, read.test, read.held_out, read.other) == ("votes", "", None, None, None)
+
+
+# For people
+
+
+def test_a_description_holds_the_figures_and_nothing_that_is_not_known():
+    described = describe_model(card(test=evaluation(), other=others(), licence="CC0", parameters={"depth": 6}))
+    assert described["test set: accuracy"] == "50.00 % of 10"
+    assert described["test set: from 40 %"] == "80.0 % kept, 75.0 % of these right"
+    assert described["other things: from 40 %"] == "50.0 % tagged, 20.0 % of these rightly"
+    assert (described["licence"], described["depth"], described["output"]) == ("CC0", "6", "votes of 10 trees")
+    assert not {"held out: accuracy", "imported from", "learned from"} & described.keys()
+    assert describe_model(card(output="probabilities", trees=100))["output"] == "probabilities"
+
+
+def test_a_share_of_nothing_is_a_dash():
+    assert (share(1, 3), share(0, 5), share(0, 0)) == ("33.3 %", "0.0 %", "-")
+
+
+def test_models_are_set_side_by_side_with_what_one_lacks_left_empty():
+    one, two = card(version="a", test=evaluation(40.0), parameters={"depth": 6}), card(version="b", other=others())
+    rows, remarks = compare_models(one, two)
+    found = {heading: texts for heading, *texts in rows}
+    assert found["test set: accuracy"] == ["40.00 % of 10", ""]
+    assert found["other things: from 40 %"] == ["", "50.0 % tagged, 20.0 % of these rightly"]
+    assert found["depth"] == ["6", ""]
+    assert remarks == []
+
+
+def test_what_keeps_models_from_being_compared_is_said():
+    one = card(test=evaluation(), other=others())
+    two = card(test=evaluation(sha256="9"), other=others(sha256="9"), tags=("x", "y"), height=64)
+    _, remarks = compare_models(one, two)
+    assert [remark.partition(" differ")[0] for remark in remarks] == [
+        "their tags",
+        "their image sizes",
+        "their test sets",
+        "their images of other things",
+    ]
+
+
+# A classifier that is no forest tags a corpus
+
+
+def logistic_classifier(tmp_path, bias: float = 0.0) -> tuple[str, np.ndarray]:
+    """Write a linear classifier of 32x32 images; return its path and its probabilities for the pictures."""
+    factor = np.random.default_rng(3).normal(0, 0.01, (3_072, len(TAGS))).astype(np.float32)
+    constant = np.full(len(TAGS), bias, dtype=np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["x", "factor", "constant"], ["scores"]),
+            helper.make_node("Softmax", ["scores"], ["y"], axis=1),
+        ],
+        "logistic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3_072])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", len(TAGS)])],
+        [numpy_helper.from_array(factor, "factor"), numpy_helper.from_array(constant, "constant")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "net.onnx"
+    )
+    scores = (pictures().reshape(-1, 3_072) / 255) @ factor.astype(np.float64)
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return str(tmp_path / "net.onnx"), shares / shares.sum(axis=1, keepdims=True)
+
+
+def scored_rows(storage, model: str, threshold: int) -> tuple[Run, dict[int, tuple]]:
+    planned = plan(PlanRequest(CORPUS, model, threshold), storage=storage)
+    run = Run.load(storage, layout.run_file(planned.run))
+    blocks = tuple(range(run.blocks))
+    request = score_step.ScoreRequest(run.name, blocks)
+    score_step.run(request, storage=storage, address=address_of(storage), connect_spark=SparkHere(), report=quiet)
+    rows = [row for block in blocks for row in read_scored(storage, run.name, block)[0].to_pylist()]
+    return run, {row["position"]: (row["tag"], row["votes"], row["accuracy"]) for row in rows}
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0, 11), (30, 8), (33, 6), (90, 0)])
+def test_blocks_are_scored_by_an_imported_classifier_in_percent(tmp_path, storage, threshold, kept):
+    make_corpus(storage)
+    path, probabilities = logistic_classifier(tmp_path)
+    model = import_model(ImportRequest(path, TAGS, scale="0-1"), storage=storage, report=quiet).model
+    run, found = scored_rows(storage, model, threshold)
+    percent = np.floor(100 * probabilities.max(axis=1)).astype(int)
+    assert found == {
+        position: (TAGS[probabilities[position].argmax()], accuracy, accuracy)
+        for position, accuracy in enumerate(percent.tolist())
+        if accuracy >= threshold
+    }
+    assert run.model == model
+    assert len(found) == kept
+
+
+def test_values_that_are_no_number_in_a_block_are_never_committed(tmp_path, storage):
+    make_corpus(storage)
+    path, _ = logistic_classifier(tmp_path)
+    model = import_model(ImportRequest(path, TAGS), storage=storage, report=quiet).model
+    stored = onnx.load_from_string(storage.read(layout.model_file(model)))
+    for constant in stored.graph.initializer:
+        if constant.name == "imported/constant":
+            constant.CopyFrom(numpy_helper.from_array(np.full(4, np.nan, dtype=np.float32), constant.name))
+    storage.write(layout.model_file(model), stored.SerializeToString())
+    with pytest.raises(FinalError, match="its votes do not add up to 100"):
+        scored_rows(storage, model, 40)
+    assert [path for path in files_under(storage.root) if "/scored/" in path] == []
+
+
+def test_a_damaged_card_is_told_by_its_path(storage):
+    put(storage, "forest-1")
+    storage.write(layout.card_file("forest-1"), b"{")
+    with pytest.raises(CorruptError, match=r"models/forest-1/model\.json: no usable ModelCard"):
+        list_models(storage)
