@@ -105,7 +105,7 @@ def test_no_more_runs_are_shown_than_asked_for(world):
     third = world.runs[2]
     listed = tinytags("runs", "--limit", "1")
     assert third.name in listed
-    assert "2 older runs are not shown: --limit 3 shows all" in listed
+    assert "the latest 1 of 3 runs; --limit 3 shows all" in listed
     assert [one["run"] for one in json.loads(tinytags("runs", "--limit", "1", "--json"))] == [third.name]
 
 

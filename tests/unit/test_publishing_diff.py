@@ -237,8 +237,8 @@ def test_pictures_of_any_size_find_their_place(size, columns):
     assert green == (columns + 1) * size[0] * size[1] * factor**2
 
 
-def test_words_are_cut_to_their_picture():
+def test_words_are_cut_to_their_place():
     image = np.full((32, 32, 3), 255, dtype=np.uint8)
     sheet = np.asarray(make_labelled_sheet([("", [(image, "x" * 500), (image, "")])], ""))
-    assert (sheet[:, 16 + 97 :] == 255).all()
+    assert (sheet[:, 16 + 113 :] == 255).all()
     assert (sheet != 255).any()

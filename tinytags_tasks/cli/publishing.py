@@ -64,7 +64,7 @@ def rollback(
 
 @app.command()
 def runs(
-    limit: Annotated[int, typer.Option(help="How many, the latest planned first.")] = 20, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(help="How many, the latest planned first.")] = 10, as_json: AsJson = False
 ) -> None:
     """List runs: their models, what became of their blocks, their collections, and which one is live."""
     from tinytags_tasks.publish.overview import RunsRequest, run
@@ -87,7 +87,7 @@ def runs(
         add_row(table, *cells)
     print_table(table)
     if known > len(found):
-        print(f"{known - len(found):,} older runs are not shown: --limit {known} shows all")
+        print(f"the latest {len(found)} of {known:,} runs; --limit {known} shows all")
     elif not found:
         print("there is no run yet: make one with `tinytags run`, or with `tinytags score`")
 

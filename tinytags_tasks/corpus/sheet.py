@@ -15,6 +15,9 @@ _COLUMNS = _ROWS = 8
 _CELL_PIXELS = 96
 """What small images are enlarged to, or a little less."""
 
+_WORDS_PIXELS = 112
+"""What words have at least: as much as "-> automobile 70 %"."""
+
 _MOST_WIDTH = 1_600
 _GAP, _LINE, _MARGIN = 8, 16, 16
 _BAR_PIXELS, _HISTOGRAM_HEIGHT = 2, 100
@@ -81,13 +84,13 @@ def make_labelled_sheet(
     ----------
     sections
         A heading, then images with their words: uint8, shape (row, column, 3), all of one size. Words have up to two
-        lines, each cut to its picture's width.
+        lines, each cut to its place.
     title
         A line above.
     """
     height, width = next((image.shape[:2] for _, pictures in sections for image, _ in pictures), (32, 32))
     factor = max(1, _CELL_PIXELS // max(height, width))
-    cell_width, cell_height = max(width * factor, _CELL_PIXELS) + _GAP, height * factor + 2 * _LINE + _GAP
+    cell_width, cell_height = max(width * factor, _WORDS_PIXELS) + _GAP, height * factor + 2 * _LINE + _GAP
     columns = max(1, min(_COLUMNS, _MOST_WIDTH // cell_width))
     rows = sum(-(-len(pictures) // columns) for _, pictures in sections)
     texts = (title, *(heading for heading, _ in sections))

@@ -10,9 +10,9 @@ from tinytags_tasks.storage import Storage
 
 @dataclass(frozen=True)
 class RunsRequest:
-    """How many runs, the latest planned first."""
+    """How many runs, the latest planned first; the ledger of each is read, a small file a block."""
 
-    limit: int = 20
+    limit: int = 10
 
     def __post_init__(self) -> None:
         """Refuse less than one.
