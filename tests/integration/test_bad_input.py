@@ -4,6 +4,7 @@ import io
 import pickle
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,10 +76,13 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     pictures: dict[str, Path],
     model: str,
     run: str,
+    monkeypatch: pytest.MonkeyPatch,
     arguments: str,
     away: str,
     message: str,
 ) -> None:
+    if away == "solr":  # which is asked again and again, with pauses
+        monkeypatch.setattr(time, "sleep", lambda _: None)
     filled = arguments.format(corpus=pictures["corpus"], labelled=pictures["labelled"], model=model, run=run)
     assert_one_error_line(tinytags_here(*filled.split(), **AWAY.get(away, {})), message)
 
