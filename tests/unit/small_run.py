@@ -299,6 +299,14 @@ class SolrHere:
     def collections(self) -> list[str]:
         return sorted(self.visible)
 
+    def ensure_configset(self, folder: Path) -> str:
+        return "tinytags-0123456789"
+
+    def ensure_collection(self, name: str, configset: str, *, shards: int = 1, replicas: int = 1) -> bool:
+        is_new = name not in self.visible
+        self.visible.setdefault(name, {})
+        return is_new
+
     def configsets(self) -> dict[str, str]:
         return {name: self.configset_of.get(name, "tinytags-0123456789") for name in self.visible}
 

@@ -8,6 +8,7 @@ from small_run import index_all, make_another_run, quiet, score_all
 
 from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
+from tinytags_tasks.index.step import prepare
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.publish.prune import PruneRequest, plan_prune, run
 from tinytags_tasks.publish.rollback import RollbackRequest
@@ -38,6 +39,12 @@ def reason(world, collection, **request):
     found = plan_prune(PruneRequest(ALIAS, keep=0, **request), storage=world.storage, solr=world.solr)
     assert collection not in [prunable.collection for prunable in found.drop]
     return found.stays[collection]
+
+
+def index_anew(world, plan):
+    """Do what `tinytags index RUN` does."""
+    prepare(plan.name, storage=world.storage, solr=world.solr)
+    index_all(world.storage, plan, world.solr)
 
 
 def test_what_is_live_and_the_one_before_stay(world):
@@ -221,7 +228,7 @@ def test_single_blocks_of_a_pruned_run_are_refused_and_the_whole_run_comes_back(
         MissingError, match=rf"{first.collection} was dropped by `tinytags prune` .*tinytags index {first.name}"
     ):
         marked.refuse_pruned()
-    index_all(world.storage, first, world.solr)
+    index_anew(world, first)
     world.publish(first)
     assert world.live() == first.collection
     Run.load(world.storage, layout.run_file(first.name)).refuse_pruned()
@@ -230,7 +237,7 @@ def test_single_blocks_of_a_pruned_run_are_refused_and_the_whole_run_comes_back(
 def test_a_run_that_is_indexed_again_is_not_pruned_meanwhile(world):
     first, *_ = world.runs
     prune(world)
-    index_all(world.storage, first, world.solr)
+    index_anew(world, first)
     assert "was written at" in reason(world, first.collection)
 
 
