@@ -28,9 +28,9 @@ def at_read(number: int) -> None:
     def read(self: FixedRecordsReader, *arguments: object) -> object:
         if next(reads) == number:
             die()
-        return genuine(self, *arguments)  # type: ignore[arg-type]
+        return genuine(self, *arguments)
 
-    FixedRecordsReader._read = read  # type: ignore[method-assign, assignment]
+    FixedRecordsReader._read = read
 
 
 def at_chunk(file: str, number: int, act: Callable[[], object]) -> None:
@@ -44,9 +44,9 @@ def at_chunk(file: str, number: int, act: Callable[[], object]) -> None:
                     act()
                 yield chunk
 
-        return genuine(self, path, passed() if path.endswith(file) else content, overwrite=overwrite)  # type: ignore[arg-type]
+        return genuine(self, path, passed() if path.endswith(file) else content, overwrite=overwrite)
 
-    HdfsStorage.write = write  # type: ignore[method-assign, assignment]
+    HdfsStorage.write = write
 
 
 def at_rename(file: str, *, before: Callable[[str], object] = str, after: Callable[[str], object] = str) -> None:
@@ -61,7 +61,7 @@ def at_rename(file: str, *, before: Callable[[str], object] = str, after: Callab
         after(target)
         return renamed
 
-    HdfsStorage._rename = rename  # type: ignore[method-assign]
+    HdfsStorage._rename = rename
 
 
 def meet(folder: Path, place: str) -> None:

@@ -13,11 +13,11 @@ from tinytags_tasks.storage import HdfsStorage
 
 class TestHdfs(StorageContract):
     @pytest.fixture
-    def storage(self, runtime: Runtime) -> HdfsStorage:
-        return HdfsStorage(replace(runtime.store_address, root=f"/contract-{uuid.uuid4().hex}"))
+    def storage(self, hdfs: Runtime) -> HdfsStorage:
+        return HdfsStorage(replace(hdfs.store_address, root=f"/contract-{uuid.uuid4().hex}"))
 
 
-def test_an_hdfs_that_is_away_is_named_with_the_remedy(runtime: Runtime) -> None:
-    away = HdfsStorage(replace(runtime.store_address, webhdfs_url="http://127.0.0.1:1"))
+def test_an_hdfs_that_is_away_is_named_with_the_remedy(hdfs: Runtime) -> None:
+    away = HdfsStorage(replace(hdfs.store_address, webhdfs_url="http://127.0.0.1:1"))
     with pytest.raises(EngineDownError, match=r"127\.0\.0\.1:1.*tinytags up"):
         away.read("anything")
