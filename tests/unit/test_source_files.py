@@ -1,5 +1,6 @@
 """Sources: the same files in the same order wherever they lie, and one clear error for each way to fail."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -333,7 +334,7 @@ class Handler(BaseHTTPRequestHandler):
         how, path = self.server.how, urlsplit(self.path).path
         self.server.asked.append((self.command, self.path, self.headers.get("Range")))
         if status := how.get("head_status" if head else "get_status", how.get("status")):
-            return self.send(status, b"an error page", head=head)
+            return self.send(status, how.get("page", b"an error page"), head=head)
         if path not in self.server.content and path.endswith("/"):
             return self.send(200, self.index(path), head=head, type="text/html")
         if path not in self.server.content:
@@ -681,37 +682,38 @@ def test_a_key_with_an_empty_part_is_told_and_not_lost(s3):
         paths(in_s3(s3, "s3://sets/double"))
 
 
-def answer_s3(server, status, code):
-    """Let a server answer as S3 does when it cannot or will not."""
-    server.how["status"] = status
-    page = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>said so</Message></Error>"
-    server.how["page"] = page.encode()
+@pytest.fixture(scope="module")
+def refusing_s3():
+    """A server that answers as S3 does when it cannot or will not; one for all, for each address costs a client."""
+    with serving(Server()) as server:
+        server.content["/sets/pictures.bin"] = CONTENT
+        yield server
 
 
 @pytest.mark.parametrize(
     ("status", "code", "error", "message"),
     [
-        (403, "AccessDenied", BadInputError, "may not be read .*; check its permissions and your credentials"),
-        (403, "InvalidAccessKeyId", BadInputError, "may not be read"),
-        (400, "ExpiredToken", BadInputError, "(may not be read|its server refuses)"),
-        (400, "InvalidRequest", BadInputError, "its server refuses"),
+        (403, "AccessDenied", BadInputError, "may not be read .*said so.*; check its permissions and your credentials"),
+        (403, "InvalidAccessKeyId", BadInputError, "may not be read .*said so"),
+        (400, "ExpiredToken", BadInputError, "may not be read .*said so"),
+        (400, "InvalidRequest", BadInputError, "its server refuses .*said so"),
         (404, "NoSuchBucket", BadInputError, "no such file or folder"),
-        (500, "InternalError", TransientError, "cannot be read now"),
-        (503, "SlowDown", TransientError, "cannot be read now"),
+        (500, "InternalError", TransientError, "cannot be read now .*said so"),
+        (503, "SlowDown", TransientError, "cannot be read now .*said so"),
+        (503, "SomethingNew", TransientError, "cannot be read now .*said so"),
     ],
 )
 @pytest.mark.parametrize("when", ["listing", "reading"])
-def test_an_answer_of_s3_is_worth_a_retry_or_not(s3, server, monkeypatch, status, code, error, message, when):
-    import asyncio
-
+def test_an_answer_of_s3_is_worth_a_retry_or_not(s3, refusing_s3, monkeypatch, status, code, error, message, when):
     genuine = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda seconds, *result: genuine(min(seconds, 0.001), *result))
-    options = s3_options(s3) | {"client_kwargs": {"endpoint_url": server.url}}
+    options = s3_options(s3) | {"client_kwargs": {"endpoint_url": refusing_s3.url}}
     files = SourceFiles("s3://sets/pictures.bin" if when == "reading" else "s3://sets/some/*", options)
-    server.content["/sets/pictures.bin"] = CONTENT
+    refusing_s3.how.clear()
     if when == "reading":
         files.only_file()
-    answer_s3(server, status, code)
+    page = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>said so</Message></Error>"
+    refusing_s3.how |= {"status": status, "page": page.encode()}
     with pytest.raises(error, match=f"sets/.*: {message}"):
         files.read("pictures.bin", 0, 10) if when == "reading" else paths(files)
 
