@@ -90,10 +90,11 @@ class StorageContract:
         assert (before is None) == (after is None)
         assert all(isinstance(free, int) and free >= 0 for free in (before, after) if free is not None)
 
-    def test_sizes_are_told_by_name_without_temporaries(self, storage):
+    def test_sizes_are_told_by_name_without_folders_and_temporaries(self, storage):
         for name, size in {"b": 3, "a": 0, "ü c": 5_000}.items():
             storage.write(f"folder/{name}", bytes(size))
         storage.write(temporary_name("folder/d"), b"half")
+        storage.write("folder/inner/file", b"x")
         assert storage.sizes("folder") == {"a": 0, "b": 3, "ü c": 5_000}
 
     def test_a_folder_that_is_not_there_has_no_sizes(self, storage):

@@ -1,11 +1,13 @@
 """The local store keeps the contract, and is opened from its address."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from storage_contract import StorageContract
 
+from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.storage import LocalStorage, StoreAddress, open_store
 
 
@@ -31,6 +33,46 @@ class TestLocalStorage(StorageContract):
     def test_it_has_no_checksums(self, storage):
         storage.write("folder/file", b"x")
         assert storage.checksum("folder/file") == ""
+
+    @pytest.mark.parametrize(
+        ("call", "act"),
+        [
+            ("open", lambda storage: storage.read("folder/file")),
+            ("stat", lambda storage: storage.size_bytes("folder/file")),
+            ("rename", lambda storage: storage.rename("folder/file", "folder/new")),
+            ("replace", lambda storage: storage.write("folder/file", b"y")),
+            ("unlink", lambda storage: storage.delete("folder/file")),
+            ("iterdir", lambda storage: storage.names("folder")),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("fault", "error"),
+        [
+            (PermissionError(13, "Permission denied"), FinalError),
+            (OSError(28, "No space left on device"), TransientError),
+        ],
+    )
+    def test_an_error_of_the_system_is_one_of_ours(self, storage, monkeypatch, call, act, fault, error):
+        storage.write("folder/file", b"x")
+
+        def fail(*_, **__):
+            raise fault
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, fail)
+            with pytest.raises(error, match="folder"):
+                act(storage)
+
+    def test_a_file_that_another_takes_away_meanwhile_is_missing_and_not_a_fault(self, storage, monkeypatch):
+        storage.write("folder/file", b"x")
+        genuine = Path.exists
+        monkeypatch.setattr(Path, "exists", lambda path: genuine(path) or path.name == "file")
+        storage.delete("folder/file")
+        with pytest.raises(MissingError, match="folder/file"):
+            storage.rename("folder/file", "folder/new")
+        monkeypatch.setattr(storage, "names", lambda path: ["file"])
+        assert storage.sizes("folder") == {}
+        assert storage.delete("folder/file") is False
 
     def test_spark_finds_a_file_by_its_url(self, storage):
         assert storage.url("folder/file") == (storage.root / "folder" / "file").as_uri()

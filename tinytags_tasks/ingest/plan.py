@@ -20,7 +20,7 @@ from tinytags_tasks.storage import Storage
 _IMAGES_PER_TASK = 250_000
 _MOST_TASKS = 400
 _FREE_SHARE = 0.02
-_INDIFFERENT = {"description", "source", "most_unreadable_percent"}
+_INDIFFERENT = {"description", "source", "options", "most_unreadable_percent"}
 """Fields of a definition that decide no stored byte."""
 
 
@@ -207,6 +207,8 @@ def _refuse_another(known: IngestPlan, asked: IngestPlan) -> None:
             f"changed since ({what}); {remedy}"
         )
     old, new = (json.loads(plan.definition.model_dump_json(exclude=_INDIFFERENT)) for plan in (known, asked))
+    if known.definition.format == "tiny-images":  # a path, which decides nothing: its content is part of the source
+        old["keywords"], new["keywords"] = bool(old["keywords"]), bool(new["keywords"])
     old["keyword_stop_list"], new["keyword_stop_list"] = known.stop_list_sha256, asked.stop_list_sha256
     if differing := [field for field in old if old[field] != new[field]]:
         field = differing[0]

@@ -131,7 +131,8 @@ class _Writer:
                     manifests[shard] = manifest
             if len(held) == len(waiting):
                 self._progress.say(
-                    f"shard {held[0]} is being written by {self._leases.describe(lease)}: waiting for it"
+                    f"shard {held[0]} is being written by "
+                    f"{self._leases.describe(layout.lease_file(self._request.corpus, held[0]))}: waiting for it"
                 )
                 time.sleep(_POLL_SECONDS)
             waiting = held

@@ -135,8 +135,13 @@ class HdfsStorage:
     def free_bytes(self) -> int | None:
         """See :meth:`Storage.free_bytes`: what disks and the store's quota leave, shared by a file's copies."""
         with self._translated(""):
-            defaults = self._ask("GETSERVERDEFAULTS", "/")["FsServerDefaults"]
-            free = int(self._ask("GETSTATUS", "/")["FsStatus"]["remaining"])
+            try:
+                defaults = self._ask("GETSERVERDEFAULTS", "/")["FsServerDefaults"]
+                free = int(self._ask("GETSTATUS", "/")["FsStatus"]["remaining"])
+            except requests.HTTPError as error:
+                if error.response is not None and error.response.status_code in (400, 403):
+                    return None  # a server before Hadoop 3.4 has no such operation; another may forbid it
+                raise
             if self._client.status("", strict=False) is not None:
                 usage = self._ask("GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
                 if usage["spaceQuota"] >= 0:
@@ -160,7 +165,9 @@ class HdfsStorage:
                 found = self._client.list(path, status=True)
         except MissingError:
             return {}
-        return {name: int(status["length"]) for name, status in found if not is_temporary(name)}
+        return {
+            name: int(status["length"]) for name, status in found if status["type"] == "FILE" and not is_temporary(name)
+        }
 
     def names(self, path: str) -> list[str]:
         """See :meth:`Storage.names`."""

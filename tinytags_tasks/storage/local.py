@@ -2,10 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+import stat
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
-from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.storage.base import is_temporary, leftovers_among, temporary_name
 
 
@@ -21,14 +23,24 @@ class LocalStorage:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
+    @contextmanager
+    def _translated(self, path: str) -> Generator[None]:
+        """Turn the system's errors into ours."""
+        where = self.root / path
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise MissingError(f"{where}: no such file in the store") from error
+        except PermissionError as error:
+            raise FinalError(f"{where}: no permission; check who owns the store") from error
+        except OSError as error:
+            raise TransientError(f"{where}: the disk cannot do it now ({error.strerror or error})") from error
+
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Storage.read`."""
-        try:
-            with (self.root / path).open("rb") as file:
-                file.seek(offset)
-                content = file.read(-1 if length is None else length)
-        except FileNotFoundError as error:
-            raise MissingError(f"{self.root / path}: no such file in the store") from error
+        with self._translated(path), (self.root / path).open("rb") as file:
+            file.seek(offset)
+            content = file.read(-1 if length is None else length)
         if length is not None and len(content) != length:
             raise CorruptError(f"{self.root / path}: ends at {offset + len(content):,}, not at {offset + length:,}")
         return content
@@ -37,34 +49,38 @@ class LocalStorage:
         """See :meth:`Storage.write`."""
         target = self.root / path
         temporary = self.root / temporary_name(path)
-        temporary.parent.mkdir(parents=True, exist_ok=True)
+        with self._translated(path):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("wb")
         try:
-            with temporary.open("wb") as file:
+            with file:
                 for chunk in (content,) if isinstance(content, bytes) else content:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if overwrite:
-                temporary.replace(target)
+                    with self._translated(path):
+                        file.write(chunk)
+                with self._translated(path):
+                    file.flush()
+                    os.fsync(file.fileno())
+            with self._translated(path):
+                if overwrite:
+                    temporary.replace(target)
+                    return True
+                try:
+                    os.link(temporary, target)  # unlike rename, refuses a name that is taken
+                except FileExistsError:
+                    return False
                 return True
-            try:
-                os.link(temporary, target)  # unlike rename, refuses a name that is taken
-            except FileExistsError:
-                return False
-            return True
         finally:
             temporary.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
         """See :meth:`Storage.exists`."""
-        return (self.root / path).exists()
+        with self._translated(path):
+            return (self.root / path).exists()
 
     def size_bytes(self, path: str) -> int:
         """See :meth:`Storage.size_bytes`."""
-        try:
+        with self._translated(path):
             return (self.root / path).stat().st_size
-        except FileNotFoundError as error:
-            raise MissingError(f"{self.root / path}: no such file in the store") from error
 
     def checksum(self, path: str) -> str:
         """See :meth:`Storage.checksum`."""
@@ -80,45 +96,55 @@ class LocalStorage:
 
     def sizes(self, path: str) -> dict[str, int]:
         """See :meth:`Storage.sizes`."""
-        return {name: (self.root / path / name).stat().st_size for name in self.names(path)}
+        found = {}
+        for name in self.names(path):
+            try:
+                with self._translated(f"{path}/{name}"):
+                    status = (self.root / path / name).stat()
+            except MissingError:  # another deleted it meanwhile, such as a lease
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found[name] = status.st_size
+        return found
 
     def names(self, path: str) -> list[str]:
         """See :meth:`Storage.names`."""
+        return sorted(name for name in self._all_names(path) if not is_temporary(name))
+
+    def _all_names(self, path: str) -> list[str]:
         folder = self.root / path
-        if not folder.is_dir():
-            return []
-        return sorted(entry.name for entry in folder.iterdir() if not is_temporary(entry.name))
+        with self._translated(path):
+            return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
 
     def rename(self, source: str, target: str) -> bool:
         """See :meth:`Storage.rename`."""
-        if not (self.root / source).exists():
-            raise MissingError(f"{self.root / source}: no such file in the store")
-        if (self.root / target).exists():
-            return False
-        (self.root / target).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / source).rename(self.root / target)
+        with self._translated(source):
+            if not (self.root / source).exists():
+                raise FileNotFoundError(self.root / source)
+            if (self.root / target).exists():
+                return False
+            (self.root / target).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / source).rename(self.root / target)
         return True
 
     def delete(self, path: str) -> bool:
         """See :meth:`Storage.delete`."""
         target = self.root / path
-        if not target.exists():
+        try:
+            with self._translated(path):
+                if target.is_dir():
+                    shutil.rmtree(target)
+                else:
+                    target.unlink()
+        except MissingError:
             return False
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink()
         return True
 
     def delete_leftovers(self, *paths: str) -> int:
         """See :meth:`Storage.delete_leftovers`."""
-        folder = (self.root / paths[0]).parent
-        if not folder.is_dir():
-            return 0
-        leftovers = leftovers_among((entry.name for entry in folder.iterdir()), paths)
-        for leftover in leftovers:
-            self.delete(str((folder / leftover).relative_to(self.root)))
-        return len(leftovers)
+        folder = paths[0].rpartition("/")[0]
+        leftovers = leftovers_among(self._all_names(folder), paths)
+        return sum(self.delete(f"{folder}/{leftover}") for leftover in leftovers)
 
     def url(self, path: str) -> str:
         """See :meth:`Storage.url`."""
