@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tinytags_tasks.cli import main
-from tinytags_tasks.corpus.fixed_records import FixedRecordsReader
+from tinytags_tasks.corpus.source_files import SourceFiles
 from tinytags_tasks.storage import HdfsStorage
 
 
@@ -22,15 +22,15 @@ def die(*_: object) -> NoReturn:
 
 
 def at_read(number: int) -> None:
-    """Die when images are read for the n-th time."""
-    genuine, reads = FixedRecordsReader._read, iter(range(1, 1_000))
+    """Die when the source is read for the n-th time."""
+    genuine, reads = SourceFiles.read, iter(range(1, 1_000))
 
-    def read(self: FixedRecordsReader, *arguments: object) -> object:
+    def read(self: SourceFiles, *arguments: object) -> bytes:
         if next(reads) == number:
             die()
         return genuine(self, *arguments)
 
-    FixedRecordsReader._read = read
+    SourceFiles.read = read
 
 
 def at_chunk(file: str, number: int, act: Callable[[], object]) -> None:
@@ -49,7 +49,11 @@ def at_chunk(file: str, number: int, act: Callable[[], object]) -> None:
     HdfsStorage.write = write
 
 
-def at_rename(file: str, *, before: Callable[[str], object] = str, after: Callable[[str], object] = str) -> None:
+def go_on(_: str) -> None:
+    """Do nothing."""
+
+
+def at_rename(file: str, *, before: Callable[[str], object] = go_on, after: Callable[[str], object] = go_on) -> None:
     """Act before or after a file gets its final name."""
     genuine = HdfsStorage._rename
 
@@ -80,7 +84,7 @@ def beside_another(folder: Path) -> None:
 
 MOMENTS: dict[str, Callable[[], object]] = {
     "planned, not yet said so": lambda: at_rename("plan.json", before=die),
-    "reading": lambda: at_read(4),
+    "reading": lambda: at_read(9),
     "uploading": lambda: at_chunk("00001.bin", 20, die),
     "before the rename": lambda: at_rename("00001.bin", before=die),
     "after the rename": lambda: at_rename("00001.bin", after=die),
