@@ -46,10 +46,13 @@ def prepare(
     configset: Path | None = None,
 ) -> str:
     """Make sure that a run's collection exists, with this version's schema; return its name."""
-    collection = Run.load(storage, layout.run_file(run_name)).collection
+    path = layout.run_file(run_name)
+    plan = Run.load(storage, path)
     name = solr.ensure_configset(configset or CONFIGSET_FOLDER)
-    solr.ensure_collection(collection, name, shards=shards, replicas=replicas)
-    return collection
+    solr.ensure_collection(plan.collection, name, shards=shards, replicas=replicas)
+    if plan.pruned:
+        plan.replaced(pruned="").save(storage, path)
+    return plan.collection
 
 
 def run(
@@ -65,12 +68,13 @@ def run(
     BadInputError
         When the run has no such block.
     MissingError
-        When a block is not scored.
+        When a block is not scored, or the run's collection was pruned.
     TransientError
         When Solr or HDFS cannot do their part now, or a count is not what it must be.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
+    plan.refuse_pruned()
     solr.wait_until_settled(plan.collection)
     records = {block: _ledger_record(plan, block, storage) for block in request.blocks}
     counts = solr.count_by_block(plan.collection, request.blocks)
