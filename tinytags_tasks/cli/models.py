@@ -179,13 +179,14 @@ def lab(
             )
         )
         return
-    table = make_table("trees", "depth", "bins", "accuracy %", "kept from 40 %", "right of these", "seconds a forest")
+    table = make_table("trees", "depth", "bins", "accuracy", "± sd", "kept", "right", "seconds")
     for finding in findings:
         parameters = (finding.training.trees, finding.training.depth, finding.training.bins)
         precision = "-" if finding.precision is None else f"{finding.precision:.1f} %"
-        accuracy = f"{finding.accuracy:.2f} ± {finding.deviation:.2f}"
-        add_row(table, *parameters, accuracy, f"{finding.kept:.1f} %", precision, f"{finding.seconds:.1f}")
+        measured = (f"{finding.accuracy:.2f} %", f"{finding.deviation:.2f}", f"{finding.kept:.1f} %", precision)
+        add_row(table, *parameters, *measured, f"{finding.seconds:.1f}")
     print_table(table)
+    print("kept: with 40 % accuracy or more; right: of these; seconds: that one forest took to fit")
 
 
 def _whole_numbers(text: str, option: str) -> tuple[int, ...]:

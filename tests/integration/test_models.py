@@ -1,0 +1,175 @@
+"""Models on the real engines: the same training gives the same votes; a classifier that is no forest tags a corpus."""
+
+import json
+import re
+import subprocess
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import DEPTH, IMAGES, assert_one_error_line
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.ledger import add_up, read_ledger
+from tinytags_tasks.records import ModelCard, Run
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.train.step import TrainRequest
+from tinytags_tasks.train.step import run as train
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def card_of(runtime: Runtime, model: str) -> ModelCard:
+    return ModelCard.load(runtime.storage, layout.card_file(model))
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LogisticRegression]:
+    """A logistic regression that scikit-learn learned, and its ONNX file."""
+    ((images, labels),) = draw_pictures(900, seed=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it need not be good
+        regression = LogisticRegression(max_iter=25).fit(images.reshape(len(images), -1) / 255, labels)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["x", "weights", "biases"], ["scores"]),
+            helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
+        ],
+        "logistic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["images", 3_072])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["images", len(SHAPES)])],
+        [
+            numpy_helper.from_array(regression.coef_.T.astype(np.float32), "weights"),
+            numpy_helper.from_array(regression.intercept_.astype(np.float32), "biases"),
+        ],
+    )
+    path = tmp_path_factory.mktemp("net") / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path, regression
+
+
+def test_the_same_images_parameters_and_seed_give_the_same_votes(runtime, model, pictures):
+    again = train(
+        TrainRequest(str(pictures["labelled"]), depth=DEPTH, name="again", held_out=0),
+        storage=runtime.storage,
+        connect_spark=runtime.connect_spark,
+    )
+    assert again.trained
+    assert again.model.removeprefix("again-") == model.removeprefix("forest-")  # the hash of its bytes
+    assert card_of(runtime, again.model).held_out is None
+
+
+def test_a_trained_model_knows_how_it_does_on_what_it_never_saw(runtime, model):
+    card = card_of(runtime, model)
+    assert card.held_out.images == 90
+    assert sum(map(sum, card.held_out.confusion)) == 90
+    assert 100 / len(SHAPES) < card.held_out.accuracy < card.metrics["training_accuracy"]
+
+
+def test_a_model_may_be_for_images_of_another_size(runtime, pictures):
+    request = TrainRequest(
+        str(pictures["labelled"]), str(pictures["labelled"]), "small", trees=3, depth=4, height=12, width=20
+    )
+    card = card_of(runtime, train(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model)
+    assert (card.height, card.width) == (12, 20)
+    stored = onnx.load_from_string(runtime.storage.read(layout.model_file(card.version)))
+    assert stored.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 12 * 20 * 3
+    assert card.test.accuracy == card.metrics["training_accuracy"]
+
+
+def test_models_are_shown_with_a_report_and_set_side_by_side(runtime, model, tinytags_here: Command, tmp_path):
+    shown = tinytags_here("models", "show", model[:-3], "--report", str(tmp_path / "report.html"), "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["version"] == model
+    assert model in (tmp_path / "report.html").read_text()
+    assert model in tinytags_here("models", "list").stdout
+    listed = json.loads(tinytags_here("models", "list", "--json").stdout)
+    assert model in [card["version"] for card in listed]
+    compared = tinytags_here("models", "compare", model, listed[0]["version"])
+    assert compared.returncode == 0, compared.stderr
+    assert "held out: accuracy" in re.sub(r"\s+", " ", compared.stdout)
+
+
+def test_parameters_that_the_lab_chose_are_those_that_spark_learns_with(runtime, pictures, tinytags_here, tmp_path):
+    chosen = tmp_path / "chosen.toml"
+    tried = tinytags_here(
+        *("lab", str(pictures["labelled"]), "--sample", "300", "--trees", "2,3", "--depth", "3", "--cv", "2"),
+        *("--seed", "7", "--out", str(chosen), "--json"),
+    )
+    assert tried.returncode == 0, tried.stderr
+    best = json.loads(tried.stdout)[0]
+    trained = tinytags_here(
+        "train", str(pictures["labelled"]), "--parameters", str(chosen), "--bins", "20", "--held-out", "0"
+    )
+    assert trained.returncode == 0, trained.stderr
+    card = card_of(runtime, trained.stdout.strip())
+    found = {name: card.parameters[name] for name in ("trees", "depth", "bins", "seed")}
+    assert found == {"trees": best["trees"], "depth": 3, "bins": 20, "seed": 7}
+
+
+def test_a_classifier_that_is_no_forest_tags_a_corpus(runtime, pictures, net, tinytags_here: Command):
+    path, regression = net
+    fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 600, "blocks_per_shard": 3}
+    ingest(make_definition("netted", fields), storage=runtime.storage)
+    brought = tinytags_here(
+        *("models", "import", str(path), "--tags", ", ".join(SHAPES), "--name", "logistic", "--scale", "0-1"),
+        *("--test", str(pictures["labelled"]), "--licence", "CC0"),
+    )
+    assert brought.returncode == 0, brought.stderr
+    model = brought.stdout.strip()
+    scored = tinytags_here("score", "netted", "--model", model, "--threshold", "40")
+    assert scored.returncode == 0, scored.stderr
+    run = Run.load(runtime.storage, layout.run_file(scored.stdout.strip()))
+
+    ((images, _),) = draw_pictures(IMAGES, seed=1, batch=IMAGES, scribbles=0.25)  # what the fixture's file holds
+    percent = 100 * regression.predict_proba(images.reshape(IMAGES, -1) / 255)
+    rows = [row for block in range(run.blocks) for row in read_scored(runtime.storage, run.name, block)[0].to_pylist()]
+    unsure = {at for at, of_image in enumerate(percent) if abs(of_image.max() - round(of_image.max())) < 1e-3}
+    found = {row["position"]: (row["tag"], row["accuracy"]) for row in rows if row["position"] not in unsure}
+    assert found == {
+        at: (SHAPES[of_image.argmax()], int(of_image.max()))
+        for at, of_image in enumerate(percent)
+        if of_image.max() >= 40 and at not in unsure
+    }
+    assert len(found) > IMAGES // 4
+    totals = add_up(read_ledger(runtime.storage, run))
+    assert (totals.read, totals.kept, totals.kept + totals.below) == (IMAGES, len(rows), IMAGES)
+    card = card_of(runtime, model)
+    assert (card.output, card.trees, card.licence) == ("probabilities", 100, "CC0")
+    assert card.test.images == 900
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("models show none-1", "none-1: no such model; `tinytags models list` lists those"),
+        ("models compare none-1 none-2", "none-1: no such model"),
+        ("models import none.onnx --tags a,b", "none.onnx: no such file"),
+        ("models import {labelled} --tags a,b", "not an ONNX file"),
+        ("models import {net} --tags a,b", "no output has 2 numbers an image, one for each tag"),
+        ("models import {net} --tags a,a", "tags are a, a: give two or more, each of them once"),
+        ("models import {net} --tags {tags} --height 64", "no image of 64x32 in colour fits"),
+        ("models import {net} --tags {tags} --scale 0-2", "scale is '0-2': it must be 0-255 or 0-1"),
+        ("models import {net} --tags {tags} --mean 1,x", "--mean is '1,x': write numbers with commas between"),
+        ("models import {net} --tags {tags} --test {net}", "net.onnx: not a parquet file"),
+        ("lab none.parquet", "none.parquet: no such file"),
+        ("lab {labelled} --trees five", "--trees is 'five': write whole numbers with commas between"),
+        ("lab {labelled} --cv 1", "folds are 1: two or more are needed"),
+        ("train {labelled} --parameters none.toml", "none.toml: no such file; `tinytags lab` writes one"),
+        ("train {labelled} --held-out 60", "held_out is 60: it must be 0 to 50"),
+        ("train {labelled} --other {net}", "net.onnx: not a parquet file"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(runtime, pictures, net, tinytags_here: Command, arguments, message):
+    given = {"labelled": str(pictures["labelled"]), "net": str(net[0]), "tags": ",".join(SHAPES)}
+    assert_one_error_line(tinytags_here(*(part.format(**given) for part in arguments.split())), message)
