@@ -191,19 +191,20 @@ def test_a_wrong_password_and_a_missing_collection_are_told_apart(solr: Settings
         search_images(solr.model_copy(update={"alias": "nowhere"}), SearchRequest())
 
 
-def test_no_password_lies_in_the_open(solr: Settings) -> None:
-    passwords = [login[1] for role in ("admin", "writer", "reader") if (login := solr.solr_login(role))]
+def test_no_password_lies_in_the_open(airflow: Settings) -> None:
+    passwords = [login[1] for role in ("admin", "writer", "reader") if (login := airflow.solr_login(role))]
     assert len(passwords) == 3
-    for path in solr.secrets_folder.iterdir():
+    for path in airflow.secrets_folder.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
-    for folder in (solr.home / "services").iterdir():
-        record = read_record(folder)
-        for process in family(record) if record else ():
-            words = " ".join((*process.cmdline(), *process.environ().values()))
-            assert not any(password in words for password in passwords)
-    logs = [path for path in (solr.home / "services").rglob("*") if path.is_file() and ".log" in path.name]
+    records = [record for folder in (airflow.home / "services").iterdir() if (record := read_record(folder))]
+    assert len(records) == 9
+    for process in (process for record in records for process in family(record)):
+        words = " ".join((*process.cmdline(), *process.environ().values()))
+        assert not any(password in words for password in passwords)
+        assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0
+    logs = [path for path in (airflow.home / "services").rglob("*") if path.is_file() and ".log" in path.name]
     assert logs
-    for path in (*logs, solr.home / "services" / "solr" / "conf" / "security.json", solr.addresses_file):
+    for path in (*logs, airflow.home / "services" / "solr" / "conf" / "security.json", airflow.addresses_file):
         assert not any(password in path.read_text(errors="replace") for password in passwords)
 
 
