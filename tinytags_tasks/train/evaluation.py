@@ -70,10 +70,7 @@ def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
     session = onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"])
     flat = images.reshape(len(images), -1)
     return np.concatenate(
-        [
-            session.run(["votes"], {"pixels": flat[start : start + _BATCH]})[0]
-            for start in range(0, len(flat), _BATCH)
-        ]
+        [session.run(["votes"], {"pixels": flat[start : start + _BATCH]})[0] for start in range(0, len(flat), _BATCH)]
     )
 
 

@@ -56,9 +56,13 @@ def write_features(labelled: LabelledSet, held_out: npt.NDArray[np.bool_], folde
         rows = slice(start, start + step)
         return _encode(labelled.images[rows], labelled.labels[rows], held_out[rows], schema)
 
-    starts = range(0, len(labelled.images), step)
-    with ThreadPoolExecutor(2) as pool:  # one part is encoded while another is sent
-        for part, content in enumerate(pool.map(encode, starts)):
+    parts = -(-len(labelled.images) // step)
+    with ThreadPoolExecutor(1) as thread:  # the next part is encoded while one is sent
+        encoding = thread.submit(encode, 0)
+        for part in range(parts):
+            content = encoding.result()
+            if part + 1 < parts:
+                encoding = thread.submit(encode, (part + 1) * step)
             storage.write(f"{temporary}/part-{part:05d}.parquet", content)
     if not storage.rename(temporary, folder):
         storage.delete(temporary)
