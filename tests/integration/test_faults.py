@@ -30,7 +30,7 @@ from tinytags_tasks.settings import load_settings
 from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.train.forest import Tree, forest_to_onnx
 
-IMAGES, BLOCKS = 4_000, 8
+IMAGES, BLOCKS = 12_000, 24
 TREES = 1_000
 """So many that a block takes a second, and a kill meets it in the middle."""
 

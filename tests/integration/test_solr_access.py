@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import threading
+import time
 import urllib.error
 import urllib.request
 from base64 import b64decode, b64encode
@@ -291,4 +292,8 @@ def test_a_page_shows_the_same_pictures_from_solr_and_from_the_store_and_outlive
         assert len(shown_pictures(pages["solr"].get("/?rows=100&page=3", auth=login).text)) == 100
     finally:
         restart("hdfs")
-    assert len(shown_pictures(pages["store"].get("/?rows=100&page=3", auth=login).text)) == 100
+    # The first reads after a restart may be slower than a page waits.
+    deadline = time.monotonic() + 60
+    while len(shown := shown_pictures(pages["store"].get("/?rows=100&page=3", auth=login).text)) != 100:
+        assert time.monotonic() < deadline, f"{len(shown)} pictures are back"
+        time.sleep(1)

@@ -117,11 +117,7 @@ def list_corpora(as_json: AsJson = False) -> None:
     runtime = clients()
     found = []
     for name in list_definitions(runtime.settings.corpora_folder):
-        try:
-            definition = load_definition(runtime.settings.corpora_folder, name)
-        except BadInputError as error:  # one that is broken must not hide the others
-            say(f"tinytags: {error}")
-            continue
+        definition = load_definition(runtime.settings.corpora_folder, name)
         found.append((definition, _standing(runtime, name)))
     if as_json:
         print(json.dumps([_shown(definition, corpus) for definition, corpus in found], indent=2))
