@@ -9,10 +9,10 @@ import socket
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tinytags_tasks import layout
-from tinytags_tasks.errors import TransientError
+from tinytags_tasks.errors import MissingError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.records import Change, Publication, Run, now
 from tinytags_tasks.solr import SolrClient
@@ -105,9 +105,12 @@ def write_down(change: Change, collection: str, previous: str, *, alias: str, st
     record = _publication(change, collection, previous, storage)
     number = max(_numbers(alias, storage), default=0) + 1
     storage.delete_leftovers(layout.publication_file(alias, number))
-    while not record.save(storage, layout.publication_file(alias, number), overwrite=False):
-        number += 1  # another wrote meanwhile: the lease makes that rare, not impossible
-    return record
+    while True:
+        # Another may write meanwhile, and take our file for a leftover: the lease makes that rare, not impossible.
+        with suppress(MissingError):
+            if record.save(storage, layout.publication_file(alias, number), overwrite=False):
+                return record
+            number += 1
 
 
 def completed(history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
