@@ -1,13 +1,14 @@
 # make run      from nothing to a searchable index on the demo corpus; engines stay up
 # make stop     ends what make run started
 # make test     all tests, on engines of their own
+# make bench    measures each stage beside other ways to do the same; wants a quiet machine
 # make test-fast, lint, types, lock, clean: for developers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test test-fast lint types clean lock
+.PHONY: help install run stop test test-fast lint types bench clean lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -51,6 +52,9 @@ lint: install
 
 types: install
 	@$(BIN)/mypy
+
+bench: install
+	@for part in ingest train score; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock

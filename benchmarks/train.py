@@ -137,7 +137,7 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
                 f"{whole.cpu / (reading.cpu + fitting.cpu):.1f}",
             ]
         )
-        print(".", end="", file=sys.stderr, flush=True)
+        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
         if number == 0:
             continue
         binned = SampleForest(request, len(demo.tags), jobs=-1)
@@ -149,6 +149,7 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
             accuracy(ours, test),
         )
         accuracies.append([f"{images:,}", *(f"{each:.2f} %" for each in found), f"{found[2] - found[1]:+.2f}"])
+        print(" | ".join(accuracies[-1]), file=sys.stderr, flush=True)
     print("Seconds, and how many times scikit-learn's Spark takes; the last column counts the cores' seconds.\n")
     print_table(
         (
