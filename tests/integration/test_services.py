@@ -3,10 +3,8 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -45,7 +43,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 def kill(settings: Settings, engine: str) -> None:
     record = read_record(settings.home / "services" / engine)
     assert record is not None
-    os.kill(record.pid, signal.SIGKILL)
+    process = psutil.Process(record.pid)
+    process.kill()
+    process.wait(30)
 
 
 def restart(settings: Settings) -> None:
@@ -84,7 +84,6 @@ def test_a_file_in_hdfs_outlives_the_kill_of_both_nodes(settings: Settings) -> N
     client.write("/services/kept", io.BytesIO(b"kept" * 100_000))
     kill(settings, "namenode")
     kill(settings, "datanode")
-    time.sleep(0.5)
     assert states(settings)["namenode"] == states(settings)["datanode"] == "dead"
     restart(settings)
     with client.read("/services/kept") as reader:
@@ -162,7 +161,6 @@ def test_every_engine_comes_back_after_a_kill(settings: Settings) -> None:
     names = list(states(settings))
     for engine in names:
         kill(settings, engine)
-    time.sleep(0.5)
     assert set(states(settings).values()) == {"dead"}
     restart(settings)
     assert set(states(settings).values()) == {"running"}
