@@ -2,8 +2,10 @@
 
 import logging
 import socket
+import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +17,14 @@ from pyspark.sql.connect.client.retries import DefaultPolicy
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 
 ConnectSpark = Callable[[], Any]
-"""Opens a Spark session when it is called: three seconds that a step without work need not spend."""
+"""Opens a Spark session when it is called: the seconds of its first job need not be spent by a step without work."""
 
 
 def connect_spark(url: str) -> Any:  # noqa: ANN401 - pyspark's Connect session has no common base with types
-    """Open a session on a Spark Connect server.
+    """Join the session that all of TinyTags shares on a Spark Connect server for an hour; whoever joins stops it.
+
+    Spark starts Python anew for each session in each executor, and never ends what it started: with a session a task,
+    a run of 400 tasks would spend ten minutes on that, and leave 6 GB taken (docs/adr/0010-shared-spark-session.md).
 
     Raises
     ------
@@ -40,10 +45,48 @@ def connect_spark(url: str) -> Any:  # noqa: ANN401 - pyspark's Connect session 
         ) from error
     logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.ERROR)
     with spark_errors("opening a session"):
-        session = SparkSession.builder.remote(url).create()
-        # By default a call to a server that died is tried for ten minutes; our own retries come after ten seconds.
-        session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=5_000)])
-        return session
+        try:
+            return _join(session_address(url, datetime.now(UTC)))
+        except PySparkException as error:
+            if error.getCondition() != "INVALID_HANDLE.SESSION_CLOSED":
+                raise
+            # The server ends idle sessions sooner than in an hour, its default, and never opens one again.
+            return _join(_with_session(url, uuid.uuid4()))
+
+
+def session_address(url: str, at: datetime) -> str:
+    """Return a server's address with the name of the session that is shared there in the hour of ``at``."""
+    return _with_session(url, uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {at:%Y-%m-%d %H}"))
+
+
+def _with_session(url: str, session: uuid.UUID) -> str:
+    if "session_id=" in url:
+        return url
+    bare = url.rstrip("/;")
+    return f"{bare}{';' if '/;' in bare else '/;'}session_id={session}"
+
+
+def _join(address: str) -> Any:  # noqa: ANN401
+    session = SparkSession.builder.remote(address).create()
+    # By default a call to a server that died is tried for ten minutes; our own retries come after ten seconds.
+    session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=5_000)])
+    session.release_session_on_close = False  # the others' work would end with it
+    tag = f"tinytags-{uuid.uuid4()}"
+    session.addTag(tag)
+
+    def leave() -> None:
+        """Cancel what this client left running, and hang up."""
+        with suppress(PySparkException, grpc.RpcError):  # a server that is away runs nothing
+            session.interruptTag(tag)
+        type(session).stop(session)
+
+    session.stop = leave
+    try:
+        session.version  # noqa: B018 - the first call is what opens it
+    except (PySparkException, grpc.RpcError):
+        leave()  # a channel that is open when Python ends can hold it for ever
+        raise
+    return session
 
 
 @contextmanager

@@ -1,0 +1,55 @@
+"""The name of the session that is shared on a Spark Connect server."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.spark import connect_spark, session_address
+
+NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
+
+
+def session_of(address: str) -> str:
+    return address.partition("session_id=")[2]
+
+
+def test_within_an_hour_everybody_gets_the_same_session():
+    assert session_address("sc://a:1", NOON) == session_address("sc://a:1", NOON + timedelta(minutes=59, seconds=59))
+
+
+@pytest.mark.parametrize(
+    ("url", "at"),
+    [("sc://a:1", NOON + timedelta(hours=1)), ("sc://a:1", NOON + timedelta(days=1)), ("sc://b:1", NOON)],
+)
+def test_another_hour_or_server_is_another_session(url, at):
+    assert session_of(session_address(url, at)) != session_of(session_address("sc://a:1", NOON))
+
+
+@pytest.mark.parametrize(
+    ("url", "before_the_session"),
+    [
+        ("sc://a:1", "sc://a:1/;"),
+        ("sc://a:1/", "sc://a:1/;"),
+        ("sc://a:1/;", "sc://a:1/;"),
+        ("sc://a:1/;use_ssl=true;token=x", "sc://a:1/;use_ssl=true;token=x;"),
+    ],
+)
+def test_the_session_is_one_more_parameter_of_the_address(url, before_the_session):
+    assert session_address(url, NOON).partition("session_id=")[0] == before_the_session
+
+
+def test_a_session_that_the_user_names_is_left():
+    url = "sc://a:1/;session_id=0d7c7d0e-7bd5-4b0e-8fb3-5f35bb1b6c3b"
+    assert session_address(url, NOON) == url
+
+
+@pytest.mark.parametrize("url", ["", "http://a:1", "sc://", "a:15002"])
+def test_what_is_no_address_of_spark_is_refused(url):
+    with pytest.raises(BadInputError, match="is no Spark Connect address: write sc://host:15002"):
+        connect_spark(url)
+
+
+def test_a_server_that_is_away_is_told_with_the_remedy():
+    with pytest.raises(EngineDownError, match=r"sc://127\.0\.0\.1:1: Spark does not answer; see `tinytags status`"):
+        connect_spark("sc://127.0.0.1:1")
