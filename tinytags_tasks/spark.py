@@ -1,11 +1,13 @@
 """Spark Connect: a session from an address, and its errors as ours."""
 
+import hashlib
 import logging
 import socket
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +26,7 @@ def connect_spark(url: str) -> Any:  # noqa: ANN401 - pyspark's Connect session 
     """Join the session that all of TinyTags shares on a Spark Connect server for an hour; whoever joins stops it.
 
     Spark starts Python anew for each session in each executor, and never ends what it started: with a session a task,
-    a run of 400 tasks would spend ten minutes on that, and leave 6 GB taken (docs/adr/0010-shared-spark-session.md).
+    a run of 400 tasks would spend ten minutes on that, and leave 6 GB taken (docs/adr/0009-shared-spark-session.md).
 
     Raises
     ------
@@ -55,8 +57,16 @@ def connect_spark(url: str) -> Any:  # noqa: ANN401 - pyspark's Connect session 
 
 
 def session_address(url: str, at: datetime) -> str:
-    """Return a server's address with the name of the session that is shared there in the hour of ``at``."""
-    return _with_session(url, uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {at:%Y-%m-%d %H}"))
+    """Return a server's address with the name of the session that is shared there in the hour of ``at``.
+
+    Workers keep the code that they have imported, so another state of it is another session.
+    """
+    return _with_session(url, uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {at:%Y-%m-%d %H} {_code_version()}"))
+
+
+def _code_version() -> str:
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256("".join(f"{file} {file.stat().st_mtime_ns}\n" for file in files).encode()).hexdigest()
 
 
 def _with_session(url: str, session: uuid.UUID) -> str:

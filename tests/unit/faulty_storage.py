@@ -83,6 +83,9 @@ class FaultyStorage:
     def sizes(self, path: str) -> dict[str, int]:
         return self.inner.sizes(path)
 
+    def versions(self, path: str) -> dict[str, str]:
+        return self.inner.versions(path)
+
     def names(self, path: str) -> list[str]:
         return self.inner.names(path)
 

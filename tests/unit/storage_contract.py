@@ -99,6 +99,16 @@ class StorageContract:
 
     def test_a_folder_that_is_not_there_has_no_sizes(self, storage):
         assert storage.sizes("none/such") == {}
+        assert storage.versions("none/such") == {}
+
+    def test_a_file_that_is_written_again_has_another_version(self, storage):
+        storage.write("folder/a", b"one")
+        storage.write("folder/b", b"two")
+        before = storage.versions("folder")
+        storage.write("folder/a", b"eno")
+        after = storage.versions("folder")
+        assert after["a"] != before["a"]
+        assert after["b"] == before["b"]
 
     # Writing
 

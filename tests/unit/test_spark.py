@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tinytags_tasks import spark as spark_module
 from tinytags_tasks.errors import BadInputError, EngineDownError
 from tinytags_tasks.spark import connect_spark, session_address
 
@@ -24,6 +25,13 @@ def test_within_an_hour_everybody_gets_the_same_session():
 )
 def test_another_hour_or_server_is_another_session(url, at):
     assert session_of(session_address(url, at)) != session_of(session_address("sc://a:1", NOON))
+
+
+def test_other_code_is_another_session(monkeypatch):
+    # a worker that has imported the code keeps it
+    before = session_address("sc://a:1", NOON)
+    monkeypatch.setattr(spark_module, "_code_version", lambda: "after an upgrade")
+    assert session_of(session_address("sc://a:1", NOON)) != session_of(before)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,10 @@ class Storage(Protocol):
         """Return the size in bytes of each file in a folder, by name; none when there is no such folder."""
         ...
 
+    def versions(self, path: str) -> dict[str, str]:
+        """Return what tells that a file has been written anew, for each file in a folder, by name."""
+        ...
+
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder; none when there is no such folder."""
         ...

@@ -160,14 +160,22 @@ class HdfsStorage:
 
     def sizes(self, path: str) -> dict[str, int]:
         """See :meth:`Storage.sizes`."""
+        return {name: int(status["length"]) for name, status in self._statuses(path).items()}
+
+    def versions(self, path: str) -> dict[str, str]:
+        """See :meth:`Storage.versions`: a file that is renamed over another one is another inode."""
+        return {
+            name: f"{status['fileId']} {status['modificationTime']} {status['length']}"
+            for name, status in self._statuses(path).items()
+        }
+
+    def _statuses(self, path: str) -> dict[str, dict[str, Any]]:
         try:
             with self._translated(path):
                 found = self._client.list(path, status=True)
         except MissingError:
             return {}
-        return {
-            name: int(status["length"]) for name, status in found if status["type"] == "FILE" and not is_temporary(name)
-        }
+        return {name: status for name, status in found if status["type"] == "FILE" and not is_temporary(name)}
 
     def names(self, path: str) -> list[str]:
         """See :meth:`Storage.names`."""

@@ -96,6 +96,16 @@ class LocalStorage:
 
     def sizes(self, path: str) -> dict[str, int]:
         """See :meth:`Storage.sizes`."""
+        return {name: status.st_size for name, status in self._statuses(path).items()}
+
+    def versions(self, path: str) -> dict[str, str]:
+        """See :meth:`Storage.versions`: a file that is renamed over another one is another inode."""
+        return {
+            name: f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
+            for name, status in self._statuses(path).items()
+        }
+
+    def _statuses(self, path: str) -> dict[str, os.stat_result]:
         found = {}
         for name in self.names(path):
             try:
@@ -104,7 +114,7 @@ class LocalStorage:
             except MissingError:  # another deleted it meanwhile, such as a lease
                 continue
             if stat.S_ISREG(status.st_mode):
-                found[name] = status.st_size
+                found[name] = status
         return found
 
     def names(self, path: str) -> list[str]:
