@@ -184,13 +184,21 @@ def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedA
         raise CorruptError(f"{path}: no file of keywords ({error}); delete it and ingest the corpus again") from error
 
 
-def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> None:
-    """Commit a scored block; its record travels in the file's metadata."""
+def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> BlockRecord:
+    """Commit a scored block; return its record, which travels in the file's metadata, with the file's own size."""
     sink = io.BytesIO()
     pq.write_table(
-        table.replace_schema_metadata({RECORD_KEY: record.model_dump_json().encode()}), sink, compression="zstd"
+        table.replace_schema_metadata({RECORD_KEY: record.model_dump_json().encode()}),
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
     )
     storage.write(layout.scored_file(record.run, record.block), sink.getvalue())
+    return _with_file(record, sink.getvalue())
+
+
+def _with_file(record: BlockRecord, stored: bytes) -> BlockRecord:
+    return record.replaced(scored_bytes=len(stored), scored_sha256=hashlib.sha256(stored).hexdigest())
 
 
 def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, BlockRecord]:
@@ -204,11 +212,37 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
         When the file is damaged or another block's.
     """
     path = layout.scored_file(run, block)
+    stored = storage.read(path)
     try:
-        table = pq.read_table(io.BytesIO(storage.read(path)))
+        table = pq.read_table(io.BytesIO(stored), page_checksum_verification=True)
         record = BlockRecord.model_validate_json(table.schema.metadata[RECORD_KEY])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); delete it and score block {block} again") from error
     if (record.run, record.block, record.kept) != (run, block, table.num_rows):
         raise CorruptError(f"{path}: holds another block's images; delete it and score block {block} again")
-    return table, record
+    return table, _with_file(record, stored)
+
+
+def documents_checksum(rows: Iterable[tuple[str, str, int, int, str]]) -> str:
+    """Return the sha256 of what a block's documents say: what was scored and what Solr holds are compared by it.
+
+    Parameters
+    ----------
+    rows
+        Id, tag, votes, accuracy and model of each document, by position.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update("\t".join(map(str, row)).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def scored_checksum(table: pa.Table, corpus: str, model: str) -> str:
+    """Return the checksum that the documents of a scored block must have."""
+    columns = table.to_pydict()
+    return documents_checksum(
+        (layout.document_id(corpus, position), tag, votes, accuracy, model)
+        for position, tag, votes, accuracy in zip(
+            columns["position"], columns["tag"], columns["votes"], columns["accuracy"], strict=True
+        )
+    )

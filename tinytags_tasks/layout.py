@@ -16,6 +16,8 @@
     runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
     runs/<run>/scored/000000.parquet             one scored block
     runs/<run>/ledger/000000.json                what became of the block
+    runs/<run>/index/000000.lease                who indexes the block now
+    runs/<run>/audits/000001.json                what an audit found
     publications/<alias>/000001.json             what became live under the alias, one record a change
     publications/<alias>.lease                   who changes the alias now
 """
@@ -147,6 +149,21 @@ def ledger_folder(run: str) -> str:
 def ledger_file(run: str, block: int) -> str:
     """Path of a block's record in a run's ledger."""
     return f"{ledger_folder(run)}/{block:06d}.json"
+
+
+def index_lease_file(run: str, block: int) -> str:
+    """Path of the lease on a block that is being indexed."""
+    return f"{run_folder(run)}/index/{block:06d}.lease"
+
+
+def audits_folder(run: str) -> str:
+    """Path of a run's audits."""
+    return f"{run_folder(run)}/audits"
+
+
+def audit_file(run: str, number: int) -> str:
+    """Path of one audit of a run; numbers begin with 1."""
+    return f"{audits_folder(run)}/{number:06d}.json"
 
 
 def run_folder(run: str) -> str:

@@ -1,9 +1,10 @@
 """The ledger: what became of each block of a run, read from the store alone."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from tinytags_tasks import layout
 from tinytags_tasks.errors import CorruptError, MissingError
@@ -39,8 +40,8 @@ def list_runs(storage: Storage) -> list[Run]:
     return sorted(runs, key=lambda run: (run.created, run.name))
 
 
-def read_ledger(storage: Storage, run: Run, blocks: Iterable[int] | None = None) -> list[BlockRecord]:
-    """Return the records of a run's blocks in order; a block without one is planned, a damaged one failed.
+class LedgerReader:
+    """Reads one run's ledger again and again, and of its files only those that have changed.
 
     Parameters
     ----------
@@ -48,29 +49,116 @@ def read_ledger(storage: Storage, run: Run, blocks: Iterable[int] | None = None)
         The store.
     run
         The run.
-    blocks
-        Block numbers; None means all.
     """
-    recorded = set(storage.names(layout.ledger_folder(run.name)))
 
-    def read(block: int) -> BlockRecord:
-        path = layout.ledger_file(run.name, block)
-        planned = BlockRecord(run=run.name, block=block, state=BlockState.PLANNED, model=run.model)
-        if layout.file_name(path) not in recorded:
-            return planned
-        try:
-            record = BlockRecord.load(storage, path)
-        except MissingError:  # deleted since the listing
-            return planned
-        except CorruptError as error:
-            return planned.replaced(state=BlockState.FAILED, reason=str(error))
-        if (record.run, record.block) != (run.name, block):
-            reason = f"{path}: is the record of block {record.block} of run {record.run}; delete it and score again"
-            return planned.replaced(state=BlockState.FAILED, reason=reason)
+    def __init__(self, storage: Storage, run: Run) -> None:
+        self._storage = storage
+        self._run = run
+        self._known: dict[int, tuple[str, BlockRecord]] = {}
+
+    def read(self, blocks: Iterable[int] | None = None) -> list[BlockRecord]:
+        """Return the records of blocks in order; a block without one is planned, a damaged one failed.
+
+        Parameters
+        ----------
+        blocks
+            Block numbers; None means all.
+        """
+        chosen = range(self._run.blocks) if blocks is None else list(blocks)
+        versions = self._storage.versions(layout.ledger_folder(self._run.name))
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(lambda block: self._read(block, versions), chosen))
+
+    def _read(self, block: int, versions: dict[str, str]) -> BlockRecord:
+        path = layout.ledger_file(self._run.name, block)
+        version = versions.get(layout.file_name(path), "")
+        known, record = self._known.get(block, ("", None))
+        if record is None or not version or version != known:
+            record = self._load(path, block) if version else self._planned(block)
+            self._known[block] = version, record
         return record
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read, range(run.blocks) if blocks is None else blocks))
+    def _planned(self, block: int) -> BlockRecord:
+        return BlockRecord(run=self._run.name, block=block, state=BlockState.PLANNED, model=self._run.model)
+
+    def _load(self, path: str, block: int) -> BlockRecord:
+        try:
+            record = BlockRecord.load(self._storage, path)
+        except MissingError:  # deleted since the listing
+            return self._planned(block)
+        except CorruptError as error:
+            return self._planned(block).replaced(state=BlockState.FAILED, reason=str(error))
+        if (record.run, record.block) != (self._run.name, block):
+            reason = f"{path}: is the record of block {record.block} of run {record.run}; delete it and score again"
+            return self._planned(block).replaced(state=BlockState.FAILED, reason=reason)
+        return record
+
+
+def read_ledger(storage: Storage, run: Run, blocks: Iterable[int] | None = None) -> list[BlockRecord]:
+    """Return the records of a run's blocks, once; see :meth:`LedgerReader.read`."""
+    return LedgerReader(storage, run).read(blocks)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a run goes.
+
+    Attributes
+    ----------
+    images_per_second, documents_per_second
+        Images scored and documents indexed, of the last :data:`RECENT_SECONDS`; of the whole run once it has ended.
+    seconds_left
+        Until every block is verified; 0 when all are, None when nothing was verified lately.
+    """
+
+    images_per_second: float
+    documents_per_second: float
+    seconds_left: float | None
+
+
+RECENT_SECONDS = 600.0
+"""What counts as lately."""
+
+
+def rates(run: Run, records: Iterable[BlockRecord], *, at: datetime | None = None) -> Rates:
+    """Tell how fast a run goes, from the times in its ledger.
+
+    Parameters
+    ----------
+    run
+        The run.
+    records
+        The records of its blocks.
+    at
+        When it is; now, unless told.
+    """
+    records = list(records)
+    verified = [record for record in records if record.state is BlockState.VERIFIED]
+    left = run.images - sum(record.read for record in verified)
+    scored = [(record.scored, record.score_seconds, record.read) for record in records if record.scored]
+    indexed = [(record.indexed, record.index_seconds, record.kept) for record in records if record.indexed]
+    finished = [(record.indexed, record.index_seconds, record.read) for record in verified]
+    until = (at or datetime.now(UTC)).timestamp() if left > 0 else None
+    images, documents, done = (_rate(events, until) for events in (scored, indexed, finished))
+    return Rates(images, documents, 0.0 if left <= 0 else left / done if done else None)
+
+
+def _rate(events: list[tuple[str, float, int]], until: float | None) -> float:
+    """Return the count a second of what ended at some times after some seconds of work."""
+    ended = [(datetime.fromisoformat(end).timestamp(), seconds, count) for end, seconds, count in events]
+    if until is not None:
+        ended = [event for event in ended if event[0] > until - RECENT_SECONDS]
+    if not ended:
+        return 0.0
+    last = max(end for end, _, _ in ended) if until is None else until
+    first = min(end - seconds for end, seconds, _ in ended)
+    return sum(count for _, _, count in ended) / max(last - first, 1.0)
+
+
+def is_scored_whole(record: BlockRecord, sizes: Mapping[str, int]) -> bool:
+    """Tell whether a block's scored file is there and as large as the ledger says."""
+    size = sizes.get(layout.file_name(layout.scored_file(record.run, record.block)))
+    return size is not None and record.scored_bytes in (0, size)
 
 
 def add_up(records: Iterable[BlockRecord]) -> Totals:

@@ -396,7 +396,17 @@ class BlockState(StrEnum):
 
 
 class BlockRecord(Record):
-    """What became of one block in one run. ``read = kept + below + unreadable``, always."""
+    """What became of one block in one run. ``read = kept + below + unreadable``, always.
+
+    Attributes
+    ----------
+    sha256
+        Of the block's bytes in its shard.
+    scored_bytes, scored_sha256
+        Of its scored file; 0 and empty in that file itself, and in records from before there were these.
+    checksum
+        Of what its documents say; see :func:`tinytags_tasks.block_files.documents_checksum`. Empty until indexed.
+    """
 
     run: str
     block: int
@@ -408,7 +418,10 @@ class BlockRecord(Record):
     below: int = 0
     unreadable: int = 0
     kept_by_tag: dict[str, int] = {}
+    scored_bytes: int = 0
+    scored_sha256: str = ""
     documents: int | None = None
+    checksum: str = ""
     reason: str = ""
     host: str = ""
     attempts: int = 0
@@ -416,3 +429,24 @@ class BlockRecord(Record):
     index_seconds: float = 0.0
     scored: str = ""
     indexed: str = ""
+
+
+class Audit(Record):
+    """What a comparison of a run's collection with its ledger, its scored files and its corpus found.
+
+    Attributes
+    ----------
+    blocks, documents, sampled
+        How many blocks were looked at, their documents, and how many of these were compared byte by byte.
+    problems
+        What is wrong with a block, by its number.
+    """
+
+    run: str
+    collection: str
+    blocks: int
+    documents: int
+    sampled: int
+    problems: dict[int, str]
+    started: str
+    ended: str

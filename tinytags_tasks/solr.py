@@ -10,7 +10,7 @@ import json
 import random
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -274,23 +274,39 @@ class SolrClient:
 
     def ids_of_block(self, collection: str, block: int) -> list[str]:
         """Return the ids that are visible in a block."""
-        ids: list[str] = []
+        query = {"query": "{!term f=block v=$block}", "fields": "id", "sort": "id asc"}
+        return [document["id"] for document in self._pages(collection, query, {"block": str(int(block))})]
+
+    def _pages(
+        self, collection: str, query: Mapping[str, object], parameters: Mapping[str, object]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield all documents that a query finds, page by page."""
         cursor = "*"
         while True:
-            answer = self._select(
-                collection,
-                {
-                    "query": "{!term f=block v=$block}",
-                    "fields": "id",
-                    "limit": _PAGE,
-                    "sort": "id asc",
-                    "params": {"block": str(int(block)), "cursorMark": cursor},
-                },
-            )
-            ids.extend(document["id"] for document in answer["response"]["docs"])
+            asked = {**query, "limit": _PAGE, "params": {**parameters, "cursorMark": cursor}}
+            answer = self._select(collection, asked)
+            yield from answer["response"]["docs"]
             if answer["nextCursorMark"] == cursor:
-                return ids
+                return
             cursor = answer["nextCursorMark"]
+
+    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[str, str, int, int, str]]:
+        """Yield what is visible in a block, by position: id, tag, votes, accuracy and model of each document."""
+        fields = ("id", "tag", "votes", "accuracy", "model")
+        query = {"query": "{!term f=block v=$block}", "fields": fields, "sort": "position asc, id asc"}
+        for document in self._pages(collection, query, {"block": str(int(block))}):
+            yield tuple(document.get(name, "") for name in fields)
+
+    def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the images of documents in base64, by their ids; those without one are not among them."""
+        query = {
+            "query": "{!terms f=id separator='\t' v=$ids}",
+            "fields": ["id", "data"],
+            "limit": len(ids),
+            "params": {"ids": "\t".join(ids)},
+        }
+        found = self._select(collection, query)["response"]["docs"]
+        return {document["id"]: document["data"] for document in found if "data" in document}
 
     def delete_ids(self, collection: str, ids: Sequence[str]) -> None:
         """Delete documents by id."""

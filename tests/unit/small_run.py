@@ -272,6 +272,18 @@ class SolrHere:
     def ids_of_block(self, collection: str, block: int) -> list[str]:
         return sorted(name for name, document in self.documents(collection).items() if document["block"] == block)
 
+    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple]:
+        found = [document for document in self.documents(collection).values() if document["block"] == block]
+        for document in sorted(found, key=lambda document: document["position"]):
+            yield tuple(document[name] for name in ("id", "tag", "votes", "accuracy", "model"))
+
+    def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
+        found = self.documents(collection)
+        return {name: found[name]["data"] for name in ids if "data" in found.get(name, {})}
+
+    def delete_block(self, collection: str, block: int) -> None:
+        self.delete_ids(collection, self.ids_of_block(collection, block))
+
     def post_documents(self, collection: str, bodies: Iterable[bytes]) -> None:
         for body in bodies:
             for document in json.loads(body):

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,8 @@ from tinytags_tasks import layout
 from tinytags_tasks.block_files import KeywordsReader, block_sources, read_pixels, read_scored, write_scored
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
 from tinytags_tasks.index.documents import MOST_DOCUMENTS, document_bodies, documents_per_body
-from tinytags_tasks.index.step import IndexRequest, prepare, run
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare, run
+from tinytags_tasks.lease import Leases
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Corpus
 from tinytags_tasks.score.block import score_block
@@ -264,18 +266,120 @@ def test_a_count_that_is_too_low_is_worth_a_retry_and_verifies_nothing(storage, 
             super().commit(collection)
             self.documents(collection).pop("pets:0", None)
 
-    with pytest.raises(TransientError, match="holds 0 of 1 documents of block 0 after indexing blocks 0; index them"):
+    with pytest.raises(TransientError, match="block 0 has 0 of 1 documents after indexing blocks 0; index them"):
         index(storage, scored, LosesOne())
-    assert BlockState.VERIFIED not in {record.state for record in read_ledger(storage, scored)}
+    states = [record.state for record in read_ledger(storage, scored)]
+    assert states == [BlockState.INDEXED, *[BlockState.VERIFIED] * (BLOCKS - 1)]
     good = SolrHere()
     assert index(storage, scored, good).indexed == BLOCKS
     assert positions(good, scored) == KEPT
 
 
-def test_nothing_is_visible_before_all_blocks_are_posted(storage, scored, solr):
-    path = storage.root / layout.shard_file(CORPUS, 1)
-    path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(CorruptError, match="block 3"):
+@pytest.mark.parametrize("field", ["tag", "votes", "accuracy", "model", "id"])
+def test_a_document_that_says_something_else_than_was_scored_verifies_nothing(storage, scored, field):
+    class Changes(SolrHere):
+        def commit(self, collection):
+            super().commit(collection)
+            document = self.documents(collection)["pets:0"]
+            document[field] = "else" if isinstance(document[field], str) else document[field] + 1
+
+    with pytest.raises(TransientError, match="block 0 has other tags, votes or ids than were scored"):
+        index(storage, scored, Changes())
+    assert read_ledger(storage, scored, [0])[0].state is BlockState.INDEXED
+
+
+def test_blocks_are_indexed_again_when_asked_to(storage, scored, solr):
+    index(storage, scored, solr)
+    posted = solr.posted
+    assert index(storage, scored, solr).indexed == 0
+    request = IndexRequest(scored.name, (3, 4), redo=True)
+    assert run(request, storage=storage, solr=solr, report=quiet).indexed == 2
+    assert solr.posted == posted + sum(record.kept for record in read_ledger(storage, scored, [3, 4]))
+    assert positions(solr, scored) == KEPT
+
+
+def test_a_block_is_left_to_the_writer_that_has_it_and_looked_at_afterwards(storage, scored, solr):
+    ended = threading.Event()
+    told = []
+
+    def report(line):
+        told.append(line)
+        if "waiting for it" in line:
+            ended.set()
+
+    def hold_block_3():
+        with Leases(storage).hold(layout.index_lease_file(scored.name, 3)) as is_ours:
+            assert is_ours
+            held.set()
+            ended.wait(10)
+
+    held = threading.Event()
+    other = threading.Thread(target=hold_block_3)
+    other.start()
+    held.wait(10)
+    result = run(IndexRequest(scored.name, (2, 3)), storage=storage, solr=solr, report=report)
+    other.join()
+    assert result.indexed == 2
+    assert any("block 3 is being indexed by" in line for line in told)
+    assert not list(storage.root.rglob("*.lease"))
+
+
+def test_deleted_blocks_have_no_documents_and_can_be_indexed_again(storage, scored, solr):
+    index(storage, scored, solr)
+    result = delete(DeleteRequest(scored.name, (3, 4)), storage=storage, solr=solr, report=quiet)
+    gone = read_ledger(storage, scored, [3, 4])
+    assert result.documents == sum(record.kept for record in gone)
+    assert {record.state for record in gone} == {BlockState.SCORED}
+    assert solr.count_by_block(scored.collection, [3, 4]) == {}
+    assert index(storage, scored, solr).indexed == 2
+    assert positions(solr, scored) == KEPT
+
+
+def test_documents_that_stay_after_they_were_deleted_are_worth_a_retry(storage, scored, solr):
+    index(storage, scored, solr)
+    solr.delete_block = lambda collection, block: None
+    with pytest.raises(TransientError, match=r"blocks 3 still have 1 documents .* delete them again"):
+        delete(DeleteRequest(scored.name, (3,)), storage=storage, solr=solr, report=quiet)
+
+
+def test_blocks_that_the_run_does_not_have_are_not_deleted(storage, scored, solr):
+    with pytest.raises(BadInputError, match="block 6 is out of range"):
+        delete(DeleteRequest(scored.name, (6,)), storage=storage, solr=solr, report=quiet)
+
+
+def test_one_block_that_cannot_be_indexed_does_not_undo_the_others(storage, scored, solr):
+    path = layout.scored_file(scored.name, 2)
+    storage.write(path, storage.read(path)[:-9])
+    with pytest.raises(CorruptError, match=r"000002\.parquet: damaged .* score block 2 again"):
+        index(storage, scored, solr)
+    states = {record.block: record.state for record in read_ledger(storage, scored)}
+    assert states == {block: BlockState.FAILED if block == 2 else BlockState.VERIFIED for block in ALL}
+    assert "damaged" in read_ledger(storage, scored, [2])[0].reason
+
+
+def test_all_blocks_that_cannot_be_indexed_are_named(storage, scored, solr):
+    for block in (1, 2, 4):
+        storage.write(layout.scored_file(scored.name, block), b"PAR1")
+    with pytest.raises(CorruptError, match="indexing failed for blocks 1-2, 4: "):
+        index(storage, scored, solr)
+
+
+def test_a_block_scored_by_another_model_is_not_indexed(storage, scored, solr):
+    table, record = read_scored(storage, scored.name, 0)
+    write_scored(storage, table, record.replaced(model="forest-of-others"))
+    with pytest.raises(CorruptError, match=r"scored by forest-of-others, the run is of .* --blocks 0 --redo"):
+        index(storage, scored, solr)
+
+
+def test_nothing_is_visible_before_all_blocks_are_posted(storage, scored):
+    class Dies(SolrHere):
+        def post_documents(self, collection, bodies):
+            super().post_documents(collection, bodies)
+            if self.posted > 2:
+                raise TransientError("Solr is away")
+
+    solr = Dies()
+    with pytest.raises(TransientError, match="Solr is away"):
         index(storage, scored, solr)
     assert (solr.posted > 0, solr.count(scored.collection)) == (True, 0)
 
@@ -293,7 +397,8 @@ def test_a_block_whose_scoring_failed_is_not_indexed(storage, scored, solr):
     storage.delete(layout.scored_file(scored.name, 1))
     with pytest.raises(MissingError, match="block 1 is not scored"):
         index(storage, scored, solr)
-    assert solr.posted == 0
+    assert positions(solr, scored) == [at for at in KEPT if at not in (2, 3)]
+    assert read_ledger(storage, scored, [1])[0].state is BlockState.FAILED
 
 
 @pytest.mark.parametrize("damage", [b"{", None])
@@ -319,7 +424,7 @@ def test_a_block_that_the_run_does_not_have_is_refused(storage, scored, solr):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("fail_at", range(1, 9))  # two leases, two records twice, two leases
 def test_indexing_killed_at_any_ledger_write_and_run_again_is_as_if_never_killed(storage, scored, solr, fail_at, mode):
     with pytest.raises(Killed):
         index(FaultyStorage(storage, fail_at, mode, Killed), scored, solr, [0, 3])

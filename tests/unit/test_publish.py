@@ -20,7 +20,7 @@ from tinytags_tasks.errors import BadInputError, FinalError, MissingError, Recon
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.publish.gate import precision_at
 from tinytags_tasks.publish.history import read_history
-from tinytags_tasks.publish.step import PublishRequest, reconcile, run
+from tinytags_tasks.publish.step import PublishRequest, block_problems, reconcile_run, run, total_problems
 from tinytags_tasks.records import BlockState, Change, Corpus, Evaluation, Run, ThresholdFigures
 from tinytags_tasks.storage import LocalStorage
 
@@ -167,7 +167,18 @@ def exchange_records(storage, planned, solr):
     storage.write(layout.ledger_file(planned.name, 0), storage.read(layout.ledger_file(planned.name, 3)))
 
 
+def truncate_a_scored_file(storage, planned, solr):
+    path = layout.scored_file(planned.name, 5)
+    storage.write(path, storage.read(path)[:-1])
+
+
+def lose_a_scored_file(storage, planned, solr):
+    storage.delete(layout.scored_file(planned.name, 5))
+
+
 DIFFERENCES = [
+    (truncate_a_scored_file, "the scored file is missing or not the one that was committed: blocks 5$"),
+    (lose_a_scored_file, "the scored file is missing or not the one that was committed: blocks 5$"),
     (lose_a_document, "kept is not Solr's count: blocks 0; "),
     (add_a_stranger, "kept is not Solr's count: blocks 4; "),
     (add_a_stranger_in_no_block, "Solr holds 10 documents, 9 images were kept"),
@@ -190,7 +201,7 @@ DIFFERENCES = [
 def test_a_difference_is_named_and_the_alias_left_alone(storage, indexed, solr, make, message):
     solr.alias_of = {"live": "tinytags-older"}
     make(storage, indexed, solr)
-    with pytest.raises(ReconcileError, match=f"run {indexed.name} is not published: .*{message}"):
+    with pytest.raises(ReconcileError, match=f"run {indexed.name} cannot be published: .*{message}"):
         publish(storage, indexed, solr)
     assert solr.aliases() == {"live": "tinytags-older"}
 
@@ -206,8 +217,19 @@ def test_everything_that_differs_is_told_at_once(storage, indexed, solr):
 
 def test_nothing_is_told_when_everything_agrees(storage, indexed, solr):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
-    counts, documents = solr.count_by_block(indexed.collection), solr.count(indexed.collection)
-    assert reconcile(indexed, corpus, read_ledger(storage, indexed), counts, documents) == []
+    records, counts = read_ledger(storage, indexed), solr.count_by_block(indexed.collection)
+    sizes = storage.sizes(layout.scored_folder(indexed.name))
+    assert block_problems(indexed, corpus, records, counts, sizes) == []
+    assert total_problems(indexed, corpus, records, solr.count(indexed.collection)) == []
+
+
+def test_some_blocks_can_be_reconciled_alone_and_the_alias_is_left(storage, indexed, solr):
+    lose_a_document(storage, indexed, solr)  # of block 0
+    totals = reconcile_run(indexed.name, storage=storage, solr=solr, blocks=(1, 3), report=quiet)
+    assert (totals.blocks, totals.read) == (2, 3)
+    with pytest.raises(ReconcileError, match=r"kept is not Solr's count: blocks 0$"):
+        reconcile_run(indexed.name, storage=storage, solr=solr, blocks=(0, 1), report=quiet)
+    assert solr.aliases() == {}
 
 
 def test_a_run_that_was_never_planned_is_missing(storage, solr):

@@ -84,7 +84,7 @@ def expected_rows(threshold: int, unreadable=()) -> dict[int, tuple]:
 
 def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
     """Return a store's files without what differs from one run to the next by its nature."""
-    ever_new = rb'"(created|scored|score_seconds|attempts|host)": ?("[^"]*"|[0-9.]+)'
+    ever_new = rb'"(created|scored|score_seconds|attempts|host|scored_bytes|scored_sha256)": ?("[^"]*"|[0-9.]+)'
     return {
         path: re.sub(ever_new, b"", content if path.endswith(".json") else readable(content))
         for path, content in files.items()

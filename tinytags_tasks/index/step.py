@@ -1,15 +1,29 @@
 """The indexing step: scored blocks in, verified documents in the run's collection out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource, KeywordsReader, block_sources, read_pixels, read_scored
+from tinytags_tasks.block_files import (
+    BlockSource,
+    KeywordsReader,
+    block_sources,
+    documents_checksum,
+    read_pixels,
+    read_scored,
+    scored_checksum,
+)
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.errors import CorruptError, MissingError, TransientError
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.lease import LEASE_SECONDS, Leases
+from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run, now
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.solr import SolrClient
@@ -17,13 +31,17 @@ from tinytags_tasks.storage import Storage
 
 CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"
 
+_LEASES_AT_ONCE = 8
+_POLL_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class IndexRequest:
-    """Which blocks of which run."""
+    """Which blocks of which run; ``redo`` indexes those again that are verified."""
 
     run: str
     blocks: tuple[int, ...]
+    redo: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,23 @@ class IndexResult:
     blocks: tuple[int, ...]
     documents: int
     indexed: int
+
+
+@dataclass(frozen=True)
+class DeleteRequest:
+    """Which blocks of which run shall have no documents."""
+
+    run: str
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DeleteResult:
+    """What was deleted."""
+
+    run: str
+    blocks: tuple[int, ...]
+    documents: int
 
 
 def prepare(
@@ -56,12 +91,18 @@ def prepare(
 
 
 def run(
-    request: IndexRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
+    request: IndexRequest,
+    *,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None] = print,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> IndexResult:
-    """Let the collection hold exactly the scored images of these blocks, and verify it by counting.
+    """Let the collection hold exactly the scored images of these blocks, and verify it by a checksum of each block.
 
     Ids are deterministic, so indexing again overwrites; what stands under a block and is not of its scored file is
-    deleted by id. Nothing is visible before one commit for all blocks.
+    deleted by id. Nothing is visible before one commit for all blocks. A block that another writer holds is left to it,
+    and looked at again when the others are done.
 
     Raises
     ------
@@ -70,54 +111,163 @@ def run(
     MissingError
         When a block is not scored, or the run's collection was pruned.
     TransientError
-        When Solr or HDFS cannot do their part now, or a count is not what it must be.
+        When Solr or HDFS cannot do their part now, or the documents are not what they must be.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
     plan.refuse_pruned()
     solr.wait_until_settled(plan.collection)
-    records = {block: _ledger_record(plan, block, storage) for block in request.blocks}
-    counts = solr.count_by_block(plan.collection, request.blocks)
-    to_index = [
-        block
-        for block, record in records.items()
-        if record.state is not BlockState.VERIFIED or record.kept != counts.get(block, 0)
-    ]
-    report(f"{len(records) - len(to_index)} of {len(records)} blocks are verified, {len(to_index)} to index")
-    if to_index:
-        storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in to_index))
-        corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-        keywords = KeywordsReader(storage)
-        for source in block_sources(storage, corpus, to_index):
-            records[source.block] = _post(plan, source, keywords, storage, solr)
+    open_blocks = list(request.blocks)
+    if not request.redo:
+        open_blocks = _unverified(plan, request.blocks, storage, solr)
+        report(f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are verified")
+    indexed = 0
+    for blocks in _held(plan, open_blocks, storage, report, lease_seconds):
+        # Another writer may have been here while it was waited for.
+        blocks = blocks if request.redo else _unverified(plan, blocks, storage, solr)
+        if blocks:
+            _index(plan, blocks, storage, solr, report)
+            indexed += len(blocks)
+    documents = sum(record.kept for record in read_ledger(storage, plan, request.blocks))
+    report(f"{documents:,} documents of {len(request.blocks)} blocks are in {plan.collection}")
+    return IndexResult(plan.name, request.blocks, documents, indexed)
+
+
+def delete(
+    request: DeleteRequest,
+    *,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None] = print,
+    lease_seconds: float = LEASE_SECONDS,
+) -> DeleteResult:
+    """Delete all documents of these blocks, one block at a time; their scored files stay.
+
+    Raises
+    ------
+    BadInputError
+        When the run has no such block.
+    MissingError
+        When the run's collection was pruned.
+    TransientError
+        When Solr or HDFS cannot do their part now.
+    """
+    plan = Run.load(storage, layout.run_file(request.run))
+    plan.check_blocks(request.blocks)
+    plan.refuse_pruned()
+    solr.wait_until_settled(plan.collection)
+    before = solr.count_by_block(plan.collection, request.blocks)
+    for blocks in _held(plan, list(request.blocks), storage, report, lease_seconds):
+        for record in read_ledger(storage, plan, blocks):
+            if record.state in (BlockState.INDEXED, BlockState.VERIFIED):  # the ledger never promises what is going
+                record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
+                record.save(storage, layout.ledger_file(plan.name, record.block))
+            solr.delete_block(plan.collection, record.block)
         solr.commit(plan.collection)
-        _delete_strangers(plan, {block: records[block] for block in to_index}, storage, solr)
-        for block in to_index:
-            records[block] = records[block].replaced(state=BlockState.VERIFIED, documents=records[block].kept)
-            records[block].save(storage, layout.ledger_file(plan.name, block))
-    documents = sum(record.kept for record in records.values())
-    report(f"{documents:,} documents of {len(records)} blocks are in {plan.collection}")
-    return IndexResult(plan.name, request.blocks, documents, len(to_index))
+        if left := solr.count_by_block(plan.collection, blocks):
+            raise TransientError(
+                f"run {plan.name}: blocks {format_block_numbers(left)} still have {sum(left.values()):,} documents in "
+                f"{plan.collection} after they were deleted; delete them again"
+            )
+    report(f"{sum(before.values()):,} documents of blocks {format_block_numbers(request.blocks)} are deleted")
+    return DeleteResult(plan.name, request.blocks, sum(before.values()))
 
 
-def _ledger_record(plan: Run, block: int, storage: Storage) -> BlockRecord:
-    """Return a block's record, or that of its scored file where the ledger's is missing, failed or damaged."""
+def _held(
+    plan: Run, blocks: list[int], storage: Storage, report: Callable[[str], None], lease_seconds: float
+) -> Iterator[list[int]]:
+    """Yield blocks that nobody else indexes while they are in hand; those of others when these let them go."""
+    if blocks:
+        storage.delete_leftovers(*(layout.index_lease_file(plan.name, block) for block in blocks))
+    leases = Leases(storage, lease_seconds)
+    told = ""
+    while blocks:
+        with ExitStack() as held, ThreadPoolExecutor(_LEASES_AT_ONCE) as pool:
+            entered = [leases.hold(layout.index_lease_file(plan.name, block)) for block in blocks]
+            answers = list(pool.map(held.enter_context, entered))
+            ours = [block for block, is_ours in zip(blocks, answers, strict=True) if is_ours]
+            if ours:
+                yield ours
+            blocks = [block for block in blocks if block not in ours]
+        if not ours:
+            owner = leases.describe(layout.index_lease_file(plan.name, blocks[0]))
+            if owner != told:
+                report(f"block {blocks[0]} is being indexed by {owner}: waiting for it")
+                told = owner
+            time.sleep(_POLL_SECONDS)
+
+
+def _unverified(plan: Run, blocks: Sequence[int], storage: Storage, solr: SolrClient) -> list[int]:
+    counts = solr.count_by_block(plan.collection, blocks)
+    return [
+        record.block
+        for record in read_ledger(storage, plan, blocks)
+        if record.state is not BlockState.VERIFIED or record.kept != counts.get(record.block, 0)
+    ]
+
+
+def _index(plan: Run, blocks: list[int], storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
+    """Post blocks, commit once, and verify each."""
+    storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in blocks))
+    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    keywords = KeywordsReader(storage)
+    records = {}
+    failures: dict[int, FinalError] = {}
+    for source in block_sources(storage, corpus, blocks):
+        try:
+            records[source.block] = _post(plan, source, keywords, storage, solr)
+            report(f"block {source.block}: {records[source.block].kept:,} documents are posted")
+        except FinalError as error:  # the others of the group go on
+            failures[source.block] = error
+    solr.commit(plan.collection)
+    wrong = _differing(plan, records, solr)
+    if wrong:
+        _delete_strangers(plan, wrong, storage, solr)
+        wrong = _differing(plan, {block: records[block] for block in wrong}, solr)
+    for block, record in records.items():
+        if block not in wrong:
+            record.replaced(state=BlockState.VERIFIED, documents=record.kept).save(
+                storage, layout.ledger_file(plan.name, block)
+            )
+    if failures:
+        _raise_failures(plan, failures, storage)
+    if wrong:
+        raise TransientError(
+            f"run {plan.name}: in Solr, "
+            + "; ".join(f"block {block} {problem}" for block, problem in list(wrong.items())[:5])
+            + f" after indexing blocks {format_block_numbers(wrong)}; index them again"
+        )
+
+
+def _raise_failures(plan: Run, failures: Mapping[int, FinalError], storage: Storage) -> None:
+    """Write down why blocks cannot be indexed, and raise it as one error."""
+    for record in read_ledger(storage, plan, failures):
+        if record.state is not BlockState.PLANNED:
+            record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(
+                storage, layout.ledger_file(plan.name, record.block)
+            )
+    first = next(iter(failures.values()))
+    if len(failures) == 1:
+        raise first
+    raise type(first)(
+        f"run {plan.name}: indexing failed for blocks {format_block_numbers(failures)}: "
+        + "; ".join(str(error) for error in list(failures.values())[:3])
+    ) from first
+
+
+def _scored(plan: Run, block: int, storage: Storage) -> tuple[pa.Table, BlockRecord]:
     try:
-        record = BlockRecord.load(storage, layout.ledger_file(plan.name, block))
-        if record.state is not BlockState.FAILED:
-            return record
-    except (MissingError, CorruptError):
-        pass
-    return _scored(plan, block, storage)[1]
-
-
-def _scored(plan: Run, block: int, storage: Storage) -> tuple[object, BlockRecord]:
-    try:
-        return read_scored(storage, plan.name, block)
+        table, record = read_scored(storage, plan.name, block)
     except MissingError as error:
         raise MissingError(
             f"run {plan.name}: block {block} is not scored; run `tinytags score {plan.name} --blocks {block}` first"
         ) from error
+    if record.model != plan.model:
+        raise CorruptError(
+            f"{layout.scored_file(plan.name, block)}: was scored by {record.model}, the run is of {plan.model}; "
+            f"run `tinytags score {plan.name} --blocks {block} --redo`"
+        )
+    return table, record
 
 
 def _post(plan: Run, source: BlockSource, keywords: KeywordsReader, storage: Storage, solr: SolrClient) -> BlockRecord:
@@ -133,33 +283,33 @@ def _post(plan: Run, source: BlockSource, keywords: KeywordsReader, storage: Sto
     bodies = document_bodies(table, source, pixels, plan.model, keywords.read(source))
     solr.post_documents(plan.collection, bodies)
     record = scored.replaced(
-        state=BlockState.INDEXED, index_seconds=round(time.monotonic() - started, 3), indexed=now()
+        state=BlockState.INDEXED,
+        checksum=scored_checksum(table, plan.corpus, plan.model),
+        index_seconds=round(time.monotonic() - started, 3),
+        indexed=now(),
     )
     record.save(storage, layout.ledger_file(plan.name, source.block))
     return record
 
 
-def _delete_strangers(plan: Run, records: dict[int, BlockRecord], storage: Storage, solr: SolrClient) -> None:
-    """Delete what stands under these blocks without being of them, and see that the counts agree."""
+def _differing(plan: Run, records: Mapping[int, BlockRecord], solr: SolrClient) -> dict[int, str]:
+    """Return the blocks whose documents are not what was scored, and how they differ."""
     counts = solr.count_by_block(plan.collection, list(records))
-    # All of a block's own documents were just acknowledged, so any others show in its count.
-    crowded = [block for block, record in records.items() if counts.get(block, 0) != record.kept]
-    if not crowded:
-        return
-    for block in crowded:
+    wrong = {}
+    for block, record in records.items():
+        if counts.get(block, 0) != record.kept:
+            wrong[block] = f"has {counts.get(block, 0):,} of {record.kept:,} documents"
+        elif documents_checksum(solr.rows_of_block(plan.collection, block)) != record.checksum:
+            wrong[block] = "has other tags, votes or ids than were scored"
+    return wrong
+
+
+def _delete_strangers(plan: Run, blocks: Iterable[int], storage: Storage, solr: SolrClient) -> None:
+    """Delete what stands under these blocks without being of them."""
+    for block in blocks:
         table, _ = read_scored(storage, plan.name, block)
         own = {layout.document_id(plan.corpus, position) for position in table.column("position").to_pylist()}
         solr.delete_ids(
             plan.collection, [found for found in solr.ids_of_block(plan.collection, block) if found not in own]
         )
     solr.commit(plan.collection)
-    counts = solr.count_by_block(plan.collection, list(records))
-    wrong = [block for block, record in records.items() if counts.get(block, 0) != record.kept]
-    if wrong:
-        raise TransientError(
-            f"run {plan.name}: Solr holds "
-            + ", ".join(
-                f"{counts.get(block, 0):,} of {records[block].kept:,} documents of block {block}" for block in wrong[:5]
-            )
-            + f" after indexing blocks {format_block_numbers(wrong)}; index them again"
-        )

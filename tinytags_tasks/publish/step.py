@@ -1,13 +1,13 @@
 """The publishing step: reconcile every block, ask the gate, then move the alias and write that down."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
-from tinytags_tasks.ledger import Totals, add_up, read_ledger
+from tinytags_tasks.ledger import Totals, add_up, is_scored_whole, read_ledger
 from tinytags_tasks.publish.gate import gate_problems, precision_at
 from tinytags_tasks.publish.history import (
     catch_up,
@@ -91,7 +91,7 @@ def run(
         plan = Run.load(storage, layout.run_file(request.run))
         corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
         _refuse_without_collection(plan, solr)
-        totals = _reconciled(plan, corpus, storage, solr, report)
+        totals = _reconciled(plan, corpus, None, storage, solr, report)
         unmark_pruned(plan, storage)
         live = live_collection(request.alias, solr)
         history = read_history(request.alias, storage)
@@ -116,13 +116,49 @@ def _refuse_without_collection(plan: Run, solr: SolrClient) -> None:
     )
 
 
-def _reconciled(plan: Run, corpus: Corpus, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> Totals:
-    """Return the totals of a run in which everything agrees."""
-    records = read_ledger(storage, plan)
+def reconcile_run(
+    run_name: str,
+    *,
+    storage: Storage,
+    solr: SolrClient,
+    blocks: tuple[int, ...] | None = None,
+    report: Callable[[str], None] = print,
+) -> Totals:
+    """Reconcile a run, or some of its blocks, and leave the alias alone.
+
+    Raises
+    ------
+    MissingError
+        When the run has no collection.
+    ReconcileError
+        Naming the blocks whose counts do not agree.
+    """
+    plan = Run.load(storage, layout.run_file(run_name))
+    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    if blocks is not None:
+        plan.check_blocks(blocks)
+    _refuse_without_collection(plan, solr)
+    return _reconciled(plan, corpus, blocks, storage, solr, report)
+
+
+def _reconciled(
+    plan: Run,
+    corpus: Corpus,
+    blocks: tuple[int, ...] | None,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+) -> Totals:
+    """Return the totals of a run, or of some of its blocks, in which everything agrees."""
+    records = read_ledger(storage, plan, blocks)
     solr.wait_until_settled(plan.collection)
-    problems = reconcile(plan, corpus, records, solr.count_by_block(plan.collection), solr.count(plan.collection))
+    counts = solr.count_by_block(plan.collection, blocks)
+    sizes = storage.sizes(layout.scored_folder(plan.name))
+    problems = block_problems(plan, corpus, records, counts, sizes)
+    if blocks is None:
+        problems += total_problems(plan, corpus, records, solr.count(plan.collection))
     if problems:
-        raise ReconcileError(f"run {plan.name} is not published: " + "; ".join(problems))
+        raise ReconcileError(f"run {plan.name} cannot be published: " + "; ".join(problems))
     totals = add_up(records)
     report(
         f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
@@ -153,21 +189,25 @@ def _ask_gate(
         )
 
 
-def reconcile(
-    plan: Run, corpus: Corpus, records: Sequence[BlockRecord], counts: dict[int, int], documents: int
+def block_problems(
+    plan: Run,
+    corpus: Corpus,
+    records: Sequence[BlockRecord],
+    counts: Mapping[int, int],
+    sizes: Mapping[str, int],
 ) -> list[str]:
-    """Compare what must be equal and say what is not.
+    """Compare what must be equal in each block and say what is not.
 
     Parameters
     ----------
     plan, corpus
         The run and its corpus.
     records
-        A record for each block, in order.
+        Of the blocks.
     counts
         Solr's documents in each block that has any.
-    documents
-        All of Solr's documents.
+    sizes
+        Bytes of the run's scored files, by name.
 
     Returns
     -------
@@ -188,15 +228,33 @@ def reconcile(
         ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
         ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
         ("scored by another model", lambda record: record.model == plan.model),
+        ("the scored file is missing or not the one that was committed", lambda record: is_scored_whole(record, sizes)),
     )
     problems = []
     for problem, agrees in checks:
         wrong = [record.block for record in records if not agrees(record)]
         if wrong:
             problems.append(f"{problem}: blocks {format_block_numbers(wrong)}")
+    return problems
+
+
+def total_problems(plan: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
+    """Compare the sums over all blocks with the corpus and with Solr, and say what is not equal.
+
+    Parameters
+    ----------
+    plan, corpus
+        The run and its corpus.
+    records
+        A record for each block, in order.
+    documents
+        All of Solr's documents.
+    """
+    blocks = corpus.partition.blocks
+    problems = []
     totals = add_up(records)
-    if [record.block for record in records] != list(range(partition.blocks)):
-        problems.append(f"the ledger has {len(records)} blocks, the corpus {partition.blocks}")
+    if [record.block for record in records] != list(range(blocks)):
+        problems.append(f"the ledger has {len(records)} blocks, the corpus {blocks}")
     if corpus.digest != plan.corpus_digest:
         problems.append("the corpus is not the one that the run was planned on")
     if totals.read != corpus.images:

@@ -86,7 +86,7 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         score_seconds=round(time.monotonic() - started, 3),
         scored=now(),
     )
-    write_scored(storage, table, record)
+    record = write_scored(storage, table, record)
     record.save(storage, layout.ledger_file(task.run, source.block))
     return record
 

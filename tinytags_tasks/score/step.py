@@ -23,10 +23,11 @@ _BYTES_PER_SPARK_TASK = 128 * 2**20
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Which blocks of which run."""
+    """Which blocks of which run; ``redo`` scores those again that are committed."""
 
     run: str
     blocks: tuple[int, ...]
+    redo: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def run(
     plan.check_blocks(request.blocks)
     if request.blocks:
         storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in request.blocks))
-    open_blocks = uncommitted_blocks(plan.name, request.blocks, storage)
+    open_blocks = request.blocks if request.redo else uncommitted_blocks(plan.name, request.blocks, storage)
     report(
         f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are committed, "
         f"{len(open_blocks)} to score"
@@ -68,7 +69,7 @@ def run(
         tasks = _block_tasks(plan, open_blocks, storage)
         _refuse_misfit(tasks[0], load_model(address, plan.model))
         storage.delete_leftovers(*(layout.scored_file(plan.name, block) for block in open_blocks))
-        failures = _score(tasks, address, connect_spark)
+        failures = _score(tasks, address, connect_spark, redo=request.redo)
         _raise_failures(failures, plan, storage)
     return ScoreResult(plan.name, request.blocks, len(open_blocks))
 
@@ -99,12 +100,12 @@ def _refuse_misfit(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onn
             )
 
 
-def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: ConnectSpark) -> list[Outcome]:
+def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: ConnectSpark, *, redo: bool) -> list[Outcome]:
     """Score every block in one Spark job; return those that failed."""
 
     def score_numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
-        is_retried = context is not None and context.attemptNumber() > 0
+        is_retried = context is not None and context.attemptNumber() > 0 and not redo
         for batch in batches:
             chosen = [tasks[index] for index in batch.column(0).to_pylist()]
             outcomes = score_blocks(chosen, address, is_retried=is_retried)

@@ -59,14 +59,18 @@ def score_blocks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retrie
 
 
 def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> list[int]:
-    """Return the blocks without a scored file; mend the ledger where a kill came between file and record."""
-    scored = set(storage.names(layout.scored_folder(run)))
+    """Return the blocks without a scored file; mend the ledger where a kill came between file and record.
+
+    A file of another size than the ledger says is read: it is damaged, or the ledger is behind.
+    """
+    scored = storage.sizes(layout.scored_folder(run))
     recorded = set(storage.names(layout.ledger_folder(run)))
     missing = []
     for block in blocks:
-        if layout.file_name(layout.scored_file(run, block)) not in scored:
+        size = scored.get(layout.file_name(layout.scored_file(run, block)))
+        if size is None:
             missing.append(block)
-        elif not _has_record(storage, run, block, recorded):
+        elif not _is_recorded(storage, run, block, size, recorded):
             try:
                 _, record = read_scored(storage, run, block)
             except CorruptError:
@@ -76,12 +80,13 @@ def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> lis
     return missing
 
 
-def _has_record(storage: Storage, run: str, block: int, recorded: set[str]) -> bool:
-    """Tell whether the ledger says that a block was scored."""
+def _is_recorded(storage: Storage, run: str, block: int, size: int, recorded: set[str]) -> bool:
+    """Tell whether the ledger says that a block was scored into a file of this size."""
     path = layout.ledger_file(run, block)
     if layout.file_name(path) not in recorded:
         return False
     try:
-        return BlockRecord.load(storage, path).state is not BlockState.FAILED
+        record = BlockRecord.load(storage, path)
     except CorruptError:
         return False
+    return record.state is not BlockState.FAILED and record.scored_bytes in (0, size)

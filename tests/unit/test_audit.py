@@ -1,0 +1,277 @@
+"""Auditing finds what was lost or changed, and a backfill of what it found makes it as it was."""
+
+import base64
+
+import pytest
+from small_run import (
+    BLOCKS,
+    SolrHere,
+    SparkHere,
+    address_of,
+    index_all,
+    make_another_run,
+    make_run,
+    quiet,
+    score_all,
+)
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored, write_scored
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.index import step as index_step
+from tinytags_tasks.ledger import read_ledger
+from tinytags_tasks.publish.audit import AuditRequest, last_audit
+from tinytags_tasks.publish.audit import run as audit
+from tinytags_tasks.publish.backfill import BackfillRequest
+from tinytags_tasks.publish.backfill import run as backfill
+from tinytags_tasks.publish.step import reconcile_run
+from tinytags_tasks.records import BlockState
+from tinytags_tasks.score import step as score_step
+from tinytags_tasks.storage import LocalStorage
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return LocalStorage(tmp_path / "store")
+
+
+@pytest.fixture
+def solr():
+    return SolrHere()
+
+
+@pytest.fixture
+def live(storage, solr):
+    """A run that is whole and live."""
+    planned = make_run(storage)
+    score_all(storage, planned)
+    index_all(storage, planned, solr)
+    solr.alias_of = {"live": planned.collection}
+    return planned
+
+
+def look(storage, solr, **options):
+    return audit(AuditRequest(alias="live", **options), storage=storage, solr=solr, report=quiet)
+
+
+def do(plan, storage, solr):
+    """Do what a backfill planned."""
+    for group in plan.groups:
+        score_step.run(
+            score_step.ScoreRequest(plan.run, group),
+            storage=storage,
+            address=address_of(storage),
+            connect_spark=SparkHere(),
+            report=quiet,
+        )
+        index_step.run(index_step.IndexRequest(plan.run, group, redo=True), storage=storage, solr=solr, report=quiet)
+
+
+def choose(storage, solr, run, **choice):
+    return backfill(BackfillRequest(run.name, **choice), storage=storage, solr=solr, alias="live", report=quiet)
+
+
+def change_record(storage, run, block, **changes):
+    (record,) = read_ledger(storage, run, [block])
+    record.replaced(**changes).save(storage, layout.ledger_file(run.name, block))
+
+
+def lose_a_document(storage, run, solr):
+    del solr.documents(run.collection)["pets:6"]
+
+
+def change_a_tag(storage, run, solr):
+    solr.documents(run.collection)["pets:6"]["tag"] = "gnu"
+
+
+def change_a_picture(storage, run, solr):
+    document = solr.documents(run.collection)["pets:6"]
+    document["data"] = base64.b64encode(bytes(3_072)).decode()
+
+
+def lose_a_picture(storage, run, solr):
+    del solr.documents(run.collection)["pets:6"]["data"]
+
+
+def add_a_stranger(storage, run, solr):
+    solr.documents(run.collection)["pets:777"] = {**solr.documents(run.collection)["pets:6"], "id": "pets:777"}
+
+
+def truncate_a_scored_file(storage, run, solr):
+    path = layout.scored_file(run.name, 3)
+    storage.write(path, storage.read(path)[:-5])
+
+
+def exchange_a_scored_file(storage, run, solr):
+    table, record = read_scored(storage, run.name, 3)
+    write_scored(storage, table, record.replaced(host="another"))
+
+
+def lose_a_scored_file(storage, run, solr):
+    storage.delete(layout.scored_file(run.name, 3))
+
+
+def claim_that_a_block_is_verified(storage, run, solr):
+    solr.delete_block(run.collection, 3)
+    solr.commit(run.collection)
+
+
+def lose_a_record(storage, run, solr):
+    storage.delete(layout.ledger_file(run.name, 3))
+
+
+def miscount_a_record(storage, run, solr):
+    change_record(storage, run, 3, kept=0, below=1)
+
+
+DAMAGES = [
+    (lose_a_document, "has 0 of 1 documents"),
+    (change_a_tag, "has documents with other ids, tags"),
+    (change_a_picture, "document pets:6 has other bytes than the shard"),
+    (lose_a_picture, "document pets:6 has other bytes than the shard"),
+    (add_a_stranger, "has 2 of 1 documents"),
+    (truncate_a_scored_file, "damaged"),
+    (exchange_a_scored_file, "is not the one that was committed"),
+    (lose_a_scored_file, "000003.parquet"),
+    (claim_that_a_block_is_verified, "has 0 of 1 documents"),
+    (lose_a_record, "is planned, not verified"),
+    (miscount_a_record, "the ledger says that 0 images were kept, the scored file 1"),
+]
+
+
+def test_a_whole_run_is_found_whole(storage, solr, live):
+    result = look(storage, solr)
+    assert (result.run, result.problems, result.blocks) == (live.name, {}, BLOCKS)
+    assert result.documents == solr.count(live.collection)
+    assert result.sampled > 0
+    assert last_audit(live.name, storage).problems == {}
+
+
+@pytest.mark.parametrize(("damage", "problem"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
+def test_what_is_lost_or_changed_is_found_and_a_backfill_mends_it(storage, solr, live, damage, problem):
+    before = {name: dict(document) for name, document in solr.documents(live.collection).items()}
+    damage(storage, live, solr)
+    result = look(storage, solr, sample=10_000)
+    assert result.wrong == (3,)
+    assert problem in result.problems[3]
+    plan = choose(storage, solr, live, select="audit")
+    assert (plan.blocks, plan.was_live) == ((3,), True)
+    do(plan, storage, solr)
+    assert look(storage, solr).problems == {}
+    assert solr.documents(live.collection) == before
+    reconcile_run(live.name, storage=storage, solr=solr, report=quiet)
+
+
+def test_documents_of_no_block_are_found_and_deleted(storage, solr, live):
+    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99}
+    result = look(storage, solr)
+    assert result.problems == {99: f"1 documents, and run {live.name} has no such block"}
+    plan = choose(storage, solr, live, select="audit")
+    assert (plan.blocks, plan.groups) == ((), [])
+    assert look(storage, solr).problems == {}
+
+
+def test_each_audit_is_kept_and_the_last_one_counts(storage, solr, live):
+    lose_a_document(storage, live, solr)
+    first = look(storage, solr)
+    index_all(storage, live, solr)
+    second = look(storage, solr)
+    assert (first.path, second.path) == (layout.audit_file(live.name, 1), layout.audit_file(live.name, 2))
+    assert last_audit(live.name, storage).problems == {}
+
+
+def test_some_blocks_can_be_audited_alone(storage, solr, live):
+    lose_a_document(storage, live, solr)
+    assert look(storage, solr, blocks=(1, 2)).problems == {}
+    assert look(storage, solr, blocks=(2, 3)).wrong == (3,)
+    with pytest.raises(BadInputError, match="block 6 is out of range"):
+        look(storage, solr, blocks=(6,))
+
+
+def test_a_run_that_is_not_live_can_be_audited_by_its_name(storage, solr, live):
+    other = make_another_run(storage, 60)
+    score_all(storage, other)
+    solr.visible[other.collection] = {}
+    assert set(look(storage, solr, run=other.name).problems) == set(range(BLOCKS))
+
+
+def test_without_documents_nothing_is_sampled(storage, solr, live):
+    assert look(storage, solr, sample=0).sampled == 0
+    with pytest.raises(BadInputError, match="--sample is -1"):
+        look(storage, solr, sample=-1)
+
+
+def test_nothing_live_and_no_collection_are_told_with_the_remedy(storage, solr, live):
+    solr.alias_of = {}
+    with pytest.raises(MissingError, match="alias live points at nothing: publish a run"):
+        look(storage, solr)
+    solr.alias_of = {"live": "of-others"}
+    with pytest.raises(MissingError, match="of-others is live under live, but is no run's of this store"):
+        look(storage, solr)
+    del solr.visible[live.collection]
+    for doing in (lambda: look(storage, solr, run=live.name), lambda: choose(storage, solr, live, blocks="3")):
+        with pytest.raises(MissingError, match=rf"stands no more.*tinytags index {live.name}"):
+            doing()
+
+
+# What a backfill chooses
+
+
+def test_blocks_are_chosen_by_their_numbers(storage, solr, live):
+    solr.alias_of = {}
+    plan = choose(storage, solr, live, blocks="4, 0-1", blocks_per_task=2)
+    assert (plan.blocks, plan.groups, plan.was_live) == ((0, 1, 4), [(0, 1), (4,)], False)
+
+
+def test_blocks_are_chosen_by_their_state(storage, solr, live):
+    change_record(storage, live, 4, state=BlockState.FAILED, reason="a bad byte")
+    lose_a_document(storage, live, solr)
+    lose_a_scored_file(storage, live, solr)
+    storage.delete(layout.scored_file(live.name, 5))
+    assert choose(storage, solr, live, select="failed").blocks == (4,)
+    assert choose(storage, solr, live, select="missing").blocks == (3, 4, 5)
+
+
+@pytest.mark.parametrize("choice", [{}, {"blocks": "3", "select": "failed"}, {"blocks": " "}])
+def test_both_ways_to_choose_or_none_are_refused(choice):
+    with pytest.raises(BadInputError, match="choose blocks by their numbers, such as 3,17-20, or by one of: failed"):
+        BackfillRequest("pets", **choice)
+
+
+def test_an_unknown_selection_is_refused():
+    with pytest.raises(BadInputError, match="'lost' selects nothing: use one of failed, missing, audit"):
+        BackfillRequest("pets", select="lost")
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [("failed", "no block is failed"), ("missing", "no block is missing"), ("audit", "no block was found wrong")],
+)
+def test_an_empty_selection_is_refused(storage, solr, live, select, message):
+    look(storage, solr)
+    with pytest.raises(BadInputError, match=f"run {live.name}: {message}.* nothing to backfill"):
+        choose(storage, solr, live, select=select)
+
+
+def test_a_run_that_was_never_audited_says_so(storage, solr, live):
+    with pytest.raises(MissingError, match=f"was never audited: run `tinytags audit {live.name}`"):
+        choose(storage, solr, live, select="audit")
+
+
+def test_a_pruned_run_is_not_backfilled(storage, solr, live):
+    live.replaced(pruned="2024-05-01T00:00:00+00:00").save(storage, layout.run_file(live.name))
+    with pytest.raises(MissingError, match=r"was dropped by `tinytags prune` \(2024-05-01"):
+        choose(storage, solr, live, blocks="3")
+
+
+@pytest.mark.parametrize("blocks", ["7", "4-2", "x", "3,-1"])
+def test_wrong_block_numbers_are_refused(storage, solr, live, blocks):
+    with pytest.raises(BadInputError):
+        choose(storage, solr, live, blocks=blocks)
+
+
+def test_a_damaged_audit_is_told(storage, solr, live):
+    path = look(storage, solr).path
+    storage.write(path, storage.read(path)[:30])
+    with pytest.raises(CorruptError, match=path):
+        choose(storage, solr, live, select="audit")

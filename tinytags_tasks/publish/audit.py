@@ -1,0 +1,248 @@
+"""Auditing what stands in Solr: every block's documents against what was scored, and a sample of them byte by byte."""
+
+import base64
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import documents_checksum, read_scored, scored_checksum
+from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.ledger import read_ledger
+from tinytags_tasks.publish.history import live_collection, run_of
+from tinytags_tasks.records import Audit, BlockRecord, BlockState, Corpus, Run, now
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.storage import Storage
+
+_AT_ONCE = 2
+"""Blocks whose documents are read at once."""
+
+_IDS_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """What is looked at.
+
+    Attributes
+    ----------
+    run
+        The run; empty means what is live under ``alias``.
+    alias
+        What readers search.
+    sample
+        How many documents are compared byte by byte with their shard.
+    blocks
+        Only these; None means all.
+    """
+
+    run: str = ""
+    alias: str = "tinytags"
+    sample: int = 1_000
+    blocks: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number below zero.
+
+        Raises
+        ------
+        BadInputError
+            When it is.
+        """
+        if self.sample < 0:
+            raise BadInputError(f"--sample is {self.sample}: it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What was found.
+
+    Attributes
+    ----------
+    run, collection
+        What was looked at.
+    blocks, documents, sampled
+        How many blocks, their documents, and how many of these were compared byte by byte.
+    problems
+        What is wrong with a block, by its number; a number that the run has not is of documents without a block.
+    path
+        Where this was written down, for a backfill to take.
+    """
+
+    run: str
+    collection: str
+    blocks: int
+    documents: int
+    sampled: int
+    problems: dict[int, str]
+    path: str
+
+    @property
+    def wrong(self) -> tuple[int, ...]:
+        """The numbers of the blocks with a problem."""
+        return tuple(sorted(self.problems))
+
+
+def run(
+    request: AuditRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
+) -> AuditResult:
+    """Compare a run's collection with its ledger, its scored files and its corpus, and write down what differs.
+
+    Raises
+    ------
+    MissingError
+        When nothing is live, or the run's collection is not there.
+    TransientError
+        When Solr or the store cannot do their part now.
+    """
+    plan = _run_to_audit(request, storage, solr)
+    if plan.collection not in solr.collections():
+        plan.refuse_pruned()
+        raise MissingError(
+            f"run {plan.name}: its collection {plan.collection} stands no more; index it with "
+            f"`tinytags index {plan.name}`"
+        )
+    if request.blocks is not None:
+        plan.check_blocks(request.blocks)
+    started = now()
+    solr.wait_until_settled(plan.collection)
+    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    records = read_ledger(storage, plan, request.blocks)
+    counts = solr.count_by_block(plan.collection, request.blocks)
+    look = _Look(plan, corpus, counts, storage, solr)
+    problems: dict[int, str] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done, (record, problem) in enumerate(zip(records, pool.map(look.at_block, records), strict=True), 1):
+            if problem:
+                problems[record.block] = problem
+            if done % 100 == 0:
+                report(f"{done:,} of {len(records):,} blocks are compared, {len(problems):,} of them differ")
+    problems |= {
+        block: f"{count:,} documents, and run {plan.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < plan.blocks
+    }
+    good = [record for record in records if record.block not in problems and record.kept]
+    sampled, differing = look.at_sample(good, request.sample)
+    problems |= differing
+    number = max(_numbers(plan.name, storage), default=0) + 1
+    path = layout.audit_file(plan.name, number)
+    audit = Audit(
+        run=plan.name,
+        collection=plan.collection,
+        blocks=len(records),
+        documents=sum(counts.values()),
+        sampled=sampled,
+        problems=dict(sorted(problems.items())),
+        started=started,
+        ended=now(),
+    )
+    while not audit.save(storage, path, overwrite=False):  # another audit ended at the same time
+        number += 1
+        path = layout.audit_file(plan.name, number)
+    verdict = f"blocks {format_block_numbers(problems)} differ" if problems else "all is as it was scored"
+    report(
+        f"audited {len(records):,} blocks of {plan.collection}: {audit.documents:,} documents, {sampled:,} of them "
+        f"byte by byte; {verdict}"
+    )
+    return AuditResult(plan.name, plan.collection, audit.blocks, audit.documents, sampled, dict(audit.problems), path)
+
+
+def last_audit(run_name: str, storage: Storage) -> Audit:
+    """Return what the last audit of a run found.
+
+    Raises
+    ------
+    MissingError
+        When there was none.
+    """
+    numbers = _numbers(run_name, storage)
+    if not numbers:
+        raise MissingError(f"run {run_name} was never audited: run `tinytags audit {run_name}`")
+    return Audit.load(storage, layout.audit_file(run_name, max(numbers)))
+
+
+def _numbers(run_name: str, storage: Storage) -> list[int]:
+    names = storage.names(layout.audits_folder(run_name))
+    return [int(match[1]) for name in names if (match := re.fullmatch(r"(\d+)\.json", name))]
+
+
+def _run_to_audit(request: AuditRequest, storage: Storage, solr: SolrClient) -> Run:
+    if request.run:
+        return Run.load(storage, layout.run_file(request.run))
+    live = live_collection(request.alias, solr)
+    if not live:
+        raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
+    plan = run_of(live, storage)
+    if plan is None:
+        raise MissingError(f"collection {live} is live under {request.alias}, but is no run's of this store")
+    return plan
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Looks at blocks of one run."""
+
+    plan: Run
+    corpus: Corpus
+    counts: Mapping[int, int]
+    storage: Storage
+    solr: SolrClient
+
+    def at_block(self, record: BlockRecord) -> str:
+        """Return what is wrong with a block; empty when nothing is."""
+        if record.state is not BlockState.VERIFIED:
+            return f"is {record.state}, not verified" + (f" ({record.reason})" if record.reason else "")
+        try:
+            table, scored = read_scored(self.storage, self.plan.name, record.block)
+        except (MissingError, CorruptError) as error:
+            return str(error)
+        if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
+            return f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)"
+        if scored.kept != record.kept:
+            return f"the ledger says that {record.kept:,} images were kept, the scored file {scored.kept:,}"
+        if scored.model != self.plan.model:
+            return f"was scored by {scored.model}"
+        if self.counts.get(record.block, 0) != record.kept:
+            return f"has {self.counts.get(record.block, 0):,} of {record.kept:,} documents"
+        expected = scored_checksum(table, self.plan.corpus, self.plan.model)
+        if documents_checksum(self.solr.rows_of_block(self.plan.collection, record.block)) != expected:
+            return "has documents with other ids, tags, votes or accuracies than were scored"
+        return ""
+
+    def at_sample(self, records: Sequence[BlockRecord], sample: int) -> tuple[int, dict[int, str]]:
+        """Compare documents that are drawn from all blocks alike; return how many, and the blocks that differ."""
+        drawn: dict[int, list[int]] = {}
+        if records and sample:
+            weights = [record.kept for record in records]
+            chance = random.Random(now())  # noqa: S311 - another sample each time, which hides nothing
+            for record in chance.choices(records, weights, k=min(sample, sum(weights))):
+                drawn.setdefault(record.block, []).append(chance.randrange(record.kept))
+        problems = {}
+        compared = 0
+        for block, rows in sorted(drawn.items()):
+            table, _ = read_scored(self.storage, self.plan.name, block)
+            positions = sorted({table.column("position")[row].as_py() for row in rows})
+            compared += len(positions)
+            if problem := self._at_images(positions):
+                problems[block] = problem
+        return compared, problems
+
+    def _at_images(self, positions: Sequence[int]) -> str:
+        if self.plan.thumbnails == "store":  # the page reads the shard itself
+            return ""
+        ids = [layout.document_id(self.plan.corpus, position) for position in positions]
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            found = self.solr.images_by_id(self.plan.collection, ids[start : start + _IDS_AT_ONCE])
+            for position, name in list(zip(positions, ids, strict=True))[start : start + _IDS_AT_ONCE]:
+                if found.get(name) is None or base64.b64decode(found[name]) != self._stored(position):
+                    return f"document {name} has other bytes than the shard"
+        return ""
+
+    def _stored(self, position: int) -> bytes:
+        shard, offset = divmod(position, self.corpus.shard_images)
+        size = self.corpus.image_bytes
+        return self.storage.read(layout.shard_file(self.corpus.name, shard), offset * size, size)

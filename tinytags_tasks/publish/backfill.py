@@ -1,0 +1,173 @@
+"""Backfilling: which blocks of a run are done again, and what must be thrown away before."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.blocks import format_block_numbers, group_blocks, parse_block_numbers
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.ledger import is_scored_whole, read_ledger
+from tinytags_tasks.publish.audit import last_audit
+from tinytags_tasks.publish.history import live_collection
+from tinytags_tasks.records import BlockRecord, BlockState, Run
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.storage import Storage
+
+
+class Selection(StrEnum):
+    """Blocks that are chosen by what became of them."""
+
+    FAILED = "failed"
+    MISSING = "missing"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True)
+class BackfillRequest:
+    """Which blocks are done again.
+
+    Attributes
+    ----------
+    run
+        The run.
+    blocks
+        Block numbers as a person writes them, such as ``"3, 17-20"``; empty where ``select`` chooses.
+    select
+        ``failed``: what the ledger calls so; ``missing``: what is not verified, or not whole in Solr or the store;
+        ``audit``: what the last audit found. Empty where ``blocks`` are given.
+    blocks_per_task
+        Blocks a group; 0 chooses.
+    """
+
+    run: str
+    blocks: str = ""
+    select: str = ""
+    blocks_per_task: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse both ways to choose, or none.
+
+        Raises
+        ------
+        BadInputError
+            When it is so.
+        """
+        if bool(self.blocks.strip()) == bool(self.select):
+            raise BadInputError(
+                "choose blocks by their numbers, such as 3,17-20, or by one of: " + ", ".join(Selection)
+            )
+        if self.select and self.select not in list(Selection):
+            raise BadInputError(f"{self.select!r} selects nothing: use one of {', '.join(Selection)}")
+
+
+@dataclass(frozen=True)
+class BackfillPlan:
+    """What is to do: blocks in groups, to be scored where they lack a scored file, and indexed again.
+
+    Attributes
+    ----------
+    run, blocks, groups
+        The run, all blocks, and the same in the groups that mapped tasks take.
+    was_live
+        Whether readers see the run.
+    """
+
+    run: str
+    blocks: tuple[int, ...]
+    groups: list[tuple[int, ...]]
+    was_live: bool
+
+
+def run(
+    request: BackfillRequest,
+    *,
+    storage: Storage,
+    solr: SolrClient,
+    alias: str,
+    report: Callable[[str], None] = print,
+) -> BackfillPlan:
+    """Choose blocks, and delete their scored files where these are damaged, so that scoring makes them anew.
+
+    Documents of blocks that the run has not, which an audit found, are deleted at once.
+
+    Raises
+    ------
+    BadInputError
+        When a block is out of range, or nothing is selected.
+    MissingError
+        When there is no such run, it was pruned, its collection is not there, or it was never audited.
+    """
+    plan = Run.load(storage, layout.run_file(request.run))
+    plan.refuse_pruned()
+    if plan.collection not in solr.collections():
+        raise MissingError(
+            f"run {plan.name}: its collection {plan.collection} stands no more: index the whole run again with "
+            f"`tinytags index {plan.name}`"
+        )
+    solr.wait_until_settled(plan.collection)
+    blocks = _selected(request, plan, storage, solr)
+    strays = [block for block in blocks if not 0 <= block < plan.blocks]
+    for block in strays:
+        solr.delete_block(plan.collection, block)
+        report(f"documents of block {block}, which the run has not, are deleted")
+    if strays:
+        solr.commit(plan.collection)
+    blocks = tuple(block for block in blocks if block not in strays)
+    if not blocks and not strays:
+        chosen = f"is {request.select}" if request.select != Selection.AUDIT else "was found wrong by the last audit"
+        raise BadInputError(f"run {plan.name}: no block {chosen}, so there is nothing to backfill")
+    for record in read_ledger(storage, plan, blocks):
+        _delete_damaged(plan, record, storage, report)
+    was_live = live_collection(alias, solr) == plan.collection
+    report(f"run {plan.name}: blocks {format_block_numbers(blocks) or 'none'} are done again")
+    return BackfillPlan(plan.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live)
+
+
+def _selected(request: BackfillRequest, plan: Run, storage: Storage, solr: SolrClient) -> tuple[int, ...]:
+    if request.blocks:
+        return parse_block_numbers(request.blocks, plan.blocks)
+    if request.select == Selection.AUDIT:
+        return tuple(sorted(last_audit(plan.name, storage).problems))
+    records = read_ledger(storage, plan)
+    if request.select == Selection.FAILED:
+        return tuple(record.block for record in records if record.state is BlockState.FAILED)
+    counts = solr.count_by_block(plan.collection)
+    sizes = storage.sizes(layout.scored_folder(plan.name))
+    return tuple(record.block for record in records if _is_missing(record, counts, sizes))
+
+
+def _is_missing(record: BlockRecord, counts: Mapping[int, int], sizes: Mapping[str, int]) -> bool:
+    """Tell whether a block is not whole.
+
+    Parameters
+    ----------
+    record
+        Of the ledger.
+    counts
+        Solr's documents in each block that has any.
+    sizes
+        Bytes of the run's scored files, by name.
+    """
+    return (
+        record.state is not BlockState.VERIFIED
+        or record.kept != counts.get(record.block, 0)
+        or not is_scored_whole(record, sizes)
+    )
+
+
+def _delete_damaged(plan: Run, record: BlockRecord, storage: Storage, report: Callable[[str], None]) -> None:
+    """Delete a scored file that is not what was committed."""
+    try:
+        _, scored = read_scored(storage, plan.name, record.block)
+        problem = "" if scored.model == plan.model else f"was scored by {scored.model}"
+        if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
+            problem = "is not the file that was committed"
+    except MissingError:
+        return
+    except CorruptError as error:
+        problem = str(error)
+    if problem:
+        report(f"block {record.block}: its scored file is deleted and made anew, because it {problem}")
+        storage.delete(layout.scored_file(plan.name, record.block))
