@@ -1,7 +1,6 @@
-"""Commands about a run: each stage by itself, the whole way in Airflow, the ledger and the search."""
+"""Commands about a run: each stage by itself, the whole way in Airflow, and the search."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,6 +69,7 @@ def score(
         typer.Option(help="Accuracy in percent from which an image is kept; default: 40.", show_default=False),
     ] = None,
     blocks: Blocks = "",
+    redo: Annotated[bool, typer.Option("--redo", help="Score blocks again that are committed.")] = False,
     export: Annotated[
         str, typer.Option(help="Then write the images kept: json, an object a line.", show_default=False)
     ] = "",
@@ -92,7 +92,7 @@ def score(
     numbers = parse_block_numbers(blocks, plan.blocks)
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
         run(
-            ScoreRequest(plan.name, group),
+            ScoreRequest(plan.name, group, redo),
             storage=runtime.storage,
             address=runtime.store_address,
             connect_spark=runtime.connect_spark,
@@ -122,8 +122,12 @@ def _plan_or_find(name: str, model: str, threshold: int | None, runtime: "Runtim
 
 
 @app.command()
-def index(run_name: RunName = None, blocks: Blocks = "") -> None:
-    """Index scored blocks into the run's Solr collection, and verify them by counting."""
+def index(
+    run_name: RunName = None,
+    blocks: Blocks = "",
+    redo: Annotated[bool, typer.Option("--redo", help="Index blocks again that are verified.")] = False,
+) -> None:
+    """Index scored blocks into the run's Solr collection, and verify their documents."""
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
     from tinytags_tasks.index.step import IndexRequest, prepare, run
 
@@ -139,59 +143,9 @@ def index(run_name: RunName = None, blocks: Blocks = "") -> None:
     )
     documents = 0
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
-        request = IndexRequest(plan.name, group)
+        request = IndexRequest(plan.name, group, redo)
         documents += run(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
     print(f"{documents:,} documents of {len(numbers)} blocks")
-
-
-@app.command()
-def ledger(
-    run_name: RunName = None,
-    blocks: Blocks = "",
-    state: Annotated[str, typer.Option(help="Only blocks in this state, such as failed.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Tell what became of each block of a run."""
-    from tinytags_tasks.blocks import parse_block_numbers
-    from tinytags_tasks.ledger import add_up, read_ledger
-    from tinytags_tasks.records import BlockState
-
-    if state and state not in list(BlockState):
-        raise BadInputError(f"{state!r} is no state: use one of {', '.join(BlockState)}")
-    plan = find_run(run_name)
-    records = read_ledger(clients().storage, plan, parse_block_numbers(blocks, plan.blocks))
-    records = [record for record in records if not state or record.state == state]
-    totals = add_up(records)
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "run": plan.model_dump(),
-                    "totals": asdict(totals),
-                    "blocks": [record.model_dump() for record in records],
-                },
-                indent=2,
-            )
-        )
-        return
-    table = make_table(
-        "block", "state", "read", "kept", "below", "unreadable", "documents", "tries", "seconds", "reason"
-    )
-    for record in records:
-        seconds = f"{record.score_seconds + record.index_seconds:.1f}"
-        documents = "" if record.documents is None else f"{record.documents:,}"
-        counts = (f"{count:,}" for count in (record.read, record.kept, record.below, record.unreadable))
-        add_row(table, record.block, record.state, *counts, documents, record.attempts, seconds, record.reason)
-    print_table(table)
-    states = ", ".join(f"{count} {name}" for name, count in totals.by_state.items())
-    print(f"run {plan.name}: {plan.corpus} by {plan.model} from {plan.threshold} %")
-    if plan.description:
-        print(plan.description)
-    print(
-        f"{totals.blocks} blocks ({states or 'none'}): "
-        f"{totals.read:,} read = {totals.kept:,} kept + {totals.below:,} below + {totals.unreadable:,} unreadable; "
-        f"{totals.documents:,} documents"
-    )
 
 
 @app.command()
