@@ -10,9 +10,9 @@ import json
 import random
 import time
 import zipfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -245,11 +245,14 @@ class SolrClient:
     def post_documents(self, collection: str, bodies: Iterable[bytes]) -> None:
         """Post JSON arrays of documents, several at a time, and return when all are acknowledged."""
         path = f"{quote(collection)}/update?wt=json"
-        remaining = iter(bodies)
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            # Only a few bodies exist at once, whatever the block's size.
-            while window := list(islice(remaining, 2 * CONNECTIONS)):
-                list(pool.map(lambda body: self.request(path, body=body, mime="application/json"), window))
+            posted: deque[Future[dict[str, Any]]] = deque()
+            for body in bodies:
+                if len(posted) == 2 * CONNECTIONS:  # only a few bodies exist at once, whatever the block's size
+                    posted.popleft().result()
+                posted.append(pool.submit(self.request, path, None, body, "application/json"))
+            for answer in posted:
+                answer.result()
 
     def commit(self, collection: str) -> None:
         """Make everything acknowledged durable and visible."""

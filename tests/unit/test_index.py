@@ -414,7 +414,7 @@ def test_a_lost_ledger_record_comes_back_from_the_scored_file(storage, scored, s
 def test_a_block_scored_on_other_bytes_is_corrupt(storage, scored, solr):
     table, record = read_scored(storage, scored.name, 0)
     write_scored(storage, table, record.replaced(sha256="of other bytes"))
-    with pytest.raises(CorruptError, match=r"block 0 was scored on other bytes .* delete runs/.*/000000\.parquet"):
+    with pytest.raises(CorruptError, match=r"block 0 was scored on other bytes .* `tinytags score .* --blocks 0 --redo`, which writes runs/"):
         index(storage, scored, solr)
 
 

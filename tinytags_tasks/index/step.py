@@ -7,9 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks import layout
+from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.block_files import (
     BlockSource,
     KeywordsReader,
@@ -210,15 +213,17 @@ def _index(plan: Run, blocks: list[int], storage: Storage, solr: SolrClient, rep
     """Post blocks, commit once, and verify each."""
     storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in blocks))
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    keywords = KeywordsReader(storage)
     records = {}
     failures: dict[int, FinalError] = {}
-    for source in block_sources(storage, corpus, blocks):
-        try:
-            records[source.block] = _post(plan, source, keywords, storage, solr)
-            report(f"block {source.block}: {records[source.block].kept:,} documents are posted")
-        except FinalError as error:  # the others of the group go on
-            failures[source.block] = error
+    for found in run_ahead(_read_blocks(plan, block_sources(storage, corpus, blocks), storage), 1):
+        if isinstance(found, _Contents):
+            try:
+                records[found.source.block] = _post(plan, found, storage, solr)
+                report(f"block {found.source.block}: {found.scored.kept:,} documents are posted")
+            except FinalError as error:  # the others of the group go on
+                failures[found.source.block] = error
+        else:
+            failures[found[0]] = found[1]
     solr.commit(plan.collection)
     wrong = _differing(plan, records, solr)
     if wrong:
@@ -255,40 +260,60 @@ def _raise_failures(plan: Run, failures: Mapping[int, FinalError], storage: Stor
     ) from first
 
 
-def _scored(plan: Run, block: int, storage: Storage) -> tuple[pa.Table, BlockRecord]:
+@dataclass(frozen=True, eq=False)
+class _Contents:
+    """All that a block's documents are made of."""
+
+    source: BlockSource
+    table: pa.Table
+    scored: BlockRecord
+    pixels: npt.NDArray[np.uint8] | None
+    keywords: list[str | None] | None
+
+
+def _read_blocks(
+    plan: Run, sources: Iterable[BlockSource], storage: Storage
+) -> Iterator[_Contents | tuple[int, FinalError]]:
+    """Yield each block's contents, or why it has none that can be indexed."""
+    keywords = KeywordsReader(storage)
+    for source in sources:
+        try:
+            yield _read_block(plan, source, keywords, storage)
+        except FinalError as error:
+            yield source.block, error
+
+
+def _read_block(plan: Run, source: BlockSource, keywords: KeywordsReader, storage: Storage) -> _Contents:
+    path = layout.scored_file(plan.name, source.block)
+    again = f"tinytags score {plan.name} --blocks {source.block}"
     try:
-        table, record = read_scored(storage, plan.name, block)
+        table, scored = read_scored(storage, plan.name, source.block)
     except MissingError as error:
-        raise MissingError(
-            f"run {plan.name}: block {block} is not scored; run `tinytags score {plan.name} --blocks {block}` first"
-        ) from error
-    if record.model != plan.model:
-        raise CorruptError(
-            f"{layout.scored_file(plan.name, block)}: was scored by {record.model}, the run is of {plan.model}; "
-            f"run `tinytags score {plan.name} --blocks {block} --redo`"
-        )
-    return table, record
-
-
-def _post(plan: Run, source: BlockSource, keywords: KeywordsReader, storage: Storage, solr: SolrClient) -> BlockRecord:
-    """Post a block's documents and write down that they are there, if not yet visible."""
-    started = time.monotonic()
-    table, scored = _scored(plan, source.block, storage)
+        raise MissingError(f"run {plan.name}: block {source.block} is not scored; run `{again}` first") from error
+    if scored.model != plan.model:
+        raise CorruptError(f"{path}: was scored by {scored.model}, the run is of {plan.model}; run `{again} --redo`")
     if scored.sha256 != source.sha256:
         raise CorruptError(
-            f"run {plan.name}: block {source.block} was scored on other bytes than the shard holds; "
-            f"delete {layout.scored_file(plan.name, source.block)} and score it again"
+            f"run {plan.name}: block {source.block} was scored on other bytes than the shard holds; run `{again} "
+            f"--redo`, which writes {path} anew"
         )
     pixels = read_pixels(storage, source) if plan.thumbnails == "solr" else None
-    bodies = document_bodies(table, source, pixels, plan.model, keywords.read(source))
-    solr.post_documents(plan.collection, bodies)
-    record = scored.replaced(
+    return _Contents(source, table, scored, pixels, keywords.read(source))
+
+
+def _post(plan: Run, found: _Contents, storage: Storage, solr: SolrClient) -> BlockRecord:
+    """Post a block's documents and write down that they are there, if not yet visible."""
+    started = time.monotonic()
+    solr.post_documents(
+        plan.collection, document_bodies(found.table, found.source, found.pixels, plan.model, found.keywords)
+    )
+    record = found.scored.replaced(
         state=BlockState.INDEXED,
-        checksum=scored_checksum(table, plan.corpus, plan.model),
+        checksum=scored_checksum(found.table, plan.corpus, plan.model),
         index_seconds=round(time.monotonic() - started, 3),
         indexed=now(),
     )
-    record.save(storage, layout.ledger_file(plan.name, source.block))
+    record.save(storage, layout.ledger_file(plan.name, found.source.block))
     return record
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinytags_tasks import layout
+from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.formats import open_reader
 from tinytags_tasks.corpus.keywords import StopList, read_stop_list
@@ -17,7 +18,6 @@ from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.source_files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ingest.ahead import run_ahead
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.lease import LEASE_SECONDS, Leases

@@ -1,0 +1,327 @@
+"""Indexing side by side with other ways to get the same documents into the same Solr, on real images; then searching.
+
+``python benchmarks/index.py`` starts an HDFS and a Solr of its own, and prints Markdown.
+"""
+
+import itertools
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pysolr
+import requests
+import urllib3
+from ingest import build_file, definition, timed
+from machine import describe_machine, print_table
+
+from tinytags_tasks import layout, services
+from tinytags_tasks.block_files import block_sources
+from tinytags_tasks.corpus.demo import make_demo
+from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
+from tinytags_tasks.index.step import run as index
+from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.records import Corpus, ModelCard, Run, now
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.score.block import score_block
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.step import _block_tasks
+from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.settings import load_settings
+from tinytags_tasks.solr import SolrClient, basic_authorization
+from tinytags_tasks.train.forest import Tree, forest_to_onnx
+
+IMAGE_BYTES = 3_072
+IMAGES = 100_000
+MANY = 1_000_000
+SINGLE = 1_000
+"""Documents that are posted one by one: more would take minutes and tell the same."""
+
+ROUNDS = 3
+QUERIES = 100
+TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+MODEL = "forest-0123456789ab"
+
+
+def quiet(line: str) -> None:
+    """Report nothing."""
+
+
+def publish_model(runtime: Runtime) -> None:
+    """Put a forest of chance into the store: what it votes for costs the same."""
+    chance = np.random.default_rng(1)
+    inner, leaves = 15, 16
+    trees = [
+        Tree(
+            feature=np.concatenate([chance.integers(0, IMAGE_BYTES, inner), np.full(leaves, -1)]),
+            threshold=np.concatenate([chance.integers(60, 200, inner) + 0.5, np.zeros(leaves)]),
+            left=np.concatenate([np.arange(inner) * 2 + 1, np.full(leaves, -1)]),
+            right=np.concatenate([np.arange(inner) * 2 + 2, np.full(leaves, -1)]),
+            prediction=np.concatenate([np.zeros(inner, dtype=np.int64), chance.integers(0, len(TAGS), leaves)]),
+        )
+        for _ in range(10)
+    ]
+    runtime.storage.write(layout.model_file(MODEL), forest_to_onnx(trees, IMAGE_BYTES, TAGS, {}))
+    ModelCard(
+        version=MODEL,
+        tags=TAGS,
+        trees=10,
+        height=32,
+        width=32,
+        preparation="",
+        labelled_set="",
+        labelled_sha256="",
+        labelled_images=0,
+        parameters={},
+        metrics={},
+        libraries={},
+        seconds={},
+        created=now(),
+    ).save(runtime.storage, layout.card_file(MODEL))
+
+
+def make_run(runtime: Runtime, corpus: str, thumbnails: str = "solr") -> Run:
+    """Plan a run that keeps every image, and score it without Spark."""
+    planned = plan(PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails), storage=runtime.storage)  # type: ignore[arg-type]
+    run = Run.load(runtime.storage, layout.run_file(planned.run))
+    for task in _block_tasks(run, range(run.blocks), runtime.storage):
+        score_block(task, runtime.store_address)
+    return run
+
+
+class Collections:
+    """Makes a fresh collection for each try, and drops it afterwards."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._solr = runtime.solr
+        self._configset = runtime.solr.ensure_configset(Path(__file__).parents[1] / "solr" / "tinytags" / "conf")
+        self._numbers = itertools.count()
+
+    def timed(self, work: Callable[[str], object]) -> float:
+        """Return how many seconds it took to fill a collection, the commit included."""
+        name = f"bench-{next(self._numbers)}"
+        self._solr.ensure_collection(name, self._configset)
+        try:
+            return timed(lambda: work(name))
+        finally:
+            self._solr.delete_collection(name)
+
+
+def bodies_of(runtime: Runtime, run: Run, documents: int) -> list[bytes]:
+    """Return the run's documents as prepared JSON, so many a body."""
+    every = [document for body in all_bodies(runtime, run) for document in orjson.loads(body)]
+    return [orjson.dumps(every[at : at + documents]) for at in range(0, len(every), documents)]
+
+
+def all_bodies(runtime: Runtime, run: Run) -> Iterator[bytes]:
+    from tinytags_tasks.block_files import read_pixels, read_scored
+
+    corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
+    for source in block_sources(runtime.storage, corpus, range(run.blocks)):
+        table, _ = read_scored(runtime.storage, run.name, source.block)
+        yield from document_bodies(table, source, read_pixels(runtime.storage, source), run.model)
+
+
+class Poster:
+    """Posts prepared bodies over some kept-alive connections, and nothing else: the limit."""
+
+    def __init__(self, solr: SolrClient, login: tuple[str, str], connections: int) -> None:
+        self._url = solr.url
+        self._headers = {"Content-Type": "application/json", **basic_authorization(login)}
+        self._pool = urllib3.PoolManager(maxsize=connections, block=True)
+        self._connections = connections
+
+    def post(self, collection: str, body: bytes) -> None:
+        """Post one body."""
+        answer = self._pool.request("POST", f"{self._url}/{collection}/update", body=body, headers=self._headers)
+        assert answer.status == 200, answer.data[:500]
+
+    def fill(self, collection: str, bodies: list[bytes]) -> None:
+        """Post all bodies and commit."""
+        with ThreadPoolExecutor(self._connections) as threads:
+            list(threads.map(lambda body: self.post(collection, body), bodies))
+        self.post(collection, b'{"commit": {}}')
+
+
+def compare(runtime: Runtime, run: Run) -> None:
+    """Print every way's documents a second."""
+    solr, storage, settings = runtime.solr, runtime.storage, runtime.settings
+    login = settings.solr_login("writer")
+    collections = Collections(runtime)
+    thousands = bodies_of(runtime, run, 1_000)
+    documents = [document for body in thousands for document in orjson.loads(body)]
+
+    def one_by_one(collection: str) -> None:
+        for document in documents[:SINGLE]:
+            answer = requests.post(f"{solr.url}/{collection}/update/json/docs", json=document, auth=login, timeout=60)
+            answer.raise_for_status()
+        Poster(solr, login, 1).post(collection, b'{"commit": {}}')
+
+    def by_pysolr(collection: str) -> None:
+        client = pysolr.Solr(f"{solr.url}/{collection}", auth=login, timeout=180)
+        for at in range(0, len(documents), 1_000):
+            client.add(documents[at : at + 1_000])
+        client.commit()
+
+    rates: dict[str, tuple[int, list[float]]] = {
+        "(a) the original's way: a POST a document": (SINGLE, [collections.timed(one_by_one)]),
+        "(b) `pysolr.add`, a thousand at a time": (IMAGES, [collections.timed(by_pysolr) for _ in range(2)]),
+    }
+    tried = {}
+    for size in (500, 1_000, 2_000, 5_000):
+        bodies = bodies_of(runtime, run, size)
+        for connections in (1, 2, 4):
+            poster = Poster(solr, login, connections)
+            tried[size, connections] = [collections.timed(lambda name, p=poster, b=bodies: p.fill(name, b))]
+    print_table(
+        ["documents a body", *(f"{connections} connection{'s' * (connections > 1)}" for connections in (1, 2, 4))],
+        [
+            [f"{size:,}", *(f"{IMAGES / tried[size, connections][0]:,.0f}" for connections in (1, 2, 4))]
+            for size in (500, 1_000, 2_000, 5_000)
+        ],
+    )
+    print("\nPrepared JSON, documents a second.\n")
+    best = min(tried, key=lambda key: tried[key][0])
+    bodies = bodies_of(runtime, run, best[0])
+    poster = Poster(solr, login, best[1])
+    blocks = tuple(range(run.blocks))
+
+    def ours(redo: bool) -> float:
+        request = IndexRequest(run.name, blocks, redo)
+        return timed(lambda: index(request, storage=storage, solr=solr, report=quiet))
+
+    limit, first, again = tried[best], [], []
+    for _ in range(ROUNDS):
+        limit.append(collections.timed(lambda name: poster.fill(name, bodies)))
+        if run.collection in solr.collections():
+            solr.delete_collection(run.collection)
+        storage.delete(layout.ledger_folder(run.name))
+        prepare(run.name, storage=storage, solr=solr)
+        first.append(ours(False))
+        again.append(ours(True))
+    name = f"(c) the limit: prepared JSON, {best[0]:,} a body, {best[1]} connections"
+    rates[name] = IMAGES, limit
+    rates["TinyTags: `index`, read from HDFS and verified"] = IMAGES, first
+    rates["TinyTags: the same over what stands, `--redo`"] = IMAGES, again
+
+    def delete_and_redo() -> None:
+        delete(DeleteRequest(run.name, (1,)), storage=storage, solr=solr, report=quiet)
+        index(IndexRequest(run.name, (1,)), storage=storage, solr=solr, report=quiet)
+
+    rates["TinyTags: delete one block and index it again"] = (
+        IMAGES // run.blocks,
+        [timed(delete_and_redo) for _ in range(ROUNDS)],
+    )
+    speed = {way: count / statistics.median(seconds) for way, (count, seconds) in rates.items()}
+    own = speed["TinyTags: `index`, read from HDFS and verified"]
+    print_table(
+        ["way", "documents", "seconds of each round", "documents/s (median)", "TinyTags is so many times as fast"],
+        [
+            [
+                way,
+                f"{count:,}",
+                ", ".join(f"{value:.1f}" for value in seconds),
+                f"{speed[way]:,.0f}",
+                f"{own / speed[way]:.2f}",
+            ]
+            for way, (count, seconds) in rates.items()
+        ],
+    )
+    print()
+
+
+def index_bytes(runtime: Runtime, collection: str) -> int:
+    """Return the size of a collection's index on disk, its deleted documents merged away."""
+    solr = runtime.solr
+    solr.request(f"{collection}/update?optimize=true&waitSearcher=true&wt=json", body=b"{}", mime="application/json")
+    cores = solr.request("admin/metrics", {"group": "core", "prefix": "INDEX.sizeInBytes"})["metrics"]
+    return sum(
+        int(found["INDEX.sizeInBytes"]) for core, found in cores.items() if core.startswith(f"solr.core.{collection}.")
+    )
+
+
+def latencies(runtime: Runtime, run: Run) -> list[str]:
+    """Return the milliseconds of three kinds of searches under the alias, median and 95th percentile of each."""
+    runtime.solr.set_alias(runtime.settings.alias, run.collection)
+    chance = np.random.default_rng(7)
+    cells = []
+    for rows, with_pixels in ((60, True), (60, False), (1, False)):
+        seconds = []
+        for _ in range(QUERIES):
+            request = SearchRequest(
+                (str(chance.choice(TAGS)),),
+                int(chance.integers(0, 60)),
+                rows=rows,
+                start=int(chance.integers(0, 50)) * rows,
+                with_pixels=with_pixels,
+            )
+            seconds.append(timed(lambda request=request: search_images(runtime.settings, request)))
+        cells.append(f"{statistics.median(seconds) * 1e3:.0f}, {np.percentile(seconds, 95) * 1e3:.0f}")
+    return cells
+
+
+def measure(runtime: Runtime, folder: Path) -> None:
+    """Run everything."""
+    demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
+    publish_model(runtime)
+    for name, images, per_shard in (("small", IMAGES, 5), ("large", MANY, 50)):
+        source = folder / f"{name}.bin"
+        build_file(source, demo.corpus_path, images * IMAGE_BYTES)
+        ingest(definition(name, source, blocks_per_shard=per_shard), storage=runtime.storage, report=quiet)
+        source.unlink()
+    small = make_run(runtime, "small")
+    compare(runtime, small)
+    rows, searches = [], []
+    for corpus, thumbnails in (("small", "solr"), ("small", "store"), ("large", "solr")):
+        run = make_run(runtime, corpus, thumbnails)
+        prepare(run.name, storage=runtime.storage, solr=runtime.solr)
+        blocks = tuple(range(run.blocks))
+        seconds = 0.0
+        for at in range(0, len(blocks), 5):
+            request = IndexRequest(run.name, blocks[at : at + 5], redo=True)
+            seconds += timed(
+                lambda request=request: index(request, storage=runtime.storage, solr=runtime.solr, report=quiet)
+            )
+        count = runtime.solr.count(run.collection)
+        assert count == run.images
+        if corpus == "small":
+            size = index_bytes(runtime, run.collection)
+            rows.append(
+                [thumbnails, f"{count / seconds:,.0f}", f"{size / count:,.0f}", f"{size / count * 79.3e6 / 1e9:,.0f}"]
+            )
+        if thumbnails == "solr":
+            searches.append([f"{count:,}", f"{count / seconds:,.0f}", *latencies(runtime, run)])
+    print_table(["thumbnails", "documents/s", "index bytes a document", "GB for 79.3 million"], rows)
+    print()
+    print_table(
+        [
+            "documents",
+            "documents/s of indexing",
+            "a page of 60 with pixels and facets: ms (median, 95 %)",
+            "without pixels",
+            "facets and one image",
+        ],
+        searches,
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
+        folder = Path(name)
+        os.environ["TINYTAGS_HOME"] = str(folder / "home")
+        settings = services.up(load_settings(), engines=["hdfs", "solr"], standard_ports=False, die_with_parent=True)
+        try:
+            print(f"## Indexing and searching\n\n{describe_machine()}; {IMAGES:,} documents of 32x32 images.\n")
+            measure(Runtime(settings), folder)
+        finally:
+            services.down(load_settings())
+
+
+if __name__ == "__main__":
+    main()
