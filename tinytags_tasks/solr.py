@@ -11,8 +11,9 @@ import random
 import time
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -242,17 +243,27 @@ class SolrClient:
 
     # Documents
 
-    def post_documents(self, collection: str, bodies: Iterable[bytes]) -> None:
-        """Post JSON arrays of documents, several at a time, and return when all are acknowledged."""
+    @contextmanager
+    def posting(self, collection: str) -> Generator[Callable[[bytes], Future[dict[str, Any]]]]:
+        """Give a function that posts a JSON array of documents, several at a time; all have ended after the block.
+
+        It waits while many are on their way, so that only a few bodies exist at once, however many there are.
+        """
         path = f"{quote(collection)}/update?wt=json"
+        sent: deque[Future[dict[str, Any]]] = deque()
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            posted: deque[Future[dict[str, Any]]] = deque()
-            for body in bodies:
-                if len(posted) == 2 * CONNECTIONS:  # only a few bodies exist at once, whatever the block's size
-                    posted.popleft().result()
-                posted.append(pool.submit(self.request, path, None, body, "application/json"))
-            for answer in posted:
-                answer.result()
+
+            def post(body: bytes) -> Future[dict[str, Any]]:
+                if len(sent) == 3 * CONNECTIONS:
+                    wait([sent.popleft()])
+                sent.append(pool.submit(self.request, path, None, body, "application/json"))
+                return sent[-1]
+
+            try:
+                yield post
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def commit(self, collection: str) -> None:
         """Make everything acknowledged durable and visible."""

@@ -48,9 +48,15 @@ def solr(hdfs: Runtime) -> Settings:
     settings = services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True)
     client = Runtime(settings).solr
     client.ensure_collection(COLLECTION, client.ensure_configset(CONFIGSET_FOLDER))
-    client.post_documents(COLLECTION, [json.dumps([document(0)]).encode()])
+    post(client, COLLECTION, [document(0)])
     client.commit(COLLECTION)
     return settings
+
+
+def post(client: SolrClient, collection: str, documents: list[dict[str, object]]) -> None:
+    with client.posting(collection) as send:
+        answer = send(json.dumps(documents).encode())
+    answer.result()
 
 
 def document(position: int) -> dict[str, object]:
@@ -137,7 +143,7 @@ def test_the_writer_may_write_documents_only(solr: Settings, what: str) -> None:
 def test_nodes_talk_to_each_other_in_the_name_of_who_asks(solr: Settings) -> None:
     client = Runtime(solr).solr
     client.ensure_collection("shards", client.ensure_configset(CONFIGSET_FOLDER), shards=2, replicas=2)
-    client.post_documents("shards", [json.dumps([document(position) for position in range(100)]).encode()])
+    post(client, "shards", [document(position) for position in range(100)])
     client.commit("shards")
     assert client.count_by_block("shards") == {0: 100}
     cluster = client.request("admin/collections", {"action": "CLUSTERSTATUS", "collection": "shards"})["cluster"]
@@ -173,9 +179,9 @@ def test_a_collection_of_another_configset_is_refused_with_the_remedy(solr: Sett
     with pytest.raises(FinalError, match=rf"made with configset {before}, not {after}: .* delete the collection"):
         client.ensure_collection(COLLECTION, after)
     assert client.ensure_collection("newer", after)
-    client.post_documents("newer", [json.dumps([document(0) | {"colour": "red"}]).encode()])
+    post(client, "newer", [document(0) | {"colour": "red"}])
     with pytest.raises(FinalError, match="colour"):
-        client.post_documents(COLLECTION, [json.dumps([document(0) | {"colour": "red"}]).encode()])
+        post(client, COLLECTION, [document(0) | {"colour": "red"}])
     client.delete_collection("newer")
 
 

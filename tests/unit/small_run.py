@@ -10,7 +10,9 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +23,7 @@ import pyarrow.parquet as pq
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
-from tinytags_tasks.errors import FinalError
+from tinytags_tasks.errors import FinalError, TinyTagsError
 from tinytags_tasks.index.step import IndexRequest
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
@@ -284,11 +286,24 @@ class SolrHere:
     def delete_block(self, collection: str, block: int) -> None:
         self.delete_ids(collection, self.ids_of_block(collection, block))
 
-    def post_documents(self, collection: str, bodies: Iterable[bytes]) -> None:
-        for body in bodies:
-            for document in json.loads(body):
-                self.posted += 1
-                self.pending.setdefault(collection, []).append(("add", document))
+    @contextmanager
+    def posting(self, collection: str) -> Iterator[Callable[[bytes], Future]]:
+        def post(body: bytes) -> Future:
+            answer: Future = Future()
+            try:
+                self.take(collection, json.loads(body))
+            except TinyTagsError as error:
+                answer.set_exception(error)
+            else:
+                answer.set_result({})
+            return answer
+
+        yield post
+
+    def take(self, collection: str, documents: list[dict]) -> None:
+        """Take one body's documents."""
+        self.posted += len(documents)
+        self.pending.setdefault(collection, []).extend(("add", document) for document in documents)
 
     def delete_ids(self, collection: str, ids: Sequence[str]) -> None:
         self.deleted.extend(ids)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.solr import CONNECTIONS, SolrClient
 
 
 class Solr:
@@ -140,16 +140,29 @@ def test_a_refusal_in_other_words_is_still_final(solr, client, content):
 
 def test_every_body_is_posted_once(solr, client):
     bodies = [json.dumps([{"id": f"a:{number}"}]).encode() for number in range(11)]
-    client.post_documents("run", iter(bodies))
+    with client.posting("run") as post:
+        answers = [post(body) for body in bodies]
+    assert [answer.exception() for answer in answers] == [None] * len(bodies)
     assert sorted(body for _, _, body in solr.asked) == sorted(bodies)
     assert {path for _, path, _ in solr.asked} == {"/solr/run/update?wt=json"}
 
 
-def test_a_body_that_is_refused_fails_the_whole(solr, client):
+def test_a_body_that_is_refused_says_so_and_the_others_go_on(solr, client):
     solr.will_answer((200, {}), (400, {"error": {"msg": "bad document"}}))
+    with client.posting("run") as post:
+        answers = [post(b"[]") for _ in range(9)]
+    (refused,) = [answer for answer in answers if answer.exception()]
     with pytest.raises(FinalError, match="bad document"):
-        client.post_documents("run", iter([b"[]"] * 9))
-    assert len(solr.asked) < 9
+        refused.result()
+    assert len(solr.asked) == 9
+
+
+def test_what_was_not_sent_yet_is_not_sent_when_the_sender_gives_up(solr, client):
+    with pytest.raises(ZeroDivisionError), client.posting("run") as post:
+        for _ in range(3 * CONNECTIONS):
+            post(b"[]")
+        raise ZeroDivisionError
+    assert len(solr.asked) <= 3 * CONNECTIONS
 
 
 def test_ids_are_read_page_after_page(solr, client):

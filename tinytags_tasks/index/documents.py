@@ -11,8 +11,8 @@ import pyarrow as pa
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import BlockSource
 
-MOST_DOCUMENTS = 1_000
-"""Of one body: about 4 MB of JSON at 32x32 pixels; a thousand to five thousand such documents were equally fast."""
+MOST_DOCUMENTS = 2_000
+"""Of one body: about 8 MB of JSON at 32x32 pixels; five thousand such documents were no faster, a thousand slower."""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
 """Of one body, so that a few bodies of large images fit into memory, here and in Solr."""

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,14 @@ from tinytags_tasks.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run, now
 from tinytags_tasks.settings import PROJECT_ROOT
-from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.solr import CONNECTIONS, SolrClient
 from tinytags_tasks.storage import Storage
 
 CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"
 
-_LEASES_AT_ONCE = 8
+_AT_ONCE = 8
+"""Small files that are written at once."""
+
 _POLL_SECONDS = 1.0
 
 
@@ -185,7 +188,7 @@ def _held(
     leases = Leases(storage, lease_seconds)
     told = ""
     while blocks:
-        with ExitStack() as held, ThreadPoolExecutor(_LEASES_AT_ONCE) as pool:
+        with ExitStack() as held, ThreadPoolExecutor(_AT_ONCE) as pool:
             entered = [leases.hold(layout.index_lease_file(plan.name, block)) for block in blocks]
             answers = list(pool.map(held.enter_context, entered))
             ours = [block for block, is_ours in zip(blocks, answers, strict=True) if is_ours]
@@ -213,27 +216,19 @@ def _index(plan: Run, blocks: list[int], storage: Storage, solr: SolrClient, rep
     """Post blocks, commit once, and verify each."""
     storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in blocks))
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    records = {}
-    failures: dict[int, FinalError] = {}
-    for found in run_ahead(_read_blocks(plan, block_sources(storage, corpus, blocks), storage), 1):
-        if isinstance(found, _Contents):
-            try:
-                records[found.source.block] = _post(plan, found, storage, solr)
-                report(f"block {found.source.block}: {found.scored.kept:,} documents are posted")
-            except FinalError as error:  # the others of the group go on
-                failures[found.source.block] = error
-        else:
-            failures[found[0]] = found[1]
+    records, failures = _post_blocks(plan, block_sources(storage, corpus, blocks), storage, solr, report)
     solr.commit(plan.collection)
     wrong = _differing(plan, records, solr)
     if wrong:
         _delete_strangers(plan, wrong, storage, solr)
         wrong = _differing(plan, {block: records[block] for block in wrong}, solr)
-    for block, record in records.items():
-        if block not in wrong:
-            record.replaced(state=BlockState.VERIFIED, documents=record.kept).save(
-                storage, layout.ledger_file(plan.name, block)
-            )
+    verified = [
+        record.replaced(state=BlockState.VERIFIED, documents=record.kept)
+        for block, record in records.items()
+        if block not in wrong
+    ]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda record: record.save(storage, layout.ledger_file(plan.name, record.block)), verified))
     if failures:
         _raise_failures(plan, failures, storage)
     if wrong:
@@ -301,32 +296,64 @@ def _read_block(plan: Run, source: BlockSource, keywords: KeywordsReader, storag
     return _Contents(source, table, scored, pixels, keywords.read(source))
 
 
-def _post(plan: Run, found: _Contents, storage: Storage, solr: SolrClient) -> BlockRecord:
-    """Post a block's documents and write down that they are there, if not yet visible."""
-    started = time.monotonic()
-    solr.post_documents(
-        plan.collection, document_bodies(found.table, found.source, found.pixels, plan.model, found.keywords)
-    )
-    record = found.scored.replaced(
-        state=BlockState.INDEXED,
-        checksum=scored_checksum(found.table, plan.corpus, plan.model),
-        index_seconds=round(time.monotonic() - started, 3),
-        indexed=now(),
-    )
-    record.save(storage, layout.ledger_file(plan.name, found.source.block))
-    return record
+def _post_blocks(
+    plan: Run, sources: Iterable[BlockSource], storage: Storage, solr: SolrClient, report: Callable[[str], None]
+) -> tuple[dict[int, BlockRecord], dict[int, FinalError]]:
+    """Post blocks one after another; return the records of those that are acknowledged, and why others are not.
+
+    While one block's last bodies are on their way, the next one's follow: Solr never waits for a block to end.
+    """
+    records: dict[int, BlockRecord] = {}
+    failures: dict[int, FinalError] = {}
+
+    def finish(found: _Contents, started: float, answers: list[Future[dict[str, Any]]]) -> None:
+        try:
+            for answer in answers:
+                answer.result()
+        except FinalError as error:  # the others of the group go on
+            failures[found.source.block] = error
+            return
+        record = found.scored.replaced(
+            state=BlockState.INDEXED,
+            checksum=scored_checksum(found.table, plan.corpus, plan.model),
+            index_seconds=round(time.monotonic() - started, 3),
+            indexed=now(),
+        )
+        record.save(storage, layout.ledger_file(plan.name, found.source.block))
+        records[found.source.block] = record
+        report(f"block {found.source.block}: {record.kept:,} documents are posted")
+
+    with solr.posting(plan.collection) as post:
+        last: tuple[_Contents, float, list[Future[dict[str, Any]]]] | None = None
+        for found in run_ahead(_read_blocks(plan, sources, storage), 1):
+            if not isinstance(found, _Contents):
+                failures[found[0]] = found[1]
+                continue
+            bodies = document_bodies(found.table, found.source, found.pixels, plan.model, found.keywords)
+            current = found, time.monotonic(), [post(body) for body in bodies]
+            if last:
+                finish(*last)
+            last = current
+        if last:
+            finish(*last)
+    return records, failures
 
 
 def _differing(plan: Run, records: Mapping[int, BlockRecord], solr: SolrClient) -> dict[int, str]:
     """Return the blocks whose documents are not what was scored, and how they differ."""
     counts = solr.count_by_block(plan.collection, list(records))
-    wrong = {}
-    for block, record in records.items():
-        if counts.get(block, 0) != record.kept:
-            wrong[block] = f"has {counts.get(block, 0):,} of {record.kept:,} documents"
-        elif documents_checksum(solr.rows_of_block(plan.collection, block)) != record.checksum:
-            wrong[block] = "has other tags, votes or ids than were scored"
-    return wrong
+
+    def problem(record: BlockRecord) -> str:
+        count = counts.get(record.block, 0)
+        if count != record.kept:
+            return f"has {count:,} of {record.kept:,} documents"
+        if documents_checksum(solr.rows_of_block(plan.collection, record.block)) != record.checksum:
+            return "has other tags, votes or ids than were scored"
+        return ""
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        problems = zip(records, pool.map(problem, records.values()), strict=True)
+        return {block: found for block, found in problems if found}
 
 
 def _delete_strangers(plan: Run, blocks: Iterable[int], storage: Storage, solr: SolrClient) -> None:

@@ -1,6 +1,8 @@
 """Auditing what stands in Solr: every block's documents against what was scored, and a sample of them byte by byte."""
 
 import base64
+import bisect
+import itertools
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -215,21 +217,19 @@ class _Look:
 
     def at_sample(self, records: Sequence[BlockRecord], sample: int) -> tuple[int, dict[int, str]]:
         """Compare documents that are drawn from all blocks alike; return how many, and the blocks that differ."""
+        ends = list(itertools.accumulate(record.kept for record in records))
+        total = ends[-1] if ends else 0
         drawn: dict[int, list[int]] = {}
-        if records and sample:
-            weights = [record.kept for record in records]
-            chance = random.Random(now())  # noqa: S311 - another sample each time, which hides nothing
-            for record in chance.choices(records, weights, k=min(sample, sum(weights))):
-                drawn.setdefault(record.block, []).append(chance.randrange(record.kept))
+        for row in sorted(random.sample(range(total), min(sample, total))):  # others each time
+            which = bisect.bisect_right(ends, row)
+            drawn.setdefault(records[which].block, []).append(row - ends[which])  # from the block's end, so negative
         problems = {}
-        compared = 0
-        for block, rows in sorted(drawn.items()):
+        for block, rows in drawn.items():
             table, _ = read_scored(self.storage, self.plan.name, block)
-            positions = sorted({table.column("position")[row].as_py() for row in rows})
-            compared += len(positions)
-            if problem := self._at_images(positions):
+            positions = table.column("position").to_pylist()
+            if problem := self._at_images([positions[row] for row in rows]):
                 problems[block] = problem
-        return compared, problems
+        return sum(map(len, drawn.values())), problems
 
     def _at_images(self, positions: Sequence[int]) -> str:
         if self.plan.thumbnails == "store":  # the page reads the shard itself
