@@ -3,6 +3,7 @@
 ``python benchmarks/index.py`` starts an HDFS and a Solr of its own, and prints Markdown.
 """
 
+import base64
 import itertools
 import os
 import statistics
@@ -20,9 +21,8 @@ from ingest import build_file, definition, timed
 from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
-from tinytags_tasks.block_files import block_sources
+from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
 from tinytags_tasks.corpus.demo import make_demo
-from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
@@ -115,17 +115,25 @@ class Collections:
 
 def bodies_of(runtime: Runtime, run: Run, documents: int) -> list[bytes]:
     """Return the run's documents as prepared JSON, so many a body."""
-    every = [document for body in all_bodies(runtime, run) for document in orjson.loads(body)]
+    every = list(all_documents(runtime, run))
     return [orjson.dumps(every[at : at + documents]) for at in range(0, len(every), documents)]
 
 
-def all_bodies(runtime: Runtime, run: Run) -> Iterator[bytes]:
-    from tinytags_tasks.block_files import read_pixels, read_scored
-
+def all_documents(runtime: Runtime, run: Run) -> Iterator[dict[str, object]]:
     corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
     for source in block_sources(runtime.storage, corpus, range(run.blocks)):
         table, _ = read_scored(runtime.storage, run.name, source.block)
-        yield from document_bodies(table, source, read_pixels(runtime.storage, source), run.model)
+        pixels = read_pixels(runtime.storage, source)
+        for row in table.to_pylist():
+            yield row | {
+                "id": layout.document_id(corpus.name, row["position"]),
+                "block": source.block,
+                "shard": source.shard,
+                "corpus": corpus.name,
+                "model": run.model,
+                "width": source.width,
+                "data": base64.b64encode(pixels[row["position"] - source.first]).decode(),
+            }
 
 
 class Poster:
@@ -154,8 +162,7 @@ def compare(runtime: Runtime, run: Run) -> None:
     solr, storage, settings = runtime.solr, runtime.storage, runtime.settings
     login = settings.solr_login("writer")
     collections = Collections(runtime)
-    thousands = bodies_of(runtime, run, 1_000)
-    documents = [document for body in thousands for document in orjson.loads(body)]
+    documents = list(all_documents(runtime, run))
 
     def one_by_one(collection: str) -> None:
         for document in documents[:SINGLE]:
@@ -173,6 +180,7 @@ def compare(runtime: Runtime, run: Run) -> None:
         "(a) the original's way: a POST a document": (SINGLE, [collections.timed(one_by_one)]),
         "(b) `pysolr.add`, a thousand at a time": (IMAGES, [collections.timed(by_pysolr) for _ in range(2)]),
     }
+    del documents[SINGLE:]  # a hundred thousand objects would slow down whatever allocates memory from here on
     tried = {}
     for size in (500, 1_000, 2_000, 5_000):
         bodies = bodies_of(runtime, run, size)

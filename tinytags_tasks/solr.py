@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import orjson
 import urllib3
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
@@ -244,8 +245,8 @@ class SolrClient:
     # Documents
 
     @contextmanager
-    def posting(self, collection: str) -> Generator[Callable[[bytes], Future[dict[str, Any]]]]:
-        """Give a function that posts a JSON array of documents, several at a time; all have ended after the block.
+    def posting(self, collection: str, mime: str) -> Generator[Callable[[bytes], Future[dict[str, Any]]]]:
+        """Give a function that posts documents of a format, several at a time; all have ended after the block.
 
         It waits while many are on their way, so that only a few bodies exist at once, however many there are.
         """
@@ -256,7 +257,7 @@ class SolrClient:
             def post(body: bytes) -> Future[dict[str, Any]]:
                 if len(sent) == 3 * CONNECTIONS:
                     wait([sent.popleft()])
-                sent.append(pool.submit(self.request, path, None, body, "application/json"))
+                sent.append(pool.submit(self.request, path, None, body, mime))
                 return sent[-1]
 
             try:
@@ -366,7 +367,7 @@ def unknown_user(url: str, role: SolrRole, login: Login | None) -> str:
 def _json_object(content: bytes) -> dict[str, Any] | None:
     """Return a JSON object; None when the content is something else."""
     try:
-        found = json.loads(content)
+        found = orjson.loads(content)  # orjson: five times as fast, and a block's rows are a megabyte
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

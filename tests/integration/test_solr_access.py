@@ -54,7 +54,7 @@ def solr(hdfs: Runtime) -> Settings:
 
 
 def post(client: SolrClient, collection: str, documents: list[dict[str, object]]) -> None:
-    with client.posting(collection) as send:
+    with client.posting(collection, "application/json") as send:
         answer = send(json.dumps(documents).encode())
     answer.result()
 

@@ -4,10 +4,10 @@ The forest has ten trees. Tree *k* looks at value *k* of a picture alone: up to 
 tag 1, else for tag 2. So the votes of a picture are written into its first ten values.
 """
 
+import base64
 import hashlib
 import io
 import itertools
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from read_javabin import read_documents
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import CorpusDefinition
@@ -281,17 +282,20 @@ class SolrHere:
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         found = self.documents(collection)
-        return {name: found[name]["data"] for name in ids if "data" in found.get(name, {})}
+        images = {name: found[name]["data"] for name in ids if "data" in found.get(name, {})}
+        return {name: base64.b64encode(image).decode() for name, image in images.items()}
 
     def delete_block(self, collection: str, block: int) -> None:
         self.delete_ids(collection, self.ids_of_block(collection, block))
 
     @contextmanager
-    def posting(self, collection: str) -> Iterator[Callable[[bytes], Future]]:
+    def posting(self, collection: str, mime: str) -> Iterator[Callable[[bytes], Future]]:
+        assert mime == "application/javabin"
+
         def post(body: bytes) -> Future:
             answer: Future = Future()
             try:
-                self.take(collection, json.loads(body))
+                self.take(collection, read_documents(body))
             except TinyTagsError as error:
                 answer.set_exception(error)
             else:

@@ -1,14 +1,13 @@
 """Indexing: the collection holds exactly the scored images, however often and after whatever it is done."""
 
-import base64
 import hashlib
-import json
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed
+from read_javabin import read_documents
 from small_run import (
     BLOCKS,
     CORPUS,
@@ -87,7 +86,7 @@ def test_the_collection_holds_exactly_what_was_kept(storage, scored, solr):
 def test_a_document_says_what_was_scored_and_carries_the_picture(storage, scored, solr):
     index(storage, scored, solr)
     document = dict(solr.documents(scored.collection)[f"{CORPUS}:6"])
-    picture = np.frombuffer(base64.b64decode(document.pop("data")), dtype=np.uint8).reshape(32, 32, 3)
+    picture = np.frombuffer(document.pop("data"), dtype=np.uint8).reshape(32, 32, 3)
     np.testing.assert_array_equal(picture, pictures()[6])
     assert document == {
         "id": "pets:6",
@@ -106,7 +105,7 @@ def test_a_document_says_what_was_scored_and_carries_the_picture(storage, scored
 def test_every_document_carries_its_own_picture(storage, scored, solr):
     index(storage, scored, solr)
     for document in solr.documents(scored.collection).values():
-        assert base64.b64decode(document["data"]) == pictures()[document["position"]].tobytes()
+        assert document["data"] == pictures()[document["position"]].tobytes()
 
 
 def test_bodies_are_cut_without_losing_a_document(storage, scored):
@@ -114,7 +113,8 @@ def test_bodies_are_cut_without_losing_a_document(storage, scored):
     (source,) = block_sources(storage, corpus, [1])
     table, _ = read_scored(storage, scored.name, 1)
     many = table.take([index % table.num_rows for index in range(2 * MOST_DOCUMENTS + 1)])
-    sizes = [len(json.loads(body)) for body in document_bodies(many, source, read_pixels(storage, source), MODEL)]
+    bodies = document_bodies(many, source, read_pixels(storage, source), MODEL)
+    sizes = [len(read_documents(body)) for body in bodies]
     assert sizes == [MOST_DOCUMENTS, MOST_DOCUMENTS, 1]
 
 
@@ -414,9 +414,7 @@ def test_a_lost_ledger_record_comes_back_from_the_scored_file(storage, scored, s
 def test_a_block_scored_on_other_bytes_is_corrupt(storage, scored, solr):
     table, record = read_scored(storage, scored.name, 0)
     write_scored(storage, table, record.replaced(sha256="of other bytes"))
-    with pytest.raises(
-        CorruptError, match=r"block 0 was scored on other bytes .* `tinytags score .* --redo`"
-    ):
+    with pytest.raises(CorruptError, match=r"block 0 was scored on other bytes .* `tinytags score .* --redo`"):
         index(storage, scored, solr)
 
 

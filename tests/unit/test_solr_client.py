@@ -140,7 +140,7 @@ def test_a_refusal_in_other_words_is_still_final(solr, client, content):
 
 def test_every_body_is_posted_once(solr, client):
     bodies = [json.dumps([{"id": f"a:{number}"}]).encode() for number in range(11)]
-    with client.posting("run") as post:
+    with client.posting("run", "application/json") as post:
         answers = [post(body) for body in bodies]
     assert [answer.exception() for answer in answers] == [None] * len(bodies)
     assert sorted(body for _, _, body in solr.asked) == sorted(bodies)
@@ -149,7 +149,7 @@ def test_every_body_is_posted_once(solr, client):
 
 def test_a_body_that_is_refused_says_so_and_the_others_go_on(solr, client):
     solr.will_answer((200, {}), (400, {"error": {"msg": "bad document"}}))
-    with client.posting("run") as post:
+    with client.posting("run", "application/json") as post:
         answers = [post(b"[]") for _ in range(9)]
     (refused,) = [answer for answer in answers if answer.exception()]
     with pytest.raises(FinalError, match="bad document"):
@@ -158,7 +158,7 @@ def test_a_body_that_is_refused_says_so_and_the_others_go_on(solr, client):
 
 
 def test_what_was_not_sent_yet_is_not_sent_when_the_sender_gives_up(solr, client):
-    with pytest.raises(ZeroDivisionError), client.posting("run") as post:
+    with pytest.raises(ZeroDivisionError), client.posting("run", "application/json") as post:
         for _ in range(3 * CONNECTIONS):
             post(b"[]")
         raise ZeroDivisionError

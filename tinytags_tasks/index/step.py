@@ -26,6 +26,7 @@ from tinytags_tasks.block_files import (
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run, now
@@ -323,7 +324,7 @@ def _post_blocks(
         records[found.source.block] = record
         report(f"block {found.source.block}: {record.kept:,} documents are posted")
 
-    with solr.posting(plan.collection) as post:
+    with solr.posting(plan.collection, MIME) as post:
         last: tuple[_Contents, float, list[Future[dict[str, Any]]]] | None = None
         for found in run_ahead(_read_blocks(plan, sources, storage), 1):
             if not isinstance(found, _Contents):
