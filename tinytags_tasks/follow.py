@@ -167,4 +167,5 @@ def _print_summary(runtime: Runtime, plan: Run, totals: Totals, documents: int, 
         if url:
             print(f"{what:<12} {url}  user {user}, password {settings.password(password)}")
     print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
-    print(f"{'Solr':<12} {settings.solr_url}/{settings.alias}")
+    asks = f"  it asks who calls: user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
+    print(f"{'Solr':<12} {settings.solr_url}/{settings.alias}{asks}")

@@ -13,6 +13,7 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from small_run import quiet
 
 from tinytags_tasks import layout
@@ -25,7 +26,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, Missi
 from tinytags_tasks.ingest import plan, shards, verify
 from tinytags_tasks.ingest.step import run
 from tinytags_tasks.records import Corpus, ShardManifest
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.storage import LocalStorage, temporary_name
 
 IMAGES, SHARD_IMAGES, BLOCKS_PER_SHARD = 23, 10, 4
 CHANGES = 2 + 3 * 4 + 1
@@ -291,6 +292,35 @@ def test_a_shard_is_written_again_on_demand(storage, source):
     ingest(counting, source, redo=(2,))
     assert counting.shards == 1
     assert files_under(storage.root) == before
+
+
+def test_a_shard_is_not_written_again_from_a_source_that_has_changed(storage, own_source, monkeypatch):
+    monkeypatch.setattr(source_files, "END_BYTES", IMAGE_BYTES)
+    ingest(storage, own_source)
+    before = files_under(storage.root)
+    change_one_byte(own_source, 12 * IMAGE_BYTES + 5)
+    with pytest.raises(BadInputError, match="have changed since shard 1 was made"):
+        ingest(storage, own_source, redo=(1,))
+    assert files_under(storage.root) == before
+
+
+def test_a_higher_limit_of_unreadable_images_lets_a_refused_corpus_in(storage, images, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, image in enumerate(images[:4]):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    (folder / "2.png").write_bytes(b"no picture")
+    with pytest.raises(BadInputError, match="at least 1 of 4 images are unreadable"):
+        ingest(storage, folder, format="folder", most_unreadable_percent=10)
+    result = ingest(storage, folder, format="folder", most_unreadable_percent=25)
+    assert (result.images, result.unreadable) == (4, 1)
+
+
+def test_what_killed_writers_left_of_the_totals_and_leases_is_cleared_away(storage, source, clean):
+    for path in (layout.corpus_file("tiny"), layout.ingest_plan_file("tiny"), layout.lease_file("tiny", 2)):
+        storage.write(temporary_name(path), b"half a fi")
+    ingest(storage, source)
+    assert without_times(files_under(storage.root)) == clean
 
 
 def test_an_unfinished_corpus_of_another_cut_is_refused_and_leaves_no_orphans(storage, source, clean):

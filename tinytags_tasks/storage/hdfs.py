@@ -145,7 +145,9 @@ class HdfsStorage:
             if self._client.status("", strict=False) is not None:
                 usage = self._ask("GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
                 if usage["spaceQuota"] >= 0:
-                    free = min(free, usage["spaceQuota"] - usage["spaceConsumed"])
+                    # A block that is begun counts as a whole one against a quota, until it is closed.
+                    begun = int(defaults["blockSize"]) * int(defaults["replication"])
+                    free = min(free, usage["spaceQuota"] - usage["spaceConsumed"] - begun)
         return max(0, free) // int(defaults["replication"])
 
     def _ask(self, operation: str, path: str) -> dict[str, Any]:
