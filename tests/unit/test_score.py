@@ -638,3 +638,18 @@ def test_runs_are_listed_by_when_they_were_planned(storage):
 
 def test_a_record_keeps_what_an_older_version_wrote():
     assert BlockRecord.model_validate({"run": "r", "block": 1, "state": "scored", "gone": 5}).documents is None
+
+
+def test_a_run_says_when_its_model_learned_from_images_prepared_otherwise(storage):
+    make_corpus(storage)
+    publish_model(storage, card(preparation="shrunk by a Lanczos filter"))
+    run = Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=storage).run))
+    assert "column-major" in run.description
+    assert "the model learned from images shrunk by a Lanczos filter" in run.description
+
+
+def test_a_run_says_nothing_when_model_and_corpus_were_prepared_alike(storage):
+    corpus = make_corpus(storage)
+    publish_model(storage, card(preparation=corpus.preparation))
+    run = Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=storage).run))
+    assert run.description == corpus.description

@@ -90,6 +90,7 @@ def score(
     runtime = clients()
     plan = _plan_or_find(name, model, threshold, runtime)
     numbers = parse_block_numbers(blocks, plan.blocks)
+    say(f"run {plan.name}: {plan.corpus} by {plan.model} from {plan.threshold} %; {plan.description}".rstrip("; "))
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
         run(
             ScoreRequest(plan.name, group, redo),

@@ -82,7 +82,7 @@ def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             name=name,
             corpus=corpus.name,
             corpus_digest=corpus.digest,
-            description=corpus.description,
+            description="; ".join(filter(None, (corpus.description, preparation_note(corpus, card)))),
             model=card.version,
             threshold=request.threshold,
             thumbnails=request.thumbnails,
@@ -104,6 +104,17 @@ def _refuse_misfit(corpus: Corpus, card: ModelCard) -> None:
                 f"model {card.version} does not fit corpus {corpus.name}: its {what} is {theirs}, the corpus' {ours}; "
                 "train on images prepared as the corpus is"
             )
+
+
+def preparation_note(corpus: Corpus, card: ModelCard) -> str:
+    """Return what to know when a corpus' images were prepared otherwise than those that a model learned from.
+
+    How a picture was prepared is part of what a model learned, so this is shown wherever the run is. Empty when both are
+    the same, or the model's is not known.
+    """
+    if not card.preparation or card.preparation == corpus.preparation:
+        return ""
+    return f"its images are {corpus.preparation}, the model learned from images {card.preparation}"
 
 
 def latest_model(storage: Storage) -> str:
