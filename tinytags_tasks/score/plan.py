@@ -109,8 +109,8 @@ def _refuse_misfit(corpus: Corpus, card: ModelCard) -> None:
 def preparation_note(corpus: Corpus, card: ModelCard) -> str:
     """Return what to know when a corpus' images were prepared otherwise than those that a model learned from.
 
-    How a picture was prepared is part of what a model learned, so this is shown wherever the run is. Empty when both are
-    the same, or the model's is not known.
+    How a picture was prepared is part of what a model learned, so this is shown wherever the run is. Empty when both
+    are the same, or the model's is not known.
     """
     if not card.preparation or card.preparation == corpus.preparation:
         return ""
