@@ -645,7 +645,7 @@ def test_a_run_says_when_its_model_learned_from_images_prepared_otherwise(storag
     publish_model(storage, card(preparation="shrunk by a Lanczos filter"))
     run = Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=storage).run))
     assert "column-major" in run.description
-    assert "the model learned from images shrunk by a Lanczos filter" in run.description
+    assert "those that the model learned from: shrunk by a Lanczos filter" in run.description
 
 
 def test_a_run_says_nothing_when_model_and_corpus_were_prepared_alike(storage):

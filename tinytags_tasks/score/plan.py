@@ -114,7 +114,7 @@ def preparation_note(corpus: Corpus, card: ModelCard) -> str:
     """
     if not card.preparation or card.preparation == corpus.preparation:
         return ""
-    return f"its images are {corpus.preparation}, the model learned from images {card.preparation}"
+    return f"its images: {corpus.preparation}; those that the model learned from: {card.preparation}"
 
 
 def latest_model(storage: Storage) -> str:
