@@ -315,10 +315,10 @@ class SolrClient:
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         """Return the images of documents in base64, by their ids; those without one are not among them."""
         query = {
-            "query": "{!terms f=id separator='\t' v=$ids}",
+            "query": "{!terms f=id v=$ids}",  # no id has a comma in it
             "fields": ["id", "data"],
             "limit": len(ids),
-            "params": {"ids": "\t".join(ids)},
+            "params": {"ids": ",".join(ids)},
         }
         found = self._select(collection, query)["response"]["docs"]
         return {document["id"]: document["data"] for document in found if "data" in document}

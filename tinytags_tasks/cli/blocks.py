@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_BLOCKS_AT_ONCE = 20
+
 
 @app.command()
 def ledger(
@@ -125,7 +127,7 @@ def backfill(
     from tinytags_tasks.publish.backfill import BackfillRequest
 
     runtime = clients()
-    numbers = _backfill(BackfillRequest(find_run(run_name).name, blocks, select), runtime)
+    numbers = _backfill(BackfillRequest(find_run(run_name).name, blocks, select, _BLOCKS_AT_ONCE), runtime)
     print(f"{len(numbers)} blocks are done again")
 
 
@@ -169,7 +171,7 @@ def audit(
     if result.problems and repair:
         for block, problem in sorted(result.problems.items()):
             say(f"block {block} {problem}")
-        _backfill(BackfillRequest(result.run, select=Selection.AUDIT), runtime)
+        _backfill(BackfillRequest(result.run, select=Selection.AUDIT, blocks_per_task=_BLOCKS_AT_ONCE), runtime)
         result = run(AuditRequest(result.run, sample=sample), storage=runtime.storage, solr=runtime.solr, report=say)
     if as_json:
         print(json.dumps(asdict(result), indent=2))

@@ -161,13 +161,13 @@ def _delete_damaged(plan: Run, record: BlockRecord, storage: Storage, report: Ca
     """Delete a scored file that is not what was committed."""
     try:
         _, scored = read_scored(storage, plan.name, record.block)
-        problem = "" if scored.model == plan.model else f"was scored by {scored.model}"
+        problem = "" if scored.model == plan.model else f"it was scored by {scored.model}"
         if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
-            problem = "is not the file that was committed"
+            problem = "it is not the file that was committed"
     except MissingError:
         return
     except CorruptError as error:
         problem = str(error)
     if problem:
-        report(f"block {record.block}: its scored file is deleted and made anew, because it {problem}")
+        report(f"block {record.block}: its scored file is deleted, to be made anew: {problem}")
         storage.delete(layout.scored_file(plan.name, record.block))
