@@ -64,4 +64,4 @@ class Runtime:
         """Open a new Spark session; whoever asks for it stops it."""
         from tinytags_tasks.spark import connect_spark
 
-        return connect_spark(self.settings.address("spark_url"))
+        return connect_spark(self.settings.address("spark_url"), self.settings.spark_connect_token())

@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     hdfs_user: str = Field("tinytags", description="the user that owns the store in HDFS")
     store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
     spark_url: str | None = Field(None, description="the Spark Connect server, sc://host:15002")
+    spark_token: SecretStr | None = Field(None, description="the token it asks for; none: it does not ask for one")
+    spark_tokens: Literal["generated"] | None = Field(
+        None, description="`tinytags up` says by it that its own Spark asks for the token under home"
+    )
     solr_url: str | None = Field(None, description="Solr, http://host:8983/solr")
     solr_admin_user: str = Field("admin", description="who makes Solr's configsets, collections and aliases")
     solr_admin_password: SecretStr | None = Field(None, description="their password; none: Solr does not ask for one")
@@ -108,6 +112,16 @@ class Settings(BaseSettings):
             raise BadInputError(f"the password in {path} is empty: remove the file and run `tinytags up`")
         return password
 
+    def spark_connect_token(self) -> str:
+        """Return the token that Spark Connect asks for; empty where it asks for none.
+
+        Raises
+        ------
+        BadInputError
+            When the embedded Spark's token is not there.
+        """
+        return self.password("spark_token") if self.spark_token or self.spark_tokens else ""
+
     def solr_login(self, role: SolrRole) -> Login | None:
         """Return how one introduces oneself to Solr; None where it does not ask who calls.
 
@@ -171,8 +185,9 @@ def load_settings() -> Settings:
         unset = {
             name: str(recorded[name]) for name in ADDRESSES if getattr(settings, name) is None and recorded.get(name)
         }
-        if "solr_url" in unset and recorded.get("solr_passwords"):
-            unset["solr_passwords"] = str(recorded["solr_passwords"])  # of this Solr, and of no other
+        for address, secrets in (("solr_url", "solr_passwords"), ("spark_url", "spark_tokens")):
+            if address in unset and recorded.get(secrets):
+                unset[secrets] = str(recorded[secrets])  # of this engine, and of no other
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInputError(f"{settings.addresses_file} is damaged ({error}): run `tinytags up` again") from error
     return settings.model_copy(update=unset)

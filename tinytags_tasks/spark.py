@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import grpc
 from pyspark.errors import AnalysisException, ParseException, PySparkException
@@ -22,27 +22,37 @@ ConnectSpark = Callable[[], Any]
 """Opens a Spark session when it is called: the seconds of its first job need not be spent by a step without work."""
 
 
-def connect_spark(url: str) -> Any:  # noqa: ANN401 - pyspark's Connect session has no common base with types
+def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's Connect session has no common base with types
     """Join the session that all of TinyTags shares on a Spark Connect server for an hour; whoever joins stops it.
 
     Spark starts Python anew for each session in each executor, and never ends what it started: with a session a task,
     a run of 400 tasks would spend ten minutes on that, and leave 6 GB taken (docs/adr/0009-shared-spark-session.md).
 
+    Parameters
+    ----------
+    url
+        The server's address; it may have a token of its own in it.
+    token
+        What the server asks for; empty when it asks for none.
+
     Raises
     ------
     BadInputError
-        When the address is none.
+        When the address is none, or the server refuses the token.
     EngineDownError
         When nothing answers there.
     """
     parts = urlsplit(url)
     if parts.scheme != "sc" or not parts.hostname:
         raise BadInputError(f"{url!r} is no Spark Connect address: write sc://host:15002")
+    server = f"sc://{parts.netloc}"  # what else is in an address may be secret
+    if token and "token=" not in parts.path:
+        url = with_parameter(url, "token", token)
     try:  # the client itself would try for ten minutes
         socket.create_connection((parts.hostname, parts.port or 15002), timeout=10).close()
     except OSError as error:
         raise EngineDownError(
-            f"{url}: Spark does not answer; see `tinytags status`, start it with `tinytags up` "
+            f"{server}: Spark does not answer; see `tinytags status`, start it with `tinytags up` "
             f"or check TINYTAGS_SPARK_URL ({error})"
         ) from error
     logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.ERROR)
@@ -50,10 +60,12 @@ def connect_spark(url: str) -> Any:  # noqa: ANN401 - pyspark's Connect session 
         try:
             return _join(session_address(url, datetime.now(UTC)))
         except PySparkException as error:
+            if "UNAUTHENTICATED" in str(error):
+                raise BadInputError(f"{server}: Spark refuses the token: correct TINYTAGS_SPARK_TOKEN") from error
             if error.getCondition() != "INVALID_HANDLE.SESSION_CLOSED":
                 raise
             # The server ends idle sessions sooner than in an hour, its default, and never opens one again.
-            return _join(_with_session(url, uuid.uuid4()))
+            return _join(with_parameter(url, "session_id", str(uuid.uuid4())))
 
 
 def session_address(url: str, at: datetime) -> str:
@@ -61,7 +73,8 @@ def session_address(url: str, at: datetime) -> str:
 
     Workers keep the code that they have imported, so another state of it is another session.
     """
-    return _with_session(url, uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {at:%Y-%m-%d %H} {_code_version()}"))
+    session = uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {at:%Y-%m-%d %H} {_code_version()}")
+    return with_parameter(url, "session_id", str(session))
 
 
 def _code_version() -> str:
@@ -69,11 +82,12 @@ def _code_version() -> str:
     return hashlib.sha256("".join(f"{file} {file.stat().st_mtime_ns}\n" for file in files).encode()).hexdigest()
 
 
-def _with_session(url: str, session: uuid.UUID) -> str:
-    if "session_id=" in url:
+def with_parameter(url: str, name: str, value: str) -> str:
+    """Return a Spark Connect address with one more parameter, unless it has it already."""
+    if f"{name}=" in url:
         return url
     bare = url.rstrip("/;")
-    return f"{bare}{';' if '/;' in bare else '/;'}session_id={session}"
+    return f"{bare}{';' if '/;' in bare else '/;'}{name}={quote(value)}"
 
 
 def _join(address: str) -> Any:  # noqa: ANN401

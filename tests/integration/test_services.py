@@ -14,12 +14,14 @@ import psutil
 import pytest
 from hdfs import InsecureClient
 
+from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import down, status, up
 from tinytags_tasks.services.airflow import connections
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.solr import solr_is_ready
 from tinytags_tasks.settings import PROJECT_ROOT, Settings, load_settings
+from tinytags_tasks.spark import connect_spark, with_parameter
 
 pytestmark = pytest.mark.integration
 
@@ -105,12 +107,13 @@ def test_solr_is_ready_only_when_what_it_acknowledged_is_found_again(settings: S
 
 
 def test_spark_runs_our_code_and_survives_a_killed_worker(settings: Settings, tmp_path: Path) -> None:
+    address = with_parameter(settings.address("spark_url"), "token", settings.spark_connect_token())
     code = f"""
 import os, sys
 from pathlib import Path
 import pyarrow as pa
 from pyspark.sql import SparkSession
-spark = SparkSession.builder.remote({settings.address("spark_url")!r}).getOrCreate()
+spark = SparkSession.builder.remote({address!r}).getOrCreate()
 def work(batches):
     import tinytags_tasks.blocks
     first = Path({str(tmp_path / "killed")!r})
@@ -129,6 +132,12 @@ print(spark.read.parquet("/services/spark").count(), sys.executable)
     client = InsecureClient(settings.address("webhdfs_url"), user=settings.hdfs_user)
     assert "_SUCCESS" in client.list("/services/spark")
     assert client.status("/services/spark")["owner"] == settings.hdfs_user
+
+
+@pytest.mark.parametrize("token", ["", "another"])
+def test_spark_lets_nobody_in_without_its_token(settings: Settings, token: str) -> None:
+    with pytest.raises(BadInputError, match="Spark refuses the token: correct TINYTAGS_SPARK_TOKEN"):
+        connect_spark(settings.address("spark_url"), token)
 
 
 def test_airflows_spark_hook_finds_our_server(settings: Settings) -> None:

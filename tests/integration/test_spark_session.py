@@ -32,8 +32,8 @@ def daemon_of(spark: Any) -> int:
 def test_sessions_one_after_another_and_at_once_share_their_workers(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = spark_module.session_address(runtime.settings.address("spark_url"), datetime.now(UTC))
-    monkeypatch.setattr(spark_module, "session_address", lambda url, at: address)  # even when the hour strikes
+    session_address, now = spark_module.session_address, datetime.now(UTC)
+    monkeypatch.setattr(spark_module, "session_address", lambda url, at: session_address(url, now))  # the hour may strike
     first, second = runtime.connect_spark(), runtime.connect_spark()
     try:
         daemon = daemon_of(first)

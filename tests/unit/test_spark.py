@@ -6,7 +6,7 @@ import pytest
 
 from tinytags_tasks import spark as spark_module
 from tinytags_tasks.errors import BadInputError, EngineDownError
-from tinytags_tasks.spark import connect_spark, session_address
+from tinytags_tasks.spark import connect_spark, session_address, with_parameter
 
 NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -45,6 +45,18 @@ def test_other_code_is_another_session(monkeypatch):
 )
 def test_the_session_is_one_more_parameter_of_the_address(url, before_the_session):
     assert session_address(url, NOON).partition("session_id=")[0] == before_the_session
+
+
+def test_a_token_goes_into_the_address_unless_it_has_one():
+    assert with_parameter("sc://a:1", "token", "a/b") == "sc://a:1/;token=a/b"
+    assert with_parameter("sc://a:1/;token=x", "token", "y") == "sc://a:1/;token=x"
+
+
+def test_an_error_does_not_tell_the_token():
+    with pytest.raises(EngineDownError) as caught:
+        connect_spark("sc://127.0.0.1:1/;token=secret", "another")
+    assert "secret" not in str(caught.value)
+    assert "another" not in str(caught.value)
 
 
 def test_a_session_that_the_user_names_is_left():

@@ -94,7 +94,7 @@ def connections(settings: Settings) -> dict[str, str]:
             "host": f"sc://{spark.hostname}",
             "port": spark.port or 15002,
             "login": options.get("user_id"),
-            "password": options.get("token"),
+            "password": options.get("token") or settings.spark_connect_token(),
             "extra": {"use_ssl": True} if options.get("use_ssl") == "true" else None,
         },
         "hdfs": {

