@@ -32,8 +32,8 @@ def daemon_of(spark: Any) -> int:
 def test_sessions_one_after_another_and_at_once_share_their_workers(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session_address, now = spark_module.session_address, datetime.now(UTC)
-    monkeypatch.setattr(spark_module, "session_address", lambda url, at: session_address(url, now))  # the hour may strike
+    session_address, now = spark_module.session_address, datetime.now(UTC)  # the hour may strike in between
+    monkeypatch.setattr(spark_module, "session_address", lambda url, at: session_address(url, now))
     first, second = runtime.connect_spark(), runtime.connect_spark()
     try:
         daemon = daemon_of(first)
