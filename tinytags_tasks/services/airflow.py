@@ -31,6 +31,18 @@ def _home(settings: Settings) -> Path:
     return settings.home / "airflow"
 
 
+def _roles(settings: Settings) -> dict[str, str]:
+    """Return the role of each user: besides who triggers runs, one who only looks, and one who acts as well."""
+    return {"viewer": "viewer", "operator": "op", settings.airflow_user: "admin"}
+
+
+def _passwords(settings: Settings) -> dict[str, str]:
+    return {
+        user: secret(settings, "airflow_password" if user == settings.airflow_user else f"airflow_{user}_password")
+        for user in _roles(settings)
+    }
+
+
 def configuration(settings: Settings, port: int) -> str:
     """Return the text of ``airflow.cfg``."""
     home = _home(settings)
@@ -46,7 +58,7 @@ def configuration(settings: Settings, port: int) -> str:
             "max_map_length": 5000,
             "fernet_key": secret(settings, "airflow_fernet_key") + "=",
             "execution_api_server_url": f"http://{LOOPBACK}:{port}/execution/",
-            "simple_auth_manager_users": f"{settings.airflow_user}:admin",
+            "simple_auth_manager_users": ",".join(f"{user}:{role}" for user, role in _roles(settings).items()),
             "simple_auth_manager_passwords_file": home / "passwords.json",
         },
         "database": {
@@ -131,7 +143,7 @@ def _prepare(context: Context) -> None:
     settings = context.settings
     home = make_folder(_home(settings))
     write_atomically(home / "airflow.cfg", configuration(settings, context.ports["airflow-api-server"]["http"]))
-    write_atomically(home / "passwords.json", json.dumps({settings.airflow_user: secret(settings, "airflow_password")}))
+    write_atomically(home / "passwords.json", json.dumps(_passwords(settings)))
     migrated = home / "migrated"
     installed = version("apache-airflow")
     if (home / "airflow.db").exists() and migrated.exists() and migrated.read_text() == installed:

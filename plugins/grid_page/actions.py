@@ -1,0 +1,121 @@
+"""What a user does to blocks: Airflow does it, as if they had asked it themselves, and writes it into its audit log."""
+
+# ruff: noqa: TID253 - loaded at the first request
+
+import json
+from typing import Literal
+
+from airflow.api_fastapi.common.dagbag import DagBagDep
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.datamodels.dag_run import TriggerDAGRunPostBody
+from airflow.api_fastapi.core_api.datamodels.task_instances import ClearTaskInstancesBody
+from airflow.api_fastapi.core_api.routes.public.dag_run import trigger_dag_run
+from airflow.api_fastapi.core_api.routes.public.task_instances import post_clear_task_instances
+from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.models.dag import DagModel
+from airflow.models.log import Log
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel, Field
+
+from grid_page.access import TO_ACT, may_clear, may_trigger, may_unpause
+from grid_page.dag_runs import BACKFILL_DAG, dag_run_link, first_of_last_dag_run
+from grid_page.watch import Watches
+from tinytags_tasks.blocks import format_block_numbers, parse_block_numbers
+from tinytags_tasks.records import Run
+
+
+class BlocksAction(BaseModel):
+    """What to do with which blocks, such as ``"3, 17-20"``."""
+
+    action: Literal["backfill", "delete"]
+    blocks: str = Field(min_length=1, max_length=20_000)
+
+
+class Done(BaseModel):
+    """What was started, and where it can be followed."""
+
+    message: str
+    link: str
+
+
+def actions(watches: Watches) -> APIRouter:
+    """Return the routes that change something."""
+    router = APIRouter(dependencies=TO_ACT)
+
+    @router.post("/api/runs/{name}/blocks/{block}/clear")
+    def clear(name: str, block: int, user: GetUserDep, session: SessionDep, dag_bag: DagBagDep) -> Done:
+        watch = watches.watch(name)
+        watch.run.check_blocks([block])
+        watch.refresh(lambda run: watches.dag_runs.tasks(run, session))
+        task = first_of_last_dag_run(watch.tasks(block).values())
+        if task is None:
+            raise HTTPException(409, f"No task has worked on block {block} yet: backfill it instead")
+        if not may_clear(user, task.dag):
+            raise HTTPException(403, f"You may not clear tasks of {task.dag}")
+        body = ClearTaskInstancesBody(
+            dry_run=False,
+            only_failed=False,
+            dag_run_id=task.dag_run,
+            task_ids=[(task.task, task.map_index)],
+            include_downstream=True,
+            prevent_running_task=True,
+        )
+        post_clear_task_instances(dag_id=task.dag, dag_bag=dag_bag, body=body, session=session, user=user)
+        session.add(
+            Log(
+                event="tinytags_grid.clear",
+                owner=user.get_name(),
+                owner_display_name=user.get_name(),
+                dag_id=task.dag,
+                run_id=task.dag_run,
+                task_id=task.task,
+                map_index=task.map_index,
+                extra=json.dumps({"run": name, "block": block}),
+            )
+        )
+        blocks = format_block_numbers(task.blocks)
+        message = f"The task of blocks {blocks} is cleared, with all that comes after it"
+        return Done(message=message, link=dag_run_link(task.dag, task.dag_run))
+
+    @router.post("/api/runs/{name}/actions")
+    def act(
+        name: str, asked: BlocksAction, user: GetUserDep, session: SessionDep, dag_bag: DagBagDep, request: Request
+    ) -> Done:
+        if not may_trigger(user, BACKFILL_DAG):
+            raise HTTPException(403, f"You may not start runs of {BACKFILL_DAG}")
+        blocks = _checked_blocks(asked.blocks, watches.watch(name).run)
+        _unpause(user, session)
+        conf = {"run": name, "blocks": blocks, "action": asked.action}
+        body = TriggerDAGRunPostBody(logical_date=None, conf=conf)
+        started = trigger_dag_run(BACKFILL_DAG, body, dag_bag, user, session, request)
+        session.add(
+            Log(
+                event=f"tinytags_grid.{asked.action}",
+                owner=user.get_name(),
+                owner_display_name=user.get_name(),
+                dag_id=BACKFILL_DAG,
+                run_id=started.run_id,
+                extra=json.dumps(conf),
+            )
+        )
+        done = "are done again" if asked.action == "backfill" else "are deleted from the index"
+        return Done(message=f"Blocks {blocks} {done}", link=dag_run_link(BACKFILL_DAG, started.run_id))
+
+    return router
+
+
+def _checked_blocks(text: str, run: Run) -> str:
+    """Return block numbers as they are written; an empty list, which would mean all, is refused."""
+    if not text.strip():
+        raise HTTPException(400, "No block is named")
+    return format_block_numbers(parse_block_numbers(text, run.blocks))
+
+
+def _unpause(user: GetUserDep, session: SessionDep) -> None:
+    """Let the Dag start what is asked of it, as `tinytags run` does: Airflow keeps new Dags paused."""
+    dag = session.get(DagModel, BACKFILL_DAG)
+    if dag is None or not dag.is_paused:
+        return
+    if not may_unpause(user, BACKFILL_DAG):
+        raise HTTPException(409, f"The Dag {BACKFILL_DAG} is paused, and you may not unpause it: ask who may")
+    dag.is_paused = False

@@ -1,0 +1,188 @@
+// The page: which run is shown, what is asked when, and what is done.
+
+import { BlockPanel } from "./block.js";
+import { Cells, LOOKS } from "./cells.js";
+import { byId, confirmed, count, duration, link, make, written } from "./elements.js";
+import { act, ask } from "./requests.js";
+
+const PAUSE = 3000; // between two questions, in milliseconds
+const LONGEST_PAUSE = 30000; // while the server does not answer
+const RUNS_EVERY = 30000;
+
+let states = [];
+let run = null; // what is shown
+let mayTrigger = false;
+let mark = "";
+let revision = 0;
+let timer = 0;
+let pause = PAUSE;
+let askedForRuns = 0;
+
+const cells = new Cells(byId("grid"), { onopen: (block) => open(block), onselect: showSelection });
+const panel = new BlockPanel(byId("block"), { onclear: clearBlock, onact: actOn, onclose: close });
+
+async function showRuns() {
+  const address = new URLSearchParams(location.search);
+  const query = new URLSearchParams({ dag: address.get("dag") ?? "", dag_run: address.get("dag_run") ?? "" });
+  const found = await ask(`api/runs?${query}`);
+  askedForRuns = Date.now();
+  states = found.states;
+  mayTrigger = found.may_trigger;
+  const wanted = run?.name ?? (found.of_dag_run || address.get("run") || found.runs[0]?.name);
+  byId("runs").replaceChildren(...found.runs.map((one) =>
+    make("option", { value: one.name }, `${one.name} (${one.corpus}, ${one.created.slice(0, 16).replace("T", " ")})`)));
+  byId("runs").value = wanted;
+  const { live } = found;
+  byId("live").textContent = live.problem
+    ?? (live.collection
+      ? `Live under ${live.alias}: ${live.collection}${live.model ? `, tagged by ${live.model}` : ", which is no run's"}`
+      : `Nothing is live under ${live.alias}`);
+  if (!found.runs.length) byId("about").textContent = "No run has been planned yet.";
+  else if (address.get("dag_run") && !found.of_dag_run && !run) {
+    byId("outcome").textContent = "This Dag run has no run of TinyTags yet; the latest one is shown.";
+  }
+  return wanted;
+}
+
+async function showRun(name) {
+  if (!name) return;
+  const found = await ask(`api/runs/${encodeURIComponent(name)}`);
+  run = found.run;
+  [mark, revision] = ["", 0];
+  close();
+  byId("about").textContent =
+    `${run.corpus}, ${count(run.images)} images, tagged by ${run.model} from ${run.threshold} %. ${run.description}`;
+  cells.shape(found.shards, found.blocks_per_shard);
+}
+
+async function showCells() {
+  const shown = run;
+  const query = new URLSearchParams({ mark, since: revision });
+  const found = await ask(`api/runs/${encodeURIComponent(run.name)}/cells?${query}`);
+  if (shown !== run) return true; // another run was chosen meanwhile
+  if (found.is_whole && mark) cells.cells.forEach((_, block) => cells.show(block, "unknown"));
+  found.blocks.forEach((block, at) => cells.show(block, states[found.states[at]]));
+  [mark, revision] = [found.mark, found.revision];
+  showProgress(found);
+  showLegend(found.counts);
+  showProblems(found.problems);
+  return found.read === run.blocks;
+}
+
+function showProgress({ counts, totals, rates, read }) {
+  const verified = (counts.verified ?? 0) + (counts.unreadable ?? 0);
+  byId("bar").value = verified / Math.max(run.blocks, 1);
+  const reading = read < run.blocks ? `; ledger read up to ${count(read)}` : "";
+  byId("verified").textContent = `${count(verified)} of ${count(run.blocks)} blocks${reading}`;
+  byId("images-rate").textContent = count(Math.round(rates.images_per_second));
+  byId("documents-rate").textContent = count(Math.round(rates.documents_per_second));
+  byId("left").textContent = duration(rates.seconds_left);
+  byId("read").textContent = `${count(totals.read)} images`;
+  byId("kept").textContent = `${count(totals.kept)}, ${count(totals.documents)} documents`;
+  byId("unreadable").textContent = count(totals.unreadable);
+  const byTag = Object.entries(totals.kept_by_tag).sort((a, b) => b[1] - a[1]);
+  byId("by-tag").replaceChildren(...byTag.map(([tag, kept]) =>
+    make("li", {}, `${tag} `, make("meter", { min: 0, max: byTag[0][1], value: kept, "aria-hidden": "true" }), ` ${count(kept)}`)));
+}
+
+function showLegend(counts) {
+  byId("legend").replaceChildren(...states.filter((state) => state !== "unknown" || counts.unknown).map((state) =>
+    make("li", {}, make("span", { class: "swatch", "data-state": state, "aria-hidden": "true" }, LOOKS[state].glyph),
+      `${LOOKS[state].name} ${count(counts[state] ?? 0)}`)));
+}
+
+function showProblems(problems) {
+  const list = byId("problems");
+  const shown = [...list.children].map((item) => item.textContent);
+  if (shown.join("\n") === problems.join("\n")) return; // or a screen reader would tell them every few seconds
+  list.replaceChildren(...problems.map((problem) => make("li", {}, problem)));
+}
+
+function showSelection(blocks) {
+  byId("selected").textContent = blocks.size ? `${count(blocks.size)} blocks selected` : "";
+  for (const id of ["backfill-selected", "delete-selected"]) byId(id).disabled = !blocks.size || !mayTrigger;
+}
+
+// Ask, show, wait, again; a hidden page does not ask.
+async function poll() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  let wait = PAUSE;
+  try {
+    if (!run || Date.now() - askedForRuns > RUNS_EVERY) {
+      const wanted = await showRuns();
+      if (!run) await showRun(wanted);
+    }
+    if (run && !(await showCells())) wait = 0;
+    pause = PAUSE;
+  } catch (error) {
+    showProblems([error.message]);
+    pause = Math.min(pause * 2, LONGEST_PAUSE);
+    wait = pause;
+  }
+  clearTimeout(timer);
+  timer = setTimeout(poll, wait);
+}
+
+async function open(block) {
+  try {
+    await panel.open(run.name, block, mayTrigger);
+  } catch (error) {
+    byId("outcome").textContent = error.message;
+  }
+}
+
+function close() {
+  if (panel.block !== null) cells.focus(panel.block);
+  panel.close();
+}
+
+async function clearBlock(block) {
+  const is = await confirmed(`Clear the task of block ${block}?`,
+    "Airflow runs it again, with the other blocks of the same task and all that comes after it; what is done already is " +
+    "not done twice.", "Clear");
+  if (is) await doIt(`api/runs/${encodeURIComponent(run.name)}/blocks/${block}/clear`);
+}
+
+async function actOn(action, blocks) {
+  const names = written(blocks);
+  const [question, consequence, verb] = action === "backfill"
+    ? [`Backfill ${blocks.length} blocks of run ${run.name}?`,
+      `A new Dag run does these blocks again: ${names}`, "Backfill"]
+    : [`Delete the documents of ${blocks.length} blocks of run ${run.name}?`,
+      `Readers no longer find the images of these blocks if the run is live: ${names}`, "Delete"];
+  if (await confirmed(question.replace("1 blocks", "1 block"), consequence, verb)) {
+    await doIt(`api/runs/${encodeURIComponent(run.name)}/actions`, { action, blocks: names });
+  }
+}
+
+async function doIt(path, body) {
+  const outcome = byId("outcome");
+  outcome.textContent = "Asking Airflow…";
+  try {
+    const done = await act(path, body);
+    outcome.replaceChildren(`${done.message}. `, link(done.link, "Follow its Dag run"));
+    poll();
+  } catch (error) {
+    outcome.textContent = `Not done: ${error.message}`;
+  }
+}
+
+byId("runs").addEventListener("change", async (event) => {
+  try {
+    await showRun(event.target.value);
+  } catch (error) {
+    showProblems([error.message]);
+  }
+  poll();
+});
+byId("size").addEventListener("input", (event) => {
+  byId("grid").style.setProperty("--cell", `${event.target.value}px`);
+});
+byId("backfill-selected").addEventListener("click", () => actOn("backfill", [...cells.chosen]));
+byId("delete-selected").addEventListener("click", () => actOn("delete", [...cells.chosen]));
+document.addEventListener("visibilitychange", poll);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !byId("confirm").open) close();
+});
+poll();

@@ -1,0 +1,71 @@
+"""Clients for the API server, which must answer soon: from Airflow's connections, as tasks get them."""
+
+import logging
+from dataclasses import dataclass
+
+from airflow.exceptions import AirflowNotFoundException
+from airflow.models.connection import Connection
+from pydantic import SecretStr
+
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.settings import Settings, load_settings
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.storage import Storage
+
+SOLR_TIMEOUT_SECONDS = 10.0
+"""A page that says that Solr is away is better than one that waits for it."""
+
+
+@dataclass(frozen=True)
+class Clients:
+    """What the page asks."""
+
+    settings: Settings
+    storage: Storage
+    solr: SolrClient
+
+
+def connect() -> Clients:
+    """Return clients of the engines that the connections name; what these leave open, the settings say.
+
+    Raises
+    ------
+    BadInputError
+        When neither names an engine.
+    """
+    logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # it tells each of the ledger's thousands of files
+    settings = _settings()
+    solr = SolrClient(
+        settings.address("solr_url"),
+        admin=settings.solr_login("admin"),
+        writer=settings.solr_login("writer"),
+        pauses_seconds=(),
+        timeout_seconds=SOLR_TIMEOUT_SECONDS,
+    )
+    return Clients(settings, Runtime(settings).storage, solr)
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    told: dict[str, object] = {}
+    if hdfs := _connection("tinytags_hdfs"):
+        told["webhdfs_url"] = f"{hdfs.schema or 'http'}://{hdfs.host}:{hdfs.port}"
+        told["hdfs_url"] = hdfs.extra_dejson.get("rpc", settings.hdfs_url)
+        told["hdfs_user"] = hdfs.login or settings.hdfs_user
+    if solr := _connection("tinytags_solr"):
+        url = f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr.extra_dejson.get('path', '/solr')}"
+        told["solr_url"] = url
+        if solr.login:
+            for role in ("admin", "writer"):
+                told[f"solr_{role}_user"] = solr.login
+                told[f"solr_{role}_password"] = SecretStr(solr.password or "")
+        if url != settings.solr_url:
+            told["solr_passwords"] = None  # those under home are the embedded Solr's
+    return settings.model_copy(update=told)
+
+
+def _connection(name: str) -> Connection | None:
+    try:
+        return Connection.get_connection_from_secrets(name)
+    except AirflowNotFoundException:
+        return None

@@ -1,0 +1,98 @@
+"""Which images of a block a page shows; their pixels are read as the search page reads them."""
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.records import Corpus, Run
+from tinytags_tasks.search.query import TaggedImage
+from tinytags_tasks.storage import Storage
+
+IMAGES_A_PAGE = 24
+
+
+def block_images(run: Run, block: int, start: int, storage: Storage) -> tuple[int, list[TaggedImage]]:
+    """Return how many images of a block there are to show, and a page of them, without pixels.
+
+    They are those that were kept, by position; of a block that was not scored, or kept none, all of them.
+
+    Parameters
+    ----------
+    run
+        The run.
+    block
+        The block's number.
+    start
+        Images before the page's first one.
+    storage
+        The store.
+
+    Raises
+    ------
+    BadInputError
+        When the run has no such block.
+    MissingError, CorruptError
+        When the corpus is not the one that was scored, or the scored file is damaged.
+    """
+    run.check_blocks([block])
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    check_corpus(run, corpus)
+    try:
+        table, _ = read_scored(storage, run.name, block)
+    except MissingError:
+        table = None
+    if table is not None and table.num_rows:
+        rows = table.slice(start, IMAGES_A_PAGE).to_pylist()
+        return table.num_rows, [_image(run, block, **row) for row in rows]
+    cut = corpus.partition.block(block)
+    positions = range(cut.first, cut.first + cut.images)[start : start + IMAGES_A_PAGE]
+    return cut.images, [_image(run, block, position) for position in positions]
+
+
+def image_at(run: Run, corpus: Corpus, position: int) -> TaggedImage:
+    """Return the image at a position of a run's corpus, without pixels.
+
+    Raises
+    ------
+    BadInputError
+        When the corpus has no such image.
+    CorruptError
+        When the corpus is not the one that was scored.
+    """
+    check_corpus(run, corpus)
+    if not 0 <= position < corpus.images:
+        raise BadInputError(f"position {position} is out of range: {corpus.name} has images 0 to {corpus.images - 1}")
+    partition = corpus.partition
+    shard, offset = divmod(position, partition.shard_images)
+    block = next(cut for cut in partition.blocks_of_shard(shard) if cut.offset <= offset < cut.offset + cut.images)
+    return _image(run, block.number, position)
+
+
+def check_corpus(run: Run, corpus: Corpus) -> None:
+    """Refuse to show images of a corpus that was ingested anew.
+
+    Raises
+    ------
+    CorruptError
+        When its digest is not the run's.
+    """
+    if corpus.digest != run.corpus_digest:
+        raise CorruptError(
+            f"{layout.corpus_file(corpus.name)}: is not the corpus that run {run.name} scored: it was ingested anew, "
+            "so make a new run of it"
+        )
+
+
+def _image(run: Run, block: int, position: int, tag: str = "", votes: int = 0, accuracy: int = 0) -> TaggedImage:
+    return TaggedImage(
+        id=layout.document_id(run.corpus, position),
+        tag=tag,
+        accuracy=accuracy,
+        votes=votes,
+        block=block,
+        position=position,
+        model=run.model,
+        corpus=run.corpus,
+        keyword=None,
+        image=None,
+        is_in_store=True,
+    )
