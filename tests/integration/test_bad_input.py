@@ -56,7 +56,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("index {run} --blocks 1", "", "block 1 is not scored; run `tinytags score"),
         ("index {run}", "solr", "Solr does not answer"),
         ("index no-such-run", "", "no such file in the store"),
-        ("publish {run}", "", "is not published: not verified: blocks 0-5"),
+        ("publish {run}", "", "cannot be published: not verified: blocks 0-5"),
         ("publish {run}", "solr", "Solr does not answer"),
         ("ledger no-such-run", "", "no such file in the store"),
         ("ledger {run} --blocks x", "", "'x' is no block number"),
