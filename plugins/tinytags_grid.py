@@ -35,9 +35,9 @@ def grid_views() -> list[dict[str, str | bool]]:
 
     page = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/") + PREFIX + "/"
     return [
-        {"name": "TinyTags blocks", "href": page, "destination": "nav", "url_route": "blocks", "nav_top_level": True},
+        {"name": "Blocks", "href": page, "destination": "nav", "url_route": "blocks", "nav_top_level": True},
         {
-            "name": "TinyTags blocks",
+            "name": "Blocks",
             "href": f"{page}?dag={{DAG_ID}}&dag_run={{RUN_ID}}",
             "destination": "dag_run",
             "url_route": "tinytags-blocks",

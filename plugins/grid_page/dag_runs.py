@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from airflow.models.dagrun import DagRun
@@ -29,19 +32,36 @@ DagRunKey = tuple[str, str]
 """A Dag's id and its run's."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What the task ``plan`` of a Dag run made.
+
+    Attributes
+    ----------
+    run
+        The name of the run that the Dag run works on.
+    groups
+        The blocks of each mapped task, by map index; none while that is not known.
+    """
+
+    run: str
+    groups: tuple[tuple[int, ...], ...] = ()
+
+
 class DagRuns:
-    """Finds the Dag runs of TinyTags' runs, and asks the database for each Dag run's plan only once."""
+    """Finds the Dag runs of TinyTags' runs, and reads each one's plan only once."""
 
     def __init__(self) -> None:
-        self._run_of: dict[DagRunKey, str] = {}
+        self._plans: dict[tuple[DagRunKey, datetime], Plan] = {}
 
     def find_run(self, dag: str, dag_run: str, session: Session) -> str:
         """Return the name of the run that a Dag run works on; empty while it has none."""
-        return self._names(session, DagRun.dag_id == dag, DagRun.run_id == dag_run).get((dag, dag_run), "")
+        plan = self._find_plans(session, DagRun.dag_id == dag, DagRun.run_id == dag_run).get((dag, dag_run))
+        return plan.run if plan else ""
 
     def tasks(self, run: Run, session: Session) -> list[BlockTask]:
         """Return the tasks that score or index blocks of a run and have begun, of its recent Dag runs."""
-        keys = [key for key, name in self._names(session).items() if name == run.name]
+        plans = {key: plan for key, plan in self._find_plans(session).items() if plan.run == run.name}
         found = session.execute(
             select(
                 TaskInstance.dag_id,
@@ -51,59 +71,69 @@ class DagRuns:
                 TaskInstance.state,
                 TaskInstance.try_number,
                 TaskInstance.start_date,
-                TaskInstance._rendered_map_index,  # the public one computes it of all columns
+                TaskInstance.rendered_map_index,
             ).where(
-                TaskInstance.dag_id.in_({dag for dag, _ in keys}),
-                TaskInstance.run_id.in_({dag_run for _, dag_run in keys}),
+                TaskInstance.dag_id.in_({dag for dag, _ in plans}),
+                TaskInstance.run_id.in_({dag_run for _, dag_run in plans}),
                 TaskInstance.start_date.is_not(None),
                 or_(TaskInstance.task_id.endswith("score"), TaskInstance.task_id.endswith("index")),
             )
         )
         return [
             BlockTask(
-                dag=row.dag_id,
-                dag_run=row.run_id,
-                task=row.task_id,
-                map_index=row.map_index,
-                state=str(row.state or ""),
-                attempt=row.try_number,
-                started=row.start_date.isoformat(),
-                blocks=named_blocks(row[-1] or "", run.blocks),
+                dag=dag,
+                dag_run=dag_run,
+                task=task,
+                map_index=map_index,
+                state=str(state or ""),
+                attempt=attempt,
+                started=started.isoformat(),
+                blocks=_blocks(plans[dag, dag_run], map_index, name or "", run.blocks),
             )
-            for row in found
-            if (row.dag_id, row.run_id) in keys
+            for dag, dag_run, task, map_index, state, attempt, started, name in found
+            if (dag, dag_run) in plans
         ]
 
-    def _names(self, session: Session, *which: ColumnElement[bool]) -> dict[DagRunKey, str]:
-        """Return the names of the runs that recent Dag runs work on."""
+    def _find_plans(self, session: Session, *which: ColumnElement[bool]) -> dict[DagRunKey, Plan]:
+        """Return the plans of recent Dag runs, of those that have one."""
         dag_runs = session.execute(
             select(DagRun.dag_id, DagRun.run_id, DagRun.conf)
             .where(DagRun.dag_id.in_(DAGS), *which)
             .order_by(DagRun.id.desc())
             .limit(RECENT_DAG_RUNS)
         ).all()
-        unknown = [(dag, dag_run) for dag, dag_run, _ in dag_runs if (dag, dag_run) not in self._run_of]
-        for dag, dag_run, conf in dag_runs:
-            if (dag, dag_run) in unknown and dag == BACKFILL_DAG and isinstance(conf, dict) and conf.get("run"):
-                self._run_of[dag, dag_run] = str(conf["run"])
-        self._run_of |= _planned_runs([dag_run for dag, dag_run in unknown if dag == DAG], session)
-        return {key: self._run_of[key] for dag, dag_run, _ in dag_runs if (key := (dag, dag_run)) in self._run_of}
-
-
-def _planned_runs(dag_runs: list[str], session: Session) -> dict[DagRunKey, str]:
-    """Return what the task ``plan`` of Dag runs made, of those where it has ended."""
-    if not dag_runs:
-        return {}
-    plans = session.execute(
-        select(XComModel.run_id, XComModel.value).where(
-            XComModel.dag_id == DAG,
-            XComModel.run_id.in_(dag_runs),
+        is_plan = (
+            XComModel.dag_id.in_(DAGS),
+            XComModel.run_id.in_({dag_run for _, dag_run, _ in dag_runs}),
             XComModel.task_id == "plan",
             XComModel.key == "return_value",
         )
-    )
-    groups = {dag_run: XComModel.deserialize_value(row) for row in plans for dag_run in [row.run_id]}
-    return {(DAG, dag_run): str(planned[0]["run"]) for dag_run, planned in groups.items() if planned}
+        made = session.execute(select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp).where(*is_plan)).all()
+        known = {key: self._plans[key] for dag, dag_run, at in made if (key := ((dag, dag_run), at)) in self._plans}
+        if unknown := {dag_run for dag, dag_run, at in made if ((dag, dag_run), at) not in known}:
+            rows = session.execute(
+                select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value).where(
+                    *is_plan, XComModel.run_id.in_(unknown)
+                )
+            )
+            known |= {((row.dag_id, row.run_id), row.timestamp): _plan(row) for row in rows}
+        self._plans |= known
+        told = {(dag, dag_run): conf for dag, dag_run, conf in dag_runs}
+        plans = {
+            key: Plan(str(conf["run"])) for key, conf in told.items() if isinstance(conf, dict) and conf.get("run")
+        }
+        plans |= {key: plan for (key, _), plan in known.items() if key in told and plan.groups}
+        return plans
+
+
+def _plan(row: Any) -> Plan:  # noqa: ANN401 - a row of a database
+    groups = XComModel.deserialize_value(row) or []
+    return Plan(groups[0]["run"] if groups else "", tuple(tuple(group["blocks"]) for group in groups))
+
+
+def _blocks(plan: Plan, map_index: int, name: str, blocks: int) -> tuple[int, ...]:
+    """Return the blocks of a task: as planned, since Airflow tells a task's name only when it has ended."""
+    return plan.groups[map_index] if 0 <= map_index < len(plan.groups) else named_blocks(name, blocks)
 
 
 def named_blocks(name: str, blocks: int) -> tuple[int, ...]:

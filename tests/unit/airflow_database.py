@@ -1,0 +1,98 @@
+"""Airflow's metadata database for one test module, empty, and users of its simple auth manager."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from tinytags_tasks.settings import PROJECT_ROOT
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@contextmanager
+def airflow_database(folder: Path) -> Iterator[None]:
+    """Let Airflow use a database in a folder, and find the plugins' modules as its API server does."""
+    from airflow import models, settings
+    from airflow.api_fastapi.app import create_auth_manager
+    from airflow.models.base import Base
+
+    before = settings.SQL_ALCHEMY_CONN, settings.SQL_ALCHEMY_CONN_ASYNC
+    path = f"{folder}/airflow.db"
+    settings.SQL_ALCHEMY_CONN, settings.SQL_ALCHEMY_CONN_ASYNC = f"sqlite:///{path}", f"sqlite+aiosqlite:///{path}"
+    settings.configure_orm()
+    models.import_all_models()
+    Base.metadata.create_all(settings.engine)
+    create_auth_manager()
+    sys.path.append(str(PROJECT_ROOT / "plugins"))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(PROJECT_ROOT / "plugins"))
+        settings.dispose_orm()
+        settings.SQL_ALCHEMY_CONN, settings.SQL_ALCHEMY_CONN_ASYNC = before
+        settings.configure_orm()
+
+
+def open_session() -> Session:
+    """Return a session of Airflow's."""
+    from airflow import settings
+
+    return settings.Session()
+
+
+def token(role: str | None) -> str:
+    """Return what a user of a role shows Airflow; None has no rights at all."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    return get_auth_manager().generate_jwt(SimpleAuthManagerUser(username=f"a {role}", role=role))
+
+
+def add_dag_run(session: Session, dag: str, dag_run: str, conf: dict | None = None) -> None:
+    """Write a Dag run, as the scheduler does."""
+    from airflow.models.dagrun import DagRun
+
+    session.execute(
+        insert(DagRun).values(
+            dag_id=dag, run_id=dag_run, run_type="manual", state="running", conf=conf or {}, run_after=NOW
+        )
+    )
+    session.commit()
+
+
+def add_task(session: Session, dag: str, dag_run: str, task: str, **values: object) -> None:
+    """Write a task instance, as the scheduler does."""
+    from airflow.models.taskinstance import TaskInstance, uuid7
+
+    known = {"map_index": -1, "state": "running", "try_number": 1, "start_date": NOW, "pool": "default_pool"}
+    known |= {"pool_slots": 1, "max_tries": 0, "id": uuid7()}
+    session.execute(insert(TaskInstance.__table__).values(dag_id=dag, run_id=dag_run, task_id=task, **(known | values)))
+    session.commit()
+
+
+def add_plan(session: Session, dag_run: str, groups: list[dict]) -> None:
+    """Write what the task `plan` of a Dag run returned."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    add_task(session, "tinytags", dag_run, "plan", state="success")
+    number = session.scalar(select(DagRun.id).where(DagRun.run_id == dag_run))
+    session.execute(
+        insert(XComModel).values(
+            dag_id="tinytags",
+            run_id=dag_run,
+            dag_run_id=number,
+            task_id="plan",
+            map_index=-1,
+            key="return_value",
+            value=groups,
+            timestamp=NOW,
+        )
+    )
+    session.commit()

@@ -1,0 +1,110 @@
+"""Which of Airflow's tasks work on which blocks, from an Airflow database."""
+
+from collections.abc import Iterator
+
+import pytest
+from airflow_database import NOW, add_dag_run, add_plan, add_task, airflow_database, open_session
+from sqlalchemy.orm import Session
+
+from tinytags_tasks.records import Run
+
+RUN = Run(
+    name="pets-1",
+    corpus="pets",
+    corpus_digest="",
+    model="m",
+    threshold=40,
+    images=100,
+    blocks=20,
+    collection="tinytags-pets-1",
+    created="",
+)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A database with a Dag run of the run, one of another run, one that has not planned yet, and a backfill."""
+    with airflow_database(tmp_path_factory.mktemp("airflow")):
+        session = open_session()
+        for dag_run, run in (("first", "pets-1"), ("other", "pets-2"), ("early", "")):
+            add_dag_run(session, "tinytags", dag_run)
+            if run:
+                add_plan(session, dag_run, [{"run": run, "blocks": [0]}])
+        add_dag_run(session, "tinytags_backfill", "first", {"run": "pets-1", "blocks": "3", "action": "backfill"})
+        name = {"rendered_map_index": "blocks 3, 5-6", "map_index": 1}
+        add_task(session, "tinytags", "first", "blocks.score", **name)
+        add_task(session, "tinytags", "first", "blocks.index", state=None, start_date=None, map_index=1)
+        add_task(session, "tinytags", "first", "publish")
+        add_task(session, "tinytags", "other", "blocks.score", **name)
+        add_task(session, "tinytags_backfill", "first", "blocks.index", rendered_map_index="blocks 3", try_number=2)
+        yield session
+        session.close()
+
+
+def test_tasks_that_have_begun_are_found_by_the_plan_or_the_conf(session: Session) -> None:
+    from grid_page.dag_runs import DagRuns
+
+    dag_runs = DagRuns()
+    for _ in range(2):  # the second time from what is remembered
+        found = {(task.dag, task.task): task for task in dag_runs.tasks(RUN, session)}
+        assert set(found) == {("tinytags", "blocks.score"), ("tinytags_backfill", "blocks.index")}
+    score = found["tinytags", "blocks.score"]
+    assert (score.stage, score.blocks, score.map_index, score.state) == ("score", (3, 5, 6), 1, "running")
+    assert score.started == NOW.isoformat()
+    assert found["tinytags_backfill", "blocks.index"].attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("dag", "dag_run", "run"),
+    [
+        ("tinytags", "first", "pets-1"),
+        ("tinytags", "early", ""),
+        ("tinytags_backfill", "first", "pets-1"),
+        ("another", "first", ""),
+        ("tinytags", "' OR 1=1 --", ""),
+    ],
+)
+def test_the_run_of_a_dag_run_is_found(session: Session, dag: str, dag_run: str, run: str) -> None:
+    from grid_page.dag_runs import DagRuns
+
+    assert DagRuns().find_run(dag, dag_run, session) == run
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("blocks 3, 17-19", (3, 17, 18, 19)),
+        ("shards 3", ()),
+        ("blocks ", ()),
+        ("blocks 19-25", ()),
+        ("", ()),
+        ("blocks " + ", ".join(["11"] * 62) + ", 12", (11,)),
+    ],
+)
+def test_a_tasks_name_tells_its_blocks(session: Session, name: str, blocks: tuple[int, ...]) -> None:
+    from grid_page.dag_runs import named_blocks
+
+    assert named_blocks(name[:250], 20) == blocks
+
+
+def test_links_are_quoted(session: Session) -> None:
+    from grid_page.dag_runs import DagRuns, dag_run_link, log_link
+
+    (score, *_) = [task for task in DagRuns().tasks(RUN, session) if task.stage == "score"]
+    assert log_link(score) == "../dags/tinytags/runs/first/tasks/blocks.score/mapped/1?try_number=1"
+    assert dag_run_link("d", "manual__2026-01-01T00:00:00+00:00") == (
+        "../dags/d/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00"
+    )
+
+
+def test_clearing_starts_with_scoring_in_the_last_dag_run(session: Session) -> None:
+    from dataclasses import replace
+
+    from grid_page.dag_runs import DagRuns, first_of_last_dag_run
+
+    (score, *_) = [task for task in DagRuns().tasks(RUN, session) if task.stage == "score"]
+    index = replace(score, task="blocks.index", started="2027")
+    assert first_of_last_dag_run([score, index]) == score
+    backfilled = replace(index, dag="tinytags_backfill")
+    assert first_of_last_dag_run([score, backfilled]) == backfilled
+    assert first_of_last_dag_run([]) is None
