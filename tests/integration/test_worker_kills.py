@@ -1,0 +1,135 @@
+"""Airflow's worker is killed in each task of a run, and Airflow's own retries end it as if nothing had happened."""
+
+import base64
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from conftest import DEPTH, IMAGES, all_documents
+
+from tinytags_tasks import layout
+from tinytags_tasks.airflow_api import AirflowClient
+from tinytags_tasks.ledger import read_ledger
+from tinytags_tasks.records import BlockState, Run
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.settings import Settings
+
+DAG = "tinytags"
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+SEED = 43
+"""Another than the other tests', so that there is something to learn."""
+
+
+class Killer:
+    """Kills the process of one instance of each task, some time after it has begun its first try."""
+
+    def __init__(self, client: AirflowClient, dag_run: str) -> None:
+        self._path = f"/api/v2/dags/{DAG}/dagRuns/{dag_run}/taskInstances"
+        self._client = client
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.killed: set[str] = set()
+
+    def __enter__(self) -> "Killer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.2):
+            for instance in self._client._ask("GET", self._path, limit=100)["task_instances"]:
+                task = instance["task_id"]
+                if instance["state"] == "running" and instance["try_number"] == 1 and task not in self.killed:
+                    time.sleep(0.3)
+                    if self._kill(instance["id"]):
+                        self.killed.add(task)
+
+    def _kill(self, instance: str) -> bool:
+        """Kill the process that does a task instance's work; its supervisor lives, and tells Airflow."""
+        for process in psutil.process_iter(["cmdline"]):
+            if instance in " ".join(process.info["cmdline"] or ()):
+                try:
+                    (worker,) = process.children()
+                    worker.kill()
+                except (psutil.Error, ValueError):  # it has just ended
+                    return False
+                return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def disturbed(
+    airflow: Settings, tinytags_here: Command, pictures: dict[str, Path]
+) -> tuple[Runtime, set[str], dict[str, int]]:
+    """A run in which each task's worker was killed once: the clients, what was killed, the tries of each task."""
+    added = tinytags_here(
+        *("corpus", "add", "killed", str(pictures["corpus"]), "--format", "tiny-images"),
+        *("--shard-images", "600", "--blocks-per-shard", "2"),
+    )
+    assert added.returncode == 0, added.stderr
+    client = AirflowClient(airflow.address("airflow_url"), airflow.airflow_user, airflow.password("airflow_password"))
+    client.wait_for_dag(DAG)
+    labelled = str(pictures["labelled"])
+    parameters = {"corpus": "killed", "labelled": labelled, "depth": DEPTH, "seed": SEED, "blocks_per_task": 2}
+    dag_run = client.trigger(DAG, parameters)
+    with Killer(client, dag_run) as killer:
+        tasks = client.follow(DAG, dag_run, lambda state, tasks: None)
+    tries: dict[str, int] = {}
+    for task in tasks:
+        tries[task.task] = max(tries.get(task.task, 0), task.attempt)
+    return Runtime(airflow), killer.killed, tries
+
+
+def test_each_task_was_killed_once_and_tried_again(disturbed: tuple[Runtime, set[str], dict[str, int]]) -> None:
+    _, killed, tries = disturbed
+    assert {"ingest.plan", "ingest.shards", "ingest.commit", "train", "plan"} <= killed
+    assert {"blocks.score", "blocks.index", "publish"} <= killed
+    assert {task for task, attempt in tries.items() if attempt > 1} == killed
+
+
+def test_the_index_equals_one_that_nothing_disturbed(
+    disturbed: tuple[Runtime, set[str], dict[str, int]], tinytags_here: Command
+) -> None:
+    runtime, _, _ = disturbed
+    storage = runtime.storage
+    collection = runtime.solr.aliases()[runtime.settings.alias]
+    run = Run.load(storage, layout.run_file(layout.run_of_collection(collection)))
+    assert run.corpus == "killed"
+    # Another run of the same corpus and model: its documents have no images, and nothing of the first one is used.
+    scored = tinytags_here("score", "killed", "--model", run.model, TINYTAGS_THUMBNAILS="store")
+    clean = Run.load(storage, layout.run_file(scored.stdout.strip()))
+    assert tinytags_here("index", clean.name).returncode == 0
+    url = runtime.settings.address("solr_url")
+    expected, found = all_documents(url, clean.collection), all_documents(url, collection)
+    pixels = np.frombuffer(
+        b"".join(storage.read(layout.shard_file("killed", shard)) for shard in range(2)), dtype=np.uint8
+    ).reshape(IMAGES, -1)
+    for document in found.values():
+        assert base64.b64decode(document.pop("data")) == pixels[document["position"]].tobytes()
+    for document in (*found.values(), *expected.values()):
+        document.pop("_version_", None)
+    assert found == expected
+    records = read_ledger(storage, run)
+    assert {record.state for record in records} == {BlockState.VERIFIED}
+    assert sum(record.kept for record in records) == len(found)
+
+
+def test_nothing_of_the_killed_is_left(disturbed: tuple[Runtime, set[str], dict[str, int]]) -> None:
+    runtime, _, _ = disturbed
+    client = runtime.storage._client  # type: ignore[attr-defined] - the store itself does not show such files
+    left = [
+        f"{folder}/{name}"
+        for folder, _, names in client.walk("")
+        for name in names
+        if ("killed" in folder) and (name.endswith((".tmp", ".lease")))
+    ]
+    assert left == []
