@@ -6,6 +6,7 @@ This module starts Airflow as programs and talks to it over HTTP; like all of ``
 import configparser
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -135,7 +136,26 @@ def _environment(context: Context) -> dict[str, str]:
     return environment(
         context,
         AIRFLOW_HOME=str(_home(context.settings)),
+        TINYTAGS_POOLS="1",  # they are there: a task in a pool that is not would wait for ever
         **connections(context.settings),
+    )
+
+
+def pools() -> str:
+    """Return the pools that the Dags' tasks share, as ``airflow pools import`` reads them.
+
+    A Spark job uses all cores by itself; Solr and HDFS answer two tasks on one machine as fast as more.
+    """
+    described = {
+        "tinytags_spark": (max(1, (os.cpu_count() or 1) // 2), "Tasks that have a job in Spark"),
+        "tinytags_solr": (2, "Tasks that index or count"),
+        "tinytags_hdfs": (2, "Tasks that write shards"),
+    }
+    return json.dumps(
+        {
+            name: {"slots": slots, "description": description, "include_deferred": False}
+            for name, (slots, description) in described.items()
+        }
     )
 
 
@@ -144,15 +164,25 @@ def _prepare(context: Context) -> None:
     home = make_folder(_home(settings))
     write_atomically(home / "airflow.cfg", configuration(settings, context.ports["airflow-api-server"]["http"]))
     write_atomically(home / "passwords.json", json.dumps(_passwords(settings)))
-    migrated = home / "migrated"
-    installed = version("apache-airflow")
-    if (home / "airflow.db").exists() and migrated.exists() and migrated.read_text() == installed:
+    wanted = f"{version('apache-airflow')} {pools()}"
+    prepared = home / "prepared"
+    if (home / "airflow.db").exists() and prepared.exists() and prepared.read_text() == wanted:
         return
     context.report("airflow: preparing its database")
-    log = home / "migrate.log"
+    _run(context, "db", "migrate")
+    (home / "airflow.db").chmod(0o600)
+    write_atomically(home / "pools.json", pools())
+    _run(context, "pools", "import", str(home / "pools.json"))
+    write_atomically(prepared, wanted)
+
+
+def _run(context: Context, *arguments: str) -> None:
+    """Run one of Airflow's commands to its end."""
+    home = _home(context.settings)
+    log = home / f"{arguments[0]}.log"
     with log.open("wb") as output:
         done = subprocess.run(
-            (sys.executable, "-m", "airflow", "db", "migrate"),
+            (sys.executable, "-m", "airflow", *arguments),
             cwd=home,
             env=_environment(context),
             stdin=subprocess.DEVNULL,
@@ -161,9 +191,9 @@ def _prepare(context: Context) -> None:
             check=False,
         )
     if done.returncode != 0:
-        raise FinalError(f"`airflow db migrate` ended with {done.returncode}; {log} ends with:\n{last_lines(log)}")
-    (home / "airflow.db").chmod(0o600)
-    write_atomically(migrated, installed)
+        raise FinalError(
+            f"`airflow {' '.join(arguments[:2])}` ended with {done.returncode}; {log} ends with:\n{last_lines(log)}"
+        )
 
 
 def _launcher(*arguments: str) -> Callable[[Context], Launch]:
