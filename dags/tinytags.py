@@ -1,24 +1,35 @@
 """### TinyTags: tag a corpus and publish it.
 
-`ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks (score >> index), mapped >> publish`
+`check >> ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks (score >> index), mapped`
+`>> reconcile >> publish`
 
 | task | what is true after it |
 | --- | --- |
+| `check` | the form can be followed, the engines answer, and no other run tags this corpus |
 | `ingest.plan` | the source is listed, HDFS has room for it, and the missing shards are known |
 | `ingest.shards` | each shard of the group stands in HDFS with its manifest |
 | `ingest.commit` | every image of the source is in one block of one shard, and the corpus' totals say so |
 | `train` | the named model is there, or the one that the labelled set and the parameters decide is published |
 | `plan` | the run, its Solr collection and its groups of blocks are known |
 | `blocks.score` | each block of the group has its scored file and its ledger record |
-| `blocks.index` | each block of the group is in the run's collection, and counted |
-| `publish` | every count agrees, and readers see the run |
+| `blocks.index` | each block of the group is in the run's collection, and verified |
+| `reconcile` | every count agrees: images read = kept + below the threshold + unreadable, and kept = documents |
+| `publish` | readers see the run, unless the form said no, or it was a trial |
 
-**Anything may be cleared and run again**: a task does only what is not committed yet. A run is known by its content
-(the corpus' bytes, the model, the threshold), so triggering the same again finds the same run.
+**Anything may be cleared and run again**: a task does only what is not committed yet, so clearing a failed mapped task
+does the blocks of its group that are missing. A run is known by its content (the corpus' bytes, the model, the
+threshold), so triggering the same again finds the same run.
+
+**A trial** names blocks, such as `3, 17-20`: only these are scored, indexed and reconciled, and nothing is published.
+Triggered again without blocks, the same run does the rest.
+
+**A corpus is tagged by one run at a time**; several corpora may be tagged side by side.
 
 A task that fails at once, without retries, met something that no retry mends; its last line says what, where and the
-remedy.
+remedy. To do single blocks again, see the Dag `tinytags_backfill`.
 """
+
+# mypy: allow-untyped-decorators
 
 from __future__ import annotations
 
@@ -27,11 +38,42 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, dag, get_current_context, task, task_group
-from tinytags_airflow import corpus_names, errors_for_airflow, report, runtime
+from airflow.sdk.exceptions import AirflowSkipException
+from tinytags_airflow import (
+    BLOCKS_PATTERN,
+    CORPUS_ASSET,
+    DEFAULTS,
+    HDFS,
+    INDEX_ASSET,
+    MODEL_ASSET,
+    NEW_MODELS,
+    PRIORITY_OF_PUBLISH,
+    SHORT,
+    SOLR,
+    SPARK,
+    alias_param,
+    blocks_per_task_param,
+    corpus_names,
+    errors_for_airflow,
+    gate_params,
+    model_versions,
+    pool,
+    refuse_unreachable,
+    remember_models,
+    report,
+    runtime,
+)
+from tinytags_blocks import name_map_index, score_and_index, tell_asset
 
 if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import CorpusDefinition
     from tinytags_tasks.runtime import Runtime
+
+DEMO = "demo"
+"""The corpus of an empty name."""
+
+_MOST_BLOCKS = 1_000_000
+"""More than any corpus has."""
 
 PARAMS = {
     "corpus": Param(
@@ -54,6 +96,7 @@ PARAMS = {
     "model": Param(
         "",
         type="string",
+        examples=model_versions(),
         title="Model",
         section="Model",
         description="A published model's version (`tinytags models list`); empty: learn one from the labelled images",
@@ -101,58 +144,59 @@ PARAMS = {
         section="Run",
         description="Accuracy in percent (share of the trees that agree) from which an image is kept",
     ),
-    "blocks_per_task": Param(
-        5,
-        type="integer",
-        minimum=0,
-        title="Blocks a task",
+    "blocks_per_task": blocks_per_task_param(5),
+    "blocks": Param(
+        "",
+        type="string",
+        pattern=BLOCKS_PATTERN,
+        title="Only blocks",
         section="Run",
-        description="Blocks that one mapped task scores and indexes; 0: as many as make at most 400 tasks",
+        description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
     ),
-    "gate_documents": Param(
-        None,
-        type=["null", "number"],
-        minimum=0,
-        title="Least documents",
+    "publish": Param(
+        "yes",
+        type="string",
+        enum=["yes", "gate", "no"],
+        title="Publish",
         section="Publishing",
-        description="In percent of the documents that are live now; fewer are not published",
+        description="yes; gate: when the run reaches what is asked for below; no: it stays verified, for later",
     ),
-    "gate_precision": Param(
-        None,
-        type=["null", "number"],
-        minimum=0,
-        maximum=100,
-        title="Least precision",
-        section="Publishing",
-        description="In percent, at the threshold, as the model's card tells; a model with less is not published",
-    ),
-}
-
-RETRIES: dict[str, Any] = {
-    "retries": 4,
-    "retry_delay": timedelta(seconds=10),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=5),
+    **gate_params(),
+    "alias": alias_param("Publishing"),
 }
 
 
 @dag(
     schedule=None,
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=4,
+    is_paused_upon_creation=False,
     params=PARAMS,
     tags=["tinytags"],
     doc_md=__doc__,
-    default_args={"owner": "tinytags", **RETRIES},
+    default_args=DEFAULTS,
 )
 def tinytags() -> None:
     """Tag a corpus and publish it."""
 
+    @task(retries=1, execution_timeout=SHORT)
+    @errors_for_airflow
+    def check() -> str:
+        """Refuse what the form could not, find the engines, and claim the corpus, before any work."""
+        params = get_current_context()["params"]
+        clients = runtime()
+        _check_choices(params, clients)
+        refuse_unreachable(clients)
+        _check_against_store(params, clients)
+        corpus = params["corpus"] or DEMO
+        _claim(corpus, clients)
+        return corpus
+
     @task_group
-    def ingest() -> Any:  # noqa: ANN401 - what a task returns is known at run time only
+    def ingest(corpus: Any) -> Any:  # noqa: ANN401 - what a task returns is known at run time only
         """Put every image of the corpus' source into shards."""
 
-        @task(task_id="plan")
+        @task(task_id="plan", pool=pool(HDFS))
         @errors_for_airflow
         def plan_shards() -> list[dict[str, Any]]:
             """List the source, and tell which shards are missing."""
@@ -162,6 +206,7 @@ def tinytags() -> None:
             params = context["params"]
             clients = runtime()
             definition = _definition(params["corpus"], clients)
+            _claim(definition.name, clients)  # known only now, where the form names none
             planned = run(
                 PlanRequest(definition, params["shards_per_task"]),
                 storage=clients.storage,
@@ -171,21 +216,21 @@ def tinytags() -> None:
             context["ti"].xcom_push("corpus", planned.corpus)  # which the groups do not tell when there are none
             return [{"corpus": planned.corpus, "shards": list(shards)} for shards in planned.groups]
 
-        @task(map_index_template="shards {{ numbers }}")
+        @task(map_index_template="shards {{ numbers }}", pool=pool(HDFS), doc_md="Let the group's shards stand whole.")
         @errors_for_airflow
         def shards(group: dict[str, Any]) -> dict[str, Any]:
             """Let each shard of the group stand whole, with its manifest."""
             from tinytags_tasks.ingest.plan import load_plan
             from tinytags_tasks.ingest.shards import ShardsRequest, run
 
-            _name_map_index(group["shards"])
+            name_map_index(group["shards"])
             clients = runtime()
             files = clients.source_files(load_plan(clients.storage, group["corpus"]).definition)
             request = ShardsRequest(group["corpus"], tuple(group["shards"]))
             return asdict(run(request, storage=clients.storage, files=files, report=report))
 
         # When every shard stands, no mapped task runs; that is no reason to skip what follows.
-        @task(trigger_rule="none_failed")
+        @task(trigger_rule="none_failed", pool=pool(HDFS), outlets=[CORPUS_ASSET])
         @errors_for_airflow
         def commit(corpus: str) -> dict[str, Any]:
             """Count every shard, then write the corpus' totals."""
@@ -194,14 +239,17 @@ def tinytags() -> None:
 
             clients = runtime()
             files = clients.source_files(load_plan(clients.storage, corpus).definition)
-            return asdict(run(corpus, storage=clients.storage, files=files, report=report))
+            committed = asdict(run(corpus, storage=clients.storage, files=files, report=report))
+            tell_asset(CORPUS_ASSET, **committed)
+            return committed
 
         planned = plan_shards()
+        corpus >> planned  # nothing is begun before it is checked
         committed = commit(planned["corpus"])
         shards.expand(group=planned) >> committed
         return committed
 
-    @task
+    @task(pool=pool(SPARK), execution_timeout=timedelta(hours=24), outlets=[NEW_MODELS])
     @errors_for_airflow
     def train(ingested: dict[str, Any]) -> dict[str, Any]:
         """Publish the model of the labelled set, or find the one that is named."""
@@ -210,7 +258,8 @@ def tinytags() -> None:
         from tinytags_tasks.records import Corpus, ModelCard
         from tinytags_tasks.train.step import TrainRequest, run
 
-        params = get_current_context()["params"]
+        context = get_current_context()
+        params = context["params"]
         clients = runtime()
         if params["model"]:
             return {"model": ModelCard.load(clients.storage, layout.card_file(params["model"])).version}
@@ -229,13 +278,22 @@ def tinytags() -> None:
             width=corpus.width,
             **{name: params[name] for name in ("trees", "depth", "bins", "seed", "held_out")},
         )
-        return asdict(run(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report))
+        trained = run(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)
+        remember_models(clients)
+        if trained.trained:
+            card = ModelCard.load(clients.storage, layout.card_file(trained.model))
+            figures = {"model": card.version, "labelled_images": card.labelled_images, "tags": list(card.tags)}
+            context["outlet_events"][NEW_MODELS].add(MODEL_ASSET, extra=figures)
+        return asdict(trained)
 
-    @task
+    @task(execution_timeout=timedelta(hours=1), pool=pool(SOLR))
     @errors_for_airflow
     def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, Any]]:
         """Make the run, its collection and its groups of blocks."""
+        from tinytags_tasks import layout
+        from tinytags_tasks.blocks import group_blocks, parse_block_numbers
         from tinytags_tasks.index.step import prepare
+        from tinytags_tasks.records import Run
         from tinytags_tasks.score.plan import PlanRequest, run
 
         params = get_current_context()["params"]
@@ -244,6 +302,10 @@ def tinytags() -> None:
             PlanRequest(ingested["corpus"], trained["model"], params["threshold"], params["blocks_per_task"]),
             storage=clients.storage,
         )
+        groups = planned.groups
+        if params["blocks"].strip():
+            known = Run.load(clients.storage, layout.run_file(planned.run)).blocks
+            groups = group_blocks(parse_block_numbers(params["blocks"], known), params["blocks_per_task"])
         prepare(
             planned.run,
             storage=clients.storage,
@@ -251,59 +313,94 @@ def tinytags() -> None:
             shards=clients.settings.solr_shards,
             replicas=clients.settings.solr_replicas,
         )
-        report(f"run {planned.run}: {len(planned.groups)} groups of blocks")
-        return [{"run": planned.run, "blocks": blocks} for blocks in planned.groups]
+        report(f"run {planned.run}: {len(groups)} groups of blocks")
+        return [{"run": planned.run, "blocks": blocks} for blocks in groups]
 
-    @task_group
-    def blocks(group: dict[str, Any]) -> None:
-        """Score a group of blocks and index what was scored."""
-
-        @task(map_index_template="blocks {{ numbers }}")
-        @errors_for_airflow
-        def score(group: dict[str, Any]) -> dict[str, Any]:
-            """Commit the group's scored files."""
-            from tinytags_tasks.score.step import ScoreRequest, run
-
-            _name_map_index(group["blocks"])
-            clients = runtime()
-            result = run(
-                ScoreRequest(group["run"], tuple(group["blocks"])),
-                storage=clients.storage,
-                address=clients.store_address,
-                connect_spark=clients.connect_spark,
-                report=report,
-            )
-            return asdict(result)
-
-        @task(map_index_template="blocks {{ numbers }}")
-        @errors_for_airflow
-        def index(scored: dict[str, Any]) -> dict[str, Any]:
-            """Let the collection hold exactly the group's scored images."""
-            from tinytags_tasks.index.step import IndexRequest, run
-
-            _name_map_index(scored["blocks"])
-            clients = runtime()
-            request = IndexRequest(scored["run"], tuple(scored["blocks"]))
-            return asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
-
-        index(score(group))
-
-    @task
+    @task(pool=pool(SOLR), priority_weight=PRIORITY_OF_PUBLISH)
     @errors_for_airflow
-    def publish(groups: list[dict[str, Any]]) -> dict[str, Any]:
-        """Reconcile every block, then move the alias."""
-        from tinytags_tasks.publish.step import PublishRequest, run
+    def reconcile(groups: list[dict[str, Any]]) -> dict[str, Any]:
+        """Let every count of the run agree, or of a trial's blocks; the alias is left alone."""
+        from tinytags_tasks.publish.step import reconcile_run
 
         clients = runtime()
-        params = get_current_context()["params"]
-        request = PublishRequest(
-            groups[0]["run"], clients.settings.alias, params["gate_documents"], params["gate_precision"]
+        is_trial = bool(get_current_context()["params"]["blocks"].strip())
+        totals = reconcile_run(
+            groups[0]["run"],
+            storage=clients.storage,
+            solr=clients.solr,
+            blocks=tuple(block for group in groups for block in group["blocks"]) if is_trial else None,
+            report=report,
         )
-        return asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+        return {"run": groups[0]["run"], "totals": asdict(totals)}
 
-    ingested = ingest()
+    @task(pool=pool(SOLR), priority_weight=PRIORITY_OF_PUBLISH, outlets=[INDEX_ASSET])
+    @errors_for_airflow
+    def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
+        """Ask the gate, then move the alias, when the form says so; skipped otherwise, and for a trial."""
+        from tinytags_tasks.publish.step import PublishRequest, run
+
+        params = get_current_context()["params"]
+        if params["blocks"].strip():
+            raise AirflowSkipException(f"run {reconciled['run']}: blocks {params['blocks']} are a trial")
+        if params["publish"] == "no":
+            raise AirflowSkipException(
+                f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
+            )
+        gate = (params["gate_documents"], params["gate_precision"]) if params["publish"] == "gate" else (None, None)
+        clients = runtime()
+        request = PublishRequest(reconciled["run"], params["alias"], *gate)
+        published = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+        tell_asset(INDEX_ASSET, alias=params["alias"], **published)
+        return published
+
+    ingested = ingest(check())
     groups = plan(ingested, train(ingested))
-    blocks.expand(group=groups) >> publish(groups)
+    reconciled = reconcile(groups)
+    score_and_index().expand(group=groups) >> reconciled
+    publish(reconciled)
+
+
+def _check_choices(params: dict[str, Any], clients: Runtime) -> None:
+    """Refuse choices that contradict each other, or name nothing."""
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.errors import BadInputError
+
+    if params["corpus"]:
+        load_definition(clients.settings.corpora_folder, params["corpus"])
+    if params["blocks"].strip():
+        parse_block_numbers(params["blocks"], _MOST_BLOCKS)  # how many there are may be known later only
+    if params["publish"] == "gate" and params["gate_documents"] is None and params["gate_precision"] is None:
+        raise BadInputError(
+            "the gate asks for nothing: say the least documents or the least precision, or publish: yes"
+        )
+
+
+def _check_against_store(params: dict[str, Any], clients: Runtime) -> None:
+    """Refuse a model that is not there, and blocks that the corpus, where it stands already, has not."""
+    from tinytags_tasks import layout
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.errors import MissingError
+    from tinytags_tasks.records import Corpus, ModelCard
+
+    models = remember_models(clients)
+    if params["model"]:
+        if params["model"] not in models:
+            known = ", ".join(models[-20:]) or "none"
+            raise MissingError(f"model {params['model']}: there is no such model (there are: {known})")
+        ModelCard.load(clients.storage, layout.card_file(params["model"]))
+    corpus_file = layout.corpus_file(params["corpus"] or DEMO)
+    if params["blocks"].strip() and clients.storage.exists(corpus_file):
+        parse_block_numbers(params["blocks"], Corpus.load(clients.storage, corpus_file).partition.blocks)
+
+
+def _claim(corpus: str, clients: Runtime) -> None:
+    """Let this run be the only one that tags the corpus."""
+    from tinytags_claim import claim_corpus, is_running
+
+    context = get_current_context()
+    dag_run = (context["ti"].dag_id, context["ti"].run_id)
+    claim_corpus(corpus, dag_run, storage=clients.storage, is_running=is_running(context))
 
 
 def _definition(name: str, clients: Runtime) -> CorpusDefinition:
@@ -317,13 +414,6 @@ def _definition(name: str, clients: Runtime) -> CorpusDefinition:
     definition = demo_definition(make_demo(settings.home / "demo", settings.demo_source, report=report))
     save_definition(settings.corpora_folder, definition, replace=True)
     return definition
-
-
-def _name_map_index(numbers: list[int]) -> None:
-    """Give the mapped task a name that tells its shards or blocks."""
-    from tinytags_tasks.blocks import format_block_numbers
-
-    get_current_context()["numbers"] = format_block_numbers(numbers)
 
 
 tinytags()

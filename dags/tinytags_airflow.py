@@ -1,19 +1,75 @@
-"""What all TinyTags Dags share: clients from Airflow's connections, and errors as Airflow understands them."""
+"""What all TinyTags Dags share: clients, errors as Airflow understands them, defaults of tasks, pools and assets.
+
+Whoever changes a Dag begins here; :mod:`tinytags_blocks` has the tasks that several Dags have, :mod:`tinytags_claim`
+keeps two runs off one corpus, :mod:`tinytags_notify` tells of failures.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param
+from tinytags_notify import FailureNotifier
 
 if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.settings import Settings
 
 SPARK, HDFS, SOLR = "tinytags_spark", "tinytags_hdfs", "tinytags_solr"
-"""Connection ids."""
+"""Connection ids, and the names of the pools that limit how many tasks ask an engine at once."""
+
+CORPUS_ASSET, INDEX_ASSET = Asset("tinytags_corpus"), Asset("tinytags_index")
+MODEL_ASSET = Asset("tinytags_model")
+NEW_MODELS = AssetAlias("tinytags_new_models")
+"""By it a task tells of :data:`MODEL_ASSET` only when a model is new: an outlet would tell of every success."""
+
+DEFAULTS: dict[str, Any] = {
+    "owner": "tinytags",
+    "retries": 4,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=5),
+    "execution_timeout": timedelta(hours=6),
+    "weight_rule": "absolute",
+    "priority_weight": 1,
+    "on_failure_callback": FailureNotifier(),
+}
+"""Of every task. Priorities are absolute: by Airflow's own rule whatever comes first would be preferred."""
+
+SHORT = timedelta(minutes=15)
+"""The execution time-out of tasks that look, and do not work through blocks."""
+
+PRIORITY_OF_SCORE, PRIORITY_OF_INDEX, PRIORITY_OF_PUBLISH = 2, 3, 4
+"""What is nearer to the reader goes first, so that blocks flow through instead of piling up between stages."""
+
+BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def pool(name: str) -> str:
+    """Return the pool of an engine's tasks.
+
+    Airflow never starts a task whose pool is not there, so pools count only where TINYTAGS_POOLS=1 says that they were
+    made: `tinytags up` does both; elsewhere, `airflow pools set` or `airflow pools import`.
+    """
+    return name if os.environ.get("TINYTAGS_POOLS") == "1" else "default_pool"
+
+
+def cron_schedule(variable: str) -> CronTriggerTimetable | None:
+    """Return the schedule that a variable of the environment holds, in UTC; None, which is no schedule, without it."""
+    cron = os.environ.get(variable, "").strip()
+    return CronTriggerTimetable(cron, timezone="UTC") if cron else None
+
+
+def is_on(variable: str) -> bool:
+    """Tell whether a variable of the environment says yes."""
+    return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
@@ -33,16 +89,99 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
     return translated
 
 
-def corpus_names() -> list[str]:
-    """Return the names of the defined corpora, for the form to propose; one folder is listed."""
+def settings_or_none() -> Settings | None:
+    """Return the settings; None when they cannot be used: the tasks will say it, the Dag must stay readable."""
     from tinytags_tasks.errors import BadInputError
     from tinytags_tasks.settings import load_settings
 
     try:
-        folder = load_settings().corpora_folder
-    except BadInputError:  # the tasks will say it; the Dag must stay readable
+        return load_settings()
+    except BadInputError:
+        return None
+
+
+def corpus_names() -> list[str]:
+    """Return the names of the defined corpora, for the form to propose; one folder is listed."""
+    settings = settings_or_none()
+    if settings is None:
         return []
-    return sorted(path.stem for path in folder.glob("*.toml") if not path.name.startswith("."))
+    return sorted(path.stem for path in settings.corpora_folder.glob("*.toml") if not path.name.startswith("."))
+
+
+def model_versions() -> list[str]:
+    """Return the models that the last run saw in the store, for the form to propose; one small file is read."""
+    settings = settings_or_none()
+    try:
+        return (settings.home / _MODELS_SEEN).read_text().split() if settings else []
+    except OSError:
+        return []
+
+
+_MODELS_SEEN = "models-seen.txt"
+
+
+def remember_models(clients: Runtime) -> list[str]:
+    """Return the models in the store, and keep their names where :func:`model_versions` looks."""
+    from tinytags_tasks import layout
+    from tinytags_tasks.storage import temporary_name
+
+    versions = [name for name in clients.storage.names(layout.MODELS) if not name.startswith(".")]
+    path = clients.settings.home / _MODELS_SEEN
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        temporary.write_text("\n".join(versions))
+        temporary.replace(path)
+    except OSError as error:  # the form proposes less, no more
+        report(f"{path} cannot be written, so the form will not propose models: {error}")
+    return versions
+
+
+def alias_param(section: str) -> Param:
+    """Return the form's field for what readers search."""
+    settings = settings_or_none()
+    return Param(
+        settings.alias if settings else "tinytags",
+        type="string",
+        pattern="^[a-z0-9_-]+$",
+        title="Alias",
+        section=section,
+        description="What readers search",
+    )
+
+
+def gate_params(documents: float | None = None) -> dict[str, Param]:
+    """Return the form's fields for what a run must reach to be published."""
+    return {
+        "gate_documents": Param(
+            documents,
+            type=["null", "number"],
+            minimum=0,
+            title="Least documents",
+            section="Publishing",
+            description="Of the gate: in percent of the documents that are live now; fewer are not published",
+        ),
+        "gate_precision": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=100,
+            title="Least precision",
+            section="Publishing",
+            description="Of the gate: in percent, at the threshold, as the model's card tells; less is not published",
+        ),
+    }
+
+
+def blocks_per_task_param(blocks: int) -> Param:
+    """Return the form's field for how many blocks a mapped task takes."""
+    return Param(
+        blocks,
+        type="integer",
+        minimum=0,
+        title="Blocks a task",
+        section="Run",
+        description="Blocks that one mapped task scores and indexes; 0: as many as make at most 400 tasks",
+    )
 
 
 def runtime() -> Runtime:
@@ -80,6 +219,33 @@ def runtime() -> Runtime:
             | logins
         )
     )
+
+
+def refuse_unreachable(clients: Runtime) -> None:
+    """Ask HDFS, Solr and Spark whether they are there.
+
+    Raises
+    ------
+    EngineDownError
+        When one does not answer.
+    """
+    import socket
+    from urllib.parse import urlsplit
+
+    from tinytags_tasks import layout
+    from tinytags_tasks.errors import EngineDownError
+
+    clients.storage.names(layout.RUNS)
+    clients.solr.aliases()
+    # A session would cost seconds. The token that the address may hold is not shown.
+    spark = urlsplit(clients.settings.address("spark_url"))
+    try:
+        socket.create_connection((spark.hostname or "", spark.port or 15002), timeout=10).close()
+    except OSError as error:
+        raise EngineDownError(
+            f"{spark.hostname}:{spark.port or 15002}: Spark does not answer ({error}); see `tinytags status`, start it "
+            f"with `tinytags up`, or mend Airflow's connection {SPARK}"
+        ) from error
 
 
 def report(line: str) -> None:

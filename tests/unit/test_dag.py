@@ -1,4 +1,4 @@
-"""The Dag: light to import, its edges, its retries."""
+"""The Dags: light to import, their edges, retries, priorities and forms."""
 
 import json
 import os
@@ -10,99 +10,217 @@ import pytest
 
 from tinytags_tasks.settings import PROJECT_ROOT
 
+DAGS = ("tinytags", "tinytags_audit", "tinytags_backfill", "tinytags_prune", "tinytags_retag", "tinytags_rollback")
+
+TOLD = {
+    "TINYTAGS_POOLS": "1",
+    "TINYTAGS_RETAG_CRON": "0 2 * * 6",
+    "TINYTAGS_AUDIT_CRON": "0 3 * * 0",
+    "TINYTAGS_AUDIT_REPAIR": "true",
+    "TINYTAGS_ALIAS": "photos",
+}
+
 DESCRIBE = """
-import json, sys
+import importlib, json, os, sys
 import airflow.sdk
-import tinytags
-names = ("pyspark", "numpy", "pandas", "pyarrow", "onnx", "onnxruntime", "PIL", "hdfs")
-heavy = [name for name in names if name in sys.modules]
-dag = tinytags.tinytags()
-print(json.dumps({
-    "heavy": heavy,
-    "edges": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
-    "retries": {task.task_id: [task.retries, bool(task.retry_exponential_backoff)] for task in dag.tasks},
-    "mapped": sorted(task.task_id for task in dag.tasks if task.is_mapped or task.get_closest_mapped_task_group()),
-    "params": sorted(dag.params),
-    "corpora": dag.params.get_param("corpus").schema["examples"],
-    "commit_rule": dag.get_task("ingest.commit").trigger_rule,
-    "docs": bool(dag.doc_md),
-}))
+names = ("pyspark", "numpy", "pandas", "pyarrow", "onnx", "onnxruntime", "PIL", "hdfs", "sklearn", "matplotlib")
+before = {name for name in names if name in sys.modules}
+DAGS = sys.argv[1].split()
+heavy = {}
+
+
+def describe():
+    dags = {}
+    for name in DAGS:
+        dag = getattr(importlib.import_module(name), name)()
+        ours = {module for module in sys.modules if module.startswith("tinytags_tasks.")}
+        heavy[name] = sorted({name for name in names if name in sys.modules} - before)
+        heavy[name] += sorted(ours - {"tinytags_tasks.errors", "tinytags_tasks.settings"})
+        dags[name] = {
+            "edges": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
+            "retries": {task.task_id: [task.retries, bool(task.retry_exponential_backoff)] for task in dag.tasks},
+            "time_outs": {task.task_id: task.execution_timeout is not None for task in dag.tasks},
+            "pools": {task.task_id: task.pool for task in dag.tasks},
+            "priorities": {task.task_id: task.priority_weight for task in dag.tasks},
+            "notifies": {task.task_id: bool(task.on_failure_callback) for task in dag.tasks},
+            "owners": {task.task_id: task.owner for task in dag.tasks},
+            "rules": {task.task_id: task.trigger_rule for task in dag.tasks},
+            "mapped": sorted(t.task_id for t in dag.tasks if t.is_mapped or t.get_closest_mapped_task_group()),
+            "params": {name: dag.params.get_param(name).schema for name in dag.params},
+            "described": all(
+                dag.params.get_param(name).description or dag.params.get_param(name).schema.get("title")
+                for name in dag.params
+            ),
+            "documented": {"dag": bool(dag.doc_md)} | {task.task_id: bool(task.doc_md) for task in dag.tasks},
+            "tags": sorted(dag.tags),
+            "timetable": type(dag.timetable).__name__,
+            "active_runs": dag.max_active_runs,
+            "paused": dag.is_paused_upon_creation,
+        }
+    return dags
+
+
+bare = describe()
+for name in [name for name in sys.modules if name.startswith("tinytags")]:
+    del sys.modules[name]
+os.environ.update(json.loads(sys.argv[2]))
+print(json.dumps({"heavy": dict(heavy), "dags": bare, "set_up": describe()}))
 """
 
 
 @pytest.fixture(scope="module")
-def dag(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Describe the Dag in a process of its own, as the Dag processor reads it."""
-    corpora = tmp_path_factory.mktemp("corpora")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The Dags in a process of its own, as the Dag processor reads them: bare, then with all that Dags can be told."""
+    folder = tmp_path_factory.mktemp("dags")
+    corpora = folder / "corpora"
+    corpora.mkdir()
     for name in ("photos", "birds"):
         (corpora / f"{name}.toml").write_text('source = "/x"\nformat = "folder"\n')
+    (folder / "models-seen.txt").write_text("forest-000000000001\nforest-000000000002")
     described = subprocess.run(
-        [sys.executable, "-c", DESCRIBE],
+        [sys.executable, "-c", DESCRIBE, " ".join(DAGS), json.dumps(TOLD)],
         capture_output=True,
         text=True,
         check=True,
         env={
-            **os.environ,
-            "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
-            "TINYTAGS_CORPORA": str(corpora),
+            **{name: value for name, value in os.environ.items() if not name.startswith("TINYTAGS_")},
+            "AIRFLOW_HOME": str(folder / "airflow"),
+            "TINYTAGS_HOME": str(folder),
             "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "dags")]),
         },
     )
     return json.loads(described.stdout.splitlines()[-1])
 
 
-def test_reading_the_dag_imports_nothing_heavy(dag: dict) -> None:
-    assert dag["heavy"] == []
+@pytest.fixture
+def set_up(described: dict) -> dict:
+    return described["set_up"]
+
+
+@pytest.fixture
+def dag(described: dict) -> dict:
+    return described["dags"]["tinytags"]
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_reading_a_dag_imports_nothing_heavy(described: dict, name: str) -> None:
+    assert described["heavy"][name] == []
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_every_dag_and_task_is_documented_owned_and_bounded_in_time(described: dict, name: str) -> None:
+    dag = described["dags"][name]
+    assert {what for what, is_documented in dag["documented"].items() if not is_documented} == set()
+    assert set(dag["owners"].values()) == {"tinytags"}
+    assert all(dag["time_outs"].values())
+    assert dag["tags"] == ["tinytags"]
+    assert dag["described"]
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_every_task_is_tried_again_with_growing_pauses_and_tells_of_its_failure(described: dict, name: str) -> None:
+    dag = described["dags"][name]
+    at_least = {task: 1 if task == "check" else 3 for task in dag["retries"]}
+    assert all(retries >= at_least[task] and backs_off for task, (retries, backs_off) in dag["retries"].items())
+    assert all(dag["notifies"].values())
 
 
 def test_stages_follow_each_other_in_the_datas_order(dag: dict) -> None:
     assert dag["edges"] == {
+        "check": ["ingest.plan"],
         "ingest.plan": ["ingest.commit", "ingest.shards"],
         "ingest.shards": ["ingest.commit"],
         "ingest.commit": ["plan", "train"],
         "train": ["plan"],
-        "plan": ["blocks.score", "publish"],
+        "plan": ["blocks.score", "reconcile"],
         "blocks.score": ["blocks.index"],
-        "blocks.index": ["publish"],
+        "blocks.index": ["reconcile"],
+        "reconcile": ["publish"],
         "publish": [],
     }
     assert dag["mapped"] == ["blocks.index", "blocks.score", "ingest.shards"]
 
 
-def test_every_task_is_tried_again_with_growing_pauses(dag: dict) -> None:
-    assert all(retries >= 3 and backs_off for retries, backs_off in dag["retries"].values())
+def test_a_backfill_scores_indexes_reconciles_and_publishes_or_deletes(described: dict) -> None:
+    dag = described["dags"]["tinytags_backfill"]
+    assert dag["edges"] == {
+        "plan": ["blocks.score", "delete", "reconcile"],
+        "delete": [],
+        "blocks.score": ["blocks.index"],
+        "blocks.index": ["reconcile"],
+        "reconcile": ["publish"],
+        "publish": [],
+    }
+    assert dag["mapped"] == ["blocks.index", "blocks.score"]
 
 
-def test_the_form_has_a_field_for_each_choice_and_the_dag_is_documented(dag: dict) -> None:
-    assert {"corpus", "shards_per_task", "labelled", "threshold", "blocks_per_task", "trees", "depth"} <= set(
-        dag["params"]
-    )
-    assert dag["docs"]
+def test_tagging_again_publishes_each_alias_by_itself_whatever_became_of_the_others(described: dict) -> None:
+    dag = described["dags"]["tinytags_retag"]
+    assert dag["edges"] == {
+        "choose": ["groups", "publish"],
+        "groups": ["blocks.score"],
+        "blocks.score": ["blocks.index"],
+        "blocks.index": ["publish"],
+        "publish": [],
+    }
+    assert dag["mapped"] == ["blocks.index", "blocks.score", "publish"]
+    assert dag["rules"]["publish"] == "all_done"
 
 
-def test_the_form_proposes_the_defined_corpora(dag: dict) -> None:
-    assert dag["corpora"] == ["birds", "photos"]
+def test_the_small_dags_look_before_they_act(described: dict) -> None:
+    edges = {name: described["dags"][name]["edges"] for name in DAGS}
+    assert edges["tinytags_audit"] == {"audit": ["judge"], "judge": ["backfill"], "backfill": []}
+    assert edges["tinytags_prune"] == {"show": ["prune"], "prune": []}
+    assert edges["tinytags_rollback"] == {"choose": ["rollback"], "rollback": []}
+
+
+def test_blocks_flow_through_to_the_index_instead_of_piling_up(dag: dict) -> None:
+    priorities = dag["priorities"]
+    assert priorities["ingest.shards"] < priorities["blocks.score"] < priorities["blocks.index"] < priorities["publish"]
+
+
+def test_tasks_use_pools_only_where_these_were_made(described: dict, set_up: dict) -> None:
+    assert {pool for dag in described["dags"].values() for pool in dag["pools"].values()} == {"default_pool"}
+    assert set_up["tinytags"]["pools"] == {
+        "check": "default_pool",
+        "ingest.plan": "tinytags_hdfs",
+        "ingest.shards": "tinytags_hdfs",
+        "ingest.commit": "tinytags_hdfs",
+        "train": "tinytags_spark",
+        "plan": "tinytags_solr",
+        "blocks.score": "tinytags_spark",
+        "blocks.index": "tinytags_solr",
+        "reconcile": "tinytags_solr",
+        "publish": "tinytags_solr",
+    }
+
+
+def test_nothing_runs_by_itself_until_it_is_asked_to(described: dict, set_up: dict) -> None:
+    timetables = {name: dag["timetable"] for name, dag in described["dags"].items()}
+    assert timetables == dict.fromkeys(DAGS, "NullTimetable") | {"tinytags_retag": "AssetTriggeredTimetable"}
+    assert {name for name in DAGS if described["dags"][name]["paused"] is not False} == {
+        "tinytags_audit",
+        "tinytags_retag",
+    }
+    assert set_up["tinytags_retag"]["timetable"] == "AssetOrTimeSchedule"
+    assert set_up["tinytags_audit"]["timetable"] == "CronTriggerTimetable"
+
+
+def test_corpora_are_tagged_side_by_side(dag: dict) -> None:
+    assert dag["active_runs"] > 1
+
+
+def test_the_form_has_a_field_for_each_choice(dag: dict) -> None:
+    fields = {"corpus", "shards_per_task", "model", "labelled", "threshold", "blocks_per_task", "blocks", "publish"}
+    assert fields | {"gate_documents", "gate_precision", "alias", "trees", "depth"} <= set(dag["params"])
+    assert dag["params"]["publish"]["enum"] == ["yes", "gate", "no"]
+    assert (dag["params"]["threshold"]["minimum"], dag["params"]["threshold"]["maximum"]) == (0, 100)
+
+
+def test_the_form_proposes_the_defined_corpora_and_the_models_seen_last(dag: dict) -> None:
+    assert dag["params"]["corpus"]["examples"] == ["birds", "photos"]
+    assert dag["params"]["model"]["examples"] == ["forest-000000000001", "forest-000000000002"]
 
 
 def test_a_corpus_whose_shards_all_stand_goes_on_without_a_mapped_task(dag: dict) -> None:
-    assert dag["commit_rule"] == "none_failed"
-
-
-def test_a_final_error_fails_a_task_at_once_and_a_transient_one_is_left_to_the_retries(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    monkeypatch.syspath_prepend(str(PROJECT_ROOT / "dags"))
-    from airflow.sdk.exceptions import AirflowFailException
-    from tinytags_airflow import errors_for_airflow
-
-    from tinytags_tasks.errors import BadInputError, EngineDownError
-
-    @errors_for_airflow
-    def work(error: Exception) -> None:
-        raise error
-
-    with pytest.raises(AirflowFailException, match="BadInputError: block 9 is out of range"):
-        work(BadInputError("block 9 is out of range"))
-    with pytest.raises(EngineDownError):
-        work(EngineDownError("away"))
+    assert dag["rules"]["ingest.commit"] == "none_failed"

@@ -1,0 +1,190 @@
+"""### TinyTags: tag every live index again by a newer model.
+
+`choose >> groups >> blocks (score >> index), mapped >> publish, mapped`
+
+| task | what is true after it |
+| --- | --- |
+| `choose` | a run is planned for each live index that lacks the model; the log says why the others are left |
+| `groups` | the groups of blocks of all these runs are known |
+| `blocks.score`, `blocks.index` | each block of the group is scored, indexed and verified |
+| `publish` | every count agrees, the run was compared with the live one, the gate let it pass, and readers see it |
+
+It does nothing where the live index has that model already, where that model was rolled back (name it to try it again),
+and where another run tags the corpus just now. The comparison is in the log of `publish` and in its XCom.
+
+**When**: when a run of the Dag `tinytags` publishes a new model; by the setting `TINYTAGS_RETAG_CRON`, a cron line in
+UTC such as `0 2 * * 6` (unset, no time-table); and by hand. A new Dag of Airflow is paused: switch it on.
+
+**A trial** names blocks: only these are scored, indexed and reconciled, and nothing is published.
+"""
+
+# mypy: allow-untyped-decorators
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context, task
+from tinytags_airflow import (
+    BLOCKS_PATTERN,
+    DEFAULTS,
+    INDEX_ASSET,
+    MODEL_ASSET,
+    PRIORITY_OF_PUBLISH,
+    SOLR,
+    blocks_per_task_param,
+    cron_schedule,
+    errors_for_airflow,
+    gate_params,
+    model_versions,
+    pool,
+    remember_models,
+    report,
+    runtime,
+)
+from tinytags_blocks import score_and_index, tell_asset
+
+PARAMS = {
+    "model": Param(
+        "",
+        type="string",
+        examples=model_versions(),
+        title="Model",
+        section="Run",
+        description="A published model's version; empty: the newest that fits each corpus",
+    ),
+    "alias": Param(
+        "",
+        type="string",
+        pattern="^[a-z0-9_-]*$",
+        title="Alias",
+        section="Run",
+        description="Only what is live under it; empty: under all",
+    ),
+    "blocks": Param(
+        "",
+        type="string",
+        pattern=BLOCKS_PATTERN,
+        title="Only blocks",
+        section="Run",
+        description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
+    ),
+    "blocks_per_task": blocks_per_task_param(0),
+    **gate_params(documents=80),
+}
+
+_CRON = cron_schedule("TINYTAGS_RETAG_CRON")
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(assets=[MODEL_ASSET], timetable=_CRON) if _CRON else [MODEL_ASSET],
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    tags=["tinytags"],
+    doc_md=__doc__,
+    default_args=DEFAULTS,
+)
+def tinytags_retag() -> None:
+    """Tag every live index again by a newer model."""
+
+    @task(pool=pool(SOLR))
+    @errors_for_airflow
+    def choose() -> list[dict[str, Any]]:
+        """Plan a run for each live index that lacks the model, with its collection; none is a good answer."""
+        from tinytags_claim import claim_corpus, corpus_owner, is_running
+
+        from tinytags_tasks.index.step import prepare
+        from tinytags_tasks.publish.retag import RetagRequest, run
+        from tinytags_tasks.score.plan import PlanRequest
+        from tinytags_tasks.score.plan import run as plan
+
+        context = get_current_context()
+        params = context["params"]
+        clients = runtime()
+        storage, settings = clients.storage, clients.settings
+        remember_models(clients)
+        us = (context["ti"].dag_id, context["ti"].run_id)
+        asked = is_running(context)
+        planned = []
+        for due in run(
+            RetagRequest(params["model"], params["alias"]), storage=storage, solr=clients.solr, report=report
+        ).due:
+            owner = corpus_owner(due.corpus, storage=storage, is_running=asked)
+            if owner not in (None, us):
+                report(f"{due.alias}: corpus {due.corpus} is left to run {owner[1]} of {owner[0]}, which tags it now")
+                continue
+            claim_corpus(due.corpus, us, storage=storage, is_running=asked)
+            request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails)
+            name = plan(request, storage=storage).run
+            shards, replicas = settings.solr_shards, settings.solr_replicas
+            prepare(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
+            planned.append({"run": name, **asdict(due)})
+        return planned
+
+    @task
+    @errors_for_airflow
+    def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Cut the blocks of all runs into groups."""
+        from tinytags_tasks import layout
+        from tinytags_tasks.blocks import group_blocks
+        from tinytags_tasks.records import Run
+
+        params = get_current_context()["params"]
+        storage = runtime().storage
+        return [
+            {"run": name, "blocks": list(blocks)}
+            for name in dict.fromkeys(one["run"] for one in planned)  # two aliases may show one corpus
+            for blocks in group_blocks(
+                _chosen_blocks(Run.load(storage, layout.run_file(name)).blocks), params["blocks_per_task"]
+            )
+        ]
+
+    # One corpus' failure does not keep another's readers waiting: each run's own counts decide.
+    @task(
+        map_index_template="{{ alias }}",
+        trigger_rule="all_done",
+        pool=pool(SOLR),
+        priority_weight=PRIORITY_OF_PUBLISH,
+        outlets=[INDEX_ASSET],
+        doc_md="Reconcile a run, compare it with the live one, ask the gate, then move the alias; a trial ends before.",
+    )
+    @errors_for_airflow
+    def publish(planned: dict[str, Any]) -> dict[str, Any]:
+        """Reconcile a run, compare it with the live one, ask the gate, then move the alias; a trial ends before."""
+        from tinytags_tasks import layout
+        from tinytags_tasks.publish.retag import compare
+        from tinytags_tasks.publish.step import PublishRequest, reconcile_run, run
+        from tinytags_tasks.records import Run
+
+        context = get_current_context()
+        params = context["params"]
+        context["alias"] = planned["alias"]
+        clients = runtime()
+        storage, solr = clients.storage, clients.solr
+        if params["blocks"].strip():
+            blocks = tuple(_chosen_blocks(Run.load(storage, layout.run_file(planned["run"])).blocks))
+            totals = reconcile_run(planned["run"], storage=storage, solr=solr, blocks=blocks, report=report)
+            return {**planned, "published": False, "totals": asdict(totals)}
+        reconcile_run(planned["run"], storage=storage, solr=solr, report=report)
+        comparison = asdict(compare(planned["live_run"], planned["run"], storage=storage, report=report))
+        context["ti"].xcom_push("comparison", comparison)  # stands even when the gate refuses
+        request = PublishRequest(planned["run"], planned["alias"], params["gate_documents"], params["gate_precision"])
+        published = asdict(run(request, storage=storage, solr=solr, report=report))
+        result = {**planned, "published": True, **published, "comparison": comparison}
+        tell_asset(INDEX_ASSET, **result)
+        return result
+
+    planned = choose()
+    score_and_index().expand(group=groups(planned)) >> publish.expand(planned=planned)
+
+
+def _chosen_blocks(known: int) -> list[int]:
+    """Return the block numbers that the form names, or all."""
+    from tinytags_tasks.blocks import parse_block_numbers
+
+    return list(parse_block_numbers(get_current_context()["params"]["blocks"], known))
+
+
+tinytags_retag()

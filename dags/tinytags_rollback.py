@@ -1,0 +1,94 @@
+"""### TinyTags: give readers back what was live before.
+
+`choose >> rollback`
+
+| task | what is true after it |
+| --- | --- |
+| `choose` | the run to take back is known: the one that the form names, else what is live now |
+| `rollback` | the alias points at what was live before that run, which stands whole |
+
+What is taken back stays until it is pruned, and can be published again. Clearing `rollback` does not go a second step
+back: it takes back the run that `choose` named, and finds that done.
+"""
+
+# mypy: allow-untyped-decorators
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import Param, dag, get_current_context, task
+from tinytags_airflow import (
+    DEFAULTS,
+    INDEX_ASSET,
+    PRIORITY_OF_PUBLISH,
+    SHORT,
+    SOLR,
+    alias_param,
+    errors_for_airflow,
+    pool,
+    report,
+    runtime,
+)
+from tinytags_blocks import tell_asset
+
+PARAMS = {
+    "run": Param(
+        "",
+        type="string",
+        pattern="^([a-z0-9][a-z0-9_-]{0,99})?$",
+        title="Run",
+        description="The run to take back, which must be live; empty: whatever is live",
+    ),
+    "alias": alias_param("Params"),
+}
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    params=PARAMS,
+    tags=["tinytags"],
+    doc_md=__doc__,
+    default_args=DEFAULTS | {"priority_weight": PRIORITY_OF_PUBLISH},
+)
+def tinytags_rollback() -> None:
+    """Give readers back what was live before."""
+
+    @task(pool=pool(SOLR), execution_timeout=SHORT)
+    @errors_for_airflow
+    def choose() -> str:
+        """Name the run to take back."""
+        from tinytags_tasks.errors import MissingError
+        from tinytags_tasks.publish.history import live_collection, run_of
+
+        params = get_current_context()["params"]
+        clients = runtime()
+        if params["run"]:
+            return str(params["run"])
+        live = live_collection(params["alias"], clients.solr)
+        plan = run_of(live, clients.storage) if live else None
+        if plan is None:
+            raise MissingError(f"alias {params['alias']} points at {live or 'nothing'}, which is no run of this store")
+        return plan.name
+
+    @task(pool=pool(SOLR), outlets=[INDEX_ASSET])
+    @errors_for_airflow
+    def rollback(unwanted: str) -> dict[str, Any]:
+        """Let the alias point at what was live before the run."""
+        from tinytags_tasks.publish.rollback import RollbackRequest, run
+
+        alias = get_current_context()["params"]["alias"]
+        clients = runtime()
+        request = RollbackRequest(alias, unwanted)
+        result = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+        tell_asset(INDEX_ASSET, alias=alias, **result)
+        return result
+
+    rollback(choose())
+
+
+tinytags_rollback()

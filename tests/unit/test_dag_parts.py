@@ -1,0 +1,122 @@
+"""What Dags share: errors as Airflow takes them, claims of corpora, messages of failures."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.storage import LocalStorage
+
+
+@pytest.fixture(autouse=True)
+def dags_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    monkeypatch.syspath_prepend(str(PROJECT_ROOT / "dags"))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "store")
+
+
+def test_a_final_error_fails_a_task_at_once_and_a_transient_one_is_left_to_the_retries() -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+    from tinytags_airflow import errors_for_airflow
+
+    @errors_for_airflow
+    def work(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(AirflowFailException, match="BadInputError: block 9 is out of range"):
+        work(BadInputError("block 9 is out of range"))
+    with pytest.raises(EngineDownError):
+        work(EngineDownError("away"))
+
+
+def test_a_second_run_on_one_corpus_is_refused_while_the_first_runs(storage: LocalStorage) -> None:
+    from tinytags_claim import claim_corpus
+
+    def everyone_runs(dag: str, dag_run: str) -> bool:
+        return True
+
+    claim_corpus("pets", ("tinytags", "one"), storage=storage, is_running=everyone_runs)
+    claim_corpus("pets", ("tinytags", "one"), storage=storage, is_running=everyone_runs)  # as a retry does
+    claim_corpus("birds", ("tinytags", "two"), storage=storage, is_running=everyone_runs)
+    with pytest.raises(BadInputError, match="corpus pets is being tagged by run one of tinytags: wait until"):
+        claim_corpus("pets", ("tinytags", "two"), storage=storage, is_running=everyone_runs)
+
+
+def test_a_claim_ends_with_its_dag_run(storage: LocalStorage) -> None:
+    from tinytags_claim import claim_corpus, corpus_owner
+
+    asked = []
+
+    def nobody_runs(dag: str, dag_run: str) -> bool:
+        asked.append((dag, dag_run))
+        return False
+
+    claim_corpus("pets", ("tinytags", "one"), storage=storage, is_running=nobody_runs)
+    claim_corpus("pets", ("tinytags_retag", "two"), storage=storage, is_running=nobody_runs)
+    assert asked == [("tinytags", "one")]
+    assert corpus_owner("pets", storage=storage, is_running=lambda *_: True) == ("tinytags_retag", "two")
+    assert corpus_owner("pets", storage=storage, is_running=nobody_runs) is None
+
+
+def failed_task(**changes: Any) -> dict[str, Any]:
+    """Return as much of Airflow's context as a message needs."""
+    task = SimpleNamespace(
+        dag_id="tinytags",
+        task_id="blocks.index",
+        run_id="manual__1",
+        try_number=5,
+        rendered_map_index="blocks 3, 17-20",
+        log_url="http://airflow/log",
+    )
+    return {"ti": task, "exception": EngineDownError("Solr does not answer")} | changes
+
+
+def test_a_failures_message_tells_the_blocks_the_reason_and_where_to_look() -> None:
+    from tinytags_notify import failure_message
+
+    subject, text = failure_message(failed_task())
+    assert subject == "TinyTags: tinytags, blocks.index (blocks 3, 17-20) failed"
+    assert text == f"{subject} at attempt 5 of run manual__1:\nSolr does not answer\nhttp://airflow/log"
+    assert "its process ended" in failure_message(failed_task(exception=None))[1]
+
+
+def test_a_failure_is_posted_to_the_connections_webhook_and_to_nobody_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import httpx
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from tinytags_notify import FailureNotifier
+
+    posted = []
+
+    def post(url: str, **arguments: Any) -> SimpleNamespace:
+        posted.append((url, arguments["json"]))
+        return SimpleNamespace(is_error=len(posted) > 1, status_code=403)
+
+    hook = SimpleNamespace(
+        conn_type="http", schema="https", host="chat.example", port=None, login=None, extra_dejson={"path": "/secret"}
+    )
+    monkeypatch.setattr(httpx, "post", post)
+    monkeypatch.setattr(BaseHook, "get_connection", lambda name: hook)
+    FailureNotifier().notify(failed_task())
+    ((url, body),) = posted
+    assert url == "https://chat.example/secret"
+    assert "blocks 3, 17-20" in body["text"]
+    with pytest.raises(RuntimeError, match=r"tinytags_notify: chat\.example answers 403") as error:
+        FailureNotifier().notify(failed_task())
+    assert "/secret" not in str(error.value)
+
+    def unknown(name: str) -> None:
+        raise AirflowNotFoundException(name)
+
+    monkeypatch.setattr(BaseHook, "get_connection", unknown)
+    FailureNotifier().notify(failed_task())
+    assert len(posted) == 2

@@ -1,0 +1,176 @@
+"""Re-tagging: which live indexes lack the newest model that fits them, and what is put beside a new run to judge it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.models import list_models
+from tinytags_tasks.publish import diff
+from tinytags_tasks.publish.history import completed, read_history, run_of
+from tinytags_tasks.records import Change, Corpus, ModelCard, Publication, Run
+from tinytags_tasks.settings import Thumbnails
+from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.storage import Storage
+
+
+@dataclass(frozen=True)
+class RetagRequest:
+    """What is looked at.
+
+    Attributes
+    ----------
+    model
+        The model's version; empty takes the newest that fits each corpus.
+    alias
+        Only what is live under it; empty takes every alias that TinyTags ever published under.
+    """
+
+    model: str = ""
+    alias: str = ""
+
+
+@dataclass(frozen=True)
+class Retag:
+    """A live index that another model shall tag.
+
+    Attributes
+    ----------
+    alias, live_run
+        What readers search, and the run that they see.
+    corpus, model, threshold, thumbnails
+        Of the run to plan: the live one's, but for the model.
+    """
+
+    alias: str
+    live_run: str
+    corpus: str
+    model: str
+    threshold: int
+    thumbnails: Thumbnails
+
+
+@dataclass(frozen=True)
+class RetagResult:
+    """What is to be tagged again; and why each other alias is left as it is."""
+
+    due: tuple[Retag, ...]
+    left: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a new run changes, in numbers of images; all None and a reason where the runs cannot be compared."""
+
+    same: int | None
+    changed: int | None
+    gained: int | None
+    lost: int | None
+    reason: str = ""
+
+
+def run(
+    request: RetagRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
+) -> RetagResult:
+    """Tell which live indexes are due, and change nothing.
+
+    A model whose run was rolled back under an alias is due there only when it is named.
+
+    Raises
+    ------
+    MissingError
+        When the named model is not there, or nothing is live under the named alias.
+    BadInputError
+        When the named model does not fit what is live under the named alias.
+    """
+    cards = list_models(storage)
+    if request.model:
+        cards = [card for card in cards if card.version == request.model]
+        if not cards:
+            raise MissingError(f"model {request.model}: there is no such model; `tinytags models list` lists them")
+    live = solr.aliases()
+    known = [name for name in storage.names(layout.PUBLICATIONS) if "." not in name]
+    if request.alias and request.alias not in live:
+        raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
+    due: list[Retag] = []
+    left: dict[str, str] = {}
+    for alias in [request.alias] if request.alias else known:
+        found = _look(alias, live.get(alias, ""), cards, request, storage)
+        if isinstance(found, Retag):
+            due.append(found)
+            report(
+                f"{alias}: {found.corpus} is to be tagged by {found.model} instead of what run {found.live_run} used"
+            )
+        else:
+            left[alias] = found
+            report(f"{alias}: left as it is: {found}")
+    return RetagResult(tuple(due), left)
+
+
+def compare(old: str, new: str, *, storage: Storage, report: Callable[[str], None] = print) -> Comparison:
+    """Return how a new run differs from the live one, and report it in a line.
+
+    Parameters
+    ----------
+    old, new
+        The runs.
+    storage
+        Where their scored files are.
+    report
+        Gets the line.
+
+    Raises
+    ------
+    CorruptError
+        When a scored file is damaged.
+    """
+    try:
+        found = diff.run(diff.DiffRequest(old, new), storage=storage, report=report)
+    except (MissingError, BadInputError) as error:  # pruned, or ingested anew: no reason not to tag again
+        report(f"{new} is compared with nothing: {error}")
+        return Comparison(None, None, None, None, str(error))
+    report(
+        f"{new} against {old}: {found.same:,} images keep their tag, {found.changed:,} get another one, "
+        f"{found.gained:,} are gained, {found.lost:,} lost; `tinytags diff {old} {new}` shows which"
+    )
+    return Comparison(found.same, found.changed, found.gained, found.lost)
+
+
+def _look(
+    alias: str, collection: str, cards: Sequence[ModelCard], request: RetagRequest, storage: Storage
+) -> Retag | str:
+    """Return what is due under an alias, or why nothing is."""
+    plan = run_of(collection, storage) if collection else None
+    if plan is None:
+        return f"{collection} is no run's of this store" if collection else "it points at nothing"
+    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    fitting = [card for card in cards if _fits(card, corpus)]
+    if not fitting:
+        if request.model and request.alias:
+            raise BadInputError(
+                f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: their images "
+                "differ in size or pixel order"
+            )
+        return f"no model fits corpus {corpus.name}"
+    model = fitting[-1].version
+    if model == plan.model:
+        return f"run {plan.name} was tagged by {model} already"
+    history = completed(read_history(alias, storage), collection, storage)
+    if not request.model and model in _taken_back(history, plan, storage):
+        return f"{model} was rolled back here; name the model to try it again"
+    return Retag(alias, plan.name, plan.corpus, model, plan.threshold, plan.thumbnails)
+
+
+def _fits(card: ModelCard, corpus: Corpus) -> bool:
+    return (card.height, card.width, card.channels, card.pixel_order) == (
+        corpus.height,
+        corpus.width,
+        corpus.channels,
+        corpus.pixel_order,
+    )
+
+
+def _taken_back(history: Sequence[Publication], live: Run, storage: Storage) -> set[str]:
+    """Return the models of a corpus' runs that were rolled back."""
+    runs = (run_of(record.previous, storage) for record in history if record.change is Change.ROLLED_BACK)
+    return {run.model for run in runs if run is not None and run.corpus == live.corpus}
