@@ -75,6 +75,7 @@ class DagRuns:
             ).where(
                 TaskInstance.dag_id.in_({dag for dag, _ in plans}),
                 TaskInstance.run_id.in_({dag_run for _, dag_run in plans}),
+                TaskInstance.try_number > 0,  # those that others fail never begin, though they have a start
                 TaskInstance.start_date.is_not(None),
                 or_(TaskInstance.task_id.endswith("score"), TaskInstance.task_id.endswith("index")),
             )

@@ -115,7 +115,7 @@ class RunWatch:
             self._answer = None
         if self.run.pruned:
             self._problems["solr"] = f"The collection was dropped by `tinytags prune` ({self.run.pruned})."
-        elif self._answer is None and time.monotonic() - self._asked_solr >= SOLR_SECONDS:
+        elif self._answer is None and self.is_read_whole and time.monotonic() - self._asked_solr >= SOLR_SECONDS:
             self._asked_solr = time.monotonic()
             self._records_when_asked = dict(self._records)
             self._answer = self._pool.submit(self._clients.solr.count_by_block, self.run.collection)

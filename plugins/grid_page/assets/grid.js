@@ -63,6 +63,7 @@ async function showCells() {
   if (found.is_whole && mark) cells.cells.forEach((_, block) => cells.show(block, "unknown"));
   found.blocks.forEach((block, at) => cells.show(block, states[found.states[at]]));
   [mark, revision] = [found.mark, found.revision];
+  if (found.blocks.includes(panel.block)) open(panel.block);
   showProgress(found);
   showLegend(found.counts);
   showProblems(found.problems);
