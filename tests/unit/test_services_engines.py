@@ -2,6 +2,8 @@
 
 import configparser
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,15 @@ def test_sparks_heap_leaves_room_on_a_small_machine() -> None:
 
 def test_hadoops_values_are_escaped() -> None:
     assert "<value>a&lt;b&amp;c</value>" in hdfs.hadoop_xml({"name": "a<b&c"})
+
+
+@pytest.mark.parametrize("command", ["scheduler", "dag-processor"])
+def test_only_airflows_scheduler_imports_ahead_what_tasks_need(command: str) -> None:
+    code = f"import sys; sys.argv = ['airflow', {command!r}]\n{airflow.LOCAL_SETTINGS}\nprint(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    is_there = "tinytags_tasks.score.step" in done.stdout.split()
+    assert is_there == (command == "scheduler")
+
+
+def test_airflows_pools_are_those_that_it_can_import() -> None:
+    assert all(pool["slots"] >= 1 and pool["description"] for pool in json.loads(airflow.pools()).values())

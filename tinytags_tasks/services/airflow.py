@@ -28,6 +28,23 @@ PARALLELISM = 4
 """At the default of 32 the scheduler dies of SQLite's locks."""
 
 
+LOCAL_SETTINGS = '''"""Imports what tasks need into the scheduler, whose workers are its forks."""
+
+import sys
+
+__all__ = []
+if "scheduler" in sys.argv:
+    import airflow.providers.apache.spark.hooks.spark_connect
+    import airflow.sdk
+    import tinytags_tasks.index.step
+    import tinytags_tasks.publish.step
+    import tinytags_tasks.runtime
+    import tinytags_tasks.score.step
+    import tinytags_tasks.storage.hdfs
+'''
+"""Of Airflow; ``docs/adr/0013-imports-before-the-fork.md`` has the figures."""
+
+
 def _home(settings: Settings) -> Path:
     return settings.home / "airflow"
 
@@ -164,6 +181,7 @@ def _prepare(context: Context) -> None:
     home = make_folder(_home(settings))
     write_atomically(home / "airflow.cfg", configuration(settings, context.ports["airflow-api-server"]["http"]))
     write_atomically(home / "passwords.json", json.dumps(_passwords(settings)))
+    write_atomically(make_folder(home / "config") / "airflow_local_settings.py", LOCAL_SETTINGS)
     wanted = f"{version('apache-airflow')} {pools()}"
     prepared = home / "prepared"
     if (home / "airflow.db").exists() and prepared.exists() and prepared.read_text() == wanted:
