@@ -10,14 +10,14 @@ from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_da
 from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
 
-from grid_page.dag_runs import DAGS
+from grid_page.dag_runs import PLANNERS
 
 HEADER = "X-TinyTags-Grid"
 """A form or image of another site cannot send it, and a script of another site must ask first."""
 
 TO_SEE = [
     Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_INSTANCE, param_dag_id=dag))
-    for dag in DAGS
+    for dag in PLANNERS
 ]
 """What every route asks: 401 for nobody, 403 for who may not see the tasks of TinyTags' Dags."""
 
@@ -42,7 +42,7 @@ TO_ACT = [Depends(refuse_other_sites)]
 """What routes that change something ask as well."""
 
 
-def may(user: GetUserDep, dag: str, method: str, entity: DagAccessEntity | None) -> bool:
+def may(user: GetUserDep, dag: str, method: str, entity: DagAccessEntity) -> bool:
     """Tell whether Airflow lets a user do something with a Dag."""
     details = DagDetails(id=dag, team_name=DagModel.get_team_name(dag))
     return bool(get_auth_manager().is_authorized_dag(method=method, access_entity=entity, details=details, user=user))
@@ -56,8 +56,3 @@ def may_clear(user: GetUserDep, dag: str) -> bool:
 def may_trigger(user: GetUserDep, dag: str) -> bool:
     """Tell whether a user may start runs of a Dag."""
     return may(user, dag, "POST", DagAccessEntity.RUN)
-
-
-def may_unpause(user: GetUserDep, dag: str) -> bool:
-    """Tell whether a user may unpause a Dag."""
-    return may(user, dag, "PUT", None)

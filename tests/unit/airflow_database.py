@@ -75,20 +75,20 @@ def add_task(session: Session, dag: str, dag_run: str, task: str, **values: obje
     session.commit()
 
 
-def add_plan(session: Session, dag_run: str, groups: list[dict]) -> None:
-    """Write what the task `plan` of a Dag run returned."""
+def add_plan(session: Session, dag: str, dag_run: str, groups: list[dict], task: str = "plan") -> None:
+    """Write which groups of blocks a Dag run planned."""
     from airflow.models.dagrun import DagRun
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
-    add_task(session, "tinytags", dag_run, "plan", state="success")
-    number = session.scalar(select(DagRun.id).where(DagRun.run_id == dag_run))
+    add_task(session, dag, dag_run, task, state="success")
+    number = session.scalar(select(DagRun.id).where(DagRun.dag_id == dag, DagRun.run_id == dag_run))
     session.execute(
         insert(XComModel).values(
-            dag_id="tinytags",
+            dag_id=dag,
             run_id=dag_run,
             dag_run_id=number,
-            task_id="plan",
+            task_id=task,
             map_index=-1,
             key="return_value",
             value=groups,

@@ -1,9 +1,12 @@
 """Which of Airflow's tasks work on which blocks, from an Airflow database."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from airflow_database import NOW, add_dag_run, add_plan, add_task, airflow_database, open_session
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from tinytags_tasks.records import Run
@@ -29,29 +32,48 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         for dag_run, run in (("first", "pets-1"), ("other", "pets-2"), ("early", "")):
             add_dag_run(session, "tinytags", dag_run)
             if run:
-                add_plan(session, dag_run, [{"run": run, "blocks": [0]}])
-        add_dag_run(session, "tinytags_backfill", "first", {"run": "pets-1", "blocks": "3", "action": "backfill"})
-        name = {"rendered_map_index": "blocks 3, 5-6", "map_index": 1}
-        add_task(session, "tinytags", "first", "blocks.score", **name)
-        add_task(session, "tinytags", "first", "blocks.index", state=None, start_date=None, map_index=1)
+                groups = [{"run": run, "blocks": [0]}, {"run": run, "blocks": [3, 5, 6]}]
+                add_plan(session, "tinytags", dag_run, groups)
+        add_dag_run(session, "tinytags_backfill", "first", {"run": "pets-1", "blocks": "3", "action": "delete"})
+        add_plan(session, "tinytags_backfill", "first", [])
+        add_dag_run(session, "tinytags_retag", "both")
+        groups = [{"run": "pets-2", "blocks": [3]}, {"run": "pets-1", "blocks": [4]}]
+        add_plan(session, "tinytags_retag", "both", groups, task="groups")
+        add_task(session, "tinytags", "first", "blocks.score", map_index=1)
+        add_task(session, "tinytags", "first", "blocks.index", map_index=1, state="upstream_failed", try_number=0)
+        add_task(session, "tinytags", "first", "blocks.score", map_index=7)
         add_task(session, "tinytags", "first", "publish")
-        add_task(session, "tinytags", "other", "blocks.score", **name)
-        add_task(session, "tinytags_backfill", "first", "blocks.index", rendered_map_index="blocks 3", try_number=2)
+        add_task(session, "tinytags", "other", "blocks.score", map_index=1)
+        for map_index in (0, 1):
+            add_task(session, "tinytags_retag", "both", "blocks.index", map_index=map_index, try_number=2)
         yield session
         session.close()
 
 
-def test_tasks_that_have_begun_are_found_by_the_plan_or_the_conf(session: Session) -> None:
+def test_tasks_that_have_begun_are_found_by_what_their_dag_run_planned(session: Session) -> None:
     from grid_page.dag_runs import DagRuns
 
     dag_runs = DagRuns()
     for _ in range(2):  # the second time from what is remembered
         found = {(task.dag, task.task): task for task in dag_runs.tasks(RUN, session)}
-        assert set(found) == {("tinytags", "blocks.score"), ("tinytags_backfill", "blocks.index")}
+        assert set(found) == {("tinytags", "blocks.score"), ("tinytags_retag", "blocks.index")}
     score = found["tinytags", "blocks.score"]
     assert (score.stage, score.blocks, score.map_index, score.state) == ("score", (3, 5, 6), 1, "running")
     assert score.started == NOW.isoformat()
-    assert found["tinytags_backfill", "blocks.index"].attempt == 2
+    index = found["tinytags_retag", "blocks.index"]
+    assert (index.blocks, index.attempt) == ((4,), 2)
+
+
+def test_a_plan_that_was_made_again_is_read_again(session: Session) -> None:
+    from airflow.models.xcom import XComModel
+    from grid_page.dag_runs import DagRuns
+
+    dag_runs = DagRuns()
+    assert dag_runs.find_run("tinytags", "other", session) == "pets-2"
+    changed = {"value": [{"run": "pets-3", "blocks": [0]}], "timestamp": NOW + timedelta(seconds=1)}
+    session.execute(update(XComModel).where(XComModel.run_id == "other").values(**changed))
+    assert dag_runs.find_run("tinytags", "other", session) == "pets-3"
+    session.rollback()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +82,7 @@ def test_tasks_that_have_begun_are_found_by_the_plan_or_the_conf(session: Sessio
         ("tinytags", "first", "pets-1"),
         ("tinytags", "early", ""),
         ("tinytags_backfill", "first", "pets-1"),
+        ("tinytags_retag", "both", "pets-2"),
         ("another", "first", ""),
         ("tinytags", "' OR 1=1 --", ""),
     ],
@@ -68,23 +91,6 @@ def test_the_run_of_a_dag_run_is_found(session: Session, dag: str, dag_run: str,
     from grid_page.dag_runs import DagRuns
 
     assert DagRuns().find_run(dag, dag_run, session) == run
-
-
-@pytest.mark.parametrize(
-    ("name", "blocks"),
-    [
-        ("blocks 3, 17-19", (3, 17, 18, 19)),
-        ("shards 3", ()),
-        ("blocks ", ()),
-        ("blocks 19-25", ()),
-        ("", ()),
-        ("blocks " + ", ".join(["11"] * 62) + ", 12", (11,)),
-    ],
-)
-def test_a_tasks_name_tells_its_blocks(session: Session, name: str, blocks: tuple[int, ...]) -> None:
-    from grid_page.dag_runs import named_blocks
-
-    assert named_blocks(name[:250], 20) == blocks
 
 
 def test_links_are_quoted(session: Session) -> None:
@@ -98,8 +104,6 @@ def test_links_are_quoted(session: Session) -> None:
 
 
 def test_clearing_starts_with_scoring_in_the_last_dag_run(session: Session) -> None:
-    from dataclasses import replace
-
     from grid_page.dag_runs import DagRuns, first_of_last_dag_run
 
     (score, *_) = [task for task in DagRuns().tasks(RUN, session) if task.stage == "score"]

@@ -12,7 +12,7 @@ from airflow_database import add_dag_run, add_plan, add_task, airflow_database, 
 from fastapi.testclient import TestClient
 from PIL import Image
 from small_run import SolrHere, index_all, make_run, pictures, score_all
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from tinytags_tasks import layout
 from tinytags_tasks.errors import EngineDownError
@@ -39,7 +39,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, database: None) -> SimpleNames
     index_all(storage, made, solr)
     with open_session() as session:
         add_dag_run(session, "tinytags", "manual")
-        add_plan(session, "manual", [{"run": made.name, "blocks": [0, 1, 2]}, {"run": made.name, "blocks": [3, 4, 5]}])
+        groups = [{"run": made.name, "blocks": [0, 1, 2]}, {"run": made.name, "blocks": [3, 4, 5]}]
+        add_plan(session, "tinytags", "manual", groups)
         add_task(session, "tinytags", "manual", "blocks.score", map_index=0, state="success")
     return SimpleNamespace(run=made, storage=storage, solr=solr)
 
@@ -190,6 +191,24 @@ def test_what_names_no_blocks_of_the_run_is_refused(
     answer = client(app, "op").post(f"/api/runs/{run.run.name}/actions", json=body, headers=HERE)
     assert answer.status_code in (400, 422)
     assert started.triggered == []
+
+
+def test_nothing_is_queued_behind_a_paused_dag(app: object, run: SimpleNamespace, started: Started) -> None:
+    from airflow.models.dag import DagModel
+    from airflow.models.dagbundle import DagBundleModel
+
+    with open_session() as session:
+        session.add(DagBundleModel(name="here"))
+        session.flush()
+        session.add(DagModel(dag_id="tinytags_backfill", bundle_name="here", is_paused=True))
+        session.commit()
+    body = {"action": "backfill", "blocks": "1"}
+    answer = client(app, "op").post(f"/api/runs/{run.run.name}/actions", json=body, headers=HERE)
+    with open_session() as session:
+        session.execute(delete(DagModel))
+        session.commit()
+    assert (answer.status_code, started.triggered) == (409, [])
+    assert "paused" in answer.json()["detail"]
 
 
 def test_actions_are_written_into_the_audit_log(app: object, run: SimpleNamespace, started: Started) -> None:
