@@ -9,8 +9,9 @@
 | `blocks.score`, `blocks.index` | each block of the group is scored, indexed and verified |
 | `publish` | every count agrees, the run was compared with the live one, the gate let it pass, and readers see it |
 
-It does nothing where the live index has that model already, where that model was rolled back (name it to try it again),
-and where another run tags the corpus just now. The comparison is in the log of `publish` and in its XCom.
+Without a name, the model is the newest for images of the corpus' size that knows every tag of the live index. Nothing
+is done where the live index has that model already, where that model was rolled back (name it to try it again), and
+where another run tags the corpus just now. The comparison is in the log of `publish` and in its XCom.
 
 **When**: when a run of the Dag `tinytags` publishes a new model; by the setting `TINYTAGS_RETAG_CRON`, a cron line in
 UTC such as `0 2 * * 6` (unset, no time-table); and by hand. A new Dag of Airflow is paused: switch it on.
@@ -52,7 +53,7 @@ PARAMS = {
         examples=model_versions(),
         title="Model",
         section="Run",
-        description="A published model's version; empty: the newest that fits each corpus",
+        description="A published model's version; empty: the newest that fits each corpus and knows all its live tags",
     ),
     "alias": Param(
         "",

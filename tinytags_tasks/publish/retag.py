@@ -21,7 +21,7 @@ class RetagRequest:
     Attributes
     ----------
     model
-        The model's version; empty takes the newest that fits each corpus.
+        The model's version; empty takes the newest that fits each corpus and knows all tags of its live index.
     alias
         Only what is live under it; empty takes every alias that TinyTags ever published under.
     """
@@ -145,13 +145,16 @@ def _look(
         return f"{collection} is no run's of this store" if collection else "it points at nothing"
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
     fitting = [card for card in cards if _fits(card, corpus)]
+    if not request.model:  # nobody said that readers shall lose tags, or get those of another subject
+        tags = {tag for card in cards if card.version == plan.model for tag in card.tags}
+        fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
         if request.model and request.alias:
             raise BadInputError(
                 f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: their images "
                 "differ in size or pixel order"
             )
-        return f"no model fits corpus {corpus.name}"
+        return f"no such model fits corpus {corpus.name}"
     model = fitting[-1].version
     if model == plan.model:
         return f"run {plan.name} was tagged by {model} already"

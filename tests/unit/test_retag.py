@@ -1,0 +1,135 @@
+"""Re-tagging: which live indexes are due, which are left alone and why, and what a new run is compared with."""
+
+import shutil
+
+import pytest
+from published_runs import ALIAS, make_world
+from small_run import MODEL, TAGS, card, quiet
+
+from tinytags_tasks import layout
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.publish.retag import Comparison, Retag, RetagRequest, compare, run
+from tinytags_tasks.publish.rollback import RollbackRequest
+from tinytags_tasks.publish.rollback import run as rollback
+from tinytags_tasks.records import Run
+
+NEWER = "forest-ba9876543210"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(prepared, tmp_path):
+    """Three runs of one model, the first of them live."""
+    world = prepared.copy(tmp_path / "store")
+    world.publish(world.runs[0])
+    return world
+
+
+def add_model(world, version=NEWER, **changes):
+    """Publish a newer model."""
+    newer = card(version=version, created="2024-05-01T00:00:00+00:00").replaced(**changes)
+    newer.save(world.storage, layout.card_file(version))
+
+
+def look(world, model="", alias=""):
+    return run(RetagRequest(model, alias), storage=world.storage, solr=world.solr, report=quiet)
+
+
+def let_second_run_be_of(world, model):
+    """Let the second run be one of another model."""
+    path = layout.run_file(world.runs[1].name)
+    Run.load(world.storage, path).replaced(model=model).save(world.storage, path)
+
+
+def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world):
+    add_model(world)
+    live = world.runs[0]
+    result = look(world)
+    assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails),)
+    assert result.left == {}
+
+
+def test_nothing_is_done_where_the_live_index_has_the_newest_model(world):
+    result = look(world)
+    assert result.due == ()
+    assert result.left == {ALIAS: f"run {world.runs[0].name} was tagged by {MODEL} already"}
+
+
+def test_every_alias_that_was_published_under_is_looked_at_or_the_named_one_alone(world):
+    add_model(world)
+    world.publish(world.runs[1], alias="other")
+    world.solr.set_alias("strangers", world.runs[2].collection)
+    assert [due.alias for due in look(world).due] == [ALIAS, "other"]
+    assert [due.alias for due in look(world, alias="other").due] == ["other"]
+
+
+@pytest.mark.parametrize("changes", [{"width": 64}, {"pixel_order": "another"}, {"tags": TAGS[:2]}])
+def test_a_newer_model_for_other_images_or_without_all_live_tags_is_not_chosen(world, changes):
+    add_model(world, **changes)
+    assert look(world).due == ()
+
+
+def test_a_named_model_may_know_other_tags_but_must_fit_the_images(world):
+    add_model(world, tags=("fox", "gnu"))
+    assert [due.model for due in look(world, model=NEWER).due] == [NEWER]
+    add_model(world, "forest-64", width=64)
+    assert look(world, model="forest-64").due == ()
+    with pytest.raises(BadInputError, match=f"model forest-64 does not fit corpus pets, which is live under {ALIAS}"):
+        look(world, model="forest-64", alias=ALIAS)
+
+
+def test_a_model_that_was_rolled_back_is_tried_again_only_by_its_name(world):
+    add_model(world)
+    world.publish(world.runs[1])
+    let_second_run_be_of(world, NEWER)
+    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    result = look(world)
+    assert result.due == ()
+    assert result.left == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
+    assert [due.model for due in look(world, model=NEWER).due] == [NEWER]
+
+
+def test_an_alias_that_points_at_nothing_of_ours_is_left_alone(world):
+    add_model(world)
+    world.solr.set_alias(ALIAS, "somebody-elses")
+    assert look(world).left == {ALIAS: "somebody-elses is no run's of this store"}
+    del world.solr.alias_of[ALIAS]
+    assert look(world).left == {ALIAS: "it points at nothing"}
+
+
+def test_a_model_or_alias_that_is_not_there_is_refused(world):
+    with pytest.raises(MissingError, match="model forest-no: there is no such model"):
+        look(world, model="forest-no")
+    with pytest.raises(MissingError, match="alias nowhere points at nothing"):
+        look(world, alias="nowhere")
+
+
+def test_looking_changes_nothing(world):
+    add_model(world)
+    before = world.outcome()
+    look(world)
+    assert world.outcome() == before
+
+
+def test_a_new_run_is_compared_with_the_live_one(world):
+    first, _, third = world.runs
+    lines = []
+    found = compare(first.name, third.name, storage=world.storage, report=lines.append)
+    assert found.reason == ""
+    assert found.lost == world.solr.count(first.collection) - world.solr.count(third.collection) > 0
+    assert (found.changed, found.gained) == (0, 0)
+    assert f"{found.lost} lost" in lines[-1]
+
+
+def test_a_live_run_without_scored_files_is_no_reason_not_to_go_on(world):
+    first, second, _ = world.runs
+    shutil.rmtree(world.storage.root / layout.scored_folder(first.name))
+    lines = []
+    found = compare(first.name, second.name, storage=world.storage, report=lines.append)
+    assert found == Comparison(None, None, None, None, found.reason)
+    assert first.name in found.reason
+    assert lines == [f"{second.name} is compared with nothing: {found.reason}"]
