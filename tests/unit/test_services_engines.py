@@ -62,6 +62,12 @@ def test_airflow_is_configured_for_loopback_and_sqlite(settings: Settings) -> No
     assert airflow.configuration(settings, 8081) == airflow.configuration(settings, 8081), "keys must be kept"
 
 
+def test_airflow_has_a_viewer_and_an_operator_beside_the_admin(settings: Settings) -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(airflow.configuration(settings, 8081))
+    assert parser["core"]["simple_auth_manager_users"] == "viewer:viewer,operator:op,admin:admin"
+
+
 def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -> None:
     told = {name: json.loads(text) for name, text in airflow.connections(settings).items()}
     assert told["AIRFLOW_CONN_TINYTAGS_HDFS"] == {

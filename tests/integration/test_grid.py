@@ -1,0 +1,149 @@
+"""The block grid in the real Airflow, over a run that it made: by its routes, and in a browser where there is one."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.settings import Settings
+
+SHARD, BLOCKS = 400, 3
+ACT = {"X-TinyTags-Grid": "1", "Sec-Fetch-Site": "same-origin"}
+USERS = {"viewer": "airflow_viewer_password", "operator": "airflow_operator_password"}
+
+
+@pytest.fixture(scope="module")
+def run(
+    airflow: Settings,
+    tinytags: Callable[..., subprocess.CompletedProcess[str]],
+    pictures: dict[str, Path],
+    model: str,
+    runtime: Runtime,
+) -> str:
+    """The name of a run that Airflow made."""
+    added = tinytags(
+        *("corpus", "add", "gridded", str(pictures["corpus"]), "--format", "tiny-images"),
+        *("--shard-images", str(SHARD), "--blocks-per-shard", str(BLOCKS)),
+    )
+    assert added.returncode == 0, added.stderr
+    made = tinytags("run", "gridded", "--model", model, "--blocks-per-task", "4")
+    assert made.returncode == 0, made.stderr
+    return next(name for name in runtime.storage.names("runs") if name.startswith("gridded-"))
+
+
+@pytest.fixture(scope="module")
+def ask(airflow: Settings, run: str) -> Iterator[Callable[..., httpx.Response]]:
+    """Ask Airflow as one of its users."""
+    with httpx.Client(base_url=airflow.address("airflow_url"), timeout=60, trust_env=False) as client:
+        tokens = {
+            user: client.post("/auth/token", json={"username": user, "password": secret(airflow, password)}).json()[
+                "access_token"
+            ]
+            for user, password in USERS.items()
+        }
+
+        def send(user: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {tokens[user]}"}
+            if body is None:
+                return client.get(path, headers=headers)
+            return client.post(path, headers=headers | ACT, json=body)
+
+        yield send
+
+
+def wait_for(answer: Callable[[], dict], is_so: Callable[[dict], bool]) -> dict:
+    deadline = time.monotonic() + 180
+    while not is_so(found := answer()):
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+    return found
+
+
+def test_the_grid_shows_the_run_its_logs_and_its_images(ask: Callable[..., httpx.Response], run: str) -> None:
+    path = f"/tinytags/api/runs/{run}"
+    assert run in [found["name"] for found in ask("viewer", "/tinytags/api/runs").json()["runs"]]
+    cells = wait_for(lambda: ask("viewer", f"{path}/cells").json(), lambda cells: "unknown" not in cells["counts"])
+    assert cells["counts"] == {"verified": 9}
+    assert cells["problems"] == []
+    cell = ask("viewer", f"{path}/blocks/5").json()
+    assert [(task["stage"], task["state"]) for task in cell["tasks"]] == [("score", "success"), ("index", "success")]
+    dag, dag_run, task, map_index = (cell["tasks"][0]["log"].partition("?")[0].split("/")[at] for at in (2, 4, 6, 8))
+    instance = ask("viewer", f"/api/v2/dags/{dag}/dagRuns/{dag_run}/taskInstances/{task}/{map_index}").json()
+    assert instance["rendered_map_index"] == "blocks 4-7"
+    (image, *_) = ask("viewer", f"{path}/blocks/5/images").json()["images"]
+    assert ask("viewer", f"{path}/images/{image['position']}.png").content.startswith(b"\x89PNG")
+
+
+def test_airflow_lists_the_page_and_refuses_strangers(airflow: Settings, run: str) -> None:
+    url = airflow.address("airflow_url")
+    assert httpx.get(f"{url}/tinytags/", trust_env=False).status_code == 401
+    assert httpx.get(f"{url}/tinytags/api/runs/{run}/cells", trust_env=False).status_code == 401
+
+
+def test_an_operator_clears_a_block_and_airflow_runs_it_again(ask: Callable[..., httpx.Response], run: str) -> None:
+    path = f"/tinytags/api/runs/{run}/blocks/8"
+    ask("viewer", f"/tinytags/api/runs/{run}/cells")
+    assert ask("viewer", f"{path}/clear", {}).status_code == 403
+    cleared = ask("operator", f"{path}/clear", {})
+    assert cleared.status_code == 200, cleared.text
+    dag_run = cleared.json()["link"].removeprefix("..").replace("/runs/", "/dagRuns/")
+    ended = wait_for(
+        lambda: ask("viewer", f"/api/v2{dag_run}").json(), lambda found: found["state"] in ("success", "failed")
+    )
+    assert ended["state"] == "success"
+    states = ask("viewer", f"/api/v2{dag_run}/taskInstances?task_id=blocks.score&limit=100").json()["task_instances"]
+    assert {found["map_index"]: found["try_number"] for found in states if found["task_id"] == "blocks.score"} == {
+        0: 1,
+        1: 1,
+        2: 2,
+    }
+    events = ask("operator", "/api/v2/eventLogs?order_by=-when&event_pattern=tinytags_grid").json()["event_logs"]
+    assert (events[0]["event"], events[0]["owner"]) == ("tinytags_grid.clear", "operator")
+
+
+def test_a_person_finds_a_block_with_the_keyboard_and_deletes_it(
+    airflow: Settings, ask: Callable[..., httpx.Response], run: str
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    url = airflow.address("airflow_url")
+    complaints: list[str] = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.goto(f"{url}/auth/login")
+        page.fill("input[name=username]", "operator")
+        page.fill("input[name=password]", secret(airflow, "airflow_operator_password"))
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda address: "/auth/login" not in address)
+        page.goto(f"{url}/plugin/blocks")
+        grid = page.frame_locator("iframe")
+        grid.locator("#runs").select_option(run)
+        playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(9, timeout=30_000)
+        grid.locator("[role=gridcell]").first.focus()
+        for key in ("ArrowDown", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowDown"):
+            page.keyboard.press(key)
+        playwright.expect(grid.locator("#selected")).to_have_text("4 blocks selected")
+        page.keyboard.press("Enter")
+        playwright.expect(grid.locator("aside h2")).to_have_text("Block 8")
+        playwright.expect(grid.locator("aside img").first).to_be_visible()
+        grid.locator("#delete-selected").click()
+        playwright.expect(grid.locator("#consequence")).to_contain_text("4-5, 7-8")
+        grid.locator("#cancel").click()
+        grid.locator("aside .buttons button", has_text="Backfill").click()
+        page.keyboard.press("Escape")
+        playwright.expect(grid.locator("#outcome")).to_be_empty()
+        grid.locator("aside a").first.click()
+        page.wait_for_url("**/tasks/blocks.score/mapped/2*")
+        browser.close()
+    assert complaints == []
