@@ -71,7 +71,7 @@ PARAMS = {
         section="Run",
         description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
     ),
-    "blocks_per_task": blocks_per_task_param(0),
+    "blocks_per_task": blocks_per_task_param(5),
     **gate_params(documents=80),
 }
 
