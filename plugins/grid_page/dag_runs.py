@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.sdk.bases.xcom import BaseXCom
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
@@ -103,7 +104,8 @@ class DagRuns:
 
 
 def _groups(row: Any) -> list[Group]:  # noqa: ANN401 - a row of a database
-    return [(group["run"], tuple(group["blocks"])) for group in XComModel.deserialize_value(row) or []]
+    # The task's own way back: the database's leaves tuples as they travelled.
+    return [(group["run"], tuple(group["blocks"])) for group in BaseXCom.deserialize_value(row) or []]
 
 
 def log_link(task: BlockTask) -> str:

@@ -79,6 +79,7 @@ def add_plan(session: Session, dag: str, dag_run: str, groups: list[dict], task:
     """Write which groups of blocks a Dag run planned."""
     from airflow.models.dagrun import DagRun
     from airflow.models.xcom import XComModel
+    from airflow.sdk.bases.xcom import BaseXCom
     from sqlalchemy import select
 
     add_task(session, dag, dag_run, task, state="success")
@@ -91,7 +92,7 @@ def add_plan(session: Session, dag: str, dag_run: str, groups: list[dict], task:
             task_id=task,
             map_index=-1,
             key="return_value",
-            value=groups,
+            value=BaseXCom.serialize_value(groups),
             timestamp=NOW,
         )
     )

@@ -32,7 +32,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         for dag_run, run in (("first", "pets-1"), ("other", "pets-2"), ("early", "")):
             add_dag_run(session, "tinytags", dag_run)
             if run:
-                groups = [{"run": run, "blocks": [0]}, {"run": run, "blocks": [3, 5, 6]}]
+                groups = [{"run": run, "blocks": [0]}, {"run": run, "blocks": (3, 5, 6)}]
                 add_plan(session, "tinytags", dag_run, groups)
         add_dag_run(session, "tinytags_backfill", "first", {"run": "pets-1", "blocks": "3", "action": "delete"})
         add_plan(session, "tinytags_backfill", "first", [])
