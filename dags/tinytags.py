@@ -370,10 +370,11 @@ def _check_choices(params: dict[str, Any], clients: Runtime) -> None:
         load_definition(clients.settings.corpora_folder, params["corpus"])
     if params["blocks"].strip():
         parse_block_numbers(params["blocks"], _MOST_BLOCKS)  # how many there are may be known later only
-    if params["publish"] == "gate" and params["gate_documents"] is None and params["gate_precision"] is None:
-        raise BadInputError(
-            "the gate asks for nothing: say the least documents or the least precision, or publish: yes"
-        )
+    has_gate = params["gate_documents"] is not None or params["gate_precision"] is not None
+    if params["publish"] == "gate" and not has_gate:
+        raise BadInputError("the gate asks for nothing: say the least documents or the least precision, or choose yes")
+    if params["publish"] == "yes" and has_gate:
+        raise BadInputError("the gate asks for something, but yes does not ask it: choose gate, or clear its fields")
 
 
 def _check_against_store(params: dict[str, Any], clients: Runtime) -> None:

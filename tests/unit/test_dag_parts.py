@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.errors import BadInputError, EngineDownError, MissingError
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.storage import LocalStorage
 
@@ -120,3 +120,38 @@ def test_a_failure_is_posted_to_the_connections_webhook_and_to_nobody_without_on
     monkeypatch.setattr(BaseHook, "get_connection", unknown)
     FailureNotifier().notify(failed_task())
     assert len(posted) == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"corpus": "birds"}, "birds.toml: no such corpus is defined"),
+        ({"blocks": "5-3"}, "'5-3' runs backwards"),
+        ({"publish": "gate"}, "the gate asks for nothing"),
+        ({"gate_documents": 90}, "yes does not ask it: choose gate"),
+        ({"gate_precision": 0}, "yes does not ask it: choose gate"),
+    ],
+)
+def test_choices_that_cannot_be_followed_are_refused(tmp_path: Path, choice: dict[str, Any], message: str) -> None:
+    from tinytags import _check_choices
+
+    clients = SimpleNamespace(settings=SimpleNamespace(corpora_folder=tmp_path))
+    fine = {"corpus": "", "blocks": "", "publish": "yes", "gate_documents": None, "gate_precision": None}
+    _check_choices(fine, clients)
+    with pytest.raises(BadInputError, match=message):
+        _check_choices(fine | choice, clients)
+
+
+def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage, tmp_path: Path) -> None:
+    from small_run import BLOCKS, CORPUS, MODEL, make_run
+    from tinytags import _check_against_store
+
+    make_run(storage)
+    clients = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path))
+    _check_against_store({"corpus": CORPUS, "model": MODEL, "blocks": f"0-{BLOCKS - 1}"}, clients)
+    _check_against_store({"corpus": "not-ingested-yet", "model": "", "blocks": "99"}, clients)
+    with pytest.raises(MissingError, match=f"model forest-no: there is no such model .there are: {MODEL}"):
+        _check_against_store({"corpus": CORPUS, "model": "forest-no", "blocks": ""}, clients)
+    with pytest.raises(BadInputError, match=f"block {BLOCKS} is out of range"):
+        _check_against_store({"corpus": CORPUS, "model": "", "blocks": str(BLOCKS)}, clients)
+    assert (tmp_path / "models-seen.txt").read_text() == MODEL
