@@ -234,17 +234,20 @@ class Watches:
         """Return all runs, the latest first, and what is live."""
         clients = self.clients
         if self._runs is None or time.monotonic() - self._runs[0] >= RUNS_SECONDS:
-            self._runs = time.monotonic(), _find_runs(clients)
+            runs = list_runs(clients.storage)
+            for run in runs:
+                if known := self._watches.get(run.name):
+                    known.run = run  # it may have been pruned, or stand again
+            found = {"runs": [run.model_dump() for run in reversed(runs)], "live": _find_live(clients)}
+            self._runs = time.monotonic(), found
         return self._runs[1]
 
 
-def _find_runs(clients: Clients) -> dict[str, Any]:
-    runs = [run.model_dump() for run in reversed(list_runs(clients.storage))]
-    live: dict[str, str] = {"alias": clients.settings.alias}
+def _find_live(clients: Clients) -> dict[str, str]:
+    live = {"alias": clients.settings.alias}
     try:
         live["collection"] = live_collection(clients.settings.alias, clients.solr)
         run = run_of(live["collection"], clients.storage) if live["collection"] else None
-        live |= {"run": run.name, "model": run.model} if run else {}
+        return live | ({"run": run.name, "model": run.model} if run else {})
     except TinyTagsError as error:
-        live["problem"] = f"What is live is not known: {error}"
-    return {"runs": runs, "live": live}
+        return live | {"problem": f"What is live is not known: {error}"}

@@ -1,11 +1,11 @@
 """Airflow's metadata database for one test module, empty, and users of its simple auth manager."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
@@ -28,11 +28,12 @@ def airflow_database(folder: Path) -> Iterator[None]:
     models.import_all_models()
     Base.metadata.create_all(settings.engine)
     create_auth_manager()
-    sys.path.append(str(PROJECT_ROOT / "plugins"))
     try:
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(PROJECT_ROOT / "plugins"))
+            patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "no secret, but as long as the hash asks: " + "x" * 32)
+            yield
     finally:
-        sys.path.remove(str(PROJECT_ROOT / "plugins"))
         settings.dispose_orm()
         settings.SQL_ALCHEMY_CONN, settings.SQL_ALCHEMY_CONN_ASYNC = before
         settings.configure_orm()

@@ -306,6 +306,21 @@ def test_solr_that_is_down_is_told_and_costs_no_cell(
     assert "Solr does not answer" in asked.get("/api/runs").json()["live"]["problem"]
 
 
+def test_a_run_that_is_pruned_while_it_is_watched_is_told(
+    app: object, run: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grid_page import watch
+
+    monkeypatch.setattr(watch, "REFRESH_SECONDS", 0)
+    asked = client(app, "viewer")
+    assert cells(asked, run.run)["problems"] == []
+    run.run.replaced(pruned="2026-01-01").save(run.storage, layout.run_file(run.run.name))
+    asked.get("/api/runs")
+    problems = cells(asked, run.run)["problems"]
+    run.run.save(run.storage, layout.run_file(run.run.name))
+    assert problems == ["The collection was dropped by `tinytags prune` (2026-01-01)."]
+
+
 def test_a_store_that_is_down_keeps_the_last_cells(
     app: object, run: SimpleNamespace, clients: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
