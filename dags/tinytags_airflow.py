@@ -25,7 +25,8 @@ SPARK, HDFS, SOLR = "tinytags_spark", "tinytags_hdfs", "tinytags_solr"
 CORPUS_ASSET, INDEX_ASSET = Asset("tinytags_corpus"), Asset("tinytags_index")
 MODEL_ASSET = Asset("tinytags_model")
 NEW_MODELS = AssetAlias("tinytags_new_models")
-"""By it a task tells of :data:`MODEL_ASSET` only when a model is new: an outlet would tell of every success."""
+NEW_INDEXES = AssetAlias("tinytags_new_indexes")
+"""By these a task tells of an asset only when it is new: an outlet of its own would tell of every success."""
 
 DEFAULTS: dict[str, Any] = {
     "owner": "tinytags",

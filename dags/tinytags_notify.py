@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from airflow.sdk import BaseNotifier
@@ -11,6 +12,8 @@ CONNECTION = "tinytags_notify"
 incoming webhooks take it, to its host and the extra ``path``. While there is none, nothing is sent."""
 
 _TIMEOUT_SECONDS = 10
+
+_log = logging.getLogger("tinytags")
 
 
 class FailureNotifier(BaseNotifier):  # type: ignore[misc]  # Airflow comes without types here
@@ -60,16 +63,31 @@ def _mail(subject: str, text: str, connection: Any) -> None:  # noqa: ANN401 - a
 
     html = f"<pre>{escape(text)}</pre>"
     to = connection.extra_dejson.get("to") or connection.login
-    SmtpNotifier(to=to, subject=subject, html_content=html, smtp_conn_id=CONNECTION).notify({})
+    try:
+        SmtpNotifier(to=to, subject=subject, html_content=html, smtp_conn_id=CONNECTION).notify({})
+    except OSError as error:  # smtplib's own are, too
+        _tell_unsent(connection, type(error).__name__)
 
 
 def _post(text: str, connection: Any) -> None:  # noqa: ANN401 - as above
     import httpx
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole addresses, and this one is secret
     port = f":{connection.port}" if connection.port else ""
     url = f"{connection.schema or 'https'}://{connection.host}{port}{connection.extra_dejson.get('path', '')}"
     login = (connection.login, connection.password or "") if connection.login else None
-    # The path of an incoming webhook is its secret, and an error's own message would show the whole address.
-    answer = httpx.post(url, json={"text": text}, auth=login, timeout=_TIMEOUT_SECONDS)
+    try:
+        answer = httpx.post(url, json={"text": text}, auth=login, timeout=_TIMEOUT_SECONDS)
+    except httpx.HTTPError as error:
+        _tell_unsent(connection, type(error).__name__)
+        return
     if answer.is_error:
-        raise RuntimeError(f"connection {CONNECTION}: {connection.host} answers {answer.status_code}")
+        _tell_unsent(connection, str(answer.status_code))
+
+
+def _tell_unsent(connection: Any, problem: str) -> None:  # noqa: ANN401 - as above
+    """Write a warning into the task's log: an exception there would hide the reason of the failure itself.
+
+    The address stays out of it, for the path of an incoming webhook is its secret.
+    """
+    _log.warning("the failure was not told by connection %s: %s answers %s", CONNECTION, connection.host, problem)

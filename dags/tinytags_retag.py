@@ -32,6 +32,7 @@ from tinytags_airflow import (
     DEFAULTS,
     INDEX_ASSET,
     MODEL_ASSET,
+    NEW_INDEXES,
     PRIORITY_OF_PUBLISH,
     SOLR,
     blocks_per_task_param,
@@ -44,7 +45,7 @@ from tinytags_airflow import (
     report,
     runtime,
 )
-from tinytags_blocks import score_and_index, tell_asset
+from tinytags_blocks import score_and_index
 
 PARAMS = {
     "model": Param(
@@ -148,7 +149,7 @@ def tinytags_retag() -> None:
         trigger_rule="all_done",
         pool=pool(SOLR),
         priority_weight=PRIORITY_OF_PUBLISH,
-        outlets=[INDEX_ASSET],
+        outlets=[NEW_INDEXES],  # of a trial, nothing is told
         doc_md="Reconcile a run, compare it with the live one, ask the gate, then move the alias; a trial ends before.",
     )
     @errors_for_airflow
@@ -174,7 +175,7 @@ def tinytags_retag() -> None:
         request = PublishRequest(planned["run"], planned["alias"], params["gate_documents"], params["gate_precision"])
         published = asdict(run(request, storage=storage, solr=solr, report=report))
         result = {**planned, "published": True, **published, "comparison": comparison}
-        tell_asset(INDEX_ASSET, **result)
+        context["outlet_events"][NEW_INDEXES].add(INDEX_ASSET, extra=result)
         return result
 
     planned = choose()

@@ -87,39 +87,64 @@ def test_a_failures_message_tells_the_blocks_the_reason_and_where_to_look() -> N
     assert "its process ended" in failure_message(failed_task(exception=None))[1]
 
 
-def test_a_failure_is_posted_to_the_connections_webhook_and_to_nobody_without_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A connection to a webhook, what is posted to it, and what it answers."""
     import httpx
     from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-    from tinytags_notify import FailureNotifier
-
-    posted = []
-
-    def post(url: str, **arguments: Any) -> SimpleNamespace:
-        posted.append((url, arguments["json"]))
-        return SimpleNamespace(is_error=len(posted) > 1, status_code=403)
 
     hook = SimpleNamespace(
         conn_type="http", schema="https", host="chat.example", port=None, login=None, extra_dejson={"path": "/secret"}
     )
+    there = SimpleNamespace(posted=[], answer=httpx.Response(200))
+
+    def post(url: str, **arguments: Any) -> httpx.Response:
+        there.posted.append((url, arguments["json"]))
+        if isinstance(there.answer, Exception):
+            raise there.answer
+        return there.answer
+
     monkeypatch.setattr(httpx, "post", post)
     monkeypatch.setattr(BaseHook, "get_connection", lambda name: hook)
+    return there
+
+
+def test_a_failure_is_posted_to_the_connections_webhook(webhook: SimpleNamespace) -> None:
+    from tinytags_notify import FailureNotifier
+
     FailureNotifier().notify(failed_task())
-    ((url, body),) = posted
+    ((url, body),) = webhook.posted
     assert url == "https://chat.example/secret"
     assert "blocks 3, 17-20" in body["text"]
-    with pytest.raises(RuntimeError, match=r"tinytags_notify: chat\.example answers 403") as error:
-        FailureNotifier().notify(failed_task())
-    assert "/secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("problem", ["403", "ConnectError"])
+def test_a_webhook_that_fails_is_a_warning_that_keeps_its_address_secret(
+    webhook: SimpleNamespace, caplog: pytest.LogCaptureFixture, problem: str
+) -> None:
+    import httpx
+    from tinytags_notify import FailureNotifier
+
+    webhook.answer = httpx.Response(403) if problem == "403" else httpx.ConnectError("https://chat.example/secret")
+    FailureNotifier().notify(failed_task())
+    assert caplog.messages == [
+        f"the failure was not told by connection tinytags_notify: chat.example answers {problem}"
+    ]
+
+
+def test_a_failure_is_told_to_nobody_without_a_connection(
+    webhook: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from tinytags_notify import FailureNotifier
 
     def unknown(name: str) -> None:
         raise AirflowNotFoundException(name)
 
     monkeypatch.setattr(BaseHook, "get_connection", unknown)
     FailureNotifier().notify(failed_task())
-    assert len(posted) == 2
+    assert webhook.posted == []
 
 
 @pytest.mark.parametrize(
