@@ -108,7 +108,25 @@ def test_an_operator_clears_a_block_and_airflow_runs_it_again(ask: Callable[...,
     assert (events[0]["event"], events[0]["owner"]) == ("tinytags_grid.clear", "operator")
 
 
-def test_a_person_finds_a_block_with_the_keyboard_and_deletes_it(
+def test_an_operator_backfills_a_block_by_a_run_of_their_own(ask: Callable[..., httpx.Response], run: str) -> None:
+    body = {"action": "backfill", "blocks": "2"}
+    assert ask("viewer", f"/tinytags/api/runs/{run}/actions", body).status_code == 403
+    started = ask("operator", f"/tinytags/api/runs/{run}/actions", body)
+    assert started.status_code == 200, started.text
+    dag_run = started.json()["link"].removeprefix("..").replace("/runs/", "/dagRuns/")
+    ended = wait_for(
+        lambda: ask("viewer", f"/api/v2{dag_run}").json(), lambda found: found["state"] in ("success", "failed")
+    )
+    assert (ended["state"], ended["triggering_user_name"]) == ("success", "operator")
+    assert ended["conf"]["blocks"] == "2"
+    path = f"/tinytags/api/runs/{run}"
+    cells = wait_for(lambda: ask("viewer", f"{path}/cells").json(), lambda cells: cells["counts"] == {"verified": 9})
+    assert cells["problems"] == []
+    log = ask("viewer", f"{path}/blocks/2").json()["tasks"][0]["log"]
+    assert log.startswith("../dags/tinytags_backfill/runs/")
+
+
+def test_a_person_finds_blocks_with_the_keyboard_and_is_asked_before_anything_is_done(
     airflow: Settings, ask: Callable[..., httpx.Response], run: str
 ) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
@@ -145,5 +163,7 @@ def test_a_person_finds_a_block_with_the_keyboard_and_deletes_it(
         playwright.expect(grid.locator("#outcome")).to_be_empty()
         grid.locator("aside a").first.click()
         page.wait_for_url("**/tasks/blocks.score/mapped/2*")
+        page.goto(page.url.partition("/tasks/")[0] + "/plugin/tinytags-blocks")  # the tab of the Dag run
+        playwright.expect(page.frame_locator("iframe").locator("#runs")).to_have_value(run, timeout=30_000)
         browser.close()
     assert complaints == []
