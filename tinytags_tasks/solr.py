@@ -126,6 +126,8 @@ class SolrClient:
             raise BadInputError(unknown_user(self.url, role, login))
         if response.status == 404 or (response.status == 403 and self._is_missing(path)):
             raise MissingError(f"{message}; is there such a collection?")
+        if response.status == 403 and "read-only" in reason:
+            raise FinalError(f"{message}; make it writable again: MODIFYCOLLECTION with readOnly=false")
         if response.status == 403:
             raise FinalError(f"{message}; the user {login[0] if login else ''!r} may not do that")
         if response.status in _BUSY or response.status >= 500 or response.status == 409:
@@ -209,7 +211,12 @@ class SolrClient:
         self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collection})
 
     def _cluster(self, collection: str) -> dict[str, Any]:
-        status = self.request("admin/collections", {"action": "CLUSTERSTATUS", "collection": collection})
+        try:
+            status = self.request("admin/collections", {"action": "CLUSTERSTATUS", "collection": collection})
+        except FinalError as error:
+            if collection in self.collections():
+                raise
+            raise MissingError(f"{self.url}: there is no collection {collection}") from error
         found: dict[str, Any] = status["cluster"]["collections"][collection]
         return found
 

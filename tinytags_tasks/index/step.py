@@ -123,7 +123,7 @@ def run(
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
     plan.refuse_pruned()
-    solr.wait_until_settled(plan.collection)
+    _wait_until_settled(plan, solr)
     open_blocks = list(request.blocks)
     if not request.redo:
         open_blocks = _unverified(plan, request.blocks, storage, solr)
@@ -162,7 +162,7 @@ def delete(
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
     plan.refuse_pruned()
-    solr.wait_until_settled(plan.collection)
+    _wait_until_settled(plan, solr)
     before = solr.count_by_block(plan.collection, request.blocks)
     for blocks in _held(plan, list(request.blocks), storage, report, lease_seconds):
         for record in read_ledger(storage, plan, blocks):
@@ -178,6 +178,20 @@ def delete(
             )
     report(f"{sum(before.values()):,} documents of blocks {format_block_numbers(request.blocks)} are deleted")
     return DeleteResult(plan.name, request.blocks, sum(before.values()))
+
+
+def _wait_until_settled(plan: Run, solr: SolrClient) -> None:
+    try:
+        solr.wait_until_settled(plan.collection)
+    except MissingError as error:
+        raise _without_collection(plan) from error
+
+
+def _without_collection(plan: Run) -> MissingError:
+    return MissingError(
+        f"run {plan.name}: its collection {plan.collection} is not in Solr; index the whole run with "
+        f"`tinytags index {plan.name}`"
+    )
 
 
 def _held(
@@ -311,8 +325,12 @@ def _post_blocks(
         try:
             for answer in answers:
                 answer.result()
+        except MissingError as error:  # no block's fault
+            raise _without_collection(plan) from error
         except FinalError as error:  # the others of the group go on
-            failures[found.source.block] = error
+            failure = type(error)(f"run {plan.name}: Solr refuses a document of block {found.source.block}: {error}")
+            failure.__cause__ = error
+            failures[found.source.block] = failure
             return
         record = found.scored.replaced(
             state=BlockState.INDEXED,
