@@ -216,6 +216,7 @@ def runtime() -> Runtime:
                 "hdfs_user": hdfs.login or settings.hdfs_user,
                 "solr_url": solr_url,
                 "spark_url": SparkConnectHook(SPARK).get_connection_url().rstrip("/;"),
+                "spark_tokens": None,  # the connection has the token, where one is asked for
             }
             | logins
         )

@@ -27,7 +27,7 @@ STAGES = {
     "plan": ("plan",),
     "score": ("blocks.score",),
     "index": ("blocks.index",),
-    "publish": ("publish",),
+    "publish": ("reconcile", "publish"),
 }
 """The Dag's tasks by stage, in the data's order."""
 

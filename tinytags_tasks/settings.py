@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="who triggers runs")
     airflow_password: SecretStr | None = Field(None, description="their password; default: the generated one")
+    retag_cron: str | None = Field(
+        None, description="when live indexes are tagged again, a cron line in UTC; none: when a model is new"
+    )
+    audit_cron: str | None = Field(None, description="when what is live is audited, a cron line in UTC; none: by hand")
+    audit_repair: bool = Field(False, description="whether such an audit starts the backfill of what differs")
     search_url: str | None = Field(None, description="the search page")
     search_user: str = Field("tinytags", description="who may open the search page")
     search_password: SecretStr | None = Field(None, description="their password; default: the generated one")

@@ -1,6 +1,7 @@
 """Airflow's worker is killed in each task of a run, and Airflow's own retries end it as if nothing had happened."""
 
 import base64
+import contextlib
 import subprocess
 import threading
 import time
@@ -12,7 +13,7 @@ import psutil
 import pytest
 from conftest import DEPTH, IMAGES, all_documents
 
-from tinytags_tasks import layout
+from tinytags_tasks import layout, services
 from tinytags_tasks.airflow_api import AirflowClient
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Run
@@ -27,13 +28,19 @@ SEED = 43
 
 
 class Killer:
-    """Kills the process of one instance of each task, some time after it has begun its first try."""
+    """Kills the process of one instance of each task in its first try.
 
-    def __init__(self, client: AirflowClient, dag_run: str) -> None:
+    Tasks may take less than a second: each process is stopped on sight, and goes on when its task was killed before.
+    """
+
+    def __init__(self, settings: Settings, client: AirflowClient, dag_run: str) -> None:
+        (scheduler,) = [status for status in services.status(settings) if status.name == "airflow-scheduler"]
+        self._scheduler = psutil.Process(scheduler.pid)
         self._path = f"/api/v2/dags/{DAG}/dagRuns/{dag_run}/taskInstances"
         self._client = client
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._seen: set[str] = set()
         self.killed: set[str] = set()
 
     def __enter__(self) -> "Killer":
@@ -45,25 +52,27 @@ class Killer:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.2):
-            for instance in self._client._ask("GET", self._path, limit=100)["task_instances"]:
-                task = instance["task_id"]
-                if instance["state"] == "running" and instance["try_number"] == 1 and task not in self.killed:
-                    time.sleep(0.3)
-                    if self._kill(instance["id"]):
-                        self.killed.add(task)
+        while not self._ended.wait(0.02):
+            for supervisor in self._scheduler.children():
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    name = " ".join(supervisor.cmdline()).rpartition(" ")[2]
+                    workers = supervisor.children()
+                    if len(name) == 36 and name not in self._seen and workers:
+                        self._seen.add(name)
+                        self._stop(name, workers[0])
 
-    def _kill(self, instance: str) -> bool:
-        """Kill the process that does a task instance's work; its supervisor lives, and tells Airflow."""
-        for process in psutil.process_iter(["cmdline"]):
-            if instance in " ".join(process.info["cmdline"] or ()):
-                try:
-                    (worker,) = process.children()
-                    worker.kill()
-                except (psutil.Error, ValueError):  # it has just ended
-                    return False
-                return True
-        return False
+    def _stop(self, instance: str, worker: psutil.Process) -> None:
+        """Stop a task's process, and kill it when it is the first of its task; its supervisor tells Airflow."""
+        worker.suspend()
+        found = self._client._ask("GET", self._path, limit=100)["task_instances"]
+        task = next((one["task_id"] for one in found if one["id"] == instance and one["try_number"] == 1), "")
+        if task and task not in self.killed:
+            worker.resume()
+            time.sleep(0.1)  # some way into it
+            worker.kill()
+            self.killed.add(task)
+        else:
+            worker.resume()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,7 @@ def disturbed(
     labelled = str(pictures["labelled"])
     parameters = {"corpus": "killed", "labelled": labelled, "depth": DEPTH, "seed": SEED, "blocks_per_task": 2}
     dag_run = client.trigger(DAG, parameters)
-    with Killer(client, dag_run) as killer:
+    with Killer(airflow, client, dag_run) as killer:
         tasks = client.follow(DAG, dag_run, lambda state, tasks: None)
     tries: dict[str, int] = {}
     for task in tasks:
