@@ -41,7 +41,7 @@ stop:
 test: install
 	@$(BIN)/python -m pytest
 
-# No engines: under 30 seconds.
+# No engines: a minute and a half.
 test-fast: install
 	@$(BIN)/python -m pytest -m "not integration"
 
