@@ -40,7 +40,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowSkipException
 from tinytags_airflow import (
-    BLOCKS_PATTERN,
     CORPUS_ASSET,
     DEFAULTS,
     HDFS,
@@ -62,6 +61,7 @@ from tinytags_airflow import (
     remember_models,
     report,
     runtime,
+    trial_blocks_param,
 )
 from tinytags_blocks import name_map_index, score_and_index, tell_asset
 
@@ -145,14 +145,7 @@ PARAMS = {
         description="Accuracy in percent (share of the trees that agree) from which an image is kept",
     ),
     "blocks_per_task": blocks_per_task_param(5),
-    "blocks": Param(
-        "",
-        type="string",
-        pattern=BLOCKS_PATTERN,
-        title="Only blocks",
-        section="Run",
-        description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
-    ),
+    "blocks": trial_blocks_param(),
     "publish": Param(
         "yes",
         type="string",

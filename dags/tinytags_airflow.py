@@ -124,14 +124,12 @@ _MODELS_SEEN = "models-seen.txt"
 def remember_models(clients: Runtime) -> list[str]:
     """Return the models in the store, and keep their names where :func:`model_versions` looks."""
     from tinytags_tasks import layout
-    from tinytags_tasks.storage import temporary_name
+    from tinytags_tasks.services.files import write_atomically
 
     versions = [name for name in clients.storage.names(layout.MODELS) if not name.startswith(".")]
     path = clients.settings.home / _MODELS_SEEN
-    temporary = path.with_name(temporary_name(path.name))
     try:
-        temporary.write_text("\n".join(versions))
-        temporary.replace(path)
+        write_atomically(path, "\n".join(versions))
     except OSError as error:  # the form proposes less, no more
         report(f"{path} cannot be written, so the form will not propose models: {error}")
     return versions
@@ -173,6 +171,23 @@ def gate_params(documents: float | None = None) -> dict[str, Param]:
     }
 
 
+def run_param(description: str) -> Param:
+    """Return the form's field for a run's name, which may be empty."""
+    return Param("", type="string", pattern="^([a-z0-9][a-z0-9_-]{0,99})?$", title="Run", description=description)
+
+
+def trial_blocks_param() -> Param:
+    """Return the form's field for the blocks of a trial."""
+    return Param(
+        "",
+        type="string",
+        pattern=BLOCKS_PATTERN,
+        title="Only blocks",
+        section="Run",
+        description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
+    )
+
+
 def blocks_per_task_param(blocks: int) -> Param:
     """Return the form's field for how many blocks a mapped task takes."""
     return Param(
@@ -186,39 +201,20 @@ def blocks_per_task_param(blocks: int) -> Param:
 
 
 def runtime() -> Runtime:
-    """Build the clients from Airflow's connections; what these leave open, the settings say.
-
-    The login of Solr's connection, where it has one, is both the admin and the writer.
-    """
+    """Build the clients from Airflow's connections; what these leave open, the settings say."""
     from airflow.providers.apache.spark.hooks.spark_connect import SparkConnectHook
     from airflow.sdk import BaseHook
-    from pydantic import SecretStr
 
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import load_settings
 
-    hdfs = BaseHook.get_connection(HDFS)
-    solr = BaseHook.get_connection(SOLR)
-    settings = load_settings()
-    solr_url = f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr.extra_dejson.get('path', '/solr')}"
-    logins: dict[str, object] = {}
-    if solr.login:
-        for role in ("admin", "writer"):
-            logins[f"solr_{role}_user"] = solr.login
-            logins[f"solr_{role}_password"] = SecretStr(solr.password or "")
-    if solr_url != settings.solr_url:
-        logins["solr_passwords"] = None  # those under home are the embedded Solr's
+    settings = load_settings().with_connections(BaseHook.get_connection(HDFS), BaseHook.get_connection(SOLR))
     return Runtime(
         settings.model_copy(
             update={
-                "webhdfs_url": f"{hdfs.schema or 'http'}://{hdfs.host}:{hdfs.port}",
-                "hdfs_url": hdfs.extra_dejson.get("rpc", settings.hdfs_url),
-                "hdfs_user": hdfs.login or settings.hdfs_user,
-                "solr_url": solr_url,
                 "spark_url": SparkConnectHook(SPARK).get_connection_url().rstrip("/;"),
                 "spark_tokens": None,  # the connection has the token, where one is asked for
             }
-            | logins
         )
     )
 

@@ -31,17 +31,12 @@ from tinytags_airflow import (
     is_on,
     pool,
     report,
+    run_param,
     runtime,
 )
 
 PARAMS = {
-    "run": Param(
-        "",
-        type="string",
-        pattern="^([a-z0-9][a-z0-9_-]{0,99})?$",
-        title="Run",
-        description="A run's name; empty: what is live under the alias",
-    ),
+    "run": run_param("A run's name; empty: what is live under the alias"),
     "alias": alias_param("Params"),
     "sample": Param(
         1000,

@@ -28,7 +28,6 @@ from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context, task
 from tinytags_airflow import (
-    BLOCKS_PATTERN,
     DEFAULTS,
     INDEX_ASSET,
     MODEL_ASSET,
@@ -44,6 +43,7 @@ from tinytags_airflow import (
     remember_models,
     report,
     runtime,
+    trial_blocks_param,
 )
 from tinytags_blocks import score_and_index
 
@@ -64,14 +64,7 @@ PARAMS = {
         section="Run",
         description="Only what is live under it; empty: under all",
     ),
-    "blocks": Param(
-        "",
-        type="string",
-        pattern=BLOCKS_PATTERN,
-        title="Only blocks",
-        section="Run",
-        description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
-    ),
+    "blocks": trial_blocks_param(),
     "blocks_per_task": blocks_per_task_param(5),
     **gate_params(documents=80),
 }

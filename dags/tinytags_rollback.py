@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import dag, get_current_context, task
 from tinytags_airflow import (
     DEFAULTS,
     INDEX_ASSET,
@@ -29,18 +29,13 @@ from tinytags_airflow import (
     errors_for_airflow,
     pool,
     report,
+    run_param,
     runtime,
 )
 from tinytags_blocks import tell_asset
 
 PARAMS = {
-    "run": Param(
-        "",
-        type="string",
-        pattern="^([a-z0-9][a-z0-9_-]{0,99})?$",
-        title="Run",
-        description="The run to take back, which must be live; empty: whatever is live",
-    ),
+    "run": run_param("The run to take back, which must be live; empty: whatever is live"),
     "alias": alias_param("Params"),
 }
 
@@ -62,18 +57,11 @@ def tinytags_rollback() -> None:
     @errors_for_airflow
     def choose() -> str:
         """Name the run to take back."""
-        from tinytags_tasks.errors import MissingError
-        from tinytags_tasks.publish.history import live_collection, run_of
+        from tinytags_tasks.publish.history import live_run
 
         params = get_current_context()["params"]
         clients = runtime()
-        if params["run"]:
-            return str(params["run"])
-        live = live_collection(params["alias"], clients.solr)
-        plan = run_of(live, clients.storage) if live else None
-        if plan is None:
-            raise MissingError(f"alias {params['alias']} points at {live or 'nothing'}, which is no run of this store")
-        return plan.name
+        return str(params["run"]) or live_run(params["alias"], clients.storage, clients.solr).name
 
     @task(pool=pool(SOLR), outlets=[INDEX_ASSET])
     @errors_for_airflow

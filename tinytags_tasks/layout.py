@@ -156,14 +156,9 @@ def index_lease_file(run: str, block: int) -> str:
     return f"{run_folder(run)}/index/{block:06d}.lease"
 
 
-def audits_folder(run: str) -> str:
-    """Path of a run's audits."""
-    return f"{run_folder(run)}/audits"
-
-
 def audit_file(run: str, number: int) -> str:
     """Path of one audit of a run; numbers begin with 1."""
-    return f"{audits_folder(run)}/{number:06d}.json"
+    return f"{run_folder(run)}/audits/{number:06d}.json"
 
 
 def run_folder(run: str) -> str:

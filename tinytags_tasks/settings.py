@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -126,6 +126,31 @@ class Settings(BaseSettings):
             When the embedded Spark's token is not there.
         """
         return self.password("spark_token") if self.spark_token or self.spark_tokens else ""
+
+    def with_connections(self, hdfs: Any, solr: Any) -> "Settings":  # noqa: ANN401 - this package knows no Airflow
+        """Return the settings with what Airflow's connections tell; what these leave open stays as it is.
+
+        Parameters
+        ----------
+        hdfs, solr
+            ``Connection`` of Airflow; None where there is none. The login of Solr's, where it has one, is both the
+            admin and the writer.
+        """
+        told: dict[str, object] = {}
+        if hdfs:
+            told["webhdfs_url"] = f"{hdfs.schema or 'http'}://{hdfs.host}:{hdfs.port}"
+            told["hdfs_url"] = hdfs.extra_dejson.get("rpc", self.hdfs_url)
+            told["hdfs_user"] = hdfs.login or self.hdfs_user
+        if solr:
+            url = f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr.extra_dejson.get('path', '/solr')}"
+            told["solr_url"] = url
+            if solr.login:
+                for role in ("admin", "writer"):
+                    told[f"solr_{role}_user"] = solr.login
+                    told[f"solr_{role}_password"] = SecretStr(solr.password or "")
+            if url != self.solr_url:
+                told["solr_passwords"] = None  # those under home are the embedded Solr's
+        return self.model_copy(update=told)
 
     def solr_login(self, role: SolrRole) -> Login | None:
         """Return how one introduces oneself to Solr; None where it does not ask who calls.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from airflow.exceptions import AirflowNotFoundException
 from airflow.models.connection import Connection
-from pydantic import SecretStr
 
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
@@ -34,7 +33,7 @@ def connect() -> Clients:
         When neither names an engine.
     """
     logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # it tells each of the ledger's thousands of files
-    settings = _settings()
+    settings = load_settings().with_connections(_connection("tinytags_hdfs"), _connection("tinytags_solr"))
     solr = SolrClient(
         settings.address("solr_url"),
         admin=settings.solr_login("admin"),
@@ -43,25 +42,6 @@ def connect() -> Clients:
         timeout_seconds=SOLR_TIMEOUT_SECONDS,
     )
     return Clients(settings, Runtime(settings).storage, solr)
-
-
-def _settings() -> Settings:
-    settings = load_settings()
-    told: dict[str, object] = {}
-    if hdfs := _connection("tinytags_hdfs"):
-        told["webhdfs_url"] = f"{hdfs.schema or 'http'}://{hdfs.host}:{hdfs.port}"
-        told["hdfs_url"] = hdfs.extra_dejson.get("rpc", settings.hdfs_url)
-        told["hdfs_user"] = hdfs.login or settings.hdfs_user
-    if solr := _connection("tinytags_solr"):
-        url = f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr.extra_dejson.get('path', '/solr')}"
-        told["solr_url"] = url
-        if solr.login:
-            for role in ("admin", "writer"):
-                told[f"solr_{role}_user"] = solr.login
-                told[f"solr_{role}_password"] = SecretStr(solr.password or "")
-        if url != settings.solr_url:
-            told["solr_passwords"] = None  # those under home are the embedded Solr's
-    return settings.model_copy(update=told)
 
 
 def _connection(name: str) -> Connection | None:

@@ -12,6 +12,7 @@ from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.publish import history as history_module
+from tinytags_tasks.publish import numbered as numbered_module
 from tinytags_tasks.publish.history import (
     catch_up,
     completed,
@@ -127,7 +128,7 @@ def test_each_change_is_a_record_of_its_own(storage):
 def test_a_record_that_another_wrote_meanwhile_is_not_overwritten(storage, monkeypatch):
     write_down(Change.PUBLISHED, "a", "", alias="live", storage=storage)
     with monkeypatch.context() as patch:
-        patch.setattr(history_module, "_numbers", lambda alias, storage: [])
+        patch.setattr(numbered_module, "record_numbers", lambda path_of, storage: [])
         write_down(Change.PUBLISHED, "b", "a", alias="live", storage=storage)
     assert [record.collection for record in read_history("live", storage)] == ["a", "b"]
 

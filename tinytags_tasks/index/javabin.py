@@ -12,7 +12,7 @@ from functools import lru_cache
 MIME = "application/javabin"
 
 _VERSION = b"\x02"
-_INT, _LONG, _FLOAT, _BYTES, _ITERATOR, _END, _DOCUMENT = 6, 7, 8, 13, 14, 15, 16
+_INT, _FLOAT, _BYTES, _ITERATOR, _END, _DOCUMENT = 6, 8, 13, 14, 15, 16
 _TEXT, _SMALL_INT, _SMALL_LONG, _NAMED_LIST, _NAME = (kind << 5 for kind in (1, 2, 3, 6, 7))
 _BYTE = [bytes([value]) for value in range(256)]
 _NO_BOOST = bytes([_FLOAT]) + b"\x3f\x80\x00\x00"

@@ -4,17 +4,18 @@ import base64
 import bisect
 import itertools
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import documents_checksum, read_scored, scored_checksum
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.publish.history import live_collection, run_of
+from tinytags_tasks.publish.history import live_run, refuse_without_collection
+from tinytags_tasks.publish.numbered import append_record, record_numbers
 from tinytags_tasks.records import Audit, BlockRecord, BlockState, Corpus, Run, now
 from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
@@ -100,13 +101,8 @@ def run(
     TransientError
         When Solr or the store cannot do their part now.
     """
-    plan = _run_to_audit(request, storage, solr)
-    if plan.collection not in solr.collections():
-        plan.refuse_pruned()
-        raise MissingError(
-            f"run {plan.name}: its collection {plan.collection} stands no more; index it with "
-            f"`tinytags index {plan.name}`"
-        )
+    plan = Run.load(storage, layout.run_file(request.run)) if request.run else live_run(request.alias, storage, solr)
+    refuse_without_collection(plan, solr)
     if request.blocks is not None:
         plan.check_blocks(request.blocks)
     started = now()
@@ -130,8 +126,6 @@ def run(
     good = [record for record in records if record.block not in problems and record.kept]
     sampled, differing = look.at_sample(good, request.sample)
     problems |= differing
-    number = max(_numbers(plan.name, storage), default=0) + 1
-    path = layout.audit_file(plan.name, number)
     audit = Audit(
         run=plan.name,
         collection=plan.collection,
@@ -142,9 +136,7 @@ def run(
         started=started,
         ended=now(),
     )
-    while not audit.save(storage, path, overwrite=False):  # another audit ended at the same time
-        number += 1
-        path = layout.audit_file(plan.name, number)
+    path = append_record(audit, partial(layout.audit_file, plan.name), storage)
     verdict = f"blocks {format_block_numbers(problems)} differ" if problems else "all is as it was scored"
     report(
         f"audited {len(records):,} blocks of {plan.collection}: {audit.documents:,} documents, {sampled:,} of them "
@@ -161,27 +153,10 @@ def last_audit(run_name: str, storage: Storage) -> Audit:
     MissingError
         When there was none.
     """
-    numbers = _numbers(run_name, storage)
+    numbers = record_numbers(partial(layout.audit_file, run_name), storage)
     if not numbers:
         raise MissingError(f"run {run_name} was never audited: run `tinytags audit {run_name}`")
     return Audit.load(storage, layout.audit_file(run_name, max(numbers)))
-
-
-def _numbers(run_name: str, storage: Storage) -> list[int]:
-    names = storage.names(layout.audits_folder(run_name))
-    return [int(match[1]) for name in names if (match := re.fullmatch(r"(\d+)\.json", name))]
-
-
-def _run_to_audit(request: AuditRequest, storage: Storage, solr: SolrClient) -> Run:
-    if request.run:
-        return Run.load(storage, layout.run_file(request.run))
-    live = live_collection(request.alias, solr)
-    if not live:
-        raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
-    plan = run_of(live, storage)
-    if plan is None:
-        raise MissingError(f"collection {live} is live under {request.alias}, but is no run's of this store")
-    return plan
 
 
 @dataclass(frozen=True)

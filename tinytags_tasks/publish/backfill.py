@@ -10,7 +10,7 @@ from tinytags_tasks.blocks import format_block_numbers, group_blocks, parse_bloc
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ledger import is_scored_whole, read_ledger
 from tinytags_tasks.publish.audit import last_audit
-from tinytags_tasks.publish.history import live_collection
+from tinytags_tasks.publish.history import live_collection, refuse_without_collection
 from tinytags_tasks.records import BlockRecord, BlockState, Run
 from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
@@ -101,11 +101,7 @@ def run(
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.refuse_pruned()
-    if plan.collection not in solr.collections():
-        raise MissingError(
-            f"run {plan.name}: its collection {plan.collection} stands no more: index the whole run again with "
-            f"`tinytags index {plan.name}`"
-        )
+    refuse_without_collection(plan, solr)
     solr.wait_until_settled(plan.collection)
     blocks = _selected(request, plan, storage, solr)
     strays = [block for block in blocks if not 0 <= block < plan.blocks]

@@ -4,16 +4,17 @@ The alias is switched first and the change written down after it, so a kill in b
 behind. Whoever changes the alias next finds that and writes the missing change down before their own.
 """
 
-import re
 import socket
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 
 from tinytags_tasks import layout
 from tinytags_tasks.errors import MissingError, TransientError
 from tinytags_tasks.lease import Leases
+from tinytags_tasks.publish.numbered import append_record, record_numbers
 from tinytags_tasks.records import Change, Publication, Run, now
 from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
@@ -80,6 +81,40 @@ def run_of(collection: str, storage: Storage) -> Run | None:
     return Run.load(storage, path) if path and storage.exists(path) else None
 
 
+def live_run(alias: str, storage: Storage, solr: SolrClient) -> Run:
+    """Return the run that readers see.
+
+    Raises
+    ------
+    MissingError
+        When nothing is live, or what is live is no run's of this store.
+    """
+    live = live_collection(alias, solr)
+    if not live:
+        raise MissingError(f"alias {alias} points at nothing: publish a run with `tinytags publish RUN`")
+    plan = run_of(live, storage)
+    if plan is None:
+        raise MissingError(f"collection {live} is live under {alias}, but is no run's of this store")
+    return plan
+
+
+def refuse_without_collection(plan: Run, solr: SolrClient) -> None:
+    """Refuse to go on with a run whose collection is not there any more.
+
+    Raises
+    ------
+    MissingError
+        When it was pruned, or dropped otherwise.
+    """
+    if plan.collection in solr.collections():
+        return
+    plan.refuse_pruned()
+    raise MissingError(
+        f"run {plan.name}: its collection {plan.collection} stands no more: index the whole run again with "
+        f"`tinytags index {plan.name}`"
+    )
+
+
 def unmark_pruned(plan: Run, storage: Storage) -> None:
     """Take the mark off a run whose collection stands whole: it was made anew, or never dropped for a kill."""
     if plan.pruned:
@@ -95,7 +130,8 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
     CorruptError
         When a record is damaged.
     """
-    paths = [layout.publication_file(alias, number) for number in _numbers(alias, storage)]
+    path_of = partial(layout.publication_file, alias)
+    paths = [path_of(number) for number in record_numbers(path_of, storage)]
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(lambda path: Publication.load(storage, path), paths))
 
@@ -103,14 +139,8 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
 def write_down(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
     """Append a change to an alias' history, and return it."""
     record = _publication(change, collection, previous, storage)
-    number = max(_numbers(alias, storage), default=0) + 1
-    storage.delete_leftovers(layout.publication_file(alias, number))
-    while True:
-        # Another may write meanwhile, and take our file for a leftover: the lease makes that rare, not impossible.
-        with suppress(MissingError):
-            if record.save(storage, layout.publication_file(alias, number), overwrite=False):
-                return record
-            number += 1
+    append_record(record, partial(layout.publication_file, alias), storage)
+    return record
 
 
 def completed(history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
@@ -154,11 +184,6 @@ def previous_collections(history: Sequence[Publication]) -> list[str]:
             standing.append(record.collection)
     *earlier, last = standing or [""]
     return [collection for collection in dict.fromkeys(reversed(earlier)) if collection != last]
-
-
-def _numbers(alias: str, storage: Storage) -> list[int]:
-    names = storage.names(layout.publications_folder(alias))
-    return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"(\d+)\.json", name)))
 
 
 def _publication(change: Change, collection: str, previous: str, storage: Storage) -> Publication:
