@@ -1,13 +1,13 @@
 """One Dag run at a time tags a corpus, and different corpora are tagged side by side.
 
-A Dag run claims its corpus by a file in the store. Nobody has to give it back: a claim counts while Airflow says that
-its Dag run is queued or running. Correctness does not rest on it (blocks have leases, and every write is one rename):
-it keeps two runs from doing the same work, and tells who is at it.
+A Dag run claims its corpus by a record in the store, under the number after the last claim's, which only one of those
+who try can write. Nobody has to give a claim back: it counts while Airflow says that its Dag run is queued or running.
+Correctness does not rest on it (blocks have leases, and every write is one rename): it keeps two runs from doing the
+same work, and tells who is at it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 DagRun = tuple[str, str]
 """A Dag's id and its run's."""
+
+_KEPT = 10
+"""Claims that stay to be read by people: the list has an end."""
 
 
 def claim_corpus(corpus: str, dag_run: DagRun, *, storage: Storage, is_running: Callable[[str, str], bool]) -> None:
@@ -37,32 +40,48 @@ def claim_corpus(corpus: str, dag_run: DagRun, *, storage: Storage, is_running: 
     BadInputError
         When another Dag run tags the corpus.
     """
+    from tinytags_tasks import layout
     from tinytags_tasks.errors import BadInputError
+    from tinytags_tasks.records import Claim
 
-    owner = corpus_owner(corpus, storage=storage, is_running=is_running)
-    content = json.dumps(dag_run).encode()
-    if owner is None:
-        storage.delete(_claim_file(corpus))  # of one that has ended
-        if not storage.write(_claim_file(corpus), content, overwrite=False):
-            owner = corpus_owner(corpus, storage=storage, is_running=is_running)
-    if owner not in (None, dag_run):
-        raise BadInputError(
-            f"corpus {corpus} is being tagged by run {owner[1]} of {owner[0]}: wait until it has ended, or stop it by "
-            "marking it failed, then trigger again"
-        )
+    while True:
+        number, owner = _last_claim(corpus, storage)
+        if owner == dag_run:
+            return
+        if owner and is_running(*owner):
+            raise BadInputError(
+                f"corpus {corpus} is being tagged by run {owner[1]} of {owner[0]}: wait until it has ended, or stop it "
+                "by marking it failed, then trigger again"
+            )
+        ours = Claim(dag=dag_run[0], dag_run=dag_run[1])
+        if ours.save(storage, layout.claim_file(corpus, number + 1), overwrite=False):
+            storage.delete(layout.claim_file(corpus, number + 1 - _KEPT))
+            return
 
 
 def corpus_owner(corpus: str, *, storage: Storage, is_running: Callable[[str, str], bool]) -> DagRun | None:
     """Return the Dag run that tags a corpus now; None when none does."""
-    from tinytags_tasks.errors import MissingError
+    owner = _last_claim(corpus, storage)[1]
+    return owner if owner and is_running(*owner) else None
 
+
+def _last_claim(corpus: str, storage: Storage) -> tuple[int, DagRun | None]:
+    """Return the number of the last claim, 0 without any, and whose it is; a damaged one is nobody's."""
+    from functools import partial
+
+    from tinytags_tasks import layout
+    from tinytags_tasks.errors import CorruptError
+    from tinytags_tasks.numbered import record_numbers
+    from tinytags_tasks.records import Claim
+
+    number = max(record_numbers(partial(layout.claim_file, corpus), storage), default=0)
+    if not number:
+        return 0, None
     try:
-        dag, dag_run = json.loads(storage.read(_claim_file(corpus)))
-    except MissingError:
-        return None
-    except ValueError:  # damaged, so nobody's
-        return None
-    return (dag, dag_run) if is_running(dag, dag_run) else None
+        claim = Claim.load(storage, layout.claim_file(corpus, number))
+    except CorruptError:
+        return number, None
+    return number, (claim.dag, claim.dag_run)
 
 
 def is_running(context: Any) -> Callable[[str, str], bool]:  # noqa: ANN401 - Airflow's context
@@ -78,9 +97,3 @@ def is_running(context: Any) -> Callable[[str, str], bool]:  # noqa: ANN401 - Ai
         return bool(context["ti"].get_dr_count(dag_id=dag, run_ids=[dag_run], states=["queued", "running"]))
 
     return ask
-
-
-def _claim_file(corpus: str) -> str:
-    from tinytags_tasks import layout
-
-    return f"{layout.corpus_folder(corpus)}.claim"

@@ -20,6 +20,7 @@
     runs/<run>/audits/000001.json                what an audit found
     publications/<alias>/000001.json             what became live under the alias, one record a change
     publications/<alias>.lease                   who changes the alias now
+    claims/<corpus>/000001.json                  which Dag run tags the corpus; the last one counts
 """
 
 import re
@@ -94,6 +95,11 @@ def lease_file(corpus: str, shard: int) -> str:
 def shard_manifest_file(corpus: str, shard: int) -> str:
     """Path of a shard's manifest."""
     return f"{corpus_folder(corpus)}/shards/{shard:05d}.json"
+
+
+def claim_file(corpus: str, number: int) -> str:
+    """Path of the record of a Dag run that tags, or tagged, a corpus."""
+    return f"claims/{checked_name(corpus, 'corpus')}/{number:06d}.json"
 
 
 def labelled_file(training: str) -> str:

@@ -450,3 +450,10 @@ class Audit(Record):
     problems: dict[int, str]
     started: str
     ended: str
+
+
+class Claim(Record):
+    """Which Dag run tags a corpus."""
+
+    dag: str
+    dag_run: str

@@ -698,6 +698,6 @@ def test_an_audit_that_solr_disturbs_says_what_a_quiet_one_does_or_nothing(
     proxy.let(answering(503, "busy"), path="/select", containing=b"position asc", times=None)
     with pytest.raises(TransientError, match="Solr answers 503"):
         audit_run(site, run, client(site, proxy, tries=2))
-    assert len(site.storage.names(layout.audits_folder(run.name))) == 1
+    assert site.storage.names(f"{layout.run_folder(run.name)}/audits") == ["000001.json"]
     repair(site, run)
     assert_clean(site, run)

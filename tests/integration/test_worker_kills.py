@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ SEED = 43
 class Killer:
     """Kills the process of one instance of each task in its first try.
 
-    Tasks may take less than a second: each process is stopped on sight, and goes on when its task was killed before.
+    Tasks may take less than a second: each process is stopped on sight, and goes on when it is not to be killed.
     """
 
     def __init__(self, settings: Settings, client: AirflowClient, dag_run: str) -> None:
@@ -39,40 +40,48 @@ class Killer:
         self._path = f"/api/v2/dags/{DAG}/dagRuns/{dag_run}/taskInstances"
         self._client = client
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._seen: set[str] = set()
+        self._thread = ThreadPoolExecutor(1)
+        self._seen: set[int] = set()
         self.killed: set[str] = set()
 
     def __enter__(self) -> "Killer":
-        self._thread.start()
+        self._watching = self._thread.submit(self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.shutdown()
+        self._watching.result()
 
     def _watch(self) -> None:
+        """Look at the children of the scheduler's own workers: each runs one task."""
         while not self._ended.wait(0.02):
             for supervisor in self._scheduler.children():
-                with contextlib.suppress(psutil.Error):  # it has just ended
-                    name = " ".join(supervisor.cmdline()).rpartition(" ")[2]
-                    workers = supervisor.children()
-                    if len(name) == 36 and name not in self._seen and workers:
-                        self._seen.add(name)
-                        self._stop(name, workers[0])
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                    for worker in supervisor.children():
+                        if worker.pid not in self._seen:
+                            self._seen.add(worker.pid)
+                            self._stop(worker)
 
-    def _stop(self, instance: str, worker: psutil.Process) -> None:
+    def _stop(self, worker: psutil.Process) -> None:
         """Stop a task's process, and kill it when it is the first of its task; its supervisor tells Airflow."""
         worker.suspend()
-        found = self._client._ask("GET", self._path, limit=100)["task_instances"]
-        task = next((one["task_id"] for one in found if one["id"] == instance and one["try_number"] == 1), "")
+        task = self._first_try_of(worker.pid)
+        worker.resume()
         if task and task not in self.killed:
-            worker.resume()
             time.sleep(0.1)  # some way into it
             worker.kill()
             self.killed.add(task)
-        else:
-            worker.resume()
+
+    def _first_try_of(self, pid: int) -> str:
+        """Return the task whose first try a process is; empty when it is none within two seconds."""
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:  # its supervisor tells Airflow of it just after its start
+            for one in self._client._ask("GET", self._path, limit=100)["task_instances"]:
+                if one["pid"] == pid and one["state"] == "running":
+                    return str(one["task_id"]) if one["try_number"] == 1 else ""
+            time.sleep(0.02)
+        return ""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +107,11 @@ def disturbed(
     return Runtime(airflow), killer.killed, tries
 
 
+def live_run(runtime: Runtime) -> Run:
+    collection = runtime.solr.aliases()[runtime.settings.alias]
+    return Run.load(runtime.storage, layout.run_file(layout.run_of_collection(collection)))
+
+
 def test_each_task_was_killed_once_and_tried_again(disturbed: tuple[Runtime, set[str], dict[str, int]]) -> None:
     _, killed, tries = disturbed
     assert {"ingest.plan", "ingest.shards", "ingest.commit", "train", "plan"} <= killed
@@ -110,15 +124,14 @@ def test_the_index_equals_one_that_nothing_disturbed(
 ) -> None:
     runtime, _, _ = disturbed
     storage = runtime.storage
-    collection = runtime.solr.aliases()[runtime.settings.alias]
-    run = Run.load(storage, layout.run_file(layout.run_of_collection(collection)))
+    run = live_run(runtime)
     assert run.corpus == "killed"
     # Another run of the same corpus and model: its documents have no images, and nothing of the first one is used.
     scored = tinytags_here("score", "killed", "--model", run.model, TINYTAGS_THUMBNAILS="store")
     clean = Run.load(storage, layout.run_file(scored.stdout.strip()))
     assert tinytags_here("index", clean.name).returncode == 0
     url = runtime.settings.address("solr_url")
-    expected, found = all_documents(url, clean.collection), all_documents(url, collection)
+    expected, found = all_documents(url, clean.collection), all_documents(url, run.collection)
     pixels = np.frombuffer(
         b"".join(storage.read(layout.shard_file("killed", shard)) for shard in range(2)), dtype=np.uint8
     ).reshape(IMAGES, -1)
@@ -134,11 +147,13 @@ def test_the_index_equals_one_that_nothing_disturbed(
 
 def test_nothing_of_the_killed_is_left(disturbed: tuple[Runtime, set[str], dict[str, int]]) -> None:
     runtime, _, _ = disturbed
+    run = live_run(runtime)
     client = runtime.storage._client  # type: ignore[attr-defined] - the store itself does not show such files
     left = [
         f"{folder}/{name}"
-        for folder, _, names in client.walk("")
+        for within in ("corpora/killed", layout.run_folder(run.name))
+        for folder, _, names in client.walk(within)
         for name in names
-        if ("killed" in folder) and (name.endswith((".tmp", ".lease")))
+        if name.endswith((".tmp", ".lease"))
     ]
     assert left == []

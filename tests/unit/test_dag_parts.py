@@ -1,5 +1,7 @@
 """What Dags share: errors as Airflow takes them, claims of corpora, messages of failures."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +65,41 @@ def test_a_claim_ends_with_its_dag_run(storage: LocalStorage) -> None:
     assert asked == [("tinytags", "one")]
     assert corpus_owner("pets", storage=storage, is_running=lambda *_: True) == ("tinytags_retag", "two")
     assert corpus_owner("pets", storage=storage, is_running=nobody_runs) is None
+
+
+def test_of_many_who_claim_a_corpus_after_a_run_that_ended_one_gets_it(storage: LocalStorage) -> None:
+    from tinytags_claim import claim_corpus, corpus_owner
+
+    claim_corpus("pets", ("tinytags", "ended"), storage=storage, is_running=lambda *_: True)
+    together = threading.Barrier(8)
+
+    def others_run(dag: str, dag_run: str) -> bool:
+        if dag_run == "ended":
+            together.wait()  # all have seen the same old claim before any writes its own
+            return False
+        return True
+
+    def claim(number: int) -> str:
+        try:
+            claim_corpus("pets", ("tinytags", str(number)), storage=storage, is_running=others_run)
+        except BadInputError:
+            return "refused"
+        return str(number)
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(claim, range(8)))
+    (winner,) = set(outcomes) - {"refused"}
+    assert outcomes.count("refused") == 7
+    assert corpus_owner("pets", storage=storage, is_running=others_run) == ("tinytags", winner)
+
+
+def test_claims_of_long_ago_go(storage: LocalStorage) -> None:
+    from tinytags_claim import claim_corpus, corpus_owner
+
+    for week in range(30):
+        claim_corpus("pets", ("tinytags_retag", str(week)), storage=storage, is_running=lambda *_: False)
+    assert len(storage.names("claims/pets")) == 10
+    assert corpus_owner("pets", storage=storage, is_running=lambda *_: True) == ("tinytags_retag", "29")
 
 
 def failed_task(**changes: Any) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from small_run import SolrHere, quiet
 
 from tinytags_tasks import layout
+from tinytags_tasks import numbered as numbered_module
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.publish import history as history_module
-from tinytags_tasks.publish import numbered as numbered_module
 from tinytags_tasks.publish.history import (
     catch_up,
     completed,

@@ -1,4 +1,4 @@
-"""Records that are only ever appended, each under the next number: an alias' history, a run's audits."""
+"""Records that are only ever appended, each under the next number: an alias' history, a run's audits, claims."""
 
 import re
 from collections.abc import Callable
