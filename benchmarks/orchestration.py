@@ -1,15 +1,26 @@
 """What Airflow costs: the Dag's wall time beside the same stages called one after another without it.
 
-``python benchmarks/orchestration.py`` starts all engines, and prints Markdown. The same 400,000 images are cut into few
-large blocks and into many small ones.
+``python benchmarks/orchestration.py`` starts all engines, and prints Markdown; with ``--single``, it runs 4,000 groups
+of one block once instead, which takes more than an hour, and kills the scheduler on the way. Meanwhile the UI's view of
+the run and the block grid are asked again and again.
 """
 
 import os
 import statistics
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
+import httpx
+import psutil
 from index import MODEL, publish_model, quiet
 from ingest import build_file, definition, timed
 from machine import describe_machine, print_table
@@ -33,9 +44,10 @@ from tinytags_tasks.settings import load_settings
 
 DAG = "tinytags"
 IMAGE_BYTES = 3_072
-IMAGES = 400_000
-CUTS = ((20, 1), (400, 1), (4_000, 10))
-"""Blocks, and how many of them a group has."""
+CUTS = ((400_000, 20, 1), (400_000, 400, 1), (400_000, 4_000, 10), (2_000_000, 100, 10))
+"""Images, blocks, and how many of these a group has; the last are 10 of the 400 groups of 80 million images."""
+
+SINGLE = (400_000, 4_000, 1)
 
 CALLED_AT_ONCE = 20
 """Blocks a call without Airflow, as the command line has them."""
@@ -63,51 +75,111 @@ def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
     return time.perf_counter() - started, run
 
 
-def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int) -> tuple[float, list[TaskState]]:
-    """Do the same by Airflow, as another run of the same images; return the seconds and the tasks."""
+@dataclass(frozen=True)
+class DagRun:
+    """What a run by Airflow took.
+
+    Attributes
+    ----------
+    seconds
+        From its trigger to its end, as Airflow wrote them down.
+    tasks
+        Its task instances.
+    answers
+        Seconds of each answer meanwhile: of the UI's view of the run, and of the block grid's cells.
+    """
+
+    seconds: float
+    tasks: list[TaskState]
+    answers: tuple[list[float], list[float]]
+
+
+@contextmanager
+def watched(client: AirflowClient, dag_run: str, run: str) -> Iterator[tuple[list[float], list[float]]]:
+    """Ask for what a user has open, every ten seconds; yield the seconds of each answer so far."""
+    client.run_state(DAG, dag_run)  # logs in
+    http = httpx.Client(base_url=client.url, headers=client._http.headers, timeout=60, trust_env=False)
+    pages = (f"/ui/grid/ti_summaries/{DAG}?run_ids={dag_run}", f"/tinytags/api/runs/{run}/cells")
+    answers: tuple[list[float], list[float]] = ([], [])
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(10):
+            for page, seconds in zip(pages, answers, strict=True):
+                seconds.append(timed(partial(ask, page)))
+
+    def ask(page: str) -> None:
+        http.get(page).raise_for_status()
+
+    with ThreadPoolExecutor(1) as thread:
+        watching = thread.submit(watch)
+        try:
+            yield answers
+        finally:
+            ended.set()
+    watching.result()
+
+
+def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_scheduler: bool = False) -> DagRun:
+    """Do the same by Airflow, as another run of the same images."""
     settings = runtime.settings
     client = AirflowClient(
         settings.address("airflow_url"), settings.airflow_user, settings.password("airflow_password")
     )
     client.wait_for_dag(DAG)
+    run = plan(PlanRequest(corpus, MODEL, 1), storage=runtime.storage).run
     parameters = {"corpus": corpus, "model": MODEL, "threshold": 1, "blocks_per_task": blocks_per_task}
-    tasks: list[TaskState] = []
+    dag_run = client.trigger(DAG, parameters)
+    killed = not kill_scheduler
 
-    def go() -> None:
-        tasks.extend(client.follow(DAG, client.trigger(DAG, parameters), lambda state, found: None, 3.0))
+    def look(state: str, tasks: list[TaskState]) -> None:
+        nonlocal killed
+        if not killed and sum(task.has_ended for task in tasks) > len(tasks) / 3 > 100:
+            (scheduler,) = [status for status in services.status(settings) if status.name == "airflow-scheduler"]
+            psutil.Process(scheduler.pid).kill()
+            services.up(load_settings(), engines=["airflow"], standard_ports=False, die_with_parent=True)
+            killed = True
+            print(f"The scheduler was killed when {sum(task.has_ended for task in tasks):,} tasks had ended.\n")
 
-    return timed(go), tasks
+    with watched(client, dag_run, run) as answers:
+        tasks = client.follow(DAG, dag_run, look, 3.0)
+    told = client._ask("GET", f"/api/v2/dags/{DAG}/dagRuns/{dag_run}")
+    begun, ended = (datetime.fromisoformat(told[name]) for name in ("queued_at", "end_date"))
+    return DagRun((ended - begun).total_seconds(), tasks, answers)
 
 
-def measure(runtime: Runtime, folder: Path) -> None:
+def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]], *, kill_scheduler: bool) -> None:
     """Measure every cut."""
     demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
     publish_model(runtime)
     source = folder / "images.bin"
-    build_file(source, demo.corpus_path, IMAGES * IMAGE_BYTES)
     rows = []
-    for blocks, blocks_per_task in CUTS:
-        corpus = f"cut-{blocks}"
-        cut = definition(corpus, source, shard_images=IMAGES, blocks_per_shard=blocks)
+    for images, blocks, blocks_per_task in cuts:
+        build_file(source, demo.corpus_path, images * IMAGE_BYTES)
+        corpus = f"cut-{blocks}-{blocks_per_task}"
+        cut = definition(corpus, source, shard_images=images, blocks_per_shard=blocks)
         save_definition(runtime.settings.corpora_folder, cut, replace=True)
         ingest(cut, storage=runtime.storage, report=quiet)
         called, run = call_stages(runtime, corpus)
-        wall, tasks = run_dag(runtime, corpus, blocks_per_task)
+        by_dag = run_dag(runtime, corpus, blocks_per_task, kill_scheduler=kill_scheduler)
         runtime.solr.delete_collection(run.collection)
-        spent = [task.ended - task.started for task in tasks if task.started and task.ended]
+        wall, tasks = by_dag.seconds, len(by_dag.tasks)
+        spent = [task.ended - task.started for task in by_dag.tasks if task.started and task.ended]
         rows.append(
             [
                 f"{blocks:,}",
-                f"{IMAGES // blocks:,}",
+                f"{images // blocks:,}",
                 f"{blocks // blocks_per_task:,}",
-                f"{len(tasks):,}",
+                f"{tasks:,}",
                 f"{called:.0f}",
                 f"{wall:.0f}",
                 f"{(wall - called) / wall * 100:.0f} %",
-                f"{(wall - called) / len(tasks):.2f}",
+                f"{(wall - called) / tasks:.2f}",
                 f"{statistics.median(spent):.2f}",
+                *(f"{statistics.median(seconds):.2f}, {max(seconds):.2f}" for seconds in by_dag.answers if seconds),
             ]
         )
+        print(f"{corpus}: {called:.0f} s, {wall:.0f} s", file=sys.stderr)
     print_table(
         [
             "blocks",
@@ -119,6 +191,8 @@ def measure(runtime: Runtime, folder: Path) -> None:
             "Airflow's share",
             "its seconds a task",
             "a task's own seconds (median)",
+            "the UI's view of the run: seconds (median, longest)",
+            "the block grid's cells",
         ],
         rows,
     )
@@ -130,8 +204,9 @@ def main() -> None:
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
         settings = services.up(load_settings(), standard_ports=False, die_with_parent=True)
         try:
-            print(f"## Orchestration\n\n{describe_machine()}; {IMAGES:,} images.\n")
-            measure(Runtime(settings), folder)
+            print(f"## Orchestration\n\n{describe_machine()}.\n")
+            single = "--single" in sys.argv
+            measure(Runtime(settings), folder, [SINGLE] if single else CUTS, kill_scheduler=single)
         finally:
             services.down(load_settings())
 

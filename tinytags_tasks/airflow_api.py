@@ -198,7 +198,8 @@ class AirflowClient:
     ) -> list[TaskState]:
         """Call ``watch`` with a run's state and its tasks until it ends; return the tasks.
 
-        An API server that is away for less than two minutes is waited for.
+        An API server that is away for less than two minutes is waited for. Between two looks there are at least ten
+        times the seconds that one takes: to list the thousands of tasks of a large run is work for the server too.
 
         Raises
         ------
@@ -207,6 +208,7 @@ class AirflowClient:
         """
         last_answer = time.monotonic()
         while True:
+            asked = time.monotonic()
             try:
                 state, tasks = self.run_state(dag, run), self.task_states(dag, run)
                 last_answer = time.monotonic()
@@ -227,7 +229,7 @@ class AirflowClient:
                 raise FinalError(
                     f"run {run} failed in {len(failed)} task{'s' if len(failed) != 1 else ''}: " + "; ".join(reasons)
                 )
-            time.sleep(pause_seconds)
+            time.sleep(max(pause_seconds, 10 * (last_answer - asked)))
 
 
 def _seconds(stamp: str | None) -> float | None:

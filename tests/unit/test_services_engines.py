@@ -68,6 +68,12 @@ def test_airflow_has_a_viewer_and_an_operator_beside_the_admin(settings: Setting
     assert parser["core"]["simple_auth_manager_users"] == "viewer:viewer,operator:op,admin:admin"
 
 
+def test_dags_learn_the_token_that_spark_will_ask_for_before_spark_has_made_it(settings: Settings) -> None:
+    settings = settings.model_copy(update={"spark_url": "sc://localhost:15002", "spark_tokens": "generated"})
+    told = json.loads(airflow.connections(settings)["AIRFLOW_CONN_TINYTAGS_SPARK"])["password"]
+    assert told == secret(settings, "spark_token") == settings.spark_connect_token()
+
+
 def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -> None:
     told = {name: json.loads(text) for name, text in airflow.connections(settings).items()}
     assert told["AIRFLOW_CONN_TINYTAGS_HDFS"] == {

@@ -96,6 +96,8 @@ def configuration(settings: Settings, port: int) -> str:
             # After a kill, how soon a task whose process is gone is tried again.
             "task_instance_heartbeat_timeout": 90,
             "orphaned_tasks_check_interval": 30,
+            # A slot that a short task leaves must not stay empty for a second.
+            "scheduler_idle_sleep_time": 0.5,
         },
         "dag_processor": {"refresh_interval": 10, "min_file_process_interval": 30},
         "logging": {"base_log_folder": home / "logs", "colored_console_log": False},
@@ -124,7 +126,7 @@ def connections(settings: Settings) -> dict[str, str]:
             "host": f"sc://{spark.hostname}",
             "port": spark.port or 15002,
             "login": options.get("user_id"),
-            "password": options.get("token") or settings.spark_connect_token(),
+            "password": options.get("token") or _spark_token(settings),
             "extra": {"use_ssl": True} if options.get("use_ssl") == "true" else None,
         },
         "hdfs": {
@@ -149,6 +151,11 @@ def connections(settings: Settings) -> dict[str, str]:
     }
 
 
+def _spark_token(settings: Settings) -> str:
+    """Return the token of Spark, made now where Spark, which starts at the same time, has not made it yet."""
+    return secret(settings, "spark_token") if settings.spark_token or settings.spark_tokens else ""
+
+
 def _environment(context: Context) -> dict[str, str]:
     return environment(
         context,
@@ -161,10 +168,11 @@ def _environment(context: Context) -> dict[str, str]:
 def pools() -> str:
     """Return the pools that the Dags' tasks share, as ``airflow pools import`` reads them.
 
-    A Spark job uses all cores by itself; Solr and HDFS answer two tasks on one machine as fast as more.
+    A Spark job uses all cores by itself, so the second task there begins and ends around the first one's; Solr and HDFS
+    answer two tasks on one machine as fast as more.
     """
     described = {
-        "tinytags_spark": (max(1, (os.cpu_count() or 1) // 2), "Tasks that have a job in Spark"),
+        "tinytags_spark": (max(2, (os.cpu_count() or 1) // 2), "Tasks that have a job in Spark"),
         "tinytags_solr": (2, "Tasks that index or count"),
         "tinytags_hdfs": (2, "Tasks that write shards"),
     }
