@@ -109,7 +109,8 @@ def watched(client: AirflowClient, dag_run: str, run: str) -> Iterator[tuple[lis
                 seconds.append(timed(partial(ask, page)))
 
     def ask(page: str) -> None:
-        http.get(page).raise_for_status()
+        if not http.get(page).raise_for_status().content:
+            raise ValueError(f"{page} is empty")
 
     with ThreadPoolExecutor(1) as thread:
         watching = thread.submit(watch)
@@ -148,8 +149,8 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
     return DagRun((ended - begun).total_seconds(), tasks, answers)
 
 
-def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]], *, kill_scheduler: bool) -> None:
-    """Measure every cut."""
+def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]], *, once: bool) -> None:
+    """Measure every cut; once: by Airflow alone, with the scheduler killed."""
     demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
     publish_model(runtime)
     source = folder / "images.bin"
@@ -160,9 +161,12 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
         cut = definition(corpus, source, shard_images=images, blocks_per_shard=blocks)
         save_definition(runtime.settings.corpora_folder, cut, replace=True)
         ingest(cut, storage=runtime.storage, report=quiet)
-        called, run = call_stages(runtime, corpus)
-        by_dag = run_dag(runtime, corpus, blocks_per_task, kill_scheduler=kill_scheduler)
-        runtime.solr.delete_collection(run.collection)
+        called = 0.0
+        if not once:
+            called, run = call_stages(runtime, corpus)
+        by_dag = run_dag(runtime, corpus, blocks_per_task, kill_scheduler=once)
+        if not once:
+            runtime.solr.delete_collection(run.collection)
         wall, tasks = by_dag.seconds, len(by_dag.tasks)
         spent = [task.ended - task.started for task in by_dag.tasks if task.started and task.ended]
         rows.append(
@@ -171,10 +175,10 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
                 f"{images // blocks:,}",
                 f"{blocks // blocks_per_task:,}",
                 f"{tasks:,}",
-                f"{called:.0f}",
+                "" if once else f"{called:.0f}",
                 f"{wall:.0f}",
-                f"{(wall - called) / wall * 100:.0f} %",
-                f"{(wall - called) / tasks:.2f}",
+                "" if once else f"{(wall - called) / wall * 100:.0f} %",
+                "" if once else f"{(wall - called) / tasks:.2f}",
                 f"{statistics.median(spent):.2f}",
                 *(f"{statistics.median(seconds):.2f}, {max(seconds):.2f}" for seconds in by_dag.answers if seconds),
             ]
@@ -206,7 +210,7 @@ def main() -> None:
         try:
             print(f"## Orchestration\n\n{describe_machine()}.\n")
             single = "--single" in sys.argv
-            measure(Runtime(settings), folder, [SINGLE] if single else CUTS, kill_scheduler=single)
+            measure(Runtime(settings), folder, [SINGLE] if single else CUTS, once=single)
         finally:
             services.down(load_settings())
 

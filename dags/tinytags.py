@@ -1,7 +1,6 @@
 """### TinyTags: tag a corpus and publish it.
 
-`check >> ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks (score >> index), mapped`
-`>> reconcile >> publish`
+`check >> ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks, mapped >> reconcile >> publish`
 
 | task | what is true after it |
 | --- | --- |
@@ -11,8 +10,7 @@
 | `ingest.commit` | every image of the source is in one block of one shard, and the corpus' totals say so |
 | `train` | the named model is there, or the one that the labelled set and the parameters decide is published |
 | `plan` | the run, its Solr collection and its groups of blocks are known |
-| `blocks.score` | each block of the group has its scored file and its ledger record |
-| `blocks.index` | each block of the group is in the run's collection, and verified |
+| `blocks` | each block of the group has its scored file, and is in the collection and verified |
 | `reconcile` | every count agrees: images read = kept + below the threshold + unreadable, and kept = documents |
 | `publish` | readers see the run, unless the form said no, or it was a trial |
 

@@ -44,8 +44,8 @@ DEFAULTS: dict[str, Any] = {
 SHORT = timedelta(minutes=15)
 """The execution time-out of tasks that look, and do not work through blocks."""
 
-PRIORITY_OF_SCORE, PRIORITY_OF_INDEX, PRIORITY_OF_PUBLISH = 2, 3, 4
-"""What is nearer to the reader goes first, so that blocks flow through instead of piling up between stages."""
+PRIORITY_OF_BLOCKS, PRIORITY_OF_PUBLISH = 2, 3
+"""What is nearer to the reader goes first."""
 
 BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
 

@@ -12,8 +12,7 @@
 | task | what is true after it |
 | --- | --- |
 | `plan` | the blocks are known; damaged scored files are deleted, so that scoring makes them anew |
-| `blocks.score` | each block of the group has a good scored file; one that had is left alone |
-| `blocks.index` | each block of the group was indexed again, whatever stood there, and is verified |
+| `blocks` | each block of the group has a good scored file, was indexed again, whatever stood there, and is verified |
 | `reconcile` | the counts of these blocks agree |
 | `publish` | readers see the run, when they saw it before; skipped otherwise |
 | `delete` | these blocks have no documents; their scored files stay, so a backfill brings them back |

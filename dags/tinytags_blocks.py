@@ -1,4 +1,4 @@
-"""The mapped tasks that score and index a group of blocks; three Dags have them."""
+"""The mapped task that scores and indexes a group of blocks; three Dags have it."""
 
 # mypy: allow-untyped-decorators
 
@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk import get_current_context, task, task_group
+from airflow.sdk import get_current_context, task
 from tinytags_airflow import (
-    PRIORITY_OF_INDEX,
-    PRIORITY_OF_SCORE,
-    SOLR,
+    PRIORITY_OF_BLOCKS,
     SPARK,
     errors_for_airflow,
     pool,
@@ -22,7 +20,10 @@ from tinytags_airflow import (
 
 
 def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's decorator
-    """Return the task group ``blocks``, to be expanded over groups such as ``{"run": ..., "blocks": [3, 17]}``.
+    """Return the task ``blocks``, to be expanded over groups such as ``{"run": ..., "blocks": [3, 17]}``.
+
+    One task does both stages, one after the other: with two, the scheduler would ask of each group that waits to be
+    indexed whether it may be, in each of its rounds (ADR 15).
 
     Parameters
     ----------
@@ -30,39 +31,32 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         Whether blocks that are verified are indexed again; those with a good scored file are never scored again.
     """
 
-    @task_group(group_id="blocks")
-    def blocks(group: dict[str, Any]) -> None:
-        """Score a group of blocks and index what was scored."""
+    @task(
+        map_index_template="blocks {{ numbers }}",
+        pool=pool(SPARK),
+        priority_weight=PRIORITY_OF_BLOCKS,
+        doc_md="Score the group's blocks, index what was scored, and verify each block by its checksum. What is committed "
+        "is left alone, so clearing does only the rest.",
+    )
+    @errors_for_airflow
+    def blocks(group: dict[str, Any]) -> dict[str, Any]:
+        from tinytags_tasks.index.step import IndexRequest
+        from tinytags_tasks.index.step import run as index
+        from tinytags_tasks.score.step import ScoreRequest
+        from tinytags_tasks.score.step import run as score
 
-        @task(map_index_template="blocks {{ numbers }}", pool=pool(SPARK), priority_weight=PRIORITY_OF_SCORE)
-        @errors_for_airflow
-        def score(group: dict[str, Any]) -> dict[str, Any]:
-            """Commit the group's scored files; those that stand are left alone, so clearing does only the rest."""
-            from tinytags_tasks.score.step import ScoreRequest, run
-
-            name_map_index(group["blocks"])
-            clients = runtime()
-            result = run(
-                ScoreRequest(group["run"], tuple(group["blocks"])),
-                storage=clients.storage,
-                address=clients.store_address,
-                connect_spark=clients.connect_spark,
-                report=report,
-            )
-            return asdict(result)
-
-        @task(map_index_template="blocks {{ numbers }}", pool=pool(SOLR), priority_weight=PRIORITY_OF_INDEX)
-        @errors_for_airflow
-        def index(scored: dict[str, Any]) -> dict[str, Any]:
-            """Let the collection hold exactly the group's scored images, and verify each block by its checksum."""
-            from tinytags_tasks.index.step import IndexRequest, run
-
-            name_map_index(scored["blocks"])
-            clients = runtime()
-            request = IndexRequest(scored["run"], tuple(scored["blocks"]), redo)
-            return asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
-
-        index(score(group))
+        run, numbers = group["run"], tuple(group["blocks"])
+        name_map_index(numbers)
+        clients = runtime()
+        storage = clients.storage
+        score(
+            ScoreRequest(run, numbers),
+            storage=storage,
+            address=clients.store_address,
+            connect_spark=clients.connect_spark,
+            report=report,
+        )
+        return asdict(index(IndexRequest(run, numbers, redo), storage=storage, solr=clients.solr, report=report))
 
     return blocks
 

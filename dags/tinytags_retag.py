@@ -6,7 +6,7 @@
 | --- | --- |
 | `choose` | a run is planned for each live index that lacks the model; the log says why the others are left |
 | `groups` | the groups of blocks of all these runs are known |
-| `blocks.score`, `blocks.index` | each block of the group is scored, indexed and verified |
+| `blocks` | each block of the group is scored, indexed and verified |
 | `publish` | every count agrees, the run was compared with the live one, the gate let it pass, and readers see it |
 
 Without a name, the model is the newest for images of the corpus' size that knows every tag of the live index. Nothing

@@ -25,8 +25,7 @@ STAGES = {
     "ingest": ("ingest.plan", "ingest.shards", "ingest.commit"),
     "train": ("train",),
     "plan": ("plan",),
-    "score": ("blocks.score",),
-    "index": ("blocks.index",),
+    "blocks": ("blocks",),
     "publish": ("reconcile", "publish"),
 }
 """The Dag's tasks by stage, in the data's order."""

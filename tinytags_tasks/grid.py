@@ -3,7 +3,7 @@
 A cell's state comes of three: the block's record in the ledger, the tasks that work on it, and its documents in Solr.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,52 +55,38 @@ class BlockTask:
     started: str
     blocks: tuple[int, ...]
 
-    @property
-    def stage(self) -> str:
-        """``score`` or ``index``: the task's name within its group."""
-        return self.task.rpartition(".")[2]
-
-
-def latest_tasks(tasks: Iterable[BlockTask]) -> dict[int, dict[str, BlockTask]]:
-    """Return the task of each stage that worked on each block last.
+def latest_tasks(tasks: Iterable[BlockTask]) -> dict[int, BlockTask]:
+    """Return the task that worked on each block last.
 
     Parameters
     ----------
     tasks
         Of any Dag runs, in any order.
     """
-    found: dict[int, dict[str, BlockTask]] = {}
-    for task in sorted(tasks, key=lambda task: task.started):
-        for block in task.blocks:
-            found.setdefault(block, {})[task.stage] = task
-    return found
+    return {block: task for task in sorted(tasks, key=lambda task: task.started) for block in task.blocks}
 
 
-def cell_state(record: BlockRecord, tasks: Mapping[str, BlockTask], documents: int | None) -> CellState:
+def cell_state(record: BlockRecord, task: BlockTask | None, documents: int | None) -> CellState:
     """Return what the cell of a block shows.
 
     Parameters
     ----------
     record
         The block's record.
-    tasks
-        The last task of each stage that worked on it.
+    task
+        The one that worked on it last; None when none did.
     documents
         How many documents of it Solr has; None when that is not known.
     """
     state = record.state
-    score, index = (tasks[stage].state if stage in tasks else "" for stage in ("score", "index"))
     if state is BlockState.VERIFIED:
         if documents is not None and documents != record.kept:
             return CellState.MISSING
         return CellState.UNREADABLE if record.unreadable else CellState.VERIFIED
-    # A group's tasks come to its blocks one after the other: those that are done already say so themselves.
-    if score == "running" and state in (BlockState.PLANNED, BlockState.FAILED):
-        return CellState.SCORING
-    if index == "running" and state is not BlockState.PLANNED:
-        return CellState.INDEXING
-    has_failed_task = score == "failed" if state is BlockState.PLANNED else index == "failed"
-    if state is BlockState.FAILED or has_failed_task:
+    # A task comes to its blocks one after the other: those that are done already say so themselves.
+    if task and task.state == "running":
+        return CellState.SCORING if state in (BlockState.PLANNED, BlockState.FAILED) else CellState.INDEXING
+    if state is BlockState.FAILED or (task and task.state == "failed"):
         return CellState.FAILED
     if state is BlockState.INDEXED:
         return CellState.INDEXING

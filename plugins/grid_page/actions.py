@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from grid_page.access import TO_ACT, may_clear, may_trigger
-from grid_page.dag_runs import BACKFILL_DAG, dag_run_link, first_of_last_dag_run
+from grid_page.dag_runs import BACKFILL_DAG, dag_run_link
 from grid_page.watch import Watches
 from tinytags_tasks.blocks import format_block_numbers, parse_block_numbers
 from tinytags_tasks.records import Run
@@ -48,7 +48,7 @@ def actions(watches: Watches) -> APIRouter:
         watch = watches.watch(name)
         watch.run.check_blocks([block])
         watch.refresh(lambda run: watches.dag_runs.tasks(run, session))
-        task = first_of_last_dag_run(watch.tasks(block).values())
+        task = watch.task(block)
         if task is None:
             raise HTTPException(409, f"No task has worked on block {block} yet: backfill it instead")
         if not may_clear(user, task.dag):

@@ -20,7 +20,7 @@ from PIL import Image
 from grid_page.access import TO_SEE, may_clear, may_trigger
 from grid_page.actions import actions
 from grid_page.clients import Clients, connect
-from grid_page.dag_runs import BACKFILL_DAG, first_of_last_dag_run, log_link
+from grid_page.dag_runs import BACKFILL_DAG, log_link
 from grid_page.images import block_images, image_at
 from grid_page.watch import STATES, Watches
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
@@ -104,20 +104,16 @@ def create_app(connect: Callable[[], Clients] = connect) -> FastAPI:
 
     @app.get("/api/runs/{name}/blocks/{block}")
     def cell(name: str, block: int, user: GetUserDep) -> dict[str, Any]:
-        """Return a block's record, its tasks with the links to their logs, and whether these may be cleared."""
+        """Return a block's record, its last task with the link to its log, and whether it may be cleared."""
         watch = watches.watch(name)
         record = watch.record(block)
-        tasks = watch.tasks(block)
-        first = first_of_last_dag_run(tasks.values())
+        task = watch.task(block)
         return {
             "state": watch.state(block),
             "record": record.model_dump(),
             "documents_in_solr": watch.documents(block),
-            "tasks": [
-                {"stage": stage, "state": task.state, "attempt": task.attempt, "log": log_link(task)}
-                for stage, task in sorted(tasks.items(), reverse=True)
-            ],
-            "may_clear": first is not None and may_clear(user, first.dag),
+            "task": {"state": task.state, "attempt": task.attempt, "log": log_link(task)} if task else None,
+            "may_clear": task is not None and may_clear(user, task.dag),
         }
 
     @app.get("/api/runs/{name}/blocks/{block}/images")

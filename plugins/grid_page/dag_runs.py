@@ -1,6 +1,5 @@
 """What Airflow knows of a run: the Dag runs that work on it, and their tasks by the blocks that these name."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -66,7 +65,7 @@ class DagRuns:
                 TaskInstance.map_index >= 0,
                 TaskInstance.try_number > 0,  # those that others fail never begin, though they have a start
                 TaskInstance.start_date.is_not(None),
-                or_(TaskInstance.task_id.endswith("score"), TaskInstance.task_id.endswith("index")),
+                TaskInstance.task_id == "blocks",
             )
         )
         # By the plan, not by the tasks' names: Airflow tells a mapped task's name only when it has ended.
@@ -118,13 +117,3 @@ def log_link(task: BlockTask) -> str:
 def dag_run_link(dag: str, dag_run: str) -> str:
     """Return the address of a Dag run in Airflow's UI, as seen from the grid's page."""
     return f"../dags/{quote(dag, safe='')}/runs/{quote(dag_run, safe='')}"
-
-
-def first_of_last_dag_run(tasks: Iterable[BlockTask]) -> BlockTask | None:
-    """Return the task that a block's clearing starts from: scoring where the last Dag run did it, else indexing."""
-    tasks = list(tasks)
-    if not tasks:
-        return None
-    last = max(tasks, key=lambda task: task.started)
-    same = [task for task in tasks if (task.dag, task.dag_run) == (last.dag, last.dag_run)]
-    return next((task for task in same if task.stage == "score"), last)

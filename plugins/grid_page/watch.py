@@ -52,7 +52,7 @@ class RunWatch:
         self._pool = pool
         self._reader = LedgerReader(clients.storage, run)
         self._records: dict[int, BlockRecord] = {}
-        self._tasks: dict[int, dict[str, BlockTask]] = {}
+        self._tasks: dict[int, BlockTask] = {}
         self._cells = Cells(run.blocks)
         self._totals = add_up(())
         self._rates = Rates(0.0, 0.0, None)
@@ -124,7 +124,7 @@ class RunWatch:
         record = self._records.get(block)
         if record is None:
             return CellState.UNKNOWN
-        return cell_state(record, self._tasks.get(block, {}), self.documents(block))
+        return cell_state(record, self._tasks.get(block), self.documents(block))
 
     def documents(self, block: int) -> int | None:
         """Return how many documents of a block Solr has; None when not known, or the block changed since."""
@@ -144,9 +144,9 @@ class RunWatch:
         (record,) = LedgerReader(self._clients.storage, self.run).read([block])
         return record
 
-    def tasks(self, block: int) -> dict[str, BlockTask]:
-        """Return the last task of each stage that worked on a block."""
-        return self._tasks.get(block, {})
+    def task(self, block: int) -> BlockTask | None:
+        """Return the task that worked on a block last; None when none did."""
+        return self._tasks.get(block)
 
     def state(self, block: int) -> CellState:
         """Return what a block's cell shows."""

@@ -73,8 +73,8 @@ def test_the_grid_shows_the_run_its_logs_and_its_images(ask: Callable[..., httpx
     assert cells["counts"] == {"verified": 9}
     assert cells["problems"] == []
     cell = ask("viewer", f"{path}/blocks/5").json()
-    assert [(task["stage"], task["state"]) for task in cell["tasks"]] == [("score", "success"), ("index", "success")]
-    dag, dag_run, task, map_index = (cell["tasks"][0]["log"].partition("?")[0].split("/")[at] for at in (2, 4, 6, 8))
+    assert cell["task"]["state"] == "success"
+    dag, dag_run, task, map_index = (cell["task"]["log"].partition("?")[0].split("/")[at] for at in (2, 4, 6, 8))
     instance = ask("viewer", f"/api/v2/dags/{dag}/dagRuns/{dag_run}/taskInstances/{task}/{map_index}").json()
     assert instance["rendered_map_index"] == "blocks 4-7"
     (image, *_) = ask("viewer", f"{path}/blocks/5/images").json()["images"]
@@ -98,8 +98,8 @@ def test_an_operator_clears_a_block_and_airflow_runs_it_again(ask: Callable[...,
         lambda: ask("viewer", f"/api/v2{dag_run}").json(), lambda found: found["state"] in ("success", "failed")
     )
     assert ended["state"] == "success"
-    states = ask("viewer", f"/api/v2{dag_run}/taskInstances?task_id=blocks.score&limit=100").json()["task_instances"]
-    assert {found["map_index"]: found["try_number"] for found in states if found["task_id"] == "blocks.score"} == {
+    states = ask("viewer", f"/api/v2{dag_run}/taskInstances?task_id=blocks&limit=100").json()["task_instances"]
+    assert {found["map_index"]: found["try_number"] for found in states if found["task_id"] == "blocks"} == {
         0: 1,
         1: 1,
         2: 2,
@@ -162,7 +162,7 @@ def test_a_person_finds_blocks_with_the_keyboard_and_is_asked_before_anything_is
         page.keyboard.press("Escape")
         playwright.expect(grid.locator("#outcome")).to_be_empty()
         grid.locator("aside a").first.click()
-        page.wait_for_url("**/tasks/blocks.score/mapped/2*")
+        page.wait_for_url("**/tasks/blocks/mapped/2*")
         page.goto(page.url.partition("/tasks/")[0] + "/plugin/tinytags-blocks")  # the tab of the Dag run
         playwright.expect(page.frame_locator("iframe").locator("#runs")).to_have_value(run, timeout=30_000)
         browser.close()

@@ -115,7 +115,7 @@ def live_run(runtime: Runtime) -> Run:
 def test_each_task_was_killed_once_and_tried_again(disturbed: tuple[Runtime, set[str], dict[str, int]]) -> None:
     _, killed, tries = disturbed
     assert {"ingest.plan", "ingest.shards", "ingest.commit", "train", "plan"} <= killed
-    assert {"blocks.score", "blocks.index", "publish"} <= killed
+    assert {"blocks", "reconcile", "publish"} <= killed
     assert {task for task, attempt in tries.items() if attempt > 1} == killed
 
 

@@ -131,38 +131,35 @@ def test_stages_follow_each_other_in_the_datas_order(dag: dict) -> None:
         "ingest.shards": ["ingest.commit"],
         "ingest.commit": ["plan", "train"],
         "train": ["plan"],
-        "plan": ["blocks.score", "reconcile"],
-        "blocks.score": ["blocks.index"],
-        "blocks.index": ["reconcile"],
+        "plan": ["blocks", "reconcile"],
+        "blocks": ["reconcile"],
         "reconcile": ["publish"],
         "publish": [],
     }
-    assert dag["mapped"] == ["blocks.index", "blocks.score", "ingest.shards"]
+    assert dag["mapped"] == ["blocks", "ingest.shards"]
 
 
 def test_a_backfill_scores_indexes_reconciles_and_publishes_or_deletes(described: dict) -> None:
     dag = described["dags"]["tinytags_backfill"]
     assert dag["edges"] == {
-        "plan": ["blocks.score", "delete", "reconcile"],
+        "plan": ["blocks", "delete", "reconcile"],
         "delete": [],
-        "blocks.score": ["blocks.index"],
-        "blocks.index": ["reconcile"],
+        "blocks": ["reconcile"],
         "reconcile": ["publish"],
         "publish": [],
     }
-    assert dag["mapped"] == ["blocks.index", "blocks.score"]
+    assert dag["mapped"] == ["blocks"]
 
 
 def test_tagging_again_publishes_each_alias_by_itself_whatever_became_of_the_others(described: dict) -> None:
     dag = described["dags"]["tinytags_retag"]
     assert dag["edges"] == {
         "choose": ["groups", "publish"],
-        "groups": ["blocks.score"],
-        "blocks.score": ["blocks.index"],
-        "blocks.index": ["publish"],
+        "groups": ["blocks"],
+        "blocks": ["publish"],
         "publish": [],
     }
-    assert dag["mapped"] == ["blocks.index", "blocks.score", "publish"]
+    assert dag["mapped"] == ["blocks", "publish"]
     assert dag["rules"]["publish"] == "all_done"
 
 
@@ -173,9 +170,9 @@ def test_the_small_dags_look_before_they_act(described: dict) -> None:
     assert edges["tinytags_rollback"] == {"choose": ["rollback"], "rollback": []}
 
 
-def test_blocks_flow_through_to_the_index_instead_of_piling_up(dag: dict) -> None:
+def test_what_is_nearer_to_the_reader_goes_first(dag: dict) -> None:
     priorities = dag["priorities"]
-    assert priorities["ingest.shards"] < priorities["blocks.score"] < priorities["blocks.index"] < priorities["publish"]
+    assert priorities["ingest.shards"] < priorities["blocks"] < priorities["publish"]
 
 
 def test_tasks_use_pools_only_where_these_were_made(described: dict, set_up: dict) -> None:
@@ -187,8 +184,7 @@ def test_tasks_use_pools_only_where_these_were_made(described: dict, set_up: dic
         "ingest.commit": "tinytags_hdfs",
         "train": "tinytags_spark",
         "plan": "tinytags_solr",
-        "blocks.score": "tinytags_spark",
-        "blocks.index": "tinytags_solr",
+        "blocks": "tinytags_spark",
         "reconcile": "tinytags_solr",
         "publish": "tinytags_solr",
     }

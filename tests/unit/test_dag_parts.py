@@ -106,7 +106,7 @@ def failed_task(**changes: Any) -> dict[str, Any]:
     """Return as much of Airflow's context as a message needs."""
     task = SimpleNamespace(
         dag_id="tinytags",
-        task_id="blocks.index",
+        task_id="blocks",
         run_id="manual__1",
         try_number=5,
         rendered_map_index="blocks 3, 17-20",
@@ -119,7 +119,7 @@ def test_a_failures_message_tells_the_blocks_the_reason_and_where_to_look() -> N
     from tinytags_notify import failure_message
 
     subject, text = failure_message(failed_task())
-    assert subject == "TinyTags: tinytags, blocks.index (blocks 3, 17-20) failed"
+    assert subject == "TinyTags: tinytags, blocks (blocks 3, 17-20) failed"
     assert text == f"{subject} at attempt 5 of run manual__1:\nSolr does not answer\nhttp://airflow/log"
     assert "its process ended" in failure_message(failed_task(exception=None))[1]
 

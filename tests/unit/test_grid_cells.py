@@ -10,30 +10,29 @@ def record(state: BlockState, **values: object) -> BlockRecord:
     return BlockRecord(run="r", block=3, state=state).replaced(**values)
 
 
-def task(stage: str, state: str, started: str = "2026-01-01T00:00:00", blocks: tuple[int, ...] = (3,)) -> BlockTask:
-    return BlockTask("tinytags", "manual", f"blocks.{stage}", 0, state, 1, started, blocks)
+def task(state: str, started: str = "2026-01-01T00:00:00", blocks: tuple[int, ...] = (3,)) -> BlockTask:
+    return BlockTask("tinytags", "manual", "blocks", 0, state, 1, started, blocks)
 
 
 @pytest.mark.parametrize(
-    ("state", "stage", "task_state", "cell"),
+    ("state", "task_state", "cell"),
     [
-        (BlockState.PLANNED, "score", "queued", CellState.PLANNED),
-        (BlockState.PLANNED, "score", "running", CellState.SCORING),
-        (BlockState.PLANNED, "score", "up_for_retry", CellState.PLANNED),
-        (BlockState.PLANNED, "score", "failed", CellState.FAILED),
-        (BlockState.FAILED, "score", "running", CellState.SCORING),
-        (BlockState.FAILED, "index", "failed", CellState.FAILED),
-        (BlockState.SCORED, "score", "running", CellState.SCORED),
-        (BlockState.SCORED, "score", "failed", CellState.SCORED),
-        (BlockState.SCORED, "index", "running", CellState.INDEXING),
-        (BlockState.SCORED, "index", "failed", CellState.FAILED),
-        (BlockState.INDEXED, "score", "success", CellState.INDEXING),
-        (BlockState.VERIFIED, "index", "running", CellState.VERIFIED),
-        (BlockState.VERIFIED, "index", "failed", CellState.VERIFIED),
+        (BlockState.PLANNED, "queued", CellState.PLANNED),
+        (BlockState.PLANNED, "running", CellState.SCORING),
+        (BlockState.PLANNED, "up_for_retry", CellState.PLANNED),
+        (BlockState.PLANNED, "failed", CellState.FAILED),
+        (BlockState.FAILED, "running", CellState.SCORING),
+        (BlockState.FAILED, "failed", CellState.FAILED),
+        (BlockState.SCORED, "running", CellState.INDEXING),
+        (BlockState.SCORED, "up_for_retry", CellState.SCORED),
+        (BlockState.SCORED, "failed", CellState.FAILED),
+        (BlockState.INDEXED, "success", CellState.INDEXING),
+        (BlockState.VERIFIED, "running", CellState.VERIFIED),
+        (BlockState.VERIFIED, "failed", CellState.VERIFIED),
     ],
 )
-def test_a_cell_tells_record_and_task(state: BlockState, stage: str, task_state: str, cell: CellState) -> None:
-    assert cell_state(record(state), {stage: task(stage, task_state)}, None) is cell
+def test_a_cell_tells_record_and_task(state: BlockState, task_state: str, cell: CellState) -> None:
+    assert cell_state(record(state), task(task_state), None) is cell
 
 
 @pytest.mark.parametrize(
@@ -50,17 +49,16 @@ def test_a_cell_tells_record_and_task(state: BlockState, stage: str, task_state:
 )
 def test_a_verified_cell_tells_what_solr_has(documents: int | None, unreadable: int, cell: CellState) -> None:
     verified = record(BlockState.VERIFIED, read=7, kept=5, unreadable=unreadable)
-    assert cell_state(verified, {}, documents) is cell
+    assert cell_state(verified, None, documents) is cell
 
 
 def test_solr_says_nothing_of_a_block_that_is_not_verified() -> None:
-    assert cell_state(record(BlockState.SCORED, kept=5), {}, 0) is CellState.SCORED
+    assert cell_state(record(BlockState.SCORED, kept=5), None, 0) is CellState.SCORED
 
 
-def test_the_last_task_of_each_stage_counts() -> None:
-    early, late = task("score", "failed", "2026-01-01", (3, 4)), task("score", "running", "2026-01-02", (4,))
-    index = task("index", "failed", "2026-01-01", (4,))
-    assert latest_tasks([late, early, index]) == {3: {"score": early}, 4: {"score": late, "index": index}}
+def test_the_last_task_of_a_block_counts() -> None:
+    early, late = task("failed", "2026-01-01", (3, 4)), task("running", "2026-01-02", (4,))
+    assert latest_tasks([late, early]) == {3: early, 4: late}
 
 
 def test_only_what_changed_is_told_again() -> None:

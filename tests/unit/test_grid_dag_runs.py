@@ -1,7 +1,6 @@
 """Which of Airflow's tasks work on which blocks, from an Airflow database."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -39,13 +38,14 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         add_dag_run(session, "tinytags_retag", "both")
         groups = [{"run": "pets-2", "blocks": [3]}, {"run": "pets-1", "blocks": [4]}]
         add_plan(session, "tinytags_retag", "both", groups, task="groups")
-        add_task(session, "tinytags", "first", "blocks.score", map_index=1)
-        add_task(session, "tinytags", "first", "blocks.index", map_index=1, state="upstream_failed", try_number=0)
-        add_task(session, "tinytags", "first", "blocks.score", map_index=7)
+        add_task(session, "tinytags", "first", "blocks", map_index=0, state="upstream_failed", try_number=0)
+        add_task(session, "tinytags", "first", "blocks", map_index=1)
+        add_task(session, "tinytags", "first", "blocks", map_index=7)
+        add_task(session, "tinytags", "first", "ingest.shards", map_index=1)
         add_task(session, "tinytags", "first", "publish")
-        add_task(session, "tinytags", "other", "blocks.score", map_index=1)
+        add_task(session, "tinytags", "other", "blocks", map_index=1)
         for map_index in (0, 1):
-            add_task(session, "tinytags_retag", "both", "blocks.index", map_index=map_index, try_number=2)
+            add_task(session, "tinytags_retag", "both", "blocks", map_index=map_index, try_number=2)
         yield session
         session.close()
 
@@ -56,12 +56,12 @@ def test_tasks_that_have_begun_are_found_by_what_their_dag_run_planned(session: 
     dag_runs = DagRuns()
     for _ in range(2):  # the second time from what is remembered
         found = {(task.dag, task.task): task for task in dag_runs.tasks(RUN, session)}
-        assert set(found) == {("tinytags", "blocks.score"), ("tinytags_retag", "blocks.index")}
-    score = found["tinytags", "blocks.score"]
-    assert (score.stage, score.blocks, score.map_index, score.state) == ("score", (3, 5, 6), 1, "running")
-    assert score.started == NOW.isoformat()
-    index = found["tinytags_retag", "blocks.index"]
-    assert (index.blocks, index.attempt) == ((4,), 2)
+        assert set(found) == {("tinytags", "blocks"), ("tinytags_retag", "blocks")}
+    first = found["tinytags", "blocks"]
+    assert (first.blocks, first.map_index, first.state) == ((3, 5, 6), 1, "running")
+    assert first.started == NOW.isoformat()
+    again = found["tinytags_retag", "blocks"]
+    assert (again.blocks, again.attempt) == ((4,), 2)
 
 
 def test_a_plan_that_was_made_again_is_read_again(session: Session) -> None:
@@ -96,19 +96,8 @@ def test_the_run_of_a_dag_run_is_found(session: Session, dag: str, dag_run: str,
 def test_links_are_quoted(session: Session) -> None:
     from grid_page.dag_runs import DagRuns, dag_run_link, log_link
 
-    (score, *_) = [task for task in DagRuns().tasks(RUN, session) if task.stage == "score"]
-    assert log_link(score) == "../dags/tinytags/runs/first/tasks/blocks.score/mapped/1?try_number=1"
+    (task,) = [task for task in DagRuns().tasks(RUN, session) if task.dag == "tinytags"]
+    assert log_link(task) == "../dags/tinytags/runs/first/tasks/blocks/mapped/1?try_number=1"
     assert dag_run_link("d", "manual__2026-01-01T00:00:00+00:00") == (
         "../dags/d/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00"
     )
-
-
-def test_clearing_starts_with_scoring_in_the_last_dag_run(session: Session) -> None:
-    from grid_page.dag_runs import DagRuns, first_of_last_dag_run
-
-    (score, *_) = [task for task in DagRuns().tasks(RUN, session) if task.stage == "score"]
-    index = replace(score, task="blocks.index", started="2027")
-    assert first_of_last_dag_run([score, index]) == score
-    backfilled = replace(index, dag="tinytags_backfill")
-    assert first_of_last_dag_run([score, backfilled]) == backfilled
-    assert first_of_last_dag_run([]) is None

@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, database: None) -> SimpleNames
         add_dag_run(session, "tinytags", "manual")
         groups = [{"run": made.name, "blocks": [0, 1, 2]}, {"run": made.name, "blocks": [3, 4, 5]}]
         add_plan(session, "tinytags", "manual", groups)
-        add_task(session, "tinytags", "manual", "blocks.score", map_index=0, state="success")
+        add_task(session, "tinytags", "manual", "blocks", map_index=0, state="success")
     return SimpleNamespace(run=made, storage=storage, solr=solr)
 
 
@@ -230,7 +230,7 @@ def test_actions_are_written_into_the_audit_log(app: object, run: SimpleNamespac
         "tinytags_grid.clear",
         "tinytags",
         "manual",
-        "blocks.score",
+        "blocks",
         0,
     )
 
@@ -241,7 +241,7 @@ def test_clearing_clears_the_mapped_task_of_the_block_and_what_follows(
     asked = client(app, "op")
     assert asked.post(f"/api/runs/{run.run.name}/blocks/2/clear", headers=HERE).status_code == 200
     ((dag, body),) = started.cleared
-    assert (dag, body.dag_run_id, body.task_ids) == ("tinytags", "manual", [("blocks.score", 0)])
+    assert (dag, body.dag_run_id, body.task_ids) == ("tinytags", "manual", [("blocks", 0)])
     assert (body.dry_run, body.only_failed, body.include_downstream, body.prevent_running_task) == (
         False,
         False,
@@ -338,19 +338,16 @@ def test_a_store_that_is_down_keeps_the_last_cells(
     assert found["counts"] == {"verified": 6}
 
 
-def test_a_cell_tells_its_record_and_the_logs_of_its_tasks(app: object, run: SimpleNamespace) -> None:
+def test_a_cell_tells_its_record_and_the_log_of_its_task(app: object, run: SimpleNamespace) -> None:
     asked = client(app, "viewer")
     cells(asked, run.run)
     cell = asked.get(f"/api/runs/{run.run.name}/blocks/1").json()
     assert (cell["record"]["state"], cell["record"]["block"]) == (BlockState.VERIFIED, 1)
-    assert cell["tasks"] == [
-        {
-            "stage": "score",
-            "state": "success",
-            "attempt": 1,
-            "log": "../dags/tinytags/runs/manual/tasks/blocks.score/mapped/0?try_number=1",
-        }
-    ]
+    assert cell["task"] == {
+        "state": "success",
+        "attempt": 1,
+        "log": "../dags/tinytags/runs/manual/tasks/blocks/mapped/0?try_number=1",
+    }
     assert cell["may_clear"] is False
     operator = client(app, "op").get(f"/api/runs/{run.run.name}/blocks/1").json()
     assert operator["may_clear"] is True

@@ -1,4 +1,4 @@
-// One block: its record, its tasks, its images, and what may be done to it.
+// One block: its record, its task, its images, and what may be done to it.
 
 import { count, link, make } from "./elements.js";
 import { LOOKS } from "./cells.js";
@@ -48,7 +48,7 @@ export class BlockPanel {
       make("p", { class: "state" }, make("span", { class: "swatch", "data-state": cell.state }, LOOKS[cell.state].glyph),
         LOOKS[cell.state].name),
       ...(cell.record.reason ? [make("p", { class: "reason" }, cell.record.reason)] : []),
-      this.tasks(cell.tasks),
+      this.task(cell.task),
       this.buttons(block, cell, mayTrigger),
       images,
       this.figures(cell),
@@ -57,10 +57,9 @@ export class BlockPanel {
     await this.images(images, path, block, 0);
   }
 
-  tasks(tasks) {
-    if (!tasks.length) return make("p", {}, "No task of Airflow has worked on it.");
-    return make("ul", {}, ...tasks.map((task) =>
-      make("li", {}, `${task.stage}: ${task.state}, try ${task.attempt} `, link(task.log, `Log of ${task.stage}`))));
+  task(task) {
+    if (!task) return make("p", {}, "No task of Airflow has worked on it.");
+    return make("p", {}, `Its task: ${task.state}, try ${task.attempt} `, link(task.log, "Log"));
   }
 
   buttons(block, cell, mayTrigger) {
