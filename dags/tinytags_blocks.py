@@ -35,8 +35,8 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         map_index_template="blocks {{ numbers }}",
         pool=pool(SPARK),
         priority_weight=PRIORITY_OF_BLOCKS,
-        doc_md="Score the group's blocks, index what was scored, and verify each block by its checksum. What is committed "
-        "is left alone, so clearing does only the rest.",
+        doc_md="Score the group's blocks, index what was scored, and verify each block by its checksum. "
+        "What is committed is left alone, so clearing does only the rest.",
     )
     @errors_for_airflow
     def blocks(group: dict[str, Any]) -> dict[str, Any]:
