@@ -1,4 +1,4 @@
-"""Airflow's worker is killed in each task of a run, and Airflow's own retries end it as if nothing had happened."""
+"""Airflow's workers and its scheduler are killed in a run, and it ends as if nothing had happened."""
 
 import base64
 import contextlib
@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import DEPTH, IMAGES, all_documents
+from conftest import DEPTH, IMAGES, all_documents, restart
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.airflow_api import AirflowClient
+from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Run
 from tinytags_tasks.runtime import Runtime
@@ -29,7 +30,7 @@ SEED = 43
 
 
 class Killer:
-    """Kills the process of one instance of each task in its first try.
+    """Kills the process of each task instance in its first try.
 
     Tasks may take less than a second: each process is stopped on sight, and goes on when it is not to be killed.
     """
@@ -64,24 +65,24 @@ class Killer:
                             self._stop(worker)
 
     def _stop(self, worker: psutil.Process) -> None:
-        """Stop a task's process, and kill it when it is the first of its task; its supervisor tells Airflow."""
+        """Stop a task's process, and kill it when it is a first try; its supervisor tells Airflow."""
         worker.suspend()
-        task = self._first_try_of(worker.pid)
+        task, map_index = self._first_try_of(worker.pid)
         worker.resume()
-        if task and task not in self.killed:
-            time.sleep(0.1)  # some way into it
+        if task:
+            time.sleep(0.1 + 0.7 * max(map_index, 0))  # some way into it, of mapped ones each a different one
             worker.kill()
             self.killed.add(task)
 
-    def _first_try_of(self, pid: int) -> str:
-        """Return the task whose first try a process is; empty when it is none within two seconds."""
+    def _first_try_of(self, pid: int) -> tuple[str, int]:
+        """Return the task whose first try a process is, and which of it; empty when it is none within two seconds."""
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:  # its supervisor tells Airflow of it just after its start
             for one in self._client._ask("GET", self._path, limit=100)["task_instances"]:
                 if one["pid"] == pid and one["state"] == "running":
-                    return str(one["task_id"]) if one["try_number"] == 1 else ""
+                    return (str(one["task_id"]) if one["try_number"] == 1 else ""), one["map_index"]
             time.sleep(0.02)
-        return ""
+        return "", -1
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +95,10 @@ def disturbed(
         *("--shard-images", "600", "--blocks-per-shard", "2"),
     )
     assert added.returncode == 0, added.stderr
-    client = AirflowClient(airflow.address("airflow_url"), airflow.airflow_user, airflow.password("airflow_password"))
+    client = airflow_client(Runtime(airflow))
     client.wait_for_dag(DAG)
     labelled = str(pictures["labelled"])
-    parameters = {"corpus": "killed", "labelled": labelled, "depth": DEPTH, "seed": SEED, "blocks_per_task": 2}
+    parameters = {"corpus": "killed", "labelled": labelled, "depth": DEPTH, "seed": SEED, "blocks_per_task": 1}
     dag_run = client.trigger(DAG, parameters)
     with Killer(airflow, client, dag_run) as killer:
         tasks = client.follow(DAG, dag_run, lambda state, tasks: None)
@@ -105,6 +106,13 @@ def disturbed(
     for task in tasks:
         tries[task.task] = max(tries.get(task.task, 0), task.attempt)
     return Runtime(airflow), killer.killed, tries
+
+
+def wait_for(is_true: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.5)
 
 
 def live_run(runtime: Runtime) -> Run:
@@ -157,3 +165,22 @@ def test_nothing_of_the_killed_is_left(disturbed: tuple[Runtime, set[str], dict[
         if name.endswith((".tmp", ".lease"))
     ]
     assert left == []
+
+
+def test_a_run_whose_scheduler_was_killed_goes_on_when_that_is_started_again(
+    disturbed: tuple[Runtime, set[str], dict[str, int]],
+) -> None:
+    runtime, _, _ = disturbed
+    storage, client = runtime.storage, airflow_client(runtime)
+    parameters = {"corpus": "killed", "model": live_run(runtime).model, "threshold": 30, "publish": "no"}
+    dag_run = client.trigger(DAG, {**parameters, "blocks_per_task": 1})
+    wait_for(lambda: {task.state for task in client.task_states(DAG, dag_run) if task.task == "blocks"} & {"success"})
+    (scheduler,) = [status for status in services.status(runtime.settings) if status.name == "airflow-scheduler"]
+    psutil.Process(scheduler.pid).kill()  # what it had begun goes on
+    restart("airflow")
+    client.follow(DAG, dag_run, lambda state, tasks: None)
+    run = Run.load(storage, layout.run_file(client.result(DAG, dag_run, "reconcile")["run"]))
+    records = read_ledger(storage, run)
+    assert {record.state for record in records} == {BlockState.VERIFIED}
+    assert sum(record.read for record in records) == IMAGES
+    assert sum(record.kept for record in records) == runtime.solr.count(run.collection)

@@ -168,12 +168,12 @@ def _environment(context: Context) -> dict[str, str]:
 def pools() -> str:
     """Return the pools that the Dags' tasks share, as ``airflow pools import`` reads them.
 
-    A Spark job uses all cores by itself, so the second task there begins and ends around the first one's; Solr and HDFS
-    answer two tasks on one machine as fast as more.
+    Of three tasks with a job in Spark one scores, with all cores, while two index; Solr and HDFS answer two tasks on one
+    machine as fast as more.
     """
     described = {
-        "tinytags_spark": (max(2, (os.cpu_count() or 1) // 2), "Tasks that have a job in Spark"),
-        "tinytags_solr": (2, "Tasks that index or count"),
+        "tinytags_spark": (max(3, (os.cpu_count() or 1) // 2), "Tasks that train, or score and index blocks"),
+        "tinytags_solr": (2, "Tasks that make collections, count or publish"),
         "tinytags_hdfs": (2, "Tasks that write shards"),
     }
     return json.dumps(
