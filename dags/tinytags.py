@@ -61,7 +61,7 @@ from tinytags_airflow import (
     runtime,
     trial_blocks_param,
 )
-from tinytags_blocks import name_map_index, score_and_index, tell_asset
+from tinytags_blocks import named_groups, score_and_index, tell_asset
 
 if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import CorpusDefinition
@@ -211,10 +211,11 @@ def tinytags() -> None:
         @errors_for_airflow
         def shards(group: dict[str, Any]) -> dict[str, Any]:
             """Let each shard of the group stand whole, with its manifest."""
+            from tinytags_tasks.blocks import format_block_numbers
             from tinytags_tasks.ingest.plan import load_plan
             from tinytags_tasks.ingest.shards import ShardsRequest, run
 
-            name_map_index(group["shards"])
+            get_current_context()["numbers"] = format_block_numbers(group["shards"])
             clients = runtime()
             files = clients.source_files(load_plan(clients.storage, group["corpus"]).definition)
             request = ShardsRequest(group["corpus"], tuple(group["shards"]))
@@ -305,7 +306,7 @@ def tinytags() -> None:
             replicas=clients.settings.solr_replicas,
         )
         report(f"run {planned.run}: {len(groups)} groups of blocks")
-        return [{"run": planned.run, "blocks": blocks} for blocks in groups]
+        return named_groups(planned.run, groups, clients.storage)
 
     @task(pool=pool(SOLR), priority_weight=PRIORITY_OF_PUBLISH)
     @errors_for_airflow

@@ -42,7 +42,7 @@ from tinytags_airflow import (
     report,
     runtime,
 )
-from tinytags_blocks import score_and_index, tell_asset
+from tinytags_blocks import named_groups, score_and_index, tell_asset
 
 PARAMS = {
     "run": Param(
@@ -114,7 +114,7 @@ def tinytags_backfill() -> None:
             report=report,
         )
         context["ti"].xcom_push("planned", {"blocks": list(planned.blocks), "was_live": planned.was_live})
-        return [{"run": planned.run, "blocks": list(blocks)} for blocks in planned.groups]
+        return named_groups(planned.run, planned.groups, clients.storage)
 
     @task(pool=pool(SOLR))
     @errors_for_airflow

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
 from tinytags_airflow import (
@@ -18,9 +18,12 @@ from tinytags_airflow import (
     runtime,
 )
 
+if TYPE_CHECKING:
+    from tinytags_tasks.storage import Storage
+
 
 def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's decorator
-    """Return the task ``blocks``, to be expanded over groups such as ``{"run": ..., "blocks": [3, 17]}``.
+    """Return the task ``blocks``, to be expanded over what :func:`named_groups` returns.
 
     One task does both stages, one after the other: with two, the scheduler would ask of each group that waits to be
     indexed whether it may be, in each of its rounds (ADR 15).
@@ -32,7 +35,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
     """
 
     @task(
-        map_index_template="blocks {{ numbers }}",
+        map_index_template="{{ name }}",
         pool=pool(SPARK),
         priority_weight=PRIORITY_OF_BLOCKS,
         doc_md="Score the group's blocks, index what was scored, and verify each block by its checksum. "
@@ -46,7 +49,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         from tinytags_tasks.score.step import run as score
 
         run, numbers = group["run"], tuple(group["blocks"])
-        name_map_index(numbers)
+        get_current_context()["name"] = group["name"]
         clients = runtime()
         storage = clients.storage
         score(
@@ -61,11 +64,14 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
     return blocks
 
 
-def name_map_index(numbers: Iterable[int]) -> None:
-    """Give the mapped task a name that tells its shards or blocks."""
-    from tinytags_tasks.blocks import format_block_numbers
+def named_groups(run: str, groups: Iterable[Iterable[int]], storage: Storage) -> list[dict[str, Any]]:
+    """Return groups of a run's blocks, ``{"run": ..., "blocks": [3, 17], "name": "shard 0, blocks 3, 17"}`` each."""
+    from tinytags_tasks import layout
+    from tinytags_tasks.records import Corpus, Run
 
-    get_current_context()["numbers"] = format_block_numbers(numbers)
+    corpus = Run.load(storage, layout.run_file(run)).corpus
+    partition = Corpus.load(storage, layout.corpus_file(corpus)).partition
+    return [{"run": run, "blocks": blocks, "name": partition.name_blocks(blocks)} for blocks in map(list, groups)]
 
 
 def tell_asset(asset: Any, **figures: Any) -> None:  # noqa: ANN401 - Airflow's asset, and whatever JSON holds

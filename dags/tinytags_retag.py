@@ -45,7 +45,7 @@ from tinytags_airflow import (
     runtime,
     trial_blocks_param,
 )
-from tinytags_blocks import score_and_index
+from tinytags_blocks import named_groups, score_and_index
 
 PARAMS = {
     "model": Param(
@@ -128,13 +128,11 @@ def tinytags_retag() -> None:
 
         params = get_current_context()["params"]
         storage = runtime().storage
-        return [
-            {"run": name, "blocks": list(blocks)}
-            for name in dict.fromkeys(one["run"] for one in planned)  # two aliases may show one corpus
-            for blocks in group_blocks(
-                _chosen_blocks(Run.load(storage, layout.run_file(name)).blocks), params["blocks_per_task"]
-            )
-        ]
+        found = []
+        for name in dict.fromkeys(one["run"] for one in planned):  # two aliases may show one corpus
+            blocks = _chosen_blocks(Run.load(storage, layout.run_file(name)).blocks)
+            found += named_groups(name, group_blocks(blocks, params["blocks_per_task"]), storage)
+        return found
 
     # One corpus' failure does not keep another's readers waiting: each run's own counts decide.
     @task(

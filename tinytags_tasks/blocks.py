@@ -90,6 +90,15 @@ class Partition:
         stop = (index + 1) * images // self.blocks_per_shard
         return Block(number, shard, shard * self.shard_images + start, start, stop - start)
 
+    def name_blocks(self, numbers: Iterable[int]) -> str:
+        """Write shards and blocks as a person reads them: ``"shard 0, blocks 3, 17-20"``."""
+        numbers = sorted(set(numbers))
+        shards = sorted({number // self.blocks_per_shard for number in numbers})
+        return (
+            f"shard{'s' if len(shards) > 1 else ''} {format_block_numbers(shards)}, "
+            f"block{'s' if len(numbers) > 1 else ''} {format_block_numbers(numbers)}"
+        )
+
     def blocks_of_shard(self, shard: int) -> list[Block]:
         """Return a shard's blocks in order."""
         first = shard * self.blocks_per_shard

@@ -75,8 +75,8 @@ def test_a_trial_does_its_blocks_alone_and_publishes_nothing(
 ) -> None:
     states, run = trial
     assert {name: state for name, state in states.items() if name.startswith(("blocks", "reconcile", "publish"))} == {
-        "blocks blocks 0": "success",
-        "blocks blocks 4": "success",
+        "blocks shard 0, block 0": "success",
+        "blocks shard 1, block 4": "success",
         "reconcile": "success",
         "publish": "skipped",
     }
@@ -109,7 +109,7 @@ def test_an_audit_finds_what_was_deleted_and_has_it_done_again(
     assert list(client.result("tinytags_audit", audit, "audit")["problems"]) == ["1"]
     path = f"/api/v2/dags/tinytags_audit/dagRuns/{audit}/taskInstances/backfill/xcomEntries/trigger_run_id"
     repaired = end(client, "tinytags_backfill", client._ask("GET", path)["value"])
-    assert repaired["blocks blocks 1"] == "success"
+    assert repaired["blocks shard 0, block 1"] == "success"
     after = all_documents(url, run.collection)
     for document in (*before.values(), *after.values()):
         document.pop("_version_", None)

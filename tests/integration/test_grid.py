@@ -76,7 +76,7 @@ def test_the_grid_shows_the_run_its_logs_and_its_images(ask: Callable[..., httpx
     assert cell["task"]["state"] == "success"
     dag, dag_run, task, map_index = (cell["task"]["log"].partition("?")[0].split("/")[at] for at in (2, 4, 6, 8))
     instance = ask("viewer", f"/api/v2/dags/{dag}/dagRuns/{dag_run}/taskInstances/{task}/{map_index}").json()
-    assert instance["rendered_map_index"] == "blocks 4-7"
+    assert instance["rendered_map_index"] == "shards 1-2, blocks 4-7"
     (image, *_) = ask("viewer", f"{path}/blocks/5/images").json()["images"]
     assert ask("viewer", f"{path}/images/{image['position']}.png").content.startswith(b"\x89PNG")
 

@@ -1,5 +1,7 @@
 """Shard and block arithmetic, and block numbers as people write them."""
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,3 +124,16 @@ def test_automatic_groups_are_as_small_as_makes_at_most_400(blocks, size):
 def test_a_negative_group_size_is_refused():
     with pytest.raises(BadInputError, match="1 or more, or 0 for automatic"):
         group_blocks(range(5), -1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "name"),
+    [
+        ([3], "shard 0, block 3"),
+        ([17, 18, 3], "shard 0, blocks 3, 17-18"),
+        ([49, 50], "shards 0-1, blocks 49-50"),
+        (range(4_000), "shards 0-79, blocks 0-3999"),
+    ],
+)
+def test_a_name_tells_shards_and_blocks(numbers: Iterable[int], name: str) -> None:
+    assert Partition(79_302_017).name_blocks(numbers) == name

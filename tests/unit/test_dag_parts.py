@@ -109,7 +109,7 @@ def failed_task(**changes: Any) -> dict[str, Any]:
         task_id="blocks",
         run_id="manual__1",
         try_number=5,
-        rendered_map_index="blocks 3, 17-20",
+        rendered_map_index="shard 0, blocks 3, 17-20",
         log_url="http://airflow/log",
     )
     return {"ti": task, "exception": EngineDownError("Solr does not answer")} | changes
@@ -119,7 +119,7 @@ def test_a_failures_message_tells_the_blocks_the_reason_and_where_to_look() -> N
     from tinytags_notify import failure_message
 
     subject, text = failure_message(failed_task())
-    assert subject == "TinyTags: tinytags, blocks (blocks 3, 17-20) failed"
+    assert subject == "TinyTags: tinytags, blocks (shard 0, blocks 3, 17-20) failed"
     assert text == f"{subject} at attempt 5 of run manual__1:\nSolr does not answer\nhttp://airflow/log"
     assert "its process ended" in failure_message(failed_task(exception=None))[1]
 
