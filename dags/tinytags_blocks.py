@@ -49,7 +49,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         from tinytags_tasks.score.step import run as score
 
         run, numbers = group["run"], tuple(group["blocks"])
-        get_current_context()["name"] = group["name"]
+        get_current_context()["name"] = group.get("name", "")
         clients = runtime()
         storage = clients.storage
         score(
