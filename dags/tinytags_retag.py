@@ -1,6 +1,6 @@
 """### TinyTags: tag every live index again by a newer model.
 
-`choose >> groups >> blocks (score >> index), mapped >> publish, mapped`
+`choose >> groups >> blocks, mapped >> publish, mapped`
 
 | task | what is true after it |
 | --- | --- |
@@ -10,8 +10,9 @@
 | `publish` | every count agrees, the run was compared with the live one, the gate let it pass, and readers see it |
 
 Without a name, the model is the newest for images of the corpus' size that knows every tag of the live index. Nothing
-is done where the live index has that model already, where that model was rolled back (name it to try it again), and
-where another run tags the corpus just now. The comparison is in the log of `publish` and in its XCom.
+is done where the live index has that model already, and where that model was rolled back (name it to try it again).
+While another run tags one of the corpora, `choose` waits: it looks again every five minutes. The comparison is in the
+log of `publish` and in its XCom.
 
 **When**: when a run of the Dag `tinytags` publishes a new model; by the setting `TINYTAGS_RETAG_CRON`, a cron line in
 UTC such as `0 2 * * 6` (unset, no time-table); and by hand. A new Dag of Airflow is paused: switch it on.
@@ -24,9 +25,11 @@ UTC such as `0 2 * * 6` (unset, no time-table); and by hand. A new Dag of Airflo
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context, task
+from airflow.sdk.exceptions import AirflowRescheduleException
 from tinytags_airflow import (
     DEFAULTS,
     INDEX_ASSET,
@@ -69,6 +72,8 @@ PARAMS = {
     **gate_params(documents=80),
 }
 
+_WAIT = timedelta(minutes=5)
+
 _CRON = cron_schedule("TINYTAGS_RETAG_CRON")
 
 
@@ -102,17 +107,18 @@ def tinytags_retag() -> None:
         remember_models(clients)
         us = (context["ti"].dag_id, context["ti"].run_id)
         asked = is_running(context)
+        request = RetagRequest(params["model"], params["alias"])
+        found = run(request, storage=storage, solr=clients.solr, report=report).due
+        owners = {due.corpus: corpus_owner(due.corpus, storage=storage, is_running=asked) for due in found}
+        if others := {corpus: owner for corpus, owner in owners.items() if owner and owner != us}:
+            for corpus, (dag_id, dag_run) in others.items():
+                report(f"waiting: corpus {corpus} is being tagged by run {dag_run} of {dag_id}")
+            raise AirflowRescheduleException(datetime.now(UTC) + _WAIT)
         planned = []
-        for due in run(
-            RetagRequest(params["model"], params["alias"]), storage=storage, solr=clients.solr, report=report
-        ).due:
-            owner = corpus_owner(due.corpus, storage=storage, is_running=asked)
-            if owner not in (None, us):
-                report(f"{due.alias}: corpus {due.corpus} is left to run {owner[1]} of {owner[0]}, which tags it now")
-                continue
+        for due in found:
             claim_corpus(due.corpus, us, storage=storage, is_running=asked)
-            request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails)
-            name = plan(request, storage=storage).run
+            to_plan = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails)
+            name = plan(to_plan, storage=storage).run
             shards, replicas = settings.solr_shards, settings.solr_replicas
             prepare(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
             planned.append({"run": name, **asdict(due)})
