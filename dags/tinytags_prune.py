@@ -8,7 +8,8 @@
 | `prune` | just what was shown is gone, when **Really** was switched on; skipped otherwise |
 
 What is live, what a rollback would lead to, what was never published and is newer than what is live, and what somebody
-writes now is never touched. Run it once as it is, read the log of `show`, then run it again with **Really**.
+writes now is never touched. Files that killed writers left under temporary names go after a day. Run it once as it is,
+read the log of `show`, then run it again with **Really**.
 """
 
 # mypy: allow-untyped-decorators
@@ -62,7 +63,7 @@ def tinytags_prune() -> None:
     @errors_for_airflow
     def show() -> dict[str, Any]:
         """Tell what would go, and change nothing."""
-        from tinytags_tasks.publish.prune import PruneRequest, describe, plan_prune
+        from tinytags_tasks.publish.prune import PruneRequest, plan_prune
 
         params = get_current_context()["params"]
         clients = runtime()
@@ -70,9 +71,9 @@ def tinytags_prune() -> None:
         found = plan_prune(request, storage=clients.storage, solr=clients.solr)
         for collection, reason in found.stays.items():
             report(f"keeps {collection}: {reason}")
-        for one in found.drop:
-            report(describe(one, "would drop"))
-        if not found.drop:
+        for line in found.lines("would drop"):
+            report(line)
+        if found.is_empty:
             report("there is nothing to drop")
         return asdict(found)
 
@@ -88,7 +89,9 @@ def tinytags_prune() -> None:
         clients = runtime()
         runs = tuple(one["run"] for one in shown["drop"])
         request = PruneRequest(params["alias"], params["keep"], params["scored"], runs)
-        return asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+        dropped = run(request, storage=clients.storage, solr=clients.solr, report=report)
+        report(f"dropped {dropped.leftovers:,} files that killed writers left")
+        return asdict(dropped)
 
     prune(show())
 

@@ -55,6 +55,7 @@ class BlockTask:
     started: str
     blocks: tuple[int, ...]
 
+
 def latest_tasks(tasks: Iterable[BlockTask]) -> dict[int, BlockTask]:
     """Return the task that worked on each block last.
 

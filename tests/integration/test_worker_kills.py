@@ -156,15 +156,11 @@ def test_the_index_equals_one_that_nothing_disturbed(
 def test_nothing_of_the_killed_is_left(disturbed: tuple[Runtime, set[str], dict[str, int]]) -> None:
     runtime, _, _ = disturbed
     run = live_run(runtime)
-    client = runtime.storage._client  # type: ignore[attr-defined] - the store itself does not show such files
-    left = [
-        f"{folder}/{name}"
-        for within in ("corpora/killed", layout.run_folder(run.name))
-        for folder, _, names in client.walk(within)
-        for name in names
-        if name.endswith((".tmp", ".lease"))
-    ]
-    assert left == []
+    storage = runtime.storage
+    for folder in (layout.corpus_folder("killed"), layout.run_folder(run.name)):
+        assert storage.leftovers(folder) == []
+        for name in storage.names(folder):
+            assert not [file for file in storage.names(f"{folder}/{name}") if file.endswith(".lease")]
 
 
 def test_a_run_whose_scheduler_was_killed_goes_on_when_that_is_started_again(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from tinytags_tasks.errors import TransientError
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.storage import Leftover, Storage, temporary_name
 
 Mode = Literal["before", "during", "after"]
 Outcome = TypeVar("Outcome")
@@ -88,6 +88,9 @@ class FaultyStorage:
 
     def names(self, path: str) -> list[str]:
         return self.inner.names(path)
+
+    def leftovers(self, path: str) -> list[Leftover]:
+        return self.inner.leftovers(path)
 
     def url(self, path: str) -> str:
         return self.inner.url(path)

@@ -3,6 +3,8 @@
 A test module inherits :class:`StorageContract` and overrides the ``storage`` fixture with an empty store.
 """
 
+import time
+
 import pytest
 
 from tinytags_tasks.errors import CorruptError, MissingError
@@ -234,6 +236,19 @@ class StorageContract:
         storage.write(f"{temporary_name('folder/model')}/file", b"x")
         assert storage.delete_leftovers("folder/model") == 1
         assert storage.names("folder") == []
+
+    def test_leftovers_are_found_in_all_folders_below_with_their_size_and_time(self, storage):
+        file, deep, folder = (temporary_name(path) for path in ("runs/a.json", "runs/r/scored/b", "runs/model"))
+        storage.write(file, b"abc")
+        storage.write(deep, b"de")
+        storage.write(f"{folder}/{temporary_name('inner')}", b"f")
+        storage.write("runs/a.json", b"x")
+        storage.write(temporary_name("other/c"), b"x")
+        found = {leftover.path: leftover for leftover in storage.leftovers("runs")}
+        assert {path: leftover.size_bytes for path, leftover in found.items()} == {file: 3, deep: 2, folder: 0}
+        assert all(abs(leftover.changed - time.time()) < 600 for leftover in found.values())
+        assert set(found) < {leftover.path for leftover in storage.leftovers("")}
+        assert storage.leftovers("none/such") == []
 
     def test_a_folder_that_is_not_there_has_no_leftovers(self, storage):
         assert storage.delete_leftovers("none/such") == 0

@@ -1,8 +1,11 @@
 """Cleaning up: what may go goes, and everything that somebody reads, writes or may want back stays."""
 
+import os
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from faulty_storage import files_under
 from published_runs import ALIAS, age_ledger, make_world
 from small_run import index_all, make_another_run, quiet, score_all
 
@@ -14,6 +17,7 @@ from tinytags_tasks.publish.prune import PruneRequest, plan_prune, run
 from tinytags_tasks.publish.rollback import RollbackRequest
 from tinytags_tasks.publish.rollback import run as rollback
 from tinytags_tasks.records import Run
+from tinytags_tasks.storage import temporary_name
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +248,22 @@ def test_a_run_that_is_indexed_again_is_not_pruned_meanwhile(world):
 def test_fewer_than_none_cannot_be_kept():
     with pytest.raises(BadInputError, match="-1 collections cannot be kept"):
         PruneRequest(ALIAS, keep=-1)
+
+
+def test_what_killed_writers_left_goes_after_a_day(world):
+    first, _, third = world.runs
+    old = [temporary_name(path) for path in (layout.scored_file(third.name, 1), layout.shard_file(third.corpus, 0))]
+    young = temporary_name(layout.scored_file(third.name, 2))
+    for path in (*old, young):
+        world.storage.write(path, b"half a file")
+    for path in old:
+        os.utime(world.storage.root / path, (0, time.time() - 25 * 3600))
+    before = files_under(world.storage.root)
+    found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
+    assert (found.drop, found.leftovers, found.leftover_bytes) == ((), 2, 22)
+    assert found.lines("would drop") == ["would drop 2 files that killed writers left (0.0 MB)"]
+    assert files_under(world.storage.root) == before, "showing changes nothing"
+    done = run(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr, report=quiet)
+    assert (done.leftovers, done.leftover_bytes) == (2, 22)
+    assert before.keys() - files_under(world.storage.root).keys() == set(old)
+    assert first.collection in world.solr.collections()

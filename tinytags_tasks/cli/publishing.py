@@ -115,10 +115,10 @@ def prune(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Drop the collections that readers neither see nor can be given back; lists them first, and asks."""
+    """Drop collections that nobody sees nor can be given back, and what killed writers left; lists them, and asks."""
     from dataclasses import replace
 
-    from tinytags_tasks.publish.prune import PruneRequest, describe, plan_prune, run
+    from tinytags_tasks.publish.prune import PruneRequest, plan_prune, run
 
     runtime = clients()
     settings = runtime.settings
@@ -126,17 +126,18 @@ def prune(
     found = plan_prune(request, storage=runtime.storage, solr=runtime.solr)
     for collection, reason in found.stays.items():
         print(f"keeps {collection}: {reason}")
-    for one in found.drop:
-        print(describe(one, "drops"))
-    if not found.drop:
+    for line in found.lines("drops"):
+        print(line)
+    if found.is_empty:
         print("there is nothing to drop")
         return
     if not yes and not typer.confirm("Drop these?"):
         raise typer.Exit(1)
     # Only what was shown: what came to be droppable since waits for the next time.
     shown = replace(request, runs=tuple(one.run for one in found.drop))
-    dropped = run(shown, storage=runtime.storage, solr=runtime.solr, report=say).drop
-    print(f"dropped {sum(bool(one.collection) for one in dropped)} collections")
+    dropped = run(shown, storage=runtime.storage, solr=runtime.solr, report=say)
+    collections = sum(bool(one.collection) for one in dropped.drop)
+    print(f"dropped {collections} collections and {dropped.leftovers:,} files that killed writers left")
 
 
 @app.command()

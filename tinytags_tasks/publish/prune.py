@@ -1,5 +1,9 @@
-"""Cleaning up: drops the collections of runs that readers neither see nor can be given back by a rollback."""
+"""Cleaning up: drops the collections of runs that readers neither see nor can be given back by a rollback.
 
+With them goes what killed writers left under temporary names anywhere in the store.
+"""
+
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,13 +15,16 @@ from tinytags_tasks.ledger import list_runs, read_ledger
 from tinytags_tasks.publish.history import completed, live_collection, previous_collections, read_history, sole_change
 from tinytags_tasks.records import Run, now
 from tinytags_tasks.solr import SolrClient
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.storage import Leftover, Storage
 
 CONFIGSET_PREFIX = "tinytags-"
 """Of our own configsets' names; see :meth:`SolrClient.ensure_configset`."""
 
 QUIET_HOURS = 1
 """How long a ledger must have been still before its run counts as one that nobody writes."""
+
+LEFTOVER_HOURS = 24
+"""How old a temporary file must be to be nobody's: a write ends after minutes, and a killed one is begun anew."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +85,36 @@ class Prunable:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """What goes, or went; and the other collections with the reason why each stays."""
+    """What goes, or went.
+
+    Attributes
+    ----------
+    drop
+        By run.
+    stays
+        The other collections, with the reason why each stays.
+    leftovers, leftover_bytes
+        Files and folders that killed writers left under temporary names a day or longer ago.
+    """
 
     drop: tuple[Prunable, ...]
     stays: dict[str, str]
+    leftovers: int
+    leftover_bytes: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing goes."""
+        return not (self.drop or self.leftovers)
+
+    def lines(self, verb: str) -> list[str]:
+        """Return what goes, a line each, for people."""
+        lines = [describe(one, verb) for one in self.drop]
+        if self.leftovers:
+            lines.append(
+                f"{verb} {self.leftovers:,} files that killed writers left ({self.leftover_bytes / 1e6:,.1f} MB)"
+            )
+        return lines
 
 
 def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> PruneResult:
@@ -107,7 +140,8 @@ def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> 
             stays[plan.collection] = reason
     ours = {plan.collection for plan in runs}
     stays |= {collection: "is no run's of this store" for collection in standing if collection not in ours}
-    return PruneResult(tuple(drop), stays)
+    left = _old_leftovers(storage)
+    return PruneResult(tuple(drop), stays, len(left), sum(leftover.size_bytes for leftover in left))
 
 
 def run(
@@ -126,7 +160,8 @@ def run(
         for one in drop:
             _drop(one, storage, solr)
             report(describe(one, "dropped"))
-    return PruneResult(drop, found.stays)
+    left = [leftover for leftover in _old_leftovers(storage) if storage.delete(leftover.path)]
+    return PruneResult(drop, found.stays, len(left), sum(leftover.size_bytes for leftover in left))
 
 
 def describe(found: Prunable, verb: str) -> str:
@@ -177,6 +212,11 @@ def _writer(plan: Run, storage: Storage) -> str:
     if latest > (datetime.now(UTC) - timedelta(hours=QUIET_HOURS)).isoformat(timespec="seconds"):
         return f"was written at {latest}, less than {QUIET_HOURS} hour ago"
     return ""
+
+
+def _old_leftovers(storage: Storage) -> list[Leftover]:
+    oldest = time.time() - LEFTOVER_HOURS * 3600
+    return [leftover for leftover in storage.leftovers("") if leftover.changed < oldest]
 
 
 def _drop(found: Prunable, storage: Storage, solr: SolrClient) -> None:

@@ -168,8 +168,8 @@ def _environment(context: Context) -> dict[str, str]:
 def pools() -> str:
     """Return the pools that the Dags' tasks share, as ``airflow pools import`` reads them.
 
-    Of three tasks with a job in Spark one scores, with all cores, while two index; Solr and HDFS answer two tasks on one
-    machine as fast as more.
+    Of three tasks with a job in Spark one scores, with all cores, while two index; Solr and HDFS answer two tasks on
+    one machine as fast as more.
     """
     described = {
         "tinytags_spark": (max(3, (os.cpu_count() or 1) // 2), "Tasks that train, or score and index blocks"),

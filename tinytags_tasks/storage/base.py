@@ -7,6 +7,25 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """What stands under a temporary name: a killed writer's, or one that is being written.
+
+    Attributes
+    ----------
+    path
+        Its path.
+    size_bytes
+        Of a file; 0 of a folder.
+    changed
+        When it was written last, in seconds since the epoch by the store's clock.
+    """
+
+    path: str
+    size_bytes: int
+    changed: float
+
+
 class Storage(Protocol):
     """A place for files in which a write is committed by one rename.
 
@@ -77,6 +96,10 @@ class Storage(Protocol):
 
         The paths lie in one folder, which is listed once.
         """
+        ...
+
+    def leftovers(self, path: str) -> list[Leftover]:
+        """Return what stands under temporary names in a folder and in all below it; the names below such a one not."""
         ...
 
     def url(self, path: str) -> str:

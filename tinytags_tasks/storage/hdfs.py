@@ -13,7 +13,7 @@ import urllib3
 from hdfs import HdfsError, InsecureClient
 
 from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import StoreAddress, is_temporary, leftovers_among, temporary_name
+from tinytags_tasks.storage.base import Leftover, StoreAddress, is_temporary, leftovers_among, temporary_name
 
 TIMEOUT_SECONDS = (10, 120)
 """To connect, and between two packets of an answer."""
@@ -208,6 +208,24 @@ class HdfsStorage:
         for leftover in leftovers:
             self.delete(f"{folder}/{leftover}")
         return len(leftovers)
+
+    def leftovers(self, path: str) -> list[Leftover]:
+        """See :meth:`Storage.leftovers`."""
+        found = []
+        folders = [path]
+        for folder in folders:  # grows on the way
+            try:
+                with self._translated(folder):
+                    statuses = self._client.list(folder, status=True)
+            except MissingError:  # another deleted it meanwhile
+                continue
+            for name, status in statuses:
+                inside = f"{folder}/{name}".lstrip("/")
+                if is_temporary(name):
+                    found.append(Leftover(inside, int(status["length"]), status["modificationTime"] / 1000))
+                elif status["type"] == "DIRECTORY":
+                    folders.append(inside)
+        return found
 
     def url(self, path: str) -> str:
         """See :meth:`Storage.url`."""

@@ -4,11 +4,11 @@ import os
 import shutil
 import stat
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import is_temporary, leftovers_among, temporary_name
+from tinytags_tasks.storage.base import Leftover, is_temporary, leftovers_among, temporary_name
 
 
 class LocalStorage:
@@ -155,6 +155,20 @@ class LocalStorage:
         folder = paths[0].rpartition("/")[0]
         leftovers = leftovers_among(self._all_names(folder), paths)
         return sum(self.delete(f"{folder}/{leftover}") for leftover in leftovers)
+
+    def leftovers(self, path: str) -> list[Leftover]:
+        """See :meth:`Storage.leftovers`."""
+        found = []
+        with self._translated(path):
+            for folder, folders, files in os.walk(self.root / path):
+                for name in filter(is_temporary, (*folders, *files)):
+                    with suppress(FileNotFoundError):  # its writer has just ended
+                        status = Path(folder, name).stat()
+                        size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else 0
+                        inside = Path(folder, name).relative_to(self.root).as_posix()
+                        found.append(Leftover(inside, size_bytes, status.st_mtime))
+                folders[:] = [name for name in folders if not is_temporary(name)]
+        return found
 
     def url(self, path: str) -> str:
         """See :meth:`Storage.url`."""
