@@ -52,6 +52,7 @@ from tinytags_airflow import (
     blocks_per_task_param,
     corpus_names,
     errors_for_airflow,
+    form,
     gate_params,
     model_versions,
     pool,
@@ -59,6 +60,7 @@ from tinytags_airflow import (
     remember_models,
     report,
     runtime,
+    text_param,
     trial_blocks_param,
 )
 from tinytags_blocks import named_groups, score_and_index, tell_asset
@@ -74,12 +76,10 @@ _MOST_BLOCKS = 1_000_000
 """More than any corpus has."""
 
 PARAMS = {
-    "corpus": Param(
-        "",
-        type="string",
+    "corpus": text_param(
+        "Corpus",
         pattern="^([a-z0-9][a-z0-9_-]{0,99})?$",
         examples=corpus_names(),
-        title="Corpus",
         section="Corpus",
         description="A defined corpus' name (`tinytags corpus add` defines one); empty: the demo, made where need be",
     ),
@@ -91,32 +91,24 @@ PARAMS = {
         section="Corpus",
         description="Shards that one mapped task ingests; 0: a quarter of a million images a task",
     ),
-    "model": Param(
-        "",
-        type="string",
+    "model": text_param(
+        "Model",
         examples=model_versions(),
-        title="Model",
         section="Model",
         description="A published model's version (`tinytags models list`); empty: learn one from the labelled images",
     ),
-    "labelled": Param(
-        "",
-        type="string",
-        title="Labelled images",
+    "labelled": text_param(
+        "Labelled images",
         section="Model",
         description="Parquet with the columns img and label; empty: the demo's",
     ),
-    "test": Param(
-        "",
-        type="string",
-        title="Test images",
+    "test": text_param(
+        "Test images",
         section="Model",
         description="As above, to measure the model's accuracy on; may be empty",
     ),
-    "other": Param(
-        "",
-        type="string",
-        title="Images of other things",
+    "other": text_param(
+        "Images of other things",
         section="Model",
         description="As above with the label -1 for none of the tags and -2 for unclear: what users will see",
     ),
@@ -174,7 +166,7 @@ def tinytags() -> None:
     @errors_for_airflow
     def check() -> str:
         """Refuse what the form could not, find the engines, and claim the corpus, before any work."""
-        params = get_current_context()["params"]
+        params = form()
         clients = runtime()
         _check_choices(params, clients)
         refuse_unreachable(clients)
@@ -194,7 +186,7 @@ def tinytags() -> None:
             from tinytags_tasks.ingest.plan import PlanRequest, run
 
             context = get_current_context()
-            params = context["params"]
+            params = form()
             clients = runtime()
             definition = _definition(params["corpus"], clients)
             _claim(definition.name, clients)  # known only now, where the form names none
@@ -251,7 +243,7 @@ def tinytags() -> None:
         from tinytags_tasks.train.step import TrainRequest, run
 
         context = get_current_context()
-        params = context["params"]
+        params = form()
         clients = runtime()
         if params["model"]:
             return {"model": ModelCard.load(clients.storage, layout.card_file(params["model"])).version}
@@ -288,7 +280,7 @@ def tinytags() -> None:
         from tinytags_tasks.records import Run
         from tinytags_tasks.score.plan import PlanRequest, run
 
-        params = get_current_context()["params"]
+        params = form()
         clients = runtime()
         planned = run(
             PlanRequest(ingested["corpus"], trained["model"], params["threshold"], params["blocks_per_task"]),
@@ -315,7 +307,7 @@ def tinytags() -> None:
         from tinytags_tasks.publish.step import reconcile_run
 
         clients = runtime()
-        is_trial = bool(get_current_context()["params"]["blocks"].strip())
+        is_trial = bool(form()["blocks"].strip())
         totals = reconcile_run(
             groups[0]["run"],
             storage=clients.storage,
@@ -331,7 +323,7 @@ def tinytags() -> None:
         """Ask the gate, then move the alias, when the form says so; skipped otherwise, and for a trial."""
         from tinytags_tasks.publish.step import PublishRequest, run
 
-        params = get_current_context()["params"]
+        params = form()
         if params["blocks"].strip():
             raise AirflowSkipException(f"run {reconciled['run']}: blocks {params['blocks']} are a trial")
         if params["publish"] == "no":

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param
+from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, get_current_context
 from tinytags_notify import FailureNotifier
 
 if TYPE_CHECKING:
@@ -171,18 +171,31 @@ def gate_params(documents: float | None = None) -> dict[str, Param]:
     }
 
 
+def text_param(title: str, description: str, **schema: Any) -> Param:  # noqa: ANN401 - JSON Schema's words
+    """Return a field of the form that may stay empty: Airflow's form insists on a text that may not be null."""
+    return Param(None, type=["null", "string"], title=title, description=description, **schema)
+
+
+def form() -> dict[str, Any]:
+    """Return what the form holds; a text that was left empty, of which Airflow makes null, as an empty one."""
+    context = get_current_context()
+    fields = context["dag"].params
+    return {
+        name: "" if value is None and "string" in fields.get_param(name).schema["type"] else value
+        for name, value in context["params"].items()
+    }
+
+
 def run_param(description: str) -> Param:
     """Return the form's field for a run's name, which may be empty."""
-    return Param("", type="string", pattern="^([a-z0-9][a-z0-9_-]{0,99})?$", title="Run", description=description)
+    return text_param("Run", description, pattern="^([a-z0-9][a-z0-9_-]{0,99})?$")
 
 
 def trial_blocks_param() -> Param:
     """Return the form's field for the blocks of a trial."""
-    return Param(
-        "",
-        type="string",
+    return text_param(
+        "Only blocks",
         pattern=BLOCKS_PATTERN,
-        title="Only blocks",
         section="Run",
         description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
     )

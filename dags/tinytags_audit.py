@@ -21,13 +21,14 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import Param, dag, task
 from tinytags_airflow import (
     DEFAULTS,
     SOLR,
     alias_param,
     cron_schedule,
     errors_for_airflow,
+    form,
     is_on,
     pool,
     report,
@@ -75,7 +76,7 @@ def tinytags_audit() -> None:
         """Compare all blocks, and write down what differs."""
         from tinytags_tasks.publish.audit import AuditRequest, run
 
-        params = get_current_context()["params"]
+        params = form()
         clients = runtime()
         request = AuditRequest(params["run"], params["alias"], params["sample"])
         result = run(request, storage=clients.storage, solr=clients.solr, report=report)
@@ -92,7 +93,7 @@ def tinytags_audit() -> None:
         from tinytags_tasks.errors import ReconcileError
 
         problems = audited["problems"]
-        if problems and not get_current_context()["params"]["repair"]:
+        if problems and not form()["repair"]:
             first = "; ".join(f"block {block} {problem}" for block, problem in list(problems.items())[:MOST_PROBLEMS])
             raise ReconcileError(
                 f"run {audited['run']}: blocks {format_block_numbers(map(int, problems))} differ ({first}); do them "

@@ -38,11 +38,16 @@ from tinytags_airflow import (
     SOLR,
     blocks_per_task_param,
     errors_for_airflow,
+    form,
     pool,
     report,
     runtime,
+    text_param,
 )
 from tinytags_blocks import named_groups, score_and_index, tell_asset
+
+NAMED = "named"
+"""Selects the blocks whose numbers the form holds."""
 
 PARAMS = {
     "run": Param(
@@ -61,21 +66,19 @@ PARAMS = {
         section="Run",
         description="backfill: do blocks again; delete: delete their documents from the index",
     ),
-    "blocks": Param(
-        "",
-        type="string",
+    "blocks": text_param(
+        "Blocks",
         pattern=BLOCKS_PATTERN,
-        title="Blocks",
         section="Blocks",
-        description="Numbers and ranges, such as 3, 17-20; leave empty to select",
+        description="Numbers and ranges, such as 3, 17-20; empty when they are selected",
     ),
     "select": Param(
-        "",
+        NAMED,
         type="string",
-        enum=["", "failed", "missing", "audit"],
+        enum=[NAMED, "failed", "missing", "audit"],
         title="Select",
         section="Blocks",
-        description="Blocks by what became of them; audit: what the last audit of the run found",
+        description="named: the blocks above; else by what became of them; audit: what the run's last audit found",
     ),
     "blocks_per_task": blocks_per_task_param(5),
 }
@@ -101,13 +104,14 @@ def tinytags_backfill() -> None:
         from tinytags_tasks.publish.backfill import BackfillRequest, run
 
         context = get_current_context()
-        params = context["params"]
+        params = form()
         clients = runtime()
         _refuse_contradiction(params, clients)
         if params["action"] == "delete":
             return []
+        select = "" if params["select"] == NAMED else params["select"]
         planned = run(
-            BackfillRequest(params["run"], params["blocks"], params["select"], params["blocks_per_task"]),
+            BackfillRequest(params["run"], params["blocks"], select, params["blocks_per_task"]),
             storage=clients.storage,
             solr=clients.solr,
             alias=clients.settings.alias,
@@ -126,7 +130,7 @@ def tinytags_backfill() -> None:
         from tinytags_tasks.index.step import delete as delete_documents
         from tinytags_tasks.records import Run
 
-        params = get_current_context()["params"]
+        params = form()
         if params["action"] != "delete":
             raise AirflowSkipException("the blocks are done again, not deleted")
         clients = runtime()
@@ -146,7 +150,7 @@ def tinytags_backfill() -> None:
         if not planned:
             raise AirflowSkipException("the blocks were deleted")
         clients = runtime()
-        name, blocks = context["params"]["run"], tuple(planned["blocks"])
+        name, blocks = form()["run"], tuple(planned["blocks"])
         totals = reconcile_run(name, storage=clients.storage, solr=clients.solr, blocks=blocks, report=report)
         return {"run": name, "was_live": planned["was_live"], "totals": asdict(totals)}
 
@@ -180,7 +184,7 @@ def _refuse_contradiction(params: dict[str, Any], clients: Any) -> None:  # noqa
 
     if params["action"] != "delete":
         return
-    if params["select"] or not params["blocks"].strip():
+    if params["select"] != NAMED or not params["blocks"].strip():
         raise BadInputError("blocks to delete are named by their numbers, such as 3, 17-20")
     plan = Run.load(clients.storage, layout.run_file(params["run"]))
     plan.refuse_pruned()

@@ -19,9 +19,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
-from tinytags_airflow import DEFAULTS, SOLR, alias_param, errors_for_airflow, pool, report, runtime, settings_or_none
+from tinytags_airflow import (
+    DEFAULTS,
+    SOLR,
+    alias_param,
+    errors_for_airflow,
+    form,
+    pool,
+    report,
+    runtime,
+    settings_or_none,
+)
 
 _SETTINGS = settings_or_none()
 
@@ -65,7 +75,7 @@ def tinytags_prune() -> None:
         """Tell what would go, and change nothing."""
         from tinytags_tasks.publish.prune import PruneRequest, plan_prune
 
-        params = get_current_context()["params"]
+        params = form()
         clients = runtime()
         request = PruneRequest(params["alias"], params["keep"], params["scored"])
         found = plan_prune(request, storage=clients.storage, solr=clients.solr)
@@ -83,7 +93,7 @@ def tinytags_prune() -> None:
         """Drop what was shown and may still go; skipped unless it is really wanted."""
         from tinytags_tasks.publish.prune import PruneRequest, run
 
-        params = get_current_context()["params"]
+        params = form()
         if not params["really"]:
             raise AirflowSkipException("nothing is dropped: trigger again with Really switched on")
         clients = runtime()

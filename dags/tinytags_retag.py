@@ -28,7 +28,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context, task
+from airflow.sdk import AssetOrTimeSchedule, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowRescheduleException
 from tinytags_airflow import (
     DEFAULTS,
@@ -40,30 +40,28 @@ from tinytags_airflow import (
     blocks_per_task_param,
     cron_schedule,
     errors_for_airflow,
+    form,
     gate_params,
     model_versions,
     pool,
     remember_models,
     report,
     runtime,
+    text_param,
     trial_blocks_param,
 )
 from tinytags_blocks import named_groups, score_and_index
 
 PARAMS = {
-    "model": Param(
-        "",
-        type="string",
+    "model": text_param(
+        "Model",
         examples=model_versions(),
-        title="Model",
         section="Run",
         description="A published model's version; empty: the newest that fits each corpus and knows all its live tags",
     ),
-    "alias": Param(
-        "",
-        type="string",
+    "alias": text_param(
+        "Alias",
         pattern="^[a-z0-9_-]*$",
-        title="Alias",
         section="Run",
         description="Only what is live under it; empty: under all",
     ),
@@ -101,7 +99,7 @@ def tinytags_retag() -> None:
         from tinytags_tasks.score.plan import run as plan
 
         context = get_current_context()
-        params = context["params"]
+        params = form()
         clients = runtime()
         storage, settings = clients.storage, clients.settings
         remember_models(clients)
@@ -132,7 +130,7 @@ def tinytags_retag() -> None:
         from tinytags_tasks.blocks import group_blocks
         from tinytags_tasks.records import Run
 
-        params = get_current_context()["params"]
+        params = form()
         storage = runtime().storage
         found = []
         for name in dict.fromkeys(one["run"] for one in planned):  # two aliases may show one corpus
@@ -158,7 +156,7 @@ def tinytags_retag() -> None:
         from tinytags_tasks.records import Run
 
         context = get_current_context()
-        params = context["params"]
+        params = form()
         context["alias"] = planned["alias"]
         clients = runtime()
         storage, solr = clients.storage, clients.solr
@@ -183,7 +181,7 @@ def _chosen_blocks(known: int) -> list[int]:
     """Return the block numbers that the form names, or all."""
     from tinytags_tasks.blocks import parse_block_numbers
 
-    return list(parse_block_numbers(get_current_context()["params"]["blocks"], known))
+    return list(parse_block_numbers(form()["blocks"], known))
 
 
 tinytags_retag()

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk import dag, get_current_context, task
+from airflow.sdk import dag, task
 from tinytags_airflow import (
     DEFAULTS,
     INDEX_ASSET,
@@ -27,6 +27,7 @@ from tinytags_airflow import (
     SOLR,
     alias_param,
     errors_for_airflow,
+    form,
     pool,
     report,
     run_param,
@@ -59,7 +60,7 @@ def tinytags_rollback() -> None:
         """Name the run to take back."""
         from tinytags_tasks.publish.history import live_run
 
-        params = get_current_context()["params"]
+        params = form()
         clients = runtime()
         return str(params["run"]) or live_run(params["alias"], clients.storage, clients.solr).name
 
@@ -69,7 +70,7 @@ def tinytags_rollback() -> None:
         """Let the alias point at what was live before the run."""
         from tinytags_tasks.publish.rollback import RollbackRequest, run
 
-        alias = get_current_context()["params"]["alias"]
+        alias = form()["alias"]
         clients = runtime()
         request = RollbackRequest(alias, unwanted)
         result = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
