@@ -49,7 +49,7 @@ def describe():
             "must_be_filled": [  # Airflow's form insists on a value where there may be no null
                 name
                 for name in dag.params
-                if dag.params[name] in ("", None) and "null" not in dag.params.get_param(name).schema["type"]
+                if dag.params.get_param(name).value in ("", None) and "null" not in dag.params.get_param(name).schema["type"]
             ],
             "described": all(
                 dag.params.get_param(name).description or dag.params.get_param(name).schema.get("title")
