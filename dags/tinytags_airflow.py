@@ -6,6 +6,7 @@ keeps two runs off one corpus, :mod:`tinytags_notify` tells of failures.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -221,6 +222,8 @@ def runtime() -> Runtime:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import load_settings
 
+    for name in ("hdfs", "httpx"):  # a line a request would bury ours
+        logging.getLogger(name).setLevel(logging.WARNING)
     settings = load_settings().with_connections(BaseHook.get_connection(HDFS), BaseHook.get_connection(SOLR))
     return Runtime(
         settings.model_copy(
@@ -261,6 +264,4 @@ def refuse_unreachable(clients: Runtime) -> None:
 
 def report(line: str) -> None:
     """Write one line of a step's progress to the task's log."""
-    import logging
-
     logging.getLogger("tinytags").info(line)

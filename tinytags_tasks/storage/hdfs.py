@@ -85,6 +85,7 @@ class HdfsStorage:
         """See :meth:`Storage.write`."""
         temporary = temporary_name(path)
         sent = _Counter(content)
+        is_renamed = False
         try:
             with self._translated(path):
                 self._client.write(temporary, data=iter(sent))
@@ -92,9 +93,11 @@ class HdfsStorage:
             if stored != sent.size_bytes:
                 raise TransientError(f"{path}: HDFS holds {stored:,} of the {sent.size_bytes:,} bytes written")
             with self._translated(path):
-                return self._rename(temporary, path, overwrite=overwrite)
+                is_renamed = self._rename(temporary, path, overwrite=overwrite)
+            return is_renamed
         finally:
-            self._discard(temporary)
+            if not is_renamed:
+                self._discard(temporary)
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
         try:

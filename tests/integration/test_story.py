@@ -1,0 +1,209 @@
+"""What a person does in Airflow's pages: trigger by the form, watch the grid, mend what failed, delete, do again.
+
+With ``TINYTAGS_SCREENSHOTS=<folder>`` it leaves its pictures there; those of the documents are made so.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+from conftest import DEPTH, all_documents
+
+from tinytags_tasks import layout
+from tinytags_tasks.airflow_api import AirflowClient
+from tinytags_tasks.follow import airflow_client
+from tinytags_tasks.ledger import read_ledger
+from tinytags_tasks.records import BlockState, Run
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.settings import Settings
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+CORPUS = ALIAS = "told"
+SHARD, BLOCKS_PER_SHARD, BLOCKS = 400, 3, 9
+BROKEN = 4
+SECONDS = 120_000
+"""That something may take, in milliseconds."""
+
+
+@pytest.fixture(scope="module")
+def client(
+    airflow: Settings, tinytags_here: Callable[..., subprocess.CompletedProcess[str]], pictures: dict[str, Path]
+) -> AirflowClient:
+    added = tinytags_here(
+        *("corpus", "add", CORPUS, str(pictures["corpus"]), "--format", "tiny-images"),
+        *("--shard-images", str(SHARD), "--blocks-per-shard", str(BLOCKS_PER_SHARD)),
+    )
+    assert added.returncode == 0, added.stderr
+    client = airflow_client(Runtime(airflow))
+    client.wait_for_dag("tinytags")
+    client.wait_for_dag("tinytags_backfill")
+    return client
+
+
+@pytest.fixture(scope="module")
+def open_page(airflow: Settings) -> Iterator[Callable[[str], "playwright.Page"]]:
+    """Open Airflow as one of its users."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "install chromium: it is in the distribution's packages"
+    url = airflow.address("airflow_url")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+        def open_page(user: str) -> "playwright.Page":
+            context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 860})
+            context.set_default_timeout(30_000)
+            page = context.new_page()
+            page.goto("/auth/login")
+            page.fill("input[name=username]", user)
+            page.fill("input[name=password]", secret(airflow, f"airflow_{user}_password"))
+            page.click("button[type=submit]")
+            page.wait_for_url(lambda address: "/auth/login" not in address)
+            return page
+
+        yield open_page
+        browser.close()
+
+
+def picture(page: "playwright.Page", name: str) -> None:
+    if folder := os.environ.get("TINYTAGS_SCREENSHOTS"):
+        page.wait_for_timeout(1_000)  # what moves comes to rest
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def wait_for(is_true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS / 1_000
+    while not is_true():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.2)
+
+
+def show_grid(page: "playwright.Page", run: str) -> "playwright.FrameLocator":
+    page.goto("/plugin/blocks")
+    grid = page.frame_locator("iframe")
+    grid.locator("#runs").select_option(run, timeout=60_000)
+    return grid
+
+
+def confirm(grid: "playwright.FrameLocator") -> None:
+    grid.locator("#do").click()
+    playwright.expect(grid.locator("#outcome a")).to_be_visible()
+
+
+def test_a_person_triggers_watches_mends_deletes_and_does_again(
+    client: AirflowClient,
+    open_page: Callable[[str], "playwright.Page"],
+    runtime: Runtime,
+    pictures: dict[str, Path],
+) -> None:
+    storage, solr = runtime.storage, runtime.solr
+    page = open_page("operator")
+
+    # Trigger by the form.
+    page.goto("/dags/tinytags")
+    page.get_by_role("button", name="Trigger").first.click()
+    for section in ("Corpus", "Model", "Run", "Publishing"):
+        page.get_by_role("dialog").get_by_role("button", name=section, exact=True).click()
+    for field, value in {
+        "corpus": CORPUS,
+        "labelled": str(pictures["labelled"]),
+        "depth": str(DEPTH),
+        "seed": "44",  # another than other tests', so that it trains
+        "blocks_per_task": "1",
+        "alias": ALIAS,
+    }.items():
+        page.fill(f"input[name=element_{field}]", value)
+        page.keyboard.press("Tab")
+    picture(page, "form")
+    page.get_by_role("dialog").get_by_role("button", name="Trigger", exact=True).click()
+    page.wait_for_url("**/dags/tinytags/runs/**")
+    dag_run = (
+        page.url.partition("/runs/")[2].partition("/")[0].partition("?")[0].replace("%3A", ":").replace("%2B", "+")
+    )
+
+    # While it learns, a disk loses some bytes of a block.
+    wait_for(
+        lambda: [task for task in client.task_states("tinytags", dag_run) if task.task == "train" and task.started]
+    )
+    path = layout.shard_file(CORPUS, BROKEN // BLOCKS_PER_SHARD)
+    whole = storage.read(path)
+    at = (BROKEN % BLOCKS_PER_SHARD) * len(whole) // BLOCKS_PER_SHARD
+    storage.write(path, whole[:at] + b"lost" + whole[at + 4 :])
+
+    # The grid fills, and one cell is red.
+    wait_for(lambda: [name for name in storage.names(layout.RUNS) if name.startswith(f"{CORPUS}-")])
+    (name,) = [name for name in storage.names(layout.RUNS) if name.startswith(f"{CORPUS}-")]
+    run = Run.load(storage, layout.run_file(name))
+    grid = show_grid(page, name)
+    cells = grid.locator("[role=gridcell]")
+    playwright.expect(grid.locator("[role=gridcell][data-state=verified]").first).to_be_visible(timeout=SECONDS)
+    picture(page, "grid-filling")
+    playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS - 1, timeout=SECONDS)
+    playwright.expect(cells.nth(BROKEN)).to_have_attribute("data-state", "failed", timeout=SECONDS)
+    cells.nth(BROKEN).click()
+    playwright.expect(grid.locator("aside .reason")).to_contain_text("sha256")
+    picture(page, "grid-failed")
+    assert ALIAS not in solr.aliases()
+
+    # The bytes are back; its task is cleared in Airflow's own view, and the run goes on to its end.
+    wait_for(lambda: client.run_state("tinytags", dag_run) == "failed")
+    storage.write(path, whole)
+    page.goto(f"/dags/tinytags/runs/{quote(dag_run)}/tasks/blocks/mapped/{BROKEN}")
+    playwright.expect(page.get_by_role("heading", name="blocks [shard 1, block 4]")).to_be_visible()
+    page.get_by_label("Press shift+c to clear").click()
+    playwright.expect(page.get_by_role("dialog")).to_contain_text("Affected Tasks: 3")
+    picture(page, "clear")
+    page.get_by_role("button", name="Confirm").click()
+    wait_for(lambda: client.run_state("tinytags", dag_run) in ("queued", "running"))
+    wait_for(lambda: client.run_state("tinytags", dag_run) == "success")
+    tries = {task.map_index: task.attempt for task in client.task_states("tinytags", dag_run) if task.task == "blocks"}
+    assert tries == {block: 2 if block == BROKEN else 1 for block in range(BLOCKS)}
+    assert solr.aliases()[ALIAS] == run.collection
+    assert {record.state for record in read_ledger(storage, run)} == {BlockState.VERIFIED}
+
+    # A block is deleted from the grid, and done again from there.
+    before = all_documents(runtime.settings.address("solr_url"), run.collection)
+    grid = show_grid(page, name)
+    cells = grid.locator("[role=gridcell]")
+    playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS, timeout=SECONDS)
+    cells.nth(2).click()
+    grid.locator("aside .buttons button", has_text="Delete from index").click()
+    playwright.expect(grid.locator("#consequence")).to_contain_text("2")
+    picture(page, "grid-delete")
+    confirm(grid)
+    playwright.expect(cells.nth(2)).to_have_attribute("data-state", "scored", timeout=SECONDS)
+    assert solr.count_by_block(run.collection).get(2, 0) == 0
+    cells.nth(2).click()
+    grid.locator("aside .buttons button", has_text="Backfill").click()
+    confirm(grid)
+    playwright.expect(cells.nth(2)).to_have_attribute("data-state", "verified", timeout=SECONDS)
+    after = all_documents(runtime.settings.address("solr_url"), run.collection)
+    for document in (*before.values(), *after.values()):
+        document.pop("_version_", None)
+    assert after == before
+    assert solr.aliases()[ALIAS] == run.collection
+
+
+def test_no_button_works_for_a_viewer(
+    client: AirflowClient, open_page: Callable[[str], "playwright.Page"], runtime: Runtime
+) -> None:
+    (name,) = [name for name in runtime.storage.names(layout.RUNS) if name.startswith(f"{CORPUS}-")]
+    page = open_page("viewer")
+    grid = show_grid(page, name)
+    playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS, timeout=SECONDS)
+    grid.locator("[role=gridcell]").nth(2).click()
+    playwright.expect(grid.locator("aside h2")).to_have_text("Block 2")
+    buttons = grid.locator("aside .buttons button")
+    assert [buttons.nth(number).is_disabled() for number in range(buttons.count())] == [True] * 3
+    page.keyboard.press("Escape")
+    grid.locator("[role=gridcell]").nth(2).focus()
+    page.keyboard.press("Shift+ArrowDown")
+    playwright.expect(grid.locator("#selected")).to_have_text("2 blocks selected")
+    assert grid.locator("#backfill-selected").is_disabled()
+    assert grid.locator("#delete-selected").is_disabled()
