@@ -122,7 +122,7 @@ def test_an_operator_backfills_a_block_by_a_run_of_their_own(ask: Callable[..., 
     path = f"/tinytags/api/runs/{run}"
     cells = wait_for(lambda: ask("viewer", f"{path}/cells").json(), lambda cells: cells["counts"] == {"verified": 9})
     assert cells["problems"] == []
-    log = ask("viewer", f"{path}/blocks/2").json()["tasks"][0]["log"]
+    log = ask("viewer", f"{path}/blocks/2").json()["task"]["log"]
     assert log.startswith("../dags/tinytags_backfill/runs/")
 
 
