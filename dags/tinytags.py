@@ -266,8 +266,7 @@ def tinytags() -> None:
         remember_models(clients)
         if trained.trained:
             card = ModelCard.load(clients.storage, layout.card_file(trained.model))
-            figures = {"model": card.version, "labelled_images": card.labelled_images, "tags": list(card.tags)}
-            context["outlet_events"][NEW_MODELS].add(MODEL_ASSET, extra=figures)
+            context["outlet_events"][NEW_MODELS].add(MODEL_ASSET, extra=card.figures)
         return asdict(trained)
 
     @task(execution_timeout=timedelta(hours=1), pool=pool(SOLR))

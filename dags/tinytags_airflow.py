@@ -243,23 +243,16 @@ def refuse_unreachable(clients: Runtime) -> None:
     EngineDownError
         When one does not answer.
     """
-    import socket
-    from urllib.parse import urlsplit
-
     from tinytags_tasks import layout
     from tinytags_tasks.errors import EngineDownError
+    from tinytags_tasks.services.spark import spark_unready
 
     clients.storage.names(layout.RUNS)
     clients.solr.aliases()
-    # A session would cost seconds. The token that the address may hold is not shown.
-    spark = urlsplit(clients.settings.address("spark_url"))
-    try:
-        socket.create_connection((spark.hostname or "", spark.port or 15002), timeout=10).close()
-    except OSError as error:
+    if problem := spark_unready(clients.settings.address("spark_url")):
         raise EngineDownError(
-            f"{spark.hostname}:{spark.port or 15002}: Spark does not answer ({error}); see `tinytags status`, start it "
-            f"with `tinytags up`, or mend Airflow's connection {SPARK}"
-        ) from error
+            f"{problem}; see `tinytags status`, start it with `tinytags up`, or mend Airflow's connection {SPARK}"
+        )
 
 
 def report(line: str) -> None:

@@ -143,6 +143,20 @@ class AirflowClient:
         run = self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": dict(parameters)})
         return str(run["dag_run_id"])
 
+    def tell_asset(self, name: str, figures: Mapping[str, object]) -> None:
+        """Tell Airflow that an asset changed; Dags that are scheduled on it start.
+
+        Raises
+        ------
+        MissingError
+            When no Dag that it has read knows the asset.
+        """
+        found = self._ask("GET", "/api/v2/assets", name_pattern=name)["assets"]
+        ids = [asset["id"] for asset in found if asset["name"] == name]
+        if not ids:
+            raise MissingError(f"{self.url}: no Dag that Airflow has read knows the asset {name}")
+        self._ask("POST", "/api/v2/assets/events", {"asset_id": ids[0], "extra": dict(figures)})
+
     def run_state(self, dag: str, run: str) -> str:
         """Return the state of a run: queued, running, success or failed."""
         return str(self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"])

@@ -12,15 +12,16 @@ from rich.text import Text
 
 from tinytags_tasks import layout
 from tinytags_tasks.airflow_api import AirflowClient, TaskState
-from tinytags_tasks.errors import ReconcileError
+from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
 from tinytags_tasks.ledger import Totals, add_up, read_ledger
-from tinytags_tasks.records import Corpus, Run
+from tinytags_tasks.records import Corpus, ModelCard, Run
 from tinytags_tasks.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-DAG = "tinytags"
+DAG, RETAG_DAG = "tinytags", "tinytags_retag"
+MODEL_ASSET = "tinytags_model"
 STAGES = {
     "ingest": ("ingest.plan", "ingest.shards", "ingest.commit"),
     "train": ("train",),
@@ -42,6 +43,22 @@ def airflow_client(runtime: Runtime) -> AirflowClient:
     settings = runtime.settings
     url = settings.address("airflow_url")
     return AirflowClient(url, settings.airflow_user, settings.password("airflow_password"))
+
+
+def tell_of_model(runtime: Runtime, version: str, *, report: Callable[[str], None]) -> None:
+    """Tell Airflow, where there is one, of a model that is new, so that re-tagging starts.
+
+    The model is published whatever comes of it: an Airflow that cannot be told is reported, no more.
+    """
+    if runtime.settings.airflow_url is None:
+        return
+    figures = ModelCard.load(runtime.storage, layout.card_file(version)).figures
+    try:
+        airflow_client(runtime).tell_asset(MODEL_ASSET, figures)
+    except (FinalError, TransientError) as error:
+        report(f"Airflow was not told of the model, so trigger {RETAG_DAG} to tag by it ({error})")
+    else:
+        report(f"told Airflow of the model: {RETAG_DAG} starts unless it is paused")
 
 
 def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None]) -> None:

@@ -304,6 +304,11 @@ class ModelCard(Record):
     test: Evaluation | None = None
     other: OtherEvaluation | None = None
 
+    @property
+    def figures(self) -> dict[str, object]:
+        """What Airflow is told of a new model."""
+        return {"model": self.version, "labelled_images": self.labelled_images, "tags": list(self.tags)}
+
 
 class Training(Record):
     """Which model came of one labelled set and one set of parameters."""

@@ -101,6 +101,7 @@ def import_model(
     preparation: Annotated[str, typer.Option(help="How these were made images of its size.")] = "",
 ) -> None:
     """Publish an ONNX classifier from elsewhere, so that it tags as a forest does."""
+    from tinytags_tasks.follow import tell_of_model
     from tinytags_tasks.train.import_step import ImportRequest, run
 
     request = ImportRequest(
@@ -120,7 +121,11 @@ def import_model(
         licence=licence,
         preparation=preparation,
     )
-    print(run(request, storage=clients().storage, report=say).model)
+    runtime = clients()
+    imported = run(request, storage=runtime.storage, report=say)
+    if imported.imported:
+        tell_of_model(runtime, imported.model, report=say)
+    print(imported.model)
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

@@ -39,6 +39,7 @@ def train(
     licence: Annotated[str, typer.Option(help="Of the labelled images, for the model's card.")] = "",
 ) -> None:
     """Learn a random forest in Spark and publish it as a model."""
+    from tinytags_tasks.follow import tell_of_model
     from tinytags_tasks.train.parameters import read_parameters
     from tinytags_tasks.train.step import TrainRequest, run
 
@@ -57,7 +58,10 @@ def train(
         licence=licence,
         **{**forest, **{option: value for option, value in given.items() if value is not None}},
     )
-    print(run(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=say).model)
+    trained = run(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=say)
+    if trained.trained:
+        tell_of_model(runtime, trained.model, report=say)
+    print(trained.model)
 
 
 @app.command()

@@ -1,0 +1,59 @@
+"""What the command line tells Airflow of a model, and what it says when it cannot."""
+
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from tinytags_tasks import follow
+from tinytags_tasks.airflow_api import AirflowClient
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bytes]]:
+    """What an Airflow was asked that knows two assets."""
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path, request.content))
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        assets = [{"id": 7, "name": "tinytags_model_of_mine"}, {"id": 8, "name": "tinytags_model"}]
+        return httpx.Response(200, json={"assets": assets})
+
+    client = AirflowClient("http://airflow", "admin", "secret")
+    client._http = httpx.Client(base_url="http://airflow", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(follow, "airflow_client", lambda runtime: client)
+    monkeypatch.setattr(follow.ModelCard, "load", lambda storage, path: SimpleNamespace(figures={"model": "forest-1"}))
+    return asked
+
+
+def runtime(airflow_url: str | None) -> SimpleNamespace:
+    return SimpleNamespace(settings=SimpleNamespace(airflow_url=airflow_url), storage=None)
+
+
+def test_airflow_is_told_of_a_new_model(asked: list[tuple[str, str, bytes]]) -> None:
+    said: list[str] = []
+    follow.tell_of_model(runtime("http://airflow"), "forest-1", report=said.append)
+    assert asked[-1] == ("POST", "/api/v2/assets/events", b'{"asset_id":8,"extra":{"model":"forest-1"}}')
+    assert said == ["told Airflow of the model: tinytags_retag starts unless it is paused"]
+
+
+def test_nobody_is_told_where_no_airflow_is_known(asked: list[tuple[str, str, bytes]]) -> None:
+    said: list[str] = []
+    follow.tell_of_model(runtime(None), "forest-1", report=said.append)
+    assert (asked, said) == ([], [])
+
+
+def test_an_airflow_that_does_not_answer_fails_nothing(
+    asked: list[tuple[str, str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        follow, "airflow_client", lambda runtime: AirflowClient("http://127.0.0.1:9", "admin", "secret")
+    )
+    said: list[str] = []
+    follow.tell_of_model(runtime("http://127.0.0.1:9"), "forest-1", report=said.append)
+    (line,) = said
+    assert line.startswith(
+        "Airflow was not told of the model, so trigger tinytags_retag to tag by it (http://127.0.0.1:9"
+    )
