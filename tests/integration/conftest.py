@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from hdfs import InsecureClient
+from playwright.sync_api import Page, sync_playwright
 
 from tinytags_tasks import services
 from tinytags_tasks.cli import main
@@ -25,6 +27,7 @@ from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
 from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
 from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import ADDRESSES, PROJECT_ROOT, Settings, load_settings
 from tinytags_tasks.train.step import TrainRequest
 from tinytags_tasks.train.step import run as train
@@ -67,6 +70,30 @@ def engines(hdfs: Runtime) -> Settings:
 def airflow(engines: Settings) -> Settings:
     """Airflow and the search page, on top."""
     return services.up(load_settings(), engines=["airflow", "search"], standard_ports=False, die_with_parent=True)
+
+
+@pytest.fixture(scope="module")
+def open_page(airflow: Settings) -> Iterator[Callable[[str], Page]]:
+    """Open Airflow as one of its users."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "install chromium: it is in the distribution's packages"
+    url = airflow.address("airflow_url")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+        def open_page(user: str) -> Page:
+            context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 860})
+            context.set_default_timeout(30_000)
+            page = context.new_page()
+            page.goto("/auth/login")
+            page.fill("input[name=username]", user)
+            page.fill("input[name=password]", secret(airflow, f"airflow_{user}_password"))
+            page.click("button[type=submit]")
+            page.wait_for_url(lambda address: "/auth/login" not in address)
+            return page
+
+        yield open_page
+        browser.close()
 
 
 @pytest.fixture(scope="session")

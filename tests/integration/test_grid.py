@@ -1,6 +1,5 @@
 """The block grid in the real Airflow, over a run that it made: by its routes, and in a browser where there is one."""
 
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect
 
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.secrets import secret
@@ -127,43 +127,30 @@ def test_an_operator_backfills_a_block_by_a_run_of_their_own(ask: Callable[..., 
 
 
 def test_a_person_finds_blocks_with_the_keyboard_and_is_asked_before_anything_is_done(
-    airflow: Settings, ask: Callable[..., httpx.Response], run: str
+    open_page: Callable[[str], Page], run: str
 ) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    url = airflow.address("airflow_url")
     complaints: list[str] = []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.goto(f"{url}/auth/login")
-        page.fill("input[name=username]", "operator")
-        page.fill("input[name=password]", secret(airflow, "airflow_operator_password"))
-        page.click("button[type=submit]")
-        page.wait_for_url(lambda address: "/auth/login" not in address)
-        page.goto(f"{url}/plugin/blocks")
-        grid = page.frame_locator("iframe")
-        grid.locator("#runs").select_option(run)
-        playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(9, timeout=30_000)
-        grid.locator("[role=gridcell]").first.focus()
-        for key in ("ArrowDown", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowDown"):
-            page.keyboard.press(key)
-        playwright.expect(grid.locator("#selected")).to_have_text("4 blocks selected")
-        page.keyboard.press("Enter")
-        playwright.expect(grid.locator("aside h2")).to_have_text("Block 8")
-        playwright.expect(grid.locator("aside img").first).to_be_visible()
-        grid.locator("#delete-selected").click()
-        playwright.expect(grid.locator("#consequence")).to_contain_text("4-5, 7-8")
-        grid.locator("#cancel").click()
-        grid.locator("aside .buttons button", has_text="Backfill").click()
-        page.keyboard.press("Escape")
-        playwright.expect(grid.locator("#outcome")).to_be_empty()
-        grid.locator("aside a").first.click()
-        page.wait_for_url("**/tasks/blocks/mapped/2*")
-        page.goto(page.url.partition("/tasks/")[0] + "/plugin/tinytags-blocks")  # the tab of the Dag run
-        playwright.expect(page.frame_locator("iframe").locator("#runs")).to_have_value(run, timeout=30_000)
-        browser.close()
+    page = open_page("operator")
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto("/plugin/blocks")
+    grid = page.frame_locator("iframe")
+    grid.locator("#runs").select_option(run)
+    expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(9, timeout=30_000)
+    grid.locator("[role=gridcell]").first.focus()
+    for key in ("ArrowDown", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    expect(grid.locator("#selected")).to_have_text("4 blocks selected")
+    page.keyboard.press("Enter")
+    expect(grid.locator("aside h2")).to_have_text("Block 8")
+    expect(grid.locator("aside img").first).to_be_visible()
+    grid.locator("#delete-selected").click()
+    expect(grid.locator("#consequence")).to_contain_text("4-5, 7-8")
+    grid.locator("#cancel").click()
+    grid.locator("aside .buttons button", has_text="Backfill").click()
+    page.keyboard.press("Escape")
+    expect(grid.locator("#outcome")).to_be_empty()
+    grid.locator("aside a").first.click()
+    page.wait_for_url("**/tasks/blocks/mapped/2*")
+    page.goto(page.url.partition("/tasks/")[0] + "/plugin/tinytags-blocks")  # the tab of the Dag run
+    expect(page.frame_locator("iframe").locator("#runs")).to_have_value(run, timeout=30_000)
     assert complaints == []

@@ -4,15 +4,15 @@ With ``TINYTAGS_SCREENSHOTS=<folder>`` it leaves its pictures there; those of th
 """
 
 import os
-import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from conftest import DEPTH, all_documents
+from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from tinytags_tasks import layout
 from tinytags_tasks.airflow_api import AirflowClient
@@ -20,10 +20,7 @@ from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
-
-playwright = pytest.importorskip("playwright.sync_api")
 
 CORPUS = ALIAS = "told"
 SHARD, BLOCKS_PER_SHARD, BLOCKS = 400, 3, 9
@@ -47,31 +44,7 @@ def client(
     return client
 
 
-@pytest.fixture(scope="module")
-def open_page(airflow: Settings) -> Iterator[Callable[[str], "playwright.Page"]]:
-    """Open Airflow as one of its users."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install chromium: it is in the distribution's packages"
-    url = airflow.address("airflow_url")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-        def open_page(user: str) -> "playwright.Page":
-            context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 860})
-            context.set_default_timeout(30_000)
-            page = context.new_page()
-            page.goto("/auth/login")
-            page.fill("input[name=username]", user)
-            page.fill("input[name=password]", secret(airflow, f"airflow_{user}_password"))
-            page.click("button[type=submit]")
-            page.wait_for_url(lambda address: "/auth/login" not in address)
-            return page
-
-        yield open_page
-        browser.close()
-
-
-def picture(shown: "playwright.Page | playwright.Locator", name: str) -> None:
+def picture(shown: Page | Locator, name: str) -> None:
     if folder := os.environ.get("TINYTAGS_SCREENSHOTS"):
         time.sleep(1)  # what moves comes to rest
         shown.screenshot(path=Path(folder) / f"{name}.png")
@@ -84,21 +57,21 @@ def wait_for(is_true: Callable[[], object]) -> None:
         time.sleep(0.2)
 
 
-def show_grid(page: "playwright.Page", run: str) -> "playwright.FrameLocator":
+def show_grid(page: Page, run: str) -> FrameLocator:
     page.goto("/plugin/blocks")
     grid = page.frame_locator("iframe")
     grid.locator("#runs").select_option(run, timeout=60_000)
     return grid
 
 
-def confirm(grid: "playwright.FrameLocator") -> None:
+def confirm(grid: FrameLocator) -> None:
     grid.locator("#do").click()
-    playwright.expect(grid.locator("#outcome a")).to_be_visible()
+    expect(grid.locator("#outcome a")).to_be_visible()
 
 
 def test_a_person_triggers_watches_mends_deletes_and_does_again(
     client: AirflowClient,
-    open_page: Callable[[str], "playwright.Page"],
+    open_page: Callable[[str], Page],
     runtime: Runtime,
     pictures: dict[str, Path],
 ) -> None:
@@ -138,12 +111,12 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     run = Run.load(storage, layout.run_file(name))
     grid = show_grid(page, name)
     cells = grid.locator("[role=gridcell]")
-    playwright.expect(grid.locator("[role=gridcell][data-state=verified]").first).to_be_visible(timeout=SECONDS)
+    expect(grid.locator("[role=gridcell][data-state=verified]").first).to_be_visible(timeout=SECONDS)
     picture(page, "grid-filling")
-    playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS - 1, timeout=SECONDS)
-    playwright.expect(cells.nth(BROKEN)).to_have_attribute("data-state", "failed", timeout=SECONDS)
+    expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS - 1, timeout=SECONDS)
+    expect(cells.nth(BROKEN)).to_have_attribute("data-state", "failed", timeout=SECONDS)
     cells.nth(BROKEN).click()
-    playwright.expect(grid.locator("aside .reason")).to_contain_text("is not what was ingested")
+    expect(grid.locator("aside .reason")).to_contain_text("is not what was ingested")
     picture(page, "grid-failed")
     assert ALIAS not in solr.aliases()
 
@@ -151,9 +124,9 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     wait_for(lambda: client.run_state("tinytags", dag_run) == "failed")
     storage.write(path, whole)
     page.goto(f"/dags/tinytags/runs/{quote(dag_run)}/tasks/blocks/mapped/{BROKEN}")
-    playwright.expect(page.get_by_role("heading", name="blocks [shard 1, block 4]")).to_be_visible()
+    expect(page.get_by_role("heading", name="blocks [shard 1, block 4]")).to_be_visible()
     page.get_by_label("Press shift+c to clear").click()
-    playwright.expect(page.get_by_role("dialog")).to_contain_text("Affected Tasks: 3")
+    expect(page.get_by_role("dialog")).to_contain_text("Affected Tasks: 3")
     picture(page.get_by_role("dialog"), "clear")
     page.get_by_role("button", name="Confirm").click()
     wait_for(lambda: client.run_state("tinytags", dag_run) in ("queued", "running"))
@@ -167,18 +140,18 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     before = all_documents(runtime.settings.address("solr_url"), run.collection)
     grid = show_grid(page, name)
     cells = grid.locator("[role=gridcell]")
-    playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS, timeout=SECONDS)
+    expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS, timeout=SECONDS)
     cells.nth(2).click()
     grid.locator("aside .buttons button", has_text="Delete from index").click()
-    playwright.expect(grid.locator("#consequence")).to_contain_text("2")
+    expect(grid.locator("#consequence")).to_contain_text("2")
     picture(page, "grid-delete")
     confirm(grid)
-    playwright.expect(cells.nth(2)).to_have_attribute("data-state", "scored", timeout=SECONDS)
+    expect(cells.nth(2)).to_have_attribute("data-state", "scored", timeout=SECONDS)
     assert solr.count_by_block(run.collection).get(2, 0) == 0
     cells.nth(2).click()
     grid.locator("aside .buttons button", has_text="Backfill").click()
     confirm(grid)
-    playwright.expect(cells.nth(2)).to_have_attribute("data-state", "verified", timeout=SECONDS)
+    expect(cells.nth(2)).to_have_attribute("data-state", "verified", timeout=SECONDS)
     after = all_documents(runtime.settings.address("solr_url"), run.collection)
     for document in (*before.values(), *after.values()):
         document.pop("_version_", None)
@@ -187,19 +160,19 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
 
 
 def test_no_button_works_for_a_viewer(
-    client: AirflowClient, open_page: Callable[[str], "playwright.Page"], runtime: Runtime
+    client: AirflowClient, open_page: Callable[[str], Page], runtime: Runtime
 ) -> None:
     (name,) = [name for name in runtime.storage.names(layout.RUNS) if name.startswith(f"{CORPUS}-")]
     page = open_page("viewer")
     grid = show_grid(page, name)
-    playwright.expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS, timeout=SECONDS)
+    expect(grid.locator("[role=gridcell][data-state=verified]")).to_have_count(BLOCKS, timeout=SECONDS)
     grid.locator("[role=gridcell]").nth(2).click()
-    playwright.expect(grid.locator("aside h2")).to_have_text("Block 2")
+    expect(grid.locator("aside h2")).to_have_text("Block 2")
     buttons = grid.locator("aside .buttons button")
     assert [buttons.nth(number).is_disabled() for number in range(buttons.count())] == [True] * 3
     page.keyboard.press("Escape")
     grid.locator("[role=gridcell]").nth(2).focus()
     page.keyboard.press("Shift+ArrowDown")
-    playwright.expect(grid.locator("#selected")).to_have_text("2 blocks selected")
+    expect(grid.locator("#selected")).to_have_text("2 blocks selected")
     assert grid.locator("#backfill-selected").is_disabled()
     assert grid.locator("#delete-selected").is_disabled()
