@@ -1,7 +1,10 @@
 """What Dags share: errors as Airflow takes them, claims of corpora, messages of failures."""
 
+import json
+import socketserver
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from email import message_from_bytes, policy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -167,6 +170,37 @@ def test_a_webhook_that_fails_is_a_warning_that_keeps_its_address_secret(
     assert caplog.messages == [
         f"the failure was not told by connection tinytags_notify: chat.example answers {problem}"
     ]
+
+
+class MailServer(socketserver.StreamRequestHandler):
+    """As much of SMTP (RFC 5321) as takes one mail."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        for line in self.rfile:
+            command = line[:4].upper()
+            if command == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                mail = b"".join(iter(self.rfile.readline, b".\r\n"))
+                self.server.mails.append(message_from_bytes(mail, policy=policy.default))  # type: ignore[attr-defined]
+            self.wfile.write(b"221 bye\r\n" if command == b"QUIT" else b"250 well\r\n")
+
+
+def test_a_failure_is_mailed_to_whom_the_connection_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinytags_notify import FailureNotifier
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), MailServer) as server:
+        server.mails = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        extra = {"to": "me@example.org", "from_email": "tinytags@example.org", "disable_ssl": True, "disable_tls": True}
+        connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": server.server_address[1], "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_TINYTAGS_NOTIFY", json.dumps(connection))
+        FailureNotifier().notify(failed_task(exception=EngineDownError("<b>Solr</b> does not answer")))
+        server.shutdown()
+    (mail,) = server.mails  # type: ignore[attr-defined]
+    assert (mail["To"], mail["From"]) == ("me@example.org", "tinytags@example.org")
+    assert mail["Subject"] == "TinyTags: tinytags, blocks (shard 0, blocks 3, 17-20) failed"
+    assert "&lt;b&gt;Solr&lt;/b&gt; does not answer\nhttp://airflow/log" in mail.get_body(("html",)).get_content()
 
 
 def test_a_failure_is_told_to_nobody_without_a_connection(
