@@ -1,6 +1,7 @@
 """The Dags by the real Airflow: a trial, a run, blocks deleted, audited and done again, and what is refused."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tinytags_tasks.airflow_api import AirflowClient
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockState, Run
+from tinytags_tasks.models import model_version, publish_model
+from tinytags_tasks.records import BlockState, Claim, ModelCard, Run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings
 
@@ -121,6 +123,29 @@ def test_an_index_that_has_the_model_is_not_tagged_again(
 ) -> None:
     states = trigger(client, "tinytags_retag", alias=ALIAS, model=model)
     assert (states["choose"], states["publish"]) == ("success", "skipped")
+
+
+def test_retagging_waits_while_another_run_tags_the_corpus(
+    client: AirflowClient, published: tuple[Run, str], runtime: Runtime, model: str
+) -> None:
+    storage = runtime.storage
+    onnx = storage.read(layout.model_file(model))
+    other = ModelCard.load(storage, layout.card_file(model)).replaced(version=model_version("other", onnx))
+    publish_model(other, onnx, "", storage)
+    client._ask("PATCH", "/api/v2/dags/tinytags_prune", {"is_paused": True})  # so that its run stays queued
+    queued = client._ask("POST", "/api/v2/dags/tinytags_prune/dagRuns", {"logical_date": None})["dag_run_id"]
+    Claim(dag="tinytags_prune", dag_run=queued).save(storage, layout.claim_file(CORPUS, 1_000))
+    retag = client.trigger("tinytags_retag", {"alias": ALIAS, "model": other.version})
+    deadline = time.monotonic() + 120
+    states: set[str | None] = set()
+    while "up_for_reschedule" not in states and time.monotonic() < deadline:
+        states = {task.state for task in client.task_states("tinytags_retag", retag)}
+        time.sleep(0.5)
+    client._ask("PATCH", f"/api/v2/dags/tinytags_retag/dagRuns/{retag}", {"state": "failed"})
+    client._ask("DELETE", f"/api/v2/dags/tinytags_prune/dagRuns/{queued}")
+    storage.delete(layout.claim_file(CORPUS, 1_000))
+    assert "up_for_reschedule" in states
+    assert "success" not in states
 
 
 @pytest.mark.parametrize(
