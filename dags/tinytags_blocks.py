@@ -43,23 +43,32 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
     )
     @errors_for_airflow
     def blocks(group: dict[str, Any]) -> dict[str, Any]:
+        from tinytags_tasks.errors import FinalError
         from tinytags_tasks.index.step import IndexRequest
         from tinytags_tasks.index.step import run as index
         from tinytags_tasks.score.step import ScoreRequest
         from tinytags_tasks.score.step import run as score
+        from tinytags_tasks.score.worker import uncommitted_blocks
 
         run, numbers = group["run"], tuple(group["blocks"])
         get_current_context()["name"] = group.get("name", "")
         clients = runtime()
-        storage = clients.storage
-        score(
-            ScoreRequest(run, numbers),
-            storage=storage,
-            address=clients.store_address,
-            connect_spark=clients.connect_spark,
-            report=report,
-        )
-        return asdict(index(IndexRequest(run, numbers, redo), storage=storage, solr=clients.solr, report=report))
+        storage, solr = clients.storage, clients.solr
+        try:
+            score(
+                ScoreRequest(run, numbers),
+                storage=storage,
+                address=clients.store_address,
+                connect_spark=clients.connect_spark,
+                report=report,
+            )
+        except FinalError:  # no retry comes, so what was scored goes on, and only what failed stays behind
+            failed = set(uncommitted_blocks(run, numbers, storage))
+            scored = tuple(block for block in numbers if block not in failed)
+            if scored:
+                index(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)
+            raise
+        return asdict(index(IndexRequest(run, numbers, redo), storage=storage, solr=solr, report=report))
 
     return blocks
 
