@@ -112,9 +112,10 @@ def tinytags_retag() -> None:
             for corpus, (dag_id, dag_run) in others.items():
                 report(f"waiting: corpus {corpus} is being tagged by run {dag_run} of {dag_id}")
             raise AirflowRescheduleException(datetime.now(UTC) + _WAIT)
-        planned = []
         for due in found:
             claim_corpus(due.corpus, us, storage=storage, is_running=asked)
+        planned = []
+        for due in found:
             to_plan = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails)
             name = plan(to_plan, storage=storage).run
             shards, replicas = settings.solr_shards, settings.solr_replicas

@@ -169,7 +169,7 @@ def spark_unready(url: str, token: str = "") -> str | None:
                 call(request, timeout=10, metadata=metadata)
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else error
-            return f"no Spark Connect server answers at {parts.hostname}:{parts.port} ({code})"
+            return f"no Spark Connect server answers at {target} ({code})"
     return None
 
 
