@@ -137,7 +137,9 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
         nonlocal killed
         if not killed and sum(task.has_ended for task in tasks) > len(tasks) / 3 > 100:
             (scheduler,) = [status for status in services.status(settings) if status.name == "airflow-scheduler"]
-            psutil.Process(scheduler.pid).kill()
+            process = psutil.Process(scheduler.pid)
+            process.kill()
+            process.wait(30)
             services.up(load_settings(), engines=["airflow"], standard_ports=False, die_with_parent=True)
             killed = True
             print(f"The scheduler was killed when {sum(task.has_ended for task in tasks):,} tasks had ended.\n")

@@ -172,7 +172,9 @@ def test_a_run_whose_scheduler_was_killed_goes_on_when_that_is_started_again(
     dag_run = client.trigger(DAG, {**parameters, "blocks_per_task": 1})
     wait_for(lambda: {task.state for task in client.task_states(DAG, dag_run) if task.task == "blocks"} & {"success"})
     (scheduler,) = [status for status in services.status(runtime.settings) if status.name == "airflow-scheduler"]
-    psutil.Process(scheduler.pid).kill()  # what it had begun goes on
+    process = psutil.Process(scheduler.pid)
+    process.kill()  # what it had begun goes on
+    process.wait(30)
     restart("airflow")
     client.follow(DAG, dag_run, lambda state, tasks: None)
     run = Run.load(storage, layout.run_file(client.result(DAG, dag_run, "reconcile")["run"]))
