@@ -129,7 +129,10 @@ class SolrClient:
         if response.status == 403 and "read-only" in reason:
             raise FinalError(f"{message}; make it writable again: MODIFYCOLLECTION with readOnly=false")
         if response.status == 403:
-            raise FinalError(f"{message}; the user {login[0] if login else ''!r} may not do that")
+            refusal = f"{message}; the user {login[0] if login else ''!r} may not do that"
+            if role == "writer":  # who may do all that is asked here, unless Solr just lost ZooKeeper and knows nobody
+                raise TransientError(refusal)
+            raise FinalError(refusal)
         if response.status in _BUSY or response.status >= 500 or response.status == 409:
             raise TransientError(message)
         raise FinalError(message)

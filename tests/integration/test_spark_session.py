@@ -64,11 +64,14 @@ def test_a_job_that_is_interrupted_ends_at_the_server(runtime: Runtime, tmp_path
         os.kill(os.getpid(), signal.SIGINT)
 
     spark = runtime.connect_spark()
+    # Who starts the tests in a shell's background makes them deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt_when_it_runs, daemon=True).start()
     try:
         with pytest.raises(KeyboardInterrupt):
             spark.range(0, 1, 1, numPartitions=1).mapInArrow(linger, "id long").collect()
     finally:
+        signal.signal(signal.SIGINT, before)
         spark.stop()
     deadline = time.monotonic() + 20
     while True:

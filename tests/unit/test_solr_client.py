@@ -297,9 +297,10 @@ def test_a_solr_that_asks_who_calls_is_told_of_with_the_variables_to_set(solr, c
 
 @pytest.mark.parametrize(
     ("collections", "aliases", "error"),
-    [([], {}, MissingError), (["run"], {}, FinalError), ([], {"run": "run-1"}, FinalError)],
+    [([], {}, MissingError), (["run"], {}, TransientError), ([], {"run": "run-1"}, TransientError)],
 )
-def test_a_collection_that_is_not_there_is_missing_where_solr_only_says_403(solr, client, collections, aliases, error):
+def test_a_collection_that_is_not_there_is_missing_where_solr_only_says_403(solr, collections, aliases, error):
+    client = SolrClient(solr.url, pauses_seconds=())
     solr.will_answer(
         (403, b"<html>Unauthorized request</html>"), (200, {"collections": collections}), (200, {"aliases": aliases})
     )
