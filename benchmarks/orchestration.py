@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -99,7 +100,7 @@ def watched(client: AirflowClient, dag_run: str, run: str) -> Iterator[tuple[lis
     """Ask for what a user has open, every ten seconds; yield the seconds of each answer so far."""
     client.run_state(DAG, dag_run)  # logs in
     http = httpx.Client(base_url=client.url, headers=client._http.headers, timeout=60, trust_env=False)
-    pages = (f"/ui/grid/ti_summaries/{DAG}?run_ids={dag_run}", f"/tinytags/api/runs/{run}/cells")
+    pages = (f"/ui/grid/ti_summaries/{DAG}?run_ids={quote(dag_run)}", f"/tinytags/api/runs/{run}/cells")
     answers: tuple[list[float], list[float]] = ([], [])
     ended = threading.Event()
 
