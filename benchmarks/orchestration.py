@@ -30,6 +30,7 @@ from tinytags_tasks import layout, services
 from tinytags_tasks.airflow_api import AirflowClient, TaskState
 from tinytags_tasks.corpus.demo import make_demo
 from tinytags_tasks.corpus.registry import save_definition
+from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
@@ -125,9 +126,7 @@ def watched(client: AirflowClient, dag_run: str, run: str) -> Iterator[tuple[lis
 def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_scheduler: bool = False) -> DagRun:
     """Do the same by Airflow, as another run of the same images."""
     settings = runtime.settings
-    client = AirflowClient(
-        settings.address("airflow_url"), settings.airflow_user, settings.password("airflow_password")
-    )
+    client = airflow_client(runtime)
     client.wait_for_dag(DAG)
     run = plan(PlanRequest(corpus, MODEL, 1), storage=runtime.storage).run
     parameters = {"corpus": corpus, "model": MODEL, "threshold": 1, "blocks_per_task": blocks_per_task}

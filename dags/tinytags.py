@@ -43,6 +43,7 @@ from tinytags_airflow import (
     HDFS,
     INDEX_ASSET,
     MODEL_ASSET,
+    NAME_PATTERN,
     NEW_MODELS,
     PRIORITY_OF_PUBLISH,
     SHORT,
@@ -78,7 +79,7 @@ _MOST_BLOCKS = 1_000_000
 PARAMS = {
     "corpus": text_param(
         "Corpus",
-        pattern="^([a-z0-9][a-z0-9_-]{0,99})?$",
+        pattern=NAME_PATTERN,
         examples=corpus_names(),
         section="Corpus",
         description="A defined corpus' name (`tinytags corpus add` defines one); empty: the demo, made where need be",

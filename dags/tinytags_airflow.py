@@ -50,6 +50,9 @@ PRIORITY_OF_BLOCKS, PRIORITY_OF_PUBLISH = 2, 3
 
 BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
 
+NAME_PATTERN = "^([a-z0-9][a-z0-9_-]{0,99})?$"
+"""Of a corpus or a run; empty, too."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -189,7 +192,7 @@ def form() -> dict[str, Any]:
 
 def run_param(description: str) -> Param:
     """Return the form's field for a run's name, which may be empty."""
-    return text_param("Run", description, pattern="^([a-z0-9][a-z0-9_-]{0,99})?$")
+    return text_param("Run", description, pattern=NAME_PATTERN)
 
 
 def trial_blocks_param() -> Param:
@@ -222,8 +225,6 @@ def runtime() -> Runtime:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import load_settings
 
-    for name in ("hdfs", "httpx"):  # a line a request would bury ours
-        logging.getLogger(name).setLevel(logging.WARNING)
     settings = load_settings().with_connections(BaseHook.get_connection(HDFS), BaseHook.get_connection(SOLR))
     return Runtime(
         settings.model_copy(

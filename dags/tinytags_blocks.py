@@ -51,7 +51,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         from tinytags_tasks.score.worker import uncommitted_blocks
 
         run, numbers = group["run"], tuple(group["blocks"])
-        get_current_context()["name"] = group.get("name", "")
+        get_current_context()["name"] = group["name"]
         clients = runtime()
         storage, solr = clients.storage, clients.solr
         try:

@@ -1,6 +1,5 @@
 """Clients for the API server, which must answer soon: from Airflow's connections, as tasks get them."""
 
-import logging
 from dataclasses import dataclass
 
 from airflow.exceptions import AirflowNotFoundException
@@ -32,7 +31,6 @@ def connect() -> Clients:
     BadInputError
         When neither names an engine.
     """
-    logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # it tells each of the ledger's thousands of files
     settings = load_settings().with_connections(_connection("tinytags_hdfs"), _connection("tinytags_solr"))
     solr = SolrClient(
         settings.address("solr_url"),

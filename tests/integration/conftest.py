@@ -9,9 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import numpy as np
@@ -31,6 +33,8 @@ from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import ADDRESSES, PROJECT_ROOT, Settings, load_settings
 from tinytags_tasks.train.step import TrainRequest
 from tinytags_tasks.train.step import run as train
+
+Answer = TypeVar("Answer")
 
 IMAGES = 1_003
 """Divides by nothing here, so that blocks differ in size."""
@@ -231,14 +235,28 @@ def walk(tree: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
     return tree["prediction"][node]
 
 
-def kill_engine(settings: Settings, name: str) -> None:
-    """End an engine as a power cut does."""
+def engine_process(settings: Settings, name: str) -> psutil.Process:
+    """Return the process of an engine that runs."""
     (status,) = [status for status in services.status(settings) if status.name == name]
     assert status.pid is not None
-    process = psutil.Process(status.pid)
+    return psutil.Process(status.pid)
+
+
+def kill_engine(settings: Settings, name: str) -> None:
+    """End an engine as a power cut does."""
+    process = engine_process(settings, name)
     for victim in (*process.children(recursive=True), process):
         victim.kill()
     process.wait(30)
+
+
+def wait_for(ask: Callable[[], Answer], is_so: Callable[[Answer], object] = bool, seconds: float = 180) -> Answer:
+    """Ask until the answer is as wanted, and return it."""
+    deadline = time.monotonic() + seconds
+    while not is_so(answer := ask()):
+        assert time.monotonic() < deadline, f"after {seconds:g} s: {answer}"
+        time.sleep(0.2)
+    return answer
 
 
 def restart(*engines: str) -> None:

@@ -1,12 +1,11 @@
 """The Dags by the real Airflow: a trial, a run, blocks deleted, audited and done again, and what is refused."""
 
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGES, all_documents
+from conftest import IMAGES, all_documents, wait_for
 
 from tinytags_tasks import layout
 from tinytags_tasks.airflow_api import AirflowClient
@@ -136,14 +135,15 @@ def test_retagging_waits_while_another_run_tags_the_corpus(
     queued = client._ask("POST", "/api/v2/dags/tinytags_prune/dagRuns", {"logical_date": None})["dag_run_id"]
     Claim(dag="tinytags_prune", dag_run=queued).save(storage, layout.claim_file(CORPUS, 1_000))
     retag = client.trigger("tinytags_retag", {"alias": ALIAS, "model": other.version})
-    deadline = time.monotonic() + 120
-    states: set[str | None] = set()
-    while "up_for_reschedule" not in states and time.monotonic() < deadline:
-        states = {task.state for task in client.task_states("tinytags_retag", retag)}
-        time.sleep(0.5)
-    client._ask("PATCH", f"/api/v2/dags/tinytags_retag/dagRuns/{retag}", {"state": "failed"})
-    client._ask("DELETE", f"/api/v2/dags/tinytags_prune/dagRuns/{queued}")
-    storage.delete(layout.claim_file(CORPUS, 1_000))
+    try:
+        states = wait_for(
+            lambda: {task.state for task in client.task_states("tinytags_retag", retag)},
+            lambda states: "up_for_reschedule" in states,
+        )
+    finally:
+        client._ask("PATCH", f"/api/v2/dags/tinytags_retag/dagRuns/{retag}", {"state": "failed"})
+        client._ask("DELETE", f"/api/v2/dags/tinytags_prune/dagRuns/{queued}")
+        storage.delete(layout.claim_file(CORPUS, 1_000))
     assert "up_for_reschedule" in states
     assert "success" not in states
 

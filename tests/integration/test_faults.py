@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import all_documents, kill_engine, restart, walk
+from conftest import all_documents, engine_process, kill_engine, restart, walk
 
-from tinytags_tasks import layout, services
+from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
@@ -174,10 +174,9 @@ def wait_for_first_block(runtime: Runtime, run: str, thread: threading.Thread) -
 
 
 def scoring_processes() -> list[psutil.Process]:
-    (spark,) = [status for status in services.status(load_settings()) if status.name == "spark"]
     return [
         process
-        for process in psutil.Process(spark.pid).children(recursive=True)
+        for process in engine_process(load_settings(), "spark").children(recursive=True)
         if any("pyspark" in part for part in process.cmdline()) and not process.children()
     ]
 

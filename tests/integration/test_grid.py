@@ -1,13 +1,13 @@
-"""The block grid in the real Airflow, over a run that it made: by its routes, and in a browser where there is one."""
+"""The block grid in the real Airflow, over a run that it made: by its routes, and in a browser."""
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from conftest import wait_for
 from playwright.sync_api import Page, expect
 
 from tinytags_tasks.runtime import Runtime
@@ -56,14 +56,6 @@ def ask(airflow: Settings, run: str) -> Iterator[Callable[..., httpx.Response]]:
             return client.post(path, headers=headers | ACT, json=body)
 
         yield send
-
-
-def wait_for(answer: Callable[[], dict], is_so: Callable[[dict], bool]) -> dict:
-    deadline = time.monotonic() + 180
-    while not is_so(found := answer()):
-        assert time.monotonic() < deadline, found
-        time.sleep(1)
-    return found
 
 
 def test_the_grid_shows_the_run_its_logs_and_its_images(ask: Callable[..., httpx.Response], run: str) -> None:

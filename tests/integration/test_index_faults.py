@@ -18,9 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-from conftest import all_documents, hdfs_client
+from conftest import all_documents, engine_process, hdfs_client
 from fault_proxy import (
     FaultProxy,
     after,
@@ -326,8 +325,7 @@ def test_a_deletion_whose_answers_are_lost_is_done_again_by_indexing(
 
 
 def test_a_solr_that_lost_its_session_with_zookeeper_is_waited_for(site: Runtime, proxy: FaultProxy, run: Run) -> None:
-    (status,) = [status for status in services.status(load_settings()) if status.name == "solr"]
-    solr = psutil.Process(status.pid)
+    solr = engine_process(load_settings(), "solr")
     waking = threading.Timer(6, solr.resume)  # the session ends after four seconds
 
     def stop() -> None:

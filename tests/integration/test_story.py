@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from conftest import DEPTH, all_documents
+from conftest import DEPTH, all_documents, wait_for
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from tinytags_tasks import layout
@@ -48,13 +48,6 @@ def picture(shown: Page | Locator, name: str) -> None:
     if folder := os.environ.get("TINYTAGS_SCREENSHOTS"):
         time.sleep(1)  # what moves comes to rest
         shown.screenshot(path=Path(folder) / f"{name}.png")
-
-
-def wait_for(is_true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS / 1_000
-    while not is_true():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.2)
 
 
 def show_grid(page: Page, run: str) -> FrameLocator:

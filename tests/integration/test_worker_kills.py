@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import DEPTH, IMAGES, all_documents, restart
+from conftest import DEPTH, IMAGES, all_documents, engine_process, restart, wait_for
 
-from tinytags_tasks import layout, services
+from tinytags_tasks import layout
 from tinytags_tasks.airflow_api import AirflowClient
 from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.ledger import read_ledger
@@ -36,8 +36,7 @@ class Killer:
     """
 
     def __init__(self, settings: Settings, client: AirflowClient, dag_run: str) -> None:
-        (scheduler,) = [status for status in services.status(settings) if status.name == "airflow-scheduler"]
-        self._scheduler = psutil.Process(scheduler.pid)
+        self._scheduler = engine_process(settings, "airflow-scheduler")
         self._dag_run = dag_run
         self._client = client
         self._ended = threading.Event()
@@ -110,13 +109,6 @@ def disturbed(
     return Runtime(airflow), killer.killed, tries
 
 
-def wait_for(is_true: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(0.5)
-
-
 def live_run(runtime: Runtime) -> Run:
     collection = runtime.solr.aliases()[runtime.settings.alias]
     return Run.load(runtime.storage, layout.run_file(layout.run_of_collection(collection)))
@@ -173,10 +165,9 @@ def test_a_run_whose_scheduler_was_killed_goes_on_when_that_is_started_again(
     parameters = {"corpus": "killed", "model": live_run(runtime).model, "threshold": 30, "publish": "no"}
     dag_run = client.trigger(DAG, {**parameters, "blocks_per_task": 1})
     wait_for(lambda: {task.state for task in client.task_states(DAG, dag_run) if task.task == "blocks"} & {"success"})
-    (scheduler,) = [status for status in services.status(runtime.settings) if status.name == "airflow-scheduler"]
-    process = psutil.Process(scheduler.pid)
-    process.kill()  # what it had begun goes on
-    process.wait(30)
+    scheduler = engine_process(runtime.settings, "airflow-scheduler")
+    scheduler.kill()  # what it had begun goes on
+    scheduler.wait(30)
     restart("airflow")
     client.follow(DAG, dag_run, lambda state, tasks: None)
     run = Run.load(storage, layout.run_file(client.result(DAG, dag_run, "reconcile")["run"]))

@@ -98,21 +98,32 @@ def live_run(alias: str, storage: Storage, solr: SolrClient) -> Run:
     return plan
 
 
-def refuse_without_collection(plan: Run, solr: SolrClient) -> None:
-    """Refuse to go on with a run whose collection is not there any more.
+def refuse_without_collection(plan: Run, solr: SolrClient, *, may_be_new: bool = False) -> None:
+    """Refuse to go on with a run whose collection is not there.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    solr
+        Who is asked.
+    may_be_new
+        Whether it may be that nothing was indexed yet; else its collection was there once.
 
     Raises
     ------
     MissingError
-        When it was pruned, or dropped otherwise.
+        When it was pruned, dropped otherwise, or not made yet.
     """
     if plan.collection in solr.collections():
         return
     plan.refuse_pruned()
-    raise MissingError(
-        f"run {plan.name}: its collection {plan.collection} stands no more: index the whole run again with "
-        f"`tinytags index {plan.name}`"
+    problem = (
+        f" has no collection yet ({plan.collection} is not in Solr): index it"
+        if may_be_new
+        else f": its collection {plan.collection} stands no more: index the whole run again"
     )
+    raise MissingError(f"run {plan.name}{problem} with `tinytags index {plan.name}`")
 
 
 def unmark_pruned(plan: Run, storage: Storage) -> None:

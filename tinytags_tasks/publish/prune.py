@@ -4,7 +4,7 @@ With them goes what killed writers left under temporary names anywhere in the st
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -119,6 +119,11 @@ class PruneResult:
 
 def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> PruneResult:
     """Tell what may go, and change nothing."""
+    return _find(request, storage, solr)[0]
+
+
+def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[PruneResult, list[Leftover]]:
+    """Return what may go, with the leftovers one by one: the whole store is looked through for them."""
     runs = list_runs(storage)
     standing = solr.configsets()
     reasons = _reasons_to_stay(request, runs, storage, solr)
@@ -141,7 +146,7 @@ def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> 
     ours = {plan.collection for plan in runs}
     stays |= {collection: "is no run's of this store" for collection in standing if collection not in ours}
     left = _old_leftovers(storage)
-    return PruneResult(tuple(drop), stays, len(left), sum(leftover.size_bytes for leftover in left))
+    return _result(drop, stays, left), left
 
 
 def run(
@@ -155,13 +160,13 @@ def run(
         When another changes the alias all the time, or Solr cannot drop a collection now.
     """
     with sole_change(request.alias, storage, report):
-        found = plan_prune(request, storage=storage, solr=solr)
+        found, leftovers = _find(request, storage, solr)
         drop = tuple(one for one in found.drop if request.runs is None or one.run in request.runs)
         for one in drop:
             _drop(one, storage, solr)
             report(describe(one, "dropped"))
-    left = [leftover for leftover in _old_leftovers(storage) if storage.delete(leftover.path)]
-    return PruneResult(drop, found.stays, len(left), sum(leftover.size_bytes for leftover in left))
+    # Those in the folder of a scored run went with it.
+    return _result(drop, found.stays, [leftover for leftover in leftovers if storage.delete(leftover.path)])
 
 
 def describe(found: Prunable, verb: str) -> str:
@@ -212,6 +217,10 @@ def _writer(plan: Run, storage: Storage) -> str:
     if latest > (datetime.now(UTC) - timedelta(hours=QUIET_HOURS)).isoformat(timespec="seconds"):
         return f"was written at {latest}, less than {QUIET_HOURS} hour ago"
     return ""
+
+
+def _result(drop: Iterable[Prunable], stays: dict[str, str], left: Sequence[Leftover]) -> PruneResult:
+    return PruneResult(tuple(drop), stays, len(left), sum(leftover.size_bytes for leftover in left))
 
 
 def _old_leftovers(storage: Storage) -> list[Leftover]:

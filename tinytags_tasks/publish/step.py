@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
+from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError
 from tinytags_tasks.ledger import Totals, add_up, is_scored_whole, read_ledger
 from tinytags_tasks.publish.gate import gate_problems, precision_at
 from tinytags_tasks.publish.history import (
@@ -14,6 +14,7 @@ from tinytags_tasks.publish.history import (
     live_collection,
     previous_collections,
     read_history,
+    refuse_without_collection,
     run_of,
     sole_change,
     switch_alias,
@@ -90,7 +91,7 @@ def run(
     with sole_change(request.alias, storage, report):
         plan = Run.load(storage, layout.run_file(request.run))
         corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-        _refuse_without_collection(plan, solr)
+        refuse_without_collection(plan, solr, may_be_new=True)
         totals = _reconciled(plan, corpus, None, storage, solr, report)
         unmark_pruned(plan, storage)
         live = live_collection(request.alias, solr)
@@ -104,16 +105,6 @@ def run(
             history.append(write_down(Change.PUBLISHED, plan.collection, before, alias=request.alias, storage=storage))
     report(f"alias {request.alias} points at {plan.collection}")
     return PublishResult(plan.name, plan.collection, next(iter(previous_collections(history)), ""), totals)
-
-
-def _refuse_without_collection(plan: Run, solr: SolrClient) -> None:
-    if plan.collection in solr.collections():
-        return
-    plan.refuse_pruned()
-    raise MissingError(
-        f"run {plan.name} has no collection yet ({plan.collection} is not in Solr): index it with "
-        f"`tinytags index {plan.name}`"
-    )
 
 
 def reconcile_run(
@@ -137,7 +128,7 @@ def reconcile_run(
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
     if blocks is not None:
         plan.check_blocks(blocks)
-    _refuse_without_collection(plan, solr)
+    refuse_without_collection(plan, solr, may_be_new=True)
     return _reconciled(plan, corpus, blocks, storage, solr, report)
 
 

@@ -153,7 +153,9 @@ def connections(settings: Settings) -> dict[str, str]:
 
 def _spark_token(settings: Settings) -> str:
     """Return the token of Spark, made now where Spark, which starts at the same time, has not made it yet."""
-    return secret(settings, "spark_token") if settings.spark_token or settings.spark_tokens else ""
+    if settings.spark_tokens:
+        secret(settings, "spark_token")
+    return settings.spark_connect_token()
 
 
 def _environment(context: Context) -> dict[str, str]:

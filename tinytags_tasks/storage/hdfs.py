@@ -4,6 +4,7 @@ A rename onto an existing name fails in HDFS unless ``OVERWRITE`` is asked for, 
 NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
 
+import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,7 @@ class HdfsStorage:
         adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
+        logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # a line a request would bury all others
         self._client: Any = InsecureClient(
             address.webhdfs_url, user=address.user, root=address.root, timeout=TIMEOUT_SECONDS, session=session
         )
