@@ -17,7 +17,7 @@ log of `publish` and in its XCom.
 **When**: when a run of the Dag `tinytags` publishes a new model; by the setting `TINYTAGS_RETAG_CRON`, a cron line in
 UTC such as `0 2 * * 6` (unset, no time-table); and by hand. A new Dag of Airflow is paused: switch it on.
 
-**A trial** names blocks: only these are scored, indexed and reconciled, and nothing is published.
+**A trial** names blocks: only these are scored, indexed, reconciled and compared, and nothing is published.
 """
 
 # mypy: allow-untyped-decorators
@@ -146,11 +146,11 @@ def tinytags_retag() -> None:
         pool=pool(SOLR),
         priority_weight=PRIORITY_OF_PUBLISH,
         outlets=[NEW_INDEXES],  # of a trial, nothing is told
-        doc_md="Reconcile a run, compare it with the live one, ask the gate, then move the alias; a trial ends before.",
+        doc_md="Reconcile a run, compare it with the live one, then ask the gate and move the alias, but for a trial.",
     )
     @errors_for_airflow
     def publish(planned: dict[str, Any]) -> dict[str, Any]:
-        """Reconcile a run, compare it with the live one, ask the gate, then move the alias; a trial ends before."""
+        """Reconcile a run, compare it with the live one, then ask the gate and move the alias, but for a trial."""
         from tinytags_tasks import layout
         from tinytags_tasks.publish.retag import compare
         from tinytags_tasks.publish.step import PublishRequest, reconcile_run, run
@@ -161,13 +161,14 @@ def tinytags_retag() -> None:
         context["alias"] = planned["alias"]
         clients = runtime()
         storage, solr = clients.storage, clients.solr
-        if params["blocks"].strip():
-            blocks = tuple(_chosen_blocks(Run.load(storage, layout.run_file(planned["run"])).blocks))
-            totals = reconcile_run(planned["run"], storage=storage, solr=solr, blocks=blocks, report=report)
-            return {**planned, "published": False, "totals": asdict(totals)}
-        reconcile_run(planned["run"], storage=storage, solr=solr, report=report)
-        comparison = asdict(compare(planned["live_run"], planned["run"], storage=storage, report=report))
+        plan = Run.load(storage, layout.run_file(planned["run"]))
+        trial = tuple(_chosen_blocks(plan.blocks)) if params["blocks"].strip() else None
+        totals = reconcile_run(plan.name, storage=storage, solr=solr, blocks=trial, report=report)
+        found = compare(planned["live_run"], plan.name, storage=storage, blocks=trial, report=report)
+        comparison = asdict(found)
         context["ti"].xcom_push("comparison", comparison)  # stands even when the gate refuses
+        if trial is not None:
+            return {**planned, "published": False, "totals": asdict(totals), "comparison": comparison}
         request = PublishRequest(planned["run"], planned["alias"], params["gate_documents"], params["gate_precision"])
         published = asdict(run(request, storage=storage, solr=solr, report=report))
         result = {**planned, "published": True, **published, "comparison": comparison}

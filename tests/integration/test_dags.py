@@ -124,17 +124,39 @@ def test_an_index_that_has_the_model_is_not_tagged_again(
     assert (states["choose"], states["publish"]) == ("success", "skipped")
 
 
-def test_retagging_waits_while_another_run_tags_the_corpus(
-    client: AirflowClient, published: tuple[Run, str], runtime: Runtime, model: str
-) -> None:
+@pytest.fixture(scope="module")
+def newer_model(model: str, runtime: Runtime) -> str:
+    """Publish the same forest under another version."""
     storage = runtime.storage
     onnx = storage.read(layout.model_file(model))
-    other = ModelCard.load(storage, layout.card_file(model)).replaced(version=model_version("other", onnx))
-    publish_model(other, onnx, "", storage)
+    newer = ModelCard.load(storage, layout.card_file(model)).replaced(version=model_version("other", onnx))
+    publish_model(newer, onnx, "", storage)
+    return newer.version
+
+
+def test_a_trial_of_retagging_is_compared_and_not_published(
+    client: AirflowClient, published: tuple[Run, str], runtime: Runtime, newer_model: str
+) -> None:
+    run, _ = published
+    trial = client.trigger("tinytags_retag", {"alias": ALIAS, "model": newer_model, "blocks": "1, 3"})
+    end(client, "tinytags_retag", trial)
+    path = f"/api/v2/dags/tinytags_retag/dagRuns/{trial}/taskInstances/publish/xcomEntries/return_value"
+    found = client._ask("GET", path, map_index=0, deserialize="true")["value"]
+    kept = sum(record.kept for record in read_ledger(runtime.storage, run, (1, 3)))
+    assert found["published"] is False
+    assert found["comparison"] == {"same": kept, "changed": 0, "gained": 0, "lost": 0, "reason": ""}
+    assert found["totals"]["blocks"] == 2
+    assert runtime.solr.aliases()[ALIAS] == run.collection
+
+
+def test_retagging_waits_while_another_run_tags_the_corpus(
+    client: AirflowClient, published: tuple[Run, str], runtime: Runtime, newer_model: str
+) -> None:
+    storage = runtime.storage
     client._ask("PATCH", "/api/v2/dags/tinytags_prune", {"is_paused": True})  # so that its run stays queued
     queued = client._ask("POST", "/api/v2/dags/tinytags_prune/dagRuns", {"logical_date": None})["dag_run_id"]
     Claim(dag="tinytags_prune", dag_run=queued).save(storage, layout.claim_file(CORPUS, 1_000))
-    retag = client.trigger("tinytags_retag", {"alias": ALIAS, "model": other.version})
+    retag = client.trigger("tinytags_retag", {"alias": ALIAS, "model": newer_model})
     try:
         states = wait_for(
             lambda: {task.state for task in client.task_states("tinytags_retag", retag)},

@@ -180,6 +180,14 @@ def test_diff_prints_counts_and_writes_a_sheet(world, tmp_path):
     assert "87.5 %" in mean
 
 
+def test_diff_of_some_blocks_counts_these(world):
+    first, _, third = world.runs
+    found = json.loads(tinytags("diff", first.name, third.name, "--blocks", "0", "--json"))
+    assert found["blocks"] == "0"
+    assert 0 < found["images"] < 11
+    assert found["same"] + found["lost"] == sum(found["old_by_tag"].values()) > 0
+
+
 def test_diff_as_json_has_the_figures_and_the_examples(world):
     first, _, third = world.runs
     found = json.loads(tinytags("diff", first.name, third.name, "--json"))

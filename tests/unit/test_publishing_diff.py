@@ -47,13 +47,15 @@ def make_up(storage, name, kept, blocks, **changes):
             for position, (tag, accuracy) in sorted(kept.items())
             if position // BLOCK == block
         ]
-        record = BlockRecord(run=name, block=block, state=BlockState.SCORED, model=f"model-{name}", kept=len(rows))
+        record = BlockRecord(
+            run=name, block=block, state=BlockState.SCORED, model=f"model-{name}", read=BLOCK, kept=len(rows)
+        )
         write_scored(storage, pa.Table.from_pylist(rows, schema=SCHEMA), record)
     return plan
 
 
-def diff(storage, old="old", new="new", report=quiet):
-    return run(DiffRequest(old, new), storage=storage, report=report)
+def diff(storage, old="old", new="new", blocks=None):
+    return run(DiffRequest(old, new, blocks), storage=storage, report=quiet)
 
 
 def test_each_image_is_the_same_or_changed_or_gained_or_lost(storage):
@@ -69,6 +71,20 @@ def test_each_image_is_the_same_or_changed_or_gained_or_lost(storage):
     assert found.gained_examples == (Example(41, "", 0, "emu", 50),)
     assert found.lost_examples == (Example(2, "dog", 80, "", 0),)
     assert (found.old, found.new, found.corpus, found.images) == ("old", "new", CORPUS, 60)
+
+
+def test_some_blocks_alone_are_compared_whatever_became_of_the_others(storage):
+    make_up(storage, "old", {0: ("cat", 40), 21: ("cat", 60), 59: ("dog", 80)}, blocks=3)
+    make_up(storage, "new", {0: ("dog", 40), 21: ("dog", 60)}, blocks=3)
+    storage.delete(layout.scored_file("new", 0))
+    found = diff(storage, blocks=(1, 2))
+    assert (found.same, found.changed, found.gained, found.lost) == (0, 1, 0, 1)
+    assert (found.blocks, found.images) == ("1-2", 2 * BLOCK)
+    assert found.changed_examples == (Example(21, "cat", 60, "dog", 60),)
+    with pytest.raises(BadInputError, match="block 3 is out of range: run old has blocks 0 to 2"):
+        diff(storage, blocks=(3,))
+    with pytest.raises(MissingError, match="run new: blocks 0 are not scored"):
+        diff(storage, blocks=(0, 1))
 
 
 SCORES = st.dictionaries(

@@ -125,6 +125,19 @@ def test_a_new_run_is_compared_with_the_live_one(world):
     assert f"{found.lost} lost" in lines[-1]
 
 
+def test_a_trial_is_compared_in_its_blocks(world):
+    first, _, third = world.runs
+    lines = []
+    whole = compare(first.name, third.name, storage=world.storage, report=lines.append)
+    parts = [
+        compare(first.name, third.name, storage=world.storage, blocks=(block,), report=lines.append)
+        for block in range(first.blocks)
+    ]
+    assert sum(part.lost for part in parts) == whole.lost
+    assert sum(part.same for part in parts) == whole.same
+    assert f"`tinytags diff {first.name} {third.name} --blocks 0`" in lines[1]
+
+
 def test_a_live_run_without_scored_files_is_no_reason_not_to_go_on(world):
     first, second, _ = world.runs
     shutil.rmtree(world.storage.root / layout.scored_folder(first.name))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients, find_run, make_table, print_table, say
 from tinytags_tasks.errors import BadInputError, EngineDownError
 
 if TYPE_CHECKING:
@@ -144,16 +144,19 @@ def prune(
 def diff(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run to compare with, such as the live one.")],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run that would follow it.")],
+    blocks: Blocks = "",
     sheet: Annotated[
         Path | None, typer.Option(help="Where a picture sheet of examples goes (PNG).", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs of one corpus: documents by tag, images that changed tag, gained, lost, mean accuracy."""
+    from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.publish.diff import DiffRequest, draw_sheet, run
 
     runtime = clients()
-    found = run(DiffRequest(run_a, run_b), storage=runtime.storage, report=say)
+    chosen = parse_block_numbers(blocks, find_run(run_a).blocks) if blocks else None
+    found = run(DiffRequest(run_a, run_b, chosen), storage=runtime.storage, report=say)
     if sheet is not None:
         draw_sheet(found, sheet, storage=runtime.storage)
     if as_json:

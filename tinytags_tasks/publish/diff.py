@@ -33,10 +33,11 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class DiffRequest:
-    """Which run's documents would be replaced, and by which run's."""
+    """Which run's documents would be replaced, and by which run's; only in some blocks, or in all (None)."""
 
     old: str
     new: str
+    blocks: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class DiffResult:
 
     Attributes
     ----------
-    old, new, corpus, images
-        The runs, their corpus, and how many images it has.
+    old, new, corpus
+        The runs and their corpus.
+    blocks, images
+        The numbers of the blocks that were compared, such as ``3-5``, and how many images these hold.
     old_by_tag, new_by_tag
         Documents by tag.
     old_accuracy, new_accuracy
@@ -90,6 +93,7 @@ class DiffResult:
     old: str
     new: str
     corpus: str
+    blocks: str
     images: int
     old_by_tag: dict[str, int]
     new_by_tag: dict[str, int]
@@ -111,7 +115,7 @@ def run(request: DiffRequest, *, storage: Storage, report: Callable[[str], None]
     Raises
     ------
     BadInputError
-        When the runs are not of the same corpus.
+        When the runs are not of the same corpus, or a block is out of range.
     MissingError
         When a block is not scored in one of them.
     CorruptError
@@ -124,15 +128,17 @@ def run(request: DiffRequest, *, storage: Storage, report: Callable[[str], None]
             f"runs {old.name} and {new.name} cannot be compared: they are of {old.corpus}{again}; compare runs of the "
             "same images"
         )
+    blocks = range(old.blocks) if request.blocks is None else request.blocks
+    old.check_blocks(blocks)
     for plan in (old, new):
-        _refuse_unscored(plan, storage)
+        _refuse_unscored(plan, blocks, storage)
     total = _Sum()
     with ThreadPoolExecutor(_READERS) as pool:
-        for block, found in enumerate(pool.map(partial(_compare_block, old, new, storage), range(old.blocks))):
+        for done, found in enumerate(pool.map(partial(_compare_block, old, new, storage), blocks), 1):
             total.add(found)
-            if (block + 1) % 500 == 0:
-                report(f"{block + 1:,} of {old.blocks:,} blocks are compared")
-    return total.result(old, new)
+            if done % 500 == 0:
+                report(f"{done:,} of {len(blocks):,} blocks are compared")
+    return total.result(old, new, format_block_numbers(blocks))
 
 
 def draw_sheet(found: DiffResult, path: Path, *, storage: Storage) -> None:
@@ -167,6 +173,8 @@ class _BlockDiff:
 
     Attributes
     ----------
+    images
+        That it holds.
     pairs
         Images by old and new tag; None where they were not kept.
     old_accuracy, new_accuracy
@@ -175,6 +183,7 @@ class _BlockDiff:
         Of changed, gained and lost images, each with its rank: the lowest of all blocks are shown.
     """
 
+    images: int
     pairs: Counter[tuple[str | None, str | None]]
     old_accuracy: int
     new_accuracy: int
@@ -185,11 +194,13 @@ class _Sum:
     """Adds up blocks."""
 
     def __init__(self) -> None:
+        self._images = 0
         self._pairs: Counter[tuple[str | None, str | None]] = Counter()
         self._old_accuracy = self._new_accuracy = 0
         self._examples: tuple[list[tuple[int, Example]], ...] = ([], [], [])
 
     def add(self, found: _BlockDiff) -> None:
+        self._images += found.images
         self._pairs.update(found.pairs)
         self._old_accuracy += found.old_accuracy
         self._new_accuracy += found.new_accuracy
@@ -198,7 +209,7 @@ class _Sum:
             for ours, theirs in zip(self._examples, found.examples, strict=True)
         )
 
-    def result(self, old: Run, new: Run) -> DiffResult:
+    def result(self, old: Run, new: Run, blocks: str) -> DiffResult:
         old_by_tag: Counter[str] = Counter()
         new_by_tag: Counter[str] = Counter()
         changes: list[TagChange] = []
@@ -224,7 +235,8 @@ class _Sum:
             old=old.name,
             new=new.name,
             corpus=old.corpus,
-            images=old.images,
+            blocks=blocks,
+            images=self._images,
             old_by_tag=dict(sorted(old_by_tag.items())),
             new_by_tag=dict(sorted(new_by_tag.items())),
             old_accuracy=self._old_accuracy / old_by_tag.total() if old_by_tag else None,
@@ -246,11 +258,9 @@ def _rank(ranked: tuple[int, Example]) -> int:
     return ranked[0]
 
 
-def _refuse_unscored(plan: Run, storage: Storage) -> None:
+def _refuse_unscored(plan: Run, blocks: Iterable[int], storage: Storage) -> None:
     scored = set(storage.names(layout.scored_folder(plan.name)))
-    missing = [
-        block for block in range(plan.blocks) if layout.file_name(layout.scored_file(plan.name, block)) not in scored
-    ]
+    missing = [block for block in blocks if layout.file_name(layout.scored_file(plan.name, block)) not in scored]
     if missing:
         raise MissingError(
             f"run {plan.name}: blocks {format_block_numbers(missing)} are not scored, or their files were pruned; "
@@ -259,12 +269,13 @@ def _refuse_unscored(plan: Run, storage: Storage) -> None:
 
 
 def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> _BlockDiff:
-    old, new = (_read_block(plan, block, storage) for plan in (old_run, new_run))
+    (old, images), (new, _) = (_read_block(plan, block, storage) for plan in (old_run, new_run))
     joined = old.join(
         new, "position", join_type="full outer", left_suffix="_old", right_suffix="_new", use_threads=False
     )
     counted = joined.group_by(["tag_old", "tag_new"], use_threads=False).aggregate([([], "count_all")])
     return _BlockDiff(
+        images=images,
         pairs=Counter({(row["tag_old"], row["tag_new"]): row["count_all"] for row in counted.to_pylist()}),
         old_accuracy=pc.sum(old.column("accuracy"), min_count=0).as_py(),
         new_accuracy=pc.sum(new.column("accuracy"), min_count=0).as_py(),
@@ -279,14 +290,15 @@ def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> 
     )
 
 
-def _read_block(plan: Run, block: int, storage: Storage) -> pa.Table:
+def _read_block(plan: Run, block: int, storage: Storage) -> tuple[pa.Table, int]:
+    """Return what is kept of a block, and how many images it holds."""
     table, record = read_scored(storage, plan.name, block)
     if record.model != plan.model:
         raise CorruptError(
             f"{layout.scored_file(plan.name, block)}: was scored by {record.model}, the run is of {plan.model}; delete "
             f"it and score block {block} again"
         )
-    return table.select(["position", "tag", "accuracy"])
+    return table.select(["position", "tag", "accuracy"]), record.read
 
 
 def _examples(differing: pa.Table) -> list[tuple[int, Example]]:

@@ -107,7 +107,14 @@ def run(
     return RetagResult(tuple(due), left)
 
 
-def compare(old: str, new: str, *, storage: Storage, report: Callable[[str], None] = print) -> Comparison:
+def compare(
+    old: str,
+    new: str,
+    *,
+    storage: Storage,
+    blocks: tuple[int, ...] | None = None,
+    report: Callable[[str], None] = print,
+) -> Comparison:
     """Return how a new run differs from the live one, and report it in a line.
 
     Parameters
@@ -116,6 +123,8 @@ def compare(old: str, new: str, *, storage: Storage, report: Callable[[str], Non
         The runs.
     storage
         Where their scored files are.
+    blocks
+        Only these, as of a trial; None compares all.
     report
         Gets the line.
 
@@ -125,13 +134,14 @@ def compare(old: str, new: str, *, storage: Storage, report: Callable[[str], Non
         When a scored file is damaged.
     """
     try:
-        found = diff.run(diff.DiffRequest(old, new), storage=storage, report=report)
+        found = diff.run(diff.DiffRequest(old, new, blocks), storage=storage, report=report)
     except (MissingError, BadInputError) as error:  # pruned, or ingested anew: no reason not to tag again
         report(f"{new} is compared with nothing: {error}")
         return Comparison(None, None, None, None, str(error))
+    only = f" --blocks {found.blocks.replace(' ', '')}" if blocks is not None else ""
     report(
         f"{new} against {old}: {found.same:,} images keep their tag, {found.changed:,} get another one, "
-        f"{found.gained:,} are gained, {found.lost:,} lost; `tinytags diff {old} {new}` shows which"
+        f"{found.gained:,} are gained, {found.lost:,} lost; `tinytags diff {old} {new}{only}` shows which"
     )
     return Comparison(found.same, found.changed, found.gained, found.lost)
 
