@@ -27,8 +27,6 @@ A task that fails at once, without retries, met something that no retry mends; i
 remedy. To do single blocks again, see the Dag `tinytags_backfill`.
 """
 
-# mypy: allow-untyped-decorators
-
 from __future__ import annotations
 
 from dataclasses import asdict

@@ -12,8 +12,6 @@
 itself. `TINYTAGS_AUDIT_REPAIR=1` lets scheduled audits repair. A new Dag of Airflow is paused: switch it on.
 """
 
-# mypy: allow-untyped-decorators
-
 from __future__ import annotations
 
 from dataclasses import asdict

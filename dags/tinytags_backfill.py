@@ -21,8 +21,6 @@ Clearing a failed mapped task, here or in the Dag `tinytags`, does the same for 
 scored file are scored. A run that was pruned, an empty selection and a block out of range are refused by `plan`.
 """
 
-# mypy: allow-untyped-decorators
-
 from __future__ import annotations
 
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The mapped task that scores and indexes a group of blocks; three Dags have it."""
 
-# mypy: allow-untyped-decorators
-
 from __future__ import annotations
 
 from collections.abc import Iterable

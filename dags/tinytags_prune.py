@@ -12,8 +12,6 @@ writes now is never touched. Files that killed writers left under temporary name
 read the log of `show`, then run it again with **Really**.
 """
 
-# mypy: allow-untyped-decorators
-
 from __future__ import annotations
 
 from dataclasses import asdict

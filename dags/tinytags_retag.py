@@ -20,8 +20,6 @@ UTC such as `0 2 * * 6` (unset, no time-table); and by hand. A new Dag of Airflo
 **A trial** names blocks: only these are scored, indexed, reconciled and compared, and nothing is published.
 """
 
-# mypy: allow-untyped-decorators
-
 from __future__ import annotations
 
 from dataclasses import asdict

@@ -11,8 +11,6 @@ What is taken back stays until it is pruned, and can be published again. Clearin
 back: it takes back the run that `choose` named, and finds that done.
 """
 
-# mypy: allow-untyped-decorators
-
 from __future__ import annotations
 
 from dataclasses import asdict

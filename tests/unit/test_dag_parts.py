@@ -251,3 +251,11 @@ def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage,
     with pytest.raises(BadInputError, match=f"block {BLOCKS} is out of range"):
         _check_against_store({"corpus": CORPUS, "model": "", "blocks": str(BLOCKS)}, clients)
     assert (tmp_path / "models-seen.txt").read_text() == MODEL
+
+
+def test_the_command_line_tells_of_models_by_the_name_that_the_dags_wait_for() -> None:
+    from tinytags_airflow import MODEL_ASSET
+
+    from tinytags_tasks import follow
+
+    assert MODEL_ASSET.name == follow.MODEL_ASSET
