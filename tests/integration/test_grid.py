@@ -11,6 +11,8 @@ from conftest import wait_for
 from playwright.sync_api import Page, expect
 
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
 
@@ -146,3 +148,32 @@ def test_a_person_finds_blocks_with_the_keyboard_and_is_asked_before_anything_is
     page.goto(page.url.partition("/tasks/")[0] + "/plugin/tinytags-blocks")  # the tab of the Dag run
     expect(page.frame_locator("iframe").locator("#runs")).to_have_value(run, timeout=30_000)
     assert complaints == []
+
+
+def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
+    open_page: Callable[[str], Page],
+    tinytags_here: Callable[..., subprocess.CompletedProcess[str]],
+    pictures: dict[str, Path],
+    model: str,
+    runtime: Runtime,
+) -> None:
+    source, shape = str(pictures["corpus"]), ("--shard-images", "600", "--blocks-per-shard", "60")
+    for command in (("corpus", "add", "wide", source, "--format", "tiny-images", *shape), ("ingest", "wide")):
+        done = tinytags_here(*command)
+        assert done.returncode == 0, done.stderr
+    planned = plan(PlanRequest("wide", model), storage=runtime.storage).run
+    page = open_page("operator")
+    page.goto("/plugin/blocks")
+    grid = page.frame_locator("iframe")
+    grid.locator("#runs").select_option(planned)
+    expect(grid.locator("[role=gridcell][data-state=planned]")).to_have_count(120, timeout=30_000)
+    expect(grid.locator("#grid [role=rowheader]")).to_have_text(["0", "", "1", ""])
+    grid.locator("[role=gridcell]").first.focus()
+    for key in ("End", "ArrowDown", "ArrowDown", "Shift+ArrowUp"):  # block 49, the short row's last, 69, back
+        page.keyboard.press(key)
+    expect(grid.locator("#selected")).to_have_text("2 blocks selected")
+    grid.locator("#backfill-selected").click()
+    expect(grid.locator("#consequence")).to_contain_text("59, 69")
+    grid.locator("#cancel").click()
+    page.keyboard.press("Control+a")
+    expect(grid.locator("#selected")).to_have_text("120 blocks selected")

@@ -1,4 +1,4 @@
-// The grid itself: a row a shard, a cell a block. One cell at a time takes the keyboard's focus.
+// The grid itself: a cell a block, each shard begins a row. One cell at a time takes the keyboard's focus.
 
 import { make } from "./elements.js";
 
@@ -13,6 +13,8 @@ export const LOOKS = {
   missing: { glyph: "≠", name: "missing in Solr" },
   failed: { glyph: "✕", name: "failed" },
 };
+
+const LONGEST_ROW = 50; // blocks; what a shard has more goes on below
 
 export class Cells {
   constructor(grid, { onopen, onselect }) {
@@ -31,20 +33,22 @@ export class Cells {
   shape(shards, width) {
     this.width = width;
     this.cells = [];
+    this.rows = [];
     this.current = this.anchor = 0;
-    const rows = [];
-    for (let shard = 0; shard < shards; shard += 1) {
-      const row = make("div", { role: "row" }, make("span", { role: "rowheader" }, `${shard}`));
-      for (let column = 0; column < width; column += 1) {
-        const cell = make("span", { role: "gridcell", tabindex: this.cells.length ? -1 : 0 });
-        cell.block = this.cells.length;
-        this.cells.push(cell);
-        row.append(cell);
-      }
-      rows.push(row);
+    for (let block = 0; block < shards * width; block += 1) {
+      const column = (block % width) % LONGEST_ROW;
+      if (!column) this.rows.push([]);
+      const cell = make("span", { role: "gridcell", tabindex: block ? -1 : 0 });
+      Object.assign(cell, { block, column, row: this.rows.length - 1 });
+      this.cells.push(cell);
+      this.rows.at(-1).push(cell);
     }
-    this.grid.replaceChildren(...rows);
-    this.grid.setAttribute("aria-rowcount", shards);
+    this.grid.replaceChildren(...this.rows.map((cells) => {
+      const [{ block }] = cells;
+      const header = make("span", { role: "rowheader" }, block % width ? "" : `${block / width}`);
+      return make("div", { role: "row" }, header, ...cells);
+    }));
+    this.grid.setAttribute("aria-rowcount", this.rows.length);
     this.cells.forEach((_, block) => this.show(block, "unknown"));
     this.choose([]);
   }
@@ -60,13 +64,11 @@ export class Cells {
 
   // Select the rectangle between two blocks.
   rectangle(from, to) {
-    const [top, bottom] = [from, to].map((block) => Math.floor(block / this.width)).sort((a, b) => a - b);
-    const [left, right] = [from, to].map((block) => block % this.width).sort((a, b) => a - b);
-    const blocks = [];
-    for (let row = top; row <= bottom; row += 1) {
-      for (let column = left; column <= right; column += 1) blocks.push(row * this.width + column);
-    }
-    this.choose(blocks);
+    const ends = [this.cells[from], this.cells[to]];
+    const [top, bottom] = ends.map(({ row }) => row).sort((a, b) => a - b);
+    const [left, right] = ends.map(({ column }) => column).sort((a, b) => a - b);
+    const rows = this.rows.slice(top, bottom + 1);
+    this.choose(rows.flatMap((cells) => cells.slice(left, right + 1)).map(({ block }) => block));
   }
 
   choose(blocks) {
@@ -86,21 +88,21 @@ export class Cells {
 
   press(event) {
     const last = this.cells.length - 1;
-    const start = this.current - (this.current % this.width);
+    const { row, column } = this.cells[this.current];
     const moves = {
       ArrowLeft: this.current - 1,
       ArrowRight: this.current + 1,
-      ArrowUp: this.current - this.width,
-      ArrowDown: this.current + this.width,
-      Home: event.ctrlKey ? 0 : start,
-      End: event.ctrlKey ? last : start + this.width - 1,
-      PageUp: Math.max(this.current - 10 * this.width, this.current % this.width),
-      PageDown: Math.min(this.current + 10 * this.width, last - (this.width - 1) + (this.current % this.width)),
+      ArrowUp: this.at(row - 1, column),
+      ArrowDown: this.at(row + 1, column),
+      Home: event.ctrlKey ? 0 : this.at(row, 0),
+      End: event.ctrlKey ? last : this.at(row, LONGEST_ROW),
+      PageUp: this.at(Math.max(row - 10, 0), column),
+      PageDown: this.at(Math.min(row + 10, this.rows.length - 1), column),
     };
     if (event.key in moves) {
       event.preventDefault();
       const block = moves[event.key];
-      if (block < 0 || block > last) return;
+      if (!(block in this.cells)) return;
       this.focus(block);
       this.extend(event.shiftKey);
     } else if (event.key === "Enter" || event.key === " ") {
@@ -108,8 +110,14 @@ export class Cells {
       this.onopen(this.current);
     } else if (event.key === "a" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      this.rectangle(0, last);
+      this.choose(this.cells.map(({ block }) => block));
     }
+  }
+
+  // The block at a place, or the row's last one where it is shorter; undefined above the first row and below the last.
+  at(row, column) {
+    const cells = this.rows[row];
+    return cells?.[Math.min(column, cells.length - 1)].block;
   }
 
   extend(isOn) {
