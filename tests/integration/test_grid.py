@@ -152,6 +152,7 @@ def test_a_person_finds_blocks_with_the_keyboard_and_is_asked_before_anything_is
 
 def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
     open_page: Callable[[str], Page],
+    ask: Callable[..., httpx.Response],
     tinytags_here: Callable[..., subprocess.CompletedProcess[str]],
     pictures: dict[str, Path],
     model: str,
@@ -162,6 +163,7 @@ def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
         done = tinytags_here(*command)
         assert done.returncode == 0, done.stderr
     planned = plan(PlanRequest("wide", model), storage=runtime.storage).run
+    wait_for(lambda: planned in ask("viewer", "/tinytags/api/runs").text)  # the list is kept for some seconds
     page = open_page("operator")
     page.goto("/plugin/blocks")
     grid = page.frame_locator("iframe")
