@@ -177,5 +177,5 @@ def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
     grid.locator("#backfill-selected").click()
     expect(grid.locator("#consequence")).to_contain_text("59, 69")
     grid.locator("#cancel").click()
-    page.keyboard.press("Control+a")
+    grid.locator("[role=gridcell]").first.press("Control+a")
     expect(grid.locator("#selected")).to_have_text("120 blocks selected")
