@@ -41,7 +41,7 @@ from tinytags_airflow import (
     HDFS,
     INDEX_ASSET,
     MODEL_ASSET,
-    NAME_PATTERN,
+    NAME_OR_EMPTY_PATTERN,
     NEW_MODELS,
     PRIORITY_OF_PUBLISH,
     SHORT,
@@ -77,7 +77,7 @@ _MOST_BLOCKS = 1_000_000
 PARAMS = {
     "corpus": text_param(
         "Corpus",
-        pattern=NAME_PATTERN,
+        pattern=NAME_OR_EMPTY_PATTERN,
         examples=corpus_names(),
         section="Corpus",
         description="A defined corpus' name (`tinytags corpus add` defines one); empty: the demo, made where need be",

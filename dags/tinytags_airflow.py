@@ -50,8 +50,9 @@ PRIORITY_OF_BLOCKS, PRIORITY_OF_PUBLISH = 2, 3
 
 BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
 
-NAME_PATTERN = "^([a-z0-9][a-z0-9_-]{0,99})?$"
-"""Of a corpus or a run; empty, too."""
+_NAME = "[a-z0-9][a-z0-9_-]{0,99}"
+NAME_PATTERN, NAME_OR_EMPTY_PATTERN = f"^{_NAME}$", f"^({_NAME})?$"
+"""Of a corpus or a run."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -192,7 +193,7 @@ def form() -> dict[str, Any]:
 
 def run_param(description: str) -> Param:
     """Return the form's field for a run's name, which may be empty."""
-    return text_param("Run", description, pattern=NAME_PATTERN)
+    return text_param("Run", description, pattern=NAME_OR_EMPTY_PATTERN)
 
 
 def trial_blocks_param() -> Param:

@@ -32,6 +32,7 @@ from tinytags_airflow import (
     BLOCKS_PATTERN,
     DEFAULTS,
     INDEX_ASSET,
+    NAME_PATTERN,
     PRIORITY_OF_PUBLISH,
     SOLR,
     blocks_per_task_param,
@@ -51,7 +52,7 @@ PARAMS = {
     "run": Param(
         "",
         type="string",
-        pattern="^[a-z0-9][a-z0-9_-]{0,99}$",
+        pattern=NAME_PATTERN,
         title="Run",
         section="Run",
         description="The run's name (`tinytags runs` lists them)",

@@ -184,10 +184,10 @@ class AirflowClient:
             for instance in instances
         ]
 
-    def result(self, dag: str, run: str, task: str) -> Any:  # noqa: ANN401 - whatever the task returned
-        """Return what a task returned."""
+    def result(self, dag: str, run: str, task: str, map_index: int = -1) -> Any:  # noqa: ANN401 - whatever it returned
+        """Return what a task returned, of a mapped one the instance that is named."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
-        return self._ask("GET", path, deserialize="true")["value"]
+        return self._ask("GET", path, map_index=map_index, deserialize="true")["value"]
 
     def failure(self, dag: str, run: str, state: TaskState) -> str:
         """Return why a task instance failed, from its log: the last exception, else the last error line."""

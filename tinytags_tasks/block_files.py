@@ -223,6 +223,12 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
     return table, _with_file(record, stored)
 
 
+def unscored_blocks(storage: Storage, run: str, blocks: Iterable[int]) -> list[int]:
+    """Return those of a run's blocks that have no scored file, in their order."""
+    scored = set(storage.names(layout.scored_folder(run)))
+    return [block for block in blocks if layout.file_name(layout.scored_file(run, block)) not in scored]
+
+
 def documents_checksum(rows: Iterable[tuple[str, str, int, int, str]]) -> str:
     """Return the sha256 of what a block's documents say: what was scored and what Solr holds are compared by it.
 

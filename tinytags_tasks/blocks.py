@@ -157,6 +157,11 @@ def format_block_numbers(numbers: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
+def block_numbers_argument(numbers: Iterable[int]) -> str:
+    """Write block numbers as a command takes them without quotes: ``"3,17-20"``."""
+    return format_block_numbers(numbers).replace(" ", "")
+
+
 def group_blocks(numbers: Sequence[int], blocks_per_task: int) -> list[tuple[int, ...]]:
     """Cut block numbers into the groups that one mapped task takes each.
 

@@ -140,8 +140,7 @@ def test_a_trial_of_retagging_is_compared_and_not_published(
     run, _ = published
     trial = client.trigger("tinytags_retag", {"alias": ALIAS, "model": newer_model, "blocks": "1, 3"})
     end(client, "tinytags_retag", trial)
-    path = f"/api/v2/dags/tinytags_retag/dagRuns/{trial}/taskInstances/publish/xcomEntries/return_value"
-    found = client._ask("GET", path, map_index=0, deserialize="true")["value"]
+    found = client.result("tinytags_retag", trial, "publish", 0)
     kept = sum(record.kept for record in read_ledger(runtime.storage, run, (1, 3)))
     assert found["published"] is False
     assert found["comparison"] == {"same": kept, "changed": 0, "gained": 0, "lost": 0, "reason": ""}

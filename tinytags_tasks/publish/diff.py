@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.block_files import read_scored, unscored_blocks
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.corpus.sheet import make_labelled_sheet, save_sheet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
@@ -259,9 +259,7 @@ def _rank(ranked: tuple[int, Example]) -> int:
 
 
 def _refuse_unscored(plan: Run, blocks: Iterable[int], storage: Storage) -> None:
-    scored = set(storage.names(layout.scored_folder(plan.name)))
-    missing = [block for block in blocks if layout.file_name(layout.scored_file(plan.name, block)) not in scored]
-    if missing:
+    if missing := unscored_blocks(storage, plan.name, blocks):
         raise MissingError(
             f"run {plan.name}: blocks {format_block_numbers(missing)} are not scored, or their files were pruned; "
             f"score them with `tinytags score {plan.name}`"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks import layout
+from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.models import list_models
 from tinytags_tasks.publish import diff
@@ -138,7 +139,7 @@ def compare(
     except (MissingError, BadInputError) as error:  # pruned, or ingested anew: no reason not to tag again
         report(f"{new} is compared with nothing: {error}")
         return Comparison(None, None, None, None, str(error))
-    only = f" --blocks {found.blocks.replace(' ', '')}" if blocks is not None else ""
+    only = f" --blocks {block_numbers_argument(blocks)}" if blocks is not None else ""
     report(
         f"{new} against {old}: {found.same:,} images keep their tag, {found.changed:,} get another one, "
         f"{found.gained:,} are gained, {found.lost:,} lost; `tinytags diff {old} {new}{only}` shows which"

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import orjson
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored
-from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored, unscored_blocks
+from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.records import Corpus, Run
 from tinytags_tasks.storage import Storage
@@ -80,12 +80,8 @@ def run(request: ExportRequest, *, storage: Storage, report: Callable[[str], Non
 
 
 def _refuse_unscored(request: ExportRequest, storage: Storage) -> None:
-    scored = set(storage.names(layout.scored_folder(request.run)))
-    unscored = [
-        block for block in request.blocks if layout.file_name(layout.scored_file(request.run, block)) not in scored
-    ]
-    if unscored:
-        numbers = format_block_numbers(unscored).replace(" ", "")
+    if unscored := unscored_blocks(storage, request.run, request.blocks):
+        numbers = block_numbers_argument(unscored)
         raise MissingError(
             f"run {request.run}: {len(unscored)} of {len(request.blocks)} blocks are not scored: {numbers}; "
             f"run `tinytags score {request.run} --blocks {numbers}` first, or choose others with --blocks"

@@ -110,7 +110,7 @@ export class Cells {
       this.onopen(this.current);
     } else if (event.key === "a" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      this.choose(this.cells.map(({ block }) => block));
+      this.choose(this.cells.keys());
     }
   }
 
