@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -30,60 +31,82 @@ SEED = 43
 
 
 class Killer:
-    """Kills the process of each task instance in its first try.
+    """Kills the process of each task instance in its first try, once.
 
-    Tasks may take less than a second: each process is stopped on sight, and goes on when it is not to be killed.
+    Tasks may take less than a second, and Airflow may take longer to say whose process one is. So one thread stops
+    each process on sight, and another lets it go on, or kills it, when Airflow has said that.
+
+    Attributes
+    ----------
+    dag_run
+        The run whose tasks are killed; until it is known, processes wait.
+    killed
+        The ids of the tasks that were killed.
     """
 
-    def __init__(self, settings: Settings, client: AirflowClient, dag_run: str) -> None:
+    def __init__(self, settings: Settings, client: AirflowClient) -> None:
         self._scheduler = engine_process(settings, "airflow-scheduler")
-        self._dag_run = dag_run
         self._client = client
         self._ended = threading.Event()
-        self._thread = ThreadPoolExecutor(1)
-        self._seen: set[int] = set()
+        self._threads = ThreadPoolExecutor(2)
+        self._stopped: dict[int, psutil.Process] = {}
+        self.dag_run = ""
         self.killed: set[str] = set()
 
     def __enter__(self) -> "Killer":
-        self._watching = self._thread.submit(self._watch)
+        seen = {worker.pid for worker in self._workers()}
+        self._working = [self._threads.submit(self._stop_on_sight, seen), self._threads.submit(self._kill_or_resume)]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.shutdown()
-        self._watching.result()
+        self._threads.shutdown()
+        for thread in self._working:
+            thread.result()
 
-    def _watch(self) -> None:
-        """Look at the children of the scheduler's own workers: each runs one task."""
+    def _workers(self) -> list[psutil.Process]:
+        """Return the children of the scheduler's own workers: each runs one task."""
+        parents = {}
+        for process in self._scheduler.children(recursive=True):  # one look at all processes, for it is to be quick
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                parents[process] = process.ppid()
+        supervisors = {process.pid for process, parent in parents.items() if parent == self._scheduler.pid}
+        return [process for process, parent in parents.items() if parent in supervisors]
+
+    def _stop_on_sight(self, seen: set[int]) -> None:
         while not self._ended.wait(0.02):
-            for supervisor in self._scheduler.children():
-                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-                    for worker in supervisor.children():
-                        if worker.pid not in self._seen:
-                            self._seen.add(worker.pid)
-                            self._stop(worker)
+            for worker in self._workers():
+                if worker.pid not in seen:
+                    seen.add(worker.pid)
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        worker.suspend()
+                        self._stopped[worker.pid] = worker
+        for worker in list(self._stopped.values()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.resume()
 
-    def _stop(self, worker: psutil.Process) -> None:
-        """Stop a task's process, and kill it when it is a first try; its supervisor tells Airflow."""
-        worker.suspend()
-        task, map_index = self._first_try_of(worker.pid)
+    def _kill_or_resume(self) -> None:
+        try:
+            while not self._ended.wait(0.02):
+                if self._stopped and self.dag_run:
+                    self._ask_airflow()
+        finally:
+            self._ended.set()  # nothing stays stopped when Airflow does not answer
+
+    def _ask_airflow(self) -> None:
+        # Those of other Dags, too: a new model sets off re-tagging.
+        running = self._client._ask("GET", "/api/v2/dags/~/dagRuns/~/taskInstances", state="running", limit=100)
+        for one in running["task_instances"]:
+            if worker := self._stopped.pop(one["pid"], None):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._judge(worker, one)
+
+    def _judge(self, worker: psutil.Process, instance: dict[str, Any]) -> None:
         worker.resume()
-        if task:
-            time.sleep(0.1 + 0.7 * max(map_index, 0))  # some way into it, of mapped ones each a different one
+        if instance["dag_run_id"] == self.dag_run and instance["try_number"] == 1:
+            time.sleep(0.1 + 0.7 * max(instance["map_index"], 0))  # some way into it, of mapped ones each another
             worker.kill()
-            self.killed.add(task)
-
-    def _first_try_of(self, pid: int) -> tuple[str, int]:
-        """Return the task whose first try a process is, and which of it; empty when it is none within two seconds."""
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline:  # its supervisor tells Airflow of it just after its start
-            running = self._client._ask("GET", "/api/v2/dags/~/dagRuns/~/taskInstances", state="running", limit=100)
-            for one in running["task_instances"]:
-                if one["pid"] == pid:  # of other Dags, too: a new model sets off re-tagging
-                    is_ours = one["dag_run_id"] == self._dag_run and one["try_number"] == 1
-                    return (str(one["task_id"]) if is_ours else ""), one["map_index"]
-            time.sleep(0.02)
-        return "", -1
+            self.killed.add(instance["task_id"])
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +123,9 @@ def disturbed(
     client.wait_for_dag(DAG)
     labelled = str(pictures["labelled"])
     parameters = {"corpus": "killed", "labelled": labelled, "depth": DEPTH, "seed": SEED, "blocks_per_task": 1}
-    dag_run = client.trigger(DAG, parameters)
-    with Killer(airflow, client, dag_run) as killer:
-        tasks = client.follow(DAG, dag_run, lambda state, tasks: None)
+    with Killer(airflow, client) as killer:
+        killer.dag_run = client.trigger(DAG, parameters)
+        tasks = client.follow(DAG, killer.dag_run, lambda state, tasks: None)
     tries: dict[str, int] = {}
     for task in tasks:
         tries[task.task] = max(tries.get(task.task, 0), task.attempt)
