@@ -31,13 +31,17 @@ class Totals:
 
 
 def list_runs(storage: Storage) -> list[Run]:
-    """Return all runs, the latest planned last."""
-    runs = [
-        Run.load(storage, layout.run_file(name))
-        for name in storage.names(layout.RUNS)
-        if storage.exists(layout.run_file(name))
-    ]
-    return sorted(runs, key=lambda run: (run.created, run.name))
+    """Return all runs, the latest planned last; a folder without a run's file is none."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda name: _run_or_none(name, storage), storage.names(layout.RUNS))
+        return sorted((run for run in found if run), key=lambda run: (run.created, run.name))
+
+
+def _run_or_none(name: str, storage: Storage) -> Run | None:
+    try:
+        return Run.load(storage, layout.run_file(name))
+    except MissingError:
+        return None
 
 
 class LedgerReader:

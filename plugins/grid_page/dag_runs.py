@@ -92,14 +92,19 @@ class DagRuns:
         )
         made = session.execute(select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp).where(*is_plan)).all()
         plans = {((dag, dag_run), at) for dag, dag_run, at in made if (dag, dag_run) in keys}
-        if unread := plans - set(self._planned):
+        known = self._planned  # taken once: another thread may put another in its place
+        if unread := plans - set(known):
             rows = session.execute(
                 select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value).where(
                     *is_plan, XComModel.run_id.in_({dag_run for (_, dag_run), _ in unread})
                 )
             )
-            self._planned |= {((row.dag_id, row.run_id), row.timestamp): _groups(row) for row in rows}
-        return {plan[0]: self._planned[plan] for plan in plans if self._planned[plan]}
+            known = known | {((row.dag_id, row.run_id), row.timestamp): _groups(row) for row in rows}
+            plans &= set(known)  # one may have been cleared between the two questions
+        if not which:
+            known = {plan: known[plan] for plan in plans}  # or memory would grow with every Dag run
+        self._planned = known
+        return {plan[0]: known[plan] for plan in plans if known[plan]}
 
 
 def _groups(row: Any) -> list[Group]:  # noqa: ANN401 - a row of a database

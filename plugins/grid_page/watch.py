@@ -24,6 +24,9 @@ REFRESH_SECONDS = 2.0
 SOLR_SECONDS = 10.0
 RUNS_SECONDS = 10.0
 
+RUNS_SHOWN = 100
+"""How many runs there are to choose from, the latest; an older one is shown by its Dag run's tab."""
+
 FIRST_READ_SECONDS = 1.0
 """How long one answer reads a ledger that has not been read yet; the next one reads on."""
 
@@ -231,14 +234,15 @@ class Watches:
         return known
 
     def runs(self) -> dict[str, Any]:
-        """Return all runs, the latest first, and what is live."""
+        """Return the latest runs, the last planned first, how many there are in all, and what is live."""
         clients = self.clients
         if self._runs is None or time.monotonic() - self._runs[0] >= RUNS_SECONDS:
             runs = list_runs(clients.storage)
             for run in runs:
                 if known := self._watches.get(run.name):
                     known.run = run  # it may have been pruned, or stand again
-            found = {"runs": [run.model_dump() for run in reversed(runs)], "live": _find_live(clients)}
+            latest = [run.model_dump() for run in reversed(runs[-RUNS_SHOWN:])]
+            found = {"runs": latest, "known": len(runs), "live": _find_live(clients)}
             self._runs = time.monotonic(), found
         return self._runs[1]
 

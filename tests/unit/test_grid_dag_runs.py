@@ -76,6 +76,19 @@ def test_a_plan_that_was_made_again_is_read_again(session: Session) -> None:
     session.rollback()
 
 
+def test_plans_of_dag_runs_that_are_no_longer_looked_at_are_forgotten(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grid_page import dag_runs
+
+    found = dag_runs.DagRuns()
+    assert found.find_run("tinytags", "first", session) == "pets-1"
+    assert {task.dag for task in found.tasks(RUN, session)} == {"tinytags", "tinytags_retag"}
+    monkeypatch.setattr(dag_runs, "RECENT_DAG_RUNS", 1)
+    assert {task.dag for task in found.tasks(RUN, session)} == {"tinytags_retag"}
+    assert {dag_run for (_, dag_run), _ in found._planned} == {"both"}
+
+
 @pytest.mark.parametrize(
     ("dag", "dag_run", "run"),
     [

@@ -321,6 +321,26 @@ def test_a_run_that_is_pruned_while_it_is_watched_is_told(
     assert problems == ["The collection was dropped by `tinytags prune` (2026-01-01)."]
 
 
+def test_the_latest_runs_are_offered_and_all_are_counted(
+    app: object, run: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grid_page import watch
+
+    monkeypatch.setattr(watch, "RUNS_SHOWN", 2)
+    older = [run.run.replaced(name=name, created=f"2020-01-0{day}") for day, name in enumerate(("b", "a"), start=1)]
+    for one in older:
+        one.save(run.storage, layout.run_file(one.name))
+    run.storage.write("runs/half-planned/ledger/000000.json", b"{}")
+    asked = client(app, "viewer")
+    found = asked.get("/api/runs").json()
+    is_found = asked.get("/api/runs/b").status_code
+    for name in ("b", "a", "half-planned"):
+        run.storage.delete(layout.run_folder(name))
+    assert [one["name"] for one in found["runs"]] == [run.run.name, "a"]
+    assert found["known"] == 3
+    assert is_found == 200
+
+
 def test_a_store_that_is_down_keeps_the_last_cells(
     app: object, run: SimpleNamespace, clients: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The commands about what readers see: what they print, ask and change."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,7 @@ def world(prepared, tmp_path, monkeypatch):
     runtime = SimpleNamespace(storage=world.storage, solr=world.solr, settings=settings)
     for module in (common, publishing):
         monkeypatch.setattr(module, "clients", lambda: runtime)
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "80")
     return world
 
 
@@ -99,6 +100,18 @@ def test_the_table_of_runs_shows_what_is_live_and_what_was_pruned(world):
         assert cell in live
     (gone,) = [line for line in lines if first.name in line]
     assert "pruned" in gone
+
+
+def test_a_narrow_terminal_folds_names_and_cuts_none(world, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    listed = tinytags("runs")
+    assert "…" not in listed
+    assert world.runs[0].name not in listed
+    lines = [re.sub(r"\x1b\[\d*m", "", line).strip("│") for line in listed.splitlines() if "│" in line]
+    names = "".join(line.split("│")[0].strip() for line in lines)
+    for one in world.runs:
+        assert one.name in names
 
 
 def test_no_more_runs_are_shown_than_asked_for(world):

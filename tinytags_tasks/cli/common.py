@@ -43,10 +43,10 @@ def find_run(name: str | None) -> "Run":
 
 
 def make_table(*columns: str) -> "Table":
-    """Return an empty table."""
-    from rich.table import Table
+    """Return an empty table, in which a name that is too long for its column goes on in the next line."""
+    from rich.table import Column, Table
 
-    return Table(*columns)
+    return Table(*(Column(header, overflow="fold") for header in columns))
 
 
 def add_row(table: "Table", *cells: object) -> None:
@@ -57,10 +57,15 @@ def add_row(table: "Table", *cells: object) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """Print a table."""
+    """Print a table: as wide as the terminal, or, in a pipe or a file, as wide as its longest lines."""
     from rich.console import Console
+    from rich.measure import Measurement
 
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        whole = console.options.update(max_width=sys.maxsize)
+        console.width = Measurement.get(console, whole, table).maximum
+    console.print(table)
 
 
 def say(text: str) -> None:

@@ -29,8 +29,14 @@ async function showRuns() {
   states = found.states;
   mayTrigger = found.may_trigger;
   const wanted = run?.name ?? (found.of_dag_run || address.get("run") || found.runs[0]?.name);
-  byId("runs").replaceChildren(...found.runs.map((one) =>
-    make("option", { value: one.name }, `${one.name} (${one.corpus}, ${one.created.slice(0, 16).replace("T", " ")})`)));
+  const options = found.runs.map((one) =>
+    make("option", { value: one.name }, `${one.name} (${one.corpus}, ${one.created.slice(0, 16).replace("T", " ")})`));
+  if (wanted && !found.runs.some(({ name }) => name === wanted)) options.push(make("option", { value: wanted }, wanted));
+  if (found.known > found.runs.length) {
+    options.push(make("option", { disabled: true },
+      `the latest ${found.runs.length} of ${count(found.known)}; an older one's Dag run has a tab with its blocks`));
+  }
+  byId("runs").replaceChildren(...options);
   byId("runs").value = wanted;
   const { live } = found;
   byId("live").textContent = live.problem
