@@ -77,18 +77,22 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     report(f"run {dag_run}: {client.url}/dags/{DAG}/runs/{dag_run}")
     with _progress(report) as watch:
         tasks = client.follow(DAG, dag_run, watch)
-    name = client.result(DAG, dag_run, "publish")["run"]
+    name = client.result(DAG, dag_run, "reconcile")["run"]
     plan = Run.load(runtime.storage, layout.run_file(name))
     totals = add_up(read_ledger(runtime.storage, plan))
-    documents = runtime.solr.count(runtime.settings.alias)
-    _print_summary(runtime, plan, totals, documents, tasks)
+    is_published = parameters.get("publish") != "no"
+    searched = runtime.settings.alias if is_published else plan.collection
+    documents = runtime.solr.count(searched)
+    _print_summary(runtime, plan, totals, documents, searched, tasks)
+    if not is_published:
+        report(f"readers do not see it: `tinytags publish {plan.name}` shows it to them")
     corpus = Corpus.load(runtime.storage, layout.corpus_file(plan.corpus))
     if not (
         totals.read == corpus.images == totals.kept + totals.below + totals.unreadable and totals.kept == documents
     ):
         raise ReconcileError(
             f"run {plan.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
-            f"read, {totals.kept:,} kept, and readers see {documents:,} documents; see `tinytags ledger {plan.name}`"
+            f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {plan.name}`"
         )
 
 
@@ -153,7 +157,9 @@ def _line_printer(
     return show
 
 
-def _print_summary(runtime: Runtime, plan: Run, totals: Totals, documents: int, tasks: Sequence[TaskState]) -> None:
+def _print_summary(
+    runtime: Runtime, plan: Run, totals: Totals, documents: int, searched: str, tasks: Sequence[TaskState]
+) -> None:
     settings = runtime.settings
     table = Table(title=f"run {plan.name}", title_justify="left")
     table.add_column("what")
@@ -184,4 +190,4 @@ def _print_summary(runtime: Runtime, plan: Run, totals: Totals, documents: int, 
             print(f"{what:<12} {url}  user {user}, password {settings.password(password)}")
     print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
     asks = f"  it asks who calls: user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
-    print(f"{'Solr':<12} {settings.solr_url}/{settings.alias}{asks}")
+    print(f"{'Solr':<12} {settings.solr_url}/{searched}{asks}")

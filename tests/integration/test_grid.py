@@ -35,8 +35,9 @@ def run(
         *("--shard-images", str(SHARD), "--blocks-per-shard", str(BLOCKS)),
     )
     assert added.returncode == 0, added.stderr
-    made = tinytags("run", "gridded", "--model", model, "--blocks-per-task", "4")
+    made = tinytags("run", "gridded", "--model", model, "--blocks-per-task", "4", "--no-publish")
     assert made.returncode == 0, made.stderr
+    assert "tinytags publish gridded-" in made.stderr
     return next(name for name in runtime.storage.names("runs") if name.startswith("gridded-"))
 
 
@@ -73,6 +74,11 @@ def test_the_grid_shows_the_run_its_logs_and_its_images(ask: Callable[..., httpx
     assert instance["rendered_map_index"] == "shards 1-2, blocks 4-7"
     (image, *_) = ask("viewer", f"{path}/blocks/5/images").json()["images"]
     assert ask("viewer", f"{path}/images/{image['position']}.png").content.startswith(b"\x89PNG")
+
+
+def test_readers_do_not_see_a_run_that_was_not_to_be_published(runtime: Runtime, run: str) -> None:
+    assert f"tinytags-{run}" in runtime.solr.collections()
+    assert f"tinytags-{run}" not in runtime.solr.aliases().values()
 
 
 def test_airflow_lists_the_page_and_refuses_strangers(airflow: Settings, run: str) -> None:

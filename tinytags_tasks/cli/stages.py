@@ -197,6 +197,7 @@ def run(
     depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
     threshold: Annotated[int, typer.Option(help="Accuracy in percent from which an image is kept.")] = 40,
     blocks_per_task: Annotated[int, typer.Option(help="Blocks that one Airflow task takes.")] = 5,
+    publish: Annotated[bool, typer.Option(help="Let readers see it, or leave that to `tinytags publish`.")] = True,
 ) -> None:
     """Trigger the Dag `tinytags` in Airflow, follow it to its end and show what came of it."""
     from tinytags_tasks.corpus.registry import load_definition
@@ -218,5 +219,6 @@ def run(
         "depth": depth,
         "threshold": threshold,
         "blocks_per_task": blocks_per_task,
+        "publish": "yes" if publish else "no",
     }
     follow_run(runtime, parameters, report=say)

@@ -57,7 +57,7 @@ async function showRun(name) {
   [mark, revision] = ["", 0];
   close();
   byId("about").textContent =
-    `${run.corpus}, ${count(run.images)} images, tagged by ${run.model} from ${run.threshold} %. ${run.description}`;
+    `${run.corpus}, ${count(run.images)} images, tagged by ${run.model} from ${run.threshold} %; ${run.description}`;
   cells.shape(found.shards, found.blocks_per_shard);
 }
 
