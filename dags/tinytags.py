@@ -43,7 +43,7 @@ from tinytags_airflow import (
     MODEL_ASSET,
     NAME_OR_EMPTY_PATTERN,
     NEW_MODELS,
-    PRIORITY_OF_PUBLISH,
+    PRIORITY_OF_SHARDS,
     SHORT,
     SOLR,
     SPARK,
@@ -198,7 +198,12 @@ def tinytags() -> None:
             context["ti"].xcom_push("corpus", planned.corpus)  # which the groups do not tell when there are none
             return [{"corpus": planned.corpus, "shards": list(shards)} for shards in planned.groups]
 
-        @task(map_index_template="shards {{ numbers }}", pool=pool(HDFS), doc_md="Let the group's shards stand whole.")
+        @task(
+            map_index_template="shards {{ numbers }}",
+            pool=pool(HDFS),
+            priority_weight=PRIORITY_OF_SHARDS,
+            doc_md="Let the group's shards stand whole.",
+        )
         @errors_for_airflow
         def shards(group: dict[str, Any]) -> dict[str, Any]:
             """Let each shard of the group stand whole, with its manifest."""
@@ -298,7 +303,7 @@ def tinytags() -> None:
         report(f"run {planned.run}: {len(groups)} groups of blocks")
         return named_groups(planned.run, groups, clients.storage)
 
-    @task(pool=pool(SOLR), priority_weight=PRIORITY_OF_PUBLISH)
+    @task(pool=pool(SOLR))
     @errors_for_airflow
     def reconcile(groups: list[dict[str, Any]]) -> dict[str, Any]:
         """Let every count of the run agree, or of a trial's blocks; the alias is left alone."""
@@ -315,7 +320,7 @@ def tinytags() -> None:
         )
         return {"run": groups[0]["run"], "totals": asdict(totals)}
 
-    @task(pool=pool(SOLR), priority_weight=PRIORITY_OF_PUBLISH, outlets=[INDEX_ASSET])
+    @task(pool=pool(SOLR), outlets=[INDEX_ASSET])
     @errors_for_airflow
     def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
         """Ask the gate, then move the alias, when the form says so; skipped otherwise, and for a trial."""

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import Settings
 
+PRIORITY_OF_SHARDS, PRIORITY_OF_BLOCKS, PRIORITY_OF_OTHERS = 1_000_000, 2_000_000, 3_000_000
+"""What is nearer to the reader goes first, and before all groups go the tasks that are one of a run: a second run would
+wait for the last group of the first. The room between is for the groups' numbers, see ADR 16.
+"""
+
 SPARK, HDFS, SOLR = "tinytags_spark", "tinytags_hdfs", "tinytags_solr"
 """Connection ids, and the names of the pools that limit how many tasks ask an engine at once."""
 
@@ -37,16 +42,13 @@ DEFAULTS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=6),
     "weight_rule": "absolute",
-    "priority_weight": 1,
+    "priority_weight": PRIORITY_OF_OTHERS,
     "on_failure_callback": FailureNotifier(),
 }
 """Of every task. Priorities are absolute: by Airflow's own rule whatever comes first would be preferred."""
 
 SHORT = timedelta(minutes=15)
 """The execution time-out of tasks that look, and do not work through blocks."""
-
-PRIORITY_OF_BLOCKS, PRIORITY_OF_PUBLISH = 2, 3
-"""What is nearer to the reader goes first."""
 
 BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
 

@@ -33,7 +33,6 @@ from tinytags_airflow import (
     DEFAULTS,
     INDEX_ASSET,
     NAME_PATTERN,
-    PRIORITY_OF_PUBLISH,
     SOLR,
     blocks_per_task_param,
     errors_for_airflow,
@@ -138,7 +137,7 @@ def tinytags_backfill() -> None:
         return asdict(delete_documents(request, storage=clients.storage, solr=clients.solr, report=report))
 
     # Where documents were deleted that are of no block, no mapped task runs; the counts are looked at all the same.
-    @task(trigger_rule="none_failed", pool=pool(SOLR), priority_weight=PRIORITY_OF_PUBLISH)
+    @task(trigger_rule="none_failed", pool=pool(SOLR))
     @errors_for_airflow
     def reconcile() -> dict[str, Any]:
         """Let the counts of the blocks agree; the alias is left alone."""
@@ -153,7 +152,7 @@ def tinytags_backfill() -> None:
         totals = reconcile_run(name, storage=clients.storage, solr=clients.solr, blocks=blocks, report=report)
         return {"run": name, "was_live": planned["was_live"], "totals": asdict(totals)}
 
-    @task(pool=pool(SOLR), priority_weight=PRIORITY_OF_PUBLISH, outlets=[INDEX_ASSET])
+    @task(pool=pool(SOLR), outlets=[INDEX_ASSET])
     @errors_for_airflow
     def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
         """Reconcile the whole run and let readers see it, when they saw it before; skipped otherwise."""

@@ -33,7 +33,6 @@ from tinytags_airflow import (
     INDEX_ASSET,
     MODEL_ASSET,
     NEW_INDEXES,
-    PRIORITY_OF_PUBLISH,
     SOLR,
     blocks_per_task_param,
     cron_schedule,
@@ -142,7 +141,6 @@ def tinytags_retag() -> None:
         map_index_template="{{ alias }}",
         trigger_rule="all_done",
         pool=pool(SOLR),
-        priority_weight=PRIORITY_OF_PUBLISH,
         outlets=[NEW_INDEXES],  # of a trial, nothing is told
         doc_md="Reconcile a run, compare it with the live one, then ask the gate and move the alias, but for a trial.",
     )

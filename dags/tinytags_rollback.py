@@ -20,7 +20,6 @@ from airflow.sdk import dag, task
 from tinytags_airflow import (
     DEFAULTS,
     INDEX_ASSET,
-    PRIORITY_OF_PUBLISH,
     SHORT,
     SOLR,
     alias_param,
@@ -47,7 +46,7 @@ PARAMS = {
     params=PARAMS,
     tags=["tinytags"],
     doc_md=__doc__,
-    default_args=DEFAULTS | {"priority_weight": PRIORITY_OF_PUBLISH},
+    default_args=DEFAULTS,
 )
 def tinytags_rollback() -> None:
     """Give readers back what was live before."""

@@ -104,6 +104,8 @@ def test_an_operator_clears_a_block_and_airflow_runs_it_again(ask: Callable[...,
         1: 1,
         2: 2,
     }
+    weights = {found["map_index"]: found["priority_weight"] for found in states if found["task_id"] == "blocks"}
+    assert weights[0] - weights[1] == weights[1] - weights[2] == 1  # the first of another run goes before the last here
     events = ask("operator", "/api/v2/eventLogs?order_by=-when&event_pattern=tinytags_grid").json()["event_logs"]
     assert (events[0]["event"], events[0]["owner"]) == ("tinytags_grid.clear", "operator")
 

@@ -178,6 +178,7 @@ def test_the_small_dags_look_before_they_act(described: dict) -> None:
 def test_what_is_nearer_to_the_reader_goes_first(dag: dict) -> None:
     priorities = dag["priorities"]
     assert priorities["ingest.shards"] < priorities["blocks"] < priorities["publish"]
+    assert {priorities[task] for task in set(priorities) - {"ingest.shards", "blocks"}} == {priorities["publish"]}
 
 
 def test_tasks_use_pools_only_where_these_were_made(described: dict, set_up: dict) -> None:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,6 +189,19 @@ def test_only_airflows_scheduler_imports_ahead_what_tasks_need(command: str) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     is_there = "tinytags_tasks.score.step" in done.stdout.split()
     assert is_there == (command == "scheduler")
+
+
+def test_the_first_groups_of_a_run_go_before_the_last_ones_of_another() -> None:
+    settings: dict[str, Any] = {}
+    exec(airflow.LOCAL_SETTINGS, settings)
+    weights = []
+    for dag, map_index in (("tinytags", -1), ("tinytags", 0), ("tinytags_backfill", 1), ("tinytags", 399), ("mine", 7)):
+        task = SimpleNamespace(priority_weight=2_000_000)
+        instance = SimpleNamespace(dag_id=dag, map_index=map_index, task=task, priority_weight=2_000_000)
+        for _ in range(2):  # Airflow asks more than once
+            settings["task_instance_mutation_hook"](instance)
+        weights.append(instance.priority_weight)
+    assert weights == [2_000_000, 2_000_000, 1_999_999, 1_999_601, 2_000_000]
 
 
 def test_airflows_pools_are_those_that_it_can_import() -> None:

@@ -28,11 +28,19 @@ PARALLELISM = 4
 """At the default of 32 the scheduler dies of SQLite's locks."""
 
 
-LOCAL_SETTINGS = '''"""Imports what tasks need into the scheduler, whose workers are its forks."""
+LOCAL_SETTINGS = '''"""Lets runs share the pools; imports what tasks need before the scheduler forks them."""
 
 import sys
 
-__all__ = []
+__all__ = ["task_instance_mutation_hook"]
+
+
+def task_instance_mutation_hook(task_instance):
+    """Let the first groups of a run go before the last ones of another."""
+    if task_instance.dag_id.startswith("tinytags") and task_instance.map_index > 0:
+        task_instance.priority_weight = task_instance.task.priority_weight - task_instance.map_index
+
+
 if "scheduler" in sys.argv:
     import airflow.providers.apache.spark.hooks.spark_connect
     import airflow.sdk
@@ -42,7 +50,7 @@ if "scheduler" in sys.argv:
     import tinytags_tasks.score.step
     import tinytags_tasks.storage.hdfs
 '''
-"""Of Airflow; ``docs/adr/0013-imports-before-the-fork.md`` has the figures."""
+"""Of Airflow; see ``0013-imports-before-the-fork.md`` and ``0016-runs-share-the-pools.md`` in ``docs/adr``."""
 
 
 def _home(settings: Settings) -> Path:
