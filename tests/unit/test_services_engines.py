@@ -194,11 +194,12 @@ def test_only_airflows_scheduler_imports_ahead_what_tasks_need(command: str) -> 
 def test_the_first_groups_of_a_run_go_before_the_last_ones_of_another() -> None:
     settings: dict[str, Any] = {}
     exec(airflow.LOCAL_SETTINGS, settings)
+    task = SimpleNamespace(priority_weight=2_000_000)
     weights = []
     for dag, map_index in (("tinytags", -1), ("tinytags", 0), ("tinytags_backfill", 1), ("tinytags", 399), ("mine", 7)):
-        task = SimpleNamespace(priority_weight=2_000_000)
         instance = SimpleNamespace(dag_id=dag, map_index=map_index, task=task, priority_weight=2_000_000)
-        for _ in range(2):  # Airflow asks more than once
+        for known in (task, task, None):  # Airflow asks more than once, and of those that it has stored without their task
+            instance.task = known
             settings["task_instance_mutation_hook"](instance)
         weights.append(instance.priority_weight)
     assert weights == [2_000_000, 2_000_000, 1_999_999, 1_999_601, 2_000_000]

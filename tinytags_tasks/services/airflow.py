@@ -37,8 +37,9 @@ __all__ = ["task_instance_mutation_hook"]
 
 def task_instance_mutation_hook(task_instance):
     """Let the first groups of a run go before the last ones of another."""
-    if task_instance.dag_id.startswith("tinytags") and task_instance.map_index > 0:
-        task_instance.priority_weight = task_instance.task.priority_weight - task_instance.map_index
+    task = task_instance.task  # there when Airflow sets the priority; not when it only looks through what it has stored
+    if task is not None and task_instance.dag_id.startswith("tinytags") and task_instance.map_index > 0:
+        task_instance.priority_weight = task.priority_weight - task_instance.map_index
 
 
 if "scheduler" in sys.argv:
