@@ -198,7 +198,7 @@ def test_the_first_groups_of_a_run_go_before_the_last_ones_of_another() -> None:
     weights = []
     for dag, map_index in (("tinytags", -1), ("tinytags", 0), ("tinytags_backfill", 1), ("tinytags", 399), ("mine", 7)):
         instance = SimpleNamespace(dag_id=dag, map_index=map_index, task=task, priority_weight=2_000_000)
-        for known in (task, task, None):  # Airflow asks more than once, and of those that it has stored without their task
+        for known in (task, task, None):  # it asks more than once, and of stored ones without their task
             instance.task = known
             settings["task_instance_mutation_hook"](instance)
         weights.append(instance.priority_weight)
