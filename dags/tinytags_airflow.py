@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tinytags_tasks.settings import Settings
 
 PRIORITY_OF_SHARDS, PRIORITY_OF_BLOCKS, PRIORITY_OF_OTHERS = 1_000_000, 2_000_000, 3_000_000
-"""What is nearer to the reader goes first, and before all groups go the tasks that are one of a run: a second run would
-wait for the last group of the first. The room between is for the groups' numbers, see ADR 16.
+"""What is nearer to the reader goes first, and before all groups go the tasks that are one of a run, or a second run
+would wait for the last group of the first. The room between is for the groups' numbers, see ADR 16.
 """
 
 SPARK, HDFS, SOLR = "tinytags_spark", "tinytags_hdfs", "tinytags_solr"

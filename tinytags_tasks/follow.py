@@ -84,8 +84,6 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     searched = runtime.settings.alias if is_published else plan.collection
     documents = runtime.solr.count(searched)
     _print_summary(runtime, plan, totals, documents, searched, tasks)
-    if not is_published:
-        report(f"readers do not see it: `tinytags publish {plan.name}` shows it to them")
     corpus = Corpus.load(runtime.storage, layout.corpus_file(plan.corpus))
     if not (
         totals.read == corpus.images == totals.kept + totals.below + totals.unreadable and totals.kept == documents
@@ -94,6 +92,8 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
             f"run {plan.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
             f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {plan.name}`"
         )
+    if not is_published:
+        report(f"readers do not see it: `tinytags publish {plan.name}` shows it to them")
 
 
 @contextmanager
