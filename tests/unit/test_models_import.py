@@ -16,7 +16,7 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.records import ModelCard
 from tinytags_tasks.storage import LocalStorage
 from tinytags_tasks.train.evaluation import count_votes
-from tinytags_tasks.train.forest import forest_to_onnx
+from tinytags_tasks.train.forest_trees import forest_to_onnx
 from tinytags_tasks.train.import_step import ImportRequest, run
 
 IMAGES = np.random.default_rng(7).integers(0, 256, (50, HEIGHT, WIDTH, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ from small_run import TAGS, TREES, VOTES, forest, pictures
 
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.train.evaluation import THRESHOLDS, count_votes, evaluate, evaluate_other, least_votes
-from tinytags_tasks.train.forest import forest_to_onnx
+from tinytags_tasks.train.forest_trees import forest_to_onnx
 
 
 def labelled(labels: list[int], tags=("cat", "dog")) -> LabelledSet:

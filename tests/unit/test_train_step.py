@@ -16,7 +16,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.records import ModelCard
 from tinytags_tasks.storage import LocalStorage
 from tinytags_tasks.train import spark_forest, step
-from tinytags_tasks.train.forest import Tree
+from tinytags_tasks.train.forest_trees import Tree
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.spark_forest import fit_trees, write_features
 
