@@ -35,8 +35,8 @@ from tinytags_tasks.train.evaluation import count_votes, evaluate
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.import_step import ImportRequest
 from tinytags_tasks.train.import_step import run as import_model
-from tinytags_tasks.train.lab import SampleForest
 from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.sample_forest import SampleForest
 
 SIZES = (10_000, 20_000, 50_000, 100_000)
 NET_IMAGES = 20_000
@@ -209,7 +209,7 @@ def import_a_net(folder: Path, settings: Settings, demo: Demo) -> None:
     print(f"probabilities at most {np.abs(ours / 100 - theirs).max():.1e} apart,")
     print(f"{len(test.images) / seconds:,.0f} images a second in memory.\n")
     print_table(
-        ("from", "kept", "right of these"),
+        ("confidence from", "kept", "right of these"),
         [
             [f"{each.threshold} %", share(each.kept, measured.images), share(each.right, each.kept)]
             for each in measured.thresholds
@@ -225,7 +225,7 @@ def main() -> None:
         settings = services.up(load_settings(), engines=["hdfs", "spark"], standard_ports=False, die_with_parent=True)
         try:
             demo = make_demo(folder / "demo", settings.demo_source, report=silent)
-            forest = TrainRequest("").forest
+            forest = TrainRequest("").parameters
             parameters = ", ".join(f"{name} {value}" for name, value in forest.items())
             print(f"## Training\n\n{describe_machine()}; {parameters}; {demo.description}.\n")
             compare_trainings(folder, settings, demo, sizes)

@@ -67,7 +67,7 @@ def run(
     )
     if open_blocks:
         tasks = _block_tasks(plan, open_blocks, storage)
-        _refuse_misfit(tasks[0], load_model(address, plan.model))
+        _refuse_wrong_shapes(tasks[0], load_model(address, plan.model))
         storage.delete_leftovers(*(layout.scored_file(plan.name, block) for block in open_blocks))
         failures = _score(tasks, address, connect_spark, redo=request.redo)
         _raise_failures(failures, plan, storage)
@@ -85,14 +85,14 @@ def _block_tasks(plan: Run, blocks: Iterable[int], storage: Storage) -> list[Blo
     ]
 
 
-def _refuse_misfit(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
-    """Refuse a model whose file is not what its card says, before any worker meets it."""
+def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
+    """Refuse a model whose file differs from its card, before it is sent to any worker."""
     for what, found, name, columns in (
         ("input", session.get_inputs(), "pixels", task.source.image_bytes),
         ("output", session.get_outputs(), "votes", len(task.tags)),
     ):
         shapes = {value.name: value.shape for value in found}
-        # A dimension that the model leaves open is a name or None.
+        # A free dimension is a name or None.
         if len(shapes.get(name, ())) != 2 or (isinstance(shapes[name][1], int) and shapes[name][1] != columns):
             raise CorruptError(
                 f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus} and "

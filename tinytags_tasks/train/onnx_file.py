@@ -27,7 +27,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise BadInputError(f"{error.filename or path}: no such file; give the path of an ONNX file") from error
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise BadInputError(f"{path}: not a readable ONNX file ({first_line(error)})") from error
+        raise BadInputError(f"{path}: not an ONNX file that can be read ({first_line(error)})") from error
     if not model.graph.node:
         raise BadInputError(f"{path}: not an ONNX file: it has no graph")
     versions = {entry.domain: entry.version for entry in model.opset_import}

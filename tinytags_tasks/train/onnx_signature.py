@@ -123,13 +123,13 @@ def find_output(model: onnx.ModelProto, fitting: Fitting, where: str) -> str:
     shown = ", ".join(f"{name} ({_shown_shape(entry)})" for name, entry in outputs.items())
     if fitting.output:
         if fitting.output not in outputs:
-            raise BadInputError(f"{where}: has no output {fitting.output}; it has {shown}")
+            raise BadInputError(f"{where}: has no output {fitting.output}; its outputs are {shown}")
         candidates = [fitting.output]
     else:
         candidates = [name for name, entry in outputs.items() if entry.type.tensor_type.elem_type in FLOATS]
     fitting_names = [name for name in candidates if _has_value_for_each(outputs[name], fitting.tags)]
     if not fitting_names:
-        raise BadInputError(f"{where}: no output has {fitting.tags} numbers for an image, one for each tag; it has {shown}")
+        raise BadInputError(f"{where}: no output has {fitting.tags} numbers, one for each tag; its outputs are {shown}")
     if len(fitting_names) > 1:
         raise BadInputError(f"{where}: has several outputs that fit ({', '.join(fitting_names)}); choose by --output")
     return fitting_names[0]
@@ -137,7 +137,7 @@ def find_output(model: onnx.ModelProto, fitting: Fitting, where: str) -> str:
 
 def _shown_shape(entry: onnx.ValueInfoProto) -> str:
     shape = shape_of(entry) if entry.type.HasField("tensor_type") else None
-    return "x".join("?" if size is None else str(size) for size in shape) if shape else "not a tensor of a declared shape"
+    return "x".join("?" if size is None else str(size) for size in shape) if shape else "no declared shape"
 
 
 def _has_value_for_each(entry: onnx.ValueInfoProto, tags: int) -> bool:

@@ -72,13 +72,11 @@ def wrap_classifier(model: onnx.ModelProto, fitting: Fitting, where: str) -> Wra
     layout = find_layout(model, fitting, where)
     output = find_output(model, fitting, where)
     plain = _with_pixels(model, fitting, layout, output)
-    values = _try(plain, fitting, where, output)
+    values = _run_on_noise(plain, fitting, where, output)
     kind = fitting.kind or _kind_of(values)
     total = _sum_of_votes(values, where) if kind == "votes" else PERCENT
     if kind == "probabilities" and not _are_probabilities(values):
-        raise BadInputError(
-            f"{where}: its output {output} is not probabilities: from 0 to 1, and adding up to 1"
-        )
+        raise BadInputError(f"{where}: its output {output} is not probabilities: from 0 to 1, and adding up to 1")
     finished = _with_votes(plain, kind, fitting.tags)
     return Wrapped(finished.SerializeToString(deterministic=True), total, kind, layout, output)
 
@@ -152,7 +150,7 @@ def _with_votes(plain: onnx.ModelProto, kind: Kind, tags: int) -> onnx.ModelProt
     return model
 
 
-def _try(model: onnx.ModelProto, fitting: Fitting, where: str, output: str) -> npt.NDArray[np.float32]:
+def _run_on_noise(model: onnx.ModelProto, fitting: Fitting, where: str, output: str) -> npt.NDArray[np.float32]:
     """Run a classifier on some images, together and one by one; return its values, float32 (images, tags)."""
     values_of_image = fitting.height * fitting.width * 3
     pixels = np.random.default_rng(0).integers(0, 256, (16, values_of_image), dtype=np.uint8)

@@ -120,7 +120,7 @@ def read_features(
     *,
     with_held_out: bool,
 ) -> Any:  # noqa: ANN401
-    """Return what :func:`write_features` wrote as a Spark frame (``label``, ``features``), a partition for each file."""
+    """Return what :func:`write_features` wrote as a Spark frame (``label``, ``features``), one partition a file."""
     spark.conf.set("spark.sql.files.maxPartitionBytes", _ONE_FILE_A_PARTITION)
     spark.conf.set("spark.sql.files.openCostInBytes", _ONE_FILE_A_PARTITION)
     spark.conf.set("spark.sql.files.minPartitionNum", 1)
