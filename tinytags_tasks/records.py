@@ -244,7 +244,7 @@ class OtherEvaluation(Record):
     labelled_set, sha256
         The file's name and hash.
     without_tag, with_tag, left_out
-        Images of no tag, of a tag, and those that could be argued either way, which count nowhere.
+        Images of no tag, of a tag, and those whose right tag is arguable, which are not counted.
     thresholds
         What is tagged from each threshold of confidence up.
     """

@@ -16,6 +16,7 @@ from tinytags_tasks.models import (
     list_models,
     load_card,
     load_report,
+    misfit,
     model_version,
     share,
 )
@@ -237,3 +238,15 @@ def test_a_damaged_card_is_told_by_its_path(storage):
     storage.write(layout.card_file("forest-1"), b"{")
     with pytest.raises(CorruptError, match=r"models/forest-1/model\.json: no usable ModelCard"):
         list_models(storage)
+
+
+# Does it fit
+
+
+def test_a_model_fits_a_corpus_of_the_same_images_and_says_why_it_fits_no_other(storage):
+    corpus = make_corpus(storage)
+    assert misfit(card(), corpus) == ""
+    assert misfit(card(height=64), corpus) == "its image size is (64, 32, 3), and that of the corpus is (32, 32, 3)"
+    assert "its pixel order is planes, and that of the corpus is row-major HWC" in misfit(
+        card(pixel_order="planes"), corpus
+    )

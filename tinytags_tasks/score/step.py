@@ -1,4 +1,4 @@
-"""The scoring step: blocks in, one committed file a block out, by one Spark job."""
+"""The scoring step: one Spark job commits a file for each block."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,12 +18,12 @@ from tinytags_tasks.spark import ConnectSpark, spark_errors
 from tinytags_tasks.storage import Storage, StoreAddress
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
-"""As Spark cuts files of its own: a Spark task costs a tenth of a second by itself, a small block not much more."""
+"""As Spark splits files: a Spark task costs a tenth of a second by itself, and a small block not much more."""
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Which blocks of which run; ``redo`` scores those again that are committed."""
+    """Which blocks of which run; ``redo`` also scores those that are committed."""
 
     run: str
     blocks: tuple[int, ...]
@@ -32,7 +32,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What stands now; ``scored`` counts the blocks that were not committed before."""
+    """The blocks that are committed; ``scored`` counts those that were not before."""
 
     run: str
     blocks: tuple[int, ...]
@@ -47,14 +47,14 @@ def run(
     connect_spark: ConnectSpark,
     report: Callable[[str], None] = print,
 ) -> ScoreResult:
-    """Commit each block that is not committed yet; one that fails does not undo the others.
+    """Commit each block that is not committed yet; a failure of one does not undo the others.
 
     Raises
     ------
     BadInputError
-        When the run has no such block.
+        When the run does not have such a block.
     TransientError, FinalError
-        Naming exactly the blocks that failed; final when a retry cannot help any of them.
+        Naming the blocks that failed; final if a retry cannot help any of them.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
@@ -130,7 +130,7 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
 
 
 def _raise_failures(failures: list[Outcome], plan: Run, storage: Storage) -> None:
-    """Write failures down and raise them as one error."""
+    """Record failures in the ledger and raise them as one error."""
     if not failures:
         return
     for failure in failures:

@@ -1,4 +1,4 @@
-"""A random forest as Spark reports it, and as an ONNX graph that counts votes."""
+"""A forest's trees, as Spark saves them and as an ONNX graph that counts their votes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from tinytags_tasks.errors import CorruptError
 
 OPSETS = {"": 21, "ai.onnx.ml": 3}
-"""Operator sets of the graphs that we write."""
+"""Operator sets of the graph."""
 
 IR_VERSION = 10
 
@@ -24,9 +24,9 @@ class Tree:
     Attributes
     ----------
     feature
-        int64: the feature that a node looks at; -1 in a leaf.
+        int64: the feature that a node tests; -1 in a leaf.
     threshold
-        float64: a value of at most this goes left.
+        float64: a value up to this goes left.
     left, right
         int64: the children's nodes; -1 in a leaf.
     prediction
@@ -101,7 +101,7 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
     tags
         Names of the classes.
     metadata
-        Kept in the file as it is.
+        Written into the file.
 
     Returns
     -------
@@ -109,38 +109,6 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
         The model: input ``pixels`` uint8 (images, features), output ``votes`` float32 (images, tags). The same forest
         gives the same bytes.
     """
-    tree_ids: list[int] = []
-    node_ids: list[int] = []
-    feature_ids: list[int] = []
-    values: list[float] = []
-    modes: list[str] = []
-    lefts: list[int] = []
-    rights: list[int] = []
-    leaf_trees: list[int] = []
-    leaf_nodes: list[int] = []
-    leaf_classes: list[int] = []
-    for number, tree in enumerate(trees):
-        for node in range(len(tree.feature)):
-            is_leaf = tree.left[node] < 0
-            tree_ids.append(number)
-            node_ids.append(node)
-            feature_ids.append(0 if is_leaf else int(tree.feature[node]))
-            values.append(0.0 if is_leaf else float(np.floor(tree.threshold[node])))
-            modes.append("LEAF" if is_leaf else "BRANCH_LEQ")
-            lefts.append(0 if is_leaf else int(tree.left[node]))
-            rights.append(0 if is_leaf else int(tree.right[node]))
-            if is_leaf:
-                leaf_trees.append(number)
-                leaf_nodes.append(node)
-                leaf_classes.append(int(tree.prediction[node]))
-    leaf_weights = [1.0] * len(leaf_classes)
-    if len(tags) == 2:
-        # An image whose leaves name one of two classes would get a score and its complement instead of votes, so each
-        # leaf names both: onnxruntime, tree_ensemble_aggregator.h, TreeAggregatorClassifier::FinalizeScores.
-        leaf_trees += leaf_trees
-        leaf_nodes += leaf_nodes
-        leaf_weights += [0.0] * len(leaf_classes)
-        leaf_classes += [1 - tag for tag in leaf_classes]
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
@@ -149,17 +117,8 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
                 ["values"],
                 ["label", "votes"],
                 domain="ai.onnx.ml",
-                nodes_treeids=tree_ids,
-                nodes_nodeids=node_ids,
-                nodes_featureids=feature_ids,
-                nodes_values=values,
-                nodes_modes=modes,
-                nodes_truenodeids=lefts,
-                nodes_falsenodeids=rights,
-                class_treeids=leaf_trees,
-                class_nodeids=leaf_nodes,
-                class_ids=leaf_classes,
-                class_weights=leaf_weights,
+                **_nodes(trees),
+                **_leaves(trees, len(tags)),
                 classlabels_int64s=list(range(len(tags))),
                 post_transform="NONE",
             ),
@@ -178,3 +137,42 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
     onnx.checker.check_model(model)
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
+
+
+def _nodes(trees: Sequence[Tree]) -> dict[str, list[Any]]:
+    """Return the attributes of a ``TreeEnsembleClassifier`` that tell its nodes."""
+    nodes = [
+        (number, node, tree, bool(tree.left[node] < 0))
+        for number, tree in enumerate(trees)
+        for node in range(len(tree.feature))
+    ]
+    return {
+        "nodes_treeids": [number for number, _, _, _ in nodes],
+        "nodes_nodeids": [node for _, node, _, _ in nodes],
+        "nodes_featureids": [0 if is_leaf else int(tree.feature[node]) for _, node, tree, is_leaf in nodes],
+        "nodes_values": [0.0 if is_leaf else float(np.floor(tree.threshold[node])) for _, node, tree, is_leaf in nodes],
+        "nodes_modes": ["LEAF" if is_leaf else "BRANCH_LEQ" for _, _, _, is_leaf in nodes],
+        "nodes_truenodeids": [0 if is_leaf else int(tree.left[node]) for _, node, tree, is_leaf in nodes],
+        "nodes_falsenodeids": [0 if is_leaf else int(tree.right[node]) for _, node, tree, is_leaf in nodes],
+    }
+
+
+def _leaves(trees: Sequence[Tree], tags: int) -> dict[str, list[Any]]:
+    """Return the attributes of a ``TreeEnsembleClassifier`` that tell what each leaf votes for."""
+    leaves = [
+        (number, int(node), int(tree.prediction[node]))
+        for number, tree in enumerate(trees)
+        for node in np.flatnonzero(tree.left < 0)
+    ]
+    weights = [1.0] * len(leaves)
+    if tags == 2:
+        # An image whose leaves name one of two classes would get a score and its complement instead of votes, so each
+        # leaf names both: onnxruntime, tree_ensemble_aggregator.h, TreeAggregatorClassifier::FinalizeScores.
+        weights += [0.0] * len(leaves)
+        leaves += [(number, node, 1 - tag) for number, node, tag in leaves]
+    return {
+        "class_treeids": [number for number, _, _ in leaves],
+        "class_nodeids": [node for _, node, _ in leaves],
+        "class_ids": [tag for _, _, tag in leaves],
+        "class_weights": weights,
+    }
