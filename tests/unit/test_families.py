@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.storage import LocalStorage
 from tinytags_tasks.train import forest_spark
 from tinytags_tasks.train.families import FAMILIES
@@ -42,11 +43,10 @@ def test_a_request_has_every_parameter_of_a_family_with_its_default(family):
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_the_form_of_the_dag_has_every_parameter_of_a_family_with_its_default_and_range(family, monkeypatch, tmp_path):
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    pytest.importorskip("airflow.sdk")
-    monkeypatch.syspath_prepend("dags")
-    params = importlib.import_module("tinytags").PARAMS
+    monkeypatch.syspath_prepend(str(PROJECT_ROOT / "dags"))
+    form = importlib.import_module("tinytags").tinytags().params
     for parameter in family.parameters:
-        asked = params[parameter.name]
+        asked = form.get_param(parameter.name)
         assert asked.value == parameter.default
         low, high = asked.schema.get("minimum", parameter.low), asked.schema.get("maximum", parameter.high)
         assert (low, high) == (parameter.low, parameter.high)

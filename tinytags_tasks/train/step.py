@@ -31,9 +31,6 @@ __all__ = ["TrainRequest", "TrainResult", "run"]
 _NOT_DECISIVE = ("labelled", "test", "other", "held_out", "licence")
 """What changes a model's card and not its votes; the labelled file counts by its bytes."""
 
-_LIBRARIES = ("pyspark", "onnx", "onnxruntime", "numpy", "pillow")
-"""Those that a trained model depends on, for its card."""
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -197,7 +194,7 @@ def _card(
         licence=request.licence,
         parameters={**classifier.parameters, "partition_values": PARTITION_VALUES},
         metrics=figures.metrics,
-        libraries={name: version(name) for name in _LIBRARIES},
+        libraries={name: version(name) for name in ("pyspark", "onnx", "onnxruntime", "numpy", "pillow")},
         seconds=seconds,
         created=now(),
         held_out=figures.held_out,
