@@ -15,9 +15,6 @@ from tinytags_tasks.storage import Storage
 PIXEL_ORDER = "row-major HWC uint8"
 """How every image inside TinyTags lies in memory and in a shard."""
 
-Output = Literal["votes", "probabilities"]
-"""What a model's output is: votes of trees, or probabilities in percent."""
-
 
 def now() -> str:
     """Return the present time in UTC, ISO 8601 to the second."""
@@ -255,6 +252,10 @@ class OtherEvaluation(Record):
     with_tag: int
     left_out: int
     thresholds: tuple[OtherFigures, ...]
+
+
+Output = Literal["votes", "probabilities"]
+"""What a model's output is: votes of trees, or probabilities in percent."""
 
 
 class ModelCard(Record):
