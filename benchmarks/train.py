@@ -1,7 +1,7 @@
-"""Training in Spark side by side with scikit-learn, on the demo's labelled images; and a net that is imported.
+"""Training in Spark beside scikit-learn, on the demo's labelled images; and an imported net.
 
-``python benchmarks/train.py [IMAGES ...]`` starts an HDFS and a Spark of its own, and prints Markdown. More images than
-there are: the same ones again, with noise.
+``python benchmarks/train.py [IMAGES ...]`` starts its own HDFS and Spark, and prints Markdown. If more images are asked
+for than exist, they are repeated with noise.
 """
 
 import os
@@ -52,7 +52,7 @@ Outcome = TypeVar("Outcome")
 
 @dataclass
 class Cost:
-    """Seconds on the clock, and of all cores together, of this process, its children and Spark."""
+    """Seconds of wall time, and of CPU time of this process, its children and Spark together."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -71,7 +71,7 @@ def costed(spark: psutil.Process, work: Callable[[], Outcome]) -> tuple[Outcome,
 
 
 def write_size(folder: Path, demo: Demo, images: int) -> Path:
-    """Write a labelled set of so many images; what there are too few of comes again with noise."""
+    """Write a labelled set of so many images; if there are too few, they are repeated with noise."""
     path = folder / f"labelled-{images}.parquet"
     table = pq.read_table(demo.labelled_path)
     if images <= table.num_rows:
@@ -111,7 +111,7 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
     spark = psutil.Process(status.pid)
     test = read_labelled(demo.test_path or demo.labelled_path, demo.tags, 32, 32)
     rows, accuracies = [], []
-    # The first training finds a Spark that has just been started.
+    # Spark has just been started when the first training begins.
     for number, images in enumerate((sizes[-1] if len(sizes) == 1 else min(sizes[-1], 50_000), *sizes)):
         path = write_size(folder, demo, images)
         request = TrainRequest(str(path), tags=demo.tags, name=f"bench{number}", held_out=0)
@@ -150,11 +150,11 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
         )
         accuracies.append([f"{images:,}", *(f"{each:.2f} %" for each in found), f"{found[2] - found[1]:+.2f}"])
         print(" | ".join(accuracies[-1]), file=sys.stderr, flush=True)
-    print("Seconds, and how many times scikit-learn's Spark takes; the last column counts the cores' seconds.\n")
+    print("Seconds, and Spark's as a multiple of scikit-learn's; the last column is CPU time.\n")
     print_table(
         (
             *("images", "scikit-learn: read", "fit", "Spark: read and hand over", "fit", "whole step"),
-            *("fit, times", "whole, times", "of the cores, times"),
+            *("fit, times", "whole, times", "CPU, times"),
         ),
         rows,
     )
