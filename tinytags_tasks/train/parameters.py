@@ -76,7 +76,7 @@ class TrainRequest:
 
     @property
     def family(self) -> Family:
-        """The family of the model: there is one that can be trained so far."""
+        """The family of the model: the forest, until there is a second one to choose."""
         return FAMILIES[FOREST.name]
 
     @property
