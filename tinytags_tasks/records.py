@@ -58,7 +58,7 @@ class Record(BaseModel):
 class Source(Record):
     """What a corpus came from, as it was when it was listed.
 
-    Two sources are the same when all but ``path`` and ``images`` agree.
+    Two sources are the same when their :attr:`content` is, wherever they lie.
 
     Attributes
     ----------
@@ -82,6 +82,19 @@ class Source(Record):
     listing_sha256: str
     head_sha256: str
     tail_sha256: str
+
+    @property
+    def content(self) -> dict[str, str | int]:
+        """All that tells it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        return {
+            "format": self.format,
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "images": self.images,
+            "listing_sha256": self.listing_sha256,
+            "head_sha256": self.head_sha256,
+            "tail_sha256": self.tail_sha256,
+        }
 
 
 class Unreadable(Record):

@@ -99,7 +99,7 @@ class ListingFile:
         rows: list[tuple[object, ...]] = []
         path = ""
         for item in items:
-            digest.update(repr(item).encode())
+            digest.update(item.identity.encode())
             summary.files += item.path != path
             path = item.path
             summary.size_bytes += item.size_bytes
