@@ -11,11 +11,11 @@ _SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
 def quoted(text: str | None) -> str:
     r"""Return text as identities have it: as Python 3.11 writes a string literal, and ``None`` without quotes.
 
-    The quotes are ``'``, or ``"`` if the text has a ``'`` and no ``"``. A backslash comes before a backslash and before
-    a ``'`` inside ``'``. Tab, line feed and carriage return are ``\t``, ``\n``, ``\r``; any other character that Unicode
-    14 does not count as printable is ``\xhh``, ``\uhhhh`` or ``\Uhhhhhhhh``.
+    The quotes are ``'``, or ``"`` if the text has a ``'`` and no ``"``. A backslash precedes a backslash, and a ``'``
+    inside ``'``. Tab, line feed and carriage return are ``\t``, ``\n``, ``\r``; any other character that Unicode 14
+    does not count as printable is ``\xhh``, ``\uhhhh`` or ``\Uhhhhhhhh``.
 
-    ``repr`` gives the same only until the next Python: each one knows more characters, and prints them as they are.
+    ``repr`` itself changes with each Python, whose Unicode database has more printable characters.
     """
     if text is None:
         return "None"

@@ -13,7 +13,8 @@ from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, FinalError
-from tinytags_tasks.records import Corpus, Record, Source
+from tinytags_tasks.record_base import Record
+from tinytags_tasks.records import Corpus, Source
 from tinytags_tasks.storage import Storage
 
 _IMAGES_PER_TASK = 250_000
