@@ -15,6 +15,7 @@ from tinytags_tasks import cli, layout
 from tinytags_tasks.block_files import RECORD_KEY, read_scored
 from tinytags_tasks.cli import models as models_commands
 from tinytags_tasks.corpus import listing as listing_module
+from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.source_files import SourceFiles
@@ -168,6 +169,18 @@ def test_what_is_no_record_is_damage(storage, stored):
     storage.write(PATH, stored)
     with pytest.raises(CorruptError, match=r"folder/record.json: no usable Training \("):
         Training.load(storage, PATH)
+
+
+def test_a_new_field_of_a_definition_raises_the_plans_format():
+    """A plan holds the whole definition, and an older TinyTags takes an unknown field of one for damage."""
+    known = {
+        1: {
+            *("name", "source", "format", "height", "width", "shard_images", "blocks_per_shard", "description"),
+            *("pixel_order", "resize", "filter", "image_column", "keywords", "keyword_stop_list"),
+            *("most_unreadable_percent", "options"),
+        }
+    }
+    assert set(CorpusDefinition.model_fields) == known[IngestPlan.FORMAT]
 
 
 def test_a_record_of_an_older_format_is_upgraded(storage):
