@@ -35,7 +35,7 @@ from tinytags_tasks.score.step import _block_tasks
 from tinytags_tasks.search.query import SearchRequest, search_images
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.solr import SolrClient, basic_authorization
-from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGE_BYTES = 3_072
 IMAGES = 100_000

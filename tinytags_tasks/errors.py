@@ -52,3 +52,12 @@ class NewerFormatError(FinalError):
 
 class ReconcileError(FinalError):
     """Counts that must be equal are not."""
+
+
+def http_status(error: TinyTagsError) -> int:
+    """Return the HTTP status of an answer that reports an error."""
+    if isinstance(error, TransientError):
+        return 503
+    if isinstance(error, MissingError):
+        return 404
+    return 400 if isinstance(error, BadInputError) else 500

@@ -23,7 +23,7 @@ from grid_page.clients import Clients, connect
 from grid_page.dag_runs import BACKFILL_DAG, log_link
 from grid_page.images import block_images, image_at
 from grid_page.watch import STATES, Watches
-from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.errors import TinyTagsError, http_status
 from tinytags_tasks.search.stored_images import StoredImages
 
 ASSETS = Path(__file__).parent / "assets"
@@ -60,7 +60,7 @@ def create_app(connect: Callable[[], Clients] = connect) -> FastAPI:
 
     @app.exception_handler(TinyTagsError)
     def show_error(request: Request, error: TinyTagsError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, _status(error))
+        return JSONResponse({"detail": str(error)}, http_status(error))
 
     @app.get("/")
     def page() -> Response:
@@ -138,11 +138,3 @@ def create_app(connect: Callable[[], Clients] = connect) -> FastAPI:
 
     app.include_router(actions(watches))
     return app
-
-
-def _status(error: TinyTagsError) -> int:
-    if isinstance(error, TransientError):
-        return 503
-    if isinstance(error, MissingError):
-        return 404
-    return 400 if isinstance(error, BadInputError) else 500

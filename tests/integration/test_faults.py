@@ -28,7 +28,7 @@ from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.solr import SolrClient
-from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGES, BLOCKS = 12_000, 24
 TREES = 1_000

@@ -34,7 +34,7 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.storage import LocalStorage, StoreAddress
-from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 TAGS = ("cat", "dog", "emu")
 TREES = 10

@@ -22,7 +22,7 @@ TOLD = {
 DESCRIBE = """
 import importlib, json, os, sys
 import airflow.sdk
-names = ("pyspark", "numpy", "pandas", "pyarrow", "onnx", "onnxruntime", "PIL", "hdfs", "sklearn", "matplotlib")
+names = ("pyspark", "numpy", "pandas", "pyarrow", "onnx", "onnxruntime", "PIL", "hdfs", "sklearn")
 before = {name for name in names if name in sys.modules}
 DAGS = sys.argv[1].split()
 heavy = {}

@@ -18,8 +18,8 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    labelled: Annotated[Path, typer.Argument(help="Parquet with the columns img and label.")],
-    test: Annotated[Path | None, typer.Option(help="The same, to measure the accuracy on.")] = None,
+    labelled: Annotated[Path, typer.Argument(help="Parquet file with the columns img and label.")],
+    test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
     name: Annotated[str, typer.Option(help="First part of the model's version.")] = "forest",
     trees: Annotated[int | None, typer.Option(help="Trees of the forest; default: 10.", show_default=False)] = None,
     depth: Annotated[int | None, typer.Option(help="Depth of a tree; default: 10.", show_default=False)] = None,
@@ -28,15 +28,16 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the randomness; default: 42.", show_default=False)] = None,
     parameters: Annotated[
-        Path | None, typer.Option(help="TOML with these four, as `tinytags lab` writes it; an option goes before it.")
+        Path | None,
+        typer.Option(help="TOML file with these four, as `tinytags lab` writes it; options take precedence."),
     ] = None,
     other: Annotated[
-        Path | None, typer.Option(help="As --test, of other things; label -1: none of the tags, -2: left out.")
+        Path | None, typer.Option(help="The same, of other things; label -1: none of the tags, -2: left out.")
     ] = None,
-    held_out: Annotated[int, typer.Option(help="Percentage that a second forest is measured on; 0: none.")] = 10,
-    height: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
-    width: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
-    licence: Annotated[str, typer.Option(help="Of the labelled images, for the model's card.")] = "",
+    held_out: Annotated[int, typer.Option(help="Percentage held out to measure a second forest on; 0: none.")] = 10,
+    height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
+    width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
+    licence: Annotated[str, typer.Option(help="Licence of the labelled images, for the model's card.")] = "",
 ) -> None:
     """Learn a random forest in Spark and publish it as a model."""
     from tinytags_tasks.follow import tell_of_model
@@ -70,7 +71,7 @@ def score(
     model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",
     threshold: Annotated[
         int | None,
-        typer.Option(help="Accuracy in percent from which an image is kept; default: 40.", show_default=False),
+        typer.Option(help="Confidence in percent from which an image is kept; default: 40.", show_default=False),
     ] = None,
     blocks: Blocks = "",
     redo: Annotated[bool, typer.Option("--redo", help="Score blocks again that are committed.")] = False,
@@ -195,7 +196,7 @@ def run(
     other: Annotated[Path | None, typer.Option(help="Labelled parquet of other things, for the card.")] = None,
     trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
-    threshold: Annotated[int, typer.Option(help="Accuracy in percent from which an image is kept.")] = 40,
+    threshold: Annotated[int, typer.Option(help="Confidence in percent from which an image is kept.")] = 40,
     blocks_per_task: Annotated[int, typer.Option(help="Blocks that one Airflow task takes.")] = 5,
     publish: Annotated[bool, typer.Option(help="Let readers see it, or leave that to `tinytags publish`.")] = True,
 ) -> None:

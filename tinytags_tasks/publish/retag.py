@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.models import list_models
+from tinytags_tasks.models import list_models, misfit
 from tinytags_tasks.publish import diff
 from tinytags_tasks.publish.history import completed, read_history, run_of
 from tinytags_tasks.records import Change, Corpus, ModelCard, Publication, Run
@@ -155,15 +155,15 @@ def _look(
     if plan is None:
         return f"{collection} is no run's of this store" if collection else "it points at nothing"
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    fitting = [card for card in cards if _fits(card, corpus)]
+    fitting = [card for card in cards if not misfit(card, corpus)]
     if not request.model:  # nobody said that readers shall lose tags, or get those of another subject
         tags = {tag for card in cards if card.version == plan.model for tag in card.tags}
         fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
         if request.model and request.alias:
             raise BadInputError(
-                f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: their images "
-                "differ in size or pixel order"
+                f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: "
+                f"{misfit(cards[0], corpus)}"
             )
         return f"no such model fits corpus {corpus.name}"
     model = fitting[-1].version
@@ -173,15 +173,6 @@ def _look(
     if not request.model and model in _taken_back(history, plan, storage):
         return f"{model} was rolled back here; name the model to try it again"
     return Retag(alias, plan.name, plan.corpus, model, plan.threshold, plan.thumbnails)
-
-
-def _fits(card: ModelCard, corpus: Corpus) -> bool:
-    return (card.height, card.width, card.channels, card.pixel_order) == (
-        corpus.height,
-        corpus.width,
-        corpus.channels,
-        corpus.pixel_order,
-    )
 
 
 def _taken_back(history: Sequence[Publication], live: Run, storage: Storage) -> set[str]:

@@ -1,4 +1,4 @@
-"""The original system's form of a scored run: a JSON object a line for each image that was kept."""
+"""A scored run in the original system's format: one line of JSON for each image that was kept."""
 
 import base64
 import os
@@ -24,7 +24,7 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Which blocks of which run, and where to.
+    """Which blocks of which run to export, and where to.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class ExportRequest:
     blocks
         Its blocks, in the order in which they are written.
     output
-        Path of a file of this machine; ``-`` is the standard output.
+        Path of a local file; ``-`` is standard output.
     """
 
     run: str
@@ -51,19 +51,19 @@ class ExportResult:
 
 
 def run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
-    """Write a line for each image that the blocks keep, by position; a file appears under its name only when whole.
+    """Write a line for each image that the blocks keep, by position; a file appears under its name when complete.
 
     A line is ``{"block": 3, "data": "<base64>", "label": "cat", "accuracy": 60}``: ``data`` is the image's bytes,
-    row-major HWC uint8, and ``accuracy`` is in percent. One block is in memory at a time.
+    row-major HWC uint8, and ``accuracy`` is the confidence in percent. One block is in memory at a time.
 
     Raises
     ------
     BadInputError
-        When the run has no such block, or the output cannot be written.
+        When the run does not have such a block, or the output cannot be written.
     MissingError
-        Naming the blocks that are not scored: nothing is written then.
+        Naming the blocks that are not scored; nothing is written.
     CorruptError
-        When a scored file or a shard is not what was written.
+        When a scored file or a shard is damaged.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
@@ -109,18 +109,18 @@ def _lines(plan: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(output: str) -> Generator[BinaryIO]:
-    """Open the output; a file is written beside its name, and renamed at the end."""
+    """Open the output; a file is written under a temporary name, and renamed at the end."""
     if output == STANDARD_OUTPUT:
-        # Not sys.stdout's own buffer: what a reader who went away leaves in it would fail again at exit.
+        # Not sys.stdout's buffer: after a broken pipe, what is left in it would fail again at exit.
         try:
             with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
                 yield stream
         except BrokenPipeError as error:
-            raise BadInputError("the standard output: ended before the export did; write into a file") from error
+            raise BadInputError("standard output was closed before the export ended; write to a file") from error
         return
     target = Path(output).expanduser()
-    if target.exists() and not target.is_file():  # a rename would take the place of a pipe or a device
-        raise BadInputError(f"{target}: is no regular file; name one, or write - for the standard output")
+    if target.exists() and not target.is_file():  # a rename would replace a pipe or a device
+        raise BadInputError(f"{target}: not a regular file; name one, or give - for standard output")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -129,6 +129,6 @@ def _opened(output: str) -> Generator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise BadInputError(f"{target}: cannot be written ({error}); free its disk, or name another file") from error
+        raise BadInputError(f"{target}: cannot be written ({error}); free disk space, or name another file") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from tinytags_tasks.corpus.keywords import LONGEST
-from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.errors import BadInputError, TinyTagsError, http_status
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.query import (
     LAST_START,
@@ -97,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.exception_handler(TinyTagsError)
     def show_error(request: Request, error: TinyTagsError) -> Response:
-        return _show_error(templates, request, _status(error), str(error))
+        return _show_error(templates, request, http_status(error), str(error))
 
     @app.exception_handler(HTTPException)
     def show_http_error(request: Request, error: HTTPException) -> Response:
@@ -212,14 +212,6 @@ def _is_account(header: str, account: tuple[bytes, bytes]) -> bool:
     # Both are compared, whatever the first says, so that the time taken does not tell which one is wrong.
     right = secrets.compare_digest(user, account[0]) & secrets.compare_digest(password, account[1])
     return scheme.lower() == "basic" and right
-
-
-def _status(error: TinyTagsError) -> int:
-    if isinstance(error, TransientError):
-        return 503
-    if isinstance(error, MissingError):
-        return 404
-    return 400 if isinstance(error, BadInputError) else 500
 
 
 def _show_error(templates: Environment, request: Request, status: int, message: str) -> Response:
