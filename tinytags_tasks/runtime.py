@@ -60,8 +60,8 @@ class Runtime:
             writer=self.settings.solr_login("writer"),
         )
 
-    def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+    def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
         """Open a new Spark session; whoever asks for it stops it."""
-        from tinytags_tasks.spark import connect_spark
+        from tinytags_tasks.clients.spark import connect_spark
 
         return connect_spark(self.settings.address("spark_url"), self.settings.spark_connect_token())
