@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pysolr
 import requests
 
+from tinytags_tasks.clients.solr_http import unknown_user
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError
 from tinytags_tasks.settings import Settings
-from tinytags_tasks.solr import unknown_user
 
 MOST_ROWS = 100
 """Images of one page at most."""
