@@ -172,7 +172,7 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         known = ", ".join(sorted(set(CorpusDefinition.model_fields) - {"name"}))
-        hint = f"; fields are {known}" if problem["type"] == "extra_forbidden" else ""
+        hint = f" (a newer TinyTags may know it); fields are {known}" if problem["type"] == "extra_forbidden" else ""
         raise BadInputError(f"{where or f'corpus {name}'}: {field + ': ' if field else ''}{message}{hint}") from error
 
 
