@@ -1,7 +1,8 @@
 """One user's requests to Solr over a few kept-alive connections, and the only place that maps Solr's errors.
 
 The pipeline's :class:`~tinytags_tasks.clients.solr.SolrClient` has one of these as the admin and one as the writer; the
-search page has its own as the reader.
+search page has its own as the reader. The errors that are defined here are leaves of the tree in
+:mod:`tinytags_tasks.errors`: only who asks Solr need tell them from other final errors.
 """
 
 import base64
