@@ -13,7 +13,7 @@ from small_run import MODEL, SparkHere, pictures, publish_model, quiet
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.clients.solr_http import SolrHttp, UndefinedFieldError
-from tinytags_tasks.configsets import FOUNDING_CONFIGSET
+from tinytags_tasks.configsets import FOUNDING_CONFIGSET, Configset, current_configset
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
 from tinytags_tasks.corpus.tiny_images import to_column_major
@@ -199,6 +199,16 @@ def test_a_run_from_before_configsets_were_recorded_goes_on(
     site.assert_whole(run)
     assert site.runtime.solr.configsets()[run.collection] == FOUNDING_CONFIGSET
     assert site.due() == [run.name]
+
+
+def test_a_collection_is_made_after_a_solr_that_was_killed_while_it_took_the_configset(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = check_out(monkeypatch, with_field(tmp_path / "half", "half"))
+    half = Configset({path: text for path, text in current_configset().files.items() if path != "schema.xml"})
+    path = f"admin/configs?action=UPLOAD&name={name}&wt=json"
+    site.runtime.solr.request(path, body=half.packed(), mime="application/octet-stream")
+    site.assert_whole(site.tag())
 
 
 def test_readers_search_a_collection_that_lacks_a_field(

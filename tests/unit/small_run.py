@@ -340,6 +340,9 @@ class SolrHere:
         self.uploaded.setdefault(configset.name, configset)
         return configset.name
 
+    def upload_configset(self, configset: Configset) -> None:
+        self.uploaded[configset.name] = configset
+
     def delete_configset(self, name: str) -> None:
         """Delete a configset that is there and that no collection uses; Solr refuses others as well."""
         if name not in self.uploaded or name in self.configsets().values():

@@ -15,7 +15,7 @@ from tinytags_tasks.configsets import (
     kept_configset,
     read_configset,
 )
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
 from tinytags_tasks.index.step import prepare
 from tinytags_tasks.records import Run
 from tinytags_tasks.score.plan import PlanRequest
@@ -192,6 +192,21 @@ def test_a_collection_is_made_with_the_configset_that_its_run_was_planned_with(s
     check_out(monkeypatch, with_field(tmp_path / "conf"))
     assert prepare_run(run, storage, solr) == run.configset
     assert solr.uploaded[run.configset] == read_configset(FOUNDING_FOLDER)
+
+
+def test_half_a_configset_of_a_killed_upload_is_uploaded_again(storage, solr, monkeypatch):
+    run = make_run(storage)
+    solr.upload_configset(current_configset())
+    ensure = solr.ensure_collection
+
+    def refused_until_uploaded(*arguments, **options):
+        if not solr.uploaded[run.configset].files:
+            raise FinalError("Can't find resource 'schema.xml'")
+        return ensure(*arguments, **options)
+
+    solr.uploaded[run.configset] = Configset({})
+    monkeypatch.setattr(solr, "ensure_collection", refused_until_uploaded)
+    assert prepare_run(run, storage, solr) == run.configset
 
 
 def test_a_collection_that_exists_keeps_its_configset(storage, solr, monkeypatch, tmp_path):

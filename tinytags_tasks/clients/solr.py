@@ -77,12 +77,16 @@ class SolrClient:
     def ensure_configset(self, configset: Configset) -> str:
         """Upload a configset unless Solr has it; return its name."""
         if configset.name not in self.configset_names():
-            self.request(
-                f"admin/configs?action=UPLOAD&name={configset.name}&overwrite=true&cleanup=true&wt=json",
-                body=configset.packed(),
-                mime="application/octet-stream",
-            )
+            self.upload_configset(configset)
         return configset.name
+
+    def upload_configset(self, configset: Configset) -> None:
+        """Upload a configset, over what Solr has under its name."""
+        self.request(
+            f"admin/configs?action=UPLOAD&name={configset.name}&overwrite=true&cleanup=true&wt=json",
+            body=configset.packed(),
+            mime="application/octet-stream",
+        )
 
     def delete_configset(self, name: str) -> None:
         """Delete a configset; Solr refuses while a collection uses it."""

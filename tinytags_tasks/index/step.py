@@ -112,15 +112,17 @@ def prepare(
 
 def _make_collection(plan: Run, storage: Storage, solr: SolrClient, shards: int, replicas: int) -> None:
     """Make a run's collection with the run's own configset."""
-    for is_last_try in (False, True):
-        if plan.configset not in solr.configset_names():
-            solr.ensure_configset(kept_configset(plan.configset, storage))
-        try:
-            solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
-            return
-        except FinalError:
-            if is_last_try or plan.configset in solr.configset_names():  # else it was pruned in between
-                raise
+    is_there = plan.configset in solr.configset_names()
+    if not is_there:
+        solr.upload_configset(kept_configset(plan.configset, storage))
+    try:
+        solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
+    except (FinalError, TransientError):
+        if not is_there:
+            raise
+        # It was pruned just now, or is the half of an upload during which Solr was killed.
+        solr.upload_configset(kept_configset(plan.configset, storage))
+        solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
 
 
 def run(
