@@ -22,6 +22,9 @@ from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_http import basic_authorization
+from tinytags_tasks.configsets import current_configset
 from tinytags_tasks.corpus.demo import make_demo
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
@@ -34,7 +37,6 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import _block_tasks
 from tinytags_tasks.search.query import SearchRequest, search_images
 from tinytags_tasks.settings import load_settings
-from tinytags_tasks.solr import SolrClient, basic_authorization
 from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGE_BYTES = 3_072
@@ -100,7 +102,7 @@ class Collections:
 
     def __init__(self, runtime: Runtime) -> None:
         self._solr = runtime.solr
-        self._configset = runtime.solr.ensure_configset(Path(__file__).parents[1] / "solr" / "tinytags" / "conf")
+        self._configset = runtime.solr.ensure_configset(current_configset())
         self._numbers = itertools.count()
 
     def timed(self, work: Callable[[str], object]) -> float:

@@ -1,6 +1,6 @@
 """A scored block and its pixels as the bodies that Solr takes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,12 @@ from tinytags_tasks.index.javabin import Body, Value
 
 MOST_DOCUMENTS = 2_000
 """Of one body: about 6 MB at 32x32 pixels."""
+
+LATER_FIELDS = frozenset({"width", "keyword"})
+"""Fields that the schema got later: into a collection that was made before, a document goes without them.
+
+All that read documents must do without them. Every field that is added to the schema belongs here.
+"""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
 """Of one body, so that a few bodies of large images fit into memory, here and in Solr."""
@@ -28,6 +34,7 @@ def document_bodies(
     pixels: npt.NDArray[np.uint8] | None,
     model: str,
     keywords: Sequence[str | None] | None = None,
+    fields: Collection[str] = LATER_FIELDS,
 ) -> Iterator[bytes]:
     """Yield the bodies of update requests, in Solr's binary format.
 
@@ -43,6 +50,8 @@ def document_bodies(
         The model's version.
     keywords
         One an image of the block, None where an image has none; None when the corpus has no keywords.
+    fields
+        Those that the collection's schema has; of :data:`LATER_FIELDS`, others are left out.
     """
     block: dict[str, int | str] = {
         "block": source.block,
@@ -51,6 +60,10 @@ def document_bodies(
         "model": model,
         "width": source.width,
     }
+    lacking = LATER_FIELDS.difference(fields)
+    block = {name: value for name, value in block.items() if name not in lacking}
+    if "keyword" in lacking:
+        keywords = None
     every_pixel = None if pixels is None else pixels.reshape(-1).data
     common: dict[tuple[str, int, int], dict[str, int | str]] = {}
     for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):

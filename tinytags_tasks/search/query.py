@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pysolr
 import requests
 
+from tinytags_tasks.clients.solr_http import UndefinedFieldError, undefined_field, unknown_user
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError
 from tinytags_tasks.settings import Settings
-from tinytags_tasks.solr import unknown_user
 
 MOST_ROWS = 100
 """Images of one page at most."""
@@ -188,7 +188,7 @@ def search_images(settings: Settings, request: SearchRequest) -> SearchPage:
         When the documents are not TinyTags' own.
     """
     started = time.monotonic()
-    answer = _ask(settings, solr_parameters(request))
+    answer = _ask_for_fields_there(settings, request)
     try:
         facets = answer.get("facets", {})
         cursor = answer.get("nextCursorMark")
@@ -225,8 +225,28 @@ def _all_images(settings: Settings, request: SearchRequest) -> Iterator[TaggedIm
         cursor = page.next_cursor
 
 
-def solr_parameters(request: SearchRequest) -> dict[str, str | int | list[str]]:
-    """Return a request as the parameters of Solr's ``/select``."""
+def _ask_for_fields_there(settings: Settings, request: SearchRequest) -> dict[str, Any]:
+    """Ask once more, without a field, when what is live is older than that field."""
+    lacking: frozenset[str] = frozenset()
+    while True:
+        try:
+            return _ask(settings, solr_parameters(request, lacking))
+        except UndefinedFieldError as error:
+            if error.field in lacking:
+                raise
+            lacking |= {error.field}
+
+
+def solr_parameters(request: SearchRequest, lacking: frozenset[str] = frozenset()) -> dict[str, str | int | list[str]]:
+    """Return a request as the parameters of Solr's ``/select``.
+
+    Parameters
+    ----------
+    request
+        What a reader asks for.
+    lacking
+        Fields that what is live does not have: nothing is found by them, and nothing is counted by them.
+    """
     filters = []
     parameters: dict[str, str | int | list[str]] = {
         "q": "*:*",
@@ -246,7 +266,8 @@ def solr_parameters(request: SearchRequest) -> dict[str, str | int | list[str]]:
         filters.append("{!term tag=by_block f=block v=$block}")
         parameters["block"] = request.block
     if request.keyword:
-        filters.append("{!term tag=by_keyword f=keyword v=$keyword}")
+        found_by = "{!term tag=by_keyword f=keyword v=$keyword}"
+        filters.append("{!tag=by_keyword}-*:*" if "keyword" in lacking else found_by)
         parameters["keyword"] = request.keyword
     parameters["fq"] = filters
     if request.cursor is None:
@@ -254,13 +275,14 @@ def solr_parameters(request: SearchRequest) -> dict[str, str | int | list[str]]:
     else:
         parameters["cursorMark"] = request.cursor
     if request.cursor in (None, FIRST_CURSOR):
+        facets = {
+            "tags": _facet("tag", MOST_TAGS, ["by_tag"]),
+            "accuracies": _facet("accuracy", 101, ["by_accuracy"]),
+            "models": _facet("model", 20, ["by_tag", "by_accuracy", "by_block", "by_keyword"]),
+            "corpora": _facet("corpus", 20, ["by_tag", "by_accuracy", "by_block", "by_keyword"]),
+        }
         parameters["json.facet"] = json.dumps(
-            {
-                "tags": _facet("tag", MOST_TAGS, ["by_tag"]),
-                "accuracies": _facet("accuracy", 101, ["by_accuracy"]),
-                "models": _facet("model", 20, ["by_tag", "by_accuracy", "by_block", "by_keyword"]),
-                "corpora": _facet("corpus", 20, ["by_tag", "by_accuracy", "by_block", "by_keyword"]),
-            }
+            {name: facet for name, facet in facets.items() if facet["field"] not in lacking}
         )
     return parameters
 
@@ -300,6 +322,9 @@ def _ask(settings: Settings, parameters: dict[str, str | int | list[str]]) -> di
             raise MissingError(
                 f"nothing is published yet: run `tinytags run` (Solr at {shown} has no {settings.alias!r}{or_hidden})"
             ) from error
+        if field := undefined_field(str(error)):
+            message = f"Solr at {shown}: what is live under {settings.alias!r} has no field {field}"
+            raise UndefinedFieldError(message, field) from error
         if "cursorMark" in parameters and "cursorMark" in str(error):
             raise BadInputError("Solr does not know this cursor: start again with '*'") from error
         if status[1][0] == "5" or status[1] == "429":

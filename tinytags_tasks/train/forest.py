@@ -28,7 +28,7 @@ class Forest:
         chosen: Mapping[str, int],
         features: Features,
         storage: Storage,
-        spark: Any,  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+        spark: Any,  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
         *,
         with_held_out: bool,
     ) -> Classifier:

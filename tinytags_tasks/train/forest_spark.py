@@ -5,8 +5,8 @@ from typing import Any
 
 from pyspark.ml.classification import RandomForestClassifier
 
+from tinytags_tasks.clients.spark import spark_errors
 from tinytags_tasks.errors import CorruptError
-from tinytags_tasks.spark import spark_errors
 from tinytags_tasks.storage import Storage, temporary_name
 from tinytags_tasks.train.forest_trees import Tree, trees_from_spark
 from tinytags_tasks.train.spark_features import read_features
@@ -16,7 +16,7 @@ def fit_trees(
     chosen: Mapping[str, int],
     folder: str,
     storage: Storage,
-    spark: Any,  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+    spark: Any,  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
     *,
     with_held_out: bool,
 ) -> list[Tree]:

@@ -115,7 +115,7 @@ def _arrow_schema(tags: int) -> pa.Schema:
 
 
 def read_features(
-    spark: Any,  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+    spark: Any,  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
     url: str,
     *,
     with_held_out: bool,
