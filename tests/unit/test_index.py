@@ -187,7 +187,7 @@ def test_a_file_that_holds_no_keywords_is_corrupt(storage, content):
     sources = keyword_sources(storage)
     storage.write(layout.keywords_file(CORPUS, 0), content)
     source = replace(sources[0], keywords_sha256=hashlib.sha256(content).hexdigest())
-    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: no file of keywords"):
+    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: no keywords file"):
         KeywordsReader(storage).read(source)
 
 

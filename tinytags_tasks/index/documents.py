@@ -1,4 +1,7 @@
-"""A scored block and its pixels as the bodies that Solr takes."""
+"""Documents: a scored block and its pixels as bodies of update requests to Solr.
+
+This is where the fields of :mod:`tinytags_tasks.document_fields` are filled.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,18 +10,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource
+from tinytags_tasks.block_files import CONFIDENCE_COLUMN, BlockSource
+from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.index.javabin import Body, Value
 
+_CONFIDENCE = document_field("confidence").solr_name
+
 MOST_DOCUMENTS = 2_000
-"""Of one body: about 6 MB at 32x32 pixels."""
+"""In one body: about 6 MB at 32x32 pixels."""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
-"""Of one body, so that a few bodies of large images fit into memory, here and in Solr."""
+"""In one body, so that a few bodies of large images fit into memory, here and in Solr."""
 
 
 def documents_per_body(image_bytes: int) -> int:
-    """Return how many documents one body takes."""
+    """Return how many documents go into one body."""
     return max(1, min(MOST_DOCUMENTS, _MOST_IMAGE_BYTES // image_bytes))
 
 
@@ -34,15 +40,16 @@ def document_bodies(
     Parameters
     ----------
     scored
-        The block's scored file: position, tag, votes, accuracy.
+        The block's scored file: position, tag, votes and confidence of each image that was kept.
     source
         Where the block lies in the corpus.
     pixels
-        uint8, shape (images, values of an image): the block's images, kept or not; None for documents without them.
+        uint8, shape (images, values of an image): all of the block's images, kept or not; None for documents without
+        pixels.
     model
         The model's version.
     keywords
-        One an image of the block, None where an image has none; None when the corpus has no keywords.
+        One for each image of the block, None where an image has none; None if the corpus has no keywords.
     """
     block: dict[str, int | str] = {
         "block": source.block,
@@ -56,12 +63,12 @@ def document_bodies(
     for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):
         columns = batch.to_pydict()
         body = Body()
-        for position, tag, accuracy, votes in zip(
-            columns["position"], columns["tag"], columns["accuracy"], columns["votes"], strict=True
+        for position, tag, confidence, votes in zip(
+            columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], strict=True
         ):
-            shared = common.get((tag, accuracy, votes))
+            shared = common.get((tag, confidence, votes))
             if shared is None:
-                shared = common[tag, accuracy, votes] = {"tag": tag, "accuracy": accuracy, "votes": votes, **block}
+                shared = common[tag, confidence, votes] = {"tag": tag, _CONFIDENCE: confidence, "votes": votes, **block}
             own: dict[str, Value] = {"id": layout.document_id(source.corpus, position), "position": position}
             at = position - source.first
             if every_pixel is not None:
