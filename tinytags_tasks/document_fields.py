@@ -108,8 +108,8 @@ FIELDS = (
     DocumentField(
         "confidence",
         "int",
-        "Share of the model's votes that this tag got, in percent. It is the model's own word about this image, not the "
-        "chance that the tag is right: the share of tags that are right is the precision, which the model's report shows.",
+        "Share of the model's votes that this tag got, in percent. It is what the model itself says of this image, not "
+        "the chance that the tag is right. The share of tags that are right is the precision in the model's report.",
         shown=Shown.ANSWERS | Shown.TABLES,
         phrase=lambda value: f"{value} %",
         alias="accuracy",  # the original system's name for it
