@@ -22,6 +22,8 @@ from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_http import basic_authorization
 from tinytags_tasks.corpus.demo import make_demo
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
@@ -32,9 +34,9 @@ from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import _block_tasks
-from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import load_settings
-from tinytags_tasks.solr import SolrClient, basic_authorization
 from tinytags_tasks.train.forest import Tree, forest_to_onnx
 
 IMAGE_BYTES = 3_072

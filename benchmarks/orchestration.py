@@ -27,7 +27,7 @@ from ingest import build_file, definition, timed
 from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
-from tinytags_tasks.airflow_api import AirflowClient, TaskState
+from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.corpus.demo import make_demo
 from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.follow import airflow_client

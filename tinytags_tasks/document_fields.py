@@ -115,6 +115,13 @@ FIELDS = (
         alias="accuracy",  # the original system's name for it
     ),
     DocumentField(
+        "keyword",
+        "string",
+        "What the corpus' source called the image.",
+        shown=EVERYWHERE,
+        is_required=False,
+    ),
+    DocumentField(
         "votes",
         "int",
         "How many votes the tag got: the forest's trees, or percent for a model that gives probabilities.",
@@ -142,13 +149,6 @@ FIELDS = (
         shown=Shown.ANSWERS | Shown.TABLES,
     ),
     DocumentField("corpus", "string", "The set of images that it belongs to.", shown=Shown.ANSWERS),
-    DocumentField(
-        "keyword",
-        "string",
-        "What the corpus' source called the image.",
-        shown=EVERYWHERE,
-        is_required=False,
-    ),
     DocumentField("shard", "int", "The file of the corpus that holds the image."),
     DocumentField(
         "width",
@@ -193,9 +193,10 @@ def fields_shown(where: Shown) -> tuple[DocumentField, ...]:
     return tuple(field for field in FIELDS if where & field.shown)
 
 
-def describe(values: Mapping[str, FieldValue | None], where: Shown) -> list[str]:
-    """Return what an image's values are, as people read them; fields without a value are left out."""
-    return [field.say(value) for field in fields_shown(where) if (value := values.get(field.name)) not in (None, "")]
+def describe(values: Mapping[str, FieldValue | None], where: Shown) -> list[tuple[DocumentField, str]]:
+    """Return the fields that are shown in a place and have a value, each with its value as people read it."""
+    found = ((field, values.get(field.name)) for field in fields_shown(where))
+    return [(field, field.say(value)) for field, value in found if value not in (None, "")]
 
 
 def values_as_json(

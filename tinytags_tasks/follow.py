@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tinytags_tasks import layout
-from tinytags_tasks.airflow_api import AirflowClient, TaskState
+from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
 from tinytags_tasks.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.records import Corpus, ModelCard, Run

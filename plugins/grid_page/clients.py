@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from airflow.exceptions import AirflowNotFoundException
 from airflow.models.connection import Connection
 
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 SOLR_TIMEOUT_SECONDS = 10.0

@@ -8,7 +8,7 @@ import pytest
 from conftest import IMAGES, all_documents, wait_for
 
 from tinytags_tasks import layout
-from tinytags_tasks.airflow_api import AirflowClient
+from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.ledger import read_ledger

@@ -12,6 +12,7 @@ import pytest
 from conftest import all_documents, engine_process, kill_engine, restart, walk
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
@@ -27,7 +28,6 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.settings import load_settings
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.train.forest import Tree, forest_to_onnx
 
 IMAGES, BLOCKS = 12_000, 24

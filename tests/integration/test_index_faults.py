@@ -35,6 +35,7 @@ from small_run import MODEL, TAGS, VOTES, SparkHere, picture, publish_model, qui
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import read_scored, write_scored
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.errors import (
@@ -66,7 +67,6 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
-from tinytags_tasks.solr import SolrClient
 
 STORE = "/index-faults"
 CORPUS = "crowd"
@@ -454,7 +454,7 @@ def test_two_indexers_of_the_same_blocks_leave_each_block_whole(site: Runtime, r
 KILLED_WHILE_POSTING = """
 import os, signal, sys
 from tinytags_tasks.cli import main
-from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.clients.solr import SolrClient
 SolrClient.commit = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = ["tinytags", "index", {run!r}, "--blocks", "0-5"]
 main()

@@ -19,6 +19,7 @@ from PIL import Image
 from small_run import MODEL, SparkHere, publish_model
 
 from tinytags_tasks import services
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.drawn import draw_pictures
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
@@ -33,11 +34,11 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings, load_settings
-from tinytags_tasks.solr import SolrClient
 
 COLLECTION = "access"
 
@@ -192,7 +193,7 @@ def test_a_wrong_password_and_a_missing_collection_are_told_apart(solr: Settings
         wrong.count(COLLECTION)
     with pytest.raises(BadInputError, match="correct TINYTAGS_SOLR_ADMIN_USER"):
         wrong.collections()
-    with pytest.raises(MissingError, match="is there such a collection"):
+    with pytest.raises(MissingError, match="there is no collection nowhere"):
         Runtime(solr).solr.count("nowhere")
     with pytest.raises(MissingError, match="nothing is published yet"):
         search_images(solr.model_copy(update={"alias": "nowhere"}), SearchRequest())

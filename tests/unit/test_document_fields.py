@@ -91,7 +91,7 @@ def test_names_are_unique_and_no_alias_is_another_fields_name() -> None:
 
 def test_values_are_written_for_people_and_for_programs() -> None:
     values = {"tag": "cat", "confidence": 70, "votes": 1, "block": 3_999, "position": 12_345, "keyword": None}
-    assert describe(values, Shown.CARDS) == ["1 vote", "block 3999", "image 12,345"]
+    assert [words for _, words in describe(values, Shown.CARDS)] == ["1 vote", "block 3999", "image 12,345"]
     assert document_field("votes").say(7) == "7 votes"
     assert document_field("confidence").say(70) == "70 %"
     written = values_as_json(values)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tinytags_tasks import follow
-from tinytags_tasks.airflow_api import AirflowClient
+from tinytags_tasks.clients.airflow import AirflowClient
 
 
 @pytest.fixture

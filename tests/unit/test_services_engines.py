@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.services import airflow, hdfs, solr, spark
 from tinytags_tasks.services.engine import Context, environment
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
-from tinytags_tasks.solr import SolrClient
 
 
 @pytest.fixture

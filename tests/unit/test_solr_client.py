@@ -6,11 +6,20 @@ import socket
 import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 import pytest
 
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_http import (
+    CONNECTIONS,
+    ForbiddenError,
+    NotSolrError,
+    SolrHttp,
+    UndefinedFieldError,
+    undefined_field,
+)
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.solr import CONNECTIONS, SolrClient
 
 
 class Solr:
@@ -95,7 +104,7 @@ def test_nothing_at_the_address_is_told_with_the_remedy():
 
 
 def test_a_solr_that_is_back_at_the_second_try_is_no_error(solr, client, monkeypatch):
-    once = client._request_once
+    once = client._admin._request_once
     tries = []
 
     def refused_at_first(*arguments):
@@ -104,7 +113,7 @@ def test_a_solr_that_is_back_at_the_second_try_is_no_error(solr, client, monkeyp
             raise EngineDownError("refused")
         return once(*arguments)
 
-    monkeypatch.setattr(client, "_request_once", refused_at_first)
+    monkeypatch.setattr(client._admin, "_request_once", refused_at_first)
     solr.will_answer((200, {"collections": []}))
     assert client.collections() == []
     assert len(tries) == 2
@@ -316,3 +325,55 @@ def test_an_answer_that_takes_too_long_is_an_engine_that_is_down(solr):
         client = SolrClient(f"http://127.0.0.1:{silent.getsockname()[1]}/solr", pauses_seconds=(), timeout_seconds=0.05)
         with pytest.raises(EngineDownError, match="ReadTimeoutError"):
             client.collections()
+
+
+def test_a_reader_searches_with_parameters_of_any_length_and_number(solr):
+    reader = SolrHttp(solr.url, "reader", ("reader", "c"), pauses_seconds=())
+    solr.will_answer((200, {"response": {}}))
+    assert reader.select("live", {"q": "*:*", "fq": ["a b", "ä&c"], "tags": "x" * 100_000}) == {"response": {}}
+    ((method, path, body),) = solr.asked
+    assert (method, path) == ("POST", "/solr/live/select")
+    asked = parse_qs(body.decode())
+    assert (asked["fq"], len(asked["tags"][0]), asked["wt"]) == (["a b", "ä&c"], 100_000, ["json"])
+    assert asked_as(solr.authorizations[0]) == "reader:c"
+
+
+def test_a_user_who_may_not_do_that_and_an_address_that_is_not_solrs_are_told_apart(solr):
+    reader = SolrHttp(solr.url, "reader", pauses_seconds=())
+    solr.will_answer((403, b"<html>Unauthorized request</html>"), (200, b"<html>Welcome</html>"), (401, b""))
+    with pytest.raises(ForbiddenError, match="may not do that"):
+        reader.select("live", {})
+    with pytest.raises(NotSolrError, match="TINYTAGS_SOLR_URL"):
+        reader.select("live", {})
+    with pytest.raises(BadInputError, match="set TINYTAGS_SOLR_READER_USER"):
+        reader.select("live", {})
+
+
+def test_a_password_in_the_address_is_used_and_not_shown(solr):
+    reader = SolrHttp(solr.url.replace("//", "//me:hid%20den@"), "reader", pauses_seconds=())
+    solr.will_answer((400, {"error": {"msg": "no"}}))
+    with pytest.raises(FinalError) as raised:
+        reader.select("live", {})
+    assert str(raised.value) == f"{solr.url}/live/select: Solr answers 400 (no)"
+    assert asked_as(solr.authorizations[0]) == "me:hid den"
+
+
+def test_a_field_that_the_collection_lacks_is_named(solr):
+    reader = SolrHttp(solr.url, "reader", pauses_seconds=())
+    solr.will_answer((400, {"error": {"msg": 'undefined field: "colour"'}}))
+    with pytest.raises(UndefinedFieldError) as raised:
+        reader.select("live", {})
+    assert raised.value.field == "colour"
+
+
+@pytest.mark.parametrize(
+    ("reason", "field"),
+    [
+        ('undefined field: "colour"', "colour"),
+        ("undefined field colour", "colour"),
+        ("Undefined field: colour", "colour"),
+        ("sort param could not be parsed", ""),
+    ],
+)
+def test_solrs_words_for_an_undefined_field(reason, field):
+    assert undefined_field(reason) == field

@@ -11,9 +11,9 @@ from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients,
 from tinytags_tasks.errors import BadInputError, EngineDownError
 
 if TYPE_CHECKING:
+    from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.publish.diff import DiffResult
     from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.solr import SolrClient
 
 app = typer.Typer()
 

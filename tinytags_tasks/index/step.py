@@ -24,6 +24,8 @@ from tinytags_tasks.block_files import (
     scored_checksum,
 )
 from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_http import CONNECTIONS
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.javabin import MIME
@@ -31,7 +33,6 @@ from tinytags_tasks.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run, now
 from tinytags_tasks.settings import PROJECT_ROOT
-from tinytags_tasks.solr import CONNECTIONS, SolrClient
 from tinytags_tasks.storage import Storage
 
 CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.ledger import list_runs, read_ledger
 from tinytags_tasks.publish.history import completed, live_collection, previous_collections, read_history, sole_change
 from tinytags_tasks.records import Run, now
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Leftover, Storage
 
 CONFIGSET_PREFIX = "tinytags-"

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import block_numbers_argument
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.models import list_models
 from tinytags_tasks.publish import diff
 from tinytags_tasks.publish.history import completed, read_history, run_of
 from tinytags_tasks.records import Change, Corpus, ModelCard, Publication, Run
 from tinytags_tasks.settings import Thumbnails
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 

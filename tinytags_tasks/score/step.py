@@ -10,11 +10,11 @@ from pyspark import TaskContext
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import block_sources
 from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, ModelCard, Run
 from tinytags_tasks.score.block import BlockTask, load_model, previous_attempts
 from tinytags_tasks.score.worker import Outcome, score_blocks, uncommitted_blocks
-from tinytags_tasks.spark import ConnectSpark, spark_errors
 from tinytags_tasks.storage import Storage, StoreAddress
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20

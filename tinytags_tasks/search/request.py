@@ -67,9 +67,7 @@ class SearchRequest:
                 "or read on with a cursor"
             )
         if self.cursor is not None and (self.start or not 1 <= len(self.cursor) <= 2_000):
-            raise BadInputError(
-                f"a cursor is {FIRST_CURSOR!r} or a next_cursor, and takes no start"
-            )
+            raise BadInputError(f"a cursor is {FIRST_CURSOR!r} or a next_cursor, and takes no start")
 
     def _check_filters(self) -> None:
         if len(self.tags) > MOST_TAGS:

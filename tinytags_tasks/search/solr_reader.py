@@ -1,58 +1,86 @@
-"""Asks Solr as a reader: one answer within a short time, without retries, because a page waits for it."""
+"""Asks Solr as a reader: one attempt within a bounded time, because a page waits for the answer."""
 
-import re
+from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import pysolr
-import requests
 
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError
-from tinytags_tasks.settings import Settings
-from tinytags_tasks.solr import unknown_user
+from tinytags_tasks.clients.solr_http import ForbiddenError, NotSolrError, SolrHttp, UndefinedFieldError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.settings import Login, Settings
 
 TIMEOUT_SECONDS = 30
+CONNECTIONS = 16
+"""Searches that may be under way at once; others wait for their turn."""
 
 Parameters = dict[str, str | int | list[str]]
 """Of Solr's ``/select``."""
 
 
+class _Decoded:
+    """Stands in for a JSON decoder: answers come decoded already."""
+
+    def decode(self, answer: dict[str, Any]) -> dict[str, Any]:
+        return answer
+
+
+class _SolrReader(pysolr.Solr):  # type: ignore[misc] # pysolr has no types
+    """pysolr's searches of one collection, sent as all requests to Solr are, so that errors are mapped in one place."""
+
+    def __init__(self, http: SolrHttp, collection: str) -> None:
+        super().__init__(f"{http.url}/{collection}", decoder=_Decoded())
+        self._http = http
+        self._collection = collection
+
+    def _select(self, params: Parameters, handler: str | None = None) -> dict[str, Any]:
+        return self._http.select(self._collection, params)
+
+
+@lru_cache(maxsize=4)
+def _connect(address: str, login: Login | None) -> SolrHttp:
+    """Return the connections of a reader, which all pages share."""
+    return SolrHttp(
+        address, "reader", login, pauses_seconds=(), timeout_seconds=TIMEOUT_SECONDS, connections=CONNECTIONS
+    )
+
+
 def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
+    """Search what is published, and return Solr's answer.
+
+    Raises
+    ------
+    EngineDownError
+        If Solr does not answer, or cannot search now.
+    MissingError
+        If nothing is published.
+    BadInputError
+        If Solr does not know the cursor, or what is published lacks a field that is searched by.
+    FinalError
+        If Solr refuses the reader's password or the search.
+    """
     try:
-        address = settings.address("solr_url")
         login = settings.solr_login("reader")
+        http = _connect(settings.address("solr_url"), login)
     except BadInputError as error:
         raise EngineDownError(str(error)) from error
-    shown = re.sub(r"//[^/@]*@", "//", address) if "@" in urlsplit(address).netloc else address
-    away = EngineDownError(
-        f"Solr does not answer at {shown}: start the engines with `tinytags up`, or correct TINYTAGS_SOLR_URL"
-    )
-    # As bytes, because requests writes text in Latin-1.
-    auth = tuple(part.encode() for part in login) if login else None
-    solr = pysolr.Solr(f"{address}/{settings.alias}", timeout=TIMEOUT_SECONDS, auth=auth)
     try:
-        answer = solr.search(**parameters).raw_response
-    except pysolr.SolrError as error:
-        status = re.search(r"\(HTTP (\d{3})\)", str(error))
-        if not status:
-            raise away from error
-        if status[1] == "401":
-            raise FinalError(unknown_user(shown, "reader", login)) from error
-        if status[1] in ("403", "404"):  # whoever may only search is not told which of the two it is
-            or_hidden = f", or none that {login[0]!r} may search" if login and status[1] == "403" else ""
-            raise MissingError(
-                f"nothing is published yet: run `tinytags run` (Solr at {shown} has no {settings.alias!r}{or_hidden})"
-            ) from error
+        return dict(_SolrReader(http, settings.alias).search(**parameters).raw_response)
+    except EngineDownError:
+        raise
+    except (TransientError, NotSolrError) as error:
+        raise EngineDownError(f"{settings.alias!r} cannot be searched right now: {error}") from error
+    except (MissingError, ForbiddenError) as error:  # Solr does not tell a reader which of the two it is
+        or_hidden = f", or none that {login[0]!r} may search" if login and isinstance(error, ForbiddenError) else ""
+        raise MissingError(
+            f"nothing is published yet: run `tinytags run` (Solr at {http.url} has no {settings.alias!r}{or_hidden})"
+        ) from error
+    except BadInputError as error:  # Solr's password is the operator's business, not bad input of who searches
+        raise FinalError(str(error)) from error
+    except UndefinedFieldError as error:
+        raise BadInputError(
+            f"what is published cannot be searched by {error.field!r}: it was indexed by an older version of TinyTags"
+        ) from error
+    except FinalError as error:
         if "cursorMark" in parameters and "cursorMark" in str(error):
             raise BadInputError("Solr does not know this cursor: start again with '*'") from error
-        if status[1][0] == "5" or status[1] == "429":
-            raise EngineDownError(
-                f"Solr at {shown} cannot search {settings.alias!r} now (HTTP {status[1]}): try again, or look into "
-                "its log"
-            ) from error
-        raise FinalError(f"Solr at {shown} refused the search: {str(error)[:300]}") from error
-    except requests.RequestException as error:
-        raise away from error
-    except (ValueError, AttributeError) as error:
-        raise EngineDownError(f"what answers at {shown} is not Solr: correct TINYTAGS_SOLR_URL") from error
-    return dict(answer)
+        raise FinalError(f"Solr refused the search: {error}") from error

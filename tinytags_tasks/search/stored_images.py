@@ -18,7 +18,7 @@ from tinytags_tasks import layout
 from tinytags_tasks.block_files import BlockSource, block_sources
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.records import Corpus
-from tinytags_tasks.search.query import TaggedImage
+from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.storage import Storage
 
 CONNECTIONS = 4

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
 from tinytags_tasks.services.files import make_folder, write_atomically
@@ -13,7 +14,6 @@ from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.services.solr_security import make_logins, security_json
 from tinytags_tasks.settings import Login, Settings
-from tinytags_tasks.solr import SolrClient
 
 ZOOKEEPER_OFFSET = 1000
 """From Solr's port to that of the ZooKeeper inside: Solr's own rule."""

@@ -14,9 +14,9 @@ from pyspark.ml.classification import RandomForestClassifier
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import BooleanType, DoubleType, StructField, StructType
 
+from tinytags_tasks.clients.spark import spark_errors
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.errors import CorruptError
-from tinytags_tasks.spark import spark_errors
 from tinytags_tasks.storage import Storage, temporary_name
 from tinytags_tasks.train.forest import Tree, trees_from_spark
 from tinytags_tasks.train.parameters import TrainRequest
@@ -123,7 +123,7 @@ def fit_trees(
     request: TrainRequest,
     folder: str,
     storage: Storage,
-    spark: Any,  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+    spark: Any,  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
     *,
     with_held_out: bool,
 ) -> list[Tree]:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.spark import ConnectSpark
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.models import model_version, publish_model
 from tinytags_tasks.records import PIXEL_ORDER, Evaluation, ModelCard, Training, now
-from tinytags_tasks.spark import ConnectSpark
 from tinytags_tasks.storage import Storage
 from tinytags_tasks.train.evaluation import count_votes, evaluate, read_yardstick
 from tinytags_tasks.train.forest import Tree, forest_to_onnx

@@ -1,13 +1,11 @@
-"""Solr over its HTTP API: configsets, collections, aliases, and raw JSON updates over few kept-alive connections.
+"""What the pipeline asks of Solr: configsets, collections and aliases, and the documents of runs.
 
 Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-api.html
 """
 
-import base64
 import hashlib
 import io
 import json
-import random
 import time
 import zipfile
 from collections import deque
@@ -18,18 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import orjson
-import urllib3
-
+from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
 from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue, solr_names
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.settings import Login, SolrRole
+from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.settings import Login
 
-CONNECTIONS = 2
-"""Kept-alive connections that updates are posted over; more gained nothing on two cores."""
-
-_BUSY = {429, 503, 504}
-_PAUSES_SECONDS = (0.5, 1, 2, 4, 8)
 _PAGE = 5_000
 
 
@@ -56,92 +47,30 @@ class SolrClient:
         *,
         admin: Login | None = None,
         writer: Login | None = None,
-        pauses_seconds: Sequence[float] = _PAUSES_SECONDS,
+        pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._admin = admin
-        self._writer = writer
-        self._pauses_seconds = pauses_seconds
-        self._pool = urllib3.PoolManager(
-            maxsize=CONNECTIONS, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout_seconds)
-        )
+        self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self._writer = SolrHttp(url, "writer", writer, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self.url = self._admin.url
 
     def request(
         self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
     ) -> dict[str, Any]:
-        """Send one request, again while Solr is busy or away, and return its JSON answer.
+        """Send one request, as the admin what is Solr's own and as the writer what is a collection's.
 
-        Raises
-        ------
-        EngineDownError, TransientError
-            When it stayed away, or busy.
-        MissingError
-            When there is no such collection.
-        BadInputError
-            When Solr does not know the user, or another password.
-        FinalError
-            When Solr refuses the request.
+        Raises the errors of :meth:`SolrHttp.request`, and :class:`TransientError` when the writer may not do what it
+        may do elsewhere: a Solr that just lost ZooKeeper knows nobody.
         """
-        problem: TransientError | None = None
-        for pause in (0.0, *self._pauses_seconds):
-            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads writers, keeps no secret
-            try:
-                return self._request_once(path, parameters, body, mime)
-            except TransientError as error:
-                problem = error
-        assert problem is not None  # noqa: S101 - the loop ran at least once
-        raise problem
-
-    def _request_once(
-        self, path: str, parameters: Mapping[str, object] | None, body: bytes | None, mime: str
-    ) -> dict[str, Any]:
-        role: SolrRole = "admin" if path.startswith("admin/") else "writer"
-        login = self._admin if role == "admin" else self._writer
-        headers = {"Content-Type": mime} if mime else {}
+        if path.startswith("admin/"):
+            return self._admin.request(path, parameters, body, mime)
         try:
-            response = self._pool.request(
-                "GET" if body is None else "POST",
-                f"{self.url}/{path}",
-                fields={"wt": "json"} | {name: str(value) for name, value in (parameters or {}).items()}
-                if body is None
-                else None,
-                body=body,
-                headers=headers | (basic_authorization(login) if login else {}),
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise EngineDownError(
-                f"{self.url}: Solr does not answer; see `tinytags status`, start it with `tinytags up` "
-                f"or check TINYTAGS_SOLR_URL ({type(error).__name__})"
-            ) from error
-        answer = _json_object(response.data)
-        if response.status == 200:
-            if answer is None:
-                raise FinalError(f"{self.url}/{path}: the answer is not Solr's; check TINYTAGS_SOLR_URL")
-            return answer
-        problem = (answer or {}).get("error")
-        told = problem.get("msg") if isinstance(problem, dict) else problem
-        reason = str(told or (answer or {}).get("exception") or response.reason)[:500]
-        message = f"{self.url}/{path}: Solr answers {response.status} ({reason})"
-        if response.status == 401:
-            raise BadInputError(unknown_user(self.url, role, login))
-        if response.status == 404 or (response.status == 403 and self._is_missing(path)):
-            raise MissingError(f"{message}; is there such a collection?")
-        if response.status == 403 and "read-only" in reason:
-            raise FinalError(f"{message}; make it writable again: MODIFYCOLLECTION with readOnly=false")
-        if response.status == 403:
-            refusal = f"{message}; the user {login[0] if login else ''!r} may not do that"
-            if role == "writer":  # who may do all that is asked here, unless Solr just lost ZooKeeper and knows nobody
-                raise TransientError(refusal)
-            raise FinalError(refusal)
-        if response.status in _BUSY or response.status >= 500 or response.status == 409:
-            raise TransientError(message)
-        raise FinalError(message)
-
-    def _is_missing(self, path: str) -> bool:
-        """Tell whether a request was about no collection; of one, Solr tells whom it lets do only some things 403."""
-        name = unquote(path.partition("/")[0])
-        return name != "admin" and name not in self.collections() and name not in self.aliases()
+            return self._writer.request(path, parameters, body, mime)
+        except ForbiddenError as error:
+            name = unquote(path.partition("/")[0])
+            if name not in self.collections() and name not in self.aliases():
+                raise MissingError(f"{self.url}: there is no collection {name}") from error
+            raise TransientError(str(error)) from error
 
     # Configsets and collections
 
@@ -357,28 +286,3 @@ class SolrClient:
         status = self.request("admin/collections", {"action": "CLUSTERSTATUS"})
         found = status["cluster"].get("collections") or {}
         return {name: str(collection.get("configName") or "") for name, collection in found.items()}
-
-
-def basic_authorization(login: Login) -> dict[str, str]:
-    """Return the header that tells Solr who asks; RFC 7617, in UTF-8 as Solr reads it."""
-    return {"Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode()}
-
-
-def unknown_user(url: str, role: SolrRole, login: Login | None) -> str:
-    """Return what to do about a Solr that answers 401."""
-    variable = f"TINYTAGS_SOLR_{role.upper()}"
-    if login is None:
-        return f"{url}: Solr asks who calls: set {variable}_USER and {variable}_PASSWORD"
-    return (
-        f"{url}: Solr does not let the user {login[0]!r} in with this password: correct {variable}_USER and "
-        f"{variable}_PASSWORD, or, of the embedded Solr, `tinytags down solr` and `tinytags up solr`"
-    )
-
-
-def _json_object(content: bytes) -> dict[str, Any] | None:
-    """Return a JSON object; None when the content is something else."""
-    try:
-        found = orjson.loads(content)  # orjson: five times as fast, and a block's rows are a megabyte
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
