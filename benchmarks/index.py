@@ -24,6 +24,7 @@ from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import basic_authorization
+from tinytags_tasks.configsets import current_configset
 from tinytags_tasks.corpus.demo import make_demo
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
@@ -102,7 +103,7 @@ class Collections:
 
     def __init__(self, runtime: Runtime) -> None:
         self._solr = runtime.solr
-        self._configset = runtime.solr.ensure_configset(Path(__file__).parents[1] / "solr" / "tinytags" / "conf")
+        self._configset = runtime.solr.ensure_configset(current_configset())
         self._numbers = itertools.count()
 
     def timed(self, work: Callable[[str], object]) -> float:

@@ -4,13 +4,14 @@
 
 | task | what is true after it |
 | --- | --- |
-| `choose` | a run is planned for each live index that lacks the model; the log says why the others are left |
+| `choose` | a run is planned for each live index that lacks the model or the schema of this version; the log says why the others are left |
 | `groups` | the groups of blocks of all these runs are known |
 | `blocks` | each block of the group is scored, indexed and verified |
 | `publish` | every count agrees, the run was compared with the live one, the gate let it pass, and readers see it |
 
 Without a name, the model is the newest for images of the corpus' size that knows every tag of the live index. Nothing
 is done where the live index has that model already, and where that model was rolled back (name it to try it again).
+An index that has the model is due all the same if an upgrade of TinyTags changed the schema since it was made.
 While another run tags one of the corpora, `choose` waits: it looks again every five minutes. The comparison is in the
 log of `publish` and in its XCom.
 
@@ -87,7 +88,7 @@ def tinytags_retag() -> None:
     @task(pool=pool(SOLR))
     @errors_for_airflow
     def choose() -> list[dict[str, Any]]:
-        """Plan a run for each live index that lacks the model, with its collection; none is a good answer."""
+        """Plan a run for each live index that lacks the model or the schema of this version, with its collection; none is a good answer."""
         from tinytags_claim import claim_corpus, corpus_owner, is_running
 
         from tinytags_tasks.index.step import prepare

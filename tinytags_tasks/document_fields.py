@@ -52,6 +52,8 @@ class DocumentField:
         and can be sorted and counted by.
     is_required
         Whether every document has it.
+    is_later
+        Whether it was added after the first version, so that older collections lack it. Such a field is never required.
     """
 
     name: str
@@ -64,6 +66,7 @@ class DocumentField:
     is_stored: bool = True
     is_countable: bool = True
     is_required: bool = True
+    is_later: bool = False
 
     @property
     def solr_name(self) -> str:
@@ -120,6 +123,7 @@ FIELDS = (
         "What the corpus' source called the image.",
         shown=EVERYWHERE,
         is_required=False,
+        is_later=True,
     ),
     DocumentField(
         "votes",
@@ -157,6 +161,7 @@ FIELDS = (
         is_searchable=False,
         is_stored=False,
         is_required=False,
+        is_later=True,
     ),
     DocumentField(
         "data",

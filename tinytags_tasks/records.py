@@ -320,6 +320,7 @@ class Run(Record):
     """One pass of one model version over one corpus; its name is a hash of all that decides its content.
 
     ``pruned`` is when its collection was dropped to make room; empty while it stands, or was not made yet.
+    ``configset`` is the name of what its collection is made with; empty in runs from before this was recorded.
     """
 
     name: str
@@ -334,6 +335,7 @@ class Run(Record):
     collection: str
     created: str
     pruned: str = ""
+    configset: str = ""
 
     def refuse_pruned(self) -> None:
         """Refuse to go on with single blocks of a run whose collection was dropped.

@@ -8,6 +8,7 @@ from small_run import BLOCKS, CORPUS, KEYWORDS, MODEL, SolrHere, index_all, make
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import SCHEMA, KeywordsReader, block_sources, read_pixels, read_scored, scored_checksum
+from tinytags_tasks.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.document_fields import (
     CHECKSUM_FIELDS,
     FIELDS,
@@ -19,12 +20,14 @@ from tinytags_tasks.document_fields import (
     values_as_json,
 )
 from tinytags_tasks.index.documents import document_bodies
-from tinytags_tasks.index.step import CONFIGSET_FOLDER
 from tinytags_tasks.records import Corpus
 from tinytags_tasks.storage import LocalStorage
 
 OF_SOLR = {"_version_"}
 """Fields of the schema that are Solr's own."""
+
+FIRST_VERSION = {"id", "tag", "confidence", "votes", "block", "position", "model", "corpus", "shard", "data"}
+"""Fields that every collection has, however old."""
 
 
 @pytest.fixture
@@ -76,6 +79,12 @@ def test_a_field_without_a_value_is_absent_and_others_read_as_what_they_are() ->
     assert document_field("keyword").read(document) is None
     with pytest.raises(KeyError):
         document_field("votes").read(document)
+
+
+def test_a_field_that_older_collections_lack_is_marked_as_later_and_never_required() -> None:
+    later = {field.name for field in FIELDS if field.is_later}
+    assert later == {field.name for field in FIELDS} - FIRST_VERSION
+    assert not [field.name for field in FIELDS if field.is_later and field.is_required]
 
 
 def test_every_field_that_is_shown_says_what_it_means() -> None:

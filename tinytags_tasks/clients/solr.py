@@ -3,20 +3,17 @@
 Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-api.html
 """
 
-import hashlib
-import io
 import json
 import time
-import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
+from tinytags_tasks.configsets import Configset
 from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue, solr_names
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login
@@ -74,34 +71,26 @@ class SolrClient:
 
     # Configsets and collections
 
-    def ensure_configset(self, folder: Path) -> str:
-        """Upload a configset under a name made of its content, unless it is there; return the name."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        if not files:
-            raise MissingError(f"{folder}: no configset there; is the checkout complete?")
-        digest = hashlib.sha256()
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in files:
-                digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
-                archive.write(path, path.relative_to(folder))
-        name = f"tinytags-{digest.hexdigest()[:10]}"
-        if name not in self.request("admin/configs", {"action": "LIST"})["configSets"]:
+    def configset_names(self) -> list[str]:
+        """Return the names of all configsets, in use or not."""
+        return sorted(self.request("admin/configs", {"action": "LIST"})["configSets"])
+
+    def ensure_configset(self, configset: Configset) -> str:
+        """Upload a configset unless Solr has it; return its name."""
+        if configset.name not in self.configset_names():
             self.request(
-                f"admin/configs?action=UPLOAD&name={name}&overwrite=true&cleanup=true&wt=json",
-                body=packed.getvalue(),
+                f"admin/configs?action=UPLOAD&name={configset.name}&overwrite=true&cleanup=true&wt=json",
+                body=configset.packed(),
                 mime="application/octet-stream",
             )
-        return name
+        return configset.name
+
+    def delete_configset(self, name: str) -> None:
+        """Delete a configset; Solr refuses while a collection uses it."""
+        self.request("admin/configs", {"action": "DELETE", "name": name})
 
     def ensure_collection(self, name: str, configset: str, *, shards: int = 1, replicas: int = 1) -> bool:
-        """Create a collection unless it is there; tell whether it was created.
-
-        Raises
-        ------
-        FinalError
-            When it is there with another configset.
-        """
+        """Create a collection unless it exists, whatever its configset; tell whether it was created."""
         if name not in self.collections():
             try:
                 self.request(
@@ -119,12 +108,6 @@ class SolrClient:
             except (FinalError, TransientError):
                 if name not in self.collections():  # otherwise another writer was quicker, or a lost answer said yes
                     raise
-        stored = self._cluster(name).get("configName")
-        if stored != configset:
-            raise FinalError(
-                f"collection {name} was made with configset {stored}, not {configset}: "
-                "the schema has changed since; delete the collection and index the run again"
-            )
         return False
 
     def collections(self) -> list[str]:
@@ -181,6 +164,11 @@ class SolrClient:
             if core.startswith(f"solr.core.{collection}.") and replaying:
                 return f"{core} replays its update log"
         return ""
+
+    def field_names(self, collection: str) -> frozenset[str]:
+        """Return the fields that a collection's schema declares."""
+        answer = self._admin.request(f"{quote(collection)}/schema/fields")
+        return frozenset(field["name"] for field in answer["fields"])
 
     # Documents
 

@@ -3,7 +3,7 @@
 This is where the fields of :mod:`tinytags_tasks.document_fields` are filled.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,16 @@ import pyarrow as pa
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import CONFIDENCE_COLUMN, BlockSource
-from tinytags_tasks.document_fields import document_field
+from tinytags_tasks.document_fields import FIELDS, document_field
 from tinytags_tasks.index.javabin import Body, Value
 
 _CONFIDENCE = document_field("confidence").solr_name
 
 MOST_DOCUMENTS = 2_000
 """In one body: about 6 MB at 32x32 pixels."""
+
+LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
+"""Fields that older collections lack: a document for one of these is sent without them."""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
 """In one body, so that a few bodies of large images fit into memory, here and in Solr."""
@@ -34,6 +37,7 @@ def document_bodies(
     pixels: npt.NDArray[np.uint8] | None,
     model: str,
     keywords: Sequence[str | None] | None = None,
+    fields: Collection[str] = LATER_FIELDS,
 ) -> Iterator[bytes]:
     """Yield the bodies of update requests, in Solr's binary format.
 
@@ -50,6 +54,8 @@ def document_bodies(
         The model's version.
     keywords
         One for each image of the block, None where an image has none; None if the corpus has no keywords.
+    fields
+        The collection's fields; those of :data:`LATER_FIELDS` that it lacks are left out.
     """
     block: dict[str, int | str] = {
         "block": source.block,
@@ -58,6 +64,10 @@ def document_bodies(
         "model": model,
         "width": source.width,
     }
+    lacking = LATER_FIELDS.difference(fields)
+    block = {name: value for name, value in block.items() if name not in lacking}
+    if "keyword" in lacking:
+        keywords = None
     every_pixel = None if pixels is None else pixels.reshape(-1).data
     common: dict[tuple[str, int, int], dict[str, int | str]] = {}
     for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,16 +25,14 @@ from tinytags_tasks.block_files import (
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
+from tinytags_tasks.configsets import current_configset, keep_configset, kept_configset
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run, now
-from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.storage import Storage
-
-CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"
 
 _AT_ONCE = 8
 """Small files that are written at once."""
@@ -86,16 +83,44 @@ def prepare(
     solr: SolrClient,
     shards: int = 1,
     replicas: int = 1,
-    configset: Path | None = None,
 ) -> str:
-    """Make sure that a run's collection exists, with this version's schema; return its name."""
+    """Make sure that a run's collection exists, and return its name.
+
+    One that exists keeps its configset, whatever this checkout has. Another is made with the configset that its run was
+    planned with, or, where the run is from before this was recorded, with this checkout's.
+
+    Raises
+    ------
+    MissingError
+        When there is no such run, or neither Solr, the store nor this checkout has its configset.
+    CorruptError
+        When the store's copy of its configset is damaged.
+    """
     path = layout.run_file(run_name)
     plan = Run.load(storage, path)
-    name = solr.ensure_configset(configset or CONFIGSET_FOLDER)
-    solr.ensure_collection(plan.collection, name, shards=shards, replicas=replicas)
+    if plan.collection not in solr.collections():
+        if not plan.configset:
+            configset = current_configset()
+            keep_configset(configset, storage)
+            plan = plan.replaced(configset=configset.name)
+            plan.save(storage, path)
+        _make_collection(plan, storage, solr, shards, replicas)
     if plan.pruned:
         plan.replaced(pruned="").save(storage, path)
     return plan.collection
+
+
+def _make_collection(plan: Run, storage: Storage, solr: SolrClient, shards: int, replicas: int) -> None:
+    """Make a run's collection with the run's own configset."""
+    for is_last_try in (False, True):
+        if plan.configset not in solr.configset_names():
+            solr.ensure_configset(kept_configset(plan.configset, storage))
+        try:
+            solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
+            return
+        except FinalError:
+            if is_last_try or plan.configset in solr.configset_names():  # else it was pruned in between
+                raise
 
 
 def run(
@@ -343,13 +368,14 @@ def _post_blocks(
         records[found.source.block] = record
         report(f"block {found.source.block}: {record.kept:,} documents are posted")
 
+    fields = solr.field_names(plan.collection)
     with solr.posting(plan.collection, MIME) as post:
         last: tuple[_Contents, float, list[Future[dict[str, Any]]]] | None = None
         for found in run_ahead(_read_blocks(plan, sources, storage), 1):
             if not isinstance(found, _Contents):
                 failures[found[0]] = found[1]
                 continue
-            bodies = document_bodies(found.table, found.source, found.pixels, plan.model, found.keywords)
+            bodies = document_bodies(found.table, found.source, found.pixels, plan.model, found.keywords, fields)
             current = found, time.monotonic(), [post(body) for body in bodies]
             if last:
                 finish(*last)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import group_blocks
+from tinytags_tasks.configsets import FOUNDING_CONFIGSET, current_configset, keep_configset
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.records import Corpus, ModelCard, Run, now
 from tinytags_tasks.settings import Thumbnails, load_settings
@@ -60,24 +61,28 @@ def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     """Write the run's record, unless it stands, and return its blocks in groups.
 
     The run's name is a hash of what decides its content (the corpus' bytes, the model, the threshold, where the images
-    are), so planning the same again finds the same run, with all that is committed in it.
+    are, the configset), so planning the same again finds the same run, with all that is committed in it. Another
+    configset makes another run, with a collection of its own.
 
     Raises
     ------
     MissingError
-        When there is no such corpus or model.
+        When there is no such corpus or model, or the checkout has no configset.
     BadInputError
         When the model does not fit the corpus.
     """
     corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
     card = ModelCard.load(storage, layout.card_file(request.model))
     _refuse_misfit(corpus, card)
-    # Runs from before there was this choice keep their names.
+    configset = current_configset()
+    # Runs from before there was this choice, or another configset, keep their names.
     in_store = [request.thumbnails] if request.thumbnails == "store" else []
-    decisive = json.dumps([corpus.digest, card.version, request.threshold, *in_store])
+    later_configset = [configset.name] if configset.name != FOUNDING_CONFIGSET else []
+    decisive = json.dumps([corpus.digest, card.version, request.threshold, *in_store, *later_configset])
     name = f"{corpus.name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
     path = layout.run_file(name)
     if not storage.exists(path):
+        keep_configset(configset, storage)
         Run(
             name=name,
             corpus=corpus.name,
@@ -90,6 +95,7 @@ def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             blocks=corpus.partition.blocks,
             collection=layout.collection_name(name),
             created=now(),
+            configset=configset.name,
         ).save(storage, path, overwrite=False)
     return PlanResult(name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from tinytags_tasks.clients.solr_http import UndefinedFieldError
 from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
@@ -68,7 +69,7 @@ def search_images(settings: Settings, request: SearchRequest) -> SearchPage:
         If the documents are not TinyTags' own.
     """
     started = time.monotonic()
-    answer = ask_solr(settings, solr_parameters(request))
+    answer = _ask_for_known_fields(settings, request)
     try:
         facets = answer.get("facets", {})
         cursor = answer.get("nextCursorMark")
@@ -105,8 +106,28 @@ def _all_images(settings: Settings, request: SearchRequest) -> Iterator[TaggedIm
         cursor = page.next_cursor
 
 
-def solr_parameters(request: SearchRequest) -> Parameters:
-    """Return a request as the parameters of Solr's ``/select``."""
+def _ask_for_known_fields(settings: Settings, request: SearchRequest) -> dict[str, Any]:
+    """Ask again without a field if what is published was indexed before that field was added."""
+    lacking: frozenset[str] = frozenset()
+    while True:
+        try:
+            return ask_solr(settings, solr_parameters(request, lacking))
+        except UndefinedFieldError as error:
+            if error.field in lacking:
+                raise
+            lacking |= {error.field}
+
+
+def solr_parameters(request: SearchRequest, lacking: frozenset[str] = frozenset()) -> Parameters:
+    """Return a request as the parameters of Solr's ``/select``.
+
+    Parameters
+    ----------
+    request
+        What a reader asks for.
+    lacking
+        Fields that do not exist in what is published: nothing is found by them, and they are not counted.
+    """
     filters = []
     parameters: Parameters = {
         "q": "*:*",
@@ -126,7 +147,8 @@ def solr_parameters(request: SearchRequest) -> Parameters:
         filters.append("{!term tag=by_block f=block v=$block}")
         parameters["block"] = request.block
     if request.keyword:
-        filters.append("{!term tag=by_keyword f=keyword v=$keyword}")
+        by_keyword = "{!term tag=by_keyword f=keyword v=$keyword}"
+        filters.append("{!tag=by_keyword}-*:*" if "keyword" in lacking else by_keyword)
         parameters["keyword"] = request.keyword
     parameters["fq"] = filters
     if request.cursor is None:
@@ -134,7 +156,9 @@ def solr_parameters(request: SearchRequest) -> Parameters:
     else:
         parameters["cursorMark"] = request.cursor
     if request.cursor in (None, FIRST_CURSOR):
-        parameters["json.facet"] = json.dumps(_facets())
+        parameters["json.facet"] = json.dumps(
+            {name: facet for name, facet in _facets().items() if facet["field"] not in lacking}
+        )
     return parameters
 
 

@@ -54,7 +54,9 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
     MissingError
         If nothing is published.
     BadInputError
-        If Solr does not know the cursor, or what is published lacks a field that is searched by.
+        If Solr does not know the cursor.
+    UndefinedFieldError
+        If what is published lacks a field that is searched by.
     FinalError
         If Solr refuses the reader's password or the search.
     """
@@ -65,7 +67,7 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
         raise EngineDownError(str(error)) from error
     try:
         return dict(_SolrReader(http, settings.alias).search(**parameters).raw_response)
-    except EngineDownError:
+    except (EngineDownError, UndefinedFieldError):
         raise
     except (TransientError, NotSolrError) as error:
         raise EngineDownError(f"{settings.alias!r} cannot be searched right now: {error}") from error
@@ -76,10 +78,6 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
         ) from error
     except BadInputError as error:  # Solr's password is the operator's business, not bad input of who searches
         raise FinalError(str(error)) from error
-    except UndefinedFieldError as error:
-        raise BadInputError(
-            f"what is published cannot be searched by {error.field!r}: it was indexed by an older version of TinyTags"
-        ) from error
     except FinalError as error:
         if "cursorMark" in parameters and "cursorMark" in str(error):
             raise BadInputError("Solr does not know this cursor: start again with '*'") from error
