@@ -205,3 +205,10 @@ def test_a_fault_of_ours_is_not_hidden_as_a_missing_picture() -> None:
 
     with pytest.raises(TypeError, match="ours"):
         StoredImages(broken).complete([tagged(0)])
+
+
+def test_an_image_larger_than_the_cache_is_shown_all_the_same(
+    storage: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT_IMAGE_BYTES", 3071)
+    assert_shown(StoredImages(lambda: storage).complete([tagged(4)]), [4])
