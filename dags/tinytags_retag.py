@@ -4,7 +4,7 @@
 
 | task | what is true after it |
 | --- | --- |
-| `choose` | a run is planned for each live index that lacks the model or the schema of this version; the log says why the others are left |
+| `choose` | a run is planned for each live index that lacks the model or the new schema; the log has the reasons |
 | `groups` | the groups of blocks of all these runs are known |
 | `blocks` | each block of the group is scored, indexed and verified |
 | `publish` | every count agrees, the run was compared with the live one, the gate let it pass, and readers see it |
@@ -88,7 +88,7 @@ def tinytags_retag() -> None:
     @task(pool=pool(SOLR))
     @errors_for_airflow
     def choose() -> list[dict[str, Any]]:
-        """Plan a run for each live index that lacks the model or the schema of this version, with its collection; none is a good answer."""
+        """Plan a run with its collection for each live index that lacks the model or the new schema, if any does."""
         from tinytags_claim import claim_corpus, corpus_owner, is_running
 
         from tinytags_tasks.index.step import prepare

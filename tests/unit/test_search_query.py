@@ -242,6 +242,33 @@ def test_no_keyword_changes_the_text_of_a_query(keyword: str) -> None:
     assert parameters | {"keyword": ""} == solr_parameters(SearchRequest(keyword="x")) | {"keyword": ""}
 
 
+def without(field: str) -> tuple[int, str]:
+    return 400, json.dumps({"error": {"msg": f'undefined field: "{field}"', "code": 400}})
+
+
+def test_by_a_keyword_nothing_is_found_where_what_is_live_is_older_than_keywords(
+    solr: StubSolr, settings: Settings
+) -> None:
+    solr.answers = [without("keyword"), answer(total=0)]
+    assert search_images(settings, SearchRequest(keyword="tabby", block=3)).total == 0
+    first, second = solr.asked
+    assert "{!term tag=by_keyword f=keyword v=$keyword}" in first["fq"]
+    assert second["fq"] == ["{!term tag=by_block f=block v=$block}", "{!tag=by_keyword}-*:*"]
+
+
+def test_a_count_by_a_field_that_what_is_live_lacks_is_left_out(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [without("corpus"), answer(document(1, None))]
+    assert search_images(settings, SearchRequest()).total == 1
+    assert set(json.loads(solr.asked[1]["json.facet"][0])) == {"tags", "accuracies", "models"}
+
+
+def test_a_field_that_no_search_can_do_without_is_told(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [without("position")]
+    with pytest.raises(FinalError, match="what is live under 'tinytags' has no field position"):
+        search_images(settings, SearchRequest())
+    assert len(solr.asked) == 2
+
+
 def test_a_keyword_narrows_the_counts_of_tags_and_not_what_is_published() -> None:
     facets = json.loads(str(solr_parameters(SearchRequest(keyword="tabby"))["json.facet"]))
     assert "by_keyword" not in facets["tags"]["domain"]["excludeTags"]

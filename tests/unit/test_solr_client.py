@@ -1,9 +1,11 @@
 """The Solr client against a small HTTP server: what is tried again, and what an answer becomes."""
 
 import base64
+import io
 import json
 import socket
 import threading
+import zipfile
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -19,6 +21,7 @@ from tinytags_tasks.clients.solr_http import (
     UndefinedFieldError,
     undefined_field,
 )
+from tinytags_tasks.configsets import Configset
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
 
 
@@ -196,20 +199,17 @@ def test_an_empty_collection_has_no_counts(solr, client):
     assert client.count_by_block("run") == {}
 
 
-def test_a_collection_that_is_there_with_another_configset_is_refused(solr, client):
-    cluster = {"cluster": {"collections": {"run": {"configName": "older"}}}}
-    solr.will_answer((200, {"collections": ["run"]}), (200, cluster))
-    with pytest.raises(FinalError, match=r"made with configset older, not newer: .* delete the collection and index"):
-        client.ensure_collection("run", "newer")
+def test_a_collection_that_exists_is_left_as_it_is(solr, client):
+    solr.will_answer((200, {"collections": ["run"]}))
+    assert client.ensure_collection("run", "newer") is False
+    assert len(solr.asked) == 1
 
 
 def test_a_collection_that_another_writer_made_meanwhile_is_taken(solr, client):
-    cluster = {"cluster": {"collections": {"run": {"configName": "conf"}}}}
     solr.will_answer(
         (200, {"collections": []}),
         (400, {"error": {"msg": "collection already exists: run"}}),
         (200, {"collections": ["run"]}),
-        (200, cluster),
     )
     assert client.ensure_collection("run", "conf") is False
 
@@ -222,22 +222,24 @@ def test_a_collection_that_cannot_be_made_is_an_error(solr, client):
         client.ensure_collection("run", "conf")
 
 
-def test_a_configset_is_uploaded_once_and_named_by_its_content(solr, client, tmp_path):
-    (tmp_path / "solrconfig.xml").write_text("<config/>")
+def test_a_configset_is_uploaded_once_under_its_own_name(solr, client):
+    configset = Configset({"solrconfig.xml": b"<config/>", "lang/stop.txt": b"a"})
     solr.will_answer((200, {"configSets": []}), (200, {}))
-    name = client.ensure_configset(tmp_path)
-    assert [method for method, _, _ in solr.asked] == ["GET", "POST"]
-    solr.will_answer((200, {"configSets": [name]}))
-    assert client.ensure_configset(tmp_path) == name
+    assert client.ensure_configset(configset) == configset.name
+    (_, (method, path, body)) = solr.asked
+    assert (method, f"name={configset.name}&" in path) == ("POST", True)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == configset.files
+    solr.will_answer((200, {"configSets": [configset.name]}))
+    assert client.ensure_configset(configset) == configset.name
     assert len(solr.asked) == 3
-    (tmp_path / "solrconfig.xml").write_text("<config><!-- changed --></config>")
-    solr.will_answer((200, {"configSets": [name]}), (200, {}))
-    assert client.ensure_configset(tmp_path) != name
 
 
-def test_a_folder_without_a_configset_is_missing(client, tmp_path):
-    with pytest.raises(MissingError, match="is the checkout complete"):
-        client.ensure_configset(tmp_path)
+def test_a_collections_fields_are_asked_for_as_the_admin(solr):
+    client = SolrClient(solr.url, admin=("boss", "a"), writer=("clerk", "b"), pauses_seconds=())
+    solr.will_answer((200, {"fields": [{"name": "id"}, {"name": "tag"}]}))
+    assert client.field_names("run") == {"id", "tag"}
+    assert asked_as(solr.authorizations[0]) == "boss:a"
 
 
 def test_no_aliases_are_an_empty_answer(solr, client):
