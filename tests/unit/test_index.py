@@ -370,7 +370,7 @@ def test_all_blocks_that_cannot_be_indexed_are_named(storage, scored, solr):
 def test_a_block_scored_by_another_model_is_not_indexed(storage, scored, solr):
     table, record = read_scored(storage, scored.name, 0)
     write_scored(storage, table, record.replaced(model="forest-of-others"))
-    with pytest.raises(CorruptError, match=r"scored by forest-of-others, the run is of .* --blocks 0 --redo"):
+    with pytest.raises(CorruptError, match=r"scored by forest-of-others, but the run.s model is .* --blocks 0 --redo"):
         index(storage, scored, solr)
 
 
