@@ -156,7 +156,7 @@ def test_an_output_that_cannot_be_written_is_named(storage, scored, tmp_path):
         write(storage, scored, tmp_path / "no-such-folder" / "a")
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "store"):
-        with pytest.raises(BadInputError, match=f"{name}: is no regular file"):
+        with pytest.raises(BadInputError, match=f"{name}: is not a regular file"):
             write(storage, scored, tmp_path / name)
     assert (tmp_path / "pipe").is_fifo()
 
@@ -166,7 +166,7 @@ def test_a_reader_that_goes_away_is_told(storage, scored, monkeypatch):
     os.close(reading)
     with os.fdopen(writing, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        with pytest.raises(BadInputError, match="the standard output: ended before the export did"):
+        with pytest.raises(BadInputError, match="the standard output was closed before the export ended"):
             write(storage, scored, "-")
 
 

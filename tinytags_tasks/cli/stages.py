@@ -19,7 +19,7 @@ app = typer.Typer()
 @app.command()
 def train(
     labelled: Annotated[Path, typer.Argument(help="Parquet with the columns img and label.")],
-    test: Annotated[Path | None, typer.Option(help="The same, to measure the accuracy on.")] = None,
+    test: Annotated[Path | None, typer.Option(help="The same, to measure the model's accuracy on.")] = None,
     name: Annotated[str, typer.Option(help="First part of the model's version.")] = "forest",
     trees: Annotated[int | None, typer.Option(help="Trees of the forest; default: 10.", show_default=False)] = None,
     depth: Annotated[int | None, typer.Option(help="Depth of a tree; default: 10.", show_default=False)] = None,
@@ -70,7 +70,7 @@ def score(
     model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",
     threshold: Annotated[
         int | None,
-        typer.Option(help="Accuracy in percent from which an image is kept; default: 40.", show_default=False),
+        typer.Option(help="Confidence in percent from which an image is kept; default: 40.", show_default=False),
     ] = None,
     blocks: Blocks = "",
     redo: Annotated[bool, typer.Option("--redo", help="Score blocks again that are committed.")] = False,
@@ -200,7 +200,7 @@ def run(
     other: Annotated[Path | None, typer.Option(help="Labelled parquet of other things, for the card.")] = None,
     trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
-    threshold: Annotated[int, typer.Option(help="Accuracy in percent from which an image is kept.")] = 40,
+    threshold: Annotated[int, typer.Option(help="Confidence in percent from which an image is kept.")] = 40,
     blocks_per_task: Annotated[int, typer.Option(help="Blocks that one Airflow task takes.")] = 5,
     publish: Annotated[bool, typer.Option(help="Let readers see it, or leave that to `tinytags publish`.")] = True,
 ) -> None:
