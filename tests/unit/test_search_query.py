@@ -259,12 +259,12 @@ def test_by_a_keyword_nothing_is_found_where_what_is_live_is_older_than_keywords
 def test_a_count_by_a_field_that_what_is_live_lacks_is_left_out(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [without("corpus"), answer(document(1, None))]
     assert search_images(settings, SearchRequest()).total == 1
-    assert set(json.loads(solr.asked[1]["json.facet"][0])) == {"tags", "accuracies", "models"}
+    assert set(json.loads(solr.asked[1]["json.facet"][0])) == {"tags", "confidences", "models"}
 
 
 def test_a_field_that_no_search_can_do_without_is_told(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [without("position")]
-    with pytest.raises(FinalError, match="what is live under 'tinytags' has no field position"):
+    with pytest.raises(FinalError, match="what is published under 'tinytags' has no field position"):
         search_images(settings, SearchRequest())
     assert len(solr.asked) == 2
 

@@ -67,7 +67,7 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
         raise EngineDownError(str(error)) from error
     try:
         return dict(_SolrReader(http, settings.alias).search(**parameters).raw_response)
-    except (EngineDownError, UndefinedFieldError):
+    except EngineDownError:
         raise
     except (TransientError, NotSolrError) as error:
         raise EngineDownError(f"{settings.alias!r} cannot be searched right now: {error}") from error
@@ -78,6 +78,9 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
         ) from error
     except BadInputError as error:  # Solr's password is the operator's business, not bad input of who searches
         raise FinalError(str(error)) from error
+    except UndefinedFieldError as error:
+        message = f"what is published under {settings.alias!r} has no field {error.field}: {error}"
+        raise UndefinedFieldError(message, error.field) from error
     except FinalError as error:
         if "cursorMark" in parameters and "cursorMark" in str(error):
             raise BadInputError("Solr does not know this cursor: start again with '*'") from error
