@@ -1,8 +1,8 @@
 """The fields of a document, declared once: what Solr keeps of an image, and how people see it.
 
-To add a field, add it to :data:`FIELDS`, declare it in ``solr/tinytags/conf/schema.xml`` and fill it in
-:mod:`tinytags_tasks.index.documents`. Searches, the API, the command line and the pages follow from the declaration;
-``tests/unit/test_document_fields.py`` fails if one of the three is forgotten.
+To add a field, add it to :data:`FIELDS` (with ``is_required=False, is_later=True``), declare it in
+``solr/tinytags/conf/schema.xml`` and fill it in :mod:`tinytags_tasks.index.documents`. Searches, the API, the command line
+and the pages follow from the declaration; ``tests/unit/test_document_fields.py`` fails if one of the three is forgotten.
 """
 
 from collections.abc import Callable, Mapping
@@ -204,16 +204,14 @@ def describe(values: Mapping[str, FieldValue | None], where: Shown) -> list[tupl
     return [(field, field.say(value)) for field, value in found if value not in (None, "")]
 
 
-def values_as_json(
-    values: Mapping[str, FieldValue | None], where: Shown = Shown.ANSWERS
-) -> dict[str, FieldValue | None]:
+def values_as_json(values: Mapping[str, FieldValue | None]) -> dict[str, FieldValue | None]:
     """Return an image's values by name for JSON.
 
     A field with an alias is written under both names, because programs read ``accuracy`` before it was called
     confidence: for them nothing changes.
     """
     found: dict[str, FieldValue | None] = {}
-    for field in fields_shown(where):
+    for field in fields_shown(Shown.ANSWERS):
         value = values.get(field.name)
         found[field.name] = value
         if field.alias:

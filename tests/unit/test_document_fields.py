@@ -1,6 +1,8 @@
 """What a document shows is declared once: the schema, what is indexed and what people see follow from it."""
 
 import hashlib
+import json
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -21,6 +23,9 @@ from tinytags_tasks.document_fields import (
 )
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.records import Corpus
+from tinytags_tasks.search.images import read_fields
+from tinytags_tasks.search.query import solr_parameters
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.storage import LocalStorage
 
 OF_SOLR = {"_version_"}
@@ -96,6 +101,24 @@ def test_every_field_that_is_shown_says_what_it_means() -> None:
 def test_names_are_unique_and_no_alias_is_another_fields_name() -> None:
     names = [name for field in FIELDS for name in (field.name, field.alias) if name]
     assert len(set(names)) == len(names)
+
+
+def test_searches_filter_sort_and_count_only_by_fields_that_allow_it() -> None:
+    by_solr_name = {field.solr_name: field for field in FIELDS}
+    asked = solr_parameters(SearchRequest(tags=("cat",), min_confidence=50, block=1, keyword="tabby"))
+    filters = " ".join(str(each) for each in asked["fq"])
+    filtered = re.findall(r"f=(\w+)|}(\w+):", filters)
+    assert len(filtered) == len(asked["fq"]) == 4
+    assert all(by_solr_name[one or other].is_searchable for one, other in filtered)
+    sorted_by = re.findall(r"(\w+) (?:asc|desc)", str(asked["sort"]))
+    counted = [facet["field"] for facet in json.loads(str(asked["json.facet"])).values()]
+    assert all(by_solr_name[name].is_countable for name in (*sorted_by, *counted))
+
+
+def test_a_search_reads_what_is_shown_and_pixels_only_when_asked_for() -> None:
+    shown = {field.solr_name for field in FIELDS if field.shown}
+    assert set(read_fields(with_pixels=False)) == shown
+    assert set(read_fields(with_pixels=True)) == shown | set(PIXEL_FIELDS)
 
 
 def test_values_are_written_for_people_and_for_programs() -> None:

@@ -429,6 +429,6 @@ def test_the_api_gives_pixels_only_when_asked(reader: TestClient, answer: Answer
     assert without["next_cursor"] == "A"
     assert without["images"][0]["id"] == "demo:1234"
     assert without["confidences"] == {"40": 50, "70": 200}
-    assert without["images"][0]["confidence"] == 70
+    assert without["images"][0] == VALUES | {"accuracy": 70}
     assert "png" not in without["images"][0]
     assert reader.get("/api/search?pixels=1").json()["images"][0]["png"].startswith("data:image/png;base64,")
