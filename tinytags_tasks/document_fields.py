@@ -1,8 +1,9 @@
 """The fields of a document, declared once: what Solr keeps of an image, and how people see it.
 
 To add a field, add it to :data:`FIELDS` (with ``is_required=False, is_later=True``), declare it in
-``solr/tinytags/conf/schema.xml`` and fill it in :mod:`tinytags_tasks.index.documents`. Searches, the API, the command line
-and the pages follow from the declaration; ``tests/unit/test_document_fields.py`` fails if one of the three is forgotten.
+``solr/tinytags/conf/schema.xml`` and fill it in :mod:`tinytags_tasks.index.documents`. Searches, the API, the command
+line and the pages follow from the declaration; ``tests/unit/test_document_fields.py`` fails if one of the three is
+missing.
 """
 
 from collections.abc import Callable, Mapping
