@@ -35,7 +35,8 @@ from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import _block_tasks
-from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 

@@ -21,7 +21,7 @@ from grid_page.access import TO_SEE, may_clear, may_trigger
 from grid_page.actions import actions
 from grid_page.clients import Clients, connect
 from grid_page.dag_runs import BACKFILL_DAG, log_link
-from grid_page.images import block_images, image_at
+from grid_page.images import block_images, captioned, image_at
 from grid_page.watch import STATES, Watches
 from tinytags_tasks.errors import TinyTagsError, http_status
 from tinytags_tasks.search.stored_images import StoredImages
@@ -122,8 +122,7 @@ def create_app(connect: Callable[[], Clients] = connect) -> FastAPI:
         watch = watches.watch(name)
         total, found = block_images(watch.run, block, start, watches.clients.storage)
         shown = stored_images.complete(found)
-        fields = ("position", "tag", "votes", "accuracy", "missing")
-        return {"total": total, "images": [{field: getattr(image, field) for field in fields} for image in shown]}
+        return {"total": total, "images": [captioned(image) for image in shown]}
 
     @app.get("/api/runs/{name}/images/{position}.png")
     def image(name: str, position: int) -> Response:

@@ -16,6 +16,7 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
+from tinytags_tasks.index import posting
 from tinytags_tasks.index import step as index_step
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.ingest.step import run as ingest
@@ -215,7 +216,7 @@ def test_solr_killed_in_mid_index(
     runtime: Runtime, planned: str, expected: dict[int, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_all(runtime, planned)
-    genuine = index_step.document_bodies
+    genuine = posting.document_bodies
     blocks = iter(range(BLOCKS))
 
     def bodies_until_the_kill(*arguments: object) -> Iterator[bytes]:
@@ -223,7 +224,7 @@ def test_solr_killed_in_mid_index(
             kill_engine(load_settings(), "solr")
         yield from genuine(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(index_step, "document_bodies", bodies_until_the_kill)
+    monkeypatch.setattr(posting, "document_bodies", bodies_until_the_kill)
     admin, writer = (runtime.settings.solr_login(role) for role in ("admin", "writer"))
     impatient = SolrClient(runtime.solr.url, admin=admin, writer=writer, pauses_seconds=(0.1,))
     with pytest.raises(TransientError, match="Solr does not answer"):

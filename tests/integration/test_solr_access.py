@@ -34,7 +34,8 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings, load_settings

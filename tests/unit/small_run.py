@@ -26,6 +26,7 @@ from tinytags_tasks import layout
 from tinytags_tasks.configsets import FOUNDING_CONFIGSET, Configset, current_configset
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.document_fields import CHECKSUM_FIELDS, solr_names
 from tinytags_tasks.errors import FinalError, TinyTagsError
 from tinytags_tasks.index.step import IndexRequest
 from tinytags_tasks.index.step import run as index
@@ -281,7 +282,7 @@ class SolrHere:
     def rows_of_block(self, collection: str, block: int) -> Iterator[tuple]:
         found = [document for document in self.documents(collection).values() if document["block"] == block]
         for document in sorted(found, key=lambda document: document["position"]):
-            yield tuple(document[name] for name in ("id", "tag", "votes", "accuracy", "model"))
+            yield tuple(document[name] for name in solr_names(CHECKSUM_FIELDS))
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         found = self.documents(collection)

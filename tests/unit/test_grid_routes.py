@@ -376,7 +376,8 @@ def test_a_cell_tells_its_record_and_the_log_of_its_task(app: object, run: Simpl
 def test_the_images_of_a_block_are_the_kept_ones_and_come_as_png(app: object, run: SimpleNamespace) -> None:
     asked = client(app, "viewer")
     page = asked.get(f"/api/runs/{run.run.name}/blocks/0/images").json()
-    assert [(image["position"], image["tag"]) for image in page["images"]] == [(0, "cat"), (1, "dog")]
+    assert [(image["position"], image["label"]) for image in page["images"]] == [(0, "cat, 100 %"), (1, "dog, 60 %")]
+    assert page["images"][1]["details"] == "6 votes · block 0 · image 1"
     answer = asked.get(f"/api/runs/{run.run.name}/images/1.png")
     assert answer.headers["content-type"] == "image/png"
     shown = Image.open(io.BytesIO(answer.content))

@@ -190,7 +190,7 @@ def test_a_file_that_holds_no_keywords_is_corrupt(storage, content):
     sources = keyword_sources(storage)
     storage.write(layout.keywords_file(CORPUS, 0), content)
     source = replace(sources[0], keywords_sha256=hashlib.sha256(content).hexdigest())
-    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: no file of keywords"):
+    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: no keywords file"):
         KeywordsReader(storage).read(source)
 
 
@@ -370,7 +370,7 @@ def test_all_blocks_that_cannot_be_indexed_are_named(storage, scored, solr):
 def test_a_block_scored_by_another_model_is_not_indexed(storage, scored, solr):
     table, record = read_scored(storage, scored.name, 0)
     write_scored(storage, table, record.replaced(model="forest-of-others"))
-    with pytest.raises(CorruptError, match=r"scored by forest-of-others, the run is of .* --blocks 0 --redo"):
+    with pytest.raises(CorruptError, match=r"scored by forest-of-others, but the run.s model is .* --blocks 0 --redo"):
         index(storage, scored, solr)
 
 

@@ -260,7 +260,7 @@ def test_a_shard_that_was_cut_short_fails_the_blocks_it_lacks(storage):
 def test_a_manifest_without_its_shard_fails_that_shards_blocks_alone(storage):
     run = make_run(storage)
     storage.delete(layout.shard_file(CORPUS, 1))
-    with pytest.raises(FinalError, match=r"blocks 3-5: .*00001\.bin: its manifest is there, the shard is not; ingest"):
+    with pytest.raises(FinalError, match=r"blocks 3-5: .*00001\.bin: is missing although its manifest exists; ingest"):
         score(storage, run)
     assert len(storage.names(layout.scored_folder(run.name))) == 3
 

@@ -157,30 +157,35 @@ def index(
 @app.command()
 def search(
     tags: Annotated[list[str] | None, typer.Argument(help="Any of these; all when none is given.")] = None,
-    min_accuracy: Annotated[int, typer.Option(help="In percent.")] = 0,
-    keyword: Annotated[str, typer.Option(help="Only images of exactly this keyword.")] = "",
-    rows: Annotated[int, typer.Option(help="How many to show, the surest first.")] = 20,
+    min_confidence: Annotated[
+        int,
+        typer.Option("--min-confidence", "--min-accuracy", help="In percent; --min-accuracy is the former name."),
+    ] = 0,
+    keyword: Annotated[str, typer.Option(help="Only images with exactly this keyword.")] = "",
+    rows: Annotated[int, typer.Option(help="How many to show, the most confident first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Search the published images."""
-    from tinytags_tasks.search.query import MOST_ROWS, SearchRequest, iterate_images, search_images
+    from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
+    from tinytags_tasks.search.query import iterate_images, search_images
+    from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
 
     if rows < 1:
         raise BadInputError(f"--rows is {rows}: it must be 1 or more")
     settings = clients().settings
     request = SearchRequest(
-        tuple(tags or ()), min_accuracy, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
+        tuple(tags or ()), min_confidence, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
     )
     page = search_images(settings, request)
     images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, limit=rows)
-    columns = ("id", "tag", "accuracy", "votes", "block", "position", "model", "keyword")
     if as_json:
-        found = [{name: getattr(image, name) for name in columns} for image in images]
+        found = [values_as_json(image.values) for image in images]
         print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
         return
+    columns = [field.name for field in fields_shown(Shown.TABLES)]
     table = make_table(*columns)
     for image in images:
-        add_row(table, *("" if (cell := getattr(image, name)) is None else cell for name in columns))
+        add_row(table, *("" if (cell := image.values[name]) is None else cell for name in columns))
     print_table(table)
     print(f"{page.total:,} images")
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
 from tinytags_tasks.configsets import Configset
+from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue, solr_names
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login
 
@@ -236,9 +237,9 @@ class SolrClient:
                 return
             cursor = answer["nextCursorMark"]
 
-    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[str, str, int, int, str]]:
-        """Yield what is visible in a block, by position: id, tag, votes, accuracy and model of each document."""
-        fields = ("id", "tag", "votes", "accuracy", "model")
+    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[FieldValue, ...]]:
+        """Yield the values that a block's checksum covers, of each document that is visible, by position."""
+        fields = solr_names(CHECKSUM_FIELDS)
         query = {"query": "{!term f=block v=$block}", "fields": fields, "sort": "position asc, id asc"}
         for document in self._pages(collection, query, {"block": str(int(block))}):
             yield tuple(document.get(name, "") for name in fields)

@@ -1,4 +1,7 @@
-"""A scored block and its pixels as the bodies that Solr takes."""
+"""Documents: a scored block and its pixels as bodies of update requests to Solr.
+
+This is where the fields of :mod:`tinytags_tasks.document_fields` are filled.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -7,24 +10,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource
+from tinytags_tasks.block_files import CONFIDENCE_COLUMN, BlockSource
+from tinytags_tasks.document_fields import FIELDS, document_field
 from tinytags_tasks.index.javabin import Body, Value
 
+_CONFIDENCE = document_field("confidence").solr_name
+
 MOST_DOCUMENTS = 2_000
-"""Of one body: about 6 MB at 32x32 pixels."""
+"""In one body: about 6 MB at 32x32 pixels."""
 
-LATER_FIELDS = frozenset({"width", "keyword"})
-"""Fields that the schema got later: into a collection that was made before, a document goes without them.
-
-All that read documents must do without them. Every field that is added to the schema belongs here.
-"""
+LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
+"""Fields that older collections lack: a document for one of these is sent without them."""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
-"""Of one body, so that a few bodies of large images fit into memory, here and in Solr."""
+"""In one body, so that a few bodies of large images fit into memory, here and in Solr."""
 
 
 def documents_per_body(image_bytes: int) -> int:
-    """Return how many documents one body takes."""
+    """Return how many documents go into one body."""
     return max(1, min(MOST_DOCUMENTS, _MOST_IMAGE_BYTES // image_bytes))
 
 
@@ -41,17 +44,18 @@ def document_bodies(
     Parameters
     ----------
     scored
-        The block's scored file: position, tag, votes, accuracy.
+        The block's scored file: position, tag, votes and confidence of each image that was kept.
     source
         Where the block lies in the corpus.
     pixels
-        uint8, shape (images, values of an image): the block's images, kept or not; None for documents without them.
+        uint8, shape (images, values of an image): all of the block's images, kept or not; None for documents without
+        pixels.
     model
         The model's version.
     keywords
-        One an image of the block, None where an image has none; None when the corpus has no keywords.
+        One for each image of the block, None where an image has none; None if the corpus has no keywords.
     fields
-        Those that the collection's schema has; of :data:`LATER_FIELDS`, others are left out.
+        The collection's fields; those of :data:`LATER_FIELDS` that it lacks are left out.
     """
     block: dict[str, int | str] = {
         "block": source.block,
@@ -69,12 +73,12 @@ def document_bodies(
     for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):
         columns = batch.to_pydict()
         body = Body()
-        for position, tag, accuracy, votes in zip(
-            columns["position"], columns["tag"], columns["accuracy"], columns["votes"], strict=True
+        for position, tag, confidence, votes in zip(
+            columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], strict=True
         ):
-            shared = common.get((tag, accuracy, votes))
+            shared = common.get((tag, confidence, votes))
             if shared is None:
-                shared = common[tag, accuracy, votes] = {"tag": tag, "accuracy": accuracy, "votes": votes, **block}
+                shared = common[tag, confidence, votes] = {"tag": tag, _CONFIDENCE: confidence, "votes": votes, **block}
             own: dict[str, Value] = {"id": layout.document_id(source.corpus, position), "position": position}
             at = position - source.first
             if every_pixel is not None:

@@ -1,4 +1,8 @@
-"""A scored run in the original system's format: one line of JSON for each image that was kept."""
+"""Exports a scored run in the original system's format: one JSON object a line for each image that was kept.
+
+The format does not follow :mod:`tinytags_tasks.document_fields`: programs that read it know these four names and no
+others, so confidence stays ``accuracy`` here.
+"""
 
 import base64
 import os
@@ -13,7 +17,14 @@ from typing import BinaryIO
 import orjson
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored, unscored_blocks
+from tinytags_tasks.block_files import (
+    CONFIDENCE_COLUMN,
+    BlockSource,
+    block_sources,
+    read_pixels,
+    read_scored,
+    unscored_blocks,
+)
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.records import Corpus, Run
@@ -33,7 +44,7 @@ class ExportRequest:
     blocks
         Its blocks, in the order in which they are written.
     output
-        Path of a local file; ``-`` is standard output.
+        Path of a local file; ``-`` is the standard output.
     """
 
     run: str
@@ -51,19 +62,19 @@ class ExportResult:
 
 
 def run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
-    """Write a line for each image that the blocks keep, by position; a file appears under its name when complete.
+    """Write a line for each image that the blocks keep, by position; a file gets its name only when it is complete.
 
     A line is ``{"block": 3, "data": "<base64>", "label": "cat", "accuracy": 60}``: ``data`` is the image's bytes,
-    row-major HWC uint8, and ``accuracy`` is the confidence in percent. One block is in memory at a time.
+    row-major HWC uint8, ``label`` its tag and ``accuracy`` its confidence in percent. One block is in memory at a time.
 
     Raises
     ------
     BadInputError
-        When the run does not have such a block, or the output cannot be written.
+        If the run has no such block, or the output cannot be written.
     MissingError
-        Naming the blocks that are not scored; nothing is written.
+        If blocks are not scored: the message names them, and nothing is written.
     CorruptError
-        When a scored file or a shard is damaged.
+        If a scored file or a shard is not what was written.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
@@ -96,13 +107,13 @@ def _lines(plan: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
             f"delete {layout.scored_file(plan.name, source.block)} and score it again"
         )
     pixels = read_pixels(storage, source)
-    columns = (table.column(name).to_pylist() for name in ("position", "tag", "accuracy"))
-    for position, tag, accuracy in zip(*columns, strict=True):
+    columns = (table.column(name).to_pylist() for name in ("position", "tag", CONFIDENCE_COLUMN))
+    for position, tag, confidence in zip(*columns, strict=True):
         image = {
             "block": source.block,
             "data": base64.b64encode(pixels[position - source.first]).decode(),
             "label": tag,
-            "accuracy": accuracy,
+            "accuracy": confidence,
         }
         yield orjson.dumps(image, option=orjson.OPT_APPEND_NEWLINE)
 

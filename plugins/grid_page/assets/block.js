@@ -92,11 +92,10 @@ export class BlockPanel {
       return;
     }
     const pictures = page.images.map((image) => {
-      const label = image.tag ? `${image.tag}, ${image.accuracy} %` : `image ${image.position}`;
       const picture = image.missing
         ? make("span", { class: "no-picture", title: image.missing, role: "img", "aria-label": image.missing }, "✕")
-        : make("img", { src: `${path}/images/${image.position}.png`, alt: label, width: 64, height: 64 });
-      return make("li", { title: `position ${image.position}, ${image.votes} votes` }, picture, make("span", {}, label));
+        : make("img", { src: `${path}/images/${image.position}.png`, alt: image.label, width: 64, height: 64 });
+      return make("li", { title: image.details }, picture, make("span", {}, image.label));
     });
     const turn = (text, to, isThere) =>
       make("button", { type: "button", disabled: !isThere, onclick: () => this.images(box, path, block, to) }, text);
