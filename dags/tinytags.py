@@ -51,7 +51,8 @@ from tinytags_airflow import (
 )
 from tinytags_blocks import named_groups, score_and_index
 from tinytags_checks import DEMO, refuse_contradictions, refuse_unknown, refuse_unreachable
-from tinytags_forms import read_form, remember_models, tagging_form
+from tinytags_forms import read_form, tagging_form
+from tinytags_suggestions import remember_models
 
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 

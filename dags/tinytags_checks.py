@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinytags_forms import NAMED, remember_models
+from tinytags_forms import NAMED
+from tinytags_suggestions import remember_models
 
 from tinytags_tasks.airflow_names import SPARK
 

@@ -7,13 +7,10 @@ the command line, the block grid and users' own Dags trigger runs with them.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import Param, get_current_context
-
-if TYPE_CHECKING:
-    from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.settings import Settings
+from tinytags_suggestions import corpus_names, model_versions, settings_or_none
 
 Form = dict[str, Param]
 
@@ -25,8 +22,6 @@ _BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
 _NAME = "[a-z0-9][a-z0-9_-]{0,99}"
 _NAME_PATTERN, _NAME_OR_EMPTY_PATTERN = f"^{_NAME}$", f"^({_NAME})?$"
 """Of a corpus or a run."""
-
-_MODELS_SEEN = "models-seen.txt"
 
 
 def tagging_form() -> Form:
@@ -64,7 +59,7 @@ def _corpus_fields() -> Form:
         "corpus": _text(
             "Corpus",
             pattern=_NAME_OR_EMPTY_PATTERN,
-            examples=_corpus_names(),
+            examples=corpus_names(),
             section="Corpus",
             description="Name of a defined corpus (`tinytags corpus add` defines one); empty: the demo, which is "
             "created if it does not exist",
@@ -84,7 +79,7 @@ def _model_fields() -> Form:
     return {
         "model": _text(
             "Model",
-            examples=_model_versions(),
+            examples=model_versions(),
             section="Model",
             description="A published model's version (`tinytags models list`); empty: train one on the labelled images",
         ),
@@ -163,7 +158,7 @@ def retag_form() -> Form:
     return {
         "model": _text(
             "Model",
-            examples=_model_versions(),
+            examples=model_versions(),
             section="Run",
             description="Version of a published model; empty: for each corpus, the newest one that fits its images and "
             "knows all its live tags",
@@ -203,7 +198,7 @@ def audit_form() -> Form:
 
 def prune_form() -> Form:
     """Return the form of the Dag ``tinytags_prune``."""
-    settings = _settings_or_none()
+    settings = settings_or_none()
     return {
         "really": Param(
             False, type="boolean", title="Really", description="On: drop what is shown; off: show it and change nothing"
@@ -244,50 +239,6 @@ def read_form() -> dict[str, Any]:
     }
 
 
-def remember_models(clients: Runtime) -> list[str]:
-    """Return the models in the store, and save their versions for the forms to suggest."""
-    from tinytags_airflow import report
-
-    from tinytags_tasks import layout
-    from tinytags_tasks.services.files import write_atomically
-
-    versions = [name for name in clients.storage.names(layout.MODELS) if not name.startswith(".")]
-    path = clients.settings.home / _MODELS_SEEN
-    try:
-        write_atomically(path, "\n".join(versions))
-    except OSError as error:  # the form just has no suggestions
-        report(f"{path} cannot be written, so the form will not suggest models: {error}")
-    return versions
-
-
-def _model_versions() -> list[str]:
-    """Return the models that the last run found in the store; reads one small file."""
-    settings = _settings_or_none()
-    try:
-        return (settings.home / _MODELS_SEEN).read_text().split() if settings else []
-    except OSError:
-        return []
-
-
-def _corpus_names() -> list[str]:
-    """Return the names of the defined corpora; lists one folder."""
-    settings = _settings_or_none()
-    if settings is None:
-        return []
-    return sorted(path.stem for path in settings.corpora_folder.glob("*.toml") if not path.name.startswith("."))
-
-
-def _settings_or_none() -> Settings | None:
-    """Return the settings; None if they are invalid: tasks report that, and the Dag must still parse."""
-    from tinytags_tasks.errors import BadInputError
-    from tinytags_tasks.settings import load_settings
-
-    try:
-        return load_settings()
-    except BadInputError:
-        return None
-
-
 def _is_on(variable: str) -> bool:
     return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
 
@@ -302,7 +253,7 @@ def _run(description: str) -> Param:
 
 
 def _alias(section: str) -> Param:
-    settings = _settings_or_none()
+    settings = settings_or_none()
     return Param(
         settings.alias if settings else "tinytags",
         type="string",

@@ -41,7 +41,8 @@ from tinytags_airflow import (
     tinytags_dag,
 )
 from tinytags_blocks import named_groups, score_and_index
-from tinytags_forms import read_form, remember_models, retag_form
+from tinytags_forms import read_form, retag_form
+from tinytags_suggestions import remember_models
 
 from tinytags_tasks.airflow_names import SOLR
 

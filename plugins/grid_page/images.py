@@ -1,4 +1,4 @@
-"""Which images of a block the page shows. The search page's code reads their pixels."""
+"""Which images of a block a page shows; their pixels are read as the search page reads them."""
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored
@@ -13,25 +13,25 @@ IMAGES_A_PAGE = 24
 def block_images(run: Run, block: int, start: int, storage: Storage) -> tuple[int, list[TaggedImage]]:
     """Return how many images of a block there are to show, and a page of them, without pixels.
 
-    These are the images that were kept, by position; if the block was not scored, or kept none, all its images.
+    They are those that were kept, by position; of a block that was not scored, or kept none, all of them.
 
     Parameters
     ----------
     run
         The run.
     block
-        Number of the block.
+        The block's number.
     start
-        How many images come before the page.
+        Images before the page's first one.
     storage
         The store.
 
     Raises
     ------
     BadInputError
-        If the run has no such block.
+        When the run has no such block.
     MissingError, CorruptError
-        If the corpus is missing or not the one that was scored, or the scored file is damaged.
+        When the corpus is not the one that was scored, or the scored file is damaged.
     """
     run.check_blocks([block])
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
@@ -54,9 +54,9 @@ def image_at(run: Run, corpus: Corpus, position: int) -> TaggedImage:
     Raises
     ------
     BadInputError
-        If the corpus has no such image.
+        When the corpus has no such image.
     CorruptError
-        If the corpus is not the one that was scored.
+        When the corpus is not the one that was scored.
     """
     check_corpus(run, corpus)
     if not 0 <= position < corpus.images:
@@ -68,17 +68,17 @@ def image_at(run: Run, corpus: Corpus, position: int) -> TaggedImage:
 
 
 def check_corpus(run: Run, corpus: Corpus) -> None:
-    """Refuse to show images of a corpus that was ingested again with other content.
+    """Refuse to show images of a corpus that was ingested anew.
 
     Raises
     ------
     CorruptError
-        If its digest is not the run's.
+        When its digest is not the run's.
     """
     if corpus.digest != run.corpus_digest:
         raise CorruptError(
-            f"{layout.corpus_file(corpus.name)}: is not the corpus that run {run.name} scored: it was ingested again "
-            "with other content, so start a new run"
+            f"{layout.corpus_file(corpus.name)}: is not the corpus that run {run.name} scored: it was ingested anew, "
+            "so make a new run of it"
         )
 
 

@@ -101,7 +101,7 @@ def import_model(
     preparation: Annotated[str, typer.Option(help="How these were made images of its size.")] = "",
 ) -> None:
     """Publish an ONNX classifier from elsewhere, so that it tags as a forest does."""
-    from tinytags_tasks.follow import tell_of_model
+    from tinytags_tasks.cli.follow import tell_of_model
     from tinytags_tasks.train.import_step import ImportRequest, run
 
     request = ImportRequest(

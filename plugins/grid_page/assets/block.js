@@ -92,7 +92,7 @@ export class BlockPanel {
       return;
     }
     const pictures = page.images.map((image) => {
-      const label = image.tag ? `${image.tag}, confidence ${image.accuracy} %` : `image ${image.position}`;
+      const label = image.tag ? `${image.tag}, ${image.accuracy} %` : `image ${image.position}`;
       const picture = image.missing
         ? make("span", { class: "no-picture", title: image.missing, role: "img", "aria-label": image.missing }, "✕")
         : make("img", { src: `${path}/images/${image.position}.png`, alt: label, width: 64, height: 64 });
