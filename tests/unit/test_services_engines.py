@@ -160,7 +160,7 @@ def test_solr_is_not_ready_while_it_replays_its_log(
     state: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = answers_of_solr(state)
-    monkeypatch.setattr(solr, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(solr, "SECOND_CHECK_SECONDS", 0)
     monkeypatch.setattr(SolrClient, "request", lambda self, path, parameters=None: answers[path])
     assert solr.solr_is_ready("http://solr") == reason
 
