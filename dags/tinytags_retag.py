@@ -152,15 +152,15 @@ def _claim_or_wait(corpora: Iterable[str], storage: Storage) -> None:
 
     context = get_current_context()
     this_run = (context["ti"].dag_id, context["ti"].run_id)
-    asked = is_running(context)
+    running = is_running(context)
     corpora = list(corpora)
-    owners = {corpus: corpus_owner(corpus, storage=storage, is_running=asked) for corpus in corpora}
+    owners = {corpus: corpus_owner(corpus, storage=storage, is_running=running) for corpus in corpora}
     if others := {corpus: owner for corpus, owner in owners.items() if owner and owner != this_run}:
         for corpus, (dag_id, dag_run) in others.items():
             report(f"waiting: corpus {corpus} is being tagged by run {dag_run} of {dag_id}")
         raise AirflowRescheduleException(datetime.now(UTC) + _WAIT)
     for corpus in corpora:
-        claim_corpus(corpus, this_run, storage=storage, is_running=asked)
+        claim_corpus(corpus, this_run, storage=storage, is_running=running)
 
 
 def _chosen_blocks(known: int) -> list[int]:

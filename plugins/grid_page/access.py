@@ -1,7 +1,5 @@
 """Who may see the grid, who may act on it, and whether a request to act comes from the grid's own page."""
 
-# ruff: noqa: TID253 - loaded at the first request
-
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager

@@ -1,7 +1,5 @@
 """What a user may do to blocks. Airflow does it, as if the user had asked it directly, and writes its audit log."""
 
-# ruff: noqa: TID253 - loaded at the first request
-
 import json
 from collections.abc import Mapping
 from typing import Literal

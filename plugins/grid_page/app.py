@@ -4,8 +4,6 @@ Airflow serves a plugin's routes to anyone, so each of ours checks who calls and
 nothing: the page's script builds everything from text, so that no name or error message can become markup.
 """
 
-# ruff: noqa: TID253 - loaded at the first request
-
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The routes that answer what the page shows: runs, their cells, blocks and images."""
 
-# ruff: noqa: TID253 - loaded at the first request
-
 import io
 from typing import Any
 

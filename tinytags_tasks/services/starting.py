@@ -30,12 +30,12 @@ class _Starter:
         self.stopped = threading.Event()
         self.started: dict[Path, Record] = {}
         self._die_with_parent = die_with_parent
-        self._asked: queue.Queue[tuple[Launch, Path, Future[Record]]] = queue.Queue()
+        self._requests: queue.Queue[tuple[Launch, Path, Future[Record]]] = queue.Queue()
 
     def start(self, launch: Launch, folder: Path) -> Record:
         """Request a process from a worker thread, and wait until it is started."""
         answer: Future[Record] = Future()
-        self._asked.put((launch, folder, answer))
+        self._requests.put((launch, folder, answer))
         while not self.stopped.is_set():
             with suppress(TimeoutError):
                 return answer.result(timeout=0.2)
@@ -44,7 +44,7 @@ class _Starter:
     def serve(self, seconds: float) -> None:
         """Start a requested process in the calling thread."""
         with suppress(queue.Empty):
-            launch, folder, answer = self._asked.get(timeout=seconds)
+            launch, folder, answer = self._requests.get(timeout=seconds)
             try:
                 record = processes.start(launch, folder, die_with_parent=self._die_with_parent)
             except OSError as error:
