@@ -50,7 +50,6 @@ from tinytags_airflow import (
     tinytags_dag,
 )
 from tinytags_blocks import named_groups, score_and_index
-from tinytags_checks import DEMO, refuse_contradictions, refuse_unknown, refuse_unreachable
 from tinytags_forms import read_form, tagging_form
 from tinytags_suggestions import remember_models
 
@@ -65,6 +64,8 @@ if TYPE_CHECKING:
 @errors_for_airflow
 def check() -> str:
     """Validate what the form itself cannot, check that the engines answer, and claim the corpus, before any work."""
+    from tinytags_checks import DEMO, refuse_contradictions, refuse_unknown, refuse_unreachable
+
     form = read_form()
     clients = runtime()
     refuse_contradictions(form, clients)

@@ -30,7 +30,6 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from tinytags_airflow import INDEX_ASSET, describe_asset_event, errors_for_airflow, pool, report, runtime, tinytags_dag
 from tinytags_blocks import named_groups, score_and_index
-from tinytags_checks import refuse_vague_deletion
 from tinytags_forms import NAMED, backfill_form, read_form
 
 from tinytags_tasks.airflow_names import SOLR
@@ -40,6 +39,8 @@ from tinytags_tasks.airflow_names import SOLR
 @errors_for_airflow
 def plan() -> list[dict[str, Any]]:
     """Select the blocks, and delete their damaged scored files."""
+    from tinytags_checks import refuse_vague_deletion
+
     from tinytags_tasks.publish.backfill import BackfillRequest, run
 
     context = get_current_context()

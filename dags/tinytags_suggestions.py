@@ -5,6 +5,7 @@ Forms are built whenever Airflow parses a Dag, so this reads local files only, a
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 _MODELS_SEEN = "models-seen.txt"
 
 
+@cache
 def settings_or_none() -> Settings | None:
-    """Return the settings; None if they are invalid: tasks report that, and the Dag must still parse."""
+    """Return the settings, read once per process; None if they are invalid: tasks say so, and Dags must still parse."""
     from tinytags_tasks.errors import BadInputError
     from tinytags_tasks.settings import load_settings
 
