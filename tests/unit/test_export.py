@@ -221,10 +221,10 @@ def test_a_finished_run_is_exported_without_spark(storage, scored, command, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--export", "csv"], "--export is 'csv': the one form is json"),
+        (["--export", "csv"], "--export is 'csv': the only format is json"),
         (["--output", "a"], "--output a is for an export: add --export json"),
-        (["--threshold", "50"], "has its model and its threshold"),
-        (["--model", MODEL], "has its model and its threshold"),
+        (["--threshold", "50"], "has a model and a threshold already"),
+        (["--model", MODEL], "has a model and a threshold already"),
         (["--blocks", "6"], "block 6 is out of range"),
     ],
 )

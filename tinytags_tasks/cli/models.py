@@ -102,8 +102,8 @@ def import_model(
     licence: Annotated[str, typer.Option(help="Licence of the images that it learned from.")] = "",
     preparation: Annotated[str, typer.Option(help="How these were resized.")] = "",
 ) -> None:
-    """Publish an ONNX classifier from elsewhere, to tag with it as with a forest."""
-    from tinytags_tasks.follow import tell_of_model
+    """Publish an ONNX classifier from elsewhere, so that it tags as a forest does."""
+    from tinytags_tasks.cli.follow import tell_of_model
     from tinytags_tasks.train.import_step import ImportRequest, run
 
     request = ImportRequest(
