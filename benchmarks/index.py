@@ -22,7 +22,7 @@ from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
-from tinytags_tasks.corpus.demo import make_demo
+from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest

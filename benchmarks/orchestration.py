@@ -28,7 +28,7 @@ from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.airflow_api import AirflowClient, TaskState
-from tinytags_tasks.corpus.demo import make_demo
+from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.index.step import IndexRequest, prepare

@@ -242,7 +242,7 @@ def tinytags() -> None:
     def train(ingested: dict[str, Any]) -> dict[str, Any]:
         """Publish the model of the labelled set, or find the one that is named."""
         from tinytags_tasks import layout
-        from tinytags_tasks.corpus.demo import OTHER_FILE, make_demo
+        from tinytags_tasks.corpus.demo.make import OTHER_FILE, make_demo
         from tinytags_tasks.records import Corpus, ModelCard
         from tinytags_tasks.train.step import TrainRequest, run
 
@@ -393,7 +393,7 @@ def _claim(corpus: str, clients: Runtime) -> None:
 
 def _definition(name: str, clients: Runtime) -> CorpusDefinition:
     """Return a corpus' definition; the demo's, with its files made, when none is named."""
-    from tinytags_tasks.corpus.demo import demo_definition, make_demo
+    from tinytags_tasks.corpus.demo.make import demo_definition, make_demo
     from tinytags_tasks.corpus.registry import load_definition, save_definition
 
     settings = clients.settings

@@ -36,7 +36,7 @@ from small_run import MODEL, TAGS, VOTES, SparkHere, picture, publish_model, qui
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import read_scored, write_scored
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import (
     BadInputError,
     CorruptError,

@@ -20,7 +20,7 @@ from small_run import MODEL, SparkHere, publish_model
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.drawn import draw_pictures
+from tinytags_tasks.corpus.demo.drawn import draw_pictures
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
 from tinytags_tasks.index.step import CONFIGSET_FOLDER, IndexRequest, prepare
 from tinytags_tasks.index.step import run as index

@@ -15,7 +15,7 @@ from conftest import assert_one_error_line, hdfs_client
 from moto.server import ThreadedMotoServer
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.runtime import Runtime
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

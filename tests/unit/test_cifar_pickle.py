@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinytags_tasks.corpus import cifar_pickle
-from tinytags_tasks.corpus.cifar_pickle import CifarPickleReader, cifar_label_names, list_cifar_pickle
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.inert_pickle import array_numbers, load_inert
+from tinytags_tasks.corpus.formats import cifar_pickle
+from tinytags_tasks.corpus.formats.cifar_pickle import CifarPickleReader, cifar_label_names, list_cifar_pickle
+from tinytags_tasks.corpus.formats.inert_pickle import array_numbers, load_inert
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 

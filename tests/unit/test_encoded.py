@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tinytags_tasks.corpus import encoded as encoded_module
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.encoded import EncodedReader, list_folder, list_webdataset
+from tinytags_tasks.corpus.formats import encoded as encoded_module
+from tinytags_tasks.corpus.formats.encoded import EncodedReader, list_folder, list_webdataset
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 SIDE = 8

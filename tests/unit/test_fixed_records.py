@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinytags_tasks.corpus import fixed_records
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.fixed_records import (
+from tinytags_tasks.corpus.formats import fixed_records
+from tinytags_tasks.corpus.formats.fixed_records import (
     METADATA_BYTES,
     FixedRecordsReader,
     RecordLayout,
@@ -20,7 +20,7 @@ from tinytags_tasks.corpus.fixed_records import (
     to_row_major,
 )
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 ORDERS = ("hwc", "planes", "columns")

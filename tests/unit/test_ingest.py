@@ -17,11 +17,11 @@ from PIL import Image
 from small_run import quiet
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus import source_files
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
-from tinytags_tasks.corpus.source_files import SourceFiles
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.formats.fixed_records import METADATA_BYTES
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.sources import files as source_files
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.ingest import plan, shards, verify
 from tinytags_tasks.ingest.step import run

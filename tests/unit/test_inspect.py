@@ -17,9 +17,9 @@ from PIL import Image
 from tinytags_tasks.corpus import inspect as inspect_module
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.inspect import Inspection, draw_sheet, guess_definition, inspect_source
+from tinytags_tasks.corpus.pictures.sheet import make_sheet
 from tinytags_tasks.corpus.reader import Batch, ListedItem
-from tinytags_tasks.corpus.sheet import make_sheet
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 

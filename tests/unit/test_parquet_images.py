@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tinytags_tasks.corpus import parquet_images
 from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.corpus.formats import parquet as parquet_images
+from tinytags_tasks.corpus.formats.parquet import ParquetReader, list_parquet
 from tinytags_tasks.corpus.labelled import TAGS_KEY
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.parquet_images import ParquetReader, list_parquet
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, TransientError
 
 SIDE = 8

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinytags_tasks.corpus.source_files import SourceFile, SourceFiles, hash_ends
+from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 
 CONTENT = bytes(range(256)) * 40

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY
-from tinytags_tasks.corpus.pictures import prepare_picture
+from tinytags_tasks.corpus.pictures.prepare import prepare_picture
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.train.images import preparation, read_labelled, read_other
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
-from tinytags_tasks.corpus.encoded import ENDINGS
-from tinytags_tasks.corpus.formats import list_items, open_reader
+from tinytags_tasks.corpus.formats.encoded import ENDINGS
+from tinytags_tasks.corpus.formats.registry import list_items, open_reader
 from tinytags_tasks.corpus.listing import MemoryListing
+from tinytags_tasks.corpus.pictures.sheet import make_sheet
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.corpus.sheet import make_sheet
-from tinytags_tasks.corpus.source_files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.storage import temporary_name
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tinytags_tasks.corpus.pictures import decode_rgb
+from tinytags_tasks.corpus.pictures.prepare import decode_rgb
 from tinytags_tasks.errors import BadInputError
 
 CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -63,7 +63,7 @@ def file_sha256(path: Path) -> str:
 
 
 def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint8]:
-    """Decode a picture file to RGB, as :func:`tinytags_tasks.corpus.pictures.decode_rgb` does.
+    """Decode a picture file to RGB, as :func:`tinytags_tasks.corpus.pictures.prepare.decode_rgb` does.
 
     Parameters
     ----------

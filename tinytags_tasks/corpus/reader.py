@@ -15,7 +15,7 @@ class ListedItem:
     Attributes
     ----------
     path
-        The file, as :class:`tinytags_tasks.corpus.source_files.SourceFiles` names it.
+        The file, as :class:`tinytags_tasks.corpus.sources.files.SourceFiles` names it.
     images
         How many it holds.
     offset, size_bytes

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.formats import open_reader
+from tinytags_tasks.corpus.formats.registry import open_reader
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import MissingError, ReconcileError
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shards import most_unreadable, standing_manifest, too_many_unreadable

@@ -9,10 +9,10 @@ from pathlib import Path
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.formats import list_items
+from tinytags_tasks.corpus.formats.registry import list_items
 from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
+from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, FinalError
 from tinytags_tasks.records import Corpus, Record, Source
 from tinytags_tasks.storage import Storage

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from tinytags_tasks import layout
 from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.blocks import Block
-from tinytags_tasks.corpus.formats import open_reader
+from tinytags_tasks.corpus.formats.registry import open_reader
 from tinytags_tasks.corpus.keywords import StopList, read_stop_list
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.reader import Batch, Reader
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
 from tinytags_tasks.ingest.shard_hash import ShardHash

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.ahead import run_ahead
-from tinytags_tasks.corpus.formats import open_reader
+from tinytags_tasks.corpus.formats.registry import open_reader
 from tinytags_tasks.corpus.listing import open_listing
-from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
+from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.range_file import RangeFile
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.corpus.source_files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.errors import BadInputError
 
 MOST_KEYWORD_CHARACTERS = 1_000

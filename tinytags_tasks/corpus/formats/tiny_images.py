@@ -2,7 +2,7 @@
 
 Format: A. Torralba, R. Fergus, W. T. Freeman, "80 million tiny images", PAMI 2008; the MATLAB tools write each image
 as ``uint8(32, 32, 3)`` in MATLAB's order, so a byte's index is ``channel * 1024 + column * 32 + row``. It is read by
-:mod:`tinytags_tasks.corpus.fixed_records`.
+:mod:`tinytags_tasks.corpus.formats.fixed_records`.
 """
 
 import numpy as np

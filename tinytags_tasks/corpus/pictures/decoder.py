@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from tinytags_tasks.corpus.pictures import Target, prepare_pictures
+from tinytags_tasks.corpus.pictures.prepare import Target, prepare_pictures
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import TransientError
 
@@ -203,9 +203,9 @@ class _Worker:
     """A process that decodes."""
 
     def __init__(self, target: Target) -> None:
-        program = "from tinytags_tasks.corpus.picture_decoder import decode_for_parent; decode_for_parent()"
+        program = "from tinytags_tasks.corpus.pictures.decoder import decode_for_parent; decode_for_parent()"
         shape = (str(target.height), str(target.width), target.resize, target.filter)
-        home = str(Path(__file__).parents[2])
+        home = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
         try:
             self._process = subprocess.Popen(

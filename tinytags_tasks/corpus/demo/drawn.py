@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from tinytags_tasks.corpus.tiny_images import SIDE
+from tinytags_tasks.corpus.formats.tiny_images import SIDE
 
 SHAPES = ("arrow", "circle", "cross", "diamond", "heart", "hexagon", "ring", "square", "star", "triangle")
 """The shapes' names in the order of their labels."""

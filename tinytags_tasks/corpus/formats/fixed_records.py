@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.cifar_pickle import cifar_label_names
 from tinytags_tasks.corpus.definition import CorpusDefinition, PixelOrder
+from tinytags_tasks.corpus.formats.cifar_pickle import cifar_label_names
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
-from tinytags_tasks.corpus.source_files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 METADATA_BYTES = 768

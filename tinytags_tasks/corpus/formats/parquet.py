@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.labelled import carried_tags
-from tinytags_tasks.corpus.picture_decoder import MOST_BATCH_BYTES, PictureDecoder
-from tinytags_tasks.corpus.range_file import RangeFile
+from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES, PictureDecoder
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
+from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.errors import BadInputError
 
 _READ_BYTES = 4_000_000

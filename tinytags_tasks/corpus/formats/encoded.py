@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import chain, groupby
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.picture_decoder import MOST_BATCH_BYTES, PictureDecoder
+from tinytags_tasks.corpus.formats.webdataset import list_webdataset
+from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES, PictureDecoder
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
-from tinytags_tasks.corpus.source_files import SourceFiles
-from tinytags_tasks.corpus.webdataset import list_webdataset
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 __all__ = ["ENDINGS", "EncodedReader", "list_folder", "list_webdataset"]

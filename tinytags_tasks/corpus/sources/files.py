@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from tinytags_tasks.corpus.remote_files import open_remote, read_range, remote_error
+from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
 from tinytags_tasks.errors import BadInputError, TinyTagsError
 
 END_BYTES = 65_536

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tinytags_tasks.corpus.cifar_pickle import CifarPickleReader, list_cifar_pickle
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.encoded import EncodedReader, list_folder, list_webdataset
-from tinytags_tasks.corpus.fixed_records import FixedRecordsReader, list_fixed_records
-from tinytags_tasks.corpus.parquet_images import ParquetReader, list_parquet
+from tinytags_tasks.corpus.formats.cifar_pickle import CifarPickleReader, list_cifar_pickle
+from tinytags_tasks.corpus.formats.encoded import EncodedReader, list_folder, list_webdataset
+from tinytags_tasks.corpus.formats.fixed_records import FixedRecordsReader, list_fixed_records
+from tinytags_tasks.corpus.formats.parquet import ParquetReader, list_parquet
 from tinytags_tasks.corpus.reader import ListedItem, Listing, Reader
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.inert_pickle import InertArray, array_numbers, load_inert
+from tinytags_tasks.corpus.formats.inert_pickle import InertArray, array_numbers, load_inert
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
-from tinytags_tasks.corpus.source_files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 SIDE = 32

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, SIDE, to_column_major
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY, decode_image, iterate_pictures
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, SIDE, to_column_major
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -3,7 +3,7 @@
 import io
 from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -52,7 +52,7 @@ class RangeFile(io.RawIOBase):
         Raises
         ------
         BadInputError, TransientError
-            As :meth:`tinytags_tasks.corpus.source_files.SourceFiles.read`.
+            As :meth:`tinytags_tasks.corpus.sources.files.SourceFiles.read`.
         """
         rest = max(0, self._size - self._at)
         length = rest if size is None or size < 0 else min(size, rest)

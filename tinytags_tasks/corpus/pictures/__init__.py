@@ -1,0 +1,1 @@
+"""Encoded pictures become images of one size, and images become sheets to look at."""

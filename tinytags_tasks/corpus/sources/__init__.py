@@ -1,0 +1,1 @@
+"""Where images come from: files of this machine, or behind an address."""
