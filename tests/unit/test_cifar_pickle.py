@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats import cifar_pickle
-from tinytags_tasks.corpus.formats.cifar_pickle import CifarPickleReader, cifar_label_names, list_cifar_pickle
+from tinytags_tasks.corpus.formats.cifar_labels import cifar_label_names
 from tinytags_tasks.corpus.formats.inert_pickle import array_numbers, load_inert
+from tinytags_tasks.corpus.formats.registry import list_items, open_reader
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -68,13 +69,13 @@ def definition(source, **fields):
 
 
 def listed(source, **fields):
-    return list(list_cifar_pickle(SourceFiles(str(source)), definition(source, **fields)))
+    return list(list_items(SourceFiles(str(source)), definition(source, **fields)))
 
 
 def read(source, first=0, images=None, *, decode=True, **fields):
     items = listed(source, **fields)
     images = sum(item.images for item in items) - first if images is None else images
-    reader = CifarPickleReader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))
+    reader = open_reader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))
     with closing(reader):
         batches = list(reader.batches(first, images, decode=decode))
     assert [batch.first for batch in batches] == (first + np.cumsum([0] + [b.images for b in batches])[:-1]).tolist()
@@ -276,7 +277,7 @@ def test_a_file_too_large_for_a_pickle_of_cifar_is_not_read(folder):
 def test_a_file_that_changed_after_it_was_listed_is_an_error(folder):
     items = listed(folder)
     os.utime(folder / "data_batch_2", ns=(1, 1))
-    reader = CifarPickleReader(definition(folder), SourceFiles(str(folder)), MemoryListing(items))
+    reader = open_reader(definition(folder), SourceFiles(str(folder)), MemoryListing(items))
     with closing(reader), pytest.raises(BadInputError, match=r"data_batch_2: has changed since it was listed"):
         list(reader.batches(0, 10))
 

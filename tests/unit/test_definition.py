@@ -116,7 +116,10 @@ def test_a_definition_that_was_read_from_a_record_is_the_same():
 WRONG = {
     "name": ("Birds", r"'Birds' cannot be the name of a corpus: use up to 100 lower-case letters"),
     "source": ("", "source: String should have at least 1 character"),
-    "format": ("jpeg", "format: Input should be 'tiny-images', 'raw', 'cifar-binary', 'cifar-pickle', 'folder', 'par"),
+    "format": (
+        "jpeg",
+        "there is no format jpeg (formats are parquet, webdataset, folder, cifar-pickle, cifar-binary, tiny-",
+    ),
     "height": (0, "height: Input should be greater than or equal to 1"),
     "width": (1_025, "width: Input should be less than or equal to 1024"),
     "shard_images": ("1000", "shard_images: Input should be a valid integer"),
@@ -125,11 +128,12 @@ WRONG = {
     "pixel_order": ("rows", "pixel_order: Input should be 'hwc', 'planes' or 'columns'"),
     "resize": ("stretch", "resize: Input should be 'crop', 'fit' or 'none'"),
     "filter": ("nearest", "filter: Input should be 'box', 'bilinear', 'hamming', 'bicubic' or 'lanczos'"),
-    "image_column": ("img", "image_column is of a parquet source: leave it out"),
+    "image_column": ("img", "image_column does not apply to the format folder: leave it out"),
     "keywords": ("label", "keywords of the format folder may be folder; correct them, or leave them out"),
     "keyword_stop_list": ("/words", "keyword_stop_list is set and keywords is not: say where the keywords are"),
     "most_unreadable_percent": (100.1, "most_unreadable_percent: Input should be less than or equal to 100"),
     "options": ({"when": [1]}, "options.when: give text, a number, true, false, or a table of them"),
+    "format_options": ({"depth": 8}, "the format folder has no format_options: leave them out"),
 }
 
 
@@ -200,14 +204,14 @@ def test_formats_of_one_size_take_no_other(format_name, size):
 
 @pytest.mark.parametrize("format_name", ["tiny-images", "cifar-binary", "folder", "webdataset"])
 def test_only_a_raw_source_has_a_pixel_order(format_name):
-    with pytest.raises(BadInputError, match=f"pixel_order is of a raw source; the format {format_name} has its own"):
+    with pytest.raises(BadInputError, match=f"pixel_order does not apply to the format {format_name}: leave it out"):
         define(format=format_name, pixel_order="planes")
 
 
 @pytest.mark.parametrize(
     ("format_name", "keywords", "message"),
     [
-        ("raw", "label", "keywords of the format raw are not there; correct them, or leave them out"),
+        ("raw", "label", "the format raw has no keywords; leave them out"),
         ("cifar-binary", "labels", "keywords of the format cifar-binary may be label or coarse_label"),
         ("cifar-pickle", "fine", "keywords of the format cifar-pickle may be label or coarse_label"),
         ("folder", "name", "keywords of the format folder may be folder"),

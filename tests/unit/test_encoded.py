@@ -13,7 +13,7 @@ from PIL import Image
 
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats import encoded as encoded_module
-from tinytags_tasks.corpus.formats.encoded import EncodedReader, list_folder, list_webdataset
+from tinytags_tasks.corpus.formats.registry import list_items, open_reader
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
@@ -41,15 +41,14 @@ def definition(source, format_name, **fields):
 
 
 def listed(source, format_name, **fields):
-    listing = list_webdataset if format_name == "webdataset" else list_folder
-    return list(listing(SourceFiles(str(source)), definition(source, format_name, **fields)))
+    return list(list_items(SourceFiles(str(source)), definition(source, format_name, **fields)))
 
 
 def read(source, format_name, items, first=0, images=None, *, decode=True, **fields):
     """Return what a reader gives: batches joined to one list for each attribute."""
     images = len(items) - first if images is None else images
     with closing(
-        EncodedReader(definition(source, format_name, **fields), SourceFiles(str(source)), MemoryListing(items))
+        open_reader(definition(source, format_name, **fields), SourceFiles(str(source)), MemoryListing(items))
     ) as reader:
         batches = list(reader.batches(first, images, decode=decode))
     assert [batch.first for batch in batches] == (first + np.cumsum([0] + [b.images for b in batches])[:-1]).tolist()
@@ -183,7 +182,7 @@ def test_a_file_larger_than_any_picture_is_not_read(folder, monkeypatch):
 def test_batches_end_at_a_number_of_images_and_at_a_number_of_bytes(folder, monkeypatch):
     items = listed(folder, "folder")
     monkeypatch.setattr(encoded_module, "MOST_BATCH_BYTES", 3 * max(item.size_bytes for item in items))
-    reader = EncodedReader(definition(folder, "folder"), SourceFiles(str(folder)), MemoryListing(items))
+    reader = open_reader(definition(folder, "folder"), SourceFiles(str(folder)), MemoryListing(items))
     with closing(reader):
         assert [batch.images for batch in reader.batches(0, 13, decode=False)] == [3, 3, 3, 3, 1]
         monkeypatch.setattr(type(reader._decoder), "most_batch_images", 2)
@@ -391,7 +390,7 @@ def test_a_tar_that_changed_before_it_was_read_is_an_error(write_tar):
 def test_a_tar_that_changed_while_it_was_read_is_an_error(write_tar):
     tar = write_tar(samples([1, 2]))
     items = listed(tar, "webdataset")
-    reader = EncodedReader(definition(tar, "webdataset"), SourceFiles(str(tar)), MemoryListing(items))
+    reader = open_reader(definition(tar, "webdataset"), SourceFiles(str(tar)), MemoryListing(items))
     with closing(reader):
         batches = reader.batches(0, 2, decode=False)
         assert next(batches).images == 2

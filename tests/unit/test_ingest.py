@@ -18,8 +18,7 @@ from small_run import quiet
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.formats.fixed_records import METADATA_BYTES
-from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, METADATA_BYTES, to_column_major
 from tinytags_tasks.corpus.sources import files as source_files
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError

@@ -93,7 +93,7 @@ def test_grey_pictures_are_not_taken_for_planes(tmp_path):
 def test_planes_come_with_how_to_see_that_they_lie_on_their_side(tmp_path, pixel_order, other):
     _, notes = guess(write(tmp_path / "some.bin", stored(photographs(), pixel_order)))
     (note,) = (note for note in notes if "on its side" in note)
-    assert "cannot be told by smoothness" in note
+    assert "smoothness cannot tell" in note
     assert "lit from above" in note
     assert note.endswith(f"--format raw --pixel-order {other}")
 
@@ -328,8 +328,6 @@ def listed(count: int):
 class SomeUnreadable:
     """Reads white pictures, of which those at positions 3 and 70 are unreadable."""
 
-    preparation = ""
-    holds_pixels = False
     closed = False
 
     def __init__(self, definition, files, listing):

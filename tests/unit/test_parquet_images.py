@@ -15,7 +15,7 @@ from PIL import Image
 
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats import parquet as parquet_images
-from tinytags_tasks.corpus.formats.parquet import ParquetReader, list_parquet
+from tinytags_tasks.corpus.formats.registry import list_items, open_reader
 from tinytags_tasks.corpus.labelled import TAGS_KEY
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -54,13 +54,13 @@ def definition(source, **fields):
 
 
 def listed(source, **fields):
-    return list(list_parquet(SourceFiles(str(source)), definition(source, **fields)))
+    return list(list_items(SourceFiles(str(source)), definition(source, **fields)))
 
 
 def read(source, items, first=0, images=None, *, decode=True, **fields):
     """Return what a reader gives: batches joined to one list for each attribute."""
     images = sum(item.images for item in items) - first if images is None else images
-    with closing(ParquetReader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))) as reader:
+    with closing(open_reader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))) as reader:
         batches = list(reader.batches(first, images, decode=decode))
     assert [batch.first for batch in batches] == (first + np.cumsum([0] + [b.images for b in batches])[:-1]).tolist()
     assert sum(batch.images for batch in batches) == images
@@ -284,7 +284,7 @@ def test_a_file_damaged_anywhere_is_read_or_refused_but_never_crashes(write):
 def test_a_file_that_changed_before_or_while_it_was_read_is_an_error(write):
     path = write(birds(range(3)))
     items = listed(path)
-    with closing(ParquetReader(definition(path), SourceFiles(str(path)), MemoryListing(items))) as reader:
+    with closing(open_reader(definition(path), SourceFiles(str(path)), MemoryListing(items))) as reader:
         batches = reader.batches(0, 3, decode=False)
         assert next(batches).images == 3
         os.utime(path, ns=(1, 1))
@@ -310,7 +310,7 @@ def test_a_source_that_does_not_answer_while_it_is_read_is_worth_a_retry(write, 
 def test_batches_of_large_images_have_few_rows(write, monkeypatch):
     path = write(birds(range(40)), compression="none", use_dictionary=False)
     monkeypatch.setattr(parquet_images, "MOST_BATCH_BYTES", 8 * len(png(1)))
-    with closing(ParquetReader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
+    with closing(open_reader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
         sizes = [batch.images for batch in reader.batches(0, 40, decode=False)]
     assert sum(sizes) == 40
     assert 5 <= max(sizes) <= 8
@@ -318,7 +318,7 @@ def test_batches_of_large_images_have_few_rows(write, monkeypatch):
 
 def test_small_row_groups_make_no_small_batches(write):
     path = write(birds([1] * 300), row_group_size=10)
-    with closing(ParquetReader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
+    with closing(open_reader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
         assert [batch.images for batch in reader.batches(5, 290, decode=False)] == [290]
 
 

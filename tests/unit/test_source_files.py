@@ -549,9 +549,9 @@ def test_a_folder_over_http_that_cannot_be_listed_is_never_an_empty_one(server, 
 def test_metadata_beside_a_source_is_reached_in_the_same_way(server, tmp_path):
     server.content["/sets/more.bin"] = b"more"
     files = SourceFiles(f"{server.url}/sets/pictures.bin", {"headers": {"X-Name": "x"}})
-    assert files.beside(f"{server.url}/sets/more.bin").only_file().size_bytes == 4
+    assert files.with_source(f"{server.url}/sets/more.bin").only_file().size_bytes == 4
     (tmp_path / "more.bin").write_bytes(b"more")
-    assert files.beside(str(tmp_path / "more.bin")).only_file().size_bytes == 4
+    assert files.with_source(str(tmp_path / "more.bin")).only_file().size_bytes == 4
 
 
 # S3

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tinytags_tasks import layout
+from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.errors import BadInputError
-
-Format = Literal["tiny-images", "raw", "cifar-binary", "cifar-pickle", "folder", "parquet", "webdataset"]
-"""The formats of a source."""
 
 PixelOrder = Literal["hwc", "planes", "columns"]
 """How a raw image lies in its file: row-major interleaved, row-major planes R, G, B, or column-major planes."""
@@ -25,14 +23,6 @@ makes it unreadable."""
 
 Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's resampling filters; all of them average the covered pixels when they make smaller."""
-
-_KEYWORDS = {
-    "raw": (),
-    "cifar-binary": ("label", "coarse_label"),
-    "cifar-pickle": ("label", "coarse_label"),
-    "folder": ("folder",),
-}
-"""What keywords may be, of the formats where they are not a path or a name that the source decides."""
 
 _SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
@@ -56,30 +46,30 @@ class CorpusDefinition(BaseModel):
     description
         What the pictures are, for people.
     pixel_order
-        Of a ``raw`` source.
+        How a raw image lies in its file, for a format that can hold several orders.
     resize, filter
         How pictures of another size are made the corpus' size.
     image_column
-        Of a ``parquet`` source; empty finds it.
+        The column of images, for a format that has columns; empty finds it.
     keywords
-        Where each image's keyword comes from; empty leaves keywords out. ``tiny-images``: the path of
-        ``tiny_metadata.bin``; ``cifar-*``: ``label``, or for CIFAR-100 ``coarse_label``; ``folder``: ``folder``, the
-        name of the first folder; ``parquet``: a column; ``webdataset``: the ending of a sample's text file, such as
-        ``cls``.
+        Where each image's keyword comes from, in the format's own terms: the path of a file, a label, a column; empty
+        leaves keywords out.
     keyword_stop_list
-        A file with a word a line; a keyword that has one of them is left out, its image is not.
+        A file with one word per line; a keyword that contains one of them is left out, its image is not.
     most_unreadable_percent
-        More unreadable images than these fail the ingestion.
+        The ingestion fails if more images than these are unreadable.
     options
-        What fsspec's file system of the source's protocol takes, such as ``anon = true``: text, numbers, true, false,
-        and tables of them; never a secret.
+        What the source's file system takes, such as ``anon = true``: text, numbers, true, false, and tables of them;
+        never a secret.
+    format_options
+        Options of a format that another package provides; of the same types.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     name: str
     source: str = Field(min_length=1)
-    format: Format
+    format: str
     height: int = Field(32, ge=1, le=1024)
     width: int = Field(32, ge=1, le=1024)
     shard_images: int = Field(1_000_000, ge=1)
@@ -93,20 +83,19 @@ class CorpusDefinition(BaseModel):
     keyword_stop_list: str = ""
     most_unreadable_percent: float = Field(10.0, ge=0, le=100)
     options: dict[str, Any] = {}
+    format_options: dict[str, Any] = {}
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str) -> str:
+        find_format(name)
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         layout.checked_name(self.name, "corpus")
-        if self.format in ("tiny-images", "cifar-binary", "cifar-pickle") and (self.height, self.width) != (32, 32):
-            raise ValueError(f"images of the format {self.format} are 32x32; leave height and width out")
-        if self.format != "raw" and self.pixel_order != "hwc":
-            raise ValueError(f"pixel_order is of a raw source; the format {self.format} has its own: leave it out")
-        if self.format != "parquet" and self.image_column:
-            raise ValueError("image_column is of a parquet source: leave it out")
-        known = _KEYWORDS.get(self.format)
-        if self.keywords and known is not None and self.keywords not in known:
-            may_be = f"may be {' or '.join(known)}" if known else "are not there"
-            raise ValueError(f"keywords of the format {self.format} {may_be}; correct them, or leave them out")
+        _check_options(self.format_options, "format_options")
+        find_format(self.format).check(self)
         if self.keyword_stop_list and not self.keywords:
             raise ValueError("keyword_stop_list is set and keywords is not: say where the keywords are")
         _check_options(self.options, "options")

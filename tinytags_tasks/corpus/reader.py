@@ -73,12 +73,6 @@ class Listing(Protocol):
 class Reader(Protocol):
     """Reads one source."""
 
-    preparation: str
-    """How its images were prepared, for manifests and cards."""
-
-    holds_pixels: bool
-    """Whether pixels come unchanged from the source, so that equal pixels mean an equal source."""
-
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
         """Yield the images from a position on, in their order, a few thousand at most at a time.
 

@@ -8,16 +8,20 @@ row-major planes R, G, B, its ``labels`` (CIFAR-100: ``fine_labels`` and ``coars
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.formats.base import Format, Guess, Sample
+from tinytags_tasks.corpus.formats.cifar_labels import base_name, label_names_of, pickled_field
 from tinytags_tasks.corpus.formats.inert_pickle import InertArray, array_numbers, load_inert
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 SIDE = 32
 """Height and width in pixels."""
@@ -27,67 +31,6 @@ _MOST_FILE_BYTES = 1_000_000_000
 """A file is read whole; the largest of CIFAR-100 has 155 MB."""
 
 _IMAGES = re.compile(r"data_batch_\d+|test_batch|train|test")
-_CIFAR100_FILES = ("train", "test", "train.bin", "test.bin")
-
-_NAME_FILES = {
-    "labels": (("batches.meta", "label_names"), ("batches.meta.txt", "")),
-    "fine_labels": (("meta", "fine_label_names"), ("fine_label_names.txt", "")),
-    "coarse_labels": (("meta", "coarse_label_names"), ("coarse_label_names.txt", "")),
-}
-"""Which file beside the images names their labels: a pickle with its field, or a text with a name a line."""
-
-
-def cifar_label_names(files: SourceFiles, column: str) -> tuple[str, ...]:
-    """Return the names of CIFAR's labels, in the order of the labels.
-
-    Parameters
-    ----------
-    files
-        The source's: CIFAR-10's or CIFAR-100's, in the binary or the Python version.
-    column
-        ``label``, or CIFAR-100's ``coarse_label``.
-
-    Returns
-    -------
-    tuple of str
-        As a file beside the images names them; else CIFAR-10's own for CIFAR-10, and none for CIFAR-100.
-
-    Raises
-    ------
-    BadInputError
-        When the file with the names is damaged.
-    """
-    paths = [file.path for file in files.files()]
-    of_images = [path for path in paths if _name(path) in _CIFAR100_FILES] or paths
-    field = "labels" if of_images is paths else "fine_labels"
-    return _names_beside(files, of_images[0], "coarse_labels" if column == "coarse_label" else field)
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _names_beside(files: SourceFiles, path: str, field: str) -> tuple[str, ...]:
-    folder = path[: -len(_name(path))]
-    for name, names_field in _NAME_FILES[field]:
-        try:
-            file = files.current(folder + name)
-        except BadInputError:
-            continue  # most copies have only one of them
-        where = files.name(file.path)
-        content = files.read(file.path, 0, file.size_bytes)
-        if names_field:
-            names = _field(load_inert(content, where), names_field)
-            if not isinstance(names, list) or not all(isinstance(word, bytes | str) for word in names):
-                raise BadInputError(f"{where}: has no list {names_field}; fetch it again")
-            return tuple(word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in names)
-        return tuple(filter(None, map(str.strip, content.decode("utf-8", "replace").splitlines())))
-    return CIFAR10_TAGS if field == "labels" else ()
-
-
-def _field(pickled: object, name: str) -> object:
-    """Return a dictionary's value; its keys are bytes where Python 2 wrote them, or text."""
-    return pickled.get(name.encode(), pickled.get(name)) if isinstance(pickled, dict) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +51,7 @@ def _read_file(files: SourceFiles, file: SourceFile, column: str) -> _Images:
     files.check_unchanged(file.path, file.size_bytes, file.version)
     pickled = load_inert(files.read(file.path, 0, file.size_bytes, file.version), where)
     files.check_unchanged(file.path, file.size_bytes, file.version)
-    pixels = array_numbers(_field(pickled, "data"), f"{where}: data")
+    pixels = array_numbers(pickled_field(pickled, "data"), f"{where}: data")
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3 * SIDE * SIDE:
         raise BadInputError(
             f"{where}: data is {pixels.dtype} of the shape {pixels.shape}; CIFAR's is uint8 (images, 3072): give "
@@ -118,10 +61,10 @@ def _read_file(files: SourceFiles, file: SourceFile, column: str) -> _Images:
     if not column:
         return _Images(planes, [], "")
     wanted = ("coarse_labels",) if column == "coarse_label" else ("labels", "fine_labels")
-    field = next((field for field in wanted if _field(pickled, field) is not None), "")
+    field = next((field for field in wanted if pickled_field(pickled, field) is not None), "")
     if not field:
         raise BadInputError(f"{where}: has no {' or '.join(wanted)}; correct keywords, or leave it out")
-    labels = _field(pickled, field)
+    labels = pickled_field(pickled, field)
     if isinstance(labels, InertArray):
         labels = array_numbers(labels, f"{where}: {field}").ravel().tolist()
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
@@ -131,39 +74,66 @@ def _read_file(files: SourceFiles, file: SourceFile, column: str) -> _Images:
     return _Images(planes, labels, field)
 
 
-def list_cifar_pickle(files: SourceFiles, definition: CorpusDefinition) -> Iterator[ListedItem]:
-    """Yield the source's files with how many images each holds.
+class CifarPickle(Format):
+    """CIFAR's Python version; its pickles are read without running them."""
 
-    Of a folder the files ``data_batch_1`` and so on, ``test_batch``, ``train`` and ``test`` are taken.
+    name = "cifar-pickle"
+    recognised_by = "a pickled dictionary"
+    holds_pixels = True
+    size = (SIDE, SIDE)
+    keywords = ("label", "coarse_label")
 
-    Parameters
-    ----------
-    files
-        The source's: a folder, a pattern, or one file of any name.
-    definition
-        The corpus.
+    def has_name(self, path: str) -> bool:
+        """See :meth:`Format.has_name`."""
+        return _IMAGES.fullmatch(base_name(path)) is not None
 
-    Raises
-    ------
-    BadInputError
-        When there is no such file or no image, or a file is damaged, would run code, or has not what CIFAR's have.
-    """
-    found = list(files.files())
-    taken = [file for file in found if _IMAGES.fullmatch(_name(file.path))]
-    if not taken and len(found) == 1:
-        taken = found
-    if not taken:
-        raise BadInputError(
-            f"{files.source}: holds no data_batch_1, test_batch, train or test of CIFAR's Python version; correct the "
-            "corpus' source or format"
-        )
-    images = 0
-    for file in taken:
-        held = len(_read_file(files, file, definition.keywords).planes)
-        images += held
-        yield ListedItem(file.path, held, 0, file.size_bytes, file.version)
-    if not images:
-        raise BadInputError(f"{files.source}: its files have no images; give a file with at least one")
+    def guess(self, sample: Sample) -> Guess | None:
+        """See :meth:`Format.guess`."""
+        # A pickled dictionary: of protocol 2 to 5, where 4 and 5 begin with a frame, or of the textual protocol 0.
+        is_dictionary = re.match(rb"\x80[\x02-\x05][}\x95]|\(d[p\n]", sample.head) is not None
+        return Guess() if is_dictionary and sample.tail(1) == b"." else None
+
+    def preparation(self, definition: "CorpusDefinition") -> str:
+        """See :meth:`Format.preparation`."""
+        return "as the source holds them (row-major planes R, G, B, interleaved here)"
+
+    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+        """Yield the source's files with how many images each holds.
+
+        Of a folder the files ``data_batch_1`` and so on, ``test_batch``, ``train`` and ``test`` are taken.
+
+        Parameters
+        ----------
+        files
+            The source's: a folder, a pattern, or one file of any name.
+        definition
+            The corpus.
+
+        Raises
+        ------
+        BadInputError
+            If there is no such file or no image, or a file is damaged, would run code, or is not like CIFAR's.
+        """
+        found = list(files.files())
+        taken = [file for file in found if self.has_name(file.path)]
+        if not taken and len(found) == 1:
+            taken = found
+        if not taken:
+            raise BadInputError(
+                f"{files.source}: holds no data_batch_1, test_batch, train or test of CIFAR's Python version; correct "
+                "the corpus' source or format"
+            )
+        images = 0
+        for file in taken:
+            held = len(_read_file(files, file, definition.keywords).planes)
+            images += held
+            yield ListedItem(file.path, held, 0, file.size_bytes, file.version)
+        if not images:
+            raise BadInputError(f"{files.source}: its files have no images; give a file with at least one")
+
+    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "CifarPickleReader":
+        """See :meth:`Format.open_reader`."""
+        return CifarPickleReader(definition, files, listing)
 
 
 class CifarPickleReader:
@@ -179,10 +149,7 @@ class CifarPickleReader:
         What they hold.
     """
 
-    holds_pixels = True
-    preparation = "as the source holds them (row-major planes R, G, B, interleaved here)"
-
-    def __init__(self, definition: CorpusDefinition, files: SourceFiles, listing: Listing) -> None:
+    def __init__(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> None:
         self._definition = definition
         self._files = files
         self._listing = listing
@@ -202,7 +169,7 @@ class CifarPickleReader:
     def _keywords(self, path: str, held: _Images) -> list[str | None]:
         if not held.labels_field:
             return []
-        names = dict(enumerate(_names_beside(self._files, path, held.labels_field)))
+        names = dict(enumerate(label_names_of(self._files, path, held.labels_field)))
         return [names.get(label, str(label)) for label in held.labels]
 
     def close(self) -> None:

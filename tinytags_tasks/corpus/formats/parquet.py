@@ -6,17 +6,22 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.encoded import Encoded
 from tinytags_tasks.corpus.labelled import carried_tags
 from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES, PictureDecoder
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 _READ_BYTES = 4_000_000
 _MOST_KEYWORD_CHARACTERS = 1_000
@@ -75,7 +80,7 @@ class _Columns:
         return [None if value is None else names.get(value, str(value)) for value in values]
 
 
-def _find_columns(schema: pa.Schema, definition: CorpusDefinition, where: str) -> _Columns:
+def _find_columns(schema: pa.Schema, definition: "CorpusDefinition", where: str) -> _Columns:
     """Find the columns that a definition means.
 
     Raises
@@ -160,41 +165,57 @@ def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Gen
         yield file
 
 
-def list_parquet(files: SourceFiles, definition: CorpusDefinition) -> Iterator[ListedItem]:
-    """Yield the source's files with the number of their rows; only their ends are read.
+class Parquet(Encoded):
+    """Parquet files with a column of encoded images; ``keywords`` is a column of text, or of numbers."""
 
-    Parameters
-    ----------
-    files
-        The source's: a file, a folder, or a pattern.
-    definition
-        The corpus.
+    name = "parquet"
+    recognised_by = "PAR1"
+    endings = (".parquet",)
+    fields = frozenset({"image_column"})
 
-    Raises
-    ------
-    BadInputError
-        When there is no file or no row, a file is damaged, or has not the columns that the definition and the files
-        before it have.
-    """
-    first: tuple[str, _Columns] | None = None
-    images = 0
-    for listed in files.files(".parquet"):
-        where = files.name(listed.path)
-        with _opened(files, listed.path, listed.size_bytes, listed.version) as file:
-            columns = _find_columns(file.schema_arrow, definition, where)
-            rows = _group_starts(file, where)[-1]
-        first = first or (where, columns)
-        if columns != first[1]:
-            raise BadInputError(
-                f"{where}: has {columns}, and {first[0]} has {first[1]}; files of one corpus have the same columns and "
-                "names: make several corpora of them"
-            )
-        images += rows
-        yield ListedItem(listed.path, rows, 0, listed.size_bytes, listed.version)
-    if first is None:
-        raise BadInputError(f"{files.source}: holds no .parquet file; correct the corpus' source or format")
-    if not images:
-        raise BadInputError(f"{files.source}: its parquet files have no rows; give a file with at least one image")
+    def guess(self, sample: Sample) -> Guess | None:
+        """See :meth:`Format.guess`."""
+        return Guess() if sample.head.startswith(b"PAR1") else None
+
+    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+        """Yield the source's files with the number of their rows; only their ends are read.
+
+        Parameters
+        ----------
+        files
+            The source's: a file, a folder, or a pattern.
+        definition
+            The corpus.
+
+        Raises
+        ------
+        BadInputError
+            If there is no file or no row, or a file is damaged, or does not have the columns that the definition and
+            the files before it have.
+        """
+        first: tuple[str, _Columns] | None = None
+        images = 0
+        for listed in files.files(*self.endings):
+            where = files.name(listed.path)
+            with _opened(files, listed.path, listed.size_bytes, listed.version) as file:
+                columns = _find_columns(file.schema_arrow, definition, where)
+                rows = _group_starts(file, where)[-1]
+            first = first or (where, columns)
+            if columns != first[1]:
+                raise BadInputError(
+                    f"{where}: has {columns}, and {first[0]} has {first[1]}; files of one corpus have the same columns "
+                    "and names: make several corpora of them"
+                )
+            images += rows
+            yield ListedItem(listed.path, rows, 0, listed.size_bytes, listed.version)
+        if first is None:
+            raise BadInputError(f"{files.source}: holds no .parquet file; correct the corpus' source or format")
+        if not images:
+            raise BadInputError(f"{files.source}: its parquet files have no rows; give a file with at least one image")
+
+    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "ParquetReader":
+        """See :meth:`Format.open_reader`."""
+        return ParquetReader(definition, files, listing)
 
 
 class ParquetReader:
@@ -207,17 +228,14 @@ class ParquetReader:
     files
         The source's files.
     listing
-        What they hold, as :func:`list_parquet` found it.
+        What they hold.
     """
 
-    holds_pixels = False
-
-    def __init__(self, definition: CorpusDefinition, files: SourceFiles, listing: Listing) -> None:
+    def __init__(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> None:
         self._definition = definition
         self._files = files
         self._listing = listing
         self._decoder = PictureDecoder(definition)
-        self.preparation = self._decoder.preparation
 
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
         """See :meth:`tinytags_tasks.corpus.reader.Reader.batches`."""

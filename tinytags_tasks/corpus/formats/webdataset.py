@@ -8,13 +8,20 @@ import io
 import re
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, groupby
+from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.reader import ListedItem
+from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
+from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 MOST_KEYWORD_CHARACTERS = 1_000
 
@@ -28,6 +35,80 @@ _REMOTE_BUFFER_BYTES = 4_000_000
 _END_CHECK_BYTES = 65_536
 
 
+class WebDataset(Encoded):
+    """WebDataset's tars; ``keywords`` is the ending of a sample's text file, such as ``cls``."""
+
+    name = "webdataset"
+    recognised_by = "ustar at offset 257"
+    endings = (".tar",)
+
+    def guess(self, sample: Sample) -> Guess | None:
+        """See :meth:`Format.guess`."""
+        return Guess() if sample.head[257:262] == b"ustar" else None
+
+    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+        """Yield each sample's image with its place in the tar, so that reading needs no tar code.
+
+        A sample's image is its member with the ending jpg, jpeg, png or webp; only where there is none, one whose
+        ending ends so, such as ``seg.png``. A sample without an image keeps its position and has no bytes. Members
+        whose base name has no dot, or begins with one, belong to no sample, as in WebDataset.
+
+        Parameters
+        ----------
+        files
+            The source's: a tar, a folder of them, or a pattern.
+        definition
+            The corpus; ``keywords`` is the ending of a sample's text: UTF-8, its first 1,000 characters.
+
+        Raises
+        ------
+        BadInputError
+            If there is no tar, or no image in any; if a tar is compressed or damaged, has links, devices or names that
+            lead out of it, or a sample has two images: which member, at which offset.
+        """
+        images = keywords = tars = 0
+        for file in files.files(".tar", *_COMPRESSED_ENDINGS):
+            tars += 1
+            for item in _list_tar(files, file, definition.keywords.lower().lstrip(".")):
+                images += item.size_bytes > 0
+                keywords += item.keyword is not None
+                yield item
+        if not tars:
+            raise BadInputError(f"{files.source}: holds no .tar file; correct the corpus' source or format")
+        if not images:
+            raise BadInputError(
+                f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in .jpg, .jpeg, "
+                ".png or .webp"
+            )
+        if definition.keywords and not keywords:
+            raise BadInputError(
+                f"{files.source}: no sample has a member with the ending {definition.keywords}; correct keywords, or "
+                "leave it out"
+            )
+
+    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "TarReader":
+        """See :meth:`Format.open_reader`."""
+        return TarReader(definition, files, listing)
+
+
+class TarReader(EncodedReader):
+    """Reads the images of tars; see :class:`tinytags_tasks.corpus.reader.Reader`."""
+
+    no_bytes_reason = "its sample has no image, or an empty one"
+
+    def _read_listed(
+        self, listed: Iterator[tuple[int, ListedItem]], threads: ThreadPoolExecutor | None
+    ) -> Iterator[Batch]:
+        for path, members in groupby(listed, lambda positioned: positioned[1].path):
+            position, member = next(members)
+            size_bytes = self._files.current(path).size_bytes
+            self._files.check_unchanged(path, size_bytes, member.version)
+            whole = chain([(position, member)], members)  # noqa: B031 (next took the first one only)
+            yield from self._read_items(whole, threads)
+            # It may have changed while it was read: nothing of it may be committed then.
+            self._files.check_unchanged(path, size_bytes, member.version)
+
+
 @dataclass
 class _Sample:
     """Members of one sample."""
@@ -36,47 +117,6 @@ class _Sample:
     offset: int
     images: list[tarfile.TarInfo] = field(default_factory=list)
     keyword: str | None = None
-
-
-def list_webdataset(files: SourceFiles, definition: CorpusDefinition) -> Iterator[ListedItem]:
-    """Yield each sample's image with its place in the tar, so that reading needs no tar code.
-
-    A sample's image is its member with the ending jpg, jpeg, png or webp; only where there is none, one whose ending
-    ends so, such as ``seg.png``. A sample without an image keeps its position and has no bytes. Members whose base name
-    has no dot, or begins with one, belong to no sample, as in WebDataset.
-
-    Parameters
-    ----------
-    files
-        The source's: a tar, a folder of them, or a pattern.
-    definition
-        The corpus; ``keywords`` is the ending of a sample's text: UTF-8, its first 1,000 characters.
-
-    Raises
-    ------
-    BadInputError
-        When there is no tar, or no image in any; when a tar is compressed or damaged, has links, devices or names that
-        lead out of it, or two images in a sample: which member, at which offset.
-    """
-    images = keywords = tars = 0
-    for file in files.files(".tar", *_COMPRESSED_ENDINGS):
-        tars += 1
-        for item in _list_tar(files, file, definition.keywords.lower().lstrip(".")):
-            images += item.size_bytes > 0
-            keywords += item.keyword is not None
-            yield item
-    if not tars:
-        raise BadInputError(f"{files.source}: holds no .tar file; correct the corpus' source or format")
-    if not images:
-        raise BadInputError(
-            f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in .jpg, .jpeg, "
-            ".png or .webp"
-        )
-    if definition.keywords and not keywords:
-        raise BadInputError(
-            f"{files.source}: no sample has a member with the ending {definition.keywords}; correct keywords, or leave "
-            "it out"
-        )
 
 
 def _list_tar(files: SourceFiles, file: SourceFile, keyword_ending: str) -> Iterator[ListedItem]:

@@ -72,7 +72,7 @@ class SourceFiles:
         hdfs_user: str | None = None,
     ) -> None:
         self.source = source
-        self._surroundings: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
+        self._access: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
         scheme = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
         self._is_local = scheme is None or scheme[1] == "file"
         self._prefix = ""
@@ -96,9 +96,9 @@ class SourceFiles:
         """The source, as it may be found again from elsewhere."""
         return self._root if self.is_local else self.source
 
-    def beside(self, source: str) -> "SourceFiles":
-        """Return the files of another source that is reached in the same way."""
-        return SourceFiles(source, **self._surroundings)
+    def with_source(self, source: str) -> "SourceFiles":
+        """Return the files of another source, with the same options and the same access."""
+        return SourceFiles(source, **self._access)
 
     def only_file(self) -> SourceFile:
         """Return the source's file.
