@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
+from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.corpus.pictures.prepare import Target, prepare_pictures
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import TransientError
@@ -111,7 +112,7 @@ class PictureDecoder:
         return self._begin(encoded).result()
 
     def decode_batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches with their pixels, in their order; the next ones are read and decoded meanwhile.
+        """Yield batches with their pixels, in their order, while the next ones are read and decoded.
 
         Parameters
         ----------
@@ -124,7 +125,7 @@ class PictureDecoder:
             When a process died.
         """
         decoding: deque[tuple[Batch, _Decoding]] = deque()
-        for batch in _read_ahead(iter(batches)):
+        for batch in run_ahead(batches, 1):
             decoding.append((batch, self._begin(batch.encoded)))
             if len(decoding) > _BATCHES_AHEAD:
                 yield _decoded(*decoding.popleft())
@@ -188,15 +189,6 @@ def _decoded(batch: Batch, decoding: _Decoding) -> Batch:
     pixels, reasons = decoding.result()
     undecodable = {batch.first + place: reason for place, reason in reasons.items()}
     return replace(batch, pixels=pixels, unreadable={**undecodable, **batch.unreadable})
-
-
-def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield what a thread reads, one batch ahead."""
-    with ThreadPoolExecutor(1, thread_name_prefix="picture-reader") as thread:
-        reading = thread.submit(next, batches, None)
-        while (batch := reading.result()) is not None:
-            reading = thread.submit(next, batches, None)
-            yield batch
 
 
 class _Worker:
