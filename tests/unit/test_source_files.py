@@ -860,9 +860,9 @@ def test_another_hdfs_is_named_by_host_and_port(hdfs):
 
 def test_the_port_of_another_hdfs_may_be_left_out(monkeypatch):
     files = SourceFiles("webhdfs://127.0.0.1/tree")
-    assert files._remote.url == "http://127.0.0.1:9870/webhdfs/v1"
+    assert files._remote.url == "http://127.0.0.1:9870"
     files = SourceFiles("hdfs:///tree", webhdfs_url="https://127.0.0.1:9871/")
-    assert files._remote.url == "https://127.0.0.1:9871/webhdfs/v1"
+    assert files._remote.url == "https://127.0.0.1:9871"
 
 
 @pytest.mark.parametrize("source", ["hdfs://namenode:8020/tree", "hdfs://tree"])

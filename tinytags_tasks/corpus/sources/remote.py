@@ -1,13 +1,10 @@
-"""Sources behind an address, through fsspec: how each kind is opened and read by the part, and what its errors mean."""
+"""Sources behind an address: how each kind is opened and read by the part, and what its errors mean."""
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from tinytags_tasks.corpus.sources.hdfs import open_hdfs
 from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
-
-_TIMEOUT_SECONDS = (10, 120)
-"""To connect, and between two packets of an answer; fsspec's WebHDFS has none of its own."""
 
 _TRANSIENT_STATUSES = {408, 425, 429}
 
@@ -34,48 +31,13 @@ def open_remote(
     import fsspec
 
     scheme, _, rest = source.partition("://")
-    if scheme not in ("hdfs", "webhdfs"):
-        if not rest.strip("/"):
-            raise BadInputError(f"{source}: names no place; write such as https://host/path or s3://bucket/path")
-        flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would keep every object's entry
-        remote, root = fsspec.url_to_fs(source, **{**flat, **options})
-        return remote, str(root)
-    host, _, path = rest.partition("/")
-    if scheme == "hdfs" and host:
-        raise BadInputError(
-            f"{source}: write hdfs:///path for the HDFS that TinyTags keeps its store in, or webhdfs://host:9870/path "
-            "for another one"
-        )
-    url = urlsplit(f"http://{host}" if host else webhdfs_url or "")
-    if not url.hostname:
-        raise BadInputError(f"{source}: no HDFS is known; start one with `tinytags up`, or set TINYTAGS_WEBHDFS_URL")
-    given = {"host": url.hostname, "port": url.port or 9870, "use_https": url.scheme == "https", **options}
-    if not {"user", "token", "kerberos"} & set(options):
-        given["user"] = url.username or hdfs_user
-    return _open_webhdfs(given), f"/{path.strip('/')}"
-
-
-def _open_webhdfs(options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - fsspec has no types
-    import fsspec
-    from requests import PreparedRequest, Response
-    from requests.adapters import HTTPAdapter
-
-    class Patient(HTTPAdapter):
-        def send(self, request: PreparedRequest, *arguments: Any, **named: Any) -> Response:  # noqa: ANN401
-            named["timeout"] = named.get("timeout") or _TIMEOUT_SECONDS
-            return super().send(request, *arguments, **named)
-
-    remote = fsspec.filesystem("webhdfs", skip_instance_cache=True, **options)
-
-    def refuse_error_page(answer: Response, **_: Any) -> None:  # noqa: ANN401
-        if not answer.url.startswith(remote.url):  # a DataNode's, which fsspec would take for the file's bytes
-            answer.raise_for_status()
-
-    remote.session.trust_env = False  # a proxy of the environment must not stand between HDFS and us
-    remote.session.mount("http://", Patient())
-    remote.session.mount("https://", Patient())
-    remote.session.hooks["response"].append(refuse_error_page)
-    return remote
+    if scheme in ("hdfs", "webhdfs"):
+        return open_hdfs(source, options, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user)
+    if not rest.strip("/"):
+        raise BadInputError(f"{source}: names no place; write such as https://host/path or s3://bucket/path")
+    flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would keep every object's entry
+    remote, root = fsspec.url_to_fs(source, **{**flat, **options})
+    return remote, str(root)
 
 
 def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # noqa: ANN401 - fsspec has no types
@@ -87,8 +49,6 @@ def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # no
         When its server sends no ranges.
     """
     protocols = (remote.protocol,) if isinstance(remote.protocol, str) else remote.protocol
-    if "webhdfs" in protocols:
-        return bytes(remote.cat_file(path, start=offset, end=offset + length, block_size=1))  # no megabytes ahead
     if "http" not in protocols:
         return bytes(remote.cat_file(path, start=offset, end=offset + length))
     # Unlike cat_file, a file that is opened does not take all that a server sends which ignores the range.
@@ -112,8 +72,12 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
     """
     import aiohttp
     import requests
+    import urllib3
     from botocore import exceptions as boto  # type: ignore[import-untyped]
+    from hdfs import HdfsError
 
+    if isinstance(error, HdfsError):
+        return _hdfs_error(error, path)
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, aiohttp.ClientError | OSError | ValueError):
         error = cause  # over http, whatever goes wrong is said to be a missing file
@@ -138,6 +102,7 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         | aiohttp.ClientConnectionError
         | requests.ConnectionError
         | requests.Timeout
+        | urllib3.exceptions.HTTPError
         | boto.ConnectionError
         | boto.HTTPClientError,
     ):
@@ -153,6 +118,18 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
     if isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in libraries:
         return TransientError(f"{path}: cannot be read now ({reason})")
     return None
+
+
+def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs has no types
+    """Return what HDFS' refusal means."""
+    exception, message = error.exception, f"{error.exception or 'HdfsError'}: {error}"
+    if exception == "FileNotFoundException":
+        return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
+    if exception in ("AccessControlException", "SecurityException") or "Authentication failure" in str(error):
+        return BadInputError(f"{path}: may not be read ({message}); check its permissions and your credentials")
+    if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
+        return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
+    return TransientError(f"{path}: cannot be read now ({message})")
 
 
 def _status(error: Exception) -> int:
