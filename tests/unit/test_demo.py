@@ -277,12 +277,12 @@ def test_a_wrong_checksum_is_not_used(tmp_path: Path, server: ArchiveServer, mon
 def test_a_download_that_breaks_off_is_not_used(tmp_path: Path, server: ArchiveServer) -> None:
     server.announced = len(server.content)
     server.content = server.content[:-1000]
-    assert "cannot be fetched" in drawn_instead(tmp_path)
+    assert "cannot be downloaded" in drawn_instead(tmp_path)
 
 
 def test_an_error_page_is_not_used(tmp_path: Path, server: ArchiveServer) -> None:
     server.status = 404
-    assert "cannot be fetched" in drawn_instead(tmp_path)
+    assert "cannot be downloaded" in drawn_instead(tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["test_batch.bin", "data_batch_3.bin"])
@@ -299,7 +299,7 @@ def test_what_is_no_archive_is_not_used(tmp_path: Path, server: ArchiveServer, m
 
 
 def test_without_a_network_shapes_are_drawn(tmp_path: Path) -> None:
-    assert "cannot be fetched" in drawn_instead(tmp_path)
+    assert "cannot be downloaded" in drawn_instead(tmp_path)
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

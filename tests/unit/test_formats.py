@@ -123,7 +123,9 @@ def test_a_format_of_another_package_checks_its_own_options(install):
     install("grey-pictures", GREY, grey="grey_pictures:Grey")
     with pytest.raises(BadInputError, match=r"^corpus greys: format_options of the format grey may be lightest"):
         make_definition("greys", {"source": "/x", "format": "grey", "format_options": {"darkest": 1}})
-    with pytest.raises(BadInputError, match=r"^corpus greys: format_options\.token: a definition holds no secret"):
+    with pytest.raises(
+        BadInputError, match=r"^corpus greys: format_options\.token: a definition must not contain secrets"
+    ):
         make_definition("greys", {"source": "/x", "format": "grey", "format_options": {"token": "x"}})
     with pytest.raises(BadInputError, match=r"^corpus greys: the format grey has no keywords"):
         make_definition("greys", {"source": "/x", "format": "grey", "keywords": "label"})

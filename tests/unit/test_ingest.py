@@ -374,7 +374,7 @@ def test_what_the_store_has_no_room_for_is_not_begun(storage, source):
 
 def test_an_empty_source_is_refused(storage, tmp_path):
     (tmp_path / "empty.bin").touch()
-    with pytest.raises(BadInputError, match=r"empty\.bin: holds no images of the format tiny-images"):
+    with pytest.raises(BadInputError, match=r"empty\.bin: contains no images of the format tiny-images"):
         ingest(storage, tmp_path / "empty.bin")
     assert files_under(tmp_path) == {"empty.bin": b""}
 

@@ -273,8 +273,8 @@ def test_what_fits_nothing_says_what_was_looked_at(tmp_path):
     [
         (b"", "smaller than one image"),
         (stored(photographs(3), "hwc")[:-1], "2 images of 32x32x3 and 3,071 bytes too many at offset 6,144"),
-        (b"\x1f\x8b\x08 cifar", "packed with gzip; unpack it"),
-        (b"PK\x03\x04 zip", "packed with zip"),
+        (b"\x1f\x8b\x08 cifar", "compressed with gzip; unpack it"),
+        (b"PK\x03\x04 zip", "compressed with zip"),
     ],
     ids=["empty", "cut short", "gzip", "zip"],
 )
@@ -289,7 +289,7 @@ def test_a_name_that_lies_is_refused(tmp_path):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="holds no files"):
+    with pytest.raises(BadInputError, match="contains no files"):
         guess(tmp_path)
 
 
@@ -374,7 +374,7 @@ def test_only_the_first_of_many_files_are_read_and_kept(folder):
 
 
 def test_a_source_without_images_is_refused(folder):
-    with pytest.raises(BadInputError, match="holds no images of the format folder"):
+    with pytest.raises(BadInputError, match="contains no images of the format folder"):
         inspect_source(*folder(0))
 
 

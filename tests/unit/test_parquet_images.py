@@ -168,8 +168,8 @@ def test_a_row_without_bytes_keeps_its_position(write, decode):
     ("columns", "fields", "said"),
     [
         ({"name": ["duck"]}, {}, r"has no column of encoded images.*it has name \(string\)"),
-        ({"a": [b"x"], "b": [b"y"]}, {}, "each of the columns a, b; name one as image_column"),
-        ({"a": structs([b"x"]), "b": structs([b"y"]), "c": [b"z"]}, {}, "each of the columns a, b; name one"),
+        ({"a": [b"x"], "b": [b"y"]}, {}, "any of the columns a, b; name one as image_column"),
+        ({"a": structs([b"x"]), "b": structs([b"y"]), "c": [b"z"]}, {}, "any of the columns a, b; name one"),
         ({"a": [b"x"]}, {"image_column": "img"}, r"has no column img of encoded images.*it has a \(binary\)"),
         ({"a": [b"x"], "n": [1]}, {"image_column": "n"}, "has no column n of encoded images"),
         ({"a": [b"x"]}, {"keywords": "label"}, r"has no column label of keywords; it has a \(binary\)"),
@@ -240,7 +240,7 @@ def test_files_that_do_not_fit_each_other_are_refused(write, tmp_path, columns, 
 
 
 def test_no_files_and_no_rows_are_refused(write, tmp_path):
-    with pytest.raises(BadInputError, match=r"holds no \.parquet file"):
+    with pytest.raises(BadInputError, match=r"contains no \.parquet file"):
         listed(tmp_path)
     write(birds([]))
     with pytest.raises(BadInputError, match="have no rows"):
@@ -250,7 +250,7 @@ def test_no_files_and_no_rows_are_refused(write, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PAR1 but not really", b"PAR1" + bytes(100) + b"PAR1"])
 def test_another_kind_of_file_is_refused(tmp_path, content):
     (tmp_path / "birds.parquet").write_bytes(content)
-    with pytest.raises(BadInputError, match=r"birds\.parquet: not a parquet file that can be read"):
+    with pytest.raises(BadInputError, match=r"birds\.parquet: not a readable Parquet file"):
         listed(tmp_path)
 
 

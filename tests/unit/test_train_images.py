@@ -89,7 +89,7 @@ def test_a_set_that_nothing_can_be_learned_from_is_refused(write, labels, label_
 
 def test_another_kind_of_file_and_none_at_all_are_named(tmp_path):
     (tmp_path / "other.parquet").write_bytes(b"PAR1 but not really")
-    with pytest.raises(BadInputError, match=r"other\.parquet: not a parquet file"):
+    with pytest.raises(BadInputError, match=r"other\.parquet: not a readable Parquet file"):
         read_labelled(tmp_path / "other.parquet", None, 2, 2)
     with pytest.raises(BadInputError, match=r"none\.parquet: no such file"):
         read_labelled(tmp_path / "none.parquet", None, 2, 2)

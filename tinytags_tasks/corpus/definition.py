@@ -1,4 +1,4 @@
-"""What a corpus is made of: one TOML file a corpus, written by a person or by ``tinytags corpus add``."""
+"""The definition of a corpus: one TOML file per corpus, written by a person or by ``tinytags corpus add``."""
 
 import math
 import re
@@ -15,14 +15,14 @@ from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.errors import BadInputError
 
 PixelOrder = Literal["hwc", "planes", "columns"]
-"""How a raw image lies in its file: row-major interleaved, row-major planes R, G, B, or column-major planes."""
+"""The order of a raw image's pixels: row-major interleaved, row-major planes R, G, B, or column-major planes."""
 
 Resize = Literal["crop", "fit", "none"]
-"""How a picture of another size is made the corpus' size: the middle cut out, or the whole with black bars; ``none``
-makes it unreadable."""
+"""How a picture of another size is fitted to the corpus' size: cropped to the middle, or whole between black bars;
+``none`` makes it unreadable."""
 
 Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
-"""Pillow's resampling filters; all of them average the covered pixels when they make smaller."""
+"""Pillow's resampling filters; when shrinking, all of them average the covered pixels."""
 
 _SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
@@ -34,21 +34,21 @@ class CorpusDefinition(BaseModel):
     Attributes
     ----------
     name
-        The corpus' name: the definition's file name.
+        The corpus' name: the file name of the definition.
     source
-        A file, a folder or a pattern (``*``) of this machine, or an address: ``hdfs://``, ``https://``, ``s3://``.
+        A file, a folder or a pattern (``*``) on this machine, or an address: ``hdfs://``, ``https://``, ``s3://``.
     format
-        What the source is.
+        The name of the source's format; see :mod:`tinytags_tasks.corpus.formats.registry`.
     height, width
         Size of the corpus' images, in pixels.
     shard_images, blocks_per_shard
-        How it is cut.
+        How it is cut into shards and blocks.
     description
-        What the pictures are, for people.
+        What the pictures show, for people.
     pixel_order
-        How a raw image lies in its file, for a format that can hold several orders.
+        The order of a raw image's pixels, for a format that allows several.
     resize, filter
-        How pictures of another size are made the corpus' size.
+        How pictures of another size are fitted to the corpus' size.
     image_column
         The column of images, for a format that has columns; empty finds it.
     keywords
@@ -97,7 +97,7 @@ class CorpusDefinition(BaseModel):
         _check_options(self.format_options, "format_options")
         find_format(self.format).check(self)
         if self.keyword_stop_list and not self.keywords:
-            raise ValueError("keyword_stop_list is set and keywords is not: say where the keywords are")
+            raise ValueError("keyword_stop_list is set, but keywords is not: say where the keywords come from")
         _check_options(self.options, "options")
         for name in ("source", "keywords"):
             _check_password(getattr(self, name), name)
@@ -118,7 +118,7 @@ def _check_options(options: Mapping[str, Any], where: str) -> None:
         elif isinstance(value, str):
             _check_password(value, f"{where}.{name}")
         elif not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
-            raise ValueError(f"{where}.{name}: give text, a number, true, false, or a table of them")
+            raise ValueError(f"{where}.{name}: must be text, a number, true, false, or a table of them")
 
 
 def _check_password(address: str, where: str) -> None:
@@ -128,8 +128,8 @@ def _check_password(address: str, where: str) -> None:
 
 def _holds_no_secret(where: str) -> ValueError:
     return ValueError(
-        f"{where}: a definition holds no secret; fsspec reads it from the environment (FSSPEC_S3_KEY, "
-        "FSSPEC_S3_SECRET), and s3 from ~/.aws too"
+        f"{where}: a definition must not contain secrets; fsspec reads them from the environment (FSSPEC_S3_KEY, "
+        "FSSPEC_S3_SECRET), and for s3 also from ~/.aws"
     )
 
 
@@ -141,17 +141,19 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
     name
         The corpus' name.
     fields
-        All else, as a TOML file gives it.
+        All other fields, as a TOML file gives them.
     where
-        What to name in an error.
+        What an error message names.
 
     Raises
     ------
     BadInputError
-        When a field is missing, unknown or out of range.
+        If a field is missing, unknown or out of range.
     """
     if fields.get("name", name) != name:
-        raise BadInputError(f"{where or f'corpus {name}'}: name: the file's name is the corpus' name; leave it out")
+        raise BadInputError(
+            f"{where or f'corpus {name}'}: name: the file name is the corpus' name; leave this field out"
+        )
     try:
         return CorpusDefinition.model_validate({**fields, "name": name})
     except BadInputError as error:
@@ -166,22 +168,22 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
 
 
 def read_definition(path: Path) -> CorpusDefinition:
-    """Read a corpus' definition; its name is the file's.
+    """Read the definition of a corpus; the file name is its name.
 
     Raises
     ------
     BadInputError
-        When there is none, it is no TOML, or a field is wrong.
+        If the file does not exist, is not TOML, or a field is wrong.
     """
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: no such file; define the corpus with `tinytags corpus add`") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInputError(f"{path}: no TOML file that can be read ({error})") from error
+        raise BadInputError(f"{path}: not a readable TOML file ({error})") from error
     return make_definition(path.stem, fields, where=str(path))
 
 
 def definition_toml(definition: CorpusDefinition) -> str:
-    """Return a definition as a TOML file's text, without what is left at its default."""
+    """Return a definition as TOML, without fields that have their default value."""
     return tomli_w.dumps(definition.model_dump(exclude={"name"}, exclude_defaults=True))

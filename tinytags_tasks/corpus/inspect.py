@@ -1,4 +1,4 @@
-"""What a source looks like, before anything of it is written into the store."""
+"""What a source contains, before any of it is written into the store."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 SHOWN_IMAGES = 64
-"""Images of a picture sheet at most."""
+"""The most images on a picture sheet."""
 
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _MOST_LOOKED_AT = 1_000
@@ -28,7 +28,7 @@ _MOST_LOOKED_AT_BYTES = 100_000_000
 
 @dataclass
 class _Group:
-    """Files of a source whose names look like the same formats; the largest stands for all."""
+    """Files of a source whose names fit the same formats; the largest represents them all."""
 
     formats: tuple[Format, ...]
     count: int = 0
@@ -45,7 +45,7 @@ class _Group:
 def guess_definition(
     files: SourceFiles, *, height: int = 32, width: int = 32
 ) -> tuple[CorpusDefinition, tuple[str, ...]]:
-    """Return what a source seems to be, and what a person should know of the guess.
+    """Return what a source seems to be, and what a person should know about the guess.
 
     The guess is made from names, sizes, the first bytes of the largest file and, if it holds pixels, some hundred
     images spread over it.
@@ -55,7 +55,7 @@ def guess_definition(
     files
         The source.
     height, width
-        Of the corpus' images, in pixels; also of a raw source's images.
+        Of the corpus' images, in pixels; if the source holds pixels, also of its images.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def guess_definition(
         alike = tuple(known for known in formats if known.has_name(file.path))
         groups.setdefault(tuple(known.name for known in alike), _Group(alike)).add(file)
     if not groups:
-        raise BadInputError(f"{files.address}: holds no files; correct the source")
+        raise BadInputError(f"{files.address}: contains no files; correct the source")
     main = max(groups.values(), key=lambda group: (bool(group.formats), group.size_bytes))
     notes = tuple(
         f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {group.largest.path}"
@@ -87,17 +87,17 @@ def _name_of(source: str) -> str:
 
 
 def _guess_format(sample: Sample, named: tuple[Format, ...], formats: list[Format]) -> tuple[Format, Guess]:
-    """Return the format of a file whose name looks like some formats.
+    """Return the format of a file whose name fits some formats.
 
     Raises
     ------
     BadInputError
-        If no format fits, or the file is packed.
+        If no format fits, or the file is compressed.
     """
     where = sample.files.name(sample.file.path)
     for magic, packer in _PACKED.items():
         if sample.head.startswith(magic):
-            raise BadInputError(f"{where}: is packed with {packer}; unpack it and give what was in it")
+            raise BadInputError(f"{where}: is compressed with {packer}; unpack it and give its content")
     by_name = [known for known in named if known.is_named_reliably]
     for known in by_name or formats:
         if guess := known.guess(sample):
@@ -119,22 +119,22 @@ def _guess_format(sample: Sample, named: tuple[Format, ...], formats: list[Forma
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What a source holds.
+    """What was found in a source.
 
     Attributes
     ----------
     definition
-        As what it was read.
+        The definition that it was read by.
     images, files, size_bytes
         Totals of the source.
     looked_at
-        Images that were read: the first ones.
+        How many images were read: the first ones.
     first
-        uint8, shape (up to 64, height, width, 3); unreadable ones are zeros.
+        uint8, shape (up to 64, height, width, 3); unreadable images are zeros.
     unreadable
-        Why, by position, of those that were looked at.
+        Why images that were read are unreadable, by position.
     histogram
-        int64, shape (3, 256): how often each byte occurs in R, G and B of the readable ones that were looked at.
+        int64, shape (3, 256): how often each byte occurs in R, G and B of the readable images.
     notes
         What a person should know.
     """
@@ -156,7 +156,7 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
     Raises
     ------
     BadInputError
-        When it is not of the definition's format, or holds no images.
+        If it is not of the definition's format, or contains no images.
     """
     wanted = max(SHOWN_IMAGES, min(_MOST_LOOKED_AT, _MOST_LOOKED_AT_BYTES // definition.image_bytes))
     totals = _Totals()
@@ -165,7 +165,9 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
     for _ in listed:
         pass
     if not totals.images:
-        raise BadInputError(f"{files.address}: holds no images of the format {definition.format}; correct the source")
+        raise BadInputError(
+            f"{files.address}: contains no images of the format {definition.format}; correct the source"
+        )
     looked_at = min(wanted, totals.images)
     first = np.zeros((min(SHOWN_IMAGES, looked_at), definition.height, definition.width, 3), dtype=np.uint8)
     unreadable: dict[int, str] = {}
@@ -173,7 +175,7 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
     reader = open_reader(definition, files, listing)
     try:
         for batch in reader.batches(0, looked_at):
-            assert batch.pixels is not None  # noqa: S101 - they were asked for
+            assert batch.pixels is not None  # noqa: S101 - they were requested
             shown = batch.pixels[: max(0, len(first) - batch.first)]
             first[batch.first : batch.first + len(shown)] = shown
             unreadable |= batch.unreadable
@@ -189,7 +191,7 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
 
 @dataclass
 class _Totals:
-    """Counts listed items as they pass."""
+    """Counts listed items as they are iterated."""
 
     images: int = 0
     images_before: int = 0
@@ -208,12 +210,12 @@ class _Totals:
 
 
 def draw_sheet(found: Inspection, path: Path) -> None:
-    """Write a picture sheet of an inspection as a PNG, whole or not at all.
+    """Write a picture sheet of an inspection as a PNG, in one atomic step.
 
     Raises
     ------
     BadInputError
-        When it cannot be written there.
+        If it cannot be written there.
     """
     definition = found.definition
     title = (

@@ -136,7 +136,7 @@ def _write_plan(
         summary = listing.summary
         if not summary.images:
             raise BadInputError(
-                f"{files.address}: holds no images of the format {definition.format}; correct the source"
+                f"{files.address}: contains no images of the format {definition.format}; correct the source"
             )
         head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
         source = Source(

@@ -1,1 +1,1 @@
-"""The demo corpora: drawn shapes, and CIFAR-10 where its files are at hand."""
+"""The demo corpora: photographs, CIFAR-10, or drawn shapes."""

@@ -1,1 +1,1 @@
-"""Corpus formats: one file a format, one object that says all of it. Pixel order is settled here, once."""
+"""Corpus formats: one file and one object per format. Only this package knows the pixel orders of sources."""

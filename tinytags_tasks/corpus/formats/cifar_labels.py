@@ -1,4 +1,4 @@
-"""CIFAR's label names, which lie in a file beside the images: for its binary and its Python version alike.
+"""CIFAR's label names, which are in a file in the folder of the images; for both the binary and the Python version.
 
 Format: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -16,7 +16,7 @@ _NAME_FILES = {
     "fine_labels": (("meta", "fine_label_names"), ("fine_label_names.txt", "")),
     "coarse_labels": (("meta", "coarse_label_names"), ("coarse_label_names.txt", "")),
 }
-"""Which file beside the images names their labels: a pickle with its field, or a text with a name a line."""
+"""The files that may name the labels: a pickle with its field, or a text with one name per line."""
 
 
 def cifar_label_names(files: SourceFiles, column: str) -> tuple[str, ...]:
@@ -25,19 +25,19 @@ def cifar_label_names(files: SourceFiles, column: str) -> tuple[str, ...]:
     Parameters
     ----------
     files
-        The source's: CIFAR-10's or CIFAR-100's, in the binary or the Python version.
+        The source: CIFAR-10 or CIFAR-100, in the binary or the Python version.
     column
         ``label``, or CIFAR-100's ``coarse_label``.
 
     Returns
     -------
     tuple of str
-        As a file beside the images names them; else CIFAR-10's own for CIFAR-10, and none for CIFAR-100.
+        As a file in the same folder names them; without one, CIFAR-10's own names, and none for CIFAR-100.
 
     Raises
     ------
     BadInputError
-        When the file with the names is damaged.
+        If the file with the names is damaged.
     """
     paths = [file.path for file in files.files()]
     of_images = [path for path in paths if base_name(path) in _CIFAR100_FILES] or paths
@@ -78,12 +78,12 @@ def label_names_of(files: SourceFiles, path: str, field: str) -> tuple[str, ...]
         if names_field:
             names = pickled_field(load_inert(content, where), names_field)
             if not isinstance(names, list) or not all(isinstance(word, bytes | str) for word in names):
-                raise BadInputError(f"{where}: has no list {names_field}; fetch it again")
+                raise BadInputError(f"{where}: has no list {names_field}; download it again")
             return tuple(word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in names)
         return tuple(filter(None, map(str.strip, content.decode("utf-8", "replace").splitlines())))
     return CIFAR10_TAGS if field == "labels" else ()
 
 
 def pickled_field(pickled: object, name: str) -> object:
-    """Return a dictionary's value; its keys are bytes where Python 2 wrote them, or text."""
+    """Return a value of a dictionary whose keys are text, or bytes if Python 2 wrote them."""
     return pickled.get(name.encode(), pickled.get(name)) if isinstance(pickled, dict) else None

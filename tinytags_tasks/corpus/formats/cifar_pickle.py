@@ -1,8 +1,9 @@
-"""CIFAR-10 and CIFAR-100 as their authors publish them for Python.
+"""CIFAR-10 and CIFAR-100 in their authors' Python version.
 
 Format: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
-https://www.cs.toronto.edu/~kriz/cifar.html: a pickled dictionary a file, its ``data`` a uint8 array (images, 3,072) of
-row-major planes R, G, B, its ``labels`` (CIFAR-100: ``fine_labels`` and ``coarse_labels``) a list of numbers.
+https://www.cs.toronto.edu/~kriz/cifar.html: each file is a pickled dictionary with ``data``, a uint8 array (images,
+3,072) of row-major planes R, G, B, and ``labels`` (CIFAR-100: ``fine_labels`` and ``coarse_labels``), a list of
+numbers.
 """
 
 import re
@@ -35,7 +36,7 @@ _IMAGES = re.compile(r"data_batch_\d+|test_batch|train|test")
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """One file: uint8 (images, 3, row, column), and the labels that are wanted with the name of their field."""
+    """One file: uint8 (images, 3, row, column), and the requested labels with the name of their field."""
 
     planes: npt.NDArray[np.uint8]
     labels: list[int]
@@ -46,7 +47,7 @@ def _read_file(files: SourceFiles, file: SourceFile, column: str) -> _Images:
     where = files.name(file.path)
     if file.size_bytes > _MOST_FILE_BYTES:
         raise BadInputError(
-            f"{where}: {file.size_bytes:,} bytes are more than any of CIFAR's pickles has; name its files"
+            f"{where}: {file.size_bytes:,} bytes are more than any of CIFAR's pickles has; name the right files"
         )
     files.check_unchanged(file.path, file.size_bytes, file.version)
     pickled = load_inert(files.read(file.path, 0, file.size_bytes, file.version), where)
@@ -54,7 +55,7 @@ def _read_file(files: SourceFiles, file: SourceFile, column: str) -> _Images:
     pixels = array_numbers(pickled_field(pickled, "data"), f"{where}: data")
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3 * SIDE * SIDE:
         raise BadInputError(
-            f"{where}: data is {pixels.dtype} of the shape {pixels.shape}; CIFAR's is uint8 (images, 3072): give "
+            f"{where}: data is {pixels.dtype} of the shape {pixels.shape}; CIFAR's is uint8 (images, 3072); give "
             "one of its files"
         )
     planes = pixels.reshape(-1, 3, SIDE, SIDE)
@@ -68,9 +69,9 @@ def _read_file(files: SourceFiles, file: SourceFile, column: str) -> _Images:
     if isinstance(labels, InertArray):
         labels = array_numbers(labels, f"{where}: {field}").ravel().tolist()
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-        raise BadInputError(f"{where}: {field} is no list of whole numbers; give one of CIFAR's files")
+        raise BadInputError(f"{where}: {field} is not a list of integers; give one of CIFAR's files")
     if len(labels) != len(planes):
-        raise BadInputError(f"{where}: has {len(planes):,} images and {len(labels):,} {field}; fetch it again")
+        raise BadInputError(f"{where}: has {len(planes):,} images and {len(labels):,} {field}; download it again")
     return _Images(planes, labels, field)
 
 
@@ -100,7 +101,7 @@ class CifarPickle(Format):
     def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
         """Yield the source's files with how many images each holds.
 
-        Of a folder the files ``data_batch_1`` and so on, ``test_batch``, ``train`` and ``test`` are taken.
+        In a folder the files ``data_batch_1`` and so on, ``test_batch``, ``train`` and ``test`` are taken.
 
         Parameters
         ----------
@@ -129,7 +130,7 @@ class CifarPickle(Format):
             images += held
             yield ListedItem(file.path, held, 0, file.size_bytes, file.version)
         if not images:
-            raise BadInputError(f"{files.source}: its files have no images; give a file with at least one")
+            raise BadInputError(f"{files.source}: its files contain no images; give a file with at least one")
 
     def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "CifarPickleReader":
         """See :meth:`Format.open_reader`."""
@@ -137,7 +138,7 @@ class CifarPickle(Format):
 
 
 class CifarPickleReader:
-    """Reads CIFAR's pickles, a file at a time; see :class:`tinytags_tasks.corpus.reader.Reader`.
+    """Reads CIFAR's pickles, one file at a time; see :class:`tinytags_tasks.corpus.reader.Reader`.
 
     Parameters
     ----------

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import CorpusDefinition
 
 MOST_PICTURE_BYTES = 200_000_000
-"""A larger one is not read; 50 million pixels as they are have 150 MB."""
+"""A larger picture is not read; 50 million uncompressed pixels have 150 MB."""
 
 _LARGEST_GAP_BYTES = 65_536
 _LARGEST_READ_BYTES = 8_000_000
-"""Neighbours in a file are read at once, with what lies between them."""
+"""Neighbours in a file are read at once, with the bytes between them."""
 
 _REMOTE_READS = 16
 """Concurrent reads: over a network each one mostly waits for its answer."""
@@ -35,7 +35,7 @@ class Encoded(Format):
 
 @dataclass
 class _Range:
-    """Bytes that are read at once: where, and which images lie in them."""
+    """Bytes that are read at once: where, and the indexes of the images in them."""
 
     item: ListedItem
     stop: int
@@ -130,7 +130,7 @@ class EncodedReader:
 
 
 def _ranges(items: list[ListedItem], wanted: list[int]) -> list[_Range]:
-    """Join the places of neighbours in a file."""
+    """Join the byte ranges of neighbours in a file."""
     ranges: list[_Range] = []
     for place in wanted:
         item = items[place]

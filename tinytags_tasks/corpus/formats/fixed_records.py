@@ -1,4 +1,4 @@
-"""Files of fixed-size images one after another, without a header: what the formats of such files share."""
+"""Files of consecutive fixed-size images without a header: what the formats of such files share."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 6_000_000
 _CACHED_BYTES = 250_000
-"""Read and turned at a time: so much stays in a core's cache in between, twice as fast as 500 KB or more."""
+"""Read and reordered at a time: this much stays in a core's cache, which is twice as fast as 500 KB or more."""
 
 _ORDER_NAMES = {
     "hwc": "row-major, interleaved",
@@ -29,16 +29,16 @@ _ORDER_NAMES = {
 
 @dataclass(frozen=True)
 class RecordLayout:
-    """How an image lies in its file.
+    """How an image is stored in its file.
 
     Attributes
     ----------
     height, width
         In pixels.
     pixel_order
-        Of its bytes.
+        The order of its bytes.
     label_bytes
-        Bytes before it.
+        Bytes before the pixels.
     """
 
     height: int
@@ -55,16 +55,16 @@ class RecordLayout:
 def to_row_major(
     stored: npt.NDArray[np.uint8], layout: RecordLayout, out: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return images in TinyTags' own order.
+    """Return images in TinyTags' own pixel order.
 
     Parameters
     ----------
     stored
-        uint8, shape (images, record bytes): records as the file holds them.
+        uint8, shape (images, record bytes): records as stored in the file.
     layout
-        What they are.
+        How they are stored.
     out
-        Where they go, of the shape that is returned; None makes a place.
+        The array to write to, of the returned shape; None makes a new one.
 
     Returns
     -------
@@ -109,7 +109,7 @@ class KeywordSource(Protocol):
         records
             uint8, shape (images, record bytes): the images' records.
         layout
-            How they lie in their file.
+            How they are stored in their file.
         """
         ...
 
@@ -119,7 +119,7 @@ class KeywordSource(Protocol):
 
 
 class FixedRecords(Format):
-    """What the formats of fixed-size images share; each one says how its records lie."""
+    """What the formats of fixed-size images share; each one describes its records."""
 
     endings = (".bin",)
     is_named_reliably = False
@@ -127,7 +127,7 @@ class FixedRecords(Format):
 
     @abstractmethod
     def record_layout(self, definition: "CorpusDefinition", path: str = "") -> RecordLayout:
-        """Return how a file of a corpus' source holds its images."""
+        """Return how a file of a corpus' source stores its images."""
 
     def image_files(self, files: SourceFiles) -> list[SourceFile]:
         """Return the files of a source that hold images."""
@@ -169,7 +169,7 @@ class FixedRecordsReader:
     Parameters
     ----------
     source_format
-        How their records lie.
+        Their format.
     definition
         The corpus.
     files
@@ -196,7 +196,7 @@ class FixedRecordsReader:
             step = max(1, _BATCH_BYTES // layout.record_bytes)
             for start in range(max(first, item_first), stop, step):
                 yield self._batch(item, item_first, layout, start, min(step, stop - start), decode)
-            # It may have changed while it was read: nothing of it may be committed then.
+            # If it changed while it was read, nothing of it may be committed.
             self._check_unchanged(item)
 
     def _check_unchanged(self, item: ListedItem) -> None:

@@ -1,4 +1,4 @@
-"""Plain pixels: fixed-size images one after another and nothing else, in any of three orders."""
+"""Plain pixels: consecutive images of one size and nothing else, in any of three pixel orders."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Tiny Images file: fixed-size images one after another, column-major planes.
+"""The Tiny Images file: consecutive images of one size, as column-major planes.
 
 Format: A. Torralba, R. Fergus, W. T. Freeman, "80 million tiny images", PAMI 2008. The MATLAB tools write each image of
 ``tiny_images.bin`` as ``uint8(32, 32, 3)`` in MATLAB's order, so a byte's index is
@@ -32,7 +32,7 @@ METADATA_BYTES = 768
 """Bytes of an image's record in ``tiny_metadata.bin``."""
 
 KEYWORD_BYTES = 80
-"""Bytes of the noun in it, filled up with spaces or zeros."""
+"""Bytes of the noun in it, padded with spaces or zeros."""
 
 _METADATA_NAME = "tiny_metadata.bin"
 

@@ -1,7 +1,7 @@
-"""WebDataset's tar files: which member is which sample's image, and where its bytes lie.
+"""WebDataset's tar files: which member is the image of which sample, and where its bytes are.
 
-Rule: https://github.com/webdataset/webdataset, "The WebDataset Format": members that follow each other and have the
-same path up to the first dot of their base name are one sample.
+Rule: https://github.com/webdataset/webdataset, "The WebDataset Format": consecutive members with the same path up to
+the first dot of their base name are one sample.
 """
 
 import io
@@ -29,7 +29,7 @@ _IMAGE = re.compile(r"(?:.*\.)?(?:jpg|jpeg|png|webp)")
 _COMPRESSED_ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _COMPRESSED_HEADS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
-# Contents are skipped here; over a network a request costs more than the bytes between two headers.
+# Contents are skipped; over a network a request costs more than the bytes between two headers.
 _LOCAL_BUFFER_BYTES = 16_384
 _REMOTE_BUFFER_BYTES = 4_000_000
 _END_CHECK_BYTES = 65_536
@@ -47,18 +47,18 @@ class WebDataset(Encoded):
         return Guess() if sample.head[257:262] == b"ustar" else None
 
     def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
-        """Yield each sample's image with its place in the tar, so that reading needs no tar code.
+        """Yield the image of each sample with its byte range in the tar, so that reading needs no tar code.
 
-        A sample's image is its member with the ending jpg, jpeg, png or webp; only where there is none, one whose
-        ending ends so, such as ``seg.png``. A sample without an image keeps its position and has no bytes. Members
-        whose base name has no dot, or begins with one, belong to no sample, as in WebDataset.
+        A sample's image is its member with the ending jpg, jpeg, png or webp; only if there is none, one whose
+        ending ends with one of these, such as ``seg.png``. A sample without an image keeps its position and has no
+        bytes. Members whose base name has no dot, or begins with one, belong to no sample, as in WebDataset.
 
         Parameters
         ----------
         files
             The source's: a tar, a folder of them, or a pattern.
         definition
-            The corpus; ``keywords`` is the ending of a sample's text: UTF-8, its first 1,000 characters.
+            The corpus; ``keywords`` is the ending of a sample's text file: UTF-8, of which 1,000 characters are taken.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class WebDataset(Encoded):
                 keywords += item.keyword is not None
                 yield item
         if not tars:
-            raise BadInputError(f"{files.source}: holds no .tar file; correct the corpus' source or format")
+            raise BadInputError(f"{files.source}: contains no .tar file; correct the corpus' source or format")
         if not images:
             raise BadInputError(
                 f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in .jpg, .jpeg, "
@@ -105,13 +105,13 @@ class TarReader(EncodedReader):
             self._files.check_unchanged(path, size_bytes, member.version)
             whole = chain([(position, member)], members)  # noqa: B031 (next took the first one only)
             yield from self._read_items(whole, threads)
-            # It may have changed while it was read: nothing of it may be committed then.
+            # If it changed while it was read, nothing of it may be committed.
             self._files.check_unchanged(path, size_bytes, member.version)
 
 
 @dataclass
 class _Sample:
-    """Members of one sample."""
+    """The members of one sample."""
 
     key: str
     offset: int
@@ -167,12 +167,12 @@ def _ending(member: tarfile.TarInfo) -> str:
 
 
 def _members(stream: io.BufferedReader, name: str, size_bytes: int) -> Iterator[tarfile.TarInfo]:
-    """Yield a tar's members, all of them: an archive that ends elsewhere than at its end mark is damaged."""
+    """Yield all members of a tar; an archive that does not end with an end mark is damaged."""
     head = stream.read(6)
     if head.startswith(_COMPRESSED_HEADS):
         raise BadInputError(
-            f"{name}: is compressed, and single images cannot be read from it; unpack it to a .tar (the pictures in it "
-            "are compressed already)"
+            f"{name}: is compressed, so that single images cannot be read from it; decompress it to a .tar (its "
+            "pictures are already compressed)"
         )
     stream.seek(0)
     at, after = 0, "its beginning"
@@ -180,40 +180,40 @@ def _members(stream: io.BufferedReader, name: str, size_bytes: int) -> Iterator[
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 if tar.offset <= at:
-                    raise tarfile.ReadError("a size below zero")
+                    raise tarfile.ReadError("a negative size")
                 _check_member(member, name)
                 at, after = tar.offset, f"member {member.name!r}"
-                tar.members.clear()  # type: ignore[attr-defined] # it keeps all, and there may be millions
+                tar.members.clear()  # type: ignore[attr-defined] # it keeps all of them, and there may be millions
                 yield member
             at = tar.offset
     except (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError) as error:
         raise BadInputError(
-            f"{name}: damaged at offset {at:,}, after {after} ({error}); fetch or write it again"
+            f"{name}: damaged at offset {at:,}, after {after} ({error}); download or write it again"
         ) from error
     stream.seek(at)
     block = stream.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE:
         raise BadInputError(
-            f"{name}: ends at offset {size_bytes:,}, after {after}, without a tar's end mark; is it complete? Fetch or "
+            f"{name}: ends at offset {size_bytes:,}, after {after}, without an end mark; is it complete? Download or "
             "write it again"
         )
     if any(block):
         raise BadInputError(
-            f"{name}: damaged at offset {at:,}, after {after}: no header is there; fetch or write it again"
+            f"{name}: damaged at offset {at:,}, after {after}: a header is missing; download or write it again"
         )
     if any(stream.read(_END_CHECK_BYTES)):
         raise BadInputError(
-            f"{name}: goes on after its end mark at offset {at:,}; tars that were appended to each other are one file "
-            "each to a reader: split them"
+            f"{name}: continues after its end mark at offset {at:,}; split tars that were concatenated, because a "
+            "reader sees only the first one"
         )
 
 
 def _check_member(member: tarfile.TarInfo, name: str) -> None:
     where = f"{name}: member {member.name!r} at offset {member.offset:,}"
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise BadInputError(f"{where} has a name that leads out of the archive; write it with relative names")
+        raise BadInputError(f"{where} has a name outside of the archive; write it with relative names")
     if member.issparse():
-        raise BadInputError(f"{where} is stored with holes; write it without --sparse")
+        raise BadInputError(f"{where} is a sparse file; write it without --sparse")
     if not (member.isreg() or member.isdir()):
         kind = "a link" if member.issym() or member.islnk() else "neither a file nor a folder"
         raise BadInputError(f"{where} is {kind}; write it with the files themselves")

@@ -1,1 +1,1 @@
-"""Encoded pictures become images of one size, and images become sheets to look at."""
+"""Encoded pictures are decoded to images of one size; images are drawn on sheets for people."""

@@ -1,1 +1,1 @@
-"""Where images come from: files of this machine, or behind an address."""
+"""Where images come from: files on this machine, or at an address."""

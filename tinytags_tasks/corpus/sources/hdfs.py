@@ -35,7 +35,7 @@ class HdfsFiles:
         self.url: str = hdfs.client.url
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Do nothing: nothing is kept."""
+        """Do nothing: there is no cache."""
 
     def info(self, path: str) -> dict[str, Any]:
         """Return what HDFS knows of a file or folder."""

@@ -1,4 +1,4 @@
-"""A source's file for libraries that want to read and seek in one."""
+"""A file of a source, for libraries that read from a file object and seek in it."""
 
 import io
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class RangeFile(io.RawIOBase):
-    """Reads byte ranges of a file; whatever goes wrong with them is one of our errors, not the library's.
+    """Reads byte ranges of a file; failures are raised as our errors, not the library's.
 
     Parameters
     ----------

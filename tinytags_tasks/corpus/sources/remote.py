@@ -1,4 +1,4 @@
-"""Sources behind an address: how each kind is opened and read by the part, and what its errors mean."""
+"""Sources at an address: how each kind is opened and read in parts, and what its errors mean."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,21 +12,21 @@ _TRANSIENT_STATUSES = {408, 425, 429}
 def open_remote(
     source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
 ) -> tuple[Any, str]:
-    """Return a source's file system, and the source's path in it; nothing is contacted.
+    """Return the file system of a source, and the source's path in it; no server is contacted.
 
     Parameters
     ----------
     source
         An address.
     options
-        What the file system takes.
+        Options of the file system.
     webhdfs_url, hdfs_user
-        Where ``hdfs:///path`` lies, and as whom HDFS is read.
+        Where ``hdfs:///path`` is, and the user who reads HDFS.
 
     Raises
     ------
     BadInputError
-        When the address tells no place.
+        If the address is incomplete.
     """
     import fsspec
 
@@ -34,8 +34,8 @@ def open_remote(
     if scheme in ("hdfs", "webhdfs"):
         return open_hdfs(source, options, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user)
     if not rest.strip("/"):
-        raise BadInputError(f"{source}: names no place; write such as https://host/path or s3://bucket/path")
-    flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would keep every object's entry
+        raise BadInputError(f"{source}: incomplete; write for example https://host/path or s3://bucket/path")
+    flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would cache every object's entry
     remote, root = fsspec.url_to_fs(source, **{**flat, **options})
     return remote, str(root)
 
@@ -46,29 +46,31 @@ def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # no
     Raises
     ------
     BadInputError
-        When its server sends no ranges.
+        If its server does not support ranges.
     """
     protocols = (remote.protocol,) if isinstance(remote.protocol, str) else remote.protocol
     if "http" not in protocols:
         return bytes(remote.cat_file(path, start=offset, end=offset + length))
-    # Unlike cat_file, a file that is opened does not take all that a server sends which ignores the range.
+    # If a server ignores the range, cat_file takes the whole file; an opened file refuses it.
     with remote.open(path, "rb", block_size=1, cache_type="none", size=offset + length) as file:
         file.seek(offset)
         try:
             return bytes(file.read(length))
         except ValueError as error:
-            raise BadInputError(f"{path}: its server sends no ranges; download it and ingest the copy") from error
+            raise BadInputError(
+                f"{path}: its server does not support ranges; download it and ingest the copy"
+            ) from error
 
 
 def remote_error(error: Exception, path: str) -> TinyTagsError | None:
-    """Return what an error of a file system means; None when it is none.
+    """Translate an error of a file system; None if it is not one.
 
     Parameters
     ----------
     error
         As fsspec, or the library below it, raised it.
     path
-        What was asked for.
+        What was requested.
     """
     import aiohttp
     import requests
@@ -80,21 +82,23 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         return _hdfs_error(error, path)
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, aiohttp.ClientError | OSError | ValueError):
-        error = cause  # over http, whatever goes wrong is said to be a missing file
+        error = cause  # over http, fsspec reports every failure as a missing file
     reason = f"{type(error).__name__}: {error}"
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if isinstance(error, PermissionError) or status in (401, 403, 407):
-        return BadInputError(f"{path}: may not be read ({reason}); check its permissions and your credentials")
+        return BadInputError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
     if status == 416:
-        return BadInputError(f"{path}: ends before the bytes that were asked for; it became shorter")
+        return BadInputError(f"{path}: ends before the requested bytes; it was truncated")
     if status in _TRANSIENT_STATUSES or status >= 500:
         return TransientError(f"{path}: cannot be read now ({reason})")
     if status >= 300:
         return BadInputError(f"{path}: its server refuses ({reason}); correct the corpus' source or options")
     if isinstance(error, aiohttp.ClientSSLError | requests.exceptions.SSLError | boto.SSLError):
-        return BadInputError(f"{path}: its server does not prove who it is ({reason}); correct the corpus' source")
+        return BadInputError(
+            f"{path}: the certificate of its server is not valid ({reason}); correct the corpus' source"
+        )
     if isinstance(
         error,
         ConnectionError
@@ -111,8 +115,8 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         return TransientError(f"{path}: cannot be read now ({reason})")
     if isinstance(error, ImportError | ValueError | TypeError | NotImplementedError | boto.BotoCoreError):
         return BadInputError(
-            f"{path}: cannot be read ({reason}); use a path, or an hdfs, http(s) or s3 address, and options that its "
-            "file system takes"
+            f"{path}: cannot be read ({reason}); use a path, or an hdfs, http(s) or s3 address, and options of its "
+            "file system"
         )
     libraries = ("aiohttp", "botocore", "aiobotocore")
     if isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in libraries:
@@ -126,14 +130,14 @@ def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs 
     if exception == "FileNotFoundException":
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if exception in ("AccessControlException", "SecurityException") or "Authentication failure" in str(error):
-        return BadInputError(f"{path}: may not be read ({message}); check its permissions and your credentials")
+        return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
         return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
     return TransientError(f"{path}: cannot be read now ({message})")
 
 
 def _status(error: Exception) -> int:
-    """Return an answer's HTTP status; 0 when there was none."""
+    """Return the HTTP status of an error; 0 if it has none."""
     import aiohttp
     import requests
     from botocore.exceptions import ClientError  # type: ignore[import-untyped]
