@@ -128,7 +128,7 @@ def test_what_is_no_file_is_not_taken_for_one(tmp_path):
     with pytest.raises(BadInputError, match=r"pipe\.jpg: not a file; name a file, or the folder it is in"):
         paths(SourceFiles(str(tmp_path / "pipe.jpg")))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BadInputError, match="folder: no file"):
+    with pytest.raises(BadInputError, match="folder: not a file"):
         SourceFiles(str(tmp_path)).current("folder")
 
 
