@@ -188,7 +188,7 @@ def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> Bloc
     """Commit a scored block; return its record, which travels in the file's metadata, with the file's own size."""
     sink = io.BytesIO()
     pq.write_table(
-        table.replace_schema_metadata({RECORD_KEY: record.model_dump_json().encode()}),
+        table.replace_schema_metadata({RECORD_KEY: record.stored()}),
         sink,
         compression="zstd",
         write_page_checksum=True,
@@ -208,6 +208,8 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
     ------
     MissingError
         When it was never scored.
+    NewerFormatError
+        When a newer TinyTags scored it.
     CorruptError
         When the file is damaged or another block's.
     """
@@ -215,9 +217,10 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
     stored = storage.read(path)
     try:
         table = pq.read_table(io.BytesIO(stored), page_checksum_verification=True)
-        record = BlockRecord.model_validate_json(table.schema.metadata[RECORD_KEY])
+        record_json = table.schema.metadata[RECORD_KEY]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); delete it and score block {block} again") from error
+    record = BlockRecord.parse(record_json, path)
     if (record.run, record.block, record.kept) != (run, block, table.num_rows):
         raise CorruptError(f"{path}: holds another block's images; delete it and score block {block} again")
     return table, _with_file(record, stored)

@@ -9,6 +9,7 @@
         ├── BadInputError       what the user gave cannot be used: a file, a number, a name
         ├── MissingError        something that should be in the store is not
         ├── CorruptError        stored bytes are not what was written
+        ├── NewerFormatError    a newer TinyTags wrote it
         └── ReconcileError      counts that must be equal are not
 
 Airflow tasks turn :class:`FinalError` into ``AirflowFailException`` in one place (``dags/tinytags_airflow.py``); the
@@ -43,6 +44,10 @@ class MissingError(FinalError):
 
 class CorruptError(FinalError):
     """Stored bytes are not what was written."""
+
+
+class NewerFormatError(FinalError):
+    """A newer TinyTags wrote it; what this one would make of it is not to be trusted."""
 
 
 class ReconcileError(FinalError):

@@ -38,7 +38,7 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
     for path, content in (
         (layout.model_file(card.version), onnx_model),
         (layout.report_file(card.version), report.encode()),
-        (layout.card_file(card.version), card.model_dump_json(indent=1).encode()),
+        (layout.card_file(card.version), card.stored()),
     ):
         storage.write(f"{temporary}/{layout.file_name(path)}", content)
     published = storage.rename(temporary, folder)

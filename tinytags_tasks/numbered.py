@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tinytags_tasks.errors import MissingError
-from tinytags_tasks.records import Record
+from tinytags_tasks.record_base import Record
 from tinytags_tasks.storage import Storage
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from tinytags_tasks.blocks import Partition
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.record_base import Part, Record
 from tinytags_tasks.settings import Thumbnails
-from tinytags_tasks.storage import Storage
 
 PIXEL_ORDER = "row-major HWC uint8"
 """How every image inside TinyTags lies in memory and in a shard."""
@@ -21,44 +21,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Record(BaseModel):
-    """A record that is one JSON file in the store."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    @classmethod
-    def load(cls, storage: Storage, path: str) -> Self:
-        """Read a record.
-
-        Raises
-        ------
-        MissingError
-            When there is none.
-        CorruptError
-            When it is cut short or of another kind.
-        """
-        stored = storage.read(path)
-        try:
-            return cls.model_validate_json(stored)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise CorruptError(
-                f"{path}: no usable {cls.__name__} ({problem['msg']}); delete it and run the stage that writes it again"
-            ) from error
-
-    def save(self, storage: Storage, path: str, *, overwrite: bool = True) -> bool:
-        """Write the record in one atomic step; False when it was there and must not be overwritten."""
-        return storage.write(path, self.model_dump_json(indent=1).encode(), overwrite=overwrite)
-
-    def replaced(self, **changes: object) -> Self:
-        """Return a copy with some fields changed."""
-        return self.model_copy(update=changes)
-
-
-class Source(Record):
+class Source(Part):
     """What a corpus came from, as it was when it was listed.
 
-    Two sources are the same when all but ``path`` and ``images`` agree.
+    Two sources are the same when their :attr:`content` is, wherever they lie.
 
     Attributes
     ----------
@@ -83,15 +49,28 @@ class Source(Record):
     head_sha256: str
     tail_sha256: str
 
+    @property
+    def content(self) -> dict[str, str | int]:
+        """All that tells it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        return {
+            "format": self.format,
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "images": self.images,
+            "listing_sha256": self.listing_sha256,
+            "head_sha256": self.head_sha256,
+            "tail_sha256": self.tail_sha256,
+        }
 
-class Unreadable(Record):
+
+class Unreadable(Part):
     """An image that could not be read: its position, and why."""
 
     position: int
     reason: str
 
 
-class BlockManifest(Record):
+class BlockManifest(Part):
     """One block of a shard: its number, first position, images and the sha256 of its bytes."""
 
     number: int
@@ -160,7 +139,7 @@ class Corpus(Record):
         return self.height * self.width * self.channels
 
 
-class ThresholdFigures(Record):
+class ThresholdFigures(Part):
     """What keeping only images of some accuracy means, on images whose tags are known.
 
     Attributes
@@ -185,7 +164,7 @@ class ThresholdFigures(Record):
     recall: tuple[float | None, ...]
 
 
-class Evaluation(Record):
+class Evaluation(Part):
     """What a model makes of images whose tags are known.
 
     Attributes
@@ -208,7 +187,7 @@ class Evaluation(Record):
     thresholds: tuple[ThresholdFigures, ...]
 
 
-class OtherFigures(Record):
+class OtherFigures(Part):
     """What keeping only images of some accuracy means, on images of other things.
 
     Attributes
@@ -233,7 +212,7 @@ class OtherFigures(Record):
         return self.tagged_without_tag + self.tagged_with_tag
 
 
-class OtherEvaluation(Record):
+class OtherEvaluation(Part):
     """What a model makes of images most of which show none of its tags, as those of a corpus do.
 
     Attributes
@@ -422,7 +401,7 @@ class BlockRecord(Record):
     kept: int = 0
     below: int = 0
     unreadable: int = 0
-    kept_by_tag: dict[str, int] = {}
+    kept_by_tag: dict[str, int] = Field(default_factory=dict)
     scored_bytes: int = 0
     scored_sha256: str = ""
     documents: int | None = None

@@ -119,6 +119,11 @@ def test_a_format_of_another_package_is_defined_recognised_listed_and_read(insta
     assert inspect_source(guessed, SourceFiles(str(greys))).images == 25
 
 
+def test_a_record_without_format_options_can_be_read_by_an_older_tinytags():
+    definition = make_definition("birds", {"source": "/x", "format": "folder"})
+    assert "format_options" not in definition.model_dump_json()
+
+
 def test_a_format_of_another_package_checks_its_own_options(install):
     install("grey-pictures", GREY, grey="grey_pictures:Grey")
     with pytest.raises(BadInputError, match=r"^corpus greys: format_options of the format grey may be lightest"):

@@ -66,7 +66,7 @@ def test_a_model_is_whole_when_it_appears(storage):
     assert files_under(storage.root) == {
         "models/forest-1/model.onnx": b"forest-1",
         "models/forest-1/report.html": b"<p>forest-1</p>",
-        "models/forest-1/model.json": published.model_dump_json(indent=1).encode(),
+        "models/forest-1/model.json": published.stored(),
     }
 
 

@@ -83,7 +83,8 @@ class CorpusDefinition(BaseModel):
     keyword_stop_list: str = ""
     most_unreadable_percent: float = Field(10.0, ge=0, le=100)
     options: dict[str, Any] = {}
-    format_options: dict[str, Any] = {}
+    # Left out if empty, so that an older TinyTags can read the plans of the formats that it knows.
+    format_options: dict[str, Any] = Field({}, exclude_if=lambda options: not options)
 
     @field_validator("format")
     @classmethod
@@ -163,7 +164,7 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         known = ", ".join(sorted(set(CorpusDefinition.model_fields) - {"name"}))
-        hint = f"; fields are {known}" if problem["type"] == "extra_forbidden" else ""
+        hint = f" (a newer TinyTags may know it); fields are {known}" if problem["type"] == "extra_forbidden" else ""
         raise BadInputError(f"{where or f'corpus {name}'}: {field + ': ' if field else ''}{message}{hint}") from error
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.errors import CorruptError, FinalError
+from tinytags_tasks.record_base import check_format
 from tinytags_tasks.storage import Storage
 
 _SCHEMA = pa.schema(
@@ -32,6 +33,10 @@ _SCHEMA = pa.schema(
     ]
 )
 _IMAGES = b"images"
+_FORMAT_KEY = b"format"
+_FORMAT = 1
+"""Number of the columns' format; raised by a change that an older TinyTags must not ignore."""
+
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000
 
@@ -100,7 +105,7 @@ class ListingFile:
         rows: list[tuple[object, ...]] = []
         path = ""
         for item in items:
-            digest.update(repr(item).encode())
+            digest.update(item.identity.encode())
             summary.files += item.path != path
             path = item.path
             summary.size_bytes += item.size_bytes
@@ -116,7 +121,7 @@ class ListingFile:
                 _write_rows(writer, rows)
         _write_rows(writer, rows)
         with _temporary_file_errors():
-            writer.add_key_value_metadata({_IMAGES: str(summary.images)})
+            writer.add_key_value_metadata({_IMAGES: str(summary.images), _FORMAT_KEY: str(_FORMAT)})
             writer.close()
         summary.sha256 = digest.hexdigest()
 
@@ -165,6 +170,7 @@ class StoredListing:
             file = pa.PythonFile(_StoreFile(storage, path), mode="r")
             self._file = pq.ParquetFile(file, page_checksum_verification=True)
             metadata = self._file.metadata
+            check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path)
             if self._file.schema_arrow.remove_metadata() != _SCHEMA:
                 raise ValueError(f"it has the columns {', '.join(self._file.schema_arrow.names)}")
             self._images = int((metadata.metadata or {})[_IMAGES])
@@ -271,7 +277,7 @@ def open_listing(storage: Storage, path: str) -> StoredListing:
 
     Raises
     ------
-    MissingError, CorruptError
-        If it is not there, or damaged.
+    MissingError, NewerFormatError, CorruptError
+        If it is missing, written by a newer TinyTags, or damaged.
     """
     return StoredListing(storage, path)

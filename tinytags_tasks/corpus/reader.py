@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tinytags_tasks.identities import quoted
+
 
 @dataclass(frozen=True)
 class ListedItem:
@@ -32,6 +34,14 @@ class ListedItem:
     size_bytes: int
     version: str
     keyword: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What a source's hash is made of; see ``docs/adr/0017-identities.md`` before changing a character."""
+        return (
+            f"ListedItem(path={quoted(self.path)}, images={self.images}, offset={self.offset}, "
+            f"size_bytes={self.size_bytes}, version={quoted(self.version)}, keyword={quoted(self.keyword)})"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, standing_manifest
@@ -83,7 +83,7 @@ def run(
     for shard in range(plan.partition.shards):
         try:
             manifest = standing_manifest(plan, shard, storage)
-        except FinalError as error:
+        except (BadInputError, MissingError, CorruptError) as error:
             damaged[shard] = str(error)
             continue
         if manifest is None:

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,9 +26,6 @@ from tinytags_tasks.train.report import render_report
 from tinytags_tasks.train.spark_forest import PARTITION_VALUES, fit_trees, write_features
 
 __all__ = ["TrainRequest", "TrainResult", "run"]
-
-_NOT_DECISIVE = ("labelled", "test", "other", "held_out", "licence")
-"""What changes a model's card and not its votes; the labelled file counts by its bytes."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +118,23 @@ def run(
 
 
 def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
-    """Hash all that decides a training's outcome; the files' places do not."""
-    decisive = {name: value for name, value in asdict(request).items() if name not in _NOT_DECISIVE}
-    decisive |= {"data": labelled_sha256, "spark": version("pyspark"), "partition_values": PARTITION_VALUES}
+    """Hash all that decides a model's votes: not the card's figures, nor where the files lie.
+
+    A parameter that is added later enters only when it is not at its default: see ``docs/adr/0017-identities.md``.
+    """
+    decisive = {
+        "bins": request.bins,
+        "data": labelled_sha256,
+        "depth": request.depth,
+        "height": request.height,
+        "name": request.name,
+        "partition_values": PARTITION_VALUES,
+        "seed": request.seed,
+        "spark": version("pyspark"),
+        "tags": request.tags,
+        "trees": request.trees,
+        "width": request.width,
+    }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 

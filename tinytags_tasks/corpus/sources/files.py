@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
 from tinytags_tasks.errors import BadInputError, TinyTagsError
+from tinytags_tasks.identities import quoted
 
 END_BYTES = 65_536
 """Bytes of a source's head and tail that are hashed."""
@@ -29,6 +30,11 @@ class SourceFile:
     path: str
     size_bytes: int
     version: str
+
+    @property
+    def identity(self) -> str:
+        """What the hash of a source with such a file beside it is made of; see ``docs/adr/0017-identities.md``."""
+        return f"SourceFile(path={quoted(self.path)}, size_bytes={self.size_bytes}, version={quoted(self.version)})"
 
 
 @dataclass(frozen=True, slots=True)
