@@ -25,7 +25,7 @@ from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import basic_authorization
 from tinytags_tasks.configsets import current_configset
-from tinytags_tasks.corpus.demo import make_demo
+from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest

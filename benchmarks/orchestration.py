@@ -29,7 +29,7 @@ from machine import describe_machine, print_table
 from tinytags_tasks import layout, services
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient, TaskState
-from tinytags_tasks.corpus.demo import make_demo
+from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index

@@ -25,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from tinytags_tasks import layout, services
-from tinytags_tasks.corpus.demo import OTHER_FILE, Demo, make_demo, write_labelled_parquet
+from tinytags_tasks.corpus.demo.make import OTHER_FILE, Demo, make_demo, write_labelled_parquet
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.models import load_card, share
 from tinytags_tasks.runtime import Runtime

@@ -264,7 +264,7 @@ def _claim(corpus: str, clients: Runtime) -> None:
 
 def _definition(name: str, clients: Runtime) -> CorpusDefinition:
     """Return the definition of a corpus; if none is named, that of the demo, whose files are created."""
-    from tinytags_tasks.corpus.demo import demo_definition, make_demo
+    from tinytags_tasks.corpus.demo.make import demo_definition, make_demo
     from tinytags_tasks.corpus.registry import load_definition, save_definition
 
     settings = clients.settings
@@ -277,7 +277,7 @@ def _definition(name: str, clients: Runtime) -> CorpusDefinition:
 
 def _labelled_sets(form: dict[str, Any], clients: Runtime) -> tuple[str, str, str]:
     """Return the labelled images, test images and images of other things; the demo's if the form names none."""
-    from tinytags_tasks.corpus.demo import OTHER_FILE, make_demo
+    from tinytags_tasks.corpus.demo.make import OTHER_FILE, make_demo
 
     if form["labelled"]:
         return form["labelled"], form["test"], form["other"]

@@ -31,7 +31,7 @@ class Source(Part):
     path
         A file or folder of this machine, or an address such as ``s3://bucket/folder``.
     format
-        One of :data:`tinytags_tasks.corpus.definition.FORMATS`.
+        The format of the source, by name.
     files, size_bytes, images
         How many files, their bytes, their images.
     listing_sha256

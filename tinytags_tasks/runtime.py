@@ -9,7 +9,7 @@ from tinytags_tasks.settings import Settings, load_settings
 if TYPE_CHECKING:
     from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.corpus.definition import CorpusDefinition
-    from tinytags_tasks.corpus.source_files import SourceFiles
+    from tinytags_tasks.corpus.sources.files import SourceFiles
     from tinytags_tasks.storage import Storage, StoreAddress
 
 
@@ -40,7 +40,7 @@ class Runtime:
 
     def source_files(self, definition: "CorpusDefinition") -> "SourceFiles":
         """Return the files of a corpus' source; ``hdfs:///`` is the store's own HDFS."""
-        from tinytags_tasks.corpus.source_files import SourceFiles
+        from tinytags_tasks.corpus.sources.files import SourceFiles
 
         return SourceFiles(
             definition.source,

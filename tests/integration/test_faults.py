@@ -14,7 +14,7 @@ from conftest import all_documents, engine_process, kill_engine, restart, walk
 from tinytags_tasks import layout
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.index import posting
 from tinytags_tasks.index import step as index_step

@@ -39,7 +39,7 @@ from tinytags_tasks.block_files import read_scored, write_scored
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.configsets import read_configset
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import (
     BadInputError,
     CorruptError,

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.ledger import add_up, read_ledger
 from tinytags_tasks.records import ModelCard, Run

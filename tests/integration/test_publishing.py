@@ -17,7 +17,7 @@ from small_run import MODEL, SparkHere, pictures, publish_model
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index

@@ -21,7 +21,7 @@ from tinytags_tasks import services
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.configsets import current_configset
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.drawn import draw_pictures
+from tinytags_tasks.corpus.demo.drawn import draw_pictures
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index

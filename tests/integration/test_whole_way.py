@@ -17,7 +17,7 @@ from pyspark.ml.classification import RandomForestClassifier
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.drawn import SHAPES
+from tinytags_tasks.corpus.demo.drawn import SHAPES
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest

@@ -25,7 +25,7 @@ from read_javabin import read_documents
 from tinytags_tasks import layout
 from tinytags_tasks.configsets import FOUNDING_CONFIGSET, Configset, current_configset
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.document_fields import CHECKSUM_FIELDS, solr_names
 from tinytags_tasks.errors import FinalError, TinyTagsError
 from tinytags_tasks.index.step import IndexRequest

@@ -20,7 +20,7 @@ from tinytags_tasks.block_files import documents_checksum
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.corpus.source_files import SourceFile
+from tinytags_tasks.corpus.sources.files import SourceFile
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.identities import quoted
 from tinytags_tasks.ingest import commit, shards

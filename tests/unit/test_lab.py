@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinytags_tasks.corpus.demo import write_labelled_parquet
-from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.train.lab import LabRequest, run
 from tinytags_tasks.train.parameters import TrainRequest, read_parameters

@@ -11,7 +11,7 @@ from small_run import VOTES as FOREST_VOTES
 from small_run import forest, pictures, quiet
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.demo import write_labelled_parquet
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.records import ModelCard
 from tinytags_tasks.storage import LocalStorage

@@ -31,7 +31,7 @@ from small_run import (
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored, write_scored
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.ledger import add_up, list_runs, read_ledger
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run

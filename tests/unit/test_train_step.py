@@ -10,7 +10,7 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.demo import write_labelled_parquet
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.records import ModelCard

@@ -48,7 +48,7 @@ def add(
         str,
         typer.Option(
             "--format",
-            help="tiny-images, raw, cifar-binary, cifar-pickle, folder, parquet, webdataset; default: a guess.",
+            help="What the source is, such as folder; default: a guess.",
             show_default=False,
         ),
     ] = "",
@@ -69,6 +69,7 @@ def add(
 ) -> None:
     """Define a corpus; nothing is ingested yet."""
     from tinytags_tasks.corpus.definition import make_definition
+    from tinytags_tasks.corpus.formats.registry import find_format
     from tinytags_tasks.corpus.inspect import guess_definition
     from tinytags_tasks.corpus.registry import save_definition
 
@@ -78,7 +79,7 @@ def add(
     if not format_name:
         guessed, notes = guess_definition(runtime.source_files(make_definition(name, fields)))
         fields["format"] = guessed.format
-        pixel_order = pixel_order or (guessed.pixel_order if guessed.format == "raw" else "")
+        pixel_order = pixel_order or guessed.pixel_order
         say(f"it looks like {guessed.format}" + "".join(f"\n{note}" for note in notes))
     given = {
         "height": height,
@@ -90,7 +91,7 @@ def add(
         "resize": resize,
         "filter": filter_name,
         "image_column": image_column,
-        "keywords": _absolute(keywords) if fields["format"] == "tiny-images" else keywords,
+        "keywords": _absolute(keywords) if find_format(str(fields["format"])).keywords_are_a_file else keywords,
         "keyword_stop_list": _absolute(keyword_stop_list),
         "most_unreadable_percent": most_unreadable_percent,
     }
@@ -226,6 +227,7 @@ def inspect(
 ) -> None:
     """Describe a source and draw its first images; nothing is written to the store."""
     from tinytags_tasks.corpus.definition import make_definition
+    from tinytags_tasks.corpus.formats.registry import find_format
     from tinytags_tasks.corpus.inspect import draw_sheet, guess_definition, inspect_source
     from tinytags_tasks.corpus.registry import list_definitions, load_definition
 
@@ -254,7 +256,8 @@ def inspect(
         }
         print(json.dumps(shown, indent=2))
         return
-    print(f"format    {definition.format}" + (f", {definition.pixel_order}" if definition.format == "raw" else ""))
+    details = (getattr(definition, field) for field in sorted(find_format(definition.format).fields))
+    print("format    " + ", ".join(filter(None, (definition.format, *details))))
     print(f"files     {found.files:,}, {found.size_bytes:,} bytes")
     print(f"images    {found.images:,} of {definition.height}x{definition.width}")
     for position, reason in list(found.unreadable.items())[:10]:

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.formats import open_reader
-from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.formats.registry import find_format
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import MissingError, ReconcileError
 from tinytags_tasks.identities import quoted
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
@@ -111,11 +110,6 @@ def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:
 
 def _totals(plan: IngestPlan, unreadable: int, digest: str, files: SourceFiles) -> Corpus:
     definition = plan.definition
-    reader = open_reader(definition, files, MemoryListing([]))
-    try:
-        preparation = reader.preparation
-    finally:
-        reader.close()
     return Corpus(
         name=definition.name,
         description=definition.description,
@@ -124,7 +118,7 @@ def _totals(plan: IngestPlan, unreadable: int, digest: str, files: SourceFiles) 
         blocks_per_shard=definition.blocks_per_shard,
         height=definition.height,
         width=definition.width,
-        preparation=preparation,
+        preparation=find_format(definition.format).preparation(definition),
         source=plan.source,
         unreadable=unreadable,
         digest=digest,

@@ -8,10 +8,10 @@ from pathlib import Path
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.formats import list_items
+from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
+from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, FinalError
 from tinytags_tasks.record_base import Record
 from tinytags_tasks.records import Corpus, Source
@@ -31,6 +31,7 @@ _DECISIVE = (
     "resize",
     "filter",
     "image_column",
+    "format_options",
     "keywords",
     "keyword_stop_list",
 )
@@ -144,12 +145,12 @@ def _write_plan(
     definition: CorpusDefinition, storage: Storage, files: SourceFiles, report: Callable[[str], None]
 ) -> IngestPlan:
     report(f"listing {files.address}")
-    listing = ListingFile(_told(list_items(files, definition), report))
+    listing = ListingFile(_with_progress(list_items(files, definition), report))
     try:
         summary = listing.summary
         if not summary.images:
             raise BadInputError(
-                f"{files.address}: holds no images of the format {definition.format}; correct the source"
+                f"{files.address}: contains no images of the format {definition.format}; correct the source"
             )
         head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
         source = Source(
@@ -178,8 +179,8 @@ def _write_plan(
     return plan
 
 
-def _told(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
-    """Pass items on and tell now and then how many there were."""
+def _with_progress(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
+    """Pass items on, and report how many there were now and then."""
     for count, item in enumerate(items, start=1):
         if count % 100_000 == 0:
             report(f"listed {count:,} items")
@@ -187,9 +188,9 @@ def _told(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterato
 
 
 def _metadata_version(definition: CorpusDefinition, files: SourceFiles) -> str:
-    if definition.format != "tiny-images" or not definition.keywords:
+    if not (definition.keywords and find_format(definition.format).keywords_are_a_file):
         return ""
-    return files.beside(definition.keywords).only_file().identity
+    return files.with_source(definition.keywords).only_file().identity
 
 
 def _stop_list_sha256(definition: CorpusDefinition) -> str:
@@ -220,7 +221,7 @@ def _refuse_another(known: IngestPlan, asked: IngestPlan) -> None:
             f"changed since ({what}); {remedy}"
         )
     old, new = ({field: getattr(plan.definition, field) for field in _DECISIVE} for plan in (known, asked))
-    if known.definition.format == "tiny-images":  # a path, which decides nothing: its content is part of the source
+    if find_format(known.definition.format).keywords_are_a_file:  # its content is part of the source, its path is not
         old["keywords"], new["keywords"] = bool(old["keywords"]), bool(new["keywords"])
     old["keyword_stop_list"], new["keyword_stop_list"] = known.stop_list_sha256, asked.stop_list_sha256
     if differing := [field for field in old if old[field] != new[field]]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, LabelledSet, carried_tags, iterate_pictures
-from tinytags_tasks.corpus.picture_decoder import PictureDecoder
+from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError
 

@@ -13,10 +13,10 @@ from tinytags_tasks.storage import temporary_name
 
 _COLUMNS = _ROWS = 8
 _CELL_PIXELS = 96
-"""What small images are enlarged to, or a little less."""
+"""The size that small images are enlarged to, or a little less."""
 
 _WORDS_PIXELS = 112
-"""What words have at least: as much as "-> automobile 70 %"."""
+"""The least width of a caption: that of "-> automobile 70 %"."""
 
 _MOST_WIDTH = 1_600
 _GAP, _LINE, _MARGIN = 8, 16, 16
@@ -34,14 +34,14 @@ def make_sheet(
     Parameters
     ----------
     images
-        uint8, shape (images, row, column, 3); as many of them are shown as there is room for, 64 at most, enlarged by a
-        whole factor without smoothing, so that each pixel is to be seen.
+        uint8, shape (images, row, column, 3); as many as fit are shown, at most 64, enlarged by a whole factor without
+        smoothing, so that every pixel is visible.
     unreadable
-        Positions of those that are crossed out.
+        Positions of the images that are crossed out.
     histogram
         int64, shape (3, 256): how often each byte occurs in R, G and B.
     title
-        A line above.
+        The line at the top.
     """
     height, width = images.shape[1:3]
     factor = max(1, _CELL_PIXELS // max(height, width))
@@ -78,15 +78,15 @@ def make_sheet(
 def make_labelled_sheet(
     sections: Sequence[tuple[str, Sequence[tuple[npt.NDArray[np.uint8], str]]]], title: str
 ) -> Image.Image:
-    """Return a picture sheet of images with words below them.
+    """Return a picture sheet of images with captions.
 
     Parameters
     ----------
     sections
-        A heading, then images with their words: uint8, shape (row, column, 3), all of one size. Words have up to two
-        lines, each cut to its place.
+        Headings, each with its images and captions: uint8, shape (row, column, 3), all of one size. A caption has up to
+        two lines, each cut to fit.
     title
-        A line above.
+        The line at the top.
     """
     height, width = next((image.shape[:2] for _, pictures in sections for image, _ in pictures), (32, 32))
     factor = max(1, _CELL_PIXELS // max(height, width))
@@ -119,12 +119,12 @@ def make_labelled_sheet(
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a picture sheet as a PNG, whole or not at all.
+    """Write a picture sheet as a PNG, in one atomic step.
 
     Raises
     ------
     BadInputError
-        When it cannot be written there.
+        If it cannot be written there.
     """
     temporary = path.with_name(temporary_name(path.name))
     try:
@@ -160,7 +160,7 @@ def _draw_histogram(
     pen: ImageDraw.ImageDraw, top: int, name: str, colour: tuple[int, int, int], counts: npt.NDArray[np.int64]
 ) -> None:
     left, bottom = _MARGIN + _LINE, top + _HISTOGRAM_HEIGHT
-    # Black and white are often so many that all else would be flat beside them: their bars are cut off.
+    # Black and white are often so frequent that all other bars would be flat: theirs are cut off.
     highest = int(counts[1:-1].max()) or int(counts.max()) or 1
     for value, count in enumerate(counts.tolist()):
         size = min(_HISTOGRAM_HEIGHT, -(-count * _HISTOGRAM_HEIGHT // highest))

@@ -6,41 +6,46 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.encoded import Encoded
 from tinytags_tasks.corpus.labelled import carried_tags
-from tinytags_tasks.corpus.picture_decoder import MOST_BATCH_BYTES, PictureDecoder
-from tinytags_tasks.corpus.range_file import RangeFile
+from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES, PictureDecoder
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
+from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 _READ_BYTES = 4_000_000
 _MOST_KEYWORD_CHARACTERS = 1_000
 
-# What pyarrow raises on damaged bytes: its own errors, and Python's on names that are no UTF-8.
+# What pyarrow raises on damaged bytes: its own errors, and Python's on names that are not UTF-8.
 _DAMAGE = (pa.ArrowException, OSError, ValueError)
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """What is read of a file.
+    """The columns that are read from a file.
 
     Attributes
     ----------
     image
-        The images' column.
+        The column of images.
     is_struct
-        Whether it is a struct with their ``bytes``.
+        Whether it is a struct with a field ``bytes``.
     keyword
-        The keywords' column; empty when none are wanted.
+        The column of keywords; empty if the corpus has none.
     keywords_are_numbers
-        Whether it holds numbers.
+        Whether they are numbers.
     names
-        The numbers' names, where the file has them.
+        The names of these numbers, if the file has them.
     """
 
     image: str
@@ -51,7 +56,7 @@ class _Columns:
 
     @property
     def image_leaf(self) -> str:
-        """The images' column as Parquet itself calls it."""
+        """The column of images by its name in Parquet."""
         return f"{self.image}.bytes" if self.is_struct else self.image
 
     def __str__(self) -> str:
@@ -59,13 +64,13 @@ class _Columns:
         return f"images in {self.image_leaf}" + (f" and keywords in {self.keyword} ({kind})" if self.keyword else "")
 
     def images_of(self, batch: pa.RecordBatch) -> list[bytes | None]:
-        """Return a batch's encoded images."""
+        """Return the encoded images of a batch."""
         column = batch.column(self.image)
         found: list[bytes | None] = (column.field("bytes") if self.is_struct else column).to_pylist()
         return found
 
     def keywords_of(self, batch: pa.RecordBatch) -> list[str | None]:
-        """Return a batch's keywords; empty when none are wanted."""
+        """Return the keywords of a batch; empty if the corpus has none."""
         if not self.keyword:
             return []
         values = batch.column(self.keyword).to_pylist()
@@ -75,13 +80,13 @@ class _Columns:
         return [None if value is None else names.get(value, str(value)) for value in values]
 
 
-def _find_columns(schema: pa.Schema, definition: CorpusDefinition, where: str) -> _Columns:
-    """Find the columns that a definition means.
+def _find_columns(schema: pa.Schema, definition: "CorpusDefinition", where: str) -> _Columns:
+    """Find the columns for a definition.
 
     Raises
     ------
     BadInputError
-        When there is none, or several may be meant: names those that there are.
+        If there is none, or more than one fits; the message names all columns.
     """
     held = ", ".join(f"{column.name} ({column.type})" for column in schema)
     structs = [column.name for column in schema if _has_bytes(column.type)]
@@ -102,7 +107,7 @@ def _find_columns(schema: pa.Schema, definition: CorpusDefinition, where: str) -
             )
         if len(candidates) > 1:
             raise BadInputError(
-                f"{where}: images may be in each of the columns {', '.join(candidates)}; name one as image_column"
+                f"{where}: images may be in any of the columns {', '.join(candidates)}; name one as image_column"
             )
     image, keyword = candidates[0], definition.keywords
     if not keyword:
@@ -133,20 +138,20 @@ def _has_bytes(kind: pa.DataType) -> bool:
 
 
 def _label_names(schema: pa.Schema, column: str, where: str) -> tuple[str, ...]:
-    """Return the names of a column's numbers: those of Hugging Face's ``ClassLabel``, or our own tags."""
+    """Return the names of the numbers in a column: from Hugging Face's ``ClassLabel``, or our own tags."""
     if column == "label" and (tags := carried_tags(schema, where)):
         return tags
     try:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = described["info"]["features"][column]["names"]
     except (ValueError, LookupError, TypeError):
-        return ()  # it describes other columns, or in another way: numbers remain numbers
+        return ()  # it describes other columns, or in another form: numbers remain numbers
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
 @contextmanager
 def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Generator[pq.ParquetFile]:
-    # With pre_buffer, pyarrow keeps all that it has read of a file until its last batch.
+    # With pre_buffer, pyarrow keeps all that it has read from a file until the last batch.
     options = {"pre_buffer": False, "buffer_size": _READ_BYTES, "page_checksum_verification": True}
     with RangeFile(files, path, size_bytes, version) as stream:
         try:
@@ -154,47 +159,62 @@ def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Gen
             _ = file.schema_arrow
         except _DAMAGE as error:
             raise BadInputError(
-                f"{files.name(path)}: not a parquet file that can be read, of {size_bytes:,} bytes ({error}); fetch it "
-                "again"
+                f"{files.name(path)}: not a readable Parquet file, of {size_bytes:,} bytes ({error}); fetch it again"
             ) from error
         yield file
 
 
-def list_parquet(files: SourceFiles, definition: CorpusDefinition) -> Iterator[ListedItem]:
-    """Yield the source's files with the number of their rows; only their ends are read.
+class Parquet(Encoded):
+    """Parquet files with a column of encoded images; ``keywords`` is a column of text, or of numbers."""
 
-    Parameters
-    ----------
-    files
-        The source's: a file, a folder, or a pattern.
-    definition
-        The corpus.
+    name = "parquet"
+    recognised_by = "PAR1"
+    endings = (".parquet",)
+    fields = frozenset({"image_column"})
 
-    Raises
-    ------
-    BadInputError
-        When there is no file or no row, a file is damaged, or has not the columns that the definition and the files
-        before it have.
-    """
-    first: tuple[str, _Columns] | None = None
-    images = 0
-    for listed in files.files(".parquet"):
-        where = files.name(listed.path)
-        with _opened(files, listed.path, listed.size_bytes, listed.version) as file:
-            columns = _find_columns(file.schema_arrow, definition, where)
-            rows = _group_starts(file, where)[-1]
-        first = first or (where, columns)
-        if columns != first[1]:
-            raise BadInputError(
-                f"{where}: has {columns}, and {first[0]} has {first[1]}; files of one corpus have the same columns and "
-                "names: make several corpora of them"
-            )
-        images += rows
-        yield ListedItem(listed.path, rows, 0, listed.size_bytes, listed.version)
-    if first is None:
-        raise BadInputError(f"{files.source}: holds no .parquet file; correct the corpus' source or format")
-    if not images:
-        raise BadInputError(f"{files.source}: its parquet files have no rows; give a file with at least one image")
+    def guess(self, sample: Sample) -> Guess | None:
+        """See :meth:`Format.guess`."""
+        return Guess() if sample.head.startswith(b"PAR1") else None
+
+    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+        """Yield the source's files with the number of their rows; only their footers are read.
+
+        Parameters
+        ----------
+        files
+            The source's: a file, a folder, or a pattern.
+        definition
+            The corpus.
+
+        Raises
+        ------
+        BadInputError
+            If there is no file or no row, or a file is damaged, or does not have the columns that the definition and
+            the files before it have.
+        """
+        first: tuple[str, _Columns] | None = None
+        images = 0
+        for listed in files.files(*self.endings):
+            where = files.name(listed.path)
+            with _opened(files, listed.path, listed.size_bytes, listed.version) as file:
+                columns = _find_columns(file.schema_arrow, definition, where)
+                rows = _group_starts(file, where)[-1]
+            first = first or (where, columns)
+            if columns != first[1]:
+                raise BadInputError(
+                    f"{where}: has {columns}, and {first[0]} has {first[1]}; files of one corpus have the same columns "
+                    "and names: make several corpora of them"
+                )
+            images += rows
+            yield ListedItem(listed.path, rows, 0, listed.size_bytes, listed.version)
+        if first is None:
+            raise BadInputError(f"{files.source}: contains no .parquet file; correct the corpus' source or format")
+        if not images:
+            raise BadInputError(f"{files.source}: its Parquet files have no rows; give a file with at least one image")
+
+    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "ParquetReader":
+        """See :meth:`Format.open_reader`."""
+        return ParquetReader(definition, files, listing)
 
 
 class ParquetReader:
@@ -207,17 +227,14 @@ class ParquetReader:
     files
         The source's files.
     listing
-        What they hold, as :func:`list_parquet` found it.
+        What they hold.
     """
 
-    holds_pixels = False
-
-    def __init__(self, definition: CorpusDefinition, files: SourceFiles, listing: Listing) -> None:
+    def __init__(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> None:
         self._definition = definition
         self._files = files
         self._listing = listing
         self._decoder = PictureDecoder(definition)
-        self.preparation = self._decoder.preparation
 
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
         """See :meth:`tinytags_tasks.corpus.reader.Reader.batches`."""
@@ -236,13 +253,13 @@ class ParquetReader:
             with _opened(self._files, item.path, item.size_bytes, item.version) as file:
                 for row, columns, rows in self._read_rows(file, self._files.name(item.path), start, stop):
                     yield _batch(item_first + row, columns, rows)
-            # It may have changed while it was read: nothing of it may be committed then.
+            # If it changed while it was read, nothing of it may be committed.
             self._files.check_unchanged(item.path, item.size_bytes, item.version)
 
     def _read_rows(
         self, file: pq.ParquetFile, where: str, start: int, stop: int
     ) -> Iterator[tuple[int, _Columns, pa.RecordBatch]]:
-        """Yield a file's rows from ``start`` to ``stop``, each batch with the number of its first row."""
+        """Yield the rows from ``start`` to ``stop``, each batch with the number of its first row."""
         columns = _find_columns(file.schema_arrow, self._definition, where)
         starts = _group_starts(file, where)
         groups = [group for group, first in enumerate(starts[:-1]) if first < stop and starts[group + 1] > start]
@@ -271,7 +288,7 @@ class ParquetReader:
             at += batch.num_rows
 
     def _rows_at_once(self, file: pq.ParquetFile, groups: list[int]) -> int:
-        """Return how many rows a batch may have, by the mean size of a row in the row group of the largest."""
+        """Return how many rows a batch may have, from the row group with the largest mean row size."""
         sizes: list[int] = [
             group.total_byte_size // max(1, group.num_rows) for group in map(file.metadata.row_group, groups)
         ]
@@ -279,7 +296,7 @@ class ParquetReader:
 
 
 def _group_starts(file: pq.ParquetFile, where: str) -> list[int]:
-    """Return the number of each row group's first row, and the number of rows."""
+    """Return the first row of each row group, then the number of rows."""
     metadata = file.metadata
     rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:

@@ -1,4 +1,4 @@
-"""The files of a source: of this machine, or behind an address that fsspec understands."""
+"""The files of a source: on this machine, or at an address that fsspec understands."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from tinytags_tasks.corpus.remote_files import open_remote, read_range, remote_error
+from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
 from tinytags_tasks.errors import BadInputError, TinyTagsError
 from tinytags_tasks.identities import quoted
 
@@ -20,12 +20,12 @@ END_BYTES = 65_536
 """Bytes of a source's head and tail that are hashed."""
 
 _VERSIONS = ("ETag", "etag", "LastModified", "Last-Modified", "mtime", "modificationTime", "last_modified")
-"""What a remote file system may call that which tells that a file has changed."""
+"""What remote file systems call the value that changes when a file changes."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file: its path relative to the source, its size, and what tells that it has changed."""
+    """A file: its path relative to the source, its size, and a value that changes when the file changes."""
 
     path: str
     size_bytes: int
@@ -39,7 +39,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What lies in a folder; ``found`` is what the file system told of it."""
+    """A file or folder in a folder; ``found`` is the file system's own entry."""
 
     name: str
     path: str
@@ -50,23 +50,23 @@ class _Entry:
 class SourceFiles:
     """Reads the files of one source.
 
-    A folder's files are all those in it and below it, in the order of their paths, part by part; names that begin with
-    a dot are left out, links are followed. A pattern's ``*`` stands for any part of one name.
+    A folder's files are all those in it and in its subfolders, in the order of their paths, part by part; names that
+    begin with a dot are left out, links are followed. The ``*`` of a pattern matches any part of one name.
 
     Parameters
     ----------
     source
-        A file, a folder or a pattern; a path of this machine or an address. An http(s) address that ends in ``/`` is a
-        folder.
+        A file, a folder or a pattern: a path on this machine, or an address. An http(s) address that ends in ``/`` is
+        a folder.
     options
-        What fsspec's file system takes.
+        Options of the source's file system.
     webhdfs_url, hdfs_user
-        Where ``hdfs:///path`` lies, and as whom it is read.
+        Where ``hdfs:///path`` is, and the user who reads it.
 
     Raises
     ------
     BadInputError
-        When the address tells no place, or the options are wrong.
+        If the address is incomplete, or an option is wrong.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SourceFiles:
         hdfs_user: str | None = None,
     ) -> None:
         self.source = source
-        self._surroundings: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
+        self._access: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
         scheme = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
         self._is_local = scheme is None or scheme[1] == "file"
         self._prefix = ""
@@ -94,25 +94,25 @@ class SourceFiles:
 
     @property
     def is_local(self) -> bool:
-        """Whether the files are of this machine."""
+        """Whether the files are on this machine."""
         return self._is_local
 
     @property
     def address(self) -> str:
-        """The source, as it may be found again from elsewhere."""
+        """The source, as an absolute path or an address."""
         return self._root if self.is_local else self.source
 
-    def beside(self, source: str) -> "SourceFiles":
-        """Return the files of another source that is reached in the same way."""
-        return SourceFiles(source, **self._surroundings)
+    def with_source(self, source: str) -> "SourceFiles":
+        """Return the files of another source, with the same options and the same access."""
+        return SourceFiles(source, **self._access)
 
     def only_file(self) -> SourceFile:
-        """Return the source's file.
+        """Return the only file of the source.
 
         Raises
         ------
         BadInputError
-            When it has none, or several.
+            If it has none, or several.
         """
         found = list(self.files())
         if len(found) != 1:
@@ -121,26 +121,26 @@ class SourceFiles:
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:
-        """Turn the errors of file systems into ours."""
+        """Translate the errors of file systems into ours."""
         try:
             yield
         except TinyTagsError:
             raise
         except Exception as error:
             where = path if path == self.source else f"{self._prefix}{path}"
-            told = _local_error(error, where) if self.is_local else remote_error(error, where)
-            if told is None:
+            translated = _local_error(error, where) if self.is_local else remote_error(error, where)
+            if translated is None:
                 raise
-            raise told from error
+            raise translated from error
 
     @cached_property
     def _place(self) -> tuple[str, tuple[str, ...]]:
-        """The folder that the files' paths are relative to, and the names or patterns below it; none is the folder."""
+        """The folder that paths are relative to, and the names or patterns below it; none means the whole folder."""
         root = self._root
         with self._translated(self.source):
             if self.is_local:
                 is_folder = Path(root).is_dir()
-            elif root.startswith(("http://", "https://")):  # asked for a list, a server might send the file
+            elif root.startswith(("http://", "https://")):  # if asked to list it, a server might send the file
                 is_folder = root.endswith("/")
             elif is_folder := "*" not in root:
                 self._remote.invalidate_cache()
@@ -151,18 +151,18 @@ class SourceFiles:
         return folder, tuple(root[len(folder) :].lstrip("/").split("/"))
 
     def files(self, *endings: str) -> Iterator[SourceFile]:
-        """Yield the source's files in an order that is the same on every machine.
+        """Yield the source's files, in an order that is the same on every machine.
 
         Parameters
         ----------
         endings
-            Of a folder, only files whose lower-case name ends so; all when none is given. A source that is one file, or
-            a pattern, is taken as it is.
+            In a folder, only files whose lower-case name ends with one of these are taken; all if none is given. A
+            source that is one file, or a pattern, is taken as it is.
 
         Raises
         ------
         BadInputError
-            When there is no such file, folder or match, or a file is none that can be read.
+            If the file or folder does not exist, nothing matches, or a file cannot be read.
         """
         folder, parts = self._place
         if not self.is_local:
@@ -178,13 +178,13 @@ class SourceFiles:
                     found = True
                     yield file
             if not found:
-                raise BadInputError(f"{self.source}: no file's name is so; correct the corpus' source")
+                raise BadInputError(f"{self.source}: no file matches; correct the corpus' source")
 
     def _walk(self, folder: str, endings: tuple[str, ...], above: tuple[str, ...]) -> Iterator[SourceFile]:
         if self.is_local:
             real = os.path.realpath(folder or "/")
             if real in above:
-                raise BadInputError(f"{folder}: a link to a folder that it lies in; remove it")
+                raise BadInputError(f"{folder}: a link to a folder that contains it; remove it")
             above = (*above, real)
         for entry in self._entries(folder):
             if entry.is_folder:
@@ -222,28 +222,28 @@ class SourceFiles:
                 name = bare.rpartition("/")[2]
                 yield _Entry(unquote(name) if is_http else name, path, is_folder, info)
             elif is_folder and not is_http:
-                raise BadInputError(f"{self._prefix}{path}/: a folder without a name; move what is in it")
-            # else a page's link to itself, or the object "folder/", which stands for a folder of S3
+                raise BadInputError(f"{self._prefix}{path}/: a folder without a name; move its content")
+            # else a page's link to itself, or the object "folder/", which represents a folder in S3
 
     def _file(self, entry: _Entry) -> SourceFile | None:
-        """Return a folder's entry as a file; None when it is neither a file nor a link."""
+        """Return a folder's entry as a file; None if it is neither a file nor a link."""
         path = entry.path[len(self._place[0]) :].lstrip("/")
         if not isinstance(entry.found, os.DirEntry):
             return self._described(path, entry.found)
         with self._translated(entry.path):
             if not entry.found.is_file():
                 if entry.found.is_symlink():
-                    raise BadInputError(f"{entry.path}: a link that leads to no file; mend it or remove it")
+                    raise BadInputError(f"{entry.path}: a broken link; fix it or remove it")
                 return None
             status = entry.found.stat()
         return _local_file(path, status, entry.path)
 
     def name(self, path: str) -> str:
-        """Return a file's whole name, for people: its path, or its address."""
+        """Return the full name of a file, for people: its path, or its address."""
         return f"{self._prefix}{self._whole(path)}"
 
     def _whole(self, path: str) -> str:
-        """Return a file's path as the file system takes it."""
+        """Return the path of a file in its file system."""
         return f"{self._place[0]}/{path}"
 
     def _described(self, path: str, info: Mapping[str, Any]) -> SourceFile:
@@ -254,7 +254,7 @@ class SourceFiles:
         size = info.get("size")
         if size is None:
             raise BadInputError(
-                f"{self.name(path)}: its server does not tell its size; download it and ingest the copy"
+                f"{self.name(path)}: its server does not report its size; download it and ingest the copy"
             )
         version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
         return SourceFile(path, int(size), version.strip('"'))
@@ -265,31 +265,31 @@ class SourceFiles:
         Raises
         ------
         BadInputError
-            When it is not there, is no file, or may not be read.
+            If it does not exist, is not a file, or cannot be read.
         """
         whole = self._whole(path)
         with self._translated(whole):
             if self.is_local:
-                return _local_file(path, os.stat(whole), whole)  # noqa: PTH116 (by the hundred thousand)
+                return _local_file(path, os.stat(whole), whole)  # noqa: PTH116 (called by the hundred thousand)
             self._remote.invalidate_cache(whole)
             info = self._remote.info(whole)
         if info.get("type") == "directory":
-            raise BadInputError(f"{self.name(path)}: no file, a folder; name the file")
+            raise BadInputError(f"{self.name(path)}: a folder, not a file; name the file")
         return self._described(path, info)
 
     def check_unchanged(self, path: str, size_bytes: int, version: str) -> None:
-        """Refuse a file that is not as it was listed.
+        """Refuse a file that has changed since it was listed.
 
         Raises
         ------
         BadInputError
-            When its size or version is another.
+            If its size or version differs.
         """
         now = self.current(path)
         if (now.size_bytes, now.version) != (size_bytes, version):
             raise BadInputError(
                 f"{self.name(path)}: has changed since it was listed ({size_bytes:,} bytes then, {now.size_bytes:,} "
-                "now); restore it, or remove the corpus with `tinytags corpus remove NAME --data` and ingest it anew"
+                "now); restore it, or remove the corpus with `tinytags corpus remove NAME --data` and ingest it again"
             )
 
     def read(self, path: str, offset: int, length: int, version: str | None = None) -> bytes:
@@ -302,21 +302,21 @@ class SourceFiles:
         offset, length
             Which bytes.
         version
-            As it was listed; a file of this machine that has another one is refused when it is opened.
+            As it was listed; a file on this machine that has another version is refused when it is opened.
 
         Raises
         ------
         BadInputError
-            When the file ends before ``offset + length``, or its server sends no ranges.
+            If the file ends before ``offset + length``, or its server does not support ranges.
         TransientError
-            When a remote source does not answer now.
+            If a remote source does not answer.
         """
         whole = self._whole(path)
         with self._translated(whole):
             if self.is_local:
                 descriptor = self._descriptor(whole, version)
                 content = os.pread(descriptor, length, offset)
-                while 0 < len(content) < length:  # the kernel gives 2 GiB at most
+                while 0 < len(content) < length:  # the kernel returns at most 2 GiB
                     more = os.pread(descriptor, length - len(content), offset + len(content))
                     if not more:
                         break
@@ -326,12 +326,12 @@ class SourceFiles:
         if len(content) < length:
             raise BadInputError(
                 f"{self.name(path)}: ends at offset {offset + len(content):,}, where {offset + length:,} was expected; "
-                "it became shorter while it was read"
+                "it was truncated while it was read"
             )
         return bytes(content)
 
     def _descriptor(self, whole: str, version: str | None) -> int:
-        """Return the file's descriptor; only the last file stays open."""
+        """Return the descriptor of a file; only the last file stays open."""
         if whole not in self._open_files:
             self.close()
             descriptor = os.open(whole, os.O_RDONLY)
@@ -339,19 +339,19 @@ class SourceFiles:
             if version is not None and str(os.fstat(descriptor).st_mtime_ns) != version:
                 raise BadInputError(
                     f"{whole}: has changed since it was listed; restore it, or remove the corpus with `tinytags corpus "
-                    "remove NAME --data` and ingest it anew"
+                    "remove NAME --data` and ingest it again"
                 )
         return self._open_files[whole]
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open file."""
         for descriptor in self._open_files.values():
             os.close(descriptor)
         self._open_files.clear()
 
 
 def hash_ends(files: SourceFiles, first: SourceFile, last: SourceFile) -> tuple[str, str]:
-    """Return the sha256 of the first file's head and of the last file's tail."""
+    """Return the SHA-256 of the first file's head and of the last file's tail."""
     head = files.read(first.path, 0, min(END_BYTES, first.size_bytes))
     tail = files.read(last.path, max(0, last.size_bytes - END_BYTES), min(END_BYTES, last.size_bytes))
     return hashlib.sha256(head).hexdigest(), hashlib.sha256(tail).hexdigest()
@@ -359,7 +359,7 @@ def hash_ends(files: SourceFiles, first: SourceFile, last: SourceFile) -> tuple[
 
 def _local_file(path: str, status: os.stat_result, whole: str) -> SourceFile:
     if not stat.S_ISREG(status.st_mode):
-        raise BadInputError(f"{whole}: no file; name one, or the folder it is in")
+        raise BadInputError(f"{whole}: not a file; name a file, or the folder it is in")
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -371,7 +371,7 @@ def _local_error(error: Exception, path: str) -> BadInputError | None:
     if isinstance(error, FileNotFoundError):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if isinstance(error, PermissionError):
-        return BadInputError(f"{path}: may not be read; check its permissions")
+        return BadInputError(f"{path}: permission denied; check its permissions")
     if isinstance(error, OSError | ValueError | RuntimeError):
         return BadInputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
     return None

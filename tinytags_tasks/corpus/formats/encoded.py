@@ -1,65 +1,41 @@
-"""Encoded images, one a place: the files of a folder, or the members of WebDataset's tars."""
+"""Encoded pictures, one at each position: what the formats that hold them share."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.picture_decoder import MOST_BATCH_BYTES, PictureDecoder
+from tinytags_tasks.corpus.formats.base import Format
+from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES, PictureDecoder
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
-from tinytags_tasks.corpus.source_files import SourceFiles
-from tinytags_tasks.corpus.webdataset import list_webdataset
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.corpus.sources.files import SourceFiles
 
-__all__ = ["ENDINGS", "EncodedReader", "list_folder", "list_webdataset"]
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-"""How the files end that are taken from a folder, in lower case."""
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 MOST_PICTURE_BYTES = 200_000_000
-"""A larger one is not read; 50 million pixels as they are have 150 MB."""
+"""A larger picture is not read; 50 million uncompressed pixels have 150 MB."""
 
 _LARGEST_GAP_BYTES = 65_536
 _LARGEST_READ_BYTES = 8_000_000
-"""Neighbours in a tar are read at once, with what lies between them."""
+"""Neighbours in a file are read at once, with the bytes between them."""
 
 _REMOTE_READS = 16
-"""Reads under way at once: over a network each waits for its answer, mostly."""
+"""Concurrent reads: over a network each one mostly waits for its answer."""
 
 
-def list_folder(files: SourceFiles, definition: CorpusDefinition) -> Iterator[ListedItem]:
-    """Yield the picture files of a folder and of those below it, one image each.
+class Encoded(Format):
+    """What the formats of encoded pictures share."""
 
-    Parameters
-    ----------
-    files
-        The source's.
-    definition
-        The corpus; with ``keywords = "folder"`` an image's keyword is the name of the first folder on its path.
-
-    Raises
-    ------
-    BadInputError
-        When there is no picture file.
-    """
-    images = 0
-    for file in files.files(*ENDINGS):
-        images += 1
-        folder, inside, _ = file.path.partition("/")
-        keyword = folder if definition.keywords and inside else None
-        yield ListedItem(file.path, 1, 0, file.size_bytes, file.version, keyword)
-    if not images:
-        raise BadInputError(
-            f"{files.source}: holds no picture, no file that ends in {', '.join(ENDINGS)}; correct the corpus' source "
-            "or format"
-        )
+    def preparation(self, definition: "CorpusDefinition") -> str:
+        """See :meth:`Format.preparation`."""
+        return PictureDecoder(definition).preparation
 
 
 @dataclass
 class _Range:
-    """Bytes that are read at once: where, and which images lie in them."""
+    """Bytes that are read at once: where, and the indexes of the images in them."""
 
     item: ListedItem
     stop: int
@@ -76,17 +52,21 @@ class EncodedReader:
     files
         The source's files.
     listing
-        What they hold, as :func:`list_folder` or :func:`list_webdataset` found it.
+        What they hold.
+
+    Attributes
+    ----------
+    no_bytes_reason
+        Why a picture of 0 bytes is unreadable, without reading it; empty lets the decoder say it.
     """
 
-    holds_pixels = False
+    no_bytes_reason = ""
 
-    def __init__(self, definition: CorpusDefinition, files: SourceFiles, listing: Listing) -> None:
+    def __init__(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> None:
         self._definition = definition
         self._files = files
         self._listing = listing
         self._decoder = PictureDecoder(definition)
-        self.preparation = self._decoder.preparation
 
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
         """See :meth:`tinytags_tasks.corpus.reader.Reader.batches`."""
@@ -99,25 +79,20 @@ class EncodedReader:
         self._files.close()
 
     def _read_batches(self, first: int, images: int) -> Iterator[Batch]:
-        listed = self._listing.items(first, images)
         with nullcontext() if self._files.is_local else ThreadPoolExecutor(_REMOTE_READS) as threads:
-            if self._definition.format == "folder":
-                yield from self._read_items(listed, threads)
-                return
-            for path, members in groupby(listed, lambda numbered: numbered[1].path):
-                position, member = next(members)
-                size_bytes = self._files.current(path).size_bytes
-                self._files.check_unchanged(path, size_bytes, member.version)
-                whole = chain([(position, member)], members)  # noqa: B031 (next took the first one only)
-                yield from self._read_items(whole, threads)
-                # It may have changed while it was read: nothing of it may be committed then.
-                self._files.check_unchanged(path, size_bytes, member.version)
+            yield from self._read_listed(self._listing.items(first, images), threads)
+
+    def _read_listed(
+        self, listed: Iterator[tuple[int, ListedItem]], threads: ThreadPoolExecutor | None
+    ) -> Iterator[Batch]:
+        """Read items as they are listed, each with its position; a subclass may look at their files in between."""
+        yield from self._read_items(listed, threads)
 
     def _read_items(
-        self, numbered: Iterable[tuple[int, ListedItem]], threads: ThreadPoolExecutor | None
+        self, listed: Iterable[tuple[int, ListedItem]], threads: ThreadPoolExecutor | None
     ) -> Iterator[Batch]:
         first, items, size_bytes = 0, list[ListedItem](), 0
-        for position, item in numbered:
+        for position, item in listed:
             if items and (
                 len(items) == self._decoder.most_batch_images or size_bytes + item.size_bytes > MOST_BATCH_BYTES
             ):
@@ -137,8 +112,8 @@ class EncodedReader:
         for place, item in enumerate(items):
             if item.size_bytes > MOST_PICTURE_BYTES:
                 unreadable[first + place] = f"{item.size_bytes:,} bytes are more than {MOST_PICTURE_BYTES:,}: not read"
-            elif not item.size_bytes and self._definition.format == "webdataset":
-                unreadable[first + place] = "its sample has no image, or an empty one"
+            elif not item.size_bytes and self.no_bytes_reason:
+                unreadable[first + place] = self.no_bytes_reason
             else:
                 wanted.append(place)
         ranges = _ranges(items, wanted)
@@ -155,7 +130,7 @@ class EncodedReader:
 
 
 def _ranges(items: list[ListedItem], wanted: list[int]) -> list[_Range]:
-    """Join the places of neighbours in a file."""
+    """Join the byte ranges of neighbours in a file."""
     ranges: list[_Range] = []
     for place in wanted:
         item = items[place]

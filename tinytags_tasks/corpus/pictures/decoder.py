@@ -1,8 +1,8 @@
-"""Encoded pictures decoded by the hundred, in processes of their own.
+"""Decodes encoded pictures in batches, in processes of its own.
 
-A decoder's process is a fresh interpreter that imports only this module, whatever its parent is: an Airflow task (a
-forked process with threads, whose ``__main__`` is Airflow), a notebook, a script. It is spoken to over its standard
-streams, so it ends when the parent does, also when that is killed.
+A decoder process is a fresh interpreter that imports only this module, whatever its parent is: an Airflow task (a
+forked process with threads, whose ``__main__`` is Airflow), a notebook, a script. Parent and process communicate over
+the standard streams, so the process ends with its parent, even if the parent is killed.
 
 ::
 
@@ -31,7 +31,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from tinytags_tasks.corpus.pictures import Target, prepare_pictures
+from tinytags_tasks.ahead import run_ahead
+from tinytags_tasks.corpus.pictures.prepare import Target, prepare_pictures
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import TransientError
 
@@ -40,30 +41,30 @@ if TYPE_CHECKING:
 
 MOST_BATCH_IMAGES = 1_024
 MOST_BATCH_BYTES = 32_000_000
-"""A batch has no more pictures, and no more bytes, encoded or decoded; always one picture."""
+"""The most bytes of a batch, encoded or decoded; but a batch has at least one picture."""
 
 _MOST_TASK_PICTURES = 256
 _MOST_WORKERS = 16
 _BATCHES_AHEAD = 2
 
 _FEW_BYTES = 2_000_000
-"""Encoded bytes that are decoded before processes are started: a start takes as long as these."""
+"""Encoded bytes that are decoded before processes are started; starting them takes as long as decoding these."""
 
 _PARENT_CHECK_SECONDS = 5
 
 
 class PictureDecoder:
-    """Decodes pictures of a corpus by the hundred, on all cores.
+    """Decodes pictures of a corpus on all cores.
 
-    Its processes start when the first few megabytes have been decoded in the calling one, and end with
-    :meth:`close`, or with the calling process.
+    The processes start once the calling process has decoded a few megabytes, and end with :meth:`close`, or with the
+    calling process.
 
     Parameters
     ----------
     definition
         The corpus.
     workers
-        How many processes; one decodes in the calling process. None takes one a core, 16 at most.
+        How many processes to start; 1 decodes in the calling process. None starts one per core, at most 16.
     """
 
     def __init__(self, definition: "CorpusDefinition", workers: int | None = None) -> None:
@@ -76,7 +77,7 @@ class PictureDecoder:
 
     @property
     def preparation(self) -> str:
-        """How its images are prepared, for manifests and cards."""
+        """How images are prepared, for manifests and model cards."""
         size = f"{self._target.width}x{self._target.height}"
         way = {
             "crop": f"middle cut out, {self._target.filter} filter to {size}",
@@ -87,11 +88,11 @@ class PictureDecoder:
 
     @property
     def most_batch_images(self) -> int:
-        """How many images a batch may have."""
+        """The most images that a batch may have."""
         return max(1, min(MOST_BATCH_IMAGES, MOST_BATCH_BYTES // self._target.image_bytes))
 
     def decode(self, encoded: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
-        """Decode some pictures.
+        """Decode pictures.
 
         Parameters
         ----------
@@ -101,30 +102,30 @@ class PictureDecoder:
         Returns
         -------
         tuple
-            uint8, shape (pictures, height, width, 3), zeros where there is a reason; and the reasons by place.
+            uint8, shape (pictures, height, width, 3), zeros where decoding failed; and the reasons by index.
 
         Raises
         ------
         TransientError
-            When a process died.
+            If a decoder process died.
         """
         return self._begin(encoded).result()
 
     def decode_batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches with their pixels, in their order; the next ones are read and decoded meanwhile.
+        """Yield batches with their pixels, in their order, while the next ones are read and decoded.
 
         Parameters
         ----------
         batches
-            With ``encoded``, and the reasons for what could not be read; read in a thread.
+            Batches with ``encoded``, and the reasons for pictures that could not be read; iterated in a thread.
 
         Raises
         ------
         TransientError
-            When a process died.
+            If a decoder process died.
         """
         decoding: deque[tuple[Batch, _Decoding]] = deque()
-        for batch in _read_ahead(iter(batches)):
+        for batch in run_ahead(batches, 1):
             decoding.append((batch, self._begin(batch.encoded)))
             if len(decoding) > _BATCHES_AHEAD:
                 yield _decoded(*decoding.popleft())
@@ -160,7 +161,7 @@ class PictureDecoder:
             self._idle.put(worker)
 
     def close(self) -> None:
-        """End its processes; what they are decoding is lost."""
+        """End the processes; pictures that they are decoding are lost."""
         for worker in self._started:
             worker.kill()
         if self._threads is not None:
@@ -174,7 +175,7 @@ class PictureDecoder:
 
 @dataclass(eq=False)
 class _Decoding:
-    """Pictures that are being decoded, in parts: where each begins, and its reasons."""
+    """Pictures that are being decoded, in parts: where each part begins, and its reasons."""
 
     pixels: npt.NDArray[np.uint8]
     parts: list[tuple[int, Future[dict[int, str]]]]
@@ -190,22 +191,13 @@ def _decoded(batch: Batch, decoding: _Decoding) -> Batch:
     return replace(batch, pixels=pixels, unreadable={**undecodable, **batch.unreadable})
 
 
-def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield what a thread reads, one batch ahead."""
-    with ThreadPoolExecutor(1, thread_name_prefix="picture-reader") as thread:
-        reading = thread.submit(next, batches, None)
-        while (batch := reading.result()) is not None:
-            reading = thread.submit(next, batches, None)
-            yield batch
-
-
 class _Worker:
-    """A process that decodes."""
+    """A decoder process."""
 
     def __init__(self, target: Target) -> None:
-        program = "from tinytags_tasks.corpus.picture_decoder import decode_for_parent; decode_for_parent()"
+        program = "from tinytags_tasks.corpus.pictures.decoder import decode_for_parent; decode_for_parent()"
         shape = (str(target.height), str(target.width), target.resize, target.filter)
-        home = str(Path(__file__).parents[2])
+        home = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
         try:
             self._process = subprocess.Popen(
@@ -216,13 +208,13 @@ class _Worker:
             )
         except OSError as error:
             raise TransientError(
-                f"a picture decoder cannot be started ({error}); free memory, then try again"
+                f"a picture decoder cannot be started ({error}); free some memory, then try again"
             ) from error
         self._requests = cast("BinaryIO", self._process.stdin)
         self._answers = cast("BinaryIO", self._process.stdout)
 
     def decode(self, encoded: Sequence[bytes], pixels: npt.NDArray[np.uint8]) -> dict[int, str]:
-        """Decode pictures into ``pixels`` and return the reasons by place."""
+        """Decode pictures into ``pixels`` and return the reasons by index."""
         sizes = [len(picture) for picture in encoded]
         try:
             self._requests.write(struct.pack(f"<{1 + len(sizes)}I", len(sizes), *sizes))
@@ -231,9 +223,9 @@ class _Worker:
             (size,) = struct.unpack("<I", _read_whole(self._answers, 4))
             reasons = json.loads(_read_whole(self._answers, size))
             if self._answers.readinto(pixels.data.cast("B")) != pixels.nbytes:  # type: ignore[attr-defined]
-                raise EOFError("the answer is cut off")
+                raise EOFError("the answer is truncated")
         except (OSError, EOFError, ValueError) as error:
-            self.kill()  # a second request would read the rest of this answer
+            self.kill()  # the next request would read the rest of this answer
             raise TransientError(
                 f"a picture decoder ended with exit code {self._process.wait()} over {len(encoded):,} pictures of "
                 f"{sum(sizes):,} bytes; if memory was short, free some, then try again"
@@ -246,7 +238,7 @@ class _Worker:
     def close(self) -> None:
         self._process.wait()
         for stream in (self._requests, self._answers):
-            with suppress(BrokenPipeError):  # what it was still to be sent: nobody waits for the answer
+            with suppress(BrokenPipeError):  # unsent requests: nobody waits for their answers
                 stream.close()
 
 
@@ -258,15 +250,15 @@ def _read_whole(stream: BinaryIO, size: int) -> bytes:
 
 
 def decode_for_parent() -> None:
-    """Decode what the parent process sends, until it sends no more: a decoder process' whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it decides
-    warnings.simplefilter("ignore")  # Pillow's, on pictures that are listed as unreadable or read well
+    """Decode what the parent process sends until it closes the stream: the main function of a decoder process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides
+    warnings.simplefilter("ignore")  # from Pillow, about pictures that are reported as unreadable or are fine
     height, width, resize, filter_name = sys.argv[1:]
     target = Target(int(height), int(width), cast("Resize", resize), cast("Filter", filter_name))
     parent = os.getppid()
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may be printed among the answers
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may be printed between the answers
     try:
         while _next_request(requests, parent):
             (pictures,) = struct.unpack("<I", _read_whole(requests, 4))
@@ -278,11 +270,11 @@ def decode_for_parent() -> None:
             answers.write(pixels)
             answers.flush()
     except (EOFError, BrokenPipeError):
-        os._exit(1)  # the parent is gone; there is nobody left to tell
+        os._exit(1)  # the parent is gone: nobody reads an error
 
 
 def _next_request(requests: BinaryIO, parent: int) -> bool:
-    """Wait for a request; False when the parent is gone, also where a process forked from it holds the pipe open."""
+    """Wait for a request; False if the parent is gone, even if a process forked from it holds the pipe open."""
     while os.getppid() == parent:
         if select.select([requests], [], [], _PARENT_CHECK_SECONDS)[0]:
             return bool(requests.peek(1))  # type: ignore[attr-defined]

@@ -1,16 +1,16 @@
-"""A source's file for libraries that want to read and seek in one."""
+"""A file of a source, for libraries that read from a file object and seek in it."""
 
 import io
 from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
 class RangeFile(io.RawIOBase):
-    """Reads byte ranges of a file; whatever goes wrong with them is one of our errors, not the library's.
+    """Reads byte ranges of a file; failures are raised as our errors, not the library's.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class RangeFile(io.RawIOBase):
         Raises
         ------
         BadInputError, TransientError
-            As :meth:`tinytags_tasks.corpus.source_files.SourceFiles.read`.
+            As :meth:`tinytags_tasks.corpus.sources.files.SourceFiles.read`.
         """
         rest = max(0, self._size - self._at)
         length = rest if size is None or size < 0 else min(size, rest)

@@ -1,8 +1,8 @@
-"""Python pickles read without running any of their code: plain values and numpy arrays, nothing else.
+"""Reads Python pickles without running any of their code: plain values and numpy arrays, nothing else.
 
-A pickle is a program: it names functions and has them called. Here the few names that numpy's arrays need stand for
-objects that only keep what they are given; every other name ends the reading. An array is then made of kept bytes whose
-type and shape have been checked, never by numpy's own reconstruction.
+A pickle is a program: it names functions that the unpickler calls. Here the few names that numpy's arrays need are
+bound to objects that only store their arguments; every other name is refused. An array is then made from stored bytes
+whose type and shape have been checked, never by numpy's own reconstruction.
 """
 
 import io
@@ -34,16 +34,16 @@ _NUMBER_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 
 
 class _StandIn:
-    """Takes the place of a function or type; a pickle can neither change it nor reach behind it."""
+    """Replaces a function or type; a pickle can neither change it nor reach the original."""
 
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("it changes what it only may call")
+        raise pickle.UnpicklingError("it changes a function that it may only call")
 
 
 class InertArray:
-    """What a pickle says of an array."""
+    """What a pickle says about an array."""
 
     __slots__ = ("state",)
 
@@ -51,12 +51,12 @@ class InertArray:
         self.state = state
 
     def __setstate__(self, state: object) -> None:
-        """Keep version, shape, type, whether it is column-major, and bytes, unchecked."""
+        """Store version, shape, type, whether it is column-major, and bytes, unchecked."""
         self.state = state
 
 
 class _InertType:
-    """What a pickle says of an array's type."""
+    """What a pickle says about the type of an array."""
 
     __slots__ = ("name", "state")
 
@@ -96,7 +96,7 @@ class _Encode(_StandIn):
 
     def __call__(self, text: object, encoding: object) -> bytes:
         if not isinstance(text, str) or encoding != "latin1":
-            raise pickle.UnpicklingError("it encodes something else than bytes")
+            raise pickle.UnpicklingError("it encodes something other than bytes")
         return text.encode("latin-1")
 
 
@@ -119,8 +119,8 @@ class _InertUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 (as the base class has it)
         if (module, name) not in _KNOWN:
             raise BadInputError(
-                f"{self._where}: this pickle asks for {module}.{name}, and could run any code with it: it was not "
-                "read; write it again with nothing but plain values and numpy arrays of whole numbers"
+                f"{self._where}: this pickle asks for {module}.{name}, which could run any code, so it was not "
+                "read; write it again with only plain values and numpy arrays of integers"
             )
         return _KNOWN[module, name]
 
@@ -131,64 +131,66 @@ def load_inert(content: bytes, where: str) -> object:
     Parameters
     ----------
     content
-        The pickle, of any protocol.
+        The pickle; any protocol.
     where
-        Its file, for errors.
+        Its file, for error messages.
 
     Raises
     ------
     BadInputError
-        When it asks for anything but numpy's arrays, or is damaged.
+        If it asks for anything other than numpy arrays, or is damaged.
     """
     try:
         _check_memo(content)
         return _InertUnpickler(content, where).load()
     except _DAMAGE as error:
         raise BadInputError(
-            f"{where}: no pickle that can be read, of {len(content):,} bytes ({type(error).__name__}: {error}); fetch "
+            f"{where}: not a readable pickle, of {len(content):,} bytes ({type(error).__name__}: {error}); download "
             "it again"
         ) from error
 
 
 def _check_memo(content: bytes) -> None:
-    """Refuse numbers of remembered values that no writer gives: the unpickler takes memory for all below them."""
+    """Refuse memo numbers that no writer uses: the unpickler allocates memory for all numbers below them."""
     for count, (opcode, argument, at) in enumerate(pickletools.genops(content)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= count:
             raise pickle.UnpicklingError(f"value {argument:,} of {count:,} at offset {at:,}")
 
 
 def array_numbers(value: object, where: str) -> npt.NDArray[Any]:
-    """Return the whole numbers of an array, read-only.
+    """Return an array of integers, read-only.
 
     Parameters
     ----------
     value
         An :class:`InertArray`.
     where
-        Its file and name, for errors.
+        Its file and name, for error messages.
 
     Raises
     ------
     BadInputError
-        When it is no row-major array of whole numbers, or its bytes are not as many as its shape says.
+        If it is not a row-major array of integers, or its bytes do not match its shape.
     """
     state = value.state if isinstance(value, InertArray) else None
     if not isinstance(state, tuple) or len(state) != 5:
-        raise BadInputError(f"{where} is no numpy array; give a file of the format that the corpus says")
+        raise BadInputError(f"{where} is not a numpy array; give a file of the corpus' format")
     _, shape, kind, is_column_major, content = state
     name = _text(kind.name) if isinstance(kind, _InertType) else ""
     order = _text(kind.state[1]) if name and isinstance(kind.state, tuple) and len(kind.state) > 1 else "|"
     if name not in _NUMBER_TYPES or order not in ("|", "<", ">", "="):
-        raise BadInputError(f"{where} is no array of whole numbers; give a file of the format that the corpus says")
+        raise BadInputError(f"{where} is not an array of integers; give a file of the corpus' format")
     dtype = np.dtype(f"{order}{name}")
     if not isinstance(shape, tuple) or len(shape) not in (1, 2) or not all(map(_is_length, shape)):
-        raise BadInputError(f"{where} has the shape {str(shape)[:100]}, not one or two lengths; fetch the file again")
+        raise BadInputError(
+            f"{where} has the shape {str(shape)[:100]}, not one or two lengths; download the file again"
+        )
     size_bytes = math.prod(shape) * dtype.itemsize
     if is_column_major and len(shape) > 1:
         raise BadInputError(f"{where} is column-major; write it again as a row-major array")
     if not isinstance(content, bytes | bytearray) or len(content) != size_bytes:
         held = f"{len(content):,} bytes" if isinstance(content, bytes | bytearray) else "no bytes"
-        raise BadInputError(f"{where} has the shape {shape} and {held}, not {size_bytes:,}; fetch the file again")
+        raise BadInputError(f"{where} has the shape {shape} and {held}, not {size_bytes:,}; download the file again")
     return np.frombuffer(bytes(content), dtype=dtype).reshape(shape)
 
 

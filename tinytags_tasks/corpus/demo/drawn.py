@@ -1,4 +1,4 @@
-"""Generated pictures of ten drawn shapes, for a demo without any photographs."""
+"""Generated pictures of ten shapes, for a demo without photographs."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from tinytags_tasks.corpus.tiny_images import SIDE
+from tinytags_tasks.corpus.formats.tiny_images import SIDE
 
 SHAPES = ("arrow", "circle", "cross", "diamond", "heart", "hexagon", "ring", "square", "star", "triangle")
 """The shapes' names in the order of their labels."""
@@ -14,24 +14,24 @@ SHAPES = ("arrow", "circle", "cross", "diamond", "heart", "hexagon", "ring", "sq
 SCRIBBLE = -1
 """The label of a picture that shows no shape."""
 
-_CANVAS = 4 * SIDE  # drawn four times as large and averaged, so that edges are smooth
+_CANVAS = 4 * SIDE  # drawn four times as large and averaged, for smooth edges
 
 
 def draw_pictures(
     pictures: int, *, seed: int, batch: int = 1_000, scribbles: float = 0.0
 ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-    """Yield pictures of random shapes, colours, places, sizes and turns; the same for the same arguments.
+    """Yield pictures of shapes with random colours, positions, sizes and rotations; reproducible for equal arguments.
 
     Parameters
     ----------
     pictures
         How many.
     seed
-        Decides all that is random.
+        Seed of the random numbers.
     batch
-        Pictures of one step.
+        Pictures per batch.
     scribbles
-        Share of pictures that show no shape.
+        The share of pictures that show no shape.
 
     Yields
     ------
@@ -44,7 +44,7 @@ def draw_pictures(
         labels = rng.integers(len(SHAPES), size=size)
         labels[rng.random(size) < scribbles] = SCRIBBLE
         cover = np.stack([_draw_cover(int(label), rng) for label in labels])[..., np.newaxis]
-        # Dark ground, bright shape: that they differ must not depend on luck.
+        # Dark ground, bright shape: their contrast must not depend on chance.
         ground = rng.uniform(0, 100, (size, 1, 1, 3)) + _slope(size, rng)
         paint = rng.uniform(140, 255, (size, 1, 1, 3))
         noise = rng.normal(0, 10, (size, SIDE, SIDE, 3))
@@ -52,14 +52,14 @@ def draw_pictures(
 
 
 def _slope(size: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return a change of brightness across each picture."""
+    """Return a gradient of brightness for each picture."""
     along = np.linspace(-1, 1, SIDE)
     rise = rng.uniform(-25, 25, (2, size, 1, 1, 1))
     return np.asarray(rise[0] * along[:, np.newaxis, np.newaxis] + rise[1] * along[np.newaxis, :, np.newaxis])
 
 
 def _draw_cover(label: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return how much of each pixel is painted, 0 to 1."""
+    """Return how much of each pixel is covered by the shape, 0 to 1."""
     canvas = Image.new("L", (_CANVAS, _CANVAS))
     pen = ImageDraw.Draw(canvas)
     if label == SCRIBBLE:
@@ -87,7 +87,7 @@ def _points(*points: tuple[float, float]) -> npt.NDArray[np.float64]:
 
 
 def _regular(corners: int, *radii: float, first: float = -np.pi / 2) -> npt.NDArray[np.float64]:
-    """Return corners on a circle, the first one on top, whose distances take turns through ``radii``."""
+    """Return corners around a centre, the first one on top, whose distances alternate through ``radii``."""
     angles = first + np.arange(corners) * 2 * np.pi / corners
     distances = np.resize(radii or (1.0,), corners)
     return np.stack([np.cos(angles) * distances, np.sin(angles) * distances], axis=1)
@@ -126,4 +126,4 @@ _OUTLINES = {
     "star": _regular(10, 1.1, 0.45),
     "triangle": _regular(3, 1.15),
 }
-"""Corners (across, down) around the middle, about 1 from it."""
+"""Corners (x, y) around the centre, at a distance of about 1."""

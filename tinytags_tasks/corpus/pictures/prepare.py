@@ -1,4 +1,4 @@
-"""Encoded pictures made images of one size."""
+"""Decodes encoded pictures to images of one size."""
 
 import io
 import struct
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import Filter, Resize
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-"""The formats that are tried, as Pillow calls them."""
+"""The formats that are tried, by Pillow's names."""
 
 MOST_PIXELS = 50_000_000
-"""A picture with more is not opened: a small file may promise more than the memory holds."""
+"""A picture with more is not opened: a small file may claim more pixels than fit into memory."""
 
 _ORIENTATION = 0x0112
-"""The tag of Exif 2.32 (CIPA DC-008), 4.6.4 A, that says how the camera was held."""
+"""The tag of Exif 2.32 (CIPA DC-008), 4.6.4 A, with the orientation of the camera."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,7 +35,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow's parsers raise on damaged bytes; its assertions are about the file too.
+# What Pillow's parsers raise on damaged bytes; its assertions also concern the file.
 _DAMAGE = (
     AssertionError,
     OSError,
@@ -53,7 +53,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Target:
-    """What pictures are made: size in pixels, and how, as a corpus' definition says it."""
+    """The size in pixels that pictures are brought to, and how; see a corpus' definition."""
 
     height: int
     width: int
@@ -69,22 +69,22 @@ class Target:
 def decode_rgb(
     encoded: bytes, formats: tuple[str, ...] | None = FORMATS, smallest: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Decode a picture: upright, in RGB, what is transparent on white; the first one of an animation.
+    """Decode a picture to RGB: upright, transparent parts on white; the first frame of an animation.
 
     Parameters
     ----------
     encoded
         A picture file.
     formats
-        Those that are tried; None tries all that Pillow reads.
+        The formats that are tried; None tries all that Pillow reads.
     smallest
-        Width and height, in pixels, that are enough: a JPEG may be decoded at a half, a quarter or an eighth of its
-        size, which is faster, as long as both remain.
+        A sufficient width and height in pixels: a JPEG may be decoded at a half, a quarter or an eighth of its size,
+        which is faster, as long as it does not become smaller than this.
 
     Raises
     ------
     BadInputError
-        When it is no picture, or broken, or too big: the reason alone, for its caller knows where the picture is from.
+        If it is not a picture, damaged, or too big: only the reason, because the caller knows the picture's name.
     """
     if not encoded:
         raise BadInputError("not a picture: 0 bytes")
@@ -125,7 +125,7 @@ def _orientation(picture: Image.Image) -> int:
     try:
         orientation = picture.getexif().get(_ORIENTATION)
     except _DAMAGE:
-        return 1  # a camera's broken notes do not make the picture unreadable
+        return 1  # damaged Exif data does not make the picture unreadable
     return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
 
 
@@ -147,7 +147,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _fitted(encoded: bytes, target: Target) -> tuple[Image.Image, tuple[int, int]]:
-    """Return a picture that fits into the target, and where its upper left corner goes."""
+    """Return a picture that fits into the target, and the place of its upper left corner."""
     wide, high = target.width, target.height
     smallest = None if target.resize == "none" else (2 * wide, 2 * high)
     rgb = decode_rgb(encoded, FORMATS, smallest)
@@ -170,19 +170,19 @@ def _fitted(encoded: bytes, target: Target) -> tuple[Image.Image, tuple[int, int
 def prepare_picture(
     encoded: bytes, height: int, width: int, *, resize: "Resize" = "crop", filter: "Filter" = "box"
 ) -> npt.NDArray[np.uint8]:
-    """Decode a picture and make it an image of a corpus.
+    """Decode a picture to an image of a corpus.
 
     Parameters
     ----------
     encoded
         A JPEG, PNG or WebP file.
     height, width
-        The image's, in pixels.
+        Of the image, in pixels.
     resize
-        ``crop`` cuts the middle out, ``fit`` keeps the whole picture between black bars, ``none`` takes only pictures
+        ``crop`` takes the middle, ``fit`` keeps the whole picture between black bars, ``none`` accepts only pictures
         of this size.
     filter
-        Pillow's resampling filter; when it makes smaller it averages all pixels that it covers.
+        Pillow's resampling filter; when shrinking, it averages all pixels that it covers.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def prepare_picture(
     Raises
     ------
     BadInputError
-        When it cannot be: the reason, in a few words.
+        If it cannot be decoded: the reason, in a few words.
     """
     target = Target(height, width, resize, filter)
     picture, corner = _fitted(encoded, target)
@@ -204,12 +204,12 @@ def prepare_picture(
 
 
 def prepare_pictures(encoded: Sequence[bytes], target: Target) -> tuple[bytes, dict[int, str]]:
-    """Make pictures images of a corpus, as :func:`prepare_picture` does.
+    """Decode pictures to images of a corpus, as :func:`prepare_picture` does.
 
     Returns
     -------
     tuple
-        The pixels of all, uint8 (pictures, height, width, 3), zeros where there is a reason; and the reasons by place.
+        The pixels of all, uint8 (pictures, height, width, 3), zeros where decoding failed; and the reasons by index.
     """
     # One tall sheet: taking an image's pixels out of Pillow costs as much as pasting ten of them.
     sheet = Image.new("RGB", (target.width, target.height * len(encoded)))

@@ -1,7 +1,7 @@
-"""The demo's corpus and labelled set: photographs where there are some, CIFAR-10 from its authors, or drawn shapes.
+"""The demo's corpus and labelled set: photographs if available, else CIFAR-10 from its authors, or drawn shapes.
 
-Every file is written beside its name and renamed when it is whole; ``demo.json`` comes last, so that what it names
-stands.
+Every file is written under a temporary name and renamed when it is complete; ``demo.json`` comes last, so that the
+files that it names exist.
 """
 
 import fcntl
@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, SIDE, to_column_major
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY, decode_image, iterate_pictures
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, SIDE, to_column_major
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-"""The binary version from its authors' page, https://www.cs.toronto.edu/~kriz/cifar.html, which states its checksum."""
+"""The binary version; its authors' page, https://www.cs.toronto.edu/~kriz/cifar.html, states the checksum."""
 
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 DOWNLOAD_TIMEOUT = httpx.Timeout(20, connect=5)
@@ -60,17 +60,17 @@ class Demo:
     Attributes
     ----------
     corpus_name
-        The corpus' name.
+        The name of the corpus.
     corpus_path
-        A Tiny Images ``.bin`` file; ``positions.parquet`` beside it says which image lies where.
+        A Tiny Images ``.bin`` file; ``positions.parquet`` in the same folder says which image is at which position.
     labelled_path, test_path
-        Labelled parquet files to learn from and to measure with.
+        Labelled Parquet files to train and to test with.
     tags
         The tags' names, in the order of their labels.
     origin
         Where the images come from.
     description
-        The same for people, with how the images were prepared.
+        The same for people, and how the images were prepared.
     """
 
     corpus_name: str
@@ -83,37 +83,37 @@ class Demo:
 
 
 def make_demo(folder: Path, source: Path, *, report: Report = print, download: bool = True) -> Demo:
-    """Return the demo, once its files stand in ``folder``; what stands already is not made again.
+    """Return the demo, after making those of its files that do not exist in ``folder`` yet.
 
     Parameters
     ----------
     folder
-        Where the files go.
+        The folder of the files.
     source
-        A folder with ``cifar10-train.parquet``, ``cifar10-test.parquet`` and ``other-sample.parquet``; need not exist.
+        A folder with ``cifar10-train.parquet``, ``cifar10-test.parquet`` and ``other-sample.parquet``; may be missing.
     report
-        Gets a line now and then.
+        Called with a line of progress now and then.
     download
-        Whether CIFAR-10 may be fetched when there is no source.
+        Whether CIFAR-10 may be downloaded if there is no source.
 
     Raises
     ------
     BadInputError
-        When the source's files cannot be used, or the folder cannot be written.
+        If the source's files are not valid, or the folder cannot be written.
     """
     folder, source = folder.absolute(), source.absolute()
     lacking = [name for name in (TRAIN_FILE, TEST_FILE, OTHER_FILE) if not (source / name).is_file()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "demo.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a second caller waits, then finds the files standing
-            standing = _find_standing(folder, None if lacking else source)
-            if standing:
-                return standing
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second caller waits, then finds the files
+            existing = _find_existing(folder, None if lacking else source)
+            if existing:
+                return existing
             if not lacking:
                 return _make_photographs(folder, source, report)
             if source.is_dir():
-                report(f"demo: {source} lacks {', '.join(lacking)}; looking elsewhere")
+                report(f"demo: {source} lacks {', '.join(lacking)}; trying another source")
             if download:
                 try:
                     return _make_cifar10(folder, report)
@@ -121,11 +121,13 @@ def make_demo(folder: Path, source: Path, *, report: Report = print, download: b
                     report(f"demo: {error}")
             return _make_drawn(folder, report)
     except OSError as error:
-        raise BadInputError(f"{folder}: the demo's files cannot be written ({error}); free it, or its disk") from error
+        raise BadInputError(
+            f"{folder}: the demo's files cannot be written ({error}); check the folder and free disk space"
+        ) from error
 
 
 def demo_definition(demo: Demo) -> CorpusDefinition:
-    """Return the demo's corpus as a definition like any other: four shards or so, twenty blocks."""
+    """Return the definition of the demo's corpus: about four shards and twenty blocks."""
     return CorpusDefinition(
         name=demo.corpus_name,
         source=str(demo.corpus_path),
@@ -142,13 +144,13 @@ def write_labelled_parquet(path: Path, images: Images, labels: Labels, tags: tup
     Parameters
     ----------
     path
-        The file; appears when it is whole.
+        The file; it appears when it is complete.
     images
         uint8, shape (images, row, column, 3).
     labels
         int64, shape (images,): indexes into ``tags``.
     tags
-        The tags' names; kept in the file.
+        The names of the tags; stored in the file.
     """
     starts = range(0, len(images), _BATCH)
     _write_labelled(path, ((images[at : at + _BATCH], labels[at : at + _BATCH]) for at in starts), tags)
@@ -171,7 +173,7 @@ def _encode_png(image: Images) -> bytes:
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[Path]:
-    """Give a name to write to; the file gets its own name when all went well and disappears when not."""
+    """Yield a temporary name to write to; the file is renamed on success, and deleted on failure."""
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -180,18 +182,18 @@ def _whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _find_standing(folder: Path, source: Path | None) -> Demo | None:
-    """Return the demo that ``demo.json`` names when its files are those and it is what would be made now."""
+def _find_existing(folder: Path, source: Path | None) -> Demo | None:
+    """Return the demo of ``demo.json`` if its files exist and it is what would be made now."""
     try:
         recorded = json.loads((folder / "demo.json").read_text())
         fields = recorded["demo"]
         paths = {name: Path(fields[name]) for name in ("corpus_path", "labelled_path")}
         test_path = None if fields["test_path"] is None else Path(fields["test_path"])
         demo = Demo(**{**fields, **paths, "test_path": test_path, "tags": tuple(fields["tags"])})
-        stands = all(Path(path).stat().st_size == size for path, size in recorded["sizes"].items())
+        is_whole = all(Path(path).stat().st_size == size for path, size in recorded["sizes"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # no demo yet, or not a whole one: it is made again
-    if not stands or demo.corpus_path.parent != folder:
+        return None  # no demo yet, or an incomplete one: it is made again
+    if not is_whole or demo.corpus_path.parent != folder:
         return None
     from_source = demo.origin == "photographs"
     if source is None:
@@ -209,7 +211,7 @@ def _finish(demo: Demo, others: tuple[Path, ...], report: Report) -> Demo:
 
 
 def _write_positions(folder: Path, sources: list[str], rows: Labels, labels: Labels) -> Path:
-    """Write which image lies at each position: its source, its row there, its label (negative: none, or unclear)."""
+    """Write which image is at each position: its source, its row there, its label (negative: none, or unclear)."""
     path = folder / "positions.parquet"
     columns = {"position": np.arange(len(rows)), "source": sources, "row": rows, "label": labels}
     with _whole_file(path) as part:
@@ -222,9 +224,9 @@ def _make_photographs(folder: Path, source: Path, report: Report) -> Demo:
     try:
         counts = [pq.read_metadata(path).num_rows for path in paths]
     except pa.ArrowException as error:
-        raise BadInputError(f"{source}: not a parquet file that can be read ({error})") from error
+        raise BadInputError(f"{source}: not a readable Parquet file ({error})") from error
     total = sum(counts)
-    # Shuffled, so that every block has images of both files; each image's place is known before any is read.
+    # Shuffled, so that every block has images from both files; each image's position is known before any is read.
     positions = np.random.default_rng(_SEED).permutation(total)
     labels = np.empty(total, dtype=np.int64)
     corpus_path = folder / "demo.bin"
@@ -288,31 +290,31 @@ def _download(path: Path, report: Report) -> None:
             httpx.stream("GET", CIFAR10_URL, timeout=DOWNLOAD_TIMEOUT, follow_redirects=True) as response,
         ):
             response.raise_for_status()
-            size, done, told = int(response.headers.get("Content-Length", 0)), 0, 0
+            size, done, reported = int(response.headers.get("Content-Length", 0)), 0, 0
             for chunk in response.iter_raw(1 << 20):
                 file.write(chunk)
                 md5.update(chunk)
                 done += len(chunk)
-                if done - told >= 20_000_000:
-                    told = done
+                if done - reported >= 20_000_000:
+                    reported = done
                     report(
                         f"demo: {done / 1e6:,.0f} of {size / 1e6:,.0f} MB" if size else f"demo: {done / 1e6:,.0f} MB"
                     )
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise EngineDownError(f"{CIFAR10_URL} cannot be fetched ({type(error).__name__}: {error})") from error
+        raise EngineDownError(f"{CIFAR10_URL} cannot be downloaded ({type(error).__name__}: {error})") from error
     if md5.hexdigest() != CIFAR10_MD5:
-        raise CorruptError(f"{CIFAR10_URL} came with the MD5 {md5.hexdigest()}, not {CIFAR10_MD5}: it is not used")
+        raise CorruptError(f"{CIFAR10_URL} has the MD5 {md5.hexdigest()}, not {CIFAR10_MD5}: it is not used")
 
 
 def _read_member(tar: tarfile.TarFile, name: str) -> tuple[Images, Labels]:
     """Read one batch: records of a label's byte and three row-major planes R, G, B."""
     member = tar.extractfile(name)
     if member is None:
-        raise KeyError(f"{name} is no file")
+        raise KeyError(f"{name} is not a file")
     records = np.frombuffer(member.read(), dtype=np.uint8).reshape(-1, 1 + IMAGE_BYTES)
     labels = records[:, 0].astype(np.int64)
     if not len(labels) or labels.max() >= len(CIFAR10_TAGS):
-        raise ValueError(f"{name} has no images, or a label that is no class")
+        raise ValueError(f"{name} has no images, or an unknown label")
     planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels
 
