@@ -184,8 +184,11 @@ def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedA
         raise CorruptError(f"{path}: no file of keywords ({error}); delete it and ingest the corpus again") from error
 
 
-def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> BlockRecord:
-    """Commit a scored block; return its record, which travels in the file's metadata, with the file's own size."""
+def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, overwrite: bool = True) -> BlockRecord:
+    """Commit a scored block; return its record, which travels in the file's metadata, with the file's own size.
+
+    Without ``overwrite`` a file that exists is left as it is, and its record is returned.
+    """
     sink = io.BytesIO()
     pq.write_table(
         table.replace_schema_metadata({RECORD_KEY: record.model_dump_json().encode()}),
@@ -193,7 +196,8 @@ def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> Bloc
         compression="zstd",
         write_page_checksum=True,
     )
-    storage.write(layout.scored_file(record.run, record.block), sink.getvalue())
+    if not storage.write(layout.scored_file(record.run, record.block), sink.getvalue(), overwrite=overwrite):
+        return read_scored(storage, record.run, record.block)[1]
     return _with_file(record, sink.getvalue())
 
 

@@ -16,7 +16,8 @@
     runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
     runs/<run>/scored/000000.parquet             one scored block
     runs/<run>/ledger/000000.json                what became of the block
-    runs/<run>/index/000000.lease                who indexes the block now
+    runs/<run>/leases/000000.block/<writer>      who writes the block now: scores, indexes or deletes it
+    runs/<run>/leases/<writer>.lease             the writer's sign of life
     runs/<run>/audits/000001.json                what an audit found
     publications/<alias>/000001.json             what became live under the alias, one record a change
     publications/<alias>.lease                   who changes the alias now
@@ -32,6 +33,7 @@ MODELS = "models"
 RUNS = "runs"
 PUBLICATIONS = "publications"
 COLLECTION_PREFIX = "tinytags-"
+WRITER_LEASE = ".lease"
 
 _NAME = "[a-z0-9][a-z0-9_-]{0,99}"
 
@@ -157,9 +159,19 @@ def ledger_file(run: str, block: int) -> str:
     return f"{ledger_folder(run)}/{block:06d}.json"
 
 
-def index_lease_file(run: str, block: int) -> str:
-    """Path of the lease on a block that is being indexed."""
-    return f"{run_folder(run)}/index/{block:06d}.lease"
+def leases_folder(run: str) -> str:
+    """Path of the leases on a run's blocks."""
+    return f"{run_folder(run)}/leases"
+
+
+def block_lease_folder(run: str, block: int) -> str:
+    """Path of the lease on a block that is being written; it holds the writer's name."""
+    return f"{leases_folder(run)}/{block:06d}.block"
+
+
+def writer_lease_file(run: str, writer: str) -> str:
+    """Path of a writer's sign of life."""
+    return f"{leases_folder(run)}/{writer}{WRITER_LEASE}"
 
 
 def audit_file(run: str, number: int) -> str:

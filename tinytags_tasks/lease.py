@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.errors import FinalError, LostWriteError, MissingError, TransientError
 from tinytags_tasks.storage import Storage, temporary_name
 
 LEASE_SECONDS = 60.0
@@ -134,13 +134,19 @@ class Leases:
         found = self._read(path)
         if found is None:
             return self._create(path, content)
+        return self._is_silent(path, found) and self._remove(path, found) and self._create(path, content)
+
+    def is_abandoned(self, path: str) -> bool:
+        """Tell whether the owner of a lease has returned it, is gone, or was silent for too long; nothing is taken."""
+        found = self._read(path)
+        return found is None or self._is_silent(path, found)
+
+    def _is_silent(self, path: str, found: bytes) -> bool:
         now = time.monotonic()
         last, since = self._seen.get(path, (None, now))
         if found != last:
             self._seen[path] = found, since = found, now
-        if now - since < self._seconds and not _is_gone(_parse(found)):
-            return False
-        return self._remove(path, found) and self._create(path, content)
+        return now - since >= self._seconds or _is_gone(_parse(found))
 
     def _remove(self, path: str, found: bytes) -> bool:
         """Remove a lease that is as it was found; of several waiters one succeeds, for one moves it away."""
@@ -160,7 +166,7 @@ class Leases:
     def _create(self, path: str, content: bytes) -> bool:
         try:
             return self._storage.write(path, content, overwrite=False)
-        except MissingError:  # its temporary file went with the leftovers of others: asked again, it will do
+        except LostWriteError:  # its temporary file went with the leftovers of others: asked again, it will do
             return False
 
     def _renew(self, path: str, owner: dict[str, object], ended: threading.Event) -> None:

@@ -5,7 +5,7 @@ import hashlib
 from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.records import ModelCard
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.storage import LEFTOVER_SECONDS, Storage, temporary_name
 
 
 def model_version(name: str, onnx_model: bytes) -> str:
@@ -33,7 +33,7 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
         False when this very model stood already: it and its card are left as they were.
     """
     folder = layout.model_folder(card.version)
-    storage.delete_leftovers(folder)
+    storage.delete_leftovers(folder, least_age_seconds=LEFTOVER_SECONDS)
     temporary = temporary_name(folder)
     for path, content in (
         (layout.model_file(card.version), onnx_model),

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import SCHEMA, BlockSource, read_pixels, write_scored
+from tinytags_tasks.block_lease import refuse_lost
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.records import BlockRecord, BlockState, now
 from tinytags_tasks.storage import Storage, StoreAddress, open_store
@@ -34,6 +35,10 @@ class BlockTask:
         The model's tags, and what an image's votes add up to: the number of trees, or 100 for percentages.
     threshold
         Accuracy in percent from which an image is kept.
+    writer
+        Who holds the lease on the block; empty where nobody else can write it.
+    redo
+        Whether a scored file that exists is written again.
     """
 
     source: BlockSource
@@ -42,6 +47,8 @@ class BlockTask:
     tags: tuple[str, ...]
     trees: int
     threshold: int
+    writer: str = ""
+    redo: bool = False
 
 
 def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
@@ -51,6 +58,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     ------
     CorruptError
         When the shard's bytes are not those of the manifest, or the model's output is no vote count.
+    TransientError
+        When another writer has taken the block over: this one was silent for too long, or its driver is gone.
     """
     started = time.monotonic()
     storage = open_store(address)
@@ -86,9 +95,16 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         score_seconds=round(time.monotonic() - started, 3),
         scored=now(),
     )
-    record = write_scored(storage, table, record)
+    _refuse_lost(task, storage)
+    record = write_scored(storage, table, record, overwrite=task.redo)
+    _refuse_lost(task, storage)
     record.save(storage, layout.ledger_file(task.run, source.block))
     return record
+
+
+def _refuse_lost(task: BlockTask, storage: Storage) -> None:
+    if task.writer:
+        refuse_lost(storage, task.run, task.source.block, task.writer)
 
 
 @lru_cache(maxsize=2)

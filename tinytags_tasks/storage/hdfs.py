@@ -14,7 +14,15 @@ import urllib3
 from hdfs import HdfsError, InsecureClient
 
 from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import Leftover, StoreAddress, is_temporary, leftovers_among, temporary_name
+from tinytags_tasks.storage.base import (
+    Leftover,
+    StoreAddress,
+    is_temporary,
+    leftovers_among,
+    lost_temporary,
+    repeat_lost_write,
+    temporary_name,
+)
 
 TIMEOUT_SECONDS = (10, 120)
 """To connect, and between two packets of an answer."""
@@ -52,7 +60,7 @@ class HdfsStorage:
         except HdfsError as error:
             exception = getattr(error, "exception", None) or ""
             message = str(error).splitlines()[0] if str(error) else exception
-            if exception == "FileNotFoundException" or "does not exist" in message:
+            if _is_missing(error):
                 raise MissingError(f"{where}: no such file in the store") from error
             if exception in _FINAL:
                 raise FinalError(f"{where}: HDFS refuses ({message}); ask its administrator") from error
@@ -85,16 +93,19 @@ class HdfsStorage:
 
     def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         """See :meth:`Storage.write`."""
+        return repeat_lost_write(lambda: self._write_once(path, content, overwrite=overwrite), content)
+
+    def _write_once(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool) -> bool:
         temporary = temporary_name(path)
         sent = _Counter(content)
         is_renamed = False
         try:
-            with self._translated(path):
+            with self._translated(path), _kept_temporary(path):
                 self._client.write(temporary, data=iter(sent))
                 stored = self._client.status(temporary)["length"]
             if stored != sent.size_bytes:
                 raise TransientError(f"{path}: HDFS holds {stored:,} of the {sent.size_bytes:,} bytes written")
-            with self._translated(path):
+            with self._translated(path), _kept_temporary(path):
                 is_renamed = self._rename(temporary, path, overwrite=overwrite)
             return is_renamed
         finally:
@@ -206,10 +217,21 @@ class HdfsStorage:
         with self._translated(path):
             return bool(self._client.delete(path, recursive=True))
 
-    def delete_leftovers(self, *paths: str) -> int:
+    def make_folder(self, path: str) -> None:
+        """See :meth:`Storage.make_folder`."""
+        with self._translated(path):
+            self._client.makedirs(path)
+
+    def delete_leftovers(self, *paths: str, least_age_seconds: float = 0.0) -> int:
         """See :meth:`Storage.delete_leftovers`."""
         folder = paths[0].rpartition("/")[0]
-        leftovers = leftovers_among(self._all_names(folder), paths)
+        try:
+            with self._translated(folder):
+                statuses = self._client.list(folder, status=True)
+        except MissingError:
+            return 0
+        changed = {name: status["modificationTime"] / 1000 for name, status in statuses}
+        leftovers = leftovers_among(changed, paths, least_age_seconds)
         for leftover in leftovers:
             self.delete(f"{folder}/{leftover}")
         return len(leftovers)
@@ -249,6 +271,22 @@ class _Counter:
             if chunk:  # an empty chunk would end a chunked request
                 self.size_bytes += len(chunk)
                 yield chunk
+
+
+def _is_missing(error: HdfsError) -> bool:
+    """Tell whether HDFS says that there is no such file."""
+    return getattr(error, "exception", "") == "FileNotFoundException" or "does not exist" in str(error).split("\n")[0]
+
+
+@contextmanager
+def _kept_temporary(path: str) -> Generator[None]:
+    """Tell a temporary file that another writer deleted from a file that was never there."""
+    try:
+        yield
+    except HdfsError as error:
+        if not _is_missing(error):
+            raise
+        raise lost_temporary(path) from error
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.models import model_version, publish_model
 from tinytags_tasks.records import PIXEL_ORDER, Evaluation, ModelCard, Training, now
 from tinytags_tasks.spark import ConnectSpark
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.storage import LEFTOVER_SECONDS, Storage
 from tinytags_tasks.train.evaluation import count_votes, evaluate, read_yardstick
 from tinytags_tasks.train.forest import Tree, forest_to_onnx
 from tinytags_tasks.train.images import preparation, read_labelled
@@ -64,8 +64,8 @@ def run(
     # Before the long work, so that a file that cannot be used is told at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
     folder = layout.labelled_file(training)
-    storage.delete_leftovers(layout.training_file(training))
-    storage.delete_leftovers(folder, f"{folder}.trees")
+    storage.delete_leftovers(layout.training_file(training), least_age_seconds=LEFTOVER_SECONDS)
+    storage.delete_leftovers(folder, f"{folder}.trees", least_age_seconds=LEFTOVER_SECONDS)
     held_out = _hold_out(labelled, request)
     write_features(labelled, held_out, folder, storage)
     loaded = time.monotonic()
