@@ -1,9 +1,9 @@
 """Leases on the blocks of a run: one writer a block, whatever its stage.
 
-Scoring, indexing and deleting all write a block's record in the ledger, so they share one lease. A group has hundreds of
-blocks, so a lease costs as little as HDFS can do: a folder ``<block>.block/<writer>`` moved to a name that must be free,
-two requests to the NameNode and none to a DataNode. What tells that a writer lives is one file for all of its blocks, a
-lease of its own (:mod:`tinytags_tasks.lease`), which alone is renewed.
+Scoring, indexing and deleting all write a block's record in the ledger, so they share one lease. A group has hundreds
+of blocks, so a lease is as cheap as HDFS allows: a folder ``<block>.block/<writer>`` is moved to a name that must be
+free, which takes two requests to the NameNode and none to a DataNode. Only one file tells that the writer of all these
+blocks is alive, and only that is renewed: a lease of :mod:`tinytags_tasks.lease`.
 """
 
 import time

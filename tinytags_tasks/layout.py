@@ -11,6 +11,8 @@
     corpora/<corpus>/shards/00000.lease          who writes the shard now
     labelled/<training>.parquet/part-00000.parquet  a training's labelled set as Spark reads it
     trainings/<training>.json                    which model came of a labelled set and parameters
+    trainings/<training>.lease                   who trains it now
+    trainings/<name>-<hash>.lease                who publishes the model now
     models/<name>-<hash>/model.onnx, model.json  a published model and its card
     models/<name>-<hash>/report.html             the card for people
     runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
@@ -112,6 +114,16 @@ def labelled_file(training: str) -> str:
 def training_file(training: str) -> str:
     """Path of the record of a training, named by the hash of all that decides its outcome."""
     return f"trainings/{checked_name(training, 'training')}.json"
+
+
+def training_lease_file(training: str) -> str:
+    """Path of the lease on a training."""
+    return f"trainings/{checked_name(training, 'training')}.lease"
+
+
+def model_lease_file(version: str) -> str:
+    """Path of the lease on a model that is being published; not among the models, which are listed by their folders."""
+    return f"trainings/{checked_name(version, 'model version')}.lease"
 
 
 def model_folder(version: str) -> str:

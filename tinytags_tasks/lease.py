@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tinytags_tasks.storage import Storage, temporary_name
 LEASE_SECONDS = 60.0
 """How long an owner may be silent."""
 
+_POLL_SECONDS = 1.0
 _SAME_START_SECONDS = 0.1
 
 _held_here: set[str] = set()
@@ -116,6 +117,30 @@ class Leases:
                         self._storage.delete(path)
         finally:
             _held_here.discard(name)
+
+    @contextmanager
+    def wait_for(self, path: str, subject: str, report: Callable[[str], None] | None = None) -> Generator[None]:
+        """Hold a lease while the block runs, and wait for whoever holds it now.
+
+        Parameters
+        ----------
+        path
+            The lease's file.
+        subject
+            What is written, for people.
+        report
+            Is told who is waited for; None tells nobody.
+        """
+        told = ""
+        while True:
+            with self.hold(path) as is_ours:
+                if is_ours:
+                    yield
+                    return
+            if report and (owner := self.describe(path)) != told:
+                report(f"{subject} is being written by {owner}: waiting for it")
+                told = owner
+            time.sleep(_POLL_SECONDS)
 
     def describe(self, path: str) -> str:
         """Return who holds a lease, for people."""

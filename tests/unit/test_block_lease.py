@@ -1,4 +1,4 @@
-"""One writer a block: who comes second waits or finds the work done, and who comes back from the dead changes nothing."""
+"""One writer a block: the second waits or finds the work done, and one back from the dead changes nothing."""
 
 import contextlib
 import json

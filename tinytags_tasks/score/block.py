@@ -15,6 +15,7 @@ from tinytags_tasks import layout
 from tinytags_tasks.block_files import SCHEMA, BlockSource, read_pixels, write_scored
 from tinytags_tasks.block_lease import refuse_lost
 from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.models import read_model
 from tinytags_tasks.records import BlockRecord, BlockState, now
 from tinytags_tasks.storage import Storage, StoreAddress, open_store
 
@@ -95,7 +96,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         score_seconds=round(time.monotonic() - started, 3),
         scored=now(),
     )
-    _refuse_lost(task, storage)
+    if task.redo:  # else a file that another has committed stays
+        _refuse_lost(task, storage)
     record = write_scored(storage, table, record, overwrite=task.redo)
     _refuse_lost(task, storage)
     record.save(storage, layout.ledger_file(task.run, source.block))
@@ -109,21 +111,25 @@ def _refuse_lost(task: BlockTask, storage: Storage) -> None:
 
 @lru_cache(maxsize=2)
 def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Open a published model, once a worker process.
+    """Open a published model, once a worker process: a version is the hash of the bytes, so it never means others.
 
     Raises
     ------
+    MissingError
+        When its file does not exist.
     CorruptError
-        When it is no model that ONNX Runtime can read.
+        When its file is not what was published, or no model that ONNX Runtime can read.
     """
-    stored = open_store(address).read(layout.model_file(version))
+    stored = read_model(open_store(address), version)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # Spark runs one task a core
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own have no common base
-        raise CorruptError(f"{layout.model_file(version)}: damaged ({error}); train or publish it again") from error
+        raise CorruptError(
+            f"{layout.model_file(version)}: ONNX Runtime cannot use it ({error}); train or import another model"
+        ) from error
 
 
 def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> npt.NDArray[np.float32]:  # noqa: ANN401

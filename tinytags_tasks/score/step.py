@@ -13,6 +13,7 @@ from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.lease import LEASE_SECONDS
+from tinytags_tasks.models import read_model
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, ModelCard, Run
 from tinytags_tasks.score.block import BlockTask, load_model, previous_attempts
 from tinytags_tasks.score.worker import Outcome, score_blocks, uncommitted_blocks, unsettled_blocks
@@ -77,6 +78,7 @@ def run(
             tasks = [
                 replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(plan, blocks, storage)
             ]
+            read_model(storage, plan.model)  # what is open already does not show that the file was replaced
             _refuse_misfit(tasks[0], load_model(address, plan.model))
             failed = _score(tasks, address, connect_spark, redo=request.redo)
             failures += _written_down(failed, held, plan, storage)

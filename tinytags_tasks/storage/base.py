@@ -115,12 +115,13 @@ class Storage(Protocol):
 
         A temporary file may be another writer's that is alive: deleting it makes that write fail. So this may be called
 
-        - for a run's ledger and scored files by whoever holds the lease on the block (:mod:`tinytags_tasks.block_lease`);
-        - for a shard, its keywords and its manifest by whoever holds the lease on the shard;
-        - for an alias' history and the record of a run that it drops or revives by whoever holds the lease on the alias;
+        - for a run's ledger and scored files by the holder of the lease on the block (``tinytags_tasks.block_lease``);
+        - for a shard, its keywords and its manifest by the holder of the lease on the shard;
+        - for an alias' history, and the record of a run that it drops or revives, by the holder of the alias' lease;
+        - for a training and its labelled set by the holder of the lease on the training, for a model likewise;
         - for a corpus' totals, plan, listing and shard leases by its commit, when every shard is complete: who writes
           one of them then repeats the write (see :meth:`write`);
-        - for files that no lease guards (audits, claims, models, trainings) by anybody, with ``least_age_seconds`` of
+        - for files that no lease guards (audits, claims) by anybody, with ``least_age_seconds`` of
           :data:`LEFTOVER_SECONDS`.
 
         Parameters

@@ -14,7 +14,7 @@ from onnx import helper
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.models import model_version, publish_model
+from tinytags_tasks.models import model_version, publish_model, restore_model
 from tinytags_tasks.records import PIXEL_ORDER, ModelCard, now
 from tinytags_tasks.storage import Storage
 from tinytags_tasks.train.evaluation import read_yardstick
@@ -119,6 +119,8 @@ def run(request: ImportRequest, *, storage: Storage, report: Callable[[str], Non
     onnx_model = _with_metadata(wrapped.onnx_model, request.tags)
     model = model_version(request.name, onnx_model)
     if storage.exists(layout.card_file(model)):
+        if restore_model(storage, model, onnx_model):
+            report(f"model {model}: its file was missing or damaged, and is written again")
         report(f"model {model} is published already: nothing to do, and its card stays as it is")
         return ImportResult(model, imported=False)
     yardstick = read_yardstick(request.test, request.other, request.tags, request.height, request.width)
