@@ -117,7 +117,8 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
         raise MissingError(f"{path}: its manifest is there, the shard is not; ingest the corpus again") from error
     except CorruptError as error:
         raise CorruptError(
-            f"{path}: block {source.block} is cut short ({error}); delete the shard and ingest the corpus again"
+            f"{path}: block {source.block} cannot be read ({error}); write the shard again with "
+            f"`tinytags ingest {source.corpus} --redo {source.shard}`"
         ) from error
     if hashlib.sha256(stored).hexdigest() != source.sha256:
         raise CorruptError(

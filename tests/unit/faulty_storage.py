@@ -80,6 +80,9 @@ class FaultyStorage:
     def checksum(self, path: str) -> str:
         return self.inner.checksum(path)
 
+    def known_damage(self, path: str) -> str:
+        return self.inner.known_damage(path)
+
     def free_bytes(self) -> int | None:
         return self.inner.free_bytes()
 

@@ -252,7 +252,8 @@ def test_a_shard_that_was_cut_short_fails_the_blocks_it_lacks(storage):
     path = storage.root / layout.shard_file(CORPUS, 1)
     path.write_bytes(path.read_bytes()[: -2 * IMAGE_BYTES - 1])
     with pytest.raises(
-        FinalError, match=r"for blocks 4-5: .*00001\.bin: block 4 is cut short \(.*ends at 9,215, .* again"
+        FinalError,
+        match=r"for blocks 4-5: .*00001\.bin: block 4 cannot be read \(.*ends at 9,215.*ingest pets --redo 1",
     ):
         score(storage, run)
     assert len(storage.names(layout.scored_folder(run.name))) == 4

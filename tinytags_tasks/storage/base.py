@@ -49,7 +49,7 @@ class Storage(Protocol):
         MissingError
             When there is no such file.
         CorruptError
-            When it ends before ``offset + length``.
+            When it ends before ``offset + length``, or the store has no good copy of these bytes.
         """
         ...
 
@@ -80,6 +80,13 @@ class Storage(Protocol):
 
     def checksum(self, path: str) -> str:
         """Return the store's own checksum of a file, known without reading it; empty where the store has none."""
+        ...
+
+    def known_damage(self, path: str) -> str:
+        """Return what the store knows to be damaged in a file, without reading it; empty when it knows of nothing.
+
+        HDFS knows of what was read since the NameNode started, and of what a DataNode's own scanner has found.
+        """
         ...
 
     def free_bytes(self) -> int | None:

@@ -7,6 +7,7 @@ NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/
 import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -26,6 +27,12 @@ from tinytags_tasks.storage.base import (
 
 TIMEOUT_SECONDS = (10, 120)
 """To connect, and between two packets of an answer."""
+
+_CHUNK_BYTES = 512
+"""Bytes that HDFS checks by one checksum: the default of ``dfs.bytes-per-checksum``."""
+
+_SEARCHED_BYTES = 2 * 65_536
+"""A DataNode sends 64 KiB at once, so that the damage is no further behind the last byte that came."""
 
 _FINAL = {"AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
 
@@ -85,11 +92,73 @@ class HdfsStorage:
                 if "out of the range" not in str(error):
                     raise
                 content = b""
+            except urllib3.exceptions.HTTPError as error:
+                self._refuse_damaged(path, offset + _received_bytes(error))
+                raise
         if length is not None and len(content) != length:
             raise CorruptError(
                 f"{self.address.root}/{path}: ends at {offset + len(content):,}, not at {offset + length:,}"
             )
         return content
+
+    def _refuse_damaged(self, path: str, offset: int) -> None:
+        """Refuse a file whose reading broke off at an offset because no copy of its bytes has the right checksum.
+
+        A DataNode ends such an answer in the middle, as one does that dies; but it has told the NameNode before.
+
+        Raises
+        ------
+        CorruptError
+            When it is so.
+        """
+        try:
+            blocks = self._damaged_blocks(path)
+        except (TransientError, FinalError, requests.RequestException):  # then the connection is what broke
+            return
+        for block in blocks:
+            if block.start <= offset < block.stop:
+                chunk = self._find_damaged_chunk(path, offset, block.stop)
+                raise CorruptError(
+                    f"{self.address.root}/{path}: is damaged from offset {chunk:,} on: {block}; write the file again, "
+                    "or restore the disk of the DataNode"
+                )
+
+    def _find_damaged_chunk(self, path: str, start: int, stop: int) -> int:
+        """Return where the first chunk begins that cannot be read: a broken answer ends well before it."""
+        for offset in range(start - start % _CHUNK_BYTES, min(stop, start + _SEARCHED_BYTES), _CHUNK_BYTES):
+            try:
+                with self._client.read(path, offset=offset, length=min(_CHUNK_BYTES, stop - offset)) as reader:
+                    reader.read()
+            except (HdfsError, requests.RequestException, urllib3.exceptions.HTTPError):
+                return offset
+        return start
+
+    def known_damage(self, path: str) -> str:
+        """See :meth:`Storage.known_damage`."""
+        with self._translated(path):
+            return "; ".join(map(str, self._damaged_blocks(path)))
+
+    def _damaged_blocks(self, path: str) -> list["_DamagedBlock"]:
+        """Return the HDFS blocks of a file that have no good copy, as far as the NameNode knows."""
+        try:
+            located = self._ask("GET_BLOCK_LOCATIONS", self._client.resolve(path))["LocatedBlocks"]["locatedBlocks"]
+        except requests.HTTPError as error:
+            status = 0 if error.response is None else error.response.status_code
+            if status == 404:
+                raise MissingError(f"{self.address.root}/{path}: no such file in the store") from error
+            if status in (400, 403):  # a gateway such as HttpFS has no such operation
+                return []
+            raise
+        return [
+            _DamagedBlock(
+                name=f"blk_{found['block']['blockId']}",
+                start=int(found["startOffset"]),
+                stop=int(found["startOffset"]) + int(found["block"]["numBytes"]),
+                nodes=tuple(node["name"] for node in found["locations"]),
+            )
+            for found in located
+            if found["isCorrupt"]
+        ]
 
     def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         """See :meth:`Storage.write`."""
@@ -167,7 +236,7 @@ class HdfsStorage:
         return max(0, free) // int(defaults["replication"])
 
     def _ask(self, operation: str, path: str) -> dict[str, Any]:
-        """Call an operation that the client has no method for."""
+        """Call an operation that the client has no method for, with an absolute path."""
         answer = self._client._session.get(
             f"{self.address.webhdfs_url}/webhdfs/v1{path}",
             params={"op": operation, "user.name": self.address.user},
@@ -257,6 +326,28 @@ class HdfsStorage:
     def url(self, path: str) -> str:
         """See :meth:`Storage.url`."""
         return f"{self.address.hdfs_url}{self.address.root}/{path}"
+
+
+@dataclass(frozen=True)
+class _DamagedBlock:
+    """An HDFS block without a good copy: its name, its bytes in the file, and the DataNodes that have it."""
+
+    name: str
+    start: int
+    stop: int
+    nodes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"HDFS has no good copy of {self.name}, which is bytes {self.start:,} to {self.stop:,} of it, on "
+            f"{', '.join(self.nodes) or 'no DataNode'}"
+        )
+
+
+def _received_bytes(error: urllib3.exceptions.HTTPError) -> int:
+    """Return how much of an answer came before it broke off."""
+    partial = next((cause.partial for cause in error.args if isinstance(cause, urllib3.exceptions.IncompleteRead)), 0)
+    return int(partial)
 
 
 class _Counter:

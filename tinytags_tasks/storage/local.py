@@ -100,6 +100,11 @@ class LocalStorage:
         self.size_bytes(path)
         return ""
 
+    def known_damage(self, path: str) -> str:
+        """See :meth:`Storage.known_damage`."""
+        self.size_bytes(path)
+        return ""
+
     def free_bytes(self) -> int | None:
         """See :meth:`Storage.free_bytes`."""
         folder = self.root
