@@ -29,6 +29,7 @@ from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.models import model_version
 from tinytags_tasks.records import Corpus, ModelCard, Run, now
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.block import score_block
@@ -49,15 +50,14 @@ SINGLE = 1_000
 ROUNDS = 3
 QUERIES = 100
 TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-MODEL = "forest-0123456789ab"
 
 
 def quiet(line: str) -> None:
     """Report nothing."""
 
 
-def publish_model(runtime: Runtime) -> None:
-    """Put a forest of chance into the store: what it votes for costs the same."""
+def forest_of_chance() -> bytes:
+    """Return a forest of chance: what it votes for costs the same."""
     chance = np.random.default_rng(1)
     inner, leaves = 15, 16
     trees = [
@@ -70,7 +70,16 @@ def publish_model(runtime: Runtime) -> None:
         )
         for _ in range(10)
     ]
-    runtime.storage.write(layout.model_file(MODEL), forest_to_onnx(trees, IMAGE_BYTES, TAGS, {}))
+    return forest_to_onnx(trees, IMAGE_BYTES, TAGS, {})
+
+
+FOREST = forest_of_chance()
+MODEL = model_version("forest", FOREST)
+
+
+def publish_model(runtime: Runtime) -> None:
+    """Put the forest into the store."""
+    runtime.storage.write(layout.model_file(MODEL), FOREST)
     ModelCard(
         version=MODEL,
         tags=TAGS,

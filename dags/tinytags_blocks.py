@@ -41,7 +41,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         from tinytags_tasks.index.step import run as index
         from tinytags_tasks.score.step import ScoreRequest
         from tinytags_tasks.score.step import run as score
-        from tinytags_tasks.score.worker import uncommitted_blocks
+        from tinytags_tasks.score.worker import unsettled_blocks
 
         run, numbers = group["run"], tuple(group["blocks"])
         get_current_context()["name"] = group["name"]
@@ -56,7 +56,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
                 report=report,
             )
         except FinalError:  # there will be no retry, so index what was scored now
-            failed = set(uncommitted_blocks(run, numbers, storage))
+            failed = set(unsettled_blocks(run, numbers, storage))
             scored = tuple(block for block in numbers if block not in failed)
             if scored:
                 index(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)

@@ -121,7 +121,8 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
         raise MissingError(f"{path}: is missing although its manifest exists; ingest the corpus again") from error
     except CorruptError as error:
         raise CorruptError(
-            f"{path}: block {source.block} is cut short ({error}); delete the shard and ingest the corpus again"
+            f"{path}: block {source.block} cannot be read ({error}); write the shard again with "
+            f"`tinytags ingest {source.corpus} --redo {source.shard}`"
         ) from error
     if hashlib.sha256(stored).hexdigest() != source.sha256:
         raise CorruptError(
@@ -188,8 +189,11 @@ def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedA
         raise CorruptError(f"{path}: no keywords file ({error}); delete it and ingest the corpus again") from error
 
 
-def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> BlockRecord:
-    """Commit a scored block and return its record, which is kept in the file's metadata, with the file's own size."""
+def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, overwrite: bool = True) -> BlockRecord:
+    """Commit a scored block and return its record, which is kept in the file's metadata, with the file's own size.
+
+    Without ``overwrite``, a file that exists is left as it is, and its record is returned.
+    """
     sink = io.BytesIO()
     pq.write_table(
         table.replace_schema_metadata({RECORD_KEY: record.stored()}),
@@ -197,7 +201,8 @@ def write_scored(storage: Storage, table: pa.Table, record: BlockRecord) -> Bloc
         compression="zstd",
         write_page_checksum=True,
     )
-    storage.write(layout.scored_file(record.run, record.block), sink.getvalue())
+    if not storage.write(layout.scored_file(record.run, record.block), sink.getvalue(), overwrite=overwrite):
+        return read_scored(storage, record.run, record.block)[1]
     return _with_file(record, sink.getvalue())
 
 

@@ -4,7 +4,8 @@
 
     TinyTagsError
     ├── TransientError          worth a retry: an engine away or busy, a write that lost a race
-    │   └── EngineDownError     nothing answers at an engine's address
+    │   ├── EngineDownError     nothing answers at an engine's address
+    │   └── LostWriteError      another writer deleted the temporary file of a write
     └── FinalError              a retry changes nothing
         ├── BadInputError       what the user gave cannot be used: a file, a number, a name
         ├── MissingError        something that should be in the store is not
@@ -28,6 +29,10 @@ class TransientError(TinyTagsError):
 
 class EngineDownError(TransientError):
     """Nothing answers at an engine's address."""
+
+
+class LostWriteError(TransientError):
+    """Another writer deleted the temporary file of a write before it was renamed."""
 
 
 class FinalError(TinyTagsError):

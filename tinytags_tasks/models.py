@@ -3,14 +3,58 @@
 import hashlib
 
 from tinytags_tasks import layout
-from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.lease import Leases
 from tinytags_tasks.records import Corpus, Evaluation, ModelCard
 from tinytags_tasks.storage import Storage, temporary_name
+
+_REMEDY = "train or import the same model again, which writes this file again, or restore it from a copy"
 
 
 def model_version(name: str, onnx_model: bytes) -> str:
     """Return the version of a model: its name and the hash of its bytes."""
-    return f"{layout.checked_name(name, 'model')}-{hashlib.sha256(onnx_model).hexdigest()[:12]}"
+    return f"{layout.checked_name(name, 'model')}-{_content_hash(onnx_model)}"
+
+
+def _content_hash(onnx_model: bytes) -> str:
+    return hashlib.sha256(onnx_model).hexdigest()[:12]
+
+
+def read_model(storage: Storage, version: str) -> bytes:
+    """Return a published model's ONNX file, which is what its version says.
+
+    Raises
+    ------
+    MissingError
+        When it does not exist.
+    CorruptError
+        When its bytes are not those that were published.
+    """
+    path = layout.model_file(version)
+    try:
+        stored = storage.read(path)
+    except MissingError as error:
+        raise MissingError(f"{path}: does not exist; {_REMEDY}") from error
+    except CorruptError as error:
+        raise CorruptError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+    expected, found = version.rpartition("-")[2], _content_hash(stored)
+    if found != expected:
+        raise CorruptError(
+            f"{path}: is not the model that was published: its sha256 should begin with {expected}, and begins with "
+            f"{found}; {_REMEDY}"
+        )
+    return stored
+
+
+def restore_model(storage: Storage, version: str, onnx_model: bytes) -> bool:
+    """Write a model's file again if it is missing or damaged and these are its bytes; tell whether that was so."""
+    if _content_hash(onnx_model) != version.rpartition("-")[2]:
+        return False
+    try:
+        read_model(storage, version)
+    except (MissingError, CorruptError):
+        return storage.write(layout.model_file(version), onnx_model)
+    return False
 
 
 def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) -> bool:
@@ -30,8 +74,17 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
     Returns
     -------
     bool
-        False when this model existed already: it and its card are left as they were.
+        False when this model existed already: it and its card are left as they were. Only a model file that is missing
+        or damaged is written again.
     """
+    lease = layout.model_lease_file(card.version)
+    with Leases(storage).wait_for(lease, f"model {card.version}"):
+        storage.delete_leftovers(lease)
+        return _publish(card, onnx_model, report, storage)
+
+
+def _publish(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) -> bool:
+    """Publish as the only one."""
     folder = layout.model_folder(card.version)
     storage.delete_leftovers(folder)
     temporary = temporary_name(folder)
@@ -44,6 +97,7 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
     published = storage.rename(temporary, folder)
     if not published:
         storage.delete(temporary)
+        restore_model(storage, card.version, onnx_model)
     return published
 
 

@@ -20,6 +20,7 @@ from tinytags_tasks.index import posting
 from tinytags_tasks.index import step as index_step
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.models import model_version
 from tinytags_tasks.publish.step import PublishRequest
 from tinytags_tasks.publish.step import run as publish
 from tinytags_tasks.records import ModelCard, now
@@ -67,7 +68,8 @@ def trees() -> list[dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def slow_model(runtime: Runtime, trees: list[dict[str, np.ndarray]]) -> str:
-    version = "slow-1"
+    onnx_model = forest_to_onnx([Tree(**tree) for tree in trees], 3072, TAGS, {})
+    version = model_version("slow", onnx_model)
     card = ModelCard(
         version=version,
         tags=TAGS,
@@ -84,8 +86,7 @@ def slow_model(runtime: Runtime, trees: list[dict[str, np.ndarray]]) -> str:
         seconds={},
         created=now(),
     )
-    forest = [Tree(**tree) for tree in trees]
-    runtime.storage.write(layout.model_file(version), forest_to_onnx(forest, 3072, TAGS, {}))
+    runtime.storage.write(layout.model_file(version), onnx_model)
     card.save(runtime.storage, layout.card_file(version))
     return version
 

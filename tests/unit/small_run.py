@@ -8,7 +8,6 @@ import base64
 import hashlib
 import io
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -31,6 +30,7 @@ from tinytags_tasks.errors import FinalError, TinyTagsError
 from tinytags_tasks.index.step import IndexRequest
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.models import model_version
 from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest, Unreadable
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
@@ -42,7 +42,6 @@ from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 TAGS = ("cat", "dog", "emu")
 TREES = 10
 CORPUS = "pets"
-MODEL = "forest-0123456789ab"
 
 VOTES = (
     (10, 0, 0),
@@ -97,6 +96,10 @@ def forest() -> list[Tree]:
         )
         for number in range(TREES)
     ]
+
+
+MODEL_BYTES = forest_to_onnx(forest(), IMAGE_BYTES, TAGS, {})
+MODEL = model_version("forest", MODEL_BYTES)
 
 
 def card(**changes: object) -> ModelCard:
@@ -160,7 +163,7 @@ def write_keywords(storage: LocalStorage, shard: int, keywords: Sequence[str | N
 
 def publish_model(storage: LocalStorage, model_card: ModelCard | None = None) -> None:
     """Put the forest into the store, as training does."""
-    storage.write(layout.model_file(MODEL), forest_to_onnx(forest(), math.prod((32, 32, 3)), TAGS, {}))
+    storage.write(layout.model_file(MODEL), MODEL_BYTES)
     (model_card or card()).save(storage, layout.card_file(MODEL))
 
 

@@ -29,11 +29,11 @@ from small_run import (
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import KeywordsReader, block_sources, read_pixels, read_scored, write_scored
+from tinytags_tasks.block_lease import hold_blocks
 from tinytags_tasks.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
 from tinytags_tasks.index.documents import LATER_FIELDS, MOST_DOCUMENTS, document_bodies, documents_per_body
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare, run
-from tinytags_tasks.lease import Leases
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Corpus
 from tinytags_tasks.score.block import score_block
@@ -311,8 +311,8 @@ def test_a_block_is_left_to_the_writer_that_has_it_and_looked_at_afterwards(stor
             ended.set()
 
     def hold_block_3():
-        with Leases(storage).hold(layout.index_lease_file(scored.name, 3)) as is_ours:
-            assert is_ours
+        for others in hold_blocks(scored.name, [3], storage=storage, report=quiet):
+            assert others.blocks == [3]
             held.set()
             ended.wait(10)
 
@@ -323,8 +323,8 @@ def test_a_block_is_left_to_the_writer_that_has_it_and_looked_at_afterwards(stor
     result = run(IndexRequest(scored.name, (2, 3)), storage=storage, solr=solr, report=report)
     other.join()
     assert result.indexed == 2
-    assert any("block 3 is being indexed by" in line for line in told)
-    assert not list(storage.root.rglob("*.lease"))
+    assert any("block 3 is being written by" in line for line in told)
+    assert storage.names(layout.leases_folder(scored.name)) == []
 
 
 def test_deleted_blocks_have_no_documents_and_can_be_indexed_again(storage, scored, solr):
@@ -427,7 +427,7 @@ def test_a_block_that_the_run_does_not_have_is_refused(storage, scored, solr):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fail_at", range(1, 9))  # two leases, two records twice, two leases
+@pytest.mark.parametrize("fail_at", range(1, 13))  # a sign of life, two leases, two records twice, and all returned
 def test_indexing_killed_at_any_ledger_write_and_run_again_is_as_if_never_killed(storage, scored, solr, fail_at, mode):
     with pytest.raises(Killed):
         index(FaultyStorage(storage, fail_at, mode, Killed), scored, solr, [0, 3])

@@ -79,7 +79,7 @@ def test_a_model_that_stands_is_never_changed(storage):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("fail_at", range(1, 7))  # a lease, three files, the folder, and the lease returned
 def test_publishing_that_dies_leaves_all_or_nothing_and_the_next_tidies_up(storage, mode, fail_at):
     with pytest.raises(Killed):
         publish(card(version="forest-1"), b"model", "report", FaultyStorage(storage, fail_at, mode, Killed))
@@ -222,15 +222,35 @@ def test_blocks_are_scored_by_an_imported_classifier_in_percent(tmp_path, storag
 def test_values_that_are_no_number_in_a_block_are_never_committed(tmp_path, storage):
     make_corpus(storage)
     path, _ = logistic_classifier(tmp_path)
-    model = import_model(ImportRequest(path, TAGS), storage=storage, report=quiet).model
-    stored = onnx.load_from_string(storage.read(layout.model_file(model)))
+    good = import_model(ImportRequest(path, TAGS), storage=storage, report=quiet).model
+    stored = onnx.load_from_string(storage.read(layout.model_file(good)))
     for constant in stored.graph.initializer:
         if constant.name == "imported/constant":
             constant.CopyFrom(numpy_helper.from_array(np.full(4, np.nan, dtype=np.float32), constant.name))
-    storage.write(layout.model_file(model), stored.SerializeToString())
+    content = stored.SerializeToString()
+    model = model_version("bad", content)
+    publish(load_card(storage, good).replaced(version=model), content, "", storage)
     with pytest.raises(FinalError, match="its votes do not add up to 100"):
         scored_rows(storage, model, 40)
     assert [path for path in files_under(storage.root) if "/scored/" in path] == []
+
+
+@pytest.mark.parametrize("damage", [b"another network", None])
+def test_an_imported_model_whose_file_was_replaced_or_lost_is_restored_by_importing_it_again(tmp_path, storage, damage):
+    make_corpus(storage)
+    path, _ = logistic_classifier(tmp_path)
+    told = []
+    model = import_model(ImportRequest(path, TAGS), storage=storage, report=quiet).model
+    before = files_under(storage.root)
+    storage.delete(layout.model_file(model))
+    if damage:
+        storage.write(layout.model_file(model), damage)
+    with pytest.raises(FinalError, match=rf"models/{model}/model\.onnx: .* train or import the same model again"):
+        scored_rows(storage, model, 40)
+    assert import_model(ImportRequest(path, TAGS), storage=storage, report=told.append).imported is False
+    assert any("its file was missing or damaged, and is written again" in line for line in told)
+    assert {path: content for path, content in files_under(storage.root).items() if "runs/" not in path} == before
+    scored_rows(storage, model, 30)
 
 
 def test_a_damaged_card_is_told_by_its_path(storage):

@@ -48,10 +48,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what is known about a model."""
-    from tinytags_tasks.models import describe_model, load_card, load_report
+    from tinytags_tasks.models import describe_model, load_card, load_report, read_model
 
     storage = clients().storage
     card = load_card(storage, model)
+    read_model(storage, card.version)  # else figures would be shown of a file that has been replaced
     if report:
         part = report.with_name(f".{report.name}.tmp")
         part.write_text(load_report(storage, card.version), encoding="utf-8")

@@ -1,28 +1,25 @@
 """The indexing step: scored blocks become verified documents of the run's collection."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import block_sources
+from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, refuse_lost
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.configsets import current_configset, keep_configset, kept_configset
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.index.posting import collection_missing, post_blocks
 from tinytags_tasks.index.verification import delete_foreign_documents, differing_blocks, unverified_blocks
-from tinytags_tasks.lease import LEASE_SECONDS, Leases
+from tinytags_tasks.lease import LEASE_SECONDS
 from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockState, Corpus, Run
+from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
 from tinytags_tasks.storage import Storage
 
 _AT_ONCE = 8
 """Small files that are read or written at once."""
-
-_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -142,11 +139,11 @@ def run(
         open_blocks = unverified_blocks(plan, request.blocks, storage, solr)
         report(f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are verified")
     indexed = 0
-    for blocks in _hold_blocks(plan, open_blocks, storage, report, lease_seconds):
+    for held in hold_blocks(plan.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         # Another writer may have verified them in the meantime.
-        blocks = blocks if request.redo else unverified_blocks(plan, blocks, storage, solr)
+        blocks = held.blocks if request.redo else unverified_blocks(plan, held.blocks, storage, solr)
         if blocks:
-            _index(plan, blocks, storage, solr, report)
+            _index(plan, replace(held, blocks=blocks), storage, solr, report)
             indexed += len(blocks)
     documents = sum(record.kept for record in read_ledger(storage, plan, request.blocks))
     report(f"{documents:,} documents of {len(request.blocks)} blocks are in {plan.collection}")
@@ -177,17 +174,14 @@ def delete(
     plan.refuse_pruned()
     _wait_until_settled(plan, solr)
     before = solr.count_by_block(plan.collection, request.blocks)
-    for blocks in _hold_blocks(plan, list(request.blocks), storage, report, lease_seconds):
-        for record in read_ledger(storage, plan, blocks):
-            if record.state in (
-                BlockState.INDEXED,
-                BlockState.VERIFIED,
-            ):  # the ledger promises nothing that is going
+    for held in hold_blocks(plan.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
+        for record in read_ledger(storage, plan, held.blocks):
+            if record.state in (BlockState.INDEXED, BlockState.VERIFIED):  # the ledger promises nothing that is going
                 record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
                 record.save(storage, layout.ledger_file(plan.name, record.block))
             solr.delete_block(plan.collection, record.block)
         solr.commit(plan.collection)
-        if left := solr.count_by_block(plan.collection, blocks):
+        if left := solr.count_by_block(plan.collection, held.blocks):
             raise TransientError(
                 f"run {plan.name}: blocks {format_block_numbers(left)} still have {sum(left.values()):,} documents in "
                 f"{plan.collection} after they were deleted; delete them again"
@@ -203,35 +197,11 @@ def _wait_until_settled(plan: Run, solr: SolrClient) -> None:
         raise collection_missing(plan) from error
 
 
-def _hold_blocks(
-    plan: Run, blocks: list[int], storage: Storage, report: Callable[[str], None], lease_seconds: float
-) -> Iterator[list[int]]:
-    """Yield blocks while their leases are held; blocks that another writer holds come once it has released them."""
-    if blocks:
-        storage.delete_leftovers(*(layout.index_lease_file(plan.name, block) for block in blocks))
-    leases = Leases(storage, lease_seconds)
-    reported = ""
-    while blocks:
-        with ExitStack() as held, ThreadPoolExecutor(_AT_ONCE) as pool:
-            entered = [leases.hold(layout.index_lease_file(plan.name, block)) for block in blocks]
-            answers = list(pool.map(held.enter_context, entered))
-            ours = [block for block, is_ours in zip(blocks, answers, strict=True) if is_ours]
-            if ours:
-                yield ours
-            blocks = [block for block in blocks if block not in ours]
-        if not ours:
-            owner = leases.describe(layout.index_lease_file(plan.name, blocks[0]))
-            if owner != reported:
-                report(f"block {blocks[0]} is being indexed by {owner}: waiting for it")
-                reported = owner
-            time.sleep(_POLL_SECONDS)
-
-
-def _index(plan: Run, blocks: list[int], storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
+def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
     """Post blocks, commit once, and verify each."""
-    storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in blocks))
+    storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in held.blocks))
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    records, failures = post_blocks(plan, block_sources(storage, corpus, blocks), storage, solr, report)
+    records, failures = post_blocks(plan, block_sources(storage, corpus, held.blocks), storage, solr, report)
     solr.commit(plan.collection)
     wrong = differing_blocks(plan, records, solr)
     if wrong:
@@ -242,8 +212,13 @@ def _index(plan: Run, blocks: list[int], storage: Storage, solr: SolrClient, rep
         for block, record in records.items()
         if block not in wrong
     ]
+
+    def save(record: BlockRecord) -> None:
+        refuse_lost(storage, plan.name, record.block, held.writer)
+        record.save(storage, layout.ledger_file(plan.name, record.block))
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda record: record.save(storage, layout.ledger_file(plan.name, record.block)), verified))
+        list(pool.map(save, verified))
     if failures:
         _raise_failures(plan, failures, storage)
     if wrong:

@@ -200,9 +200,13 @@ class _Look:
             drawn.setdefault(records[which].block, []).append(row - ends[which])  # from the block's end, so negative
         problems = {}
         for block, rows in drawn.items():
-            table, _ = read_scored(self.storage, self.plan.name, block)
-            positions = table.column("position").to_pylist()
-            if problem := self._at_images([positions[row] for row in rows]):
+            try:
+                table, _ = read_scored(self.storage, self.plan.name, block)
+                positions = table.column("position").to_pylist()
+                problem = self._at_images([positions[row] for row in rows])
+            except (MissingError, CorruptError) as error:  # of this block; the others are compared nevertheless
+                problem = str(error)
+            if problem:
                 problems[block] = problem
         return sum(map(len, drawn.values())), problems
 

@@ -148,9 +148,9 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
 
 
 def write_down(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
-    """Append a change to an alias' history, and return it."""
+    """Append a change to an alias' history, and return it; the caller holds the lease on the alias."""
     record = _publication(change, collection, previous, storage)
-    append_record(record, partial(layout.publication_file, alias), storage)
+    append_record(record, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return record
 
 

@@ -16,13 +16,10 @@ from tinytags_tasks.lease import Leases
 from tinytags_tasks.ledger import list_runs, read_ledger
 from tinytags_tasks.publish.history import completed, live_collection, previous_collections, read_history, sole_change
 from tinytags_tasks.records import Run, now
-from tinytags_tasks.storage import Leftover, Storage
+from tinytags_tasks.storage import LEFTOVER_SECONDS, Leftover, Storage
 
 QUIET_HOURS = 1
 """How long a ledger must have been still before its run counts as one that nobody writes."""
-
-LEFTOVER_HOURS = 24
-"""How old a temporary file must be to be nobody's: a write ends after minutes, and a killed one is begun anew."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +259,7 @@ def _drop_configset(name: str, solr: SolrClient) -> None:
 
 
 def _old_leftovers(storage: Storage) -> list[Leftover]:
-    oldest = time.time() - LEFTOVER_HOURS * 3600
+    oldest = time.time() - LEFTOVER_SECONDS
     return [leftover for leftover in storage.leftovers("") if leftover.changed < oldest]
 
 

@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import SCHEMA, BlockSource, read_pixels, write_scored
+from tinytags_tasks.block_lease import refuse_lost
 from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.models import read_model
 from tinytags_tasks.records import BlockRecord, BlockState, now
 from tinytags_tasks.storage import Storage, StoreAddress, open_store
 from tinytags_tasks.votes import Votes, confidence, is_kept, winners
@@ -35,6 +37,10 @@ class BlockTask:
         The model's tags, and what an image's votes add up to: the number of trees, or 100 for percentages.
     threshold
         Confidence in percent from which an image is kept.
+    writer
+        Who holds the lease on the block; empty where nobody else can write it.
+    redo
+        Whether a scored file that exists is written again.
     """
 
     source: BlockSource
@@ -43,6 +49,8 @@ class BlockTask:
     tags: tuple[str, ...]
     trees: int
     threshold: int
+    writer: str = ""
+    redo: bool = False
 
 
 def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
@@ -52,6 +60,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     ------
     CorruptError
         When the shard's bytes are not those of the manifest, or the model's output is not a vote count.
+    TransientError
+        When another writer has taken the block over: this one was silent for too long, or its driver is gone.
     """
     started = time.monotonic()
     storage = open_store(address)
@@ -86,28 +96,40 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         score_seconds=round(time.monotonic() - started, 3),
         scored=now(),
     )
-    record = write_scored(storage, table, record)
+    if task.redo:  # else a file that another has committed stays
+        _refuse_lost(task, storage)
+    record = write_scored(storage, table, record, overwrite=task.redo)
+    _refuse_lost(task, storage)
     record.save(storage, layout.ledger_file(task.run, source.block))
     return record
 
 
+def _refuse_lost(task: BlockTask, storage: Storage) -> None:
+    if task.writer:
+        refuse_lost(storage, task.run, task.source.block, task.writer)
+
+
 @lru_cache(maxsize=2)
 def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Open a published model, once for each worker process.
+    """Open a published model, once a worker process: a version is the hash of the bytes, so it never means others.
 
     Raises
     ------
+    MissingError
+        When its file does not exist.
     CorruptError
-        When ONNX Runtime cannot read it.
+        When its file is not what was published, or ONNX Runtime cannot read it.
     """
-    stored = open_store(address).read(layout.model_file(version))
+    stored = read_model(open_store(address), version)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # Spark runs one task a core
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own have no common base
-        raise CorruptError(f"{layout.model_file(version)}: damaged ({error}); train or publish it again") from error
+        raise CorruptError(
+            f"{layout.model_file(version)}: ONNX Runtime cannot use it ({error}); train or import another model"
+        ) from error
 
 
 def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> Votes:  # noqa: ANN401

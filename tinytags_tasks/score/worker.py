@@ -58,10 +58,23 @@ def score_blocks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retrie
         return list(pool.map(outcome, tasks))
 
 
+def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple[int, ...]:
+    """Return the blocks without a scored file of the size that the ledger says; nothing is written."""
+    scored = storage.sizes(layout.scored_folder(run))
+    recorded = set(storage.names(layout.ledger_folder(run)))
+
+    def is_settled(block: int) -> bool:
+        size = scored.get(layout.file_name(layout.scored_file(run, block)))
+        return size is not None and _is_recorded(storage, run, block, size, recorded)
+
+    return tuple(block for block in blocks if not is_settled(block))
+
+
 def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> list[int]:
     """Return the blocks without a scored file; repair the ledger where a kill came between file and record.
 
-    A file whose size differs from the ledger's is read: either it is damaged, or the ledger is out of date.
+    The caller holds the lease on these blocks. A file whose size differs from the ledger's is read: either it is
+    damaged, and deleted, or the ledger is out of date.
     """
     scored = storage.sizes(layout.scored_folder(run))
     recorded = set(storage.names(layout.ledger_folder(run)))
@@ -74,6 +87,7 @@ def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> lis
             try:
                 _, record = read_scored(storage, run, block)
             except CorruptError:
+                storage.delete(layout.scored_file(run, block))
                 missing.append(block)
             else:
                 record.save(storage, layout.ledger_file(run, block))

@@ -13,7 +13,7 @@ from onnx import helper
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.models import model_version, publish_model
+from tinytags_tasks.models import model_version, publish_model, restore_model
 from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, now
 from tinytags_tasks.storage import Storage
 from tinytags_tasks.train.evaluation import read_yardstick
@@ -126,6 +126,8 @@ def run(request: ImportRequest, *, storage: Storage, report: Callable[[str], Non
     classifier = _classifier(request, wrapped)
     model = model_version(request.name, classifier.onnx_model)
     if storage.exists(layout.card_file(model)):
+        if restore_model(storage, model, classifier.onnx_model):
+            report(f"model {model}: its file was missing or damaged, and is written again")
         report(f"model {model} is published already: nothing to do, and its card is not changed")
         return ImportResult(model, imported=False)
     yardstick = read_yardstick(request.test, request.other, request.tags, request.height, request.width)

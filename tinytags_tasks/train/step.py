@@ -15,7 +15,9 @@ import numpy.typing as npt
 from tinytags_tasks import layout
 from tinytags_tasks.clients.spark import ConnectSpark
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
-from tinytags_tasks.models import model_version, publish_model
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.lease import Leases
+from tinytags_tasks.models import model_version, publish_model, read_model
 from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, Training, now
 from tinytags_tasks.storage import Storage
 from tinytags_tasks.train.evaluation import count_votes, evaluate, read_yardstick
@@ -52,6 +54,8 @@ def run(
 ) -> TrainResult:
     """Publish the model that the labelled set and the parameters determine, unless it is published already.
 
+    Another process that trains the same is waited for.
+
     Raises
     ------
     BadInputError
@@ -59,9 +63,23 @@ def run(
     TransientError
         When Spark or HDFS is not available.
     """
-    started = time.monotonic()
     labelled_sha256 = file_sha256(Path(request.labelled))
     training = _training_id(request, labelled_sha256)
+    with Leases(storage).wait_for(layout.training_lease_file(training), f"training {training}", report):
+        return _train(request, training, labelled_sha256, storage, connect_spark, report)
+
+
+def _train(
+    request: TrainRequest,
+    training: str,
+    labelled_sha256: str,
+    storage: Storage,
+    connect_spark: ConnectSpark,
+    report: Callable[[str], None],
+) -> TrainResult:
+    """Train as the only one."""
+    started = time.monotonic()
+    storage.delete_leftovers(layout.training_file(training), layout.training_lease_file(training))
     existing = _existing_model(training, storage)
     if existing:
         report(f"model {existing.version} was learned from the same images with the same parameters: nothing to do")
@@ -72,7 +90,6 @@ def run(
     # Before the long work, so that a file that cannot be used is reported at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
     folder = layout.labelled_file(training)
-    storage.delete_leftovers(layout.training_file(training))
     storage.delete_leftovers(folder)
     held_out = _hold_out(labelled, request)
     write_features(labelled, held_out, folder, storage)
@@ -113,8 +130,14 @@ def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
 def _existing_model(training: str, storage: Storage) -> ModelCard | None:
     if not storage.exists(layout.training_file(training)):
         return None
-    path = layout.card_file(Training.load(storage, layout.training_file(training)).model)
-    return ModelCard.load(storage, path) if storage.exists(path) else None
+    model = Training.load(storage, layout.training_file(training)).model
+    if not storage.exists(layout.card_file(model)):
+        return None
+    try:
+        read_model(storage, model)
+    except (MissingError, CorruptError):  # learned again, it is published again
+        return None
+    return ModelCard.load(storage, layout.card_file(model))
 
 
 def _report_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[[str], None]) -> None:
