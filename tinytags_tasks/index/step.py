@@ -22,7 +22,7 @@ from tinytags_tasks.block_files import (
     read_scored,
     scored_checksum,
 )
-from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, refuse_lost
+from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held, refuse_lost
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.index.documents import document_bodies
@@ -224,7 +224,7 @@ def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repo
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(save, verified))
     if failures:
-        _raise_failures(plan, failures, storage)
+        _raise_failures(plan, failures, held, storage)
     if wrong:
         raise TransientError(
             f"run {plan.name}: in Solr, "
@@ -233,10 +233,10 @@ def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repo
         )
 
 
-def _raise_failures(plan: Run, failures: Mapping[int, FinalError], storage: Storage) -> None:
+def _raise_failures(plan: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
     """Write down why blocks cannot be indexed, and raise it as one error."""
     for record in read_ledger(storage, plan, failures):
-        if record.state is not BlockState.PLANNED:
+        if record.state is not BlockState.PLANNED and is_held(storage, plan.name, record.block, held.writer):
             record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(
                 storage, layout.ledger_file(plan.name, record.block)
             )
