@@ -10,13 +10,12 @@ from fastapi.testclient import TestClient
 from published_runs import age_ledger
 from pydantic import SecretStr
 from small_run import MODEL, SparkHere, pictures, publish_model, quiet
-from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.clients.solr_http import SolrHttp, UndefinedFieldError
 from tinytags_tasks.configsets import FOUNDING_CONFIGSET, Configset, current_configset
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.formats.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_major
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,31 @@ def test_a_model_is_whole_or_not_there_wherever_a_training_dies(tmp_path, sets, 
         if faulty.calls < fail_at:
             break
     assert fail_at > 5
+
+
+def test_two_that_train_the_same_wait_for_each_other_and_the_second_has_nothing_to_do(
+    tmp_path, sets, fits, monkeypatch
+):
+    monkeypatch.setattr("tinytags_tasks.lease._POLL_SECONDS", 0.02)
+    storage, results = LocalStorage(tmp_path / "store"), []
+    threads = [threading.Thread(target=lambda: results.append(train(storage, request_of(sets)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(result.trained for result in results) == [False, True]
+    assert len({result.model for result in results}) == 1
+    assert list(storage.root.rglob("*.lease")) == []
+
+
+def test_a_training_whose_model_file_was_replaced_is_done_again_and_restores_it(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    model = train(storage, request_of(sets)).model
+    right = storage.read(layout.model_file(model))
+    storage.write(layout.model_file(model), b"another model")
+    again = train(storage, request_of(sets))
+    assert (again.model, again.trained) == (model, True)
+    assert storage.read(layout.model_file(model)) == right
 
 
 # What Spark reads

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import block_sources
-from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, refuse_lost
+from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held, refuse_lost
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.configsets import current_configset, keep_configset, kept_configset
@@ -220,7 +220,7 @@ def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repo
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(save, verified))
     if failures:
-        _raise_failures(plan, failures, storage)
+        _raise_failures(plan, failures, held, storage)
     if wrong:
         raise TransientError(
             f"run {plan.name}: in Solr, "
@@ -229,10 +229,10 @@ def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repo
         )
 
 
-def _raise_failures(plan: Run, failures: Mapping[int, FinalError], storage: Storage) -> None:
+def _raise_failures(plan: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
     """Record why blocks cannot be indexed, and raise the reasons as one error."""
     for record in read_ledger(storage, plan, failures):
-        if record.state is not BlockState.PLANNED:
+        if record.state is not BlockState.PLANNED and is_held(storage, plan.name, record.block, held.writer):
             record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(
                 storage, layout.ledger_file(plan.name, record.block)
             )
