@@ -38,7 +38,7 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.services.java import find_java
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.storage import HdfsStorage, StoreAddress, open_store
-from tinytags_tasks.train.spark_forest import write_features
+from tinytags_tasks.train.spark_features import write_features
 from tinytags_tasks.train.step import TrainRequest
 from tinytags_tasks.train.step import run as train
 

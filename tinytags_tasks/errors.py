@@ -4,7 +4,8 @@
 
     TinyTagsError
     ├── TransientError          worth a retry: an engine away or busy, a write that lost a race
-    │   └── EngineDownError     nothing answers at an engine's address
+    │   ├── EngineDownError     nothing answers at an engine's address
+    │   └── LostWriteError      another writer deleted the temporary file of a write
     └── FinalError              a retry changes nothing
         ├── BadInputError       what the user gave cannot be used: a file, a number, a name
         ├── MissingError        something that should be in the store is not
@@ -30,6 +31,10 @@ class EngineDownError(TransientError):
     """Nothing answers at an engine's address."""
 
 
+class LostWriteError(TransientError):
+    """Another writer deleted the temporary file of a write before it was renamed."""
+
+
 class FinalError(TinyTagsError):
     """A retry changes nothing: somebody has to act."""
 
@@ -52,3 +57,12 @@ class NewerFormatError(FinalError):
 
 class ReconcileError(FinalError):
     """Counts that must be equal are not."""
+
+
+def http_status(error: TinyTagsError) -> int:
+    """Return the HTTP status of an answer that reports an error."""
+    if isinstance(error, TransientError):
+        return 503
+    if isinstance(error, MissingError):
+        return 404
+    return 400 if isinstance(error, BadInputError) else 500

@@ -11,13 +11,17 @@
     corpora/<corpus>/shards/00000.lease          who writes the shard now
     labelled/<training>.parquet/part-00000.parquet  a training's labelled set as Spark reads it
     trainings/<training>.json                    which model came of a labelled set and parameters
+    trainings/<training>.lease                   who trains it now
+    trainings/<name>-<hash>.lease                who publishes the model now
     models/<name>-<hash>/model.onnx, model.json  a published model and its card
     models/<name>-<hash>/report.html             the card for people
     runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
     runs/<run>/scored/000000.parquet             one scored block
     runs/<run>/ledger/000000.json                what became of the block
-    runs/<run>/index/000000.lease                who indexes the block now
+    runs/<run>/leases/000000.block/<writer>      who writes the block now: scores, indexes or deletes it
+    runs/<run>/leases/<writer>.lease             the writer's sign of life
     runs/<run>/audits/000001.json                what an audit found
+    configsets/<configset>.zip                   a Solr configset that a run was made with; written before the run
     publications/<alias>/000001.json             what became live under the alias, one record a change
     publications/<alias>.lease                   who changes the alias now
     claims/<corpus>/000001.json                  which Dag run tags the corpus; the last one counts
@@ -32,6 +36,7 @@ MODELS = "models"
 RUNS = "runs"
 PUBLICATIONS = "publications"
 COLLECTION_PREFIX = "tinytags-"
+WRITER_LEASE = ".lease"
 
 _NAME = "[a-z0-9][a-z0-9_-]{0,99}"
 
@@ -112,6 +117,16 @@ def training_file(training: str) -> str:
     return f"trainings/{checked_name(training, 'training')}.json"
 
 
+def training_lease_file(training: str) -> str:
+    """Path of the lease on a training."""
+    return f"trainings/{checked_name(training, 'training')}.lease"
+
+
+def model_lease_file(version: str) -> str:
+    """Path of the lease on a model that is being published; not among the models, which are listed by their folders."""
+    return f"trainings/{checked_name(version, 'model version')}.lease"
+
+
 def model_folder(version: str) -> str:
     """Path of a published model's folder."""
     return f"{MODELS}/{checked_name(version, 'model version')}"
@@ -157,9 +172,19 @@ def ledger_file(run: str, block: int) -> str:
     return f"{ledger_folder(run)}/{block:06d}.json"
 
 
-def index_lease_file(run: str, block: int) -> str:
-    """Path of the lease on a block that is being indexed."""
-    return f"{run_folder(run)}/index/{block:06d}.lease"
+def leases_folder(run: str) -> str:
+    """Path of the leases on a run's blocks."""
+    return f"{run_folder(run)}/leases"
+
+
+def block_lease_folder(run: str, block: int) -> str:
+    """Path of the lease on a block that is being written; it holds the writer's name."""
+    return f"{leases_folder(run)}/{block:06d}.block"
+
+
+def writer_lease_file(run: str, writer: str) -> str:
+    """Path of a writer's sign of life."""
+    return f"{leases_folder(run)}/{writer}{WRITER_LEASE}"
 
 
 def audit_file(run: str, number: int) -> str:
@@ -170,6 +195,11 @@ def audit_file(run: str, number: int) -> str:
 def run_folder(run: str) -> str:
     """Path of all of a run."""
     return f"{RUNS}/{checked_name(run, 'run')}"
+
+
+def configset_file(configset: str) -> str:
+    """Path of the copy of a Solr configset, by its name in Solr."""
+    return f"configsets/{checked_name(configset, 'configset')}.zip"
 
 
 def publications_folder(alias: str) -> str:

@@ -13,13 +13,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.errors import FinalError, LostWriteError, MissingError, TransientError
 from tinytags_tasks.storage import Storage, temporary_name
 
 LEASE_SECONDS = 60.0
@@ -28,6 +28,7 @@ LEASE_SECONDS = 60.0
 _FORMAT = 1
 """Number of a lease's format. What a newer one says of its owner is not read: only its silence counts."""
 
+_POLL_SECONDS = 1.0
 _SAME_START_SECONDS = 0.1
 
 _held_here: set[str] = set()
@@ -121,6 +122,30 @@ class Leases:
         finally:
             _held_here.discard(name)
 
+    @contextmanager
+    def wait_for(self, path: str, subject: str, report: Callable[[str], None] | None = None) -> Generator[None]:
+        """Hold a lease while the block runs, and wait for whoever holds it now.
+
+        Parameters
+        ----------
+        path
+            The lease's file.
+        subject
+            What is written, for people.
+        report
+            Is told who is waited for; None tells nobody.
+        """
+        told = ""
+        while True:
+            with self.hold(path) as is_ours:
+                if is_ours:
+                    yield
+                    return
+            if report and (owner := self.describe(path)) != told:
+                report(f"{subject} is being written by {owner}: waiting for it")
+                told = owner
+            time.sleep(_POLL_SECONDS)
+
     def describe(self, path: str) -> str:
         """Return who holds a lease, for people."""
         content = self._read(path)
@@ -138,13 +163,19 @@ class Leases:
         found = self._read(path)
         if found is None:
             return self._create(path, content)
+        return self._is_silent(path, found) and self._remove(path, found) and self._create(path, content)
+
+    def is_abandoned(self, path: str) -> bool:
+        """Tell whether the owner of a lease has returned it, is gone, or was silent for too long; nothing is taken."""
+        found = self._read(path)
+        return found is None or self._is_silent(path, found)
+
+    def _is_silent(self, path: str, found: bytes) -> bool:
         now = time.monotonic()
         last, since = self._seen.get(path, (None, now))
         if found != last:
             self._seen[path] = found, since = found, now
-        if now - since < self._seconds and not _is_gone(_parse(found)):
-            return False
-        return self._remove(path, found) and self._create(path, content)
+        return now - since >= self._seconds or _is_gone(_parse(found))
 
     def _remove(self, path: str, found: bytes) -> bool:
         """Remove a lease that is as it was found; of several waiters one succeeds, for one moves it away."""
@@ -164,7 +195,7 @@ class Leases:
     def _create(self, path: str, content: bytes) -> bool:
         try:
             return self._storage.write(path, content, overwrite=False)
-        except MissingError:  # its temporary file went with the leftovers of others: asked again, it will do
+        except LostWriteError:  # its temporary file went with the leftovers of others: asked again, it will do
             return False
 
     def _renew(self, path: str, owner: dict[str, object], ended: threading.Event) -> None:

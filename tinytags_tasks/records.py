@@ -140,14 +140,14 @@ class Corpus(Record):
 
 
 class ThresholdFigures(Part):
-    """What keeping only images of some accuracy means, on images whose tags are known.
+    """What is kept from a threshold of confidence up, on images whose tags are known.
 
     Attributes
     ----------
     threshold
-        The accuracy, in percent.
+        The least confidence, in percent: the winning tag's share of an image's votes.
     votes
-        The least votes for the winner that this asks for.
+        The fewest votes for the winner that reach it.
     kept, right
         How many images are kept, and how many of these get their own tag.
     precision
@@ -165,18 +165,18 @@ class ThresholdFigures(Part):
 
 
 class Evaluation(Part):
-    """What a model makes of images whose tags are known.
+    """A model's figures on images whose tags are known.
 
     Attributes
     ----------
     labelled_set, sha256
         The file's name and hash.
     images, accuracy
-        How many, and the percentage whose winning tag is theirs, whatever its votes.
+        How many, and the percentage whose winning tag is right, whatever its confidence.
     confusion
         Images by their own tag (row) and the winning tag (column).
     thresholds
-        What is kept from each accuracy up.
+        What is kept from each threshold of confidence up.
     """
 
     labelled_set: str
@@ -188,14 +188,14 @@ class Evaluation(Part):
 
 
 class OtherFigures(Part):
-    """What keeping only images of some accuracy means, on images of other things.
+    """What is kept from a threshold of confidence up, on images of other things.
 
     Attributes
     ----------
     threshold, votes
         As in :class:`ThresholdFigures`.
     tagged_without_tag
-        Images of no tag at all that get one nevertheless.
+        Images that show none of the tags, but get one.
     tagged_with_tag, right
         Images of a tag that get any tag, and those that get theirs.
     """
@@ -213,16 +213,16 @@ class OtherFigures(Part):
 
 
 class OtherEvaluation(Part):
-    """What a model makes of images most of which show none of its tags, as those of a corpus do.
+    """A model's figures on images most of which show none of its tags, as in a corpus.
 
     Attributes
     ----------
     labelled_set, sha256
         The file's name and hash.
     without_tag, with_tag, left_out
-        Images of no tag, of a tag, and those that could be argued either way, which count nowhere.
+        Images of no tag, of a tag, and those whose right tag is arguable, which are not counted.
     thresholds
-        What is tagged from each accuracy up.
+        What is tagged from each threshold of confidence up.
     """
 
     labelled_set: str
@@ -233,8 +233,12 @@ class OtherEvaluation(Part):
     thresholds: tuple[OtherFigures, ...]
 
 
+Output = Literal["votes", "probabilities"]
+"""What a model's output is: votes of trees, or probabilities in percent."""
+
+
 class ModelCard(Record):
-    """A published model: what it was learned from and what is known of it.
+    """A published model: how it was made, and its figures.
 
     Attributes
     ----------
@@ -243,7 +247,7 @@ class ModelCard(Record):
     trees
         What an image's votes add up to: a forest's trees, or 100 where the output is probabilities in percent.
     output
-        ``votes`` of trees, or ``probabilities``.
+        See :data:`Output`.
     height, width, channels, pixel_order, preparation
         The images that it takes.
     origin
@@ -251,9 +255,9 @@ class ModelCard(Record):
     labelled_set, labelled_sha256, labelled_images
         What it was learned from.
     licence
-        Of the labelled set.
+        Licence of the labelled set.
     parameters, metrics, libraries, seconds, created
-        How it was made, and its figures in short.
+        How it was made, and its main figures.
     held_out
         Figures of a model learned with the same parameters from a part of the labelled set, on the rest of it.
     test, other
@@ -263,7 +267,7 @@ class ModelCard(Record):
     version: str
     tags: tuple[str, ...]
     trees: int
-    output: Literal["votes", "probabilities"] = "votes"
+    output: Output = "votes"
     height: int
     width: int
     channels: int = 3
@@ -285,12 +289,12 @@ class ModelCard(Record):
 
     @property
     def figures(self) -> dict[str, object]:
-        """What Airflow is told of a new model."""
+        """What the asset event of a new model says."""
         return {"model": self.version, "labelled_images": self.labelled_images, "tags": list(self.tags)}
 
 
 class Training(Record):
-    """Which model came of one labelled set and one set of parameters."""
+    """Which model one labelled set and one set of parameters gave."""
 
     model: str
 
@@ -299,6 +303,7 @@ class Run(Record):
     """One pass of one model version over one corpus; its name is a hash of all that decides its content.
 
     ``pruned`` is when its collection was dropped to make room; empty while it stands, or was not made yet.
+    ``configset`` is the name of what its collection is made with; empty in runs from before this was recorded.
     """
 
     name: str
@@ -313,6 +318,7 @@ class Run(Record):
     collection: str
     created: str
     pruned: str = ""
+    configset: str = ""
 
     def refuse_pruned(self) -> None:
         """Refuse to go on with single blocks of a run whose collection was dropped.

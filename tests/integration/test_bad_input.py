@@ -60,7 +60,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("publish {run}", "solr", "Solr does not answer"),
         ("ledger no-such-run", "", "no such file in the store"),
         ("ledger {run} --blocks x", "", "'x' is no block number"),
-        ("ledger {run} --state bad", "", "'bad' is no state"),
+        ("ledger {run} --state bad", "", "'bad' is not a state"),
         ("ledger {run}", "hdfs", "HDFS does not answer"),
         ("search cat", "solr", "Solr"),
         ("search cat --min-accuracy 101", "", "out of range"),

@@ -35,7 +35,8 @@ from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
-from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -62,8 +62,11 @@ class FaultyStorage:
     def delete(self, path: str) -> bool:
         return self._change(f"delete {path}", lambda: self.inner.delete(path))
 
-    def delete_leftovers(self, *paths: str) -> int:
-        return self.inner.delete_leftovers(*paths)
+    def make_folder(self, path: str) -> None:
+        self._change(f"make folder {path}", lambda: self.inner.make_folder(path))
+
+    def delete_leftovers(self, *paths: str, least_age_seconds: float = 0.0) -> int:
+        return self.inner.delete_leftovers(*paths, least_age_seconds=least_age_seconds)
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         return self.inner.read(path, offset, length)
@@ -76,6 +79,9 @@ class FaultyStorage:
 
     def checksum(self, path: str) -> str:
         return self.inner.checksum(path)
+
+    def known_damage(self, path: str) -> str:
+        return self.inner.known_damage(path)
 
     def free_bytes(self) -> int | None:
         return self.inner.free_bytes()

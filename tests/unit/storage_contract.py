@@ -3,11 +3,13 @@
 A test module inherits :class:`StorageContract` and overrides the ``storage`` fixture with an empty store.
 """
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
-from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.errors import CorruptError, LostWriteError, MissingError
 from tinytags_tasks.storage import Storage, temporary_name
 
 
@@ -148,6 +150,54 @@ class StorageContract:
         assert storage.read("folder/file") == b"old"
         assert storage.names("folder") == ["file"]
 
+    def test_a_write_whose_temporary_file_is_deleted_in_flight_is_made_again(self, storage, monkeypatch):
+        deletions = self.delete_in_flight(storage, monkeypatch, times=2)
+        assert storage.write("folder/file", b"content") is True
+        assert storage.read("folder/file") == b"content"
+        assert storage.write("folder/other", b"content", overwrite=False) is True
+        assert len(deletions) == 2
+        assert storage.leftovers("folder") == []
+
+    def test_chunks_whose_temporary_file_is_deleted_in_flight_are_worth_a_retry(self, storage, monkeypatch):
+        self.delete_in_flight(storage, monkeypatch, times=1)
+        with pytest.raises(LostWriteError, match="folder/file: another writer deleted"):
+            storage.write("folder/file", iter([b"con", b"tent"]))
+        assert storage.write("folder/file", iter([b"con", b"tent"])) is True
+
+    def test_a_write_whose_temporary_file_is_always_deleted_is_worth_a_retry(self, storage, monkeypatch):
+        self.delete_in_flight(storage, monkeypatch, times=100)
+        with pytest.raises(LostWriteError, match="folder/file: another writer deleted"):
+            storage.write("folder/file", b"content")
+
+    @staticmethod
+    def delete_in_flight(storage, monkeypatch, times: int) -> list[str]:
+        """Let another delete what stands under a temporary name, whenever a write is about to rename it."""
+        deletions: list[str] = []
+        owner, name = (os, "link") if hasattr(storage, "root") else (storage, "_rename")
+        renames = [(owner, name)] + ([(Path, "replace")] if owner is os else [])
+
+        def watch(genuine):
+            def rename(source, *arguments, **options):
+                if len(deletions) < times:
+                    deletions.append(str(source))
+                    storage.delete_leftovers("folder/file", "folder/other")
+                return genuine(source, *arguments, **options)
+
+            return rename
+
+        for owner, name in renames:
+            monkeypatch.setattr(owner, name, watch(getattr(owner, name)))
+        return deletions
+
+    # Folders
+
+    def test_a_folder_that_is_made_is_there_and_making_it_again_does_no_harm(self, storage):
+        storage.make_folder("folder/deep/inner")
+        storage.write("folder/deep/inner/file", b"x")
+        storage.make_folder("folder/deep/inner")
+        assert storage.names("folder/deep") == ["inner"]
+        assert storage.names("folder/deep/inner") == ["file"]
+
     # Names
 
     def test_names_are_sorted_and_hide_temporaries(self, storage):
@@ -231,6 +281,12 @@ class StorageContract:
         assert all(storage.exists(path) for path in others)
         assert storage.names("folder") == ["a.json", "c.json"]
         assert storage.delete_leftovers("folder/a.json", "folder/b.json") == 0
+
+    def test_leftovers_that_are_too_young_stay(self, storage):
+        storage.write(temporary_name("folder/a.json"), b"x")
+        assert storage.delete_leftovers("folder/a.json", least_age_seconds=600) == 0
+        time.sleep(0.1)
+        assert storage.delete_leftovers("folder/a.json", least_age_seconds=0.01) == 1
 
     def test_a_leftover_folder_is_deleted_with_all_it_holds(self, storage):
         storage.write(f"{temporary_name('folder/model')}/file", b"x")

@@ -13,7 +13,7 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed
 
 from tinytags_tasks import lease
-from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.errors import FinalError, LostWriteError, MissingError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.storage import LocalStorage, temporary_name
 
@@ -485,7 +485,7 @@ def test_a_temporary_file_that_was_cleared_away_while_it_was_written_is_no_error
     watched = WatchedStorage(storage)
 
     def clear(*_):
-        raise MissingError(f"{temporary_name(PATH)}: no such file in the store")
+        raise LostWriteError(f"{temporary_name(PATH)}: another writer deleted it")
 
     watched.before["write"] = clear
     with Leases(watched).hold(PATH) as is_ours:

@@ -16,6 +16,7 @@ from tinytags_tasks.models import (
     list_models,
     load_card,
     load_report,
+    misfit,
     model_version,
     share,
 )
@@ -78,7 +79,7 @@ def test_a_model_that_stands_is_never_changed(storage):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("fail_at", range(1, 7))  # a lease, three files, the folder, and the lease returned
 def test_publishing_that_dies_leaves_all_or_nothing_and_the_next_tidies_up(storage, mode, fail_at):
     with pytest.raises(Killed):
         publish(card(version="forest-1"), b"model", "report", FaultyStorage(storage, fail_at, mode, Killed))
@@ -103,14 +104,14 @@ def test_models_are_listed_in_the_order_they_were_made(storage):
     assert list_models(storage) == [early, late]
 
 
-def test_a_version_may_be_cut_short_while_one_model_alone_begins_so(storage):
+def test_the_beginning_of_a_version_is_enough_if_only_one_model_begins_with_it(storage):
     one, two, longer = put(storage, "forest-1a"), put(storage, "forest-2"), put(storage, "forest-22")
     assert load_card(storage, "forest-1") == one
     assert load_card(storage, "forest-2") == two
     assert load_card(storage, "forest-22") == longer
-    with pytest.raises(BadInputError, match=r"forest: 3 models begin so \(forest-1a, forest-2, forest-22\)"):
+    with pytest.raises(BadInputError, match=r"forest: 3 models begin with it \(forest-1a, forest-2, forest-22\)"):
         load_card(storage, "forest")
-    with pytest.raises(MissingError, match="net: no such model; `tinytags models list` lists those"):
+    with pytest.raises(MissingError, match="net: no such model; `tinytags models list` lists the models"):
         load_card(storage, "net")
 
 
@@ -118,7 +119,7 @@ def test_a_report_is_read_as_it_was_published_and_a_model_may_have_none(storage)
     put(storage, "forest-1")
     assert load_report(storage, "forest-1") == "<p>forest-1</p>"
     publish_model(storage)
-    with pytest.raises(MissingError, match=f"model {MODEL} has no report: it was published before there were any"):
+    with pytest.raises(MissingError, match=f"model {MODEL} has no report: a version without reports published it"):
         load_report(storage, MODEL)
 
 
@@ -134,8 +135,8 @@ def test_a_card_from_before_there_were_figures_is_read():
 def test_a_description_holds_the_figures_and_nothing_that_is_not_known():
     described = describe_model(card(test=evaluation(), other=others(), licence="CC0", parameters={"depth": 6}))
     assert described["test set: accuracy"] == "50.00 % of 10"
-    assert described["test set: from 40 %"] == "80.0 % kept, 75.0 % of these right"
-    assert described["other things: from 40 %"] == "50.0 % tagged, 20.0 % of these rightly"
+    assert described["test set: confidence from 40 %"] == "80.0 % kept, 75.0 % of these right"
+    assert described["other things: confidence from 40 %"] == "50.0 % tagged, 20.0 % of these right"
     assert (described["licence"], described["depth"], described["output"]) == ("CC0", "6", "votes of 10 trees")
     assert not {"held out: accuracy", "imported from", "learned from"} & described.keys()
     assert describe_model(card(output="probabilities", trees=100))["output"] == "probabilities"
@@ -150,7 +151,7 @@ def test_models_are_set_side_by_side_with_what_one_lacks_left_empty():
     rows, remarks = compare_models(one, two)
     found = {heading: texts for heading, *texts in rows}
     assert found["test set: accuracy"] == ["40.00 % of 10", ""]
-    assert found["other things: from 40 %"] == ["", "50.0 % tagged, 20.0 % of these rightly"]
+    assert found["other things: confidence from 40 %"] == ["", "50.0 % tagged, 20.0 % of these right"]
     assert found["depth"] == ["6", ""]
     assert remarks == []
 
@@ -221,15 +222,35 @@ def test_blocks_are_scored_by_an_imported_classifier_in_percent(tmp_path, storag
 def test_values_that_are_no_number_in_a_block_are_never_committed(tmp_path, storage):
     make_corpus(storage)
     path, _ = logistic_classifier(tmp_path)
-    model = import_model(ImportRequest(path, TAGS), storage=storage, report=quiet).model
-    stored = onnx.load_from_string(storage.read(layout.model_file(model)))
+    good = import_model(ImportRequest(path, TAGS), storage=storage, report=quiet).model
+    stored = onnx.load_from_string(storage.read(layout.model_file(good)))
     for constant in stored.graph.initializer:
         if constant.name == "imported/constant":
             constant.CopyFrom(numpy_helper.from_array(np.full(4, np.nan, dtype=np.float32), constant.name))
-    storage.write(layout.model_file(model), stored.SerializeToString())
+    content = stored.SerializeToString()
+    model = model_version("bad", content)
+    publish(load_card(storage, good).replaced(version=model), content, "", storage)
     with pytest.raises(FinalError, match="its votes do not add up to 100"):
         scored_rows(storage, model, 40)
     assert [path for path in files_under(storage.root) if "/scored/" in path] == []
+
+
+@pytest.mark.parametrize("damage", [b"another network", None])
+def test_an_imported_model_whose_file_was_replaced_or_lost_is_restored_by_importing_it_again(tmp_path, storage, damage):
+    make_corpus(storage)
+    path, _ = logistic_classifier(tmp_path)
+    told = []
+    model = import_model(ImportRequest(path, TAGS), storage=storage, report=quiet).model
+    before = files_under(storage.root)
+    storage.delete(layout.model_file(model))
+    if damage:
+        storage.write(layout.model_file(model), damage)
+    with pytest.raises(FinalError, match=rf"models/{model}/model\.onnx: .* train or import the same model again"):
+        scored_rows(storage, model, 40)
+    assert import_model(ImportRequest(path, TAGS), storage=storage, report=told.append).imported is False
+    assert any("its file was missing or damaged, and is written again" in line for line in told)
+    assert {path: content for path, content in files_under(storage.root).items() if "runs/" not in path} == before
+    scored_rows(storage, model, 30)
 
 
 def test_a_damaged_card_is_told_by_its_path(storage):
@@ -237,3 +258,15 @@ def test_a_damaged_card_is_told_by_its_path(storage):
     storage.write(layout.card_file("forest-1"), b"{")
     with pytest.raises(CorruptError, match=r"models/forest-1/model\.json: no usable ModelCard"):
         list_models(storage)
+
+
+# Does it fit
+
+
+def test_a_model_fits_a_corpus_of_the_same_images_and_says_why_it_fits_no_other(storage):
+    corpus = make_corpus(storage)
+    assert misfit(card(), corpus) == ""
+    assert misfit(card(height=64), corpus) == "its image size is (64, 32, 3), and that of the corpus is (32, 32, 3)"
+    assert "its pixel order is planes, and that of the corpus is row-major HWC" in misfit(
+        card(pixel_order="planes"), corpus
+    )

@@ -34,6 +34,7 @@ from tinytags_tasks.block_files import read_scored, write_scored
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.ledger import add_up, list_runs, read_ledger
+from tinytags_tasks.models import model_version
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
 from tinytags_tasks.score import block as block_module
 from tinytags_tasks.score import step, worker
@@ -251,7 +252,8 @@ def test_a_shard_that_was_cut_short_fails_the_blocks_it_lacks(storage):
     path = storage.root / layout.shard_file(CORPUS, 1)
     path.write_bytes(path.read_bytes()[: -2 * IMAGE_BYTES - 1])
     with pytest.raises(
-        FinalError, match=r"for blocks 4-5: .*00001\.bin: block 4 is cut short \(.*ends at 9,215, .* again"
+        FinalError,
+        match=r"for blocks 4-5: .*00001\.bin: block 4 cannot be read \(.*ends at 9,215.*ingest pets --redo 1",
     ):
         score(storage, run)
     assert len(storage.names(layout.scored_folder(run.name))) == 4
@@ -260,7 +262,7 @@ def test_a_shard_that_was_cut_short_fails_the_blocks_it_lacks(storage):
 def test_a_manifest_without_its_shard_fails_that_shards_blocks_alone(storage):
     run = make_run(storage)
     storage.delete(layout.shard_file(CORPUS, 1))
-    with pytest.raises(FinalError, match=r"blocks 3-5: .*00001\.bin: its manifest is there, the shard is not; ingest"):
+    with pytest.raises(FinalError, match=r"blocks 3-5: .*00001\.bin: is missing although its manifest exists; ingest"):
         score(storage, run)
     assert len(storage.names(layout.scored_folder(run.name))) == 3
 
@@ -318,6 +320,15 @@ def onnx_model(
     return model.SerializeToString()
 
 
+def make_run_of(storage, model: bytes) -> Run:
+    """Make a run of a model from elsewhere."""
+    version = model_version("other", model)
+    make_corpus(storage)
+    storage.write(layout.model_file(version), model)
+    card(version=version).save(storage, layout.card_file(version))
+    return Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, version), storage=storage).run))
+
+
 def with_an_unknown_operator() -> bytes:
     model = onnx.load_from_string(onnx_model())
     model.graph.node[2].op_type = "AddUp"
@@ -328,9 +339,8 @@ def with_an_unknown_operator() -> bytes:
 
 @pytest.mark.parametrize("open_dimensions", [False, True])
 def test_any_onnx_model_that_takes_the_images_and_gives_votes_is_scored_with(storage, open_dimensions):
-    run = make_run(storage)
     named = {"features": "values", "tags": "tags"} if open_dimensions else {}
-    storage.write(layout.model_file(MODEL), onnx_model(**named))
+    run = make_run_of(storage, onnx_model(**named))
     score(storage, run)
     assert set(rows(storage, run).values()) == {("cat", TREES, 100)}
 
@@ -338,8 +348,8 @@ def test_any_onnx_model_that_takes_the_images_and_gives_votes_is_scored_with(sto
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (b"no model", "train or publish it again"),
-        (b"", "train or publish it again"),
+        (b"no model", "ONNX Runtime cannot use it .*; train or import another model"),
+        (b"", "ONNX Runtime cannot use it .*; train or import another model"),
         (with_an_unknown_operator(), "AddUp"),
         (onnx_model(features=12), "its input is {'pixels': ['images', 12]}; .* need pixels of (images, 3,072)"),
         (onnx_model(pixels="image"), "its input is {'image': .* need pixels of (images, 3,072)"),
@@ -348,11 +358,10 @@ def test_any_onnx_model_that_takes_the_images_and_gives_votes_is_scored_with(sto
     ],
 )
 def test_a_model_that_cannot_be_used_is_named_before_spark_is_asked(storage, model, message):
-    run = make_run(storage)
-    storage.write(layout.model_file(MODEL), model)
+    run = make_run_of(storage, model)
     spark = SparkHere()
     pattern = re.escape(message).replace(r"\.\*", ".*")
-    with pytest.raises(CorruptError, match=f"models/{MODEL}/model.onnx: .*{pattern}"):
+    with pytest.raises(CorruptError, match=f"models/{run.model}/model.onnx: .*{pattern}"):
         score(storage, run, ALL, spark)
     assert spark.sessions == 0
     assert storage.names(layout.scored_folder(run.name)) == []
@@ -363,9 +372,8 @@ def test_a_model_that_cannot_be_used_is_named_before_spark_is_asked(storage, mod
     [(float("nan"), 5, 5), (float("nan"),) * 3, (float("inf"), 0, 0), (4, 4, 1), (4, 4, 4), (0, 0, 0)],
 )
 def test_scores_that_are_no_votes_commit_nothing(storage, constant):
-    run = make_run(storage)
-    storage.write(layout.model_file(MODEL), onnx_model(constant=constant))
-    with pytest.raises(FinalError, match=f"scoring failed for blocks 0-5: model {MODEL}: its votes do not add up to"):
+    run = make_run_of(storage, onnx_model(constant=constant))
+    with pytest.raises(FinalError, match=f"for blocks 0-5: model {run.model}: its votes do not add up to"):
         score(storage, run)
     assert storage.names(layout.scored_folder(run.name)) == []
     assert {record.state for record in read_ledger(storage, run)} == {BlockState.FAILED}
@@ -406,6 +414,45 @@ def test_a_scored_file_with_lost_rows_is_corrupt(storage):
     write_scored(storage, table.slice(1), record)
     with pytest.raises(CorruptError, match=r"000000\.parquet"):
         read_scored(storage, run.name, 0)
+
+
+@pytest.mark.parametrize("was_used", [False, True])
+def test_a_model_whose_file_was_replaced_is_named_and_never_used_and_the_right_one_is_when_it_is_back(
+    storage, was_used
+):
+    run = make_run(storage)
+    if was_used:  # and is open in this process
+        score(storage, run, [0, 1])
+    right, path = storage.read(layout.model_file(MODEL)), layout.model_file(MODEL)
+    other = onnx_model()
+    storage.write(path, other)
+    spark = SparkHere()
+    message = (
+        f"{path}: is not the model that was published: its sha256 should begin with {MODEL[-12:]}, and begins with "
+        f"{model_version('x', other)[-12:]}; train or import the same model again"
+    )
+    with pytest.raises(CorruptError, match=re.escape(message)):
+        score(storage, run, ALL, spark)
+    assert spark.sessions == 0
+    storage.write(path, right)
+    score(storage, run)
+    assert rows(storage, run) == expected_rows(40)
+
+
+def test_a_worker_that_meets_a_replaced_model_first_commits_nothing(storage):
+    run = make_run(storage)
+    tasks = block_tasks(storage, run)
+    storage.write(layout.model_file(MODEL), onnx_model())
+    (outcome, *_) = worker.score_blocks(tasks, address_of(storage), is_retried=False)
+    assert "is not the model that was published" in outcome.reason
+    assert storage.names(layout.scored_folder(run.name)) == []
+
+
+def test_a_model_that_is_not_there_is_missed_with_the_remedy(storage):
+    run = make_run(storage)
+    storage.delete(layout.model_file(MODEL))
+    with pytest.raises(MissingError, match=f"models/{MODEL}/model.onnx: does not exist; train or import the same"):
+        score(storage, run)
 
 
 # Anything may be run again

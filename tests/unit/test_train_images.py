@@ -69,7 +69,7 @@ def test_rows_are_counted_through_the_whole_file(write):
 
 @pytest.mark.parametrize("broken", [b"", None, b"no picture", png(8, 8)[:60]])
 def test_a_broken_picture_is_refused_by_its_row(write, broken):
-    with pytest.raises(BadInputError, match=r"labelled\.parquet: row 2: .*; mend the picture or drop the row"):
+    with pytest.raises(BadInputError, match=r"labelled\.parquet: row 2: .*; repair the picture or remove the row"):
         read_labelled(write([png(8, 8), png(8, 8), broken], [0, 1, 2]), None, 8, 8)
 
 

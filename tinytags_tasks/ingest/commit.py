@@ -68,23 +68,13 @@ def run(corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[
             f"`tinytags corpus remove {corpus} --data` and ingest it anew"
         )
     if known is None:
-        _save(made, storage)
+        made.save(storage, layout.corpus_file(corpus), overwrite=False)
     _clear_away(plan, storage)
     report(
         f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "
         f"{unreadable:,} unreadable"
     )
     return CommitResult(corpus, images, partition.shards, partition.blocks, unreadable)
-
-
-def _save(made: Corpus, storage: Storage) -> None:
-    path = layout.corpus_file(made.name)
-    try:
-        made.save(storage, path, overwrite=False)
-    except MissingError:
-        # Another's commit has taken our temporary file for a leftover, which it does when its own totals stand.
-        if not storage.exists(path):
-            raise
 
 
 def _clear_away(plan: IngestPlan, storage: Storage) -> None:

@@ -264,7 +264,8 @@ def too_many_unreadable(plan: IngestPlan, count: int, examples: dict[int, str]) 
 def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardManifest | None:
     """Return the manifest of a shard whose files are there as it says; None when they are not.
 
-    Bytes are not read: the shard's size and the store's own checksum are compared.
+    Bytes are not read: the shard's size and the store's own checksum are compared, and the store is asked for damage
+    that it knows of.
 
     Raises
     ------
@@ -288,7 +289,7 @@ def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
     shard_path = layout.shard_file(name, shard)
     if not storage.exists(shard_path) or storage.size_bytes(shard_path) != manifest.images * manifest.image_bytes:
         return None
-    if manifest.checksum and storage.checksum(shard_path) != manifest.checksum:
+    if storage.known_damage(shard_path) or (manifest.checksum and storage.checksum(shard_path) != manifest.checksum):
         return None
     if plan.has_keywords:
         keywords_path = layout.keywords_file(name, shard)

@@ -14,7 +14,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, standing_manifest
-from tinytags_tasks.records import ShardManifest, Unreadable
+from tinytags_tasks.records import BlockManifest, ShardManifest, Unreadable
 from tinytags_tasks.storage import Storage
 
 _REPORT_SECONDS = 5.0
@@ -67,7 +67,8 @@ def run(
         Its source's files; None looks at the store alone.
     deep
         Read every byte of the shards and of the source; else sizes, the store's own checksums, and the source's head
-        and tail are compared.
+        and tail are compared, and the store is asked for damage that it knows of. That costs some requests a shard; a
+        byte that went wrong on a disk, and that nobody has read since, is found by reading alone.
     report
         Gets a line now and then.
 
@@ -87,7 +88,9 @@ def run(
             damaged[shard] = str(error)
             continue
         if manifest is None:
-            damaged[shard] = "it is not there, or its size, checksum or keywords are not what its manifest says"
+            damaged[shard] = _known_damage(corpus, shard, storage) or (
+                "it is not there, or its size, checksum or keywords are not what its manifest says"
+            )
         else:
             manifests.append(manifest)
     if corpus_stands(storage, corpus) is None and not damaged:
@@ -96,24 +99,34 @@ def run(
         for manifest, blocks in _wrong_blocks(manifests, storage, report):
             read_bytes += manifest.images * manifest.image_bytes
             if blocks:
-                damaged[manifest.shard] = f"the bytes of {blocks} are not those that were ingested"
+                damaged[manifest.shard] = blocks
     source = "" if files is None else _compare_source(plan, manifests, storage, files, deep=deep, report=report)
     return VerifyResult(corpus, plan.partition.shards, plan.source.images, damaged, source, read_bytes)
+
+
+def _known_damage(corpus: str, shard: int, storage: Storage) -> str:
+    """Return what the store says of a shard; empty when it knows of no damage, or has no such shard."""
+    try:
+        return storage.known_damage(layout.shard_file(corpus, shard))
+    except MissingError:
+        return ""
 
 
 def _wrong_blocks(
     manifests: list[ShardManifest], storage: Storage, report: Callable[[str], None]
 ) -> Iterator[tuple[ShardManifest, str]]:
-    """Yield each shard with the blocks whose bytes are wrong; the next block is read while one is hashed."""
+    """Yield each shard with what is wrong with its blocks; the next block is read while one is hashed."""
     told = started = time.monotonic()
     total, done = sum(manifest.images * manifest.image_bytes for manifest in manifests), 0
     for manifest in manifests:
         path = layout.shard_file(manifest.corpus, manifest.shard)
-        wrong = []
-        for number, sha256, content in run_ahead(_stored_blocks(manifest, path, storage), _BLOCKS_AHEAD):
-            if hashlib.sha256(content).hexdigest() != sha256:
-                wrong.append(number)
-            done += len(content)
+        wrong, unread = [], []
+        for block, content in run_ahead(_stored_blocks(manifest, path, storage), _BLOCKS_AHEAD):
+            if isinstance(content, CorruptError):
+                unread.append(f"block {block.number} cannot be read: {content}")
+            elif hashlib.sha256(content).hexdigest() != block.sha256:
+                wrong.append(block.number)
+            done += block.images * manifest.image_bytes
             if time.monotonic() - told > _REPORT_SECONDS:
                 told = time.monotonic()
                 seconds = told - started
@@ -121,13 +134,22 @@ def _wrong_blocks(
                     f"read {done / 1e9:,.2f} of {total / 1e9:,.2f} GB, {done / 1e6 / seconds:,.0f} MB/s, "
                     f"{seconds / done * (total - done):,.0f} s left"
                 )
-        yield manifest, f"blocks {', '.join(map(str, wrong[:20]))}" if wrong else ""
+        if wrong:
+            numbers = ", ".join(map(str, wrong[:20]))
+            unread.insert(0, f"the bytes of blocks {numbers} are not those that were ingested")
+        yield manifest, "; ".join(unread[:3])
 
 
-def _stored_blocks(manifest: ShardManifest, path: str, storage: Storage) -> Iterator[tuple[int, str, bytes]]:
+def _stored_blocks(
+    manifest: ShardManifest, path: str, storage: Storage
+) -> Iterator[tuple[BlockManifest, bytes | CorruptError]]:
+    """Yield each block with its bytes, or with why it has none."""
     for block in manifest.blocks:
         offset = (block.first - manifest.first) * manifest.image_bytes
-        yield block.number, block.sha256, storage.read(path, offset, block.images * manifest.image_bytes)
+        try:
+            yield block, storage.read(path, offset, block.images * manifest.image_bytes)
+        except CorruptError as error:
+            yield block, error
 
 
 def _compare_source(

@@ -6,13 +6,14 @@ from enum import StrEnum
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.block_lease import hold_blocks
 from tinytags_tasks.blocks import format_block_numbers, group_blocks, parse_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ledger import is_scored_whole, read_ledger
 from tinytags_tasks.publish.audit import last_audit
 from tinytags_tasks.publish.history import live_collection, refuse_without_collection
 from tinytags_tasks.records import BlockRecord, BlockState, Run
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 
@@ -114,8 +115,12 @@ def run(
     if not blocks and not strays:
         chosen = f"is {request.select}" if request.select != Selection.AUDIT else "was found wrong by the last audit"
         raise BadInputError(f"run {plan.name}: no block {chosen}, so there is nothing to backfill")
-    for record in read_ledger(storage, plan, blocks):
-        _delete_damaged(plan, record, storage, report)
+    damaged = [record.block for record in read_ledger(storage, plan, blocks) if _damage(plan, record, storage)]
+    for held in hold_blocks(plan.name, damaged, storage=storage, report=report):
+        for record in read_ledger(storage, plan, held.blocks):
+            if problem := _damage(plan, record, storage):  # else another writer has made it anew
+                report(f"block {record.block}: its scored file is deleted, to be made anew: {problem}")
+                storage.delete(layout.scored_file(plan.name, record.block))
     was_live = live_collection(alias, solr) == plan.collection
     report(f"run {plan.name}: blocks {format_block_numbers(blocks) or 'none'} are done again")
     return BackfillPlan(plan.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live)
@@ -153,17 +158,14 @@ def _is_missing(record: BlockRecord, counts: Mapping[int, int], sizes: Mapping[s
     )
 
 
-def _delete_damaged(plan: Run, record: BlockRecord, storage: Storage, report: Callable[[str], None]) -> None:
-    """Delete a scored file that is not what was committed."""
+def _damage(plan: Run, record: BlockRecord, storage: Storage) -> str:
+    """Return how a scored file is not what was committed; empty when it is, or does not exist."""
     try:
         _, scored = read_scored(storage, plan.name, record.block)
-        problem = "" if scored.model == plan.model else f"it was scored by {scored.model}"
-        if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
-            problem = "it is not the file that was committed"
     except MissingError:
-        return
+        return ""
     except CorruptError as error:
-        problem = str(error)
-    if problem:
-        report(f"block {record.block}: its scored file is deleted, to be made anew: {problem}")
-        storage.delete(layout.scored_file(plan.name, record.block))
+        return str(error)
+    if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
+        return "it is not the file that was committed"
+    return "" if scored.model == plan.model else f"it was scored by {scored.model}"

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import MissingError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.numbered import append_record, record_numbers
 from tinytags_tasks.records import Change, Publication, Run, now
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 WAIT_SECONDS = 300.0
@@ -148,9 +148,9 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
 
 
 def write_down(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
-    """Append a change to an alias' history, and return it."""
+    """Append a change to an alias' history, and return it; the caller holds the lease on the alias."""
     record = _publication(change, collection, previous, storage)
-    append_record(record, partial(layout.publication_file, alias), storage)
+    append_record(record, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return record
 
 

@@ -13,16 +13,19 @@ import pyarrow as pa
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import SCHEMA, BlockSource, read_pixels, write_scored
+from tinytags_tasks.block_lease import refuse_lost
 from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.models import read_model
 from tinytags_tasks.records import BlockRecord, BlockState, now
 from tinytags_tasks.storage import Storage, StoreAddress, open_store
+from tinytags_tasks.votes import Votes, confidence, is_kept, winners
 
 _BATCH = 5_000
 
 
 @dataclass(frozen=True)
 class BlockTask:
-    """All that scoring one block needs to know; small and serialisable.
+    """All that scoring one block takes; small and serialisable.
 
     Attributes
     ----------
@@ -33,7 +36,11 @@ class BlockTask:
     tags, trees
         The model's tags, and what an image's votes add up to: the number of trees, or 100 for percentages.
     threshold
-        Accuracy in percent from which an image is kept.
+        Confidence in percent from which an image is kept.
+    writer
+        Who holds the lease on the block; empty where nobody else can write it.
+    redo
+        Whether a scored file that exists is written again.
     """
 
     source: BlockSource
@@ -42,6 +49,8 @@ class BlockTask:
     tags: tuple[str, ...]
     trees: int
     threshold: int
+    writer: str = ""
+    redo: bool = False
 
 
 def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
@@ -50,23 +59,24 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     Raises
     ------
     CorruptError
-        When the shard's bytes are not those of the manifest, or the model's output is no vote count.
+        When the shard's bytes are not those of the manifest, or the model's output is not a vote count.
+    TransientError
+        When another writer has taken the block over: this one was silent for too long, or its driver is gone.
     """
     started = time.monotonic()
     storage = open_store(address)
     source = task.source
     votes = count_votes(load_model(address, task.model), read_pixels(storage, source), task)
-    winner = votes.argmax(axis=1)  # the first of equals: the lowest tag index
-    won = votes[np.arange(len(votes)), winner]
+    winner, won = winners(votes)
     positions = np.arange(source.first, source.first + source.images, dtype=np.int64)
     readable = ~np.isin(positions, source.unreadable)
-    kept = readable & (won * 100 >= task.threshold * task.trees)
+    kept = readable & is_kept(won, task.threshold, task.trees)
     table = pa.table(
         [
             pa.array(positions[kept]),
             pa.array([task.tags[index] for index in winner[kept]], pa.string()),
             pa.array(won[kept].astype(np.int16)),
-            pa.array((won[kept] * 100 // task.trees).astype(np.int16)),
+            pa.array(confidence(won[kept], task.trees).astype(np.int16)),
         ],
         schema=SCHEMA,
     )
@@ -86,42 +96,54 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         score_seconds=round(time.monotonic() - started, 3),
         scored=now(),
     )
-    record = write_scored(storage, table, record)
+    if task.redo:  # else a file that another has committed stays
+        _refuse_lost(task, storage)
+    record = write_scored(storage, table, record, overwrite=task.redo)
+    _refuse_lost(task, storage)
     record.save(storage, layout.ledger_file(task.run, source.block))
     return record
 
 
+def _refuse_lost(task: BlockTask, storage: Storage) -> None:
+    if task.writer:
+        refuse_lost(storage, task.run, task.source.block, task.writer)
+
+
 @lru_cache(maxsize=2)
 def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Open a published model, once a worker process.
+    """Open a published model, once a worker process: a version is the hash of the bytes, so it never means others.
 
     Raises
     ------
+    MissingError
+        When its file does not exist.
     CorruptError
-        When it is no model that ONNX Runtime can read.
+        When its file is not what was published, or ONNX Runtime cannot read it.
     """
-    stored = open_store(address).read(layout.model_file(version))
+    stored = read_model(open_store(address), version)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # Spark runs one task a core
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own have no common base
-        raise CorruptError(f"{layout.model_file(version)}: damaged ({error}); train or publish it again") from error
+        raise CorruptError(
+            f"{layout.model_file(version)}: ONNX Runtime cannot use it ({error}); train or import another model"
+        ) from error
 
 
-def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> npt.NDArray[np.float32]:  # noqa: ANN401
+def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> Votes:  # noqa: ANN401
     """Return the votes for each tag, float32 of shape (images, tags): whole numbers of trees, or percentages.
 
     Raises
     ------
     CorruptError
-        When they do not add up to the number of trees, or to 100; so does what is not a number.
+        When they do not add up to the number of trees, or to 100, or are not numbers (NaN).
     """
     votes = np.zeros((len(pixels), len(task.tags)), dtype=np.float32)
     for start in range(0, len(pixels), _BATCH):
         (batch,) = session.run(["votes"], {"pixels": pixels[start : start + _BATCH]})
-        # Trees are whole numbers and percentages lose thousandths: half a vote tells both from what is wrong.
+        # Votes of trees are whole numbers, and percentages are rounded in the thousandths: half a vote allows for both.
         if batch.shape[1] != len(task.tags) or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
             raise CorruptError(
                 f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"

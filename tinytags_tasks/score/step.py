@@ -1,7 +1,7 @@
-"""The scoring step: blocks in, one committed file a block out, by one Spark job."""
+"""The scoring step: one Spark job commits a file for each block."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,21 +9,24 @@ from pyspark import TaskContext
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import block_sources
+from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held
 from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
+from tinytags_tasks.lease import LEASE_SECONDS
+from tinytags_tasks.models import read_model
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, ModelCard, Run
 from tinytags_tasks.score.block import BlockTask, load_model, previous_attempts
-from tinytags_tasks.score.worker import Outcome, score_blocks, uncommitted_blocks
-from tinytags_tasks.spark import ConnectSpark, spark_errors
+from tinytags_tasks.score.worker import Outcome, score_blocks, uncommitted_blocks, unsettled_blocks
 from tinytags_tasks.storage import Storage, StoreAddress
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
-"""As Spark cuts files of its own: a Spark task costs a tenth of a second by itself, a small block not much more."""
+"""As Spark splits files: a Spark task costs a tenth of a second by itself, and a small block not much more."""
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Which blocks of which run; ``redo`` scores those again that are committed."""
+    """Which blocks of which run; ``redo`` also scores those that are committed."""
 
     run: str
     blocks: tuple[int, ...]
@@ -32,7 +35,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What stands now; ``scored`` counts the blocks that were not committed before."""
+    """The blocks that are committed; ``scored`` counts those that were not before."""
 
     run: str
     blocks: tuple[int, ...]
@@ -46,32 +49,48 @@ def run(
     address: StoreAddress,
     connect_spark: ConnectSpark,
     report: Callable[[str], None] = print,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> ScoreResult:
-    """Commit each block that is not committed yet; one that fails does not undo the others.
+    """Commit each block that is not committed yet; a failure of one does not undo the others.
+
+    A block that another writer holds is left to it, and looked at again when that one is done.
 
     Raises
     ------
     BadInputError
-        When the run has no such block.
+        When the run does not have such a block.
     TransientError, FinalError
-        Naming exactly the blocks that failed; final when a retry cannot help any of them.
+        Naming the blocks that failed; final if a retry cannot help any of them.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
-    if request.blocks:
-        storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in request.blocks))
-    open_blocks = request.blocks if request.redo else uncommitted_blocks(plan.name, request.blocks, storage)
+    open_blocks = request.blocks if request.redo else unsettled_blocks(plan.name, request.blocks, storage)
     report(
         f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are committed, "
         f"{len(open_blocks)} to score"
     )
-    if open_blocks:
-        tasks = _block_tasks(plan, open_blocks, storage)
-        _refuse_misfit(tasks[0], load_model(address, plan.model))
-        storage.delete_leftovers(*(layout.scored_file(plan.name, block) for block in open_blocks))
-        failures = _score(tasks, address, connect_spark, redo=request.redo)
-        _raise_failures(failures, plan, storage)
-    return ScoreResult(plan.name, request.blocks, len(open_blocks))
+    scored, failures = 0, []
+    for held in hold_blocks(plan.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
+        _clear_leftovers(held, storage)
+        # Another writer may have been here while it was waited for.
+        blocks = held.blocks if request.redo else uncommitted_blocks(plan.name, held.blocks, storage)
+        if blocks:
+            tasks = [
+                replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(plan, blocks, storage)
+            ]
+            read_model(storage, plan.model)  # what is open already does not show that the file was replaced
+            _refuse_wrong_shapes(tasks[0], load_model(address, plan.model))
+            failed = _score(tasks, address, connect_spark, redo=request.redo)
+            failures += _written_down(failed, held, plan, storage)
+            scored += len(blocks)
+    _raise_failures(failures, plan)
+    return ScoreResult(plan.name, request.blocks, scored)
+
+
+def _clear_leftovers(held: HeldBlocks, storage: Storage) -> None:
+    """Delete what killed writers of these blocks left."""
+    storage.delete_leftovers(*(layout.ledger_file(held.run, block) for block in held.blocks))
+    storage.delete_leftovers(*(layout.scored_file(held.run, block) for block in held.blocks))
 
 
 def _block_tasks(plan: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
@@ -85,14 +104,14 @@ def _block_tasks(plan: Run, blocks: Iterable[int], storage: Storage) -> list[Blo
     ]
 
 
-def _refuse_misfit(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
-    """Refuse a model whose file is not what its card says, before any worker meets it."""
+def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
+    """Refuse a model whose file differs from its card, before it is sent to any worker."""
     for what, found, name, columns in (
         ("input", session.get_inputs(), "pixels", task.source.image_bytes),
         ("output", session.get_outputs(), "votes", len(task.tags)),
     ):
         shapes = {value.name: value.shape for value in found}
-        # A dimension that the model leaves open is a name or None.
+        # A free dimension is a name or None.
         if len(shapes.get(name, ())) != 2 or (isinstance(shapes[name][1], int) and shapes[name][1] != columns):
             raise CorruptError(
                 f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus} and "
@@ -129,11 +148,10 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
     ]
 
 
-def _raise_failures(failures: list[Outcome], plan: Run, storage: Storage) -> None:
-    """Write failures down and raise them as one error."""
-    if not failures:
-        return
-    for failure in failures:
+def _written_down(failures: Iterable[Outcome], held: HeldBlocks, plan: Run, storage: Storage) -> list[Outcome]:
+    """Write failures down, and return them; a block that another writer took over is that one's."""
+    ours = [failure for failure in failures if is_held(storage, plan.name, failure.block, held.writer)]
+    for failure in ours:
         BlockRecord(
             run=plan.name,
             block=failure.block,
@@ -142,6 +160,13 @@ def _raise_failures(failures: list[Outcome], plan: Run, storage: Storage) -> Non
             reason=failure.reason,
             attempts=previous_attempts(storage, plan.name, failure.block) + 1,
         ).save(storage, layout.ledger_file(plan.name, failure.block))
+    return ours
+
+
+def _raise_failures(failures: list[Outcome], plan: Run) -> None:
+    """Raise failures as one error."""
+    if not failures:
+        return
     message = (
         f"run {plan.name}: scoring failed for blocks {format_block_numbers(failure.block for failure in failures)}: "
         + "; ".join(sorted({failure.reason for failure in failures})[:3])

@@ -1,10 +1,18 @@
 """What every storage does, and how one is opened from its address."""
 
+import math
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
+
+from tinytags_tasks.errors import LostWriteError
+
+_LOST_WRITES = 3
+"""How often one write is begun again."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Storage(Protocol):
         MissingError
             When there is no such file.
         CorruptError
-            When it ends before ``offset + length``.
+            When it ends before ``offset + length``, or the store has no good copy of these bytes.
         """
         ...
 
@@ -52,6 +60,13 @@ class Storage(Protocol):
         -------
         bool
             False when ``overwrite`` is False and the file stood already: it is left as it was.
+
+        Raises
+        ------
+        LostWriteError
+            When another writer deleted its temporary file; a write of ``bytes`` was repeated before.
+        TransientError
+            When it cannot be written now.
         """
         ...
 
@@ -65,6 +80,13 @@ class Storage(Protocol):
 
     def checksum(self, path: str) -> str:
         """Return the store's own checksum of a file, known without reading it; empty where the store has none."""
+        ...
+
+    def known_damage(self, path: str) -> str:
+        """Return what the store knows to be damaged in a file, without reading it; empty when it knows of nothing.
+
+        HDFS knows of what was read since the NameNode started, and of what a DataNode's own scanner has found.
+        """
         ...
 
     def free_bytes(self) -> int | None:
@@ -87,14 +109,34 @@ class Storage(Protocol):
         """Move a file or folder to a name that is free; False when it is not, and nothing moved."""
         ...
 
+    def make_folder(self, path: str) -> None:
+        """Create a folder and those above it; one that exists is left as it is."""
+        ...
+
     def delete(self, path: str) -> bool:
         """Delete a file, or a folder with all it holds; False when it was not there."""
         ...
 
-    def delete_leftovers(self, *paths: str) -> int:
+    def delete_leftovers(self, *paths: str, least_age_seconds: float = 0.0) -> int:
         """Delete what killed writers of these files left under temporary names; return how many there were.
 
-        The paths lie in one folder, which is listed once.
+        A temporary file may be another writer's that is alive: deleting it makes that write fail. So this may be called
+
+        - for a run's ledger and scored files by the holder of the lease on the block (``tinytags_tasks.block_lease``);
+        - for a shard, its keywords and its manifest by the holder of the lease on the shard;
+        - for an alias' history, and the record of a run that it drops or revives, by the holder of the alias' lease;
+        - for a training and its labelled set by the holder of the lease on the training, for a model likewise;
+        - for a corpus' totals, plan, listing and shard leases by its commit, when every shard is complete: who writes
+          one of them then repeats the write (see :meth:`write`);
+        - for files that no lease guards (audits, claims) by anybody, with ``least_age_seconds`` of
+          :data:`LEFTOVER_SECONDS`.
+
+        Parameters
+        ----------
+        paths
+            In one folder, which is listed once.
+        least_age_seconds
+            Leave what was written to more recently, by the store's clock.
         """
         ...
 
@@ -105,6 +147,10 @@ class Storage(Protocol):
     def url(self, path: str) -> str:
         """Return the address under which Spark finds a path."""
         ...
+
+
+LEFTOVER_SECONDS = 24 * 3_600.0
+"""Nobody writes one file as long as this: what is older was left by a killed writer."""
 
 
 def temporary_name(path: str) -> str:
@@ -118,10 +164,38 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def leftovers_among(names: Iterable[str], paths: Iterable[str]) -> list[str]:
-    """Return the temporary names that writers of some files left among a folder's names."""
+def leftovers_among(changed: Mapping[str, float], paths: Iterable[str], least_age_seconds: float) -> list[str]:
+    """Return the temporary names that writers of some files left in a folder.
+
+    Parameters
+    ----------
+    changed
+        When each name in the folder was last written to, in seconds since the epoch.
+    paths
+        The files.
+    least_age_seconds
+        How long ago that must be.
+    """
     wanted = {PurePosixPath(path).name for path in paths}
-    return [name for name in names if is_temporary(name) and name[1:].rsplit(".", 2)[0] in wanted]
+    latest = time.time() - least_age_seconds if least_age_seconds else math.inf
+    return [
+        name
+        for name, seconds in changed.items()
+        if is_temporary(name) and name[1:].rsplit(".", 2)[0] in wanted and seconds <= latest
+    ]
+
+
+def lost_temporary(path: str) -> LostWriteError:
+    """Return the error of a write whose temporary file was deleted before it was renamed."""
+    return LostWriteError(f"{path}: another writer deleted the temporary file of this write; try again")
+
+
+def repeat_lost_write(write_once: Callable[[], bool], content: bytes | Iterable[bytes | memoryview]) -> bool:
+    """Write, and write again when another writer deleted the temporary file; chunks can be sent only once."""
+    for _ in range(_LOST_WRITES if isinstance(content, bytes) else 0):
+        with suppress(LostWriteError):
+            return write_once()
+    return write_once()
 
 
 @dataclass(frozen=True)

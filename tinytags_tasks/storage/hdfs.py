@@ -6,6 +6,7 @@ NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -13,7 +14,15 @@ import urllib3
 from hdfs import HdfsError
 
 from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import Leftover, StoreAddress, is_temporary, leftovers_among, temporary_name
+from tinytags_tasks.storage.base import (
+    Leftover,
+    StoreAddress,
+    is_temporary,
+    leftovers_among,
+    lost_temporary,
+    repeat_lost_write,
+    temporary_name,
+)
 from tinytags_tasks.storage.webhdfs import WebHdfs
 
 _CANNOT_TELL = {
@@ -23,6 +32,12 @@ _CANNOT_TELL = {
     "SecurityException",
 }
 """Why a server may not tell how much is free."""
+
+_CHUNK_BYTES = 512
+"""Bytes that HDFS checks by one checksum: the default of ``dfs.bytes-per-checksum``."""
+
+_SEARCHED_BYTES = 2 * 65_536
+"""A DataNode sends 64 KiB at once, so that the damage is no further behind the last byte that came."""
 
 _FINAL = {"AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
 
@@ -50,7 +65,7 @@ class HdfsStorage:
         except HdfsError as error:
             exception = getattr(error, "exception", None) or ""
             message = str(error).splitlines()[0] if str(error) else exception
-            if exception == "FileNotFoundException" or "does not exist" in message:
+            if _is_missing(error):
                 raise MissingError(f"{where}: no such file in the store") from error
             if exception in _FINAL:
                 raise FinalError(f"{where}: HDFS refuses ({message}); ask its administrator") from error
@@ -66,25 +81,87 @@ class HdfsStorage:
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Storage.read`."""
         with self._translated(path):
-            content = self._hdfs.read(path, offset, length)
+            try:
+                content = self._hdfs.read(path, offset, length)
+            except urllib3.exceptions.HTTPError as error:
+                self._refuse_damaged(path, offset + _received_bytes(error))
+                raise
         if length is not None and len(content) != length:
             raise CorruptError(
                 f"{self.address.root}/{path}: ends at {offset + len(content):,}, not at {offset + length:,}"
             )
         return content
 
+    def _refuse_damaged(self, path: str, offset: int) -> None:
+        """Refuse a file whose reading broke off at an offset because no copy of its bytes has the right checksum.
+
+        A DataNode ends such an answer in the middle, as one does that dies; but it has told the NameNode before.
+
+        Raises
+        ------
+        CorruptError
+            When it is so.
+        """
+        try:
+            blocks = self._damaged_blocks(path)
+        except (HdfsError, requests.RequestException):  # then the connection is what broke
+            return
+        for block in blocks:
+            if block.start <= offset < block.stop:
+                chunk = self._find_damaged_chunk(path, offset, block.stop)
+                raise CorruptError(
+                    f"{self.address.root}/{path}: is damaged from offset {chunk:,} on: {block}; write the file again, "
+                    "or restore the disk of the DataNode"
+                )
+
+    def _find_damaged_chunk(self, path: str, start: int, stop: int) -> int:
+        """Return where the first chunk begins that cannot be read: a broken answer ends well before it."""
+        for offset in range(start - start % _CHUNK_BYTES, min(stop, start + _SEARCHED_BYTES), _CHUNK_BYTES):
+            try:
+                self._hdfs.read(path, offset, min(_CHUNK_BYTES, stop - offset))
+            except (HdfsError, requests.RequestException, urllib3.exceptions.HTTPError):
+                return offset
+        return start
+
+    def known_damage(self, path: str) -> str:
+        """See :meth:`Storage.known_damage`."""
+        with self._translated(path):
+            return "; ".join(map(str, self._damaged_blocks(path)))
+
+    def _damaged_blocks(self, path: str) -> list["_DamagedBlock"]:
+        """Return the HDFS blocks of a file that have no good copy, as far as the NameNode knows."""
+        try:
+            located = self._hdfs.call("GET", "GET_BLOCK_LOCATIONS", path)["LocatedBlocks"]["locatedBlocks"]
+        except HdfsError as error:
+            if getattr(error, "exception", "") in _CANNOT_TELL:  # a gateway such as HttpFS has no such operation
+                return []
+            raise
+        return [
+            _DamagedBlock(
+                name=f"blk_{found['block']['blockId']}",
+                start=int(found["startOffset"]),
+                stop=int(found["startOffset"]) + int(found["block"]["numBytes"]),
+                nodes=tuple(node["name"] for node in found["locations"]),
+            )
+            for found in located
+            if found["isCorrupt"]
+        ]
+
     def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         """See :meth:`Storage.write`."""
+        return repeat_lost_write(lambda: self._write_once(path, content, overwrite=overwrite), content)
+
+    def _write_once(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool) -> bool:
         temporary = temporary_name(path)
         sent = _Counter(content)
         is_renamed = False
         try:
-            with self._translated(path):
+            with self._translated(path), _kept_temporary(path):
                 self._client.write(temporary, data=iter(sent))
                 stored = self._client.status(temporary)["length"]
             if stored != sent.size_bytes:
                 raise TransientError(f"{path}: HDFS holds {stored:,} of the {sent.size_bytes:,} bytes written")
-            with self._translated(path):
+            with self._translated(path), _kept_temporary(path):
                 is_renamed = self._rename(temporary, path, overwrite=overwrite)
             return is_renamed
         finally:
@@ -188,10 +265,21 @@ class HdfsStorage:
         with self._translated(path):
             return bool(self._client.delete(path, recursive=True))
 
-    def delete_leftovers(self, *paths: str) -> int:
+    def make_folder(self, path: str) -> None:
+        """See :meth:`Storage.make_folder`."""
+        with self._translated(path):
+            self._client.makedirs(path)
+
+    def delete_leftovers(self, *paths: str, least_age_seconds: float = 0.0) -> int:
         """See :meth:`Storage.delete_leftovers`."""
         folder = paths[0].rpartition("/")[0]
-        leftovers = leftovers_among(self._all_names(folder), paths)
+        try:
+            with self._translated(folder):
+                statuses = self._client.list(folder, status=True)
+        except MissingError:
+            return 0
+        changed = {name: status["modificationTime"] / 1000 for name, status in statuses}
+        leftovers = leftovers_among(changed, paths, least_age_seconds)
         for leftover in leftovers:
             self.delete(f"{folder}/{leftover}")
         return len(leftovers)
@@ -219,6 +307,28 @@ class HdfsStorage:
         return f"{self.address.hdfs_url}{self.address.root}/{path}"
 
 
+@dataclass(frozen=True)
+class _DamagedBlock:
+    """An HDFS block without a good copy: its name, its bytes in the file, and the DataNodes that have it."""
+
+    name: str
+    start: int
+    stop: int
+    nodes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"HDFS has no good copy of {self.name}, which is bytes {self.start:,} to {self.stop:,} of it, on "
+            f"{', '.join(self.nodes) or 'no DataNode'}"
+        )
+
+
+def _received_bytes(error: urllib3.exceptions.HTTPError) -> int:
+    """Return how much of an answer came before it broke off."""
+    partial = next((cause.partial for cause in error.args if isinstance(cause, urllib3.exceptions.IncompleteRead)), 0)
+    return int(partial)
+
+
 class _Counter:
     """Passes chunks on and counts their bytes."""
 
@@ -231,6 +341,22 @@ class _Counter:
             if chunk:  # an empty chunk would end a chunked request
                 self.size_bytes += len(chunk)
                 yield chunk
+
+
+def _is_missing(error: HdfsError) -> bool:
+    """Tell whether HDFS says that there is no such file."""
+    return getattr(error, "exception", "") == "FileNotFoundException" or "does not exist" in str(error).split("\n")[0]
+
+
+@contextmanager
+def _kept_temporary(path: str) -> Generator[None]:
+    """Tell a temporary file that another writer deleted from a file that was never there."""
+    try:
+        yield
+    except HdfsError as error:
+        if not _is_missing(error):
+            raise
+        raise lost_temporary(path) from error
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """A store in a folder of this machine."""
 
+import errno
 import os
 import shutil
 import stat
@@ -8,7 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import Leftover, is_temporary, leftovers_among, temporary_name
+from tinytags_tasks.storage.base import (
+    Leftover,
+    is_temporary,
+    leftovers_among,
+    lost_temporary,
+    repeat_lost_write,
+    temporary_name,
+)
 
 
 class LocalStorage:
@@ -47,6 +55,9 @@ class LocalStorage:
 
     def write(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
         """See :meth:`Storage.write`."""
+        return repeat_lost_write(lambda: self._write_once(path, content, overwrite=overwrite), content)
+
+    def _write_once(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool) -> bool:
         target = self.root / path
         temporary = self.root / temporary_name(path)
         with self._translated(path):
@@ -61,13 +72,15 @@ class LocalStorage:
                     file.flush()
                     os.fsync(file.fileno())
             with self._translated(path):
-                if overwrite:
-                    temporary.replace(target)
-                    return True
                 try:
-                    os.link(temporary, target)  # unlike rename, refuses a name that is taken
+                    if overwrite:
+                        temporary.replace(target)
+                    else:
+                        os.link(temporary, target)  # unlike rename, refuses a name that is taken
                 except FileExistsError:
                     return False
+                except FileNotFoundError as error:
+                    raise lost_temporary(path) from error
                 return True
         finally:
             temporary.unlink(missing_ok=True)
@@ -84,6 +97,11 @@ class LocalStorage:
 
     def checksum(self, path: str) -> str:
         """See :meth:`Storage.checksum`."""
+        self.size_bytes(path)
+        return ""
+
+    def known_damage(self, path: str) -> str:
+        """See :meth:`Storage.known_damage`."""
         self.size_bytes(path)
         return ""
 
@@ -134,8 +152,18 @@ class LocalStorage:
             if (self.root / target).exists():
                 return False
             (self.root / target).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / source).rename(self.root / target)
+            try:
+                (self.root / source).rename(self.root / target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another was faster
+                    raise
+                return False
         return True
+
+    def make_folder(self, path: str) -> None:
+        """See :meth:`Storage.make_folder`."""
+        with self._translated(path):
+            (self.root / path).mkdir(parents=True, exist_ok=True)
 
     def delete(self, path: str) -> bool:
         """See :meth:`Storage.delete`."""
@@ -150,10 +178,14 @@ class LocalStorage:
             return False
         return True
 
-    def delete_leftovers(self, *paths: str) -> int:
+    def delete_leftovers(self, *paths: str, least_age_seconds: float = 0.0) -> int:
         """See :meth:`Storage.delete_leftovers`."""
         folder = paths[0].rpartition("/")[0]
-        leftovers = leftovers_among(self._all_names(folder), paths)
+        changed = {}
+        for name in filter(is_temporary, self._all_names(folder)):
+            with suppress(FileNotFoundError):  # its writer has just ended
+                changed[name] = (self.root / folder / name).stat().st_mtime
+        leftovers = leftovers_among(changed, paths, least_age_seconds)
         return sum(self.delete(f"{folder}/{leftover}") for leftover in leftovers)
 
     def leftovers(self, path: str) -> list[Leftover]:

@@ -1,34 +1,23 @@
-"""Solr over its HTTP API: configsets, collections, aliases, and raw JSON updates over few kept-alive connections.
+"""What the pipeline asks of Solr: configsets, collections and aliases, and the documents of runs.
 
 Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-api.html
 """
 
-import base64
-import hashlib
-import io
 import json
-import random
 import time
-import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import orjson
-import urllib3
+from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
+from tinytags_tasks.configsets import Configset
+from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue, solr_names
+from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.settings import Login
 
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.settings import Login, SolrRole
-
-CONNECTIONS = 2
-"""Kept-alive connections that updates are posted over; more gained nothing on two cores."""
-
-_BUSY = {429, 503, 504}
-_PAUSES_SECONDS = (0.5, 1, 2, 4, 8)
 _PAGE = 5_000
 
 
@@ -55,123 +44,57 @@ class SolrClient:
         *,
         admin: Login | None = None,
         writer: Login | None = None,
-        pauses_seconds: Sequence[float] = _PAUSES_SECONDS,
+        pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._admin = admin
-        self._writer = writer
-        self._pauses_seconds = pauses_seconds
-        self._pool = urllib3.PoolManager(
-            maxsize=CONNECTIONS, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout_seconds)
-        )
+        self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self._writer = SolrHttp(url, "writer", writer, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self.url = self._admin.url
 
     def request(
         self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
     ) -> dict[str, Any]:
-        """Send one request, again while Solr is busy or away, and return its JSON answer.
+        """Send one request, as the admin what is Solr's own and as the writer what is a collection's.
 
-        Raises
-        ------
-        EngineDownError, TransientError
-            When it stayed away, or busy.
-        MissingError
-            When there is no such collection.
-        BadInputError
-            When Solr does not know the user, or another password.
-        FinalError
-            When Solr refuses the request.
+        Raises the errors of :meth:`SolrHttp.request`, and :class:`TransientError` when the writer may not do what it
+        may do elsewhere: a Solr that just lost ZooKeeper knows nobody.
         """
-        problem: TransientError | None = None
-        for pause in (0.0, *self._pauses_seconds):
-            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads writers, keeps no secret
-            try:
-                return self._request_once(path, parameters, body, mime)
-            except TransientError as error:
-                problem = error
-        assert problem is not None  # noqa: S101 - the loop ran at least once
-        raise problem
-
-    def _request_once(
-        self, path: str, parameters: Mapping[str, object] | None, body: bytes | None, mime: str
-    ) -> dict[str, Any]:
-        role: SolrRole = "admin" if path.startswith("admin/") else "writer"
-        login = self._admin if role == "admin" else self._writer
-        headers = {"Content-Type": mime} if mime else {}
+        if path.startswith("admin/"):
+            return self._admin.request(path, parameters, body, mime)
         try:
-            response = self._pool.request(
-                "GET" if body is None else "POST",
-                f"{self.url}/{path}",
-                fields={"wt": "json"} | {name: str(value) for name, value in (parameters or {}).items()}
-                if body is None
-                else None,
-                body=body,
-                headers=headers | (basic_authorization(login) if login else {}),
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise EngineDownError(
-                f"{self.url}: Solr does not answer; see `tinytags status`, start it with `tinytags up` "
-                f"or check TINYTAGS_SOLR_URL ({type(error).__name__})"
-            ) from error
-        answer = _json_object(response.data)
-        if response.status == 200:
-            if answer is None:
-                raise FinalError(f"{self.url}/{path}: the answer is not Solr's; check TINYTAGS_SOLR_URL")
-            return answer
-        problem = (answer or {}).get("error")
-        told = problem.get("msg") if isinstance(problem, dict) else problem
-        reason = str(told or (answer or {}).get("exception") or response.reason)[:500]
-        message = f"{self.url}/{path}: Solr answers {response.status} ({reason})"
-        if response.status == 401:
-            raise BadInputError(unknown_user(self.url, role, login))
-        if response.status == 404 or (response.status == 403 and self._is_missing(path)):
-            raise MissingError(f"{message}; is there such a collection?")
-        if response.status == 403 and "read-only" in reason:
-            raise FinalError(f"{message}; make it writable again: MODIFYCOLLECTION with readOnly=false")
-        if response.status == 403:
-            refusal = f"{message}; the user {login[0] if login else ''!r} may not do that"
-            if role == "writer":  # who may do all that is asked here, unless Solr just lost ZooKeeper and knows nobody
-                raise TransientError(refusal)
-            raise FinalError(refusal)
-        if response.status in _BUSY or response.status >= 500 or response.status == 409:
-            raise TransientError(message)
-        raise FinalError(message)
-
-    def _is_missing(self, path: str) -> bool:
-        """Tell whether a request was about no collection; of one, Solr tells whom it lets do only some things 403."""
-        name = unquote(path.partition("/")[0])
-        return name != "admin" and name not in self.collections() and name not in self.aliases()
+            return self._writer.request(path, parameters, body, mime)
+        except ForbiddenError as error:
+            name = unquote(path.partition("/")[0])
+            if name not in self.collections() and name not in self.aliases():
+                raise MissingError(f"{self.url}: there is no collection {name}") from error
+            raise TransientError(str(error)) from error
 
     # Configsets and collections
 
-    def ensure_configset(self, folder: Path) -> str:
-        """Upload a configset under a name made of its content, unless it is there; return the name."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        if not files:
-            raise MissingError(f"{folder}: no configset there; is the checkout complete?")
-        digest = hashlib.sha256()
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in files:
-                digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
-                archive.write(path, path.relative_to(folder))
-        name = f"tinytags-{digest.hexdigest()[:10]}"
-        if name not in self.request("admin/configs", {"action": "LIST"})["configSets"]:
-            self.request(
-                f"admin/configs?action=UPLOAD&name={name}&overwrite=true&cleanup=true&wt=json",
-                body=packed.getvalue(),
-                mime="application/octet-stream",
-            )
-        return name
+    def configset_names(self) -> list[str]:
+        """Return the names of all configsets, in use or not."""
+        return sorted(self.request("admin/configs", {"action": "LIST"})["configSets"])
+
+    def ensure_configset(self, configset: Configset) -> str:
+        """Upload a configset unless Solr has it; return its name."""
+        if configset.name not in self.configset_names():
+            self.upload_configset(configset)
+        return configset.name
+
+    def upload_configset(self, configset: Configset) -> None:
+        """Upload a configset, over what Solr has under its name."""
+        self.request(
+            f"admin/configs?action=UPLOAD&name={configset.name}&overwrite=true&cleanup=true&wt=json",
+            body=configset.packed(),
+            mime="application/octet-stream",
+        )
+
+    def delete_configset(self, name: str) -> None:
+        """Delete a configset; Solr refuses while a collection uses it."""
+        self.request("admin/configs", {"action": "DELETE", "name": name})
 
     def ensure_collection(self, name: str, configset: str, *, shards: int = 1, replicas: int = 1) -> bool:
-        """Create a collection unless it is there; tell whether it was created.
-
-        Raises
-        ------
-        FinalError
-            When it is there with another configset.
-        """
+        """Create a collection unless it exists, whatever its configset; tell whether it was created."""
         if name not in self.collections():
             try:
                 self.request(
@@ -189,12 +112,6 @@ class SolrClient:
             except (FinalError, TransientError):
                 if name not in self.collections():  # otherwise another writer was quicker, or a lost answer said yes
                     raise
-        stored = self._cluster(name).get("configName")
-        if stored != configset:
-            raise FinalError(
-                f"collection {name} was made with configset {stored}, not {configset}: "
-                "the schema has changed since; delete the collection and index the run again"
-            )
         return False
 
     def collections(self) -> list[str]:
@@ -251,6 +168,11 @@ class SolrClient:
             if core.startswith(f"solr.core.{collection}.") and replaying:
                 return f"{core} replays its update log"
         return ""
+
+    def field_names(self, collection: str) -> frozenset[str]:
+        """Return the fields that a collection's schema declares."""
+        answer = self._admin.request(f"{quote(collection)}/schema/fields")
+        return frozenset(field["name"] for field in answer["fields"])
 
     # Documents
 
@@ -315,9 +237,9 @@ class SolrClient:
                 return
             cursor = answer["nextCursorMark"]
 
-    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[str, str, int, int, str]]:
-        """Yield what is visible in a block, by position: id, tag, votes, accuracy and model of each document."""
-        fields = ("id", "tag", "votes", "accuracy", "model")
+    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[FieldValue, ...]]:
+        """Yield the values that a block's checksum covers, of each document that is visible, by position."""
+        fields = solr_names(CHECKSUM_FIELDS)
         query = {"query": "{!term f=block v=$block}", "fields": fields, "sort": "position asc, id asc"}
         for document in self._pages(collection, query, {"block": str(int(block))}):
             yield tuple(document.get(name, "") for name in fields)
@@ -356,28 +278,3 @@ class SolrClient:
         status = self.request("admin/collections", {"action": "CLUSTERSTATUS"})
         found = status["cluster"].get("collections") or {}
         return {name: str(collection.get("configName") or "") for name, collection in found.items()}
-
-
-def basic_authorization(login: Login) -> dict[str, str]:
-    """Return the header that tells Solr who asks; RFC 7617, in UTF-8 as Solr reads it."""
-    return {"Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode()}
-
-
-def unknown_user(url: str, role: SolrRole, login: Login | None) -> str:
-    """Return what to do about a Solr that answers 401."""
-    variable = f"TINYTAGS_SOLR_{role.upper()}"
-    if login is None:
-        return f"{url}: Solr asks who calls: set {variable}_USER and {variable}_PASSWORD"
-    return (
-        f"{url}: Solr does not let the user {login[0]!r} in with this password: correct {variable}_USER and "
-        f"{variable}_PASSWORD, or, of the embedded Solr, `tinytags down solr` and `tinytags up solr`"
-    )
-
-
-def _json_object(content: bytes) -> dict[str, Any] | None:
-    """Return a JSON object; None when the content is something else."""
-    try:
-        found = orjson.loads(content)  # orjson: five times as fast, and a block's rows are a megabyte
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None

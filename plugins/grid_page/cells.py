@@ -1,6 +1,7 @@
-"""The block grid: what a run's blocks look like to a person who watches them.
+"""The cells of the grid: what each shows of its block, and which cells have changed.
 
-A cell's state comes of three: the block's record in the ledger, the tasks that work on it, and its documents in Solr.
+A cell's state follows from three things: the block's record in the ledger, the task that works on it, and the number of
+its documents in Solr.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,12 @@ class CellState(StrEnum):
     SCORING = "scoring"
     SCORED = "scored"
     INDEXING = "indexing"
-    """Its documents are being posted, or are posted and not verified."""
+    """Its documents are being posted, or are posted but not verified."""
     VERIFIED = "verified"
     UNREADABLE = "unreadable"
-    """Verified, with images that could not be read."""
+    """Verified, but some images could not be read."""
     MISSING = "missing"
-    """Verified once, but Solr holds fewer or more documents of it now."""
+    """Verified once, but the number of its documents in Solr has changed."""
     FAILED = "failed"
 
 
@@ -35,13 +36,13 @@ class BlockTask:
     Attributes
     ----------
     dag, dag_run, task, map_index
-        Which it is.
+        What identifies it.
     state
-        Airflow's word for it.
+        Its state in Airflow.
     attempt
-        Which try this is or was.
+        Number of the current or last try.
     started
-        When, ISO 8601; empty when it was not.
+        Time of its start, ISO 8601; empty if it has not started.
     blocks
         The blocks that it works on.
     """
@@ -57,12 +58,12 @@ class BlockTask:
 
 
 def latest_tasks(tasks: Iterable[BlockTask]) -> dict[int, BlockTask]:
-    """Return the task that worked on each block last.
+    """Return, for each block, the task that worked on it last.
 
     Parameters
     ----------
     tasks
-        Of any Dag runs, in any order.
+        Tasks of any Dag runs, in any order.
     """
     return {block: task for task in sorted(tasks, key=lambda task: task.started) for block in task.blocks}
 
@@ -75,16 +76,16 @@ def cell_state(record: BlockRecord, task: BlockTask | None, documents: int | Non
     record
         The block's record.
     task
-        The one that worked on it last; None when none did.
+        The task that worked on it last; None if there is none.
     documents
-        How many documents of it Solr has; None when that is not known.
+        How many documents of it are in Solr; None if unknown.
     """
     state = record.state
     if state is BlockState.VERIFIED:
         if documents is not None and documents != record.kept:
             return CellState.MISSING
         return CellState.UNREADABLE if record.unreadable else CellState.VERIFIED
-    # A task comes to its blocks one after the other: those that are done already say so themselves.
+    # A task does its blocks one after the other: those that it has finished have another state already.
     if task and task.state == "running":
         return CellState.SCORING if state in (BlockState.PLANNED, BlockState.FAILED) else CellState.INDEXING
     if state is BlockState.FAILED or (task and task.state == "failed"):
@@ -95,27 +96,27 @@ def cell_state(record: BlockRecord, task: BlockTask | None, documents: int | Non
 
 
 class Cells:
-    """The states of a run's cells, and which of them changed since somebody looked.
+    """The states of a run's cells, with the revision at which each changed last.
 
     Parameters
     ----------
     blocks
-        How many there are.
+        Number of blocks.
     """
 
     def __init__(self, blocks: int) -> None:
         self.states = [CellState.UNKNOWN] * blocks
         self.revision = 0
-        """Grows with every update that changes a cell."""
+        """Increases with every update that changes a cell."""
         self._revisions = [0] * blocks
 
     def update(self, states: Sequence[CellState]) -> None:
-        """Take in the present state of each cell.
+        """Set the current state of each cell.
 
         Parameters
         ----------
         states
-            One for each block, by number.
+            One state for each block, in the order of their numbers.
         """
         changed = [block for block, state in enumerate(states) if state is not self.states[block]]
         if not changed:
@@ -126,7 +127,7 @@ class Cells:
             self._revisions[block] = self.revision
 
     def changed_since(self, revision: int) -> dict[int, CellState]:
-        """Return the cells that changed after a revision, by block; those that never did are unknown."""
+        """Return the cells that changed after a revision, by block; cells that never changed are unknown."""
         return {
             block: state
             for block, (state, changed) in enumerate(zip(self.states, self._revisions, strict=True))

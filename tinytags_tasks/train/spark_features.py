@@ -1,4 +1,4 @@
-"""Fitting a forest in Spark: the labelled set as Spark ML's own vectors, and the trees that come of it."""
+"""A labelled set as Spark ML's own vectors: written into the store, and read by whatever is fitted on it."""
 
 import io
 import json
@@ -10,16 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.ml.classification import RandomForestClassifier
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import BooleanType, DoubleType, StructField, StructType
 
 from tinytags_tasks.corpus.labelled import LabelledSet
-from tinytags_tasks.errors import CorruptError
-from tinytags_tasks.spark import spark_errors
 from tinytags_tasks.storage import Storage, temporary_name
-from tinytags_tasks.train.forest import Tree, trees_from_spark
-from tinytags_tasks.train.parameters import TrainRequest
 
 PARTITION_VALUES = 25_000 * 3_072
 """Values that one Spark task learns from: those of 25,000 images of 32x32.
@@ -40,9 +35,9 @@ def write_features(labelled: LabelledSet, held_out: npt.NDArray[np.bool_], folde
     labelled
         The images.
     held_out
-        bool, shape (images,): those that are left out of the fit that is measured on them.
+        bool, shape (images,): those that one of the two fits leaves out, to be measured on them.
     folder
-        Where the files go, a partition each; it appears when all are whole, and one that stands is left.
+        Where the files go, one for each partition. It appears when all are complete; one that exists is left as it is.
     storage
         The store.
     """
@@ -119,50 +114,15 @@ def _arrow_schema(tags: int) -> pa.Schema:
     )
 
 
-def fit_trees(
-    request: TrainRequest,
-    folder: str,
-    storage: Storage,
-    spark: Any,  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+def read_features(
+    spark: Any,  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
+    url: str,
     *,
     with_held_out: bool,
-) -> list[Tree]:
-    """Fit a forest in Spark and fetch its trees.
-
-    Parameters
-    ----------
-    request
-        Its parameters.
-    folder
-        What :func:`write_features` wrote.
-    storage
-        The store.
-    spark
-        A session.
-    with_held_out
-        Whether it learns from the images that are held out, too.
-
-    Raises
-    ------
-    TransientError
-        When Spark cannot do its part now.
-    CorruptError
-        When trees are missing.
-    """
-    saved = temporary_name(f"{folder}.trees")
-    try:
-        with spark_errors("training the forest"):
-            spark.conf.set("spark.sql.files.maxPartitionBytes", _ONE_FILE_A_PARTITION)
-            spark.conf.set("spark.sql.files.openCostInBytes", _ONE_FILE_A_PARTITION)
-            spark.conf.set("spark.sql.files.minPartitionNum", 1)
-            frame = spark.read.parquet(storage.url(folder))
-            forest = RandomForestClassifier(
-                numTrees=request.trees, maxDepth=request.depth, maxBins=request.bins, seed=request.seed
-            ).fit(frame if with_held_out else frame.filter("not held_out"))
-            forest.write().overwrite().save(storage.url(saved))
-            trees = trees_from_spark(spark.read.parquet(storage.url(f"{saved}/data")).toArrow().to_pylist())
-        if len(trees) != request.trees:
-            raise CorruptError(f"Spark saved {len(trees)} of {request.trees} trees; train again")
-        return trees
-    finally:
-        storage.delete(saved)
+) -> Any:  # noqa: ANN401
+    """Return what :func:`write_features` wrote as a Spark frame (``label``, ``features``), one partition a file."""
+    spark.conf.set("spark.sql.files.maxPartitionBytes", _ONE_FILE_A_PARTITION)
+    spark.conf.set("spark.sql.files.openCostInBytes", _ONE_FILE_A_PARTITION)
+    spark.conf.set("spark.sql.files.minPartitionNum", 1)
+    frame = spark.read.parquet(url)
+    return frame if with_held_out else frame.filter("not held_out")

@@ -1,4 +1,4 @@
-"""Follow a run of the Dag `tinytags` and tell a person what came of it."""
+"""Follow a run of the Dag `tinytags` and print its progress and result; tell Airflow about new models."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tinytags_tasks import layout
-from tinytags_tasks.airflow_api import AirflowClient, TaskState
+from tinytags_tasks.airflow_names import MODEL_ASSET, RETAG_DAG, TAG_DAG
+from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
 from tinytags_tasks.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.records import Corpus, ModelCard, Run
@@ -20,8 +21,6 @@ from tinytags_tasks.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-DAG, RETAG_DAG = "tinytags", "tinytags_retag"
-MODEL_ASSET = "tinytags_model"
 STAGES = {
     "ingest": ("ingest.plan", "ingest.shards", "ingest.commit"),
     "train": ("train",),
@@ -29,7 +28,7 @@ STAGES = {
     "blocks": ("blocks",),
     "publish": ("reconcile", "publish"),
 }
-"""The Dag's tasks by stage, in the data's order."""
+"""The Dag's tasks by stage, in the order in which they run."""
 
 
 def airflow_client(runtime: Runtime) -> AirflowClient:
@@ -38,7 +37,7 @@ def airflow_client(runtime: Runtime) -> AirflowClient:
     Raises
     ------
     BadInputError
-        When its password is neither set nor generated.
+        If its password is neither set nor generated.
     """
     settings = runtime.settings
     url = settings.address("airflow_url")
@@ -46,9 +45,9 @@ def airflow_client(runtime: Runtime) -> AirflowClient:
 
 
 def tell_of_model(runtime: Runtime, version: str, *, report: Callable[[str], None]) -> None:
-    """Tell Airflow, where there is one, of a model that is new, so that re-tagging starts.
+    """Tell Airflow, if there is one, that a model is new, so that re-tagging starts.
 
-    The model is published whatever comes of it: an Airflow that cannot be told is reported, no more.
+    The model is published in any case, so a failure to tell Airflow is only reported.
     """
     if runtime.settings.airflow_url is None:
         return
@@ -56,9 +55,9 @@ def tell_of_model(runtime: Runtime, version: str, *, report: Callable[[str], Non
     try:
         airflow_client(runtime).tell_asset(MODEL_ASSET, figures)
     except (FinalError, TransientError) as error:
-        report(f"Airflow was not told of the model, so trigger {RETAG_DAG} to tag by it ({error})")
+        report(f"Airflow could not be told about the model, so trigger {RETAG_DAG} to tag with it ({error})")
     else:
-        report(f"told Airflow of the model: {RETAG_DAG} starts unless it is paused")
+        report(f"told Airflow about the model: {RETAG_DAG} starts unless it is paused")
 
 
 def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None]) -> None:
@@ -67,38 +66,38 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     Raises
     ------
     FinalError
-        When the run failed: which task and why.
+        If the run failed: which task, and why.
     ReconcileError
-        When the counts of the finished run do not add up.
+        If the counts of the finished run do not add up.
     """
     client = airflow_client(runtime)
-    client.wait_for_dag(DAG)
-    dag_run = client.trigger(DAG, parameters)
-    report(f"run {dag_run}: {client.url}/dags/{DAG}/runs/{dag_run}")
+    client.wait_for_dag(TAG_DAG)
+    dag_run = client.trigger(TAG_DAG, parameters)
+    report(f"run {dag_run}: {client.url}/dags/{TAG_DAG}/runs/{dag_run}")
     with _progress(report) as watch:
-        tasks = client.follow(DAG, dag_run, watch)
-    name = client.result(DAG, dag_run, "reconcile")["run"]
-    plan = Run.load(runtime.storage, layout.run_file(name))
-    totals = add_up(read_ledger(runtime.storage, plan))
+        tasks = client.follow(TAG_DAG, dag_run, watch)
+    name = client.result(TAG_DAG, dag_run, "reconcile")["run"]
+    run = Run.load(runtime.storage, layout.run_file(name))
+    totals = add_up(read_ledger(runtime.storage, run))
     is_published = parameters.get("publish") != "no"
-    searched = runtime.settings.alias if is_published else plan.collection
+    searched = runtime.settings.alias if is_published else run.collection
     documents = runtime.solr.count(searched)
-    _print_summary(runtime, plan, totals, documents, searched, tasks)
-    corpus = Corpus.load(runtime.storage, layout.corpus_file(plan.corpus))
+    _print_summary(runtime, run, totals, documents, searched, tasks)
+    corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
     if not (
         totals.read == corpus.images == totals.kept + totals.below + totals.unreadable and totals.kept == documents
     ):
         raise ReconcileError(
-            f"run {plan.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
-            f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {plan.name}`"
+            f"run {run.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
+            f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {run.name}`"
         )
     if not is_published:
-        report(f"readers do not see it: `tinytags publish {plan.name}` shows it to them")
+        report(f"readers do not see it yet; publish it with `tinytags publish {run.name}`")
 
 
 @contextmanager
 def _progress(report: Callable[[str], None]) -> "Generator[Callable[[str, list[TaskState]], None]]":
-    """Yield a watcher that draws bars on a terminal, and prints a line a change elsewhere."""
+    """Yield a function that shows progress: bars on a terminal, elsewhere a line for each change."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _line_printer(report)
@@ -158,16 +157,16 @@ def _line_printer(
 
 
 def _print_summary(
-    runtime: Runtime, plan: Run, totals: Totals, documents: int, searched: str, tasks: Sequence[TaskState]
+    runtime: Runtime, run: Run, totals: Totals, documents: int, searched: str, tasks: Sequence[TaskState]
 ) -> None:
     settings = runtime.settings
-    table = Table(title=f"run {plan.name}", title_justify="left")
+    table = Table(title=f"run {run.name}", title_justify="left")
     table.add_column("what")
     table.add_column("how many", justify="right")
     for what, count in (
         ("images read", totals.read),
         ("kept", totals.kept),
-        (f"below the threshold of {plan.threshold} %", totals.below),
+        (f"below the threshold of {run.threshold} %", totals.below),
         ("unreadable", totals.unreadable),
         ("documents in Solr", documents),
     ):
@@ -180,8 +179,8 @@ def _print_summary(
             table.add_row(f"seconds of {stage}", f"{seconds:.1f}")
     console = Console()
     console.print(table)
-    if plan.description:
-        console.print(Text(plan.description))
+    if run.description:
+        console.print(Text(run.description))
     for what, url, user, password in (
         ("Airflow", settings.airflow_url, settings.airflow_user, "airflow_password"),
         ("search page", settings.search_url, settings.search_user, "search_password"),
@@ -189,5 +188,5 @@ def _print_summary(
         if url:
             print(f"{what:<12} {url}  user {user}, password {settings.password(password)}")
     print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
-    asks = f"  it asks who calls: user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
-    print(f"{'Solr':<12} {settings.solr_url}/{searched}{asks}")
+    login = f"  user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
+    print(f"{'Solr':<12} {settings.solr_url}/{searched}{login}")

@@ -1,0 +1,237 @@
+"""A byte that went wrong on a DataNode's disk: named as damage, never used, and no reason to leave out other blocks."""
+
+import contextlib
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import urllib3
+from conftest import engine_process, hdfs_client, wait_for
+from small_run import MODEL, SparkHere, pictures, publish_model, quiet
+from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+
+from tinytags_tasks import layout, services
+from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.errors import CorruptError, FinalError, TransientError
+from tinytags_tasks.index.step import IndexRequest, prepare
+from tinytags_tasks.index.step import run as index
+from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.ingest.verify import run as verify
+from tinytags_tasks.publish.audit import AuditRequest
+from tinytags_tasks.publish.audit import run as audit
+from tinytags_tasks.records import Run
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.step import ScoreRequest
+from tinytags_tasks.score.step import run as score
+from tinytags_tasks.settings import Settings, load_settings
+
+CORPUS = "rusty"
+COPIES = 30
+SHARD_IMAGES, BLOCKS = 180, 6
+"""330 images in two shards of three blocks each: 60, 60, 60, then 50, 50, 50."""
+
+
+def located_block(runtime: Runtime, path: str) -> dict[str, Any]:
+    """Return what the NameNode says of a file's only block."""
+    url = f"{runtime.settings.address('webhdfs_url')}/webhdfs/v1{runtime.settings.store}/{path}"
+    parameters = {"op": "GET_BLOCK_LOCATIONS", "user.name": runtime.settings.hdfs_user}
+    (block,) = requests.get(url, parameters, timeout=10).json()["LocatedBlocks"]["locatedBlocks"]
+    return dict(block)
+
+
+def flip(runtime: Runtime, path: str, offset: int) -> str:
+    """Change one byte of a file on the disk of its DataNode; return the name of its HDFS block."""
+    data = runtime.settings.home / "services" / "datanode" / "data"
+    (found,) = data.rglob(f"blk_{located_block(runtime, path)['block']['blockId']}")
+    with found.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))
+    return found.name
+
+
+@pytest.fixture
+def store(own_store: Runtime, tmp_path: Path) -> Runtime:
+    """A store with a corpus and a model."""
+    images = np.concatenate([pictures()] * COPIES)
+    images.reshape(len(images), -1)[:, -2:] = np.arange(len(images), dtype=">u2").view(np.uint8).reshape(-1, 2)
+    source = tmp_path / "rusty.bin"
+    source.write_bytes(to_column_major(images))
+    fields = {"source": str(source), "format": "tiny-images", "shard_images": SHARD_IMAGES, "blocks_per_shard": 3}
+    ingest(make_definition(CORPUS, fields), storage=own_store.storage, report=quiet)
+    publish_model(own_store.storage)
+    return own_store
+
+
+def new_run(store: Runtime) -> Run:
+    return Run.load(store.storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=store.storage).run))
+
+
+def score_all(store: Runtime, run: Run) -> None:
+    score(
+        ScoreRequest(run.name, tuple(range(BLOCKS))),
+        storage=store.storage,
+        address=store.store_address,
+        connect_spark=SparkHere(),
+        report=quiet,
+    )
+
+
+@pytest.mark.parametrize("at", [0, 300_000, SHARD_IMAGES * IMAGE_BYTES - 1])
+def test_a_flipped_byte_is_named_with_its_offset_and_block_and_all_others_are_read(store: Runtime, at: int) -> None:
+    path = layout.shard_file(CORPUS, 0)
+    content = store.storage.read(path)
+    name = flip(store, path, at)
+    chunk = at // 512 * 512
+    with pytest.raises(CorruptError) as raised:
+        store.storage.read(path)
+    message = str(raised.value)
+    assert f"/{path}: is damaged from offset {chunk:,} on" in message
+    assert f"HDFS has no good copy of {name}, which is bytes 0 to {len(content):,}" in message
+    assert "write the file again" in message
+    if chunk:
+        assert store.storage.read(path, 0, chunk) == content[:chunk]
+    if chunk + 512 < len(content):
+        assert store.storage.read(path, chunk + 512) == content[chunk + 512 :]
+
+
+def test_an_answer_that_breaks_off_is_worth_a_retry_where_the_bytes_are_good(
+    store: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layout.shard_file(CORPUS, 0)
+    genuine = urllib3.response.HTTPResponse.read
+
+    def break_off(self: urllib3.response.HTTPResponse, *arguments: object, **options: object) -> bytes:
+        genuine(self, *arguments, **options)
+        raise urllib3.exceptions.ProtocolError("Connection broken", urllib3.exceptions.IncompleteRead(5, 95))
+
+    with monkeypatch.context() as patch, store.storage._client.read(path) as reader:
+        patch.setattr(type(reader), "read", break_off)
+        with pytest.raises(TransientError, match="the connection to HDFS broke"):
+            store.storage.read(path, 0, 100)
+    assert len(store.storage.read(path, 0, 100)) == 100
+
+
+def test_verify_names_shard_and_block_and_ingesting_the_shard_again_mends_it(store: Runtime, tmp_path: Path) -> None:
+    path = layout.shard_file(CORPUS, 1)
+    before = store.storage.read(path)
+    flip(store, path, 60 * IMAGE_BYTES)
+    deep = verify(CORPUS, storage=store.storage, files=None, deep=True, report=quiet)
+    assert set(deep.damaged) == {1}
+    assert f"block 4 cannot be read: {store.settings.store}/{path}: is damaged from offset" in deep.damaged[1]
+    # What reading has found is known to HDFS from then on, so that it costs nothing.
+    shallow = verify(CORPUS, storage=store.storage, files=None, report=quiet)
+    assert set(shallow.damaged) == {1}
+    assert "HDFS has no good copy of blk_" in shallow.damaged[1]
+    fields = {"source": str(tmp_path / "rusty.bin"), "format": "tiny-images"}
+    fields |= {"shard_images": SHARD_IMAGES, "blocks_per_shard": 3}
+    ingest(make_definition(CORPUS, fields), storage=store.storage, redo=(1,), report=quiet)
+    assert store.storage.read(path) == before
+    assert verify(CORPUS, storage=store.storage, files=None, deep=True, report=quiet).damaged == {}
+
+
+def test_scoring_names_the_block_and_commits_the_others(store: Runtime) -> None:
+    run = new_run(store)
+    flip(store, layout.shard_file(CORPUS, 1), 60 * IMAGE_BYTES)
+    with pytest.raises(
+        FinalError, match=r"failed for blocks 4: .*00001\.bin: block 4 cannot be read .* is damaged fro"
+    ):
+        score_all(store, run)
+    assert len(store.storage.names(layout.scored_folder(run.name))) == BLOCKS - 1
+
+
+@pytest.fixture
+def solr(hdfs: Runtime) -> Iterator[Runtime]:
+    yield Runtime(services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True))
+
+
+def test_an_audit_names_each_damaged_block_and_compares_the_others(store: Runtime, solr: Runtime) -> None:
+    run = new_run(store)
+    score_all(store, run)
+    prepare(run.name, storage=store.storage, solr=solr.solr)
+    index(IndexRequest(run.name, tuple(range(BLOCKS))), storage=store.storage, solr=solr.solr, report=quiet)
+    flip(store, layout.scored_file(run.name, 0), 40)
+    flip(store, layout.ledger_file(run.name, 1), 40)
+    flip(store, layout.shard_file(CORPUS, 1), 60 * IMAGE_BYTES)  # image 240, of block 4
+    kept = solr.solr.count(run.collection)
+    found = audit(AuditRequest(run.name, sample=kept), storage=store.storage, solr=solr.solr, report=quiet)
+    assert set(found.problems) == {0, 1, 4}
+    assert f"{layout.scored_file(run.name, 0)}: is damaged from offset 0 on" in found.problems[0]
+    assert f"{layout.ledger_file(run.name, 1)}: is damaged from offset 0 on" in found.problems[1]
+    assert f"{layout.shard_file(CORPUS, 1)}: is damaged from offset {60 * IMAGE_BYTES:,} on" in found.problems[4]
+    assert found.blocks == BLOCKS
+    assert found.sampled > kept / 2
+    solr.solr.delete_collection(run.collection)
+
+
+# Two DataNodes, in an HDFS of their own: the NameNode of the other tests would send them to one that is gone
+
+
+@pytest.fixture
+def two_disks(tmp_path: Path) -> Iterator[Runtime]:
+    """A store in an HDFS with two DataNodes; :func:`flip` finds the first one's disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYTAGS_HOME", str(tmp_path / "home"))
+        settings = services.up(load_settings(), engines=["hdfs"], standard_ports=False, die_with_parent=True)
+        try:
+            with second_datanode(settings):
+                yield Runtime(settings)
+        finally:
+            services.down(load_settings())
+
+
+@contextlib.contextmanager
+def second_datanode(settings: Settings) -> Iterator[None]:
+    first = engine_process(settings, "datanode")
+    home, other = settings.home / "services" / "datanode", settings.home / "datanode-2"
+    (other / "conf").mkdir(parents=True)
+    (other / "data").mkdir()
+    for file in (home / "conf").iterdir():
+        text = file.read_text().replace(str(home), str(other))
+        for name in ("dfs.datanode.address", "dfs.datanode.http.address", "dfs.datanode.ipc.address"):
+            text = with_free_port(text, name)
+        (other / "conf" / file.name).write_text(text)
+    command = [part.replace(str(home), str(other)) for part in first.cmdline()]
+    with (other / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=first.environ(), cwd=other, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: live_datanodes(settings), lambda count: count == 2)
+        yield
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def with_free_port(xml: str, name: str) -> str:
+    before, found, after = xml.partition(f"<name>{name}</name>")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return f"{before}{found}<value>127.0.0.1:{port}</value>{after.partition('</value>')[2]}" if found else xml
+
+
+def live_datanodes(settings: Settings) -> int:
+    query = {"qry": "Hadoop:service=NameNode,name=NameNodeInfo"}
+    answer = requests.get(f"{settings.address('webhdfs_url')}/jmx", query, timeout=10).json()
+    return len(json.loads(answer["beans"][0]["LiveNodes"]))
+
+
+def test_a_good_copy_is_used_where_there_is_one(two_disks: Runtime) -> None:
+    content = np.random.default_rng(4).bytes(1_000_000)
+    two_disks.storage.write("folder/file", content)
+    hdfs_client(two_disks).set_replication("folder/file", 2)
+    wait_for(lambda: located_block(two_disks, "folder/file")["locations"], lambda copies: len(copies) == 2)
+    flip(two_disks, "folder/file", 300_000)
+    for _ in range(10):  # whichever DataNode is asked
+        assert two_disks.storage.read("folder/file") == content
+        assert two_disks.storage.read("folder/file", 300_000, 10) == content[300_000:300_010]
+    assert two_disks.storage.known_damage("folder/file") == ""
