@@ -20,25 +20,27 @@ import urllib3
 from ingest import build_file, definition, timed
 from machine import describe_machine, print_table
 
-from tinytags_tasks import layout, services
-from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
+from tinytags_tasks import services
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import basic_authorization
-from tinytags_tasks.configsets import current_configset
 from tinytags_tasks.corpus.demo.make import make_demo
-from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.models import model_version
-from tinytags_tasks.records import Corpus, ModelCard, Run, now
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.block import score_block
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import _block_tasks
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import block_sources, read_pixels, read_scored
+from tinytags_tasks.store.configsets import current_configset
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import model_version
+from tinytags_tasks.store.record import now
+from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGE_BYTES = 3_072
@@ -100,7 +102,7 @@ def publish_model(runtime: Runtime) -> None:
 
 def make_run(runtime: Runtime, corpus: str, thumbnails: str = "solr") -> Run:
     """Plan a run that keeps every image, and score it without Spark."""
-    planned = plan(PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails), storage=runtime.storage)  # type: ignore[arg-type]
+    planned = plan_run(PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails), storage=runtime.storage)  # type: ignore[arg-type]
     run = Run.load(runtime.storage, layout.run_file(planned.run))
     for task in _block_tasks(run, range(run.blocks), runtime.storage):
         score_block(task, runtime.store_address)
@@ -214,7 +216,7 @@ def compare(runtime: Runtime, run: Run) -> None:
 
     def ours(redo: bool) -> float:
         request = IndexRequest(run.name, blocks, redo)
-        return timed(lambda: index(request, storage=storage, solr=solr, report=quiet))
+        return timed(lambda: index_blocks(request, storage=storage, solr=solr, report=quiet))
 
     limit, first, again = tried[best], [], []
     for _ in range(ROUNDS):
@@ -222,7 +224,7 @@ def compare(runtime: Runtime, run: Run) -> None:
         if run.collection in solr.collections():
             solr.delete_collection(run.collection)
         storage.delete(layout.ledger_folder(run.name))
-        prepare(run.name, storage=storage, solr=solr)
+        prepare_collection(run.name, storage=storage, solr=solr)
         first.append(ours(False))
         again.append(ours(True))
     name = f"(c) the limit: prepared JSON, {best[0]:,} a body, {best[1]} connections"
@@ -231,8 +233,8 @@ def compare(runtime: Runtime, run: Run) -> None:
     rates["TinyTags: the same over what stands, `--redo`"] = IMAGES, again
 
     def delete_and_redo() -> None:
-        delete(DeleteRequest(run.name, (1,)), storage=storage, solr=solr, report=quiet)
-        index(IndexRequest(run.name, (1,)), storage=storage, solr=solr, report=quiet)
+        delete_blocks(DeleteRequest(run.name, (1,)), storage=storage, solr=solr, report=quiet)
+        index_blocks(IndexRequest(run.name, (1,)), storage=storage, solr=solr, report=quiet)
 
     rates["TinyTags: delete one block and index it again"] = (
         IMAGES // run.blocks,
@@ -293,20 +295,20 @@ def measure(runtime: Runtime, folder: Path) -> None:
     for name, images, per_shard in (("small", IMAGES, 5), ("large", MANY, 50)):
         source = folder / f"{name}.bin"
         build_file(source, demo.corpus_path, images * IMAGE_BYTES)
-        ingest(definition(name, source, blocks_per_shard=per_shard), storage=runtime.storage, report=quiet)
+        ingest_corpus(definition(name, source, blocks_per_shard=per_shard), storage=runtime.storage, report=quiet)
         source.unlink()
     small = make_run(runtime, "small")
     compare(runtime, small)
     rows, searches = [], []
     for corpus, thumbnails in (("small", "solr"), ("small", "store"), ("large", "solr")):
         run = make_run(runtime, corpus, thumbnails)
-        prepare(run.name, storage=runtime.storage, solr=runtime.solr)
+        prepare_collection(run.name, storage=runtime.storage, solr=runtime.solr)
         blocks = tuple(range(run.blocks))
         seconds = 0.0
         for at in range(0, len(blocks), 5):
             request = IndexRequest(run.name, blocks[at : at + 5], redo=True)
             seconds += timed(
-                lambda request=request: index(request, storage=runtime.storage, solr=runtime.solr, report=quiet)
+                lambda request=request: index_blocks(request, storage=runtime.storage, solr=runtime.solr, report=quiet)
             )
         count = runtime.solr.count(run.collection)
         assert count == run.images

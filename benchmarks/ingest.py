@@ -24,11 +24,11 @@ from PIL import Image
 from tinytags_tasks import services
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, make_demo
-from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import hdfs as hdfs_service
 from tinytags_tasks.settings import Settings, load_settings
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store.local import LocalStorage
 
 TINY_IMAGES = 79_302_017
 IMAGE_BYTES = 3_072
@@ -81,7 +81,7 @@ def compare_uploads(folder: Path, settings: Settings, source: Path) -> None:
         "(a) `hdfs` client, `upload`": lambda: client.upload("/bench/a.bin", str(source), overwrite=True),
         "(b) Java client, `FsShell -put`": put,
         "(c) `cp` and `sha256sum`, no HDFS": copy_and_hash,
-        "TinyTags: `ingest`": lambda: ingest(
+        "TinyTags: `ingest`": lambda: ingest_corpus(
             definition(f"round-{next(rounds)}", source), storage=runtime.storage, report=lambda _: None
         ),
     }
@@ -128,7 +128,9 @@ def measure_memory(folder: Path, source: Path) -> None:
 
 
 def ingest_alone(source: Path) -> None:
-    ingest(definition(f"memory-{source.stat().st_size}", source), storage=Runtime().storage, report=lambda _: None)
+    ingest_corpus(
+        definition(f"memory-{source.stat().st_size}", source), storage=Runtime().storage, report=lambda _: None
+    )
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}")
 
 
@@ -160,7 +162,7 @@ def compare_decoding(folder: Path, parquet: Path) -> None:
 
     def ours(format_name: str, source: Path) -> None:
         store = folder / "store"
-        ingest(definition("pictures", source, format_name), storage=LocalStorage(store), report=lambda _: None)
+        ingest_corpus(definition("pictures", source, format_name), storage=LocalStorage(store), report=lambda _: None)
         shutil.rmtree(store)
 
     rows = []

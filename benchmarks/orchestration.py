@@ -26,23 +26,20 @@ from index import MODEL, publish_model, quiet
 from ingest import build_file, definition, timed
 from machine import describe_machine, print_table
 
-from tinytags_tasks import layout, services
+from tinytags_tasks import services
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.corpus.registry import save_definition
-from tinytags_tasks.index.step import IndexRequest, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import Run
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.settings import load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.run_records import Run
 
 DAG = "tinytags"
 IMAGE_BYTES = 3_072
@@ -59,12 +56,12 @@ def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
     """Score, index and publish without Airflow; return the seconds and the run."""
     storage, solr = runtime.storage, runtime.solr
     started = time.perf_counter()
-    name = plan(PlanRequest(corpus, MODEL, 0), storage=storage).run
+    name = plan_run(PlanRequest(corpus, MODEL, 0), storage=storage).run
     run = Run.load(storage, layout.run_file(name))
-    prepare(name, storage=storage, solr=solr)
+    prepare_collection(name, storage=storage, solr=solr)
     groups = [tuple(range(at, min(at + CALLED_AT_ONCE, run.blocks))) for at in range(0, run.blocks, CALLED_AT_ONCE)]
     for group in groups:
-        score(
+        score_blocks(
             ScoreRequest(name, group),
             storage=storage,
             address=runtime.store_address,
@@ -72,8 +69,8 @@ def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
             report=quiet,
         )
     for group in groups:
-        index(IndexRequest(name, group), storage=storage, solr=solr, report=quiet)
-    publish(PublishRequest(name, runtime.settings.alias), storage=storage, solr=solr, report=quiet)
+        index_blocks(IndexRequest(name, group), storage=storage, solr=solr, report=quiet)
+    publish_run(PublishRequest(name, runtime.settings.alias), storage=storage, solr=solr, report=quiet)
     return time.perf_counter() - started, run
 
 
@@ -128,7 +125,7 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
     settings = runtime.settings
     client = airflow_client(runtime)
     client.wait_for_dag(DAG)
-    run = plan(PlanRequest(corpus, MODEL, 1), storage=runtime.storage).run
+    run = plan_run(PlanRequest(corpus, MODEL, 1), storage=runtime.storage).run
     parameters = {"corpus": corpus, "model": MODEL, "threshold": 1, "blocks_per_task": blocks_per_task}
     dag_run = client.trigger(DAG, parameters)
     killed = not kill_scheduler
@@ -162,7 +159,7 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
         corpus = f"cut-{blocks}-{blocks_per_task}"
         cut = definition(corpus, source, shard_images=images, blocks_per_shard=blocks)
         save_definition(runtime.settings.corpora_folder, cut, replace=True)
-        ingest(cut, storage=runtime.storage, report=quiet)
+        ingest_corpus(cut, storage=runtime.storage, report=quiet)
         called = 0.0
         if not once:
             called, run = call_stages(runtime, corpus)

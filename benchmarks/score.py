@@ -25,22 +25,24 @@ from machine import describe_machine, print_table
 from pyspark.ml.classification import RandomForestClassificationModel
 from sklearn.ensemble import RandomForestClassifier
 
-from tinytags_tasks import layout, services
-from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored
+from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import Demo, make_demo
 from tinytags_tasks.corpus.labelled import LabelledSet, read_labelled_set
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.records import Corpus, Run
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score import step as score_step
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.services.java import find_java
 from tinytags_tasks.settings import load_settings
-from tinytags_tasks.storage import HdfsStorage, StoreAddress, open_store
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import BlockSource, block_sources, read_pixels, read_scored
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.hdfs import HdfsStorage
+from tinytags_tasks.store.opening import open_store
+from tinytags_tasks.store.protocol import StoreAddress
+from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.train.spark_features import write_features
-from tinytags_tasks.train.step import TrainRequest
-from tinytags_tasks.train.step import run as train
+from tinytags_tasks.train.step import TrainRequest, train_model
 
 IMAGE_BYTES = 3_072
 IMAGES = 500_000
@@ -178,11 +180,11 @@ def score(
     """Score a corpus or its first blocks as if never done before; return the run and the seconds."""
     storage = runtime.storage
     request = PlanRequest(corpus, model, threshold)
-    storage.delete(layout.run_file(plan(request, storage=storage).run).rpartition("/")[0])
-    run = Run.load(storage, layout.run_file(plan(request, storage=storage).run))
+    storage.delete(layout.run_file(plan_run(request, storage=storage).run).rpartition("/")[0])
+    run = Run.load(storage, layout.run_file(plan_run(request, storage=storage).run))
     chosen = score_step.ScoreRequest(run.name, tuple(range(blocks or run.blocks)))
     seconds = timed(
-        lambda: score_step.run(
+        lambda: score_step.score_blocks(
             chosen,
             storage=storage,
             address=runtime.store_address,
@@ -341,12 +343,12 @@ def original(shard: str, forest_url: str, trees_file: str) -> None:
 def prepare(runtime: Runtime, folder: Path) -> tuple[Demo, str]:
     """Let the corpora ``demo`` and ``big`` stand, and a forest; return the demo and the model."""
     demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
-    ingest(definition("demo", demo.corpus_path), storage=runtime.storage, report=quiet)
+    ingest_corpus(definition("demo", demo.corpus_path), storage=runtime.storage, report=quiet)
     big = folder / "big.bin"
     build_file(big, demo.corpus_path, IMAGES * IMAGE_BYTES)
-    ingest(definition("big", big), storage=runtime.storage, report=quiet)
+    ingest_corpus(definition("big", big), storage=runtime.storage, report=quiet)
     big.unlink()
-    model = train(
+    model = train_model(
         TrainRequest(str(demo.labelled_path), tags=demo.tags, trees=10, depth=10, bins=50, held_out=0),
         storage=ForestKeeper(runtime.store_address),
         connect_spark=runtime.connect_spark,

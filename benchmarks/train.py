@@ -24,17 +24,17 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from tinytags_tasks import layout, services
+from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, Demo, make_demo, write_labelled_parquet
 from tinytags_tasks.corpus.labelled import LabelledSet
-from tinytags_tasks.models import load_card, share
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.models import load_card, share
 from tinytags_tasks.train import step
 from tinytags_tasks.train.evaluation import count_votes, evaluate
 from tinytags_tasks.train.images import read_labelled
-from tinytags_tasks.train.import_step import ImportRequest
-from tinytags_tasks.train.import_step import run as import_model
+from tinytags_tasks.train.import_step import ImportRequest, import_model
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.sample_forest import SampleForest
 
@@ -119,7 +119,7 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
         forest, fitting = costed(spark, lambda labelled=labelled, request=request: fit_plain(labelled, request))
         result, whole = costed(
             spark,
-            lambda request=request: step.run(
+            lambda request=request: step.train_model(
                 request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=silent
             ),
         )

@@ -80,14 +80,14 @@ def check() -> str:
 @errors_for_airflow
 def plan_shards() -> list[dict[str, Any]]:
     """List the source, and find out which shards are missing."""
-    from tinytags_tasks.ingest.plan import PlanRequest, run
+    from tinytags_tasks.ingest.plan import PlanRequest, plan_ingestion
 
     context = get_current_context()
     form = read_form()
     clients = runtime()
     definition = _definition(form["corpus"], clients)
     _claim(definition.name, clients)  # the demo's name is known only now
-    planned = run(
+    planned = plan_ingestion(
         PlanRequest(definition, form["shards_per_task"]),
         storage=clients.storage,
         files=clients.source_files(definition),
@@ -108,13 +108,13 @@ def shards(group: dict[str, Any]) -> dict[str, Any]:
     """Write each shard of the group, with its manifest."""
     from tinytags_tasks.blocks import format_block_numbers
     from tinytags_tasks.ingest.plan import load_plan
-    from tinytags_tasks.ingest.shards import ShardsRequest, run
+    from tinytags_tasks.ingest.shards import ShardsRequest, ingest_shards
 
     get_current_context()["numbers"] = format_block_numbers(group["shards"])
     clients = runtime()
     files = clients.source_files(load_plan(clients.storage, group["corpus"]).definition)
     request = ShardsRequest(group["corpus"], tuple(group["shards"]))
-    return asdict(run(request, storage=clients.storage, files=files, report=report))
+    return asdict(ingest_shards(request, storage=clients.storage, files=files, report=report))
 
 
 # When all shards exist, no mapped task runs; that must not skip what follows.
@@ -122,12 +122,12 @@ def shards(group: dict[str, Any]) -> dict[str, Any]:
 @errors_for_airflow
 def commit(corpus: str) -> dict[str, Any]:
     """Count every shard, then record the corpus' totals."""
-    from tinytags_tasks.ingest.commit import run
+    from tinytags_tasks.ingest.commit import commit_corpus
     from tinytags_tasks.ingest.plan import load_plan
 
     clients = runtime()
     files = clients.source_files(load_plan(clients.storage, corpus).definition)
-    committed = asdict(run(corpus, storage=clients.storage, files=files, report=report))
+    committed = asdict(commit_corpus(corpus, storage=clients.storage, files=files, report=report))
     describe_asset_event(CORPUS_ASSET, **committed)
     return committed
 
@@ -146,9 +146,10 @@ def ingest(corpus: Any) -> Any:  # noqa: ANN401 - a task's result is known at ru
 @errors_for_airflow
 def train(ingested: dict[str, Any]) -> dict[str, Any]:
     """Train a model on the labelled images and publish it, or find the model that the form names."""
-    from tinytags_tasks import layout
-    from tinytags_tasks.records import Corpus, ModelCard
-    from tinytags_tasks.train.step import TrainRequest, run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.model_records import ModelCard
+    from tinytags_tasks.train.step import TrainRequest, train_model
 
     context = get_current_context()
     form = read_form()
@@ -165,7 +166,7 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         width=corpus.width,
         **{name: form[name] for name in ("trees", "depth", "bins", "seed", "held_out")},
     )
-    trained = run(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)
+    trained = train_model(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)
     remember_models(clients)
     if trained.trained:
         card = ModelCard.load(clients.storage, layout.card_file(trained.model))
@@ -177,15 +178,15 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
 @errors_for_airflow
 def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, Any]]:
     """Create the run, its collection and its groups of blocks."""
-    from tinytags_tasks import layout
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
-    from tinytags_tasks.index.step import prepare
-    from tinytags_tasks.records import Run
-    from tinytags_tasks.score.plan import PlanRequest, run
+    from tinytags_tasks.index.step import prepare_collection
+    from tinytags_tasks.score.plan import PlanRequest, plan_run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.run_records import Run
 
     form = read_form()
     clients = runtime()
-    planned = run(
+    planned = plan_run(
         PlanRequest(ingested["corpus"], trained["model"], form["threshold"], form["blocks_per_task"]),
         storage=clients.storage,
     )
@@ -193,7 +194,7 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
     if form["blocks"].strip():
         known = Run.load(clients.storage, layout.run_file(planned.run)).blocks
         groups = group_blocks(parse_block_numbers(form["blocks"], known), form["blocks_per_task"])
-    prepare(
+    prepare_collection(
         planned.run,
         storage=clients.storage,
         solr=clients.solr,
@@ -226,7 +227,7 @@ def reconcile(groups: list[dict[str, Any]]) -> dict[str, Any]:
 @errors_for_airflow
 def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     """Ask the gate and move the alias; skipped if the form says no, and for a trial."""
-    from tinytags_tasks.publish.step import PublishRequest, run
+    from tinytags_tasks.publish.step import PublishRequest, publish_run
 
     form = read_form()
     if form["blocks"].strip():
@@ -238,7 +239,7 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     gate = (form["gate_documents"], form["gate_precision"]) if form["publish"] == "gate" else (None, None)
     clients = runtime()
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
-    published = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+    published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))
     describe_asset_event(INDEX_ASSET, alias=form["alias"], **published)
     return published
 

@@ -34,12 +34,12 @@ MOST_PROBLEMS = 20
 @errors_for_airflow
 def audit() -> dict[str, Any]:
     """Compare all blocks, and record what differs."""
-    from tinytags_tasks.publish.audit import AuditRequest, run
+    from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 
     form = read_form()
     clients = runtime()
     request = AuditRequest(form["run"], form["alias"], form["sample"])
-    result = run(request, storage=clients.storage, solr=clients.solr, report=report)
+    result = audit_run(request, storage=clients.storage, solr=clients.solr, report=report)
     for block, problem in list(sorted(result.problems.items()))[:MOST_PROBLEMS]:
         report(f"block {block} {problem}")
     # JSON has no integer keys.

@@ -41,7 +41,7 @@ def plan() -> list[dict[str, Any]]:
     """Select the blocks, and delete their damaged scored files."""
     from tinytags_checks import refuse_vague_deletion
 
-    from tinytags_tasks.publish.backfill import BackfillRequest, run
+    from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
     context = get_current_context()
     form = read_form()
@@ -50,7 +50,7 @@ def plan() -> list[dict[str, Any]]:
     if form["action"] == "delete":
         return []
     select = "" if form["select"] == NAMED else form["select"]
-    planned = run(
+    planned = plan_backfill(
         BackfillRequest(form["run"], form["blocks"], select, form["blocks_per_task"]),
         storage=clients.storage,
         solr=clients.solr,
@@ -65,11 +65,10 @@ def plan() -> list[dict[str, Any]]:
 @errors_for_airflow
 def delete() -> dict[str, Any]:
     """Delete all documents of the blocks, one block at a time; skipped if the blocks are to be redone."""
-    from tinytags_tasks import layout
     from tinytags_tasks.blocks import parse_block_numbers
-    from tinytags_tasks.index.step import DeleteRequest
-    from tinytags_tasks.index.step import delete as delete_documents
-    from tinytags_tasks.records import Run
+    from tinytags_tasks.index.step import DeleteRequest, delete_blocks
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.run_records import Run
 
     form = read_form()
     if form["action"] != "delete":
@@ -77,7 +76,7 @@ def delete() -> dict[str, Any]:
     clients = runtime()
     known = Run.load(clients.storage, layout.run_file(form["run"])).blocks
     request = DeleteRequest(form["run"], parse_block_numbers(form["blocks"], known))
-    return asdict(delete_documents(request, storage=clients.storage, solr=clients.solr, report=report))
+    return asdict(delete_blocks(request, storage=clients.storage, solr=clients.solr, report=report))
 
 
 # If the only problem was documents of no block, no mapped task runs; the counts are still checked.
@@ -101,13 +100,13 @@ def reconcile() -> dict[str, Any]:
 @errors_for_airflow
 def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     """Reconcile the whole run and publish it again if it was live; skipped otherwise."""
-    from tinytags_tasks.publish.step import PublishRequest, run
+    from tinytags_tasks.publish.step import PublishRequest, publish_run
 
     if not reconciled["was_live"]:
         raise AirflowSkipException(f"run {reconciled['run']} was not live, and a backfill does not publish it")
     clients = runtime()
     request = PublishRequest(reconciled["run"], clients.settings.alias)
-    published = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+    published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))
     describe_asset_event(INDEX_ASSET, alias=clients.settings.alias, **published)
     return published
 

@@ -12,7 +12,7 @@ from tinytags_airflow import PRIORITY_OF_BLOCKS, errors_for_airflow, pool, repor
 from tinytags_tasks.airflow_names import SPARK
 
 if TYPE_CHECKING:
-    from tinytags_tasks.storage import Storage
+    from tinytags_tasks.store.protocol import Storage
 
 
 def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's decorator
@@ -37,10 +37,8 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
     @errors_for_airflow
     def blocks(group: dict[str, Any]) -> dict[str, Any]:
         from tinytags_tasks.errors import FinalError
-        from tinytags_tasks.index.step import IndexRequest
-        from tinytags_tasks.index.step import run as index
-        from tinytags_tasks.score.step import ScoreRequest
-        from tinytags_tasks.score.step import run as score
+        from tinytags_tasks.index.step import IndexRequest, index_blocks
+        from tinytags_tasks.score.step import ScoreRequest, score_blocks
         from tinytags_tasks.score.worker import unsettled_blocks
 
         run, numbers = group["run"], tuple(group["blocks"])
@@ -48,7 +46,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         clients = runtime()
         storage, solr = clients.storage, clients.solr
         try:
-            score(
+            score_blocks(
                 ScoreRequest(run, numbers),
                 storage=storage,
                 address=clients.store_address,
@@ -59,17 +57,18 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
             failed = set(unsettled_blocks(run, numbers, storage))
             scored = tuple(block for block in numbers if block not in failed)
             if scored:
-                index(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)
+                index_blocks(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)
             raise
-        return asdict(index(IndexRequest(run, numbers, redo), storage=storage, solr=solr, report=report))
+        return asdict(index_blocks(IndexRequest(run, numbers, redo), storage=storage, solr=solr, report=report))
 
     return blocks
 
 
 def named_groups(run: str, groups: Iterable[Iterable[int]], storage: Storage) -> list[dict[str, Any]]:
     """Return groups of a run's blocks, ``{"run": ..., "blocks": [3, 17], "name": "shard 0, blocks 3, 17"}`` each."""
-    from tinytags_tasks import layout
-    from tinytags_tasks.records import Corpus, Run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.run_records import Run
 
     corpus = Run.load(storage, layout.run_file(run)).corpus
     partition = Corpus.load(storage, layout.corpus_file(corpus)).partition

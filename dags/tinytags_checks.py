@@ -50,10 +50,11 @@ def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
     MissingError, BadInputError
         Which say what exists.
     """
-    from tinytags_tasks import layout
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.errors import MissingError
-    from tinytags_tasks.records import Corpus, ModelCard
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.model_records import ModelCard
 
     models = remember_models(clients)
     if form["model"]:
@@ -74,9 +75,9 @@ def refuse_unreachable(clients: Runtime) -> None:
     EngineDownError
         If one does not.
     """
-    from tinytags_tasks import layout
     from tinytags_tasks.errors import EngineDownError
     from tinytags_tasks.services.spark import spark_unready
+    from tinytags_tasks.store import layout
 
     clients.storage.names(layout.RUNS)
     clients.solr.aliases()
@@ -94,10 +95,10 @@ def refuse_vague_deletion(form: dict[str, Any], clients: Runtime) -> None:
     BadInputError
         Which says what to change.
     """
-    from tinytags_tasks import layout
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.errors import BadInputError
-    from tinytags_tasks.records import Run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.run_records import Run
 
     if form["action"] != "delete":
         return

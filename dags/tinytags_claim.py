@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinytags_tasks.storage import Storage
+    from tinytags_tasks.store.protocol import Storage
 
 DagRun = tuple[str, str]
 """The id of a Dag, and that of its run."""
@@ -40,9 +40,9 @@ def claim_corpus(corpus: str, dag_run: DagRun, *, storage: Storage, is_running: 
     BadInputError
         If another Dag run is tagging the corpus.
     """
-    from tinytags_tasks import layout
     from tinytags_tasks.errors import BadInputError
-    from tinytags_tasks.records import Claim
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.run_records import Claim
 
     while True:
         number, owner = _last_claim(corpus, storage)
@@ -69,10 +69,10 @@ def _last_claim(corpus: str, storage: Storage) -> tuple[int, DagRun | None]:
     """Return the number of the last claim (0 if there is none) and its owner (None if it is damaged)."""
     from functools import partial
 
-    from tinytags_tasks import layout
     from tinytags_tasks.errors import CorruptError
-    from tinytags_tasks.numbered import record_numbers
-    from tinytags_tasks.records import Claim
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.record_series import record_numbers
+    from tinytags_tasks.store.run_records import Claim
 
     number = max(record_numbers(partial(layout.claim_file, corpus), storage), default=0)
     if not number:

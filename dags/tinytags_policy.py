@@ -36,4 +36,4 @@ if "scheduler" in sys.argv:
     import tinytags_tasks.publish.step
     import tinytags_tasks.runtime
     import tinytags_tasks.score.step
-    import tinytags_tasks.storage.hdfs
+    import tinytags_tasks.store.hdfs

@@ -29,7 +29,7 @@ from tinytags_tasks.airflow_names import SOLR
 @errors_for_airflow
 def show() -> dict[str, Any]:
     """Show what would be dropped, and change nothing."""
-    from tinytags_tasks.publish.prune import PruneRequest, plan_prune
+    from tinytags_tasks.upkeep.prune import PruneRequest, plan_prune
 
     form = read_form()
     clients = runtime()
@@ -48,7 +48,7 @@ def show() -> dict[str, Any]:
 @errors_for_airflow
 def prune(shown: dict[str, Any]) -> dict[str, Any]:
     """Drop what was shown and may still be dropped; skipped unless Really is on."""
-    from tinytags_tasks.publish.prune import PruneRequest, run
+    from tinytags_tasks.upkeep.prune import PruneRequest, prune_collections
 
     form = read_form()
     if not form["really"]:
@@ -56,7 +56,7 @@ def prune(shown: dict[str, Any]) -> dict[str, Any]:
     clients = runtime()
     runs = tuple(one["run"] for one in shown["drop"])
     request = PruneRequest(form["alias"], form["keep"], form["scored"], runs)
-    dropped = run(request, storage=clients.storage, solr=clients.solr, report=report)
+    dropped = prune_collections(request, storage=clients.storage, solr=clients.solr, report=report)
     report(f"deleted {dropped.leftovers:,} temporary files of killed writers")
     return asdict(dropped)
 

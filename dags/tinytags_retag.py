@@ -50,7 +50,7 @@ from tinytags_tasks.airflow_names import SOLR
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tinytags_tasks.storage import Storage
+    from tinytags_tasks.store.protocol import Storage
 
 _WAIT = timedelta(minutes=5)
 
@@ -61,23 +61,24 @@ _CRON = cron_schedule("TINYTAGS_RETAG_CRON")
 @errors_for_airflow
 def choose() -> list[dict[str, Any]]:
     """Plan a run, with its collection, for each live index that lacks the model or the schema; there may be none."""
-    from tinytags_tasks.index.step import prepare
-    from tinytags_tasks.publish.retag import RetagRequest, run
-    from tinytags_tasks.score.plan import PlanRequest
-    from tinytags_tasks.score.plan import run as plan
+    from tinytags_tasks.index.step import prepare_collection
+    from tinytags_tasks.score.plan import PlanRequest, plan_run
+    from tinytags_tasks.upkeep.retag import RetagRequest, plan_retags
 
     form = read_form()
     clients = runtime()
     storage, settings = clients.storage, clients.settings
     remember_models(clients)
-    found = run(RetagRequest(form["model"], form["alias"]), storage=storage, solr=clients.solr, report=report).due
+    found = plan_retags(
+        RetagRequest(form["model"], form["alias"]), storage=storage, solr=clients.solr, report=report
+    ).due
     _claim_or_wait([due.corpus for due in found], storage)
     planned = []
     for due in found:
         request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails)
-        name = plan(request, storage=storage).run
+        name = plan_run(request, storage=storage).run
         shards, replicas = settings.solr_shards, settings.solr_replicas
-        prepare(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
+        prepare_collection(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
         planned.append({"run": name, **asdict(due)})
     return planned
 
@@ -86,9 +87,9 @@ def choose() -> list[dict[str, Any]]:
 @errors_for_airflow
 def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Group the blocks of all runs."""
-    from tinytags_tasks import layout
     from tinytags_tasks.blocks import group_blocks
-    from tinytags_tasks.records import Run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.run_records import Run
 
     form = read_form()
     storage = runtime().storage
@@ -110,10 +111,10 @@ def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @errors_for_airflow
 def publish(planned: dict[str, Any]) -> dict[str, Any]:
     """Reconcile a run, compare it with the live one, ask the gate and move the alias; a trial is not published."""
-    from tinytags_tasks import layout
-    from tinytags_tasks.publish.retag import compare
-    from tinytags_tasks.publish.step import PublishRequest, reconcile_run, run
-    from tinytags_tasks.records import Run
+    from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.run_records import Run
+    from tinytags_tasks.upkeep.retag import compare_with_live
 
     context = get_current_context()
     form = read_form()
@@ -124,12 +125,12 @@ def publish(planned: dict[str, Any]) -> dict[str, Any]:
     is_trial = bool(form["blocks"].strip())
     trial = tuple(_chosen_blocks(Run.load(storage, layout.run_file(name)).blocks)) if is_trial else None
     totals = reconcile_run(name, storage=storage, solr=solr, blocks=trial, report=report)
-    comparison = asdict(compare(planned["live_run"], name, storage=storage, blocks=trial, report=report))
+    comparison = asdict(compare_with_live(planned["live_run"], name, storage=storage, blocks=trial, report=report))
     context["ti"].xcom_push("comparison", comparison)  # kept even if the gate refuses the run
     if is_trial:
         return {**planned, "published": False, "totals": asdict(totals), "comparison": comparison}
     request = PublishRequest(name, planned["alias"], form["gate_documents"], form["gate_precision"])
-    published = asdict(run(request, storage=storage, solr=solr, report=report))
+    published = asdict(publish_run(request, storage=storage, solr=solr, report=report))
     result = {**planned, "published": True, **published, "comparison": comparison}
     context["outlet_events"][NEW_INDEXES].add(INDEX_ASSET, extra=result)
     return result

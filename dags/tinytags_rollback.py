@@ -36,7 +36,7 @@ from tinytags_tasks.airflow_names import SOLR
 @errors_for_airflow
 def choose() -> str:
     """Find the run to roll back."""
-    from tinytags_tasks.publish.history import live_run
+    from tinytags_tasks.publish.publications import live_run
 
     form = read_form()
     clients = runtime()
@@ -47,12 +47,12 @@ def choose() -> str:
 @errors_for_airflow
 def rollback(unwanted: str) -> dict[str, Any]:
     """Point the alias to what was live before the run."""
-    from tinytags_tasks.publish.rollback import RollbackRequest, run
+    from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 
     alias = read_form()["alias"]
     clients = runtime()
     request = RollbackRequest(alias, unwanted)
-    result = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+    result = asdict(roll_back(request, storage=clients.storage, solr=clients.solr, report=report))
     describe_asset_event(INDEX_ASSET, alias=alias, **result)
     return result
 

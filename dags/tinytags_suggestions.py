@@ -48,8 +48,8 @@ def remember_models(clients: Runtime) -> list[str]:
     """Return the models in the store, and save their versions for :func:`model_versions`."""
     from tinytags_airflow import report
 
-    from tinytags_tasks import layout
     from tinytags_tasks.services.files import write_atomically
+    from tinytags_tasks.store import layout
 
     versions = [name for name in clients.storage.names(layout.MODELS) if not name.startswith(".")]
     path = clients.settings.home / _MODELS_SEEN

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.corpus.definition import CorpusDefinition
     from tinytags_tasks.corpus.sources.files import SourceFiles
-    from tinytags_tasks.storage import Storage, StoreAddress
+    from tinytags_tasks.store.protocol import Storage, StoreAddress
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Runtime:
     @cached_property
     def store_address(self) -> "StoreAddress":
         """Where the store is."""
-        from tinytags_tasks.storage import StoreAddress
+        from tinytags_tasks.store.protocol import StoreAddress
 
         return StoreAddress(
             root=self.settings.store,
@@ -34,7 +34,7 @@ class Runtime:
     @cached_property
     def storage(self) -> "Storage":
         """The store."""
-        from tinytags_tasks.storage import open_store
+        from tinytags_tasks.store.opening import open_store
 
         return open_store(self.store_address)
 

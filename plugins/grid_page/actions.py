@@ -22,7 +22,7 @@ from grid_page.dag_runs import dag_run_link
 from grid_page.watch import Watches
 from tinytags_tasks.airflow_names import BACKFILL_DAG
 from tinytags_tasks.blocks import format_block_numbers, parse_block_numbers
-from tinytags_tasks.records import Run
+from tinytags_tasks.store.run_records import Run
 
 
 class BlocksAction(BaseModel):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tinytags_tasks.records import BlockRecord, BlockState
+from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 
 class CellState(StrEnum):

@@ -9,7 +9,7 @@ from tinytags_tasks.airflow_names import HDFS, SOLR
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.protocol import Storage
 
 SOLR_TIMEOUT_SECONDS = 10.0
 """It is better to say that Solr is down than to wait for it."""

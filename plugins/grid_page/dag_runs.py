@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from grid_page.cells import BlockTask
 from tinytags_tasks.airflow_names import BACKFILL_DAG, RETAG_DAG, TAG_DAG
-from tinytags_tasks.records import Run
+from tinytags_tasks.store.run_records import Run
 
 PLANNERS = {TAG_DAG: "plan", BACKFILL_DAG: "plan", RETAG_DAG: "groups"}
 """The Dags that score and index blocks, and the task of each that returns the groups of blocks."""

@@ -1,12 +1,13 @@
 """Which images of a block a page shows; their pixels are read as the search page reads them."""
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import CONFIDENCE_COLUMN, read_scored
 from tinytags_tasks.document_fields import FieldValue, Shown, describe, document_field, values_as_json
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.records import Corpus, Run
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, read_scored
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import Run
 
 IMAGES_A_PAGE = 24
 

@@ -13,11 +13,12 @@ from cachetools import LRUCache, TTLCache
 from grid_page.cells import BlockTask, Cells, CellState, cell_state, latest_tasks
 from grid_page.clients import Clients
 from grid_page.dag_runs import DagRuns
-from tinytags_tasks import layout
 from tinytags_tasks.errors import MissingError, TinyTagsError
-from tinytags_tasks.ledger import LedgerReader, Rates, Totals, add_up, list_runs, rates
-from tinytags_tasks.publish.history import live_collection, run_of
-from tinytags_tasks.records import BlockRecord, Corpus, Run
+from tinytags_tasks.publish.publications import live_collection, run_of
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import LedgerReader, Rates, Totals, add_up, list_runs, rates
+from tinytags_tasks.store.run_records import BlockRecord, Run
 
 STATES = tuple(CellState)
 """The page gets each state as its index in this tuple."""

@@ -30,8 +30,7 @@ from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import ADDRESSES, PROJECT_ROOT, Settings, load_settings
-from tinytags_tasks.train.step import TrainRequest
-from tinytags_tasks.train.step import run as train
+from tinytags_tasks.train.step import TrainRequest, train_model
 
 Answer = TypeVar("Answer")
 
@@ -125,7 +124,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def model(runtime: Runtime, pictures: dict[str, Path]) -> str:
     """The version of a model learned by the real Spark."""
     request = TrainRequest(str(pictures["labelled"]), depth=DEPTH)
-    return train(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model
+    return train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model
 
 
 @pytest.fixture(scope="session")

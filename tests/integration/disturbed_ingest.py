@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from tinytags_tasks.cli import main
 from tinytags_tasks.corpus.sources.files import SourceFiles
-from tinytags_tasks.storage import HdfsStorage
+from tinytags_tasks.store.hdfs import HdfsStorage
 
 
 def die(*_: object) -> NoReturn:

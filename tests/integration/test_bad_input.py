@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import assert_one_error_line, hdfs_client, stored_files
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.ingest.plan import IngestPlan
-from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.store import layout
 
 AWAY = {
     "hdfs": {"TINYTAGS_WEBHDFS_URL": "http://127.0.0.1:1", "TINYTAGS_HDFS_URL": "hdfs://127.0.0.1:1"},
@@ -36,8 +35,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
     """A run that was planned and no more."""
     fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 500, "blocks_per_shard": 2}
-    ingest(make_definition("bad-input", fields), storage=runtime.storage)
-    return plan(PlanRequest("bad-input", model, threshold=77), storage=runtime.storage).run
+    ingest_corpus(make_definition("bad-input", fields), storage=runtime.storage)
+    return plan_run(PlanRequest("bad-input", model, threshold=77), storage=runtime.storage).run
 
 
 @pytest.mark.parametrize(

@@ -11,35 +11,27 @@ from published_runs import age_ledger
 from pydantic import SecretStr
 from small_run import MODEL, SparkHere, pictures, publish_model, quiet
 
-from tinytags_tasks import layout, services
+from tinytags_tasks import services
 from tinytags_tasks.clients.solr_http import SolrHttp, UndefinedFieldError
-from tinytags_tasks.configsets import FOUNDING_CONFIGSET, Configset, current_configset
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_major
-from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.publish.audit import AuditRequest
-from tinytags_tasks.publish.audit import run as audit
-from tinytags_tasks.publish.backfill import BackfillRequest
-from tinytags_tasks.publish.backfill import run as backfill
-from tinytags_tasks.publish.prune import PruneRequest
-from tinytags_tasks.publish.prune import run as prune
-from tinytags_tasks.publish.retag import RetagRequest
-from tinytags_tasks.publish.retag import run as retag
-from tinytags_tasks.publish.rollback import RollbackRequest
-from tinytags_tasks.publish.rollback import run as rollback
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import Run
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchRequest, search_images
 from tinytags_tasks.settings import load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, Configset, current_configset
+from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
+from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
+from tinytags_tasks.upkeep.prune import PruneRequest, prune_collections
+from tinytags_tasks.upkeep.retag import RetagRequest, plan_retags
 
 CORPUS = "upgrades"
 EVERY_POSITION = list(range(11))
@@ -59,34 +51,36 @@ class Site:
         return run
 
     def plan(self) -> Run:
-        name = plan(PlanRequest(CORPUS, MODEL, 40), storage=self.runtime.storage).run
+        name = plan_run(PlanRequest(CORPUS, MODEL, 40), storage=self.runtime.storage).run
         return Run.load(self.runtime.storage, layout.run_file(name))
 
     def index(self, run: Run) -> None:
         blocks = tuple(range(run.blocks))
         storage, solr = self.runtime.storage, self.runtime.solr
         address = self.runtime.store_address
-        score(ScoreRequest(run.name, blocks), storage=storage, address=address, connect_spark=SparkHere(), report=quiet)
-        prepare(run.name, storage=storage, solr=solr, shards=2)
-        index(IndexRequest(run.name, blocks), storage=storage, solr=solr, report=quiet)
+        score_blocks(
+            ScoreRequest(run.name, blocks), storage=storage, address=address, connect_spark=SparkHere(), report=quiet
+        )
+        prepare_collection(run.name, storage=storage, solr=solr, shards=2)
+        index_blocks(IndexRequest(run.name, blocks), storage=storage, solr=solr, report=quiet)
 
     def publish(self, run: Run) -> None:
         request = PublishRequest(run.name, self.runtime.settings.alias)
-        publish(request, storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
+        publish_run(request, storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
 
     def index_a_block_again(self, run: Run, block: int) -> None:
         """Delete a block's documents, and let a backfill bring them back."""
         storage, solr = self.runtime.storage, self.runtime.solr
-        delete(DeleteRequest(run.name, (block,)), storage=storage, solr=solr, report=quiet)
+        delete_blocks(DeleteRequest(run.name, (block,)), storage=storage, solr=solr, report=quiet)
         assert len(self.positions()) < len(EVERY_POSITION)
         request = BackfillRequest(run.name, select="missing")
-        found = backfill(request, storage=storage, solr=solr, alias=self.runtime.settings.alias, report=quiet)
+        found = plan_backfill(request, storage=storage, solr=solr, alias=self.runtime.settings.alias, report=quiet)
         assert found.blocks == (block,)
-        prepare(run.name, storage=storage, solr=solr)
-        index(IndexRequest(run.name, found.blocks), storage=storage, solr=solr, report=quiet)
+        prepare_collection(run.name, storage=storage, solr=solr)
+        index_blocks(IndexRequest(run.name, found.blocks), storage=storage, solr=solr, report=quiet)
 
     def assert_whole(self, run: Run) -> None:
-        found = audit(AuditRequest(run.name), storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
+        found = audit_run(AuditRequest(run.name), storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
         assert (found.problems, found.documents, found.sampled) == ({}, len(EVERY_POSITION), len(EVERY_POSITION))
         assert self.positions() == EVERY_POSITION
 
@@ -100,7 +94,7 @@ class Site:
 
     def due(self) -> list[str]:
         """Return the runs that are to be tagged again."""
-        found = retag(RetagRequest(), storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
+        found = plan_retags(RetagRequest(), storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
         return [due.live_run for due in found.due]
 
 
@@ -118,7 +112,7 @@ def site(hdfs: Runtime, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
         "shard_images": 6,
         "blocks_per_shard": 3,
     }
-    ingest(make_definition(CORPUS, fields), storage=runtime.storage, report=quiet)
+    ingest_corpus(make_definition(CORPUS, fields), storage=runtime.storage, report=quiet)
     publish_model(runtime.storage)  # type: ignore[arg-type]
     yield Site(runtime)
     if own in runtime.solr.aliases():
@@ -164,7 +158,7 @@ def test_an_upgrade_of_a_field_leaves_the_live_run_and_makes_one_beside_it(
     assert "colour" in solr.field_names(new.collection)
     assert (solr.configsets()[old.collection], solr.configsets()[new.collection]) == (before, after)
 
-    rollback(RollbackRequest(alias), storage=storage, solr=solr, report=quiet)
+    roll_back(RollbackRequest(alias), storage=storage, solr=solr, report=quiet)
     assert site.live() == old.collection
     site.assert_whole(old)
     site.index_a_block_again(old, 5)
@@ -174,7 +168,7 @@ def test_an_upgrade_of_a_field_leaves_the_live_run_and_makes_one_beside_it(
     site.publish(new)
     for run in (old, new):
         age_ledger(storage, run)  # type: ignore[arg-type]
-    pruned = prune(PruneRequest(alias, keep=0), storage=storage, solr=solr, report=quiet)
+    pruned = prune_collections(PruneRequest(alias, keep=0), storage=storage, solr=solr, report=quiet)
     assert [one.run for one in pruned.drop] == [old.name]
     assert before in pruned.configsets
     assert before not in solr.configset_names()

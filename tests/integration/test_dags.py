@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from conftest import IMAGES, all_documents, wait_for
 
-from tinytags_tasks import layout
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.errors import FinalError
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.models import model_version, publish_model
-from tinytags_tasks.records import BlockState, Claim, ModelCard, Run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import model_version, publish_model
+from tinytags_tasks.store.run_records import BlockState, Claim, Run
 
 CORPUS = ALIAS = "by-dags"
 BLOCKS = 6

@@ -15,23 +15,20 @@ import urllib3
 from conftest import engine_process, hdfs_client, wait_for
 from small_run import MODEL, SparkHere, pictures, publish_model, quiet
 
-from tinytags_tasks import layout, services
+from tinytags_tasks import services
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
-from tinytags_tasks.index.step import IndexRequest, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.ingest.verify import run as verify
-from tinytags_tasks.publish.audit import AuditRequest
-from tinytags_tasks.publish.audit import run as audit
-from tinytags_tasks.records import Run
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.ingest.verify import verify_corpus
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.settings import Settings, load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 
 CORPUS = "rusty"
 COPIES = 30
@@ -67,17 +64,17 @@ def store(own_store: Runtime, tmp_path: Path) -> Runtime:
     source = tmp_path / "rusty.bin"
     source.write_bytes(to_column_major(images))
     fields = {"source": str(source), "format": "tiny-images", "shard_images": SHARD_IMAGES, "blocks_per_shard": 3}
-    ingest(make_definition(CORPUS, fields), storage=own_store.storage, report=quiet)
+    ingest_corpus(make_definition(CORPUS, fields), storage=own_store.storage, report=quiet)
     publish_model(own_store.storage)
     return own_store
 
 
 def new_run(store: Runtime) -> Run:
-    return Run.load(store.storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=store.storage).run))
+    return Run.load(store.storage, layout.run_file(plan_run(PlanRequest(CORPUS, MODEL), storage=store.storage).run))
 
 
 def score_all(store: Runtime, run: Run) -> None:
-    score(
+    score_blocks(
         ScoreRequest(run.name, tuple(range(BLOCKS))),
         storage=store.storage,
         address=store.store_address,
@@ -125,18 +122,18 @@ def test_verify_names_shard_and_block_and_ingesting_the_shard_again_mends_it(sto
     path = layout.shard_file(CORPUS, 1)
     before = store.storage.read(path)
     flip(store, path, 60 * IMAGE_BYTES)
-    deep = verify(CORPUS, storage=store.storage, files=None, deep=True, report=quiet)
+    deep = verify_corpus(CORPUS, storage=store.storage, files=None, deep=True, report=quiet)
     assert set(deep.damaged) == {1}
     assert f"block 4 cannot be read: {store.settings.store}/{path}: is damaged from offset" in deep.damaged[1]
     # What reading has found is known to HDFS from then on, so that it costs nothing.
-    shallow = verify(CORPUS, storage=store.storage, files=None, report=quiet)
+    shallow = verify_corpus(CORPUS, storage=store.storage, files=None, report=quiet)
     assert set(shallow.damaged) == {1}
     assert "HDFS has no good copy of blk_" in shallow.damaged[1]
     fields = {"source": str(tmp_path / "rusty.bin"), "format": "tiny-images"}
     fields |= {"shard_images": SHARD_IMAGES, "blocks_per_shard": 3}
-    ingest(make_definition(CORPUS, fields), storage=store.storage, redo=(1,), report=quiet)
+    ingest_corpus(make_definition(CORPUS, fields), storage=store.storage, redo=(1,), report=quiet)
     assert store.storage.read(path) == before
-    assert verify(CORPUS, storage=store.storage, files=None, deep=True, report=quiet).damaged == {}
+    assert verify_corpus(CORPUS, storage=store.storage, files=None, deep=True, report=quiet).damaged == {}
 
 
 def test_scoring_names_the_block_and_commits_the_others(store: Runtime) -> None:
@@ -157,13 +154,13 @@ def solr(hdfs: Runtime) -> Iterator[Runtime]:
 def test_an_audit_names_each_damaged_block_and_compares_the_others(store: Runtime, solr: Runtime) -> None:
     run = new_run(store)
     score_all(store, run)
-    prepare(run.name, storage=store.storage, solr=solr.solr)
-    index(IndexRequest(run.name, tuple(range(BLOCKS))), storage=store.storage, solr=solr.solr, report=quiet)
+    prepare_collection(run.name, storage=store.storage, solr=solr.solr)
+    index_blocks(IndexRequest(run.name, tuple(range(BLOCKS))), storage=store.storage, solr=solr.solr, report=quiet)
     flip(store, layout.scored_file(run.name, 0), 40)
     flip(store, layout.ledger_file(run.name, 1), 40)
     flip(store, layout.shard_file(CORPUS, 1), 60 * IMAGE_BYTES)  # image 240, of block 4
     kept = solr.solr.count(run.collection)
-    found = audit(AuditRequest(run.name, sample=kept), storage=store.storage, solr=solr.solr, report=quiet)
+    found = audit_run(AuditRequest(run.name, sample=kept), storage=store.storage, solr=solr.solr, report=quiet)
     assert set(found.problems) == {0, 1, 4}
     assert f"{layout.scored_file(run.name, 0)}: is damaged from offset 0 on" in found.problems[0]
     assert f"{layout.ledger_file(run.name, 1)}: is damaged from offset 0 on" in found.problems[1]

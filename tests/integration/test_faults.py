@@ -11,25 +11,23 @@ import psutil
 import pytest
 from conftest import all_documents, engine_process, kill_engine, restart, walk
 
-from tinytags_tasks import layout
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.index import posting
 from tinytags_tasks.index import step as index_step
-from tinytags_tasks.index.step import IndexRequest, prepare
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.models import model_version
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import ModelCard, now
+from tinytags_tasks.index.step import IndexRequest, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.settings import load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import model_version
+from tinytags_tasks.store.record import now
 from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGES, BLOCKS = 12_000, 24
@@ -126,14 +124,14 @@ def define(name: str, source: Path) -> CorpusDefinition:
 def planned(runtime: Runtime, slow_model: str, bin_file: Path, request: pytest.FixtureRequest) -> str:
     """A run of its own corpus for each test, planned and with an empty collection."""
     corpus = request.node.name.removeprefix("test_")[:60]
-    ingest(define(corpus, bin_file), storage=runtime.storage)
-    name = plan(PlanRequest(corpus, slow_model, threshold=34), storage=runtime.storage).run
-    prepare(name, storage=runtime.storage, solr=runtime.solr)
+    ingest_corpus(define(corpus, bin_file), storage=runtime.storage)
+    name = plan_run(PlanRequest(corpus, slow_model, threshold=34), storage=runtime.storage).run
+    prepare_collection(name, storage=runtime.storage, solr=runtime.solr)
     return name
 
 
 def score_all(runtime: Runtime, run: str) -> int:
-    return score(
+    return score_blocks(
         ScoreRequest(run, tuple(range(BLOCKS))),
         storage=runtime.storage,
         address=runtime.store_address,
@@ -143,8 +141,8 @@ def score_all(runtime: Runtime, run: str) -> int:
 
 def finish_and_compare(runtime: Runtime, run: str, expected: dict[int, dict]) -> None:
     """Index and publish a run, and compare each document with a clean run's."""
-    index_step.run(IndexRequest(run, tuple(range(BLOCKS))), storage=runtime.storage, solr=runtime.solr)
-    result = publish(PublishRequest(run, alias="faults"), storage=runtime.storage, solr=runtime.solr)
+    index_step.index_blocks(IndexRequest(run, tuple(range(BLOCKS))), storage=runtime.storage, solr=runtime.solr)
+    result = publish_run(PublishRequest(run, alias="faults"), storage=runtime.storage, solr=runtime.solr)
     found = all_documents(runtime.solr.url, result.collection)
     assert len(found) == len(expected)
     for document in found.values():
@@ -229,7 +227,7 @@ def test_solr_killed_in_mid_index(
     admin, writer = (runtime.settings.solr_login(role) for role in ("admin", "writer"))
     impatient = SolrClient(runtime.solr.url, admin=admin, writer=writer, pauses_seconds=(0.1,))
     with pytest.raises(TransientError, match="Solr does not answer"):
-        index_step.run(IndexRequest(planned, tuple(range(BLOCKS))), storage=runtime.storage, solr=impatient)
+        index_step.index_blocks(IndexRequest(planned, tuple(range(BLOCKS))), storage=runtime.storage, solr=impatient)
     monkeypatch.undo()
     restart("solr")
     finish_and_compare(runtime, planned, expected)

@@ -11,8 +11,7 @@ from conftest import wait_for
 from playwright.sync_api import Page, expect
 
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
 
@@ -170,7 +169,7 @@ def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
     for command in (("corpus", "add", "wide", source, "--format", "tiny-images", *shape), ("ingest", "wide")):
         done = tinytags_here(*command)
         assert done.returncode == 0, done.stderr
-    planned = plan(PlanRequest("wide", model), storage=runtime.storage).run
+    planned = plan_run(PlanRequest("wide", model), storage=runtime.storage).run
     wait_for(lambda: planned in ask("viewer", "/tinytags/api/runs").text)  # the list is kept for some seconds
     page = open_page("operator")
     page.goto("/plugin/blocks")

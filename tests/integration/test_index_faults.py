@@ -34,10 +34,8 @@ from fault_proxy import (
 )
 from small_run import MODEL, TAGS, VOTES, SparkHere, picture, publish_model, quiet
 
-from tinytags_tasks import layout, services
-from tinytags_tasks.block_files import read_scored, write_scored
+from tinytags_tasks import services
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.configsets import read_configset
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import (
@@ -49,26 +47,22 @@ from tinytags_tasks.errors import (
     ReconcileError,
     TransientError,
 )
-from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.publish.audit import AuditRequest, AuditResult
-from tinytags_tasks.publish.audit import run as audit
-from tinytags_tasks.publish.backfill import BackfillRequest
-from tinytags_tasks.publish.backfill import run as backfill
-from tinytags_tasks.publish.history import read_history
-from tinytags_tasks.publish.rollback import RollbackRequest
-from tinytags_tasks.publish.rollback import run as rollback
-from tinytags_tasks.publish.step import PublishRequest, reconcile_run
-from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import BlockState, Change, Run
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.publications import read_history
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored, write_scored
+from tinytags_tasks.store.configsets import read_configset
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.run_records import BlockState, Change, Run
+from tinytags_tasks.upkeep.audit import AuditRequest, AuditResult, audit_run
+from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
 STORE = "/index-faults"
 CORPUS = "crowd"
@@ -119,7 +113,7 @@ def site(hdfs: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     source = tmp_path_factory.mktemp("crowd") / "crowd.bin"
     source.write_bytes(to_column_major(crowd()))
     fields = {"source": str(source), "format": "tiny-images", "shard_images": SHARD_IMAGES, "blocks_per_shard": 3}
-    ingest(make_definition(CORPUS, fields), storage=site.storage, report=quiet)
+    ingest_corpus(make_definition(CORPUS, fields), storage=site.storage, report=quiet)
     publish_model(site.storage)  # type: ignore[arg-type]
     return site
 
@@ -136,13 +130,13 @@ def new_run(site: Runtime) -> Iterator[Callable[[], Run]]:
     made = []
 
     def make() -> Run:
-        planned = plan(PlanRequest(CORPUS, MODEL, THRESHOLD), storage=site.storage).run
+        planned = plan_run(PlanRequest(CORPUS, MODEL, THRESHOLD), storage=site.storage).run
         name = f"faults-{next(_numbers)}"
         run = Run.load(site.storage, layout.run_file(planned))
         run = run.replaced(name=name, collection=layout.collection_name(name))
         run.save(site.storage, layout.run_file(name))
         score_run(site, run)
-        prepare(name, storage=site.storage, solr=site.solr)
+        prepare_collection(name, storage=site.storage, solr=site.solr)
         made.append(run)
         return run
 
@@ -169,7 +163,7 @@ def alias() -> str:
 def published(site: Runtime, run: Run, alias: str) -> Run:
     """A run that is whole and live."""
     index_run(site, run)
-    publish_run(site, run, alias)
+    publish(site, run, alias)
     return run
 
 
@@ -182,29 +176,29 @@ def client(site: Runtime, proxy: FaultProxy, timeout_seconds: float = 30, tries:
 
 def score_run(site: Runtime, run: Run, blocks: tuple[int, ...] = tuple(range(BLOCKS))) -> None:
     request, address = ScoreRequest(run.name, blocks), site.store_address
-    score(request, storage=site.storage, address=address, connect_spark=SparkHere(), report=quiet)
+    score_blocks(request, storage=site.storage, address=address, connect_spark=SparkHere(), report=quiet)
 
 
 def index_run(site: Runtime, run: Run, solr: SolrClient | None = None) -> None:
     request = IndexRequest(run.name, tuple(range(run.blocks)))
-    index(request, storage=site.storage, solr=solr or site.solr, report=quiet)
+    index_blocks(request, storage=site.storage, solr=solr or site.solr, report=quiet)
 
 
-def publish_run(site: Runtime, run: Run, alias: str, solr: SolrClient | None = None) -> None:
-    publish(PublishRequest(run.name, alias), storage=site.storage, solr=solr or site.solr, report=quiet)
+def publish(site: Runtime, run: Run, alias: str, solr: SolrClient | None = None) -> None:
+    publish_run(PublishRequest(run.name, alias), storage=site.storage, solr=solr or site.solr, report=quiet)
 
 
-def audit_run(site: Runtime, run: Run, solr: SolrClient | None = None) -> AuditResult:
-    return audit(AuditRequest(run.name), storage=site.storage, solr=solr or site.solr, report=quiet)
+def audit(site: Runtime, run: Run, solr: SolrClient | None = None) -> AuditResult:
+    return audit_run(AuditRequest(run.name), storage=site.storage, solr=solr or site.solr, report=quiet)
 
 
 def repair(site: Runtime, run: Run, select: str = "audit") -> None:
     """Do what ``tinytags backfill --select`` does."""
     request = BackfillRequest(run.name, select=select)
-    chosen = backfill(request, storage=site.storage, solr=site.solr, alias="none", report=quiet)
+    chosen = plan_backfill(request, storage=site.storage, solr=site.solr, alias="none", report=quiet)
     for group in chosen.groups:
         score_run(site, run, group)
-        index(IndexRequest(run.name, group, redo=True), storage=site.storage, solr=site.solr, report=quiet)
+        index_blocks(IndexRequest(run.name, group, redo=True), storage=site.storage, solr=site.solr, report=quiet)
     reconcile_run(run.name, storage=site.storage, solr=site.solr, report=quiet)
 
 
@@ -312,7 +306,7 @@ def test_a_deletion_whose_answers_are_lost_is_done_again_by_indexing(
 ) -> None:
     proxy.let(cut_before_answer, containing=b"block:3", times=None)
     with pytest.raises(EngineDownError, match="Solr does not answer"):
-        delete(
+        delete_blocks(
             DeleteRequest(published.name, (2, 3, 4)),
             storage=site.storage,
             solr=client(site, proxy, tries=2),
@@ -359,12 +353,12 @@ def test_a_run_whose_collection_was_deleted_is_told_and_indexed_anew(site: Runti
     for work in (
         lambda: index_run(site, run),
         lambda: reconcile_run(run.name, storage=site.storage, solr=site.solr, report=quiet),
-        lambda: audit_run(site, run),
+        lambda: audit(site, run),
         lambda: repair(site, run, "missing"),
     ):
         with pytest.raises(MissingError, match=rf"{run.collection}.*`tinytags index {run.name}`"):
             work()
-    prepare(run.name, storage=site.storage, solr=site.solr)
+    prepare_collection(run.name, storage=site.storage, solr=site.solr)
     index_run(site, run)
     assert_clean(site, run)
 
@@ -377,7 +371,7 @@ def test_a_collection_that_is_deleted_under_a_run_is_told_and_the_run_indexed_an
         index_run(site, run, client(site, proxy))
     assert BlockState.VERIFIED not in states(site, run)
     assert leases(site, run) == []
-    prepare(run.name, storage=site.storage, solr=site.solr)
+    prepare_collection(run.name, storage=site.storage, solr=site.solr)
     index_run(site, run)
     assert_clean(site, run)
 
@@ -406,7 +400,7 @@ def test_documents_that_the_schema_refuses_are_told_by_block_and_index_under_the
     assert visible(site, run.collection) == {}
     assert states(site, run) == [BlockState.FAILED] * BLOCKS
     site.solr.delete_collection(run.collection)
-    prepare(run.name, storage=site.storage, solr=site.solr)
+    prepare_collection(run.name, storage=site.storage, solr=site.solr)
     index_run(site, run)
     assert_clean(site, run)
 
@@ -421,7 +415,7 @@ def test_a_batch_that_is_refused_for_one_document_fails_its_block_alone(
     (record,) = read_ledger(site.storage, run, [2])
     assert "immense term" in record.reason
     with pytest.raises(ReconcileError, match="not verified: blocks 2"):
-        publish_run(site, run, alias)
+        publish(site, run, alias)
     assert alias not in site.solr.aliases()
     repair(site, run, "failed")
     assert_clean(site, run)
@@ -476,7 +470,7 @@ def test_two_publishers_at_once_with_a_slow_solr_take_turns(
         index_run(site, run)
     slow = proxy.let(delayed(0.5), path="CREATEALIAS", times=None)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda run: publish_run(site, run, alias, client(site, proxy)), runs))
+        list(pool.map(lambda run: publish(site, run, alias, client(site, proxy)), runs))
     assert slow.befell == 2
     assert_history_is_whole(site, alias)
     assert {record.run for record in read_history(alias, site.storage)} == {run.name for run in runs}
@@ -492,7 +486,7 @@ def test_a_switch_whose_answer_is_lost_is_made_once(
     second = new_run()
     index_run(site, second)
     proxy.let(cut_before_answer, path="CREATEALIAS")
-    publish_run(site, second, alias, client(site, proxy))
+    publish(site, second, alias, client(site, proxy))
     assert [record.run for record in read_history(alias, site.storage)] == [published.name, second.name]
     assert_history_is_whole(site, alias)
 
@@ -504,8 +498,8 @@ def test_a_switch_that_was_made_while_solr_went_away_is_written_down_by_the_retr
     index_run(site, second)
     proxy.let(cut_before_answer, path="CREATEALIAS", times=None)
     with pytest.raises(EngineDownError, match="Solr does not answer"):
-        publish_run(site, second, alias, client(site, proxy, tries=2))
-    publish_run(site, second, alias)
+        publish(site, second, alias, client(site, proxy, tries=2))
+    publish(site, second, alias)
     assert [record.run for record in read_history(alias, site.storage)] == [published.name, second.name]
     assert_history_is_whole(site, alias)
 
@@ -515,10 +509,10 @@ def test_an_alias_that_is_missing_is_told_and_publishing_brings_it_back(
 ) -> None:
     site.solr.request("admin/collections", {"action": "DELETEALIAS", "name": alias})
     with pytest.raises(MissingError, match=rf"alias {alias} points at nothing: publish a run with"):
-        audit(AuditRequest(alias=alias), storage=site.storage, solr=site.solr, report=quiet)
+        audit_run(AuditRequest(alias=alias), storage=site.storage, solr=site.solr, report=quiet)
     with pytest.raises(MissingError, match=rf"alias {alias} points at nothing: publish a run with"):
-        rollback(RollbackRequest(alias), storage=site.storage, solr=site.solr, report=quiet)
-    publish_run(site, published, alias)
+        roll_back(RollbackRequest(alias), storage=site.storage, solr=site.solr, report=quiet)
+    publish(site, published, alias)
     assert visible(site, alias) == CLEAN
     assert_history_is_whole(site, alias)
 
@@ -530,10 +524,10 @@ def test_an_alias_that_was_moved_by_hand_is_written_down_by_the_next_change(
     for run in (by_hand, third):
         index_run(site, run)
     site.solr.set_alias(alias, by_hand.collection)
-    found = audit(AuditRequest(alias=alias), storage=site.storage, solr=site.solr, report=quiet)
+    found = audit_run(AuditRequest(alias=alias), storage=site.storage, solr=site.solr, report=quiet)
     assert (found.run, found.problems) == (by_hand.name, {})
-    publish_run(site, third, alias)
-    rollback(RollbackRequest(alias), storage=site.storage, solr=site.solr, report=quiet)
+    publish(site, third, alias)
+    roll_back(RollbackRequest(alias), storage=site.storage, solr=site.solr, report=quiet)
     assert [(record.change, record.run) for record in read_history(alias, site.storage)] == [
         (Change.PUBLISHED, published.name),
         (Change.FOUND, by_hand.name),
@@ -573,7 +567,7 @@ def add(site: Runtime, run: Run, document: dict[str, object]) -> None:
 
 def claim_that_a_block_is_verified(site: Runtime, run: Run) -> None:
     (record,) = read_ledger(site.storage, run, [2])
-    delete(DeleteRequest(run.name, (2,)), storage=site.storage, solr=site.solr, report=quiet)
+    delete_blocks(DeleteRequest(run.name, (2,)), storage=site.storage, solr=site.solr, report=quiet)
     record.save(site.storage, layout.ledger_file(run.name, 2))
 
 
@@ -635,12 +629,12 @@ def test_a_planted_loss_is_found_by_reconciling_and_auditing_and_repaired_by_a_b
     if plant not in UNSEEN_BY_COUNTS:
         with pytest.raises(ReconcileError, match="blocks 2"):
             reconcile_run(run.name, storage=site.storage, solr=site.solr, report=quiet)
-    found = audit_run(site, run)
+    found = audit(site, run)
     assert found.wrong == (2,)
     assert re.search(LOSSES[plant], found.problems[2])
     repair(site, run)
     assert_clean(site, run)
-    assert audit_run(site, run).problems == {}
+    assert audit(site, run).problems == {}
 
 
 def test_documents_of_a_block_that_the_run_has_not_are_found_and_deleted(site: Runtime, run: Run) -> None:
@@ -648,10 +642,10 @@ def test_documents_of_a_block_that_the_run_has_not_are_found_and_deleted(site: R
     add(site, run, {**CLEAN["crowd:121"], "id": "crowd:999", "block": 77})
     with pytest.raises(ReconcileError, match=rf"Solr holds {len(CLEAN) + 1} documents, {len(CLEAN)} images were kept"):
         reconcile_run(run.name, storage=site.storage, solr=site.solr, report=quiet)
-    assert audit_run(site, run).wrong == (77,)
+    assert audit(site, run).wrong == (77,)
     repair(site, run)
     assert_clean(site, run)
-    assert audit_run(site, run).problems == {}
+    assert audit(site, run).problems == {}
 
 
 # What cannot be indexed
@@ -678,7 +672,7 @@ def test_a_scored_file_that_cannot_be_used_fails_its_block_alone(
 
 def test_a_block_out_of_range_is_refused_and_nothing_is_posted(site: Runtime, run: Run) -> None:
     with pytest.raises(BadInputError, match=rf"block 6 is out of range: run {run.name} has blocks 0 to 5"):
-        index(IndexRequest(run.name, (0, 6)), storage=site.storage, solr=site.solr, report=quiet)
+        index_blocks(IndexRequest(run.name, (0, 6)), storage=site.storage, solr=site.solr, report=quiet)
     assert visible(site, run.collection) == {}
     assert states(site, run) == [BlockState.SCORED] * BLOCKS
 
@@ -690,10 +684,10 @@ def test_an_audit_that_solr_disturbs_says_what_a_quiet_one_does_or_nothing(
     lose_a_document(site, run)
     for fault in (cut_in_answer, answering(503, "busy"), cut_before_answer):
         proxy.let(fault, path="/select", skip=1)
-    assert audit_run(site, run, client(site, proxy)).wrong == (2,)
+    assert audit(site, run, client(site, proxy)).wrong == (2,)
     proxy.let(answering(503, "busy"), path="/select", containing=b"position asc", times=None)
     with pytest.raises(TransientError, match="Solr answers 503"):
-        audit_run(site, run, client(site, proxy, tries=2))
+        audit(site, run, client(site, proxy, tries=2))
     assert site.storage.names(f"{layout.run_folder(run.name)}/audits") == ["000001.json"]
     repair(site, run)
     assert_clean(site, run)

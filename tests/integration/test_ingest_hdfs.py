@@ -14,14 +14,14 @@ import pytest
 import requests
 from conftest import assert_one_error_line, hdfs_client, kill_engine, restart, stored_files
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_major
 from tinytags_tasks.corpus.registry import load_definition
 from tinytags_tasks.errors import TransientError
-from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
-from tinytags_tasks.storage import HdfsStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.hdfs import HdfsStorage
 
 IMAGES, SHARD, BLOCKS = 6_003, 2_500, 3
 """So many that a shard takes two reads and thirty chunks."""
@@ -116,13 +116,13 @@ def test_a_datanode_killed_in_mid_write_asks_for_a_retry_that_equals_a_clean_run
     definition = load_definition(own_store.settings.corpora_folder, noise)
     act_in_mid_write(monkeypatch, "00001.bin", lambda: kill_engine(load_settings(), "datanode"))
     with pytest.raises(TransientError, match=r"00001\.bin"):
-        ingest(definition, storage=own_store.storage)
+        ingest_corpus(definition, storage=own_store.storage)
     monkeypatch.undo()
     left = hdfs_client(own_store).list(layout.shards_folder(noise))
     # The lease cannot be read, and therefore not given back, while no DataNode is there.
     assert left == ["00000.bin", "00000.json", "00000.keywords.parquet", "00001.lease"]
     restart("hdfs")
-    ingest(definition, storage=own_store.storage)
+    ingest_corpus(definition, storage=own_store.storage)
     assert stored_files(own_store) == clean
 
 

@@ -15,16 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.ledger import add_up, read_ledger
-from tinytags_tasks.records import ModelCard, Run
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.train.step import TrainRequest
-from tinytags_tasks.train.step import run as train
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.ledger import add_up, read_ledger
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.train.step import TrainRequest, train_model
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -59,7 +59,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LogisticRegress
 
 
 def test_the_same_images_parameters_and_seed_give_the_same_votes(runtime, model, pictures):
-    again = train(
+    again = train_model(
         TrainRequest(str(pictures["labelled"]), depth=DEPTH, name="again", held_out=0),
         storage=runtime.storage,
         connect_spark=runtime.connect_spark,
@@ -80,7 +80,7 @@ def test_a_model_may_be_for_images_of_another_size(runtime, pictures):
     request = TrainRequest(
         str(pictures["labelled"]), str(pictures["labelled"]), "small", trees=3, depth=4, height=12, width=20
     )
-    card = card_of(runtime, train(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model)
+    card = card_of(runtime, train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model)
     assert (card.height, card.width) == (12, 20)
     stored = onnx.load_from_string(runtime.storage.read(layout.model_file(card.version)))
     assert stored.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 12 * 20 * 3
@@ -120,7 +120,7 @@ def test_parameters_that_the_lab_chose_are_those_that_spark_learns_with(runtime,
 def test_a_classifier_that_is_no_forest_tags_a_corpus(runtime, pictures, net, tinytags_here: Command):
     path, regression = net
     fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 600, "blocks_per_shard": 3}
-    ingest(make_definition("netted", fields), storage=runtime.storage)
+    ingest_corpus(make_definition("netted", fields), storage=runtime.storage)
     brought = tinytags_here(
         *("models", "import", str(path), "--tags", ", ".join(SHAPES), "--name", "logistic", "--scale", "0-1"),
         *("--test", str(pictures["labelled"]), "--licence", "CC0"),

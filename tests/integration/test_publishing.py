@@ -15,29 +15,24 @@ from PIL import Image
 from published_runs import age_ledger
 from small_run import MODEL, SparkHere, pictures, publish_model
 
-from tinytags_tasks import layout, services
+from tinytags_tasks import services
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import FinalError
-from tinytags_tasks.index.step import IndexRequest, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.publish.history import read_history
-from tinytags_tasks.publish.prune import PruneRequest
-from tinytags_tasks.publish.prune import run as prune
-from tinytags_tasks.publish.rollback import RollbackRequest
-from tinytags_tasks.publish.rollback import run as rollback
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import Change, Run
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.publications import read_history
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.run_records import Change, Run
+from tinytags_tasks.upkeep.prune import PruneRequest, prune_collections
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -73,17 +68,17 @@ def make_runs(site: Runtime, corpus: str, folder: Path) -> tuple[Run, Run]:
         "shard_images": 6,
         "blocks_per_shard": 3,
     }
-    ingest(make_definition(corpus, fields), storage=site.storage)
+    ingest_corpus(make_definition(corpus, fields), storage=site.storage)
     publish_model(site.storage)  # type: ignore[arg-type]
     return make_indexed(site, corpus, 40, "2024-01-01"), make_indexed(site, corpus, 60, "2024-02-01")
 
 
 def make_indexed(site: Runtime, corpus: str, threshold: int, created: str) -> Run:
     """Make a run of two Solr shards, planned and indexed long ago."""
-    name = plan(PlanRequest(corpus, MODEL, threshold), storage=site.storage).run
+    name = plan_run(PlanRequest(corpus, MODEL, threshold), storage=site.storage).run
     run = Run.load(site.storage, layout.run_file(name)).replaced(created=created)
     run.save(site.storage, layout.run_file(name))
-    score(
+    score_blocks(
         ScoreRequest(name, tuple(range(run.blocks))),
         storage=site.storage,
         address=site.store_address,
@@ -95,16 +90,16 @@ def make_indexed(site: Runtime, corpus: str, threshold: int, created: str) -> Ru
 
 
 def index_run(site: Runtime, run: Run) -> None:
-    prepare(run.name, storage=site.storage, solr=site.solr, shards=2)
-    index(IndexRequest(run.name, tuple(range(run.blocks))), storage=site.storage, solr=site.solr)
+    prepare_collection(run.name, storage=site.storage, solr=site.solr, shards=2)
+    index_blocks(IndexRequest(run.name, tuple(range(run.blocks))), storage=site.storage, solr=site.solr)
 
 
-def publish_run(site: Runtime, run: Run) -> None:
-    publish(PublishRequest(run.name, site.settings.alias), storage=site.storage, solr=site.solr)
+def publish(site: Runtime, run: Run) -> None:
+    publish_run(PublishRequest(run.name, site.settings.alias), storage=site.storage, solr=site.solr)
 
 
-def roll_back(site: Runtime, run: str = "") -> None:
-    rollback(RollbackRequest(site.settings.alias, run), storage=site.storage, solr=site.solr)
+def take_back(site: Runtime, run: str = "") -> None:
+    roll_back(RollbackRequest(site.settings.alias, run), storage=site.storage, solr=site.solr)
 
 
 def live(site: Runtime) -> str:
@@ -131,12 +126,12 @@ def test_readers_see_what_was_published_and_after_a_rollback_what_was_before(
     site: Runtime, runs: tuple[Run, Run]
 ) -> None:
     first, second = runs
-    publish_run(site, first)
+    publish(site, first)
     assert positions_seen(site) == LOOSE
-    publish_run(site, second)
+    publish(site, second)
     assert positions_seen(site) == STRICT
-    roll_back(site, second.name)
-    roll_back(site, second.name)
+    take_back(site, second.name)
+    take_back(site, second.name)
     assert positions_seen(site) == LOOSE
     assert changes(site) == [
         (Change.PUBLISHED, first.name),
@@ -147,15 +142,15 @@ def test_readers_see_what_was_published_and_after_a_rollback_what_was_before(
 
 def test_a_gate_counts_what_is_really_live(site: Runtime, runs: tuple[Run, Run]) -> None:
     first, second = runs
-    publish_run(site, first)
+    publish(site, first)
     strict = PublishRequest(second.name, site.settings.alias, least_documents_percent=90)
     with pytest.raises(FinalError, match=r"4 documents, 36\.4 % of the 11 that are live"):
-        publish(strict, storage=site.storage, solr=site.solr)
+        publish_run(strict, storage=site.storage, solr=site.solr)
     assert positions_seen(site) == LOOSE
 
 
 def test_a_reader_sees_one_run_or_the_other_during_many_switches(site: Runtime, runs: tuple[Run, Run]) -> None:
-    publish_run(site, runs[0])
+    publish(site, runs[0])
     is_over = threading.Event()
 
     def read() -> set[tuple[int, ...]]:
@@ -168,7 +163,7 @@ def test_a_reader_sees_one_run_or_the_other_during_many_switches(site: Runtime, 
         readers = [pool.submit(read) for _ in range(2)]
         try:
             for switch in range(SWITCHES):
-                publish_run(site, runs[(switch + 1) % 2])
+                publish(site, runs[(switch + 1) % 2])
         finally:
             is_over.set()
         for reader in readers:
@@ -177,7 +172,7 @@ def test_a_reader_sees_one_run_or_the_other_during_many_switches(site: Runtime, 
 
 
 def test_two_publishers_at_once_take_turns(site: Runtime, runs: tuple[Run, Run]) -> None:
-    publish_run(site, runs[0])
+    publish(site, runs[0])
     environment = {**os.environ, "TINYTAGS_STORE": STORE, "TINYTAGS_ALIAS": site.settings.alias}
     publishers = [
         subprocess.Popen(
@@ -222,51 +217,51 @@ def kill_between_switch_and_record(site: Runtime, step: str, *arguments: str) ->
 
 def test_a_publisher_that_was_killed_after_the_switch_is_made_up_for(site: Runtime, runs: tuple[Run, Run]) -> None:
     first, second = runs
-    publish_run(site, first)
+    publish(site, first)
     kill_between_switch_and_record(site, "step", "publish", second.name)
     assert live(site) == second.collection
     assert changes(site) == [(Change.PUBLISHED, first.name)]
-    publish_run(site, second)
+    publish(site, second)
     assert changes(site) == [(Change.PUBLISHED, first.name), (Change.PUBLISHED, second.name)]
-    roll_back(site)
+    take_back(site)
     assert positions_seen(site) == LOOSE
 
 
 def test_a_rollback_that_was_killed_after_the_switch_is_made_up_for(site: Runtime, runs: tuple[Run, Run]) -> None:
     first, second = runs
-    publish_run(site, first)
-    publish_run(site, second)
+    publish(site, first)
+    publish(site, second)
     kill_between_switch_and_record(site, "rollback", "rollback")
     assert live(site) == first.collection
-    roll_back(site)
+    take_back(site)
     assert live(site) == first.collection
     assert changes(site)[2:] == [(Change.ROLLED_BACK, first.name)]
 
 
 def test_pruning_keeps_what_is_live_and_a_pruned_run_comes_back(site: Runtime, tmp_path: Path) -> None:
     first, second = make_runs(site, "pruned-pets", tmp_path)
-    publish_run(site, first)
-    publish_run(site, second)
+    publish(site, first)
+    publish(site, second)
     site.solr.ensure_collection("customers", site.solr.configsets()[first.collection])
     request = PruneRequest(site.settings.alias, keep=0, runs=(first.name, second.name))
-    assert prune(PruneRequest(site.settings.alias), storage=site.storage, solr=site.solr).drop == ()
-    (dropped,) = prune(request, storage=site.storage, solr=site.solr).drop
+    assert prune_collections(PruneRequest(site.settings.alias), storage=site.storage, solr=site.solr).drop == ()
+    (dropped,) = prune_collections(request, storage=site.storage, solr=site.solr).drop
     assert (dropped.run, dropped.documents) == (first.name, 11)
     assert positions_seen(site) == STRICT
     assert first.collection not in site.solr.collections()
     assert "customers" in site.solr.collections()
     with pytest.raises(FinalError, match=f"was dropped by `tinytags prune` .*tinytags index {first.name}"):
-        roll_back(site)
+        take_back(site)
     with pytest.raises(FinalError, match="was dropped by `tinytags prune`"):
-        publish_run(site, first)
+        publish(site, first)
     index_run(site, first)
-    publish_run(site, first)
+    publish(site, first)
     assert positions_seen(site) == LOOSE
     assert Run.load(site.storage, layout.run_file(first.name)).pruned == ""
 
 
 def test_solr_itself_refuses_to_drop_what_is_live(site: Runtime, runs: tuple[Run, Run]) -> None:
-    publish_run(site, runs[0])
+    publish(site, runs[0])
     with pytest.raises(FinalError, match="is part of aliases"):
         site.solr.delete_collection(runs[0].collection)
 

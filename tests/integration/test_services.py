@@ -15,7 +15,6 @@ import pytest
 from hdfs import InsecureClient
 
 from tinytags_tasks.clients.spark import connect_spark, with_parameter
-from tinytags_tasks.configsets import current_configset
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import down, status, up
@@ -23,6 +22,7 @@ from tinytags_tasks.services.airflow_config import connections
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.solr import solr_is_ready
 from tinytags_tasks.settings import PROJECT_ROOT, Settings, load_settings
+from tinytags_tasks.store.configsets import current_configset
 
 pytestmark = pytest.mark.integration
 

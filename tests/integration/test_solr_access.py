@@ -19,26 +19,22 @@ from small_run import MODEL, SparkHere, publish_model
 
 from tinytags_tasks import services
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.configsets import current_configset
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.demo.drawn import draw_pictures
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.index.step import IndexRequest, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings, load_settings
+from tinytags_tasks.store.configsets import current_configset
 
 COLLECTION = "access"
 
@@ -230,12 +226,14 @@ def test_a_solr_that_starts_never_answers_without_a_password(solr: Settings) -> 
 
 def publish_drawn(runtime: Runtime, thumbnails: str) -> str:
     """Let the alias of this name show the corpus ``drawn``; return the collection."""
-    name = plan(PlanRequest("drawn", MODEL, threshold=0, thumbnails=thumbnails), storage=runtime.storage).run
-    prepare(name, storage=runtime.storage, solr=runtime.solr)
+    name = plan_run(PlanRequest("drawn", MODEL, threshold=0, thumbnails=thumbnails), storage=runtime.storage).run
+    prepare_collection(name, storage=runtime.storage, solr=runtime.solr)
     blocks = tuple(range(9))
-    score(ScoreRequest(name, blocks), storage=runtime.storage, address=runtime.store_address, connect_spark=SparkHere())
-    index(IndexRequest(name, blocks), storage=runtime.storage, solr=runtime.solr)
-    return publish(
+    score_blocks(
+        ScoreRequest(name, blocks), storage=runtime.storage, address=runtime.store_address, connect_spark=SparkHere()
+    )
+    index_blocks(IndexRequest(name, blocks), storage=runtime.storage, solr=runtime.solr)
+    return publish_run(
         PublishRequest(name, alias=f"drawn-{thumbnails}"), storage=runtime.storage, solr=runtime.solr
     ).collection
 
@@ -251,7 +249,7 @@ def test_a_page_shows_the_same_pictures_from_solr_and_from_the_store_and_outlive
 ) -> None:
     runtime = Runtime(solr)
     fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 400, "blocks_per_shard": 3}
-    ingest(make_definition("drawn", fields), storage=runtime.storage)
+    ingest_corpus(make_definition("drawn", fields), storage=runtime.storage)
     publish_model(runtime.storage)
     collections = {thumbnails: publish_drawn(runtime, thumbnails) for thumbnails in ("solr", "store")}
     url = solr.address("solr_url")

@@ -14,9 +14,9 @@ import pytest
 from conftest import assert_one_error_line, hdfs_client
 from moto.server import ThreadedMotoServer
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.store import layout
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,7 +8,7 @@ from storage_contract import StorageContract
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.storage import HdfsStorage
+from tinytags_tasks.store.hdfs import HdfsStorage
 
 
 class TestHdfs(StorageContract):

@@ -14,13 +14,13 @@ import pytest
 from conftest import DEPTH, all_documents, wait_for
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-from tinytags_tasks import layout
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockState, Run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.run_records import BlockState, Run
 
 CORPUS = ALIAS = "told"
 SHARD, BLOCKS_PER_SHARD, BLOCKS = 400, 3, 9

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import assert_one_error_line, stored_files
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.store import layout
 
 IMAGES, SHARD = 250, 100
 NAME = "verified"

@@ -15,23 +15,19 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pyspark.ml.classification import RandomForestClassifier
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.demo.drawn import SHAPES
-from tinytags_tasks.index.step import IndexRequest, prepare
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import Training
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import Training
 
 SHARD, BLOCKS = 400, 3
 
@@ -232,19 +228,19 @@ def test_a_marked_corner_comes_out_of_the_page_unturned_and_unmirrored(
     source = tmp_path / "marked.bin"
     source.write_bytes(bytes(stored))
     fields = {"source": str(source), "format": "tiny-images", "shard_images": 10, "blocks_per_shard": 1}
-    ingest(make_definition("marked", fields), storage=runtime.storage)
+    ingest_corpus(make_definition("marked", fields), storage=runtime.storage)
     assert runtime.storage.read(layout.shard_file("marked", 0)) == marked.tobytes()
 
-    planned = plan(PlanRequest("marked", model, threshold=0), storage=runtime.storage)
-    prepare(planned.run, storage=runtime.storage, solr=runtime.solr)
-    score(
+    planned = plan_run(PlanRequest("marked", model, threshold=0), storage=runtime.storage)
+    prepare_collection(planned.run, storage=runtime.storage, solr=runtime.solr)
+    score_blocks(
         ScoreRequest(planned.run, (0,)),
         storage=runtime.storage,
         address=runtime.store_address,
         connect_spark=runtime.connect_spark,
     )
-    index(IndexRequest(planned.run, (0,)), storage=runtime.storage, solr=runtime.solr)
-    publish(PublishRequest(planned.run, alias="marked"), storage=runtime.storage, solr=runtime.solr)
+    index_blocks(IndexRequest(planned.run, (0,)), storage=runtime.storage, solr=runtime.solr)
+    publish_run(PublishRequest(planned.run, alias="marked"), storage=runtime.storage, solr=runtime.solr)
     (document,) = all_documents(runtime.solr.url, "marked").values()
     assert base64.b64decode(document["data"]) == marked.tobytes()
 

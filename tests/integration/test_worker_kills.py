@@ -15,13 +15,13 @@ import psutil
 import pytest
 from conftest import DEPTH, IMAGES, all_documents, engine_process, restart, wait_for
 
-from tinytags_tasks import layout
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockState, Run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.run_records import BlockState, Run
 
 DAG = "tinytags"
 Command = Callable[..., subprocess.CompletedProcess[str]]

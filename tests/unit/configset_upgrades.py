@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tinytags_tasks import configsets
+from tinytags_tasks.store import configsets
 
 FOUNDING_FOLDER = Path(__file__).with_name("data") / "founding_configset"
 """The configset that configsets' identities began with, as it was then, byte for byte."""

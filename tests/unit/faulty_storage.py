@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from tinytags_tasks.errors import TransientError
-from tinytags_tasks.storage import Leftover, Storage, temporary_name
+from tinytags_tasks.store.protocol import Leftover, Storage, temporary_name
 
 Mode = Literal["before", "during", "after"]
 Outcome = TypeVar("Outcome")

@@ -9,14 +9,13 @@ from pathlib import Path
 from faulty_storage import Mode
 from small_run import SolrHere, index_all, make_another_run, make_run, quiet, score_all
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import TransientError
-from tinytags_tasks.ledger import list_runs, read_ledger
-from tinytags_tasks.publish.history import read_history
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import Run
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.publish.publications import read_history
+from tinytags_tasks.publish.step import PublishRequest, publish_run
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.ledger import list_runs, read_ledger
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import Run
 
 ALIAS = "live"
 LONG_AGO = "2024-06-01T00:00:00+00:00"
@@ -38,7 +37,7 @@ class World:
     def publish(self, *runs: Run, alias: str = ALIAS) -> None:
         """Publish runs one after the other."""
         for run in runs:
-            publish(PublishRequest(run.name, alias), storage=self.storage, solr=self.solr, report=quiet)
+            publish_run(PublishRequest(run.name, alias), storage=self.storage, solr=self.solr, report=quiet)
 
     def live(self) -> str:
         """Return the live collection."""

@@ -21,22 +21,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from read_javabin import read_documents
 
-from tinytags_tasks import layout
-from tinytags_tasks.configsets import FOUNDING_CONFIGSET, Configset, current_configset
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.document_fields import CHECKSUM_FIELDS, solr_names
 from tinytags_tasks.errors import FinalError, TinyTagsError
-from tinytags_tasks.index.step import IndexRequest
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.models import model_version
-from tinytags_tasks.records import Corpus, ModelCard, Run, ShardManifest, Unreadable
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
-from tinytags_tasks.storage import LocalStorage, StoreAddress
+from tinytags_tasks.index.step import IndexRequest, index_blocks
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, Configset, current_configset
+from tinytags_tasks.store.corpus_records import Corpus, ShardManifest, Unreadable
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import model_version
+from tinytags_tasks.store.protocol import StoreAddress
+from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 TAGS = ("cat", "dog", "emu")
@@ -135,7 +135,7 @@ def make_corpus(
         shard_images=SHARD_IMAGES,
         blocks_per_shard=BLOCKS_PER_SHARD,
     )
-    ingest(definition, storage=storage, report=quiet)
+    ingest_corpus(definition, storage=storage, report=quiet)
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     for shard in range(corpus.partition.shards):
         path = layout.shard_manifest_file(CORPUS, shard)
@@ -177,13 +177,13 @@ def make_run(
     """Make the corpus, the model and a run of it."""
     make_corpus(storage, unreadable=unreadable, keywords=keywords)
     publish_model(storage)
-    planned = plan(PlanRequest(CORPUS, MODEL, threshold), storage=storage)
+    planned = plan_run(PlanRequest(CORPUS, MODEL, threshold), storage=storage)
     return Run.load(storage, layout.run_file(planned.run))
 
 
 def make_another_run(storage: LocalStorage, threshold: int, created: str = "") -> Run:
     """Make one more run of the same corpus and model; ``created`` sets the clock back or forth."""
-    name = plan(PlanRequest(CORPUS, MODEL, threshold), storage=storage).run
+    name = plan_run(PlanRequest(CORPUS, MODEL, threshold), storage=storage).run
     run = Run.load(storage, layout.run_file(name))
     run = run.replaced(created=created or run.created)
     run.save(storage, layout.run_file(name))
@@ -197,7 +197,7 @@ def address_of(storage: LocalStorage) -> StoreAddress:
 
 def score_all(storage: LocalStorage, run: Run) -> None:
     """Score every block of a run."""
-    score(
+    score_blocks(
         ScoreRequest(run.name, tuple(range(run.blocks))),
         storage=storage,
         address=address_of(storage),
@@ -208,7 +208,7 @@ def score_all(storage: LocalStorage, run: Run) -> None:
 
 def index_all(storage: LocalStorage, run: Run, solr: "SolrHere") -> None:
     """Index every block of a run that is scored."""
-    index(IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=solr, report=quiet)
+    index_blocks(IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=solr, report=quiet)
 
 
 class SparkHere:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinytags_tasks.errors import CorruptError, LostWriteError, MissingError
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.store.protocol import Storage, temporary_name
 
 
 class _WriterDiedError(Exception):
@@ -23,7 +23,7 @@ def _dying():
 
 
 class StorageContract:
-    """The promises of ``tinytags_tasks.storage.base.Storage``."""
+    """The promises of ``tinytags_tasks.store.protocol.Storage``."""
 
     @pytest.fixture
     def storage(self) -> Storage:

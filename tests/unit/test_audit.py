@@ -13,19 +13,17 @@ from small_run import (
     score_all,
 )
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored, write_scored
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.index import step as index_step
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.publish.audit import AuditRequest, last_audit
-from tinytags_tasks.publish.audit import run as audit
-from tinytags_tasks.publish.backfill import BackfillRequest
-from tinytags_tasks.publish.backfill import run as backfill
 from tinytags_tasks.publish.step import reconcile_run
-from tinytags_tasks.records import BlockState
 from tinytags_tasks.score import step as score_step
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored, write_scored
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import BlockState
+from tinytags_tasks.upkeep.audit import AuditRequest, audit_run, last_audit
+from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
 
 @pytest.fixture
@@ -49,24 +47,26 @@ def live(storage, solr):
 
 
 def look(storage, solr, **options):
-    return audit(AuditRequest(alias="live", **options), storage=storage, solr=solr, report=quiet)
+    return audit_run(AuditRequest(alias="live", **options), storage=storage, solr=solr, report=quiet)
 
 
 def do(plan, storage, solr):
     """Do what a backfill planned."""
     for group in plan.groups:
-        score_step.run(
+        score_step.score_blocks(
             score_step.ScoreRequest(plan.run, group),
             storage=storage,
             address=address_of(storage),
             connect_spark=SparkHere(),
             report=quiet,
         )
-        index_step.run(index_step.IndexRequest(plan.run, group, redo=True), storage=storage, solr=solr, report=quiet)
+        index_step.index_blocks(
+            index_step.IndexRequest(plan.run, group, redo=True), storage=storage, solr=solr, report=quiet
+        )
 
 
 def choose(storage, solr, run, **choice):
-    return backfill(BackfillRequest(run.name, **choice), storage=storage, solr=solr, alias="live", report=quiet)
+    return plan_backfill(BackfillRequest(run.name, **choice), storage=storage, solr=solr, alias="live", report=quiet)
 
 
 def change_record(storage, run, block, **changes):

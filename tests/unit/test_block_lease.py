@@ -11,19 +11,18 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from small_run import BLOCKS, SolrHere, SparkHere, address_of, index_all, make_run, quiet, score_all
 
-from tinytags_tasks import layout, lease
-from tinytags_tasks.block_lease import hold_blocks, is_held
 from tinytags_tasks.errors import TinyTagsError, TransientError
-from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.publish.backfill import BackfillRequest
-from tinytags_tasks.publish.backfill import run as plan_backfill
-from tinytags_tasks.records import BlockState, Run
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks
 from tinytags_tasks.score import block as block_module
 from tinytags_tasks.score import step, worker
 from tinytags_tasks.score.block import score_block
-from tinytags_tasks.storage import LocalStorage, Storage
+from tinytags_tasks.store import layout, lease
+from tinytags_tasks.store.block_lease import hold_blocks, is_held
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockState, Run
+from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
 ALL = tuple(range(BLOCKS))
 SOON = 0.0
@@ -46,7 +45,7 @@ def clean(tmp_path_factory):
 
 
 def score(storage: Storage, run: Run, blocks=ALL, spark=None, *, redo=False, lease_seconds=60.0, report=quiet):
-    return step.run(
+    return step.score_blocks(
         step.ScoreRequest(run.name, tuple(blocks), redo),
         storage=storage,
         address=address_of(storage.inner if isinstance(storage, FaultyStorage) else storage),
@@ -147,7 +146,7 @@ def test_a_lease_without_a_sign_of_life_is_taken_at_once(storage):
 
 
 def test_a_writer_elsewhere_is_waited_for_until_it_was_silent_for_long(storage, monkeypatch):
-    monkeypatch.setattr("tinytags_tasks.block_lease._POLL_SECONDS", 0.05)
+    monkeypatch.setattr("tinytags_tasks.store.block_lease._POLL_SECONDS", 0.05)
     run = make_run(storage)
     elsewhere = {"owner": "a", "place": "elsewhere boot pid:[1]", "pid": 7, "started": 1.0, "renewed": 0}
     storage.write(layout.writer_lease_file(run.name, "silent"), json.dumps(elsewhere).encode())
@@ -180,7 +179,7 @@ def at_once(*steps: Callable[[], object]) -> list[BaseException]:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr("tinytags_tasks.block_lease._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("tinytags_tasks.store.block_lease._POLL_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize("redo", [False, True])
@@ -210,7 +209,7 @@ def test_a_backfill_beside_a_run_finds_the_work_done(storage, clean):
     def backfill() -> None:
         plan_backfill(BackfillRequest(run.name, "2-4"), storage=storage, solr=solr, alias="live", report=quiet)
         score(storage, run, [2, 3, 4])
-        index(IndexRequest(run.name, (2, 3, 4)), storage=storage, solr=solr, report=quiet)
+        index_blocks(IndexRequest(run.name, (2, 3, 4)), storage=storage, solr=solr, report=quiet)
 
     assert at_once(whole_run, backfill) == []
     score_all(storage, run)
@@ -225,7 +224,7 @@ def test_documents_are_deleted_when_the_writer_of_their_block_is_done(storage):
     told = []
     with held_by_another(storage, run, [3]):
         work = threading.Thread(
-            target=delete,
+            target=delete_blocks,
             args=(DeleteRequest(run.name, (3,)),),
             kwargs={"storage": storage, "solr": solr, "report": told.append},
         )
@@ -289,7 +288,7 @@ def test_a_run_that_is_taken_over_at_any_change_and_goes_on_as_a_zombie(tmp_path
             with monkeypatch.context() as patch:
                 through(patch, storage)
                 score(storage, run, lease_seconds=SOON)
-                index(IndexRequest(run.name, ALL), storage=storage, solr=solr, report=quiet, lease_seconds=SOON)
+                index_blocks(IndexRequest(run.name, ALL), storage=storage, solr=solr, report=quiet, lease_seconds=SOON)
 
         sleepy = Interrupted(storage, at, another)
         with monkeypatch.context() as patch, contextlib.suppress(TransientError):

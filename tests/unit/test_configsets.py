@@ -6,8 +6,11 @@ import pytest
 from configset_upgrades import FOUNDING_FOLDER, check_out, with_comment, with_field
 from small_run import CORPUS, MODEL, SolrHere, card, make_corpus, make_run
 
-from tinytags_tasks import layout
-from tinytags_tasks.configsets import (
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
+from tinytags_tasks.index.step import prepare_collection
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import (
     CONFIGSET_FOLDER,
     Configset,
     current_configset,
@@ -15,12 +18,8 @@ from tinytags_tasks.configsets import (
     kept_configset,
     read_configset,
 )
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
-from tinytags_tasks.index.step import prepare
-from tinytags_tasks.records import Run
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import Run
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def founding():
 
 
 def plan_again(storage, threshold=40, thumbnails="solr", model=MODEL):
-    name = plan(PlanRequest(CORPUS, model, threshold, thumbnails=thumbnails), storage=storage).run
+    name = plan_run(PlanRequest(CORPUS, model, threshold, thumbnails=thumbnails), storage=storage).run
     return Run.load(storage, layout.run_file(name))
 
 
@@ -188,7 +187,7 @@ def solr():
 
 
 def prepare_run(run, storage, solr):
-    prepare(run.name, storage=storage, solr=solr)
+    prepare_collection(run.name, storage=storage, solr=solr)
     return solr.configsets()[run.collection]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, MissingError
 from tinytags_tasks.settings import PROJECT_ROOT
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store.local import LocalStorage
 
 
 @pytest.fixture(autouse=True)

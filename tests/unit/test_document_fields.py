@@ -8,9 +8,6 @@ import xml.etree.ElementTree as ET
 import pytest
 from small_run import BLOCKS, CORPUS, KEYWORDS, SolrHere, index_all, make_run, score_all
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import SCHEMA, KeywordsReader, block_sources, read_pixels, read_scored, scored_checksum
-from tinytags_tasks.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.document_fields import (
     CHECKSUM_FIELDS,
     FIELDS,
@@ -22,11 +19,21 @@ from tinytags_tasks.document_fields import (
     values_as_json,
 )
 from tinytags_tasks.index.documents import document_bodies
-from tinytags_tasks.records import Corpus
 from tinytags_tasks.search.images import read_fields
 from tinytags_tasks.search.query import solr_parameters
 from tinytags_tasks.search.request import SearchRequest
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import (
+    SCHEMA,
+    KeywordsReader,
+    block_sources,
+    read_pixels,
+    read_scored,
+    scored_checksum,
+)
+from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.local import LocalStorage
 
 OF_SOLR = {"_version_"}
 """Fields of the schema that are Solr's own."""

@@ -25,13 +25,13 @@ from small_run import (
 )
 from typer.testing import CliRunner
 
-from tinytags_tasks import layout
 from tinytags_tasks.cli import app, stages
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ledger import list_runs
 from tinytags_tasks.score import export
 from tinytags_tasks.score.export import ExportRequest
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.ledger import list_runs
+from tinytags_tasks.store.local import LocalStorage
 
 ALL = tuple(range(BLOCKS))
 FIRST_OF_BLOCK = (0, 2, 4, 6, 7, 9, 11)
@@ -69,7 +69,7 @@ def expected_lines(blocks=ALL) -> list[dict]:
 
 
 def write(storage, run, output, blocks=ALL):
-    return export.run(ExportRequest(run.name, tuple(blocks), str(output)), storage=storage, report=quiet)
+    return export.export_run(ExportRequest(run.name, tuple(blocks), str(output)), storage=storage, report=quiet)
 
 
 def test_every_kept_image_is_a_line_in_the_order_of_positions(storage, scored, tmp_path):

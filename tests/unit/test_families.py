@@ -11,7 +11,7 @@ import pytest
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.settings import PROJECT_ROOT
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.train import forest_spark
 from tinytags_tasks.train.families import FAMILIES
 from tinytags_tasks.train.family import Features, Parameter

@@ -3,7 +3,7 @@
 import pytest
 from grid_page.cells import BlockTask, Cells, CellState, cell_state, latest_tasks
 
-from tinytags_tasks.records import BlockRecord, BlockState
+from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 
 def record(state: BlockState, **values: object) -> BlockRecord:

@@ -8,7 +8,7 @@ from airflow_database import NOW, add_dag_run, add_plan, add_task, airflow_datab
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from tinytags_tasks.records import Run
+from tinytags_tasks.store.run_records import Run
 
 RUN = Run(
     name="pets-1",

@@ -14,11 +14,11 @@ from PIL import Image
 from small_run import SolrHere, index_all, make_run, pictures, score_all
 from sqlalchemy import delete, select
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.records import BlockState, Run
 from tinytags_tasks.settings import PROJECT_ROOT, Settings
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import BlockState, Run
 
 HERE = {"X-TinyTags-Grid": "1", "Sec-Fetch-Site": "same-origin"}
 ASSETS = PROJECT_ROOT / "plugins" / "grid_page" / "assets"

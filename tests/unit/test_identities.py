@@ -15,22 +15,21 @@ from hypothesis import strategies as st
 from identity_corpora import SOURCES, define
 from small_run import card, quiet
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import documents_checksum
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.identities import quoted
 from tinytags_tasks.ingest import commit, shards
 from tinytags_tasks.ingest.plan import IngestPlan, _refuse_another, load_plan
-from tinytags_tasks.ingest.step import run as ingest
-from tinytags_tasks.models import model_version
-from tinytags_tasks.records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import documents_checksum
+from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
+from tinytags_tasks.store.identities import quoted
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.models import model_version
 from tinytags_tasks.train import step
 from tinytags_tasks.train.parameters import TrainRequest
 
@@ -71,7 +70,7 @@ def stored(storage, tmp_path):
     """Ingests a source of a format, and returns its plan and its totals."""
 
     def store(format_name):
-        ingest(define(format_name, tmp_path), storage=storage, report=quiet)
+        ingest_corpus(define(format_name, tmp_path), storage=storage, report=quiet)
         return load_plan(storage, "pets"), Corpus.load(storage, layout.corpus_file("pets"))
 
     return store
@@ -99,7 +98,7 @@ def test_a_run_has_the_same_name_as_ever(stored, storage, thumbnails, name):
     stored("raw")
     model = card(height=4, width=4, version="forest-0123456789ab")
     model.save(storage, layout.card_file(model.version))
-    assert plan(PlanRequest("pets", model.version, 40, thumbnails=thumbnails), storage=storage).run == name
+    assert plan_run(PlanRequest("pets", model.version, 40, thumbnails=thumbnails), storage=storage).run == name
 
 
 @pytest.mark.parametrize(

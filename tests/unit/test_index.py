@@ -27,18 +27,19 @@ from small_run import (
     write_keywords,
 )
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import KeywordsReader, block_sources, read_pixels, read_scored, write_scored
-from tinytags_tasks.block_lease import hold_blocks
-from tinytags_tasks.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
 from tinytags_tasks.index.documents import LATER_FIELDS, MOST_DOCUMENTS, document_bodies, documents_per_body
-from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare, run
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockState, Corpus
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks, prepare_collection
 from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.step import _block_tasks
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import KeywordsReader, block_sources, read_pixels, read_scored, write_scored
+from tinytags_tasks.store.block_lease import hold_blocks
+from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import BlockState
 
 ALL = tuple(range(BLOCKS))
 KEPT = [position for position, votes in enumerate(VOTES) if max(votes) >= 4 and position not in UNREADABLE]
@@ -63,7 +64,7 @@ def solr():
 
 
 def index(storage, planned, solr, blocks=ALL):
-    return run(IndexRequest(planned.name, tuple(blocks)), storage=storage, solr=solr, report=quiet)
+    return index_blocks(IndexRequest(planned.name, tuple(blocks)), storage=storage, solr=solr, report=quiet)
 
 
 def positions(solr, planned):
@@ -296,7 +297,7 @@ def test_blocks_are_indexed_again_when_asked_to(storage, scored, solr):
     posted = solr.posted
     assert index(storage, scored, solr).indexed == 0
     request = IndexRequest(scored.name, (3, 4), redo=True)
-    assert run(request, storage=storage, solr=solr, report=quiet).indexed == 2
+    assert index_blocks(request, storage=storage, solr=solr, report=quiet).indexed == 2
     assert solr.posted == posted + sum(record.kept for record in read_ledger(storage, scored, [3, 4]))
     assert positions(solr, scored) == KEPT
 
@@ -320,7 +321,7 @@ def test_a_block_is_left_to_the_writer_that_has_it_and_looked_at_afterwards(stor
     other = threading.Thread(target=hold_block_3)
     other.start()
     held.wait(10)
-    result = run(IndexRequest(scored.name, (2, 3)), storage=storage, solr=solr, report=report)
+    result = index_blocks(IndexRequest(scored.name, (2, 3)), storage=storage, solr=solr, report=report)
     other.join()
     assert result.indexed == 2
     assert any("block 3 is being written by" in line for line in told)
@@ -329,7 +330,7 @@ def test_a_block_is_left_to_the_writer_that_has_it_and_looked_at_afterwards(stor
 
 def test_deleted_blocks_have_no_documents_and_can_be_indexed_again(storage, scored, solr):
     index(storage, scored, solr)
-    result = delete(DeleteRequest(scored.name, (3, 4)), storage=storage, solr=solr, report=quiet)
+    result = delete_blocks(DeleteRequest(scored.name, (3, 4)), storage=storage, solr=solr, report=quiet)
     gone = read_ledger(storage, scored, [3, 4])
     assert result.documents == sum(record.kept for record in gone)
     assert {record.state for record in gone} == {BlockState.SCORED}
@@ -342,12 +343,12 @@ def test_documents_that_stay_after_they_were_deleted_are_worth_a_retry(storage, 
     index(storage, scored, solr)
     solr.delete_block = lambda collection, block: None
     with pytest.raises(TransientError, match=r"blocks 3 still have 1 documents .* delete them again"):
-        delete(DeleteRequest(scored.name, (3,)), storage=storage, solr=solr, report=quiet)
+        delete_blocks(DeleteRequest(scored.name, (3,)), storage=storage, solr=solr, report=quiet)
 
 
 def test_blocks_that_the_run_does_not_have_are_not_deleted(storage, scored, solr):
     with pytest.raises(BadInputError, match="block 6 is out of range"):
-        delete(DeleteRequest(scored.name, (6,)), storage=storage, solr=solr, report=quiet)
+        delete_blocks(DeleteRequest(scored.name, (6,)), storage=storage, solr=solr, report=quiet)
 
 
 def test_one_block_that_cannot_be_indexed_does_not_undo_the_others(storage, scored, solr):
@@ -445,7 +446,7 @@ def test_a_run_gets_its_own_collection(storage, scored):
             return super().ensure_collection(*arguments, **options)
 
     solr = Records()
-    assert prepare(scored.name, storage=storage, solr=solr, shards=2, replicas=3) == scored.collection
+    assert prepare_collection(scored.name, storage=storage, solr=solr, shards=2, replicas=3) == scored.collection
     assert solr.asked == ((scored.collection, scored.configset), {"shards": 2, "replicas": 3})
 
 
@@ -458,7 +459,7 @@ def test_a_collection_from_before_a_field_is_indexed_without_it(storage, lacking
     planned = make_run(storage, keywords=["bird"] * len(VOTES))
     score_all(storage, planned)
     solr = SolrHere()
-    prepare(planned.name, storage=storage, solr=solr)
+    prepare_collection(planned.name, storage=storage, solr=solr)
     check_out(monkeypatch, FOUNDING_FOLDER)
     index(storage, planned, solr)
     assert {record.state for record in read_ledger(storage, planned)} == {BlockState.VERIFIED}

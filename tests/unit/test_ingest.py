@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_run import quiet
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, METADATA_BYTES, to_column_major
 from tinytags_tasks.corpus.sources import files as source_files
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.ingest import plan, shards, verify
-from tinytags_tasks.ingest.step import run
-from tinytags_tasks.records import Corpus, ShardManifest
-from tinytags_tasks.storage import LocalStorage, temporary_name
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.protocol import temporary_name
 
 IMAGES, SHARD_IMAGES, BLOCKS_PER_SHARD = 23, 10, 4
 CHANGES = 2 + 3 * 4 + 1
@@ -65,7 +66,7 @@ def define(source, **fields):
 
 
 def ingest(storage, source, *, redo=(), report=quiet, **fields):
-    return run(define(source, **fields), storage=storage, redo=redo, report=report)
+    return ingest_corpus(define(source, **fields), storage=storage, redo=redo, report=report)
 
 
 def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -399,17 +400,17 @@ def test_keywords_are_kept_by_position_without_those_of_the_stop_list(storage, s
 def test_tasks_take_whole_shards_and_at_most_four_hundred(storage, source):
     files = SourceFiles(str(source))
     request = plan.PlanRequest(define(source, shard_images=1))
-    assert plan.run(request, storage=storage, files=files, report=quiet).groups == (tuple(range(IMAGES)),)
+    assert plan.plan_ingestion(request, storage=storage, files=files, report=quiet).groups == (tuple(range(IMAGES)),)
     request = plan.PlanRequest(define(source, shard_images=1), shards_per_task=10)
-    groups = plan.run(request, storage=storage, files=files, report=quiet).groups
+    groups = plan.plan_ingestion(request, storage=storage, files=files, report=quiet).groups
     assert [len(group) for group in groups] == [10, 10, 3]
 
 
 def test_shards_may_be_written_in_any_order_by_different_tasks(storage, source, clean):
     files = SourceFiles(str(source))
-    plan.run(plan.PlanRequest(define(source)), storage=storage, files=files, report=quiet)
+    plan.plan_ingestion(plan.PlanRequest(define(source)), storage=storage, files=files, report=quiet)
     for group in ((2,), (0, 1)):
-        result = shards.run(shards.ShardsRequest("tiny", group), storage=storage, files=files, report=quiet)
+        result = shards.ingest_shards(shards.ShardsRequest("tiny", group), storage=storage, files=files, report=quiet)
         assert (result.shards, result.written) == (group, len(group))
     ingest(storage, source)
     assert without_times(files_under(storage.root)) == clean
@@ -417,12 +418,12 @@ def test_shards_may_be_written_in_any_order_by_different_tasks(storage, source, 
 
 def test_a_corpus_is_not_committed_before_every_shard_stands(storage, source):
     files = SourceFiles(str(source))
-    plan.run(plan.PlanRequest(define(source)), storage=storage, files=files, report=quiet)
-    shards.run(shards.ShardsRequest("tiny", (0, 2)), storage=storage, files=files, report=quiet)
+    plan.plan_ingestion(plan.PlanRequest(define(source)), storage=storage, files=files, report=quiet)
+    shards.ingest_shards(shards.ShardsRequest("tiny", (0, 2)), storage=storage, files=files, report=quiet)
     from tinytags_tasks.ingest import commit
 
     with pytest.raises(MissingError, match=r"00001\.bin: not there as its manifest says; run `tinytags ingest tiny`"):
-        commit.run("tiny", storage=storage, files=files, report=quiet)
+        commit.commit_corpus("tiny", storage=storage, files=files, report=quiet)
     assert not storage.exists(layout.corpus_file("tiny"))
 
 
@@ -450,7 +451,7 @@ def test_whatever_the_cut_the_blocks_together_are_the_source(tmp_path_factory, i
 def test_verifying_finds_nothing_in_a_good_corpus(storage, source):
     ingest(storage, source)
     for deep in (False, True):
-        found = verify.run("tiny", storage=storage, files=SourceFiles(str(source)), deep=deep, report=quiet)
+        found = verify.verify_corpus("tiny", storage=storage, files=SourceFiles(str(source)), deep=deep, report=quiet)
         assert (found.damaged, found.source) == ({}, "")
         assert found.read_bytes == (IMAGES * IMAGE_BYTES if deep else 0)
 
@@ -461,7 +462,7 @@ def test_verifying_deep_names_the_blocks_whose_bytes_are_wrong(storage, source):
     content = bytearray(storage.read(path))
     content[3 * IMAGE_BYTES] ^= 255
     storage.write(path, bytes(content))
-    found = verify.run("tiny", storage=storage, files=None, deep=True, report=quiet)
+    found = verify.verify_corpus("tiny", storage=storage, files=None, deep=True, report=quiet)
     assert found.damaged == {1: "the bytes of blocks 5 are not those that were ingested"}
 
 
@@ -470,7 +471,7 @@ def test_verifying_deep_finds_a_change_of_the_source_that_nothing_else_tells(sto
     ingest(storage, own_source)
     change_one_byte(own_source, 12 * IMAGE_BYTES + 5)
     shallow, deep = (
-        verify.run("tiny", storage=storage, files=SourceFiles(str(own_source)), deep=deep, report=quiet)
+        verify.verify_corpus("tiny", storage=storage, files=SourceFiles(str(own_source)), deep=deep, report=quiet)
         for deep in (False, True)
     )
     assert (shallow.damaged, shallow.source, deep.damaged) == ({}, "", {})
@@ -481,7 +482,7 @@ def test_a_corpus_that_was_never_finished_cannot_be_verified(storage, source):
     ingest(storage, source)
     storage.delete(layout.corpus_file("tiny"))
     with pytest.raises(MissingError, match="corpus tiny: was never finished; run `tinytags ingest tiny`"):
-        verify.run("tiny", storage=storage, files=None, report=quiet)
+        verify.verify_corpus("tiny", storage=storage, files=None, report=quiet)
 
 
 def test_records_are_json_that_people_can_read(storage, source):

@@ -8,7 +8,7 @@ import pytest
 from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.train.lab import LabRequest, run
+from tinytags_tasks.train.lab import LabRequest, search_parameters
 from tinytags_tasks.train.parameters import TrainRequest, read_parameters
 from tinytags_tasks.train.sample_forest import SampleForest, bin_places
 
@@ -33,7 +33,7 @@ def without_seconds(findings):
 
 def test_each_value_is_tried_with_each_and_the_best_comes_first(labelled):
     spoken: list[str] = []
-    findings = run(request_of(labelled), report=spoken.append)
+    findings = search_parameters(request_of(labelled), report=spoken.append)
     tried = {(each.training.trees, each.training.depth) for each in findings}
     assert tried == {(2, 2), (2, 6), (6, 2), (6, 6)}
     assert [each.accuracy for each in findings] == sorted((each.accuracy for each in findings), reverse=True)
@@ -42,19 +42,19 @@ def test_each_value_is_tried_with_each_and_the_best_comes_first(labelled):
 
 
 def test_the_same_request_finds_the_same(labelled):
-    again = [without_seconds(run(request_of(labelled), report=lambda line: None)) for _ in range(2)]
+    again = [without_seconds(search_parameters(request_of(labelled), report=lambda line: None)) for _ in range(2)]
     assert again[0] == again[1]
 
 
 def test_the_chosen_parameters_are_what_training_reads(labelled, tmp_path):
     out = tmp_path / "chosen.toml"
-    findings = run(request_of(labelled, out=str(out)), report=lambda line: None)
+    findings = search_parameters(request_of(labelled, out=str(out)), report=lambda line: None)
     assert read_parameters(out) == findings[0].training.parameters
     assert f"# chosen by `tinytags lab` among 4 on 200 images of {Path(labelled).name}" in out.read_text()
 
 
 def test_figures_are_percentages_of_the_sample(labelled):
-    for finding in run(request_of(labelled, trees=(1,)), report=lambda line: None):
+    for finding in search_parameters(request_of(labelled, trees=(1,)), report=lambda line: None):
         assert 0 <= finding.accuracy <= 100
         assert finding.kept == 100.0  # one tree is always sure
         assert finding.precision == pytest.approx(finding.accuracy)
@@ -77,7 +77,7 @@ def test_what_cannot_be_tried_is_refused_before_a_file_is_read(changes, message)
 
 def test_a_tag_with_fewer_images_than_folds_is_told(labelled):
     with pytest.raises(BadInputError, match=r"a tag has \d+ images in the sample, fewer than the 50 folds"):
-        run(request_of(labelled, sample=100, folds=50), report=lambda line: None)
+        search_parameters(request_of(labelled, sample=100, folds=50), report=lambda line: None)
 
 
 # Bins as MLlib cuts them

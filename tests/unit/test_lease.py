@@ -12,10 +12,11 @@ import psutil
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed
 
-from tinytags_tasks import lease
 from tinytags_tasks.errors import FinalError, LostWriteError, MissingError, TransientError
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.storage import LocalStorage, temporary_name
+from tinytags_tasks.store import lease
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.protocol import temporary_name
 
 PATH = "folder/00000.lease"
 NEVER = 3_600.0
@@ -231,8 +232,8 @@ def test_an_owner_mends_its_damaged_or_vanished_lease(storage):
 
 HOLD = """
 import sys
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store import LocalStorage
 with Leases(LocalStorage(sys.argv[1]), 3600).hold(sys.argv[2]) as is_ours:
     print(is_ours, flush=True)
     sys.stdin.read()

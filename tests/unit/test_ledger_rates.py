@@ -6,10 +6,10 @@ import pytest
 from faulty_storage import FaultyStorage
 from small_run import BLOCKS, make_run, score_all
 
-from tinytags_tasks import layout
-from tinytags_tasks.ledger import LedgerReader, rates
-from tinytags_tasks.records import BlockRecord, BlockState
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.ledger import LedgerReader, rates
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from tinytags_tasks.corpus import listing as listing_module
 from tinytags_tasks.corpus.listing import ListingFile, MemoryListing, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store.local import LocalStorage
 
 PATH = "source.parquet"
 

@@ -10,14 +10,14 @@ from small_run import TAGS as FOREST_TAGS
 from small_run import VOTES as FOREST_VOTES
 from small_run import forest, pictures, quiet
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.records import ModelCard
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.train.evaluation import count_votes
 from tinytags_tasks.train.forest_trees import forest_to_onnx
-from tinytags_tasks.train.import_step import ImportRequest, run
+from tinytags_tasks.train.import_step import ImportRequest, import_model
 
 IMAGES = np.random.default_rng(7).integers(0, 256, (50, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
@@ -35,7 +35,7 @@ def bring(tmp_path, storage):
         path = tmp_path / "given.onnx"
         path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
         fields = {"tags": TAGS, "height": HEIGHT, "width": WIDTH, **changes}
-        result = run(ImportRequest(str(path), **fields), storage=storage, report=quiet)
+        result = import_model(ImportRequest(str(path), **fields), storage=storage, report=quiet)
         card = ModelCard.load(storage, layout.card_file(result.model))
         return card, count_votes(storage.read(layout.model_file(result.model)), images)
 
@@ -150,7 +150,7 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(bring):
 
 def test_a_missing_file_is_named(storage):
     with pytest.raises(BadInputError, match=r"none\.onnx: no such file; give the path of an ONNX file"):
-        run(ImportRequest("none.onnx", TAGS), storage=storage, report=quiet)
+        import_model(ImportRequest("none.onnx", TAGS), storage=storage, report=quiet)
 
 
 def with_operator(name: str, domain: str = "") -> onnx.ModelProto:

@@ -15,14 +15,16 @@ from small_run import (
     score_all,
 )
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
-from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.publish.gate import precision_at
-from tinytags_tasks.publish.history import read_history
-from tinytags_tasks.publish.step import PublishRequest, block_problems, reconcile_run, run, total_problems
-from tinytags_tasks.records import BlockState, Change, Corpus, Evaluation, Run, ThresholdFigures
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.publish.publications import read_history
+from tinytags_tasks.publish.step import PublishRequest, block_problems, publish_run, reconcile_run, total_problems
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import Evaluation, ThresholdFigures
+from tinytags_tasks.store.run_records import BlockState, Change, Run
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def stricter(storage, solr, indexed):
 
 
 def publish(storage, planned, solr, report=quiet, **gate):
-    return run(PublishRequest(planned.name, "live", **gate), storage=storage, solr=solr, report=report)
+    return publish_run(PublishRequest(planned.name, "live", **gate), storage=storage, solr=solr, report=report)
 
 
 def evaluation(**changes):
@@ -234,7 +236,7 @@ def test_some_blocks_can_be_reconciled_alone_and_the_alias_is_left(storage, inde
 
 def test_a_run_that_was_never_planned_is_missing(storage, solr):
     with pytest.raises(MissingError, match="none"):
-        run(PublishRequest("none"), storage=storage, solr=solr, report=quiet)
+        publish_run(PublishRequest("none"), storage=storage, solr=solr, report=quiet)
 
 
 # A run without a collection

@@ -7,10 +7,14 @@ from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from onnx import TensorProto, helper, numpy_helper
 from small_run import CORPUS, MODEL, SparkHere, address_of, card, make_corpus, pictures, publish_model, quiet
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
-from tinytags_tasks.models import (
+from tinytags_tasks.score import step as score_step
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation, OtherFigures, ThresholdFigures
+from tinytags_tasks.store.models import (
     compare_models,
     describe_model,
     list_models,
@@ -20,16 +24,9 @@ from tinytags_tasks.models import (
     model_version,
     share,
 )
-from tinytags_tasks.models import (
-    publish_model as publish,
-)
-from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, OtherFigures, Run, ThresholdFigures
-from tinytags_tasks.score import step as score_step
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.storage import LocalStorage
-from tinytags_tasks.train.import_step import ImportRequest
-from tinytags_tasks.train.import_step import run as import_model
+from tinytags_tasks.store.models import publish_model as publish
+from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.train.import_step import ImportRequest, import_model
 
 TAGS = ("ant", "bee", "cat", "dog")
 
@@ -194,11 +191,13 @@ def logistic_classifier(tmp_path, bias: float = 0.0) -> tuple[str, np.ndarray]:
 
 
 def scored_rows(storage, model: str, threshold: int) -> tuple[Run, dict[int, tuple]]:
-    planned = plan(PlanRequest(CORPUS, model, threshold), storage=storage)
+    planned = plan_run(PlanRequest(CORPUS, model, threshold), storage=storage)
     run = Run.load(storage, layout.run_file(planned.run))
     blocks = tuple(range(run.blocks))
     request = score_step.ScoreRequest(run.name, blocks)
-    score_step.run(request, storage=storage, address=address_of(storage), connect_spark=SparkHere(), report=quiet)
+    score_step.score_blocks(
+        request, storage=storage, address=address_of(storage), connect_spark=SparkHere(), report=quiet
+    )
     rows = [row for block in blocks for row in read_scored(storage, run.name, block)[0].to_pylist()]
     return run, {row["position"]: (row["tag"], row["votes"], row["accuracy"]) for row in rows}
 

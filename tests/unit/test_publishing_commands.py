@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, common, publishing
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
-from tinytags_tasks.publish.overview import RunsRequest, run
+from tinytags_tasks.upkeep.overview import RunsRequest, summarize_runs
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_no_more_runs_are_shown_than_asked_for(world):
 
 def test_a_run_that_was_only_planned_is_listed(world):
     planned = make_another_run(world.storage, 70)
-    (found, *_), known = run(RunsRequest(), storage=world.storage, solr=world.solr)
+    (found, *_), known = summarize_runs(RunsRequest(), storage=world.storage, solr=world.solr)
     assert (found.run, found.by_state, found.documents, known) == (planned.name, {"planned": 6}, None, 4)
 
 

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_run import CORPUS, make_another_run, make_corpus, make_run, pictures, quiet, score_all
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import SCHEMA, write_scored
 from tinytags_tasks.corpus.pictures.sheet import make_labelled_sheet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.publish.diff import MOST_EXAMPLES, DiffRequest, Example, TagChange, draw_sheet, run
-from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import SCHEMA, write_scored
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+from tinytags_tasks.upkeep.diff import MOST_EXAMPLES, DiffRequest, Example, TagChange, compare_runs, draw_sheet
 
 BLOCK = 20
 """Images a block, of the runs that are made up here."""
@@ -55,7 +56,7 @@ def make_up(storage, name, kept, blocks, **changes):
 
 
 def diff(storage, old="old", new="new", blocks=None):
-    return run(DiffRequest(old, new, blocks), storage=storage, report=quiet)
+    return compare_runs(DiffRequest(old, new, blocks), storage=storage, report=quiet)
 
 
 def test_each_image_is_the_same_or_changed_or_gained_or_lost(storage):

@@ -6,12 +6,9 @@ from published_runs import ALIAS, FaultySolr, make_world
 from small_run import quiet
 
 from tinytags_tasks.errors import TransientError
-from tinytags_tasks.publish.prune import PruneRequest
-from tinytags_tasks.publish.prune import run as prune
-from tinytags_tasks.publish.rollback import RollbackRequest
-from tinytags_tasks.publish.rollback import run as rollback
-from tinytags_tasks.publish.step import PublishRequest
-from tinytags_tasks.publish.step import run as publish
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.publish.step import PublishRequest, publish_run
+from tinytags_tasks.upkeep.prune import PruneRequest, prune_collections
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +20,24 @@ def prepared(tmp_path_factory):
 
 
 def publish_the_third(world, storage, solr):
-    publish(PublishRequest(world.runs[2].name, ALIAS), storage=storage, solr=solr, report=quiet)
+    publish_run(PublishRequest(world.runs[2].name, ALIAS), storage=storage, solr=solr, report=quiet)
 
 
 def publish_the_first_again(world, storage, solr):
-    publish(PublishRequest(world.runs[0].name, ALIAS), storage=storage, solr=solr, report=quiet)
+    publish_run(PublishRequest(world.runs[0].name, ALIAS), storage=storage, solr=solr, report=quiet)
 
 
 def take_back_the_second(world, storage, solr):
-    rollback(RollbackRequest(ALIAS, world.runs[1].name), storage=storage, solr=solr, report=quiet)
+    roll_back(RollbackRequest(ALIAS, world.runs[1].name), storage=storage, solr=solr, report=quiet)
 
 
 def take_back_what_is_live(world, storage, solr):
-    rollback(RollbackRequest(ALIAS), storage=storage, solr=solr, report=quiet)
+    roll_back(RollbackRequest(ALIAS), storage=storage, solr=solr, report=quiet)
 
 
 def drop_both_behind_the_third(world, storage, solr):
     world.publish(world.runs[2])
-    prune(PruneRequest(ALIAS, keep=0, scored=True), storage=storage, solr=solr, report=quiet)
+    prune_collections(PruneRequest(ALIAS, keep=0, scored=True), storage=storage, solr=solr, report=quiet)
 
 
 STEPS = (

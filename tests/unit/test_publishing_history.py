@@ -8,22 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import SolrHere, quiet
 
-from tinytags_tasks import layout
-from tinytags_tasks import numbered as numbered_module
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.publish import history as history_module
-from tinytags_tasks.publish.history import (
-    catch_up,
-    completed,
+from tinytags_tasks.publish import publications as history_module
+from tinytags_tasks.publish.publications import (
+    lock_alias,
     previous_collections,
     read_history,
-    sole_change,
+    record_change,
+    record_missing_change,
     switch_alias,
-    write_down,
+    with_missing_change,
 )
-from tinytags_tasks.records import Change, Publication, Run
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store import record_series as numbered_module
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import Change, Publication, Run
 
 
 @pytest.fixture(autouse=True)
@@ -94,42 +94,42 @@ def test_rolling_back_again_and_again_comes_to_an_end(steps):
 
 
 def test_a_change_that_was_not_written_down_is_found_by_the_alias(storage):
-    assert in_short(completed(history_of("a"), "b", storage))[1:] == [(Change.FOUND, "b", "a")]
-    assert in_short(completed([], "a", storage)) == [(Change.FOUND, "a", "")]
+    assert in_short(with_missing_change(history_of("a"), "b", storage))[1:] == [(Change.FOUND, "b", "a")]
+    assert in_short(with_missing_change([], "a", storage)) == [(Change.FOUND, "a", "")]
 
 
 def test_a_change_back_that_was_not_written_down_counts_as_rolled_back(storage):
-    assert in_short(completed(history_of("a", "b"), "a", storage))[2:] == [(Change.ROLLED_BACK, "a", "b")]
+    assert in_short(with_missing_change(history_of("a", "b"), "a", storage))[2:] == [(Change.ROLLED_BACK, "a", "b")]
 
 
 @pytest.mark.parametrize("live", ["b", ""])
 def test_a_history_that_tells_what_is_live_lacks_nothing(storage, live):
     records = history_of("a", "b")
-    assert completed(records, live, storage) == records
+    assert with_missing_change(records, live, storage) == records
 
 
 def test_looking_at_a_history_writes_nothing_and_catching_up_does(storage):
-    completed([], "a", storage)
+    with_missing_change([], "a", storage)
     assert read_history("live", storage) == []
-    caught_up = catch_up("live", [], "a", storage)
+    caught_up = record_missing_change("live", [], "a", storage)
     assert read_history("live", storage) == caught_up
-    assert catch_up("live", caught_up, "a", storage) == caught_up
+    assert record_missing_change("live", caught_up, "a", storage) == caught_up
 
 
 def test_each_change_is_a_record_of_its_own(storage):
     for collection in ("a", "b"):
-        write_down(Change.PUBLISHED, collection, "", alias="live", storage=storage)
-    write_down(Change.PUBLISHED, "c", "", alias="test", storage=storage)
+        record_change(Change.PUBLISHED, collection, "", alias="live", storage=storage)
+    record_change(Change.PUBLISHED, "c", "", alias="test", storage=storage)
     assert storage.names("publications/live") == ["000001.json", "000002.json"]
     assert [record.collection for record in read_history("live", storage)] == ["a", "b"]
     assert [record.collection for record in read_history("test", storage)] == ["c"]
 
 
 def test_a_record_that_another_wrote_meanwhile_is_not_overwritten(storage, monkeypatch):
-    write_down(Change.PUBLISHED, "a", "", alias="live", storage=storage)
+    record_change(Change.PUBLISHED, "a", "", alias="live", storage=storage)
     with monkeypatch.context() as patch:
         patch.setattr(numbered_module, "record_numbers", lambda path_of, storage: [])
-        write_down(Change.PUBLISHED, "b", "a", alias="live", storage=storage)
+        record_change(Change.PUBLISHED, "b", "a", alias="live", storage=storage)
     assert [record.collection for record in read_history("live", storage)] == ["a", "b"]
 
 
@@ -137,7 +137,7 @@ def test_many_who_write_at_once_lose_no_record(storage):
     names = [f"c{number}" for number in range(8)]
     threads = [
         threading.Thread(
-            target=write_down, args=(Change.PUBLISHED, name, ""), kwargs={"alias": "x", "storage": storage}
+            target=record_change, args=(Change.PUBLISHED, name, ""), kwargs={"alias": "x", "storage": storage}
         )
         for name in names
     ]
@@ -149,7 +149,7 @@ def test_many_who_write_at_once_lose_no_record(storage):
 
 
 def test_a_record_cut_short_is_named(storage):
-    write_down(Change.PUBLISHED, "a", "", alias="live", storage=storage)
+    record_change(Change.PUBLISHED, "a", "", alias="live", storage=storage)
     storage.write(layout.publication_file("live", 2), b'{"change": "publ')
     with pytest.raises(CorruptError, match=r"publications/live/000002\.json"):
         read_history("live", storage)
@@ -157,7 +157,7 @@ def test_a_record_cut_short_is_named(storage):
 
 def test_other_files_beside_the_records_are_left_alone(storage):
     storage.write("publications/live/notes.txt", b"")
-    write_down(Change.PUBLISHED, "a", "", alias="live", storage=storage)
+    record_change(Change.PUBLISHED, "a", "", alias="live", storage=storage)
     assert len(read_history("live", storage)) == 1
 
 
@@ -179,9 +179,9 @@ def test_the_history_of_a_run_of_this_store_names_the_run(storage):
         created="",
     )
     run.save(storage, layout.run_file(run.name))
-    record = write_down(Change.PUBLISHED, "tinytags-pets-1", "", alias="live", storage=storage)
+    record = record_change(Change.PUBLISHED, "tinytags-pets-1", "", alias="live", storage=storage)
     assert record.run == "pets-1"
-    assert write_down(Change.PUBLISHED, "tinytags-pets-2", "", alias="live", storage=storage).run == ""
+    assert record_change(Change.PUBLISHED, "tinytags-pets-2", "", alias="live", storage=storage).run == ""
 
 
 # One at a time
@@ -192,7 +192,7 @@ def test_only_one_changes_an_alias_at_a_time(storage):
     lock = threading.Lock()
 
     def change():
-        with sole_change("live", storage, quiet):
+        with lock_alias("live", storage, quiet):
             with lock:
                 at_work.append(1)
                 most.append(len(at_work))
@@ -215,7 +215,7 @@ def test_whoever_waits_says_for_whom_and_gives_up_in_the_end(storage):
     with (
         Leases(storage).hold(path),
         pytest.raises(TransientError, match=longer),
-        sole_change("live", storage, lines.append, wait_seconds=0.1),
+        lock_alias("live", storage, lines.append, wait_seconds=0.1),
     ):
         pytest.fail("two changed it at once")
     assert len(lines) == 1
@@ -223,7 +223,7 @@ def test_whoever_waits_says_for_whom_and_gives_up_in_the_end(storage):
 
 
 def test_aliases_do_not_wait_for_each_other(storage):
-    with sole_change("live", storage, quiet), sole_change("test", storage, quiet, wait_seconds=0):
+    with lock_alias("live", storage, quiet), lock_alias("test", storage, quiet, wait_seconds=0):
         assert storage.names("publications") == ["live.lease", "test.lease"]
 
 

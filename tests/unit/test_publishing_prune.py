@@ -10,16 +10,15 @@ from faulty_storage import files_under
 from published_runs import ALIAS, age_ledger, make_world
 from small_run import index_all, make_another_run, quiet, score_all
 
-from tinytags_tasks import layout
-from tinytags_tasks.configsets import current_configset, read_configset
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
-from tinytags_tasks.index.step import prepare
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.publish.prune import PruneRequest, plan_prune, run
-from tinytags_tasks.publish.rollback import RollbackRequest
-from tinytags_tasks.publish.rollback import run as rollback
-from tinytags_tasks.records import Run
-from tinytags_tasks.storage import temporary_name
+from tinytags_tasks.index.step import prepare_collection
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import current_configset, read_configset
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.protocol import temporary_name
+from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep.prune import PruneRequest, plan_prune, prune_collections
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,9 @@ def world(prepared, tmp_path):
 
 def prune(world, report=quiet, **request):
     request = PruneRequest(ALIAS, **request)
-    return [found.run for found in run(request, storage=world.storage, solr=world.solr, report=report).drop]
+    return [
+        found.run for found in prune_collections(request, storage=world.storage, solr=world.solr, report=report).drop
+    ]
 
 
 def reason(world, collection, **request):
@@ -49,7 +50,7 @@ def reason(world, collection, **request):
 
 def index_anew(world, plan):
     """Do what `tinytags index RUN` does."""
-    prepare(plan.name, storage=world.storage, solr=world.solr)
+    prepare_collection(plan.name, storage=world.storage, solr=world.solr)
     index_all(world.storage, plan, world.solr)
 
 
@@ -120,7 +121,7 @@ def test_only_what_was_shown_is_dropped(world):
 
 def test_what_was_taken_back_may_go_and_what_a_rollback_leads_to_stays(world):
     _, second, third = world.runs
-    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     assert prune(world) == [third.name]
     assert world.live() == second.collection
 
@@ -305,7 +306,7 @@ def test_what_killed_writers_left_goes_after_a_day(world):
     assert (found.drop, found.leftovers, found.leftover_bytes) == ((), 2, 22)
     assert found.lines("would drop") == ["would drop 2 files that killed writers left (0.0 MB)"]
     assert files_under(world.storage.root) == before, "showing changes nothing"
-    done = run(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr, report=quiet)
+    done = prune_collections(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr, report=quiet)
     assert (done.leftovers, done.leftover_bytes) == (2, 22)
     assert before.keys() - files_under(world.storage.root).keys() == set(old)
     assert first.collection in world.solr.collections()

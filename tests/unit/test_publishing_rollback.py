@@ -4,11 +4,11 @@ import pytest
 from published_runs import ALIAS, make_world
 from small_run import quiet
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
-from tinytags_tasks.publish.history import read_history
-from tinytags_tasks.publish.rollback import RollbackRequest, run
-from tinytags_tasks.records import Change, Run
+from tinytags_tasks.publish.publications import read_history
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.run_records import Change, Run
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def world(prepared, tmp_path):
 
 
 def rollback(world, run_name="", report=quiet):
-    return run(RollbackRequest(ALIAS, run_name), storage=world.storage, solr=world.solr, report=report)
+    return roll_back(RollbackRequest(ALIAS, run_name), storage=world.storage, solr=world.solr, report=report)
 
 
 def test_readers_get_what_was_live_before(world):

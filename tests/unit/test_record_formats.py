@@ -11,8 +11,7 @@ from faulty_storage import files_under
 from identity_corpora import define
 from small_run import BLOCKS, CORPUS, MODEL, SparkHere, address_of, card, make_run, quiet, score_all
 
-from tinytags_tasks import cli, layout
-from tinytags_tasks.block_files import RECORD_KEY, read_scored
+from tinytags_tasks import cli
 from tinytags_tasks.cli import models as models_commands
 from tinytags_tasks.corpus import listing as listing_module
 from tinytags_tasks.corpus.definition import CorpusDefinition
@@ -20,30 +19,18 @@ from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import CorruptError, FinalError, NewerFormatError
-from tinytags_tasks.ingest.plan import IngestPlan
+from tinytags_tasks.ingest.plan import IngestPlan, plan_ingestion
 from tinytags_tasks.ingest.plan import PlanRequest as IngestRequest
-from tinytags_tasks.ingest.plan import run as plan_ingestion
-from tinytags_tasks.ingest.verify import run as verify
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.record_base import Record
-from tinytags_tasks.records import (
-    Audit,
-    BlockManifest,
-    BlockRecord,
-    BlockState,
-    Change,
-    Claim,
-    Corpus,
-    Publication,
-    Run,
-    ShardManifest,
-    Source,
-    Training,
-    Unreadable,
-)
-from tinytags_tasks.score.step import ScoreRequest
-from tinytags_tasks.score.step import run as score
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.ingest.verify import verify_corpus
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import RECORD_KEY, read_scored
+from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import Training
+from tinytags_tasks.store.record import Record
+from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Change, Claim, Publication, Run
 
 PATH = "folder/record.json"
 SOURCE = Source(
@@ -256,7 +243,7 @@ def test_a_newer_ledger_is_neither_failed_nor_scored_over(storage):
     for redo in (False, True):
         request = ScoreRequest(run.name, tuple(range(BLOCKS)), redo=redo)
         with pytest.raises(FinalError, match="made by a newer TinyTags"):
-            score(request, storage=storage, address=address_of(storage), connect_spark=SparkHere(), report=quiet)
+            score_blocks(request, storage=storage, address=address_of(storage), connect_spark=SparkHere(), report=quiet)
         newer = (path, layout.scored_file(run.name, 0))
         assert {name: files_under(storage.root)[name] for name in newer} == {name: before[name] for name in newer}
 
@@ -266,7 +253,7 @@ def test_a_newer_manifest_is_not_called_damage_and_a_newer_plan_not_replaced(sto
     manifest = layout.shard_manifest_file(CORPUS, 0)
     with_format(storage, manifest, 2)
     with made_by_newer(manifest):
-        verify(CORPUS, storage=storage, files=None)
+        verify_corpus(CORPUS, storage=storage, files=None)
     path = layout.ingest_plan_file(CORPUS)
     definition = IngestPlan.load(storage, path).definition
     with_format(storage, path, 2)

@@ -7,14 +7,12 @@ from configset_upgrades import FOUNDING_FOLDER, check_out, with_comment, with_fi
 from published_runs import ALIAS, make_world
 from small_run import MODEL, TAGS, card, quiet
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.publish.retag import Comparison, Retag, RetagRequest, compare, run
-from tinytags_tasks.publish.rollback import RollbackRequest
-from tinytags_tasks.publish.rollback import run as rollback
-from tinytags_tasks.records import Run
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep.retag import Comparison, Retag, RetagRequest, compare_with_live, plan_retags
 
 NEWER = "forest-ba9876543210"
 
@@ -39,7 +37,7 @@ def add_model(world, version=NEWER, **changes):
 
 
 def look(world, model="", alias=""):
-    return run(RetagRequest(model, alias), storage=world.storage, solr=world.solr, report=quiet)
+    return plan_retags(RetagRequest(model, alias), storage=world.storage, solr=world.solr, report=quiet)
 
 
 def let_second_run_be_of(world, model):
@@ -65,7 +63,7 @@ def test_a_live_index_with_the_newest_model_is_due_when_the_configset_has_change
     (due,) = look(world).due
     assert (due.live_run, due.model, due.threshold) == (live.name, MODEL, live.threshold)
     assert due.reason == f"run {live.name} used it as well, but was made with configset {live.configset}, not {later}"
-    name = plan(PlanRequest(due.corpus, due.model, due.threshold), storage=world.storage).run
+    name = plan_run(PlanRequest(due.corpus, due.model, due.threshold), storage=world.storage).run
     assert name not in [run.name for run in world.runs]
 
 
@@ -84,7 +82,7 @@ def test_a_configset_that_was_rolled_back_is_tried_again_only_by_the_models_name
     path = layout.run_file(world.runs[1].name)
     Run.load(world.storage, path).replaced(configset=later).save(world.storage, path)
     world.publish(world.runs[1])
-    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     assert look(world).left == {ALIAS: f"{MODEL} was rolled back here; name the model to try it again"}
     assert [due.model for due in look(world, model=MODEL).due] == [MODEL]
     check_out(monkeypatch, with_field(tmp_path / "another", "shade"))
@@ -95,7 +93,7 @@ def test_a_model_that_was_rolled_back_is_not_tried_again_with_another_configset(
     add_model(world)
     world.publish(world.runs[1])
     let_second_run_be_of(world, NEWER)
-    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     check_out(monkeypatch, with_field(tmp_path / "field"))
     assert look(world).left == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
 
@@ -133,7 +131,7 @@ def test_a_model_that_was_rolled_back_is_tried_again_only_by_its_name(world):
     add_model(world)
     world.publish(world.runs[1])
     let_second_run_be_of(world, NEWER)
-    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     result = look(world)
     assert result.due == ()
     assert result.left == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
@@ -165,7 +163,7 @@ def test_looking_changes_nothing(world):
 def test_a_new_run_is_compared_with_the_live_one(world):
     first, _, third = world.runs
     lines = []
-    found = compare(first.name, third.name, storage=world.storage, report=lines.append)
+    found = compare_with_live(first.name, third.name, storage=world.storage, report=lines.append)
     assert found.reason == ""
     assert found.lost == world.solr.count(first.collection) - world.solr.count(third.collection) > 0
     assert (found.changed, found.gained) == (0, 0)
@@ -175,9 +173,9 @@ def test_a_new_run_is_compared_with_the_live_one(world):
 def test_a_trial_is_compared_in_its_blocks(world):
     first, _, third = world.runs
     lines = []
-    whole = compare(first.name, third.name, storage=world.storage, report=lines.append)
+    whole = compare_with_live(first.name, third.name, storage=world.storage, report=lines.append)
     parts = [
-        compare(first.name, third.name, storage=world.storage, blocks=(block,), report=lines.append)
+        compare_with_live(first.name, third.name, storage=world.storage, blocks=(block,), report=lines.append)
         for block in range(first.blocks)
     ]
     assert sum(part.lost for part in parts) == whole.lost
@@ -189,7 +187,7 @@ def test_a_live_run_without_scored_files_is_no_reason_not_to_go_on(world):
     first, second, _ = world.runs
     shutil.rmtree(world.storage.root / layout.scored_folder(first.name))
     lines = []
-    found = compare(first.name, second.name, storage=world.storage, report=lines.append)
+    found = compare_with_live(first.name, second.name, storage=world.storage, report=lines.append)
     assert found == Comparison(None, None, None, None, found.reason)
     assert first.name in found.reason
     assert lines == [f"{second.name} is compared with nothing: {found.reason}"]

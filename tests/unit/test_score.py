@@ -29,19 +29,19 @@ from small_run import (
     quiet,
 )
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored, write_scored
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
-from tinytags_tasks.ledger import add_up, list_runs, read_ledger
-from tinytags_tasks.models import model_version
-from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
 from tinytags_tasks.score import block as block_module
 from tinytags_tasks.score import step, worker
 from tinytags_tasks.score.block import score_block
-from tinytags_tasks.score.plan import PlanRequest, latest_model
-from tinytags_tasks.score.plan import run as plan
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.score.plan import PlanRequest, latest_model, plan_run
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored, write_scored
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import add_up, list_runs, read_ledger
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.models import model_version
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 ALL = tuple(range(BLOCKS))
 
@@ -52,7 +52,7 @@ def storage(tmp_path):
 
 
 def score(storage, run: Run, blocks=ALL, spark=None):
-    return step.run(
+    return step.score_blocks(
         step.ScoreRequest(run.name, tuple(blocks)),
         storage=storage,
         address=address_of(storage),
@@ -104,7 +104,7 @@ def readable(parquet: bytes) -> bytes:
 def test_the_same_plan_is_the_same_run(storage):
     make_run(storage)
     before = files_under(storage.root)
-    again = plan(PlanRequest(CORPUS, MODEL, 40, blocks_per_task=4), storage=storage)
+    again = plan_run(PlanRequest(CORPUS, MODEL, 40, blocks_per_task=4), storage=storage)
     assert files_under(storage.root) == before
     assert again.groups == [(0, 1, 2, 3), (4, 5)]
     assert [run.name for run in list_runs(storage)] == [again.run]
@@ -112,10 +112,10 @@ def test_the_same_plan_is_the_same_run(storage):
 
 def test_another_threshold_or_corpus_is_another_run(storage):
     first = make_run(storage)
-    other = plan(PlanRequest(CORPUS, MODEL, 41), storage=storage)
+    other = plan_run(PlanRequest(CORPUS, MODEL, 41), storage=storage)
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     corpus.replaced(digest="other bytes").save(storage, layout.corpus_file(CORPUS))
-    third = plan(PlanRequest(CORPUS, MODEL, 40), storage=storage)
+    third = plan_run(PlanRequest(CORPUS, MODEL, 40), storage=storage)
     assert len({first.name, other.run, third.run}) == 3
     assert len({run.collection for run in list_runs(storage)}) == 3
 
@@ -138,16 +138,16 @@ def test_a_model_of_otherwise_prepared_images_is_refused_before_anything_is_writ
     make_corpus(storage)
     publish_model(storage, card(**changes))
     with pytest.raises(BadInputError, match=f"{MODEL} does not fit corpus {CORPUS}: its .*{what}"):
-        plan(PlanRequest(CORPUS, MODEL), storage=storage)
+        plan_run(PlanRequest(CORPUS, MODEL), storage=storage)
     assert list_runs(storage) == []
 
 
 def test_a_corpus_or_model_that_is_not_there_is_named(storage):
     with pytest.raises(MissingError, match=CORPUS):
-        plan(PlanRequest(CORPUS, MODEL), storage=storage)
+        plan_run(PlanRequest(CORPUS, MODEL), storage=storage)
     make_corpus(storage)
     with pytest.raises(MissingError, match=MODEL):
-        plan(PlanRequest(CORPUS, MODEL), storage=storage)
+        plan_run(PlanRequest(CORPUS, MODEL), storage=storage)
 
 
 def test_the_latest_model_is_the_one_published_last(storage):
@@ -294,7 +294,7 @@ def other_blocks(manifest: bytes) -> bytes:
 def test_a_model_whose_votes_are_not_its_trees_is_corrupt(storage):
     make_corpus(storage)
     publish_model(storage, card(trees=TREES + 1))
-    run = Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=storage).run))
+    run = Run.load(storage, layout.run_file(plan_run(PlanRequest(CORPUS, MODEL), storage=storage).run))
     with pytest.raises(FinalError, match=f"{MODEL}: its votes do not add up to 11 trees; train or publish it again"):
         score(storage, run, [0])
 
@@ -326,7 +326,7 @@ def make_run_of(storage, model: bytes) -> Run:
     make_corpus(storage)
     storage.write(layout.model_file(version), model)
     card(version=version).save(storage, layout.card_file(version))
-    return Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, version), storage=storage).run))
+    return Run.load(storage, layout.run_file(plan_run(PlanRequest(CORPUS, version), storage=storage).run))
 
 
 def with_an_unknown_operator() -> bytes:
@@ -443,7 +443,7 @@ def test_a_worker_that_meets_a_replaced_model_first_commits_nothing(storage):
     run = make_run(storage)
     tasks = block_tasks(storage, run)
     storage.write(layout.model_file(MODEL), onnx_model())
-    (outcome, *_) = worker.score_blocks(tasks, address_of(storage), is_retried=False)
+    (outcome, *_) = worker.score_tasks(tasks, address_of(storage), is_retried=False)
     assert "is not the model that was published" in outcome.reason
     assert storage.names(layout.scored_folder(run.name)) == []
 
@@ -541,7 +541,7 @@ def test_what_a_killed_worker_committed_is_left_when_spark_tries_its_blocks_agai
     storage.delete(layout.scored_file(run.name, 2))
     scored = []
     monkeypatch.setattr(worker, "score_block", lambda task, address: scored.append(task.source.block))
-    outcomes = worker.score_blocks(block_tasks(storage, run, [0, 1, 2]), address_of(storage), is_retried=True)
+    outcomes = worker.score_tasks(block_tasks(storage, run, [0, 1, 2]), address_of(storage), is_retried=True)
     assert scored == [2]
     assert [(outcome.block, outcome.reason) for outcome in outcomes] == [(0, ""), (1, ""), (2, "")]
     after = files_under(storage.root / "runs")
@@ -655,7 +655,7 @@ def test_a_block_that_the_run_does_not_have_is_refused(storage, block):
 
 def test_a_run_that_was_never_planned_is_missing(storage):
     with pytest.raises(MissingError, match=r"runs/none/run\.json"):
-        step.run(
+        step.score_blocks(
             step.ScoreRequest("none", (0,)),
             storage=storage,
             address=address_of(storage),
@@ -690,7 +690,7 @@ def test_a_record_keeps_what_an_older_version_wrote():
 def test_a_run_says_when_its_model_learned_from_images_prepared_otherwise(storage):
     make_corpus(storage)
     publish_model(storage, card(preparation="shrunk by a Lanczos filter"))
-    run = Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=storage).run))
+    run = Run.load(storage, layout.run_file(plan_run(PlanRequest(CORPUS, MODEL), storage=storage).run))
     assert "column-major" in run.description
     assert "those that the model learned from: shrunk by a Lanczos filter" in run.description
 
@@ -698,5 +698,5 @@ def test_a_run_says_when_its_model_learned_from_images_prepared_otherwise(storag
 def test_a_run_says_nothing_when_model_and_corpus_were_prepared_alike(storage):
     corpus = make_corpus(storage)
     publish_model(storage, card(preparation=corpus.preparation))
-    run = Run.load(storage, layout.run_file(plan(PlanRequest(CORPUS, MODEL), storage=storage).run))
+    run = Run.load(storage, layout.run_file(plan_run(PlanRequest(CORPUS, MODEL), storage=storage).run))
     assert run.description == corpus.description

@@ -21,7 +21,7 @@ from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import Settings
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store.local import LocalStorage
 
 VALUES = {
     "id": "demo:1234",

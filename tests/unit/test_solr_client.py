@@ -21,8 +21,8 @@ from tinytags_tasks.clients.solr_http import (
     UndefinedFieldError,
     undefined_field,
 )
-from tinytags_tasks.configsets import Configset
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.store.configsets import Configset
 
 
 class Solr:

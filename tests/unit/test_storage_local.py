@@ -8,7 +8,9 @@ import pytest
 from storage_contract import StorageContract
 
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
-from tinytags_tasks.storage import LocalStorage, StoreAddress, open_store
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.opening import open_store
+from tinytags_tasks.store.protocol import StoreAddress
 
 
 class TestLocalStorage(StorageContract):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from small_run import BLOCKS_PER_SHARD, CORPUS, SHARD_IMAGES, VOTES, make_corpus, pictures
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.records import Corpus
 from tinytags_tasks.search import stored_images as module
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.stored_images import CONNECTIONS, StoredImages
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.local import LocalStorage
 
 
 class Watched(LocalStorage):

@@ -5,15 +5,13 @@ from pathlib import Path
 import pytest
 from small_run import CORPUS, MODEL, SolrHere, make_run, quiet, score_all
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.index.step import IndexRequest
-from tinytags_tasks.index.step import run as index
-from tinytags_tasks.records import Run
-from tinytags_tasks.score.plan import PlanRequest
-from tinytags_tasks.score.plan import run as plan
+from tinytags_tasks.index.step import IndexRequest, index_blocks
+from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.settings import load_settings
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import Run
 
 
 @pytest.fixture
@@ -22,14 +20,14 @@ def storage(tmp_path: Path) -> LocalStorage:
 
 
 def planned(storage: LocalStorage, thumbnails: str) -> Run:
-    name = plan(PlanRequest(CORPUS, MODEL, thumbnails=thumbnails), storage=storage).run
+    name = plan_run(PlanRequest(CORPUS, MODEL, thumbnails=thumbnails), storage=storage).run
     return Run.load(storage, layout.run_file(name))
 
 
 def documents(storage: LocalStorage, run: Run) -> dict[str, dict]:
     solr = SolrHere()
     score_all(storage, run)
-    index(IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=solr, report=quiet)
+    index_blocks(IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=solr, report=quiet)
     return solr.documents(run.collection)
 
 
@@ -55,7 +53,9 @@ def test_documents_without_images_are_made_without_reading_one(storage: LocalSto
     score_all(storage, run)
     storage.delete(layout.shard_file(CORPUS, 0))
     storage.delete(layout.shard_file(CORPUS, 1))
-    result = index(IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=SolrHere(), report=quiet)
+    result = index_blocks(
+        IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=SolrHere(), report=quiet
+    )
     assert result.documents > 0
 
 

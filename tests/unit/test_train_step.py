@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
-from tinytags_tasks.records import ModelCard
-from tinytags_tasks.storage import LocalStorage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.train import forest_spark, spark_features, step
 from tinytags_tasks.train.forest_spark import fit_trees
 from tinytags_tasks.train.forest_trees import Tree
@@ -68,7 +68,7 @@ def fits(monkeypatch) -> list[bool]:
 
 
 def train(storage, request: TrainRequest, spoken: list[str] | None = None) -> step.TrainResult:
-    return step.run(
+    return step.train_model(
         request, storage=storage, connect_spark=Spark(), report=(spoken if spoken is not None else []).append
     )
 
@@ -187,7 +187,7 @@ def test_a_model_is_whole_or_not_there_wherever_a_training_dies(tmp_path, sets, 
 def test_two_that_train_the_same_wait_for_each_other_and_the_second_has_nothing_to_do(
     tmp_path, sets, fits, monkeypatch
 ):
-    monkeypatch.setattr("tinytags_tasks.lease._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("tinytags_tasks.store.lease._POLL_SECONDS", 0.02)
     storage, results = LocalStorage(tmp_path / "store"), []
     threads = [threading.Thread(target=lambda: results.append(train(storage, request_of(sets)))) for _ in range(2)]
     for thread in threads:

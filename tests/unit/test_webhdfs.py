@@ -11,8 +11,9 @@ import requests
 from hdfs import HdfsError
 
 from tinytags_tasks.errors import EngineDownError, TransientError
-from tinytags_tasks.storage import HdfsStorage, StoreAddress
-from tinytags_tasks.storage.webhdfs import WebHdfs
+from tinytags_tasks.store.hdfs import HdfsStorage
+from tinytags_tasks.store.protocol import StoreAddress
+from tinytags_tasks.store.webhdfs import WebHdfs
 
 
 class NameNode(BaseHTTPRequestHandler):

@@ -10,10 +10,10 @@ from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients,
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
-    from tinytags_tasks.ledger import Rates
-    from tinytags_tasks.publish.audit import AuditResult
-    from tinytags_tasks.publish.backfill import BackfillRequest
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.store.ledger import Rates
+    from tinytags_tasks.upkeep.audit import AuditResult
+    from tinytags_tasks.upkeep.backfill import BackfillRequest
 
 app = typer.Typer()
 
@@ -30,8 +30,8 @@ def ledger(
 ) -> None:
     """Show the state of each block of a run, its speed, and the time left."""
     from tinytags_tasks.blocks import parse_block_numbers
-    from tinytags_tasks.ledger import add_up, rates, read_ledger
-    from tinytags_tasks.records import BlockState
+    from tinytags_tasks.store.ledger import add_up, rates, read_ledger
+    from tinytags_tasks.store.run_records import BlockState
 
     if state and state not in list(BlockState):
         raise BadInputError(f"{state!r} is not a state: use one of {', '.join(BlockState)}")
@@ -77,7 +77,7 @@ def ledger(
 
 def _speed(speed: "Rates") -> str:
     """Return a run's rates in words."""
-    from tinytags_tasks.ledger import RECENT_SECONDS
+    from tinytags_tasks.store.ledger import RECENT_SECONDS
 
     scored_indexed = (
         f"{speed.images_per_second:,.0f} images/s scored, {speed.documents_per_second:,.0f} documents/s indexed"
@@ -99,9 +99,8 @@ def delete(
 ) -> None:
     """Delete all documents of blocks from a run's collection, one block at a time; scored files are kept."""
     from tinytags_tasks.blocks import format_block_numbers, parse_block_numbers
-    from tinytags_tasks.index.step import DeleteRequest
-    from tinytags_tasks.index.step import delete as delete_documents
-    from tinytags_tasks.publish.history import live_collection
+    from tinytags_tasks.index.step import DeleteRequest, delete_blocks
+    from tinytags_tasks.publish.publications import live_collection
 
     if not blocks:
         raise BadInputError("name the blocks, such as --blocks 3,17-20")
@@ -113,7 +112,7 @@ def delete(
     question = f"Delete the documents of blocks {format_block_numbers(numbers)} of run {run.name}{seen}?"
     if not yes and not typer.confirm(question):
         raise typer.Exit(1)
-    result = delete_documents(DeleteRequest(run.name, numbers), storage=runtime.storage, solr=runtime.solr, report=say)
+    result = delete_blocks(DeleteRequest(run.name, numbers), storage=runtime.storage, solr=runtime.solr, report=say)
     print(f"deleted {result.documents:,} documents of {len(numbers)} blocks")
 
 
@@ -126,7 +125,7 @@ def backfill(
     ] = "",
 ) -> None:
     """Redo blocks of a run: score those without a valid scored file, index all of them, reconcile them."""
-    from tinytags_tasks.publish.backfill import BackfillRequest
+    from tinytags_tasks.upkeep.backfill import BackfillRequest
 
     runtime = clients()
     numbers = _backfill(BackfillRequest(find_run(run_name).name, blocks, select, _BLOCKS_AT_ONCE), runtime)
@@ -134,12 +133,10 @@ def backfill(
 
 
 def _backfill(request: "BackfillRequest", runtime: "Runtime") -> tuple[int, ...]:
-    from tinytags_tasks.index.step import IndexRequest
-    from tinytags_tasks.index.step import run as index_blocks
-    from tinytags_tasks.publish.backfill import run as plan_backfill
+    from tinytags_tasks.index.step import IndexRequest, index_blocks
     from tinytags_tasks.publish.step import reconcile_run
-    from tinytags_tasks.score.step import ScoreRequest
-    from tinytags_tasks.score.step import run as score_blocks
+    from tinytags_tasks.score.step import ScoreRequest, score_blocks
+    from tinytags_tasks.upkeep.backfill import plan_backfill
 
     storage, solr = runtime.storage, runtime.solr
     planned = plan_backfill(request, storage=storage, solr=solr, alias=runtime.settings.alias, report=say)
@@ -166,17 +163,19 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Compare what is in Solr with the ledger, the scored files and the shards; exit code 1 if it differs."""
-    from tinytags_tasks.publish.audit import AuditRequest, run
-    from tinytags_tasks.publish.backfill import BackfillRequest, Selection
+    from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
+    from tinytags_tasks.upkeep.backfill import BackfillRequest, Selection
 
     runtime = clients()
     request = AuditRequest(run_name, runtime.settings.alias, sample)
-    result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
+    result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     if result.problems and repair:
         for block, problem in sorted(result.problems.items()):
             say(f"block {block} {problem}")
         _backfill(BackfillRequest(result.run, select=Selection.AUDIT, blocks_per_task=_BLOCKS_AT_ONCE), runtime)
-        result = run(AuditRequest(result.run, sample=sample), storage=runtime.storage, solr=runtime.solr, report=say)
+        result = audit_run(
+            AuditRequest(result.run, sample=sample), storage=runtime.storage, solr=runtime.solr, report=say
+        )
     if as_json:
         print(json.dumps(asdict(result), indent=2))
     else:

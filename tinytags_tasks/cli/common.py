@@ -10,8 +10,8 @@ from tinytags_tasks.errors import MissingError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tinytags_tasks.records import Run
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.store.run_records import Run
 
 RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; default: the latest.")]
 Blocks = Annotated[
@@ -29,9 +29,9 @@ def clients() -> "Runtime":
 
 def find_run(name: str | None) -> "Run":
     """Return a run by name; if no name is given, the one that was planned last."""
-    from tinytags_tasks import layout
-    from tinytags_tasks.ledger import list_runs
-    from tinytags_tasks.records import Run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.ledger import list_runs
+    from tinytags_tasks.store.run_records import Run
 
     storage = clients().storage
     if name is not None:

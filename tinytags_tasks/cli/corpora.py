@@ -11,8 +11,8 @@ from tinytags_tasks.errors import BadInputError, CorruptError
 
 if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import CorpusDefinition
-    from tinytags_tasks.records import Corpus
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.store.corpus_records import Corpus
 
 app = typer.Typer()
 corpus_app = typer.Typer(no_args_is_help=True, help="Define, inspect and verify corpora.")
@@ -141,8 +141,8 @@ def list_corpora(as_json: AsJson = False) -> None:
 
 
 def _stored_corpus(runtime: "Runtime", name: str) -> "Corpus | None":
-    from tinytags_tasks import layout
-    from tinytags_tasks.records import Corpus
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.corpus_records import Corpus
 
     path = layout.corpus_file(name)
     return Corpus.load(runtime.storage, path) if runtime.storage.exists(path) else None
@@ -192,9 +192,9 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove the definition of a corpus; its source is never changed."""
-    from tinytags_tasks import layout
     from tinytags_tasks.corpus.registry import remove_definition
-    from tinytags_tasks.ledger import list_runs
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.ledger import list_runs
 
     runtime = clients()
     folder = layout.corpus_folder(name)
@@ -280,12 +280,12 @@ def verify(
     from dataclasses import asdict
 
     from tinytags_tasks.ingest.plan import load_plan
-    from tinytags_tasks.ingest.verify import run
+    from tinytags_tasks.ingest.verify import verify_corpus
 
     runtime = clients()
     plan = load_plan(runtime.storage, name)
     files = None if without_source else runtime.source_files(plan.definition)
-    found = run(name, storage=runtime.storage, files=files, deep=deep, report=say)
+    found = verify_corpus(name, storage=runtime.storage, files=files, deep=deep, report=say)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     elif not found.damaged and not found.source:
@@ -307,12 +307,14 @@ def ingest(name: Name, redo: Shards = "") -> None:
     """Write every image of a corpus into shards in HDFS; only missing shards are written."""
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.corpus.registry import load_definition
-    from tinytags_tasks.ingest.step import run
+    from tinytags_tasks.ingest.step import ingest_corpus
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
     numbers = parse_block_numbers(redo, 1_000_000) if redo.strip() else ()
-    result = run(definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say)
+    result = ingest_corpus(
+        definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say
+    )
     print(
         f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of {definition.blocks_per_shard} "
         f"blocks, {result.unreadable:,} unreadable"

@@ -10,13 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from tinytags_tasks import layout
 from tinytags_tasks.airflow_names import MODEL_ASSET, RETAG_DAG, TAG_DAG
 from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
-from tinytags_tasks.ledger import Totals, add_up, read_ledger
-from tinytags_tasks.records import Corpus, ModelCard, Run
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.run_records import Run
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -19,7 +19,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's version, 
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the published models, the latest at the end."""
-    from tinytags_tasks.models import list_models, share
+    from tinytags_tasks.store.models import list_models, share
 
     cards = list_models(clients().storage)
     if as_json:
@@ -48,7 +48,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what is known about a model."""
-    from tinytags_tasks.models import describe_model, load_card, load_report, read_model
+    from tinytags_tasks.store.models import describe_model, load_card, load_report, read_model
 
     storage = clients().storage
     card = load_card(storage, model)
@@ -70,7 +70,7 @@ def show(
 @models_app.command()
 def compare(one: Model, other: Model) -> None:
     """Compare two models."""
-    from tinytags_tasks.models import compare_models, load_card
+    from tinytags_tasks.store.models import compare_models, load_card
 
     storage = clients().storage
     cards = load_card(storage, one), load_card(storage, other)
@@ -105,7 +105,7 @@ def import_model(
 ) -> None:
     """Publish an ONNX classifier from elsewhere, so that it tags as a forest does."""
     from tinytags_tasks.cli.follow import tell_of_model
-    from tinytags_tasks.train.import_step import ImportRequest, run
+    from tinytags_tasks.train.import_step import ImportRequest, import_model
 
     request = ImportRequest(
         onnx=str(file),
@@ -125,7 +125,7 @@ def import_model(
         preparation=preparation,
     )
     runtime = clients()
-    imported = run(request, storage=runtime.storage, report=say)
+    imported = import_model(request, storage=runtime.storage, report=say)
     if imported.imported:
         tell_of_model(runtime, imported.model, report=say)
     print(imported.model)
@@ -155,7 +155,7 @@ def lab(
     as_json: AsJson = False,
 ) -> None:
     """Try all combinations of a forest's parameters in scikit-learn on a sample, and choose the best."""
-    from tinytags_tasks.train.lab import LabRequest, run
+    from tinytags_tasks.train.lab import LabRequest, search_parameters
     from tinytags_tasks.train.parameters import TrainRequest
 
     training = TrainRequest(str(labelled), seed=seed, height=height, width=width)
@@ -168,7 +168,7 @@ def lab(
         folds,
         str(out) if out else None,
     )
-    findings = run(request, report=say)
+    findings = search_parameters(request, report=say)
     if as_json:
         print(
             json.dumps(

@@ -12,8 +12,8 @@ from tinytags_tasks.errors import BadInputError, EngineDownError
 
 if TYPE_CHECKING:
     from tinytags_tasks.clients.solr import SolrClient
-    from tinytags_tasks.publish.diff import DiffResult
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.upkeep.diff import DiffResult
 
 app = typer.Typer()
 
@@ -34,11 +34,11 @@ def publish(
     ] = None,
 ) -> None:
     """Reconcile all blocks of a run, ask the gate, and publish it."""
-    from tinytags_tasks.publish.step import PublishRequest, run
+    from tinytags_tasks.publish.step import PublishRequest, publish_run
 
     runtime = clients()
     request = PublishRequest(find_run(run_name).name, runtime.settings.alias, gate_documents, gate_precision)
-    result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
+    result = publish_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     print(f"{result.totals.kept:,} documents are live in {result.collection}")
 
 
@@ -54,11 +54,11 @@ def rollback(
     ] = "",
 ) -> None:
     """Restore what was live before; the run that is rolled back is kept until it is pruned."""
-    from tinytags_tasks.publish.rollback import RollbackRequest, run
+    from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 
     runtime = clients()
     request = RollbackRequest(runtime.settings.alias, run_name)
-    result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
+    result = roll_back(request, storage=runtime.storage, solr=runtime.solr, report=say)
     print(f"{result.documents:,} documents are live in {result.collection} again; {result.taken_back} was rolled back")
 
 
@@ -67,12 +67,12 @@ def runs(
     limit: Annotated[int, typer.Option(help="How many runs, newest first.")] = 10, as_json: AsJson = False
 ) -> None:
     """List runs: their models, block states and collections, and which one is live."""
-    from tinytags_tasks.publish.overview import RunsRequest, run
+    from tinytags_tasks.upkeep.overview import RunsRequest, summarize_runs
 
     request = RunsRequest(limit)
     runtime = clients()
     solr = _solr_or_none(runtime)
-    found, known = run(request, storage=runtime.storage, solr=solr)
+    found, known = summarize_runs(request, storage=runtime.storage, solr=solr)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return
@@ -118,7 +118,7 @@ def prune(
     """Drop collections that no reader or rollback needs, and temporary files of killed writers; lists them and asks."""
     from dataclasses import replace
 
-    from tinytags_tasks.publish.prune import PruneRequest, plan_prune, run
+    from tinytags_tasks.upkeep.prune import PruneRequest, plan_prune, prune_collections
 
     runtime = clients()
     settings = runtime.settings
@@ -135,7 +135,7 @@ def prune(
         raise typer.Exit(1)
     # Only what was shown: what has become unneeded since then waits for the next prune.
     shown = replace(request, runs=tuple(one.run for one in found.drop))
-    dropped = run(shown, storage=runtime.storage, solr=runtime.solr, report=say)
+    dropped = prune_collections(shown, storage=runtime.storage, solr=runtime.solr, report=say)
     collections = sum(bool(one.collection) for one in dropped.drop)
     print(f"dropped {collections} collections and {dropped.leftovers:,} temporary files of killed writers")
 
@@ -152,11 +152,11 @@ def diff(
 ) -> None:
     """Compare two runs of one corpus: documents by tag, images that changed tag, gained, lost, mean confidence."""
     from tinytags_tasks.blocks import parse_block_numbers
-    from tinytags_tasks.publish.diff import DiffRequest, draw_sheet, run
+    from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs, draw_sheet
 
     runtime = clients()
     chosen = parse_block_numbers(blocks, find_run(run_a).blocks) if blocks else None
-    found = run(DiffRequest(run_a, run_b, chosen), storage=runtime.storage, report=say)
+    found = compare_runs(DiffRequest(run_a, run_b, chosen), storage=runtime.storage, report=say)
     if sheet is not None:
         draw_sheet(found, sheet, storage=runtime.storage)
     if as_json:

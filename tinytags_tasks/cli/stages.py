@@ -10,8 +10,8 @@ from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients,
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
-    from tinytags_tasks.records import Run
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.store.run_records import Run
 
 app = typer.Typer()
 
@@ -42,7 +42,7 @@ def train(
     """Learn a random forest in Spark and publish it as a model."""
     from tinytags_tasks.cli.follow import tell_of_model
     from tinytags_tasks.train.parameters import read_parameters
-    from tinytags_tasks.train.step import TrainRequest, run
+    from tinytags_tasks.train.step import TrainRequest, train_model
 
     runtime = clients()
     given = {"trees": trees, "depth": depth, "bins": bins, "seed": seed}
@@ -59,7 +59,7 @@ def train(
         licence=licence,
         **{**forest, **{option: value for option, value in given.items() if value is not None}},
     )
-    trained = run(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=say)
+    trained = train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=say)
     if trained.trained:
         tell_of_model(runtime, trained.model, report=say)
     print(trained.model)
@@ -87,8 +87,7 @@ def score(
     """
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
     from tinytags_tasks.score import export as exports
-    from tinytags_tasks.score.step import ScoreRequest
-    from tinytags_tasks.score.step import run as score_blocks
+    from tinytags_tasks.score.step import ScoreRequest, score_blocks
 
     if export not in ("", "json"):
         raise BadInputError(f"--export is {export!r}: the only format is json")
@@ -108,17 +107,16 @@ def score(
             report=say,
         )
     if export:
-        exports.run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
+        exports.export_run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
     if not export or output != exports.STANDARD_OUTPUT:
         print(run.name)
 
 
 def _plan_or_find(name: str, model: str, threshold: int | None, runtime: "Runtime") -> "Run":
     """Return the run for a corpus and options, which is planned if it does not exist, or the run of this name."""
-    from tinytags_tasks import layout
-    from tinytags_tasks.records import Run
-    from tinytags_tasks.score.plan import PlanRequest, latest_model
-    from tinytags_tasks.score.plan import run as plan_run
+    from tinytags_tasks.score.plan import PlanRequest, latest_model, plan_run
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.run_records import Run
 
     storage = runtime.storage
     if not storage.exists(layout.corpus_file(name)) and storage.exists(layout.run_file(name)):
@@ -138,13 +136,12 @@ def index(
 ) -> None:
     """Index scored blocks into the run's Solr collection, and verify their documents."""
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
-    from tinytags_tasks.index.step import IndexRequest, prepare
-    from tinytags_tasks.index.step import run as index_blocks
+    from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 
     runtime = clients()
     run = find_run(run_name)
     numbers = parse_block_numbers(blocks, run.blocks)
-    prepare(
+    prepare_collection(
         run.name,
         storage=runtime.storage,
         solr=runtime.solr,

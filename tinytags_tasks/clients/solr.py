@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
-from tinytags_tasks.configsets import Configset
 from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue, solr_names
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login
+from tinytags_tasks.store.configsets import Configset
 
 _PAGE = 5_000
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store import layout
 
 PixelOrder = Literal["hwc", "planes", "columns"]
 """The order of a raw image's pixels: row-major interleaved, row-major planes R, G, B, or column-major planes."""

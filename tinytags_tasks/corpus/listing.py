@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.errors import CorruptError, FinalError
-from tinytags_tasks.record_base import check_format
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import check_format
 
 _SCHEMA = pa.schema(
     [

@@ -4,10 +4,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import CorpusDefinition, definition_toml, read_definition
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.storage import temporary_name
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.protocol import temporary_name
 
 
 def list_definitions(folder: Path) -> list[str]:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import CONFIDENCE_COLUMN, BlockSource
 from tinytags_tasks.document_fields import FIELDS, document_field
 from tinytags_tasks.index.javabin import Body, Value
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource
 
 _CONFIDENCE = document_field("confidence").solr_name
 

@@ -10,15 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tinytags_tasks import layout
-from tinytags_tasks.ahead import run_ahead
-from tinytags_tasks.block_files import BlockSource, KeywordsReader, read_pixels, read_scored, scored_checksum
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.javabin import MIME
-from tinytags_tasks.records import BlockRecord, BlockState, Run, now
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.prefetch import prefetch
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, read_pixels, read_scored, scored_checksum
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
 def post_blocks(
@@ -55,7 +56,7 @@ def post_blocks(
     fields = solr.field_names(run.collection)
     with solr.posting(run.collection, MIME) as post:
         previous: _PostedBlock | None = None
-        for contents in run_ahead(_read_blocks(run, sources, storage), 1):
+        for contents in prefetch(_read_blocks(run, sources, storage), 1):
             if not isinstance(contents, _BlockContents):
                 failures[contents[0]] = contents[1]
                 continue

@@ -4,19 +4,20 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import block_sources
-from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held, refuse_lost
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.configsets import current_configset, keep_configset, kept_configset
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.index.posting import collection_missing, post_blocks
 from tinytags_tasks.index.verification import delete_foreign_documents, differing_blocks, unverified_blocks
-from tinytags_tasks.lease import LEASE_SECONDS
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import block_sources
+from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held, refuse_lost
+from tinytags_tasks.store.configsets import current_configset, keep_configset, kept_configset
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.lease import LEASE_SECONDS
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
 """Small files that are read or written at once."""
@@ -26,7 +27,7 @@ _AT_ONCE = 8
 class IndexRequest:
     """Which blocks of which run; ``redo`` also indexes those that are verified already."""
 
-    run: str
+    index_blocks: str
     blocks: tuple[int, ...]
     redo: bool = False
 
@@ -35,7 +36,7 @@ class IndexRequest:
 class IndexResult:
     """How many documents the blocks have now; ``indexed`` counts the blocks that were not verified before."""
 
-    run: str
+    index_blocks: str
     blocks: tuple[int, ...]
     documents: int
     indexed: int
@@ -45,7 +46,7 @@ class IndexResult:
 class DeleteRequest:
     """The blocks whose documents are to be deleted."""
 
-    run: str
+    index_blocks: str
     blocks: tuple[int, ...]
 
 
@@ -53,12 +54,12 @@ class DeleteRequest:
 class DeleteResult:
     """What was deleted."""
 
-    run: str
+    index_blocks: str
     blocks: tuple[int, ...]
     documents: int
 
 
-def prepare(
+def prepare_collection(
     run_name: str,
     *,
     storage: Storage,
@@ -107,7 +108,7 @@ def _make_collection(plan: Run, storage: Storage, solr: SolrClient, shards: int,
         solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
 
 
-def run(
+def index_blocks(
     request: IndexRequest,
     *,
     storage: Storage,
@@ -150,7 +151,7 @@ def run(
     return IndexResult(plan.name, request.blocks, documents, indexed)
 
 
-def delete(
+def delete_blocks(
     request: DeleteRequest,
     *,
     storage: Storage,

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import documents_checksum, read_scored
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockRecord, BlockState, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import documents_checksum, read_scored
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
 def unverified_blocks(run: Run, blocks: Sequence[int], storage: Storage, solr: SolrClient) -> list[int]:

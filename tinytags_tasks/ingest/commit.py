@@ -4,15 +4,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import MissingError, ReconcileError
-from tinytags_tasks.identities import quoted
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shards import most_unreadable, standing_manifest, too_many_unreadable
-from tinytags_tasks.records import Corpus, ShardManifest, now
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
+from tinytags_tasks.store.identities import quoted
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class CommitResult:
     unreadable: int
 
 
-def run(corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print) -> CommitResult:
+def commit_corpus(
+    corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print
+) -> CommitResult:
     """Write a corpus' totals, when every shard stands and every image is in one of them.
 
     Raises

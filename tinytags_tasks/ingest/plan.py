@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinytags_tasks import layout
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format, list_items
@@ -13,9 +12,10 @@ from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, FinalError
-from tinytags_tasks.record_base import Record
-from tinytags_tasks.records import Corpus, Source
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus, Source
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import Record
 
 _IMAGES_PER_TASK = 250_000
 _MOST_TASKS = 400
@@ -95,7 +95,7 @@ class PlanResult:
     groups: tuple[tuple[int, ...], ...]
 
 
-def run(
+def plan_ingestion(
     request: PlanRequest, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print
 ) -> PlanResult:
     """Let the store know what is ingested, and return the shards that are still to be written or looked at.

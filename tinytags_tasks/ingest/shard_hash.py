@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import CorruptError
-from tinytags_tasks.records import BlockManifest
+from tinytags_tasks.store.corpus_records import BlockManifest
 
 
 class ShardHash:

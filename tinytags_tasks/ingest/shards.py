@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks import layout
-from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.keywords import StopList, read_stop_list
@@ -20,9 +18,11 @@ from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
 from tinytags_tasks.ingest.shard_hash import ShardHash
-from tinytags_tasks.lease import LEASE_SECONDS, Leases
-from tinytags_tasks.records import BlockManifest, ShardManifest, Unreadable
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.prefetch import prefetch
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
+from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
+from tinytags_tasks.store.protocol import Storage
 
 _CHUNK_BYTES = 262_144
 """Bytes of one HTTP chunk: 64 KiB to 1 MiB were equally fast, 16 MiB slower."""
@@ -60,7 +60,7 @@ class ShardsResult:
     written: int
 
 
-def run(
+def ingest_shards(
     request: ShardsRequest,
     *,
     storage: Storage,
@@ -218,8 +218,8 @@ class _Writer:
     def _pass(self, passing: "_Passing", *, decode: bool) -> Iterator[memoryview]:
         """Yield a shard's bytes; reading, hashing and the consumer's sending run side by side."""
         first, images = passing.blocks[0].first, sum(block.images for block in passing.blocks)
-        batches = run_ahead(self._reader.batches(first, images, decode=decode), _BATCHES_AHEAD)
-        for pixels in run_ahead(self._learn(batches, passing), _BATCHES_AHEAD):
+        batches = prefetch(self._reader.batches(first, images, decode=decode), _BATCHES_AHEAD)
+        for pixels in prefetch(self._learn(batches, passing), _BATCHES_AHEAD):
             yield from (pixels[start : start + _CHUNK_BYTES] for start in range(0, len(pixels), _CHUNK_BYTES))
 
     def _learn(self, batches: Iterator[Batch], passing: "_Passing") -> Iterator[memoryview]:

@@ -6,10 +6,10 @@ from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.ingest import commit, plan, shards
 from tinytags_tasks.ingest.commit import CommitResult
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.protocol import Storage
 
 
-def run(
+def ingest_corpus(
     definition: CorpusDefinition,
     *,
     storage: Storage,
@@ -40,7 +40,7 @@ def run(
         When the store or a remote source cannot do its part now.
     """
     files = files or SourceFiles(definition.source, definition.options)
-    planned = plan.run(plan.PlanRequest(definition, redo=redo), storage=storage, files=files, report=report)
+    planned = plan.plan_ingestion(plan.PlanRequest(definition, redo=redo), storage=storage, files=files, report=report)
     todo = tuple(shard for group in planned.groups for shard in group)
     again = tuple(shard for shard in todo if shard in redo)
     for request in (
@@ -48,5 +48,5 @@ def run(
         shards.ShardsRequest(definition.name, again, redo=True),
     ):
         if request.shards:
-            shards.run(request, storage=storage, files=files, report=report)
-    return commit.run(definition.name, storage=storage, files=files, report=report)
+            shards.ingest_shards(request, storage=storage, files=files, report=report)
+    return commit.commit_corpus(definition.name, storage=storage, files=files, report=report)

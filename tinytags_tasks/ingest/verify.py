@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tinytags_tasks import layout
-from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
@@ -14,8 +12,10 @@ from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, standing_manifest
-from tinytags_tasks.records import BlockManifest, ShardManifest, Unreadable
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.prefetch import prefetch
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
+from tinytags_tasks.store.protocol import Storage
 
 _REPORT_SECONDS = 5.0
 _BLOCKS_AHEAD = 1
@@ -47,7 +47,7 @@ class VerifyResult:
     read_bytes: int
 
 
-def run(
+def verify_corpus(
     corpus: str,
     *,
     storage: Storage,
@@ -121,7 +121,7 @@ def _wrong_blocks(
     for manifest in manifests:
         path = layout.shard_file(manifest.corpus, manifest.shard)
         wrong, unread = [], []
-        for block, content in run_ahead(_stored_blocks(manifest, path, storage), _BLOCKS_AHEAD):
+        for block, content in prefetch(_stored_blocks(manifest, path, storage), _BLOCKS_AHEAD):
             if isinstance(content, CorruptError):
                 unread.append(f"block {block.number} cannot be read: {content}")
             elif hashlib.sha256(content).hexdigest() != block.sha256:

@@ -1,7 +1,7 @@
 """The gate before publishing: a run that is whole may still be too poor to replace what is live."""
 
 from tinytags_tasks.errors import MissingError
-from tinytags_tasks.records import ModelCard
+from tinytags_tasks.store.model_records import ModelCard
 
 
 def precision_at(card: ModelCard, threshold: int) -> float:

@@ -3,25 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.publish.history import (
-    catch_up,
-    completed,
+from tinytags_tasks.publish.publications import (
     live_collection,
+    lock_alias,
     previous_collections,
     read_history,
+    record_change,
+    record_missing_change,
     run_of,
-    sole_change,
     switch_alias,
     unmark_pruned,
-    write_down,
+    with_missing_change,
 )
-from tinytags_tasks.records import Change, Publication, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import Change, Publication, Run
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class RollbackRequest:
     """
 
     alias: str = "tinytags"
-    run: str = ""
+    roll_back: str = ""
 
 
 @dataclass(frozen=True)
 class RollbackResult:
     """The run that is live now, its collection and documents, and the collection that was taken back."""
 
-    run: str
+    roll_back: str
     collection: str
     documents: int
     taken_back: str
 
 
-def run(
+def roll_back(
     request: RollbackRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> RollbackResult:
     """Let the alias point at what was live before, when that still stands whole.
@@ -69,13 +69,13 @@ def run(
     TransientError
         When another changes the alias all the time, or it did not move.
     """
-    with sole_change(request.alias, storage, report):
+    with lock_alias(request.alias, storage, report):
         live = live_collection(request.alias, solr)
         if not live:
             raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
         history = read_history(request.alias, storage)
-        done = _rolled_back_already(request, completed(history, live, storage), len(history), storage)
-        history = catch_up(request.alias, history, live, storage)
+        done = _rolled_back_already(request, with_missing_change(history, live, storage), len(history), storage)
+        history = record_missing_change(request.alias, history, live, storage)
         if done is None:
             target = next(iter(previous_collections(history)), "")
             if not target:
@@ -85,7 +85,7 @@ def run(
                 )
             documents = _count_whole(target, storage, solr)
             switch_alias(request.alias, target, solr)
-            done = write_down(Change.ROLLED_BACK, target, live, alias=request.alias, storage=storage)
+            done = record_change(Change.ROLLED_BACK, target, live, alias=request.alias, storage=storage)
         else:
             report("it was rolled back before, and is written down now")
             documents = solr.count(live)

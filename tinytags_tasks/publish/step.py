@@ -4,26 +4,28 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError
-from tinytags_tasks.ledger import Totals, add_up, is_scored_whole, read_ledger
 from tinytags_tasks.publish.gate import gate_problems, precision_at
-from tinytags_tasks.publish.history import (
-    catch_up,
+from tinytags_tasks.publish.publications import (
     live_collection,
+    lock_alias,
     previous_collections,
     read_history,
+    record_change,
+    record_missing_change,
     refuse_without_collection,
     run_of,
-    sole_change,
     switch_alias,
     unmark_pruned,
-    write_down,
 )
-from tinytags_tasks.records import BlockRecord, BlockState, Change, Corpus, ModelCard, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import Totals, add_up, is_scored_whole, read_ledger
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, Run
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class PublishRequest:
         tells; None asks for nothing.
     """
 
-    run: str
+    publish_run: str
     alias: str = "tinytags"
     least_documents_percent: float | None = None
     least_precision: float | None = None
@@ -66,13 +68,13 @@ class PublishRequest:
 class PublishResult:
     """The alias' collection now, the one before (empty when there was none), and the totals that were reconciled."""
 
-    run: str
+    publish_run: str
     collection: str
     previous: str
     totals: Totals
 
 
-def run(
+def publish_run(
     request: PublishRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> PublishResult:
     """Let the alias point at the run's collection when every count agrees and the gate lets it pass.
@@ -88,7 +90,7 @@ def run(
     TransientError
         When another changes the alias all the time, or it did not move.
     """
-    with sole_change(request.alias, storage, report):
+    with lock_alias(request.alias, storage, report):
         plan = Run.load(storage, layout.run_file(request.run))
         corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
         refuse_without_collection(plan, solr, may_be_new=True)
@@ -98,11 +100,13 @@ def run(
         history = read_history(request.alias, storage)
         if live != plan.collection:
             _ask_gate(request, plan, totals, live, storage, solr)
-            history = catch_up(request.alias, history, live, storage)
+            history = record_missing_change(request.alias, history, live, storage)
             switch_alias(request.alias, plan.collection, solr)
         if not history or history[-1].collection != plan.collection:  # else it is live and written down
             before = history[-1].collection if history else ""
-            history.append(write_down(Change.PUBLISHED, plan.collection, before, alias=request.alias, storage=storage))
+            history.append(
+                record_change(Change.PUBLISHED, plan.collection, before, alias=request.alias, storage=storage)
+            )
     report(f"alias {request.alias} points at {plan.collection}")
     return PublishResult(plan.name, plan.collection, next(iter(previous_collections(history)), ""), totals)
 

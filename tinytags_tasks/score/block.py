@@ -11,13 +11,15 @@ import numpy.typing as npt
 import onnxruntime
 import pyarrow as pa
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import SCHEMA, BlockSource, read_pixels, write_scored
-from tinytags_tasks.block_lease import refuse_lost
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.models import read_model
-from tinytags_tasks.records import BlockRecord, BlockState, now
-from tinytags_tasks.storage import Storage, StoreAddress, open_store
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, write_scored
+from tinytags_tasks.store.block_lease import refuse_lost
+from tinytags_tasks.store.models import read_model
+from tinytags_tasks.store.opening import open_store
+from tinytags_tasks.store.protocol import Storage, StoreAddress
+from tinytags_tasks.store.record import now
+from tinytags_tasks.store.run_records import BlockRecord, BlockState
 from tinytags_tasks.votes import Votes, confidence, is_kept, winners
 
 _BATCH = 5_000

@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 import orjson
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import (
+from tinytags_tasks.blocks import block_numbers_argument
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import (
     CONFIDENCE_COLUMN,
     BlockSource,
     block_sources,
@@ -25,10 +27,9 @@ from tinytags_tasks.block_files import (
     read_scored,
     unscored_blocks,
 )
-from tinytags_tasks.blocks import block_numbers_argument
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.records import Corpus, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import Run
 
 STANDARD_OUTPUT = "-"
 
@@ -47,7 +48,7 @@ class ExportRequest:
         Path of a local file; ``-`` is the standard output.
     """
 
-    run: str
+    export_run: str
     blocks: tuple[int, ...]
     output: str = STANDARD_OUTPUT
 
@@ -56,12 +57,12 @@ class ExportRequest:
 class ExportResult:
     """What was written: ``images`` counts the lines."""
 
-    run: str
+    export_run: str
     blocks: tuple[int, ...]
     images: int
 
 
-def run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
+def export_run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
     """Write a line for each image that the blocks keep, by position; a file gets its name only when it is complete.
 
     A line is ``{"block": 3, "data": "<base64>", "label": "cat", "accuracy": 60}``: ``data`` is the image's bytes,

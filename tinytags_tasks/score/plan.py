@@ -4,14 +4,17 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from tinytags_tasks import layout
 from tinytags_tasks.blocks import group_blocks
-from tinytags_tasks.configsets import FOUNDING_CONFIGSET, current_configset, keep_configset
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.models import list_models, misfit
-from tinytags_tasks.records import Corpus, ModelCard, Run, now
 from tinytags_tasks.settings import Thumbnails, load_settings
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset, keep_configset
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import list_models, misfit
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now
+from tinytags_tasks.store.run_records import Run
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ class PlanRequest:
 class PlanResult:
     """The run, and its blocks in groups, one for each mapped task."""
 
-    run: str
+    plan_run: str
     groups: list[tuple[int, ...]]
 
 
-def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
+def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     """Write the run's record, unless it exists, and return its blocks in groups.
 
     The run's name is a hash of what determines its content (the corpus' bytes, the model, the threshold, where the

@@ -7,18 +7,20 @@ from typing import Any
 import pyarrow as pa
 from pyspark import TaskContext
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import block_sources
-from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
-from tinytags_tasks.lease import LEASE_SECONDS
-from tinytags_tasks.models import read_model
-from tinytags_tasks.records import BlockRecord, BlockState, Corpus, ModelCard, Run
 from tinytags_tasks.score.block import BlockTask, load_model, previous_attempts
-from tinytags_tasks.score.worker import Outcome, score_blocks, uncommitted_blocks, unsettled_blocks
-from tinytags_tasks.storage import Storage, StoreAddress
+from tinytags_tasks.score.worker import Outcome, score_tasks, uncommitted_blocks, unsettled_blocks
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import block_sources
+from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.lease import LEASE_SECONDS
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import read_model
+from tinytags_tasks.store.protocol import Storage, StoreAddress
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
 """As Spark splits files: a Spark task costs a tenth of a second by itself, and a small block not much more."""
@@ -28,7 +30,7 @@ _BYTES_PER_SPARK_TASK = 128 * 2**20
 class ScoreRequest:
     """Which blocks of which run; ``redo`` also scores those that are committed."""
 
-    run: str
+    score_blocks: str
     blocks: tuple[int, ...]
     redo: bool = False
 
@@ -37,12 +39,12 @@ class ScoreRequest:
 class ScoreResult:
     """The blocks that are committed; ``scored`` counts those that were not before."""
 
-    run: str
+    score_blocks: str
     blocks: tuple[int, ...]
     scored: int
 
 
-def run(
+def score_blocks(
     request: ScoreRequest,
     *,
     storage: Storage,
@@ -127,7 +129,7 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
         is_retried = context is not None and context.attemptNumber() > 0 and not redo
         for batch in batches:
             chosen = [tasks[index] for index in batch.column(0).to_pylist()]
-            outcomes = score_blocks(chosen, address, is_retried=is_retried)
+            outcomes = score_tasks(chosen, address, is_retried=is_retried)
             yield pa.RecordBatch.from_pylist([asdict(outcome) for outcome in outcomes])
 
     stored_bytes = sum(task.source.images * task.source.image_bytes for task in tasks)

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
-from tinytags_tasks.records import BlockRecord, BlockState
 from tinytags_tasks.score.block import BlockTask, score_block
-from tinytags_tasks.storage import Storage, StoreAddress, open_store
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.opening import open_store
+from tinytags_tasks.store.protocol import Storage, StoreAddress
+from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 _AT_ONCE = 2
 """Blocks that a worker scores at the same time: while one waits for HDFS, the other has its votes counted."""
@@ -27,7 +28,7 @@ class Outcome:
     is_transient: bool
 
 
-def score_blocks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried: bool) -> list[Outcome]:
+def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried: bool) -> list[Outcome]:
     """Commit each block by itself; return a failure instead of raising it, so that the others go on.
 
     Parameters

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource, block_sources
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.records import Corpus
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import BlockSource, block_sources
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.protocol import Storage
 
 CONNECTIONS = 4
 """Connections to the store at most, however many pages are asked for."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
-from tinytags_tasks.records import Evaluation, OtherEvaluation, OtherFigures, ThresholdFigures
+from tinytags_tasks.store.model_records import Evaluation, OtherEvaluation, OtherFigures, ThresholdFigures
 from tinytags_tasks.train.family import Classifier
 from tinytags_tasks.train.images import LEFT_OUT, NONE, read_labelled, read_other
 from tinytags_tasks.votes import Votes, is_kept, least_votes, winners

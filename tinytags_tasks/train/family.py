@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.records import PIXEL_ORDER, Output
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.corpus_records import PIXEL_ORDER
+from tinytags_tasks.store.model_records import Output
+from tinytags_tasks.store.protocol import Storage
 
 
 @dataclass(frozen=True)

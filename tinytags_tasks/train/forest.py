@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.family import Classifier, Features, Parameter, model_metadata
 from tinytags_tasks.train.forest_trees import forest_to_onnx
 

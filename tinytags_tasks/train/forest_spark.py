@@ -7,7 +7,7 @@ from pyspark.ml.classification import RandomForestClassifier
 
 from tinytags_tasks.clients.spark import spark_errors
 from tinytags_tasks.errors import CorruptError
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.store.protocol import Storage, temporary_name
 from tinytags_tasks.train.forest_trees import Tree, trees_from_spark
 from tinytags_tasks.train.spark_features import read_features
 

@@ -10,12 +10,13 @@ from typing import Literal
 import onnx
 from onnx import helper
 
-from tinytags_tasks import layout
 from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.models import model_version, publish_model, restore_model
-from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, now
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation
+from tinytags_tasks.store.models import model_version, publish_model, restore_model
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
 from tinytags_tasks.train.onnx_file import read_onnx
@@ -112,7 +113,7 @@ class ImportResult:
     imported: bool
 
 
-def run(request: ImportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ImportResult:
+def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ImportResult:
     """Publish a classifier from elsewhere, unless it is published already.
 
     Raises

@@ -114,7 +114,7 @@ class _Fold:
     seconds: float
 
 
-def run(request: LabRequest, *, report: Callable[[str], None] = print) -> list[Finding]:
+def search_parameters(request: LabRequest, *, report: Callable[[str], None] = print) -> list[Finding]:
     """Try all candidates, write the parameters of the best to a file, and return all findings, the best first.
 
     Raises

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tomli_w
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store import layout
 from tinytags_tasks.train.families import FAMILIES
 from tinytags_tasks.train.family import Family, Parameter
 from tinytags_tasks.train.forest import FOREST

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tinytags_tasks.models import describe_origin, share
-from tinytags_tasks.records import ModelCard
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import describe_origin, share
 
 _TEMPLATES = Path(__file__).with_name("templates")
 

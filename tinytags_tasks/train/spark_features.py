@@ -14,7 +14,7 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import BooleanType, DoubleType, StructField, StructType
 
 from tinytags_tasks.corpus.labelled import LabelledSet
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.store.protocol import Storage, temporary_name
 
 PARTITION_VALUES = 25_000 * 3_072
 """Values that one Spark task learns from: those of 25,000 images of 32x32.

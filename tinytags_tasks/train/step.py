@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks import layout
 from tinytags_tasks.clients.spark import ConnectSpark
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.models import model_version, publish_model, read_model
-from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, Training, now
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation, Training
+from tinytags_tasks.store.models import model_version, publish_model, read_model
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now
 from tinytags_tasks.train.evaluation import count_votes, evaluate, read_yardstick
 from tinytags_tasks.train.family import Classifier, Features
 from tinytags_tasks.train.images import preparation, read_labelled
@@ -28,7 +29,7 @@ from tinytags_tasks.train.report import render_report
 from tinytags_tasks.train.spark_features import PARTITION_VALUES, write_features
 from tinytags_tasks.votes import winners
 
-__all__ = ["TrainRequest", "TrainResult", "run"]
+__all__ = ["TrainRequest", "TrainResult", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class _Figures:
     metrics: dict[str, float]
 
 
-def run(
+def train_model(
     request: TrainRequest, *, storage: Storage, connect_spark: ConnectSpark, report: Callable[[str], None] = print
 ) -> TrainResult:
     """Publish the model that the labelled set and the parameters determine, unless it is published already.

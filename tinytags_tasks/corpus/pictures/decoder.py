@@ -31,10 +31,10 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.corpus.pictures.prepare import Target, prepare_pictures
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import TransientError
+from tinytags_tasks.prefetch import prefetch
 
 if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import CorpusDefinition, Filter, Resize
@@ -125,7 +125,7 @@ class PictureDecoder:
             If a decoder process died.
         """
         decoding: deque[tuple[Batch, _Decoding]] = deque()
-        for batch in run_ahead(batches, 1):
+        for batch in prefetch(batches, 1):
             decoding.append((batch, self._begin(batch.encoded)))
             if len(decoding) > _BATCHES_AHEAD:
                 yield _decoded(*decoding.popleft())

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.storage import temporary_name
+from tinytags_tasks.store.protocol import temporary_name
 
 _COLUMNS = _ROWS = 8
 _CELL_PIXELS = 96

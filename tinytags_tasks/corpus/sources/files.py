@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
 from tinytags_tasks.errors import BadInputError, TinyTagsError
-from tinytags_tasks.identities import quoted
+from tinytags_tasks.store.identities import quoted
 
 END_BYTES = 65_536
 """Bytes of a source's head and tail that are hashed."""

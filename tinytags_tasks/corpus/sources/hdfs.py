@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.storage.webhdfs import WebHdfs
+from tinytags_tasks.store.webhdfs import WebHdfs
 
 _OPTIONS = {
     "user": "user",

@@ -8,15 +8,22 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tinytags_tasks import layout
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.configsets import current_configset, is_own_name
 from tinytags_tasks.errors import BadInputError, FinalError, TransientError
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.ledger import list_runs, read_ledger
-from tinytags_tasks.publish.history import completed, live_collection, previous_collections, read_history, sole_change
-from tinytags_tasks.records import Run, now
-from tinytags_tasks.storage import LEFTOVER_SECONDS, Leftover, Storage
+from tinytags_tasks.publish.publications import (
+    live_collection,
+    lock_alias,
+    previous_collections,
+    read_history,
+    with_missing_change,
+)
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import current_configset, is_own_name
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.ledger import list_runs, read_ledger
+from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Leftover, Storage
+from tinytags_tasks.store.record import now
+from tinytags_tasks.store.run_records import Run
 
 QUIET_HOURS = 1
 """How long a ledger must have been still before its run counts as one that nobody writes."""
@@ -72,7 +79,7 @@ class Prunable:
         Of the scored files that would be deleted; 0 where they stay or are not there.
     """
 
-    run: str
+    prune_collections: str
     collection: str
     documents: int
     scored_bytes: int
@@ -150,7 +157,7 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
     return _result(drop, stays, left, configsets), left
 
 
-def run(
+def prune_collections(
     request: PruneRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> PruneResult:
     """Drop what may go, and tell what went; a run is marked as pruned before its collection goes.
@@ -160,7 +167,7 @@ def run(
     TransientError
         When another changes the alias all the time, or Solr cannot drop a collection now.
     """
-    with sole_change(request.alias, storage, report):
+    with lock_alias(request.alias, storage, report):
         found, leftovers = _find(request, storage, solr)
         drop = tuple(one for one in found.drop if request.runs is None or one.run in request.runs)
         for one in drop:
@@ -192,7 +199,7 @@ def _reasons_to_stay(
     aliases = solr.aliases()
     known = {name for name in storage.names(layout.PUBLICATIONS) if "." not in name}
     for alias in sorted(known | {request.alias}):
-        history = completed(read_history(alias, storage), aliases.get(alias, ""), storage)
+        history = with_missing_change(read_history(alias, storage), aliases.get(alias, ""), storage)
         published.update(record.collection for record in history)
         for collection in previous_collections(history)[: request.keep]:
             reasons.setdefault(collection, f"was live under {alias} before, and is kept to roll back to")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import (
+from tinytags_tasks.store.protocol import (
     Leftover,
     is_temporary,
     leftovers_among,

@@ -6,17 +6,19 @@ And what is put beside a new run to judge it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tinytags_tasks import layout
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.configsets import FOUNDING_CONFIGSET, current_configset
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.models import list_models, misfit
-from tinytags_tasks.publish import diff
-from tinytags_tasks.publish.history import completed, read_history, run_of
-from tinytags_tasks.records import Change, Corpus, ModelCard, Publication, Run
+from tinytags_tasks.publish.publications import read_history, run_of, with_missing_change
 from tinytags_tasks.settings import Thumbnails
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import list_models, misfit
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import Change, Publication, Run
+from tinytags_tasks.upkeep import diff
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Comparison:
     reason: str = ""
 
 
-def run(
+def plan_retags(
     request: RetagRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> RetagResult:
     """Tell which live indexes are due, and change nothing.
@@ -114,7 +116,7 @@ def run(
     return RetagResult(tuple(due), left)
 
 
-def compare(
+def compare_with_live(
     old: str,
     new: str,
     *,
@@ -141,7 +143,7 @@ def compare(
         When a scored file is damaged.
     """
     try:
-        found = diff.run(diff.DiffRequest(old, new, blocks), storage=storage, report=report)
+        found = diff.compare_runs(diff.DiffRequest(old, new, blocks), storage=storage, report=report)
     except (MissingError, BadInputError) as error:  # pruned, or ingested anew: no reason not to tag again
         report(f"{new} is compared with nothing: {error}")
         return Comparison(None, None, None, None, str(error))
@@ -180,7 +182,7 @@ def _look(
         reason = f"run {plan.name} used it as well, but was made with configset {_configset_of(plan)}, not {configset}"
     else:
         return f"run {plan.name} was tagged by {model} already"
-    history = completed(read_history(alias, storage), collection, storage)
+    history = with_missing_change(read_history(alias, storage), collection, storage)
     if not request.model and _was_taken_back(model, configset, history, plan, storage):
         return f"{model} was rolled back here; name the model to try it again"
     return Retag(alias, plan.name, plan.corpus, model, plan.threshold, plan.thumbnails, reason)

@@ -3,7 +3,7 @@
 Scoring, indexing and deleting all write a block's record in the ledger, so they share one lease. A group has hundreds
 of blocks, so a lease is as cheap as HDFS allows: a folder ``<block>.block/<writer>`` is moved to a name that must be
 free, which takes two requests to the NameNode and none to a DataNode. Only one file tells that the writer of all these
-blocks is alive, and only that is renewed: a lease of :mod:`tinytags_tasks.lease`.
+blocks is alive, and only that is renewed: a lease of :mod:`tinytags_tasks.store.lease`.
 """
 
 import time
@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.errors import MissingError, TransientError
-from tinytags_tasks.lease import LEASE_SECONDS, Leases
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
+from tinytags_tasks.store.protocol import Storage, temporary_name
 
 _AT_ONCE = 8
 """Blocks whose leases are taken or returned at once."""

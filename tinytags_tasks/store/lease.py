@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from tinytags_tasks.errors import FinalError, LostWriteError, MissingError, TransientError
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.store.protocol import Storage, temporary_name
 
 LEASE_SECONDS = 60.0
 """How long an owner may be silent."""

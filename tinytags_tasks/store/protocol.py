@@ -122,7 +122,7 @@ class Storage(Protocol):
 
         A temporary file may be another writer's that is alive: deleting it makes that write fail. So this may be called
 
-        - for a run's ledger and scored files by the holder of the lease on the block (``tinytags_tasks.block_lease``);
+        - for a run's ledger and scored files by the holder of the lease on the block (:mod:`.block_lease`);
         - for a shard, its keywords and its manifest by the holder of the lease on the shard;
         - for an alias' history, and the record of a run that it drops or revives, by the holder of the alias' lease;
         - for a training and its labelled set by the holder of the lease on the training, for a model likewise;
@@ -218,14 +218,3 @@ class StoreAddress:
     webhdfs_url: str = ""
     hdfs_url: str = ""
     user: str = ""
-
-
-def open_store(address: StoreAddress) -> Storage:
-    """Open the store at an address; nothing is contacted before the first call."""
-    if not address.webhdfs_url:
-        from tinytags_tasks.storage.local import LocalStorage
-
-        return LocalStorage(address.root)
-    from tinytags_tasks.storage.hdfs import HdfsStorage
-
-    return HdfsStorage(address)

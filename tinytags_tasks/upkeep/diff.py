@@ -13,13 +13,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored, unscored_blocks
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.corpus.pictures.sheet import make_labelled_sheet, save_sheet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.records import Corpus, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored, unscored_blocks
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import Run
 
 MOST_EXAMPLES = 16
 """Of each kind."""
@@ -109,7 +110,7 @@ class DiffResult:
     lost_examples: tuple[Example, ...]
 
 
-def run(request: DiffRequest, *, storage: Storage, report: Callable[[str], None] = print) -> DiffResult:
+def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[str], None] = print) -> DiffResult:
     """Compare two runs, block by block, in memory that does not grow with the corpus.
 
     Raises

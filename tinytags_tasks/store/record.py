@@ -1,13 +1,14 @@
 """What every stored record is: one JSON file that says in which format it was written."""
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
 from tinytags_tasks.errors import CorruptError, NewerFormatError
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.protocol import Storage
 
 _WRITE_AGAIN = "delete it and run the stage that writes it again"
 
@@ -113,3 +114,8 @@ class Record(Part):
     def save(self, storage: Storage, path: str, *, overwrite: bool = True) -> bool:
         """Write the record in one atomic step; False when it was there and must not be overwritten."""
         return storage.write(path, self.stored(), overwrite=overwrite)
+
+
+def now() -> str:
+    """Return the present time in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

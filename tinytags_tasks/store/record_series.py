@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable
 
-from tinytags_tasks.record_base import Record
-from tinytags_tasks.storage import LEFTOVER_SECONDS, Storage
+from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
+from tinytags_tasks.store.record import Record
 
 
 def record_numbers(path_of: Callable[[int], str], storage: Storage) -> list[int]:

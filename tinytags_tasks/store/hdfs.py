@@ -14,7 +14,7 @@ import urllib3
 from hdfs import HdfsError
 
 from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.storage.base import (
+from tinytags_tasks.store.protocol import (
     Leftover,
     StoreAddress,
     is_temporary,
@@ -23,7 +23,7 @@ from tinytags_tasks.storage.base import (
     repeat_lost_write,
     temporary_name,
 )
-from tinytags_tasks.storage.webhdfs import WebHdfs
+from tinytags_tasks.store.webhdfs import WebHdfs
 
 _CANNOT_TELL = {
     "IllegalArgumentException",  # a server before Hadoop 3.4 does not know the operation

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.settings import PROJECT_ROOT
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.protocol import Storage
 
 CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.ledger import add_up, list_runs, read_ledger
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store.ledger import add_up, list_runs, read_ledger
+from tinytags_tasks.store.protocol import Storage
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunOverview:
         The aliases that point at it.
     """
 
-    run: str
+    summarize_runs: str
     corpus: str
     model: str
     threshold: int
@@ -58,7 +58,7 @@ class RunOverview:
     live_under: tuple[str, ...]
 
 
-def run(request: RunsRequest, *, storage: Storage, solr: SolrClient | None) -> tuple[list[RunOverview], int]:
+def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient | None) -> tuple[list[RunOverview], int]:
     """Return the latest runs, the last planned first, and how many there are in all.
 
     Parameters

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks import layout
 from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.records import BlockRecord, Corpus, ShardManifest
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord
 
 RECORD_KEY = b"tinytags.block"
 """Key in a scored file's metadata under which the block's record is kept."""

@@ -2,11 +2,12 @@
 
 import hashlib
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.records import Corpus, Evaluation, ModelCard
-from tinytags_tasks.storage import Storage, temporary_name
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.model_records import Evaluation, ModelCard
+from tinytags_tasks.store.protocol import Storage, temporary_name
 
 _REMEDY = "train or import the same model again, which writes this file again, or restore it from a copy"
 

@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored
-from tinytags_tasks.block_lease import hold_blocks
 from tinytags_tasks.blocks import format_block_numbers, group_blocks, parse_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ledger import is_scored_whole, read_ledger
-from tinytags_tasks.publish.audit import last_audit
-from tinytags_tasks.publish.history import live_collection, refuse_without_collection
-from tinytags_tasks.records import BlockRecord, BlockState, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.publish.publications import live_collection, refuse_without_collection
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.block_lease import hold_blocks
+from tinytags_tasks.store.ledger import is_scored_whole, read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+from tinytags_tasks.upkeep.audit import last_audit
 
 
 class Selection(StrEnum):
@@ -42,7 +42,7 @@ class BackfillRequest:
         Blocks a group; 0 chooses.
     """
 
-    run: str
+    plan_backfill: str
     blocks: str = ""
     select: str = ""
     blocks_per_task: int = 0
@@ -75,13 +75,13 @@ class BackfillPlan:
         Whether readers see the run.
     """
 
-    run: str
+    plan_backfill: str
     blocks: tuple[int, ...]
     groups: list[tuple[int, ...]]
     was_live: bool
 
 
-def run(
+def plan_backfill(
     request: BackfillRequest,
     *,
     storage: Storage,

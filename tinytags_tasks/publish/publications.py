@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from tinytags_tasks import layout
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import MissingError, TransientError
-from tinytags_tasks.lease import Leases
-from tinytags_tasks.numbered import append_record, record_numbers
-from tinytags_tasks.records import Change, Publication, Run, now
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now
+from tinytags_tasks.store.record_series import append_record, record_numbers
+from tinytags_tasks.store.run_records import Change, Publication, Run
 
 WAIT_SECONDS = 300.0
 """How long a change of an alias waits for another one; the lease of a dead one is taken over sooner."""
@@ -27,7 +28,7 @@ _READERS = 8
 
 
 @contextmanager
-def sole_change(
+def lock_alias(
     alias: str, storage: Storage, report: Callable[[str], None], *, wait_seconds: float = WAIT_SECONDS
 ) -> Generator[None]:
     """Let nobody else publish, roll back or prune under this alias while the block runs.
@@ -147,14 +148,14 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
         return list(pool.map(lambda path: Publication.load(storage, path), paths))
 
 
-def write_down(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
+def record_change(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
     """Append a change to an alias' history, and return it; the caller holds the lease on the alias."""
     record = _publication(change, collection, previous, storage)
     append_record(record, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return record
 
 
-def completed(history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
+def with_missing_change(history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
     """Return a history with the change that is missing at its end, if one is; nothing is written.
 
     A switch that nobody wrote down and that leads back to what was live before counts as rolled back.
@@ -173,11 +174,11 @@ def completed(history: Sequence[Publication], live: str, storage: Storage) -> li
     return [*history, _publication(Change.ROLLED_BACK if is_back else Change.FOUND, live, last, storage)]
 
 
-def catch_up(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
+def record_missing_change(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
     """Write down the change that is missing at a history's end, if one is, and return the history with it."""
-    whole = completed(history, live, storage)
+    whole = with_missing_change(history, live, storage)
     for missing in whole[len(history) :]:
-        write_down(missing.change, missing.collection, missing.previous, alias=alias, storage=storage)
+        record_change(missing.change, missing.collection, missing.previous, alias=alias, storage=storage)
     return whole
 
 

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tinytags_tasks import layout
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.records import BlockRecord, BlockState, Run
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _READERS = 8
 

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 _END = object()
 
 
-def run_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
     """Yield items that a thread makes in advance; what it raises is raised here.
 
     Reading, hashing and sending release the interpreter's lock, so stages chained by this run side by side. A consumer

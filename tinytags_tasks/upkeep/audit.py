@@ -9,16 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from tinytags_tasks import layout
-from tinytags_tasks.block_files import documents_checksum, read_scored, scored_checksum
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.numbered import append_record, record_numbers
-from tinytags_tasks.publish.history import live_run, refuse_without_collection
-from tinytags_tasks.records import Audit, BlockRecord, BlockState, Corpus, Run, now
-from tinytags_tasks.storage import Storage
+from tinytags_tasks.publish.publications import live_run, refuse_without_collection
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import documents_checksum, read_scored, scored_checksum
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now
+from tinytags_tasks.store.record_series import append_record, record_numbers
+from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Run
 
 _AT_ONCE = 2
 """Blocks whose documents are read at once."""
@@ -42,7 +44,7 @@ class AuditRequest:
         Only these; None means all.
     """
 
-    run: str = ""
+    audit_run: str = ""
     alias: str = "tinytags"
     sample: int = 1_000
     blocks: tuple[int, ...] | None = None
@@ -75,7 +77,7 @@ class AuditResult:
         Where this was written down, for a backfill to take.
     """
 
-    run: str
+    audit_run: str
     collection: str
     blocks: int
     documents: int
@@ -89,7 +91,7 @@ class AuditResult:
         return tuple(sorted(self.problems))
 
 
-def run(
+def audit_run(
     request: AuditRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> AuditResult:
     """Compare a run's collection with its ledger, its scored files and its corpus, and write down what differs.

@@ -1,0 +1,125 @@
+"""What is written down of a corpus: its source, its shards, its totals."""
+
+from tinytags_tasks.blocks import Partition
+from tinytags_tasks.store.record import Part, Record
+
+PIXEL_ORDER = "row-major HWC uint8"
+"""How every image inside TinyTags lies in memory and in a shard."""
+
+
+class Source(Part):
+    """What a corpus came from, as it was when it was listed.
+
+    Two sources are the same when their :attr:`content` is, wherever they lie.
+
+    Attributes
+    ----------
+    path
+        A file or folder of this machine, or an address such as ``s3://bucket/folder``.
+    format
+        The format of the source, by name.
+    files, size_bytes, images
+        How many files, their bytes, their images.
+    listing_sha256
+        Hash of every file's name, size and version (its time of change, or what a server gives as such).
+    head_sha256, tail_sha256
+        Hash of the first 64 KiB of the first file, and of the last 64 KiB of the last one.
+    """
+
+    path: str
+    format: str
+    files: int
+    size_bytes: int
+    images: int
+    listing_sha256: str
+    head_sha256: str
+    tail_sha256: str
+
+    @property
+    def content(self) -> dict[str, str | int]:
+        """All that tells it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        return {
+            "format": self.format,
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "images": self.images,
+            "listing_sha256": self.listing_sha256,
+            "head_sha256": self.head_sha256,
+            "tail_sha256": self.tail_sha256,
+        }
+
+
+class Unreadable(Part):
+    """An image that could not be read: its position, and why."""
+
+    position: int
+    reason: str
+
+
+class BlockManifest(Part):
+    """One block of a shard: its number, first position, images and the sha256 of its bytes."""
+
+    number: int
+    first: int
+    images: int
+    sha256: str
+
+
+class ShardManifest(Record):
+    """One shard: what it holds and where that came from.
+
+    Attributes
+    ----------
+    source
+        The source, as it was.
+    source_sha256
+        Hash of the encoded images of the shard's own range; empty where the source holds pixels, whose hash the blocks'
+        own tell.
+    checksum
+        The store's own checksum of the shard's file; empty where the store has none.
+    keywords_sha256
+        Hash of the shard's keywords file; None when the corpus has no keywords.
+    unreadable
+        Images that could not be read: they keep their place, filled with zeros, and are never scored.
+    """
+
+    corpus: str
+    shard: int
+    first: int
+    images: int
+    image_bytes: int
+    source: Source
+    source_sha256: str = ""
+    blocks: tuple[BlockManifest, ...]
+    checksum: str = ""
+    keywords_sha256: str | None = None
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class Corpus(Record):
+    """A corpus that is whole in the store. Written last, so that its presence says so."""
+
+    name: str
+    description: str = ""
+    images: int
+    shard_images: int
+    blocks_per_shard: int
+    height: int
+    width: int
+    channels: int = 3
+    pixel_order: str = PIXEL_ORDER
+    preparation: str
+    source: Source
+    unreadable: int
+    digest: str
+    created: str
+
+    @property
+    def partition(self) -> Partition:
+        """How it is cut."""
+        return Partition(self.images, self.shard_images, self.blocks_per_shard)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.height * self.width * self.channels

@@ -1,0 +1,14 @@
+"""Opens a store from its address."""
+
+from tinytags_tasks.store.protocol import Storage, StoreAddress
+
+
+def open_store(address: StoreAddress) -> Storage:
+    """Open the store at an address; nothing is contacted before the first call."""
+    if not address.webhdfs_url:
+        from tinytags_tasks.store.local import LocalStorage
+
+        return LocalStorage(address.root)
+    from tinytags_tasks.store.hdfs import HdfsStorage
+
+    return HdfsStorage(address)

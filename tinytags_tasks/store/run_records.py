@@ -1,0 +1,160 @@
+"""What is written down of a run: the run, its blocks, its publications, audits and claims."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from pydantic import Field
+
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.settings import Thumbnails
+from tinytags_tasks.store.record import Record
+
+
+class Run(Record):
+    """One pass of one model version over one corpus; its name is a hash of all that decides its content.
+
+    ``pruned`` is when its collection was dropped to make room; empty while it stands, or was not made yet.
+    ``configset`` is the name of what its collection is made with; empty in runs from before this was recorded.
+    """
+
+    name: str
+    corpus: str
+    corpus_digest: str
+    description: str = ""
+    model: str
+    threshold: int
+    thumbnails: Thumbnails = "solr"
+    images: int
+    blocks: int
+    collection: str
+    created: str
+    pruned: str = ""
+    configset: str = ""
+
+    def refuse_pruned(self) -> None:
+        """Refuse to go on with single blocks of a run whose collection was dropped.
+
+        Raises
+        ------
+        MissingError
+            When it was.
+        """
+        if self.pruned:
+            raise MissingError(
+                f"run {self.name}: its collection {self.collection} was dropped by `tinytags prune` ({self.pruned}); "
+                f"index the whole run again with `tinytags index {self.name}`"
+            )
+
+    def check_blocks(self, blocks: Iterable[int]) -> None:
+        """Refuse block numbers that the run has not.
+
+        Raises
+        ------
+        BadInputError
+            Naming the first of them.
+        """
+        if wrong := [block for block in blocks if not 0 <= block < self.blocks]:
+            raise BadInputError(f"block {wrong[0]} is out of range: run {self.name} has blocks 0 to {self.blocks - 1}")
+
+
+class Change(StrEnum):
+    """How a collection became what an alias points at."""
+
+    PUBLISHED = "published"
+    ROLLED_BACK = "rolled back"
+    FOUND = "found"
+
+
+class Publication(Record):
+    """What became live under an alias, when, and by which host.
+
+    Attributes
+    ----------
+    change
+        ``found`` is a switch that nobody wrote down: one that was killed in between, or made past TinyTags.
+    run
+        Empty where the collection is no run's of this store.
+    previous
+        The collection that was live before; empty where none was.
+    """
+
+    change: Change
+    run: str
+    collection: str
+    previous: str
+    time: str
+    host: str
+
+
+class BlockState(StrEnum):
+    """What became of a block; a block without a record is planned."""
+
+    PLANNED = "planned"
+    SCORED = "scored"
+    INDEXED = "indexed"
+    VERIFIED = "verified"
+    FAILED = "failed"
+
+
+class BlockRecord(Record):
+    """What became of one block in one run. ``read = kept + below + unreadable``, always.
+
+    Attributes
+    ----------
+    sha256
+        Of the block's bytes in its shard.
+    scored_bytes, scored_sha256
+        Of its scored file; 0 and empty in that file itself, and in records from before there were these.
+    checksum
+        Of what its documents say; see :func:`tinytags_tasks.store.block_files.documents_checksum`. Empty until indexed.
+    """
+
+    run: str
+    block: int
+    state: BlockState
+    model: str = ""
+    sha256: str = ""
+    read: int = 0
+    kept: int = 0
+    below: int = 0
+    unreadable: int = 0
+    kept_by_tag: dict[str, int] = Field(default_factory=dict)
+    scored_bytes: int = 0
+    scored_sha256: str = ""
+    documents: int | None = None
+    checksum: str = ""
+    reason: str = ""
+    host: str = ""
+    attempts: int = 0
+    score_seconds: float = 0.0
+    index_seconds: float = 0.0
+    scored: str = ""
+    indexed: str = ""
+
+
+class Audit(Record):
+    """What a comparison of a run's collection with its ledger, its scored files and its corpus found.
+
+    Attributes
+    ----------
+    blocks, documents, sampled
+        How many blocks were looked at, their documents, and how many of these were compared byte by byte.
+    problems
+        What is wrong with a block, by its number.
+    """
+
+    run: str
+    collection: str
+    blocks: int
+    documents: int
+    sampled: int
+    problems: dict[int, str]
+    started: str
+    ended: str
+
+
+class Claim(Record):
+    """Which Dag run tags a corpus."""
+
+    dag: str
+    dag_run: str
