@@ -27,7 +27,7 @@ _AT_ONCE = 8
 class IndexRequest:
     """Which blocks of which run; ``redo`` also indexes those that are verified already."""
 
-    index_blocks: str
+    run: str
     blocks: tuple[int, ...]
     redo: bool = False
 
@@ -36,7 +36,7 @@ class IndexRequest:
 class IndexResult:
     """How many documents the blocks have now; ``indexed`` counts the blocks that were not verified before."""
 
-    index_blocks: str
+    run: str
     blocks: tuple[int, ...]
     documents: int
     indexed: int
@@ -46,7 +46,7 @@ class IndexResult:
 class DeleteRequest:
     """The blocks whose documents are to be deleted."""
 
-    index_blocks: str
+    run: str
     blocks: tuple[int, ...]
 
 
@@ -54,7 +54,7 @@ class DeleteRequest:
 class DeleteResult:
     """What was deleted."""
 
-    index_blocks: str
+    run: str
     blocks: tuple[int, ...]
     documents: int
 

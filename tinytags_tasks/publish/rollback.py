@@ -38,14 +38,14 @@ class RollbackRequest:
     """
 
     alias: str = "tinytags"
-    roll_back: str = ""
+    run: str = ""
 
 
 @dataclass(frozen=True)
 class RollbackResult:
     """The run that is live now, its collection and documents, and the collection that was taken back."""
 
-    roll_back: str
+    run: str
     collection: str
     documents: int
     taken_back: str

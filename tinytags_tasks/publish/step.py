@@ -43,7 +43,7 @@ class PublishRequest:
         tells; None asks for nothing.
     """
 
-    publish_run: str
+    run: str
     alias: str = "tinytags"
     least_documents_percent: float | None = None
     least_precision: float | None = None
@@ -68,7 +68,7 @@ class PublishRequest:
 class PublishResult:
     """The alias' collection now, the one before (empty when there was none), and the totals that were reconciled."""
 
-    publish_run: str
+    run: str
     collection: str
     previous: str
     totals: Totals

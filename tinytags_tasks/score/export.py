@@ -48,7 +48,7 @@ class ExportRequest:
         Path of a local file; ``-`` is the standard output.
     """
 
-    export_run: str
+    run: str
     blocks: tuple[int, ...]
     output: str = STANDARD_OUTPUT
 
@@ -57,7 +57,7 @@ class ExportRequest:
 class ExportResult:
     """What was written: ``images`` counts the lines."""
 
-    export_run: str
+    run: str
     blocks: tuple[int, ...]
     images: int
 

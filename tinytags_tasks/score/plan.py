@@ -57,7 +57,7 @@ class PlanRequest:
 class PlanResult:
     """The run, and its blocks in groups, one for each mapped task."""
 
-    plan_run: str
+    run: str
     groups: list[tuple[int, ...]]
 
 

@@ -30,7 +30,7 @@ _BYTES_PER_SPARK_TASK = 128 * 2**20
 class ScoreRequest:
     """Which blocks of which run; ``redo`` also scores those that are committed."""
 
-    score_blocks: str
+    run: str
     blocks: tuple[int, ...]
     redo: bool = False
 
@@ -39,7 +39,7 @@ class ScoreRequest:
 class ScoreResult:
     """The blocks that are committed; ``scored`` counts those that were not before."""
 
-    score_blocks: str
+    run: str
     blocks: tuple[int, ...]
     scored: int
 

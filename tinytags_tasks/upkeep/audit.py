@@ -44,7 +44,7 @@ class AuditRequest:
         Only these; None means all.
     """
 
-    audit_run: str = ""
+    run: str = ""
     alias: str = "tinytags"
     sample: int = 1_000
     blocks: tuple[int, ...] | None = None
@@ -77,7 +77,7 @@ class AuditResult:
         Where this was written down, for a backfill to take.
     """
 
-    audit_run: str
+    run: str
     collection: str
     blocks: int
     documents: int

@@ -42,7 +42,7 @@ class BackfillRequest:
         Blocks a group; 0 chooses.
     """
 
-    plan_backfill: str
+    run: str
     blocks: str = ""
     select: str = ""
     blocks_per_task: int = 0
@@ -75,7 +75,7 @@ class BackfillPlan:
         Whether readers see the run.
     """
 
-    plan_backfill: str
+    run: str
     blocks: tuple[int, ...]
     groups: list[tuple[int, ...]]
     was_live: bool

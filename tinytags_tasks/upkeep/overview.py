@@ -44,7 +44,7 @@ class RunOverview:
         The aliases that point at it.
     """
 
-    summarize_runs: str
+    run: str
     corpus: str
     model: str
     threshold: int

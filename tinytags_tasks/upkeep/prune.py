@@ -79,7 +79,7 @@ class Prunable:
         Of the scored files that would be deleted; 0 where they stay or are not there.
     """
 
-    prune_collections: str
+    run: str
     collection: str
     documents: int
     scored_bytes: int
