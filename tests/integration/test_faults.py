@@ -1,6 +1,8 @@
 """Engines killed in the middle of each stage: after the retry the index equals a clean run's, document by document."""
 
 import base64
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import all_documents, engine_process, kill_engine, restart, walk
+from conftest import all_documents, engine_process, kill_engine, restart, wait_for, walk
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
@@ -18,10 +20,12 @@ from tinytags_tasks.errors import TransientError
 from tinytags_tasks.index import step as index_step
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.ingest.step import run as ingest
+from tinytags_tasks.lease import LEASE_SECONDS
+from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.models import model_version
 from tinytags_tasks.publish.step import PublishRequest
 from tinytags_tasks.publish.step import run as publish
-from tinytags_tasks.records import ModelCard, now
+from tinytags_tasks.records import BlockState, ModelCard, Run, now
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
@@ -210,6 +214,35 @@ def test_spark_killed_in_mid_job(runtime: Runtime, planned: str, expected: dict[
     restart("spark")
     assert score_all(runtime, planned) == BLOCKS - committed
     finish_and_compare(runtime, planned, expected)
+
+
+def test_two_who_score_the_same_blocks_at_once_both_end_well(
+    runtime: Runtime, planned: str, expected: dict[int, dict]
+) -> None:
+    thread, errors = in_background(lambda: score_all(runtime, planned))
+    wait_for_first_block(runtime, planned, thread)
+    assert score_all(runtime, planned) == 0  # it waited, and found the work done
+    thread.join(180)
+    assert errors == []
+    finish_and_compare(runtime, planned, expected)
+
+
+def test_a_driver_killed_in_mid_job_is_taken_over_at_once_beside_its_workers(
+    runtime: Runtime, planned: str, expected: dict[int, dict]
+) -> None:
+    with subprocess.Popen([sys.executable, "-m", "tinytags_tasks.cli", "score", planned]) as driver:
+        wait_for(lambda: runtime.storage.names(layout.scored_folder(planned)))
+        driver.kill()
+        driver.wait(30)
+    started = time.monotonic()
+    score_all(runtime, planned)
+    assert time.monotonic() - started < LEASE_SECONDS
+    finish_and_compare(runtime, planned, expected)
+    run = Run.load(runtime.storage, layout.run_file(planned))
+    for _ in range(5):  # what Spark did not stop changes nothing
+        assert {record.state for record in read_ledger(runtime.storage, run)} == {BlockState.VERIFIED}
+        time.sleep(1)
+    assert runtime.storage.names(layout.leases_folder(planned)) == []
 
 
 def test_solr_killed_in_mid_index(
