@@ -22,7 +22,10 @@ from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import block_sources, read_pixels, read_scored
-from tinytags_tasks.corpus.demo import make_demo
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_http import basic_authorization
+from tinytags_tasks.configsets import current_configset
+from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
@@ -33,10 +36,10 @@ from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import _block_tasks
-from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import load_settings
-from tinytags_tasks.solr import SolrClient, basic_authorization
-from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGE_BYTES = 3_072
 IMAGES = 100_000
@@ -109,7 +112,7 @@ class Collections:
 
     def __init__(self, runtime: Runtime) -> None:
         self._solr = runtime.solr
-        self._configset = runtime.solr.ensure_configset(Path(__file__).parents[1] / "solr" / "tinytags" / "conf")
+        self._configset = runtime.solr.ensure_configset(current_configset())
         self._numbers = itertools.count()
 
     def timed(self, work: Callable[[str], object]) -> float:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.demo import OTHER_FILE, make_demo
+from tinytags_tasks.corpus.demo.make import OTHER_FILE, make_demo
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import hdfs as hdfs_service

@@ -27,10 +27,10 @@ from ingest import build_file, definition, timed
 from machine import describe_machine, print_table
 
 from tinytags_tasks import layout, services
-from tinytags_tasks.airflow_api import AirflowClient, TaskState
-from tinytags_tasks.corpus.demo import make_demo
+from tinytags_tasks.cli.follow import airflow_client
+from tinytags_tasks.clients.airflow import AirflowClient, TaskState
+from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.corpus.registry import save_definition
-from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest

@@ -27,7 +27,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored
-from tinytags_tasks.corpus.demo import Demo, make_demo
+from tinytags_tasks.corpus.demo.make import Demo, make_demo
 from tinytags_tasks.corpus.labelled import LabelledSet, read_labelled_set
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.records import Corpus, Run
@@ -38,7 +38,7 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.services.java import find_java
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.storage import HdfsStorage, StoreAddress, open_store
-from tinytags_tasks.train.spark_forest import write_features
+from tinytags_tasks.train.spark_features import write_features
 from tinytags_tasks.train.step import TrainRequest
 from tinytags_tasks.train.step import run as train
 

@@ -1,7 +1,7 @@
-"""Training in Spark side by side with scikit-learn, on the demo's labelled images; and a net that is imported.
+"""Training in Spark beside scikit-learn, on the demo's labelled images; and an imported net.
 
-``python benchmarks/train.py [IMAGES ...]`` starts an HDFS and a Spark of its own, and prints Markdown. More images than
-there are: the same ones again, with noise.
+``python benchmarks/train.py [IMAGES ...]`` starts its own HDFS and Spark, and prints Markdown. If more images are asked
+for than exist, they are repeated with noise.
 """
 
 import os
@@ -25,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from tinytags_tasks import layout, services
-from tinytags_tasks.corpus.demo import OTHER_FILE, Demo, make_demo, write_labelled_parquet
+from tinytags_tasks.corpus.demo.make import OTHER_FILE, Demo, make_demo, write_labelled_parquet
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.models import load_card, share
 from tinytags_tasks.runtime import Runtime
@@ -35,8 +35,8 @@ from tinytags_tasks.train.evaluation import count_votes, evaluate
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.import_step import ImportRequest
 from tinytags_tasks.train.import_step import run as import_model
-from tinytags_tasks.train.lab import SampleForest
 from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.sample_forest import SampleForest
 
 SIZES = (10_000, 20_000, 50_000, 100_000)
 NET_IMAGES = 20_000
@@ -52,7 +52,7 @@ Outcome = TypeVar("Outcome")
 
 @dataclass
 class Cost:
-    """Seconds on the clock, and of all cores together, of this process, its children and Spark."""
+    """Seconds of wall time, and of CPU time of this process, its children and Spark together."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -71,7 +71,7 @@ def costed(spark: psutil.Process, work: Callable[[], Outcome]) -> tuple[Outcome,
 
 
 def write_size(folder: Path, demo: Demo, images: int) -> Path:
-    """Write a labelled set of so many images; what there are too few of comes again with noise."""
+    """Write a labelled set of so many images; if there are too few, they are repeated with noise."""
     path = folder / f"labelled-{images}.parquet"
     table = pq.read_table(demo.labelled_path)
     if images <= table.num_rows:
@@ -111,7 +111,7 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
     spark = psutil.Process(status.pid)
     test = read_labelled(demo.test_path or demo.labelled_path, demo.tags, 32, 32)
     rows, accuracies = [], []
-    # The first training finds a Spark that has just been started.
+    # Spark has just been started when the first training begins.
     for number, images in enumerate((sizes[-1] if len(sizes) == 1 else min(sizes[-1], 50_000), *sizes)):
         path = write_size(folder, demo, images)
         request = TrainRequest(str(path), tags=demo.tags, name=f"bench{number}", held_out=0)
@@ -150,11 +150,11 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
         )
         accuracies.append([f"{images:,}", *(f"{each:.2f} %" for each in found), f"{found[2] - found[1]:+.2f}"])
         print(" | ".join(accuracies[-1]), file=sys.stderr, flush=True)
-    print("Seconds, and how many times scikit-learn's Spark takes; the last column counts the cores' seconds.\n")
+    print("Seconds, and Spark's as a multiple of scikit-learn's; the last column is CPU time.\n")
     print_table(
         (
             *("images", "scikit-learn: read", "fit", "Spark: read and hand over", "fit", "whole step"),
-            *("fit, times", "whole, times", "of the cores, times"),
+            *("fit, times", "whole, times", "CPU, times"),
         ),
         rows,
     )
@@ -209,7 +209,7 @@ def import_a_net(folder: Path, settings: Settings, demo: Demo) -> None:
     print(f"probabilities at most {np.abs(ours / 100 - theirs).max():.1e} apart,")
     print(f"{len(test.images) / seconds:,.0f} images a second in memory.\n")
     print_table(
-        ("from", "kept", "right of these"),
+        ("confidence from", "kept", "right of these"),
         [
             [f"{each.threshold} %", share(each.kept, measured.images), share(each.right, each.kept)]
             for each in measured.thresholds
@@ -225,7 +225,7 @@ def main() -> None:
         settings = services.up(load_settings(), engines=["hdfs", "spark"], standard_ports=False, die_with_parent=True)
         try:
             demo = make_demo(folder / "demo", settings.demo_source, report=silent)
-            forest = TrainRequest("").forest
+            forest = TrainRequest("").parameters
             parameters = ", ".join(f"{name} {value}" for name, value in forest.items())
             print(f"## Training\n\n{describe_machine()}; {parameters}; {demo.description}.\n")
             compare_trainings(folder, settings, demo, sizes)

@@ -1,38 +1,40 @@
-"""What all TinyTags Dags share: clients, errors as Airflow understands them, defaults of tasks, pools and assets.
+"""What all TinyTags Dags share: the Dag decorator, task defaults, pools, assets, clients and error handling.
 
-Whoever changes a Dag begins here; :mod:`tinytags_blocks` has the tasks that several Dags have, :mod:`tinytags_claim`
-keeps two runs off one corpus, :mod:`tinytags_notify` tells of failures.
+Start here to change a Dag. :mod:`tinytags_forms` has the trigger forms, :mod:`tinytags_checks` the checks before any
+work starts, :mod:`tinytags_blocks` the mapped task of several Dags, :mod:`tinytags_claim` the rule that one run at a
+time tags a corpus, :mod:`tinytags_notify` the messages about failures, and :mod:`tinytags_policy` how runs share the
+pools.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, get_current_context
+from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
 from tinytags_notify import FailureNotifier
+
+from tinytags_tasks import airflow_names
+from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 
 if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.settings import Settings
 
 PRIORITY_OF_SHARDS, PRIORITY_OF_BLOCKS, PRIORITY_OF_OTHERS = 1_000_000, 2_000_000, 3_000_000
-"""What is nearer to the reader goes first, and before all groups go the tasks that are one of a run, or a second run
-would wait for the last group of the first. The room between is for the groups' numbers, see ADR 16.
+"""Work that is closer to publication goes first. Unmapped tasks go before all groups: otherwise a second run would wait
+for the last group of the first one. The gaps leave room for the group numbers that ``tinytags_policy`` subtracts.
 """
 
-SPARK, HDFS, SOLR = "tinytags_spark", "tinytags_hdfs", "tinytags_solr"
-"""Connection ids, and the names of the pools that limit how many tasks ask an engine at once."""
-
-CORPUS_ASSET, INDEX_ASSET = Asset("tinytags_corpus"), Asset("tinytags_index")
-MODEL_ASSET = Asset("tinytags_model")
+CORPUS_ASSET, INDEX_ASSET = Asset(airflow_names.CORPUS_ASSET), Asset(airflow_names.INDEX_ASSET)
+MODEL_ASSET = Asset(airflow_names.MODEL_ASSET)
 NEW_MODELS = AssetAlias("tinytags_new_models")
 NEW_INDEXES = AssetAlias("tinytags_new_indexes")
-"""By these a task tells of an asset only when it is new: an outlet of its own would tell of every success."""
+"""With an alias as its outlet, a task emits an asset event only for something new; with the asset itself, it would emit
+one at every success."""
 
 DEFAULTS: dict[str, Any] = {
     "owner": "tinytags",
@@ -45,43 +47,69 @@ DEFAULTS: dict[str, Any] = {
     "priority_weight": PRIORITY_OF_OTHERS,
     "on_failure_callback": FailureNotifier(),
 }
-"""Of every task. Priorities are absolute: by Airflow's own rule whatever comes first would be preferred."""
+"""For every task. Priorities are absolute: Airflow's default rule would prefer the tasks that come first in a Dag."""
 
 SHORT = timedelta(minutes=15)
-"""The execution time-out of tasks that look, and do not work through blocks."""
-
-BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
-
-_NAME = "[a-z0-9][a-z0-9_-]{0,99}"
-NAME_PATTERN, NAME_OR_EMPTY_PATTERN = f"^{_NAME}$", f"^({_NAME})?$"
-"""Of a corpus or a run."""
+"""Execution timeout of tasks that only look things up."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def pool(name: str) -> str:
-    """Return the pool of an engine's tasks.
+def tinytags_dag(
+    form: Mapping[str, Param],
+    doc: str | None,
+    *,
+    schedule: Any = None,  # noqa: ANN401 - whatever Airflow takes
+    max_active_runs: int = 1,
+    starts_unpaused: bool = True,
+) -> Callable[[Callable[[], None]], Callable[[], Any]]:
+    """Return the decorator of a TinyTags Dag.
 
-    Airflow never starts a task whose pool is not there, so pools count only where TINYTAGS_POOLS=1 says that they were
-    made: `tinytags up` does both; elsewhere, `airflow pools set` or `airflow pools import`.
+    Parameters
+    ----------
+    form
+        The fields of its trigger form.
+    doc
+        Its documentation in Airflow's UI: the file's docstring.
+    schedule
+        When it runs by itself.
+    max_active_runs
+        How many of its runs may be active at the same time.
+    starts_unpaused
+        Whether a new Dag can be triggered at once. A Dag that may run by itself starts as Airflow's configuration says,
+        which is paused by default.
+    """
+    decorator: Callable[[Callable[[], None]], Callable[[], Any]] = dag(
+        schedule=schedule,
+        catchup=False,
+        max_active_runs=max_active_runs,
+        is_paused_upon_creation=False if starts_unpaused else None,
+        params=form,
+        tags=["tinytags"],
+        doc_md=doc,
+        default_args=DEFAULTS,
+    )
+    return decorator
+
+
+def pool(name: str) -> str:
+    """Return the pool for tasks that use an engine.
+
+    Airflow never starts a task whose pool does not exist. So pools are used only if TINYTAGS_POOLS=1 says that they
+    exist. `tinytags up` creates them and sets the variable; elsewhere, create them with `airflow pools import`.
     """
     return name if os.environ.get("TINYTAGS_POOLS") == "1" else "default_pool"
 
 
 def cron_schedule(variable: str) -> CronTriggerTimetable | None:
-    """Return the schedule that a variable of the environment holds, in UTC; None, which is no schedule, without it."""
+    """Return the schedule in an environment variable, in UTC; None, which means no schedule, if it is not set."""
     cron = os.environ.get(variable, "").strip()
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
 
 
-def is_on(variable: str) -> bool:
-    """Tell whether a variable of the environment says yes."""
-    return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
-
-
 def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
-    """Let a task that no retry can help fail at once; anything else is retried as the Dag says."""
+    """Make a task fail at once on an error that no retry can fix; other errors are retried as the Dag says."""
 
     @wraps(work)
     def translated(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -97,131 +125,8 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
     return translated
 
 
-def settings_or_none() -> Settings | None:
-    """Return the settings; None when they cannot be used: the tasks will say it, the Dag must stay readable."""
-    from tinytags_tasks.errors import BadInputError
-    from tinytags_tasks.settings import load_settings
-
-    try:
-        return load_settings()
-    except BadInputError:
-        return None
-
-
-def corpus_names() -> list[str]:
-    """Return the names of the defined corpora, for the form to propose; one folder is listed."""
-    settings = settings_or_none()
-    if settings is None:
-        return []
-    return sorted(path.stem for path in settings.corpora_folder.glob("*.toml") if not path.name.startswith("."))
-
-
-def model_versions() -> list[str]:
-    """Return the models that the last run saw in the store, for the form to propose; one small file is read."""
-    settings = settings_or_none()
-    try:
-        return (settings.home / _MODELS_SEEN).read_text().split() if settings else []
-    except OSError:
-        return []
-
-
-_MODELS_SEEN = "models-seen.txt"
-
-
-def remember_models(clients: Runtime) -> list[str]:
-    """Return the models in the store, and keep their names where :func:`model_versions` looks."""
-    from tinytags_tasks import layout
-    from tinytags_tasks.services.files import write_atomically
-
-    versions = [name for name in clients.storage.names(layout.MODELS) if not name.startswith(".")]
-    path = clients.settings.home / _MODELS_SEEN
-    try:
-        write_atomically(path, "\n".join(versions))
-    except OSError as error:  # the form proposes less, no more
-        report(f"{path} cannot be written, so the form will not propose models: {error}")
-    return versions
-
-
-def alias_param(section: str) -> Param:
-    """Return the form's field for what readers search."""
-    settings = settings_or_none()
-    return Param(
-        settings.alias if settings else "tinytags",
-        type="string",
-        pattern="^[a-z0-9_-]+$",
-        title="Alias",
-        section=section,
-        description="What readers search",
-    )
-
-
-def gate_params(documents: float | None = None) -> dict[str, Param]:
-    """Return the form's fields for what a run must reach to be published."""
-    return {
-        "gate_documents": Param(
-            documents,
-            type=["null", "number"],
-            minimum=0,
-            title="Least documents",
-            section="Publishing",
-            description="Of the gate: in percent of the documents that are live now; fewer are not published",
-        ),
-        "gate_precision": Param(
-            None,
-            type=["null", "number"],
-            minimum=0,
-            maximum=100,
-            title="Least precision",
-            section="Publishing",
-            description="Of the gate: in percent, at the threshold, as the model's card tells; less is not published",
-        ),
-    }
-
-
-def text_param(title: str, description: str, **schema: Any) -> Param:  # noqa: ANN401 - JSON Schema's words
-    """Return a field of the form that may stay empty: Airflow's form insists on a text that may not be null."""
-    return Param(None, type=["null", "string"], title=title, description=description, **schema)
-
-
-def form() -> dict[str, Any]:
-    """Return what the form holds; a text that was left empty, of which Airflow makes null, as an empty one."""
-    context = get_current_context()
-    fields = context["dag"].params
-    return {
-        name: "" if value is None and "string" in fields.get_param(name).schema["type"] else value
-        for name, value in context["params"].items()
-    }
-
-
-def run_param(description: str) -> Param:
-    """Return the form's field for a run's name, which may be empty."""
-    return text_param("Run", description, pattern=NAME_OR_EMPTY_PATTERN)
-
-
-def trial_blocks_param() -> Param:
-    """Return the form's field for the blocks of a trial."""
-    return text_param(
-        "Only blocks",
-        pattern=BLOCKS_PATTERN,
-        section="Run",
-        description="Numbers and ranges, such as 3, 17-20, make a trial, which is never published; empty: all blocks",
-    )
-
-
-def blocks_per_task_param(blocks: int) -> Param:
-    """Return the form's field for how many blocks a mapped task takes."""
-    return Param(
-        blocks,
-        type="integer",
-        minimum=0,
-        title="Blocks a task",
-        section="Run",
-        description="Blocks that one mapped task scores and indexes; 0: as many as make at most 400 tasks",
-    )
-
-
 def runtime() -> Runtime:
-    """Build the clients from Airflow's connections; what these leave open, the settings say."""
+    """Build the clients from Airflow's connections; the settings supply what these leave out."""
     from airflow.providers.apache.spark.hooks.spark_connect import SparkConnectHook
     from airflow.sdk import BaseHook
 
@@ -233,32 +138,17 @@ def runtime() -> Runtime:
         settings.model_copy(
             update={
                 "spark_url": SparkConnectHook(SPARK).get_connection_url().rstrip("/;"),
-                "spark_tokens": None,  # the connection has the token, where one is asked for
+                "spark_tokens": None,  # the connection has the token, if Spark asks for one
             }
         )
     )
 
 
-def refuse_unreachable(clients: Runtime) -> None:
-    """Ask HDFS, Solr and Spark whether they are there.
-
-    Raises
-    ------
-    EngineDownError
-        When one does not answer.
-    """
-    from tinytags_tasks import layout
-    from tinytags_tasks.errors import EngineDownError
-    from tinytags_tasks.services.spark import spark_unready
-
-    clients.storage.names(layout.RUNS)
-    clients.solr.aliases()
-    if problem := spark_unready(clients.settings.address("spark_url")):
-        raise EngineDownError(
-            f"{problem}; see `tinytags status`, start it with `tinytags up`, or mend Airflow's connection {SPARK}"
-        )
-
-
 def report(line: str) -> None:
-    """Write one line of a step's progress to the task's log."""
+    """Write one line of progress to the task's log."""
     logging.getLogger("tinytags").info(line)
+
+
+def describe_asset_event(asset: Any, **figures: Any) -> None:  # noqa: ANN401 - Airflow's asset; any JSON
+    """Attach figures to the event that the task emits for one of its outlets."""
+    get_current_context()["outlet_events"][asset].extra = figures

@@ -1,4 +1,4 @@
-"""The mapped task that scores and indexes a group of blocks; three Dags have it."""
+"""The mapped task that scores and indexes a group of blocks; three Dags use it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
-from tinytags_airflow import (
-    PRIORITY_OF_BLOCKS,
-    SPARK,
-    errors_for_airflow,
-    pool,
-    report,
-    runtime,
-)
+from tinytags_airflow import PRIORITY_OF_BLOCKS, errors_for_airflow, pool, report, runtime
+
+from tinytags_tasks.airflow_names import SPARK
 
 if TYPE_CHECKING:
     from tinytags_tasks.storage import Storage
 
 
 def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's decorator
-    """Return the task ``blocks``, to be expanded over what :func:`named_groups` returns.
+    """Return the task ``blocks``, to be expanded over the result of :func:`named_groups`.
 
-    One task does both stages, one after the other: with two, the scheduler would ask of each group that waits to be
-    indexed whether it may be, in each of its rounds (ADR 15).
+    One task does both stages. With two tasks, the scheduler would check in every loop whether each group that waits to
+    be indexed may start (ADR 15).
 
     Parameters
     ----------
     redo
-        Whether blocks that are verified are indexed again; those with a good scored file are never scored again.
+        Whether to index verified blocks again. Blocks with a valid scored file are never scored again.
     """
 
     @task(
@@ -37,7 +32,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         pool=pool(SPARK),
         priority_weight=PRIORITY_OF_BLOCKS,
         doc_md="Score the group's blocks, index what was scored, and verify each block by its checksum. "
-        "What is committed is left alone, so clearing does only the rest.",
+        "Committed work is not repeated, so clearing the task does only the rest.",
     )
     @errors_for_airflow
     def blocks(group: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +55,7 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
                 connect_spark=clients.connect_spark,
                 report=report,
             )
-        except FinalError:  # no retry comes, so what was scored goes on, and only what failed stays behind
+        except FinalError:  # there will be no retry, so index what was scored now
             failed = set(unsettled_blocks(run, numbers, storage))
             scored = tuple(block for block in numbers if block not in failed)
             if scored:
@@ -79,8 +74,3 @@ def named_groups(run: str, groups: Iterable[Iterable[int]], storage: Storage) ->
     corpus = Run.load(storage, layout.run_file(run)).corpus
     partition = Corpus.load(storage, layout.corpus_file(corpus)).partition
     return [{"run": run, "blocks": blocks, "name": partition.name_blocks(blocks)} for blocks in map(list, groups)]
-
-
-def tell_asset(asset: Any, **figures: Any) -> None:  # noqa: ANN401 - Airflow's asset, and whatever JSON holds
-    """Attach figures to what the task tells of an asset among its outlets."""
-    get_current_context()["outlet_events"][asset].extra = figures

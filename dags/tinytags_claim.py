@@ -1,9 +1,9 @@
-"""One Dag run at a time tags a corpus, and different corpora are tagged side by side.
+"""Only one Dag run at a time tags a corpus; different corpora are tagged at the same time.
 
-A Dag run claims its corpus by a record in the store, under the number after the last claim's, which only one of those
-who try can write. Nobody has to give a claim back: it counts while Airflow says that its Dag run is queued or running.
-Correctness does not rest on it (blocks have leases, and every write is one rename): it keeps two runs from doing the
-same work, and tells who is at it.
+A Dag run claims its corpus with a record in the store, numbered one higher than the last claim. Only one of several
+Dag runs that try can write it. Claims need no release: one counts as long as Airflow says that its Dag run is queued or
+running. Correctness does not depend on claims: blocks have leases, and every write is one rename. Claims prevent two
+runs from doing the same work, and tell which one is doing it.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from tinytags_tasks.storage import Storage
 
 DagRun = tuple[str, str]
-"""A Dag's id and its run's."""
+"""The id of a Dag, and that of its run."""
 
 _KEPT = 10
-"""Claims that stay to be read by people: the list has an end."""
+"""How many claims of a corpus are kept, for people to read."""
 
 
 def claim_corpus(corpus: str, dag_run: DagRun, *, storage: Storage, is_running: Callable[[str, str], bool]) -> None:
-    """Let a Dag run be the one that tags a corpus; asking again changes nothing.
+    """Make a Dag run the one that tags a corpus; claiming it again changes nothing.
 
     Parameters
     ----------
     corpus
-        The corpus' name.
+        Name of the corpus.
     dag_run
-        Who claims it.
+        The Dag run that claims it.
     storage
-        Where claims are.
+        Where claims are kept.
     is_running
-        Tells whether a Dag run has not ended yet.
+        Returns whether a Dag run is queued or running.
 
     Raises
     ------
     BadInputError
-        When another Dag run tags the corpus.
+        If another Dag run is tagging the corpus.
     """
     from tinytags_tasks import layout
     from tinytags_tasks.errors import BadInputError
@@ -50,8 +50,8 @@ def claim_corpus(corpus: str, dag_run: DagRun, *, storage: Storage, is_running: 
             return
         if owner and is_running(*owner):
             raise BadInputError(
-                f"corpus {corpus} is being tagged by run {owner[1]} of {owner[0]}: wait until it has ended, or stop it "
-                "by marking it failed, then trigger again"
+                f"corpus {corpus} is being tagged by run {owner[1]} of {owner[0]}: wait until it has ended, or mark it "
+                "failed to stop it, then trigger again"
             )
         ours = Claim(dag=dag_run[0], dag_run=dag_run[1])
         if ours.save(storage, layout.claim_file(corpus, number + 1), overwrite=False):
@@ -60,13 +60,13 @@ def claim_corpus(corpus: str, dag_run: DagRun, *, storage: Storage, is_running: 
 
 
 def corpus_owner(corpus: str, *, storage: Storage, is_running: Callable[[str, str], bool]) -> DagRun | None:
-    """Return the Dag run that tags a corpus now; None when none does."""
+    """Return the Dag run that is tagging a corpus; None if none is."""
     owner = _last_claim(corpus, storage)[1]
     return owner if owner and is_running(*owner) else None
 
 
 def _last_claim(corpus: str, storage: Storage) -> tuple[int, DagRun | None]:
-    """Return the number of the last claim, 0 without any, and whose it is; a damaged one is nobody's."""
+    """Return the number of the last claim (0 if there is none) and its owner (None if it is damaged)."""
     from functools import partial
 
     from tinytags_tasks import layout
@@ -85,12 +85,12 @@ def _last_claim(corpus: str, storage: Storage) -> tuple[int, DagRun | None]:
 
 
 def is_running(context: Any) -> Callable[[str, str], bool]:  # noqa: ANN401 - Airflow's context
-    """Return what asks Airflow whether a Dag run has not ended yet.
+    """Return a function that asks Airflow whether a Dag run is queued or running.
 
     Parameters
     ----------
     context
-        Of the task that asks.
+        Airflow's context of the task that asks.
     """
 
     def ask(dag: str, dag_run: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tells of a task that failed for good: which blocks, why, and where to look."""
+"""Sends a message about a task that failed for good: which blocks, why, and where its log is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from airflow.sdk import BaseNotifier
 
 CONNECTION = "tinytags_notify"
-"""Its type says how: ``smtp`` sends a mail to the extra ``to``; ``http`` posts ``{"text": ...}``, as chat servers'
-incoming webhooks take it, to its host and the extra ``path``. While there is none, nothing is sent."""
+"""Its type decides how a message is sent. ``smtp`` mails it to the extra ``to``. ``http`` posts ``{"text": ...}``, the
+format of chat servers' incoming webhooks, to its host and the extra ``path``. Without it, nothing is sent."""
 
 _TIMEOUT_SECONDS = 10
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("tinytags")
 
 
 class FailureNotifier(BaseNotifier):  # type: ignore[misc]  # Airflow comes without types here
-    """Sends a failure's message through the connection :data:`CONNECTION`, where there is one."""
+    """Sends the message about a failure through the connection :data:`CONNECTION`, if it exists."""
 
     def notify(self, context: Any) -> None:  # noqa: ANN401 - Airflow's context
         """Send one message.
@@ -25,7 +25,7 @@ class FailureNotifier(BaseNotifier):  # type: ignore[misc]  # Airflow comes with
         Parameters
         ----------
         context
-            Of the task that failed.
+            Airflow's context of the task that failed.
         """
         from airflow.sdk import BaseHook
         from airflow.sdk.exceptions import AirflowNotFoundException
@@ -42,7 +42,7 @@ class FailureNotifier(BaseNotifier):  # type: ignore[misc]  # Airflow comes with
 
 
 def failure_message(context: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
-    """Return a line, and a text for people.
+    """Return the subject and the text of a message.
 
     Parameters
     ----------
@@ -65,29 +65,31 @@ def _mail(subject: str, text: str, connection: Any) -> None:  # noqa: ANN401 - a
     to = connection.extra_dejson.get("to") or connection.login
     try:
         SmtpNotifier(to=to, subject=subject, html_content=html, smtp_conn_id=CONNECTION).notify({})
-    except OSError as error:  # smtplib's own are, too
-        _tell_unsent(connection, type(error).__name__)
+    except OSError as error:  # smtplib's errors are OSErrors
+        _warn(connection, type(error).__name__)
 
 
 def _post(text: str, connection: Any) -> None:  # noqa: ANN401 - as above
     import httpx
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole addresses, and this one is secret
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs full addresses, and this one is secret
     port = f":{connection.port}" if connection.port else ""
     url = f"{connection.schema or 'https'}://{connection.host}{port}{connection.extra_dejson.get('path', '')}"
     login = (connection.login, connection.password or "") if connection.login else None
     try:
         answer = httpx.post(url, json={"text": text}, auth=login, timeout=_TIMEOUT_SECONDS)
     except httpx.HTTPError as error:
-        _tell_unsent(connection, type(error).__name__)
+        _warn(connection, type(error).__name__)
         return
     if answer.is_error:
-        _tell_unsent(connection, str(answer.status_code))
+        _warn(connection, str(answer.status_code))
 
 
-def _tell_unsent(connection: Any, problem: str) -> None:  # noqa: ANN401 - as above
-    """Write a warning into the task's log: an exception there would hide the reason of the failure itself.
+def _warn(connection: Any, problem: str) -> None:  # noqa: ANN401 - as above
+    """Log a warning: an exception would hide why the task failed.
 
-    The address stays out of it, for the path of an incoming webhook is its secret.
+    The warning leaves out the address, because the path of an incoming webhook is a secret.
     """
-    _log.warning("the failure was not told by connection %s: %s answers %s", CONNECTION, connection.host, problem)
+    _log.warning(
+        "no message about the failure was sent with connection %s (%s: %s)", CONNECTION, connection.host, problem
+    )

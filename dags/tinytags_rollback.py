@@ -1,14 +1,14 @@
-"""### TinyTags: give readers back what was live before.
+"""### TinyTags: restore what was live before.
 
 `choose >> rollback`
 
-| task | what is true after it |
+| task | once it has succeeded |
 | --- | --- |
-| `choose` | the run to take back is known: the one that the form names, else what is live now |
-| `rollback` | the alias points at what was live before that run, which stands whole |
+| `choose` | the run to roll back is known: the one that the form names, else the live one |
+| `rollback` | the alias points to what was live before that run, and that collection is complete |
 
-What is taken back stays until it is pruned, and can be published again. Clearing `rollback` does not go a second step
-back: it takes back the run that `choose` named, and finds that done.
+The run that was rolled back stays until it is pruned, and can be published again. Clearing `rollback` does not go back
+a second step: it rolls back the run that `choose` named, and finds that this is done.
 """
 
 from __future__ import annotations
@@ -16,64 +16,50 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk import dag, task
+from airflow.sdk import task
 from tinytags_airflow import (
-    DEFAULTS,
     INDEX_ASSET,
     SHORT,
-    SOLR,
-    alias_param,
+    describe_asset_event,
     errors_for_airflow,
-    form,
     pool,
     report,
-    run_param,
     runtime,
+    tinytags_dag,
 )
-from tinytags_blocks import tell_asset
+from tinytags_forms import read_form, rollback_form
 
-PARAMS = {
-    "run": run_param("The run to take back, which must be live; empty: whatever is live"),
-    "alias": alias_param("Params"),
-}
+from tinytags_tasks.airflow_names import SOLR
 
 
-@dag(
-    schedule=None,
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    params=PARAMS,
-    tags=["tinytags"],
-    doc_md=__doc__,
-    default_args=DEFAULTS,
-)
+@task(pool=pool(SOLR), execution_timeout=SHORT)
+@errors_for_airflow
+def choose() -> str:
+    """Find the run to roll back."""
+    from tinytags_tasks.publish.history import live_run
+
+    form = read_form()
+    clients = runtime()
+    return str(form["run"]) or live_run(form["alias"], clients.storage, clients.solr).name
+
+
+@task(pool=pool(SOLR), outlets=[INDEX_ASSET])
+@errors_for_airflow
+def rollback(unwanted: str) -> dict[str, Any]:
+    """Point the alias to what was live before the run."""
+    from tinytags_tasks.publish.rollback import RollbackRequest, run
+
+    alias = read_form()["alias"]
+    clients = runtime()
+    request = RollbackRequest(alias, unwanted)
+    result = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
+    describe_asset_event(INDEX_ASSET, alias=alias, **result)
+    return result
+
+
+@tinytags_dag(rollback_form(), __doc__)
 def tinytags_rollback() -> None:
-    """Give readers back what was live before."""
-
-    @task(pool=pool(SOLR), execution_timeout=SHORT)
-    @errors_for_airflow
-    def choose() -> str:
-        """Name the run to take back."""
-        from tinytags_tasks.publish.history import live_run
-
-        params = form()
-        clients = runtime()
-        return str(params["run"]) or live_run(params["alias"], clients.storage, clients.solr).name
-
-    @task(pool=pool(SOLR), outlets=[INDEX_ASSET])
-    @errors_for_airflow
-    def rollback(unwanted: str) -> dict[str, Any]:
-        """Let the alias point at what was live before the run."""
-        from tinytags_tasks.publish.rollback import RollbackRequest, run
-
-        alias = form()["alias"]
-        clients = runtime()
-        request = RollbackRequest(alias, unwanted)
-        result = asdict(run(request, storage=clients.storage, solr=clients.solr, report=report))
-        tell_asset(INDEX_ASSET, alias=alias, **result)
-        return result
-
+    """Restore what was live before."""
     rollback(choose())
 
 

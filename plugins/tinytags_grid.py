@@ -1,4 +1,4 @@
-"""Adds the block grid to Airflow: a page in its navigation, and a tab of each Dag run."""
+"""Adds the block grid to Airflow: a page in the navigation, and a tab of each Dag run."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
@@ -16,19 +16,19 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 @cache
 def _grid_app() -> AsgiApp:
-    from grid_page.app import create_app  # Airflow puts the folder of plugins on the path
+    from grid_page.app import create_app  # Airflow puts the plugins folder on the path
 
     app: AsgiApp = create_app()
     return app
 
 
 async def serve_grid(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve the grid; it is built at the first request, so that no part of Airflow but the API server loads it."""
+    """Serve the grid. It is built at the first request, so that only Airflow's API server loads it."""
     await _grid_app()(scope, receive, send)
 
 
 def grid_views() -> list[dict[str, str | bool]]:
-    """Return the links to the grid as Airflow's ``external_views`` wants them."""
+    """Return the links to the grid in the format of Airflow's ``external_views``."""
     from urllib.parse import urlsplit
 
     from airflow.configuration import conf

@@ -1,4 +1,4 @@
-"""Work that runs ahead of who uses it."""
+"""Work that a thread does ahead of its consumer."""
 
 import queue
 import threading
@@ -11,10 +11,17 @@ _END = object()
 
 
 def run_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Yield items that a thread makes, at most ``depth`` ahead; what it raises is raised here.
+    """Yield items that a thread makes in advance; what it raises is raised here.
 
     Reading, hashing and sending release the interpreter's lock, so stages chained by this run side by side. A consumer
     that stops early ends the thread.
+
+    Parameters
+    ----------
+    items
+        Iterated in the thread.
+    depth
+        How many finished items may wait for the consumer; one more may be in the making.
     """
     made: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""The files of a block: its byte range in a shard, its part of the shard's keywords, and its scored file."""
+"""A block's files: its bytes in a shard, its part of the shard's keywords, and its scored file."""
 
 import hashlib
 import io
@@ -11,37 +11,41 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinytags_tasks import layout
+from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.records import BlockRecord, Corpus, ShardManifest
 from tinytags_tasks.storage import Storage
 
 RECORD_KEY = b"tinytags.block"
-"""Key of a scored file's metadata that holds the block's record."""
+"""Key in a scored file's metadata under which the block's record is kept."""
+
+CONFIDENCE_COLUMN = "accuracy"
+"""A scored file's column of confidences; stored files keep the name that the original system gave it."""
 
 SCHEMA = pa.schema(
-    [("position", pa.int64()), ("tag", pa.string()), ("votes", pa.int16()), ("accuracy", pa.int16())],
+    [("position", pa.int64()), ("tag", pa.string()), ("votes", pa.int16()), (CONFIDENCE_COLUMN, pa.int16())],
 )
 """Columns of a scored file: one row for each image that was kept, by position."""
 
 
 @dataclass(frozen=True)
 class BlockSource:
-    """Where a block's bytes are, and what they must be.
+    """Where a block's bytes are, and what they must hash to.
 
     Attributes
     ----------
     corpus, block, shard
-        The corpus' name, the block's number, its shard's.
+        The corpus' name, and the numbers of the block and its shard.
     first, images
-        Position of its first image, and how many it has.
+        Position of its first image, and how many images it has.
     offset_bytes, image_bytes
         Where it begins in its shard, and the size of an image.
     width
-        Of an image, in pixels.
+        Width of an image in pixels.
     sha256
-        What its bytes hash to.
+        Hash of its bytes.
     keywords_sha256
-        What the shard's keywords file hashes to; None when the corpus has no keywords.
+        Hash of the shard's keywords file; None if the corpus has no keywords.
     unreadable
         Positions whose image could not be read.
     """
@@ -65,7 +69,7 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
     Raises
     ------
     MissingError, CorruptError
-        When a manifest is not there, damaged, or lacks the block.
+        If a manifest is missing or damaged, or does not list the block.
     """
     manifests: dict[int, ShardManifest] = {}
     sources = []
@@ -77,7 +81,7 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
         manifest = manifests[block.shard]
         entry = next((entry for entry in manifest.blocks if entry.number == number), None)
         if entry is None or (entry.first, entry.images) != (block.first, block.images):
-            raise CorruptError(f"{path}: does not describe block {number} as the corpus is cut; ingest it again")
+            raise CorruptError(f"{path}: does not describe block {number} as the corpus is divided; ingest it again")
         sources.append(
             BlockSource(
                 corpus=corpus.name,
@@ -106,15 +110,15 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
     Raises
     ------
     MissingError
-        When the shard is not there.
+        If the shard is missing.
     CorruptError
-        When its bytes are not those that were ingested.
+        If its bytes are not those that were ingested.
     """
     path = layout.shard_file(source.corpus, source.shard)
     try:
         stored = storage.read(path, source.offset_bytes, source.images * source.image_bytes)
     except MissingError as error:
-        raise MissingError(f"{path}: its manifest is there, the shard is not; ingest the corpus again") from error
+        raise MissingError(f"{path}: is missing although its manifest exists; ingest the corpus again") from error
     except CorruptError as error:
         raise CorruptError(
             f"{path}: block {source.block} cannot be read ({error}); write the shard again with "
@@ -131,7 +135,7 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
 class KeywordsReader:
     """Reads blocks' keywords.
 
-    Blocks come in their order, so a shard's file is read and parsed once for all of its blocks: the last one is kept.
+    Blocks come in order, so the last shard's file is kept: it is read and parsed once for all of its blocks.
 
     Parameters
     ----------
@@ -146,14 +150,14 @@ class KeywordsReader:
         self._column = pa.chunked_array([], pa.string())
 
     def read(self, source: BlockSource) -> list[str | None] | None:
-        """Return a block's keywords, one an image; None when the corpus has none.
+        """Return a block's keywords, one for each image; None if the corpus has no keywords.
 
         Raises
         ------
         MissingError
-            When the shard's keywords are not there.
+            If the shard's keywords are missing.
         CorruptError
-            When they are not those that were ingested.
+            If they are not those that were ingested.
         """
         if source.keywords_sha256 is None:
             return None
@@ -176,23 +180,23 @@ def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedA
     try:
         stored = storage.read(path)
     except MissingError as error:
-        raise MissingError(f"{path}: its shard's manifest is there, it is not; ingest the corpus again") from error
+        raise MissingError(f"{path}: is missing although its manifest exists; ingest the corpus again") from error
     if hashlib.sha256(stored).hexdigest() != sha256:
-        raise CorruptError(f"{path}: is not what was ingested; delete it and ingest the corpus again")
+        raise CorruptError(f"{path}: is not the file that was ingested; delete it and ingest the corpus again")
     try:
         return pq.read_table(io.BytesIO(stored), columns=["keyword"]).column("keyword")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise CorruptError(f"{path}: no file of keywords ({error}); delete it and ingest the corpus again") from error
+        raise CorruptError(f"{path}: no keywords file ({error}); delete it and ingest the corpus again") from error
 
 
 def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, overwrite: bool = True) -> BlockRecord:
-    """Commit a scored block; return its record, which travels in the file's metadata, with the file's own size.
+    """Commit a scored block and return its record, which is kept in the file's metadata, with the file's own size.
 
-    Without ``overwrite`` a file that exists is left as it is, and its record is returned.
+    Without ``overwrite``, a file that exists is left as it is, and its record is returned.
     """
     sink = io.BytesIO()
     pq.write_table(
-        table.replace_schema_metadata({RECORD_KEY: record.model_dump_json().encode()}),
+        table.replace_schema_metadata({RECORD_KEY: record.stored()}),
         sink,
         compression="zstd",
         write_page_checksum=True,
@@ -207,40 +211,43 @@ def _with_file(record: BlockRecord, stored: bytes) -> BlockRecord:
 
 
 def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, BlockRecord]:
-    """Read a committed block: its table and the record it was committed with.
+    """Read a committed block: its table, and the record that it was committed with.
 
     Raises
     ------
     MissingError
-        When it was never scored.
+        If it was never scored.
+    NewerFormatError
+        If a newer TinyTags scored it.
     CorruptError
-        When the file is damaged or another block's.
+        If the file is damaged, or another block's.
     """
     path = layout.scored_file(run, block)
     stored = storage.read(path)
     try:
         table = pq.read_table(io.BytesIO(stored), page_checksum_verification=True)
-        record = BlockRecord.model_validate_json(table.schema.metadata[RECORD_KEY])
+        record_json = table.schema.metadata[RECORD_KEY]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); delete it and score block {block} again") from error
+    record = BlockRecord.parse(record_json, path)
     if (record.run, record.block, record.kept) != (run, block, table.num_rows):
         raise CorruptError(f"{path}: holds another block's images; delete it and score block {block} again")
     return table, _with_file(record, stored)
 
 
 def unscored_blocks(storage: Storage, run: str, blocks: Iterable[int]) -> list[int]:
-    """Return those of a run's blocks that have no scored file, in their order."""
+    """Return the blocks that have no scored file, in the order given."""
     scored = set(storage.names(layout.scored_folder(run)))
     return [block for block in blocks if layout.file_name(layout.scored_file(run, block)) not in scored]
 
 
-def documents_checksum(rows: Iterable[tuple[str, str, int, int, str]]) -> str:
-    """Return the sha256 of what a block's documents say: what was scored and what Solr holds are compared by it.
+def documents_checksum(rows: Iterable[tuple[FieldValue, ...]]) -> str:
+    """Return the sha256 by which what was scored and what Solr holds of a block are compared.
 
     Parameters
     ----------
     rows
-        Id, tag, votes, accuracy and model of each document, by position.
+        The values of :data:`~tinytags_tasks.document_fields.CHECKSUM_FIELDS` of each document, by position.
     """
     digest = hashlib.sha256()
     for row in rows:
@@ -251,9 +258,11 @@ def documents_checksum(rows: Iterable[tuple[str, str, int, int, str]]) -> str:
 def scored_checksum(table: pa.Table, corpus: str, model: str) -> str:
     """Return the checksum that the documents of a scored block must have."""
     columns = table.to_pydict()
-    return documents_checksum(
-        (layout.document_id(corpus, position), tag, votes, accuracy, model)
-        for position, tag, votes, accuracy in zip(
-            columns["position"], columns["tag"], columns["votes"], columns["accuracy"], strict=True
-        )
-    )
+    values = {
+        "id": [layout.document_id(corpus, position) for position in columns["position"]],
+        "tag": columns["tag"],
+        "votes": columns["votes"],
+        "confidence": columns[CONFIDENCE_COLUMN],
+        "model": [model] * table.num_rows,
+    }
+    return documents_checksum(zip(*(values[name] for name in CHECKSUM_FIELDS), strict=True))

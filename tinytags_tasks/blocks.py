@@ -60,6 +60,14 @@ class Partition:
             )
 
     @property
+    def identity(self) -> str:
+        """What a corpus' digest begins with; see ``docs/adr/0017-identities.md`` before changing a character."""
+        return (
+            f"Partition(images={self.images}, shard_images={self.shard_images}, "
+            f"blocks_per_shard={self.blocks_per_shard})"
+        )
+
+    @property
     def shards(self) -> int:
         """Number of shards."""
         return -(-self.images // self.shard_images)

@@ -10,6 +10,7 @@
         ├── BadInputError       what the user gave cannot be used: a file, a number, a name
         ├── MissingError        something that should be in the store is not
         ├── CorruptError        stored bytes are not what was written
+        ├── NewerFormatError    a newer TinyTags wrote it
         └── ReconcileError      counts that must be equal are not
 
 Airflow tasks turn :class:`FinalError` into ``AirflowFailException`` in one place (``dags/tinytags_airflow.py``); the
@@ -50,5 +51,18 @@ class CorruptError(FinalError):
     """Stored bytes are not what was written."""
 
 
+class NewerFormatError(FinalError):
+    """A newer TinyTags wrote it; what this one would make of it is not to be trusted."""
+
+
 class ReconcileError(FinalError):
     """Counts that must be equal are not."""
+
+
+def http_status(error: TinyTagsError) -> int:
+    """Return the HTTP status of an answer that reports an error."""
+    if isinstance(error, TransientError):
+        return 503
+    if isinstance(error, MissingError):
+        return 404
+    return 400 if isinstance(error, BadInputError) else 500

@@ -21,6 +21,7 @@
     runs/<run>/leases/000000.block/<writer>      who writes the block now: scores, indexes or deletes it
     runs/<run>/leases/<writer>.lease             the writer's sign of life
     runs/<run>/audits/000001.json                what an audit found
+    configsets/<configset>.zip                   a Solr configset that a run was made with; written before the run
     publications/<alias>/000001.json             what became live under the alias, one record a change
     publications/<alias>.lease                   who changes the alias now
     claims/<corpus>/000001.json                  which Dag run tags the corpus; the last one counts
@@ -194,6 +195,11 @@ def audit_file(run: str, number: int) -> str:
 def run_folder(run: str) -> str:
     """Path of all of a run."""
     return f"{RUNS}/{checked_name(run, 'run')}"
+
+
+def configset_file(configset: str) -> str:
+    """Path of the copy of a Solr configset, by its name in Solr."""
+    return f"configsets/{checked_name(configset, 'configset')}.zip"
 
 
 def publications_folder(alias: str) -> str:

@@ -25,6 +25,9 @@ from tinytags_tasks.storage import Storage, temporary_name
 LEASE_SECONDS = 60.0
 """How long an owner may be silent."""
 
+_FORMAT = 1
+"""Number of a lease's format. What a newer one says of its owner is not read: only its silence counts."""
+
 _POLL_SECONDS = 1.0
 _SAME_START_SECONDS = 0.1
 
@@ -47,7 +50,7 @@ def _started(process: psutil.Process) -> float:
 
 def _is_gone(owner: dict[str, object]) -> bool:
     """Tell whether an owner was a process of this machine that has ended."""
-    if owner.get("place") != _place():
+    if owner.get("format", 1) != _FORMAT or owner.get("place") != _place():
         return False
     if owner.get("pid") == os.getpid():
         return owner.get("owner") not in _held_here
@@ -94,6 +97,7 @@ class Leases:
         """
         name = uuid.uuid4().hex
         owner: dict[str, object] = {
+            "format": _FORMAT,
             "owner": name,
             "place": _place(),
             "pid": os.getpid(),

@@ -1,11 +1,11 @@
-"""Published models: put into the store once and never changed, listed, and set side by side."""
+"""Published models: stored once and never changed, listed, described, compared, and checked against a corpus."""
 
 import hashlib
 
 from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.lease import Leases
-from tinytags_tasks.records import ModelCard
+from tinytags_tasks.records import Corpus, Evaluation, ModelCard
 from tinytags_tasks.storage import Storage, temporary_name
 
 _REMEDY = "train or import the same model again, which writes this file again, or restore it from a copy"
@@ -58,7 +58,7 @@ def restore_model(storage: Storage, version: str, onnx_model: bytes) -> bool:
 
 
 def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) -> bool:
-    """Put a model's folder, whole, under its final name in one step.
+    """Put a model's folder, complete, under its final name in one step.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
     onnx_model
         Its ONNX file; the card's version is its hash.
     report
-        The card for people, HTML.
+        The card as an HTML page.
     storage
         The store.
 
     Returns
     -------
     bool
-        False when this very model was published before: it and its card are left as they were. Only a model's file that
-        is missing or damaged is written again.
+        False when this model existed already: it and its card are left as they were. Only a model file that is missing
+        or damaged is written again.
     """
     lease = layout.model_lease_file(card.version)
     with Leases(storage).wait_for(lease, f"model {card.version}"):
@@ -91,7 +91,7 @@ def _publish(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) 
     for path, content in (
         (layout.model_file(card.version), onnx_model),
         (layout.report_file(card.version), report.encode()),
-        (layout.card_file(card.version), card.model_dump_json(indent=1).encode()),
+        (layout.card_file(card.version), card.stored()),
     ):
         storage.write(f"{temporary}/{layout.file_name(path)}", content)
     published = storage.rename(temporary, folder)
@@ -102,28 +102,28 @@ def _publish(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) 
 
 
 def list_models(storage: Storage) -> list[ModelCard]:
-    """Return the cards of all models, the one published last at the end."""
+    """Return the cards of all models, the latest at the end."""
     cards = [ModelCard.load(storage, layout.card_file(version)) for version in storage.names(layout.MODELS)]
     return sorted(cards, key=lambda card: (card.created, card.version))
 
 
 def load_card(storage: Storage, version: str) -> ModelCard:
-    """Return a model's card; a version may be cut short as long as one model alone begins so.
+    """Return a model's card; the beginning of a version is enough if only one model begins with it.
 
     Raises
     ------
     MissingError
         When there is no such model.
     BadInputError
-        When several begin so.
+        When several begin with it.
     """
     found = [name for name in storage.names(layout.MODELS) if name.startswith(version)]
     if version in found:
         found = [version]
     if not found:
-        raise MissingError(f"{version}: no such model; `tinytags models list` lists those that there are")
+        raise MissingError(f"{version}: no such model; `tinytags models list` lists the models")
     if len(found) > 1:
-        raise BadInputError(f"{version}: {len(found)} models begin so ({', '.join(found[:5])}); write more of it")
+        raise BadInputError(f"{version}: {len(found)} models begin with it ({', '.join(found[:5])}); give more of it")
     return ModelCard.load(storage, layout.card_file(found[0]))
 
 
@@ -133,16 +133,32 @@ def load_report(storage: Storage, version: str) -> str:
     Raises
     ------
     MissingError
-        When it was published without one.
+        When it has none.
     """
     try:
         return storage.read(layout.report_file(version)).decode()
     except MissingError as error:
-        raise MissingError(f"model {version} has no report: it was published before there were any") from error
+        raise MissingError(f"model {version} has no report: a version without reports published it") from error
+
+
+def misfit(card: ModelCard, corpus: Corpus) -> str:
+    """Return why a model cannot tag a corpus' images; empty if it can."""
+    for what, ours, theirs in (
+        ("image size", (card.height, card.width, card.channels), (corpus.height, corpus.width, corpus.channels)),
+        ("pixel order", card.pixel_order, corpus.pixel_order),
+    ):
+        if ours != theirs:
+            return f"its {what} is {ours}, and that of the corpus is {theirs}"
+    return ""
 
 
 def describe_model(card: ModelCard) -> dict[str, str]:
-    """Return what is known of a model, in words by heading; what is not known has none."""
+    """Return what is known about a model, in words by heading; what is not known has no heading."""
+    return describe_origin(card) | _describe_figures(card)
+
+
+def describe_origin(card: ModelCard) -> dict[str, str]:
+    """Return what a model is and how it was made, in words by heading; what is not known has no heading."""
     size = f"{card.height}x{card.width}"
     described = {
         "created": card.created,
@@ -154,41 +170,51 @@ def describe_model(card: ModelCard) -> dict[str, str]:
         "licence": card.licence,
         **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }
-    for what, measured in (("held out", card.held_out), ("test set", card.test)):
-        if measured:
-            described[f"{what}: accuracy"] = f"{measured.accuracy:.2f} % of {measured.images:,}"
-            for figures in measured.thresholds:
-                kept = (
-                    f"{share(figures.kept, measured.images)} kept, {share(figures.right, figures.kept)} of these right"
-                )
-                described[f"{what}: from {figures.threshold} %"] = kept
-    if card.other:
-        for others in card.other.thresholds:
-            described[f"other things: from {others.threshold} %"] = (
-                f"{share(others.tagged, card.other.without_tag + card.other.with_tag)} tagged, "
-                f"{share(others.right, others.tagged)} of these rightly"
-            )
     return {heading: text for heading, text in described.items() if text}
 
 
+def _describe_figures(card: ModelCard) -> dict[str, str]:
+    described = {}
+    for what, measured in (("held out", card.held_out), ("test set", card.test)):
+        if measured:
+            described[f"{what}: accuracy"] = f"{measured.accuracy:.2f} % of {measured.images:,}"
+            described |= _describe_thresholds(what, measured)
+    if card.other:
+        images = card.other.without_tag + card.other.with_tag
+        for others in card.other.thresholds:
+            described[f"other things: confidence from {others.threshold} %"] = (
+                f"{share(others.tagged, images)} tagged, {share(others.right, others.tagged)} of these right"
+            )
+    return described
+
+
+def _describe_thresholds(what: str, measured: Evaluation) -> dict[str, str]:
+    return {
+        f"{what}: confidence from {figures.threshold} %": (
+            f"{share(figures.kept, measured.images)} kept, {share(figures.right, figures.kept)} of these right"
+        )
+        for figures in measured.thresholds
+    }
+
+
 def share(part: int, whole: int) -> str:
-    """Return a share in percent; a dash of nothing."""
+    """Return a share in percent; a dash if the whole is nothing."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """Set two models side by side.
+    """Compare two models, heading by heading.
 
     Returns
     -------
     tuple
-        Rows of a heading, the first model's words and the second's; and remarks on what keeps their figures from being
-        compared.
+        Rows of a heading, the first model's words and the second's; and remarks on what makes the models or their
+        figures incomparable.
     """
     ours, theirs = describe_model(one), describe_model(other)
     rows = [(heading, ours.get(heading, ""), theirs.get(heading, "")) for heading in dict.fromkeys([*ours, *theirs])]
     remarks = [
-        f"their {what} differ: one cannot take the other's place"
+        f"their {what} differ: one cannot replace the other"
         for what, differ in (
             ("tags", one.tags != other.tags),
             ("image sizes", (one.height, one.width) != (other.height, other.width)),

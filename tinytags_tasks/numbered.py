@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from tinytags_tasks.records import Record
+from tinytags_tasks.record_base import Record
 from tinytags_tasks.storage import LEFTOVER_SECONDS, Storage
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from tinytags_tasks.blocks import Partition
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.record_base import Part, Record
 from tinytags_tasks.settings import Thumbnails
-from tinytags_tasks.storage import Storage
 
 PIXEL_ORDER = "row-major HWC uint8"
 """How every image inside TinyTags lies in memory and in a shard."""
@@ -21,51 +21,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Record(BaseModel):
-    """A record that is one JSON file in the store."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    @classmethod
-    def load(cls, storage: Storage, path: str) -> Self:
-        """Read a record.
-
-        Raises
-        ------
-        MissingError
-            When there is none.
-        CorruptError
-            When it is cut short or of another kind.
-        """
-        stored = storage.read(path)
-        try:
-            return cls.model_validate_json(stored)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise CorruptError(
-                f"{path}: no usable {cls.__name__} ({problem['msg']}); delete it and run the stage that writes it again"
-            ) from error
-
-    def save(self, storage: Storage, path: str, *, overwrite: bool = True) -> bool:
-        """Write the record in one atomic step; False when it was there and must not be overwritten."""
-        return storage.write(path, self.model_dump_json(indent=1).encode(), overwrite=overwrite)
-
-    def replaced(self, **changes: object) -> Self:
-        """Return a copy with some fields changed."""
-        return self.model_copy(update=changes)
-
-
-class Source(Record):
+class Source(Part):
     """What a corpus came from, as it was when it was listed.
 
-    Two sources are the same when all but ``path`` and ``images`` agree.
+    Two sources are the same when their :attr:`content` is, wherever they lie.
 
     Attributes
     ----------
     path
         A file or folder of this machine, or an address such as ``s3://bucket/folder``.
     format
-        One of :data:`tinytags_tasks.corpus.definition.FORMATS`.
+        The format of the source, by name.
     files, size_bytes, images
         How many files, their bytes, their images.
     listing_sha256
@@ -83,15 +49,28 @@ class Source(Record):
     head_sha256: str
     tail_sha256: str
 
+    @property
+    def content(self) -> dict[str, str | int]:
+        """All that tells it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        return {
+            "format": self.format,
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "images": self.images,
+            "listing_sha256": self.listing_sha256,
+            "head_sha256": self.head_sha256,
+            "tail_sha256": self.tail_sha256,
+        }
 
-class Unreadable(Record):
+
+class Unreadable(Part):
     """An image that could not be read: its position, and why."""
 
     position: int
     reason: str
 
 
-class BlockManifest(Record):
+class BlockManifest(Part):
     """One block of a shard: its number, first position, images and the sha256 of its bytes."""
 
     number: int
@@ -160,15 +139,15 @@ class Corpus(Record):
         return self.height * self.width * self.channels
 
 
-class ThresholdFigures(Record):
-    """What keeping only images of some accuracy means, on images whose tags are known.
+class ThresholdFigures(Part):
+    """What is kept from a threshold of confidence up, on images whose tags are known.
 
     Attributes
     ----------
     threshold
-        The accuracy, in percent.
+        The least confidence, in percent: the winning tag's share of an image's votes.
     votes
-        The least votes for the winner that this asks for.
+        The fewest votes for the winner that reach it.
     kept, right
         How many images are kept, and how many of these get their own tag.
     precision
@@ -185,19 +164,19 @@ class ThresholdFigures(Record):
     recall: tuple[float | None, ...]
 
 
-class Evaluation(Record):
-    """What a model makes of images whose tags are known.
+class Evaluation(Part):
+    """A model's figures on images whose tags are known.
 
     Attributes
     ----------
     labelled_set, sha256
         The file's name and hash.
     images, accuracy
-        How many, and the percentage whose winning tag is theirs, whatever its votes.
+        How many, and the percentage whose winning tag is right, whatever its confidence.
     confusion
         Images by their own tag (row) and the winning tag (column).
     thresholds
-        What is kept from each accuracy up.
+        What is kept from each threshold of confidence up.
     """
 
     labelled_set: str
@@ -208,15 +187,15 @@ class Evaluation(Record):
     thresholds: tuple[ThresholdFigures, ...]
 
 
-class OtherFigures(Record):
-    """What keeping only images of some accuracy means, on images of other things.
+class OtherFigures(Part):
+    """What is kept from a threshold of confidence up, on images of other things.
 
     Attributes
     ----------
     threshold, votes
         As in :class:`ThresholdFigures`.
     tagged_without_tag
-        Images of no tag at all that get one nevertheless.
+        Images that show none of the tags, but get one.
     tagged_with_tag, right
         Images of a tag that get any tag, and those that get theirs.
     """
@@ -233,17 +212,17 @@ class OtherFigures(Record):
         return self.tagged_without_tag + self.tagged_with_tag
 
 
-class OtherEvaluation(Record):
-    """What a model makes of images most of which show none of its tags, as those of a corpus do.
+class OtherEvaluation(Part):
+    """A model's figures on images most of which show none of its tags, as in a corpus.
 
     Attributes
     ----------
     labelled_set, sha256
         The file's name and hash.
     without_tag, with_tag, left_out
-        Images of no tag, of a tag, and those that could be argued either way, which count nowhere.
+        Images of no tag, of a tag, and those whose right tag is arguable, which are not counted.
     thresholds
-        What is tagged from each accuracy up.
+        What is tagged from each threshold of confidence up.
     """
 
     labelled_set: str
@@ -254,8 +233,12 @@ class OtherEvaluation(Record):
     thresholds: tuple[OtherFigures, ...]
 
 
+Output = Literal["votes", "probabilities"]
+"""What a model's output is: votes of trees, or probabilities in percent."""
+
+
 class ModelCard(Record):
-    """A published model: what it was learned from and what is known of it.
+    """A published model: how it was made, and its figures.
 
     Attributes
     ----------
@@ -264,7 +247,7 @@ class ModelCard(Record):
     trees
         What an image's votes add up to: a forest's trees, or 100 where the output is probabilities in percent.
     output
-        ``votes`` of trees, or ``probabilities``.
+        See :data:`Output`.
     height, width, channels, pixel_order, preparation
         The images that it takes.
     origin
@@ -272,9 +255,9 @@ class ModelCard(Record):
     labelled_set, labelled_sha256, labelled_images
         What it was learned from.
     licence
-        Of the labelled set.
+        Licence of the labelled set.
     parameters, metrics, libraries, seconds, created
-        How it was made, and its figures in short.
+        How it was made, and its main figures.
     held_out
         Figures of a model learned with the same parameters from a part of the labelled set, on the rest of it.
     test, other
@@ -284,7 +267,7 @@ class ModelCard(Record):
     version: str
     tags: tuple[str, ...]
     trees: int
-    output: Literal["votes", "probabilities"] = "votes"
+    output: Output = "votes"
     height: int
     width: int
     channels: int = 3
@@ -306,12 +289,12 @@ class ModelCard(Record):
 
     @property
     def figures(self) -> dict[str, object]:
-        """What Airflow is told of a new model."""
+        """What the asset event of a new model says."""
         return {"model": self.version, "labelled_images": self.labelled_images, "tags": list(self.tags)}
 
 
 class Training(Record):
-    """Which model came of one labelled set and one set of parameters."""
+    """Which model one labelled set and one set of parameters gave."""
 
     model: str
 
@@ -320,6 +303,7 @@ class Run(Record):
     """One pass of one model version over one corpus; its name is a hash of all that decides its content.
 
     ``pruned`` is when its collection was dropped to make room; empty while it stands, or was not made yet.
+    ``configset`` is the name of what its collection is made with; empty in runs from before this was recorded.
     """
 
     name: str
@@ -334,6 +318,7 @@ class Run(Record):
     collection: str
     created: str
     pruned: str = ""
+    configset: str = ""
 
     def refuse_pruned(self) -> None:
         """Refuse to go on with single blocks of a run whose collection was dropped.
@@ -422,7 +407,7 @@ class BlockRecord(Record):
     kept: int = 0
     below: int = 0
     unreadable: int = 0
-    kept_by_tag: dict[str, int] = {}
+    kept_by_tag: dict[str, int] = Field(default_factory=dict)
     scored_bytes: int = 0
     scored_sha256: str = ""
     documents: int | None = None

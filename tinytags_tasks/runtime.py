@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tinytags_tasks.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.corpus.definition import CorpusDefinition
-    from tinytags_tasks.corpus.source_files import SourceFiles
-    from tinytags_tasks.solr import SolrClient
+    from tinytags_tasks.corpus.sources.files import SourceFiles
     from tinytags_tasks.storage import Storage, StoreAddress
 
 
@@ -40,7 +40,7 @@ class Runtime:
 
     def source_files(self, definition: "CorpusDefinition") -> "SourceFiles":
         """Return the files of a corpus' source; ``hdfs:///`` is the store's own HDFS."""
-        from tinytags_tasks.corpus.source_files import SourceFiles
+        from tinytags_tasks.corpus.sources.files import SourceFiles
 
         return SourceFiles(
             definition.source,
@@ -52,7 +52,7 @@ class Runtime:
     @cached_property
     def solr(self) -> "SolrClient":
         """Solr, for the pipeline: the search page asks as the reader, by itself."""
-        from tinytags_tasks.solr import SolrClient
+        from tinytags_tasks.clients.solr import SolrClient
 
         return SolrClient(
             self.settings.address("solr_url"),
@@ -60,8 +60,8 @@ class Runtime:
             writer=self.settings.solr_login("writer"),
         )
 
-    def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.spark.connect_spark
+    def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
         """Open a new Spark session; whoever asks for it stops it."""
-        from tinytags_tasks.spark import connect_spark
+        from tinytags_tasks.clients.spark import connect_spark
 
         return connect_spark(self.settings.address("spark_url"), self.settings.spark_connect_token())

@@ -1,1 +1,1 @@
-"""The block grid's page: what Airflow's API server shows of TinyTags' runs, and what it lets a user do to blocks."""
+"""The block grid: a page of Airflow's API server that shows the blocks of runs, and lets users act on them."""

@@ -1,8 +1,7 @@
-"""What a user does to blocks: Airflow does it, as if they had asked it themselves, and writes it into its audit log."""
-
-# ruff: noqa: TID253 - loaded at the first request
+"""What a user may do to blocks. Airflow does it, as if the user had asked it directly, and writes its audit log."""
 
 import json
+from collections.abc import Mapping
 from typing import Literal
 
 from airflow.api_fastapi.common.dagbag import DagBagDep
@@ -19,8 +18,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from grid_page.access import TO_ACT, may_clear, may_trigger
-from grid_page.dag_runs import BACKFILL_DAG, dag_run_link
+from grid_page.dag_runs import dag_run_link
 from grid_page.watch import Watches
+from tinytags_tasks.airflow_names import BACKFILL_DAG
 from tinytags_tasks.blocks import format_block_numbers, parse_block_numbers
 from tinytags_tasks.records import Run
 
@@ -33,14 +33,20 @@ class BlocksAction(BaseModel):
 
 
 class Done(BaseModel):
-    """What was started, and where it can be followed."""
+    """What was started, and a link to it in Airflow."""
 
     message: str
     link: str
 
 
-def actions(watches: Watches) -> APIRouter:
-    """Return the routes that change something."""
+def action_routes(watches: Watches) -> APIRouter:
+    """Return the routes that change something.
+
+    Parameters
+    ----------
+    watches
+        The runs that are being watched.
+    """
     router = APIRouter(dependencies=TO_ACT)
 
     @router.post("/api/runs/{name}/blocks/{block}/clear")
@@ -62,20 +68,11 @@ def actions(watches: Watches) -> APIRouter:
             prevent_running_task=True,
         )
         post_clear_task_instances(dag_id=task.dag, dag_bag=dag_bag, body=body, session=session, user=user)
-        session.add(
-            Log(
-                event="tinytags_grid.clear",
-                owner=user.get_name(),
-                owner_display_name=user.get_name(),
-                dag_id=task.dag,
-                run_id=task.dag_run,
-                task_id=task.task,
-                map_index=task.map_index,
-                extra=json.dumps({"run": name, "block": block}),
-            )
-        )
+        entry = _audit_entry("clear", user, task.dag, task.dag_run, {"run": name, "block": block})
+        entry.task_id, entry.map_index = task.task, task.map_index
+        session.add(entry)
         blocks = format_block_numbers(task.blocks)
-        message = f"The task of blocks {blocks} is cleared, with all that comes after it"
+        message = f"The task of blocks {blocks} is cleared, and everything after it"
         return Done(message=message, link=dag_run_link(task.dag, task.dag_run))
 
     @router.post("/api/runs/{name}/actions")
@@ -89,31 +86,34 @@ def actions(watches: Watches) -> APIRouter:
         conf = {"run": name, "blocks": blocks, "action": asked.action}
         body = TriggerDAGRunPostBody(logical_date=None, conf=conf)
         started = trigger_dag_run(BACKFILL_DAG, body, dag_bag, user, session, request)
-        session.add(
-            Log(
-                event=f"tinytags_grid.{asked.action}",
-                owner=user.get_name(),
-                owner_display_name=user.get_name(),
-                dag_id=BACKFILL_DAG,
-                run_id=started.run_id,
-                extra=json.dumps(conf),
-            )
-        )
-        done = "are done again" if asked.action == "backfill" else "are deleted from the index"
+        session.add(_audit_entry(asked.action, user, BACKFILL_DAG, started.run_id, conf))
+        done = "are being redone" if asked.action == "backfill" else "are being deleted from the index"
         return Done(message=f"Blocks {blocks} {done}", link=dag_run_link(BACKFILL_DAG, started.run_id))
 
     return router
 
 
+def _audit_entry(action: str, user: GetUserDep, dag: str, dag_run: str, extra: Mapping[str, object]) -> Log:
+    """Return an entry of Airflow's audit log."""
+    return Log(
+        event=f"tinytags_grid.{action}",
+        owner=user.get_name(),
+        owner_display_name=user.get_name(),
+        dag_id=dag,
+        run_id=dag_run,
+        extra=json.dumps(extra),
+    )
+
+
 def _checked_blocks(text: str, run: Run) -> str:
-    """Return block numbers as they are written; an empty list, which would mean all, is refused."""
+    """Return the block numbers in their usual notation; refuse an empty list, which would mean all blocks."""
     if not text.strip():
-        raise HTTPException(400, "No block is named")
+        raise HTTPException(400, "Name at least one block")
     return format_block_numbers(parse_block_numbers(text, run.blocks))
 
 
 def _refuse_paused(session: Session) -> None:
-    """Refuse to queue what would not start, and whoever paused the Dag meant it."""
+    """Refuse to queue a run that would not start; whoever paused the Dag did so on purpose."""
     dag = session.get(DagModel, BACKFILL_DAG)
     if dag is not None and dag.is_paused:
         raise HTTPException(409, f"The Dag {BACKFILL_DAG} is paused: unpause it in Airflow first")

@@ -1,22 +1,23 @@
-"""Clients for the API server, which must answer soon: from Airflow's connections, as tasks get them."""
+"""Clients for the API server, built from Airflow's connections like those of tasks, but with short timeouts."""
 
 from dataclasses import dataclass
 
 from airflow.exceptions import AirflowNotFoundException
 from airflow.models.connection import Connection
 
+from tinytags_tasks.airflow_names import HDFS, SOLR
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 SOLR_TIMEOUT_SECONDS = 10.0
-"""A page that says that Solr is away is better than one that waits for it."""
+"""It is better to say that Solr is down than to wait for it."""
 
 
 @dataclass(frozen=True)
 class Clients:
-    """What the page asks."""
+    """What the page reads from."""
 
     settings: Settings
     storage: Storage
@@ -24,14 +25,14 @@ class Clients:
 
 
 def connect() -> Clients:
-    """Return clients of the engines that the connections name; what these leave open, the settings say.
+    """Return clients of the engines that the connections name; the settings supply what these leave out.
 
     Raises
     ------
     BadInputError
-        When neither names an engine.
+        If neither names an engine.
     """
-    settings = load_settings().with_connections(_connection("tinytags_hdfs"), _connection("tinytags_solr"))
+    settings = load_settings().with_connections(_connection(HDFS), _connection(SOLR))
     solr = SolrClient(
         settings.address("solr_url"),
         admin=settings.solr_login("admin"),

@@ -1,4 +1,4 @@
-"""What Airflow knows of a run: the Dag runs that work on it, and their tasks by the blocks that these name."""
+"""What Airflow knows about a run: the Dag runs that work on it, and which task works on which blocks."""
 
 from datetime import datetime
 from typing import Any
@@ -11,32 +11,31 @@ from airflow.sdk.bases.xcom import BaseXCom
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from tinytags_tasks.grid import BlockTask
+from grid_page.cells import BlockTask
+from tinytags_tasks.airflow_names import BACKFILL_DAG, RETAG_DAG, TAG_DAG
 from tinytags_tasks.records import Run
 
-BACKFILL_DAG = "tinytags_backfill"
-PLANNERS = {"tinytags": "plan", BACKFILL_DAG: "plan", "tinytags_retag": "groups"}
+PLANNERS = {TAG_DAG: "plan", BACKFILL_DAG: "plan", RETAG_DAG: "groups"}
 """The Dags that score and index blocks, and the task of each that returns the groups of blocks."""
 
 RECENT_DAG_RUNS = 100
-"""How far back Dag runs are looked at."""
+"""How many of the latest Dag runs are considered."""
 
 DagRunKey = tuple[str, str]
-"""A Dag's id and its run's."""
-
+"""The id of a Dag, and that of its run."""
 
 Group = tuple[str, tuple[int, ...]]
-"""A run's name, and the blocks of it that a mapped task works on."""
+"""The name of a run, and those of its blocks that one mapped task works on."""
 
 
 class DagRuns:
-    """Finds the Dag runs that work on TinyTags' runs, and reads what each one planned only once."""
+    """Finds the Dag runs that work on TinyTags' runs, and reads the plan of each only once."""
 
     def __init__(self) -> None:
         self._planned: dict[tuple[DagRunKey, datetime], list[Group]] = {}
 
     def find_run(self, dag: str, dag_run: str, session: Session) -> str:
-        """Return the name of the run that a Dag run works on, the first of several; empty while it has none."""
+        """Return the name of the run that a Dag run works on, the first of several; empty if there is none yet."""
         groups = self._find_groups(session, DagRun.dag_id == dag, DagRun.run_id == dag_run).get((dag, dag_run))
         if groups:
             return groups[0][0]
@@ -44,7 +43,7 @@ class DagRuns:
         return str(conf.get("run", "")) if dag == BACKFILL_DAG and isinstance(conf, dict) else ""
 
     def tasks(self, run: Run, session: Session) -> list[BlockTask]:
-        """Return the tasks that score or index blocks of a run and have begun, of recent Dag runs."""
+        """Return the tasks of recent Dag runs that score or index blocks of a run and have started."""
         planned = {
             key: groups
             for key, groups in self._find_groups(session).items()
@@ -63,12 +62,12 @@ class DagRuns:
                 TaskInstance.dag_id.in_({dag for dag, _ in planned}),
                 TaskInstance.run_id.in_({dag_run for _, dag_run in planned}),
                 TaskInstance.map_index >= 0,
-                TaskInstance.try_number > 0,  # those that others fail never begin, though they have a start
+                TaskInstance.try_number > 0,  # tasks that fail because of others never start, but have a start date
                 TaskInstance.start_date.is_not(None),
                 TaskInstance.task_id == "blocks",
             )
         )
-        # By the plan, not by the tasks' names: Airflow tells a mapped task's name only when it has ended.
+        # By the plan, not by the tasks' names: Airflow knows a mapped task's name only once it has ended.
         return [
             BlockTask(dag, dag_run, task, map_index, str(state or ""), attempt, started.isoformat(), blocks)
             for dag, dag_run, task, map_index, state, attempt, started in found
@@ -77,7 +76,7 @@ class DagRuns:
         ]
 
     def _find_groups(self, session: Session, *which: ColumnElement[bool]) -> dict[DagRunKey, list[Group]]:
-        """Return the groups of blocks of recent Dag runs, by map index, of those that have planned some."""
+        """Return the groups of blocks, by map index, of recent Dag runs that have planned some."""
         recent = session.execute(
             select(DagRun.dag_id, DagRun.run_id)
             .where(DagRun.dag_id.in_(PLANNERS), *which)
@@ -92,7 +91,7 @@ class DagRuns:
         )
         made = session.execute(select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp).where(*is_plan)).all()
         plans = {((dag, dag_run), at) for dag, dag_run, at in made if (dag, dag_run) in keys}
-        known = self._planned  # taken once: another thread may put another in its place
+        known = self._planned  # read once: another thread may replace it
         if unread := plans - set(known):
             rows = session.execute(
                 select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value).where(
@@ -100,25 +99,25 @@ class DagRuns:
                 )
             )
             known = known | {((row.dag_id, row.run_id), row.timestamp): _groups(row) for row in rows}
-            plans &= set(known)  # one may have been cleared between the two questions
+            plans &= set(known)  # one may have been cleared between the two queries
         if not which:
-            known = {plan: known[plan] for plan in plans}  # or memory would grow with every Dag run
+            known = {plan: known[plan] for plan in plans}  # otherwise memory would grow with every Dag run
         self._planned = known
         return {plan[0]: known[plan] for plan in plans if known[plan]}
 
 
 def _groups(row: Any) -> list[Group]:  # noqa: ANN401 - a row of a database
-    # The task's own way back: the database's leaves tuples as they travelled.
+    # As a task would read it: the database's own decoding leaves tuples in their serialized form.
     return [(group["run"], tuple(group["blocks"])) for group in BaseXCom.deserialize_value(row) or []]
 
 
 def log_link(task: BlockTask) -> str:
-    """Return the address of a task's log in Airflow's UI, as seen from the grid's page."""
+    """Return the address of a task's log in Airflow's UI, relative to the grid's page."""
     dag, dag_run, name = (quote(part, safe="") for part in (task.dag, task.dag_run, task.task))
     mapped = f"/mapped/{task.map_index}" if task.map_index >= 0 else ""
     return f"../dags/{dag}/runs/{dag_run}/tasks/{name}{mapped}?{urlencode({'try_number': task.attempt})}"
 
 
 def dag_run_link(dag: str, dag_run: str) -> str:
-    """Return the address of a Dag run in Airflow's UI, as seen from the grid's page."""
+    """Return the address of a Dag run in Airflow's UI, relative to the grid's page."""
     return f"../dags/{quote(dag, safe='')}/runs/{quote(dag_run, safe='')}"

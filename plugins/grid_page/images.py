@@ -1,19 +1,23 @@
 """Which images of a block a page shows; their pixels are read as the search page reads them."""
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import read_scored
+from tinytags_tasks.block_files import CONFIDENCE_COLUMN, read_scored
+from tinytags_tasks.document_fields import FieldValue, Shown, describe, document_field, values_as_json
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.records import Corpus, Run
-from tinytags_tasks.search.query import TaggedImage
+from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.storage import Storage
 
 IMAGES_A_PAGE = 24
 
+SCORED_FIELDS = {CONFIDENCE_COLUMN: "confidence"}
+"""Columns of a scored file whose name is not the field's."""
+
 
 def block_images(run: Run, block: int, start: int, storage: Storage) -> tuple[int, list[TaggedImage]]:
-    """Return how many images of a block there are to show, and a page of them, without pixels.
+    """Return how many images of a block can be shown, and one page of them, without pixels.
 
-    They are those that were kept, by position; of a block that was not scored, or kept none, all of them.
+    These are the images that were kept, by position; all images if the block was not scored or kept none.
 
     Parameters
     ----------
@@ -29,9 +33,9 @@ def block_images(run: Run, block: int, start: int, storage: Storage) -> tuple[in
     Raises
     ------
     BadInputError
-        When the run has no such block.
+        If the run has no such block.
     MissingError, CorruptError
-        When the corpus is not the one that was scored, or the scored file is damaged.
+        If the corpus is not the one that was scored, or the scored file is damaged.
     """
     run.check_blocks([block])
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
@@ -54,9 +58,9 @@ def image_at(run: Run, corpus: Corpus, position: int) -> TaggedImage:
     Raises
     ------
     BadInputError
-        When the corpus has no such image.
+        If the corpus has no such image.
     CorruptError
-        When the corpus is not the one that was scored.
+        If the corpus is not the one that was scored.
     """
     check_corpus(run, corpus)
     if not 0 <= position < corpus.images:
@@ -67,13 +71,23 @@ def image_at(run: Run, corpus: Corpus, position: int) -> TaggedImage:
     return _image(run, block.number, position)
 
 
+def captioned(image: TaggedImage) -> dict[str, object]:
+    """Return an image as the page shows it: its values, a label, and its details in words."""
+    tag, confidence = image.values.get("tag"), image.values.get("confidence")
+    label = f"image {image.position}"
+    if tag is not None and confidence is not None:
+        label = f"{tag}, {document_field('confidence').say(confidence)}"
+    details = " · ".join(words for _, words in describe(image.values, Shown.CARDS))
+    return {**values_as_json(image.values), "label": label, "details": details, "missing": image.missing}
+
+
 def check_corpus(run: Run, corpus: Corpus) -> None:
     """Refuse to show images of a corpus that was ingested anew.
 
     Raises
     ------
     CorruptError
-        When its digest is not the run's.
+        If its digest is not the run's.
     """
     if corpus.digest != run.corpus_digest:
         raise CorruptError(
@@ -82,17 +96,13 @@ def check_corpus(run: Run, corpus: Corpus) -> None:
         )
 
 
-def _image(run: Run, block: int, position: int, tag: str = "", votes: int = 0, accuracy: int = 0) -> TaggedImage:
-    return TaggedImage(
-        id=layout.document_id(run.corpus, position),
-        tag=tag,
-        accuracy=accuracy,
-        votes=votes,
-        block=block,
-        position=position,
-        model=run.model,
-        corpus=run.corpus,
-        keyword=None,
-        image=None,
-        is_in_store=True,
-    )
+def _image(run: Run, block: int, position: int, **scored: FieldValue) -> TaggedImage:
+    values = {
+        "id": layout.document_id(run.corpus, position),
+        "corpus": run.corpus,
+        "model": run.model,
+        "block": block,
+        "position": position,
+        **{SCORED_FIELDS.get(column, column): value for column, value in scored.items()},
+    }
+    return TaggedImage(values, is_in_store=True)

@@ -1,4 +1,4 @@
-"""Watching a run: its cells, totals and rates, asked for anew at most every few seconds, however many people look."""
+"""Watching runs: cells, totals and rates are refreshed every few seconds at most, however many people look."""
 
 import secrets
 import threading
@@ -8,48 +8,53 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+from cachetools import LRUCache, TTLCache
+
+from grid_page.cells import BlockTask, Cells, CellState, cell_state, latest_tasks
 from grid_page.clients import Clients
 from grid_page.dag_runs import DagRuns
 from tinytags_tasks import layout
 from tinytags_tasks.errors import MissingError, TinyTagsError
-from tinytags_tasks.grid import BlockTask, Cells, CellState, cell_state, latest_tasks
 from tinytags_tasks.ledger import LedgerReader, Rates, Totals, add_up, list_runs, rates
 from tinytags_tasks.publish.history import live_collection, run_of
 from tinytags_tasks.records import BlockRecord, Corpus, Run
 
 STATES = tuple(CellState)
-"""A cell's state travels as its place in here."""
+"""The page gets each state as its index in this tuple."""
 
 REFRESH_SECONDS = 2.0
 SOLR_SECONDS = 10.0
 RUNS_SECONDS = 10.0
 
 RUNS_SHOWN = 100
-"""How many runs there are to choose from, the latest; an older one is shown by its Dag run's tab."""
+"""How many runs there are to choose from, the latest; the tab of its Dag run shows an older one."""
+
+RUNS_WATCHED = 8
+"""How many runs are kept in memory; the ledger of 4,000 blocks takes some 10 MB."""
 
 FIRST_READ_SECONDS = 1.0
-"""How long one answer reads a ledger that has not been read yet; the next one reads on."""
+"""How long one request reads a ledger for the first time; the next request continues."""
 
 BLOCKS_A_READ = 400
 
 
 class RunWatch:
-    """One run as it is.
+    """The current state of one run.
 
     Parameters
     ----------
     run
         The run.
     clients
-        What is asked.
+        Where its state is read.
     pool
-        Asks Solr beside the answers, so that none waits for it.
+        Queries Solr in the background, so that no request waits for it.
     """
 
     def __init__(self, run: Run, clients: Clients, pool: ThreadPoolExecutor) -> None:
         self.run = run
         self.mark = secrets.token_hex(8)
-        """Tells answers of this watch from those of another process, whose revisions mean other things."""
+        """Identifies this watch, because revisions of another process are not comparable."""
         self.corpus = Corpus.load(clients.storage, layout.corpus_file(run.corpus))
         self._clients = clients
         self._pool = pool
@@ -70,11 +75,11 @@ class RunWatch:
 
     @property
     def is_read_whole(self) -> bool:
-        """Whether each block's record has been read once."""
+        """Whether the record of each block has been read at least once."""
         return len(self._records) == self.run.blocks
 
     def refresh(self, find_tasks: Callable[[Run], list[BlockTask]]) -> None:
-        """Ask again for what is older than some seconds; at once when somebody else is at it."""
+        """Update everything that is a few seconds old; return at once if another thread is doing so."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -94,6 +99,7 @@ class RunWatch:
     def _read_ledger(self) -> None:
         deadline = time.monotonic() + FIRST_READ_SECONDS
         try:
+            self.run = Run.load(self._clients.storage, layout.run_file(self.run.name))  # it may be pruned or restored
             if self.is_read_whole:
                 self._records = dict(enumerate(self._reader.read()))
             while not self.is_read_whole and time.monotonic() < deadline:
@@ -102,7 +108,7 @@ class RunWatch:
                 self._records |= zip(blocks, self._reader.read(blocks), strict=True)
             self._problems.pop("store", None)
         except TinyTagsError as error:
-            self._problems["store"] = f"The ledger is as it was before: {error}"
+            self._problems["store"] = f"The ledger cannot be read, so older figures are shown: {error}"
 
     def _ask_solr(self) -> None:
         if self._answer is not None and self._answer.done():
@@ -114,7 +120,7 @@ class RunWatch:
                 self._counts = {}
                 self._problems["solr"] = f"Solr has no collection {self.run.collection}."
             except TinyTagsError as error:
-                self._problems["solr"] = f"Whether documents are missing is not known: {error}"
+                self._problems["solr"] = f"Documents in Solr cannot be counted: {error}"
             self._answer = None
         if self.run.pruned:
             self._problems["solr"] = f"The collection was dropped by `tinytags prune` ({self.run.pruned})."
@@ -130,38 +136,38 @@ class RunWatch:
         return cell_state(record, self._tasks.get(block), self.documents(block))
 
     def documents(self, block: int) -> int | None:
-        """Return how many documents of a block Solr has; None when not known, or the block changed since."""
+        """Return how many documents of a block are in Solr; None if unknown, or if the block has changed since."""
         if self._counts is None or self._counted.get(block) is not self._records.get(block):
             return None
         return self._counts.get(block, 0)
 
     def record(self, block: int) -> BlockRecord:
-        """Return a block's record as the ledger tells now.
+        """Return the current record of a block.
 
         Raises
         ------
         BadInputError
-            When the run has no such block.
+            If the run has no such block.
         """
         self.run.check_blocks([block])
         (record,) = LedgerReader(self._clients.storage, self.run).read([block])
         return record
 
     def task(self, block: int) -> BlockTask | None:
-        """Return the task that worked on a block last; None when none did."""
+        """Return the task that worked on a block last; None if there is none."""
         return self._tasks.get(block)
 
     def state(self, block: int) -> CellState:
-        """Return what a block's cell shows."""
+        """Return the state of a block's cell."""
         return self._cells.states[block]
 
     def view(self, mark: str, since: int) -> dict[str, Any]:
-        """Return what changed after a revision that this watch gave out; everything to anybody else.
+        """Return what changed after a revision of this watch; everything if the revision is another watch's.
 
         Parameters
         ----------
         mark, since
-            As in the last answer; empty and 0 for the first.
+            Those of the previous answer; empty and 0 in the first request.
         """
         is_known = mark == self.mark and 0 <= since <= self._cells.revision
         revision = self._cells.revision
@@ -185,16 +191,13 @@ def _totals(totals: Totals) -> dict[str, Any]:
 
 
 class Watches:
-    """The runs that somebody watches, and what there is to watch.
+    """The runs that are being watched, and the list of runs to choose from.
 
     Parameters
     ----------
     connect
-        Builds the clients, at the first question.
+        Builds the clients, at the first request that needs them.
     """
-
-    MOST = 8
-    """Runs that are remembered; a ledger of 4,000 blocks takes some 10 MB."""
 
     def __init__(self, connect: Callable[[], Clients]) -> None:
         self.dag_runs = DagRuns()
@@ -202,12 +205,12 @@ class Watches:
         self._clients: Clients | None = None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="grid")
         self._lock = threading.Lock()
-        self._watches: dict[str, RunWatch] = {}
-        self._runs: tuple[float, dict[str, Any]] | None = None
+        self._watches: LRUCache[str, RunWatch] = LRUCache(RUNS_WATCHED)
+        self._runs: TTLCache[str, dict[str, Any]] = TTLCache(1, RUNS_SECONDS)
 
     @property
     def clients(self) -> Clients:
-        """What is asked."""
+        """Clients of the engines."""
         with self._lock:
             if self._clients is None:
                 self._clients = self._connect()
@@ -219,32 +222,30 @@ class Watches:
         Raises
         ------
         MissingError
-            When there is no such run.
+            If the run does not exist.
         """
         clients = self.clients
-        known = self._watches.get(name)
-        if known is None:
-            run = Run.load(clients.storage, layout.run_file(name))
-            known = RunWatch(run, clients, self._pool)
         with self._lock:
-            known = self._watches.pop(name, known)
-            self._watches[name] = known
-            for oldest in list(self._watches)[: -self.MOST]:
-                del self._watches[oldest]
-        return known
+            known = self._watches.get(name)
+        if known is not None:
+            return known
+        run = Run.load(clients.storage, layout.run_file(name))
+        made = RunWatch(run, clients, self._pool)
+        with self._lock:
+            return self._watches.setdefault(name, made)  # another thread may have been faster
 
     def runs(self) -> dict[str, Any]:
-        """Return the latest runs, the last planned first, how many there are in all, and what is live."""
+        """Return the latest runs, newest first, how many there are in total, and what is live."""
         clients = self.clients
-        if self._runs is None or time.monotonic() - self._runs[0] >= RUNS_SECONDS:
-            runs = list_runs(clients.storage)
-            for run in runs:
-                if known := self._watches.get(run.name):
-                    known.run = run  # it may have been pruned, or stand again
-            latest = [run.model_dump() for run in reversed(runs[-RUNS_SHOWN:])]
-            found = {"runs": latest, "known": len(runs), "live": _find_live(clients)}
-            self._runs = time.monotonic(), found
-        return self._runs[1]
+        with self._lock:
+            if (listed := self._runs.get("runs")) is not None:
+                return listed
+        runs = list_runs(clients.storage)
+        latest = [run.model_dump() for run in reversed(runs[-RUNS_SHOWN:])]
+        found = {"runs": latest, "known": len(runs), "live": _find_live(clients)}
+        with self._lock:
+            self._runs["runs"] = found
+        return found
 
 
 def _find_live(clients: Clients) -> dict[str, str]:
@@ -254,4 +255,4 @@ def _find_live(clients: Clients) -> dict[str, str]:
         run = run_of(live["collection"], clients.storage) if live["collection"] else None
         return live | ({"run": run.name, "model": run.model} if run else {})
     except TinyTagsError as error:
-        return live | {"problem": f"What is live is not known: {error}"}
+        return live | {"problem": f"What is live is unknown: {error}"}

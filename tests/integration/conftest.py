@@ -24,10 +24,9 @@ from playwright.sync_api import Page, sync_playwright
 
 from tinytags_tasks import services
 from tinytags_tasks.cli import main
-from tinytags_tasks.corpus.demo import write_labelled_parquet
-from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
-from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
+from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_major
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import ADDRESSES, PROJECT_ROOT, Settings, load_settings

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tinytags_tasks.cli import main
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.storage import HdfsStorage
 
 

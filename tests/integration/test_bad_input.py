@@ -60,7 +60,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("publish {run}", "solr", "Solr does not answer"),
         ("ledger no-such-run", "", "no such file in the store"),
         ("ledger {run} --blocks x", "", "'x' is no block number"),
-        ("ledger {run} --state bad", "", "'bad' is no state"),
+        ("ledger {run} --state bad", "", "'bad' is not a state"),
         ("ledger {run}", "hdfs", "HDFS does not answer"),
         ("search cat", "solr", "Solr"),
         ("search cat --min-accuracy 101", "", "out of range"),
@@ -142,7 +142,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("a", "good.bin", "tiny-images --keywords {sources}/metadata.bin", "and the corpus has 3 images"),
         ("a", "good.bin", "tiny-images --keywords {sources}/no.bin", "no.bin: no such file or folder"),
         ("a", "good.bin", "tiny-images --keyword-stop-list /no", "keyword_stop_list is set and keywords is not"),
-        ("a", "empty.bin", "tiny-images", "empty.bin: holds no images of the format tiny-images"),
+        ("a", "empty.bin", "tiny-images", "empty.bin: contains no images of the format tiny-images"),
         ("a", "nothing", "folder", "nothing: holds no "),
         ("a", "texts", "folder", "texts: holds no "),
         ("a", "broken", "folder", "3 of 3 images are unreadable, more than most_unreadable_percent = 10 allows (0: "),
@@ -265,7 +265,7 @@ def test_an_hdfs_that_is_away_is_named(sources: Path, tinytags_here: Command) ->
     [
         ('source = "x"', "format: Field required"),
         ('source = "x"\nformat = "raw"\nheigth = 3', "heigth: Extra inputs are not permitted; fields are blocks_per"),
-        ('source = "x', "no TOML file that can be read"),
+        ('source = "x', "not a readable TOML file"),
     ],
 )
 @pytest.mark.parametrize("command", ["ingest written", "corpus show written", "corpus list", "run written"])

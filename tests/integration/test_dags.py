@@ -8,9 +8,9 @@ import pytest
 from conftest import IMAGES, all_documents, wait_for
 
 from tinytags_tasks import layout
-from tinytags_tasks.airflow_api import AirflowClient
+from tinytags_tasks.cli.follow import airflow_client
+from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.errors import FinalError
-from tinytags_tasks.follow import airflow_client
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.models import model_version, publish_model
 from tinytags_tasks.records import BlockState, Claim, ModelCard, Run

@@ -14,10 +14,10 @@ import requests
 import urllib3
 from conftest import engine_process, hdfs_client, wait_for
 from small_run import MODEL, SparkHere, pictures, publish_model, quiet
+from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index
@@ -110,13 +110,17 @@ def test_an_answer_that_breaks_off_is_worth_a_retry_where_the_bytes_are_good(
 ) -> None:
     path = layout.shard_file(CORPUS, 0)
     genuine = urllib3.response.HTTPResponse.read
+    broken = []
 
     def break_off(self: urllib3.response.HTTPResponse, *arguments: object, **options: object) -> bytes:
-        genuine(self, *arguments, **options)
-        raise urllib3.exceptions.ProtocolError("Connection broken", urllib3.exceptions.IncompleteRead(5, 95))
+        content = genuine(self, *arguments, **options)
+        if not broken:  # the NameNode, which is asked afterwards, answers whole
+            broken.append(content)
+            raise urllib3.exceptions.ProtocolError("Connection broken", urllib3.exceptions.IncompleteRead(5, 95))
+        return content
 
-    with monkeypatch.context() as patch, store.storage._client.read(path) as reader:
-        patch.setattr(type(reader), "read", break_off)
+    with monkeypatch.context() as patch:
+        patch.setattr(urllib3.response.HTTPResponse, "read", break_off)
         with pytest.raises(TransientError, match="the connection to HDFS broke"):
             store.storage.read(path, 0, 100)
     assert len(store.storage.read(path, 0, 100)) == 100

@@ -14,9 +14,11 @@ import pytest
 from conftest import all_documents, engine_process, kill_engine, restart, wait_for, walk
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
+from tinytags_tasks.index import posting
 from tinytags_tasks.index import step as index_step
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.ingest.step import run as ingest
@@ -32,8 +34,7 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.settings import load_settings
-from tinytags_tasks.solr import SolrClient
-from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGES, BLOCKS = 12_000, 24
 TREES = 1_000
@@ -249,7 +250,7 @@ def test_solr_killed_in_mid_index(
     runtime: Runtime, planned: str, expected: dict[int, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_all(runtime, planned)
-    genuine = index_step.document_bodies
+    genuine = posting.document_bodies
     blocks = iter(range(BLOCKS))
 
     def bodies_until_the_kill(*arguments: object) -> Iterator[bytes]:
@@ -257,7 +258,7 @@ def test_solr_killed_in_mid_index(
             kill_engine(load_settings(), "solr")
         yield from genuine(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(index_step, "document_bodies", bodies_until_the_kill)
+    monkeypatch.setattr(posting, "document_bodies", bodies_until_the_kill)
     admin, writer = (runtime.settings.solr_login(role) for role in ("admin", "writer"))
     impatient = SolrClient(runtime.solr.url, admin=admin, writer=writer, pauses_seconds=(0.1,))
     with pytest.raises(TransientError, match="Solr does not answer"):

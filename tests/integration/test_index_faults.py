@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from configset_upgrades import without_field
 from conftest import all_documents, engine_process, hdfs_client
 from fault_proxy import (
     FaultProxy,
@@ -35,8 +36,10 @@ from small_run import MODEL, TAGS, VOTES, SparkHere, picture, publish_model, qui
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.block_files import read_scored, write_scored
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.configsets import read_configset
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import (
     BadInputError,
     CorruptError,
@@ -46,7 +49,7 @@ from tinytags_tasks.errors import (
     ReconcileError,
     TransientError,
 )
-from tinytags_tasks.index.step import CONFIGSET_FOLDER, DeleteRequest, IndexRequest, delete, prepare
+from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.ledger import read_ledger
@@ -66,7 +69,6 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
-from tinytags_tasks.solr import SolrClient
 
 STORE = "/index-faults"
 CORPUS = "crowd"
@@ -397,13 +399,9 @@ def test_documents_that_the_schema_refuses_are_told_by_block_and_index_under_the
     site: Runtime, run: Run, tmp_path: Path
 ) -> None:
     site.solr.delete_collection(run.collection)
-    for path in CONFIGSET_FOLDER.iterdir():
-        schema = path.read_text()
-        (tmp_path / path.name).write_text(
-            "".join(line for line in schema.splitlines(keepends=True) if 'name="width"' not in line)
-        )
-    prepare(run.name, storage=site.storage, solr=site.solr, configset=tmp_path)
-    with pytest.raises(FinalError, match=r"blocks 0-5: .*unknown field 'width'"):
+    lacking = site.solr.ensure_configset(read_configset(without_field(tmp_path / "conf", "votes")))
+    site.solr.ensure_collection(run.collection, lacking)
+    with pytest.raises(FinalError, match=r"blocks 0-5: .*unknown field 'votes'"):
         index_run(site, run)
     assert visible(site, run.collection) == {}
     assert states(site, run) == [BlockState.FAILED] * BLOCKS
@@ -454,7 +452,7 @@ def test_two_indexers_of_the_same_blocks_leave_each_block_whole(site: Runtime, r
 KILLED_WHILE_POSTING = """
 import os, signal, sys
 from tinytags_tasks.cli import main
-from tinytags_tasks.solr import SolrClient
+from tinytags_tasks.clients.solr import SolrClient
 SolrClient.commit = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = ["tinytags", "index", {run!r}, "--blocks", "0-5"]
 main()

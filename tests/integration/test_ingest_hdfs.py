@@ -15,9 +15,8 @@ import requests
 from conftest import assert_one_error_line, hdfs_client, kill_engine, restart, stored_files
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
+from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_major
 from tinytags_tasks.corpus.registry import load_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.runtime import Runtime

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
 from tinytags_tasks.ingest.step import run as ingest
 from tinytags_tasks.ledger import add_up, read_ledger
 from tinytags_tasks.records import ModelCard, Run
@@ -152,19 +152,19 @@ def test_a_classifier_that_is_no_forest_tags_a_corpus(runtime, pictures, net, ti
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("models show none-1", "none-1: no such model; `tinytags models list` lists those"),
+        ("models show none-1", "none-1: no such model; `tinytags models list` lists the models"),
         ("models compare none-1 none-2", "none-1: no such model"),
         ("models import none.onnx --tags a,b", "none.onnx: no such file"),
         ("models import {labelled} --tags a,b", "not an ONNX file"),
-        ("models import {net} --tags a,b", "no output has 2 numbers an image, one for each tag"),
-        ("models import {net} --tags a,a", "tags are a, a: give two or more, each of them once"),
+        ("models import {net} --tags a,b", "no output has 2 numbers, one for each tag"),
+        ("models import {net} --tags a,a", "tags are a, a: give two or more, each once"),
         ("models import {net} --tags {tags} --height 64", "no image of 64x32 in colour fits"),
         ("models import {net} --tags {tags} --scale 0-2", "scale is '0-2': it must be 0-255 or 0-1"),
         ("models import {net} --tags {tags} --mean 1,x", "--mean is '1,x': write numbers with commas between"),
         ("models import {net} --tags {tags} --test {net}", "net.onnx: not a parquet file"),
         ("lab none.parquet", "none.parquet: no such file"),
         ("lab {labelled} --trees five", "--trees is 'five': write whole numbers with commas between"),
-        ("lab {labelled} --cv 1", "folds are 1: two or more are needed"),
+        ("lab {labelled} --cv 1", "folds are 1: at least two are needed"),
         ("train {labelled} --parameters none.toml", "none.toml: no such file; `tinytags lab` writes one"),
         ("train {labelled} --held-out 60", "held_out is 60: it must be 0 to 50"),
         ("train {labelled} --other {net}", "net.onnx: not a parquet file"),

@@ -17,7 +17,7 @@ from small_run import MODEL, SparkHere, pictures, publish_model
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index
@@ -35,7 +35,8 @@ from tinytags_tasks.score.plan import PlanRequest
 from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
-from tinytags_tasks.search.query import SearchRequest, search_images
+from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

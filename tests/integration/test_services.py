@@ -14,14 +14,15 @@ import psutil
 import pytest
 from hdfs import InsecureClient
 
+from tinytags_tasks.clients.spark import connect_spark, with_parameter
+from tinytags_tasks.configsets import current_configset
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import down, status, up
-from tinytags_tasks.services.airflow import connections
+from tinytags_tasks.services.airflow_config import connections
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.solr import solr_is_ready
 from tinytags_tasks.settings import PROJECT_ROOT, Settings, load_settings
-from tinytags_tasks.spark import connect_spark, with_parameter
 
 pytestmark = pytest.mark.integration
 
@@ -95,7 +96,7 @@ def test_a_file_in_hdfs_outlives_the_kill_of_both_nodes(settings: Settings) -> N
 def test_solr_is_ready_only_when_what_it_acknowledged_is_found_again(settings: Settings) -> None:
     url = settings.address("solr_url")
     solr = Runtime(settings).solr
-    solr.ensure_collection("kept", solr.ensure_configset(PROJECT_ROOT / "solr" / "tinytags" / "conf"))
+    solr.ensure_collection("kept", solr.ensure_configset(current_configset()))
     fields = {"tag": "cat", "corpus": "c", "model": "m", "accuracy": 50, "block": 0, "votes": 5, "shard": 0}
     documents = [{"id": f"c:{position}", "position": position} | fields for position in range(20_000)]
     solr.request("kept/update", body=json.dumps(documents).encode(), mime="application/json")

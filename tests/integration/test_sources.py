@@ -15,7 +15,7 @@ from conftest import assert_one_error_line, hdfs_client
 from moto.server import ThreadedMotoServer
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.runtime import Runtime
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -115,7 +115,7 @@ def test_an_address_at_which_there_is_nothing(tinytags_here: Command, web: str) 
 @pytest.mark.parametrize("web", [WholeFiles], indirect=True)
 def test_a_web_server_without_ranges_is_refused(tinytags_here: Command, web: str) -> None:
     assert tinytags_here("corpus", "add", "web-whole", f"{web}/all.bin", *CUT).returncode == 0
-    assert_one_error_line(tinytags_here("ingest", "web-whole"), "its server sends no ranges; download it")
+    assert_one_error_line(tinytags_here("ingest", "web-whole"), "its server does not support ranges; download it")
 
 
 def test_a_web_server_that_is_away_is_named(tinytags_here: Command) -> None:
@@ -151,4 +151,4 @@ def test_a_bucket_that_is_not_there_and_a_secret_in_the_definition(tinytags_here
     assert tinytags_here("corpus", "add", "s3-gone", "s3://gone/tiny", *CUT, "--option", option).returncode == 0
     assert_one_error_line(tinytags_here("ingest", "s3-gone"), "s3://gone/tiny: no such file or folder")
     told = tinytags_here("corpus", "add", "s3-secret", "s3://pictures/tiny", *CUT, "--option", "secret=x")
-    assert_one_error_line(told, "a definition holds no secret")
+    assert_one_error_line(told, "a definition must not contain secrets")

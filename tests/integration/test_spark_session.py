@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tinytags_tasks import spark as spark_module
+from tinytags_tasks.clients import spark as spark_module
 from tinytags_tasks.runtime import Runtime
 
 

@@ -15,8 +15,8 @@ from conftest import DEPTH, all_documents, wait_for
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from tinytags_tasks import layout
-from tinytags_tasks.airflow_api import AirflowClient
-from tinytags_tasks.follow import airflow_client
+from tinytags_tasks.cli.follow import airflow_client
+from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Run
 from tinytags_tasks.runtime import Runtime

@@ -11,7 +11,7 @@ import pytest
 from conftest import assert_one_error_line, stored_files
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.runtime import Runtime
 
 IMAGES, SHARD = 250, 100
@@ -54,7 +54,7 @@ def corpus_files(hdfs: Runtime) -> dict[str, bytes]:
 def test_a_good_corpus_is_said_to_be_good(verify: Command) -> None:
     shallow, deep = verify(), verify("--deep")
     assert (shallow.returncode, deep.returncode) == (0, 0)
-    assert "250 images in 3 shards are as the source held them (compared: sizes, checksums" in shallow.stdout
+    assert "250 images in 3 shards match the source (compared: sizes, checksums" in shallow.stdout
     assert "(compared: every byte)" in deep.stdout
     assert json.loads(verify("--deep", "--json").stdout)["read_bytes"] == IMAGES * IMAGE_BYTES
 
@@ -66,7 +66,7 @@ def test_a_flipped_byte_is_seen_by_the_checksum_of_hdfs(hdfs: Runtime, verify: C
     content[70 * IMAGE_BYTES] ^= 1
     hdfs.storage.write(path, bytes(content))
     assert_one_error_line(verify(), "1 of 3 shards are damaged (shard 1: ")
-    assert_one_error_line(verify("--deep"), f"write them again with `tinytags ingest {NAME} --redo 1`")
+    assert_one_error_line(verify("--deep"), f"rewrite them with `tinytags ingest {NAME} --redo 1`")
 
 
 @pytest.mark.usefixtures("mended")

@@ -17,7 +17,7 @@ from pyspark.ml.classification import RandomForestClassifier
 
 from tinytags_tasks import layout
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.drawn import SHAPES
+from tinytags_tasks.corpus.demo.drawn import SHAPES
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index
 from tinytags_tasks.ingest.step import run as ingest
@@ -207,15 +207,16 @@ def test_a_failing_run_says_which_task_and_why_and_is_not_published(
     assert runtime.solr.aliases()["tinytags"] == ledger["run"]["collection"]
 
 
-def test_search_finds_by_tag_and_accuracy(ledger: dict, tinytags: Command) -> None:
+def test_search_finds_by_tag_and_confidence(ledger: dict, tinytags: Command) -> None:
     tag, kept = max(ledger["totals"]["kept_by_tag"].items(), key=lambda item: item[1])
     found = json.loads(tinytags("search", tag, "--json", "--rows", "1000").stdout)
     assert found["total"] == kept == len(found["images"])
     assert {image["tag"] for image in found["images"]} == {tag}
-    surer = json.loads(tinytags("search", tag, "--min-accuracy", "80", "--json", "--rows", "1000").stdout)
-    assert {image["id"] for image in surer["images"]} == {
-        image["id"] for image in found["images"] if image["accuracy"] >= 80
-    }
+    expected = {image["id"] for image in found["images"] if image["confidence"] >= 80}
+    for option in ("--min-confidence", "--min-accuracy"):
+        surer = json.loads(tinytags("search", tag, option, "80", "--json", "--rows", "1000").stdout)
+        assert {image["id"] for image in surer["images"]} == expected
+    assert all(image["accuracy"] == image["confidence"] for image in found["images"])
 
 
 def test_a_marked_corner_comes_out_of_the_page_unturned_and_unmirrored(

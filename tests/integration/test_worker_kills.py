@@ -16,8 +16,8 @@ import pytest
 from conftest import DEPTH, IMAGES, all_documents, engine_process, restart, wait_for
 
 from tinytags_tasks import layout
-from tinytags_tasks.airflow_api import AirflowClient
-from tinytags_tasks.follow import airflow_client
+from tinytags_tasks.cli.follow import airflow_client
+from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Run
 from tinytags_tasks.runtime import Runtime

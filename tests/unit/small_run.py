@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +22,10 @@ import pyarrow.parquet as pq
 from read_javabin import read_documents
 
 from tinytags_tasks import layout
+from tinytags_tasks.configsets import FOUNDING_CONFIGSET, Configset, current_configset
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.document_fields import CHECKSUM_FIELDS, solr_names
 from tinytags_tasks.errors import FinalError, TinyTagsError
 from tinytags_tasks.index.step import IndexRequest
 from tinytags_tasks.index.step import run as index
@@ -34,7 +37,7 @@ from tinytags_tasks.score.plan import run as plan
 from tinytags_tasks.score.step import ScoreRequest
 from tinytags_tasks.score.step import run as score
 from tinytags_tasks.storage import LocalStorage, StoreAddress
-from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 TAGS = ("cat", "dog", "emu")
 TREES = 10
@@ -257,6 +260,7 @@ class SolrHere:
         self.pending: dict[str, list[tuple[str, object]]] = {}
         self.alias_of: dict[str, str] = {}
         self.configset_of: dict[str, str] = {}
+        self.uploaded: dict[str, Configset] = {}
         self.posted = 0
         self.deleted: list[str] = []
         self.commits = 0
@@ -281,7 +285,7 @@ class SolrHere:
     def rows_of_block(self, collection: str, block: int) -> Iterator[tuple]:
         found = [document for document in self.documents(collection).values() if document["block"] == block]
         for document in sorted(found, key=lambda document: document["position"]):
-            yield tuple(document[name] for name in ("id", "tag", "votes", "accuracy", "model"))
+            yield tuple(document[name] for name in solr_names(CHECKSUM_FIELDS))
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         found = self.documents(collection)
@@ -333,16 +337,38 @@ class SolrHere:
     def collections(self) -> list[str]:
         return sorted(self.visible)
 
-    def ensure_configset(self, folder: Path) -> str:
-        return "tinytags-0123456789"
+    def configset_names(self) -> list[str]:
+        return sorted(self.uploaded)
+
+    def ensure_configset(self, configset: Configset) -> str:
+        self.uploaded.setdefault(configset.name, configset)
+        return configset.name
+
+    def upload_configset(self, configset: Configset) -> None:
+        self.uploaded[configset.name] = configset
+
+    def delete_configset(self, name: str) -> None:
+        """Delete a configset that is there and that no collection uses; Solr refuses others as well."""
+        if name not in self.uploaded or name in self.configsets().values():
+            raise FinalError(f"configset {name} cannot be deleted")
+        del self.uploaded[name]
 
     def ensure_collection(self, name: str, configset: str, *, shards: int = 1, replicas: int = 1) -> bool:
-        is_new = name not in self.visible
-        self.visible.setdefault(name, {})
-        return is_new
+        if name in self.visible:
+            return False
+        if configset not in self.uploaded:
+            raise FinalError(f"Can not find the specified config set: {configset}")
+        self.visible[name] = {}
+        self.configset_of[name] = configset
+        return True
+
+    def field_names(self, collection: str) -> frozenset[str]:
+        configset = self.uploaded.get(self.configset_of.get(collection, ""), current_configset())
+        names = (field.get("name", "") for field in ElementTree.fromstring(configset.files["schema.xml"]).iter("field"))
+        return frozenset(names)
 
     def configsets(self) -> dict[str, str]:
-        return {name: self.configset_of.get(name, "tinytags-0123456789") for name in self.visible}
+        return {name: self.configset_of.get(name, FOUNDING_CONFIGSET) for name in self.visible}
 
     def delete_collection(self, name: str) -> None:
         """Delete a collection that is there and in no alias; Solr refuses others as well."""

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinytags_tasks.corpus import cifar_pickle
-from tinytags_tasks.corpus.cifar_pickle import CifarPickleReader, cifar_label_names, list_cifar_pickle
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.inert_pickle import array_numbers, load_inert
+from tinytags_tasks.corpus.formats import cifar_pickle
+from tinytags_tasks.corpus.formats.cifar_labels import cifar_label_names
+from tinytags_tasks.corpus.formats.inert_pickle import array_numbers, load_inert
+from tinytags_tasks.corpus.formats.registry import list_items, open_reader
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 
@@ -68,13 +69,13 @@ def definition(source, **fields):
 
 
 def listed(source, **fields):
-    return list(list_cifar_pickle(SourceFiles(str(source)), definition(source, **fields)))
+    return list(list_items(SourceFiles(str(source)), definition(source, **fields)))
 
 
 def read(source, first=0, images=None, *, decode=True, **fields):
     items = listed(source, **fields)
     images = sum(item.images for item in items) - first if images is None else images
-    reader = CifarPickleReader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))
+    reader = open_reader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))
     with closing(reader):
         batches = list(reader.batches(first, images, decode=decode))
     assert [batch.first for batch in batches] == (first + np.cumsum([0] + [b.images for b in batches])[:-1]).tolist()
@@ -202,21 +203,21 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, protoco
         (b"\x80\x04\x8c\x05numpy\x8c\x0dload.__call__\x93.", r"asks for numpy\.load\.__call__"),
         (b"cnumpy.core.multiarray\nscalar\n.", r"asks for numpy\.core\.multiarray\.scalar"),
         (b"ccopy_reg\n_reconstructor\n.", r"asks for copy_reg\._reconstructor"),
-        (b"cnumpy\ndtype\n(S'O'\ntR(N}S'name'\nI5\nstb.", "no array of whole numbers|is no numpy array"),
-        (b"cnumpy.core.multiarray\n_reconstruct\n}S'__call__'\nI5\nsb.", "changes what it only may call"),
-        (b"cnumpy.core.multiarray\n_reconstruct\n(N}S'__call__'\nI5\nstb.", "changes what it only may call"),
+        (b"cnumpy\ndtype\n(S'O'\ntR(N}S'name'\nI5\nstb.", "not an array of integers|is not a numpy array"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n}S'__call__'\nI5\nsb.", "changes a function that it may only call"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(N}S'__call__'\nI5\nstb.", "changes a function that it may only call"),
         (b"cnumpy\nndarray\n(tR.", "not callable"),
-        (b"\x80\x02cnumpy\ndtype\n)\x81.", "no pickle that can be read"),
-        (b"c_codecs\nencode\n(V__import__\nS'rot13'\ntR.", "encodes something else than bytes"),
-        (b"Pplace\n.", "no pickle that can be read"),
-        (b"\x80\x02\x82\x01.", "no pickle that can be read"),
-        (b"\x80\x02Nr\xff\xff\xff\x7f.", r"no pickle that can be read.*value 2,147,483,647 of"),
-        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "no pickle that can be read"),
-        (b"\x80\x05\x97.", "no pickle that can be read"),
-        (b"", "no pickle that can be read"),
-        (b"]" * 90_000, "no pickle that can be read"),
-        (b"N.", "data is no numpy array"),
-        (b"(lp0\n.", "data is no numpy array"),
+        (b"\x80\x02cnumpy\ndtype\n)\x81.", "not a readable pickle"),
+        (b"c_codecs\nencode\n(V__import__\nS'rot13'\ntR.", "encodes something other than bytes"),
+        (b"Pplace\n.", "not a readable pickle"),
+        (b"\x80\x02\x82\x01.", "not a readable pickle"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", r"not a readable pickle.*value 2,147,483,647 of"),
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "not a readable pickle"),
+        (b"\x80\x05\x97.", "not a readable pickle"),
+        (b"", "not a readable pickle"),
+        (b"]" * 90_000, "not a readable pickle"),
+        (b"N.", "data is not a numpy array"),
+        (b"(lp0\n.", "data is not a numpy array"),
     ],
 )
 def test_nothing_that_a_pickle_may_try_gets_past(tmp_path, opcodes, said):
@@ -229,14 +230,14 @@ def test_nothing_that_a_pickle_may_try_gets_past(tmp_path, opcodes, said):
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((2, 3_072), dtype=np.float32), "is no array of whole numbers"),
-        (np.array([["a"]], dtype=object), "is no array of whole numbers"),
+        (np.zeros((2, 3_072), dtype=np.float32), "is not an array of integers"),
+        (np.array([["a"]], dtype=object), "is not an array of integers"),
         (np.zeros((2, 3_072), dtype=np.uint8, order="F"), "is column-major"),
         (np.zeros((2, 3_071), dtype=np.uint8), r" is uint8 of the shape \(2, 3071\)"),
         (np.zeros(3_072, dtype=np.uint8), r" is uint8 of the shape \(3072,\)"),
         (np.zeros((2, 3_072), dtype=np.int16), r" is int16 of the shape \(2, 3072\)"),
         (np.zeros((2, 3, 32, 32), dtype=np.uint8), "not one or two lengths"),
-        ([0] * 3_072, "is no numpy array"),
+        ([0] * 3_072, "is not a numpy array"),
     ],
 )
 def test_an_array_of_another_kind_is_refused(tmp_path, array, said):
@@ -257,12 +258,12 @@ def test_a_shape_that_its_bytes_do_not_fill_is_refused(shape):
 @pytest.mark.parametrize("labels", [[1], [1, 2, 3], [1.5, 2], ["a", "b"], np.array([1, 2, 3]), 5, [True, False]])
 def test_labels_that_are_not_one_number_an_image_are_refused(tmp_path, labels):
     source = write(tmp_path / "data_batch_1", {"data": planes(pictures(2)), "labels": labels})
-    with pytest.raises(BadInputError, match=r"data_batch_1: (has 2 images and \d labels|labels is no list)"):
+    with pytest.raises(BadInputError, match=r"data_batch_1: (has 2 images and \d labels|labels is not a list)"):
         listed(source, keywords="label")
 
 
 def test_no_images_are_refused(tmp_path):
-    with pytest.raises(BadInputError, match="its files have no images"):
+    with pytest.raises(BadInputError, match="its files contain no images"):
         listed(write(tmp_path / "data_batch_1", {"data": np.zeros((0, 3_072), dtype=np.uint8)}))
 
 
@@ -276,7 +277,7 @@ def test_a_file_too_large_for_a_pickle_of_cifar_is_not_read(folder):
 def test_a_file_that_changed_after_it_was_listed_is_an_error(folder):
     items = listed(folder)
     os.utime(folder / "data_batch_2", ns=(1, 1))
-    reader = CifarPickleReader(definition(folder), SourceFiles(str(folder)), MemoryListing(items))
+    reader = open_reader(definition(folder), SourceFiles(str(folder)), MemoryListing(items))
     with closing(reader), pytest.raises(BadInputError, match=r"data_batch_2: has changed since it was listed"):
         list(reader.batches(0, 10))
 
@@ -323,5 +324,5 @@ def test_cifar_100s_labels_have_the_names_of_its_text_files(tmp_path):
 def test_a_file_of_names_that_cannot_be_read_is_refused(tmp_path, content):
     (tmp_path / "data_batch_1").write_bytes(b"")
     (tmp_path / "batches.meta").write_bytes(content)
-    with pytest.raises(BadInputError, match=r"batches\.meta: (no pickle|has no list label_names)"):
+    with pytest.raises(BadInputError, match=r"batches\.meta: (not a readable pickle|has no list label_names)"):
         cifar_label_names(SourceFiles(str(tmp_path)), "label")

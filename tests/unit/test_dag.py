@@ -22,7 +22,7 @@ TOLD = {
 DESCRIBE = """
 import importlib, json, os, sys
 import airflow.sdk
-names = ("pyspark", "numpy", "pandas", "pyarrow", "onnx", "onnxruntime", "PIL", "hdfs", "sklearn", "matplotlib")
+names = ("pyspark", "numpy", "pandas", "pyarrow", "onnx", "onnxruntime", "PIL", "hdfs", "sklearn")
 before = {name for name in names if name in sys.modules}
 DAGS = sys.argv[1].split()
 heavy = {}
@@ -34,7 +34,7 @@ def describe():
         dag = getattr(importlib.import_module(name), name)()
         ours = {module for module in sys.modules if module.startswith("tinytags_tasks.")}
         heavy[name] = sorted({name for name in names if name in sys.modules} - before)
-        heavy[name] += sorted(ours - {"tinytags_tasks.errors", "tinytags_tasks.settings"})
+        heavy[name] += sorted(ours - {f"tinytags_tasks.{light}" for light in ("airflow_names", "errors", "settings")})
         dags[name] = {
             "edges": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
             "retries": {task.task_id: [task.retries, bool(task.retry_exponential_backoff)] for task in dag.tasks},
@@ -104,6 +104,12 @@ def set_up(described: dict) -> dict:
 @pytest.fixture
 def dag(described: dict) -> dict:
     return described["dags"]["tinytags"]
+
+
+def test_airflow_is_told_which_files_hold_no_dag() -> None:
+    folder = PROJECT_ROOT / "dags"
+    others = {path.name for path in folder.glob("*.py")} - {f"{name}.py" for name in DAGS}
+    assert others == set((folder / ".airflowignore").read_text().split())
 
 
 @pytest.mark.parametrize("name", DAGS)

@@ -168,7 +168,7 @@ def test_a_webhook_that_fails_is_a_warning_that_keeps_its_address_secret(
     webhook.answer = httpx.Response(403) if problem == "403" else httpx.ConnectError("https://chat.example/secret")
     FailureNotifier().notify(failed_task())
     assert caplog.messages == [
-        f"the failure was not told by connection tinytags_notify: chat.example answers {problem}"
+        f"no message about the failure was sent with connection tinytags_notify (chat.example: {problem})"
     ]
 
 
@@ -223,39 +223,31 @@ def test_a_failure_is_told_to_nobody_without_a_connection(
     [
         ({"corpus": "birds"}, "birds.toml: no such corpus is defined"),
         ({"blocks": "5-3"}, "'5-3' runs backwards"),
-        ({"publish": "gate"}, "the gate asks for nothing"),
-        ({"gate_documents": 90}, "yes does not ask it: choose gate"),
-        ({"gate_precision": 0}, "yes does not ask it: choose gate"),
+        ({"publish": "gate"}, "the gate has no limit"),
+        ({"gate_documents": 90}, "yes ignores them: choose gate"),
+        ({"gate_precision": 0}, "yes ignores them: choose gate"),
     ],
 )
 def test_choices_that_cannot_be_followed_are_refused(tmp_path: Path, choice: dict[str, Any], message: str) -> None:
-    from tinytags import _check_choices
+    from tinytags_checks import refuse_contradictions
 
     clients = SimpleNamespace(settings=SimpleNamespace(corpora_folder=tmp_path))
     fine = {"corpus": "", "blocks": "", "publish": "yes", "gate_documents": None, "gate_precision": None}
-    _check_choices(fine, clients)
+    refuse_contradictions(fine, clients)
     with pytest.raises(BadInputError, match=message):
-        _check_choices(fine | choice, clients)
+        refuse_contradictions(fine | choice, clients)
 
 
 def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage, tmp_path: Path) -> None:
     from small_run import BLOCKS, CORPUS, MODEL, make_run
-    from tinytags import _check_against_store
+    from tinytags_checks import refuse_unknown
 
     make_run(storage)
     clients = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path))
-    _check_against_store({"corpus": CORPUS, "model": MODEL, "blocks": f"0-{BLOCKS - 1}"}, clients)
-    _check_against_store({"corpus": "not-ingested-yet", "model": "", "blocks": "99"}, clients)
-    with pytest.raises(MissingError, match=f"model forest-no: there is no such model .there are: {MODEL}"):
-        _check_against_store({"corpus": CORPUS, "model": "forest-no", "blocks": ""}, clients)
+    refuse_unknown({"corpus": CORPUS, "model": MODEL, "blocks": f"0-{BLOCKS - 1}"}, clients)
+    refuse_unknown({"corpus": "not-ingested-yet", "model": "", "blocks": "99"}, clients)
+    with pytest.raises(MissingError, match=f"model forest-no does not exist .there are: {MODEL}"):
+        refuse_unknown({"corpus": CORPUS, "model": "forest-no", "blocks": ""}, clients)
     with pytest.raises(BadInputError, match=f"block {BLOCKS} is out of range"):
-        _check_against_store({"corpus": CORPUS, "model": "", "blocks": str(BLOCKS)}, clients)
+        refuse_unknown({"corpus": CORPUS, "model": "", "blocks": str(BLOCKS)}, clients)
     assert (tmp_path / "models-seen.txt").read_text() == MODEL
-
-
-def test_the_command_line_tells_of_models_by_the_name_that_the_dags_wait_for() -> None:
-    from tinytags_airflow import MODEL_ASSET
-
-    from tinytags_tasks import follow
-
-    assert MODEL_ASSET.name == follow.MODEL_ASSET

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tinytags_tasks.corpus import demo as demo_module
-from tinytags_tasks.corpus.demo import Demo, make_demo, write_labelled_parquet
-from tinytags_tasks.corpus.drawn import SCRIBBLE, SHAPES, draw_pictures
-from tinytags_tasks.corpus.fixed_records import RecordLayout, to_row_major
+from tinytags_tasks.corpus.demo import make as demo_module
+from tinytags_tasks.corpus.demo.drawn import SCRIBBLE, SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.make import Demo, make_demo, write_labelled_parquet
+from tinytags_tasks.corpus.formats.fixed_records import RecordLayout, to_row_major
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, decode_image, read_labelled_set
 from tinytags_tasks.errors import BadInputError
 
@@ -277,12 +277,12 @@ def test_a_wrong_checksum_is_not_used(tmp_path: Path, server: ArchiveServer, mon
 def test_a_download_that_breaks_off_is_not_used(tmp_path: Path, server: ArchiveServer) -> None:
     server.announced = len(server.content)
     server.content = server.content[:-1000]
-    assert "cannot be fetched" in drawn_instead(tmp_path)
+    assert "cannot be downloaded" in drawn_instead(tmp_path)
 
 
 def test_an_error_page_is_not_used(tmp_path: Path, server: ArchiveServer) -> None:
     server.status = 404
-    assert "cannot be fetched" in drawn_instead(tmp_path)
+    assert "cannot be downloaded" in drawn_instead(tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["test_batch.bin", "data_batch_3.bin"])
@@ -299,7 +299,7 @@ def test_what_is_no_archive_is_not_used(tmp_path: Path, server: ArchiveServer, m
 
 
 def test_without_a_network_shapes_are_drawn(tmp_path: Path) -> None:
-    assert "cannot be fetched" in drawn_instead(tmp_path)
+    assert "cannot be downloaded" in drawn_instead(tmp_path)
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tinytags_tasks.corpus import encoded as encoded_module
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.encoded import EncodedReader, list_folder, list_webdataset
+from tinytags_tasks.corpus.formats import encoded as encoded_module
+from tinytags_tasks.corpus.formats.registry import list_items, open_reader
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 SIDE = 8
@@ -41,15 +41,14 @@ def definition(source, format_name, **fields):
 
 
 def listed(source, format_name, **fields):
-    listing = list_webdataset if format_name == "webdataset" else list_folder
-    return list(listing(SourceFiles(str(source)), definition(source, format_name, **fields)))
+    return list(list_items(SourceFiles(str(source)), definition(source, format_name, **fields)))
 
 
 def read(source, format_name, items, first=0, images=None, *, decode=True, **fields):
     """Return what a reader gives: batches joined to one list for each attribute."""
     images = len(items) - first if images is None else images
     with closing(
-        EncodedReader(definition(source, format_name, **fields), SourceFiles(str(source)), MemoryListing(items))
+        open_reader(definition(source, format_name, **fields), SourceFiles(str(source)), MemoryListing(items))
     ) as reader:
         batches = list(reader.batches(first, images, decode=decode))
     assert [batch.first for batch in batches] == (first + np.cumsum([0] + [b.images for b in batches])[:-1]).tolist()
@@ -183,7 +182,7 @@ def test_a_file_larger_than_any_picture_is_not_read(folder, monkeypatch):
 def test_batches_end_at_a_number_of_images_and_at_a_number_of_bytes(folder, monkeypatch):
     items = listed(folder, "folder")
     monkeypatch.setattr(encoded_module, "MOST_BATCH_BYTES", 3 * max(item.size_bytes for item in items))
-    reader = EncodedReader(definition(folder, "folder"), SourceFiles(str(folder)), MemoryListing(items))
+    reader = open_reader(definition(folder, "folder"), SourceFiles(str(folder)), MemoryListing(items))
     with closing(reader):
         assert [batch.images for batch in reader.batches(0, 13, decode=False)] == [3, 3, 3, 3, 1]
         monkeypatch.setattr(type(reader._decoder), "most_batch_images", 2)
@@ -305,7 +304,9 @@ def test_several_tars_follow_each_other(write_tar, tmp_path):
 @pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "birds/../../a.png"])
 def test_a_name_that_leads_out_of_the_archive_is_refused(write_tar, name):
     tar = write_tar([*samples([1]), (name, png(1))])
-    with pytest.raises(BadInputError, match=rf"birds\.tar: member '{name}' at offset 2,048 has a name that leads out"):
+    with pytest.raises(
+        BadInputError, match=rf"birds\.tar: member '{name}' at offset 2,048 has a name outside of the archive"
+    ):
         listed(tar, "webdataset")
 
 
@@ -330,12 +331,12 @@ def test_links_and_devices_are_refused(write_tar, kind, said):
 def test_a_compressed_tar_is_refused_with_what_to_do(tmp_path, mode, name):
     with tarfile.open(tmp_path / name, mode) as tar:
         tar.addfile(tarfile.TarInfo("a.png"))
-    with pytest.raises(BadInputError, match=rf"{name}: is compressed, .*unpack it to a \.tar"):
+    with pytest.raises(BadInputError, match=rf"{name}: is compressed, .*decompress it to a .tar"):
         listed(tmp_path, "webdataset")
 
 
 def test_a_folder_without_tars_and_tars_without_images_are_refused(write_tar, tmp_path):
-    with pytest.raises(BadInputError, match=r"holds no \.tar file"):
+    with pytest.raises(BadInputError, match=r"contains no \.tar file"):
         listed(tmp_path, "webdataset")
     with pytest.raises(BadInputError, match="no sample in 1 tars has an image"):
         listed(write_tar([("a.txt", b"a")]), "webdataset")
@@ -357,7 +358,7 @@ def test_a_tar_cut_off_between_members_is_refused(write_tar):
     tar = write_tar(samples([1, 2]))
     tar.write_bytes(tar.read_bytes()[:2_048])
     with pytest.raises(
-        BadInputError, match=r"birds\.tar: ends at offset 2,048, after member '0001\.cls', without a tar's"
+        BadInputError, match=r"birds\.tar: ends at offset 2,048, after member '0001\.cls', without an end mark"
     ):
         listed(tar, "webdataset")
 
@@ -376,7 +377,7 @@ def test_a_damaged_header_is_refused_and_never_ends_the_archive_silently(write_t
 def test_tars_appended_to_each_other_are_refused(write_tar):
     tar = write_tar(samples([1]))
     tar.write_bytes(tar.read_bytes() * 2)
-    with pytest.raises(BadInputError, match=r"birds\.tar: goes on after its end mark at offset 2,048"):
+    with pytest.raises(BadInputError, match=r"birds\.tar: continues after its end mark at offset 2,048"):
         listed(tar, "webdataset")
 
 
@@ -391,7 +392,7 @@ def test_a_tar_that_changed_before_it_was_read_is_an_error(write_tar):
 def test_a_tar_that_changed_while_it_was_read_is_an_error(write_tar):
     tar = write_tar(samples([1, 2]))
     items = listed(tar, "webdataset")
-    reader = EncodedReader(definition(tar, "webdataset"), SourceFiles(str(tar)), MemoryListing(items))
+    reader = open_reader(definition(tar, "webdataset"), SourceFiles(str(tar)), MemoryListing(items))
     with closing(reader):
         batches = reader.batches(0, 2, decode=False)
         assert next(batches).images == 2

@@ -156,7 +156,7 @@ def test_an_output_that_cannot_be_written_is_named(storage, scored, tmp_path):
         write(storage, scored, tmp_path / "no-such-folder" / "a")
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "store"):
-        with pytest.raises(BadInputError, match=f"{name}: is no regular file"):
+        with pytest.raises(BadInputError, match=f"{name}: not a regular file"):
             write(storage, scored, tmp_path / name)
     assert (tmp_path / "pipe").is_fifo()
 
@@ -166,7 +166,7 @@ def test_a_reader_that_goes_away_is_told(storage, scored, monkeypatch):
     os.close(reading)
     with os.fdopen(writing, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        with pytest.raises(BadInputError, match="the standard output: ended before the export did"):
+        with pytest.raises(BadInputError, match="standard output was closed before the export ended"):
             write(storage, scored, "-")
 
 
@@ -221,10 +221,10 @@ def test_a_finished_run_is_exported_without_spark(storage, scored, command, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--export", "csv"], "--export is 'csv': the one form is json"),
+        (["--export", "csv"], "--export is 'csv': the only format is json"),
         (["--output", "a"], "--output a is for an export: add --export json"),
-        (["--threshold", "50"], "has its model and its threshold"),
-        (["--model", MODEL], "has its model and its threshold"),
+        (["--threshold", "50"], "has a model and a threshold already"),
+        (["--model", MODEL], "has a model and a threshold already"),
         (["--blocks", "6"], "block 6 is out of range"),
     ],
 )

@@ -8,19 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinytags_tasks.corpus import fixed_records
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.fixed_records import (
-    METADATA_BYTES,
-    FixedRecordsReader,
-    RecordLayout,
-    list_fixed_records,
-    read_keyword,
-    record_layout,
-    to_row_major,
-)
+from tinytags_tasks.corpus.formats import fixed_records
+from tinytags_tasks.corpus.formats.fixed_records import RecordLayout, to_row_major
+from tinytags_tasks.corpus.formats.registry import find_format, list_items, open_reader
+from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, read_keyword
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 ORDERS = ("hwc", "planes", "columns")
@@ -54,9 +48,9 @@ class Opened:
 
     def __init__(self, definition):
         self.files = SourceFiles(definition.source)
-        self.items = list(list_fixed_records(self.files, definition))
+        self.items = list(list_items(self.files, definition))
         self.listing = MemoryListing(self.items)
-        self.reader = FixedRecordsReader(definition, self.files, self.listing)
+        self.reader = open_reader(definition, self.files, self.listing)
         self.images = self.listing.images
 
     def read(self, first=0, images=None, **options):
@@ -126,7 +120,7 @@ def test_every_order_is_turned_into_rows(order, height, width, images, labels, i
     ],
 )
 def test_a_formats_records_are_as_its_authors_say(format_name, file, fields, expected):
-    assert record_layout(define("/x", format_name, **fields), file) == expected
+    assert find_format(format_name).record_layout(define("/x", format_name, **fields), file) == expected
     assert expected.record_bytes == expected.label_bytes + expected.height * expected.width * 3
 
 
@@ -138,11 +132,11 @@ def test_a_formats_records_are_as_its_authors_say(format_name, file, fields, exp
         ({"format_name": "raw", "pixel_order": "columns"}, "column-major planes R, G, B, turned to row-major here"),
     ],
 )
-def test_how_images_were_prepared_is_told(tmp_path, fields, told):
-    (tmp_path / "x.bin").write_bytes(bytes(3_072))
-    source = Opened(define(tmp_path / "x.bin", **fields))
-    assert source.reader.preparation == f"as the source holds them ({told})"
-    assert source.reader.holds_pixels
+def test_how_images_were_prepared_is_told(fields, told):
+    definition = define("/x", **fields)
+    source_format = find_format(definition.format)
+    assert source_format.preparation(definition) == f"as the source holds them ({told})"
+    assert source_format.holds_pixels
 
 
 # Which record is which image

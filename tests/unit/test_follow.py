@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from tinytags_tasks import follow
-from tinytags_tasks.airflow_api import AirflowClient
+from tinytags_tasks.cli import follow
+from tinytags_tasks.clients.airflow import AirflowClient
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_airflow_is_told_of_a_new_model(asked: list[tuple[str, str, bytes]]) -> 
     said: list[str] = []
     follow.tell_of_model(runtime("http://airflow"), "forest-1", report=said.append)
     assert asked[-1] == ("POST", "/api/v2/assets/events", b'{"asset_id":8,"extra":{"model":"forest-1"}}')
-    assert said == ["told Airflow of the model: tinytags_retag starts unless it is paused"]
+    assert said == ["told Airflow about the model: tinytags_retag starts unless it is paused"]
 
 
 def test_nobody_is_told_where_no_airflow_is_known(asked: list[tuple[str, str, bytes]]) -> None:
@@ -55,5 +55,5 @@ def test_an_airflow_that_does_not_answer_fails_nothing(
     follow.tell_of_model(runtime("http://127.0.0.1:9"), "forest-1", report=said.append)
     (line,) = said
     assert line.startswith(
-        "Airflow was not told of the model, so trigger tinytags_retag to tag by it (http://127.0.0.1:9"
+        "Airflow could not be told about the model, so trigger tinytags_retag to tag with it (http://127.0.0.1:9"
     )

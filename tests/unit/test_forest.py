@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinytags_tasks.errors import CorruptError
-from tinytags_tasks.train.forest import Tree, forest_to_onnx, trees_from_spark
+from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx, trees_from_spark
 
 FEATURES = 6
 THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 83.9999999999, 127.5, 184.5, 254.5, 254.9999999999, 255.0)

@@ -1,8 +1,8 @@
 """What a cell of the block grid shows, and which cells are told again."""
 
 import pytest
+from grid_page.cells import BlockTask, Cells, CellState, cell_state, latest_tasks
 
-from tinytags_tasks.grid import BlockTask, Cells, CellState, cell_state, latest_tasks
 from tinytags_tasks.records import BlockRecord, BlockState
 
 

@@ -301,7 +301,7 @@ def test_solr_that_is_down_is_told_and_costs_no_cell(
     asked = client(app, "viewer")
     while not (found := cells(asked, run.run))["problems"]:
         pass
-    assert found["problems"] == ["Whether documents are missing is not known: Solr does not answer"]
+    assert found["problems"] == ["Documents in Solr cannot be counted: Solr does not answer"]
     assert found["counts"] == {"verified": 6}
     assert "Solr does not answer" in asked.get("/api/runs").json()["live"]["problem"]
 
@@ -315,7 +315,6 @@ def test_a_run_that_is_pruned_while_it_is_watched_is_told(
     asked = client(app, "viewer")
     assert cells(asked, run.run)["problems"] == []
     run.run.replaced(pruned="2026-01-01").save(run.storage, layout.run_file(run.run.name))
-    asked.get("/api/runs")
     problems = cells(asked, run.run)["problems"]
     run.run.save(run.storage, layout.run_file(run.run.name))
     assert problems == ["The collection was dropped by `tinytags prune` (2026-01-01)."]
@@ -354,7 +353,7 @@ def test_a_store_that_is_down_keeps_the_last_cells(
     cells(asked, run.run)
     monkeypatch.setattr(watch.LedgerReader, "read", refuse)
     found = cells(asked, run.run)
-    assert found["problems"] == ["The ledger is as it was before: HDFS does not answer"]
+    assert found["problems"] == ["The ledger cannot be read, so older figures are shown: HDFS does not answer"]
     assert found["counts"] == {"verified": 6}
 
 
@@ -376,7 +375,8 @@ def test_a_cell_tells_its_record_and_the_log_of_its_task(app: object, run: Simpl
 def test_the_images_of_a_block_are_the_kept_ones_and_come_as_png(app: object, run: SimpleNamespace) -> None:
     asked = client(app, "viewer")
     page = asked.get(f"/api/runs/{run.run.name}/blocks/0/images").json()
-    assert [(image["position"], image["tag"]) for image in page["images"]] == [(0, "cat"), (1, "dog")]
+    assert [(image["position"], image["label"]) for image in page["images"]] == [(0, "cat, 100 %"), (1, "dog, 60 %")]
+    assert page["images"][1]["details"] == "6 votes · block 0 · image 1"
     answer = asked.get(f"/api/runs/{run.run.name}/images/1.png")
     assert answer.headers["content-type"] == "image/png"
     shown = Image.open(io.BytesIO(answer.content))

@@ -3,9 +3,11 @@
 import hashlib
 import threading
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from configset_upgrades import FOUNDING_FOLDER, check_out, without_field
 from faulty_storage import MODES, FaultyStorage, Killed
 from read_javabin import read_documents
 from small_run import (
@@ -28,8 +30,9 @@ from small_run import (
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import KeywordsReader, block_sources, read_pixels, read_scored, write_scored
 from tinytags_tasks.block_lease import hold_blocks
+from tinytags_tasks.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
-from tinytags_tasks.index.documents import MOST_DOCUMENTS, document_bodies, documents_per_body
+from tinytags_tasks.index.documents import LATER_FIELDS, MOST_DOCUMENTS, document_bodies, documents_per_body
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete, prepare, run
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.records import BlockState, Corpus
@@ -187,7 +190,7 @@ def test_a_file_that_holds_no_keywords_is_corrupt(storage, content):
     sources = keyword_sources(storage)
     storage.write(layout.keywords_file(CORPUS, 0), content)
     source = replace(sources[0], keywords_sha256=hashlib.sha256(content).hexdigest())
-    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: no file of keywords"):
+    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: no keywords file"):
         KeywordsReader(storage).read(source)
 
 
@@ -367,7 +370,7 @@ def test_all_blocks_that_cannot_be_indexed_are_named(storage, scored, solr):
 def test_a_block_scored_by_another_model_is_not_indexed(storage, scored, solr):
     table, record = read_scored(storage, scored.name, 0)
     write_scored(storage, table, record.replaced(model="forest-of-others"))
-    with pytest.raises(CorruptError, match=r"scored by forest-of-others, the run is of .* --blocks 0 --redo"):
+    with pytest.raises(CorruptError, match=r"scored by forest-of-others, but the run.s model is .* --blocks 0 --redo"):
         index(storage, scored, solr)
 
 
@@ -435,15 +438,35 @@ def test_indexing_killed_at_any_ledger_write_and_run_again_is_as_if_never_killed
     assert not list(storage.root.rglob("*.tmp"))
 
 
-def test_a_run_gets_its_own_collection_with_the_configset_of_this_version(storage, scored):
-    class Records:
-        def ensure_configset(self, folder):
-            assert (folder / "solrconfig.xml").is_file()
-            return "tinytags-abc"
-
+def test_a_run_gets_its_own_collection(storage, scored):
+    class Records(SolrHere):
         def ensure_collection(self, *arguments, **options):
             self.asked = (arguments, options)
+            return super().ensure_collection(*arguments, **options)
 
     solr = Records()
     assert prepare(scored.name, storage=storage, solr=solr, shards=2, replicas=3) == scored.collection
-    assert solr.asked == ((scored.collection, "tinytags-abc"), {"shards": 2, "replicas": 3})
+    assert solr.asked == ((scored.collection, scored.configset), {"shards": 2, "replicas": 3})
+
+
+REQUIRED = {"id", "tag", "accuracy", "votes", "block", "shard", "position", "corpus", "model"}
+
+
+@pytest.mark.parametrize("lacking", ["width", "keyword"])
+def test_a_collection_from_before_a_field_is_indexed_without_it(storage, lacking, monkeypatch, tmp_path):
+    check_out(monkeypatch, without_field(tmp_path / "conf", lacking))
+    planned = make_run(storage, keywords=["bird"] * len(VOTES))
+    score_all(storage, planned)
+    solr = SolrHere()
+    prepare(planned.name, storage=storage, solr=solr)
+    check_out(monkeypatch, FOUNDING_FOLDER)
+    index(storage, planned, solr)
+    assert {record.state for record in read_ledger(storage, planned)} == {BlockState.VERIFIED}
+    fields = {frozenset(document) for document in solr.documents(planned.collection).values()}
+    assert fields == {frozenset(REQUIRED | {"width", "keyword", "data"} - {lacking})}
+
+
+def test_documents_can_do_without_every_field_that_the_schema_got_later():
+    """Otherwise runs from before a field could not be indexed any longer."""
+    fields = {field.get("name") for field in ElementTree.parse(CONFIGSET_FOLDER / "schema.xml").iter("field")}
+    assert fields - LATER_FIELDS == REQUIRED | {"data", "_version_"}

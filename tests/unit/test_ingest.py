@@ -17,11 +17,10 @@ from PIL import Image
 from small_run import quiet
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus import source_files
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.fixed_records import METADATA_BYTES
-from tinytags_tasks.corpus.source_files import SourceFiles
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, METADATA_BYTES, to_column_major
+from tinytags_tasks.corpus.sources import files as source_files
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.ingest import plan, shards, verify
 from tinytags_tasks.ingest.step import run
@@ -375,7 +374,7 @@ def test_what_the_store_has_no_room_for_is_not_begun(storage, source):
 
 def test_an_empty_source_is_refused(storage, tmp_path):
     (tmp_path / "empty.bin").touch()
-    with pytest.raises(BadInputError, match=r"empty\.bin: holds no images of the format tiny-images"):
+    with pytest.raises(BadInputError, match=r"empty\.bin: contains no images of the format tiny-images"):
         ingest(storage, tmp_path / "empty.bin")
     assert files_under(tmp_path) == {"empty.bin": b""}
 

@@ -17,9 +17,9 @@ from PIL import Image
 from tinytags_tasks.corpus import inspect as inspect_module
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.inspect import Inspection, draw_sheet, guess_definition, inspect_source
+from tinytags_tasks.corpus.pictures.sheet import make_sheet
 from tinytags_tasks.corpus.reader import Batch, ListedItem
-from tinytags_tasks.corpus.sheet import make_sheet
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 
 
@@ -93,7 +93,7 @@ def test_grey_pictures_are_not_taken_for_planes(tmp_path):
 def test_planes_come_with_how_to_see_that_they_lie_on_their_side(tmp_path, pixel_order, other):
     _, notes = guess(write(tmp_path / "some.bin", stored(photographs(), pixel_order)))
     (note,) = (note for note in notes if "on its side" in note)
-    assert "cannot be told by smoothness" in note
+    assert "smoothness cannot tell" in note
     assert "lit from above" in note
     assert note.endswith(f"--format raw --pixel-order {other}")
 
@@ -273,8 +273,8 @@ def test_what_fits_nothing_says_what_was_looked_at(tmp_path):
     [
         (b"", "smaller than one image"),
         (stored(photographs(3), "hwc")[:-1], "2 images of 32x32x3 and 3,071 bytes too many at offset 6,144"),
-        (b"\x1f\x8b\x08 cifar", "packed with gzip; unpack it"),
-        (b"PK\x03\x04 zip", "packed with zip"),
+        (b"\x1f\x8b\x08 cifar", "compressed with gzip; unpack it"),
+        (b"PK\x03\x04 zip", "compressed with zip"),
     ],
     ids=["empty", "cut short", "gzip", "zip"],
 )
@@ -289,7 +289,7 @@ def test_a_name_that_lies_is_refused(tmp_path):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="holds no files"):
+    with pytest.raises(BadInputError, match="contains no files"):
         guess(tmp_path)
 
 
@@ -328,8 +328,6 @@ def listed(count: int):
 class SomeUnreadable:
     """Reads white pictures, of which those at positions 3 and 70 are unreadable."""
 
-    preparation = ""
-    holds_pixels = False
     closed = False
 
     def __init__(self, definition, files, listing):
@@ -376,7 +374,7 @@ def test_only_the_first_of_many_files_are_read_and_kept(folder):
 
 
 def test_a_source_without_images_is_refused(folder):
-    with pytest.raises(BadInputError, match="holds no images of the format folder"):
+    with pytest.raises(BadInputError, match="contains no images of the format folder"):
         inspect_source(*folder(0))
 
 

@@ -116,5 +116,5 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "words.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BadInputError, match=r"words\.txt: no list of words that can be read \(.*; correct keyword"):
+    with pytest.raises(BadInputError, match=r"words\.txt: the list of words cannot be read \(.*; correct keyword"):
         read_stop_list(str(path))

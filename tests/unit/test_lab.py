@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinytags_tasks.corpus.demo import write_labelled_parquet
-from tinytags_tasks.corpus.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.train.lab import LabRequest, SampleForest, bin_places, run
+from tinytags_tasks.train.lab import LabRequest, run
 from tinytags_tasks.train.parameters import TrainRequest, read_parameters
+from tinytags_tasks.train.sample_forest import SampleForest, bin_places
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_same_request_finds_the_same(labelled):
 def test_the_chosen_parameters_are_what_training_reads(labelled, tmp_path):
     out = tmp_path / "chosen.toml"
     findings = run(request_of(labelled, out=str(out)), report=lambda line: None)
-    assert read_parameters(out) == findings[0].training.forest
+    assert read_parameters(out) == findings[0].training.parameters
     assert f"# chosen by `tinytags lab` among 4 on 200 images of {Path(labelled).name}" in out.read_text()
 
 
@@ -62,7 +63,7 @@ def test_figures_are_percentages_of_the_sample(labelled):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"folds": 1}, "folds are 1: two or more are needed"),
+        ({"folds": 1}, "folds are 1: at least two are needed"),
         ({"sample": 3}, "sample is 3: it must be 4 or more for 2 folds"),
         ({"trees": ()}, "trees: give one value or more to try"),
         ({"depth": (6, 99)}, "depth is 99: it must be 1 to 30"),

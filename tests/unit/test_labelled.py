@@ -104,7 +104,7 @@ def test_a_row_without_a_label_is_refused(labelled):
 def test_a_broken_picture_is_refused_by_its_row(labelled, broken):
     good = encoded(pictures(1)[0], "JPEG")
     path = labelled([good, good, broken, good], [0, 1, 2, 3])
-    with pytest.raises(BadInputError, match=r"labelled\.parquet: row 2: not a picture"):
+    with pytest.raises(BadInputError, match=r"labelled\.parquet: row 2: not a readable picture"):
         read_labelled_set(path)
 
 
@@ -116,7 +116,7 @@ def test_a_picture_with_any_damaged_byte_is_read_or_refused_but_never_crashes():
         try:
             assert decode_image(bytes(damaged)).dtype == np.uint8
         except BadInputError as error:
-            assert "not a picture" in str(error)
+            assert "not a readable picture" in str(error)
 
 
 def test_one_class_alone_is_refused(labelled):
@@ -126,7 +126,7 @@ def test_one_class_alone_is_refused(labelled):
 
 
 def test_a_file_without_images_is_refused(labelled):
-    with pytest.raises(BadInputError, match="holds no images"):
+    with pytest.raises(BadInputError, match="contains no images"):
         read_labelled_set(labelled([], []))
 
 
@@ -145,7 +145,7 @@ def test_labels_that_are_no_integers_are_refused(labelled):
 def test_another_kind_of_file_is_refused(tmp_path):
     path = tmp_path / "other.parquet"
     path.write_bytes(b"PAR1 but not really")
-    with pytest.raises(BadInputError, match=r"other\.parquet: not a parquet file"):
+    with pytest.raises(BadInputError, match=r"other\.parquet: not a readable Parquet file"):
         read_labelled_set(path)
 
 

@@ -296,6 +296,17 @@ def test_an_owner_that_cannot_be_looked_at_is_taken_for_alive(storage, living, c
     assert not is_free(storage)
 
 
+def test_a_dead_owner_in_a_newer_format_is_waited_for_like_one_elsewhere(storage, clock):
+    dead = {"place": lease._place(), "pid": 2**22 + 1}
+    write_lease(storage, **dead, format=2)
+    waiter = Leases(storage, 60)
+    with waiter.hold(PATH) as is_ours:
+        assert not is_ours
+    clock.now += 60
+    with waiter.hold(PATH) as is_ours:
+        assert is_ours
+
+
 # Waiters that meet
 
 

@@ -203,7 +203,7 @@ def test_a_listing_that_is_not_there_is_missing(storage):
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all", bytes(10_000)])
 def test_what_is_no_listing_is_corrupt(storage, content):
     storage.write(PATH, content)
-    with pytest.raises(CorruptError, match=r"source\.parquet: damaged .* ingest it anew"):
+    with pytest.raises(CorruptError, match=r"source\.parquet: damaged .* ingest it again"):
         open_listing(storage, PATH)
 
 
@@ -276,9 +276,9 @@ def test_a_machine_without_room_for_it_is_told_where(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", full)
-        with pytest.raises(FinalError, match=r"cannot be written there \(No space left on device\); free some room"):
+        with pytest.raises(FinalError, match=r"cannot be written there \(No space left on device\); free some space"):
             ListingFile([item(0)])
     writer = SimpleNamespace(write_table=full, close=full)
     monkeypatch.setattr(listing_module.pq, "ParquetWriter", lambda *_, **__: writer)
-    with pytest.raises(FinalError, match=r"No space left on device\); free some room, or set TMPDIR"):
+    with pytest.raises(FinalError, match=r"No space left on device\); free some space, or set TMPDIR"):
         ListingFile([item(0)])

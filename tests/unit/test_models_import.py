@@ -11,12 +11,12 @@ from small_run import VOTES as FOREST_VOTES
 from small_run import forest, pictures, quiet
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.demo import write_labelled_parquet
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.records import ModelCard
 from tinytags_tasks.storage import LocalStorage
 from tinytags_tasks.train.evaluation import count_votes
-from tinytags_tasks.train.forest import forest_to_onnx
+from tinytags_tasks.train.forest_trees import forest_to_onnx
 from tinytags_tasks.train.import_step import ImportRequest, run
 
 IMAGES = np.random.default_rng(7).integers(0, 256, (50, HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -163,8 +163,8 @@ def with_operator(name: str, domain: str = "") -> onnx.ModelProto:
 
 
 BAD_MODELS = {
-    "unknown operator": (with_operator("Softmaxx"), "wants the operator Softmaxx, which ONNX does not have"),
-    "unknown domain": (with_operator("Think", "org.example"), "cannot be run on images of 4x6 .*Think"),
+    "unknown operator": (with_operator("Softmaxx"), "uses the operator Softmaxx, which ONNX does not have"),
+    "unknown domain": (with_operator("Think", "org.example"), "fails on images of 4x6 .*Think"),
     "old operators": (linear_classifier(opset=6), "its operators are version 6, too old; export it with 13 or newer"),
     "other size": (linear_classifier(["n", 3, 8, 8]), "input is .x3x8x8, which no image of 4x6 in colour fits"),
     "other values": (linear_classifier(["n", 71]), "its input input is .x71, which no image of 4x6 in colour fits"),
@@ -172,7 +172,7 @@ BAD_MODELS = {
     "rank 3": (linear_classifier(["n", 24, 3]), "it must be images x values, images x 3 x height x width, or"),
     "one at a time": (linear_classifier([1, VALUES]), "takes 1 images at a time; export it with a free first dim"),
     "words": (linear_classifier(input_type=TensorProto.STRING), "is string; it must be numbers, such as float"),
-    "other tags": (linear_classifier(tags=5), r"no output has 3 numbers an image, .*; it has probabilities \(.x5\)"),
+    "other tags": (linear_classifier(tags=5), r"no output has 3 numbers, .*; its outputs are probabilities \(.x5\)"),
     "NaN": (
         linear_classifier(softmax=False, bias=np.array([0, np.nan, 0], dtype=np.float32)),
         r"has values that are not finite numbers \(NaN\)",
@@ -193,12 +193,12 @@ def test_a_model_that_cannot_be_used_says_why_in_one_line(bring, storage, what):
     assert files_under(storage.root) == {}
 
 
-def test_an_image_must_get_the_same_alone_as_among_others(bring):
+def test_an_image_must_get_the_same_alone_as_in_a_batch(bring):
     mean = helper.make_node("ReduceMean", ["probabilities"], ["shifted"], axes=[0], keepdims=1)
     add = helper.make_node("Sub", ["probabilities", "shifted"], ["relative"])
     output = helper.make_tensor_value_info("relative", TensorProto.FLOAT, ["images", 3])
     model = linear_classifier(extra=(mean, add), extra_outputs=(output,))
-    with pytest.raises(BadInputError, match="an image gets other values alone than among others; export it for infer"):
+    with pytest.raises(BadInputError, match="an image gets other values alone than in a batch; export it for infer"):
         bring(model, output="relative")
 
 
@@ -209,14 +209,14 @@ def test_one_of_several_outputs_must_be_chosen(bring):
     with pytest.raises(BadInputError, match=r"has several outputs that fit \(probabilities, scores\); choose by --out"):
         bring(model)
     assert bring(model, output="scores")[0].parameters["its output"] == "scores"
-    with pytest.raises(BadInputError, match=r"has no output odds; it has probabilities \(\?x3\), scores"):
+    with pytest.raises(BadInputError, match=r"has no output odds; its outputs are probabilities \(\?x3\), scores"):
         bring(model, output="odds")
 
 
 def test_an_output_that_is_not_what_it_is_said_to_be_is_refused(bring):
-    with pytest.raises(BadInputError, match="its output is no votes: whole numbers that add up to the same"):
+    with pytest.raises(BadInputError, match="its output is not votes: whole numbers that add up to the same"):
         bring(linear_classifier(), kind="votes")
-    with pytest.raises(BadInputError, match="is no probabilities: they do not lie in 0 to 1 and add up to 1"):
+    with pytest.raises(BadInputError, match="is not probabilities: from 0 to 1, and adding up to 1"):
         bring(linear_classifier(softmax=False), kind="probabilities")
 
 
@@ -228,7 +228,7 @@ def test_an_input_of_whole_numbers_takes_no_scale(bring):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tags": ("cat",)}, "tags are cat: give two or more, each of them once"),
+        ({"tags": ("cat",)}, "tags are cat: give two or more, each once"),
         ({"tags": ("cat", "cat", "dog")}, "tags are cat, cat, dog: give two or more"),
         ({"tags": ("cat", "", "dog")}, "give two or more"),
         ({"name": "No Name"}, "cannot be the name of a model"),

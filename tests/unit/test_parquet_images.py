@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tinytags_tasks.corpus import parquet_images
 from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.corpus.formats import parquet as parquet_images
+from tinytags_tasks.corpus.formats.registry import list_items, open_reader
 from tinytags_tasks.corpus.labelled import TAGS_KEY
 from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.parquet_images import ParquetReader, list_parquet
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, TransientError
 
 SIDE = 8
@@ -54,13 +54,13 @@ def definition(source, **fields):
 
 
 def listed(source, **fields):
-    return list(list_parquet(SourceFiles(str(source)), definition(source, **fields)))
+    return list(list_items(SourceFiles(str(source)), definition(source, **fields)))
 
 
 def read(source, items, first=0, images=None, *, decode=True, **fields):
     """Return what a reader gives: batches joined to one list for each attribute."""
     images = sum(item.images for item in items) - first if images is None else images
-    with closing(ParquetReader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))) as reader:
+    with closing(open_reader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))) as reader:
         batches = list(reader.batches(first, images, decode=decode))
     assert [batch.first for batch in batches] == (first + np.cumsum([0] + [b.images for b in batches])[:-1]).tolist()
     assert sum(batch.images for batch in batches) == images
@@ -168,8 +168,8 @@ def test_a_row_without_bytes_keeps_its_position(write, decode):
     ("columns", "fields", "said"),
     [
         ({"name": ["duck"]}, {}, r"has no column of encoded images.*it has name \(string\)"),
-        ({"a": [b"x"], "b": [b"y"]}, {}, "each of the columns a, b; name one as image_column"),
-        ({"a": structs([b"x"]), "b": structs([b"y"]), "c": [b"z"]}, {}, "each of the columns a, b; name one"),
+        ({"a": [b"x"], "b": [b"y"]}, {}, "any of the columns a, b; name one as image_column"),
+        ({"a": structs([b"x"]), "b": structs([b"y"]), "c": [b"z"]}, {}, "any of the columns a, b; name one"),
         ({"a": [b"x"]}, {"image_column": "img"}, r"has no column img of encoded images.*it has a \(binary\)"),
         ({"a": [b"x"], "n": [1]}, {"image_column": "n"}, "has no column n of encoded images"),
         ({"a": [b"x"]}, {"keywords": "label"}, r"has no column label of keywords; it has a \(binary\)"),
@@ -240,7 +240,7 @@ def test_files_that_do_not_fit_each_other_are_refused(write, tmp_path, columns, 
 
 
 def test_no_files_and_no_rows_are_refused(write, tmp_path):
-    with pytest.raises(BadInputError, match=r"holds no \.parquet file"):
+    with pytest.raises(BadInputError, match=r"contains no \.parquet file"):
         listed(tmp_path)
     write(birds([]))
     with pytest.raises(BadInputError, match="have no rows"):
@@ -250,7 +250,7 @@ def test_no_files_and_no_rows_are_refused(write, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PAR1 but not really", b"PAR1" + bytes(100) + b"PAR1"])
 def test_another_kind_of_file_is_refused(tmp_path, content):
     (tmp_path / "birds.parquet").write_bytes(content)
-    with pytest.raises(BadInputError, match=r"birds\.parquet: not a parquet file that can be read"):
+    with pytest.raises(BadInputError, match=r"birds\.parquet: not a readable Parquet file"):
         listed(tmp_path)
 
 
@@ -284,7 +284,7 @@ def test_a_file_damaged_anywhere_is_read_or_refused_but_never_crashes(write):
 def test_a_file_that_changed_before_or_while_it_was_read_is_an_error(write):
     path = write(birds(range(3)))
     items = listed(path)
-    with closing(ParquetReader(definition(path), SourceFiles(str(path)), MemoryListing(items))) as reader:
+    with closing(open_reader(definition(path), SourceFiles(str(path)), MemoryListing(items))) as reader:
         batches = reader.batches(0, 3, decode=False)
         assert next(batches).images == 3
         os.utime(path, ns=(1, 1))
@@ -310,7 +310,7 @@ def test_a_source_that_does_not_answer_while_it_is_read_is_worth_a_retry(write, 
 def test_batches_of_large_images_have_few_rows(write, monkeypatch):
     path = write(birds(range(40)), compression="none", use_dictionary=False)
     monkeypatch.setattr(parquet_images, "MOST_BATCH_BYTES", 8 * len(png(1)))
-    with closing(ParquetReader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
+    with closing(open_reader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
         sizes = [batch.images for batch in reader.batches(0, 40, decode=False)]
     assert sum(sizes) == 40
     assert 5 <= max(sizes) <= 8
@@ -318,7 +318,7 @@ def test_batches_of_large_images_have_few_rows(write, monkeypatch):
 
 def test_small_row_groups_make_no_small_batches(write):
     path = write(birds([1] * 300), row_group_size=10)
-    with closing(ParquetReader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
+    with closing(open_reader(definition(path), SourceFiles(str(path)), MemoryListing(listed(path)))) as reader:
         assert [batch.images for batch in reader.batches(5, 290, decode=False)] == [290]
 
 

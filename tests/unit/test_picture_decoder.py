@@ -14,10 +14,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from tinytags_tasks.corpus import picture_decoder
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.picture_decoder import PictureDecoder
-from tinytags_tasks.corpus.pictures import prepare_picture
+from tinytags_tasks.corpus.pictures import decoder as picture_decoder
+from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
+from tinytags_tasks.corpus.pictures.prepare import prepare_picture
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError, TransientError
 
@@ -28,7 +28,7 @@ PARENT = """
     import io, os, threading, time
     from types import SimpleNamespace
     from PIL import Image
-    from tinytags_tasks.corpus import picture_decoder
+    from tinytags_tasks.corpus.pictures import decoder as picture_decoder
 
     picture_decoder._FEW_BYTES = -1
     sink = io.BytesIO()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tinytags_tasks.corpus.labelled import decode_image
-from tinytags_tasks.corpus.pictures import MOST_PIXELS, Target, decode_rgb, prepare_picture, prepare_pictures
+from tinytags_tasks.corpus.pictures.prepare import MOST_PIXELS, Target, decode_rgb, prepare_picture, prepare_pictures
 from tinytags_tasks.errors import BadInputError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)

@@ -16,6 +16,7 @@ from tinytags_tasks.models import (
     list_models,
     load_card,
     load_report,
+    misfit,
     model_version,
     share,
 )
@@ -66,7 +67,7 @@ def test_a_model_is_whole_when_it_appears(storage):
     assert files_under(storage.root) == {
         "models/forest-1/model.onnx": b"forest-1",
         "models/forest-1/report.html": b"<p>forest-1</p>",
-        "models/forest-1/model.json": published.model_dump_json(indent=1).encode(),
+        "models/forest-1/model.json": published.stored(),
     }
 
 
@@ -103,14 +104,14 @@ def test_models_are_listed_in_the_order_they_were_made(storage):
     assert list_models(storage) == [early, late]
 
 
-def test_a_version_may_be_cut_short_while_one_model_alone_begins_so(storage):
+def test_the_beginning_of_a_version_is_enough_if_only_one_model_begins_with_it(storage):
     one, two, longer = put(storage, "forest-1a"), put(storage, "forest-2"), put(storage, "forest-22")
     assert load_card(storage, "forest-1") == one
     assert load_card(storage, "forest-2") == two
     assert load_card(storage, "forest-22") == longer
-    with pytest.raises(BadInputError, match=r"forest: 3 models begin so \(forest-1a, forest-2, forest-22\)"):
+    with pytest.raises(BadInputError, match=r"forest: 3 models begin with it \(forest-1a, forest-2, forest-22\)"):
         load_card(storage, "forest")
-    with pytest.raises(MissingError, match="net: no such model; `tinytags models list` lists those"):
+    with pytest.raises(MissingError, match="net: no such model; `tinytags models list` lists the models"):
         load_card(storage, "net")
 
 
@@ -118,7 +119,7 @@ def test_a_report_is_read_as_it_was_published_and_a_model_may_have_none(storage)
     put(storage, "forest-1")
     assert load_report(storage, "forest-1") == "<p>forest-1</p>"
     publish_model(storage)
-    with pytest.raises(MissingError, match=f"model {MODEL} has no report: it was published before there were any"):
+    with pytest.raises(MissingError, match=f"model {MODEL} has no report: a version without reports published it"):
         load_report(storage, MODEL)
 
 
@@ -134,8 +135,8 @@ def test_a_card_from_before_there_were_figures_is_read():
 def test_a_description_holds_the_figures_and_nothing_that_is_not_known():
     described = describe_model(card(test=evaluation(), other=others(), licence="CC0", parameters={"depth": 6}))
     assert described["test set: accuracy"] == "50.00 % of 10"
-    assert described["test set: from 40 %"] == "80.0 % kept, 75.0 % of these right"
-    assert described["other things: from 40 %"] == "50.0 % tagged, 20.0 % of these rightly"
+    assert described["test set: confidence from 40 %"] == "80.0 % kept, 75.0 % of these right"
+    assert described["other things: confidence from 40 %"] == "50.0 % tagged, 20.0 % of these right"
     assert (described["licence"], described["depth"], described["output"]) == ("CC0", "6", "votes of 10 trees")
     assert not {"held out: accuracy", "imported from", "learned from"} & described.keys()
     assert describe_model(card(output="probabilities", trees=100))["output"] == "probabilities"
@@ -150,7 +151,7 @@ def test_models_are_set_side_by_side_with_what_one_lacks_left_empty():
     rows, remarks = compare_models(one, two)
     found = {heading: texts for heading, *texts in rows}
     assert found["test set: accuracy"] == ["40.00 % of 10", ""]
-    assert found["other things: from 40 %"] == ["", "50.0 % tagged, 20.0 % of these rightly"]
+    assert found["other things: confidence from 40 %"] == ["", "50.0 % tagged, 20.0 % of these right"]
     assert found["depth"] == ["6", ""]
     assert remarks == []
 
@@ -257,3 +258,15 @@ def test_a_damaged_card_is_told_by_its_path(storage):
     storage.write(layout.card_file("forest-1"), b"{")
     with pytest.raises(CorruptError, match=r"models/forest-1/model\.json: no usable ModelCard"):
         list_models(storage)
+
+
+# Does it fit
+
+
+def test_a_model_fits_a_corpus_of_the_same_images_and_says_why_it_fits_no_other(storage):
+    corpus = make_corpus(storage)
+    assert misfit(card(), corpus) == ""
+    assert misfit(card(height=64), corpus) == "its image size is (64, 32, 3), and that of the corpus is (32, 32, 3)"
+    assert "its pixel order is planes, and that of the corpus is row-major HWC" in misfit(
+        card(pixel_order="planes"), corpus
+    )

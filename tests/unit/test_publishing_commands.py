@@ -42,7 +42,7 @@ def test_publish_and_rollback_tell_what_is_live(world):
     assert tinytags("publish", first.name) == f"11 documents are live in {first.collection}\n"
     tinytags("publish", second.name)
     said = tinytags("rollback")
-    assert said == f"11 documents are live in {first.collection} again; {second.collection} was taken back\n"
+    assert said == f"11 documents are live in {first.collection} again; {second.collection} was rolled back\n"
     assert tinytags("rollback", second.name) == said
     assert world.live() == first.collection
 
@@ -135,7 +135,7 @@ def test_runs_are_listed_while_solr_is_away(world, monkeypatch):
     monkeypatch.setattr(world.solr, "aliases", away)
     outcome = CliRunner().invoke(app, ["runs"], catch_exceptions=False)
     assert world.runs[0].name in outcome.stdout
-    assert "is not known: Solr does not answer" in outcome.stderr
+    assert "are unknown: Solr does not answer" in outcome.stderr
     assert all(one["documents"] is None for one in json.loads(tinytags("runs", "--json")))
 
 
@@ -186,9 +186,9 @@ def test_prune_deletes_scored_files_only_when_told(world):
 def test_diff_prints_counts_and_writes_a_sheet(world, tmp_path):
     first, _, third = world.runs
     said = tinytags("diff", first.name, third.name, "--sheet", str(tmp_path / "diff.png"))
-    assert "of 11 images: 4 with the same tag, 0 changed theirs, 0 gained, 7 lost" in said
+    assert "of 11 images: 4 kept their tag, 0 changed it, 0 gained, 7 lost" in said
     assert (tmp_path / "diff.png").read_bytes().startswith(b"\x89PNG")
-    (mean,) = [line for line in said.splitlines() if "mean accuracy" in line]
+    (mean,) = [line for line in said.splitlines() if "mean confidence" in line]
     assert "58.2 %" in mean
     assert "87.5 %" in mean
 

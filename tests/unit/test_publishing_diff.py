@@ -12,7 +12,7 @@ from small_run import CORPUS, make_another_run, make_corpus, make_run, pictures,
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import SCHEMA, write_scored
-from tinytags_tasks.corpus.sheet import make_labelled_sheet
+from tinytags_tasks.corpus.pictures.sheet import make_labelled_sheet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.publish.diff import MOST_EXAMPLES, DiffRequest, Example, TagChange, draw_sheet, run
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run

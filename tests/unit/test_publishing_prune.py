@@ -5,11 +5,13 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from configset_upgrades import with_field
 from faulty_storage import files_under
 from published_runs import ALIAS, age_ledger, make_world
 from small_run import index_all, make_another_run, quiet, score_all
 
 from tinytags_tasks import layout
+from tinytags_tasks.configsets import current_configset, read_configset
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
 from tinytags_tasks.index.step import prepare
 from tinytags_tasks.lease import Leases
@@ -196,6 +198,46 @@ def test_collections_of_others_are_never_touched(world):
     assert reason(world, first.collection) == "its configset theirs is none of TinyTags'"
     prune(world, keep=0)
     assert {"customers", "tinytags-pets-of-another-store", first.collection} <= set(world.solr.collections())
+
+
+def test_configsets_go_when_no_collection_uses_them_any_longer(world, monkeypatch, tmp_path):
+    first, second, third = world.runs
+    old, older, waiting = (
+        world.solr.ensure_configset(read_configset(with_field(tmp_path / name, name)))
+        for name in ("old", "older", "waiting")
+    )
+    world.solr.configset_of = {first.collection: older, second.collection: old, third.collection: old}
+    current = world.solr.ensure_configset(current_configset())
+    world.solr.uploaded |= {"_default": None, "tinytags-custom": None}
+    early = make_another_run(world.storage, 70)
+    early.replaced(configset=waiting).save(world.storage, layout.run_file(early.name))
+    found = plan_prune(PruneRequest(ALIAS), storage=world.storage, solr=world.solr)
+    assert found.configsets == (older,)
+    assert f"would drop configset {older}, which no collection uses" in found.lines("would drop")
+    assert older in world.solr.uploaded, "showing changes nothing"
+    lines = []
+    assert prune(world, lines.append) == [first.name]
+    assert f"dropped configset {older}, which no collection uses" in lines
+    assert set(world.solr.uploaded) == {old, waiting, current, "_default", "tinytags-custom"}
+
+
+def test_an_unused_configset_alone_is_worth_a_prune(world, tmp_path):
+    unused = world.solr.ensure_configset(read_configset(with_field(tmp_path / "conf")))
+    found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
+    assert (found.configsets, found.is_empty) == ((unused,), False)
+
+
+def test_a_configset_that_gets_a_collection_meanwhile_stays(world, monkeypatch, tmp_path):
+    used = world.solr.ensure_configset(read_configset(with_field(tmp_path / "conf")))
+    delete = world.solr.delete_configset
+
+    def after_a_collection_was_made(name):
+        world.solr.ensure_collection("tinytags-of-another-store", used)
+        delete(name)
+
+    monkeypatch.setattr(world.solr, "delete_configset", after_a_collection_was_made)
+    prune(world)
+    assert used in world.solr.uploaded
 
 
 def test_an_alias_that_was_removed_keeps_what_it_pointed_at(world):

@@ -55,7 +55,7 @@ def test_a_definition_that_a_person_wrote_otherwise_is_the_same_when_it_says_the
 
 def test_another_definition_is_replaced_only_on_demand(folder):
     save_definition(folder, define())
-    with pytest.raises(BadInputError, match=r"birds\.toml: the corpus is defined otherwise; look .*, or --replace it"):
+    with pytest.raises(BadInputError, match=r"birds\.toml: another definition has this name; see .*, or --replace it"):
         save_definition(folder, define(resize="fit"))
     assert load_definition(folder, "birds") == define()
     assert save_definition(folder, define(resize="fit"), replace=True)
@@ -67,7 +67,7 @@ def test_a_damaged_definition_is_named_and_may_be_replaced(folder):
     folder.mkdir(parents=True)
     (folder / "birds.toml").write_text("source = ")
     for act in (lambda: load_definition(folder, "birds"), lambda: save_definition(folder, define())):
-        with pytest.raises(BadInputError, match=r"birds\.toml: no TOML file that can be read"):
+        with pytest.raises(BadInputError, match=r"birds\.toml: not a readable TOML file"):
             act()
     assert save_definition(folder, define(), replace=True)
     assert load_definition(folder, "birds") == define()
@@ -75,11 +75,11 @@ def test_a_damaged_definition_is_named_and_may_be_replaced(folder):
 
 def test_a_corpus_that_is_not_defined_is_named_with_those_that_are(folder):
     with pytest.raises(
-        BadInputError, match=r"birds\.toml: no such corpus is defined \(defined are: none\); .* add birds SOURCE`"
+        BadInputError, match=r"birds\.toml: no such corpus is defined \(defined corpora: none\); .* add birds SOURCE`"
     ):
         load_definition(folder, "birds")
     save_definition(folder, define("ants"))
-    with pytest.raises(BadInputError, match=r"\(defined are: ants\)"):
+    with pytest.raises(BadInputError, match=r"\(defined corpora: ants\)"):
         load_definition(folder, "birds")
 
 
@@ -107,7 +107,7 @@ def test_a_write_that_fails_leaves_the_old_definition_and_nothing_else(folder, m
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        with pytest.raises(BadInputError, match=r"birds\.toml: cannot be used \(No space left on device\); mend it"):
+        with pytest.raises(BadInputError, match=r"birds\.toml: cannot be used \(No space left on device\); fix it"):
             save_definition(folder, define(resize="fit"), replace=True)
     assert load_definition(folder, "birds") == define()
     assert names(folder) == ["birds.toml"]
@@ -117,7 +117,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "corpora").write_text("x")
     folder = tmp_path / "corpora"
     for act in (lambda: list_definitions(folder), lambda: save_definition(folder, define(), replace=True)):
-        with pytest.raises(BadInputError, match=r"corpora.*: cannot be used \(.*\); mend it, or set TINYTAGS_CORP"):
+        with pytest.raises(BadInputError, match=r"corpora.*: cannot be used \(.*\); fix it, or set TINYTAGS_CORP"):
             act()
 
 

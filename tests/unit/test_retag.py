@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from configset_upgrades import FOUNDING_FOLDER, check_out, with_comment, with_field
 from published_runs import ALIAS, make_world
 from small_run import MODEL, TAGS, card, quiet
 
@@ -12,6 +13,8 @@ from tinytags_tasks.publish.retag import Comparison, Retag, RetagRequest, compar
 from tinytags_tasks.publish.rollback import RollbackRequest
 from tinytags_tasks.publish.rollback import run as rollback
 from tinytags_tasks.records import Run
+from tinytags_tasks.score.plan import PlanRequest
+from tinytags_tasks.score.plan import run as plan
 
 NEWER = "forest-ba9876543210"
 
@@ -49,8 +52,52 @@ def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world)
     add_model(world)
     live = world.runs[0]
     result = look(world)
-    assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails),)
+    reason = f"run {live.name} used {MODEL}"
+    assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, reason),)
     assert result.left == {}
+
+
+def test_a_live_index_with_the_newest_model_is_due_when_the_configset_has_changed(world, monkeypatch, tmp_path):
+    live = world.runs[0]
+    check_out(monkeypatch, with_comment(tmp_path / "comment"))
+    assert look(world).due == ()
+    later = check_out(monkeypatch, with_field(tmp_path / "field"))
+    (due,) = look(world).due
+    assert (due.live_run, due.model, due.threshold) == (live.name, MODEL, live.threshold)
+    assert due.reason == f"run {live.name} used it as well, but was made with configset {live.configset}, not {later}"
+    name = plan(PlanRequest(due.corpus, due.model, due.threshold), storage=world.storage).run
+    assert name not in [run.name for run in world.runs]
+
+
+def test_a_live_index_from_before_configsets_were_recorded_is_due_for_a_later_one_only(world, monkeypatch, tmp_path):
+    live = world.runs[0]
+    live.replaced(configset="").save(world.storage, layout.run_file(live.name))
+    world.solr.configset_of[live.collection] = "tinytags-0123456789"
+    check_out(monkeypatch, FOUNDING_FOLDER)
+    assert look(world).due == (), "planning again would find the same run"
+    check_out(monkeypatch, with_field(tmp_path / "field"))
+    assert [due.live_run for due in look(world).due] == [live.name]
+
+
+def test_a_configset_that_was_rolled_back_is_tried_again_only_by_the_models_name(world, monkeypatch, tmp_path):
+    later = check_out(monkeypatch, with_field(tmp_path / "field"))
+    path = layout.run_file(world.runs[1].name)
+    Run.load(world.storage, path).replaced(configset=later).save(world.storage, path)
+    world.publish(world.runs[1])
+    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    assert look(world).left == {ALIAS: f"{MODEL} was rolled back here; name the model to try it again"}
+    assert [due.model for due in look(world, model=MODEL).due] == [MODEL]
+    check_out(monkeypatch, with_field(tmp_path / "another", "shade"))
+    assert [due.model for due in look(world).due] == [MODEL]
+
+
+def test_a_model_that_was_rolled_back_is_not_tried_again_with_another_configset(world, monkeypatch, tmp_path):
+    add_model(world)
+    world.publish(world.runs[1])
+    let_second_run_be_of(world, NEWER)
+    rollback(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    check_out(monkeypatch, with_field(tmp_path / "field"))
+    assert look(world).left == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
 
 
 def test_nothing_is_done_where_the_live_index_has_the_newest_model(world):

@@ -31,7 +31,7 @@ from small_run import (
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored, write_scored
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.ledger import add_up, list_runs, read_ledger
 from tinytags_tasks.models import model_version
@@ -262,7 +262,7 @@ def test_a_shard_that_was_cut_short_fails_the_blocks_it_lacks(storage):
 def test_a_manifest_without_its_shard_fails_that_shards_blocks_alone(storage):
     run = make_run(storage)
     storage.delete(layout.shard_file(CORPUS, 1))
-    with pytest.raises(FinalError, match=r"blocks 3-5: .*00001\.bin: its manifest is there, the shard is not; ingest"):
+    with pytest.raises(FinalError, match=r"blocks 3-5: .*00001\.bin: is missing although its manifest exists; ingest"):
         score(storage, run)
     assert len(storage.names(layout.scored_folder(run.name))) == 3
 

@@ -16,33 +16,45 @@ from small_run import make_run, pictures
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError, TinyTagsError
 from tinytags_tasks.search import page as page_module
+from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.query import SearchPage, SearchRequest, TaggedImage
+from tinytags_tasks.search.query import SearchPage
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.storage import LocalStorage
 
+VALUES = {
+    "id": "demo:1234",
+    "tag": "cat",
+    "confidence": 70,
+    "votes": 7,
+    "block": 3,
+    "position": 1234,
+    "model": "forest-12ab",
+    "corpus": "demo",
+    "keyword": "Säbelzahntiger",
+}
 IMAGE = TaggedImage(
-    id="demo:1234",
-    tag="cat",
-    accuracy=70,
-    votes=7,
-    block=3,
-    position=1234,
-    model="forest-12ab",
-    corpus="demo",
-    keyword="Säbelzahntiger",
+    VALUES,
     image=np.zeros((32, 32, 3), dtype=np.uint8),
 )
 PAGE = SearchPage(
     total=250,
     images=(IMAGE,),
     tag_counts={"cat": 250, "dog": 4},
-    accuracy_counts={40: 50, 70: 200},
+    confidence_counts={40: 50, 70: 200},
     models=("forest-12ab",),
     corpora=("demo",),
     next_cursor=None,
     seconds=0.012,
 )
+
+
+def with_values(**values: object) -> TaggedImage:
+    """Return the image with other values."""
+    return replace(IMAGE, values=VALUES | values)
+
+
 Answer = Callable[[SearchPage | TinyTagsError], list[SearchRequest]]
 
 
@@ -167,7 +179,7 @@ def test_the_pages_policy_forbids_scripts_and_frames(reader: TestClient, answer:
 
 
 def test_what_a_reader_writes_is_escaped(reader: TestClient, answer: Answer) -> None:
-    asked = answer(replace(PAGE, images=(replace(IMAGE, tag='"><img src=x onerror=alert(1)>'),)))
+    asked = answer(replace(PAGE, images=(with_values(tag='"><img src=x onerror=alert(1)>'),)))
     text = reader.get("/", params={"tag": "<script>alert(1)</script>"}).text
     assert asked[0].tags == ("<script>alert(1)</script>",)
     assert "<script" not in text
@@ -184,8 +196,28 @@ def test_an_error_is_escaped_too(reader: TestClient, answer: Answer) -> None:
 
 def test_the_address_says_what_is_searched(reader: TestClient, answer: Answer) -> None:
     asked = answer(PAGE)
-    reader.get("/?tag=cat&tag=dog&tag=cat&accuracy=60&block=5&rows=20&page=3")
-    assert asked == [SearchRequest(tags=("cat", "dog"), minimum_accuracy=60, block=5, rows=20, start=40)]
+    reader.get("/?tag=cat&tag=dog&tag=cat&confidence=60&block=5&rows=20&page=3")
+    assert asked == [SearchRequest(tags=("cat", "dog"), min_confidence=60, block=5, rows=20, start=40)]
+
+
+def test_addresses_and_programs_from_before_confidence_had_its_name_still_work(
+    reader: TestClient, answer: Answer
+) -> None:
+    asked = answer(PAGE)
+    page = reader.get("/?tag=cat&accuracy=60")
+    found = reader.get("/api/search?tag=cat&accuracy=60").json()
+    assert [request.min_confidence for request in asked] == [60, 60]
+    assert "accuracy=" not in page.text
+    assert found["images"][0]["accuracy"] == found["images"][0]["confidence"] == 70
+    assert found["accuracies"] == found["confidences"]
+
+
+def test_the_page_says_what_confidence_means_and_what_it_does_not(reader: TestClient, answer: Answer) -> None:
+    answer(PAGE)
+    text = reader.get("/").text
+    (note,) = re.findall(r"<summary>What confidence means</summary>\s*<p>([^<]+)</p>", text)
+    assert "not the chance that the tag is right" in note
+    assert re.search(r'<span title="Share of the model&#39;s votes[^"]*">70 %</span>', text)
 
 
 def test_a_keyword_is_searched_and_kept_in_every_link(reader: TestClient, answer: Answer) -> None:
@@ -195,7 +227,7 @@ def test_a_keyword_is_searched_and_kept_in_every_link(reader: TestClient, answer
     assert asked == [SearchRequest(keyword=keyword, start=60)]
     address = "keyword=C%2B%2B+%22x%22+%7B%21func%7D%26tag%3Ddog"
     assert f'href="/?tag=cat&amp;{address}"' in text
-    assert f'href="/?accuracy=40&amp;{address}"' in text
+    assert f'href="/?confidence=40&amp;{address}"' in text
     assert f'rel="next" href="/?{address}&amp;page=3"' in text
     assert 'name="keyword" maxlength="200"' in text
     assert 'value="C++ &#34;x&#34; {!func}&amp;tag=dog"' in text
@@ -203,14 +235,14 @@ def test_a_keyword_is_searched_and_kept_in_every_link(reader: TestClient, answer
 
 
 def test_each_image_shows_its_keyword_where_it_has_one(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, images=(IMAGE, replace(IMAGE, keyword=None))))
+    answer(replace(PAGE, images=(IMAGE, with_values(keyword=None))))
     text = reader.get("/").text
-    assert text.count('<p class="keyword"') == 1
-    assert ">Säbelzahntiger</p>" in text
+    assert text.count('class="detail keyword"') == 1
+    assert ">Säbelzahntiger</span>" in text
 
 
 def test_keywords_are_escaped(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, images=(replace(IMAGE, keyword='"><script>alert(1)</script>'),)))
+    answer(replace(PAGE, images=(with_values(keyword='"><script>alert(1)</script>'),)))
     text = reader.get("/", params={"keyword": '"><img src=x onerror=alert(1)>'}).text
     assert "<script" not in text
     assert "<img src=x" not in text
@@ -245,16 +277,16 @@ def test_the_api_gives_large_images_whole(reader: TestClient, answer: Answer) ->
 
 def test_fields_left_empty_count_as_left_out(reader: TestClient, answer: Answer) -> None:
     asked = answer(PAGE)
-    assert reader.get("/?tag=&accuracy=&block=&keyword=&rows=60").status_code == 200
+    assert reader.get("/?tag=&confidence=&block=&keyword=&rows=60").status_code == 200
     assert asked == [SearchRequest()]
 
 
 def test_a_chosen_tag_can_be_joined_and_left(reader: TestClient, answer: Answer) -> None:
     answer(PAGE)
-    text = reader.get("/?tag=cat&accuracy=40&page=2").text
-    assert 'href="/?tag=cat&amp;tag=dog&amp;accuracy=40"' in text
-    assert 'href="/?accuracy=40" aria-current="true"' in text
-    assert 'href="/?tag=cat&amp;accuracy=40&amp;page=3"' in text
+    text = reader.get("/?tag=cat&confidence=40&page=2").text
+    assert 'href="/?tag=cat&amp;tag=dog&amp;confidence=40"' in text
+    assert 'href="/?confidence=40" aria-current="true"' in text
+    assert 'href="/?tag=cat&amp;confidence=40&amp;page=3"' in text
 
 
 def test_a_chosen_tag_without_images_can_still_be_left(reader: TestClient, answer: Answer) -> None:
@@ -262,7 +294,7 @@ def test_a_chosen_tag_without_images_can_still_be_left(reader: TestClient, answe
     response = reader.get("/?tag=unicorn")
     assert response.status_code == 200
     assert "unicorn" in response.text
-    assert "No published image is like that" in response.text
+    assert "No published image matches" in response.text
 
 
 def test_paging_ends_where_the_pages_end(reader: TestClient, answer: Answer) -> None:
@@ -283,10 +315,12 @@ def test_paging_stops_before_it_becomes_slow(reader: TestClient, answer: Answer)
 @pytest.mark.parametrize(
     "query",
     [
+        "confidence=101",
+        "confidence=-1",
+        "confidence=x",
+        "confidence=1e3",
         "accuracy=101",
-        "accuracy=-1",
-        "accuracy=x",
-        "accuracy=1e3",
+        "accuracy=40&confidence=50",
         "rows=0",
         "rows=1000",
         "page=0",
@@ -306,7 +340,7 @@ def test_what_cannot_be_searched_is_said_readably(reader: TestClient, answer: An
     asked = answer(PAGE)
     response = reader.get("/?" + query)
     assert response.status_code == 400
-    assert "That cannot be searched" in response.text
+    assert "This search is not valid" in response.text
     assert not asked
 
 
@@ -360,7 +394,7 @@ def test_an_image_out_of_reach_leaves_a_page_that_says_why(
     assert response.status_code == 200
     assert len(sources(response.text)) == 1
     assert "Some pictures cannot be shown: no address for webhdfs" in response.text
-    assert ">not in reach<" in response.text
+    assert ">unavailable<" in response.text
     out_of_reach, shown = reader.get("/api/search?pixels=1").json()["images"]
     assert out_of_reach["png"] is None
     assert "tinytags up" in out_of_reach["missing"]
@@ -373,7 +407,8 @@ def test_an_image_of_the_store_is_shown_like_any_other(
     storage = LocalStorage(tmp_path / "store")
     run = make_run(storage)
     monkeypatch.setattr(page_module, "Runtime", lambda settings: SimpleNamespace(storage=storage))
-    in_store = replace(IMAGE, id="pets:6", corpus=run.corpus, block=3, position=6, image=None, is_in_store=True)
+    in_store = with_values(id="pets:6", corpus=run.corpus, block=3, position=6)
+    in_store = replace(in_store, image=None, is_in_store=True)
     answer(replace(PAGE, images=(in_store,)))
     page = TestClient(create_app(settings)).get("/", headers={"Authorization": basic("tinytags:pässword")})
     (shown,) = sources(page.text)
@@ -393,5 +428,7 @@ def test_the_api_gives_pixels_only_when_asked(reader: TestClient, answer: Answer
     assert without["total"] == 250
     assert without["next_cursor"] == "A"
     assert without["images"][0]["id"] == "demo:1234"
+    assert without["confidences"] == {"40": 50, "70": 200}
+    assert without["images"][0] == VALUES | {"accuracy": 70}
     assert "png" not in without["images"][0]
     assert reader.get("/api/search?pixels=1").json()["images"][0]["png"].startswith("data:image/png;base64,")

@@ -16,14 +16,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.search.query import (
-    DAMAGED,
-    FIRST_CURSOR,
-    SearchRequest,
-    iterate_images,
-    search_images,
-    solr_parameters,
-)
+from tinytags_tasks.search.images import DAMAGED
+from tinytags_tasks.search.query import iterate_images, search_images, solr_parameters
+from tinytags_tasks.search.request import FIRST_CURSOR, SearchRequest
 from tinytags_tasks.settings import Settings
 
 
@@ -100,7 +95,7 @@ def answer(*documents: dict[str, Any], total: int = 1, cursor: str | None = None
     facets = {
         "count": total,
         "tags": {"buckets": [{"val": "cat", "count": total}, {"val": "dog", "count": 4}]},
-        "accuracies": {"buckets": [{"val": 70, "count": total}]},
+        "confidences": {"buckets": [{"val": 70, "count": total}]},
         "models": {"buckets": [{"val": "forest-12ab", "count": 5}]},
         "corpora": {"buckets": [{"val": "demo", "count": 5}]},
     }
@@ -118,11 +113,13 @@ def test_an_image_comes_back_with_its_pixels_and_counts(solr: StubSolr, settings
 
     assert page.total == 1
     assert page.images[0].id == "demo:17"
-    assert (page.images[0].votes, page.images[0].block, page.images[0].position) == (7, 3, 17)
+    values = page.images[0].values
+    assert (values["confidence"], values["votes"], values["block"], values["position"]) == (70, 7, 3, 17)
+    assert values["keyword"] is None
     assert page.images[0].image is not None
     np.testing.assert_array_equal(page.images[0].image, image)
     assert page.tag_counts == {"cat": 1, "dog": 4}
-    assert page.accuracy_counts == {70: 1}
+    assert page.confidence_counts == {70: 1}
     assert (page.models, page.corpora) == (("forest-12ab",), ("demo",))
     assert solr.paths[0].startswith("/solr/tinytags/select")
 
@@ -196,7 +193,7 @@ def test_a_search_goes_to_solr_as_parameters(solr: StubSolr, settings: Settings)
     solr.answers = [answer()]
     tags = ("cat", 'a,b"} OR *:*')
 
-    search = SearchRequest(tags=tags, minimum_accuracy=60, block=5, keyword='C++ "x" {!func}', rows=10, start=20)
+    search = SearchRequest(tags=tags, min_confidence=60, block=5, keyword='C++ "x" {!func}', rows=10, start=20)
     search_images(settings, search)
 
     asked = solr.asked[0]
@@ -205,7 +202,7 @@ def test_a_search_goes_to_solr_as_parameters(solr: StubSolr, settings: Settings)
     assert asked["keyword"] == ['C++ "x" {!func}']
     assert asked["fq"] == [
         r'{!terms tag=by_tag f=tag separator="\n" v=$tags}',
-        "{!tag=by_accuracy}accuracy:[60 TO *]",
+        "{!tag=by_confidence}accuracy:[60 TO *]",
         "{!term tag=by_block f=block v=$block}",
         "{!term tag=by_keyword f=keyword v=$keyword}",
     ]
@@ -245,10 +242,37 @@ def test_no_keyword_changes_the_text_of_a_query(keyword: str) -> None:
     assert parameters | {"keyword": ""} == solr_parameters(SearchRequest(keyword="x")) | {"keyword": ""}
 
 
+def without(field: str) -> tuple[int, str]:
+    return 400, json.dumps({"error": {"msg": f'undefined field: "{field}"', "code": 400}})
+
+
+def test_by_a_keyword_nothing_is_found_where_what_is_live_is_older_than_keywords(
+    solr: StubSolr, settings: Settings
+) -> None:
+    solr.answers = [without("keyword"), answer(total=0)]
+    assert search_images(settings, SearchRequest(keyword="tabby", block=3)).total == 0
+    first, second = solr.asked
+    assert "{!term tag=by_keyword f=keyword v=$keyword}" in first["fq"]
+    assert second["fq"] == ["{!term tag=by_block f=block v=$block}", "{!tag=by_keyword}-*:*"]
+
+
+def test_a_count_by_a_field_that_what_is_live_lacks_is_left_out(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [without("corpus"), answer(document(1, None))]
+    assert search_images(settings, SearchRequest()).total == 1
+    assert set(json.loads(solr.asked[1]["json.facet"][0])) == {"tags", "confidences", "models"}
+
+
+def test_a_field_that_no_search_can_do_without_is_told(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [without("position")]
+    with pytest.raises(FinalError, match="what is published under 'tinytags' has no field position"):
+        search_images(settings, SearchRequest())
+    assert len(solr.asked) == 2
+
+
 def test_a_keyword_narrows_the_counts_of_tags_and_not_what_is_published() -> None:
     facets = json.loads(str(solr_parameters(SearchRequest(keyword="tabby"))["json.facet"]))
     assert "by_keyword" not in facets["tags"]["domain"]["excludeTags"]
-    assert "by_keyword" not in facets["accuracies"]["domain"]["excludeTags"]
+    assert "by_keyword" not in facets["confidences"]["domain"]["excludeTags"]
     assert "by_keyword" in facets["models"]["domain"]["excludeTags"]
     assert "by_keyword" in facets["corpora"]["domain"]["excludeTags"]
 
@@ -256,7 +280,7 @@ def test_a_keyword_narrows_the_counts_of_tags_and_not_what_is_published() -> Non
 def test_images_come_with_the_keyword_they_have(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [answer({**document(1, None), "keyword": "Säbelzahntiger"}, document(2, None))]
     found = search_images(settings, SearchRequest(with_pixels=False)).images
-    assert [image.keyword for image in found] == ["Säbelzahntiger", None]
+    assert [image.values["keyword"] for image in found] == ["Säbelzahntiger", None]
 
 
 def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Settings) -> None:
@@ -272,8 +296,8 @@ def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Setti
         {"tags": ("x" * 101,)},
         {"tags": ("cat\ndog",)},
         {"tags": ("x",) * 1001},
-        {"minimum_accuracy": -1},
-        {"minimum_accuracy": 101},
+        {"min_confidence": -1},
+        {"min_confidence": 101},
         {"keyword": "x" * 201},
         {"keyword": "two\nlines"},
         {"block": -1},

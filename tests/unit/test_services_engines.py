@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tinytags_tasks.services import airflow, hdfs, solr, spark
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.services import airflow, airflow_config, hdfs, solr, spark
 from tinytags_tasks.services.engine import Context, environment
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
-from tinytags_tasks.solr import SolrClient
 
 
 @pytest.fixture
@@ -55,28 +55,30 @@ def test_an_engine_is_not_configured_behind_our_back(settings: Settings, monkeyp
 
 def test_airflow_is_configured_for_loopback_and_sqlite(settings: Settings) -> None:
     parser = configparser.ConfigParser()
-    parser.read_string(airflow.configuration(settings, 8081))
+    parser.read_string(airflow_config.configuration(settings, 8081))
     assert parser["api"]["host"] == "127.0.0.1"
     assert parser["core"]["execution_api_server_url"] == "http://127.0.0.1:8081/execution/"
     assert parser["database"]["sql_alchemy_conn"].endswith("airflow.db?timeout=60")
     assert parser["core"]["parallelism"] == "4"
-    assert airflow.configuration(settings, 8081) == airflow.configuration(settings, 8081), "keys must be kept"
+    assert airflow_config.configuration(settings, 8081) == airflow_config.configuration(settings, 8081), (
+        "keys must be kept"
+    )
 
 
 def test_airflow_has_a_viewer_and_an_operator_beside_the_admin(settings: Settings) -> None:
     parser = configparser.ConfigParser()
-    parser.read_string(airflow.configuration(settings, 8081))
+    parser.read_string(airflow_config.configuration(settings, 8081))
     assert parser["core"]["simple_auth_manager_users"] == "viewer:viewer,operator:op,admin:admin"
 
 
 def test_dags_learn_the_token_that_spark_will_ask_for_before_spark_has_made_it(settings: Settings) -> None:
     settings = settings.model_copy(update={"spark_url": "sc://localhost:15002", "spark_tokens": "generated"})
-    told = json.loads(airflow.connections(settings)["AIRFLOW_CONN_TINYTAGS_SPARK"])["password"]
+    told = json.loads(airflow_config.connections(settings)["AIRFLOW_CONN_TINYTAGS_SPARK"])["password"]
     assert told == secret(settings, "spark_token") == settings.spark_connect_token()
 
 
 def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -> None:
-    told = {name: json.loads(text) for name, text in airflow.connections(settings).items()}
+    told = {name: json.loads(text) for name, text in airflow_config.connections(settings).items()}
     assert told["AIRFLOW_CONN_TINYTAGS_HDFS"] == {
         "conn_type": "http",
         "schema": "http",
@@ -113,7 +115,7 @@ def test_a_heartbeat_of_a_dead_predecessor_is_not_taken_for_life(
 
 
 def test_a_part_of_airflow_that_is_not_reported_is_not_healthy() -> None:
-    assert airflow.health_problem({}, "triggerer") == "Airflow calls its triggerer unknown"
+    assert airflow.health_problem({}, "triggerer") == "Airflow reports its triggerer as unknown"
 
 
 CLUSTER = {
@@ -158,7 +160,7 @@ def test_solr_is_not_ready_while_it_replays_its_log(
     state: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = answers_of_solr(state)
-    monkeypatch.setattr(solr, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(solr, "SECOND_CHECK_SECONDS", 0)
     monkeypatch.setattr(SolrClient, "request", lambda self, path, parameters=None: answers[path])
     assert solr.solr_is_ready("http://solr") == reason
 
@@ -185,7 +187,9 @@ def test_hadoops_values_are_escaped() -> None:
 
 @pytest.mark.parametrize("command", ["scheduler", "dag-processor"])
 def test_only_airflows_scheduler_imports_ahead_what_tasks_need(command: str) -> None:
-    code = f"import sys; sys.argv = ['airflow', {command!r}]\n{airflow.LOCAL_SETTINGS}\nprint(*sys.modules, sep='\\n')"
+    code = (
+        f"import sys; sys.argv = ['airflow', {command!r}]\n{airflow.POLICY.read_text()}\nprint(*sys.modules, sep='\\n')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     is_there = "tinytags_tasks.score.step" in done.stdout.split()
     assert is_there == (command == "scheduler")
@@ -193,7 +197,7 @@ def test_only_airflows_scheduler_imports_ahead_what_tasks_need(command: str) -> 
 
 def test_the_first_groups_of_a_run_go_before_the_last_ones_of_another() -> None:
     settings: dict[str, Any] = {}
-    exec(airflow.LOCAL_SETTINGS, settings)
+    exec(airflow.POLICY.read_text(), settings)
     task = SimpleNamespace(priority_weight=2_000_000)
     weights = []
     for dag, map_index in (("tinytags", -1), ("tinytags", 0), ("tinytags_backfill", 1), ("tinytags", 399), ("mine", 7)):
@@ -206,4 +210,4 @@ def test_the_first_groups_of_a_run_go_before_the_last_ones_of_another() -> None:
 
 
 def test_airflows_pools_are_those_that_it_can_import() -> None:
-    assert all(pool["slots"] >= 1 and pool["description"] for pool in json.loads(airflow.pools()).values())
+    assert all(pool["slots"] >= 1 and pool["description"] for pool in json.loads(airflow_config.pools()).values())

@@ -69,7 +69,7 @@ def test_an_engine_tied_to_its_port_names_who_has_it(taken: int) -> None:
 
 
 def test_a_port_that_running_engines_know_does_not_move(taken: int) -> None:
-    with pytest.raises(FinalError, match="engines that run know it"):
+    with pytest.raises(FinalError, match="running engines use that port"):
         choose(Port("http", 1), recorded=taken, may_move=False)
 
 

@@ -1,16 +1,28 @@
 """The Solr client against a small HTTP server: what is tried again, and what an answer becomes."""
 
 import base64
+import io
 import json
 import socket
 import threading
+import zipfile
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 import pytest
 
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_http import (
+    CONNECTIONS,
+    ForbiddenError,
+    NotSolrError,
+    SolrHttp,
+    UndefinedFieldError,
+    undefined_field,
+)
+from tinytags_tasks.configsets import Configset
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.solr import CONNECTIONS, SolrClient
 
 
 class Solr:
@@ -95,7 +107,7 @@ def test_nothing_at_the_address_is_told_with_the_remedy():
 
 
 def test_a_solr_that_is_back_at_the_second_try_is_no_error(solr, client, monkeypatch):
-    once = client._request_once
+    once = client._admin._request_once
     tries = []
 
     def refused_at_first(*arguments):
@@ -104,7 +116,7 @@ def test_a_solr_that_is_back_at_the_second_try_is_no_error(solr, client, monkeyp
             raise EngineDownError("refused")
         return once(*arguments)
 
-    monkeypatch.setattr(client, "_request_once", refused_at_first)
+    monkeypatch.setattr(client._admin, "_request_once", refused_at_first)
     solr.will_answer((200, {"collections": []}))
     assert client.collections() == []
     assert len(tries) == 2
@@ -187,20 +199,17 @@ def test_an_empty_collection_has_no_counts(solr, client):
     assert client.count_by_block("run") == {}
 
 
-def test_a_collection_that_is_there_with_another_configset_is_refused(solr, client):
-    cluster = {"cluster": {"collections": {"run": {"configName": "older"}}}}
-    solr.will_answer((200, {"collections": ["run"]}), (200, cluster))
-    with pytest.raises(FinalError, match=r"made with configset older, not newer: .* delete the collection and index"):
-        client.ensure_collection("run", "newer")
+def test_a_collection_that_exists_is_left_as_it_is(solr, client):
+    solr.will_answer((200, {"collections": ["run"]}))
+    assert client.ensure_collection("run", "newer") is False
+    assert len(solr.asked) == 1
 
 
 def test_a_collection_that_another_writer_made_meanwhile_is_taken(solr, client):
-    cluster = {"cluster": {"collections": {"run": {"configName": "conf"}}}}
     solr.will_answer(
         (200, {"collections": []}),
         (400, {"error": {"msg": "collection already exists: run"}}),
         (200, {"collections": ["run"]}),
-        (200, cluster),
     )
     assert client.ensure_collection("run", "conf") is False
 
@@ -213,22 +222,24 @@ def test_a_collection_that_cannot_be_made_is_an_error(solr, client):
         client.ensure_collection("run", "conf")
 
 
-def test_a_configset_is_uploaded_once_and_named_by_its_content(solr, client, tmp_path):
-    (tmp_path / "solrconfig.xml").write_text("<config/>")
+def test_a_configset_is_uploaded_once_under_its_own_name(solr, client):
+    configset = Configset({"solrconfig.xml": b"<config/>", "lang/stop.txt": b"a"})
     solr.will_answer((200, {"configSets": []}), (200, {}))
-    name = client.ensure_configset(tmp_path)
-    assert [method for method, _, _ in solr.asked] == ["GET", "POST"]
-    solr.will_answer((200, {"configSets": [name]}))
-    assert client.ensure_configset(tmp_path) == name
+    assert client.ensure_configset(configset) == configset.name
+    (_, (method, path, body)) = solr.asked
+    assert (method, f"name={configset.name}&" in path) == ("POST", True)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == configset.files
+    solr.will_answer((200, {"configSets": [configset.name]}))
+    assert client.ensure_configset(configset) == configset.name
     assert len(solr.asked) == 3
-    (tmp_path / "solrconfig.xml").write_text("<config><!-- changed --></config>")
-    solr.will_answer((200, {"configSets": [name]}), (200, {}))
-    assert client.ensure_configset(tmp_path) != name
 
 
-def test_a_folder_without_a_configset_is_missing(client, tmp_path):
-    with pytest.raises(MissingError, match="is the checkout complete"):
-        client.ensure_configset(tmp_path)
+def test_a_collections_fields_are_asked_for_as_the_admin(solr):
+    client = SolrClient(solr.url, admin=("boss", "a"), writer=("clerk", "b"), pauses_seconds=())
+    solr.will_answer((200, {"fields": [{"name": "id"}, {"name": "tag"}]}))
+    assert client.field_names("run") == {"id", "tag"}
+    assert asked_as(solr.authorizations[0]) == "boss:a"
 
 
 def test_no_aliases_are_an_empty_answer(solr, client):
@@ -316,3 +327,55 @@ def test_an_answer_that_takes_too_long_is_an_engine_that_is_down(solr):
         client = SolrClient(f"http://127.0.0.1:{silent.getsockname()[1]}/solr", pauses_seconds=(), timeout_seconds=0.05)
         with pytest.raises(EngineDownError, match="ReadTimeoutError"):
             client.collections()
+
+
+def test_a_reader_searches_with_parameters_of_any_length_and_number(solr):
+    reader = SolrHttp(solr.url, "reader", ("reader", "c"), pauses_seconds=())
+    solr.will_answer((200, {"response": {}}))
+    assert reader.select("live", {"q": "*:*", "fq": ["a b", "ä&c"], "tags": "x" * 100_000}) == {"response": {}}
+    ((method, path, body),) = solr.asked
+    assert (method, path) == ("POST", "/solr/live/select")
+    asked = parse_qs(body.decode())
+    assert (asked["fq"], len(asked["tags"][0]), asked["wt"]) == (["a b", "ä&c"], 100_000, ["json"])
+    assert asked_as(solr.authorizations[0]) == "reader:c"
+
+
+def test_a_user_who_may_not_do_that_and_an_address_that_is_not_solrs_are_told_apart(solr):
+    reader = SolrHttp(solr.url, "reader", pauses_seconds=())
+    solr.will_answer((403, b"<html>Unauthorized request</html>"), (200, b"<html>Welcome</html>"), (401, b""))
+    with pytest.raises(ForbiddenError, match="may not do that"):
+        reader.select("live", {})
+    with pytest.raises(NotSolrError, match="TINYTAGS_SOLR_URL"):
+        reader.select("live", {})
+    with pytest.raises(BadInputError, match="set TINYTAGS_SOLR_READER_USER"):
+        reader.select("live", {})
+
+
+def test_a_password_in_the_address_is_used_and_not_shown(solr):
+    reader = SolrHttp(solr.url.replace("//", "//me:hid%20den@"), "reader", pauses_seconds=())
+    solr.will_answer((400, {"error": {"msg": "no"}}))
+    with pytest.raises(FinalError) as raised:
+        reader.select("live", {})
+    assert str(raised.value) == f"{solr.url}/live/select: Solr answers 400 (no)"
+    assert asked_as(solr.authorizations[0]) == "me:hid den"
+
+
+def test_a_field_that_the_collection_lacks_is_named(solr):
+    reader = SolrHttp(solr.url, "reader", pauses_seconds=())
+    solr.will_answer((400, {"error": {"msg": 'undefined field: "colour"'}}))
+    with pytest.raises(UndefinedFieldError) as raised:
+        reader.select("live", {})
+    assert raised.value.field == "colour"
+
+
+@pytest.mark.parametrize(
+    ("reason", "field"),
+    [
+        ('undefined field: "colour"', "colour"),
+        ("undefined field colour", "colour"),
+        ("Undefined field: colour", "colour"),
+        ("sort param could not be parsed", ""),
+    ],
+)
+def test_solrs_words_for_an_undefined_field(reason, field):
+    assert undefined_field(reason) == field

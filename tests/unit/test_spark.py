@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tinytags_tasks import spark as spark_module
+from tinytags_tasks.clients import spark as spark_module
+from tinytags_tasks.clients.spark import connect_spark, session_address, with_parameter
 from tinytags_tasks.errors import BadInputError, EngineDownError
-from tinytags_tasks.spark import connect_spark, session_address, with_parameter
 
 NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from tinytags_tasks import layout
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.records import Corpus
 from tinytags_tasks.search import stored_images as module
-from tinytags_tasks.search.query import TaggedImage
+from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.stored_images import CONNECTIONS, StoredImages
 from tinytags_tasks.storage import LocalStorage
 
@@ -65,20 +65,13 @@ def tagged(position: int, **changes: object) -> TaggedImage:
     shard, at = divmod(position, SHARD_IMAGES)
     held = min(SHARD_IMAGES, len(VOTES) - shard * SHARD_IMAGES)
     in_shard = next(number for number in range(BLOCKS_PER_SHARD) if at < (number + 1) * held // BLOCKS_PER_SHARD)
-    image = TaggedImage(
-        id=f"{CORPUS}:{position}",
-        tag="cat",
-        accuracy=70,
-        votes=7,
-        block=shard * BLOCKS_PER_SHARD + in_shard,
-        position=position,
-        model="m",
-        corpus=CORPUS,
-        keyword=None,
-        image=None,
-        is_in_store=True,
-    )
-    return replace(image, **changes)
+    values = {
+        "id": f"{CORPUS}:{position}",
+        "corpus": CORPUS,
+        "block": shard * BLOCKS_PER_SHARD + in_shard,
+        "position": position,
+    }
+    return TaggedImage(values | changes, is_in_store=True)
 
 
 def assert_shown(images: tuple[TaggedImage, ...], positions: list[int]) -> None:
@@ -95,7 +88,7 @@ def test_each_image_gets_its_own_pixels_in_the_pages_order(stored: StoredImages)
 
 
 def test_images_that_documents_carry_are_left_as_they_are(storage: Watched, stored: StoredImages) -> None:
-    carried = tagged(0, is_in_store=False, image=np.ones((32, 32, 3), np.uint8))
+    carried = replace(tagged(0), is_in_store=False, image=np.ones((32, 32, 3), np.uint8))
     assert stored.complete([carried]) == (carried,)
     mixed = stored.complete([carried, tagged(4)])
     assert mixed[0] is carried
@@ -212,3 +205,10 @@ def test_a_fault_of_ours_is_not_hidden_as_a_missing_picture() -> None:
 
     with pytest.raises(TypeError, match="ours"):
         StoredImages(broken).complete([tagged(0)])
+
+
+def test_an_image_larger_than_the_cache_is_shown_all_the_same(
+    storage: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT_IMAGE_BYTES", 3071)
+    assert_shown(StoredImages(lambda: storage).complete([tagged(4)]), [4])

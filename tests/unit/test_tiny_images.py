@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytags_tasks.corpus.fixed_records import RecordLayout, to_row_major
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, SIDE, to_column_major
+from tinytags_tasks.corpus.formats.fixed_records import RecordLayout, to_row_major
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, SIDE, to_column_major
 
 
 def test_a_marked_corner_lies_where_the_formats_paper_has_it():

@@ -7,8 +7,9 @@ import pytest
 from small_run import TAGS, TREES, VOTES, forest, pictures
 
 from tinytags_tasks.corpus.labelled import LabelledSet
-from tinytags_tasks.train.evaluation import THRESHOLDS, count_votes, evaluate, evaluate_other, least_votes
-from tinytags_tasks.train.forest import forest_to_onnx
+from tinytags_tasks.train.evaluation import THRESHOLDS, count_votes, evaluate, evaluate_other
+from tinytags_tasks.train.forest_trees import forest_to_onnx
+from tinytags_tasks.votes import least_votes
 
 
 def labelled(labels: list[int], tags=("cat", "dog")) -> LabelledSet:

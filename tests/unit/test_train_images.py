@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY
-from tinytags_tasks.corpus.pictures import prepare_picture
+from tinytags_tasks.corpus.pictures.prepare import prepare_picture
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.train.images import preparation, read_labelled, read_other
 
@@ -69,7 +69,7 @@ def test_rows_are_counted_through_the_whole_file(write):
 
 @pytest.mark.parametrize("broken", [b"", None, b"no picture", png(8, 8)[:60]])
 def test_a_broken_picture_is_refused_by_its_row(write, broken):
-    with pytest.raises(BadInputError, match=r"labelled\.parquet: row 2: .*; mend the picture or drop the row"):
+    with pytest.raises(BadInputError, match=r"labelled\.parquet: row 2: .*; repair the picture or remove the row"):
         read_labelled(write([png(8, 8), png(8, 8), broken], [0, 1, 2]), None, 8, 8)
 
 
@@ -89,7 +89,7 @@ def test_a_set_that_nothing_can_be_learned_from_is_refused(write, labels, label_
 
 def test_another_kind_of_file_and_none_at_all_are_named(tmp_path):
     (tmp_path / "other.parquet").write_bytes(b"PAR1 but not really")
-    with pytest.raises(BadInputError, match=r"other\.parquet: not a parquet file"):
+    with pytest.raises(BadInputError, match=r"other\.parquet: not a readable Parquet file"):
         read_labelled(tmp_path / "other.parquet", None, 2, 2)
     with pytest.raises(BadInputError, match=r"none\.parquet: no such file"):
         read_labelled(tmp_path / "none.parquet", None, 2, 2)

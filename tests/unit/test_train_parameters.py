@@ -30,7 +30,7 @@ def test_a_parameter_out_of_range_is_refused_by_its_name(field, value, message):
 def test_parameters_that_are_written_are_read(tmp_path):
     path = tmp_path / "chosen.toml"
     request = TrainRequest("labelled.parquet", trees=7, depth=5, bins=20, seed=-3)
-    write_parameters(path, request.forest, ["chosen\nby a test"])
+    write_parameters(path, request.parameters, ["chosen\nby a test"])
     assert read_parameters(path) == {"trees": 7, "depth": 5, "bins": 20, "seed": -3}
     assert path.read_text().startswith("# chosen\n# by a test\n")
     assert TrainRequest("labelled.parquet", **read_parameters(path)) == request
@@ -46,12 +46,12 @@ def test_a_file_may_set_some_parameters_only(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("depth = 8\nleaves = 3\n", "leaves is no parameter of a forest; those are trees, depth, bins, seed"),
-        ("[forest]\ndepth = 8\n", "forest is no parameter"),
+        ("depth = 8\nleaves = 3\n", "leaves is not a parameter of a forest; those are trees, depth, bins, seed"),
+        ("[forest]\ndepth = 8\n", "forest is not a parameter"),
         ("depth = 99\n", "depth is 99: it must be 1 to 30"),
         ("depth = '8'\n", "depth is '8': it must be a whole number"),
         ("depth = nan\n", "depth is nan: it must be a whole number"),
-        ("depth eight\n", "no TOML file that can be read"),
+        ("depth eight\n", "not a readable TOML file"),
     ],
 )
 def test_a_parameters_file_that_cannot_be_used_says_what_is_wrong(tmp_path, content, message):
@@ -67,5 +67,5 @@ def test_parameters_that_are_not_there_or_cannot_be_written_are_named(tmp_path):
     with pytest.raises(BadInputError, match=r"no-folder/chosen\.toml: cannot be written"):
         write_parameters(tmp_path / "no-folder" / "chosen.toml", {"trees": 1}, [])
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(BadInputError, match=r"binary\.toml: no TOML file"):
+    with pytest.raises(BadInputError, match=r"binary\.toml: not a readable TOML file"):
         read_parameters(tmp_path / "binary.toml")

@@ -11,15 +11,16 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.demo import write_labelled_parquet
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.records import ModelCard
 from tinytags_tasks.storage import LocalStorage
-from tinytags_tasks.train import spark_forest, step
-from tinytags_tasks.train.forest import Tree
+from tinytags_tasks.train import forest_spark, spark_features, step
+from tinytags_tasks.train.forest_spark import fit_trees
+from tinytags_tasks.train.forest_trees import Tree
 from tinytags_tasks.train.parameters import TrainRequest
-from tinytags_tasks.train.spark_forest import fit_trees, write_features
+from tinytags_tasks.train.spark_features import write_features
 
 TAGS = ("dark", "light")
 
@@ -58,11 +59,11 @@ def fits(monkeypatch) -> list[bool]:
     """Whether each fit learned from the images that are held out, too."""
     asked: list[bool] = []
 
-    def fit(request, folder, storage, spark, *, with_held_out):
+    def fit(chosen, folder, storage, spark, *, with_held_out):
         asked.append(with_held_out)
-        return [stump(127.5 if with_held_out else 30.5)] * request.trees
+        return [stump(127.5 if with_held_out else 30.5)] * chosen["trees"]
 
-    monkeypatch.setattr(step, "fit_trees", fit)
+    monkeypatch.setattr(forest_spark, "fit_trees", fit)
     return asked
 
 
@@ -154,7 +155,7 @@ def test_the_session_ends_when_a_fit_fails(tmp_path, sets, monkeypatch):
     def fail(*arguments, **options):
         raise TransientError("Spark is away")
 
-    monkeypatch.setattr(step, "fit_trees", fail)
+    monkeypatch.setattr(forest_spark, "fit_trees", fail)
     before = Spark.stopped
     with pytest.raises(TransientError, match="Spark is away"):
         train(LocalStorage(tmp_path / "store"), request_of(sets))
@@ -222,8 +223,8 @@ def read_parts(storage: LocalStorage, folder: str):
 
 
 def test_features_are_cut_into_parts_of_a_fixed_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(spark_forest, "PARTITION_VALUES", 12 * 40)
-    monkeypatch.setattr(spark_forest, "_GROUP_VALUES", 12 * 7)
+    monkeypatch.setattr(spark_features, "PARTITION_VALUES", 12 * 40)
+    monkeypatch.setattr(spark_features, "_GROUP_VALUES", 12 * 7)
     storage, labelled = LocalStorage(tmp_path), labelled_set(100)
     held_out = np.arange(100) % 3 == 0
     write_features(labelled, held_out, "labelled/features", storage)
@@ -256,10 +257,10 @@ def test_features_that_stand_are_left(tmp_path):
 
 
 def test_a_forest_of_fewer_trees_than_asked_for_is_corrupt_and_what_spark_saved_is_deleted(tmp_path, monkeypatch):
-    monkeypatch.setattr(spark_forest, "RandomForestClassifier", lambda **parameters: _Saves())
+    monkeypatch.setattr(forest_spark, "RandomForestClassifier", lambda **parameters: _Saves())
     storage = LocalStorage(tmp_path)
     with pytest.raises(CorruptError, match="Spark saved 0 of 3 trees; train again"):
-        fit_trees(TrainRequest("x", trees=3), "labelled/features", storage, _Session(), with_held_out=True)
+        fit_trees(TrainRequest("x", trees=3).parameters, "labelled/features", storage, _Session(), with_held_out=True)
     assert files_under(tmp_path) == {}
 
 

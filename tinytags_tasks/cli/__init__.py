@@ -1,4 +1,4 @@
-"""The command line: what Airflow does, for a person."""
+"""The command line: the same work that Airflow does, as commands."""
 
 import sys
 
@@ -19,13 +19,13 @@ for commands in (engines.app, corpora.app, stages.app, models.app, blocks.app, p
 
 
 def main() -> None:
-    """Run the command line; an error that TinyTags raises on purpose is one line, and exit code 2."""
+    """Run the command line; an error that TinyTags raises itself becomes one line and exit code 2."""
     try:
         app()
     except TinyTagsError as error:
         print(f"tinytags: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # a full disk, a folder without permission: it names the file itself
+    except OSError as error:  # a full disk, a missing permission: the message names the file
         print(f"tinytags: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Commands about single blocks of a run: what became of them, auditing, doing them again, deleting them."""
+"""Commands for single blocks of a run: show their states, audit, redo and delete them."""
 
 import json
 from dataclasses import asdict
@@ -25,26 +25,26 @@ def ledger(
     run_name: RunName = None,
     blocks: Blocks = "",
     state: Annotated[str, typer.Option(help="Only blocks in this state, such as failed.")] = "",
-    limit: Annotated[int, typer.Option(help="Rows of the table; the totals are of all.")] = 200,
+    limit: Annotated[int, typer.Option(help="Rows of the table; the totals include all blocks.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what became of each block of a run, how fast it goes and how long it will take."""
+    """Show the state of each block of a run, its speed, and the time left."""
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.ledger import add_up, rates, read_ledger
     from tinytags_tasks.records import BlockState
 
     if state and state not in list(BlockState):
-        raise BadInputError(f"{state!r} is no state: use one of {', '.join(BlockState)}")
+        raise BadInputError(f"{state!r} is not a state: use one of {', '.join(BlockState)}")
     if limit < 1:
         raise BadInputError(f"--limit is {limit}: it must be 1 or more")
-    plan = find_run(run_name)
-    records = read_ledger(clients().storage, plan, parse_block_numbers(blocks, plan.blocks))
-    speed = rates(plan, records) if not blocks else None
+    run = find_run(run_name)
+    records = read_ledger(clients().storage, run, parse_block_numbers(blocks, run.blocks))
+    speed = rates(run, records) if not blocks else None
     records = [record for record in records if not state or record.state == state]
     totals = add_up(records)
     if as_json:
         found = {
-            "run": plan.model_dump(),
+            "run": run.model_dump(),
             "totals": asdict(totals),
             "rates": asdict(speed) if speed else None,
             "blocks": [record.model_dump() for record in records],
@@ -63,9 +63,9 @@ def ledger(
     if len(records) > limit:
         print(f"the first {limit:,} of {len(records):,} blocks; --limit {len(records)} shows all")
     states = ", ".join(f"{count} {name}" for name, count in totals.by_state.items())
-    print(f"run {plan.name}: {plan.corpus} by {plan.model} from {plan.threshold} %")
-    if plan.description:
-        print(plan.description)
+    print(f"run {run.name}: {run.corpus} by {run.model}, confidence from {run.threshold} %")
+    if run.description:
+        print(run.description)
     print(
         f"{totals.blocks} blocks ({states or 'none'}): "
         f"{totals.read:,} read = {totals.kept:,} kept + {totals.below:,} below + {totals.unreadable:,} unreadable; "
@@ -76,17 +76,19 @@ def ledger(
 
 
 def _speed(speed: "Rates") -> str:
-    """Return a run's rates for people."""
+    """Return a run's rates in words."""
     from tinytags_tasks.ledger import RECENT_SECONDS
 
-    told = f"{speed.images_per_second:,.0f} images/s scored, {speed.documents_per_second:,.0f} documents/s indexed"
+    scored_indexed = (
+        f"{speed.images_per_second:,.0f} images/s scored, {speed.documents_per_second:,.0f} documents/s indexed"
+    )
     if speed.seconds_left is None:
-        return f"{told}; no block was verified in the last {RECENT_SECONDS / 60:g} minutes"
+        return f"{scored_indexed}; no block was verified in the last {RECENT_SECONDS / 60:g} minutes"
     if speed.seconds_left == 0:
-        return f"{told}, all in all"
+        return f"{scored_indexed}, overall"
     minutes, seconds = divmod(round(speed.seconds_left), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{told} in the last {RECENT_SECONDS / 60:g} minutes; {hours}:{minutes:02}:{seconds:02} left"
+    return f"{scored_indexed} in the last {RECENT_SECONDS / 60:g} minutes; {hours}:{minutes:02}:{seconds:02} left"
 
 
 @app.command()
@@ -95,24 +97,24 @@ def delete(
     blocks: Blocks = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete all documents of some blocks from a run's collection, one block at a time; scored files stay."""
+    """Delete all documents of blocks from a run's collection, one block at a time; scored files are kept."""
     from tinytags_tasks.blocks import format_block_numbers, parse_block_numbers
     from tinytags_tasks.index.step import DeleteRequest
     from tinytags_tasks.index.step import delete as delete_documents
     from tinytags_tasks.publish.history import live_collection
 
     if not blocks:
-        raise BadInputError("say which blocks: --blocks 3,17-20")
+        raise BadInputError("name the blocks, such as --blocks 3,17-20")
     runtime = clients()
-    plan = find_run(run_name)
-    numbers = parse_block_numbers(blocks, plan.blocks)
-    is_live = live_collection(runtime.settings.alias, runtime.solr) == plan.collection
+    run = find_run(run_name)
+    numbers = parse_block_numbers(blocks, run.blocks)
+    is_live = live_collection(runtime.settings.alias, runtime.solr) == run.collection
     seen = ", which readers see" if is_live else ""
-    question = f"Delete the documents of blocks {format_block_numbers(numbers)} of run {plan.name}{seen}?"
+    question = f"Delete the documents of blocks {format_block_numbers(numbers)} of run {run.name}{seen}?"
     if not yes and not typer.confirm(question):
         raise typer.Exit(1)
-    result = delete_documents(DeleteRequest(plan.name, numbers), storage=runtime.storage, solr=runtime.solr, report=say)
-    print(f"{result.documents:,} documents of {len(numbers)} blocks are deleted")
+    result = delete_documents(DeleteRequest(run.name, numbers), storage=runtime.storage, solr=runtime.solr, report=say)
+    print(f"deleted {result.documents:,} documents of {len(numbers)} blocks")
 
 
 @app.command()
@@ -120,48 +122,50 @@ def backfill(
     run_name: RunName = None,
     blocks: Annotated[str, typer.Option(help="Block numbers and ranges, such as 3,17-20.")] = "",
     select: Annotated[
-        str, typer.Option(help="failed, missing, or audit: what the last audit found.", show_default=False)
+        str, typer.Option(help="failed, missing, or audit (what the last audit found).", show_default=False)
     ] = "",
 ) -> None:
-    """Do some blocks of a run again: score what lacks a good scored file, index all of them, reconcile them."""
+    """Redo blocks of a run: score those without a valid scored file, index all of them, reconcile them."""
     from tinytags_tasks.publish.backfill import BackfillRequest
 
     runtime = clients()
     numbers = _backfill(BackfillRequest(find_run(run_name).name, blocks, select, _BLOCKS_AT_ONCE), runtime)
-    print(f"{len(numbers)} blocks are done again")
+    print(f"{len(numbers)} blocks were redone")
 
 
 def _backfill(request: "BackfillRequest", runtime: "Runtime") -> tuple[int, ...]:
-    from tinytags_tasks.index import step as index_step
-    from tinytags_tasks.publish.backfill import run
+    from tinytags_tasks.index.step import IndexRequest
+    from tinytags_tasks.index.step import run as index_blocks
+    from tinytags_tasks.publish.backfill import run as plan_backfill
     from tinytags_tasks.publish.step import reconcile_run
-    from tinytags_tasks.score import step as score_step
+    from tinytags_tasks.score.step import ScoreRequest
+    from tinytags_tasks.score.step import run as score_blocks
 
     storage, solr = runtime.storage, runtime.solr
-    plan = run(request, storage=storage, solr=solr, alias=runtime.settings.alias, report=say)
-    for group in plan.groups:
-        score_step.run(
-            score_step.ScoreRequest(plan.run, group),
+    planned = plan_backfill(request, storage=storage, solr=solr, alias=runtime.settings.alias, report=say)
+    for group in planned.groups:
+        score_blocks(
+            ScoreRequest(planned.run, group),
             storage=storage,
             address=runtime.store_address,
             connect_spark=runtime.connect_spark,
             report=say,
         )
-        index_step.run(index_step.IndexRequest(plan.run, group, redo=True), storage=storage, solr=solr, report=say)
-    reconcile_run(plan.run, storage=storage, solr=solr, blocks=plan.blocks, report=say)
-    return plan.blocks
+        index_blocks(IndexRequest(planned.run, group, redo=True), storage=storage, solr=solr, report=say)
+    reconcile_run(planned.run, storage=storage, solr=solr, blocks=planned.blocks, report=say)
+    return planned.blocks
 
 
 @app.command()
 def audit(
     run_name: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A run's name; default: what is live.", show_default=False)
+        str, typer.Argument(metavar="[RUN]", help="Name of a run; default: the live one.", show_default=False)
     ] = "",
-    sample: Annotated[int, typer.Option(help="Documents to compare byte by byte with their shard.")] = 1_000,
-    repair: Annotated[bool, typer.Option("--repair", help="Do again what is wrong, and look once more.")] = False,
+    sample: Annotated[int, typer.Option(help="How many documents to compare byte by byte with their shard.")] = 1_000,
+    repair: Annotated[bool, typer.Option("--repair", help="Redo the blocks that differ, then audit again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare what stands in Solr with the ledger, the scored files and the shards; exit code 1 when it differs."""
+    """Compare what is in Solr with the ledger, the scored files and the shards; exit code 1 if it differs."""
     from tinytags_tasks.publish.audit import AuditRequest, run
     from tinytags_tasks.publish.backfill import BackfillRequest, Selection
 
@@ -190,13 +194,17 @@ def _print_audit(result: "AuditResult") -> None:
     for block, problem in list(sorted(result.problems.items()))[:_MOST_PROBLEMS]:
         print(f"block {block}: {problem}")
     if len(result.problems) > _MOST_PROBLEMS:
-        print(f"and {len(result.problems) - _MOST_PROBLEMS:,} more; {result.path} has all")
+        print(f"and {len(result.problems) - _MOST_PROBLEMS:,} more; {result.path} lists all")
     print(
         f"{result.run}: {result.blocks:,} blocks, {result.documents:,} documents, {result.sampled:,} compared byte by "
-        + ("byte: all is as it was scored" if not result.problems else f"byte: {len(result.problems):,} blocks differ")
+        + (
+            "byte: everything matches what was scored"
+            if not result.problems
+            else f"byte: {len(result.problems):,} blocks differ"
+        )
     )
     if result.problems:
         print(
-            f"do blocks {format_block_numbers(result.problems)} again with `tinytags audit {result.run} --repair` or "
+            f"redo blocks {format_block_numbers(result.problems)} with `tinytags audit {result.run} --repair` or "
             f"`tinytags backfill {result.run} --select audit`"
         )

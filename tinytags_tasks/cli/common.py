@@ -1,4 +1,4 @@
-"""What the commands share: options, clients, tables."""
+"""What all commands share: options, clients, tables."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tinytags_tasks.records import Run
     from tinytags_tasks.runtime import Runtime
 
-RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name; default: the latest.")]
+RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; default: the latest.")]
 Blocks = Annotated[
     str, typer.Option(help="Block numbers and ranges, such as 3,17-20; default: all.", show_default=False)
 ]
@@ -21,14 +21,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def clients() -> "Runtime":
-    """Return the clients that the settings tell."""
+    """Return the clients, configured by the settings."""
     from tinytags_tasks.runtime import Runtime
 
     return Runtime()
 
 
 def find_run(name: str | None) -> "Run":
-    """Return a run by its name; the one planned last when none is given."""
+    """Return a run by name; if no name is given, the one that was planned last."""
     from tinytags_tasks import layout
     from tinytags_tasks.ledger import list_runs
     from tinytags_tasks.records import Run
@@ -38,26 +38,26 @@ def find_run(name: str | None) -> "Run":
         return Run.load(storage, layout.run_file(name))
     runs = list_runs(storage)
     if not runs:
-        raise MissingError("there is no run yet: make one with `tinytags run`, or with `tinytags score`")
+        raise MissingError("there is no run yet: start one with `tinytags run` or `tinytags score`")
     return runs[-1]
 
 
 def make_table(*columns: str) -> "Table":
-    """Return an empty table, in which a name that is too long for its column goes on in the next line."""
+    """Return an empty table; a name that is too long for its column continues on the next line."""
     from rich.table import Column, Table
 
     return Table(*(Column(header, overflow="fold") for header in columns))
 
 
 def add_row(table: "Table", *cells: object) -> None:
-    """Add a row whose cells are shown as they are, never read as markup."""
+    """Add a row; its cells are shown literally, not interpreted as markup."""
     from rich.text import Text
 
     table.add_row(*(Text(str(cell)) for cell in cells))
 
 
 def print_table(table: "Table") -> None:
-    """Print a table: as wide as the terminal, or, in a pipe or a file, as wide as its longest lines."""
+    """Print a table: as wide as the terminal, or in a pipe or file, as wide as its longest lines."""
     from rich.console import Console
     from rich.measure import Measurement
 
@@ -69,5 +69,5 @@ def print_table(table: "Table") -> None:
 
 
 def say(text: str) -> None:
-    """Tell a person how it goes; what a command answers goes to the standard output alone."""
+    """Print a progress message; standard output is only for a command's result."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Commands about corpora: define, inspect, ingest, verify."""
+"""Commands for corpora: define, inspect, ingest, verify."""
 
 import json
 from pathlib import Path
@@ -18,50 +18,58 @@ app = typer.Typer()
 corpus_app = typer.Typer(no_args_is_help=True, help="Define, inspect and verify corpora.")
 app.add_typer(corpus_app, name="corpus")
 
-Name = Annotated[str, typer.Argument(help="The corpus' name.")]
+Name = Annotated[str, typer.Argument(help="Name of the corpus.")]
+PixelOrder = Annotated[
+    str, typer.Option(help="Pixel order of a raw source: hwc, planes or columns.", show_default=False)
+]
+Filter = Annotated[str, typer.Option("--filter", help="Resize filter: box, bilinear, hamming, bicubic or lanczos.")]
+Keywords = Annotated[
+    str,
+    typer.Option(
+        help="Where keywords come from: path of tiny_metadata.bin, label, folder, a column, ending of a member.",
+        show_default=False,
+    ),
+]
+StopList = Annotated[
+    str, typer.Option(help="A file of words; keywords that contain one of them are left out.", show_default=False)
+]
+FileSystemOptions = Annotated[
+    list[str] | None,
+    typer.Option(help="name=value for fsspec's file system, such as anon=true.", show_default=False),
+]
 Shards = Annotated[str, typer.Option(help="Shard numbers and ranges, such as 0,3-5.", show_default=False)]
 
 
 @corpus_app.command()
 def add(
     name: Name,
-    source: Annotated[str, typer.Argument(help="A file, folder or pattern, or an hdfs, http(s) or s3 address.")],
+    source: Annotated[str, typer.Argument(help="A file, folder or pattern, or an hdfs, http(s) or s3 URL.")],
     format_name: Annotated[
         str,
         typer.Option(
             "--format",
-            help="tiny-images, raw, cifar-binary, cifar-pickle, folder, parquet, webdataset; default: a guess.",
+            help="What the source is, such as folder; default: a guess.",
             show_default=False,
         ),
     ] = "",
-    height: Annotated[int | None, typer.Option(help="Of the corpus' images; default: 32.", show_default=False)] = None,
-    width: Annotated[int | None, typer.Option(help="Of the corpus' images; default: 32.", show_default=False)] = None,
-    shard_images: Annotated[int, typer.Option(help="Images a shard.")] = 1_000_000,
-    blocks_per_shard: Annotated[int, typer.Option(help="Blocks a shard.")] = 50,
-    description: Annotated[str, typer.Option(help="What the pictures are.")] = "",
-    pixel_order: Annotated[str, typer.Option(help="Of a raw source: hwc, planes or columns.", show_default=False)] = "",
-    resize: Annotated[str, typer.Option(help="Pictures of another size: crop, fit or none.")] = "crop",
-    filter_name: Annotated[str, typer.Option("--filter", help="box, bilinear, hamming, bicubic or lanczos.")] = "box",
-    image_column: Annotated[str, typer.Option(help="Of a parquet source.", show_default=False)] = "",
-    keywords: Annotated[
-        str,
-        typer.Option(
-            help="Where keywords come from: tiny_metadata.bin's path, label, folder, a column, a member's ending.",
-            show_default=False,
-        ),
-    ] = "",
-    keyword_stop_list: Annotated[
-        str, typer.Option(help="A file of words; a keyword with one of them is left out.", show_default=False)
-    ] = "",
-    most_unreadable_percent: Annotated[float, typer.Option(help="More unreadable images fail the ingestion.")] = 10.0,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="name=value for fsspec's file system, such as anon=true.", show_default=False),
-    ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace another definition of this name.")] = False,
+    height: Annotated[int | None, typer.Option(help="Height of the images; default: 32.", show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(help="Width of the images; default: 32.", show_default=False)] = None,
+    shard_images: Annotated[int, typer.Option(help="Images per shard.")] = 1_000_000,
+    blocks_per_shard: Annotated[int, typer.Option(help="Blocks per shard.")] = 50,
+    description: Annotated[str, typer.Option(help="What the images show.")] = "",
+    pixel_order: PixelOrder = "",
+    resize: Annotated[str, typer.Option(help="How to resize pictures of another size: crop, fit or none.")] = "crop",
+    filter_name: Filter = "box",
+    image_column: Annotated[str, typer.Option(help="Image column of a Parquet source.", show_default=False)] = "",
+    keywords: Keywords = "",
+    keyword_stop_list: StopList = "",
+    most_unreadable_percent: Annotated[float, typer.Option(help="Fail if more images are unreadable.")] = 10.0,
+    option: FileSystemOptions = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing definition of this name.")] = False,
 ) -> None:
-    """Define a corpus; nothing is read into the store yet."""
+    """Define a corpus; nothing is ingested yet."""
     from tinytags_tasks.corpus.definition import make_definition
+    from tinytags_tasks.corpus.formats.registry import find_format
     from tinytags_tasks.corpus.inspect import guess_definition
     from tinytags_tasks.corpus.registry import save_definition
 
@@ -71,7 +79,7 @@ def add(
     if not format_name:
         guessed, notes = guess_definition(runtime.source_files(make_definition(name, fields)))
         fields["format"] = guessed.format
-        pixel_order = pixel_order or (guessed.pixel_order if guessed.format == "raw" else "")
+        pixel_order = pixel_order or guessed.pixel_order
         say(f"it looks like {guessed.format}" + "".join(f"\n{note}" for note in notes))
     given = {
         "height": height,
@@ -83,7 +91,7 @@ def add(
         "resize": resize,
         "filter": filter_name,
         "image_column": image_column,
-        "keywords": _absolute(keywords) if fields["format"] == "tiny-images" else keywords,
+        "keywords": _absolute(keywords) if find_format(str(fields["format"])).keywords_are_a_file else keywords,
         "keyword_stop_list": _absolute(keyword_stop_list),
         "most_unreadable_percent": most_unreadable_percent,
     }
@@ -91,7 +99,7 @@ def add(
     definition = make_definition(name, fields)
     folder = runtime.settings.corpora_folder
     saved = save_definition(folder, definition, replace=replace)
-    print(f"{folder / (name + '.toml')}{'' if saved else ' stands already'}; ingest it with `tinytags ingest {name}`")
+    print(f"{folder / (name + '.toml')}{'' if saved else ' exists already'}; ingest it with `tinytags ingest {name}`")
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -105,22 +113,22 @@ def _option(text: str) -> tuple[str, object]:
 
 
 def _absolute(path: str) -> str:
-    """Return a path of this machine as a task in Airflow finds it; an address is left as it is."""
+    """Return a local path as an Airflow task finds it; URLs are returned unchanged."""
     return str(Path(path).expanduser().absolute()) if path and "://" not in path else path
 
 
 @corpus_app.command("list")
 def list_corpora(as_json: AsJson = False) -> None:
-    """List the corpora that are defined, and what of them is in the store."""
+    """List the defined corpora, and what the store has of them."""
     from tinytags_tasks.corpus.registry import list_definitions, load_definition
 
     runtime = clients()
     found = []
     for name in list_definitions(runtime.settings.corpora_folder):
         definition = load_definition(runtime.settings.corpora_folder, name)
-        found.append((definition, _standing(runtime, name)))
+        found.append((definition, _stored_corpus(runtime, name)))
     if as_json:
-        print(json.dumps([_shown(definition, corpus) for definition, corpus in found], indent=2))
+        print(json.dumps([_as_json(definition, corpus) for definition, corpus in found], indent=2))
         return
     table = make_table("corpus", "format", "size", "images", "shards", "unreadable", "source")
     for definition, corpus in found:
@@ -129,10 +137,10 @@ def list_corpora(as_json: AsJson = False) -> None:
         add_row(table, definition.name, definition.format, size, *counts, definition.source)
     print_table(table)
     if not found:
-        print("none yet: define one with `tinytags corpus add NAME SOURCE`")
+        print("none yet; define one with `tinytags corpus add NAME SOURCE`")
 
 
-def _standing(runtime: "Runtime", name: str) -> "Corpus | None":
+def _stored_corpus(runtime: "Runtime", name: str) -> "Corpus | None":
     from tinytags_tasks import layout
     from tinytags_tasks.records import Corpus
 
@@ -140,13 +148,13 @@ def _standing(runtime: "Runtime", name: str) -> "Corpus | None":
     return Corpus.load(runtime.storage, path) if runtime.storage.exists(path) else None
 
 
-def _shown(definition: "CorpusDefinition", corpus: "Corpus | None") -> dict[str, object]:
+def _as_json(definition: "CorpusDefinition", corpus: "Corpus | None") -> dict[str, object]:
     return {"definition": definition.model_dump(), "corpus": corpus.model_dump() if corpus else None}
 
 
 @corpus_app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show a corpus' definition, and what of it is in the store, down to the images that could not be read."""
+    """Show a corpus' definition and what the store has of it, including the images that could not be read."""
     from itertools import islice
 
     from tinytags_tasks.corpus.definition import definition_toml
@@ -155,11 +163,11 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
-    corpus = _standing(runtime, name)
+    corpus = _stored_corpus(runtime, name)
     unreadable = iterate_unreadable(name, storage=runtime.storage) if corpus else iter(())
     if as_json:
         listed = [image.model_dump() for image in unreadable]
-        print(json.dumps({**_shown(definition, corpus), "unreadable": listed}, indent=2))
+        print(json.dumps({**_as_json(definition, corpus), "unreadable": listed}, indent=2))
         return
     print(definition_toml(definition).rstrip())
     if corpus is None:
@@ -179,11 +187,11 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @corpus_app.command()
 def remove(
     name: Name,
-    delete_stored: Annotated[bool, typer.Option("--data", help="Delete its shards from the store, too.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even where runs of it need the shards.")] = False,
+    delete_stored: Annotated[bool, typer.Option("--data", help="Also delete its shards from the store.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete the shards even if runs need them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a corpus' definition; its source is never touched."""
+    """Remove the definition of a corpus; its source is never changed."""
     from tinytags_tasks import layout
     from tinytags_tasks.corpus.registry import remove_definition
     from tinytags_tasks.ledger import list_runs
@@ -195,30 +203,31 @@ def remove(
         runs = [run.name for run in list_runs(runtime.storage) if run.corpus == name]
         if runs and not force:
             raise BadInputError(
-                f"corpus {name}: {len(runs)} runs are of its shards ({', '.join(runs[:5])}), and indexing needs them; "
-                "--force deletes them all the same"
+                f"corpus {name}: {len(runs)} runs use its shards ({', '.join(runs[:5])}), which indexing needs; "
+                "--force deletes them anyway"
             )
-        if not yes and not typer.confirm(f"Delete all that is in {folder} of the store?"):
+        if not yes and not typer.confirm(f"Delete everything in {folder} of the store?"):
             raise typer.Exit(1)
-        # The totals first: a corpus without them is one that was never finished.
+        # The totals first: a corpus without them counts as not ingested.
         runtime.storage.delete(layout.corpus_file(name))
         runtime.storage.delete(folder)
     removed = remove_definition(runtime.settings.corpora_folder, name)
     if not (removed or stored):
-        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists those that are")
+        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists the defined ones")
     print(f"removed {name}" + (" and its shards" if stored else ""))
 
 
 @corpus_app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A file, folder, pattern or address, or a defined corpus' name.")],
-    sheet: Annotated[Path | None, typer.Option(help="Where the picture sheet goes (PNG).")] = None,
-    height: Annotated[int, typer.Option(help="Of a raw source's images.")] = 32,
-    width: Annotated[int, typer.Option(help="Of a raw source's images.")] = 32,
+    source: Annotated[str, typer.Argument(help="A file, folder, pattern or URL, or the name of a defined corpus.")],
+    sheet: Annotated[Path | None, typer.Option(help="File for the picture sheet (PNG).")] = None,
+    height: Annotated[int, typer.Option(help="Height of a raw source's images.")] = 32,
+    width: Annotated[int, typer.Option(help="Width of a raw source's images.")] = 32,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what a source looks like, and draw its first images; nothing is written into the store."""
+    """Describe a source and draw its first images; nothing is written to the store."""
     from tinytags_tasks.corpus.definition import make_definition
+    from tinytags_tasks.corpus.formats.registry import find_format
     from tinytags_tasks.corpus.inspect import draw_sheet, guess_definition, inspect_source
     from tinytags_tasks.corpus.registry import list_definitions, load_definition
 
@@ -247,7 +256,8 @@ def inspect(
         }
         print(json.dumps(shown, indent=2))
         return
-    print(f"format    {definition.format}" + (f", {definition.pixel_order}" if definition.format == "raw" else ""))
+    details = (getattr(definition, field) for field in sorted(find_format(definition.format).fields))
+    print("format    " + ", ".join(filter(None, (definition.format, *details))))
     print(f"files     {found.files:,}, {found.size_bytes:,} bytes")
     print(f"images    {found.images:,} of {definition.height}x{definition.width}")
     for position, reason in list(found.unreadable.items())[:10]:
@@ -256,17 +266,17 @@ def inspect(
         print(f"note      {note}")
     means = (found.histogram * range(256)).sum(axis=1) / found.histogram.sum(axis=1).clip(min=1)
     print("means     " + ", ".join(f"{colour} {mean:.0f}" for colour, mean in zip("RGB", means, strict=True)))
-    print(f"sheet     {path}: the first images, and how often each byte occurs")
+    print(f"sheet     {path}: the first images, and a histogram of their bytes")
 
 
 @corpus_app.command()
 def verify(
     name: Name,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the store and of the source.")] = False,
-    without_source: Annotated[bool, typer.Option("--without-source", help="Look at the store alone.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the store and the source.")] = False,
+    without_source: Annotated[bool, typer.Option("--without-source", help="Check only the store.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether what lies in the store is what the source held."""
+    """Check that the store has what the source had when it was ingested."""
     from dataclasses import asdict
 
     from tinytags_tasks.ingest.plan import load_plan
@@ -279,17 +289,14 @@ def verify(
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     elif not found.damaged and not found.source:
-        how = "every byte" if deep else "sizes, checksums and the source's ends; --deep reads all"
-        print(
-            f"corpus {name}: {found.images:,} images in {found.shards} shards are as the source held them "
-            f"(compared: {how})"
-        )
+        how = "every byte" if deep else "sizes, checksums and the source's ends; --deep reads everything"
+        print(f"corpus {name}: {found.images:,} images in {found.shards} shards match the source (compared: {how})")
     if found.damaged:
         shards = ",".join(map(str, sorted(found.damaged)))
         first = min(found.damaged)
         raise CorruptError(
             f"corpus {name}: {len(found.damaged)} of {found.shards} shards are damaged (shard {first}: "
-            f"{found.damaged[first]}); write them again with `tinytags ingest {name} --redo {shards}`"
+            f"{found.damaged[first]}); rewrite them with `tinytags ingest {name} --redo {shards}`"
         )
     if found.source:
         raise CorruptError(found.source)
@@ -297,7 +304,7 @@ def verify(
 
 @app.command()
 def ingest(name: Name, redo: Shards = "") -> None:
-    """Put every image of a corpus into shards in HDFS; only what is missing is written."""
+    """Write every image of a corpus into shards in HDFS; only missing shards are written."""
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.ingest.step import run

@@ -1,4 +1,4 @@
-"""Commands about the engines: up, down, status."""
+"""Commands for the engines: up, down, status."""
 
 import json
 import sys
@@ -16,13 +16,13 @@ app = typer.Typer()
 
 Engines = Annotated[
     list[str] | None,
-    typer.Argument(help="hdfs, solr, spark, airflow, search; all when none is named.", show_default=False),
+    typer.Argument(help="hdfs, solr, spark, airflow, search; default: all.", show_default=False),
 ]
 
 
 @app.command()
 def up(engines: Engines = None) -> None:
-    """Start the engines that do not run, and wait until they can be used."""
+    """Start the engines that are not running, and wait until they are ready."""
     from tinytags_tasks import services
     from tinytags_tasks.settings import ADDRESSES, load_settings
 
@@ -34,7 +34,7 @@ def up(engines: Engines = None) -> None:
 
 @app.command()
 def down(engines: Engines = None) -> None:
-    """Stop the engines that `tinytags up` started; their data stays."""
+    """Stop the engines that `tinytags up` started; their data is kept."""
     from tinytags_tasks import services
     from tinytags_tasks.settings import load_settings
 
@@ -43,7 +43,7 @@ def down(engines: Engines = None) -> None:
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Tell how each engine is; exit code 1 when one is dead."""
+    """Show the state of each engine; exit code 1 if one is dead."""
     from tinytags_tasks import services
     from tinytags_tasks.settings import load_settings
 
@@ -64,10 +64,10 @@ def _print_engines(engines: "list[EngineStatus]") -> None:
     table = Table("engine", "state", "pid", "MB", "address", "detail", box=None)
     for engine in engines:
         megabytes = "" if engine.memory_bytes is None else f"{engine.memory_bytes / 1e6:.0f}"
-        detail = "its log's end is below" if engine.state == "dead" else engine.detail
+        detail = "see the end of its log below" if engine.state == "dead" else engine.detail
         cells = (engine.name, engine.state, str(engine.pid or ""), megabytes, engine.address or "", detail)
         table.add_row(*map(Text, cells))
-    # Into a pipe, a line stays a line.
+    # In a pipe, each engine stays on one line.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)
     for engine in engines:

@@ -1,4 +1,4 @@
-"""Commands about models: list, show, compare and import them; and the lab that finds a forest's parameters."""
+"""Commands for models: list, show, compare and import them; and the lab, which finds a forest's parameters."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ app = typer.Typer()
 models_app = typer.Typer(no_args_is_help=True)
 app.add_typer(models_app, name="models", help="Published models: list, show, compare, import.")
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's version, or the beginning of it.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's version, or its beginning.")]
 
 
 @models_app.command("list")
@@ -25,27 +25,29 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([card.model_dump() for card in cards], indent=2))
         return
-    table = make_table("model", "created", "tags", "size", "output", "test set", "kept from 40 %")
+    table = make_table("model", "created", "tags", "size", "output", "test accuracy", "kept")
     for card in cards:
         output = f"{card.trees} trees" if card.output == "votes" else "percent"
         accuracy = f"{card.test.accuracy:.2f} %" if card.test else ""
         kept = share(card.test.thresholds[0].kept, card.test.images) if card.test else ""
         size = f"{card.height}x{card.width}"
         add_row(table, card.version, card.created[:10], len(card.tags), size, output, accuracy, kept)
-    # A version is there to be copied: it is never cut.
+    # A version is there to be copied, so it is never cut.
     table.columns[0].min_width = max((len(card.version) for card in cards), default=0)
     print_table(table)
-    if not cards:
-        print("none yet: make one with `tinytags train`, or bring one with `tinytags models import`")
+    if cards:
+        print("kept: share of the test set with a confidence of 40 % or more")
+    else:
+        print("none yet: make one with `tinytags train`, or import one with `tinytags models import`")
 
 
 @models_app.command()
 def show(
     model: Model,
-    report: Annotated[Path | None, typer.Option(help="Write the model's report there (HTML).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the model's report to this file (HTML).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is known of a model."""
+    """Show what is known about a model."""
     from tinytags_tasks.models import describe_model, load_card, load_report, read_model
 
     storage = clients().storage
@@ -67,7 +69,7 @@ def show(
 
 @models_app.command()
 def compare(one: Model, other: Model) -> None:
-    """Set two models side by side."""
+    """Compare two models."""
     from tinytags_tasks.models import compare_models, load_card
 
     storage = clients().storage
@@ -84,25 +86,25 @@ def compare(one: Model, other: Model) -> None:
 @models_app.command("import")
 def import_model(
     file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX classifier.")],
-    tags: Annotated[str, typer.Option(help="The tags in the order of its output, such as cat,dog,emu.")],
+    tags: Annotated[str, typer.Option(help="The tags, in the order of its output, such as cat,dog,emu.")],
     name: Annotated[str, typer.Option(help="First part of the model's version.")] = "imported",
-    height: Annotated[int, typer.Option(help="Of the images that it takes.")] = 32,
-    width: Annotated[int, typer.Option(help="Of the images that it takes.")] = 32,
-    scale: Annotated[str, typer.Option(help="The values that it takes: 0-255 or 0-1.")] = "0-255",
+    height: Annotated[int, typer.Option(help="Height of the images that it takes.")] = 32,
+    width: Annotated[int, typer.Option(help="Width of the images that it takes.")] = 32,
+    scale: Annotated[str, typer.Option(help="Range of the values that it takes: 0-255 or 0-1.")] = "0-255",
     mean: Annotated[
-        str, typer.Option(help="Of red, green, blue, subtracted after scaling; such as 0.49,0.48,0.45.")
+        str, typer.Option(help="Means of red, green, blue, subtracted after scaling; such as 0.49,0.48,0.45.")
     ] = "",
-    std: Annotated[str, typer.Option(help="Of red, green, blue, divided by after that.")] = "",
-    layout: Annotated[str, typer.Option(help="hwc or chw; default: its input's shape says it, flat is hwc.")] = "",
+    std: Annotated[str, typer.Option(help="Deviations of red, green, blue, divided by after that.")] = "",
+    layout: Annotated[str, typer.Option(help="hwc or chw; default: from the shape of its input; flat is hwc.")] = "",
     output: Annotated[str, typer.Option(help="Name of its output; default: the one that fits the tags.")] = "",
-    kind: Annotated[str, typer.Option(help="votes, scores or probabilities; default: its values say it.")] = "",
-    test: Annotated[Path | None, typer.Option(help="Labelled parquet to measure it on.")] = None,
-    other: Annotated[Path | None, typer.Option(help="The same of other things; label -1: none of the tags.")] = None,
-    licence: Annotated[str, typer.Option(help="Of the images that it learned from.")] = "",
-    preparation: Annotated[str, typer.Option(help="How these were made images of its size.")] = "",
+    kind: Annotated[str, typer.Option(help="votes, scores or probabilities; default: from its values.")] = "",
+    test: Annotated[Path | None, typer.Option(help="Labelled Parquet file to measure it on.")] = None,
+    other: Annotated[Path | None, typer.Option(help="The same, of other things; label -1: none of the tags.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the images that it learned from.")] = "",
+    preparation: Annotated[str, typer.Option(help="How these were resized.")] = "",
 ) -> None:
     """Publish an ONNX classifier from elsewhere, so that it tags as a forest does."""
-    from tinytags_tasks.follow import tell_of_model
+    from tinytags_tasks.cli.follow import tell_of_model
     from tinytags_tasks.train.import_step import ImportRequest, run
 
     request = ImportRequest(
@@ -140,19 +142,19 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 
 @app.command()
 def lab(
-    labelled: Annotated[Path, typer.Argument(help="Parquet with the columns img and label.")],
-    sample: Annotated[int, typer.Option(help="Images to try on.")] = 10_000,
+    labelled: Annotated[Path, typer.Argument(help="Parquet file with the columns img and label.")],
+    sample: Annotated[int, typer.Option(help="Number of images to try on.")] = 10_000,
     trees: Annotated[str, typer.Option(help="Numbers of trees to try.")] = "5,10,20",
     depth: Annotated[str, typer.Option(help="Depths to try.")] = "6,8,10",
     bins: Annotated[str, typer.Option(help="Numbers of bins to try.")] = "50",
     folds: Annotated[int, typer.Option("--cv", help="Folds of the cross-validation.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the randomness.")] = 42,
-    height: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
-    width: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
-    out: Annotated[Path | None, typer.Option(help="Where the chosen parameters go (TOML).")] = None,
+    height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
+    width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="File for the chosen parameters (TOML).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try a forest's parameters in scikit-learn on a sample, each with each, and choose the best."""
+    """Try all combinations of a forest's parameters in scikit-learn on a sample, and choose the best."""
     from tinytags_tasks.train.lab import LabRequest, run
     from tinytags_tasks.train.parameters import TrainRequest
 
@@ -172,7 +174,7 @@ def lab(
             json.dumps(
                 [
                     {
-                        **finding.training.forest,
+                        **finding.training.parameters,
                         "accuracy": finding.accuracy,
                         "deviation": finding.deviation,
                         "kept": finding.kept,
@@ -192,7 +194,7 @@ def lab(
         measured = (f"{finding.accuracy:.2f} %", f"{finding.deviation:.2f}", f"{finding.kept:.1f} %", precision)
         add_row(table, *parameters, *measured, f"{finding.seconds:.1f}")
     print_table(table)
-    print("kept: with 40 % accuracy or more; right: of these; seconds: that one forest took to fit")
+    print("kept: images with a confidence of 40 % or more; right: of these; seconds: to fit one forest")
 
 
 def _whole_numbers(text: str, option: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Commands about what readers see: publish, roll back, list and compare runs, clean up."""
+"""Commands for what readers see: publish, roll back, list and compare runs, clean up."""
 
 import json
 from dataclasses import asdict
@@ -11,14 +11,14 @@ from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients,
 from tinytags_tasks.errors import BadInputError, EngineDownError
 
 if TYPE_CHECKING:
+    from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.publish.diff import DiffResult
     from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.solr import SolrClient
 
 app = typer.Typer()
 
 _MOST_TAGS = 10
-"""Rows and columns of the matrix of changes."""
+"""How many rows and columns the matrix of changes has."""
 
 
 @app.command()
@@ -26,14 +26,14 @@ def publish(
     run_name: RunName = None,
     gate_documents: Annotated[
         float | None,
-        typer.Option(help="Refuse a run with fewer documents than this, in percent of the live ones."),
+        typer.Option(help="Refuse a run with fewer documents than this percentage of the live ones."),
     ] = None,
     gate_precision: Annotated[
         float | None,
-        typer.Option(help="Refuse a run whose model's precision at its threshold is lower than this, in percent."),
+        typer.Option(help="Refuse a run whose model has a precision below this percentage at the run's threshold."),
     ] = None,
 ) -> None:
-    """Reconcile every block of a run, ask the gate, then let readers see it."""
+    """Reconcile all blocks of a run, ask the gate, and publish it."""
     from tinytags_tasks.publish.step import PublishRequest, run
 
     runtime = clients()
@@ -48,25 +48,25 @@ def rollback(
         str,
         typer.Argument(
             metavar="[RUN]",
-            help="The run to take back, which changes nothing when that is done; default: what is live.",
+            help="The run to roll back; changes nothing if that was done already. Default: the live run.",
             show_default=False,
         ),
     ] = "",
 ) -> None:
-    """Give readers back what was live before; what is taken back stays, until it is pruned."""
+    """Restore what was live before; the run that is rolled back is kept until it is pruned."""
     from tinytags_tasks.publish.rollback import RollbackRequest, run
 
     runtime = clients()
     request = RollbackRequest(runtime.settings.alias, run_name)
     result = run(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    print(f"{result.documents:,} documents are live in {result.collection} again; {result.taken_back} was taken back")
+    print(f"{result.documents:,} documents are live in {result.collection} again; {result.taken_back} was rolled back")
 
 
 @app.command()
 def runs(
-    limit: Annotated[int, typer.Option(help="How many, the latest planned first.")] = 10, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(help="How many runs, newest first.")] = 10, as_json: AsJson = False
 ) -> None:
-    """List runs: their models, what became of their blocks, their collections, and which one is live."""
+    """List runs: their models, block states and collections, and which one is live."""
     from tinytags_tasks.publish.overview import RunsRequest, run
 
     request = RunsRequest(limit)
@@ -89,15 +89,15 @@ def runs(
     if known > len(found):
         print(f"the latest {len(found)} of {known:,} runs; --limit {known} shows all")
     elif not found:
-        print("there is no run yet: make one with `tinytags run`, or with `tinytags score`")
+        print("there is no run yet: start one with `tinytags run` or `tinytags score`")
 
 
 def _solr_or_none(runtime: "Runtime") -> "SolrClient | None":
-    """Return Solr, or say that it cannot be asked: the store's own answers need no server of it."""
+    """Return the Solr client; None, with a message, if Solr does not answer: most of the list comes from the store."""
     try:
         runtime.solr.aliases()
     except (EngineDownError, BadInputError) as error:
-        say(f"what stands in Solr, and what is live, is not known: {error}")
+        say(f"collections in Solr, and what is live, are unknown: {error}")
         return None
     return runtime.solr
 
@@ -107,15 +107,15 @@ def prune(
     keep: Annotated[
         int | None,
         typer.Option(
-            help="Collections to keep behind the live one; default: TINYTAGS_KEEP_COLLECTIONS.", show_default=False
+            help="Collections to keep besides the live one; default: TINYTAGS_KEEP_COLLECTIONS.", show_default=False
         ),
     ] = None,
     scored: Annotated[
-        bool, typer.Option("--scored", help="Delete the scored files of runs whose collection goes, too.")
+        bool, typer.Option("--scored", help="Also delete the scored files of runs whose collection is dropped.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Drop collections that nobody sees nor can be given back, and what killed writers left; lists them, and asks."""
+    """Drop collections that no reader or rollback needs, and temporary files of killed writers; lists them and asks."""
     from dataclasses import replace
 
     from tinytags_tasks.publish.prune import PruneRequest, plan_prune, run
@@ -133,24 +133,24 @@ def prune(
         return
     if not yes and not typer.confirm("Drop these?"):
         raise typer.Exit(1)
-    # Only what was shown: what came to be droppable since waits for the next time.
+    # Only what was shown: what has become unneeded since then waits for the next prune.
     shown = replace(request, runs=tuple(one.run for one in found.drop))
     dropped = run(shown, storage=runtime.storage, solr=runtime.solr, report=say)
     collections = sum(bool(one.collection) for one in dropped.drop)
-    print(f"dropped {collections} collections and {dropped.leftovers:,} files that killed writers left")
+    print(f"dropped {collections} collections and {dropped.leftovers:,} temporary files of killed writers")
 
 
 @app.command()
 def diff(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run to compare with, such as the live one.")],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run that would follow it.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run that would replace it.")],
     blocks: Blocks = "",
     sheet: Annotated[
-        Path | None, typer.Option(help="Where a picture sheet of examples goes (PNG).", show_default=False)
+        Path | None, typer.Option(help="File for a picture sheet of examples (PNG).", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two runs of one corpus: documents by tag, images that changed tag, gained, lost, mean accuracy."""
+    """Compare two runs of one corpus: documents by tag, images that changed tag, gained, lost, mean confidence."""
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.publish.diff import DiffRequest, draw_sheet, run
 
@@ -175,12 +175,12 @@ def _print_diff(found: "DiffResult") -> None:
     before, after = sum(found.old_by_tag.values()), sum(found.new_by_tag.values())
     add_row(table, "all", f"{before:,}", f"{after:,}", f"{after - before:+,}")
     means = ("none" if mean is None else f"{mean:.1f} %" for mean in (found.old_accuracy, found.new_accuracy))
-    add_row(table, "mean accuracy", *means, "")
+    add_row(table, "mean confidence", *means, "")
     print_table(table)
     if found.changes:
         _print_changes(found)
     print(
-        f"of {found.images:,} images: {found.same:,} with the same tag, {found.changed:,} changed theirs, "
+        f"of {found.images:,} images: {found.same:,} kept their tag, {found.changed:,} changed it, "
         f"{found.gained:,} gained, {found.lost:,} lost"
     )
 
@@ -189,7 +189,7 @@ def _print_changes(found: "DiffResult") -> None:
     """Print the matrix of the largest changes: from a row's tag to a column's."""
     images = {(change.old_tag, change.new_tag): change.images for change in found.changes}
     tags: dict[str, None] = {}
-    for old_tag, new_tag in images:  # the largest change first
+    for old_tag, new_tag in images:  # largest change first
         if len(tags.keys() | {old_tag, new_tag}) <= _MOST_TAGS:
             tags |= {old_tag: None, new_tag: None}
     table = make_table("from \\ to", *sorted(tags))

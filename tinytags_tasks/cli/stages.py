@@ -1,4 +1,4 @@
-"""Commands about a run: each stage by itself, the whole way in Airflow, and the search."""
+"""Commands for a run: each stage by itself, all stages in Airflow, and the search."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    labelled: Annotated[Path, typer.Argument(help="Parquet with the columns img and label.")],
-    test: Annotated[Path | None, typer.Option(help="The same, to measure the accuracy on.")] = None,
+    labelled: Annotated[Path, typer.Argument(help="Parquet file with the columns img and label.")],
+    test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
     name: Annotated[str, typer.Option(help="First part of the model's version.")] = "forest",
     trees: Annotated[int | None, typer.Option(help="Trees of the forest; default: 10.", show_default=False)] = None,
     depth: Annotated[int | None, typer.Option(help="Depth of a tree; default: 10.", show_default=False)] = None,
@@ -28,18 +28,19 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the randomness; default: 42.", show_default=False)] = None,
     parameters: Annotated[
-        Path | None, typer.Option(help="TOML with these four, as `tinytags lab` writes it; an option goes before it.")
+        Path | None,
+        typer.Option(help="TOML file with these four, as `tinytags lab` writes it; options take precedence."),
     ] = None,
     other: Annotated[
-        Path | None, typer.Option(help="As --test, of other things; label -1: none of the tags, -2: left out.")
+        Path | None, typer.Option(help="The same, of other things; label -1: none of the tags, -2: left out.")
     ] = None,
-    held_out: Annotated[int, typer.Option(help="Percentage that a second forest is measured on; 0: none.")] = 10,
-    height: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
-    width: Annotated[int, typer.Option(help="Of the images of the model's corpora.")] = 32,
-    licence: Annotated[str, typer.Option(help="Of the labelled images, for the model's card.")] = "",
+    held_out: Annotated[int, typer.Option(help="Percentage held out to measure a second forest on; 0: none.")] = 10,
+    height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
+    width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
+    licence: Annotated[str, typer.Option(help="Licence of the labelled images, for the model's card.")] = "",
 ) -> None:
     """Learn a random forest in Spark and publish it as a model."""
-    from tinytags_tasks.follow import tell_of_model
+    from tinytags_tasks.cli.follow import tell_of_model
     from tinytags_tasks.train.parameters import read_parameters
     from tinytags_tasks.train.step import TrainRequest, run
 
@@ -70,77 +71,81 @@ def score(
     model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",
     threshold: Annotated[
         int | None,
-        typer.Option(help="Accuracy in percent from which an image is kept; default: 40.", show_default=False),
+        typer.Option(help="Least confidence in percent of an image to keep; default: 40.", show_default=False),
     ] = None,
     blocks: Blocks = "",
-    redo: Annotated[bool, typer.Option("--redo", help="Score blocks again that are committed.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Also score blocks that are committed.")] = False,
     export: Annotated[
-        str, typer.Option(help="Then write the images kept: json, an object a line.", show_default=False)
+        str, typer.Option(help="Then export the kept images: json, one object per line.", show_default=False)
     ] = "",
-    output: Annotated[str, typer.Option(help="File for --export; - is the standard output.")] = "-",
+    output: Annotated[str, typer.Option(help="File for --export; - is standard output.")] = "-",
 ) -> None:
-    """Score blocks of a corpus in Spark, one committed file a block; prints the run's name.
+    """Score blocks of a corpus in Spark, one committed file per block; print the name of the run.
 
-    What is committed is not scored again: `tinytags score RUN --export json --output FILE` only writes a finished run.
+    Committed blocks are not scored again, so `tinytags score RUN --export json --output FILE` only exports a
+    finished run.
     """
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
     from tinytags_tasks.score import export as exports
-    from tinytags_tasks.score.step import ScoreRequest, run
+    from tinytags_tasks.score.step import ScoreRequest
+    from tinytags_tasks.score.step import run as score_blocks
 
     if export not in ("", "json"):
-        raise BadInputError(f"--export is {export!r}: the one form is json")
+        raise BadInputError(f"--export is {export!r}: the only format is json")
     if output != exports.STANDARD_OUTPUT and not export:
         raise BadInputError(f"--output {output} is for an export: add --export json")
     runtime = clients()
-    plan = _plan_or_find(name, model, threshold, runtime)
-    numbers = parse_block_numbers(blocks, plan.blocks)
-    say(f"run {plan.name}: {plan.corpus} by {plan.model} from {plan.threshold} %; {plan.description}".rstrip("; "))
+    run = _plan_or_find(name, model, threshold, runtime)
+    numbers = parse_block_numbers(blocks, run.blocks)
+    chosen = f"{run.corpus} by {run.model}, confidence from {run.threshold} %"
+    say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
-        run(
-            ScoreRequest(plan.name, group, redo),
+        score_blocks(
+            ScoreRequest(run.name, group, redo),
             storage=runtime.storage,
             address=runtime.store_address,
             connect_spark=runtime.connect_spark,
             report=say,
         )
     if export:
-        exports.run(exports.ExportRequest(plan.name, numbers, output), storage=runtime.storage, report=say)
+        exports.run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
     if not export or output != exports.STANDARD_OUTPUT:
-        print(plan.name)
+        print(run.name)
 
 
 def _plan_or_find(name: str, model: str, threshold: int | None, runtime: "Runtime") -> "Run":
-    """Return the run that a corpus and options make, or the run of this name."""
+    """Return the run for a corpus and options, which is planned if it does not exist, or the run of this name."""
     from tinytags_tasks import layout
     from tinytags_tasks.records import Run
     from tinytags_tasks.score.plan import PlanRequest, latest_model
-    from tinytags_tasks.score.plan import run as plan
+    from tinytags_tasks.score.plan import run as plan_run
 
     storage = runtime.storage
     if not storage.exists(layout.corpus_file(name)) and storage.exists(layout.run_file(name)):
         if model or threshold is not None:
-            raise BadInputError(f"run {name} has its model and its threshold: name its corpus to choose others")
+            raise BadInputError(f"run {name} has a model and a threshold already: name its corpus to choose others")
         return find_run(name)
     chosen = PlanRequest.threshold if threshold is None else threshold
     request = PlanRequest(name, model or latest_model(storage), chosen)
-    return Run.load(storage, layout.run_file(plan(request, storage=storage).run))
+    return Run.load(storage, layout.run_file(plan_run(request, storage=storage).run))
 
 
 @app.command()
 def index(
     run_name: RunName = None,
     blocks: Blocks = "",
-    redo: Annotated[bool, typer.Option("--redo", help="Index blocks again that are verified.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Also index blocks that are verified.")] = False,
 ) -> None:
     """Index scored blocks into the run's Solr collection, and verify their documents."""
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
-    from tinytags_tasks.index.step import IndexRequest, prepare, run
+    from tinytags_tasks.index.step import IndexRequest, prepare
+    from tinytags_tasks.index.step import run as index_blocks
 
     runtime = clients()
-    plan = find_run(run_name)
-    numbers = parse_block_numbers(blocks, plan.blocks)
+    run = find_run(run_name)
+    numbers = parse_block_numbers(blocks, run.blocks)
     prepare(
-        plan.name,
+        run.name,
         storage=runtime.storage,
         solr=runtime.solr,
         shards=runtime.settings.solr_shards,
@@ -148,60 +153,67 @@ def index(
     )
     documents = 0
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
-        request = IndexRequest(plan.name, group, redo)
-        documents += run(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
+        request = IndexRequest(run.name, group, redo)
+        documents += index_blocks(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
     print(f"{documents:,} documents of {len(numbers)} blocks")
 
 
 @app.command()
 def search(
     tags: Annotated[list[str] | None, typer.Argument(help="Any of these; all when none is given.")] = None,
-    min_accuracy: Annotated[int, typer.Option(help="In percent.")] = 0,
-    keyword: Annotated[str, typer.Option(help="Only images of exactly this keyword.")] = "",
-    rows: Annotated[int, typer.Option(help="How many to show, the surest first.")] = 20,
+    min_confidence: Annotated[
+        int,
+        typer.Option("--min-confidence", "--min-accuracy", help="In percent; --min-accuracy is the former name."),
+    ] = 0,
+    keyword: Annotated[str, typer.Option(help="Only images with exactly this keyword.")] = "",
+    rows: Annotated[int, typer.Option(help="How many to show, the most confident first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Search the published images."""
-    from tinytags_tasks.search.query import MOST_ROWS, SearchRequest, iterate_images, search_images
+    from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
+    from tinytags_tasks.search.query import iterate_images, search_images
+    from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
 
     if rows < 1:
         raise BadInputError(f"--rows is {rows}: it must be 1 or more")
     settings = clients().settings
     request = SearchRequest(
-        tuple(tags or ()), min_accuracy, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
+        tuple(tags or ()), min_confidence, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
     )
     page = search_images(settings, request)
     images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, limit=rows)
-    columns = ("id", "tag", "accuracy", "votes", "block", "position", "model", "keyword")
     if as_json:
-        found = [{name: getattr(image, name) for name in columns} for image in images]
+        found = [values_as_json(image.values) for image in images]
         print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
         return
+    columns = [field.name for field in fields_shown(Shown.TABLES)]
     table = make_table(*columns)
     for image in images:
-        add_row(table, *("" if (cell := getattr(image, name)) is None else cell for name in columns))
+        add_row(table, *("" if (cell := image.values[name]) is None else cell for name in columns))
     print_table(table)
     print(f"{page.total:,} images")
 
 
 @app.command()
 def run(
-    corpus: Annotated[str, typer.Argument(help="A defined corpus' name; default: the demo.", show_default=False)] = "",
-    model: Annotated[
-        str, typer.Option(help="A published model's version; default: learn one.", show_default=False)
+    corpus: Annotated[
+        str, typer.Argument(help="Name of a defined corpus; default: the demo.", show_default=False)
     ] = "",
-    labelled: Annotated[Path | None, typer.Option(help="Labelled parquet; default: the demo's.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Labelled parquet for the model's card.")] = None,
-    other: Annotated[Path | None, typer.Option(help="Labelled parquet of other things, for the card.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Version of a published model; default: train one.", show_default=False)
+    ] = "",
+    labelled: Annotated[Path | None, typer.Option(help="Labelled Parquet file; default: the demo's.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Labelled Parquet file for the model's card.")] = None,
+    other: Annotated[Path | None, typer.Option(help="Labelled Parquet file of other things, for the card.")] = None,
     trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
-    threshold: Annotated[int, typer.Option(help="Accuracy in percent from which an image is kept.")] = 40,
-    blocks_per_task: Annotated[int, typer.Option(help="Blocks that one Airflow task takes.")] = 5,
-    publish: Annotated[bool, typer.Option(help="Let readers see it, or leave that to `tinytags publish`.")] = True,
+    threshold: Annotated[int, typer.Option(help="Least confidence in percent of an image to keep.")] = 40,
+    blocks_per_task: Annotated[int, typer.Option(help="Blocks per Airflow task.")] = 5,
+    publish: Annotated[bool, typer.Option(help="Publish the run, or leave that to `tinytags publish`.")] = True,
 ) -> None:
-    """Trigger the Dag `tinytags` in Airflow, follow it to its end and show what came of it."""
+    """Trigger the Dag `tinytags` in Airflow, follow it to its end and show the result."""
+    from tinytags_tasks.cli.follow import follow_run
     from tinytags_tasks.corpus.registry import load_definition
-    from tinytags_tasks.follow import follow_run
 
     runtime = clients()
     if corpus:

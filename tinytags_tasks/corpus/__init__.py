@@ -1,1 +1,1 @@
-"""Corpus formats: one reader a file, all alike. Pixel order is settled here, once."""
+"""What a corpus is made of: its definition and formats, its sources, and their pictures."""

@@ -1,4 +1,4 @@
-"""What a corpus is made of: one TOML file a corpus, written by a person or by ``tinytags corpus add``."""
+"""The definition of a corpus: one TOML file per corpus, written by a person or by ``tinytags corpus add``."""
 
 import math
 import re
@@ -8,31 +8,21 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tinytags_tasks import layout
+from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.errors import BadInputError
 
-Format = Literal["tiny-images", "raw", "cifar-binary", "cifar-pickle", "folder", "parquet", "webdataset"]
-"""The formats of a source."""
-
 PixelOrder = Literal["hwc", "planes", "columns"]
-"""How a raw image lies in its file: row-major interleaved, row-major planes R, G, B, or column-major planes."""
+"""The order of a raw image's pixels: row-major interleaved, row-major planes R, G, B, or column-major planes."""
 
 Resize = Literal["crop", "fit", "none"]
-"""How a picture of another size is made the corpus' size: the middle cut out, or the whole with black bars; ``none``
-makes it unreadable."""
+"""How a picture of another size is fitted to the corpus' size: cropped to the middle, or whole between black bars;
+``none`` makes it unreadable."""
 
 Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
-"""Pillow's resampling filters; all of them average the covered pixels when they make smaller."""
-
-_KEYWORDS = {
-    "raw": (),
-    "cifar-binary": ("label", "coarse_label"),
-    "cifar-pickle": ("label", "coarse_label"),
-    "folder": ("folder",),
-}
-"""What keywords may be, of the formats where they are not a path or a name that the source decides."""
+"""Pillow's resampling filters; when shrinking, all of them average the covered pixels."""
 
 _SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
@@ -44,42 +34,42 @@ class CorpusDefinition(BaseModel):
     Attributes
     ----------
     name
-        The corpus' name: the definition's file name.
+        The corpus' name: the file name of the definition.
     source
-        A file, a folder or a pattern (``*``) of this machine, or an address: ``hdfs://``, ``https://``, ``s3://``.
+        A file, a folder or a pattern (``*``) on this machine, or an address: ``hdfs://``, ``https://``, ``s3://``.
     format
-        What the source is.
+        The name of the source's format; see :mod:`tinytags_tasks.corpus.formats.registry`.
     height, width
         Size of the corpus' images, in pixels.
     shard_images, blocks_per_shard
-        How it is cut.
+        How it is cut into shards and blocks.
     description
-        What the pictures are, for people.
+        What the pictures show, for people.
     pixel_order
-        Of a ``raw`` source.
+        The order of a raw image's pixels, for a format that allows several.
     resize, filter
-        How pictures of another size are made the corpus' size.
+        How pictures of another size are fitted to the corpus' size.
     image_column
-        Of a ``parquet`` source; empty finds it.
+        The column of images, for a format that has columns; empty finds it.
     keywords
-        Where each image's keyword comes from; empty leaves keywords out. ``tiny-images``: the path of
-        ``tiny_metadata.bin``; ``cifar-*``: ``label``, or for CIFAR-100 ``coarse_label``; ``folder``: ``folder``, the
-        name of the first folder; ``parquet``: a column; ``webdataset``: the ending of a sample's text file, such as
-        ``cls``.
+        Where each image's keyword comes from, in the format's own terms: the path of a file, a label, a column; empty
+        leaves keywords out.
     keyword_stop_list
-        A file with a word a line; a keyword that has one of them is left out, its image is not.
+        A file with one word per line; a keyword that contains one of them is left out, its image is not.
     most_unreadable_percent
-        More unreadable images than these fail the ingestion.
+        The ingestion fails if more images than these are unreadable.
     options
-        What fsspec's file system of the source's protocol takes, such as ``anon = true``: text, numbers, true, false,
-        and tables of them; never a secret.
+        What the source's file system takes, such as ``anon = true``: text, numbers, true, false, and tables of them;
+        never a secret.
+    format_options
+        Options of a format that another package provides; of the same types.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     name: str
     source: str = Field(min_length=1)
-    format: Format
+    format: str
     height: int = Field(32, ge=1, le=1024)
     width: int = Field(32, ge=1, le=1024)
     shard_images: int = Field(1_000_000, ge=1)
@@ -93,22 +83,22 @@ class CorpusDefinition(BaseModel):
     keyword_stop_list: str = ""
     most_unreadable_percent: float = Field(10.0, ge=0, le=100)
     options: dict[str, Any] = {}
+    # Left out if empty, so that an older TinyTags can read the plans of the formats that it knows.
+    format_options: dict[str, Any] = Field({}, exclude_if=lambda options: not options)
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str) -> str:
+        find_format(name)
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         layout.checked_name(self.name, "corpus")
-        if self.format in ("tiny-images", "cifar-binary", "cifar-pickle") and (self.height, self.width) != (32, 32):
-            raise ValueError(f"images of the format {self.format} are 32x32; leave height and width out")
-        if self.format != "raw" and self.pixel_order != "hwc":
-            raise ValueError(f"pixel_order is of a raw source; the format {self.format} has its own: leave it out")
-        if self.format != "parquet" and self.image_column:
-            raise ValueError("image_column is of a parquet source: leave it out")
-        known = _KEYWORDS.get(self.format)
-        if self.keywords and known is not None and self.keywords not in known:
-            may_be = f"may be {' or '.join(known)}" if known else "are not there"
-            raise ValueError(f"keywords of the format {self.format} {may_be}; correct them, or leave them out")
+        _check_options(self.format_options, "format_options")
+        find_format(self.format).check(self)
         if self.keyword_stop_list and not self.keywords:
-            raise ValueError("keyword_stop_list is set and keywords is not: say where the keywords are")
+            raise ValueError("keyword_stop_list is set, but keywords is not: say where the keywords come from")
         _check_options(self.options, "options")
         for name in ("source", "keywords"):
             _check_password(getattr(self, name), name)
@@ -129,7 +119,7 @@ def _check_options(options: Mapping[str, Any], where: str) -> None:
         elif isinstance(value, str):
             _check_password(value, f"{where}.{name}")
         elif not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
-            raise ValueError(f"{where}.{name}: give text, a number, true, false, or a table of them")
+            raise ValueError(f"{where}.{name}: must be text, a number, true, false, or a table of them")
 
 
 def _check_password(address: str, where: str) -> None:
@@ -139,8 +129,8 @@ def _check_password(address: str, where: str) -> None:
 
 def _holds_no_secret(where: str) -> ValueError:
     return ValueError(
-        f"{where}: a definition holds no secret; fsspec reads it from the environment (FSSPEC_S3_KEY, "
-        "FSSPEC_S3_SECRET), and s3 from ~/.aws too"
+        f"{where}: a definition must not contain secrets; fsspec reads them from the environment (FSSPEC_S3_KEY, "
+        "FSSPEC_S3_SECRET), and for s3 also from ~/.aws"
     )
 
 
@@ -152,17 +142,19 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
     name
         The corpus' name.
     fields
-        All else, as a TOML file gives it.
+        All other fields, as a TOML file gives them.
     where
-        What to name in an error.
+        What an error message names.
 
     Raises
     ------
     BadInputError
-        When a field is missing, unknown or out of range.
+        If a field is missing, unknown or out of range.
     """
     if fields.get("name", name) != name:
-        raise BadInputError(f"{where or f'corpus {name}'}: name: the file's name is the corpus' name; leave it out")
+        raise BadInputError(
+            f"{where or f'corpus {name}'}: name: the file name is the corpus' name; leave this field out"
+        )
     try:
         return CorpusDefinition.model_validate({**fields, "name": name})
     except BadInputError as error:
@@ -172,27 +164,27 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         known = ", ".join(sorted(set(CorpusDefinition.model_fields) - {"name"}))
-        hint = f"; fields are {known}" if problem["type"] == "extra_forbidden" else ""
+        hint = f" (a newer TinyTags may know it); fields are {known}" if problem["type"] == "extra_forbidden" else ""
         raise BadInputError(f"{where or f'corpus {name}'}: {field + ': ' if field else ''}{message}{hint}") from error
 
 
 def read_definition(path: Path) -> CorpusDefinition:
-    """Read a corpus' definition; its name is the file's.
+    """Read the definition of a corpus; the file name is its name.
 
     Raises
     ------
     BadInputError
-        When there is none, it is no TOML, or a field is wrong.
+        If the file does not exist, is not TOML, or a field is wrong.
     """
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: no such file; define the corpus with `tinytags corpus add`") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInputError(f"{path}: no TOML file that can be read ({error})") from error
+        raise BadInputError(f"{path}: not a readable TOML file ({error})") from error
     return make_definition(path.stem, fields, where=str(path))
 
 
 def definition_toml(definition: CorpusDefinition) -> str:
-    """Return a definition as a TOML file's text, without what is left at its default."""
+    """Return a definition as TOML, without fields that have their default value."""
     return tomli_w.dumps(definition.model_dump(exclude={"name"}, exclude_defaults=True))

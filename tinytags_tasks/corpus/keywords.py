@@ -1,4 +1,4 @@
-"""Keywords as they are kept: what can be searched, without what a user wants left out."""
+"""Keywords as they are stored: made searchable, and filtered by a stop list."""
 
 import re
 import unicodedata
@@ -9,19 +9,19 @@ from pathlib import Path
 from tinytags_tasks.errors import BadInputError
 
 LONGEST = 200
-"""Characters of a keyword that are kept."""
+"""The most characters of a keyword that are stored."""
 
 
 class StopList:
-    """Leaves out keywords that have a word of a list.
+    """Leaves out keywords that contain a word of a list.
 
-    Upper and lower case are the same, and so are the marks between words and the ways to write a letter in Unicode:
-    ``guinea_pig`` has the entry ``guinea pig``, and the entry ``pig``.
+    Case, the characters between words, and different Unicode forms of a letter make no difference: ``guinea_pig``
+    contains the entry ``guinea pig``, and the entry ``pig``.
 
     Parameters
     ----------
     entries
-        Words, or words in a row.
+        Words, or phrases of several words.
     """
 
     def __init__(self, entries: Iterable[str] = ()) -> None:
@@ -30,7 +30,7 @@ class StopList:
         self._kept = lru_cache(100_000)(self._keep)
 
     def allows(self, keyword: str) -> bool:
-        """Tell whether a keyword has no word of the list."""
+        """Tell whether a keyword contains no word of the list."""
         words = _words(keyword).split(" ")
         return not any(
             " ".join(words[start : start + length]) in self._entries
@@ -39,9 +39,9 @@ class StopList:
         )
 
     def filtered(self, keywords: list[str | None]) -> list[str | None]:
-        """Return keywords as they are kept; None for an empty one, and for one that is left out.
+        """Return keywords as they are stored; None for an empty one, and for one that is left out.
 
-        What cannot be printed, and so not be searched, becomes a space; at most :data:`LONGEST` characters are kept.
+        Unprintable characters, which cannot be searched, become spaces; at most :data:`LONGEST` characters are kept.
         """
         return [self._kept(word) if word else None for word in keywords]
 
@@ -57,18 +57,16 @@ def _words(text: str) -> str:
 
 
 def read_stop_list(path: str) -> StopList:
-    """Read a stop list: a UTF-8 file with an entry a line; an empty path is an empty list.
+    """Read a stop list: a UTF-8 file with one entry per line; an empty path is an empty list.
 
     Raises
     ------
     BadInputError
-        When it cannot be read.
+        If it cannot be read.
     """
     if not path:
         return StopList()
     try:
         return StopList(Path(path).expanduser().read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(
-            f"{path}: no list of words that can be read ({error}); correct keyword_stop_list"
-        ) from error
+        raise BadInputError(f"{path}: the list of words cannot be read ({error}); correct keyword_stop_list") from error

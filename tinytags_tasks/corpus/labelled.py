@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tinytags_tasks.corpus.pictures import decode_rgb
+from tinytags_tasks.corpus.pictures.prepare import decode_rgb
 from tinytags_tasks.errors import BadInputError
 
 CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """CIFAR-10's classes in the order of their labels."""
 
 TAGS_KEY = b"tinytags.tags"
-"""Key of the parquet schema's metadata that holds the tags, a JSON list."""
+"""The key of the tags in the Parquet schema's metadata; they are a JSON list."""
 
 _BATCH = 1_000
 
@@ -32,13 +32,13 @@ class LabelledSet:
     Attributes
     ----------
     path
-        The parquet file they came from.
+        The Parquet file that they come from.
     images
         uint8, shape (images, row, column, channel).
     labels
         int64, shape (images,): indexes into ``tags``.
     tags
-        The tags' names.
+        The names of the tags.
     """
 
     path: Path
@@ -48,12 +48,12 @@ class LabelledSet:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hash of a labelled file: a tenth of a second, where decoding it takes ten.
+    """Return the hash of a labelled file; this takes a tenth of a second where decoding takes ten.
 
     Raises
     ------
     BadInputError
-        When it cannot be read.
+        If it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -63,14 +63,14 @@ def file_sha256(path: Path) -> str:
 
 
 def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint8]:
-    """Decode a picture file to RGB, as :func:`tinytags_tasks.corpus.pictures.decode_rgb` does.
+    """Decode a picture file to RGB, as :func:`tinytags_tasks.corpus.pictures.prepare.decode_rgb` does.
 
     Parameters
     ----------
     encoded
         JPEG, PNG or another format that Pillow reads.
     side
-        Resize to this height and width (BOX filter, which averages the covered pixels); None leaves the size.
+        Resize to this height and width (BOX filter, which averages the covered pixels); None keeps the size.
 
     Returns
     -------
@@ -80,24 +80,24 @@ def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint
     Raises
     ------
     BadInputError
-        When it is no picture.
+        If it is not a picture.
     """
     try:
         rgb = decode_rgb(encoded, formats=None)
     except BadInputError as error:
-        raise BadInputError(f"not a picture that can be read ({error})") from error
+        raise BadInputError(f"not a readable picture ({error})") from error
     if side is not None and rgb.size != (side, side):
         rgb = rgb.resize((side, side), Image.Resampling.BOX)
     return np.asarray(rgb, dtype=np.uint8)
 
 
 def iterate_pictures(path: Path) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
-    """Yield a labelled parquet file's encoded pictures and labels, a thousand at a time.
+    """Yield the encoded pictures and labels of a labelled Parquet file, a thousand at a time.
 
     Raises
     ------
     BadInputError
-        When the file is missing, is no parquet file, is damaged, lacks the columns ``img`` and ``label``, or a label.
+        If the file is missing, damaged or not a Parquet file, or lacks the columns ``img`` and ``label``, or a label.
     """
     file = _open(path)
     row = 0
@@ -118,7 +118,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInputError(f"{path}: not a parquet file that can be read ({error})") from error
+        raise BadInputError(f"{path}: not a readable Parquet file ({error})") from error
     schema = file.schema_arrow
     image_type = schema.field("img").type if "img" in schema.names else None
     if image_type is None or not pa.types.is_struct(image_type) or image_type.get_field_index("bytes") < 0:
@@ -129,12 +129,12 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def carried_tags(schema: pa.Schema, path: str) -> tuple[str, ...] | None:
-    """Return the tags that a labelled file carries in its schema, None when it does not.
+    """Return the tags that a labelled file has in its schema; None if it has none.
 
     Raises
     ------
     BadInputError
-        When they are no list of words; names ``path``.
+        If they are not a list of words; the message names ``path``.
     """
     carried = (schema.metadata or {}).get(TAGS_KEY)
     if not carried:
@@ -144,7 +144,9 @@ def carried_tags(schema: pa.Schema, path: str) -> tuple[str, ...] | None:
     except ValueError:
         tags = None
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise BadInputError(f"{path}: its metadata {TAGS_KEY.decode()} is no JSON list of tags; write it again")
+        raise BadInputError(
+            f"{path}: its metadata {TAGS_KEY.decode()} is not a JSON list of tags; write the file again"
+        )
     return tuple(tags)
 
 
@@ -154,16 +156,16 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
     Parameters
     ----------
     path
-        The file: a column ``img`` (struct with ``bytes``) and a column ``label``.
+        The file, with a column ``img`` (struct with ``bytes``) and a column ``label``.
     tags
-        Names of the labels; None takes those that the file carries, else CIFAR-10's.
+        Names of the labels; None takes those in the file, or else CIFAR-10's.
     side
-        Height and width that every image gets.
+        The height and width that every image is resized to.
 
     Raises
     ------
     BadInputError
-        When the file cannot be used: which row, and why.
+        If the file cannot be used: which row, and why.
     """
     names = tags or carried_tags(_open(path).schema_arrow, str(path)) or CIFAR10_TAGS
     images: list[npt.NDArray[np.uint8]] = []
@@ -184,7 +186,7 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
             labels.append(batch_labels)
             row += len(encoded)
     if not images:
-        raise BadInputError(f"{path}: holds no images")
+        raise BadInputError(f"{path}: contains no images")
     if len(set(np.concatenate(labels).tolist())) < 2:
         raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
     return LabelledSet(path, np.stack(images), np.concatenate(labels), names)

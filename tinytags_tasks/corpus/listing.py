@@ -1,7 +1,7 @@
-"""What a source holds, in the order of the positions: written once a corpus, read by the part.
+"""The listing of a source, in the order of the positions: written once per corpus, read in parts.
 
-One row a file, or one an image where images are files or members of a tar. A shard's task reads its own rows only, so
-that neither memory nor time grows with the corpus.
+It has one row per file, or one per image where images are files or members of a tar. A shard's task reads only its own
+rows, so that neither memory nor time grows with the corpus.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.errors import CorruptError, FinalError
+from tinytags_tasks.record_base import check_format
 from tinytags_tasks.storage import Storage
 
 _SCHEMA = pa.schema(
@@ -32,22 +33,26 @@ _SCHEMA = pa.schema(
     ]
 )
 _IMAGES = b"images"
+_FORMAT_KEY = b"format"
+_FORMAT = 1
+"""Number of the columns' format; raised by a change that an older TinyTags must not ignore."""
+
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000
 
 
 @dataclass
 class ListingSummary:
-    """What a listing adds up to.
+    """The totals of a listing.
 
     Attributes
     ----------
     images, size_bytes
         Totals.
     files
-        Files of the source, those without images too.
+        Files of the source, including those without images.
     first_path, last_path
-        The first and the last one that holds images.
+        The first and the last file that holds images.
     sha256
         Hash of all items.
     """
@@ -61,27 +66,28 @@ class ListingSummary:
 
 
 class ListingFile:
-    """A listing on its way into the store, in a temporary file of this machine; closing it removes it.
+    """A listing in a temporary file of this machine, on its way into the store; closing it removes the file.
 
-    An item without images is counted and hashed, for it is of the source; no position lies in it, so it has no row.
+    An item without images is counted and hashed, because it belongs to the source; it has no row, because it holds no
+    position.
 
     Parameters
     ----------
     items
-        Read once, to the end.
+        Iterated once, to the end.
 
     Raises
     ------
     FinalError
-        When this machine has no room for the temporary file.
+        If the temporary file cannot be written.
     """
 
     def __init__(self, items: Iterable[ListedItem]) -> None:
         self.summary = ListingSummary()
-        with _no_room_told():
+        with _temporary_file_errors():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         try:
-            with _no_room_told():
+            with _temporary_file_errors():
                 writer = pq.ParquetWriter(self._file, _SCHEMA, compression="zstd", write_page_checksum=True)
             try:
                 self._write(items, writer)
@@ -99,7 +105,7 @@ class ListingFile:
         rows: list[tuple[object, ...]] = []
         path = ""
         for item in items:
-            digest.update(repr(item).encode())
+            digest.update(item.identity.encode())
             summary.files += item.path != path
             path = item.path
             summary.size_bytes += item.size_bytes
@@ -114,8 +120,8 @@ class ListingFile:
             if len(rows) == _ROWS_PER_GROUP:
                 _write_rows(writer, rows)
         _write_rows(writer, rows)
-        with _no_room_told():
-            writer.add_key_value_metadata({_IMAGES: str(summary.images)})
+        with _temporary_file_errors():
+            writer.add_key_value_metadata({_IMAGES: str(summary.images), _FORMAT_KEY: str(_FORMAT)})
             writer.close()
         summary.sha256 = digest.hexdigest()
 
@@ -133,19 +139,19 @@ class ListingFile:
 def _write_rows(writer: pq.ParquetWriter, rows: list[tuple[object, ...]]) -> None:
     if rows:
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
-        with _no_room_told():
+        with _temporary_file_errors():
             writer.write_table(pa.table(columns, schema=_SCHEMA))
         rows.clear()
 
 
 @contextmanager
-def _no_room_told() -> Generator[None]:
+def _temporary_file_errors() -> Generator[None]:
     try:
         yield
     except OSError as error:
         raise FinalError(
             f"{tempfile.gettempdir()}: the list of the source cannot be written there ({error.strerror or error}); "
-            "free some room, or set TMPDIR to a folder with more"
+            "free some space, or set TMPDIR to a folder with more"
         ) from error
 
 
@@ -160,10 +166,11 @@ class StoredListing:
 
     def __init__(self, storage: Storage, path: str) -> None:
         self._path = path
-        with self._damage_told():
+        with self._damage_errors():
             file = pa.PythonFile(_StoreFile(storage, path), mode="r")
             self._file = pq.ParquetFile(file, page_checksum_verification=True)
             metadata = self._file.metadata
+            check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path)
             if self._file.schema_arrow.remove_metadata() != _SCHEMA:
                 raise ValueError(f"it has the columns {', '.join(self._file.schema_arrow.names)}")
             self._images = int((metadata.metadata or {})[_IMAGES])
@@ -171,7 +178,7 @@ class StoredListing:
             self._starts = [metadata.row_group(group).column(0).statistics.min for group in groups]
 
     @contextmanager
-    def _damage_told(self) -> Generator[None]:
+    def _damage_errors(self) -> Generator[None]:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError) as error:
@@ -180,7 +187,7 @@ class StoredListing:
     def _damaged(self, reason: str) -> CorruptError:
         return CorruptError(
             f"{self._path}: damaged ({reason}); remove the corpus with `tinytags corpus remove NAME --data` and ingest "
-            "it anew"
+            "it again"
         )
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
@@ -189,7 +196,7 @@ class StoredListing:
         Raises
         ------
         CorruptError
-            When the listing is damaged: a position is in no item, or in two.
+            If the listing is damaged, such as a position in no item, or in two.
         """
         at, stop = first, min(first + images, self._images)
         if stop <= first:
@@ -207,7 +214,7 @@ class StoredListing:
             raise self._damaged(f"position {at:,} is in no item, or in two")
 
     def _rows(self, group: int, first: int, stop: int) -> list[dict[str, Any]]:
-        with self._damage_told():
+        with self._damage_errors():
             rows = self._file.read_row_group(group)
             ends = pc.add(rows["first"], rows["images"])
             wanted = pc.and_(pc.less(rows["first"], stop), pc.greater(ends, first))
@@ -235,7 +242,7 @@ class MemoryListing:
 
 
 class _StoreFile(io.RawIOBase):
-    """A file of the store that pyarrow can seek in."""
+    """A file of the store that pyarrow can read and seek in."""
 
     def __init__(self, storage: Storage, path: str) -> None:
         self._storage = storage
@@ -270,7 +277,7 @@ def open_listing(storage: Storage, path: str) -> StoredListing:
 
     Raises
     ------
-    MissingError, CorruptError
-        When it is not there, or damaged.
+    MissingError, NewerFormatError, CorruptError
+        If it is missing, written by a newer TinyTags, or damaged.
     """
     return StoredListing(storage, path)

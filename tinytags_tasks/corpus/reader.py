@@ -1,4 +1,4 @@
-"""What every format's reader is: images by position, in TinyTags' own order, with what could not be read."""
+"""What the reader of every format provides: images by position, with the reasons for those that cannot be read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,23 +7,25 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tinytags_tasks.identities import quoted
+
 
 @dataclass(frozen=True)
 class ListedItem:
-    """A file of a source, or one encoded image of a file, in the order of their positions.
+    """A file of a source, or one encoded image in such a file; listed in the order of the positions.
 
     Attributes
     ----------
     path
-        The file, as :class:`tinytags_tasks.corpus.source_files.SourceFiles` names it.
+        The file, as :class:`tinytags_tasks.corpus.sources.files.SourceFiles` names it.
     images
-        How many it holds.
+        How many images it holds.
     offset, size_bytes
-        Where it lies in the file, and its bytes.
+        Where it starts in the file, and its length.
     version
-        What tells that the file has changed.
+        A value that changes when the file changes.
     keyword
-        The image's keyword where the listing knows it.
+        The image's keyword, if the listing knows it.
     """
 
     path: str
@@ -32,6 +34,14 @@ class ListedItem:
     size_bytes: int
     version: str
     keyword: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What a source's hash is made of; see ``docs/adr/0017-identities.md`` before changing a character."""
+        return (
+            f"ListedItem(path={quoted(self.path)}, images={self.images}, offset={self.offset}, "
+            f"size_bytes={self.size_bytes}, version={quoted(self.version)}, keyword={quoted(self.keyword)})"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +53,15 @@ class Batch:
     first
         Position of the first one.
     images
-        How many.
+        How many there are.
     pixels
-        uint8, shape (images, row, column, 3), C-contiguous; unreadable ones are zeros. None when not asked for.
+        uint8, shape (images, row, column, 3), C-contiguous; unreadable images are zeros. None if not requested.
     unreadable
-        Why, by position.
+        Why images are unreadable, by position.
     keywords
-        One an image, None where an image has none; empty when the corpus has no keywords.
+        One per image, None where an image has none; empty if the corpus has no keywords.
     encoded
-        The images' encoded bytes, for hashing; empty where the source holds pixels.
+        The images' encoded bytes, for hashing; empty if the source holds pixels.
     """
 
     first: int
@@ -66,21 +76,15 @@ class Listing(Protocol):
     """What a source holds, in the order of the positions."""
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
-        """Yield the items that hold these positions, each with the position of its own first image."""
+        """Yield the items that hold these positions, each with the position of its first image."""
         ...
 
 
 class Reader(Protocol):
     """Reads one source."""
 
-    preparation: str
-    """How its images were prepared, for manifests and cards."""
-
-    holds_pixels: bool
-    """Whether pixels come unchanged from the source, so that equal pixels mean an equal source."""
-
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
-        """Yield the images from a position on, in their order, a few thousand at most at a time.
+        """Yield the images from a position on, in order, in batches of at most a few thousand.
 
         Parameters
         ----------
@@ -89,17 +93,17 @@ class Reader(Protocol):
         images
             How many.
         decode
-            Whether pixels are wanted; without them a batch has only what the source holds encoded.
+            Whether to decode pixels; without them a batch has only the encoded bytes of the source.
 
         Raises
         ------
         BadInputError
-            When the source is not as it was listed: which file, where.
+            If the source is not as it was listed: which file, and where.
         TransientError
-            When a remote source does not answer now.
+            If a remote source does not answer.
         """
         ...
 
     def close(self) -> None:
-        """Close its files and end its workers."""
+        """Close the files and end the workers."""
         ...

@@ -1,4 +1,4 @@
-"""The corpora that are defined: a folder of TOML files, which may be kept in a repository of the user's own."""
+"""The defined corpora: a folder of TOML files, which a user may keep in a repository of their own."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from tinytags_tasks.storage import temporary_name
 
 
 def list_definitions(folder: Path) -> list[str]:
-    """Return the names of the corpora that are defined, sorted; nothing is read.
+    """Return the sorted names of the defined corpora; no definition is read.
 
     Raises
     ------
     BadInputError
-        When the folder may not be read.
+        If the folder cannot be read.
     """
     with _translated(folder):
         if not folder.exists():
@@ -32,33 +32,32 @@ def load_definition(folder: Path, name: str) -> CorpusDefinition:
     Raises
     ------
     BadInputError
-        When there is none, or it cannot be used.
+        If there is none, or it is not valid.
     """
     path = _path(folder, name)
     if name not in (names := list_definitions(folder)):
         known = ", ".join(names[:20]) or "none"
         raise BadInputError(
-            f"{path}: no such corpus is defined (defined are: {known}); define it with "
+            f"{path}: no such corpus is defined (defined corpora: {known}); define it with "
             f"`tinytags corpus add {name} SOURCE`"
         )
     return read_definition(path)
 
 
 def save_definition(folder: Path, definition: CorpusDefinition, *, replace: bool = False) -> bool:
-    """Write a definition in one step; False when the same one stood already.
+    """Write a definition in one atomic step; return False if the same one existed already.
 
     Raises
     ------
     BadInputError
-        When another one stands under the name and must not be replaced, or the folder may not be written.
+        If another definition has this name and must not be replaced, or the folder cannot be written.
     """
     path = _path(folder, definition.name)
     if not replace and definition.name in list_definitions(folder):
         if read_definition(path) == definition:
             return False
         raise BadInputError(
-            f"{path}: the corpus is defined otherwise; look with `tinytags corpus show {definition.name}`, or "
-            "--replace it"
+            f"{path}: another definition has this name; see `tinytags corpus show {definition.name}`, or --replace it"
         )
     temporary = path.with_name(temporary_name(path.name))
     with _translated(path):
@@ -72,12 +71,12 @@ def save_definition(folder: Path, definition: CorpusDefinition, *, replace: bool
 
 
 def remove_definition(folder: Path, name: str) -> bool:
-    """Remove a definition; False when there was none.
+    """Remove a definition; return False if there was none.
 
     Raises
     ------
     BadInputError
-        When it may not be removed.
+        If it cannot be removed.
     """
     path = _path(folder, name)
     with _translated(path):
@@ -98,5 +97,5 @@ def _translated(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise BadInputError(
-            f"{path}: cannot be used ({error.strerror or error}); mend it, or set TINYTAGS_CORPORA to another folder"
+            f"{path}: cannot be used ({error.strerror or error}); fix it, or set TINYTAGS_CORPORA to another folder"
         ) from error

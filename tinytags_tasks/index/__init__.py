@@ -1,1 +1,1 @@
-"""Index: scored blocks become documents of the run's collection, idempotently."""
+"""Index: scored blocks become documents of the run's collection; indexing again changes nothing."""

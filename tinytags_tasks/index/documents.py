@@ -1,24 +1,33 @@
-"""A scored block and its pixels as the bodies that Solr takes."""
+"""Documents: a scored block and its pixels as bodies of update requests to Solr.
 
-from collections.abc import Iterator, Sequence
+This is where the fields of :mod:`tinytags_tasks.document_fields` are filled.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource
+from tinytags_tasks.block_files import CONFIDENCE_COLUMN, BlockSource
+from tinytags_tasks.document_fields import FIELDS, document_field
 from tinytags_tasks.index.javabin import Body, Value
 
+_CONFIDENCE = document_field("confidence").solr_name
+
 MOST_DOCUMENTS = 2_000
-"""Of one body: about 6 MB at 32x32 pixels."""
+"""In one body: about 6 MB at 32x32 pixels."""
+
+LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
+"""Fields that older collections lack: a document for one of these is sent without them."""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
-"""Of one body, so that a few bodies of large images fit into memory, here and in Solr."""
+"""In one body, so that a few bodies of large images fit into memory, here and in Solr."""
 
 
 def documents_per_body(image_bytes: int) -> int:
-    """Return how many documents one body takes."""
+    """Return how many documents go into one body."""
     return max(1, min(MOST_DOCUMENTS, _MOST_IMAGE_BYTES // image_bytes))
 
 
@@ -28,21 +37,25 @@ def document_bodies(
     pixels: npt.NDArray[np.uint8] | None,
     model: str,
     keywords: Sequence[str | None] | None = None,
+    fields: Collection[str] = LATER_FIELDS,
 ) -> Iterator[bytes]:
     """Yield the bodies of update requests, in Solr's binary format.
 
     Parameters
     ----------
     scored
-        The block's scored file: position, tag, votes, accuracy.
+        The block's scored file: position, tag, votes and confidence of each image that was kept.
     source
         Where the block lies in the corpus.
     pixels
-        uint8, shape (images, values of an image): the block's images, kept or not; None for documents without them.
+        uint8, shape (images, values of an image): all of the block's images, kept or not; None for documents without
+        pixels.
     model
         The model's version.
     keywords
-        One an image of the block, None where an image has none; None when the corpus has no keywords.
+        One for each image of the block, None where an image has none; None if the corpus has no keywords.
+    fields
+        The collection's fields; those of :data:`LATER_FIELDS` that it lacks are left out.
     """
     block: dict[str, int | str] = {
         "block": source.block,
@@ -51,17 +64,21 @@ def document_bodies(
         "model": model,
         "width": source.width,
     }
+    lacking = LATER_FIELDS.difference(fields)
+    block = {name: value for name, value in block.items() if name not in lacking}
+    if "keyword" in lacking:
+        keywords = None
     every_pixel = None if pixels is None else pixels.reshape(-1).data
     common: dict[tuple[str, int, int], dict[str, int | str]] = {}
     for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):
         columns = batch.to_pydict()
         body = Body()
-        for position, tag, accuracy, votes in zip(
-            columns["position"], columns["tag"], columns["accuracy"], columns["votes"], strict=True
+        for position, tag, confidence, votes in zip(
+            columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], strict=True
         ):
-            shared = common.get((tag, accuracy, votes))
+            shared = common.get((tag, confidence, votes))
             if shared is None:
-                shared = common[tag, accuracy, votes] = {"tag": tag, "accuracy": accuracy, "votes": votes, **block}
+                shared = common[tag, confidence, votes] = {"tag": tag, _CONFIDENCE: confidence, "votes": votes, **block}
             own: dict[str, Value] = {"id": layout.document_id(source.corpus, position), "position": position}
             at = position - source.first
             if every_pixel is not None:

@@ -1,4 +1,4 @@
-"""Solr's binary update format, as much of it as documents need: bytes stay bytes, where JSON makes them base64.
+"""Solr's binary update format, as much of it as documents need: bytes stay bytes, where JSON needs base64.
 
 Format: version 2 of Solr's ``JavaBinCodec`` (org.apache.solr.common.util), and the request that
 ``JavaBinUpdateRequestCodec`` reads: a named list with the parameters and an iterator over documents. A tag byte says
@@ -43,14 +43,14 @@ class Body:
         own
             Fields of this document alone. The bytes of a memoryview are read when the body is finished.
         common
-            Fields that many documents share: the same object is encoded once. It must live as long as the body.
+            Fields that many documents share: the same object is encoded once. It must live as long as the body does.
         """
         self._parts.append(_head(_DOCUMENT, len(own) + len(common)) + _NO_BOOST)
         shared = self._common.get(id(common))
         if shared is None:
             names = len(self._names)
             shared = b"".join(self._name(name) + _scalar(value) for name, value in common.items())
-            if names == len(self._names):  # else names are written out in it, which may be done once only
+            if names == len(self._names):  # else it spells out names, which may happen only once a body
                 self._common[id(common)] = shared
         self._parts.append(shared)
         for name, value in own.items():

@@ -1,48 +1,30 @@
-"""The indexing step: scored blocks in, verified documents in the run's collection out."""
+"""The indexing step: scored blocks become verified documents of the run's collection."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from tinytags_tasks import layout
-from tinytags_tasks.ahead import run_ahead
-from tinytags_tasks.block_files import (
-    BlockSource,
-    KeywordsReader,
-    block_sources,
-    documents_checksum,
-    read_pixels,
-    read_scored,
-    scored_checksum,
-)
+from tinytags_tasks.block_files import block_sources
 from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held, refuse_lost
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
-from tinytags_tasks.index.documents import document_bodies
-from tinytags_tasks.index.javabin import MIME
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.configsets import current_configset, keep_configset, kept_configset
+from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.index.posting import collection_missing, post_blocks
+from tinytags_tasks.index.verification import delete_foreign_documents, differing_blocks, unverified_blocks
 from tinytags_tasks.lease import LEASE_SECONDS
 from tinytags_tasks.ledger import read_ledger
-from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run, now
-from tinytags_tasks.settings import PROJECT_ROOT
-from tinytags_tasks.solr import CONNECTIONS, SolrClient
+from tinytags_tasks.records import BlockRecord, BlockState, Corpus, Run
 from tinytags_tasks.storage import Storage
 
-CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"
-
 _AT_ONCE = 8
-"""Small files that are written at once."""
+"""Small files that are read or written at once."""
 
 
 @dataclass(frozen=True)
 class IndexRequest:
-    """Which blocks of which run; ``redo`` indexes those again that are verified."""
+    """Which blocks of which run; ``redo`` also indexes those that are verified already."""
 
     run: str
     blocks: tuple[int, ...]
@@ -51,7 +33,7 @@ class IndexRequest:
 
 @dataclass(frozen=True)
 class IndexResult:
-    """What stands now; ``indexed`` counts the blocks that were not verified before."""
+    """How many documents the blocks have now; ``indexed`` counts the blocks that were not verified before."""
 
     run: str
     blocks: tuple[int, ...]
@@ -61,7 +43,7 @@ class IndexResult:
 
 @dataclass(frozen=True)
 class DeleteRequest:
-    """Which blocks of which run shall have no documents."""
+    """The blocks whose documents are to be deleted."""
 
     run: str
     blocks: tuple[int, ...]
@@ -83,16 +65,46 @@ def prepare(
     solr: SolrClient,
     shards: int = 1,
     replicas: int = 1,
-    configset: Path | None = None,
 ) -> str:
-    """Make sure that a run's collection exists, with this version's schema; return its name."""
+    """Make sure that a run's collection exists, and return its name.
+
+    One that exists keeps its configset, whatever this checkout has. Another is made with the configset that its run was
+    planned with, or, where the run is from before this was recorded, with this checkout's.
+
+    Raises
+    ------
+    MissingError
+        If there is no such run, or neither Solr, the store nor this checkout has its configset.
+    CorruptError
+        If the store's copy of its configset is damaged.
+    """
     path = layout.run_file(run_name)
     plan = Run.load(storage, path)
-    name = solr.ensure_configset(configset or CONFIGSET_FOLDER)
-    solr.ensure_collection(plan.collection, name, shards=shards, replicas=replicas)
+    if plan.collection not in solr.collections():
+        if not plan.configset:
+            configset = current_configset()
+            keep_configset(configset, storage)
+            plan = plan.replaced(configset=configset.name)
+            plan.save(storage, path)
+        _make_collection(plan, storage, solr, shards, replicas)
     if plan.pruned:
         plan.replaced(pruned="").save(storage, path)
     return plan.collection
+
+
+def _make_collection(plan: Run, storage: Storage, solr: SolrClient, shards: int, replicas: int) -> None:
+    """Make a run's collection with the run's own configset."""
+    is_there = plan.configset in solr.configset_names()
+    if not is_there:
+        solr.upload_configset(kept_configset(plan.configset, storage))
+    try:
+        solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
+    except (FinalError, TransientError):
+        if not is_there:
+            raise
+        # It was pruned just now, or is the half of an upload during which Solr was killed.
+        solr.upload_configset(kept_configset(plan.configset, storage))
+        solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
 
 
 def run(
@@ -103,20 +115,20 @@ def run(
     report: Callable[[str], None] = print,
     lease_seconds: float = LEASE_SECONDS,
 ) -> IndexResult:
-    """Let the collection hold exactly the scored images of these blocks, and verify it by a checksum of each block.
+    """Make the collection hold exactly the scored images of these blocks, and verify each block by a checksum.
 
-    Ids are deterministic, so indexing again overwrites; what stands under a block and is not of its scored file is
-    deleted by id. Nothing is visible before one commit for all blocks. A block that another writer holds is left to it,
-    and looked at again when the others are done.
+    Ids are deterministic, so indexing again overwrites; documents of a block that its scored file does not have are
+    deleted by id. Nothing is visible before one commit for all blocks. A block that another writer holds is left to
+    that writer, and checked again when the others are done.
 
     Raises
     ------
     BadInputError
-        When the run has no such block.
+        If the run has no such block.
     MissingError
-        When a block is not scored, or the run's collection was pruned.
+        If a block is not scored, or the run's collection was pruned.
     TransientError
-        When Solr or HDFS cannot do their part now, or the documents are not what they must be.
+        If Solr or HDFS is unavailable, or the documents are not what was scored.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
@@ -124,12 +136,12 @@ def run(
     _wait_until_settled(plan, solr)
     open_blocks = list(request.blocks)
     if not request.redo:
-        open_blocks = _unverified(plan, request.blocks, storage, solr)
+        open_blocks = unverified_blocks(plan, request.blocks, storage, solr)
         report(f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are verified")
     indexed = 0
     for held in hold_blocks(plan.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
-        # Another writer may have been here while it was waited for.
-        blocks = held.blocks if request.redo else _unverified(plan, held.blocks, storage, solr)
+        # Another writer may have verified them in the meantime.
+        blocks = held.blocks if request.redo else unverified_blocks(plan, held.blocks, storage, solr)
         if blocks:
             _index(plan, replace(held, blocks=blocks), storage, solr, report)
             indexed += len(blocks)
@@ -151,11 +163,11 @@ def delete(
     Raises
     ------
     BadInputError
-        When the run has no such block.
+        If the run has no such block.
     MissingError
-        When the run's collection was pruned.
+        If the run's collection was pruned.
     TransientError
-        When Solr or HDFS cannot do their part now.
+        If Solr or HDFS is unavailable.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
@@ -164,7 +176,7 @@ def delete(
     before = solr.count_by_block(plan.collection, request.blocks)
     for held in hold_blocks(plan.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         for record in read_ledger(storage, plan, held.blocks):
-            if record.state in (BlockState.INDEXED, BlockState.VERIFIED):  # the ledger never promises what is going
+            if record.state in (BlockState.INDEXED, BlockState.VERIFIED):  # the ledger promises nothing that is going
                 record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
                 record.save(storage, layout.ledger_file(plan.name, record.block))
             solr.delete_block(plan.collection, record.block)
@@ -182,35 +194,19 @@ def _wait_until_settled(plan: Run, solr: SolrClient) -> None:
     try:
         solr.wait_until_settled(plan.collection)
     except MissingError as error:
-        raise _without_collection(plan) from error
-
-
-def _without_collection(plan: Run) -> MissingError:
-    return MissingError(
-        f"run {plan.name}: its collection {plan.collection} is not in Solr; index the whole run with "
-        f"`tinytags index {plan.name}`"
-    )
-
-
-def _unverified(plan: Run, blocks: Sequence[int], storage: Storage, solr: SolrClient) -> list[int]:
-    counts = solr.count_by_block(plan.collection, blocks)
-    return [
-        record.block
-        for record in read_ledger(storage, plan, blocks)
-        if record.state is not BlockState.VERIFIED or record.kept != counts.get(record.block, 0)
-    ]
+        raise collection_missing(plan) from error
 
 
 def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
     """Post blocks, commit once, and verify each."""
     storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in held.blocks))
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    records, failures = _post_blocks(plan, block_sources(storage, corpus, held.blocks), storage, solr, report)
+    records, failures = post_blocks(plan, block_sources(storage, corpus, held.blocks), storage, solr, report)
     solr.commit(plan.collection)
-    wrong = _differing(plan, records, solr)
+    wrong = differing_blocks(plan, records, solr)
     if wrong:
-        _delete_strangers(plan, wrong, storage, solr)
-        wrong = _differing(plan, {block: records[block] for block in wrong}, solr)
+        delete_foreign_documents(plan, wrong, storage, solr)
+        wrong = differing_blocks(plan, {block: records[block] for block in wrong}, solr)
     verified = [
         record.replaced(state=BlockState.VERIFIED, documents=record.kept)
         for block, record in records.items()
@@ -234,7 +230,7 @@ def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repo
 
 
 def _raise_failures(plan: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
-    """Write down why blocks cannot be indexed, and raise it as one error."""
+    """Record why blocks cannot be indexed, and raise the reasons as one error."""
     for record in read_ledger(storage, plan, failures):
         if record.state is not BlockState.PLANNED and is_held(storage, plan.name, record.block, held.writer):
             record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(
@@ -247,119 +243,3 @@ def _raise_failures(plan: Run, failures: Mapping[int, FinalError], held: HeldBlo
         f"run {plan.name}: indexing failed for blocks {format_block_numbers(failures)}: "
         + "; ".join(str(error) for error in list(failures.values())[:3])
     ) from first
-
-
-@dataclass(frozen=True, eq=False)
-class _Contents:
-    """All that a block's documents are made of."""
-
-    source: BlockSource
-    table: pa.Table
-    scored: BlockRecord
-    pixels: npt.NDArray[np.uint8] | None
-    keywords: list[str | None] | None
-
-
-def _read_blocks(
-    plan: Run, sources: Iterable[BlockSource], storage: Storage
-) -> Iterator[_Contents | tuple[int, FinalError]]:
-    """Yield each block's contents, or why it has none that can be indexed."""
-    keywords = KeywordsReader(storage)
-    for source in sources:
-        try:
-            yield _read_block(plan, source, keywords, storage)
-        except FinalError as error:
-            yield source.block, error
-
-
-def _read_block(plan: Run, source: BlockSource, keywords: KeywordsReader, storage: Storage) -> _Contents:
-    path = layout.scored_file(plan.name, source.block)
-    again = f"tinytags score {plan.name} --blocks {source.block}"
-    try:
-        table, scored = read_scored(storage, plan.name, source.block)
-    except MissingError as error:
-        raise MissingError(f"run {plan.name}: block {source.block} is not scored; run `{again}` first") from error
-    if scored.model != plan.model:
-        raise CorruptError(f"{path}: was scored by {scored.model}, the run is of {plan.model}; run `{again} --redo`")
-    if scored.sha256 != source.sha256:
-        raise CorruptError(
-            f"run {plan.name}: block {source.block} was scored on other bytes than the shard holds; run `{again} "
-            f"--redo`, which writes {path} anew"
-        )
-    pixels = read_pixels(storage, source) if plan.thumbnails == "solr" else None
-    return _Contents(source, table, scored, pixels, keywords.read(source))
-
-
-def _post_blocks(
-    plan: Run, sources: Iterable[BlockSource], storage: Storage, solr: SolrClient, report: Callable[[str], None]
-) -> tuple[dict[int, BlockRecord], dict[int, FinalError]]:
-    """Post blocks one after another; return the records of those that are acknowledged, and why others are not.
-
-    While one block's last bodies are on their way, the next one's follow: Solr never waits for a block to end.
-    """
-    records: dict[int, BlockRecord] = {}
-    failures: dict[int, FinalError] = {}
-
-    def finish(found: _Contents, started: float, answers: list[Future[dict[str, Any]]]) -> None:
-        try:
-            for answer in answers:
-                answer.result()
-        except MissingError as error:  # no block's fault
-            raise _without_collection(plan) from error
-        except FinalError as error:  # the others of the group go on
-            failure = type(error)(f"run {plan.name}: Solr refuses a document of block {found.source.block}: {error}")
-            failure.__cause__ = error
-            failures[found.source.block] = failure
-            return
-        record = found.scored.replaced(
-            state=BlockState.INDEXED,
-            checksum=scored_checksum(found.table, plan.corpus, plan.model),
-            index_seconds=round(time.monotonic() - started, 3),
-            indexed=now(),
-        )
-        record.save(storage, layout.ledger_file(plan.name, found.source.block))
-        records[found.source.block] = record
-        report(f"block {found.source.block}: {record.kept:,} documents are posted")
-
-    with solr.posting(plan.collection, MIME) as post:
-        last: tuple[_Contents, float, list[Future[dict[str, Any]]]] | None = None
-        for found in run_ahead(_read_blocks(plan, sources, storage), 1):
-            if not isinstance(found, _Contents):
-                failures[found[0]] = found[1]
-                continue
-            bodies = document_bodies(found.table, found.source, found.pixels, plan.model, found.keywords)
-            current = found, time.monotonic(), [post(body) for body in bodies]
-            if last:
-                finish(*last)
-            last = current
-        if last:
-            finish(*last)
-    return records, failures
-
-
-def _differing(plan: Run, records: Mapping[int, BlockRecord], solr: SolrClient) -> dict[int, str]:
-    """Return the blocks whose documents are not what was scored, and how they differ."""
-    counts = solr.count_by_block(plan.collection, list(records))
-
-    def problem(record: BlockRecord) -> str:
-        count = counts.get(record.block, 0)
-        if count != record.kept:
-            return f"has {count:,} of {record.kept:,} documents"
-        if documents_checksum(solr.rows_of_block(plan.collection, record.block)) != record.checksum:
-            return "has other tags, votes or ids than were scored"
-        return ""
-
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        problems = zip(records, pool.map(problem, records.values()), strict=True)
-        return {block: found for block, found in problems if found}
-
-
-def _delete_strangers(plan: Run, blocks: Iterable[int], storage: Storage, solr: SolrClient) -> None:
-    """Delete what stands under these blocks without being of them."""
-    for block in blocks:
-        table, _ = read_scored(storage, plan.name, block)
-        own = {layout.document_id(plan.corpus, position) for position in table.column("position").to_pylist()}
-        solr.delete_ids(
-            plan.collection, [found for found in solr.ids_of_block(plan.collection, block) if found not in own]
-        )
-    solr.commit(plan.collection)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks import layout
-from tinytags_tasks.corpus.formats import open_reader
-from tinytags_tasks.corpus.listing import MemoryListing
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.formats.registry import find_format
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import MissingError, ReconcileError
+from tinytags_tasks.identities import quoted
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shards import most_unreadable, standing_manifest, too_many_unreadable
 from tinytags_tasks.records import Corpus, ShardManifest, now
@@ -40,7 +40,7 @@ def run(corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[
     """
     plan = load_plan(storage, corpus)
     partition = plan.partition
-    digest = hashlib.sha256(repr(partition).encode())
+    digest = hashlib.sha256(partition.identity.encode())
     images = unreadable = 0
     examples: dict[int, str] = {}
     for shard in range(partition.shards):
@@ -91,20 +91,15 @@ def _clear_away(plan: IngestPlan, storage: Storage) -> None:
 
 
 def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:
-    """Add all that decides what is scored and indexed of a shard."""
+    """Add all that decides what is scored and indexed of a shard; see ``docs/adr/0017-identities.md``."""
     for block in manifest.blocks:
         digest.update(f"{block.number} {block.sha256}\n".encode())
-    digest.update(repr([image.position for image in manifest.unreadable]).encode())
-    digest.update(repr(manifest.keywords_sha256).encode())
+    positions = ", ".join(str(image.position) for image in manifest.unreadable)
+    digest.update(f"[{positions}]{quoted(manifest.keywords_sha256)}".encode())
 
 
 def _totals(plan: IngestPlan, unreadable: int, digest: str, files: SourceFiles) -> Corpus:
     definition = plan.definition
-    reader = open_reader(definition, files, MemoryListing([]))
-    try:
-        preparation = reader.preparation
-    finally:
-        reader.close()
     return Corpus(
         name=definition.name,
         description=definition.description,
@@ -113,7 +108,7 @@ def _totals(plan: IngestPlan, unreadable: int, digest: str, files: SourceFiles) 
         blocks_per_shard=definition.blocks_per_shard,
         height=definition.height,
         width=definition.width,
-        preparation=preparation,
+        preparation=find_format(definition.format).preparation(definition),
         source=plan.source,
         unreadable=unreadable,
         digest=digest,

@@ -1,7 +1,6 @@
 """The first step of an ingestion: list the source, and write down what is to be ingested, before anything else."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +8,34 @@ from pathlib import Path
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.formats import list_items
+from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
+from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, FinalError
-from tinytags_tasks.records import Corpus, Record, Source
+from tinytags_tasks.record_base import Record
+from tinytags_tasks.records import Corpus, Source
 from tinytags_tasks.storage import Storage
 
 _IMAGES_PER_TASK = 250_000
 _MOST_TASKS = 400
 _FREE_SHARE = 0.02
-_INDIFFERENT = {"description", "source", "options", "most_unreadable_percent"}
-"""Fields of a definition that decide no stored byte."""
+_DECISIVE = (
+    "name",
+    "format",
+    "height",
+    "width",
+    "shard_images",
+    "blocks_per_shard",
+    "pixel_order",
+    "resize",
+    "filter",
+    "image_column",
+    "format_options",
+    "keywords",
+    "keyword_stop_list",
+)
+"""Fields of a definition that decide the stored bytes: a corpus that was begun with others is refused."""
 
 
 class IngestPlan(Record):
@@ -131,12 +145,12 @@ def _write_plan(
     definition: CorpusDefinition, storage: Storage, files: SourceFiles, report: Callable[[str], None]
 ) -> IngestPlan:
     report(f"listing {files.address}")
-    listing = ListingFile(_told(list_items(files, definition), report))
+    listing = ListingFile(_with_progress(list_items(files, definition), report))
     try:
         summary = listing.summary
         if not summary.images:
             raise BadInputError(
-                f"{files.address}: holds no images of the format {definition.format}; correct the source"
+                f"{files.address}: contains no images of the format {definition.format}; correct the source"
             )
         head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
         source = Source(
@@ -165,8 +179,8 @@ def _write_plan(
     return plan
 
 
-def _told(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
-    """Pass items on and tell now and then how many there were."""
+def _with_progress(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
+    """Pass items on, and report how many there were now and then."""
     for count, item in enumerate(items, start=1):
         if count % 100_000 == 0:
             report(f"listed {count:,} items")
@@ -174,9 +188,9 @@ def _told(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterato
 
 
 def _metadata_version(definition: CorpusDefinition, files: SourceFiles) -> str:
-    if definition.format != "tiny-images" or not definition.keywords:
+    if not (definition.keywords and find_format(definition.format).keywords_are_a_file):
         return ""
-    return repr(files.beside(definition.keywords).only_file())
+    return files.with_source(definition.keywords).only_file().identity
 
 
 def _stop_list_sha256(definition: CorpusDefinition) -> str:
@@ -198,7 +212,7 @@ def _refuse_another(known: IngestPlan, asked: IngestPlan) -> None:
     """
     name = known.definition.name
     remedy = f"restore it, use another name, or remove the corpus with `tinytags corpus remove {name} --data`"
-    before, now = (plan.source.model_dump(exclude={"path"}) for plan in (known, asked))
+    before, now = known.source.content, asked.source.content
     if differing := [field for field in before if before[field] != now[field]]:
         field = differing[0]
         what = f"{field}: {_short(before[field])} then, {_short(now[field])} now"
@@ -206,8 +220,8 @@ def _refuse_another(known: IngestPlan, asked: IngestPlan) -> None:
             f"corpus {name} was made from {known.source.path}, and {asked.source.path} is not that source or has "
             f"changed since ({what}); {remedy}"
         )
-    old, new = (json.loads(plan.definition.model_dump_json(exclude=_INDIFFERENT)) for plan in (known, asked))
-    if known.definition.format == "tiny-images":  # a path, which decides nothing: its content is part of the source
+    old, new = ({field: getattr(plan.definition, field) for field in _DECISIVE} for plan in (known, asked))
+    if find_format(known.definition.format).keywords_are_a_file:  # its content is part of the source, its path is not
         old["keywords"], new["keywords"] = bool(old["keywords"]), bool(new["keywords"])
     old["keyword_stop_list"], new["keyword_stop_list"] = known.stop_list_sha256, asked.stop_list_sha256
     if differing := [field for field in old if old[field] != new[field]]:
@@ -257,7 +271,7 @@ def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tu
 
 def same_source(known: Source, asked: Source) -> bool:
     """Tell whether two records are of one source, wherever it lies."""
-    return known.model_dump(exclude={"path"}) == asked.model_dump(exclude={"path"})
+    return known.content == asked.content
 
 
 def corpus_stands(storage: Storage, corpus: str) -> Corpus | None:

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from tinytags_tasks import layout
 from tinytags_tasks.ahead import run_ahead
 from tinytags_tasks.blocks import Block
-from tinytags_tasks.corpus.formats import open_reader
+from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.keywords import StopList, read_stop_list
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.reader import Batch, Reader
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
 from tinytags_tasks.ingest.shard_hash import ShardHash
@@ -106,6 +106,7 @@ class _Writer:
         self._request = request
         self._plan = plan
         self._reader = reader
+        self._holds_pixels = find_format(plan.definition.format).holds_pixels
         self._storage = storage
         self._leases = leases
         self._stop_list = read_stop_list(plan.definition.keyword_stop_list)
@@ -156,9 +157,9 @@ class _Writer:
         if manifest is None:
             return None
         passing = self._open(shard)
-        for _ in self._pass(passing, decode=self._reader.holds_pixels):
+        for _ in self._pass(passing, decode=self._holds_pixels):
             pass
-        check_source_range(manifest, passing.hash, self._plan, holds_pixels=self._reader.holds_pixels)
+        check_source_range(manifest, passing.hash, self._plan, holds_pixels=self._holds_pixels)
         return manifest
 
     def _write(self, shard: int) -> ShardManifest:
@@ -208,7 +209,7 @@ class _Writer:
         """Yield a shard's bytes; when they are not what it was once made of, fail before they get its name."""
         yield from self._pass(passing, decode=True)
         if made_before is not None:
-            check_source_range(made_before, passing.hash, self._plan, holds_pixels=self._reader.holds_pixels)
+            check_source_range(made_before, passing.hash, self._plan, holds_pixels=self._holds_pixels)
 
     def _open(self, shard: int) -> "_Passing":
         blocks = self._plan.partition.blocks_of_shard(shard)

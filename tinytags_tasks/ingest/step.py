@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.source_files import SourceFiles
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.ingest import commit, plan, shards
 from tinytags_tasks.ingest.commit import CommitResult
 from tinytags_tasks.storage import Storage

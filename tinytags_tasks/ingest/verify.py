@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.ahead import run_ahead
-from tinytags_tasks.corpus.formats import open_reader
+from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.listing import open_listing
-from tinytags_tasks.corpus.source_files import SourceFiles, hash_ends
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
+from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, standing_manifest
@@ -84,7 +84,7 @@ def run(
     for shard in range(plan.partition.shards):
         try:
             manifest = standing_manifest(plan, shard, storage)
-        except FinalError as error:
+        except (BadInputError, MissingError, CorruptError) as error:
             damaged[shard] = str(error)
             continue
         if manifest is None:
@@ -174,14 +174,15 @@ def _compare_source(
             return f"{plan.source.path}: its head or tail is another than when it was ingested"
         if not deep:
             return ""
+        holds_pixels = find_format(plan.definition.format).holds_pixels
         reader = open_reader(plan.definition, files, listing)
         try:
             for manifest in manifests:
                 report(f"comparing the source of shard {manifest.shard}")
                 found = ShardHash(manifest.blocks, manifest.image_bytes)
-                for batch in reader.batches(manifest.first, manifest.images, decode=reader.holds_pixels):
+                for batch in reader.batches(manifest.first, manifest.images, decode=holds_pixels):
                     found.add(batch)
-                check_source_range(manifest, found, plan, holds_pixels=reader.holds_pixels)
+                check_source_range(manifest, found, plan, holds_pixels=holds_pixels)
         finally:
             reader.close()
     except (BadInputError, CorruptError) as error:

@@ -12,12 +12,12 @@ from functools import partial
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import documents_checksum, read_scored, scored_checksum
 from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.numbered import append_record, record_numbers
 from tinytags_tasks.publish.history import live_run, refuse_without_collection
 from tinytags_tasks.records import Audit, BlockRecord, BlockState, Corpus, Run, now
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 _AT_ONCE = 2

@@ -8,12 +8,12 @@ from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored
 from tinytags_tasks.block_lease import hold_blocks
 from tinytags_tasks.blocks import format_block_numbers, group_blocks, parse_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ledger import is_scored_whole, read_ledger
 from tinytags_tasks.publish.audit import last_audit
 from tinytags_tasks.publish.history import live_collection, refuse_without_collection
 from tinytags_tasks.records import BlockRecord, BlockState, Run
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import read_scored, unscored_blocks
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.corpus.sheet import make_labelled_sheet, save_sheet
+from tinytags_tasks.corpus.pictures.sheet import make_labelled_sheet, save_sheet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.records import Corpus, Run
 from tinytags_tasks.storage import Storage

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import MissingError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.numbered import append_record, record_numbers
 from tinytags_tasks.records import Change, Publication, Run, now
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 WAIT_SECONDS = 300.0

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ledger import add_up, list_runs, read_ledger
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 

@@ -4,21 +4,19 @@ With them goes what killed writers left under temporary names anywhere in the st
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.configsets import current_configset, is_own_name
 from tinytags_tasks.errors import BadInputError, FinalError, TransientError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.ledger import list_runs, read_ledger
 from tinytags_tasks.publish.history import completed, live_collection, previous_collections, read_history, sole_change
 from tinytags_tasks.records import Run, now
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import LEFTOVER_SECONDS, Leftover, Storage
-
-CONFIGSET_PREFIX = "tinytags-"
-"""Of our own configsets' names; see :meth:`SolrClient.ensure_configset`."""
 
 QUIET_HOURS = 1
 """How long a ledger must have been still before its run counts as one that nobody writes."""
@@ -92,21 +90,25 @@ class PruneResult:
         The other collections, with the reason why each stays.
     leftovers, leftover_bytes
         Files and folders that killed writers left under temporary names a day or longer ago.
+    configsets
+        Old configsets in Solr that no collection uses any longer.
     """
 
     drop: tuple[Prunable, ...]
     stays: dict[str, str]
     leftovers: int
     leftover_bytes: int
+    configsets: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing goes."""
-        return not (self.drop or self.leftovers)
+        return not (self.drop or self.leftovers or self.configsets)
 
     def lines(self, verb: str) -> list[str]:
         """Return what goes, a line each, for people."""
         lines = [describe(one, verb) for one in self.drop]
+        lines += [f"{verb} configset {name}, which no collection uses" for name in self.configsets]
         if self.leftovers:
             lines.append(
                 f"{verb} {self.leftovers:,} files that killed writers left ({self.leftover_bytes / 1e6:,.1f} MB)"
@@ -132,7 +134,7 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
         if not (stands or (plan.pruned and scored_bytes)):
             continue
         reason = reasons.get(plan.collection, "")
-        if stands and not standing[plan.collection].startswith(CONFIGSET_PREFIX):
+        if stands and not is_own_name(standing[plan.collection]):
             reason = f"its configset {standing[plan.collection] or '(unknown)'} is none of TinyTags'"
         reason = reason or _writer(plan, storage)
         if not reason:
@@ -143,7 +145,9 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
     ours = {plan.collection for plan in runs}
     stays |= {collection: "is no run's of this store" for collection in standing if collection not in ours}
     left = _old_leftovers(storage)
-    return _result(drop, stays, left), left
+    going = {one.collection for one in drop}
+    configsets = _unused_configsets([plan for plan in runs if plan.collection not in going], going, solr)
+    return _result(drop, stays, left, configsets), left
 
 
 def run(
@@ -162,8 +166,13 @@ def run(
         for one in drop:
             _drop(one, storage, solr)
             report(describe(one, "dropped"))
+        configsets = _unused_configsets(list_runs(storage), set(), solr)
+        for name in configsets:
+            _drop_configset(name, solr)
+            report(f"dropped configset {name}, which no collection uses")
     # Those in the folder of a scored run went with it.
-    return _result(drop, found.stays, [leftover for leftover in leftovers if storage.delete(leftover.path)])
+    left = [leftover for leftover in leftovers if storage.delete(leftover.path)]
+    return _result(drop, found.stays, left, configsets)
 
 
 def describe(found: Prunable, verb: str) -> str:
@@ -216,8 +225,37 @@ def _writer(plan: Run, storage: Storage) -> str:
     return ""
 
 
-def _result(drop: Iterable[Prunable], stays: dict[str, str], left: Sequence[Leftover]) -> PruneResult:
-    return PruneResult(tuple(drop), stays, len(left), sum(leftover.size_bytes for leftover in left))
+def _result(
+    drop: Iterable[Prunable], stays: dict[str, str], left: Sequence[Leftover], configsets: Sequence[str]
+) -> PruneResult:
+    left_bytes = sum(leftover.size_bytes for leftover in left)
+    return PruneResult(tuple(drop), stays, len(left), left_bytes, tuple(configsets))
+
+
+def _unused_configsets(runs: Iterable[Run], going: Collection[str], solr: SolrClient) -> list[str]:
+    """Return TinyTags' own configsets that nothing uses.
+
+    Parameters
+    ----------
+    runs
+        Those that are kept. One that is not pruned may be about to get its collection.
+    going
+        Collections that do not count.
+    solr
+        Who is asked.
+    """
+    used = {configset for collection, configset in solr.configsets().items() if collection not in going}
+    used |= {plan.configset for plan in runs if not plan.pruned}
+    used.add(current_configset().name)
+    return [name for name in solr.configset_names() if is_own_name(name) and name not in used]
+
+
+def _drop_configset(name: str, solr: SolrClient) -> None:
+    try:
+        solr.delete_configset(name)
+    except (FinalError, TransientError):
+        if name in solr.configset_names() and name not in solr.configsets().values():  # else gone, or in use again
+            raise
 
 
 def _old_leftovers(storage: Storage) -> list[Leftover]:

@@ -1,17 +1,21 @@
-"""Re-tagging: which live indexes lack the newest model that fits them, and what is put beside a new run to judge it."""
+"""Re-tagging: which live indexes lack the newest model that fits them, or the current configset.
+
+And what is put beside a new run to judge it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import block_numbers_argument
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.configsets import FOUNDING_CONFIGSET, current_configset
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.models import list_models
+from tinytags_tasks.models import list_models, misfit
 from tinytags_tasks.publish import diff
 from tinytags_tasks.publish.history import completed, read_history, run_of
 from tinytags_tasks.records import Change, Corpus, ModelCard, Publication, Run
 from tinytags_tasks.settings import Thumbnails
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 
@@ -33,7 +37,7 @@ class RetagRequest:
 
 @dataclass(frozen=True)
 class Retag:
-    """A live index that another model shall tag.
+    """A live index that another model shall tag, or that shall get another configset.
 
     Attributes
     ----------
@@ -41,6 +45,8 @@ class Retag:
         What readers search, and the run that they see.
     corpus, model, threshold, thumbnails
         Of the run to plan: the live one's, but for the model.
+    reason
+        Why.
     """
 
     alias: str
@@ -49,6 +55,7 @@ class Retag:
     model: str
     threshold: int
     thumbnails: Thumbnails
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ def run(
 ) -> RetagResult:
     """Tell which live indexes are due, and change nothing.
 
-    A model whose run was rolled back under an alias is due there only when it is named.
+    A model whose run was rolled back under an alias is due there only when it is named. So is the current configset, if
+    the live index lacks nothing but that.
 
     Raises
     ------
@@ -99,9 +107,7 @@ def run(
         found = _look(alias, live.get(alias, ""), cards, request, storage)
         if isinstance(found, Retag):
             due.append(found)
-            report(
-                f"{alias}: {found.corpus} is to be tagged by {found.model} instead of what run {found.live_run} used"
-            )
+            report(f"{alias}: {found.corpus} is to be tagged by {found.model}: {found.reason}")
         else:
             left[alias] = found
             report(f"{alias}: left as it is: {found}")
@@ -155,36 +161,38 @@ def _look(
     if plan is None:
         return f"{collection} is no run's of this store" if collection else "it points at nothing"
     corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    fitting = [card for card in cards if _fits(card, corpus)]
+    fitting = [card for card in cards if not misfit(card, corpus)]
     if not request.model:  # nobody said that readers shall lose tags, or get those of another subject
         tags = {tag for card in cards if card.version == plan.model for tag in card.tags}
         fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
         if request.model and request.alias:
             raise BadInputError(
-                f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: their images "
-                "differ in size or pixel order"
+                f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: "
+                f"{misfit(cards[0], corpus)}"
             )
         return f"no such model fits corpus {corpus.name}"
     model = fitting[-1].version
-    if model == plan.model:
+    configset = current_configset().name
+    if model != plan.model:
+        reason = f"run {plan.name} used {plan.model}"
+    elif configset != _configset_of(plan):
+        reason = f"run {plan.name} used it as well, but was made with configset {_configset_of(plan)}, not {configset}"
+    else:
         return f"run {plan.name} was tagged by {model} already"
     history = completed(read_history(alias, storage), collection, storage)
-    if not request.model and model in _taken_back(history, plan, storage):
+    if not request.model and _was_taken_back(model, configset, history, plan, storage):
         return f"{model} was rolled back here; name the model to try it again"
-    return Retag(alias, plan.name, plan.corpus, model, plan.threshold, plan.thumbnails)
+    return Retag(alias, plan.name, plan.corpus, model, plan.threshold, plan.thumbnails, reason)
 
 
-def _fits(card: ModelCard, corpus: Corpus) -> bool:
-    return (card.height, card.width, card.channels, card.pixel_order) == (
-        corpus.height,
-        corpus.width,
-        corpus.channels,
-        corpus.pixel_order,
-    )
+def _configset_of(plan: Run) -> str:
+    """Return what a run's name says of its configset: a run of another one than the founding one says which."""
+    return plan.configset or FOUNDING_CONFIGSET
 
 
-def _taken_back(history: Sequence[Publication], live: Run, storage: Storage) -> set[str]:
-    """Return the models of a corpus' runs that were rolled back."""
-    runs = (run_of(record.previous, storage) for record in history if record.change is Change.ROLLED_BACK)
-    return {run.model for run in runs if run is not None and run.corpus == live.corpus}
+def _was_taken_back(model: str, configset: str, history: Sequence[Publication], live: Run, storage: Storage) -> bool:
+    """Tell whether a corpus' run of this model was rolled back; of the live model, one with this configset."""
+    found = (run_of(record.previous, storage) for record in history if record.change is Change.ROLLED_BACK)
+    runs = [run for run in found if run is not None and run.corpus == live.corpus and run.model == model]
+    return any(model != live.model or _configset_of(run) == configset for run in runs)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
 from tinytags_tasks.ledger import read_ledger
 from tinytags_tasks.publish.history import (
@@ -20,7 +21,6 @@ from tinytags_tasks.publish.history import (
     write_down,
 )
 from tinytags_tasks.records import Change, Publication, Run
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 

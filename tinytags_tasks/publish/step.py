@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError
 from tinytags_tasks.ledger import Totals, add_up, is_scored_whole, read_ledger
 from tinytags_tasks.publish.gate import gate_problems, precision_at
@@ -22,7 +23,6 @@ from tinytags_tasks.publish.history import (
     write_down,
 )
 from tinytags_tasks.records import BlockRecord, BlockState, Change, Corpus, ModelCard, Run
-from tinytags_tasks.solr import SolrClient
 from tinytags_tasks.storage import Storage
 
 

@@ -1,1 +1,1 @@
-"""Score: shards and a model become one file of tags and votes a block."""
+"""Score: a model and the shards give one file of tags and votes for each block."""

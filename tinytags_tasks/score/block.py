@@ -18,13 +18,14 @@ from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.models import read_model
 from tinytags_tasks.records import BlockRecord, BlockState, now
 from tinytags_tasks.storage import Storage, StoreAddress, open_store
+from tinytags_tasks.votes import Votes, confidence, is_kept, winners
 
 _BATCH = 5_000
 
 
 @dataclass(frozen=True)
 class BlockTask:
-    """All that scoring one block needs to know; small and serialisable.
+    """All that scoring one block takes; small and serialisable.
 
     Attributes
     ----------
@@ -35,7 +36,7 @@ class BlockTask:
     tags, trees
         The model's tags, and what an image's votes add up to: the number of trees, or 100 for percentages.
     threshold
-        Accuracy in percent from which an image is kept.
+        Confidence in percent from which an image is kept.
     writer
         Who holds the lease on the block; empty where nobody else can write it.
     redo
@@ -58,7 +59,7 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     Raises
     ------
     CorruptError
-        When the shard's bytes are not those of the manifest, or the model's output is no vote count.
+        When the shard's bytes are not those of the manifest, or the model's output is not a vote count.
     TransientError
         When another writer has taken the block over: this one was silent for too long, or its driver is gone.
     """
@@ -66,17 +67,16 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     storage = open_store(address)
     source = task.source
     votes = count_votes(load_model(address, task.model), read_pixels(storage, source), task)
-    winner = votes.argmax(axis=1)  # the first of equals: the lowest tag index
-    won = votes[np.arange(len(votes)), winner]
+    winner, won = winners(votes)
     positions = np.arange(source.first, source.first + source.images, dtype=np.int64)
     readable = ~np.isin(positions, source.unreadable)
-    kept = readable & (won * 100 >= task.threshold * task.trees)
+    kept = readable & is_kept(won, task.threshold, task.trees)
     table = pa.table(
         [
             pa.array(positions[kept]),
             pa.array([task.tags[index] for index in winner[kept]], pa.string()),
             pa.array(won[kept].astype(np.int16)),
-            pa.array((won[kept] * 100 // task.trees).astype(np.int16)),
+            pa.array(confidence(won[kept], task.trees).astype(np.int16)),
         ],
         schema=SCHEMA,
     )
@@ -118,7 +118,7 @@ def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - on
     MissingError
         When its file does not exist.
     CorruptError
-        When its file is not what was published, or no model that ONNX Runtime can read.
+        When its file is not what was published, or ONNX Runtime cannot read it.
     """
     stored = read_model(open_store(address), version)
     options = onnxruntime.SessionOptions()
@@ -132,18 +132,18 @@ def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - on
         ) from error
 
 
-def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> npt.NDArray[np.float32]:  # noqa: ANN401
+def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> Votes:  # noqa: ANN401
     """Return the votes for each tag, float32 of shape (images, tags): whole numbers of trees, or percentages.
 
     Raises
     ------
     CorruptError
-        When they do not add up to the number of trees, or to 100; so does what is not a number.
+        When they do not add up to the number of trees, or to 100, or are not numbers (NaN).
     """
     votes = np.zeros((len(pixels), len(task.tags)), dtype=np.float32)
     for start in range(0, len(pixels), _BATCH):
         (batch,) = session.run(["votes"], {"pixels": pixels[start : start + _BATCH]})
-        # Trees are whole numbers and percentages lose thousandths: half a vote tells both from what is wrong.
+        # Votes of trees are whole numbers, and percentages are rounded in the thousandths: half a vote allows for both.
         if batch.shape[1] != len(task.tags) or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
             raise CorruptError(
                 f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"

@@ -1,4 +1,8 @@
-"""The original system's form of a scored run: a JSON object a line for each image that was kept."""
+"""Exports a scored run in the original system's format: one JSON object a line for each image that was kept.
+
+The format does not follow :mod:`tinytags_tasks.document_fields`: programs that read it know these four names and no
+others, so confidence stays ``accuracy`` here.
+"""
 
 import base64
 import os
@@ -13,7 +17,14 @@ from typing import BinaryIO
 import orjson
 
 from tinytags_tasks import layout
-from tinytags_tasks.block_files import BlockSource, block_sources, read_pixels, read_scored, unscored_blocks
+from tinytags_tasks.block_files import (
+    CONFIDENCE_COLUMN,
+    BlockSource,
+    block_sources,
+    read_pixels,
+    read_scored,
+    unscored_blocks,
+)
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.records import Corpus, Run
@@ -24,7 +35,7 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Which blocks of which run, and where to.
+    """Which blocks of which run to export, and where to.
 
     Attributes
     ----------
@@ -33,7 +44,7 @@ class ExportRequest:
     blocks
         Its blocks, in the order in which they are written.
     output
-        Path of a file of this machine; ``-`` is the standard output.
+        Path of a local file; ``-`` is the standard output.
     """
 
     run: str
@@ -51,19 +62,19 @@ class ExportResult:
 
 
 def run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
-    """Write a line for each image that the blocks keep, by position; a file appears under its name only when whole.
+    """Write a line for each image that the blocks keep, by position; a file gets its name only when it is complete.
 
     A line is ``{"block": 3, "data": "<base64>", "label": "cat", "accuracy": 60}``: ``data`` is the image's bytes,
-    row-major HWC uint8, and ``accuracy`` is in percent. One block is in memory at a time.
+    row-major HWC uint8, ``label`` its tag and ``accuracy`` its confidence in percent. One block is in memory at a time.
 
     Raises
     ------
     BadInputError
-        When the run has no such block, or the output cannot be written.
+        If the run has no such block, or the output cannot be written.
     MissingError
-        Naming the blocks that are not scored: nothing is written then.
+        If blocks are not scored: the message names them, and nothing is written.
     CorruptError
-        When a scored file or a shard is not what was written.
+        If a scored file or a shard is not what was written.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
@@ -96,31 +107,31 @@ def _lines(plan: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
             f"delete {layout.scored_file(plan.name, source.block)} and score it again"
         )
     pixels = read_pixels(storage, source)
-    columns = (table.column(name).to_pylist() for name in ("position", "tag", "accuracy"))
-    for position, tag, accuracy in zip(*columns, strict=True):
+    columns = (table.column(name).to_pylist() for name in ("position", "tag", CONFIDENCE_COLUMN))
+    for position, tag, confidence in zip(*columns, strict=True):
         image = {
             "block": source.block,
             "data": base64.b64encode(pixels[position - source.first]).decode(),
             "label": tag,
-            "accuracy": accuracy,
+            "accuracy": confidence,
         }
         yield orjson.dumps(image, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @contextmanager
 def _opened(output: str) -> Generator[BinaryIO]:
-    """Open the output; a file is written beside its name, and renamed at the end."""
+    """Open the output; a file is written under a temporary name, and renamed at the end."""
     if output == STANDARD_OUTPUT:
-        # Not sys.stdout's own buffer: what a reader who went away leaves in it would fail again at exit.
+        # Not sys.stdout's buffer: after a broken pipe, what is left in it would fail again at exit.
         try:
             with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
                 yield stream
         except BrokenPipeError as error:
-            raise BadInputError("the standard output: ended before the export did; write into a file") from error
+            raise BadInputError("standard output was closed before the export ended; write to a file") from error
         return
     target = Path(output).expanduser()
-    if target.exists() and not target.is_file():  # a rename would take the place of a pipe or a device
-        raise BadInputError(f"{target}: is no regular file; name one, or write - for the standard output")
+    if target.exists() and not target.is_file():  # a rename would replace a pipe or a device
+        raise BadInputError(f"{target}: not a regular file; name one, or give - for standard output")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -129,6 +140,6 @@ def _opened(output: str) -> Generator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise BadInputError(f"{target}: cannot be written ({error}); free its disk, or name another file") from error
+        raise BadInputError(f"{target}: cannot be written ({error}); free disk space, or name another file") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The planning step: which run a corpus, a model and a threshold make, and what is left to do in it."""
+"""The planning step: the run of a corpus, a model and a threshold, and its blocks in groups."""
 
 import hashlib
 import json
@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from tinytags_tasks import layout
 from tinytags_tasks.blocks import group_blocks
+from tinytags_tasks.configsets import FOUNDING_CONFIGSET, current_configset, keep_configset
 from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.models import list_models, misfit
 from tinytags_tasks.records import Corpus, ModelCard, Run, now
 from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.storage import Storage
@@ -23,11 +25,11 @@ class PlanRequest:
     model
         The model's version.
     threshold
-        Accuracy in percent from which an image is kept.
+        Confidence in percent from which an image is kept.
     blocks_per_task
-        Blocks that one mapped task takes; 0 chooses.
+        Blocks for each mapped task; 0 lets TinyTags choose.
     thumbnails
-        Where the run's documents have their images; as TINYTAGS_THUMBNAILS says, unless told.
+        Where the images of the run's documents are; TINYTAGS_THUMBNAILS unless given.
     """
 
     corpus: str
@@ -37,7 +39,7 @@ class PlanRequest:
     thumbnails: Thumbnails = field(default_factory=lambda: load_settings().thumbnails)
 
     def __post_init__(self) -> None:
-        """Refuse a threshold that is no percentage.
+        """Refuse a threshold that is not a percentage.
 
         Raises
         ------
@@ -50,34 +52,42 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """The run, and its blocks in the groups that mapped tasks take."""
+    """The run, and its blocks in groups, one for each mapped task."""
 
     run: str
     groups: list[tuple[int, ...]]
 
 
 def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
-    """Write the run's record, unless it stands, and return its blocks in groups.
+    """Write the run's record, unless it exists, and return its blocks in groups.
 
-    The run's name is a hash of what decides its content (the corpus' bytes, the model, the threshold, where the images
-    are), so planning the same again finds the same run, with all that is committed in it.
+    The run's name is a hash of what determines its content (the corpus' bytes, the model, the threshold, where the
+    images are, the configset), so planning the same again finds the same run, with all that is committed in it. Another
+    configset makes another run, with a collection of its own.
 
     Raises
     ------
     MissingError
-        When there is no such corpus or model.
+        When there is no such corpus or model, or the checkout has no configset.
     BadInputError
         When the model does not fit the corpus.
     """
     corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
     card = ModelCard.load(storage, layout.card_file(request.model))
-    _refuse_misfit(corpus, card)
-    # Runs from before there was this choice keep their names.
+    if reason := misfit(card, corpus):
+        raise BadInputError(
+            f"model {card.version} does not fit corpus {corpus.name}: {reason}; "
+            "train on images prepared as the corpus is"
+        )
+    configset = current_configset()
+    # Runs from before there was this choice, or another configset, keep their names.
     in_store = [request.thumbnails] if request.thumbnails == "store" else []
-    decisive = json.dumps([corpus.digest, card.version, request.threshold, *in_store])
+    later_configset = [configset.name] if configset.name != FOUNDING_CONFIGSET else []
+    decisive = json.dumps([corpus.digest, card.version, request.threshold, *in_store, *later_configset])
     name = f"{corpus.name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
     path = layout.run_file(name)
     if not storage.exists(path):
+        keep_configset(configset, storage)
         Run(
             name=name,
             corpus=corpus.name,
@@ -90,27 +100,16 @@ def run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             blocks=corpus.partition.blocks,
             collection=layout.collection_name(name),
             created=now(),
+            configset=configset.name,
         ).save(storage, path, overwrite=False)
     return PlanResult(name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
 
 
-def _refuse_misfit(corpus: Corpus, card: ModelCard) -> None:
-    for what, ours, theirs in (
-        ("image size", (corpus.height, corpus.width, corpus.channels), (card.height, card.width, card.channels)),
-        ("pixel order", corpus.pixel_order, card.pixel_order),
-    ):
-        if ours != theirs:
-            raise BadInputError(
-                f"model {card.version} does not fit corpus {corpus.name}: its {what} is {theirs}, the corpus' {ours}; "
-                "train on images prepared as the corpus is"
-            )
-
-
 def preparation_note(corpus: Corpus, card: ModelCard) -> str:
-    """Return what to know when a corpus' images were prepared otherwise than those that a model learned from.
+    """Return a note if a corpus' images were prepared in another way than those that the model learned from.
 
-    How a picture was prepared is part of what a model learned, so this is shown wherever the run is. Empty when both
-    are the same, or the model's is not known.
+    How a picture was prepared is part of what a model learned, so the note is shown wherever the run is. Empty if both
+    are the same, or the model's preparation is not known.
     """
     if not card.preparation or card.preparation == corpus.preparation:
         return ""
@@ -118,14 +117,14 @@ def preparation_note(corpus: Corpus, card: ModelCard) -> str:
 
 
 def latest_model(storage: Storage) -> str:
-    """Return the version of the model that was published last.
+    """Return the version of the latest model.
 
     Raises
     ------
     MissingError
-        When none is.
+        When there is none.
     """
-    cards = [ModelCard.load(storage, layout.card_file(version)) for version in storage.names(layout.MODELS)]
+    cards = list_models(storage)
     if not cards:
         raise MissingError("no model is published yet: make one with `tinytags train`")
-    return max(cards, key=lambda card: (card.created, card.version)).version
+    return cards[-1].version

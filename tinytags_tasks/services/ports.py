@@ -1,4 +1,4 @@
-"""Which ports the embedded engines listen on: the standard ones where they are free, recorded and used again."""
+"""Ports of the embedded engines: the standard ones if they are free, recorded and used again."""
 
 import random
 import socket
@@ -15,7 +15,7 @@ from tinytags_tasks.errors import FinalError
 LOOPBACK = "127.0.0.1"
 
 PATIENCE_SECONDS = 5.0
-"""A large process that was killed holds its port for a moment after it counts as dead."""
+"""A large process that was killed keeps its port for a moment after it counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -25,44 +25,48 @@ class Port:
     name: str
     preferred: int | None = None
     companion: int | None = None
-    """How far above it the engine opens a second one by itself."""
+    """Offset of a second port that the engine opens by itself."""
     is_identity: bool = False
-    """The engine's stored state contains the number: it cannot move."""
+    """Whether the engine's stored state contains the port, so that it cannot change."""
 
     def numbers(self, port: int) -> tuple[int, ...]:
-        """Return every number that choosing ``port`` takes."""
+        """Return all port numbers that are used if ``port`` is chosen."""
         return (port,) if self.companion is None else (port, port + self.companion)
 
 
 class PortChooser:
-    """Chooses free ports and keeps them from other ``tinytags up`` of this machine until it is closed."""
+    """Chooses free ports, and reserves them against other ``tinytags up`` on this machine until it is closed."""
 
     def __init__(self, *, use_standard: bool) -> None:
         self.use_standard = use_standard
         self._reservations = ExitStack()
 
     def __enter__(self) -> "PortChooser":
-        """Begin."""
+        """Return the chooser."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let others have the ports that were not used."""
+        """Release the reservations."""
         self._reservations.close()
 
     def choose(self, port: Port, recorded: int | None, *, may_move: bool, owner: str) -> int:
-        """Return the number for an engine that is about to start.
+        """Return the port number for an engine that is about to start.
 
         Parameters
         ----------
+        port
+            The port to choose a number for.
         recorded
-            The number it had last time.
+            Its number at the last start.
         may_move
-            Whether another number will do when the recorded one is taken.
+            Whether another number may be used if the recorded one is taken.
+        owner
+            Name of the engine, for messages.
 
         Raises
         ------
         FinalError
-            When the recorded port is taken and the engine must have it.
+            If the recorded port is taken and the engine must have it, or no port is free.
         """
         if recorded is not None:
             deadline = time.monotonic() + PATIENCE_SECONDS
@@ -72,9 +76,9 @@ class PortChooser:
                 return recorded
             if port.is_identity or not may_move:
                 taken = next(number for number in port.numbers(recorded) if not is_free(number))
-                why = "its data is tied to that port" if port.is_identity else "engines that run know it by that port"
+                why = "its data contains that port" if port.is_identity else "running engines use that port"
                 raise FinalError(
-                    f"{owner} needs port {taken} again ({why}), but {holder(taken)} has it: end that first"
+                    f"{owner} needs port {taken} again ({why}), but {holder(taken)} has it: stop that first"
                 )
         if self.use_standard and port.preferred is not None and self._take(port, port.preferred):
             return port.preferred
@@ -112,17 +116,17 @@ def is_free(port: int) -> bool:
 
 
 def free_range(path: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> tuple[int, int]:
-    """Return a range below the one that the kernel gives to outgoing connections, so that none gets in between."""
+    """Return a range below the kernel's range for outgoing connections, so that none of these takes a chosen port."""
     try:
         ephemeral = int(path.read_text().split()[0])
     except (OSError, ValueError):
         ephemeral = 32_768
-    # The last thousand is left for companions.
+    # The last thousand ports are left for companions.
     return (20_000, ephemeral - 1_000) if ephemeral > 25_000 else (32_768, 60_000)
 
 
 def holder(port: int) -> str:
-    """Name the process that listens on a port, as far as the user may know."""
+    """Return a name for the process that listens on a port, as far as the user may see it."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:

@@ -1,4 +1,4 @@
-"""Start a process, know it again later, end it with all that it started."""
+"""Start a process, recognise it later, and stop it with all its child processes."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import psutil
 from tinytags_tasks.services.files import make_folder, write_atomically
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""Started by this very process, so that their exit codes can be collected."""
+"""Processes that this process started, so that their exit codes can be collected."""
 
 WITH_PARENT = """
 import ctypes, os, signal, sys
@@ -27,7 +27,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True)
 class Launch:
-    """A command and its whole environment."""
+    """A command and its complete environment."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
@@ -35,7 +35,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Record:
-    """What is written down about a process, enough never to take another one for it."""
+    """What is recorded about a process: enough never to mistake another one for it."""
 
     pid: int
     create_time: str
@@ -44,17 +44,17 @@ class Record:
 
 
 def record_file(folder: Path) -> Path:
-    """Return where an engine's process is recorded."""
+    """Return the path of the record of an engine's process."""
     return folder / "process.json"
 
 
 def log_file(folder: Path) -> Path:
-    """Return where an engine's standard output and error go."""
+    """Return the path of the log with an engine's standard output and error."""
     return folder / f"{folder.name}.log"
 
 
 def read_record(folder: Path) -> Record | None:
-    """Return the recorded process of an engine, None when there is none that can be read."""
+    """Return the recorded process of an engine; None if there is no readable record."""
     try:
         return Record(**json.loads(record_file(folder).read_text()))
     except (OSError, ValueError, TypeError):
@@ -62,7 +62,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def mark_ready(folder: Path, record: Record) -> None:
-    """Write down that an engine has answered."""
+    """Record that an engine is ready."""
     ready = replace(record, ready_after_seconds=round(time.time() - record.started_at, 1))
     write_atomically(record_file(folder), json.dumps(asdict(ready)))
 
@@ -72,10 +72,12 @@ def start(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> Rec
 
     Parameters
     ----------
+    launch
+        The command and its environment.
     folder
-        Its working folder, log and record; the log of the start before is kept as ``.log.1``.
+        Its working folder, with its log and record; the log of the previous start is kept as ``.log.1``.
     die_with_parent
-        End it when the calling *thread* ends (Linux ties this to the thread that forks).
+        End it when the calling *thread* ends (in Linux, the thread that forks counts as the parent).
     """
     log = log_file(make_folder(folder))
     if log.exists():
@@ -102,7 +104,7 @@ def start(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> Rec
 
 
 def find(record: Record | None) -> psutil.Process | None:
-    """Return the recorded process if it still runs; never another one that got its number."""
+    """Return the recorded process if it is still running; never another one that got its process id."""
     if record is None:
         return None
     if (child := _children.get(record.pid)) is not None:
@@ -117,13 +119,13 @@ def find(record: Record | None) -> psutil.Process | None:
 
 
 def exit_code(record: Record) -> int | None:
-    """Return the exit code of a process that this one started, None when it is not known."""
+    """Return the exit code of a process that this process started; None if it is unknown."""
     child = _children.get(record.pid)
     return None if child is None else child.poll()
 
 
 def family(record: Record) -> list[psutil.Process]:
-    """Return a recorded process and all that it started, also when it is dead itself and they are not."""
+    """Return a recorded process and all its descendants, even if it has ended and they have not."""
     leader = find(record)
     if leader is not None:
         try:
@@ -132,7 +134,7 @@ def family(record: Record) -> list[psutil.Process]:
             return []
     try:
         if _create_time(record.pid) != record.create_time:
-            return []  # a session keeps its leader's number from being given away: this one is a stranger's
+            return []  # the id of a session's leader is not reused while the session lives: this is another process
     except (psutil.Error, OSError):
         pass
     orphans = []
@@ -146,37 +148,37 @@ def family(record: Record) -> list[psutil.Process]:
 
 
 def stop(records: Iterable[Record], *, grace_seconds: float) -> bool:
-    """End processes and all that they started; return whether all went by themselves within the grace time."""
+    """Stop processes and their descendants; return whether the processes ended by themselves in the grace period."""
     records = list(records)
     everyone = [process for record in records for process in family(record)]
     leaders = [process for record in records if (process := find(record)) is not None]
     for process in leaders:
         _signal(process, kill=False)
-    willing = _wait(leaders, grace_seconds)
+    ended = _wait(leaders, grace_seconds)
     left = {process for process in [*everyone, *(each for record in records for each in family(record))]}
-    if willing:
+    if ended:
         for process in left:
             _signal(process, kill=False)
         _wait(left, min(3.0, grace_seconds))
     for process in left:
-        if not _is_over(process):
+        if not _has_ended(process):
             _signal(process, kill=True)
     _wait(left, 10)
-    return willing
+    return ended
 
 
 def _wait(processes: Iterable[psutil.Process], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     waiting = list(processes)
-    while waiting := [process for process in waiting if not _is_over(process)]:
+    while waiting := [process for process in waiting if not _has_ended(process)]:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
 
 
-def _is_over(process: psutil.Process) -> bool:
-    """Zombies count: whoever started them may never ask for their exit code."""
+def _has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended. Zombies count: their parent may never collect their exit code."""
     if (child := _children.get(process.pid)) is not None:
         child.poll()
     try:
@@ -186,7 +188,7 @@ def _is_over(process: psutil.Process) -> bool:
 
 
 def memory_bytes(record: Record) -> int:
-    """Return the memory of a process and all that it started, shared pages counted once where the system tells."""
+    """Return the memory of a process and its descendants, with shared pages counted once if the system allows."""
     total = 0
     for process in family(record):
         try:
@@ -208,7 +210,7 @@ def _signal(process: psutil.Process, *, kill: bool) -> None:
 
 
 def _create_time(pid: int) -> str:
-    """Return when a process was made, as a text that does not move when the clock is set."""
+    """Return when a process was created, in a form that does not change when the clock is set."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -21,10 +21,10 @@ def _launch(context: Context) -> Launch:
         *(sys.executable, "-m", "uvicorn", "tinytags_tasks.search.page:create_app", "--factory"),
         *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
     )
-    told = environment(context)
-    for role in ("ADMIN", "WRITER"):  # the page is a reader, and knows no other's password
-        told.pop(f"TINYTAGS_SOLR_{role}_PASSWORD", None)
-    return Launch(command, told)
+    variables = environment(context)
+    for role in ("ADMIN", "WRITER"):  # the page only reads, and must not know other passwords
+        variables.pop(f"TINYTAGS_SOLR_{role}_PASSWORD", None)
+    return Launch(command, variables)
 
 
 def _unready(settings: Settings) -> str | None:

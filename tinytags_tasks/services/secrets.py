@@ -1,4 +1,4 @@
-"""Generated passwords and keys, one file each under ``home/secrets``."""
+"""Generated passwords and keys, each in its own file in ``home/secrets``."""
 
 import os
 import secrets
@@ -12,25 +12,25 @@ from tinytags_tasks.settings import Settings
 
 
 def secret(settings: Settings, name: str) -> str:
-    """Return a password or key, made on first use and kept from then on.
+    """Return a password or key, which is generated on first use and then kept.
 
     Parameters
     ----------
     settings
-        Passwords that are set win over the generated ones.
+        The settings; a password that is set there takes precedence over a generated one.
     name
-        The password's setting, such as ``search_password``, or any other file name.
+        Name of the setting, such as ``search_password``, or any other file name.
     """
-    told = getattr(settings, name, None)
-    if isinstance(told, SecretStr):
-        return told.get_secret_value()
+    password = getattr(settings, name, None)
+    if isinstance(password, SecretStr):
+        return password.get_secret_value()
     path = make_folder(settings.secrets_folder) / name
     if not path.exists():
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
         try:
-            # A link, not a rename: of two processes that make the same secret, the first one's stays.
+            # A link, not a rename: if two processes generate the same secret, the first one's is kept.
             path.hardlink_to(temporary)
         except FileExistsError:
             pass

@@ -1,9 +1,10 @@
-"""Solr in cloud mode: one Jetty with its own ZooKeeper inside, from jars alone."""
+"""Solr in cloud mode: one Jetty with an embedded ZooKeeper, started from jars alone."""
 
 import time
 from collections.abc import Collection
 from typing import Any
 
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
 from tinytags_tasks.services.files import make_folder, write_atomically
@@ -13,15 +14,14 @@ from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.services.solr_security import make_logins, security_json
 from tinytags_tasks.settings import Login, Settings
-from tinytags_tasks.solr import SolrClient
 
 ZOOKEEPER_OFFSET = 1000
-"""From Solr's port to that of the ZooKeeper inside: Solr's own rule."""
+"""Offset of ZooKeeper's port from Solr's, by Solr's convention."""
 
 CLIENT_TIMEOUT_MILLISECONDS = 4000
-"""A restart after kill -9 waits until ZooKeeper has given up on the dead node."""
+"""A restart after kill -9 waits until the session of the dead node has expired in ZooKeeper."""
 
-SECOND_LOOK_SECONDS = 1.0
+SECOND_CHECK_SECONDS = 1.0
 
 LOG_ACTIVE = 3
 """UpdateLog.State.ACTIVE: neither replaying nor buffering."""
@@ -34,7 +34,7 @@ JETTY_XML = """<?xml version="1.0"?>
     <Set name="outputBufferSize">32768</Set>
     <Set name="requestHeaderSize">16384</Set>
   </New>
-  <!-- ZooKeeper starts before Solr does, and is given security.json, so that no request is ever answered without. -->
+  <!-- ZooKeeper starts and gets security.json before Solr starts, so that Solr never answers without a login. -->
   <New class="org.apache.solr.cloud.SolrZkServer">
     <Arg type="String">true</Arg>
     <Arg/>
@@ -116,7 +116,7 @@ SOLR_XML = """<solr>
 </solr>
 """
 
-# The tick bounds session time-outs from below: two of them.
+# The shortest session timeout is two ticks.
 ZOO_CFG = """tickTime=1000
 clientPortAddress=127.0.0.1
 admin.enableServer=false
@@ -144,28 +144,28 @@ LOG4J2 = """<Configuration status="error">
 
 
 def solr_is_ready(url: str, admin: Login | None = None) -> str | None:
-    """Return why a Solr server cannot be relied on yet, None when it can.
+    """Return why a Solr server is not ready; None if it is.
 
-    After a kill, Solr answers queries before it has replayed its logs: counts are too low then, and a commit answers
-    200 and is ignored. So it is ready only when its own replicas are loaded and active and their logs settled. For an
-    instant before the replay begins, all of that seems so from before the kill: it must be so in two looks.
+    After a kill, Solr answers queries before it has replayed its logs. Counts are too low then, and a commit answers
+    200 but is ignored. So Solr is ready only once its replicas are loaded and active and their logs are replayed. For
+    an instant before the replay starts, the state from before the kill looks ready, so two checks must succeed.
 
     Parameters
     ----------
     url
         Solr's address with its path, ``http://host:8983/solr``.
     admin
-        Who asks; None where Solr does not want to know.
+        The login to use; None if Solr needs none.
     """
     solr = SolrClient(url, admin=admin, pauses_seconds=(), timeout_seconds=5)
-    problem = _look(solr)
+    problem = _not_ready_reason(solr)
     if problem is None:
-        time.sleep(SECOND_LOOK_SECONDS)
-        problem = _look(solr)
+        time.sleep(SECOND_CHECK_SECONDS)
+        problem = _not_ready_reason(solr)
     return problem
 
 
-def _look(solr: SolrClient) -> str | None:
+def _not_ready_reason(solr: SolrClient) -> str | None:
     try:
         system = solr.request("admin/info/system")
         cores = solr.request("admin/cores", {"action": "STATUS", "indexInfo": "false"})
@@ -185,7 +185,7 @@ def _look(solr: SolrClient) -> str | None:
 
 
 def inactive_replicas(cluster: dict[str, Any], node: str, loaded: Collection[str]) -> list[str]:
-    """Return the replicas of one node that are not loaded, or that Solr's CLUSTERSTATUS does not call active."""
+    """Return the replicas of a node that are not loaded, or not active according to Solr's CLUSTERSTATUS."""
     if node not in cluster.get("live_nodes", ()):
         return [f"all of {node}, which is not among the live nodes"]
     return [
@@ -245,7 +245,7 @@ def _addresses(ports: Ports) -> dict[str, str]:
 
 
 def _unready(context: Context) -> str | None:
-    # Made here too, for a Solr that was started before it had users: it has no passwords yet, and takes any.
+    # Created here too, for a Solr that was started before it had users: it has no passwords, and accepts any.
     return solr_is_ready(context.settings.address("solr_url"), make_logins(context.settings)["admin"])
 
 
@@ -260,11 +260,11 @@ GROUP = Group(
             name="solr",
             launch=_launch,
             unready=_unready,
-            # The name of the node, which every stored replica names, contains the port.
+            # The port is part of the node's name, which every stored replica contains.
             ports=(Port("http", 8983, companion=ZOOKEEPER_OFFSET, is_identity=True),),
             address="solr_url",
             own_log="log/solr.log",
-            # A log of several hundred thousand documents is replayed first.
+            # Replaying a log of several hundred thousand documents takes a while.
             timeout_seconds=300,
         ),
     ),

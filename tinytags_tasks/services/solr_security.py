@@ -1,4 +1,4 @@
-"""Solr's users and what each may do: the ``security.json`` of the embedded Solr, and of ``docker-compose.yml``.
+"""Solr's users and their permissions: the ``security.json`` of the embedded Solr, and of ``docker-compose.yml``.
 
 Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/basic-authentication-plugin.html and
 https://solr.apache.org/guide/solr/9_10/deployment-guide/rule-based-authorization-plugin.html
@@ -17,8 +17,8 @@ from tinytags_tasks.settings import Login, Settings, SolrRole
 
 ROLES: tuple[SolrRole, ...] = get_args(SolrRole)
 
-# The first one that a request falls under decides. A reader may do nothing but /select: Solr's own permission `read`
-# would also give them /stream, whose expressions can write.
+# The first matching permission decides. Readers may use /select only: Solr's predefined permission `read` would also
+# allow /stream, whose expressions can write.
 PERMISSIONS = (
     {"name": "search", "path": "/select", "role": ["reader", "writer", "admin"]},
     {"name": "read", "role": ["writer", "admin"]},
@@ -28,9 +28,9 @@ PERMISSIONS = (
 
 
 def stored_password(password: str, salt: bytes) -> str:
-    """Return a password as Solr keeps it: ``base64(sha256(sha256(salt + password))) base64(salt)``.
+    """Return a password as Solr stores it: ``base64(sha256(sha256(salt + password))) base64(salt)``.
 
-    The format is that of *Password Encoding* in the reference guide's page on basic authentication.
+    The format is described in *Password Encoding* on the reference guide's page about basic authentication.
     """
     hashed = hashlib.sha256(hashlib.sha256(salt + password.encode()).digest()).digest()
     return f"{base64.b64encode(hashed).decode()} {base64.b64encode(salt).decode()}"
@@ -42,14 +42,14 @@ def make_logins(settings: Settings) -> dict[SolrRole, Login]:
     Raises
     ------
     BadInputError
-        When two of them have one name.
+        If two of them have the same name.
     """
     logins: dict[SolrRole, Login] = {
         role: (getattr(settings, f"solr_{role}_user"), secret(settings, f"solr_{role}_password")) for role in ROLES
     }
     if len({user for user, _ in logins.values()}) < len(ROLES):
         raise BadInputError(
-            "two of the embedded Solr's users have one name: give each its own "
+            "two of the embedded Solr's users have the same name: give each its own "
             "(TINYTAGS_SOLR_ADMIN_USER, TINYTAGS_SOLR_WRITER_USER, TINYTAGS_SOLR_READER_USER)"
         )
     return logins
@@ -66,7 +66,7 @@ def security_json(logins: Mapping[SolrRole, Login]) -> str:
                 "credentials": {
                     user: stored_password(password, secrets.token_bytes(32)) for user, password in logins.values()
                 },
-                # Solr's nodes speak to each other with keys of their own, in the name of the user who asked.
+                # Solr's nodes authenticate to each other with their own keys, on behalf of the user.
                 "forwardCredentials": False,
             },
             "authorization": {

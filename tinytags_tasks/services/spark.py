@@ -1,4 +1,4 @@
-"""Spark Connect: one local server, started without Spark's shell scripts so that any Java 17 or newer will do."""
+"""Spark Connect: one local server, started without Spark's shell scripts so that any Java 17 or newer works."""
 
 import os
 import sys
@@ -45,7 +45,7 @@ MODULE_OPTIONS = (
 )
 
 TASK_ATTEMPTS = 4
-"""In plain ``local[N]`` a killed Python worker fails the whole job: tasks are not tried again."""
+"""In plain ``local[N]``, tasks are not retried, so one killed Python worker fails the whole job."""
 
 LOG = "spark-connect.log"
 LOG4J2 = """rootLogger.level = warn
@@ -73,7 +73,7 @@ appender.console.filter.threshold.level = error
 
 
 def heap_megabytes(total_bytes: int) -> int:
-    """Return the driver's heap: 8 GB, or 40 % of a smaller machine's memory."""
+    """Return the size of the driver's heap: 8 GB, or 40 % of the memory of a smaller machine."""
     return min(8192, total_bytes * 2 // 5 // 2**20)
 
 
@@ -110,13 +110,13 @@ def _launch(context: Context) -> Launch:
         *COMMON_OPTIONS,
         *MODULE_OPTIONS,
         f"-Xmx{heap_megabytes(psutil.virtual_memory().total)}m",
-        "-XX:+UseParallelGC",  # a training takes a tenth less time than with G1: docs/adr/0005-training-time.md
+        "-XX:+UseParallelGC",  # training takes a tenth less time than with G1: docs/adr/0005-training-time.md
         f"-Dlog4j2.configurationFile={conf / 'log4j2.properties'}",
         f"-Dtinytags.log={folder / LOG}",
         f"-Djava.io.tmpdir={folder / 'local'}",
         *("-cp", f"{conf}:{pyspark_jars()}/*"),
         *("org.apache.spark.deploy.SparkSubmit", "--properties-file", str(conf / "spark-defaults.conf")),
-        # SparkSubmit knows the Connect server by this very class name.
+        # SparkSubmit recognises the Connect server by this class name.
         *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
     )
     return Launch(
@@ -130,16 +130,18 @@ def _launch(context: Context) -> Launch:
             PYSPARK_PYTHON=sys.executable,
             PYSPARK_DRIVER_PYTHON=sys.executable,
             HADOOP_USER_NAME=context.settings.hdfs_user,
-            SPARK_CONNECT_AUTHENTICATE_TOKEN=secret(context.settings, "spark_token"),  # others can read a command line
+            SPARK_CONNECT_AUTHENTICATE_TOKEN=secret(
+                context.settings, "spark_token"
+            ),  # other users can read a command line
         ),
     )
 
 
 def spark_unready(url: str, token: str = "") -> str | None:
-    """Return why a Spark Connect server does not answer, None when it does.
+    """Return why a Spark Connect server does not answer; None if it does.
 
-    It asks for Spark's version in the wire format of ``spark/connect/base.proto``: importing pyspark's own client takes
-    almost two seconds, a session three.
+    The request for Spark's version is built in the wire format of ``spark/connect/base.proto``: importing pyspark's
+    client takes almost two seconds, opening a session three.
     """
     import grpc
 
@@ -174,7 +176,7 @@ def spark_unready(url: str, token: str = "") -> str | None:
 
 
 def _addresses(ports: Ports) -> dict[str, str]:
-    # By this very name: to any other, Spark's client sends a token over TLS only.
+    # Must be localhost: to any other host, Spark's client sends a token over TLS only.
     return {"spark_url": f"sc://localhost:{ports['spark']['grpc']}", "spark_tokens": "generated"}
 
 

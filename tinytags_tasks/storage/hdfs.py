@@ -5,7 +5,6 @@ NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/
 """
 
 import http.client
-import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import requests
 import urllib3
-from hdfs import HdfsError, InsecureClient
+from hdfs import HdfsError
 
 from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.storage.base import (
@@ -25,9 +24,15 @@ from tinytags_tasks.storage.base import (
     repeat_lost_write,
     temporary_name,
 )
+from tinytags_tasks.storage.webhdfs import WebHdfs
 
-TIMEOUT_SECONDS = (10, 120)
-"""To connect, and between two packets of an answer."""
+_CANNOT_TELL = {
+    "IllegalArgumentException",  # a server before Hadoop 3.4 does not know the operation
+    "UnsupportedOperationException",
+    "AccessControlException",
+    "SecurityException",
+}
+"""Why a server may not tell how much is free."""
 
 _CHUNK_BYTES = 512
 """Bytes that HDFS checks by one checksum: the default of ``dfs.bytes-per-checksum``."""
@@ -49,15 +54,8 @@ class HdfsStorage:
 
     def __init__(self, address: StoreAddress) -> None:
         self.address = address
-        session = requests.Session()
-        session.trust_env = False  # a proxy of the environment must not stand between the NameNode and us
-        adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
-        logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # a line a request would bury all others
-        self._client: Any = InsecureClient(
-            address.webhdfs_url, user=address.user, root=address.root, timeout=TIMEOUT_SECONDS, session=session
-        )
+        self._hdfs = WebHdfs(address.webhdfs_url, root=address.root, user=address.user)
+        self._client = self._hdfs.client
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:
@@ -83,16 +81,9 @@ class HdfsStorage:
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Storage.read`."""
-        if length == 0:
-            return b""
         with self._translated(path):
             try:
-                with self._client.read(path, offset=offset, length=length) as reader:
-                    content: bytes = reader.read()
-            except HdfsError as error:
-                if "out of the range" not in str(error):
-                    raise
-                content = b""
+                content = self._hdfs.read(path, offset, length)
             except urllib3.exceptions.HTTPError as error:
                 self._refuse_damaged(path, offset + _received_bytes(error))
                 raise
@@ -114,7 +105,7 @@ class HdfsStorage:
         """
         try:
             blocks = self._damaged_blocks(path)
-        except (TransientError, FinalError, requests.RequestException):  # then the connection is what broke
+        except (HdfsError, requests.RequestException):  # then the connection is what broke
             return
         for block in blocks:
             if block.start <= offset < block.stop:
@@ -133,8 +124,7 @@ class HdfsStorage:
         first = start - start % _CHUNK_BYTES
         for offset in reversed(range(first, min(stop, first + _PACKET_BYTES + _CHUNK_BYTES), _CHUNK_BYTES)):
             try:
-                with self._client.read(path, offset=offset, length=1) as reader:
-                    reader.read()
+                self._hdfs.read(path, offset, 1)
             except (HdfsError, requests.RequestException, urllib3.exceptions.HTTPError):
                 return offset
         return first
@@ -147,12 +137,9 @@ class HdfsStorage:
     def _damaged_blocks(self, path: str) -> list["_DamagedBlock"]:
         """Return the HDFS blocks of a file that have no good copy, as far as the NameNode knows."""
         try:
-            located = self._ask("GET_BLOCK_LOCATIONS", self._client.resolve(path))["LocatedBlocks"]["locatedBlocks"]
-        except requests.HTTPError as error:
-            status = 0 if error.response is None else error.response.status_code
-            if status == 404:
-                raise MissingError(f"{self.address.root}/{path}: no such file in the store") from error
-            if status in (400, 403):  # a gateway such as HttpFS has no such operation
+            located = self._hdfs.call("GET", "GET_BLOCK_LOCATIONS", path)["LocatedBlocks"]["locatedBlocks"]
+        except HdfsError as error:
+            if getattr(error, "exception", "") in _CANNOT_TELL:  # a gateway such as HttpFS has no such operation
                 return []
             raise
         return [
@@ -189,7 +176,9 @@ class HdfsStorage:
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
         try:
-            self._client._rename(
+            self._hdfs.call(
+                "PUT",
+                "RENAME",
                 source,
                 destination=self._client.resolve(target),
                 renameoptions="OVERWRITE" if overwrite else "NONE",
@@ -227,29 +216,19 @@ class HdfsStorage:
         """See :meth:`Storage.free_bytes`: what disks and the store's quota leave, shared by a file's copies."""
         with self._translated(""):
             try:
-                defaults = self._ask("GETSERVERDEFAULTS", "/")["FsServerDefaults"]
-                free = int(self._ask("GETSTATUS", "/")["FsStatus"]["remaining"])
-            except requests.HTTPError as error:
-                if error.response is not None and error.response.status_code in (400, 403):
-                    return None  # a server before Hadoop 3.4 has no such operation; another may forbid it
+                defaults = self._hdfs.call("GET", "GETSERVERDEFAULTS", "/")["FsServerDefaults"]
+                free = int(self._hdfs.call("GET", "GETSTATUS", "/")["FsStatus"]["remaining"])
+            except HdfsError as error:
+                if error.exception in _CANNOT_TELL:
+                    return None
                 raise
             if self._client.status("", strict=False) is not None:
-                usage = self._ask("GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
+                usage = self._hdfs.call("GET", "GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
                 if usage["spaceQuota"] >= 0:
                     # A block that is begun counts as a whole one against a quota, until it is closed.
                     begun = int(defaults["blockSize"]) * int(defaults["replication"])
                     free = min(free, usage["spaceQuota"] - usage["spaceConsumed"] - begun)
         return max(0, free) // int(defaults["replication"])
-
-    def _ask(self, operation: str, path: str) -> dict[str, Any]:
-        """Call an operation that the client has no method for, with an absolute path."""
-        answer = self._client._session.get(
-            f"{self.address.webhdfs_url}/webhdfs/v1{path}",
-            params={"op": operation, "user.name": self.address.user},
-            timeout=TIMEOUT_SECONDS,
-        )
-        answer.raise_for_status()
-        return dict(answer.json())
 
     def sizes(self, path: str) -> dict[str, int]:
         """See :meth:`Storage.sizes`."""

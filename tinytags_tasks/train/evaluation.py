@@ -1,4 +1,4 @@
-"""What a model makes of labelled images: the figures of its card."""
+"""How a model does on labelled images: the figures of its card."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,37 +9,38 @@ import onnxruntime
 
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.records import Evaluation, OtherEvaluation, OtherFigures, ThresholdFigures
+from tinytags_tasks.train.family import Classifier
 from tinytags_tasks.train.images import LEFT_OUT, NONE, read_labelled, read_other
+from tinytags_tasks.votes import Votes, is_kept, least_votes, winners
 
 THRESHOLDS = range(40, 101, 10)
-"""Accuracies in percent that the figures are given for; of ten trees these are 4 to 10 votes."""
+"""Confidences in percent that the figures are given for; of ten trees these are 4 to 10 votes."""
 
 _BATCH = 5_000
-
-Votes = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The images that a model is measured on: a test set and images of other things, each with its file's hash."""
+    """The images on which a model is measured: a test set and images of other things, each with its file's hash."""
 
     test: tuple[LabelledSet, str] | None
     other: tuple[LabelledSet, str] | None
 
-    def measure(self, onnx_model: bytes, trees: int) -> tuple[Evaluation | None, OtherEvaluation | None]:
-        """Return the figures of a model whose votes add up to ``trees``."""
+    def measure(self, classifier: Classifier) -> tuple[Evaluation | None, OtherEvaluation | None]:
+        """Return a model's figures."""
         test = other = None
         if self.test:
             images, sha256 = self.test
-            test = evaluate(count_votes(onnx_model, images.images), images, trees, sha256)
+            test = evaluate(count_votes(classifier.onnx_model, images.images), images, classifier.total, sha256)
         if self.other:
             images, sha256 = self.other
-            other = evaluate_other(count_votes(onnx_model, images.images), images, trees, sha256)
+            votes = count_votes(classifier.onnx_model, images.images)
+            other = evaluate_other(votes, images, classifier.total, sha256)
         return test, other
 
 
 def read_yardstick(test: str | None, other: str | None, tags: tuple[str, ...], height: int, width: int) -> Yardstick:
-    """Read the images that a model is measured on; without a file, nothing is.
+    """Read the images on which a model is measured; without a file, nothing is measured.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def read_yardstick(test: str | None, other: str | None, tags: tuple[str, ...], h
 
 
 def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
-    """Return what a model gives each tag.
+    """Return a model's votes for each tag.
 
     Parameters
     ----------
@@ -74,8 +75,8 @@ def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
     )
 
 
-def evaluate(votes: Votes, labelled: LabelledSet, trees: int, sha256: str) -> Evaluation:
-    """Return what a model's votes make of images whose tags are known.
+def evaluate(votes: Votes, labelled: LabelledSet, total: int, sha256: str) -> Evaluation:
+    """Return the figures of a model's votes on images whose tags are known.
 
     Parameters
     ----------
@@ -83,25 +84,25 @@ def evaluate(votes: Votes, labelled: LabelledSet, trees: int, sha256: str) -> Ev
         float32, shape (images, tags).
     labelled
         The images, all of them with a tag.
-    trees
+    total
         What the votes of an image add up to.
     sha256
         The labelled file's hash.
     """
     tags = len(labelled.tags)
-    winner, won = _winners(votes)
+    winner, won = winners(votes)
     is_right = winner == labelled.labels
     confusion = np.zeros((tags, tags), dtype=np.int64)
     np.add.at(confusion, (labelled.labels, winner), 1)
     of_tag = np.bincount(labelled.labels, minlength=tags)
     figures = []
     for threshold in THRESHOLDS:
-        kept = _kept(won, threshold, trees)
+        kept = is_kept(won, threshold, total)
         right_of_tag = np.bincount(winner[kept & is_right], minlength=tags)
         figures.append(
             ThresholdFigures(
                 threshold=threshold,
-                votes=least_votes(threshold, trees),
+                votes=least_votes(threshold, total),
                 kept=int(kept.sum()),
                 right=int((kept & is_right).sum()),
                 precision=_percentages(right_of_tag, np.bincount(winner[kept], minlength=tags)),
@@ -118,25 +119,25 @@ def evaluate(votes: Votes, labelled: LabelledSet, trees: int, sha256: str) -> Ev
     )
 
 
-def evaluate_other(votes: Votes, other: LabelledSet, trees: int, sha256: str) -> OtherEvaluation:
-    """Return what a model's votes make of images of other things.
+def evaluate_other(votes: Votes, other: LabelledSet, total: int, sha256: str) -> OtherEvaluation:
+    """Return the figures of a model's votes on images of other things.
 
     Parameters
     ----------
-    votes, trees, sha256
+    votes, total, sha256
         As for :func:`evaluate`.
     other
         Images, some of which have label -1 (none of the tags) or -2 (left out of all figures).
     """
-    winner, won = _winners(votes)
+    winner, won = winners(votes)
     has_none, has_tag = other.labels == NONE, other.labels >= 0
     figures = []
     for threshold in THRESHOLDS:
-        kept = _kept(won, threshold, trees)
+        kept = is_kept(won, threshold, total)
         figures.append(
             OtherFigures(
                 threshold=threshold,
-                votes=least_votes(threshold, trees),
+                votes=least_votes(threshold, total),
                 tagged_without_tag=int((kept & has_none).sum()),
                 tagged_with_tag=int((kept & has_tag).sum()),
                 right=int((kept & has_tag & (winner == other.labels)).sum()),
@@ -150,21 +151,6 @@ def evaluate_other(votes: Votes, other: LabelledSet, trees: int, sha256: str) ->
         left_out=int((other.labels == LEFT_OUT).sum()),
         thresholds=tuple(figures),
     )
-
-
-def least_votes(threshold: int, trees: int) -> int:
-    """Return the fewest of so many votes that are a threshold's percentage."""
-    return -(-threshold * trees // 100)
-
-
-def _winners(votes: Votes) -> tuple[npt.NDArray[np.int64], Votes]:
-    winner = votes.argmax(axis=1)  # the first of equals, as when a block is scored
-    return winner, votes[np.arange(len(votes)), winner]
-
-
-def _kept(won: Votes, threshold: int, trees: int) -> npt.NDArray[np.bool_]:
-    kept: npt.NDArray[np.bool_] = won * 100 >= threshold * trees
-    return kept
 
 
 def _percentages(parts: npt.NDArray[np.int64], wholes: npt.NDArray[np.int64]) -> tuple[float | None, ...]:

@@ -1,7 +1,7 @@
 """Labelled images, prepared as the images of a corpus are.
 
-How a picture was prepared is part of what a model learns, so labelled pictures go through the decoder of the corpora:
-upright, in RGB, the middle cut out, averaged down to the model's size.
+How a picture was prepared is part of what a model learns, so labelled pictures go through the same decoder as a corpus:
+upright, in RGB, cropped to the centre, averaged down to the model's size.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, LabelledSet, carried_tags, iterate_pictures
-from tinytags_tasks.corpus.picture_decoder import PictureDecoder
+from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError
 
 NONE, LEFT_OUT = -1, -2
-"""Labels of an image that shows none of the tags, and of one that could be argued either way."""
+"""Labels of an image that shows none of the tags, and of one whose right tag is arguable."""
 
 _Labels = npt.NDArray[np.int64]
 
 
 def preparation(height: int, width: int) -> str:
-    """Say how labelled images of this size are prepared, in the words of a corpus of pictures."""
+    """Return how labelled images of this size are prepared, in the words of a corpus' manifest."""
     return _decoder(Path("labelled"), height, width).preparation
 
 
@@ -38,7 +38,7 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     path
         The file: a column ``img`` (struct with ``bytes``) and a column ``label``.
     tags
-        Names of the labels; None takes those that the file carries, else CIFAR-10's.
+        Names of the labels; None takes those in the file, or CIFAR-10's if it has none.
     height, width
         Size that every image gets, in pixels.
 
@@ -50,7 +50,7 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     Raises
     ------
     BadInputError
-        When the file cannot be used: which row, and why.
+        When the file cannot be used, with the row and the reason.
     """
     names = tags or _tags_of(path) or CIFAR10_TAGS
     images, labels = _read(path, 0, names, height, width)
@@ -74,7 +74,7 @@ def _read(
         for batch in decoder.decode_batches(_batches(path, labels.append, lowest, tags)):
             if batch.unreadable:
                 row = min(batch.unreadable)
-                raise BadInputError(f"{path}: row {row}: {batch.unreadable[row]}; mend the picture or drop the row")
+                raise BadInputError(f"{path}: row {row}: {batch.unreadable[row]}; repair the picture or remove the row")
             images.append(_pixels(batch))
     if not images:
         raise BadInputError(f"{path}: holds no images")
@@ -82,7 +82,7 @@ def _read(
 
 
 def _batches(path: Path, take: Callable[[_Labels], None], lowest: int, tags: tuple[str, ...]) -> Iterator[Batch]:
-    """Yield a file's encoded pictures, and hand on their labels, each of them checked."""
+    """Yield a file's encoded pictures, and pass their labels on, each of them checked."""
     row = 0
     for encoded, labels in iterate_pictures(path):
         wrong = np.flatnonzero((labels < lowest) | (labels >= len(tags)))
@@ -111,5 +111,5 @@ def _tags_of(path: Path) -> tuple[str, ...] | None:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError, ValueError):
-        return None  # whoever reads its pictures says what is wrong with it
+        return None  # what reads its pictures reports what is wrong with it
     return carried_tags(schema, str(path))

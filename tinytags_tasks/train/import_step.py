@@ -1,6 +1,5 @@
-"""The import step: an ONNX classifier from elsewhere in, a published model out."""
+"""The import step: an ONNX classifier from elsewhere becomes a published model."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,22 +14,25 @@ from tinytags_tasks import layout
 from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.models import model_version, publish_model, restore_model
-from tinytags_tasks.records import PIXEL_ORDER, ModelCard, now
+from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, now
 from tinytags_tasks.storage import Storage
 from tinytags_tasks.train.evaluation import read_yardstick
-from tinytags_tasks.train.onnx_wrap import Fitting, Kind, Layout, read_onnx, wrap_classifier
-from tinytags_tasks.train.parameters import check_parameters
+from tinytags_tasks.train.family import Classifier, model_metadata
+from tinytags_tasks.train.onnx_file import read_onnx
+from tinytags_tasks.train.onnx_signature import Fitting, Kind, Layout
+from tinytags_tasks.train.onnx_wrap import Wrapped, wrap_classifier
+from tinytags_tasks.train.parameters import HEIGHT, WIDTH
 from tinytags_tasks.train.report import render_report
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """Which classifier, and how it takes images.
+    """Which classifier to import, and how images are passed to it.
 
     Attributes
     ----------
     onnx
-        The ONNX file: one input of images, and an output with a number for each tag.
+        The ONNX file: one input of images, and an output with one number for each tag.
     tags
         The tags' names, in the order of that output.
     name
@@ -38,11 +40,11 @@ class ImportRequest:
     height, width
         Size of the images that it takes, in pixels.
     scale, mean, std, layout, output, kind
-        See :class:`tinytags_tasks.train.onnx_wrap.Fitting`.
+        See :class:`tinytags_tasks.train.onnx_signature.Fitting`.
     test, other
-        Parquet files that it is measured on, as for a training.
+        Parquet files on which it is measured, as in training.
     licence, preparation
-        For the card: of what it learned from, and how the pictures were made images.
+        For the card: the licence of the images it learned from, and how they were prepared.
     """
 
     onnx: str
@@ -62,7 +64,7 @@ class ImportRequest:
     preparation: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what no classifier can be asked for.
+        """Refuse values that fit no classifier.
 
         Raises
         ------
@@ -70,9 +72,10 @@ class ImportRequest:
             Naming the field.
         """
         layout.checked_name(self.name, "model")
-        check_parameters({"height": self.height, "width": self.width})
+        HEIGHT.check(self.height)
+        WIDTH.check(self.width)
         if len(self.tags) < 2 or len(set(self.tags)) < len(self.tags) or not all(map(str.strip, self.tags)):
-            raise BadInputError(f"tags are {', '.join(self.tags) or 'none'}: give two or more, each of them once")
+            raise BadInputError(f"tags are {', '.join(self.tags) or 'none'}: give two or more, each once")
         for field, known in (
             ("scale", ("0-255", "0-1")),
             ("layout", (None, "hwc", "chw")),
@@ -85,10 +88,25 @@ class ImportRequest:
             if values and (len(values) != 3 or not all(map(math.isfinite, values)) or (field == "std" and 0 in values)):
                 raise BadInputError(f"{field} is {values}: it must be three numbers, for red, green and blue")
 
+    @property
+    def fitting(self) -> Fitting:
+        """How images are passed to the classifier, and what it puts out."""
+        return Fitting(
+            height=self.height,
+            width=self.width,
+            tags=len(self.tags),
+            scale=self.scale,
+            mean=self.mean,
+            std=self.std,
+            layout=self.layout,
+            output=self.output,
+            kind=self.kind,
+        )
+
 
 @dataclass(frozen=True)
 class ImportResult:
-    """The published model's version; ``imported`` is False when it stood already."""
+    """The published model's version; ``imported`` is False when it was published before."""
 
     model: str
     imported: bool
@@ -100,38 +118,49 @@ def run(request: ImportRequest, *, storage: Storage, report: Callable[[str], Non
     Raises
     ------
     BadInputError
-        When it is no classifier of such images and tags, or a labelled file cannot be used.
+        When it does not classify such images into such tags, or a labelled file cannot be used.
     """
     path = Path(request.onnx)
-    fitting = Fitting(
-        height=request.height,
-        width=request.width,
-        tags=len(request.tags),
-        scale=request.scale,
-        mean=request.mean,
-        std=request.std,
-        layout=request.layout,
-        output=request.output,
-        kind=request.kind,
-    )
-    wrapped = wrap_classifier(read_onnx(path), fitting, str(path))
+    wrapped = wrap_classifier(read_onnx(path), request.fitting, str(path))
     report(f"{path}: gives {wrapped.kind} ({wrapped.output}), takes {wrapped.layout} images of {request.scale}")
-    onnx_model = _with_metadata(wrapped.onnx_model, request.tags)
-    model = model_version(request.name, onnx_model)
+    classifier = _classifier(request, wrapped)
+    model = model_version(request.name, classifier.onnx_model)
     if storage.exists(layout.card_file(model)):
-        if restore_model(storage, model, onnx_model):
+        if restore_model(storage, model, classifier.onnx_model):
             report(f"model {model}: its file was missing or damaged, and is written again")
-        report(f"model {model} is published already: nothing to do, and its card stays as it is")
+        report(f"model {model} is published already: nothing to do, and its card is not changed")
         return ImportResult(model, imported=False)
     yardstick = read_yardstick(request.test, request.other, request.tags, request.height, request.width)
-    test, other = yardstick.measure(onnx_model, wrapped.trees)
-    metrics = {"test_accuracy": test.accuracy, "test_images": float(test.images)} if test else {}
+    test, other = yardstick.measure(classifier)
+    card = _card(request, model, classifier, test, other)
+    publish_model(card, classifier.onnx_model, render_report(card), storage)
+    report(f"published {model}" + (f": test accuracy {test.accuracy:g}" if test else ""))
+    return ImportResult(model, imported=True)
+
+
+def _classifier(request: ImportRequest, wrapped: Wrapped) -> Classifier:
     colours = {name: ", ".join(map(str, getattr(request, name))) for name in ("mean", "std") if getattr(request, name)}
-    card = ModelCard(
+    return Classifier(
+        onnx_model=_with_metadata(wrapped.onnx_model, request.tags),
+        output="votes" if wrapped.kind == "votes" else "probabilities",
+        total=wrapped.total,
+        parameters={"scale": request.scale, "layout": wrapped.layout, "its output": wrapped.kind, **colours},
+    )
+
+
+def _card(
+    request: ImportRequest,
+    model: str,
+    classifier: Classifier,
+    test: Evaluation | None,
+    other: OtherEvaluation | None,
+) -> ModelCard:
+    path = Path(request.onnx)
+    return ModelCard(
         version=model,
         tags=request.tags,
-        trees=wrapped.trees,
-        output="votes" if wrapped.kind == "votes" else "probabilities",
+        trees=classifier.total,
+        output=classifier.output,
         height=request.height,
         width=request.width,
         preparation=request.preparation,
@@ -140,23 +169,20 @@ def run(request: ImportRequest, *, storage: Storage, report: Callable[[str], Non
         labelled_sha256="",
         labelled_images=0,
         licence=request.licence,
-        parameters={"scale": request.scale, "layout": wrapped.layout, "its output": wrapped.kind, **colours},
-        metrics=metrics,
+        parameters=classifier.parameters,
+        metrics={"test_accuracy": test.accuracy, "test_images": float(test.images)} if test else {},
         libraries={name: version(name) for name in ("onnx", "onnxruntime", "numpy")},
         seconds={},
         created=now(),
         test=test,
         other=other,
     )
-    publish_model(card, onnx_model, render_report(card), storage)
-    report(f"published {model}" + (f": test accuracy {test.accuracy:g}" if test else ""))
-    return ImportResult(model, imported=True)
 
 
 def _with_metadata(onnx_model: bytes, tags: tuple[str, ...]) -> bytes:
     """Write the tags into the file, as training does: the same network with other tags is another model."""
     model = onnx.load_from_string(onnx_model)
     kept = {entry.key: entry.value for entry in model.metadata_props}
-    helper.set_model_props(model, dict(sorted({**kept, "tags": json.dumps(tags), "pixel_order": PIXEL_ORDER}.items())))
+    helper.set_model_props(model, dict(sorted({**kept, **model_metadata(tags)}.items())))
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized

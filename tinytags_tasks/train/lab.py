@@ -1,30 +1,26 @@
-"""The local lab: the forest's parameters tried in scikit-learn on a sample, before Spark learns from all of it.
-
-The parameters mean the same in both: a pixel's values are first cut into as many bins of equally many images as MLlib
-would, a node chooses among the square root of the values, a tree learns from images drawn with replacement, and each
-tree has one vote.
-"""
+"""The lab: tries a forest's parameters in scikit-learn on a sample, before Spark learns from the whole labelled set."""
 
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold
 
 from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest, write_parameters
+from tinytags_tasks.train.sample_forest import SampleForest
+from tinytags_tasks.votes import is_kept, winners
 
 KEPT_FROM = 40
-"""Accuracy in percent from which the table counts an image as kept."""
+"""Confidence in percent from which an image counts as kept."""
 
 _Pixels = npt.NDArray[np.uint8]
 
@@ -36,15 +32,15 @@ class LabRequest:
     Attributes
     ----------
     training
-        The labelled set, and the parameters that are not searched.
+        The labelled set, and the parameters that are not varied.
     sample
-        How many of its images to try on; all when there are fewer.
+        How many of its images to use; all when there are fewer.
     trees, depth, bins
-        The values to try, each with each.
+        The values to try, in every combination.
     folds
-        Parts of the sample, each of which is measured on once by forests that learned from the others.
+        Parts of the sample; each is used once to measure forests that learned from the others.
     out
-        Where the chosen parameters go, TOML; None writes none.
+        Path of a TOML file for the chosen parameters; None writes none.
     """
 
     training: TrainRequest
@@ -56,7 +52,7 @@ class LabRequest:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be tried.
+        """Refuse values that cannot be tried.
 
         Raises
         ------
@@ -65,7 +61,7 @@ class LabRequest:
         """
         if self.folds < 2:
             raise BadInputError(
-                f"folds are {self.folds}: two or more are needed, to learn from one and measure on another"
+                f"folds are {self.folds}: at least two are needed, to learn from one and measure on another"
             )
         if self.sample < 2 * self.folds:
             raise BadInputError(f"sample is {self.sample}: it must be {2 * self.folds} or more for {self.folds} folds")
@@ -93,11 +89,12 @@ class Finding:
     training
         The parameters.
     accuracy, deviation
-        Mean and standard deviation over the folds of the percentage of images whose winning tag is theirs.
+        Mean and standard deviation over the folds of the percentage of images whose winning tag is right.
     kept, precision
-        Percentage of images with 40 % accuracy or more, and of these, the percentage that is right; None of none.
+        Percentage of images with a confidence of 40 % or more, and the percentage of these that is right; None where
+        none is kept.
     seconds
-        That one forest took to fit, mean over the folds.
+        To fit one forest, mean over the folds.
     """
 
     training: TrainRequest
@@ -118,7 +115,7 @@ class _Fold:
 
 
 def run(request: LabRequest, *, report: Callable[[str], None] = print) -> list[Finding]:
-    """Try all candidates, write the best one's parameters down, and return all findings, the best one first.
+    """Try all candidates, write the parameters of the best to a file, and return all findings, the best first.
 
     Raises
     ------
@@ -130,11 +127,11 @@ def run(request: LabRequest, *, report: Callable[[str], None] = print) -> list[F
     images, labels = _sample(labelled, request)
     candidates = request.candidates()
     report(
-        f"trying {len(candidates)} sets of parameters on {len(images):,} of {len(labelled.images):,} images, "
+        f"trying {len(candidates)} combinations of parameters on {len(images):,} of {len(labelled.images):,} images, "
         f"{request.folds} folds each"
     )
     findings = _search(candidates, images, labels, len(labelled.tags), request.folds, report)
-    # The best first; of equals, the forest that costs less.
+    # The best first; of equals, the cheapest forest.
     findings.sort(key=lambda each: (-each.accuracy, each.training.trees, each.training.depth, each.training.bins))
     if request.out:
         best = findings[0]
@@ -142,7 +139,7 @@ def run(request: LabRequest, *, report: Callable[[str], None] = print) -> list[F
             f"chosen by `tinytags lab` among {len(findings)} on {len(images):,} images of {labelled.path.name}: "
             f"accuracy {best.accuracy:.2f} +- {best.deviation:.2f} % in {request.folds} folds"
         )
-        write_parameters(request.out, best.training.forest, [remark])
+        write_parameters(request.out, best.training.parameters, [remark])
         report(f"wrote {request.out}; train with `tinytags train {training.labelled} --parameters {request.out}`")
     return findings
 
@@ -168,10 +165,10 @@ def _search(
     folds: int,
     report: Callable[[str], None],
 ) -> list[Finding]:
-    """Fit every candidate in every fold, one a core: scikit-learn fits outside the interpreter's lock."""
+    """Fit every candidate in every fold, one on each core: scikit-learn releases the interpreter's lock."""
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=candidates[0].seed % 2**32).split(images, labels))
     jobs = [(candidate, learned, measured) for candidate in candidates for learned, measured in splits]
-    # The longest first, so that no core waits for one at the end.
+    # The longest first, so that no core is idle at the end.
     jobs.sort(key=lambda job: -_cost(job[0]))
     found: dict[TrainRequest, list[_Fold]] = {candidate: [] for candidate in candidates}
     total, done, started = sum(_cost(job[0]) for job in jobs), 0, time.monotonic()
@@ -206,9 +203,9 @@ def _duration(seconds: float) -> str:
 
 
 def _measure(votes: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], trees: int, seconds: float) -> _Fold:
-    winner = votes.argmax(axis=1)
+    winner, won = winners(votes)
     is_right = winner == labels
-    kept = votes.max(axis=1) * 100 >= KEPT_FROM * trees
+    kept = is_kept(won, KEPT_FROM, trees)
     return _Fold(int(is_right.sum()), int(kept.sum()), int((kept & is_right).sum()), len(labels), seconds)
 
 
@@ -223,81 +220,3 @@ def _finding(training: TrainRequest, folds: Sequence[_Fold]) -> Finding:
         precision=100 * sum(fold.kept_right for fold in folds) / kept if kept else None,
         seconds=float(np.mean([fold.seconds for fold in folds])),
     )
-
-
-class SampleForest:
-    """A forest of a training's parameters, in scikit-learn.
-
-    Parameters
-    ----------
-    training
-        The parameters.
-    tags
-        How many tags there are.
-    jobs
-        Trees that are fitted at once.
-    """
-
-    def __init__(self, training: TrainRequest, tags: int, jobs: int = 1) -> None:
-        self._bins = training.bins
-        self._tags = tags
-        self._forest = RandomForestClassifier(
-            n_estimators=training.trees,
-            max_depth=training.depth,
-            max_features="sqrt",
-            random_state=training.seed % 2**32,
-            n_jobs=jobs,
-        )
-
-    def fit(self, images: _Pixels, labels: npt.NDArray[np.int64]) -> "SampleForest":
-        """Learn from images, uint8 of shape (images, values), and their labels."""
-        self._places = bin_places(images, self._bins)
-        self._forest.fit(self._binned(images), labels)
-        return self
-
-    def votes(self, images: _Pixels) -> npt.NDArray[np.int64]:
-        """Return the trees' votes, int64 of shape (images, tags)."""
-        binned = self._binned(images)
-        votes = np.zeros((len(images), self._tags), dtype=np.int64)
-        for tree in self._forest.estimators_:
-            chosen = self._forest.classes_[tree.predict(binned, check_input=False).astype(np.int64)]
-            votes[np.arange(len(images)), chosen] += 1
-        return votes
-
-    def _binned(self, images: _Pixels) -> npt.NDArray[np.float32]:
-        """Return the number of each value's bin, in the type that scikit-learn's trees read."""
-        binned = np.empty(images.shape, dtype=np.float32)
-        for rows in _chunks(len(images)):
-            binned[rows] = self._places[np.arange(images.shape[1]), images[rows]]
-        return binned
-
-
-def bin_places(images: _Pixels, bins: int) -> npt.NDArray[np.uint8]:
-    """Cut each value of an image into bins of equally many images.
-
-    Parameters
-    ----------
-    images
-        uint8, shape (images, values).
-    bins
-        The most bins of a value; where it takes no more values than these, each is a bin.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, shape (values, 256): the bin of each of the 256 that a value may be.
-    """
-    values = images.shape[1]
-    places = np.empty((values, 256), dtype=np.uint8)
-    for value in range(values):
-        counts = np.bincount(images[:, value], minlength=256)
-        if np.count_nonzero(counts) <= bins:
-            places[value] = np.maximum(np.cumsum(counts > 0) - 1, 0)
-        else:
-            below = np.cumsum(counts) - counts
-            places[value] = np.minimum(below * bins // len(images), bins - 1)
-    return places
-
-
-def _chunks(images: int, size: int = 1_000) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, images, size))

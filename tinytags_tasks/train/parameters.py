@@ -1,4 +1,4 @@
-"""What a training is asked for, and the file in which the lab hands its findings on."""
+"""What a training is asked for, and the file by which the lab passes on the parameters it chose."""
 
 import os
 import tomllib
@@ -9,19 +9,15 @@ import tomli_w
 
 from tinytags_tasks import layout
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.train.families import FAMILIES
+from tinytags_tasks.train.family import Family, Parameter
+from tinytags_tasks.train.forest import FOREST
 
-FOREST = ("trees", "depth", "bins", "seed")
-"""The parameters of a forest, as a parameters file names them."""
+HEIGHT = Parameter("height", default=32, low=1, high=1024)
+WIDTH = Parameter("width", default=32, low=1, high=1024)
+HELD_OUT = Parameter("held_out", default=10, low=0, high=50)
 
-_RANGES = {
-    "trees": (1, 1000),
-    "depth": (1, 30),
-    "bins": (2, 65536),
-    "seed": (-(2**63), 2**63 - 1),
-    "height": (1, 1024),
-    "width": (1, 1024),
-    "held_out": (0, 50),
-}
+_DEFAULTS = {parameter.name: parameter.default for parameter in FOREST.parameters}
 
 
 @dataclass(frozen=True)
@@ -33,37 +29,37 @@ class TrainRequest:
     labelled
         Parquet file of the training images.
     test
-        Parquet file of images that the card's accuracy is measured on; None measures nothing.
+        Parquet file of images on which the model is measured, for its card; None measures nothing.
     name
         First part of the model's version.
     tags
-        Names of the labels; None takes those that the file carries, else CIFAR-10's.
+        Names of the labels; None takes those in the file, or CIFAR-10's if it has none.
     trees, depth, bins, seed
-        The forest's parameters, as MLlib names them numTrees, maxDepth, maxBins, seed.
+        The family's parameters: see :mod:`tinytags_tasks.train.forest`.
     other
         Parquet file of images of other things: label -1 for none of the tags, -2 to leave one out; None measures
         nothing.
     height, width
-        Size of the images of the corpora that the model is for, in pixels; all others are made this size.
+        Size of the images of the corpora that the model is for, in pixels; the labelled images are resized to it.
     held_out
-        Percentage of the labelled set that a second forest is measured on, which learns from the rest alone; 0 saves
-        its time. The published model learns from all of it.
+        Percentage of the labelled set that is held out from a second model, which is measured on it; 0 saves that time.
+        The published model learns from the whole set.
     licence
-        Of the labelled set, for the card.
+        Licence of the labelled set, for the card.
     """
 
     labelled: str
     test: str | None = None
     name: str = "forest"
     tags: tuple[str, ...] | None = None
-    trees: int = 10
-    depth: int = 10
-    bins: int = 50
-    seed: int = 42
+    trees: int = _DEFAULTS["trees"]
+    depth: int = _DEFAULTS["depth"]
+    bins: int = _DEFAULTS["bins"]
+    seed: int = _DEFAULTS["seed"]
     other: str | None = None
-    height: int = 32
-    width: int = 32
-    held_out: int = 10
+    height: int = HEIGHT.default
+    width: int = WIDTH.default
+    held_out: int = HELD_OUT.default
     licence: str = ""
 
     def __post_init__(self) -> None:
@@ -75,29 +71,18 @@ class TrainRequest:
             When one is out of range.
         """
         layout.checked_name(self.name, "model")
-        check_parameters({parameter: getattr(self, parameter) for parameter in _RANGES})
+        for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):
+            parameter.check(getattr(self, parameter.name))
 
     @property
-    def forest(self) -> dict[str, int]:
-        """The forest's parameters."""
-        return {parameter: getattr(self, parameter) for parameter in FOREST}
+    def family(self) -> Family:
+        """The family of the model: the forest, until there is a second one to choose."""
+        return FAMILIES[FOREST.name]
 
-
-def check_parameters(parameters: dict[str, int], where: str = "") -> None:
-    """Refuse a parameter that is no whole number or out of range.
-
-    Raises
-    ------
-    BadInputError
-        Naming the first of them, and ``where`` it stands.
-    """
-    prefix = f"{where}: " if where else ""
-    for parameter, value in parameters.items():
-        low, high = _RANGES[parameter]
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise BadInputError(f"{prefix}{parameter} is {value!r}: it must be a whole number")
-        if not low <= value <= high:
-            raise BadInputError(f"{prefix}{parameter} is {value}: it must be {low} to {high}")
+    @property
+    def parameters(self) -> dict[str, int]:
+        """The value of each of the family's parameters."""
+        return {parameter.name: getattr(self, parameter.name) for parameter in self.family.parameters}
 
 
 def read_parameters(path: str | Path) -> dict[str, int]:
@@ -111,27 +96,29 @@ def read_parameters(path: str | Path) -> dict[str, int]:
     Returns
     -------
     dict
-        Those that it sets, to be handed to :class:`TrainRequest`.
+        Those that it sets, for :class:`TrainRequest`.
 
     Raises
     ------
     BadInputError
-        When there is no such file, or it cannot be used.
+        When the file does not exist, or cannot be used.
     """
     try:
-        parameters = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: no such file; `tinytags lab` writes one with --out") from error
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{path}: no TOML file that can be read ({error})") from error
-    if unknown := [name for name in parameters if name not in FOREST]:
-        raise BadInputError(f"{path}: {unknown[0]} is no parameter of a forest; those are {', '.join(FOREST)}")
-    check_parameters(parameters, where=str(path))
-    return parameters
+        raise BadInputError(f"{path}: not a readable TOML file ({error})") from error
+    known = {parameter.name: parameter for parameter in FOREST.parameters}
+    for name, value in values.items():
+        if name not in known:
+            raise BadInputError(f"{path}: {name} is not a parameter of a forest; those are {', '.join(known)}")
+        known[name].check(value, where=str(path))
+    return values
 
 
 def write_parameters(path: str | Path, parameters: dict[str, int], remarks: list[str]) -> None:
-    """Write a forest's parameters where :func:`read_parameters` reads them; the remarks become comments.
+    """Write a forest's parameters as :func:`read_parameters` reads them; the remarks become comments.
 
     Raises
     ------
@@ -145,6 +132,6 @@ def write_parameters(path: str | Path, parameters: dict[str, int], remarks: list
         part.write_text(text, encoding="utf-8")
         part.replace(target)
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise BadInputError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
     finally:
         part.unlink(missing_ok=True)

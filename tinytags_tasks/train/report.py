@@ -1,10 +1,10 @@
-"""A model's card for people: one HTML page that needs nothing else, plots included."""
+"""A model's card as one self-contained HTML page, plots included (SVG that the template draws)."""
 
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tinytags_tasks.models import describe_model, share
+from tinytags_tasks.models import describe_origin, share
 from tinytags_tasks.records import ModelCard
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -19,8 +19,7 @@ def render_report(card: ModelCard) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    facts = {heading: text for heading, text in describe_model(card).items() if ": " not in heading}
     measured = [(what, figures) for what, figures in (("Test set", card.test), ("Held out", card.held_out)) if figures]
     return templates.get_template("report.html").render(
-        card=card, facts=facts, measured=measured, other=card.other, share=share
+        card=card, facts=describe_origin(card), measured=measured, other=card.other, share=share
     )

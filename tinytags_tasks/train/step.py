@@ -1,11 +1,11 @@
-"""The training step: a labelled set in, a published model out."""
+"""The training step: a labelled set becomes a published model."""
 
 import hashlib
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,38 +13,46 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks import layout
+from tinytags_tasks.clients.spark import ConnectSpark
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.lease import Leases
 from tinytags_tasks.models import model_version, publish_model, read_model
-from tinytags_tasks.records import PIXEL_ORDER, Evaluation, ModelCard, Training, now
-from tinytags_tasks.spark import ConnectSpark
+from tinytags_tasks.records import Evaluation, ModelCard, OtherEvaluation, Training, now
 from tinytags_tasks.storage import Storage
 from tinytags_tasks.train.evaluation import count_votes, evaluate, read_yardstick
-from tinytags_tasks.train.forest import Tree, forest_to_onnx
+from tinytags_tasks.train.family import Classifier, Features
 from tinytags_tasks.train.images import preparation, read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.report import render_report
-from tinytags_tasks.train.spark_forest import PARTITION_VALUES, fit_trees, write_features
+from tinytags_tasks.train.spark_features import PARTITION_VALUES, write_features
+from tinytags_tasks.votes import winners
 
 __all__ = ["TrainRequest", "TrainResult", "run"]
-
-_NOT_DECISIVE = ("labelled", "test", "other", "held_out", "licence")
-"""What changes a model's card and not its votes; the labelled file counts by its bytes."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The published model's version; ``trained`` is False when it stood already."""
+    """The published model's version; ``trained`` is False when it was published before."""
 
     model: str
     trained: bool
 
 
+@dataclass(frozen=True)
+class _Figures:
+    """How a model does: on the part held out from a second one, on the test set, on other things, and in short."""
+
+    held_out: Evaluation | None
+    test: Evaluation | None
+    other: OtherEvaluation | None
+    metrics: dict[str, float]
+
+
 def run(
     request: TrainRequest, *, storage: Storage, connect_spark: ConnectSpark, report: Callable[[str], None] = print
 ) -> TrainResult:
-    """Publish the model that the labelled set and the parameters decide, unless it is published already.
+    """Publish the model that the labelled set and the parameters determine, unless it is published already.
 
     Another process that trains the same is waited for.
 
@@ -53,7 +61,7 @@ def run(
     BadInputError
         When a labelled file cannot be used.
     TransientError
-        When Spark or HDFS cannot do its part now.
+        When Spark or HDFS is not available.
     """
     labelled_sha256 = file_sha256(Path(request.labelled))
     training = _training_id(request, labelled_sha256)
@@ -72,79 +80,54 @@ def _train(
     """Train as the only one."""
     started = time.monotonic()
     storage.delete_leftovers(layout.training_file(training), layout.training_lease_file(training))
-    standing = _standing_model(training, storage)
-    if standing:
-        report(f"model {standing.version} was learned from the same images with the same parameters: nothing to do")
-        _remark_unmeasured(request, standing, report)
-        return TrainResult(standing.version, trained=False)
+    existing = _existing_model(training, storage)
+    if existing:
+        report(f"model {existing.version} was learned from the same images with the same parameters: nothing to do")
+        _report_unmeasured(request, existing, report)
+        return TrainResult(existing.version, trained=False)
     labelled = read_labelled(Path(request.labelled), request.tags, request.height, request.width)
     report(f"read {len(labelled.images):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
-    # Before the long work, so that a file that cannot be used is told at once.
+    # Before the long work, so that a file that cannot be used is reported at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
     folder = layout.labelled_file(training)
-    storage.delete_leftovers(folder, f"{folder}.trees")
+    storage.delete_leftovers(folder)
     held_out = _hold_out(labelled, request)
     write_features(labelled, held_out, folder, storage)
-    loaded = time.monotonic()
-    spark = connect_spark()
-    try:
-        measured = None
-        if held_out.any():
-            report(f"fitting a forest that is measured on {held_out.sum():,} images it never saw")
-            partial = fit_trees(request, folder, storage, spark, with_held_out=False)
-            measured = _evaluate_part(_to_onnx(partial, labelled), labelled, held_out, request.trees, labelled_sha256)
-        held_out_fitted = time.monotonic()
-        report(f"fitting {request.trees} trees of depth {request.depth} in Spark")
-        trees = fit_trees(request, folder, storage, spark, with_held_out=True)
-        fitted = time.monotonic()
-    finally:
-        spark.stop()
-    onnx_model = _to_onnx(trees, labelled)
-    test, other = yardstick.measure(onnx_model, request.trees)
-    winners = count_votes(onnx_model, labelled.images).argmax(axis=1)
-    metrics = {"training_accuracy": round(100.0 * float((winners == labelled.labels).mean()), 2)}
-    if measured:
-        metrics["held_out_accuracy"] = measured.accuracy
-    if test:
-        metrics |= {"test_accuracy": test.accuracy, "test_images": float(test.images)}
-    card = ModelCard(
-        version=model_version(request.name, onnx_model),
-        tags=labelled.tags,
-        trees=request.trees,
-        height=request.height,
-        width=request.width,
-        preparation=preparation(request.height, request.width),
-        labelled_set=Path(request.labelled).name,
-        labelled_sha256=labelled_sha256,
-        labelled_images=len(labelled.images),
-        licence=request.licence,
-        parameters={**request.forest, "partition_values": PARTITION_VALUES},
-        metrics=metrics,
-        libraries={name: version(name) for name in ("pyspark", "onnx", "onnxruntime", "numpy", "pillow")},
-        seconds={
-            "load": round(loaded - started, 1),
-            "held_out": round(held_out_fitted - loaded, 1),
-            "fit": round(fitted - held_out_fitted, 1),
-        },
-        created=now(),
-        held_out=measured,
-        test=test,
-        other=other,
-    )
-    publish_model(card, onnx_model, render_report(card), storage)
+    seconds = {"load": round(time.monotonic() - started, 1)}
+    features = Features(folder, labelled.tags, values=math.prod(labelled.images.shape[1:]))
+    partial, classifier = _fit(request, features, int(held_out.sum()), storage, connect_spark, seconds, report)
+    measured = _evaluate_part(partial, labelled, held_out, labelled_sha256) if partial else None
+    test, other = yardstick.measure(classifier)
+    figures = _Figures(measured, test, other, _metrics(classifier, labelled, measured, test))
+    card = _card(request, labelled, labelled_sha256, classifier, figures, seconds)
+    publish_model(card, classifier.onnx_model, render_report(card), storage)
     Training(model=card.version).save(storage, layout.training_file(training))
-    report(f"published {card.version}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()))
+    report(f"published {card.version}: " + ", ".join(f"{name} {value:g}" for name, value in card.metrics.items()))
     return TrainResult(card.version, trained=True)
 
 
 def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
-    """Hash all that decides a training's outcome; the files' places do not."""
-    decisive = {name: value for name, value in asdict(request).items() if name not in _NOT_DECISIVE}
-    decisive |= {"data": labelled_sha256, "spark": version("pyspark"), "partition_values": PARTITION_VALUES}
+    """Hash all that decides a model's votes: not the card's figures, nor where the files lie.
+
+    A parameter that is added later enters only when it is not at its default: see ``docs/adr/0017-identities.md``.
+    """
+    decisive = {
+        "bins": request.bins,
+        "data": labelled_sha256,
+        "depth": request.depth,
+        "height": request.height,
+        "name": request.name,
+        "partition_values": PARTITION_VALUES,
+        "seed": request.seed,
+        "spark": version("pyspark"),
+        "tags": request.tags,
+        "trees": request.trees,
+        "width": request.width,
+    }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _standing_model(training: str, storage: Storage) -> ModelCard | None:
+def _existing_model(training: str, storage: Storage) -> ModelCard | None:
     if not storage.exists(layout.training_file(training)):
         return None
     model = Training.load(storage, layout.training_file(training)).model
@@ -157,8 +140,8 @@ def _standing_model(training: str, storage: Storage) -> ModelCard | None:
     return ModelCard.load(storage, layout.card_file(model))
 
 
-def _remark_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[[str], None]) -> None:
-    """Say it when the standing card lacks figures that are asked for now: it is never written again."""
+def _report_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[[str], None]) -> None:
+    """Report the figures that are asked for now and missing from the existing card, which is never rewritten."""
     for file, figures in ((request.test, card.test), (request.other, card.other)):
         if file and (figures is None or figures.sha256 != file_sha256(Path(file))):
             report(f"its card has no figures on {file}, and a card is never changed: train under another name for them")
@@ -175,14 +158,80 @@ def _hold_out(labelled: LabelledSet, request: TrainRequest) -> npt.NDArray[np.bo
     return held_out
 
 
+def _fit(
+    request: TrainRequest,
+    features: Features,
+    held_out: int,
+    storage: Storage,
+    connect_spark: ConnectSpark,
+    seconds: dict[str, float],
+    report: Callable[[str], None],
+) -> tuple[Classifier | None, Classifier]:
+    """Fit a model without the held-out images, if there are any, and the one to publish; note the ``seconds`` taken."""
+    family, chosen = request.family, request.parameters
+    started = time.monotonic()
+    spark = connect_spark()
+    try:
+        partial = None
+        if held_out:
+            report(f"fitting a {family.name} without {held_out:,} held-out images, to measure it on them")
+            partial = family.fit(chosen, features, storage, spark, with_held_out=False)
+        partial_fitted = time.monotonic()
+        report(f"fitting {family.describe(chosen)} in Spark")
+        classifier = family.fit(chosen, features, storage, spark, with_held_out=True)
+        fitted = time.monotonic()
+    finally:
+        spark.stop()
+    seconds |= {"held_out": round(partial_fitted - started, 1), "fit": round(fitted - partial_fitted, 1)}
+    return partial, classifier
+
+
 def _evaluate_part(
-    onnx_model: bytes, labelled: LabelledSet, chosen: npt.NDArray[np.bool_], trees: int, sha256: str
+    classifier: Classifier, labelled: LabelledSet, chosen: npt.NDArray[np.bool_], sha256: str
 ) -> Evaluation:
     part = replace(labelled, images=labelled.images[chosen], labels=labelled.labels[chosen])
-    return evaluate(count_votes(onnx_model, part.images), part, trees, sha256)
+    return evaluate(count_votes(classifier.onnx_model, part.images), part, classifier.total, sha256)
 
 
-def _to_onnx(trees: list[Tree], labelled: LabelledSet) -> bytes:
-    features = math.prod(labelled.images.shape[1:])
-    metadata = {"tags": json.dumps(labelled.tags), "pixel_order": PIXEL_ORDER}
-    return forest_to_onnx(trees, features, labelled.tags, metadata)
+def _metrics(
+    classifier: Classifier, labelled: LabelledSet, held_out: Evaluation | None, test: Evaluation | None
+) -> dict[str, float]:
+    """Return the main figures: shares of right tags in percent, whatever the confidence."""
+    winner, _ = winners(count_votes(classifier.onnx_model, labelled.images))
+    metrics = {"training_accuracy": round(100.0 * float((winner == labelled.labels).mean()), 2)}
+    if held_out:
+        metrics["held_out_accuracy"] = held_out.accuracy
+    if test:
+        metrics |= {"test_accuracy": test.accuracy, "test_images": float(test.images)}
+    return metrics
+
+
+def _card(
+    request: TrainRequest,
+    labelled: LabelledSet,
+    labelled_sha256: str,
+    classifier: Classifier,
+    figures: _Figures,
+    seconds: dict[str, float],
+) -> ModelCard:
+    return ModelCard(
+        version=model_version(request.name, classifier.onnx_model),
+        tags=labelled.tags,
+        trees=classifier.total,
+        output=classifier.output,
+        height=request.height,
+        width=request.width,
+        preparation=preparation(request.height, request.width),
+        labelled_set=Path(request.labelled).name,
+        labelled_sha256=labelled_sha256,
+        labelled_images=len(labelled.images),
+        licence=request.licence,
+        parameters={**classifier.parameters, "partition_values": PARTITION_VALUES},
+        metrics=figures.metrics,
+        libraries={name: version(name) for name in ("pyspark", "onnx", "onnxruntime", "numpy", "pillow")},
+        seconds=seconds,
+        created=now(),
+        held_out=figures.held_out,
+        test=figures.test,
+        other=figures.other,
+    )

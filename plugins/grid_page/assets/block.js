@@ -1,4 +1,4 @@
-// One block: its record, its task, its images, and what may be done to it.
+// The panel of one block: its record, its task, its images, and what can be done to it.
 
 import { count, link, make } from "./elements.js";
 import { LOOKS } from "./cells.js";
@@ -6,7 +6,7 @@ import { ask } from "./requests.js";
 
 const PAGE = 24;
 
-// The record's figures, in the order in which they come about.
+// The record's figures, in the order in which they arise.
 const FIELDS = [
   ["read", "Images read"],
   ["kept", "Kept"],
@@ -18,7 +18,7 @@ const FIELDS = [
   ["index_seconds", "Seconds to index"],
   ["scored", "Scored at"],
   ["indexed", "Indexed at"],
-  ["host", "By host"],
+  ["host", "Host"],
   ["model", "Model"],
   ["sha256", "SHA-256 of its bytes"],
 ];
@@ -40,8 +40,8 @@ export class BlockPanel {
     this.block = block;
     const path = `api/runs/${encodeURIComponent(run)}`;
     const cell = await ask(`${path}/blocks/${block}`);
-    if (this.block !== block) return; // another one was opened meanwhile
-    const images = make("div", { class: "images", "aria-live": "polite" }, make("p", {}, "Reading its images…"));
+    if (this.block !== block) return; // another block was opened meanwhile
+    const images = make("div", { class: "images", "aria-live": "polite" }, make("p", {}, "Loading images…"));
     this.panel.replaceChildren(
       make("button", { type: "button", class: "close", onclick: this.handlers.onclose, "aria-label": "Close" }, "✕"),
       make("h2", { tabindex: -1 }, `Block ${block}`),
@@ -58,13 +58,13 @@ export class BlockPanel {
   }
 
   task(task) {
-    if (!task) return make("p", {}, "No task of Airflow has worked on it.");
-    return make("p", {}, `Its task: ${task.state}, try ${task.attempt} `, link(task.log, "Log"));
+    if (!task) return make("p", {}, "No Airflow task has worked on this block.");
+    return make("p", {}, `Task: ${task.state}, try ${task.attempt} `, link(task.log, "Log"));
   }
 
   buttons(block, cell, mayTrigger) {
     const button = (text, isAllowed, onclick) =>
-      make("button", { type: "button", disabled: !isAllowed, onclick, title: isAllowed ? "" : "You may not do this" }, text);
+      make("button", { type: "button", disabled: !isAllowed, onclick, title: isAllowed ? "" : "You are not allowed to do this" }, text);
     return make("p", { class: "buttons" },
       button("Clear its task…", cell.may_clear, () => this.handlers.onclear(block)),
       button("Backfill…", mayTrigger, () => this.handlers.onact("backfill", [block])),
@@ -92,11 +92,10 @@ export class BlockPanel {
       return;
     }
     const pictures = page.images.map((image) => {
-      const label = image.tag ? `${image.tag}, ${image.accuracy} %` : `image ${image.position}`;
       const picture = image.missing
         ? make("span", { class: "no-picture", title: image.missing, role: "img", "aria-label": image.missing }, "✕")
-        : make("img", { src: `${path}/images/${image.position}.png`, alt: label, width: 64, height: 64 });
-      return make("li", { title: `position ${image.position}, ${image.votes} votes` }, picture, make("span", {}, label));
+        : make("img", { src: `${path}/images/${image.position}.png`, alt: image.label, width: 64, height: 64 });
+      return make("li", { title: image.details }, picture, make("span", {}, image.label));
     });
     const turn = (text, to, isThere) =>
       make("button", { type: "button", disabled: !isThere, onclick: () => this.images(box, path, block, to) }, text);
@@ -105,7 +104,7 @@ export class BlockPanel {
       make("p", {}, page.total ? `Images ${count(start + 1)} to ${count(end)} of ${count(page.total)}` : "No images"),
       make("ul", {}, ...pictures),
       make("p", { class: "buttons" },
-        turn("Earlier", start - PAGE, start > 0), turn("Later", start + PAGE, end < page.total)),
+        turn("Previous", start - PAGE, start > 0), turn("Next", start + PAGE, end < page.total)),
     );
   }
 }

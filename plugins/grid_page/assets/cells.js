@@ -1,4 +1,4 @@
-// The grid itself: a cell a block, each shard begins a row. One cell at a time takes the keyboard's focus.
+// The grid itself: one cell per block; each shard starts a new row. One cell at a time has the keyboard's focus.
 
 import { make } from "./elements.js";
 
@@ -14,7 +14,7 @@ export const LOOKS = {
   failed: { glyph: "✕", name: "failed" },
 };
 
-const LONGEST_ROW = 50; // blocks; what a shard has more goes on below
+const LONGEST_ROW = 50; // blocks; a longer shard continues in the next row
 
 export class Cells {
   constructor(grid, { onopen, onselect }) {
@@ -29,7 +29,7 @@ export class Cells {
     grid.addEventListener("click", (event) => this.click(event));
   }
 
-  // Lay out a run's cells anew.
+  // Lay out the cells of a run.
   shape(shards, width) {
     this.width = width;
     this.cells = [];
@@ -114,7 +114,7 @@ export class Cells {
     }
   }
 
-  // The block at a place, or the row's last one where it is shorter; undefined above the first row and below the last.
+  // The block at a position, or the last one of a shorter row; undefined above the first row and below the last.
   at(row, column) {
     const cells = this.rows[row];
     return cells?.[Math.min(column, cells.length - 1)].block;

@@ -1,4 +1,4 @@
-// Building elements from text alone: nothing that a server sends is ever read as markup.
+// Builds elements from text only: nothing from the server is ever interpreted as markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -21,8 +21,8 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-// Block numbers as people write them and the server reads them: "3, 17-20".
-export function written(blocks) {
+// Block numbers in the notation that people write and the server reads: "3, 17-20".
+export function blockNumbers(blocks) {
   const parts = [];
   for (const block of [...blocks].sort((a, b) => a - b)) {
     const last = parts.at(-1);
@@ -32,8 +32,8 @@ export function written(blocks) {
   return parts.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(", ");
 }
 
-// Airflow shows this page in a frame that may neither navigate the page around it nor open another one, so the page
-// around it is given the link to follow.
+// Airflow shows this page in a frame that can neither navigate the page around it nor open a new one, so links are
+// clicked in the page around it.
 export function link(href, text) {
   const follow = (event) => {
     if (window.parent === window) return;
@@ -47,7 +47,7 @@ export function link(href, text) {
   return make("a", { href, onclick: follow }, text);
 }
 
-// Ask before something is done; resolves to whether it shall be.
+// Ask for confirmation; resolves to whether the user agrees.
 export function confirmed(question, consequence, verb) {
   const dialog = byId("confirm");
   byId("question").textContent = question;

@@ -1,16 +1,16 @@
-// The page: which run is shown, what is asked when, and what is done.
+// The page: which run it shows, when it asks the server for news, and what the user can do.
 
 import { BlockPanel } from "./block.js";
 import { Cells, LOOKS } from "./cells.js";
-import { byId, confirmed, count, duration, link, make, written } from "./elements.js";
+import { blockNumbers, byId, confirmed, count, duration, link, make } from "./elements.js";
 import { act, ask } from "./requests.js";
 
-const PAUSE = 3000; // between two questions, in milliseconds
+const PAUSE = 3000; // between two requests, in milliseconds
 const LONGEST_PAUSE = 30000; // while the server does not answer
 const RUNS_EVERY = 30000;
 
 let states = [];
-let run = null; // what is shown
+let run = null; // the run that is shown
 let mayTrigger = false;
 let mark = "";
 let revision = 0;
@@ -34,18 +34,18 @@ async function showRuns() {
   if (wanted && !found.runs.some(({ name }) => name === wanted)) options.push(make("option", { value: wanted }, wanted));
   if (found.known > found.runs.length) {
     options.push(make("option", { disabled: true },
-      `the latest ${found.runs.length} of ${count(found.known)}; an older one's Dag run has a tab with its blocks`));
+      `the latest ${found.runs.length} of ${count(found.known)}; for an older one, open the tab Blocks of its Dag run`));
   }
   byId("runs").replaceChildren(...options);
   byId("runs").value = wanted;
   const { live } = found;
   byId("live").textContent = live.problem
     ?? (live.collection
-      ? `Live under ${live.alias}: ${live.collection}${live.model ? `, tagged by ${live.model}` : ", which is no run's"}`
+      ? `Live under ${live.alias}: ${live.collection}${live.model ? `, tagged by ${live.model}` : ", which belongs to no run"}`
       : `Nothing is live under ${live.alias}`);
   if (!found.runs.length) byId("about").textContent = "No run has been planned yet.";
   else if (address.get("dag_run") && !found.of_dag_run && !run) {
-    byId("outcome").textContent = "This Dag run has no run of TinyTags yet; the latest one is shown.";
+    byId("outcome").textContent = "This Dag run has not planned a run yet; the latest run is shown instead.";
   }
   return wanted;
 }
@@ -57,7 +57,7 @@ async function showRun(name) {
   [mark, revision] = ["", 0];
   close();
   byId("about").textContent =
-    `${run.corpus}, ${count(run.images)} images, tagged by ${run.model} from ${run.threshold} %; ${run.description}`;
+    `${run.corpus}, ${count(run.images)} images, tagged by ${run.model}, confidence from ${run.threshold} %; ${run.description}`;
   cells.shape(found.shards, found.blocks_per_shard);
 }
 
@@ -65,7 +65,7 @@ async function showCells() {
   const shown = run;
   const query = new URLSearchParams({ mark, since: revision });
   const found = await ask(`api/runs/${encodeURIComponent(run.name)}/cells?${query}`);
-  if (shown !== run) return true; // another run was chosen meanwhile
+  if (shown !== run) return true; // the user has chosen another run meanwhile
   if (found.is_whole && mark) cells.cells.forEach((_, block) => cells.show(block, "unknown"));
   found.blocks.forEach((block, at) => cells.show(block, states[found.states[at]]));
   [mark, revision] = [found.mark, found.revision];
@@ -79,7 +79,7 @@ async function showCells() {
 function showProgress({ counts, totals, rates, read }) {
   const verified = (counts.verified ?? 0) + (counts.unreadable ?? 0);
   byId("bar").value = verified / Math.max(run.blocks, 1);
-  const reading = read < run.blocks ? `; ledger read up to ${count(read)}` : "";
+  const reading = read < run.blocks ? `; reading the ledger: ${count(read)}` : "";
   byId("verified").textContent = `${count(verified)} of ${count(run.blocks)} blocks${reading}`;
   byId("images-rate").textContent = count(Math.round(rates.images_per_second));
   byId("documents-rate").textContent = count(Math.round(rates.documents_per_second));
@@ -101,7 +101,7 @@ function showLegend(counts) {
 function showProblems(problems) {
   const list = byId("problems");
   const shown = [...list.children].map((item) => item.textContent);
-  if (shown.join("\n") === problems.join("\n")) return; // or a screen reader would tell them every few seconds
+  if (shown.join("\n") === problems.join("\n")) return; // otherwise a screen reader would announce them every few seconds
   list.replaceChildren(...problems.map((problem) => make("li", {}, problem)));
 }
 
@@ -110,7 +110,7 @@ function showSelection(blocks) {
   for (const id of ["backfill-selected", "delete-selected"]) byId(id).disabled = !blocks.size || !mayTrigger;
 }
 
-// Ask, show, wait, again; a hidden page does not ask.
+// Ask, show, wait, repeat; a hidden page does not ask.
 async function poll() {
   clearTimeout(timer);
   if (document.hidden) return;
@@ -145,33 +145,33 @@ function close() {
 }
 
 async function clearBlock(block) {
-  const is = await confirmed(`Clear the task of block ${block}?`,
-    "Airflow runs it again, with the other blocks of the same task and all that comes after it; what is done already is " +
-    "not done twice.", "Clear");
-  if (is) await doIt(`api/runs/${encodeURIComponent(run.name)}/blocks/${block}/clear`);
+  const isConfirmed = await confirmed(`Clear the task of block ${block}?`,
+    "Airflow runs the task again, including its other blocks and everything after it. Finished work is not repeated.",
+    "Clear");
+  if (isConfirmed) await request(`api/runs/${encodeURIComponent(run.name)}/blocks/${block}/clear`);
 }
 
 async function actOn(action, blocks) {
-  const names = written(blocks);
+  const names = blockNumbers(blocks);
   const [question, consequence, verb] = action === "backfill"
     ? [`Backfill ${blocks.length} blocks of run ${run.name}?`,
-      `A new Dag run does these blocks again: ${names}`, "Backfill"]
+      `A new Dag run redoes these blocks: ${names}`, "Backfill"]
     : [`Delete the documents of ${blocks.length} blocks of run ${run.name}?`,
-      `Readers no longer find the images of these blocks if the run is live: ${names}`, "Delete"];
+      `If the run is live, readers will not find the images of these blocks: ${names}`, "Delete"];
   if (await confirmed(question.replace("1 blocks", "1 block"), consequence, verb)) {
-    await doIt(`api/runs/${encodeURIComponent(run.name)}/actions`, { action, blocks: names });
+    await request(`api/runs/${encodeURIComponent(run.name)}/actions`, { action, blocks: names });
   }
 }
 
-async function doIt(path, body) {
+async function request(path, body) {
   const outcome = byId("outcome");
-  outcome.textContent = "Asking Airflow…";
+  outcome.textContent = "Waiting for Airflow…";
   try {
     const done = await act(path, body);
-    outcome.replaceChildren(`${done.message}. `, link(done.link, "Follow its Dag run"));
+    outcome.replaceChildren(`${done.message}. `, link(done.link, "Open the Dag run"));
     poll();
   } catch (error) {
-    outcome.textContent = `Not done: ${error.message}`;
+    outcome.textContent = `Failed: ${error.message}`;
   }
 }
 

@@ -1,4 +1,4 @@
-// What the page asks its own server. Errors carry the server's own words.
+// Requests to the page's own server. Errors carry the server's message.
 
 export class RequestError extends Error {
   constructor(message, status) {
@@ -17,8 +17,8 @@ async function send(path, options) {
   const body = await answer.json().catch(() => ({}));
   if (answer.status === 401) throw new RequestError("You are logged out: log in to Airflow again", 401);
   if (!answer.ok) {
-    const told = typeof body.detail === "string" ? body.detail : JSON.stringify(body.detail ?? "");
-    throw new RequestError(told || `Airflow answers ${answer.status}`, answer.status);
+    const detail = typeof body.detail === "string" ? body.detail : JSON.stringify(body.detail ?? "");
+    throw new RequestError(detail || `Airflow answered ${answer.status}`, answer.status);
   }
   return body;
 }
@@ -28,7 +28,7 @@ export const ask = (path) => send(path, {});
 export const act = (path, body = {}) =>
   send(path, {
     method: "POST",
-    // The server refuses what lacks this header: a page of another site cannot send it.
+    // The server refuses requests without this header: a page of another site cannot send it.
     headers: { "Content-Type": "application/json", "X-TinyTags-Grid": "1" },
     body: JSON.stringify(body),
   });

@@ -1,0 +1,108 @@
+"""What Dags refuse before any work starts and a form cannot: contradictions, unknown names, engines that are down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinytags_forms import NAMED
+from tinytags_suggestions import remember_models
+
+from tinytags_tasks.airflow_names import SPARK
+
+if TYPE_CHECKING:
+    from tinytags_tasks.runtime import Runtime
+
+DEMO = "demo"
+"""The corpus that an empty name stands for."""
+
+_MOST_BLOCKS = 1_000_000
+"""More than any corpus has."""
+
+
+def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
+    """Refuse a form of the Dag ``tinytags`` that contradicts itself or names an unknown corpus.
+
+    Raises
+    ------
+    BadInputError
+        Which says what to change.
+    """
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.errors import BadInputError
+
+    if form["corpus"]:
+        load_definition(clients.settings.corpora_folder, form["corpus"])
+    if form["blocks"].strip():
+        parse_block_numbers(form["blocks"], _MOST_BLOCKS)  # the corpus may not be ingested yet
+    has_gate = form["gate_documents"] is not None or form["gate_precision"] is not None
+    if form["publish"] == "gate" and not has_gate:
+        raise BadInputError("the gate has no limit: set the minimum documents or the minimum precision, or choose yes")
+    if form["publish"] == "yes" and has_gate:
+        raise BadInputError("the gate has limits, but yes ignores them: choose gate, or clear its fields")
+
+
+def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
+    """Refuse a model that does not exist, and blocks that an ingested corpus does not have.
+
+    Raises
+    ------
+    MissingError, BadInputError
+        Which say what exists.
+    """
+    from tinytags_tasks import layout
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.errors import MissingError
+    from tinytags_tasks.records import Corpus, ModelCard
+
+    models = remember_models(clients)
+    if form["model"]:
+        if form["model"] not in models:
+            known = ", ".join(models[-20:]) or "none"
+            raise MissingError(f"model {form['model']} does not exist (there are: {known})")
+        ModelCard.load(clients.storage, layout.card_file(form["model"]))
+    corpus_file = layout.corpus_file(form["corpus"] or DEMO)
+    if form["blocks"].strip() and clients.storage.exists(corpus_file):
+        parse_block_numbers(form["blocks"], Corpus.load(clients.storage, corpus_file).partition.blocks)
+
+
+def refuse_unreachable(clients: Runtime) -> None:
+    """Make sure that HDFS, Solr and Spark answer.
+
+    Raises
+    ------
+    EngineDownError
+        If one does not.
+    """
+    from tinytags_tasks import layout
+    from tinytags_tasks.errors import EngineDownError
+    from tinytags_tasks.services.spark import spark_unready
+
+    clients.storage.names(layout.RUNS)
+    clients.solr.aliases()
+    if problem := spark_unready(clients.settings.address("spark_url")):
+        raise EngineDownError(
+            f"{problem}; see `tinytags status`, start it with `tinytags up`, or fix Airflow's connection {SPARK}"
+        )
+
+
+def refuse_vague_deletion(form: dict[str, Any], clients: Runtime) -> None:
+    """Refuse a deletion that does not name blocks, or names blocks that the run does not have.
+
+    Raises
+    ------
+    BadInputError
+        Which says what to change.
+    """
+    from tinytags_tasks import layout
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.errors import BadInputError
+    from tinytags_tasks.records import Run
+
+    if form["action"] != "delete":
+        return
+    if form["select"] != NAMED or not form["blocks"].strip():
+        raise BadInputError("name the blocks to delete by their numbers, such as 3, 17-20")
+    run = Run.load(clients.storage, layout.run_file(form["run"]))
+    run.refuse_pruned()
+    parse_block_numbers(form["blocks"], run.blocks)

@@ -1,0 +1,309 @@
+"""The trigger forms of the Dags: one function for each form, and the fields that several forms have.
+
+A form's values become the Dag run's ``params``; tasks read them with :func:`read_form`. The names of fields are public:
+the command line, the block grid and users' own Dags trigger runs with them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.sdk import Param, get_current_context
+from tinytags_suggestions import corpus_names, model_versions, settings_or_none
+
+Form = dict[str, Param]
+
+NAMED = "named"
+"""Selects the blocks whose numbers are in the form."""
+
+_BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
+
+_NAME = "[a-z0-9][a-z0-9_-]{0,99}"
+_NAME_PATTERN, _NAME_OR_EMPTY_PATTERN = f"^{_NAME}$", f"^({_NAME})?$"
+"""Of a corpus or a run."""
+
+
+def tagging_form() -> Form:
+    """Return the form of the Dag ``tinytags``."""
+    return {
+        **_corpus_fields(),
+        **_model_fields(),
+        "threshold": Param(
+            40,
+            type="integer",
+            minimum=0,
+            maximum=100,
+            title="Threshold",
+            section="Run",
+            description="Least confidence in percent (share of the trees that agree on the tag) of an image to keep",
+        ),
+        "blocks_per_task": _blocks_per_task(5),
+        "blocks": _trial_blocks(),
+        "publish": Param(
+            "yes",
+            type="string",
+            enum=["yes", "gate", "no"],
+            title="Publish",
+            section="Publishing",
+            description="yes; gate: only if the run meets the limits below; no: it stays verified and can be published "
+            "later",
+        ),
+        **_gate_fields(),
+        "alias": _alias("Publishing"),
+    }
+
+
+def _corpus_fields() -> Form:
+    return {
+        "corpus": _text(
+            "Corpus",
+            pattern=_NAME_OR_EMPTY_PATTERN,
+            examples=corpus_names(),
+            section="Corpus",
+            description="Name of a defined corpus (`tinytags corpus add` defines one); empty: the demo, which is "
+            "created if it does not exist",
+        ),
+        "shards_per_task": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Shards per task",
+            section="Corpus",
+            description="Shards that one mapped task ingests; 0: about a quarter of a million images per task",
+        ),
+    }
+
+
+def _model_fields() -> Form:
+    return {
+        "model": _text(
+            "Model",
+            examples=model_versions(),
+            section="Model",
+            description="A published model's version (`tinytags models list`); empty: train one on the labelled images",
+        ),
+        "labelled": _text(
+            "Labelled images",
+            section="Model",
+            description="Parquet file with the columns img and label; empty: the demo's",
+        ),
+        "test": _text(
+            "Test images",
+            section="Model",
+            description="A file like the one above, to measure the model's test accuracy; may be empty",
+        ),
+        "other": _text(
+            "Images of other things",
+            section="Model",
+            description="A file like the one above, with label -1 for images of none of the tags and -2 for unclear "
+            "ones; it shows how the model does on what a real corpus contains",
+        ),
+        "trees": Param(10, type="integer", minimum=1, maximum=1000, title="Trees", section="Model"),
+        "depth": Param(10, type="integer", minimum=1, maximum=30, title="Depth", section="Model"),
+        "bins": Param(50, type="integer", minimum=2, maximum=65536, title="Bins", section="Model"),
+        "seed": Param(42, type="integer", title="Seed", section="Model"),
+        "held_out": Param(
+            10,
+            type="integer",
+            minimum=0,
+            maximum=50,
+            title="Held out",
+            section="Model",
+            description="Percent of the labelled images on which a second forest is measured; 0 saves that time",
+        ),
+    }
+
+
+def backfill_form() -> Form:
+    """Return the form of the Dag ``tinytags_backfill``."""
+    return {
+        "run": Param(
+            "",
+            type="string",
+            pattern=_NAME_PATTERN,
+            title="Run",
+            section="Run",
+            description="Name of the run (`tinytags runs` lists them)",
+        ),
+        "action": Param(
+            "backfill",
+            type="string",
+            enum=["backfill", "delete"],
+            title="Action",
+            section="Run",
+            description="backfill: redo blocks; delete: delete their documents from the index",
+        ),
+        "blocks": _text(
+            "Blocks",
+            pattern=_BLOCKS_PATTERN,
+            section="Blocks",
+            description="Numbers and ranges, such as 3, 17-20; empty if Select chooses the blocks",
+        ),
+        "select": Param(
+            NAMED,
+            type="string",
+            enum=[NAMED, "failed", "missing", "audit"],
+            title="Select",
+            section="Blocks",
+            description="named: the blocks above; failed; missing: not verified or incomplete; audit: what the run's "
+            "last audit found",
+        ),
+        "blocks_per_task": _blocks_per_task(5),
+    }
+
+
+def retag_form() -> Form:
+    """Return the form of the Dag ``tinytags_retag``."""
+    return {
+        "model": _text(
+            "Model",
+            examples=model_versions(),
+            section="Run",
+            description="Version of a published model; empty: for each corpus, the newest one that fits its images and "
+            "knows all its live tags",
+        ),
+        "alias": _text(
+            "Alias",
+            pattern="^[a-z0-9_-]*$",
+            section="Run",
+            description="Only the index that is live under this alias; empty: the indexes under all aliases",
+        ),
+        "blocks": _trial_blocks(),
+        "blocks_per_task": _blocks_per_task(5),
+        **_gate_fields(documents=80),
+    }
+
+
+def audit_form() -> Form:
+    """Return the form of the Dag ``tinytags_audit``."""
+    return {
+        "run": _run("Name of a run; empty: the one that is live under the alias"),
+        "alias": _alias("Params"),
+        "sample": Param(
+            1000,
+            type="integer",
+            minimum=0,
+            title="Sample",
+            description="How many documents to compare byte by byte with their shard",
+        ),
+        "repair": Param(
+            _is_on("TINYTAGS_AUDIT_REPAIR"),
+            type="boolean",
+            title="Repair",
+            description="Redo blocks that differ, with the Dag tinytags_backfill",
+        ),
+    }
+
+
+def prune_form() -> Form:
+    """Return the form of the Dag ``tinytags_prune``."""
+    settings = settings_or_none()
+    return {
+        "really": Param(
+            False, type="boolean", title="Really", description="On: drop what is shown; off: show it and change nothing"
+        ),
+        "keep": Param(
+            settings.keep_collections if settings else 1,
+            type="integer",
+            minimum=0,
+            title="Keep",
+            description="How many collections to keep for rollbacks, besides the live one",
+        ),
+        "scored": Param(
+            False,
+            type="boolean",
+            title="Scored files, too",
+            description="Also delete the scored files of runs whose collection is dropped; to index such a run again, "
+            "it must be scored again",
+        ),
+        "alias": _alias("Params"),
+    }
+
+
+def rollback_form() -> Form:
+    """Return the form of the Dag ``tinytags_rollback``."""
+    return {
+        "run": _run("The run to roll back, which must be live; empty: whichever is live"),
+        "alias": _alias("Params"),
+    }
+
+
+def read_form() -> dict[str, Any]:
+    """Return the values of the form; Airflow turns an empty text into null, which is an empty text again here."""
+    context = get_current_context()
+    fields = context["dag"].params
+    return {
+        name: "" if value is None and "string" in fields.get_param(name).schema["type"] else value
+        for name, value in context["params"].items()
+    }
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def _text(title: str, description: str, **schema: Any) -> Param:  # noqa: ANN401 - JSON Schema's keywords
+    """Return a text field that may stay empty: Airflow's form requires a value if the type does not allow null."""
+    return Param(None, type=["null", "string"], title=title, description=description, **schema)
+
+
+def _run(description: str) -> Param:
+    return _text("Run", description, pattern=_NAME_OR_EMPTY_PATTERN)
+
+
+def _alias(section: str) -> Param:
+    settings = settings_or_none()
+    return Param(
+        settings.alias if settings else "tinytags",
+        type="string",
+        pattern="^[a-z0-9_-]+$",
+        title="Alias",
+        section=section,
+        description="The alias that readers search",
+    )
+
+
+def _gate_fields(documents: float | None = None) -> Form:
+    return {
+        "gate_documents": Param(
+            documents,
+            type=["null", "number"],
+            minimum=0,
+            title="Minimum documents",
+            section="Publishing",
+            description="Gate: least number of documents, in percent of those that are live now; a run with fewer is "
+            "not published",
+        ),
+        "gate_precision": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=100,
+            title="Minimum precision",
+            section="Publishing",
+            description="Gate: least precision in percent at the run's threshold, as the model's card says; a run with "
+            "less is not published",
+        ),
+    }
+
+
+def _trial_blocks() -> Param:
+    return _text(
+        "Only blocks",
+        pattern=_BLOCKS_PATTERN,
+        section="Run",
+        description="Numbers and ranges, such as 3, 17-20, make this a trial, which is never published; empty: all "
+        "blocks",
+    )
+
+
+def _blocks_per_task(blocks: int) -> Param:
+    return Param(
+        blocks,
+        type="integer",
+        minimum=0,
+        title="Blocks per task",
+        section="Run",
+        description="Blocks that one mapped task scores and indexes; 0: as many as needed for at most 400 tasks",
+    )

@@ -1,0 +1,60 @@
+"""What the forms suggest: defined corpora, models that were seen in the store, defaults from the settings.
+
+Forms are built whenever Airflow parses a Dag, so this reads local files only, and never the store.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.settings import Settings
+
+_MODELS_SEEN = "models-seen.txt"
+
+
+@cache
+def settings_or_none() -> Settings | None:
+    """Return the settings, read once per process; None if they are invalid: tasks say so, and Dags must still parse."""
+    from tinytags_tasks.errors import BadInputError
+    from tinytags_tasks.settings import load_settings
+
+    try:
+        return load_settings()
+    except BadInputError:
+        return None
+
+
+def corpus_names() -> list[str]:
+    """Return the names of the defined corpora; lists one folder."""
+    settings = settings_or_none()
+    if settings is None:
+        return []
+    return sorted(path.stem for path in settings.corpora_folder.glob("*.toml") if not path.name.startswith("."))
+
+
+def model_versions() -> list[str]:
+    """Return the models that the last run found in the store; reads one small file."""
+    settings = settings_or_none()
+    try:
+        return (settings.home / _MODELS_SEEN).read_text().split() if settings else []
+    except OSError:
+        return []
+
+
+def remember_models(clients: Runtime) -> list[str]:
+    """Return the models in the store, and save their versions for :func:`model_versions`."""
+    from tinytags_airflow import report
+
+    from tinytags_tasks import layout
+    from tinytags_tasks.services.files import write_atomically
+
+    versions = [name for name in clients.storage.names(layout.MODELS) if not name.startswith(".")]
+    path = clients.settings.home / _MODELS_SEEN
+    try:
+        write_atomically(path, "\n".join(versions))
+    except OSError as error:  # the form just has no suggestions
+        report(f"{path} cannot be written, so the form will not suggest models: {error}")
+    return versions

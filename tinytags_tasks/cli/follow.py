@@ -1,0 +1,192 @@
+"""Follow a run of the Dag `tinytags` and print its progress and result; tell Airflow about new models."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from tinytags_tasks import layout
+from tinytags_tasks.airflow_names import MODEL_ASSET, RETAG_DAG, TAG_DAG
+from tinytags_tasks.clients.airflow import AirflowClient, TaskState
+from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
+from tinytags_tasks.ledger import Totals, add_up, read_ledger
+from tinytags_tasks.records import Corpus, ModelCard, Run
+from tinytags_tasks.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+STAGES = {
+    "ingest": ("ingest.plan", "ingest.shards", "ingest.commit"),
+    "train": ("train",),
+    "plan": ("plan",),
+    "blocks": ("blocks",),
+    "publish": ("reconcile", "publish"),
+}
+"""The Dag's tasks by stage, in the order in which they run."""
+
+
+def airflow_client(runtime: Runtime) -> AirflowClient:
+    """Return a client of the Airflow that the settings name.
+
+    Raises
+    ------
+    BadInputError
+        If its password is neither set nor generated.
+    """
+    settings = runtime.settings
+    url = settings.address("airflow_url")
+    return AirflowClient(url, settings.airflow_user, settings.password("airflow_password"))
+
+
+def tell_of_model(runtime: Runtime, version: str, *, report: Callable[[str], None]) -> None:
+    """Tell Airflow, if there is one, that a model is new, so that re-tagging starts.
+
+    The model is published in any case, so a failure to tell Airflow is only reported.
+    """
+    if runtime.settings.airflow_url is None:
+        return
+    figures = ModelCard.load(runtime.storage, layout.card_file(version)).figures
+    try:
+        airflow_client(runtime).tell_asset(MODEL_ASSET, figures)
+    except (FinalError, TransientError) as error:
+        report(f"Airflow could not be told about the model, so trigger {RETAG_DAG} to tag with it ({error})")
+    else:
+        report(f"told Airflow about the model: {RETAG_DAG} starts unless it is paused")
+
+
+def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None]) -> None:
+    """Trigger the Dag, show its progress, and print the table of what was read, kept and indexed.
+
+    Raises
+    ------
+    FinalError
+        If the run failed: which task, and why.
+    ReconcileError
+        If the counts of the finished run do not add up.
+    """
+    client = airflow_client(runtime)
+    client.wait_for_dag(TAG_DAG)
+    dag_run = client.trigger(TAG_DAG, parameters)
+    report(f"run {dag_run}: {client.url}/dags/{TAG_DAG}/runs/{dag_run}")
+    with _progress(report) as watch:
+        tasks = client.follow(TAG_DAG, dag_run, watch)
+    name = client.result(TAG_DAG, dag_run, "reconcile")["run"]
+    run = Run.load(runtime.storage, layout.run_file(name))
+    totals = add_up(read_ledger(runtime.storage, run))
+    is_published = parameters.get("publish") != "no"
+    searched = runtime.settings.alias if is_published else run.collection
+    documents = runtime.solr.count(searched)
+    _print_summary(runtime, run, totals, documents, searched, tasks)
+    corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
+    if not (
+        totals.read == corpus.images == totals.kept + totals.below + totals.unreadable and totals.kept == documents
+    ):
+        raise ReconcileError(
+            f"run {run.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
+            f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {run.name}`"
+        )
+    if not is_published:
+        report(f"readers do not see it yet; publish it with `tinytags publish {run.name}`")
+
+
+@contextmanager
+def _progress(report: Callable[[str], None]) -> "Generator[Callable[[str, list[TaskState]], None]]":
+    """Yield a function that shows progress: bars on a terminal, elsewhere a line for each change."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _line_printer(report)
+        return
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bars:
+        ids = {stage: bars.add_task(stage, total=None, start=False, note="") for stage in STAGES}
+
+        def draw(_: str, tasks: list[TaskState]) -> None:
+            for stage in STAGES:
+                own = _tasks_of(stage, tasks)
+                started = [task for task in own if task.started is not None]
+                done = sum(task.state in ("success", "skipped") for task in own)
+                if started and not bars.tasks[ids[stage]].started:
+                    bars.start_task(ids[stage])
+                total = len(own) if started or len(own) > 1 else None
+                bars.update(ids[stage], completed=done, total=total, note=_note(own))
+                if own and done == len(own):
+                    bars.stop_task(ids[stage])
+
+        yield draw
+
+
+def _tasks_of(stage: str, tasks: Sequence[TaskState]) -> list[TaskState]:
+    return [task for task in tasks if task.task in STAGES[stage]]
+
+
+def _note(tasks: Sequence[TaskState]) -> str:
+    retrying = sum(task.state == "up_for_retry" for task in tasks)
+    failed = sum(task.state == "failed" for task in tasks)
+    return ", ".join(f"{count} {what}" for count, what in ((retrying, "to be retried"), (failed, "failed")) if count)
+
+
+def _line_printer(
+    report: Callable[[str], None], heartbeat_seconds: float = 20
+) -> Callable[[str, list[TaskState]], None]:
+    began = time.monotonic()
+    last_line, last_at = "", began
+
+    def show(state: str, tasks: list[TaskState]) -> None:
+        nonlocal last_line, last_at
+        parts = []
+        for stage in STAGES:
+            own = _tasks_of(stage, tasks)
+            if not any(task.started for task in own):
+                continue
+            done = sum(task.state in ("success", "skipped") for task in own)
+            note = _note(own)
+            parts.append(f"{stage} {done}/{len(own)}{f' ({note})' if note else ''}")
+        line = ", ".join(parts) or state
+        now = time.monotonic()
+        if line != last_line or now - last_at > heartbeat_seconds:
+            report(f"{now - began:6.0f} s  {line}")
+            last_line, last_at = line, now
+
+    return show
+
+
+def _print_summary(
+    runtime: Runtime, run: Run, totals: Totals, documents: int, searched: str, tasks: Sequence[TaskState]
+) -> None:
+    settings = runtime.settings
+    table = Table(title=f"run {run.name}", title_justify="left")
+    table.add_column("what")
+    table.add_column("how many", justify="right")
+    for what, count in (
+        ("images read", totals.read),
+        ("kept", totals.kept),
+        (f"below the threshold of {run.threshold} %", totals.below),
+        ("unreadable", totals.unreadable),
+        ("documents in Solr", documents),
+    ):
+        table.add_row(what, f"{count:,}")
+    table.add_section()
+    for stage in STAGES:
+        own = [task for task in _tasks_of(stage, tasks) if task.started is not None and task.ended is not None]
+        if own:
+            seconds = max(task.ended or 0 for task in own) - min(task.started or 0 for task in own)
+            table.add_row(f"seconds of {stage}", f"{seconds:.1f}")
+    console = Console()
+    console.print(table)
+    if run.description:
+        console.print(Text(run.description))
+    for what, url, user, password in (
+        ("Airflow", settings.airflow_url, settings.airflow_user, "airflow_password"),
+        ("search page", settings.search_url, settings.search_user, "search_password"),
+    ):
+        if url:
+            print(f"{what:<12} {url}  user {user}, password {settings.password(password)}")
+    print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
+    login = f"  user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
+    print(f"{'Solr':<12} {settings.solr_url}/{searched}{login}")

@@ -1,0 +1,1 @@
+"""The engines that TinyTags talks to, one client each."""

@@ -1,0 +1,280 @@
+"""What the pipeline asks of Solr: configsets, collections and aliases, and the documents of runs.
+
+Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-api.html
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, unquote
+
+from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
+from tinytags_tasks.configsets import Configset
+from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue, solr_names
+from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.settings import Login
+
+_PAGE = 5_000
+
+
+class SolrClient:
+    """Talks to one Solr (or its cluster, through one of its nodes).
+
+    Parameters
+    ----------
+    url
+        Solr's address, such as ``http://host:8983/solr``.
+    admin
+        User and password for configsets, collections, aliases and the cluster's state.
+    writer
+        User and password for documents: to write, delete and count them. Both None where Solr does not ask who calls.
+    pauses_seconds
+        How long to wait before each new try of a request that found Solr busy or away.
+    timeout_seconds
+        How long an answer may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        admin: Login | None = None,
+        writer: Login | None = None,
+        pauses_seconds: Sequence[float] = PAUSES_SECONDS,
+        timeout_seconds: float = 180,
+    ) -> None:
+        self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self._writer = SolrHttp(url, "writer", writer, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self.url = self._admin.url
+
+    def request(
+        self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
+    ) -> dict[str, Any]:
+        """Send one request, as the admin what is Solr's own and as the writer what is a collection's.
+
+        Raises the errors of :meth:`SolrHttp.request`, and :class:`TransientError` when the writer may not do what it
+        may do elsewhere: a Solr that just lost ZooKeeper knows nobody.
+        """
+        if path.startswith("admin/"):
+            return self._admin.request(path, parameters, body, mime)
+        try:
+            return self._writer.request(path, parameters, body, mime)
+        except ForbiddenError as error:
+            name = unquote(path.partition("/")[0])
+            if name not in self.collections() and name not in self.aliases():
+                raise MissingError(f"{self.url}: there is no collection {name}") from error
+            raise TransientError(str(error)) from error
+
+    # Configsets and collections
+
+    def configset_names(self) -> list[str]:
+        """Return the names of all configsets, in use or not."""
+        return sorted(self.request("admin/configs", {"action": "LIST"})["configSets"])
+
+    def ensure_configset(self, configset: Configset) -> str:
+        """Upload a configset unless Solr has it; return its name."""
+        if configset.name not in self.configset_names():
+            self.upload_configset(configset)
+        return configset.name
+
+    def upload_configset(self, configset: Configset) -> None:
+        """Upload a configset, over what Solr has under its name."""
+        self.request(
+            f"admin/configs?action=UPLOAD&name={configset.name}&overwrite=true&cleanup=true&wt=json",
+            body=configset.packed(),
+            mime="application/octet-stream",
+        )
+
+    def delete_configset(self, name: str) -> None:
+        """Delete a configset; Solr refuses while a collection uses it."""
+        self.request("admin/configs", {"action": "DELETE", "name": name})
+
+    def ensure_collection(self, name: str, configset: str, *, shards: int = 1, replicas: int = 1) -> bool:
+        """Create a collection unless it exists, whatever its configset; tell whether it was created."""
+        if name not in self.collections():
+            try:
+                self.request(
+                    "admin/collections",
+                    {
+                        "action": "CREATE",
+                        "name": name,
+                        "collection.configName": configset,
+                        "numShards": shards,
+                        "replicationFactor": replicas,
+                        "waitForFinalState": "true",
+                    },
+                )
+                return True
+            except (FinalError, TransientError):
+                if name not in self.collections():  # otherwise another writer was quicker, or a lost answer said yes
+                    raise
+        return False
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections."""
+        return sorted(self.request("admin/collections", {"action": "LIST"})["collections"])
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection with all its documents."""
+        self.request("admin/collections", {"action": "DELETE", "name": name})
+
+    def aliases(self) -> dict[str, str]:
+        """Return each alias' collection."""
+        return dict(self.request("admin/collections", {"action": "LISTALIASES"}).get("aliases") or {})
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Let an alias point at a collection, in one step."""
+        self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collection})
+
+    def _cluster(self, collection: str) -> dict[str, Any]:
+        try:
+            status = self.request("admin/collections", {"action": "CLUSTERSTATUS", "collection": collection})
+        except FinalError as error:
+            if collection in self.collections():
+                raise
+            raise MissingError(f"{self.url}: there is no collection {collection}") from error
+        found: dict[str, Any] = status["cluster"]["collections"][collection]
+        return found
+
+    def wait_until_settled(self, collection: str, timeout_seconds: float = 120) -> None:
+        """Return when each replica is active and no update log is being replayed.
+
+        After a kill Solr answers before it has replayed its log; until then counts are too low and commits do nothing.
+
+        Raises
+        ------
+        TransientError
+            When that takes longer than the time-out.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while unsettled := self._unsettled(collection):
+            if time.monotonic() > deadline:
+                raise TransientError(f"collection {collection}: not ready after {timeout_seconds:g} s: {unsettled}")
+            time.sleep(0.3)
+
+    def _unsettled(self, collection: str) -> str:
+        for shard, status in self._cluster(collection)["shards"].items():
+            for name, replica in status["replicas"].items():
+                if replica["state"] != "active":
+                    return f"{shard} {name} is {replica['state']}"
+        metrics = self.request("admin/metrics", {"group": "core", "prefix": "TLOG.state"})["metrics"]
+        for core, values in metrics.items():
+            state = values.get("TLOG.state")
+            replaying = state is not None and state != 3  # UpdateLog.State: 3 is ACTIVE, 0 replays, 1 and 2 buffer
+            if core.startswith(f"solr.core.{collection}.") and replaying:
+                return f"{core} replays its update log"
+        return ""
+
+    def field_names(self, collection: str) -> frozenset[str]:
+        """Return the fields that a collection's schema declares."""
+        answer = self._admin.request(f"{quote(collection)}/schema/fields")
+        return frozenset(field["name"] for field in answer["fields"])
+
+    # Documents
+
+    @contextmanager
+    def posting(self, collection: str, mime: str) -> Generator[Callable[[bytes], Future[dict[str, Any]]]]:
+        """Give a function that posts documents of a format, several at a time; all have ended after the block.
+
+        It waits while many are on their way, so that only a few bodies exist at once, however many there are.
+        """
+        path = f"{quote(collection)}/update?wt=json"
+        sent: deque[Future[dict[str, Any]]] = deque()
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+
+            def post(body: bytes) -> Future[dict[str, Any]]:
+                if len(sent) == 3 * CONNECTIONS:
+                    wait([sent.popleft()])
+                sent.append(pool.submit(self.request, path, None, body, mime))
+                return sent[-1]
+
+            try:
+                yield post
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def commit(self, collection: str) -> None:
+        """Make everything acknowledged durable and visible."""
+        self.request(f"{quote(collection)}/update?wt=json", body=b'{"commit": {}}', mime="application/json")
+
+    def count(self, collection: str) -> int:
+        """Return how many documents are visible."""
+        return int(self._select(collection, {"query": "*:*", "limit": 0})["response"]["numFound"])
+
+    def count_by_block(self, collection: str, blocks: Sequence[int] | None = None) -> dict[int, int]:
+        """Return how many documents are visible in each block that has any (of those given)."""
+        query: dict[str, object] = {
+            "query": "*:*",
+            "limit": 0,
+            "facet": {"blocks": {"type": "terms", "field": "block", "limit": -1}},
+        }
+        if blocks is not None:
+            query["filter"] = ["{!terms f=block v=$blocks}"]
+            query["params"] = {"blocks": ",".join(str(block) for block in blocks)}
+        facets = self._select(collection, query)["facets"]
+        return {bucket["val"]: bucket["count"] for bucket in facets.get("blocks", {}).get("buckets", [])}
+
+    def ids_of_block(self, collection: str, block: int) -> list[str]:
+        """Return the ids that are visible in a block."""
+        query = {"query": "{!term f=block v=$block}", "fields": "id", "sort": "id asc"}
+        return [document["id"] for document in self._pages(collection, query, {"block": str(int(block))})]
+
+    def _pages(
+        self, collection: str, query: Mapping[str, object], parameters: Mapping[str, object]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield all documents that a query finds, page by page."""
+        cursor = "*"
+        while True:
+            asked = {**query, "limit": _PAGE, "params": {**parameters, "cursorMark": cursor}}
+            answer = self._select(collection, asked)
+            yield from answer["response"]["docs"]
+            if answer["nextCursorMark"] == cursor:
+                return
+            cursor = answer["nextCursorMark"]
+
+    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[FieldValue, ...]]:
+        """Yield the values that a block's checksum covers, of each document that is visible, by position."""
+        fields = solr_names(CHECKSUM_FIELDS)
+        query = {"query": "{!term f=block v=$block}", "fields": fields, "sort": "position asc, id asc"}
+        for document in self._pages(collection, query, {"block": str(int(block))}):
+            yield tuple(document.get(name, "") for name in fields)
+
+    def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the images of documents in base64, by their ids; those without one are not among them."""
+        query = {
+            "query": "{!terms f=id v=$ids}",  # no id has a comma in it
+            "fields": ["id", "data"],
+            "limit": len(ids),
+            "params": {"ids": ",".join(ids)},
+        }
+        found = self._select(collection, query)["response"]["docs"]
+        return {document["id"]: document["data"] for document in found if "data" in document}
+
+    def delete_ids(self, collection: str, ids: Sequence[str]) -> None:
+        """Delete documents by id."""
+        for start in range(0, len(ids), _PAGE):
+            self._update(collection, {"delete": list(ids[start : start + _PAGE])})
+
+    def delete_block(self, collection: str, block: int) -> None:
+        """Delete all documents of a block. Solr holds updates back meanwhile: for one block at a time."""
+        self._update(collection, {"delete": {"query": f"block:{int(block)}"}})
+
+    def _update(self, collection: str, command: Mapping[str, object]) -> None:
+        self.request(f"{quote(collection)}/update?wt=json", body=json.dumps(command).encode(), mime="application/json")
+
+    def _select(self, collection: str, query: Mapping[str, object]) -> dict[str, Any]:
+        body = json.dumps(query).encode()
+        return self.request(f"{quote(collection)}/select?wt=json", body=body, mime="application/json")
+
+    # Whose collections there are
+
+    def configsets(self) -> dict[str, str]:
+        """Return the name of each collection's configset, by the collection's name; empty where Solr does not tell."""
+        status = self.request("admin/collections", {"action": "CLUSTERSTATUS"})
+        found = status["cluster"].get("collections") or {}
+        return {name: str(collection.get("configName") or "") for name, collection in found.items()}

@@ -1,0 +1,1 @@
+"""The demo corpora: photographs, CIFAR-10, or drawn shapes."""

@@ -1,0 +1,47 @@
+"""A folder of picture files."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
+from tinytags_tasks.corpus.reader import ListedItem, Listing
+from tinytags_tasks.corpus.sources.files import SourceFiles
+from tinytags_tasks.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.corpus.definition import CorpusDefinition
+
+
+class Folder(Encoded):
+    """Picture files of a folder and its subfolders; a keyword is the name of the first folder on a file's path."""
+
+    name = "folder"
+    recognised_by = "JPEG, PNG and WebP"
+    endings = (".jpg", ".jpeg", ".png", ".webp")
+    keywords = ("folder",)
+
+    def guess(self, sample: Sample) -> Guess | None:
+        """See :meth:`Format.guess`: a picture's name is enough, for a broken one is still no other format."""
+        head = sample.head
+        is_picture = head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+        is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+        return Guess() if self.has_name(sample.file.path) or is_picture or is_webp else None
+
+    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+        """See :meth:`Format.list_items`: a file is an image."""
+        images = 0
+        for file in files.files(*self.endings):
+            images += 1
+            folder, inside, _ = file.path.partition("/")
+            keyword = folder if definition.keywords and inside else None
+            yield ListedItem(file.path, 1, 0, file.size_bytes, file.version, keyword)
+        if not images:
+            raise BadInputError(
+                f"{files.source}: holds no picture, no file that ends in {', '.join(self.endings)}; correct the "
+                "corpus' source or format"
+            )
+
+    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> EncodedReader:
+        """See :meth:`Format.open_reader`."""
+        return EncodedReader(definition, files, listing)

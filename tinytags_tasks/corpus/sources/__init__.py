@@ -1,0 +1,1 @@
+"""Where images come from: files on this machine, or at an address."""

@@ -1,0 +1,152 @@
+"""Sources at an address: how each kind is opened and read in parts, and what its errors mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinytags_tasks.corpus.sources.hdfs import open_hdfs
+from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
+
+_TRANSIENT_STATUSES = {408, 425, 429}
+
+
+def open_remote(
+    source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
+) -> tuple[Any, str]:
+    """Return the file system of a source, and the source's path in it; no server is contacted.
+
+    Parameters
+    ----------
+    source
+        An address.
+    options
+        Options of the file system.
+    webhdfs_url, hdfs_user
+        Where ``hdfs:///path`` is, and the user who reads HDFS.
+
+    Raises
+    ------
+    BadInputError
+        If the address is incomplete.
+    """
+    import fsspec
+
+    scheme, _, rest = source.partition("://")
+    if scheme in ("hdfs", "webhdfs"):
+        return open_hdfs(source, options, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user)
+    if not rest.strip("/"):
+        raise BadInputError(f"{source}: incomplete; write for example https://host/path or s3://bucket/path")
+    flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would cache every object's entry
+    remote, root = fsspec.url_to_fs(source, **{**flat, **options})
+    return remote, str(root)
+
+
+def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # noqa: ANN401 - fsspec has no types
+    """Return bytes of a file, fewer where it ends.
+
+    Raises
+    ------
+    BadInputError
+        If its server does not support ranges.
+    """
+    protocols = (remote.protocol,) if isinstance(remote.protocol, str) else remote.protocol
+    if "http" not in protocols:
+        return bytes(remote.cat_file(path, start=offset, end=offset + length))
+    # If a server ignores the range, cat_file takes the whole file; an opened file refuses it.
+    with remote.open(path, "rb", block_size=1, cache_type="none", size=offset + length) as file:
+        file.seek(offset)
+        try:
+            return bytes(file.read(length))
+        except ValueError as error:
+            raise BadInputError(
+                f"{path}: its server does not support ranges; download it and ingest the copy"
+            ) from error
+
+
+def remote_error(error: Exception, path: str) -> TinyTagsError | None:
+    """Translate an error of a file system; None if it is not one.
+
+    Parameters
+    ----------
+    error
+        As fsspec, or the library below it, raised it.
+    path
+        What was requested.
+    """
+    import aiohttp
+    import requests
+    import urllib3
+    from botocore import exceptions as boto  # type: ignore[import-untyped]
+    from hdfs import HdfsError
+
+    if isinstance(error, HdfsError):
+        return _hdfs_error(error, path)
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, aiohttp.ClientError | OSError | ValueError):
+        error = cause  # over http, fsspec reports every failure as a missing file
+    reason = f"{type(error).__name__}: {error}"
+    status = _status(error)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
+    if isinstance(error, PermissionError) or status in (401, 403, 407):
+        return BadInputError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
+    if status == 416:
+        return BadInputError(f"{path}: ends before the requested bytes; it was truncated")
+    if status in _TRANSIENT_STATUSES or status >= 500:
+        return TransientError(f"{path}: cannot be read now ({reason})")
+    if status >= 300:
+        return BadInputError(f"{path}: its server refuses ({reason}); correct the corpus' source or options")
+    if isinstance(error, aiohttp.ClientSSLError | requests.exceptions.SSLError | boto.SSLError):
+        return BadInputError(
+            f"{path}: the certificate of its server is not valid ({reason}); correct the corpus' source"
+        )
+    if isinstance(
+        error,
+        ConnectionError
+        | TimeoutError
+        | aiohttp.ClientConnectionError
+        | requests.ConnectionError
+        | requests.Timeout
+        | urllib3.exceptions.HTTPError
+        | boto.ConnectionError
+        | boto.HTTPClientError,
+    ):
+        return EngineDownError(f"{path}: its server does not answer ({reason})")
+    if isinstance(error, boto.CredentialRetrievalError | boto.MetadataRetrievalError | boto.IncompleteReadError):
+        return TransientError(f"{path}: cannot be read now ({reason})")
+    if isinstance(error, ImportError | ValueError | TypeError | NotImplementedError | boto.BotoCoreError):
+        return BadInputError(
+            f"{path}: cannot be read ({reason}); use a path, or an hdfs, http(s) or s3 address, and options of its "
+            "file system"
+        )
+    libraries = ("aiohttp", "botocore", "aiobotocore")
+    if isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in libraries:
+        return TransientError(f"{path}: cannot be read now ({reason})")
+    return None
+
+
+def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs has no types
+    """Return what HDFS' refusal means."""
+    exception, message = error.exception, f"{error.exception or 'HdfsError'}: {error}"
+    if exception == "FileNotFoundException":
+        return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
+    if exception in ("AccessControlException", "SecurityException") or "Authentication failure" in str(error):
+        return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
+    if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
+        return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
+    return TransientError(f"{path}: cannot be read now ({message})")
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status of an error; 0 if it has none."""
+    import aiohttp
+    import requests
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code
+    for answered in (error, error.__cause__, error.__context__):
+        if isinstance(answered, ClientError):
+            return int(answered.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return 0

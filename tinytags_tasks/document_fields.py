@@ -1,0 +1,220 @@
+"""The fields of a document, declared once: what Solr keeps of an image, and how people see it.
+
+To add a field, add it to :data:`FIELDS` (with ``is_required=False, is_later=True``), declare it in
+``solr/tinytags/conf/schema.xml`` and fill it in :mod:`tinytags_tasks.index.documents`. Searches, the API, the command
+line and the pages follow from the declaration; ``tests/unit/test_document_fields.py`` fails if one of the three is
+missing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Literal
+
+FieldValue = int | str
+FieldType = Literal["string", "int", "long", "binary"]
+
+
+class Shown(Flag):
+    """Where a field is shown; a field that is shown nowhere is not read by searches either."""
+
+    NOWHERE = 0
+    ANSWERS = auto()
+    """In JSON: the API's and the commands'."""
+    TABLES = auto()
+    """As a column of the commands' tables."""
+    CARDS = auto()
+    """As a line below a picture."""
+
+
+EVERYWHERE = Shown.ANSWERS | Shown.TABLES | Shown.CARDS
+
+
+@dataclass(frozen=True)
+class DocumentField:
+    """One field.
+
+    Attributes
+    ----------
+    name
+        What code, pages, commands and JSON call it.
+    type
+        Its type in Solr.
+    meaning
+        What it says about the image, in a sentence for people.
+    shown
+        Where people see it.
+    phrase
+        Writes a value for people; None writes it as it is.
+    alias
+        Its name in Solr and its second name in JSON, where that is not ``name``.
+    is_searchable, is_stored, is_countable
+        Solr's ``indexed``, ``stored`` and ``docValues``: whether it can be filtered by, is read from stored fields,
+        and can be sorted and counted by.
+    is_required
+        Whether every document has it.
+    is_later
+        Whether it was added after the first version, so that older collections lack it. Such a field is never required.
+    """
+
+    name: str
+    type: FieldType
+    meaning: str
+    shown: Shown = Shown.NOWHERE
+    phrase: Callable[[FieldValue], str] | None = None
+    alias: str = ""
+    is_searchable: bool = True
+    is_stored: bool = True
+    is_countable: bool = True
+    is_required: bool = True
+    is_later: bool = False
+
+    @property
+    def solr_name(self) -> str:
+        """Its name in Solr."""
+        return self.alias or self.name
+
+    def say(self, value: FieldValue) -> str:
+        """Return a value as people read it."""
+        return str(value) if self.phrase is None else self.phrase(value)
+
+    def read(self, document: Mapping[str, object]) -> FieldValue | None:
+        """Return the value of one of Solr's documents; None where an optional field is absent.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If a required field is absent, or the value has another type.
+        """
+        if not self.is_required and self.solr_name not in document:
+            return None
+        value = document[self.solr_name]
+        return int(str(value)) if self.type in ("int", "long") else str(value)
+
+
+def _votes(value: FieldValue) -> str:
+    return "1 vote" if value == 1 else f"{value} votes"
+
+
+FIELDS = (
+    DocumentField(
+        "id",
+        "string",
+        "Corpus and position, which name an image for good.",
+        shown=Shown.ANSWERS | Shown.TABLES,
+    ),
+    DocumentField(
+        "tag",
+        "string",
+        "What the model takes the image for.",
+        shown=Shown.ANSWERS | Shown.TABLES,
+    ),
+    DocumentField(
+        "confidence",
+        "int",
+        "Share of the model's votes that this tag got, in percent. It is what the model itself says of this image, not "
+        "the chance that the tag is right. The share of tags that are right is the precision in the model's report.",
+        shown=Shown.ANSWERS | Shown.TABLES,
+        phrase=lambda value: f"{value} %",
+        alias="accuracy",  # the original system's name for it
+    ),
+    DocumentField(
+        "keyword",
+        "string",
+        "What the corpus' source called the image.",
+        shown=EVERYWHERE,
+        is_required=False,
+        is_later=True,
+    ),
+    DocumentField(
+        "votes",
+        "int",
+        "How many votes the tag got: the forest's trees, or percent for a model that gives probabilities.",
+        shown=EVERYWHERE,
+        phrase=_votes,
+    ),
+    DocumentField(
+        "block",
+        "int",
+        "The part of the corpus that was scored and indexed as one.",
+        shown=EVERYWHERE,
+        phrase=lambda value: f"block {value}",
+    ),
+    DocumentField(
+        "position",
+        "long",
+        "The image's number in its corpus, counted from 0.",
+        shown=EVERYWHERE,
+        phrase=lambda value: f"image {value:,}",
+    ),
+    DocumentField(
+        "model",
+        "string",
+        "The version of the model that chose the tag.",
+        shown=Shown.ANSWERS | Shown.TABLES,
+    ),
+    DocumentField("corpus", "string", "The set of images that it belongs to.", shown=Shown.ANSWERS),
+    DocumentField("shard", "int", "The file of the corpus that holds the image."),
+    DocumentField(
+        "width",
+        "int",
+        "Pixels of a row, which with the number of bytes gives the height.",
+        is_searchable=False,
+        is_stored=False,
+        is_required=False,
+        is_later=True,
+    ),
+    DocumentField(
+        "data",
+        "binary",
+        "The image's bytes, row-major HWC; absent where they stay in the store.",
+        is_searchable=False,
+        is_countable=False,
+        is_required=False,
+    ),
+)
+"""All fields, in the order in which people see them."""
+
+PIXEL_FIELDS = ("width", "data")
+"""What an image is made of; fetched only where pixels are wanted."""
+
+CHECKSUM_FIELDS = ("id", "tag", "votes", "confidence", "model")
+"""What the checksum of a block's documents covers, in this order. Another choice makes every verified block differ."""
+
+_BY_NAME = {field.name: field for field in FIELDS}
+
+
+def document_field(name: str) -> DocumentField:
+    """Return the field of a name."""
+    return _BY_NAME[name]
+
+
+def solr_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return fields' names in Solr."""
+    return tuple(_BY_NAME[name].solr_name for name in names)
+
+
+def fields_shown(where: Shown) -> tuple[DocumentField, ...]:
+    """Return the fields that are shown in a place."""
+    return tuple(field for field in FIELDS if where & field.shown)
+
+
+def describe(values: Mapping[str, FieldValue | None], where: Shown) -> list[tuple[DocumentField, str]]:
+    """Return the fields that are shown in a place and have a value, each with its value as people read it."""
+    found = ((field, values.get(field.name)) for field in fields_shown(where))
+    return [(field, field.say(value)) for field, value in found if value not in (None, "")]
+
+
+def values_as_json(values: Mapping[str, FieldValue | None]) -> dict[str, FieldValue | None]:
+    """Return an image's values by name for JSON.
+
+    A field with an alias is written under both names, because programs read ``accuracy`` before it was called
+    confidence: for them nothing changes.
+    """
+    found: dict[str, FieldValue | None] = {}
+    for field in fields_shown(Shown.ANSWERS):
+        value = values.get(field.name)
+        found[field.name] = value
+        if field.alias:
+            found[field.alias] = value
+    return found

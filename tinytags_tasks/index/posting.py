@@ -1,0 +1,143 @@
+"""Posting: blocks are read one ahead of the one that is being posted, so that Solr never waits for the store."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tinytags_tasks import layout
+from tinytags_tasks.ahead import run_ahead
+from tinytags_tasks.block_files import BlockSource, KeywordsReader, read_pixels, read_scored, scored_checksum
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError
+from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.index.javabin import MIME
+from tinytags_tasks.records import BlockRecord, BlockState, Run, now
+from tinytags_tasks.storage import Storage
+
+
+def post_blocks(
+    run: Run, sources: Iterable[BlockSource], storage: Storage, solr: SolrClient, report: Callable[[str], None]
+) -> tuple[dict[int, BlockRecord], dict[int, FinalError]]:
+    """Post blocks one after another; return the records of those that Solr accepted, and the errors of the others.
+
+    A block's bodies are sent before the answers to the previous block's are awaited: Solr never waits between blocks.
+
+    Raises
+    ------
+    MissingError
+        If the run's collection does not exist.
+    TransientError
+        If Solr or the store is unavailable.
+    """
+    records: dict[int, BlockRecord] = {}
+    failures: dict[int, FinalError] = {}
+
+    def finish(posted: _PostedBlock) -> None:
+        number = posted.contents.source.block
+        try:
+            posted.wait()
+        except MissingError as error:  # the collection is gone, which no other block survives
+            raise collection_missing(run) from error
+        except FinalError as error:  # the group's other blocks go on
+            failures[number] = type(error)(f"run {run.name}: Solr refused a document of block {number}: {error}")
+            failures[number].__cause__ = error
+            return
+        records[number] = posted.record(run)
+        records[number].save(storage, layout.ledger_file(run.name, number))
+        report(f"block {number}: {records[number].kept:,} documents posted")
+
+    fields = solr.field_names(run.collection)
+    with solr.posting(run.collection, MIME) as post:
+        previous: _PostedBlock | None = None
+        for contents in run_ahead(_read_blocks(run, sources, storage), 1):
+            if not isinstance(contents, _BlockContents):
+                failures[contents[0]] = contents[1]
+                continue
+            current = _PostedBlock(contents, time.monotonic(), [post(body) for body in contents.bodies(run, fields)])
+            if previous:
+                finish(previous)
+            previous = current
+        if previous:
+            finish(previous)
+    return records, failures
+
+
+def collection_missing(run: Run) -> MissingError:
+    """Return the error for a run whose collection does not exist."""
+    return MissingError(
+        f"run {run.name}: its collection {run.collection} does not exist in Solr; index the whole run with "
+        f"`tinytags index {run.name}`"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _BlockContents:
+    """Everything that a block's documents are made of."""
+
+    source: BlockSource
+    table: pa.Table
+    scored: BlockRecord
+    pixels: npt.NDArray[np.uint8] | None
+    keywords: list[str | None] | None
+
+    def bodies(self, run: Run, fields: frozenset[str]) -> Iterator[bytes]:
+        return document_bodies(self.table, self.source, self.pixels, run.model, self.keywords, fields)
+
+
+@dataclass(frozen=True, eq=False)
+class _PostedBlock:
+    """A block whose bodies are on their way, and Solr's answers to them."""
+
+    contents: _BlockContents
+    started: float
+    answers: list[Future[dict[str, Any]]]
+
+    def wait(self) -> None:
+        for answer in self.answers:
+            answer.result()
+
+    def record(self, run: Run) -> BlockRecord:
+        return self.contents.scored.replaced(
+            state=BlockState.INDEXED,
+            checksum=scored_checksum(self.contents.table, run.corpus, run.model),
+            index_seconds=round(time.monotonic() - self.started, 3),
+            indexed=now(),
+        )
+
+
+def _read_blocks(
+    run: Run, sources: Iterable[BlockSource], storage: Storage
+) -> Iterator[_BlockContents | tuple[int, FinalError]]:
+    """Yield each block's contents, or its number and why it cannot be indexed."""
+    keywords = KeywordsReader(storage)
+    for source in sources:
+        try:
+            yield _read_block(run, source, keywords, storage)
+        except FinalError as error:
+            yield source.block, error
+
+
+def _read_block(run: Run, source: BlockSource, keywords: KeywordsReader, storage: Storage) -> _BlockContents:
+    path = layout.scored_file(run.name, source.block)
+    command = f"tinytags score {run.name} --blocks {source.block}"
+    try:
+        table, scored = read_scored(storage, run.name, source.block)
+    except MissingError as error:
+        raise MissingError(f"run {run.name}: block {source.block} is not scored; run `{command}` first") from error
+    if scored.model != run.model:
+        raise CorruptError(
+            f"{path}: was scored by {scored.model}, but the run's model is {run.model}; run `{command} --redo`"
+        )
+    if scored.sha256 != source.sha256:
+        raise CorruptError(
+            f"run {run.name}: block {source.block} was scored on other bytes than the shard holds; run `{command} "
+            f"--redo`, which writes {path} anew"
+        )
+    pixels = read_pixels(storage, source) if run.thumbnails == "solr" else None
+    return _BlockContents(source, table, scored, pixels, keywords.read(source))

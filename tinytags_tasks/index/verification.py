@@ -1,0 +1,49 @@
+"""Verification: whether Solr holds exactly the documents that were scored, block by block."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tinytags_tasks import layout
+from tinytags_tasks.block_files import documents_checksum, read_scored
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_http import CONNECTIONS
+from tinytags_tasks.ledger import read_ledger
+from tinytags_tasks.records import BlockRecord, BlockState, Run
+from tinytags_tasks.storage import Storage
+
+
+def unverified_blocks(run: Run, blocks: Sequence[int], storage: Storage, solr: SolrClient) -> list[int]:
+    """Return the blocks that the ledger does not call verified, or whose documents have another number now."""
+    counts = solr.count_by_block(run.collection, blocks)
+    return [
+        record.block
+        for record in read_ledger(storage, run, blocks)
+        if record.state is not BlockState.VERIFIED or record.kept != counts.get(record.block, 0)
+    ]
+
+
+def differing_blocks(run: Run, records: Mapping[int, BlockRecord], solr: SolrClient) -> dict[int, str]:
+    """Return the blocks whose documents are not what was scored, and how they differ."""
+    counts = solr.count_by_block(run.collection, list(records))
+
+    def difference(record: BlockRecord) -> str:
+        count = counts.get(record.block, 0)
+        if count != record.kept:
+            return f"has {count:,} of {record.kept:,} documents"
+        if documents_checksum(solr.rows_of_block(run.collection, record.block)) != record.checksum:
+            return "has other tags, votes or ids than were scored"
+        return ""
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        differences = zip(records, pool.map(difference, records.values()), strict=True)
+        return {block: found for block, found in differences if found}
+
+
+def delete_foreign_documents(run: Run, blocks: Iterable[int], storage: Storage, solr: SolrClient) -> None:
+    """Delete the documents under these blocks' numbers that their scored files do not have."""
+    for block in blocks:
+        table, _ = read_scored(storage, run.name, block)
+        own = {layout.document_id(run.corpus, position) for position in table.column("position").to_pylist()}
+        foreign = [found for found in solr.ids_of_block(run.collection, block) if found not in own]
+        solr.delete_ids(run.collection, foreign)
+    solr.commit(run.collection)

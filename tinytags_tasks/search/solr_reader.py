@@ -1,0 +1,87 @@
+"""Asks Solr as a reader: one attempt within a bounded time, because a page waits for the answer."""
+
+from functools import lru_cache
+from typing import Any
+
+import pysolr
+
+from tinytags_tasks.clients.solr_http import ForbiddenError, NotSolrError, SolrHttp, UndefinedFieldError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.settings import Login, Settings
+
+TIMEOUT_SECONDS = 30
+CONNECTIONS = 16
+"""Searches that may be under way at once; others wait for their turn."""
+
+Parameters = dict[str, str | int | list[str]]
+"""Of Solr's ``/select``."""
+
+
+class _Decoded:
+    """Stands in for a JSON decoder: answers come decoded already."""
+
+    def decode(self, answer: dict[str, Any]) -> dict[str, Any]:
+        return answer
+
+
+class _SolrReader(pysolr.Solr):  # type: ignore[misc] # pysolr has no types
+    """pysolr's searches of one collection, sent as all requests to Solr are, so that errors are mapped in one place."""
+
+    def __init__(self, http: SolrHttp, collection: str) -> None:
+        super().__init__(f"{http.url}/{collection}", decoder=_Decoded())
+        self._http = http
+        self._collection = collection
+
+    def _select(self, params: Parameters, handler: str | None = None) -> dict[str, Any]:
+        return self._http.select(self._collection, params)
+
+
+@lru_cache(maxsize=4)
+def _connect(address: str, login: Login | None) -> SolrHttp:
+    """Return the connections of a reader, which all pages share."""
+    return SolrHttp(
+        address, "reader", login, pauses_seconds=(), timeout_seconds=TIMEOUT_SECONDS, connections=CONNECTIONS
+    )
+
+
+def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
+    """Search what is published, and return Solr's answer.
+
+    Raises
+    ------
+    EngineDownError
+        If Solr does not answer, or cannot search now.
+    MissingError
+        If nothing is published.
+    BadInputError
+        If Solr does not know the cursor.
+    UndefinedFieldError
+        If what is published lacks a field that is searched by.
+    FinalError
+        If Solr refuses the reader's password or the search.
+    """
+    try:
+        login = settings.solr_login("reader")
+        http = _connect(settings.address("solr_url"), login)
+    except BadInputError as error:
+        raise EngineDownError(str(error)) from error
+    try:
+        return dict(_SolrReader(http, settings.alias).search(**parameters).raw_response)
+    except EngineDownError:
+        raise
+    except (TransientError, NotSolrError) as error:
+        raise EngineDownError(f"{settings.alias!r} cannot be searched right now: {error}") from error
+    except (MissingError, ForbiddenError) as error:  # Solr does not tell a reader which of the two it is
+        or_hidden = f", or none that {login[0]!r} may search" if login and isinstance(error, ForbiddenError) else ""
+        raise MissingError(
+            f"nothing is published yet: run `tinytags run` (Solr at {http.url} has no {settings.alias!r}{or_hidden})"
+        ) from error
+    except BadInputError as error:  # Solr's password is the operator's business, not bad input of who searches
+        raise FinalError(str(error)) from error
+    except UndefinedFieldError as error:
+        message = f"what is published under {settings.alias!r} has no field {error.field}: {error}"
+        raise UndefinedFieldError(message, error.field) from error
+    except FinalError as error:
+        if "cursorMark" in parameters and "cursorMark" in str(error):
+            raise BadInputError("Solr does not know this cursor: start again with '*'") from error
+        raise FinalError(f"Solr refused the search: {error}") from error

@@ -1,0 +1,54 @@
+"""Pictures as the page shows them."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+LONGEST_SIDE = 320
+"""Pixels of a picture's longer side at most: about what a card shows on a high-resolution screen."""
+
+ENLARGED_BELOW = 128
+"""Pictures with fewer pixels a side are shown pixel by pixel, larger ones smoothly."""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture as the page shows it; ``source`` is empty for one that is missing.
+
+    Attributes
+    ----------
+    source
+        Its ``data:`` address.
+    width, height
+        Of the picture there, in pixels.
+    is_enlarged
+        Whether its pixels are to be seen.
+    """
+
+    source: str = ""
+    width: int = 0
+    height: int = 0
+    is_enlarged: bool = False
+
+
+def encode_png(image: npt.NDArray[np.uint8]) -> str:
+    """Return an image of shape (rows, columns, 3) as a ``data:`` address."""
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+def make_thumbnail(image: npt.NDArray[np.uint8] | None) -> Thumbnail:
+    """Return an image of shape (rows, columns, 3) as the page shows it, scaled down if it is large."""
+    if image is None:
+        return Thumbnail()
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if longest > LONGEST_SIDE:
+        size = (max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return Thumbnail(encode_png(image), image.shape[1], image.shape[0], longest < ENLARGED_BELOW)

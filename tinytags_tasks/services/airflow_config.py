@@ -1,0 +1,158 @@
+"""What the embedded Airflow is told: its configuration, users, connections and pools."""
+
+import configparser
+import io
+import json
+import os
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
+from tinytags_tasks.services.ports import LOOPBACK
+from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.settings import PROJECT_ROOT, Settings
+
+PARALLELISM = 4
+"""With the default of 32, SQLite's locks make the scheduler fail."""
+
+
+def airflow_home(settings: Settings) -> Path:
+    """Return the folder that is ``AIRFLOW_HOME``."""
+    return settings.home / "airflow"
+
+
+def _roles(settings: Settings) -> dict[str, str]:
+    """Return the role of each user: a viewer, an operator, and the admin, who triggers the runs of `tinytags run`."""
+    return {"viewer": "viewer", "operator": "op", settings.airflow_user: "admin"}
+
+
+def passwords(settings: Settings) -> dict[str, str]:
+    """Return the password of each user."""
+    return {
+        user: secret(settings, "airflow_password" if user == settings.airflow_user else f"airflow_{user}_password")
+        for user in _roles(settings)
+    }
+
+
+def configuration(settings: Settings, port: int) -> str:
+    """Return the text of ``airflow.cfg``.
+
+    Parameters
+    ----------
+    settings
+        The settings, with the home in which Airflow's files are.
+    port
+        The port of the API server.
+    """
+    home = airflow_home(settings)
+    sections: dict[str, dict[str, object]] = {
+        "core": {
+            "dags_folder": PROJECT_ROOT / "dags",
+            "plugins_folder": PROJECT_ROOT / "plugins",
+            "executor": "LocalExecutor",
+            "parallelism": PARALLELISM,
+            "max_active_tasks_per_dag": PARALLELISM,
+            "load_examples": False,
+            # A run of 80 shards maps over 4,000 blocks.
+            "max_map_length": 5000,
+            "fernet_key": secret(settings, "airflow_fernet_key") + "=",
+            "execution_api_server_url": f"http://{LOOPBACK}:{port}/execution/",
+            "simple_auth_manager_users": ",".join(f"{user}:{role}" for user, role in _roles(settings).items()),
+            "simple_auth_manager_passwords_file": home / "passwords.json",
+        },
+        "database": {
+            "sql_alchemy_conn": f"sqlite:///{home}/airflow.db?timeout=60",
+            "load_default_connections": False,
+        },
+        "api": {
+            "host": LOOPBACK,
+            "port": port,
+            "base_url": f"http://{LOOPBACK}:{port}",
+            "workers": 1,
+            "secret_key": secret(settings, "airflow_secret_key"),
+            "expose_config": False,
+        },
+        "api_auth": {"jwt_secret": secret(settings, "airflow_jwt_secret")},
+        "scheduler": {
+            # How soon a task whose process was killed is retried.
+            "task_instance_heartbeat_timeout": 90,
+            "orphaned_tasks_check_interval": 30,
+            # When a short task ends, its slot should not stay empty for a second.
+            "scheduler_idle_sleep_time": 0.5,
+        },
+        "dag_processor": {"refresh_interval": 10, "min_file_process_interval": 30},
+        "logging": {"base_log_folder": home / "logs", "colored_console_log": False},
+    }
+    parser = configparser.RawConfigParser()
+    parser.read_dict(
+        {
+            section: {name: str(value).replace("%", "%%") for name, value in options.items()}
+            for section, options in sections.items()
+        }
+    )
+    text = io.StringIO()
+    parser.write(text)
+    return text.getvalue()
+
+
+def connections(settings: Settings) -> dict[str, str]:
+    """Return the ``AIRFLOW_CONN_*`` variables that tell Dags where the engines are."""
+    spark = urlsplit(settings.address("spark_url"))
+    options = dict(parse_qsl(spark.path.lstrip("/;"), separator=";"))
+    hdfs = urlsplit(settings.address("webhdfs_url"))
+    solr = urlsplit(settings.address("solr_url"))
+    described: dict[str, dict[str, object]] = {
+        SPARK: {
+            "conn_type": "spark_connect",
+            "host": f"sc://{spark.hostname}",
+            "port": spark.port or 15002,
+            "login": options.get("user_id"),
+            "password": options.get("token") or _spark_token(settings),
+            "extra": {"use_ssl": True} if options.get("use_ssl") == "true" else None,
+        },
+        HDFS: {
+            "conn_type": "http",
+            "schema": hdfs.scheme,
+            "host": hdfs.hostname,
+            "port": hdfs.port,
+            "login": settings.hdfs_user,
+            "extra": {"rpc": settings.address("hdfs_url")},
+        },
+        SOLR: {
+            "conn_type": "http",
+            "schema": solr.scheme,
+            "host": solr.hostname,
+            "port": solr.port,
+            "extra": {"path": solr.path},
+        },
+    }
+    return {
+        f"AIRFLOW_CONN_{name.upper()}": json.dumps({key: value for key, value in parts.items() if value})
+        for name, parts in described.items()
+    }
+
+
+def _spark_token(settings: Settings) -> str:
+    """Return Spark's token; create it if Spark, which starts at the same time, has not done so yet."""
+    if settings.spark_tokens:
+        secret(settings, "spark_token")
+    return settings.spark_connect_token()
+
+
+def pools() -> str:
+    """Return the pools that the Dags' tasks share, in the format of ``airflow pools import``.
+
+    Of three tasks with a job in Spark, one scores with all cores while two index. On one machine, Solr and HDFS serve
+    two tasks as fast as more.
+    """
+    described = {
+        SPARK: (max(3, (os.cpu_count() or 1) // 2), "Tasks that train, or score and index blocks"),
+        SOLR: (2, "Tasks that create collections, count or publish"),
+        HDFS: (2, "Tasks that write shards"),
+    }
+    return json.dumps(
+        {
+            name: {"slots": slots, "description": description, "include_deferred": False}
+            for name, (slots, description) in described.items()
+        }
+    )

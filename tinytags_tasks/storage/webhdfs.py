@@ -1,0 +1,141 @@
+"""The one WebHDFS client, for the store and for sources in HDFS.
+
+https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from hdfs import HdfsError, InsecureClient, TokenClient
+
+TIMEOUT_SECONDS = (10, 120)
+"""To connect, and between two packets of an answer."""
+
+_ELSEWHERE = ("RetriableException", "StandbyException")
+"""Another NameNode may do what one refuses with these."""
+
+
+class WebHdfs:
+    """Reads, writes and asks one HDFS; what goes wrong is left as the ``hdfs`` package and ``requests`` raise it.
+
+    Parameters
+    ----------
+    url
+        The NameNode's HTTP address; several NameNodes are joined by semicolons.
+    root
+        The folder that relative paths start from.
+    user
+        The HDFS user; empty takes the operating system's.
+    token
+        A delegation token, in place of a user.
+    kerberos
+        Options of ``requests_kerberos``, which authenticates in place of a user; None does not use it.
+    acting_for
+        The user to act for, if the authenticated one may.
+    verify, certificate
+        See ``verify`` and ``cert`` of ``requests.Session``.
+
+    Attributes
+    ----------
+    client
+        The client of the ``hdfs`` package, for all that it has a method for.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        root: str = "/",
+        user: str = "",
+        token: str = "",
+        kerberos: Mapping[str, Any] | None = None,
+        acting_for: str | None = None,
+        verify: bool | str = True,
+        certificate: str | None = None,
+    ) -> None:
+        session = requests.Session()
+        session.trust_env = False  # an environment's proxy must not come between HDFS and us
+        session.verify, session.cert = verify, certificate
+        adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        session.hooks["response"].append(_refuse_error_page)
+        logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # a line a request would bury all others
+        options = {"root": root, "proxy": acting_for, "timeout": TIMEOUT_SECONDS, "session": session}
+        self._session = session
+        self.client: Any
+        if kerberos is not None:
+            from hdfs.ext.kerberos import KerberosClient
+
+            self.client = KerberosClient(url, **options, **kerberos)
+        elif token:
+            self.client = TokenClient(url, token, **options)
+        else:
+            self.client = InsecureClient(url, user=user or None, **options)
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of a file, fewer where it ends."""
+        if length == 0:
+            return b""
+        try:
+            with self.client.read(path, offset=offset, length=length) as reader:
+                return bytes(reader.read())
+        except HdfsError as error:
+            if "out of the range" not in str(error):
+                raise
+            return b""
+
+    def call(self, method: str, operation: str, path: str, **parameters: str) -> dict[str, Any]:
+        """Call an operation of the NameNode that the ``hdfs`` package has no method for, and return its answer.
+
+        Parameters
+        ----------
+        method
+            The HTTP method.
+        operation, path
+            The operation's name, and what it is for.
+        parameters
+            Further parameters of the operation.
+
+        Raises
+        ------
+        hdfs.HdfsError
+            If HDFS refuses; ``exception`` is the name of Hadoop's exception.
+        """
+        failure: Any = None
+        for url in self.client.urls:
+            try:
+                answer = self._session.request(
+                    method,
+                    f"{url.rstrip('/')}/webhdfs/v1{quote(self.client.resolve(path), '/= ')}",
+                    params={"op": operation, **parameters},
+                    timeout=TIMEOUT_SECONDS,
+                )
+            except (requests.ConnectionError, requests.Timeout) as error:
+                failure = error
+                continue
+            if answer.ok:
+                return dict(answer.json())
+            failure = _hdfs_error(answer)
+            if failure.exception not in _ELSEWHERE:
+                break
+        raise failure or ValueError(f"{self.client.url!r} names no NameNode")
+
+
+def _hdfs_error(answer: requests.Response) -> Any:  # noqa: ANN401 - hdfs has no types
+    """Return the error of an answer that HDFS refused."""
+    try:
+        told = answer.json()["RemoteException"]
+        return HdfsError(told["message"], exception=told["exception"])
+    except (ValueError, LookupError, TypeError):
+        return HdfsError(f"{answer.status_code} {answer.reason}")
+
+
+def _refuse_error_page(answer: requests.Response, **_: Any) -> None:  # noqa: ANN401
+    """Raise an error page that is not from HDFS, which the client would take for HDFS' answer or for a file's bytes."""
+    is_login = answer.status_code == requests.codes.unauthorized  # Kerberos answers it
+    if answer.status_code >= 400 and not is_login and b"RemoteException" not in answer.content:
+        answer.raise_for_status()

@@ -1,0 +1,57 @@
+"""Reading an ONNX file that somebody else wrote, with one line that says why if it cannot be used."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from tinytags_tasks.errors import BadInputError
+
+OWN_OPSET = 13
+"""The version of the operators that are put before and after a classifier."""
+
+_OLDEST_OPSET = 7
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file, with the weights that are stored beside it.
+
+    Raises
+    ------
+    BadInputError
+        When it is not one, or uses an operator that ONNX does not have.
+    """
+    try:
+        model = onnx.load(str(path))
+    except FileNotFoundError as error:
+        raise BadInputError(f"{error.filename or path}: no such file; give the path of an ONNX file") from error
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise BadInputError(f"{path}: not an ONNX file that can be read ({first_line(error)})") from error
+    if not model.graph.node:
+        raise BadInputError(f"{path}: not an ONNX file: it has no graph")
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions.get("", OWN_OPSET) < _OLDEST_OPSET:
+        raise BadInputError(
+            f"{path}: its operators are version {versions['']}, too old; export it with {OWN_OPSET} or newer"
+        )
+    own = {(function.domain, function.name) for function in model.functions}
+    for node in _all_nodes(model.graph):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        known = domain not in ("", "ai.onnx.ml") or onnx.defs.has(node.op_type, domain)
+        if not known and (node.domain, node.op_type) not in own:
+            raise BadInputError(f"{path}: uses the operator {node.op_type}, which {domain or 'ONNX'} does not have")
+    return model
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _all_nodes(inner)
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's message without what follows its first line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
