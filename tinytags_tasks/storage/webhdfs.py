@@ -118,7 +118,7 @@ class WebHdfs:
                 failure = error
                 continue
             if answer.ok:
-                return dict(answer.json())
+                return dict(answer.json()) if answer.content else {}
             failure = _hdfs_error(answer)
             if failure.exception not in _ELSEWHERE:
                 break
