@@ -10,7 +10,7 @@ from PIL import Image
 
 from grid_page.access import may_clear, may_trigger
 from grid_page.dag_runs import log_link
-from grid_page.images import block_images, image_at
+from grid_page.images import block_images, captioned, image_at
 from grid_page.watch import STATES, Watches
 from tinytags_tasks.airflow_names import BACKFILL_DAG
 from tinytags_tasks.search.stored_images import StoredImages
@@ -82,8 +82,7 @@ def _add_image_routes(router: APIRouter, watches: Watches) -> None:
         watch = watches.watch(name)
         total, found = block_images(watch.run, block, start, watches.clients.storage)
         shown = stored_images.complete(found)
-        fields = ("position", "tag", "votes", "accuracy", "missing")
-        return {"total": total, "images": [{field: getattr(image, field) for field in fields} for image in shown]}
+        return {"total": total, "images": [captioned(image) for image in shown]}
 
     @router.get("/api/runs/{name}/images/{position}.png")
     def image(name: str, position: int) -> Response:

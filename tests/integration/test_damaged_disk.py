@@ -14,10 +14,10 @@ import requests
 import urllib3
 from conftest import engine_process, hdfs_client, wait_for
 from small_run import MODEL, SparkHere, pictures, publish_model, quiet
-from tinytags_tasks.corpus.tiny_images import IMAGE_BYTES, to_column_major
 
 from tinytags_tasks import layout, services
 from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.index.step import IndexRequest, prepare
 from tinytags_tasks.index.step import run as index

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from small_run import BLOCKS, CORPUS, KEYWORDS, MODEL, SolrHere, index_all, make_run, score_all
+from small_run import BLOCKS, CORPUS, KEYWORDS, SolrHere, index_all, make_run, score_all
 
 from tinytags_tasks import layout
 from tinytags_tasks.block_files import SCHEMA, KeywordsReader, block_sources, read_pixels, read_scored, scored_checksum
@@ -139,13 +139,14 @@ def test_bytes_sent_to_solr_and_checksums_are_those_of_every_earlier_version(sto
     """Otherwise every verified block of every run would differ from its record, and be indexed anew."""
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     keywords = KeywordsReader(storage)
+    model = "forest-0123456789ab"
     sent = hashlib.sha256()
     checksums = []
     for source in block_sources(storage, corpus, range(BLOCKS)):
         table, _ = read_scored(storage, scored.name, source.block)
-        for body in document_bodies(table, source, read_pixels(storage, source), MODEL, keywords.read(source)):
+        for body in document_bodies(table, source, read_pixels(storage, source), model, keywords.read(source)):
             sent.update(body)
-        checksums.append(scored_checksum(table, CORPUS, MODEL))
+        checksums.append(scored_checksum(table, CORPUS, model))
     assert solr_names(CHECKSUM_FIELDS) == ("id", "tag", "votes", "accuracy", "model")
     assert sent.hexdigest() == "b480835c4f4f3436e10bcebf3ba07ac2f2ea8990a07c4c2ddf36acfaef34b855"
     assert checksums[0] == "14bac2ded9fe73826b4c87c3a2976386030ee65c08277264d3bf35a100f46fcf"

@@ -97,7 +97,7 @@ def test_encoded_images_of_a_shard_have_the_same_hash_as_ever(stored, storage):
 )
 def test_a_run_has_the_same_name_as_ever(stored, storage, thumbnails, name):
     stored("raw")
-    model = card(height=4, width=4)
+    model = card(height=4, width=4, version="forest-0123456789ab")
     model.save(storage, layout.card_file(model.version))
     assert plan(PlanRequest("pets", model.version, 40, thumbnails=thumbnails), storage=storage).run == name
 

@@ -57,7 +57,7 @@ def store(server):
 
 
 def test_a_rename_is_asked_for_as_the_user_below_the_root():
-    with name_node(MKDIRS=(200, {"boolean": True}), RENAME=(200, {})) as server:
+    with name_node(MKDIRS=(200, {"boolean": True}), RENAME=(200, b"")) as server:
         assert store(server).rename("a b#1", "c/d")
     method, path, asked = server.asked[-1]
     assert (method, path) == ("PUT", "/webhdfs/v1/store/a b#1")

@@ -109,12 +109,12 @@ def iterate_pictures(path: Path) -> Iterator[tuple[list[bytes], npt.NDArray[np.i
             row += len(labels)
             yield batch.column(0).field("bytes").to_pylist(), np.asarray(labels, dtype=np.int64)
     except (pa.ArrowException, OSError) as error:
-        raise BadInputError(f"{path}: damaged after row {row} ({error}); fetch it again") from error
+        raise BadInputError(f"{path}: damaged after row {row} ({error}); download it again") from error
 
 
 def _open(path: Path) -> pq.ParquetFile:
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file; give the path of a labelled parquet file")
+        raise BadInputError(f"{path}: no such file; give the path of a labelled Parquet file")
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -89,7 +89,7 @@ class WebHdfs:
             return b""
 
     def call(self, method: str, operation: str, path: str, **parameters: str) -> dict[str, Any]:
-        """Call an operation of the NameNode that the ``hdfs`` package has no method for, and return its answer.
+        """Call an operation of the NameNode that the ``hdfs`` package has no method for; return its answer.
 
         Parameters
         ----------
@@ -99,6 +99,11 @@ class WebHdfs:
             The operation's name, and what it is for.
         parameters
             Further parameters of the operation.
+
+        Returns
+        -------
+        dict
+            The answer's JSON; empty if it has none, as that of a rename with options.
 
         Raises
         ------

@@ -11,6 +11,7 @@ const RUNS_EVERY = 30000;
 
 let states = [];
 let run = null; // the run that is shown
+let chosen = null; // the name of the run to show, which may not have arrived yet
 let mayTrigger = false;
 let mark = "";
 let revision = 0;
@@ -28,7 +29,7 @@ async function showRuns() {
   askedForRuns = Date.now();
   states = found.states;
   mayTrigger = found.may_trigger;
-  const wanted = run?.name ?? (found.of_dag_run || address.get("run") || found.runs[0]?.name);
+  const wanted = chosen ?? (found.of_dag_run || address.get("run") || found.runs[0]?.name);
   const options = found.runs.map((one) =>
     make("option", { value: one.name }, `${one.name} (${one.corpus}, ${one.created.slice(0, 16).replace("T", " ")})`));
   if (wanted && !found.runs.some(({ name }) => name === wanted)) options.push(make("option", { value: wanted }, wanted));
@@ -51,8 +52,16 @@ async function showRuns() {
 }
 
 async function showRun(name) {
-  if (!name) return;
-  const found = await ask(`api/runs/${encodeURIComponent(name)}`);
+  if (!name || (name === chosen && name === run?.name)) return;
+  chosen = name;
+  let found;
+  try {
+    found = await ask(`api/runs/${encodeURIComponent(name)}`);
+  } catch (error) {
+    if (chosen === name) chosen = run?.name ?? null;
+    throw error;
+  }
+  if (name !== chosen || name === run?.name) return; // another run was chosen meanwhile, or this one has arrived already
   run = found.run;
   [mark, revision] = ["", 0];
   close();

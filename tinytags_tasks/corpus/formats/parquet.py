@@ -159,7 +159,7 @@ def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Gen
             _ = file.schema_arrow
         except _DAMAGE as error:
             raise BadInputError(
-                f"{files.name(path)}: not a readable Parquet file, of {size_bytes:,} bytes ({error}); fetch it again"
+                f"{files.name(path)}: not a readable Parquet file, of {size_bytes:,} bytes ({error}); download it again"
             ) from error
         yield file
 
@@ -277,10 +277,10 @@ class ParquetReader:
                 group = min(bisect_right(starts, at), len(starts) - 1) - 1
                 raise BadInputError(
                     f"{where}: damaged in row group {group:,}, rows {starts[group]:,} to {starts[group + 1] - 1:,} "
-                    f"({error}); fetch it again"
+                    f"({error}); download it again"
                 ) from error
             if batch is None:
-                raise BadInputError(f"{where}: ends at row {at:,}, where {stop:,} rows were listed; fetch it again")
+                raise BadInputError(f"{where}: ends at row {at:,}, where {stop:,} rows were listed; download it again")
             skipped = max(start - at, 0)
             rows = min(stop - at, batch.num_rows) - skipped
             if rows > 0:
@@ -301,7 +301,7 @@ def _group_starts(file: pq.ParquetFile, where: str) -> list[int]:
     rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
         raise BadInputError(
-            f"{where}: damaged: {sum(rows):,} rows in its row groups, {metadata.num_rows:,} in all; fetch it again"
+            f"{where}: damaged: {sum(rows):,} rows in its row groups, {metadata.num_rows:,} in all; download it again"
         )
     return list(accumulate(rows, initial=0))
 
