@@ -1,6 +1,8 @@
 """Engines killed in the middle of each stage: after the retry the index equals a clean run's, document by document."""
 
 import base64
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import all_documents, engine_process, kill_engine, restart, walk
+from conftest import all_documents, engine_process, kill_engine, restart, wait_for, walk
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
@@ -25,9 +27,12 @@ from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.lease import LEASE_SECONDS
+from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import model_version
 from tinytags_tasks.store.record import now
+from tinytags_tasks.store.run_records import BlockState, Run
 from tinytags_tasks.train.forest_trees import Tree, forest_to_onnx
 
 IMAGES, BLOCKS = 12_000, 24
@@ -209,6 +214,35 @@ def test_spark_killed_in_mid_job(runtime: Runtime, planned: str, expected: dict[
     restart("spark")
     assert score_all(runtime, planned) == BLOCKS - committed
     finish_and_compare(runtime, planned, expected)
+
+
+def test_two_who_score_the_same_blocks_at_once_both_end_well(
+    runtime: Runtime, planned: str, expected: dict[int, dict]
+) -> None:
+    thread, errors = in_background(lambda: score_all(runtime, planned))
+    wait_for_first_block(runtime, planned, thread)
+    assert score_all(runtime, planned) == 0  # it waited, and found the work done
+    thread.join(180)
+    assert errors == []
+    finish_and_compare(runtime, planned, expected)
+
+
+def test_a_driver_killed_in_mid_job_is_taken_over_at_once_beside_its_workers(
+    runtime: Runtime, planned: str, expected: dict[int, dict]
+) -> None:
+    with subprocess.Popen([sys.executable, "-m", "tinytags_tasks.cli", "score", planned]) as driver:
+        wait_for(lambda: runtime.storage.names(layout.scored_folder(planned)))
+        driver.kill()
+        driver.wait(30)
+    started = time.monotonic()
+    score_all(runtime, planned)
+    assert time.monotonic() - started < LEASE_SECONDS
+    finish_and_compare(runtime, planned, expected)
+    run = Run.load(runtime.storage, layout.run_file(planned))
+    for _ in range(5):  # what Spark did not stop changes nothing
+        assert {record.state for record in read_ledger(runtime.storage, run)} == {BlockState.VERIFIED}
+        time.sleep(1)
+    assert runtime.storage.names(layout.leases_folder(planned)) == []
 
 
 def test_solr_killed_in_mid_index(

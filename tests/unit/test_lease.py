@@ -233,7 +233,7 @@ def test_an_owner_mends_its_damaged_or_vanished_lease(storage):
 HOLD = """
 import sys
 from tinytags_tasks.store.lease import Leases
-from tinytags_tasks.store import LocalStorage
+from tinytags_tasks.store.local import LocalStorage
 with Leases(LocalStorage(sys.argv[1]), 3600).hold(sys.argv[2]) as is_ours:
     print(is_ours, flush=True)
     sys.stdin.read()

@@ -31,7 +31,7 @@ def storage(tmp_path):
 def bring(tmp_path, storage):
     """Import a model; return its card and its votes for the images."""
 
-    def import_model(model: onnx.ModelProto | bytes, images: np.ndarray = IMAGES, **changes: object):
+    def bring_in(model: onnx.ModelProto | bytes, images: np.ndarray = IMAGES, **changes: object):
         path = tmp_path / "given.onnx"
         path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
         fields = {"tags": TAGS, "height": HEIGHT, "width": WIDTH, **changes}
@@ -39,7 +39,7 @@ def bring(tmp_path, storage):
         card = ModelCard.load(storage, layout.card_file(result.model))
         return card, count_votes(storage.read(layout.model_file(result.model)), images)
 
-    return import_model
+    return bring_in
 
 
 # The one interface

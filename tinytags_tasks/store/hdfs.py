@@ -4,6 +4,7 @@ A rename onto an existing name fails in HDFS unless ``OVERWRITE`` is asked for, 
 NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
 
+import http.client
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ _CANNOT_TELL = {
 _CHUNK_BYTES = 512
 """Bytes that HDFS checks by one checksum: the default of ``dfs.bytes-per-checksum``."""
 
-_SEARCHED_BYTES = 2 * 65_536
-"""A DataNode sends 64 KiB at once, so that the damage is no further behind the last byte that came."""
+_PACKET_BYTES = 65_536
+"""Bytes that a DataNode sends at once."""
 
 _FINAL = {"AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
 
@@ -110,18 +111,23 @@ class HdfsStorage:
             if block.start <= offset < block.stop:
                 chunk = self._find_damaged_chunk(path, offset, block.stop)
                 raise CorruptError(
-                    f"{self.address.root}/{path}: is damaged from offset {chunk:,} on: {block}; write the file again, "
+                    f"{self.address.root}/{path}: is damaged at offset {chunk:,}: {block}; write the file again, "
                     "or restore the disk of the DataNode"
                 )
 
     def _find_damaged_chunk(self, path: str, start: int, stop: int) -> int:
-        """Return where the first chunk begins that cannot be read: a broken answer ends well before it."""
-        for offset in range(start - start % _CHUNK_BYTES, min(stop, start + _SEARCHED_BYTES), _CHUNK_BYTES):
+        """Return where the chunk begins that cannot be read, given where an answer broke off in an HDFS block.
+
+        A DataNode sends packets, and no packet with a damaged chunk in it. So the bytes before that chunk in its packet
+        cannot be read either, but those after it can: the search goes backwards.
+        """
+        first = start - start % _CHUNK_BYTES
+        for offset in reversed(range(first, min(stop, first + _PACKET_BYTES + _CHUNK_BYTES), _CHUNK_BYTES)):
             try:
-                self._hdfs.read(path, offset, min(_CHUNK_BYTES, stop - offset))
+                self._hdfs.read(path, offset, 1)
             except (HdfsError, requests.RequestException, urllib3.exceptions.HTTPError):
                 return offset
-        return start
+        return first
 
     def known_damage(self, path: str) -> str:
         """See :meth:`Storage.known_damage`."""
@@ -325,8 +331,8 @@ class _DamagedBlock:
 
 def _received_bytes(error: urllib3.exceptions.HTTPError) -> int:
     """Return how much of an answer came before it broke off."""
-    partial = next((cause.partial for cause in error.args if isinstance(cause, urllib3.exceptions.IncompleteRead)), 0)
-    return int(partial)
+    partial = next((cause.partial for cause in error.args if isinstance(cause, http.client.IncompleteRead)), 0)
+    return len(partial) if isinstance(partial, bytes) else int(partial)
 
 
 class _Counter:
