@@ -80,32 +80,32 @@ def prepare_collection(
         If the store's copy of its configset is damaged.
     """
     path = layout.run_file(run_name)
-    plan = Run.load(storage, path)
-    if plan.collection not in solr.collections():
-        if not plan.configset:
+    run = Run.load(storage, path)
+    if run.collection not in solr.collections():
+        if not run.configset:
             configset = current_configset()
             keep_configset(configset, storage)
-            plan = plan.replaced(configset=configset.name)
-            plan.save(storage, path)
-        _make_collection(plan, storage, solr, shards, replicas)
-    if plan.pruned:
-        plan.replaced(pruned="").save(storage, path)
-    return plan.collection
+            run = run.replaced(configset=configset.name)
+            run.save(storage, path)
+        _make_collection(run, storage, solr, shards, replicas)
+    if run.pruned:
+        run.replaced(pruned="").save(storage, path)
+    return run.collection
 
 
-def _make_collection(plan: Run, storage: Storage, solr: SolrClient, shards: int, replicas: int) -> None:
+def _make_collection(run: Run, storage: Storage, solr: SolrClient, shards: int, replicas: int) -> None:
     """Make a run's collection with the run's own configset."""
-    is_there = plan.configset in solr.configset_names()
+    is_there = run.configset in solr.configset_names()
     if not is_there:
-        solr.upload_configset(kept_configset(plan.configset, storage))
+        solr.upload_configset(kept_configset(run.configset, storage))
     try:
-        solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
+        solr.ensure_collection(run.collection, run.configset, shards=shards, replicas=replicas)
     except (FinalError, TransientError):
         if not is_there:
             raise
         # It was pruned just now, or is the half of an upload during which Solr was killed.
-        solr.upload_configset(kept_configset(plan.configset, storage))
-        solr.ensure_collection(plan.collection, plan.configset, shards=shards, replicas=replicas)
+        solr.upload_configset(kept_configset(run.configset, storage))
+        solr.ensure_collection(run.collection, run.configset, shards=shards, replicas=replicas)
 
 
 def index_blocks(
@@ -131,24 +131,24 @@ def index_blocks(
     TransientError
         If Solr or HDFS is unavailable, or the documents are not what was scored.
     """
-    plan = Run.load(storage, layout.run_file(request.run))
-    plan.check_blocks(request.blocks)
-    plan.refuse_pruned()
-    _wait_until_settled(plan, solr)
+    run = Run.load(storage, layout.run_file(request.run))
+    run.check_blocks(request.blocks)
+    run.refuse_pruned()
+    _wait_until_settled(run, solr)
     open_blocks = list(request.blocks)
     if not request.redo:
-        open_blocks = unverified_blocks(plan, request.blocks, storage, solr)
+        open_blocks = unverified_blocks(run, request.blocks, storage, solr)
         report(f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are verified")
     indexed = 0
-    for held in hold_blocks(plan.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
+    for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         # Another writer may have verified them in the meantime.
-        blocks = held.blocks if request.redo else unverified_blocks(plan, held.blocks, storage, solr)
+        blocks = held.blocks if request.redo else unverified_blocks(run, held.blocks, storage, solr)
         if blocks:
-            _index(plan, replace(held, blocks=blocks), storage, solr, report)
+            _index(run, replace(held, blocks=blocks), storage, solr, report)
             indexed += len(blocks)
-    documents = sum(record.kept for record in read_ledger(storage, plan, request.blocks))
-    report(f"{documents:,} documents of {len(request.blocks)} blocks are in {plan.collection}")
-    return IndexResult(plan.name, request.blocks, documents, indexed)
+    documents = sum(record.kept for record in read_ledger(storage, run, request.blocks))
+    report(f"{documents:,} documents of {len(request.blocks)} blocks are in {run.collection}")
+    return IndexResult(run.name, request.blocks, documents, indexed)
 
 
 def delete_blocks(
@@ -170,44 +170,44 @@ def delete_blocks(
     TransientError
         If Solr or HDFS is unavailable.
     """
-    plan = Run.load(storage, layout.run_file(request.run))
-    plan.check_blocks(request.blocks)
-    plan.refuse_pruned()
-    _wait_until_settled(plan, solr)
-    before = solr.count_by_block(plan.collection, request.blocks)
-    for held in hold_blocks(plan.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
-        for record in read_ledger(storage, plan, held.blocks):
+    run = Run.load(storage, layout.run_file(request.run))
+    run.check_blocks(request.blocks)
+    run.refuse_pruned()
+    _wait_until_settled(run, solr)
+    before = solr.count_by_block(run.collection, request.blocks)
+    for held in hold_blocks(run.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
+        for record in read_ledger(storage, run, held.blocks):
             if record.state in (BlockState.INDEXED, BlockState.VERIFIED):  # the ledger promises nothing that is going
                 record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
-                record.save(storage, layout.ledger_file(plan.name, record.block))
-            solr.delete_block(plan.collection, record.block)
-        solr.commit(plan.collection)
-        if left := solr.count_by_block(plan.collection, held.blocks):
+                record.save(storage, layout.ledger_file(run.name, record.block))
+            solr.delete_block(run.collection, record.block)
+        solr.commit(run.collection)
+        if left := solr.count_by_block(run.collection, held.blocks):
             raise TransientError(
-                f"run {plan.name}: blocks {format_block_numbers(left)} still have {sum(left.values()):,} documents in "
-                f"{plan.collection} after they were deleted; delete them again"
+                f"run {run.name}: blocks {format_block_numbers(left)} still have {sum(left.values()):,} documents in "
+                f"{run.collection} after they were deleted; delete them again"
             )
     report(f"{sum(before.values()):,} documents of blocks {format_block_numbers(request.blocks)} are deleted")
-    return DeleteResult(plan.name, request.blocks, sum(before.values()))
+    return DeleteResult(run.name, request.blocks, sum(before.values()))
 
 
-def _wait_until_settled(plan: Run, solr: SolrClient) -> None:
+def _wait_until_settled(run: Run, solr: SolrClient) -> None:
     try:
-        solr.wait_until_settled(plan.collection)
+        solr.wait_until_settled(run.collection)
     except MissingError as error:
-        raise collection_missing(plan) from error
+        raise collection_missing(run) from error
 
 
-def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
+def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
     """Post blocks, commit once, and verify each."""
-    storage.delete_leftovers(*(layout.ledger_file(plan.name, block) for block in held.blocks))
-    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    records, failures = post_blocks(plan, block_sources(storage, corpus, held.blocks), storage, solr, report)
-    solr.commit(plan.collection)
-    wrong = differing_blocks(plan, records, solr)
+    storage.delete_leftovers(*(layout.ledger_file(run.name, block) for block in held.blocks))
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    records, failures = post_blocks(run, block_sources(storage, corpus, held.blocks), storage, solr, report)
+    solr.commit(run.collection)
+    wrong = differing_blocks(run, records, solr)
     if wrong:
-        delete_foreign_documents(plan, wrong, storage, solr)
-        wrong = differing_blocks(plan, {block: records[block] for block in wrong}, solr)
+        delete_foreign_documents(run, wrong, storage, solr)
+        wrong = differing_blocks(run, {block: records[block] for block in wrong}, solr)
     verified = [
         record.replaced(state=BlockState.VERIFIED, documents=record.kept)
         for block, record in records.items()
@@ -215,32 +215,32 @@ def _index(plan: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repo
     ]
 
     def save(record: BlockRecord) -> None:
-        refuse_lost(storage, plan.name, record.block, held.writer)
-        record.save(storage, layout.ledger_file(plan.name, record.block))
+        refuse_lost(storage, run.name, record.block, held.writer)
+        record.save(storage, layout.ledger_file(run.name, record.block))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(save, verified))
     if failures:
-        _raise_failures(plan, failures, held, storage)
+        _raise_failures(run, failures, held, storage)
     if wrong:
         raise TransientError(
-            f"run {plan.name}: in Solr, "
+            f"run {run.name}: in Solr, "
             + "; ".join(f"block {block} {problem}" for block, problem in list(wrong.items())[:5])
             + f" after indexing blocks {format_block_numbers(wrong)}; index them again"
         )
 
 
-def _raise_failures(plan: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
+def _raise_failures(run: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
     """Record why blocks cannot be indexed, and raise the reasons as one error."""
-    for record in read_ledger(storage, plan, failures):
-        if record.state is not BlockState.PLANNED and is_held(storage, plan.name, record.block, held.writer):
+    for record in read_ledger(storage, run, failures):
+        if record.state is not BlockState.PLANNED and is_held(storage, run.name, record.block, held.writer):
             record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(
-                storage, layout.ledger_file(plan.name, record.block)
+                storage, layout.ledger_file(run.name, record.block)
             )
     first = next(iter(failures.values()))
     if len(failures) == 1:
         raise first
     raise type(first)(
-        f"run {plan.name}: indexing failed for blocks {format_block_numbers(failures)}: "
+        f"run {run.name}: indexing failed for blocks {format_block_numbers(failures)}: "
         + "; ".join(str(error) for error in list(failures.values())[:3])
     ) from first

@@ -93,18 +93,18 @@ def live_run(alias: str, storage: Storage, solr: SolrClient) -> Run:
     live = live_collection(alias, solr)
     if not live:
         raise MissingError(f"alias {alias} points at nothing: publish a run with `tinytags publish RUN`")
-    plan = run_of(live, storage)
-    if plan is None:
+    run = run_of(live, storage)
+    if run is None:
         raise MissingError(f"collection {live} is live under {alias}, but is no run's of this store")
-    return plan
+    return run
 
 
-def refuse_without_collection(plan: Run, solr: SolrClient, *, may_be_new: bool = False) -> None:
+def refuse_without_collection(run: Run, solr: SolrClient, *, may_be_new: bool = False) -> None:
     """Refuse to go on with a run whose collection is not there.
 
     Parameters
     ----------
-    plan
+    run
         The run.
     solr
         Who is asked.
@@ -116,22 +116,22 @@ def refuse_without_collection(plan: Run, solr: SolrClient, *, may_be_new: bool =
     MissingError
         When it was pruned, dropped otherwise, or not made yet.
     """
-    if plan.collection in solr.collections():
+    if run.collection in solr.collections():
         return
-    plan.refuse_pruned()
+    run.refuse_pruned()
     problem = (
-        f" has no collection yet ({plan.collection} is not in Solr): index it"
+        f" has no collection yet ({run.collection} is not in Solr): index it"
         if may_be_new
-        else f": its collection {plan.collection} stands no more: index the whole run again"
+        else f": its collection {run.collection} stands no more: index the whole run again"
     )
-    raise MissingError(f"run {plan.name}{problem} with `tinytags index {plan.name}`")
+    raise MissingError(f"run {run.name}{problem} with `tinytags index {run.name}`")
 
 
-def unmark_pruned(plan: Run, storage: Storage) -> None:
+def unmark_pruned(run: Run, storage: Storage) -> None:
     """Take the mark off a run whose collection stands whole: it was made anew, or never dropped for a kill."""
-    if plan.pruned:
-        storage.delete_leftovers(layout.run_file(plan.name))
-        plan.replaced(pruned="").save(storage, layout.run_file(plan.name))
+    if run.pruned:
+        storage.delete_leftovers(layout.run_file(run.name))
+        run.replaced(pruned="").save(storage, layout.run_file(run.name))
 
 
 def read_history(alias: str, storage: Storage) -> list[Publication]:

@@ -123,28 +123,28 @@ def _rolled_back_already(
 
 def _count_whole(collection: str, storage: Storage, solr: SolrClient) -> int:
     """Return the documents of a collection that stands whole: each block has as many as the ledger says."""
-    plan = run_of(collection, storage)
-    if plan is None:
+    run = run_of(collection, storage)
+    if run is None:
         raise FinalError(
             f"collection {collection} was live before, but is no run's of this store, so nothing tells whether it is "
             "whole: publish a run with `tinytags publish RUN`"
         )
     if collection not in solr.collections():
-        plan.refuse_pruned()
+        run.refuse_pruned()
         raise MissingError(
-            f"run {plan.name} was live before, but its collection {collection} stands no more: index the run again "
-            f"with `tinytags index {plan.name}`, then `tinytags publish {plan.name}`"
+            f"run {run.name} was live before, but its collection {collection} stands no more: index the run again "
+            f"with `tinytags index {run.name}`, then `tinytags publish {run.name}`"
         )
     solr.wait_until_settled(collection)
-    records = read_ledger(storage, plan)
+    records = read_ledger(storage, run)
     counts, documents = solr.count_by_block(collection), solr.count(collection)
     wrong = [record.block for record in records if record.kept != counts.get(record.block, 0)]
     kept = sum(record.kept for record in records)
     if wrong or documents != kept:
         blocks = f", blocks {format_block_numbers(wrong)} differ" if wrong else ""
         raise ReconcileError(
-            f"run {plan.name} was live before, but is not whole: Solr holds {documents:,} documents, the ledger says "
-            f"{kept:,}{blocks}; index it again with `tinytags index {plan.name}`, then roll back"
+            f"run {run.name} was live before, but is not whole: Solr holds {documents:,} documents, the ledger says "
+            f"{kept:,}{blocks}; index it again with `tinytags index {run.name}`, then roll back"
         )
-    unmark_pruned(plan, storage)
+    unmark_pruned(run, storage)
     return documents

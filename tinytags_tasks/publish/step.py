@@ -91,24 +91,24 @@ def publish_run(
         When another changes the alias all the time, or it did not move.
     """
     with lock_alias(request.alias, storage, report):
-        plan = Run.load(storage, layout.run_file(request.run))
-        corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-        refuse_without_collection(plan, solr, may_be_new=True)
-        totals = _reconciled(plan, corpus, None, storage, solr, report)
-        unmark_pruned(plan, storage)
+        run = Run.load(storage, layout.run_file(request.run))
+        corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+        refuse_without_collection(run, solr, may_be_new=True)
+        totals = _reconciled(run, corpus, None, storage, solr, report)
+        unmark_pruned(run, storage)
         live = live_collection(request.alias, solr)
         history = read_history(request.alias, storage)
-        if live != plan.collection:
-            _ask_gate(request, plan, totals, live, storage, solr)
+        if live != run.collection:
+            _ask_gate(request, run, totals, live, storage, solr)
             history = record_missing_change(request.alias, history, live, storage)
-            switch_alias(request.alias, plan.collection, solr)
-        if not history or history[-1].collection != plan.collection:  # else it is live and written down
+            switch_alias(request.alias, run.collection, solr)
+        if not history or history[-1].collection != run.collection:  # else it is live and written down
             before = history[-1].collection if history else ""
             history.append(
-                record_change(Change.PUBLISHED, plan.collection, before, alias=request.alias, storage=storage)
+                record_change(Change.PUBLISHED, run.collection, before, alias=request.alias, storage=storage)
             )
-    report(f"alias {request.alias} points at {plan.collection}")
-    return PublishResult(plan.name, plan.collection, next(iter(previous_collections(history)), ""), totals)
+    report(f"alias {request.alias} points at {run.collection}")
+    return PublishResult(run.name, run.collection, next(iter(previous_collections(history)), ""), totals)
 
 
 def reconcile_run(
@@ -128,16 +128,16 @@ def reconcile_run(
     ReconcileError
         Naming the blocks whose counts do not agree.
     """
-    plan = Run.load(storage, layout.run_file(run_name))
-    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    run = Run.load(storage, layout.run_file(run_name))
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     if blocks is not None:
-        plan.check_blocks(blocks)
-    refuse_without_collection(plan, solr, may_be_new=True)
-    return _reconciled(plan, corpus, blocks, storage, solr, report)
+        run.check_blocks(blocks)
+    refuse_without_collection(run, solr, may_be_new=True)
+    return _reconciled(run, corpus, blocks, storage, solr, report)
 
 
 def _reconciled(
-    plan: Run,
+    run: Run,
     corpus: Corpus,
     blocks: tuple[int, ...] | None,
     storage: Storage,
@@ -145,15 +145,15 @@ def _reconciled(
     report: Callable[[str], None],
 ) -> Totals:
     """Return the totals of a run, or of some of its blocks, in which everything agrees."""
-    records = read_ledger(storage, plan, blocks)
-    solr.wait_until_settled(plan.collection)
-    counts = solr.count_by_block(plan.collection, blocks)
-    sizes = storage.sizes(layout.scored_folder(plan.name))
-    problems = block_problems(plan, corpus, records, counts, sizes)
+    records = read_ledger(storage, run, blocks)
+    solr.wait_until_settled(run.collection)
+    counts = solr.count_by_block(run.collection, blocks)
+    sizes = storage.sizes(layout.scored_folder(run.name))
+    problems = block_problems(run, corpus, records, counts, sizes)
     if blocks is None:
-        problems += total_problems(plan, corpus, records, solr.count(plan.collection))
+        problems += total_problems(run, corpus, records, solr.count(run.collection))
     if problems:
-        raise ReconcileError(f"run {plan.name} cannot be published: " + "; ".join(problems))
+        raise ReconcileError(f"run {run.name} cannot be published: " + "; ".join(problems))
     totals = add_up(records)
     report(
         f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
@@ -162,30 +162,28 @@ def _reconciled(
     return totals
 
 
-def _ask_gate(
-    request: PublishRequest, plan: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient
-) -> None:
+def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient) -> None:
     """Refuse a run that is whole but too poor to replace what is live."""
     asks_for_precision = request.least_precision is not None
-    card = ModelCard.load(storage, layout.card_file(plan.model)) if asks_for_precision else None
+    card = ModelCard.load(storage, layout.card_file(run.model)) if asks_for_precision else None
     problems = gate_problems(
         documents=totals.kept,
         live_documents=solr.count(live) if live and request.least_documents_percent is not None else None,
         least_documents_percent=request.least_documents_percent,
-        precision=precision_at(card, plan.threshold) if card else None,
+        precision=precision_at(card, run.threshold) if card else None,
         least_precision=request.least_precision,
     )
     if problems:
         replaced = run_of(live, storage)
-        compare = f"compare them with `tinytags diff {replaced.name} {plan.name}`, then " if replaced else ""
+        compare = f"compare them with `tinytags diff {replaced.name} {run.name}`, then " if replaced else ""
         raise FinalError(
-            f"run {plan.name} is verified, but not published: {'; '.join(problems)}; {live or 'nothing'} stays live; "
+            f"run {run.name} is verified, but not published: {'; '.join(problems)}; {live or 'nothing'} stays live; "
             f"{compare}publish it with a lower gate or none, or train a better model"
         )
 
 
 def block_problems(
-    plan: Run,
+    run: Run,
     corpus: Corpus,
     records: Sequence[BlockRecord],
     counts: Mapping[int, int],
@@ -195,7 +193,7 @@ def block_problems(
 
     Parameters
     ----------
-    plan, corpus
+    run, corpus
         The run and its corpus.
     records
         Of the blocks.
@@ -222,7 +220,7 @@ def block_problems(
         ),
         ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
         ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
-        ("scored by another model", lambda record: record.model == plan.model),
+        ("scored by another model", lambda record: record.model == run.model),
         ("the scored file is missing or not the one that was committed", lambda record: is_scored_whole(record, sizes)),
     )
     problems = []
@@ -233,12 +231,12 @@ def block_problems(
     return problems
 
 
-def total_problems(plan: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
+def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
     """Compare the sums over all blocks with the corpus and with Solr, and say what is not equal.
 
     Parameters
     ----------
-    plan, corpus
+    run, corpus
         The run and its corpus.
     records
         A record for each block, in order.
@@ -250,7 +248,7 @@ def total_problems(plan: Run, corpus: Corpus, records: Sequence[BlockRecord], do
     totals = add_up(records)
     if [record.block for record in records] != list(range(blocks)):
         problems.append(f"the ledger has {len(records)} blocks, the corpus {blocks}")
-    if corpus.digest != plan.corpus_digest:
+    if corpus.digest != run.corpus_digest:
         problems.append("the corpus is not the one that the run was planned on")
     if totals.read != corpus.images:
         problems.append(f"{totals.read:,} images were read, the corpus has {corpus.images:,}")

@@ -77,18 +77,18 @@ def export_run(request: ExportRequest, *, storage: Storage, report: Callable[[st
     CorruptError
         If a scored file or a shard is not what was written.
     """
-    plan = Run.load(storage, layout.run_file(request.run))
-    plan.check_blocks(request.blocks)
+    run = Run.load(storage, layout.run_file(request.run))
+    run.check_blocks(request.blocks)
     _refuse_unscored(request, storage)
-    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     images = 0
     with _opened(request.output) as output:
         for source in block_sources(storage, corpus, request.blocks):
-            for line in _lines(plan, source, storage):
+            for line in _lines(run, source, storage):
                 output.write(line)
                 images += 1
-    report(f"wrote {images:,} images of {len(request.blocks)} blocks of run {plan.name}")
-    return ExportResult(plan.name, request.blocks, images)
+    report(f"wrote {images:,} images of {len(request.blocks)} blocks of run {run.name}")
+    return ExportResult(run.name, request.blocks, images)
 
 
 def _refuse_unscored(request: ExportRequest, storage: Storage) -> None:
@@ -100,12 +100,12 @@ def _refuse_unscored(request: ExportRequest, storage: Storage) -> None:
         )
 
 
-def _lines(plan: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
-    table, record = read_scored(storage, plan.name, source.block)
+def _lines(run: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
+    table, record = read_scored(storage, run.name, source.block)
     if record.sha256 != source.sha256:
         raise CorruptError(
-            f"run {plan.name}: block {source.block} was scored on other bytes than the shard holds; "
-            f"delete {layout.scored_file(plan.name, source.block)} and score it again"
+            f"run {run.name}: block {source.block} was scored on other bytes than the shard holds; "
+            f"delete {layout.scored_file(run.name, source.block)} and score it again"
         )
     pixels = read_pixels(storage, source)
     columns = (table.column(name).to_pylist() for name in ("position", "tag", CONFIDENCE_COLUMN))

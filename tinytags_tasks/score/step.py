@@ -64,29 +64,29 @@ def score_blocks(
     TransientError, FinalError
         Naming the blocks that failed; final if a retry cannot help any of them.
     """
-    plan = Run.load(storage, layout.run_file(request.run))
-    plan.check_blocks(request.blocks)
-    open_blocks = request.blocks if request.redo else unsettled_blocks(plan.name, request.blocks, storage)
+    run = Run.load(storage, layout.run_file(request.run))
+    run.check_blocks(request.blocks)
+    open_blocks = request.blocks if request.redo else unsettled_blocks(run.name, request.blocks, storage)
     report(
         f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are committed, "
         f"{len(open_blocks)} to score"
     )
     scored, failures = 0, []
-    for held in hold_blocks(plan.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
+    for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         _clear_leftovers(held, storage)
         # Another writer may have been here while it was waited for.
-        blocks = held.blocks if request.redo else uncommitted_blocks(plan.name, held.blocks, storage)
+        blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage)
         if blocks:
             tasks = [
-                replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(plan, blocks, storage)
+                replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(run, blocks, storage)
             ]
-            read_model(storage, plan.model)  # what is open already does not show that the file was replaced
-            _refuse_wrong_shapes(tasks[0], load_model(address, plan.model))
+            read_model(storage, run.model)  # what is open already does not show that the file was replaced
+            _refuse_wrong_shapes(tasks[0], load_model(address, run.model))
             failed = _score(tasks, address, connect_spark, redo=request.redo)
-            failures += _written_down(failed, held, plan, storage)
+            failures += _written_down(failed, held, run, storage)
             scored += len(blocks)
-    _raise_failures(failures, plan)
-    return ScoreResult(plan.name, request.blocks, scored)
+    _raise_failures(failures, run)
+    return ScoreResult(run.name, request.blocks, scored)
 
 
 def _clear_leftovers(held: HeldBlocks, storage: Storage) -> None:
@@ -95,13 +95,13 @@ def _clear_leftovers(held: HeldBlocks, storage: Storage) -> None:
     storage.delete_leftovers(*(layout.scored_file(held.run, block) for block in held.blocks))
 
 
-def _block_tasks(plan: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
-    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    if corpus.digest != plan.corpus_digest:
-        raise CorruptError(f"corpus {corpus.name} is not what run {plan.name} was planned on; plan a new run")
-    card = ModelCard.load(storage, layout.card_file(plan.model))
+def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    if corpus.digest != run.corpus_digest:
+        raise CorruptError(f"corpus {corpus.name} is not what run {run.name} was planned on; plan a new run")
+    card = ModelCard.load(storage, layout.card_file(run.model))
     return [
-        BlockTask(source, plan.name, card.version, card.tags, card.trees, plan.threshold)
+        BlockTask(source, run.name, card.version, card.tags, card.trees, run.threshold)
         for source in block_sources(storage, corpus, blocks)
     ]
 
@@ -150,27 +150,27 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
     ]
 
 
-def _written_down(failures: Iterable[Outcome], held: HeldBlocks, plan: Run, storage: Storage) -> list[Outcome]:
+def _written_down(failures: Iterable[Outcome], held: HeldBlocks, run: Run, storage: Storage) -> list[Outcome]:
     """Write failures down, and return them; a block that another writer took over is that one's."""
-    ours = [failure for failure in failures if is_held(storage, plan.name, failure.block, held.writer)]
+    ours = [failure for failure in failures if is_held(storage, run.name, failure.block, held.writer)]
     for failure in ours:
         BlockRecord(
-            run=plan.name,
+            run=run.name,
             block=failure.block,
             state=BlockState.FAILED,
-            model=plan.model,
+            model=run.model,
             reason=failure.reason,
-            attempts=previous_attempts(storage, plan.name, failure.block) + 1,
-        ).save(storage, layout.ledger_file(plan.name, failure.block))
+            attempts=previous_attempts(storage, run.name, failure.block) + 1,
+        ).save(storage, layout.ledger_file(run.name, failure.block))
     return ours
 
 
-def _raise_failures(failures: list[Outcome], plan: Run) -> None:
+def _raise_failures(failures: list[Outcome], run: Run) -> None:
     """Raise failures as one error."""
     if not failures:
         return
     message = (
-        f"run {plan.name}: scoring failed for blocks {format_block_numbers(failure.block for failure in failures)}: "
+        f"run {run.name}: scoring failed for blocks {format_block_numbers(failure.block for failure in failures)}: "
         + "; ".join(sorted({failure.reason for failure in failures})[:3])
     )
     if any(failure.is_transient for failure in failures):

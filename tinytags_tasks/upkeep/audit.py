@@ -103,16 +103,16 @@ def audit_run(
     TransientError
         When Solr or the store cannot do their part now.
     """
-    plan = Run.load(storage, layout.run_file(request.run)) if request.run else live_run(request.alias, storage, solr)
-    refuse_without_collection(plan, solr)
+    run = Run.load(storage, layout.run_file(request.run)) if request.run else live_run(request.alias, storage, solr)
+    refuse_without_collection(run, solr)
     if request.blocks is not None:
-        plan.check_blocks(request.blocks)
+        run.check_blocks(request.blocks)
     started = now()
-    solr.wait_until_settled(plan.collection)
-    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
-    records = read_ledger(storage, plan, request.blocks)
-    counts = solr.count_by_block(plan.collection, request.blocks)
-    look = _Look(plan, corpus, counts, storage, solr)
+    solr.wait_until_settled(run.collection)
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    records = read_ledger(storage, run, request.blocks)
+    counts = solr.count_by_block(run.collection, request.blocks)
+    look = _Look(run, corpus, counts, storage, solr)
     problems: dict[int, str] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for done, (record, problem) in enumerate(zip(records, pool.map(look.at_block, records), strict=True), 1):
@@ -121,16 +121,16 @@ def audit_run(
             if done % 100 == 0:
                 report(f"{done:,} of {len(records):,} blocks are compared, {len(problems):,} of them differ")
     problems |= {
-        block: f"{count:,} documents, and run {plan.name} has no such block"
+        block: f"{count:,} documents, and run {run.name} has no such block"
         for block, count in counts.items()
-        if not 0 <= block < plan.blocks
+        if not 0 <= block < run.blocks
     }
     good = [record for record in records if record.block not in problems and record.kept]
     sampled, differing = look.at_sample(good, request.sample)
     problems |= differing
     audit = Audit(
-        run=plan.name,
-        collection=plan.collection,
+        run=run.name,
+        collection=run.collection,
         blocks=len(records),
         documents=sum(counts.values()),
         sampled=sampled,
@@ -138,13 +138,13 @@ def audit_run(
         started=started,
         ended=now(),
     )
-    path = append_record(audit, partial(layout.audit_file, plan.name), storage)
+    path = append_record(audit, partial(layout.audit_file, run.name), storage)
     verdict = f"blocks {format_block_numbers(problems)} differ" if problems else "all is as it was scored"
     report(
-        f"audited {len(records):,} blocks of {plan.collection}: {audit.documents:,} documents, {sampled:,} of them "
+        f"audited {len(records):,} blocks of {run.collection}: {audit.documents:,} documents, {sampled:,} of them "
         f"byte by byte; {verdict}"
     )
-    return AuditResult(plan.name, plan.collection, audit.blocks, audit.documents, sampled, dict(audit.problems), path)
+    return AuditResult(run.name, run.collection, audit.blocks, audit.documents, sampled, dict(audit.problems), path)
 
 
 def last_audit(run_name: str, storage: Storage) -> Audit:
@@ -165,7 +165,7 @@ def last_audit(run_name: str, storage: Storage) -> Audit:
 class _Look:
     """Looks at blocks of one run."""
 
-    plan: Run
+    run: Run
     corpus: Corpus
     counts: Mapping[int, int]
     storage: Storage
@@ -176,19 +176,19 @@ class _Look:
         if record.state is not BlockState.VERIFIED:
             return f"is {record.state}, not verified" + (f" ({record.reason})" if record.reason else "")
         try:
-            table, scored = read_scored(self.storage, self.plan.name, record.block)
+            table, scored = read_scored(self.storage, self.run.name, record.block)
         except (MissingError, CorruptError) as error:
             return str(error)
         if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
             return f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)"
         if scored.kept != record.kept:
             return f"the ledger says that {record.kept:,} images were kept, the scored file {scored.kept:,}"
-        if scored.model != self.plan.model:
+        if scored.model != self.run.model:
             return f"was scored by {scored.model}"
         if self.counts.get(record.block, 0) != record.kept:
             return f"has {self.counts.get(record.block, 0):,} of {record.kept:,} documents"
-        expected = scored_checksum(table, self.plan.corpus, self.plan.model)
-        if documents_checksum(self.solr.rows_of_block(self.plan.collection, record.block)) != expected:
+        expected = scored_checksum(table, self.run.corpus, self.run.model)
+        if documents_checksum(self.solr.rows_of_block(self.run.collection, record.block)) != expected:
             return "has documents with other ids, tags, votes or accuracies than were scored"
         return ""
 
@@ -203,7 +203,7 @@ class _Look:
         problems = {}
         for block, rows in drawn.items():
             try:
-                table, _ = read_scored(self.storage, self.plan.name, block)
+                table, _ = read_scored(self.storage, self.run.name, block)
                 positions = table.column("position").to_pylist()
                 problem = self._at_images([positions[row] for row in rows])
             except (MissingError, CorruptError) as error:  # of this block; the others are compared nevertheless
@@ -213,11 +213,11 @@ class _Look:
         return sum(map(len, drawn.values())), problems
 
     def _at_images(self, positions: Sequence[int]) -> str:
-        if self.plan.thumbnails == "store":  # the page reads the shard itself
+        if self.run.thumbnails == "store":  # the page reads the shard itself
             return ""
-        ids = [layout.document_id(self.plan.corpus, position) for position in positions]
+        ids = [layout.document_id(self.run.corpus, position) for position in positions]
         for start in range(0, len(ids), _IDS_AT_ONCE):
-            found = self.solr.images_by_id(self.plan.collection, ids[start : start + _IDS_AT_ONCE])
+            found = self.solr.images_by_id(self.run.collection, ids[start : start + _IDS_AT_ONCE])
             for position, name in list(zip(positions, ids, strict=True))[start : start + _IDS_AT_ONCE]:
                 if found.get(name) is None or base64.b64decode(found[name]) != self._stored(position):
                     return f"document {name} has other bytes than the shard"

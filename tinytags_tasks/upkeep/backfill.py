@@ -100,42 +100,42 @@ def plan_backfill(
     MissingError
         When there is no such run, it was pruned, its collection is not there, or it was never audited.
     """
-    plan = Run.load(storage, layout.run_file(request.run))
-    plan.refuse_pruned()
-    refuse_without_collection(plan, solr)
-    solr.wait_until_settled(plan.collection)
-    blocks = _selected(request, plan, storage, solr)
-    strays = [block for block in blocks if not 0 <= block < plan.blocks]
+    run = Run.load(storage, layout.run_file(request.run))
+    run.refuse_pruned()
+    refuse_without_collection(run, solr)
+    solr.wait_until_settled(run.collection)
+    blocks = _selected(request, run, storage, solr)
+    strays = [block for block in blocks if not 0 <= block < run.blocks]
     for block in strays:
-        solr.delete_block(plan.collection, block)
+        solr.delete_block(run.collection, block)
         report(f"documents of block {block}, which the run has not, are deleted")
     if strays:
-        solr.commit(plan.collection)
+        solr.commit(run.collection)
     blocks = tuple(block for block in blocks if block not in strays)
     if not blocks and not strays:
         chosen = f"is {request.select}" if request.select != Selection.AUDIT else "was found wrong by the last audit"
-        raise BadInputError(f"run {plan.name}: no block {chosen}, so there is nothing to backfill")
-    damaged = [record.block for record in read_ledger(storage, plan, blocks) if _damage(plan, record, storage)]
-    for held in hold_blocks(plan.name, damaged, storage=storage, report=report):
-        for record in read_ledger(storage, plan, held.blocks):
-            if problem := _damage(plan, record, storage):  # else another writer has made it anew
+        raise BadInputError(f"run {run.name}: no block {chosen}, so there is nothing to backfill")
+    damaged = [record.block for record in read_ledger(storage, run, blocks) if _damage(run, record, storage)]
+    for held in hold_blocks(run.name, damaged, storage=storage, report=report):
+        for record in read_ledger(storage, run, held.blocks):
+            if problem := _damage(run, record, storage):  # else another writer has made it anew
                 report(f"block {record.block}: its scored file is deleted, to be made anew: {problem}")
-                storage.delete(layout.scored_file(plan.name, record.block))
-    was_live = live_collection(alias, solr) == plan.collection
-    report(f"run {plan.name}: blocks {format_block_numbers(blocks) or 'none'} are done again")
-    return BackfillPlan(plan.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live)
+                storage.delete(layout.scored_file(run.name, record.block))
+    was_live = live_collection(alias, solr) == run.collection
+    report(f"run {run.name}: blocks {format_block_numbers(blocks) or 'none'} are done again")
+    return BackfillPlan(run.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live)
 
 
-def _selected(request: BackfillRequest, plan: Run, storage: Storage, solr: SolrClient) -> tuple[int, ...]:
+def _selected(request: BackfillRequest, run: Run, storage: Storage, solr: SolrClient) -> tuple[int, ...]:
     if request.blocks:
-        return parse_block_numbers(request.blocks, plan.blocks)
+        return parse_block_numbers(request.blocks, run.blocks)
     if request.select == Selection.AUDIT:
-        return tuple(sorted(last_audit(plan.name, storage).problems))
-    records = read_ledger(storage, plan)
+        return tuple(sorted(last_audit(run.name, storage).problems))
+    records = read_ledger(storage, run)
     if request.select == Selection.FAILED:
         return tuple(record.block for record in records if record.state is BlockState.FAILED)
-    counts = solr.count_by_block(plan.collection)
-    sizes = storage.sizes(layout.scored_folder(plan.name))
+    counts = solr.count_by_block(run.collection)
+    sizes = storage.sizes(layout.scored_folder(run.name))
     return tuple(record.block for record in records if _is_missing(record, counts, sizes))
 
 
@@ -158,14 +158,14 @@ def _is_missing(record: BlockRecord, counts: Mapping[int, int], sizes: Mapping[s
     )
 
 
-def _damage(plan: Run, record: BlockRecord, storage: Storage) -> str:
+def _damage(run: Run, record: BlockRecord, storage: Storage) -> str:
     """Return how a scored file is not what was committed; empty when it is, or does not exist."""
     try:
-        _, scored = read_scored(storage, plan.name, record.block)
+        _, scored = read_scored(storage, run.name, record.block)
     except MissingError:
         return ""
     except CorruptError as error:
         return str(error)
     if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
         return "it is not the file that was committed"
-    return "" if scored.model == plan.model else f"it was scored by {scored.model}"
+    return "" if scored.model == run.model else f"it was scored by {scored.model}"

@@ -131,8 +131,8 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
         )
     blocks = range(old.blocks) if request.blocks is None else request.blocks
     old.check_blocks(blocks)
-    for plan in (old, new):
-        _refuse_unscored(plan, blocks, storage)
+    for run in (old, new):
+        _refuse_unscored(run, blocks, storage)
     total = _Sum()
     with ThreadPoolExecutor(_READERS) as pool:
         for done, found in enumerate(pool.map(partial(_compare_block, old, new, storage), blocks), 1):
@@ -259,16 +259,16 @@ def _rank(ranked: tuple[int, Example]) -> int:
     return ranked[0]
 
 
-def _refuse_unscored(plan: Run, blocks: Iterable[int], storage: Storage) -> None:
-    if missing := unscored_blocks(storage, plan.name, blocks):
+def _refuse_unscored(run: Run, blocks: Iterable[int], storage: Storage) -> None:
+    if missing := unscored_blocks(storage, run.name, blocks):
         raise MissingError(
-            f"run {plan.name}: blocks {format_block_numbers(missing)} are not scored, or their files were pruned; "
-            f"score them with `tinytags score {plan.name}`"
+            f"run {run.name}: blocks {format_block_numbers(missing)} are not scored, or their files were pruned; "
+            f"score them with `tinytags score {run.name}`"
         )
 
 
 def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> _BlockDiff:
-    (old, images), (new, _) = (_read_block(plan, block, storage) for plan in (old_run, new_run))
+    (old, images), (new, _) = (_read_block(run, block, storage) for run in (old_run, new_run))
     joined = old.join(
         new, "position", join_type="full outer", left_suffix="_old", right_suffix="_new", use_threads=False
     )
@@ -289,12 +289,12 @@ def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> 
     )
 
 
-def _read_block(plan: Run, block: int, storage: Storage) -> tuple[pa.Table, int]:
+def _read_block(run: Run, block: int, storage: Storage) -> tuple[pa.Table, int]:
     """Return what is kept of a block, and how many images it holds."""
-    table, record = read_scored(storage, plan.name, block)
-    if record.model != plan.model:
+    table, record = read_scored(storage, run.name, block)
+    if record.model != run.model:
         raise CorruptError(
-            f"{layout.scored_file(plan.name, block)}: was scored by {record.model}, the run is of {plan.model}; delete "
+            f"{layout.scored_file(run.name, block)}: was scored by {record.model}, the run is of {run.model}; delete "
             f"it and score block {block} again"
         )
     return table.select(["position", "tag", "accuracy"]), record.read

@@ -74,23 +74,23 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
     standing = solr.collections() if solr else []
     aliases = solr.aliases() if solr else {}
     found = []
-    for plan in list(reversed(runs))[: request.limit]:
-        totals = add_up(read_ledger(storage, plan))
+    for run in list(reversed(runs))[: request.limit]:
+        totals = add_up(read_ledger(storage, run))
         found.append(
             RunOverview(
-                run=plan.name,
-                corpus=plan.corpus,
-                model=plan.model,
-                threshold=plan.threshold,
-                created=plan.created,
-                blocks=plan.blocks,
+                run=run.name,
+                corpus=run.corpus,
+                model=run.model,
+                threshold=run.threshold,
+                created=run.created,
+                blocks=run.blocks,
                 by_state=totals.by_state,
                 kept=totals.kept,
-                collection=plan.collection,
-                documents=solr.count(plan.collection) if solr and plan.collection in standing else None,
-                pruned=plan.pruned,
+                collection=run.collection,
+                documents=solr.count(run.collection) if solr and run.collection in standing else None,
+                pruned=run.pruned,
                 live_under=tuple(
-                    alias for alias, points_at in sorted(aliases.items()) if plan.collection in points_at.split(",")
+                    alias for alias, points_at in sorted(aliases.items()) if run.collection in points_at.split(",")
                 ),
             )
         )

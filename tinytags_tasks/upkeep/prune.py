@@ -135,25 +135,25 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
     reasons = _reasons_to_stay(request, runs, storage, solr)
     drop = []
     stays = {}
-    for plan in runs:
-        stands = plan.collection in standing
-        scored_bytes = sum(storage.sizes(layout.scored_folder(plan.name)).values()) if request.scored else 0
-        if not (stands or (plan.pruned and scored_bytes)):
+    for run in runs:
+        stands = run.collection in standing
+        scored_bytes = sum(storage.sizes(layout.scored_folder(run.name)).values()) if request.scored else 0
+        if not (stands or (run.pruned and scored_bytes)):
             continue
-        reason = reasons.get(plan.collection, "")
-        if stands and not is_own_name(standing[plan.collection]):
-            reason = f"its configset {standing[plan.collection] or '(unknown)'} is none of TinyTags'"
-        reason = reason or _writer(plan, storage)
+        reason = reasons.get(run.collection, "")
+        if stands and not is_own_name(standing[run.collection]):
+            reason = f"its configset {standing[run.collection] or '(unknown)'} is none of TinyTags'"
+        reason = reason or _writer(run, storage)
         if not reason:
-            documents = solr.count(plan.collection) if stands else 0
-            drop.append(Prunable(plan.name, plan.collection if stands else "", documents, scored_bytes))
+            documents = solr.count(run.collection) if stands else 0
+            drop.append(Prunable(run.name, run.collection if stands else "", documents, scored_bytes))
         elif stands:
-            stays[plan.collection] = reason
-    ours = {plan.collection for plan in runs}
+            stays[run.collection] = reason
+    ours = {run.collection for run in runs}
     stays |= {collection: "is no run's of this store" for collection in standing if collection not in ours}
     left = _old_leftovers(storage)
     going = {one.collection for one in drop}
-    configsets = _unused_configsets([plan for plan in runs if plan.collection not in going], going, solr)
+    configsets = _unused_configsets([run for run in runs if run.collection not in going], going, solr)
     return _result(drop, stays, left, configsets), left
 
 
@@ -206,26 +206,26 @@ def _reasons_to_stay(
         if history and alias not in aliases:
             reasons[history[-1].collection] = f"was live under {alias}, which points at nothing now"
     live = live_collection(request.alias, solr)
-    live_since = next((plan.created for plan in runs if plan.collection == live), "")
-    for plan in runs:
-        if plan.collection not in published and plan.created >= live_since:
-            reasons.setdefault(plan.collection, "was never published, and is newer than what is live")
+    live_since = next((run.created for run in runs if run.collection == live), "")
+    for run in runs:
+        if run.collection not in published and run.created >= live_since:
+            reasons.setdefault(run.collection, "was never published, and is newer than what is live")
     for alias, collections in aliases.items():
         for collection in collections.split(","):
             reasons[collection] = f"is live under {alias}"
     return reasons
 
 
-def _writer(plan: Run, storage: Storage) -> str:
+def _writer(run: Run, storage: Storage) -> str:
     """Return the reason to believe that somebody writes a run; empty when there is none."""
     leases = Leases(storage)
-    folder = layout.run_folder(plan.name)
+    folder = layout.run_folder(run.name)
     folders = [folder, *(f"{folder}/{name}" for name in storage.names(folder) if "." not in name)]
     for path in (f"{within}/{name}" for within in folders for name in storage.names(within) if name.endswith(".lease")):
         with leases.hold(path) as is_free:  # the lease of one of the dead is taken, and so removed
             if not is_free:
                 return f"is being written by {leases.describe(path)}, which holds {path}"
-    latest = max((max(record.scored, record.indexed) for record in read_ledger(storage, plan)), default="")
+    latest = max((max(record.scored, record.indexed) for record in read_ledger(storage, run)), default="")
     # Both are UTC to the second, as every record's times, so that they compare as texts.
     if latest > (datetime.now(UTC) - timedelta(hours=QUIET_HOURS)).isoformat(timespec="seconds"):
         return f"was written at {latest}, less than {QUIET_HOURS} hour ago"
@@ -252,7 +252,7 @@ def _unused_configsets(runs: Iterable[Run], going: Collection[str], solr: SolrCl
         Who is asked.
     """
     used = {configset for collection, configset in solr.configsets().items() if collection not in going}
-    used |= {plan.configset for plan in runs if not plan.pruned}
+    used |= {run.configset for run in runs if not run.pruned}
     used.add(current_configset().name)
     return [name for name in solr.configset_names() if is_own_name(name) and name not in used]
 
@@ -273,10 +273,10 @@ def _old_leftovers(storage: Storage) -> list[Leftover]:
 def _drop(found: Prunable, storage: Storage, solr: SolrClient) -> None:
     """Mark a run as pruned, then drop its collection, then its scored files; each step may find itself done."""
     path = layout.run_file(found.run)
-    plan = Run.load(storage, path)
-    if not plan.pruned:
+    run = Run.load(storage, path)
+    if not run.pruned:
         storage.delete_leftovers(path)
-        plan.replaced(pruned=now()).save(storage, path)
+        run.replaced(pruned=now()).save(storage, path)
     if found.collection:
         try:
             solr.delete_collection(found.collection)

@@ -159,13 +159,13 @@ def _look(
     alias: str, collection: str, cards: Sequence[ModelCard], request: RetagRequest, storage: Storage
 ) -> Retag | str:
     """Return what is due under an alias, or why nothing is."""
-    plan = run_of(collection, storage) if collection else None
-    if plan is None:
+    run = run_of(collection, storage) if collection else None
+    if run is None:
         return f"{collection} is no run's of this store" if collection else "it points at nothing"
-    corpus = Corpus.load(storage, layout.corpus_file(plan.corpus))
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     fitting = [card for card in cards if not misfit(card, corpus)]
     if not request.model:  # nobody said that readers shall lose tags, or get those of another subject
-        tags = {tag for card in cards if card.version == plan.model for tag in card.tags}
+        tags = {tag for card in cards if card.version == run.model for tag in card.tags}
         fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
         if request.model and request.alias:
@@ -176,21 +176,21 @@ def _look(
         return f"no such model fits corpus {corpus.name}"
     model = fitting[-1].version
     configset = current_configset().name
-    if model != plan.model:
-        reason = f"run {plan.name} used {plan.model}"
-    elif configset != _configset_of(plan):
-        reason = f"run {plan.name} used it as well, but was made with configset {_configset_of(plan)}, not {configset}"
+    if model != run.model:
+        reason = f"run {run.name} used {run.model}"
+    elif configset != _configset_of(run):
+        reason = f"run {run.name} used it as well, but was made with configset {_configset_of(run)}, not {configset}"
     else:
-        return f"run {plan.name} was tagged by {model} already"
+        return f"run {run.name} was tagged by {model} already"
     history = with_missing_change(read_history(alias, storage), collection, storage)
-    if not request.model and _was_taken_back(model, configset, history, plan, storage):
+    if not request.model and _was_taken_back(model, configset, history, run, storage):
         return f"{model} was rolled back here; name the model to try it again"
-    return Retag(alias, plan.name, plan.corpus, model, plan.threshold, plan.thumbnails, reason)
+    return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, reason)
 
 
-def _configset_of(plan: Run) -> str:
+def _configset_of(run: Run) -> str:
     """Return what a run's name says of its configset: a run of another one than the founding one says which."""
-    return plan.configset or FOUNDING_CONFIGSET
+    return run.configset or FOUNDING_CONFIGSET
 
 
 def _was_taken_back(model: str, configset: str, history: Sequence[Publication], live: Run, storage: Storage) -> bool:
