@@ -9,8 +9,8 @@ import pytest
 from small_run import BLOCKS, CORPUS, KEYWORDS, SolrHere, index_all, make_run, score_all
 
 from tinytags_tasks.document_fields import (
-    CHECKSUM_FIELDS,
     FIELDS,
+    FIRST_CHECKSUM_FIELDS,
     PIXEL_FIELDS,
     Shown,
     describe,
@@ -23,13 +23,13 @@ from tinytags_tasks.search.images import read_fields
 from tinytags_tasks.search.query import solr_parameters
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_documents import first_checksum
 from tinytags_tasks.store.block_files import (
     SCHEMA,
     KeywordsReader,
     block_sources,
     read_pixels,
     read_scored,
-    scored_checksum,
 )
 from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.store.corpus_records import Corpus
@@ -153,8 +153,8 @@ def test_bytes_sent_to_solr_and_checksums_are_those_of_every_earlier_version(sto
         table, _ = read_scored(storage, scored.name, source.block)
         for body in document_bodies(table, source, read_pixels(storage, source), model, keywords.read(source)):
             sent.update(body)
-        checksums.append(scored_checksum(table, CORPUS, model))
-    assert solr_names(CHECKSUM_FIELDS) == ("id", "tag", "votes", "accuracy", "model")
+        checksums.append(first_checksum(table, CORPUS, model))
+    assert solr_names(FIRST_CHECKSUM_FIELDS) == ("id", "tag", "votes", "accuracy", "model")
     assert sent.hexdigest() == "b480835c4f4f3436e10bcebf3ba07ac2f2ea8990a07c4c2ddf36acfaef34b855"
     assert checksums[0] == "14bac2ded9fe73826b4c87c3a2976386030ee65c08277264d3bf35a100f46fcf"
     together = hashlib.sha256("".join(checksums).encode()).hexdigest()

@@ -17,6 +17,7 @@ from small_run import (
 
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
 from tinytags_tasks.publish.gate import precision_at
+from tinytags_tasks.publish.inputs import changed_scored_files
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.publish.step import PublishRequest, block_problems, publish_run, reconcile_run, total_problems
 from tinytags_tasks.store import layout
@@ -220,8 +221,8 @@ def test_everything_that_differs_is_told_at_once(storage, indexed, solr):
 def test_nothing_is_told_when_everything_agrees(storage, indexed, solr):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     records, counts = read_ledger(storage, indexed), solr.count_by_block(indexed.collection)
-    sizes = storage.sizes(layout.scored_folder(indexed.name))
-    assert block_problems(indexed, corpus, records, counts, sizes) == []
+    assert changed_scored_files(records, storage) == []
+    assert block_problems(indexed, corpus, records, counts, []) == []
     assert total_problems(indexed, corpus, records, solr.count(indexed.collection)) == []
 
 

@@ -1,13 +1,16 @@
 """The publishing step: reconcile every block, ask the gate, then move the alias and write that down."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError
+from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.gate import gate_problems, precision_at
+from tinytags_tasks.publish.inputs import changed_scored_files, model_problem, shard_problems, shards_of
+from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import (
     live_collection,
     lock_alias,
@@ -22,10 +25,16 @@ from tinytags_tasks.publish.publications import (
 )
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.ledger import Totals, add_up, is_scored_whole, read_ledger
+from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, Run
+
+SAMPLED_PICTURES = 200
+"""Pictures that are compared byte by byte before a run is published."""
+
+_MOST_DESCRIBED = 20
+"""Blocks whose difference an error describes; it names all."""
 
 
 @dataclass(frozen=True)
@@ -146,20 +155,38 @@ def _reconciled(
 ) -> Totals:
     """Return the totals of a run, or of some of its blocks, in which everything agrees."""
     records = read_ledger(storage, run, blocks)
+    shards = shards_of(corpus, (record.block for record in records if record.block < corpus.partition.blocks))
+    _refuse(run, [*filter(None, [model_problem(run, storage)]), *shard_problems(corpus, shards, storage).values()])
     solr.wait_until_settled(run.collection)
     counts = solr.count_by_block(run.collection, blocks)
-    sizes = storage.sizes(layout.scored_folder(run.name))
-    problems = block_problems(run, corpus, records, counts, sizes)
+    problems = block_problems(run, corpus, records, counts, changed_scored_files(records, storage))
     if blocks is None:
         problems += total_problems(run, corpus, records, solr.count(run.collection))
-    if problems:
-        raise ReconcileError(f"run {run.name} cannot be published: " + "; ".join(problems))
+    _refuse(run, problems)
+    differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
+    good = [record for record in records if record.block not in differing]
+    differing |= PictureComparison(run, corpus, storage, solr).sample(good, SAMPLED_PICTURES)
+    _refuse(run, _describe(run, differing))
     totals = add_up(records)
     report(
         f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
         f"the threshold + {totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
     )
     return totals
+
+
+def _refuse(run: Run, problems: Sequence[str]) -> None:
+    if problems:
+        raise ReconcileError(f"run {run.name} cannot be published: " + "; ".join(problems))
+
+
+def _describe(run: Run, differing: Mapping[int, str]) -> list[str]:
+    """Name the blocks that differ and the remedy; of many, only some are described."""
+    if not differing:
+        return []
+    numbers = format_block_numbers(differing)
+    described = [f"block {block} {differing[block]}" for block in sorted(differing)[:_MOST_DESCRIBED]]
+    return [*described, f"redo them with `tinytags backfill {run.name} --blocks {numbers}`"]
 
 
 def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient) -> None:
@@ -187,9 +214,9 @@ def block_problems(
     corpus: Corpus,
     records: Sequence[BlockRecord],
     counts: Mapping[int, int],
-    sizes: Mapping[str, int],
+    changed: Collection[int],
 ) -> list[str]:
-    """Compare what must be equal in each block and say what is not.
+    """Compare what must be equal in each block, apart from what documents say, and say what is not.
 
     Parameters
     ----------
@@ -199,8 +226,8 @@ def block_problems(
         Of the blocks.
     counts
         Solr's documents in each block that has any.
-    sizes
-        Bytes of the run's scored files, by name.
+    changed
+        Blocks whose scored file is missing or not the one in the ledger.
 
     Returns
     -------
@@ -221,7 +248,7 @@ def block_problems(
         ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
         ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
         ("scored by another model", lambda record: record.model == run.model),
-        ("the scored file is missing or not the one that was committed", lambda record: is_scored_whole(record, sizes)),
+        ("the scored file is missing or not the one that was committed", lambda record: record.block not in changed),
     )
     problems = []
     for problem, agrees in checks:
