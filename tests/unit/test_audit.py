@@ -161,7 +161,7 @@ def test_what_is_lost_or_changed_is_found_and_a_backfill_mends_it(storage, solr,
 
 
 def test_documents_of_no_block_are_found_and_deleted(storage, solr, live):
-    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99}
+    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99, "position": 777}
     result = look(storage, solr)
     assert result.problems == {99: f"1 documents, and run {live.name} has no such block"}
     plan = choose(storage, solr, live, select="audit")

@@ -19,7 +19,8 @@ from tinytags_tasks.errors import BadInputError, FinalError, MissingError, Recon
 from tinytags_tasks.publish.gate import precision_at
 from tinytags_tasks.publish.inputs import changed_scored_files
 from tinytags_tasks.publish.publications import read_history
-from tinytags_tasks.publish.step import PublishRequest, block_problems, publish_run, reconcile_run, total_problems
+from tinytags_tasks.publish.reconciliation import block_problems, total_problems
+from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger

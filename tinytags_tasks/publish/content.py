@@ -18,6 +18,7 @@ from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store.block_documents import (
     DocumentsHash,
     compared_fields,
+    documents_checksum,
     expected_checksum,
     first_checksum,
     is_present_version,
@@ -33,6 +34,7 @@ Result = TypeVar("Result")
 _AHEAD = CONNECTIONS + 1
 """Ranges of positions that are read or wait to be hashed."""
 
+_DIFFERENT = "has documents with other ids or fields than were scored"
 _REPORT_SECONDS = 10.0
 
 
@@ -81,7 +83,7 @@ class ContentComparison:
     def differing_blocks(self, records: Sequence[BlockRecord], report: Callable[[str], None]) -> dict[int, str]:
         """Return the blocks whose documents are not what was scored, and how they differ.
 
-        Documents at positions that the corpus does not have count to its first or last block.
+        Documents at positions that the corpus does not have are not looked at: they are for whoever counts.
 
         Raises
         ------
@@ -94,9 +96,7 @@ class ContentComparison:
         problems: dict[int, str] = {}
 
         def read(parts: list[_Part]) -> tuple[list[_Part], list[dict[str, Any]]]:
-            first, stop = parts[0].first, parts[-1].stop
-            asked = {"first": first or None, "last": None if stop == self.corpus.images else stop - 1}
-            return parts, self.solr.export(cores, fields, **asked)
+            return parts, self.solr.export(cores, fields, first=parts[0].first, last=parts[-1].stop - 1)
 
         for parts, documents in _in_order(read, _together(_parts(self.corpus.partition, records))):
             at = 0
@@ -123,11 +123,30 @@ class ContentComparison:
         except (MissingError, CorruptError) as error:
             return f"cannot be compared with Solr: {error}"
         if found != expected:
-            return "has documents with other ids or fields than were scored"
+            return _DIFFERENT
         recorded = first_checksum(table, self.run.corpus, scored.model)
         if record.checksum not in (expected, recorded):
             return "has documents as they were scored, but another checksum in the ledger"
         return ""
+
+
+def compare_with_ledger(run: Run, records: Sequence[BlockRecord], solr: SolrClient) -> dict[int, str]:
+    """Return the blocks whose documents do not have the checksum in the ledger, if that is of the present version.
+
+    This needs no corpus: each block's documents are read by the block's number.
+    """
+    cores, fields = solr.export_cores(run.collection), compared_fields(solr.field_names(run.collection))
+
+    def differs(record: BlockRecord) -> bool:
+        return documents_checksum(solr.export(cores, fields, block=record.block)) != record.checksum
+
+    comparable = [record for record in records if is_present_version(record.checksum)]
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        return {
+            record.block: _DIFFERENT
+            for record, is_other in zip(comparable, pool.map(differs, comparable), strict=True)
+            if is_other
+        }
 
 
 def _position(document: Mapping[str, Any]) -> int:

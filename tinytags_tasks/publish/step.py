@@ -1,16 +1,12 @@
 """The publishing step: reconcile every block, ask the gate, then move the alias and write that down."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError
-from tinytags_tasks.publish.content import ContentComparison
+from tinytags_tasks.errors import BadInputError, FinalError
 from tinytags_tasks.publish.gate import gate_problems, precision_at
-from tinytags_tasks.publish.inputs import changed_scored_files, model_problem, shard_problems, shards_of
-from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import (
     live_collection,
     lock_alias,
@@ -23,18 +19,13 @@ from tinytags_tasks.publish.publications import (
     switch_alias,
     unmark_pruned,
 )
+from tinytags_tasks.publish.reconciliation import reconcile_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
+from tinytags_tasks.store.ledger import Totals
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, Run
-
-SAMPLED_PICTURES = 200
-"""Pictures that are compared byte by byte before a run is published."""
-
-_MOST_DESCRIBED = 20
-"""Blocks whose difference an error describes; it names all."""
+from tinytags_tasks.store.run_records import Change, Run
 
 
 @dataclass(frozen=True)
@@ -99,11 +90,10 @@ def publish_run(
     TransientError
         When another changes the alias all the time, or it did not move.
     """
-    with lock_alias(request.alias, storage, report):
+    totals = reconcile_run(request.run, storage=storage, solr=solr, report=report)
+    with lock_alias(request.alias, storage, report):  # only now, so that nobody waits for the comparison
         run = Run.load(storage, layout.run_file(request.run))
-        corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
-        refuse_without_collection(run, solr, may_be_new=True)
-        totals = _reconciled(run, corpus, None, storage, solr, report)
+        refuse_without_collection(run, solr)
         unmark_pruned(run, storage)
         live = live_collection(request.alias, solr)
         history = read_history(request.alias, storage)
@@ -142,51 +132,7 @@ def reconcile_run(
     if blocks is not None:
         run.check_blocks(blocks)
     refuse_without_collection(run, solr, may_be_new=True)
-    return _reconciled(run, corpus, blocks, storage, solr, report)
-
-
-def _reconciled(
-    run: Run,
-    corpus: Corpus,
-    blocks: tuple[int, ...] | None,
-    storage: Storage,
-    solr: SolrClient,
-    report: Callable[[str], None],
-) -> Totals:
-    """Return the totals of a run, or of some of its blocks, in which everything agrees."""
-    records = read_ledger(storage, run, blocks)
-    shards = shards_of(corpus, (record.block for record in records if record.block < corpus.partition.blocks))
-    _refuse(run, [*filter(None, [model_problem(run, storage)]), *shard_problems(corpus, shards, storage).values()])
-    solr.wait_until_settled(run.collection)
-    counts = solr.count_by_block(run.collection, blocks)
-    problems = block_problems(run, corpus, records, counts, changed_scored_files(records, storage))
-    if blocks is None:
-        problems += total_problems(run, corpus, records, solr.count(run.collection))
-    _refuse(run, problems)
-    differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
-    good = [record for record in records if record.block not in differing]
-    differing |= PictureComparison(run, corpus, storage, solr).sample(good, SAMPLED_PICTURES)
-    _refuse(run, _describe(run, differing))
-    totals = add_up(records)
-    report(
-        f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
-        f"the threshold + {totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
-    )
-    return totals
-
-
-def _refuse(run: Run, problems: Sequence[str]) -> None:
-    if problems:
-        raise ReconcileError(f"run {run.name} cannot be published: " + "; ".join(problems))
-
-
-def _describe(run: Run, differing: Mapping[int, str]) -> list[str]:
-    """Name the blocks that differ and the remedy; of many, only some are described."""
-    if not differing:
-        return []
-    numbers = format_block_numbers(differing)
-    described = [f"block {block} {differing[block]}" for block in sorted(differing)[:_MOST_DESCRIBED]]
-    return [*described, f"redo them with `tinytags backfill {run.name} --blocks {numbers}`"]
+    return reconcile_blocks(run, corpus, blocks, storage, solr, report)
 
 
 def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient) -> None:
@@ -207,80 +153,3 @@ def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, stor
             f"run {run.name} is verified, but not published: {'; '.join(problems)}; {live or 'nothing'} stays live; "
             f"{compare}publish it with a lower gate or none, or train a better model"
         )
-
-
-def block_problems(
-    run: Run,
-    corpus: Corpus,
-    records: Sequence[BlockRecord],
-    counts: Mapping[int, int],
-    changed: Collection[int],
-) -> list[str]:
-    """Compare what must be equal in each block, apart from what documents say, and say what is not.
-
-    Parameters
-    ----------
-    run, corpus
-        The run and its corpus.
-    records
-        Of the blocks.
-    counts
-        Solr's documents in each block that has any.
-    changed
-        Blocks whose scored file is missing or not the one in the ledger.
-
-    Returns
-    -------
-    list of str
-        One sentence for each kind of difference, with the blocks; empty when everything agrees.
-    """
-    partition = corpus.partition
-    checks: tuple[tuple[str, Callable[[BlockRecord], bool]], ...] = (
-        ("not verified", lambda record: record.state is BlockState.VERIFIED),
-        (
-            "read is not what the block holds",
-            lambda record: record.block < partition.blocks and record.read == partition.block(record.block).images,
-        ),
-        (
-            "read is not kept + below + unreadable",
-            lambda record: record.read == record.kept + record.below + record.unreadable,
-        ),
-        ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
-        ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
-        ("scored by another model", lambda record: record.model == run.model),
-        ("the scored file is missing or not the one that was committed", lambda record: record.block not in changed),
-    )
-    problems = []
-    for problem, agrees in checks:
-        wrong = [record.block for record in records if not agrees(record)]
-        if wrong:
-            problems.append(f"{problem}: blocks {format_block_numbers(wrong)}")
-    return problems
-
-
-def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
-    """Compare the sums over all blocks with the corpus and with Solr, and say what is not equal.
-
-    Parameters
-    ----------
-    run, corpus
-        The run and its corpus.
-    records
-        A record for each block, in order.
-    documents
-        All of Solr's documents.
-    """
-    blocks = corpus.partition.blocks
-    problems = []
-    totals = add_up(records)
-    if [record.block for record in records] != list(range(blocks)):
-        problems.append(f"the ledger has {len(records)} blocks, the corpus {blocks}")
-    if corpus.digest != run.corpus_digest:
-        problems.append("the corpus is not the one that the run was planned on")
-    if totals.read != corpus.images:
-        problems.append(f"{totals.read:,} images were read, the corpus has {corpus.images:,}")
-    if totals.unreadable != corpus.unreadable:
-        problems.append(f"{totals.unreadable:,} images were unreadable, at ingestion {corpus.unreadable:,}")
-    if documents != totals.kept:
-        problems.append(f"Solr holds {documents:,} documents, {totals.kept:,} images were kept")
-    return problems

@@ -137,7 +137,8 @@ def audit_run(
     differing = content.differing_blocks(good, report)
     compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr), storage)
     problems |= compared.problems | differing
-    shard_damage = compared.shard_problems | broken_shards
+    inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
+    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     audit = Audit(
         run=run.name,
         collection=run.collection,
@@ -147,8 +148,8 @@ def audit_run(
         problems=dict(sorted(problems.items())),
         started=started,
         ended=now(),
-        input_problems=tuple(filter(None, [model_problem(run, storage), *shard_damage.values()])),
-        pictures_to=None if request.blocks is not None else rotated_to(share, compared, corpus, problems, shard_damage),
+        input_problems=tuple(problem for problem in inputs if problem),
+        pictures_to=rotated if request.blocks is None else None,
     )
     path = append_record(audit, partial(layout.audit_file, run.name), storage)
     return _result(audit, path, corpus, report)

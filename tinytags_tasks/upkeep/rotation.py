@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.publish.inputs import shards_of
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
@@ -53,8 +52,8 @@ class Compared:
     ----------
     documents
         How many pictures were compared.
-    problems, shard_problems
-        What is wrong with a block or with a shard, by its number.
+    problems, damaged
+        What is wrong with a block's documents, or with its bytes in the shard, by its number.
     pictures_to
         The position up to which pictures have been compared in this rotation.
     """
@@ -62,7 +61,7 @@ class Compared:
     pictures_to: int
     documents: int = 0
     problems: dict[int, str] = field(default_factory=dict)
-    shard_problems: dict[int, str] = field(default_factory=dict)
+    damaged: dict[int, str] = field(default_factory=dict)
 
 
 def last_position(run_name: str, storage: Storage) -> int:
@@ -113,7 +112,7 @@ def next_share(corpus: Corpus, records: Sequence[BlockRecord], first: int, docum
 
 
 def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, storage: Storage) -> Compared:
-    """Compare the pictures of a share, block by block; those of a shard that turns out damaged are left out."""
+    """Compare the pictures of a share, block by block."""
     compared = Compared(share.first)
     left = share.documents
     for record in share.records:
@@ -124,7 +123,7 @@ def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, sto
         positions, left = rest[:left], left - len(rest)
         compared.pictures_to = _stop(corpus, record) if left >= 0 else positions[-1] + 1
         if positions:
-            _compare_block(record, positions, corpus, pictures, compared)
+            _compare_block(record, positions, pictures, compared)
     if share.is_end and left >= 0:
         compared.pictures_to = corpus.images
     return compared
@@ -142,26 +141,23 @@ def rotated_to(
     corpus
         The corpus.
     problems, broken_shards
-        Blocks and shards that differ.
+        Blocks whose documents differ, and shards that are not what was ingested.
     """
     reached = compared.pictures_to
     for block in map(corpus.partition.block, range(corpus.partition.blocks)):
-        is_bad = block.number in problems or block.shard in broken_shards
+        is_bad = block.number in problems or block.number in compared.damaged or block.shard in broken_shards
         if is_bad and block.first + block.images > share.first:
             reached = min(reached, max(block.first, share.first))
     return reached
 
 
 def _compare_block(
-    record: BlockRecord, positions: Sequence[int], corpus: Corpus, pictures: PictureComparison, compared: Compared
+    record: BlockRecord, positions: Sequence[int], pictures: PictureComparison, compared: Compared
 ) -> None:
-    (shard,) = shards_of(corpus, [record.block])
-    if shard in compared.shard_problems:
-        return
     try:
         problem = pictures.block_problem(record.block, positions)
     except (MissingError, CorruptError) as error:
-        compared.shard_problems[shard] = str(error)
+        compared.damaged[record.block] = str(error)
         return
     compared.documents += len(positions)
     if problem:
