@@ -48,26 +48,35 @@ class SolrClient:
         timeout_seconds: float = 180,
     ) -> None:
         self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
-        self._writer = SolrHttp(url, "writer", writer, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self._writer = SolrHttp(
+            url,
+            "writer",
+            writer,
+            pauses_seconds=pauses_seconds,
+            timeout_seconds=timeout_seconds,
+            explain_forbidden=self._explain_forbidden,
+        )
         self.url = self._admin.url
 
     def request(
         self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
     ) -> dict[str, Any]:
-        """Send one request, as the admin what is Solr's own and as the writer what is a collection's.
+        """Send one request: as the admin what concerns Solr itself, as the writer what concerns a collection.
 
-        Raises the errors of :meth:`SolrHttp.request`, and :class:`TransientError` when the writer may not do what it
-        may do elsewhere: a Solr that just lost ZooKeeper knows nobody.
+        Raises the errors of :meth:`SolrHttp.request`; see :meth:`_explain_forbidden` for what Solr forbids the writer.
         """
-        if path.startswith("admin/"):
-            return self._admin.request(path, parameters, body, mime)
-        try:
-            return self._writer.request(path, parameters, body, mime)
-        except ForbiddenError as error:
-            name = unquote(path.partition("/")[0])
-            if name not in self.collections() and name not in self.aliases():
-                raise MissingError(f"{self.url}: there is no collection {name}") from error
-            raise TransientError(str(error)) from error
+        http = self._admin if path.startswith("admin/") else self._writer
+        return http.request(path, parameters, body, mime)
+
+    def _explain_forbidden(self, path: str, error: ForbiddenError) -> TransientError | FinalError:
+        """Return what it means that Solr forbids the writer a request that it may send.
+
+        Either the collection does not exist, or Solr has just lost ZooKeeper and knows no user.
+        """
+        name = unquote(path.partition("/")[0])
+        if name not in self.collections() and name not in self.aliases():
+            return MissingError(f"{self.url}: there is no collection {name}")
+        return TransientError(str(error))
 
     # Configsets and collections
 
