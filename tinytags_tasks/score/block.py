@@ -61,9 +61,9 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     Raises
     ------
     CorruptError
-        When the shard's bytes are not those of the manifest, or the model's output is not a vote count.
+        If the shard's bytes are not those of the manifest, or the model's output is not a vote count.
     TransientError
-        When another writer has taken the block over: this one was silent for too long, or its driver is gone.
+        If another writer has taken the block over: this one was silent for too long, or its driver is gone.
     """
     started = time.monotonic()
     storage = open_store(address)
@@ -118,9 +118,9 @@ def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - on
     Raises
     ------
     MissingError
-        When its file does not exist.
+        If its file does not exist.
     CorruptError
-        When its file is not what was published, or ONNX Runtime cannot read it.
+        If its file is not what was published, or ONNX Runtime cannot read it.
     """
     stored = read_model(open_store(address), version)
     options = onnxruntime.SessionOptions()
@@ -140,7 +140,7 @@ def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) ->
     Raises
     ------
     CorruptError
-        When they do not add up to the number of trees, or to 100, or are not numbers (NaN).
+        If they do not add up to the number of trees, or to 100, or are not numbers (NaN).
     """
     votes = np.zeros((len(pixels), len(task.tags)), dtype=np.float32)
     for start in range(0, len(pixels), _BATCH):

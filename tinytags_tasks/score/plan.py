@@ -47,7 +47,7 @@ class PlanRequest:
         Raises
         ------
         BadInputError
-            When it is out of range.
+            If it is out of range.
         """
         if not 0 <= self.threshold <= 100:
             raise BadInputError(f"threshold is {self.threshold}: it is a percentage, 0 to 100")
@@ -71,9 +71,9 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     Raises
     ------
     MissingError
-        When there is no such corpus or model, or the checkout has no configset.
+        If there is no such corpus or model, or the checkout has no configset.
     BadInputError
-        When the model does not fit the corpus.
+        If the model does not fit the corpus.
     """
     corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
     card = ModelCard.load(storage, layout.card_file(request.model))
@@ -125,7 +125,7 @@ def latest_model(storage: Storage) -> str:
     Raises
     ------
     MissingError
-        When there is none.
+        If there is none.
     """
     cards = list_models(storage)
     if not cards:

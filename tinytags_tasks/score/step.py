@@ -60,7 +60,7 @@ def score_blocks(
     Raises
     ------
     BadInputError
-        When the run does not have such a block.
+        If the run does not have such a block.
     TransientError, FinalError
         Naming the blocks that failed; final if a retry cannot help any of them.
     """
