@@ -58,7 +58,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("publish {run}", "", "cannot be published: not verified: blocks 0-5"),
         ("publish {run}", "solr", "Solr does not answer"),
         ("ledger no-such-run", "", "no such file in the store"),
-        ("ledger {run} --blocks x", "", "'x' is no block number"),
+        ("ledger {run} --blocks x", "", "'x' is not a block number"),
         ("ledger {run} --state bad", "", "'bad' is not a state"),
         ("ledger {run}", "hdfs", "HDFS does not answer"),
         ("search cat", "solr", "Solr"),
@@ -210,8 +210,8 @@ def add_begun(tinytags_here: Command, source: Path, *options: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--shard-images 3", "corpus begun was begun with shard_images = 2, not 3"),
-        ("--shard-images 2 --blocks-per-shard 4", "corpus begun was begun with blocks_per_shard = 50, not 4"),
+        ("--shard-images 3", "corpus begun was started with shard_images = 2, not 3"),
+        ("--shard-images 2 --blocks-per-shard 4", "corpus begun was started with blocks_per_shard = 50, not 4"),
     ],
 )
 def test_another_cut_is_refused_once_begun(
@@ -227,7 +227,9 @@ def test_a_source_that_changed_is_refused_once_begun(own_store: Runtime, begun: 
     before = stored_files(own_store)
     begun.write_bytes(bytes(4 * 3072))
     outcome = tinytags_here("ingest", "begun", TINYTAGS_STORE=own_store.settings.store)
-    assert_one_error_line(outcome, f"{begun} is not that source or has changed since (size_bytes: 15,360 then, 12,288")
+    assert_one_error_line(
+        outcome, f"{begun} is a different source or has changed since then (size_bytes: was 15,360, is 12,288"
+    )
     assert stored_files(own_store) == before
 
 

@@ -116,9 +116,9 @@ class AirflowClient:
         Raises
         ------
         FinalError
-            When the file cannot be imported.
+            If the file cannot be imported.
         TransientError
-            When Airflow does not know it after the time-out.
+            If Airflow does not know it after the time-out.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -149,7 +149,7 @@ class AirflowClient:
         Raises
         ------
         MissingError
-            When no Dag that it has read knows the asset.
+            If no Dag that it has read knows the asset.
         """
         found = self._ask("GET", "/api/v2/assets", name_pattern=name)["assets"]
         ids = [asset["id"] for asset in found if asset["name"] == name]
@@ -218,7 +218,7 @@ class AirflowClient:
         Raises
         ------
         FinalError
-            When the run failed: which task, and why.
+            If the run failed: which task, and why.
         """
         last_answer = time.monotonic()
         while True:

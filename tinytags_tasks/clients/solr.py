@@ -157,7 +157,7 @@ class SolrClient:
         Raises
         ------
         TransientError
-            When that takes longer than the time-out.
+            If that takes longer than the time-out.
         """
         deadline = time.monotonic() + timeout_seconds
         while unsettled := self._unsettled(collection):

@@ -116,19 +116,19 @@ class SolrHttp:
         Raises
         ------
         EngineDownError, TransientError
-            When it stayed away, or busy.
+            If it stayed away, or busy.
         MissingError
-            When the collection does not exist.
+            If the collection does not exist.
         ForbiddenError
-            When the user may not do that; for most users, also when the collection does not exist.
+            If the user may not do that; for most users, also when the collection does not exist.
         BadInputError
-            When Solr does not know the user, or has another password.
+            If Solr does not know the user, or has another password.
         UndefinedFieldError
-            When a query names a field that the collection lacks.
+            If a query names a field that the collection lacks.
         NotSolrError
-            When the answer is not Solr's.
+            If the answer is not Solr's.
         FinalError
-            When Solr refuses the request for another reason.
+            If Solr refuses the request for another reason.
         """
         problem: TransientError | None = None
         for pause in (0.0, *self._pauses_seconds):

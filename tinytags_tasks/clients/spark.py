@@ -38,9 +38,9 @@ def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's
     Raises
     ------
     BadInputError
-        When the address is none, or the server refuses the token.
+        If the address is none, or the server refuses the token.
     EngineDownError
-        When nothing answers there.
+        If nothing answers there.
     """
     parts = urlsplit(url)
     if parts.scheme != "sc" or not parts.hostname:
