@@ -43,7 +43,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
     ("arguments", "away", "message"),
     [
         ("train no-such.parquet", "", "no-such.parquet: cannot be read"),
-        ("train {corpus}", "", "not a parquet file"),
+        ("train {corpus}", "", "not a readable Parquet file"),
         ("train {labelled} --trees 0", "", "trees is 0: it must be 1 to 1000"),
         ("train {labelled} --seed 5", "spark", "Spark does not answer"),
         ("score no-such-corpus --model {model}", "", "no such file in the store"),
