@@ -188,7 +188,7 @@ def test_a_changed_document_is_refused_by_its_block_and_repaired(site: Runtime, 
     assert clean[f"{CORPUS}:{AT}"]["block"] == 3
     CHANGES[change](site, run)
     message = refused(site, run)
-    assert "block 3 has documents with other ids or fields than were scored" in message
+    assert "block 3 has documents with ids or fields that differ from what was scored" in message
     assert f"tinytags backfill {run.name} --blocks 3" in message
     reconcile(site, run, (0, 1, 2, 4, 5, 6, 7, 8))
     assert audit(site, run).wrong == (3,)
@@ -305,7 +305,7 @@ def test_blocks_verified_by_the_first_version_are_published_as_they_are(site: Ru
     publish(site, run)
     assert audit(site, run).problems == {}
     rewrite(site, run, AT, keyword="dog")  # which the first version did not cover
-    with pytest.raises(ReconcileError, match="block 3 has documents with other ids or fields"):
+    with pytest.raises(ReconcileError, match="block 3 has documents with ids or fields that differ"):
         publish(site, run)
 
 
@@ -315,7 +315,7 @@ def test_rolling_back_compares_what_was_live_before(site: Runtime, run: Run) -> 
     site.solr.set_alias(ALIAS, "tinytags-checked-other")
     rewrite(site, run, AT, tag="gnu")
     request = RollbackRequest(ALIAS)
-    with pytest.raises(ReconcileError, match="block 3 has documents with other ids or fields"):
+    with pytest.raises(ReconcileError, match="block 3 has documents with ids or fields that differ"):
         roll_back(request, storage=site.storage, solr=site.solr, report=quiet)
     assert site.solr.aliases()[ALIAS] == "tinytags-checked-other"
     index(site, run, (3,), redo=True)
@@ -330,5 +330,5 @@ def test_several_solr_shards_are_compared_as_one(site: Runtime, run: Run) -> Non
     index(site, run)
     publish(site, run)
     rewrite(site, run, AT, tag="gnu")
-    with pytest.raises(ReconcileError, match="block 3 has documents with other ids or fields"):
+    with pytest.raises(ReconcileError, match="block 3 has documents with ids or fields that differ"):
         reconcile(site, run)

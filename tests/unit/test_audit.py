@@ -124,7 +124,7 @@ def miscount_a_record(storage, run, solr):
 
 DAMAGES = [
     (lose_a_document, "has 0 of 1 documents"),
-    (change_a_tag, "has documents with other ids or fields than were scored"),
+    (change_a_tag, "has documents with ids or fields that differ from what was scored"),
     (change_a_picture, "document pets:6 has other bytes than the shard"),
     (lose_a_picture, "document pets:6 has other bytes than the shard"),
     (add_a_stranger, "has 2 of 1 documents"),

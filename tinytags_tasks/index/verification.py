@@ -1,4 +1,4 @@
-"""Verification: whether Solr holds exactly the documents that were scored, block by block."""
+"""Verifies, block by block, that Solr has exactly the documents that were scored."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
 def unverified_blocks(run: Run, blocks: Sequence[int], storage: Storage, solr: SolrClient) -> list[int]:
-    """Return the blocks that the ledger does not call verified, or whose documents have another number now."""
+    """Return the blocks that are not verified according to the ledger, or whose number of documents has changed."""
     counts = solr.count_by_block(run.collection, blocks)
     return [
         record.block
@@ -41,7 +41,7 @@ def differing_blocks(
             last = min(first + EXPORT_POSITIONS, end) - 1
             found.add(solr.export(cores, fields, first=first, last=last, block=record.block))
         if found.checksum() != record.checksum:
-            return "has documents with other ids or fields than were scored"
+            return "has documents with ids or fields that differ from what was scored"
         return ""
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -50,7 +50,7 @@ def differing_blocks(
 
 
 def delete_foreign_documents(run: Run, blocks: Iterable[int], storage: Storage, solr: SolrClient) -> None:
-    """Delete the documents under these blocks' numbers that their scored files do not have."""
+    """Delete the documents of these blocks that are not in their scored files."""
     for block in blocks:
         table, _ = read_scored(storage, run.name, block)
         own = {layout.document_id(run.corpus, position) for position in table.column("position").to_pylist()}

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 _AHEAD = CONNECTIONS + 1
 """Ranges of positions that are read or wait to be hashed."""
 
-_DIFFERENT = "has documents with other ids or fields than were scored"
+_DIFFERENT = "has documents with ids or fields that differ from what was scored"
 _REPORT_SECONDS = 10.0
 
 
