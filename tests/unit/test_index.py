@@ -287,9 +287,7 @@ def test_a_document_that_says_something_else_than_was_scored_verifies_nothing(st
             document = self.documents(collection)["pets:0"]
             document[field] = "else" if isinstance(document[field], str) else document[field] + 1
 
-    with pytest.raises(
-        TransientError, match="block 0 has documents with ids or fields that differ from what"
-    ):
+    with pytest.raises(TransientError, match="block 0 has documents with ids or fields that differ from what"):
         index(storage, scored, Changes())
     assert read_ledger(storage, scored, [0])[0].state is BlockState.INDEXED
 
