@@ -205,11 +205,11 @@ def test_nothing_live_and_no_collection_are_told_with_the_remedy(storage, solr, 
     with pytest.raises(MissingError, match="alias live points at nothing: publish a run"):
         look(storage, solr)
     solr.alias_of = {"live": "of-others"}
-    with pytest.raises(MissingError, match="of-others is live under live, but is no run's of this store"):
+    with pytest.raises(MissingError, match="of-others is live under live, but does not belong to a run of this store"):
         look(storage, solr)
     del solr.visible[live.collection]
     for doing in (lambda: look(storage, solr, run=live.name), lambda: choose(storage, solr, live, blocks="3")):
-        with pytest.raises(MissingError, match=rf"stands no more.*tinytags index {live.name}"):
+        with pytest.raises(MissingError, match=rf"does not exist; .*tinytags index {live.name}"):
             doing()
 
 

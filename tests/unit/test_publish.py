@@ -384,7 +384,7 @@ def test_a_run_of_too_few_documents_is_refused_with_the_figures_and_stays_verifi
     with pytest.raises(FinalError) as refused:
         publish(storage, stricter, solr, least_documents_percent=90)
     assert f"run {stricter.name} is verified, but not published" in str(refused.value)
-    assert "2 documents, 22.2 % of the 9 that are live, and at least 90 % are asked for" in str(refused.value)
+    assert "2 documents, 22.2 % of the 9 that are live; the gate requires at least 90 %" in str(refused.value)
     assert f"tinytags diff {indexed.name} {stricter.name}" in str(refused.value)
     assert solr.aliases() == {"live": indexed.collection}
     assert {record.state for record in read_ledger(storage, stricter)} == {BlockState.VERIFIED}
@@ -411,7 +411,7 @@ def test_a_model_that_is_precise_enough_at_the_runs_threshold_passes(storage, st
 def test_a_model_that_is_not_precise_enough_is_refused_with_both_figures(storage, indexed, solr):
     card(test=evaluation()).save(storage, layout.card_file(MODEL))
     with pytest.raises(
-        FinalError, match=r"precision is 55\.0 % at the run's threshold, and at least 60 %.*nothing stays"
+        FinalError, match=r"precision is 55\.0 % at the run's threshold; the gate requires at least 60 %.*nothing stays"
     ):
         publish(storage, indexed, solr, least_precision=60)
     assert solr.aliases() == {}
@@ -445,8 +445,8 @@ def test_thresholds_that_ask_for_the_same_votes_have_the_same_precision():
 @pytest.mark.parametrize(
     ("threshold", "message"),
     [
-        (70, "no precision at an accuracy of 70 % (it has it at: 40 %, 60 %, 90 %)"),
-        (90, "none of the 100 images that its card tells of is kept at 90 %"),
+        (70, "no precision at a confidence of 70 % (it has it at: 40 %, 60 %, 90 %)"),
+        (90, "none of the 100 images that its card is based on is kept at 90 %"),
     ],
 )
 def test_a_figure_that_the_card_lacks_is_missing(threshold, message):
@@ -465,7 +465,7 @@ def test_a_figure_that_the_card_lacks_is_missing(threshold, message):
     ],
 )
 def test_a_gate_that_is_no_percentage_is_refused(gate):
-    with pytest.raises(BadInputError, match="the gate asks for"):
+    with pytest.raises(BadInputError, match="the gate requires"):
         PublishRequest("run", "live", **gate)
 
 

@@ -41,7 +41,7 @@ def test_each_rollback_leads_one_step_further_back(world):
     world.publish(*world.runs)
     assert rollback(world).run == world.runs[1].name
     assert rollback(world).run == world.runs[0].name
-    with pytest.raises(MissingError, match=rf"nothing is known to have been live before {world.runs[0].collection}"):
+    with pytest.raises(MissingError, match=rf"nothing is recorded as live before {world.runs[0].collection}"):
         rollback(world)
     assert world.live() == world.runs[0].collection
 
@@ -96,7 +96,7 @@ def test_a_rollback_that_was_cut_short_is_finished_and_goes_no_further(world):
     result = rollback(world, report=lines.append)
     assert world.live() == result.collection == world.runs[1].collection
     assert result.taken_back == world.runs[2].collection
-    assert "it was rolled back before, and is written down now" in lines
+    assert "it was rolled back before; the change is recorded now" in lines
 
 
 def drop_the_collection(world, run):
@@ -151,7 +151,7 @@ OBSTACLES = [
         ReconcileError,
         "block 0 has documents with ids or fields .*tinytags backfill {name}",
     ),
-    (forget_the_run, FinalError, "collection {collection} was live before, but is no run's of this store"),
+    (forget_the_run, FinalError, "collection {collection} was live before, but does not belong to a run of this store"),
 ]
 
 

@@ -32,8 +32,8 @@ class RollbackRequest:
     alias
         What readers search.
     run
-        The run to take back; asking again when that is done changes nothing, so a task names it. Empty takes back
-        whatever is live, one step further each time.
+        The run to take back. Asking again changes nothing, so a task names it. Empty takes back whatever is live, one
+        step further each time.
     """
 
     alias: str = "tinytags"
@@ -58,15 +58,15 @@ def roll_back(
     Raises
     ------
     BadInputError
-        When the run to take back is not live.
+        If the run to take back is not live.
     MissingError
-        When nothing was live before, or its collection was dropped.
+        If nothing was live before, or its collection was dropped.
     FinalError
-        When what was live before is no run of this store.
+        If what was live before does not belong to a run of this store.
     ReconcileError
         If its documents are not what was scored; the alias is left alone.
     TransientError
-        When another changes the alias all the time, or it did not move.
+        If another process holds the alias for too long, or the alias did not move.
     """
     with lock_alias(request.alias, storage, report):
         live = live_collection(request.alias, solr)
@@ -79,36 +79,36 @@ def roll_back(
             target = next(iter(previous_collections(history)), "")
             if not target:
                 raise MissingError(
-                    f"alias {request.alias}: nothing is known to have been live before {live}; publish another run "
+                    f"alias {request.alias}: nothing is recorded as live before {live}; publish another run "
                     "with `tinytags publish RUN`"
                 )
             documents = _compare(target, storage, solr, report)
             switch_alias(request.alias, target, solr)
             done = record_change(Change.ROLLED_BACK, target, live, alias=request.alias, storage=storage)
         else:
-            report("it was rolled back before, and is written down now")
+            report("it was rolled back before; the change is recorded now")
             documents = solr.count(live)
     report(f"alias {request.alias} points at {done.collection} again, and no longer at {done.previous}")
     return RollbackResult(done.run, done.collection, documents, done.previous)
 
 
 def _rolled_back_already(
-    request: RollbackRequest, history: list[Publication], written: int, storage: Storage
+    request: RollbackRequest, history: list[Publication], recorded: int, storage: Storage
 ) -> Publication | None:
-    """Return the change that did what is asked for; None when it is still to do.
+    """Return the change that already did what is requested; None if it is still to be done.
 
     Parameters
     ----------
     request
-        What is asked for.
+        What is requested.
     history
-        The whole history, with the change that was not written down.
-    written
-        How many changes were.
+        The complete history, including a change that was not recorded.
+    recorded
+        How many changes were recorded.
     """
     last = history[-1]
-    if not request.run:  # whoever was killed after the switch is taken to ask again
-        return last if last.change is Change.ROLLED_BACK and len(history) > written else None
+    if not request.run:  # a process that was killed after the switch asks again
+        return last if last.change is Change.ROLLED_BACK and len(history) > recorded else None
     unwanted = Run.load(storage, layout.run_file(request.run)).collection
     if last.collection == unwanted:
         return None
@@ -125,7 +125,7 @@ def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callab
     run = run_of(collection, storage)
     if run is None:
         raise FinalError(
-            f"collection {collection} was live before, but is no run's of this store, so it cannot be "
+            f"collection {collection} was live before, but does not belong to a run of this store, so it cannot be "
             "compared with what was scored; publish a run with `tinytags publish RUN`"
         )
     if collection not in solr.collections():

@@ -1,4 +1,4 @@
-"""The publishing step: reconcile every block, ask the gate, then move the alias and write that down."""
+"""The publishing step: reconcile every block, ask the gate, then move the alias and record the change."""
 
 import math
 from collections.abc import Callable
@@ -30,17 +30,17 @@ from tinytags_tasks.store.run_records import Change, Run
 
 @dataclass(frozen=True)
 class PublishRequest:
-    """Which run readers shall see, under which alias, and what it must reach for that.
+    """Which run to publish, under which alias, and which gate it must pass.
 
     Attributes
     ----------
     run, alias
         The run, and the alias that readers search.
     least_documents_percent
-        Documents that the run must have, in percent of those that are live now; None asks for nothing.
+        The fewest documents that the run may have, in percent of those that are live now; None does not check this.
     least_precision
-        Of the images kept at the run's threshold, how many must get their own tag, in percent, as the model's card
-        tells; None asks for nothing.
+        The lowest precision, in percent, that the model's card may have at the run's threshold; None does not check
+        this.
     """
 
     run: str
@@ -49,24 +49,26 @@ class PublishRequest:
     least_precision: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no percentage.
+        """Refuse values that are not percentages.
 
         Raises
         ------
         BadInputError
-            When one of the two is none.
+            If one of the two is not a percentage.
         """
         if self.least_documents_percent is not None and not 0 <= self.least_documents_percent < math.inf:
             raise BadInputError(
-                f"the gate asks for {self.least_documents_percent:g} % of the documents: 0 or more can be"
+                f"the gate requires {self.least_documents_percent:g} % of the documents: it must be 0 or more"
             )
         if self.least_precision is not None and not 0 <= self.least_precision <= 100:
-            raise BadInputError(f"the gate asks for a precision of {self.least_precision:g} %: 0 to 100 can be")
+            raise BadInputError(
+                f"the gate requires a precision of {self.least_precision:g} %: it must be between 0 and 100"
+            )
 
 
 @dataclass(frozen=True)
 class PublishResult:
-    """The alias' collection now, the one before (empty when there was none), and the totals that were reconciled."""
+    """The alias' collection now, the previous one (empty if there was none), and the totals that were reconciled."""
 
     run: str
     collection: str
@@ -77,21 +79,21 @@ class PublishResult:
 def publish_run(
     request: PublishRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> PublishResult:
-    """Let the alias point at the run's collection when every count agrees and the gate lets it pass.
+    """Point the alias at the run's collection if everything agrees now and the run passes the gate.
 
     Raises
     ------
     MissingError
-        When the run has no collection, or the gate asks for a precision that the model's card has not.
+        If the run has no collection, or the gate requires a precision that the model's card does not have.
     ReconcileError
-        Naming the blocks whose counts do not agree; the alias is left alone.
+        Naming what differs and the remedy; the alias does not move.
     FinalError
-        When the gate refuses; the run stays verified, and the alias is left alone.
+        If the run does not pass the gate; it stays verified, and the alias does not move.
     TransientError
-        When another changes the alias all the time, or it did not move.
+        If another process holds the alias for too long, or the alias did not move.
     """
     totals = reconcile_run(request.run, storage=storage, solr=solr, report=report)
-    with lock_alias(request.alias, storage, report):  # only now, so that nobody waits for the comparison
+    with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         run = Run.load(storage, layout.run_file(request.run))
         refuse_without_collection(run, solr)
         unmark_pruned(run, storage)
@@ -101,7 +103,7 @@ def publish_run(
             _ask_gate(request, run, totals, live, storage, solr)
             history = record_missing_change(request.alias, history, live, storage)
             switch_alias(request.alias, run.collection, solr)
-        if not history or history[-1].collection != run.collection:  # else it is live and written down
+        if not history or history[-1].collection != run.collection:  # otherwise it is live and recorded
             before = history[-1].collection if history else ""
             history.append(
                 record_change(Change.PUBLISHED, run.collection, before, alias=request.alias, storage=storage)
@@ -118,14 +120,14 @@ def reconcile_run(
     blocks: tuple[int, ...] | None = None,
     report: Callable[[str], None] = print,
 ) -> Totals:
-    """Reconcile a run, or some of its blocks, and leave the alias alone.
+    """Reconcile a run, or some of its blocks; the alias does not move.
 
     Raises
     ------
     MissingError
-        When the run has no collection.
+        If the run has no collection.
     ReconcileError
-        Naming the blocks whose counts do not agree.
+        Naming what differs and the remedy.
     """
     run = Run.load(storage, layout.run_file(run_name))
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
@@ -136,7 +138,7 @@ def reconcile_run(
 
 
 def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient) -> None:
-    """Refuse a run that is whole but too poor to replace what is live."""
+    """Refuse a run that is complete but too poor to replace what is live."""
     asks_for_precision = request.least_precision is not None
     card = ModelCard.load(storage, layout.card_file(run.model)) if asks_for_precision else None
     problems = gate_problems(

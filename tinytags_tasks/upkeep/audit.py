@@ -74,7 +74,7 @@ class AuditResult:
     blocks, documents, sampled
         How many blocks, their documents, and how many of these were compared byte by byte.
     problems
-        What is wrong with a block, by its number; a number that the run has not is of documents without a block.
+        What is wrong with a block, by its number; a number that the run does not have is that of stray documents.
     path
         Where this was written down, for a backfill to take.
     input_problems

@@ -14,7 +14,7 @@ from tinytags_tasks.store.record_series import record_numbers
 from tinytags_tasks.store.run_records import Audit, BlockRecord
 
 AUDITS = 30
-"""How many audits compare every picture, unless they are told how many to compare."""
+"""How many audits compare every picture, unless the number of pictures is given."""
 
 
 @dataclass(frozen=True)
