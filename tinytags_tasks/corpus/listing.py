@@ -37,6 +37,8 @@ _FORMAT_KEY = b"format"
 _FORMAT = 1
 """Number of the columns' format; raised by a change that an older TinyTags must not ignore."""
 
+_REMEDY = "remove the corpus with `tinytags corpus remove NAME --data` and ingest it again"
+
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000
 
@@ -170,7 +172,7 @@ class StoredListing:
             file = pa.PythonFile(_StoreFile(storage, path), mode="r")
             self._file = pq.ParquetFile(file, page_checksum_verification=True)
             metadata = self._file.metadata
-            check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path)
+            check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path, _REMEDY)
             if self._file.schema_arrow.remove_metadata() != _SCHEMA:
                 raise ValueError(f"it has the columns {', '.join(self._file.schema_arrow.names)}")
             self._images = int((metadata.metadata or {})[_IMAGES])
@@ -185,10 +187,7 @@ class StoredListing:
             raise self._damaged(str(error)) from error
 
     def _damaged(self, reason: str) -> CorruptError:
-        return CorruptError(
-            f"{self._path}: damaged ({reason}); remove the corpus with `tinytags corpus remove NAME --data` and ingest "
-            "it again"
-        )
+        return CorruptError(f"{self._path}: damaged ({reason}); {_REMEDY}")
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
         """See :meth:`tinytags_tasks.corpus.reader.Listing.items`.

@@ -55,6 +55,11 @@ class IngestPlan(Record):
     source: Source
     stop_list_sha256: str = ""
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a plan again."""
+        return f"write it again from the corpus' source with `tinytags ingest {layout.path_name(path)}`"
+
     @property
     def partition(self) -> Partition:
         """How the corpus is cut."""

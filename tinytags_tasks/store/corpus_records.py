@@ -1,6 +1,7 @@
 """What is written down of a corpus: its source, its shards, its totals."""
 
 from tinytags_tasks.blocks import Partition
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.record import Part, Record
 
 PIXEL_ORDER = "row-major HWC uint8"
@@ -95,6 +96,12 @@ class ShardManifest(Record):
     keywords_sha256: str | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a shard and its manifest again."""
+        corpus, shard = layout.path_name(path), layout.path_number(path)
+        return f"write the shard and its manifest again with `tinytags ingest {corpus} --redo {shard}`"
+
 
 class Corpus(Record):
     """A corpus that is whole in the store. Written last, so that its presence says so."""
@@ -113,6 +120,11 @@ class Corpus(Record):
     unreadable: int
     digest: str
     created: str
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that adds up the shards' manifests again."""
+        return f"write it again from the shards' manifests with `tinytags ingest {layout.path_name(path)}`"
 
     @property
     def partition(self) -> Partition:

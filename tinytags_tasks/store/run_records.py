@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.settings import Thumbnails
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.record import Record
 
 
@@ -30,6 +31,11 @@ class Run(Record):
     created: str
     pruned: str = ""
     configset: str = ""
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a run's record again."""
+        return f"write it again from its corpus and model with `tinytags audit {layout.path_name(path)} --repair`"
 
     def refuse_pruned(self) -> None:
         """Refuse to go on with single blocks of a run whose collection was dropped.
@@ -85,6 +91,11 @@ class Publication(Record):
     time: str
     host: str
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a change again."""
+        return "write it again from the changes before and after it with `tinytags audit --repair`"
+
 
 class BlockState(StrEnum):
     """What became of a block; a block without a record is planned."""
@@ -131,16 +142,24 @@ class BlockRecord(Record):
     scored: str = ""
     indexed: str = ""
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a block's record, or the scored file that has it, again."""
+        run, block = layout.path_name(path), layout.path_number(path)
+        return f"write it again with `tinytags backfill {run} --blocks {block}`"
+
 
 class Audit(Record):
-    """What a comparison of a run's collection with its ledger, its scored files and its corpus found.
+    """The findings of a comparison of a run's collection with its ledger, its scored files and its corpus.
 
     Attributes
     ----------
     blocks, documents, sampled
-        How many blocks were looked at, their documents, and how many of these were compared byte by byte.
+        How many blocks were compared, their documents, and how many of these byte by byte.
     problems
         What is wrong with a block, by its number.
+    records
+        What is wrong with a record that is not of one block, such as a shard's manifest, by its path.
     """
 
     run: str
@@ -149,8 +168,14 @@ class Audit(Record):
     documents: int
     sampled: int
     problems: dict[int, str]
+    records: dict[str, str] = Field(default_factory=dict)
     started: str
     ended: str
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that makes a new audit, which counts instead."""
+        return f"audit again with `tinytags audit {layout.path_name(path)}`"
 
 
 class Claim(Record):
@@ -158,3 +183,8 @@ class Claim(Record):
 
     dag: str
     dag_run: str
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return who writes the next claim."""
+        return "the next Dag run of this corpus claims it anew"

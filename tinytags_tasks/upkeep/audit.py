@@ -1,4 +1,4 @@
-"""Auditing what stands in Solr: every block's documents against what was scored, and a sample of them byte by byte."""
+"""Auditing a run: every block's files and documents against what was committed, a sample of them byte by byte."""
 
 import base64
 import bisect
@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from tinytags_tasks.blocks import format_block_numbers
@@ -14,13 +14,16 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.publish.publications import live_run, refuse_without_collection
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import documents_checksum, read_scored, scored_checksum
+from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
+from tinytags_tasks.store.record import Record, now
 from tinytags_tasks.store.record_series import append_record, record_numbers
-from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Run
+from tinytags_tasks.store.run_identity import check_run, load_run
+from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
+from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 
 _AT_ONCE = 2
 """Blocks whose documents are read at once."""
@@ -30,18 +33,18 @@ _IDS_AT_ONCE = 200
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """What is looked at.
+    """What is audited.
 
     Attributes
     ----------
     run
-        The run; empty means what is live under ``alias``.
+        The run; if empty, the one that is live under ``alias``.
     alias
-        What readers search.
+        The alias that readers search.
     sample
         How many documents are compared byte by byte with their shard.
     blocks
-        Only these; None means all.
+        Only these blocks; None means all.
     """
 
     run: str = ""
@@ -50,12 +53,12 @@ class AuditRequest:
     blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a number below zero.
+        """Refuse a negative sample.
 
         Raises
         ------
         BadInputError
-            When it is.
+            If it is negative.
         """
         if self.sample < 0:
             raise BadInputError(f"--sample is {self.sample}: it must be 0 or more")
@@ -68,13 +71,15 @@ class AuditResult:
     Attributes
     ----------
     run, collection
-        What was looked at.
+        What was audited.
     blocks, documents, sampled
         How many blocks, their documents, and how many of these were compared byte by byte.
     problems
-        What is wrong with a block, by its number; a number that the run has not is of documents without a block.
+        What is wrong with a block, by its number; the corpus has no block of a number that is out of range.
+    records
+        What is wrong with a record that is not of one block, such as a shard's manifest, by its path.
     path
-        Where this was written down, for a backfill to take.
+        The audit's own record, which a backfill reads.
     """
 
     run: str
@@ -84,6 +89,7 @@ class AuditResult:
     sampled: int
     problems: dict[int, str]
     path: str
+    records: dict[str, str] = field(default_factory=dict)
 
     @property
     def wrong(self) -> tuple[int, ...]:
@@ -94,39 +100,35 @@ class AuditResult:
 def audit_run(
     request: AuditRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> AuditResult:
-    """Compare a run's collection with its ledger, its scored files and its corpus, and write down what differs.
+    """Compare a run's collection with its ledger, its scored files and its corpus, and record what differs.
+
+    A block, or a shard's manifest, that cannot be read is a finding; the others are compared nevertheless.
 
     Raises
     ------
     MissingError
-        When nothing is live, or the run's collection is not there.
+        If nothing is live, or the run's collection does not exist.
+    CorruptError
+        If the run's record or its corpus' totals are damaged.
     TransientError
-        When Solr or the store cannot do their part now.
+        If Solr or the store is not available.
     """
-    run = Run.load(storage, layout.run_file(request.run)) if request.run else live_run(request.alias, storage, solr)
+    run = load_run(request.run, storage) if request.run else live_run(request.alias, storage, solr)
     refuse_without_collection(run, solr)
     if request.blocks is not None:
         run.check_blocks(request.blocks)
     started = now()
     solr.wait_until_settled(run.collection)
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    check_run(run, corpus)
     records = read_ledger(storage, run, request.blocks)
     counts = solr.count_by_block(run.collection, request.blocks)
-    look = _Look(run, corpus, counts, storage, solr)
-    problems: dict[int, str] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for done, (record, problem) in enumerate(zip(records, pool.map(look.at_block, records), strict=True), 1):
-            if problem:
-                problems[record.block] = problem
-            if done % 100 == 0:
-                report(f"{done:,} of {len(records):,} blocks are compared, {len(problems):,} of them differ")
-    problems |= {
-        block: f"{count:,} documents, and run {run.name} has no such block"
-        for block, count in counts.items()
-        if not 0 <= block < run.blocks
-    }
-    good = [record for record in records if record.block not in problems and record.kept]
-    sampled, differing = look.at_sample(good, request.sample)
+    sources = read_sources(storage, corpus, (record.block for record in records))
+    check = BlockCheck(run, corpus, sources.by_block, counts, storage, solr)
+    problems = _compare_blocks(records, check, report) | _foreign_documents(run, corpus, counts)
+    sampled, differing = _Sample(run, corpus, storage, solr).compare(
+        [record for record in records if record.block not in problems and record.kept], request.sample
+    )
     problems |= differing
     audit = Audit(
         run=run.name,
@@ -135,25 +137,78 @@ def audit_run(
         documents=sum(counts.values()),
         sampled=sampled,
         problems=dict(sorted(problems.items())),
+        records={**sources.damaged, **_damaged_records(run, request.alias, storage)},
         started=started,
         ended=now(),
     )
     path = append_record(audit, partial(layout.audit_file, run.name), storage)
-    verdict = f"blocks {format_block_numbers(problems)} differ" if problems else "all is as it was scored"
     report(
         f"audited {len(records):,} blocks of {run.collection}: {audit.documents:,} documents, {sampled:,} of them "
-        f"byte by byte; {verdict}"
+        f"byte by byte; {_verdict(audit)}"
     )
-    return AuditResult(run.name, run.collection, audit.blocks, audit.documents, sampled, dict(audit.problems), path)
+    return AuditResult(
+        run.name,
+        run.collection,
+        audit.blocks,
+        audit.documents,
+        sampled,
+        dict(audit.problems),
+        path,
+        dict(audit.records),
+    )
+
+
+def _compare_blocks(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
+    """Return what is wrong with blocks, by their numbers."""
+    problems: dict[int, str] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done, (record, found) in enumerate(zip(records, pool.map(check.check, records), strict=True), 1):
+            if found.problem:
+                problems[record.block] = found.problem
+            if done % 100 == 0:
+                report(f"compared {done:,} of {len(records):,} blocks, {len(problems):,} of them differ")
+    return problems
+
+
+def _damaged_records(run: Run, alias: str, storage: Storage) -> dict[str, str]:
+    """Return what is wrong with records on which publishing, rolling back and ingesting again rely."""
+    publication = partial(layout.publication_file, alias)
+    kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
+    kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
+    damaged = {}
+    for path, kind in kinds:
+        try:
+            kind.load(storage, path)
+        except (MissingError, CorruptError) as error:
+            damaged[path] = str(error)
+    return damaged
+
+
+def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
+    """Return the documents under numbers that are no block's of the corpus."""
+    return {
+        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
+    }
+
+
+def _verdict(audit: Audit) -> str:
+    parts = [f"blocks {format_block_numbers(audit.problems)} differ"] if audit.problems else []
+    if audit.records:
+        parts.append(f"{len(audit.records):,} records are damaged")
+    return " and ".join(parts) or "everything is as it was scored"
 
 
 def last_audit(run_name: str, storage: Storage) -> Audit:
-    """Return what the last audit of a run found.
+    """Return the record of a run's last audit.
 
     Raises
     ------
     MissingError
-        When there was none.
+        If there was none.
+    CorruptError
+        If its record is damaged.
     """
     numbers = record_numbers(partial(layout.audit_file, run_name), storage)
     if not numbers:
@@ -162,38 +217,16 @@ def last_audit(run_name: str, storage: Storage) -> Audit:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Looks at blocks of one run."""
+class _Sample:
+    """Compares a sample of documents with their shards."""
 
     run: Run
     corpus: Corpus
-    counts: Mapping[int, int]
     storage: Storage
     solr: SolrClient
 
-    def at_block(self, record: BlockRecord) -> str:
-        """Return what is wrong with a block; empty when nothing is."""
-        if record.state is not BlockState.VERIFIED:
-            return f"is {record.state}, not verified" + (f" ({record.reason})" if record.reason else "")
-        try:
-            table, scored = read_scored(self.storage, self.run.name, record.block)
-        except (MissingError, CorruptError) as error:
-            return str(error)
-        if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
-            return f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)"
-        if scored.kept != record.kept:
-            return f"the ledger says that {record.kept:,} images were kept, the scored file {scored.kept:,}"
-        if scored.model != self.run.model:
-            return f"was scored by {scored.model}"
-        if self.counts.get(record.block, 0) != record.kept:
-            return f"has {self.counts.get(record.block, 0):,} of {record.kept:,} documents"
-        expected = scored_checksum(table, self.run.corpus, self.run.model)
-        if documents_checksum(self.solr.rows_of_block(self.run.collection, record.block)) != expected:
-            return "has documents with other ids, tags, votes or accuracies than were scored"
-        return ""
-
-    def at_sample(self, records: Sequence[BlockRecord], sample: int) -> tuple[int, dict[int, str]]:
-        """Compare documents that are drawn from all blocks alike; return how many, and the blocks that differ."""
+    def compare(self, records: Sequence[BlockRecord], sample: int) -> tuple[int, dict[int, str]]:
+        """Compare documents that are drawn evenly from all blocks; return how many, and the blocks that differ."""
         ends = list(itertools.accumulate(record.kept for record in records))
         total = ends[-1] if ends else 0
         drawn: dict[int, list[int]] = {}
@@ -205,14 +238,14 @@ class _Look:
             try:
                 table, _ = read_scored(self.storage, self.run.name, block)
                 positions = table.column("position").to_pylist()
-                problem = self._at_images([positions[row] for row in rows])
+                problem = self._compare_images([positions[row] for row in rows])
             except (MissingError, CorruptError) as error:  # of this block; the others are compared nevertheless
                 problem = str(error)
             if problem:
                 problems[block] = problem
         return sum(map(len, drawn.values())), problems
 
-    def _at_images(self, positions: Sequence[int]) -> str:
+    def _compare_images(self, positions: Sequence[int]) -> str:
         if self.run.thumbnails == "store":  # the page reads the shard itself
             return ""
         ids = [layout.document_id(self.run.corpus, position) for position in positions]
