@@ -187,7 +187,7 @@ def audit(
         print(json.dumps(asdict(result), indent=2))
     else:
         _print_audit(result)
-    if result.problems or result.records:
+    if result.problems or result.input_problems:
         raise typer.Exit(1)
 
 
@@ -246,10 +246,10 @@ def _print_audit(result: "AuditResult") -> None:
         print(f"block {block}: {problem}")
     if len(result.problems) > _MOST_PROBLEMS:
         print(f"and {len(result.problems) - _MOST_PROBLEMS:,} more; {result.path} lists all")
-    for path, problem in sorted(result.records.items()):
-        print(problem if problem.startswith(path) else f"{path}: {problem}")
+    for problem in result.input_problems:
+        print(problem)
     differ = [f"{len(result.problems):,} blocks differ"] if result.problems else []
-    differ += [f"{len(result.records):,} records are damaged"] if result.records else []
+    differ += [f"{len(result.input_problems):,} records are damaged"] if result.input_problems else []
     print(
         f"{result.run}: {result.blocks:,} blocks, {result.documents:,} documents, {result.sampled:,} compared byte by "
         f"byte: {', '.join(differ) or 'everything matches what was scored'}"

@@ -158,8 +158,8 @@ class Audit(Record):
         How many blocks were compared, their documents, and how many of these byte by byte.
     problems
         What is wrong with a block, by its number.
-    records
-        What is wrong with a record that is not of one block, such as a shard's manifest, by its path.
+    input_problems
+        What is wrong with records that are not of one block, such as a shard's manifest. Redoing blocks does not help.
     """
 
     run: str
@@ -168,9 +168,9 @@ class Audit(Record):
     documents: int
     sampled: int
     problems: dict[int, str]
-    records: dict[str, str] = Field(default_factory=dict)
     started: str
     ended: str
+    input_problems: tuple[str, ...] = ()
 
     @classmethod
     def remedy(cls, path: str) -> str:

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from tinytags_tasks.blocks import format_block_numbers
@@ -76,10 +76,10 @@ class AuditResult:
         How many blocks, their documents, and how many of these were compared byte by byte.
     problems
         What is wrong with a block, by its number; the corpus has no block of a number that is out of range.
-    records
-        What is wrong with a record that is not of one block, such as a shard's manifest, by its path.
     path
         The audit's own record, which a backfill reads.
+    input_problems
+        What is wrong with records that are not of one block, such as a shard's manifest. Redoing blocks does not help.
     """
 
     run: str
@@ -89,7 +89,7 @@ class AuditResult:
     sampled: int
     problems: dict[int, str]
     path: str
-    records: dict[str, str] = field(default_factory=dict)
+    input_problems: tuple[str, ...] = ()
 
     @property
     def wrong(self) -> tuple[int, ...]:
@@ -137,9 +137,9 @@ def audit_run(
         documents=sum(counts.values()),
         sampled=sampled,
         problems=dict(sorted(problems.items())),
-        records={**sources.damaged, **_damaged_records(run, request.alias, storage)},
         started=started,
         ended=now(),
+        input_problems=(*sources.damaged.values(), *_damaged_records(run, request.alias, storage)),
     )
     path = append_record(audit, partial(layout.audit_file, run.name), storage)
     report(
@@ -154,7 +154,7 @@ def audit_run(
         sampled,
         dict(audit.problems),
         path,
-        dict(audit.records),
+        audit.input_problems,
     )
 
 
@@ -170,17 +170,17 @@ def _compare_blocks(records: Sequence[BlockRecord], check: BlockCheck, report: C
     return problems
 
 
-def _damaged_records(run: Run, alias: str, storage: Storage) -> dict[str, str]:
+def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
     """Return what is wrong with records on which publishing, rolling back and ingesting again rely."""
     publication = partial(layout.publication_file, alias)
     kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
     kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
-    damaged = {}
+    damaged = []
     for path, kind in kinds:
         try:
             kind.load(storage, path)
         except (MissingError, CorruptError) as error:
-            damaged[path] = str(error)
+            damaged.append(str(error))
     return damaged
 
 
@@ -195,8 +195,8 @@ def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> d
 
 def _verdict(audit: Audit) -> str:
     parts = [f"blocks {format_block_numbers(audit.problems)} differ"] if audit.problems else []
-    if audit.records:
-        parts.append(f"{len(audit.records):,} records are damaged")
+    if audit.input_problems:
+        parts.append(f"{len(audit.input_problems):,} records are damaged")
     return " and ".join(parts) or "everything is as it was scored"
 
 
