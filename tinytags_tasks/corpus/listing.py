@@ -133,6 +133,14 @@ class ListingFile:
         while chunk := self._file.read(_UPLOAD_BYTES):
             yield chunk
 
+    def items(self) -> Iterator[ListedItem]:
+        """Yield the items that hold images, in the order of the positions."""
+        self._file.seek(0)
+        for batch in pq.ParquetFile(self._file).iter_batches():
+            for row in batch.to_pylist():
+                del row["first"]
+                yield ListedItem(**row)
+
     def close(self) -> None:
         """Remove the temporary file."""
         self._file.close()
@@ -188,6 +196,11 @@ class StoredListing:
 
     def _damaged(self, reason: str) -> CorruptError:
         return CorruptError(f"{self._path}: damaged ({reason}); {_REMEDY}")
+
+    @property
+    def images(self) -> int:
+        """How many images it lists."""
+        return self._images
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
         """See :meth:`tinytags_tasks.corpus.reader.Listing.items`.

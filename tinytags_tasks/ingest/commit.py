@@ -1,13 +1,12 @@
-"""The last step of an ingestion: every shard is counted, then the corpus stands."""
+"""The last step of an ingestion: every shard is counted, then the corpus' totals are written."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks.corpus.formats.registry import find_format
-from tinytags_tasks.corpus.sources.files import SourceFiles
-from tinytags_tasks.errors import MissingError, ReconcileError
-from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
+from tinytags_tasks.errors import CorruptError, MissingError, ReconcileError
+from tinytags_tasks.ingest.plan import IngestPlan, complete_corpus, load_plan
 from tinytags_tasks.ingest.shards import most_unreadable, standing_manifest, too_many_unreadable
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
@@ -27,19 +26,21 @@ class CommitResult:
     unreadable: int
 
 
-def commit_corpus(
-    corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print
-) -> CommitResult:
-    """Write a corpus' totals, when every shard stands and every image is in one of them.
+def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None] = print) -> CommitResult:
+    """Write a corpus' totals, if every shard is complete and every image is in one of them.
+
+    Totals that are damaged are written again: the shards' manifests tell all of them.
 
     Raises
     ------
     MissingError
-        When a shard is not there.
+        If a shard is missing.
+    CorruptError
+        If a shard's manifest is damaged.
     BadInputError
-        When more images are unreadable than the definition allows.
+        If more images are unreadable than the definition allows.
     ReconcileError
-        When the counts do not agree, or a corpus that stood has become another one.
+        If the counts do not agree, or a corpus that was complete has become another one.
     """
     plan = load_plan(storage, corpus)
     partition = plan.partition
@@ -50,8 +51,8 @@ def commit_corpus(
         manifest = standing_manifest(plan, shard, storage)
         if manifest is None:
             raise MissingError(
-                f"{layout.shard_file(corpus, shard)}: not there as its manifest says; "
-                f"run `tinytags ingest {corpus}` again"
+                f"{layout.shard_file(corpus, shard)}: is missing, or not what its manifest says; write it again with "
+                f"`tinytags ingest {corpus} --redo {shard}`"
             )
         _add_to_digest(digest, manifest)
         images += sum(block.images for block in manifest.blocks)
@@ -62,8 +63,13 @@ def commit_corpus(
         raise ReconcileError(f"corpus {corpus}: its blocks have {images:,} images, its source {plan.source.images:,}")
     if unreadable > most_unreadable(plan):
         raise too_many_unreadable(plan, unreadable, examples)
-    made = _totals(plan, unreadable, digest.hexdigest(), files)
-    known = corpus_stands(storage, corpus)
+    made = _totals(plan, unreadable, digest.hexdigest())
+    is_damaged = False
+    try:
+        known = complete_corpus(storage, corpus)
+    except CorruptError as error:
+        report(f"{error}: done")
+        known, is_damaged = None, True
     if known is not None and known.digest != made.digest:
         raise ReconcileError(
             f"corpus {corpus}: its shards are not those that it was committed with, though the source is the same "
@@ -71,7 +77,7 @@ def commit_corpus(
             f"`tinytags corpus remove {corpus} --data` and ingest it anew"
         )
     if known is None:
-        made.save(storage, layout.corpus_file(corpus), overwrite=False)
+        made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged)
     _clear_away(plan, storage)
     report(
         f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "
@@ -101,7 +107,7 @@ def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:
     digest.update(f"[{positions}]{quoted(manifest.keywords_sha256)}".encode())
 
 
-def _totals(plan: IngestPlan, unreadable: int, digest: str, files: SourceFiles) -> Corpus:
+def _totals(plan: IngestPlan, unreadable: int, digest: str) -> Corpus:
     definition = plan.definition
     return Corpus(
         name=definition.name,

@@ -160,7 +160,20 @@ class _Writer:
         for _ in self._pass(passing, decode=self._holds_pixels):
             pass
         check_source_range(manifest, passing.hash, self._plan, holds_pixels=self._holds_pixels)
+        if self._plan.has_keywords:
+            self._check_keywords(shard, passing)
         return manifest
+
+    def _check_keywords(self, shard: int, passing: "_Passing") -> None:
+        """Refuse keywords that are not those that a shard was made with."""
+        path = layout.keywords_file(self._request.corpus, shard)
+        stored = pq.read_table(io.BytesIO(self._storage.read(path))).column("keyword").to_pylist()
+        if stored != [keyword for part in passing.keywords for keyword in part.to_pylist()]:
+            raise BadInputError(
+                f"{self._plan.definition.keywords or self._plan.source.path}: the keywords of shard {shard} have "
+                "changed since it was made; restore them, or remove the corpus with `tinytags corpus remove "
+                f"{self._request.corpus} --data`"
+            )
 
     def _write(self, shard: int) -> ShardManifest:
         """Write one shard, then its keywords, then its manifest, each committed by a rename."""

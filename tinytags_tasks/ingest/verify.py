@@ -1,4 +1,4 @@
-"""Tells whether what lies in the store is what the source held."""
+"""Checks that the store has what the source held when it was ingested."""
 
 import hashlib
 import time
@@ -9,7 +9,7 @@ from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
+from tinytags_tasks.ingest.plan import IngestPlan, complete_corpus, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, standing_manifest
 from tinytags_tasks.prefetch import prefetch
@@ -23,18 +23,18 @@ _BLOCKS_AHEAD = 1
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What was found.
+    """What a comparison found.
 
     Attributes
     ----------
     corpus
         The corpus' name.
     shards, images
-        How many were looked at.
+        How many were compared.
     damaged
-        Shards that are not as they should be, with the reason.
+        Damaged shards, with the reason.
     source
-        What is wrong with the source; empty when nothing is, or it was not looked at.
+        What is wrong with the source; empty if nothing is, or it was not compared.
     read_bytes
         Bytes that were read from the store.
     """
@@ -75,7 +75,9 @@ def verify_corpus(
     Raises
     ------
     MissingError
-        When there is no such corpus, or it was never finished.
+        If there is no such corpus, or it was never finished.
+    CorruptError
+        If its plan or its totals are damaged.
     """
     plan = load_plan(storage, corpus)
     damaged: dict[int, str] = {}
@@ -89,11 +91,11 @@ def verify_corpus(
             continue
         if manifest is None:
             damaged[shard] = _known_damage(corpus, shard, storage) or (
-                "it is not there, or its size, checksum or keywords are not what its manifest says"
+                "it is missing, or its size, checksum or keywords are not what its manifest says"
             )
         else:
             manifests.append(manifest)
-    if corpus_stands(storage, corpus) is None and not damaged:
+    if complete_corpus(storage, corpus) is None and not damaged:
         raise MissingError(f"corpus {corpus}: was never finished; run `tinytags ingest {corpus}`")
     if deep:
         for manifest, blocks in _wrong_blocks(manifests, storage, report):
@@ -105,7 +107,7 @@ def verify_corpus(
 
 
 def _known_damage(corpus: str, shard: int, storage: Storage) -> str:
-    """Return what the store says of a shard; empty when it knows of no damage, or has no such shard."""
+    """Return the damage of a shard that the store knows of; empty if it knows of none, or has no such shard."""
     try:
         return storage.known_damage(layout.shard_file(corpus, shard))
     except MissingError:
@@ -116,7 +118,7 @@ def _wrong_blocks(
     manifests: list[ShardManifest], storage: Storage, report: Callable[[str], None]
 ) -> Iterator[tuple[ShardManifest, str]]:
     """Yield each shard with what is wrong with its blocks; the next block is read while one is hashed."""
-    told = started = time.monotonic()
+    reported = started = time.monotonic()
     total, done = sum(manifest.images * manifest.image_bytes for manifest in manifests), 0
     for manifest in manifests:
         path = layout.shard_file(manifest.corpus, manifest.shard)
@@ -127,9 +129,9 @@ def _wrong_blocks(
             elif hashlib.sha256(content).hexdigest() != block.sha256:
                 wrong.append(block.number)
             done += block.images * manifest.image_bytes
-            if time.monotonic() - told > _REPORT_SECONDS:
-                told = time.monotonic()
-                seconds = told - started
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                seconds = reported - started
                 report(
                     f"read {done / 1e9:,.2f} of {total / 1e9:,.2f} GB, {done / 1e6 / seconds:,.0f} MB/s, "
                     f"{seconds / done * (total - done):,.0f} s left"
@@ -143,7 +145,7 @@ def _wrong_blocks(
 def _stored_blocks(
     manifest: ShardManifest, path: str, storage: Storage
 ) -> Iterator[tuple[BlockManifest, bytes | CorruptError]]:
-    """Yield each block with its bytes, or with why it has none."""
+    """Yield each block with its bytes, or with the reason why it cannot be read."""
     for block in manifest.blocks:
         offset = (block.first - manifest.first) * manifest.image_bytes
         try:
@@ -161,15 +163,18 @@ def _compare_source(
     deep: bool,
     report: Callable[[str], None],
 ) -> str:
-    """Return what is wrong with the source; empty when nothing is."""
+    """Return what is wrong with the source; empty if nothing is."""
     listing = open_listing(storage, layout.source_file(plan.definition.name, plan.source.listing_sha256))
     try:
         first = next(listing.items(0, 1))[1]
         last = next(listing.items(plan.source.images - 1, 1))[1]
-        for item in (first, last):
-            if not deep and item.offset == 0:
-                files.check_unchanged(item.path, item.size_bytes, item.version)
-        ends = hash_ends(files, files.current(first.path), files.current(last.path))
+        current = files.current(first.path), files.current(last.path)
+        for item, file in zip((first, last), current, strict=True):
+            if item.offset == 0 and not deep and file.size_bytes != item.size_bytes:
+                files.check_unchanged(item.path, item.size_bytes, item.version)  # which says how
+            if file.version != item.version:
+                report(f"{files.name(item.path)}: its time has changed since it was listed; its content is compared")
+        ends = hash_ends(files, *current)
         if ends != (plan.source.head_sha256, plan.source.tail_sha256):
             return f"{plan.source.path}: its head or tail is another than when it was ingested"
         if not deep:

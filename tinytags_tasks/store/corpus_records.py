@@ -11,7 +11,7 @@ PIXEL_ORDER = "row-major HWC uint8"
 class Source(Part):
     """What a corpus came from, as it was when it was listed.
 
-    Two sources are the same when their :attr:`content` is, wherever they lie.
+    Two sources are the same if their :attr:`content` is, wherever they lie.
 
     Attributes
     ----------
@@ -38,13 +38,17 @@ class Source(Part):
 
     @property
     def content(self) -> dict[str, str | int]:
-        """All that tells it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        """All that distinguishes it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        return {**self.timeless_content, "listing_sha256": self.listing_sha256}
+
+    @property
+    def timeless_content(self) -> dict[str, str | int]:
+        """The part of its content in which no file's time of change, or a server's version of it, has a part."""
         return {
             "format": self.format,
             "files": self.files,
             "size_bytes": self.size_bytes,
             "images": self.images,
-            "listing_sha256": self.listing_sha256,
             "head_sha256": self.head_sha256,
             "tail_sha256": self.tail_sha256,
         }
