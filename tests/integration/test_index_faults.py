@@ -130,14 +130,12 @@ def new_run(site: Runtime) -> Iterator[Callable[[], Run]]:
     made = []
 
     def make() -> Run:
-        planned = plan_run(PlanRequest(CORPUS, MODEL, THRESHOLD), storage=site.storage).run
-        name = f"faults-{next(_numbers)}"
-        run = Run.load(site.storage, layout.run_file(planned))
-        run = run.replaced(name=name, collection=layout.collection_name(name))
-        run.save(site.storage, layout.run_file(name))
-        score_run(site, run)
-        prepare_collection(name, storage=site.storage, solr=site.solr)
+        # The confidences are tens of percent, so that these thresholds keep the same images.
+        request = PlanRequest(CORPUS, MODEL, THRESHOLD - len(made))
+        run = Run.load(site.storage, layout.run_file(plan_run(request, storage=site.storage).run))
         made.append(run)
+        score_run(site, run)
+        prepare_collection(run.name, storage=site.storage, solr=site.solr)
         return run
 
     yield make
@@ -146,6 +144,8 @@ def new_run(site: Runtime) -> Iterator[Callable[[], Run]]:
             site.solr.request("admin/collections", {"action": "DELETEALIAS", "name": alias})
     for collection in {run.collection for run in made}.intersection(site.solr.collections()):
         site.solr.delete_collection(collection)
+    for run in made:
+        site.storage.delete(layout.run_folder(run.name))
 
 
 @pytest.fixture
@@ -637,13 +637,16 @@ def test_a_planted_loss_is_found_by_reconciling_and_auditing_and_repaired_by_a_b
     assert audit(site, run).problems == {}
 
 
-def test_documents_of_a_block_that_the_run_has_not_are_found_and_deleted(site: Runtime, run: Run) -> None:
+def test_documents_of_no_block_of_the_corpus_are_found_and_deleted_only_on_request(site: Runtime, run: Run) -> None:
     index_run(site, run)
     add(site, run, {**CLEAN["crowd:121"], "id": "crowd:999", "block": 77})
     with pytest.raises(ReconcileError, match=rf"Solr holds {len(CLEAN) + 1} documents, {len(CLEAN)} images were kept"):
         reconcile_run(run.name, storage=site.storage, solr=site.solr, report=quiet)
     assert audit(site, run).wrong == (77,)
     repair(site, run)
+    assert "crowd:999" in visible(site, run.collection)
+    request = BackfillRequest(run.name, select="audit", delete_foreign=True)
+    plan_backfill(request, storage=site.storage, solr=site.solr, alias="none", report=quiet)
     assert_clean(site, run)
     assert audit(site, run).problems == {}
 
