@@ -195,7 +195,7 @@ def test_an_edited_publication_is_refused_and_written_again(site: Runtime, run: 
 
 def test_documents_of_no_block_are_shown_and_deleted_only_on_a_word(site: Runtime, run: Run, tinytags: Command) -> None:
     before = documents(site, run)
-    name, document = next(iter(before.items()))
+    document = next(iter(before.values()))
     foreign = {**document, "id": f"{CORPUS}:9999", "block": 77}
     site.solr._update(run.collection, {"add": {"doc": foreign}})
     site.solr.commit(run.collection)

@@ -224,7 +224,7 @@ def test_nothing_live_and_no_collection_are_told_with_the_remedy(storage, solr, 
         look(storage, solr)
     del solr.visible[live.collection]
     for doing in (lambda: look(storage, solr, run=live.name), lambda: choose(storage, solr, live, blocks="3")):
-        with pytest.raises(MissingError, match=rf"stands no more.*tinytags index {live.name}"):
+        with pytest.raises(MissingError, match=rf"is gone.*tinytags index {live.name}"):
             doing()
 
 

@@ -125,7 +125,11 @@ def forget_the_run(world, run):
 
 
 OBSTACLES = [
-    (drop_the_collection, MissingError, "its collection {collection} stands no more: .*tinytags index {name}"),
+    (
+        drop_the_collection,
+        MissingError,
+        "collection {collection} is gone: .*tinytags index {name}",
+    ),
     (
         prune_the_run,
         MissingError,
@@ -134,7 +138,7 @@ OBSTACLES = [
     (
         lose_a_document,
         ReconcileError,
-        "holds 10 documents, the ledger says 11, blocks . differ.*tinytags index {name}",
+        "holds 10 documents, the ledger says 11, blocks . differ.*tinytags audit {name} --repair",
     ),
     (add_a_stranger, ReconcileError, "Solr holds 12 documents, the ledger says 11;"),
     (damage_a_record, ReconcileError, "Solr holds 11 documents, the ledger says 10, blocks 3 differ"),

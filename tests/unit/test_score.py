@@ -403,7 +403,10 @@ def test_a_damaged_scored_file_is_corrupt(storage, damage):
     score(storage, run)
     path = layout.scored_file(run.name, 0)
     storage.write(path, damage(storage.read(path)))
-    with pytest.raises(CorruptError, match=r"000000\.parquet: damaged .* delete it and score block 0 again"):
+    with pytest.raises(
+        CorruptError,
+        match=r"000000\.parquet: damaged .* score block 0 again with `tinytags score",
+    ):
         read_scored(storage, run.name, 0)
 
 

@@ -37,7 +37,7 @@ _FORMAT_KEY = b"format"
 _FORMAT = 1
 """Number of the columns' format; raised by a change that an older TinyTags must not ignore."""
 
-_REMEDY = "remove the corpus with `tinytags corpus remove NAME --data` and ingest it again"
+_REMEDY = "remove the corpus with `tinytags corpus remove NAME --data`, then define and ingest it again"
 
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000

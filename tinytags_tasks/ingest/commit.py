@@ -74,7 +74,7 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
         raise ReconcileError(
             f"corpus {corpus}: its shards are not those that it was committed with, though the source is the same "
             "(another version of Pillow decodes otherwise?); what was scored on it is of other bytes: remove it with "
-            f"`tinytags corpus remove {corpus} --data` and ingest it anew"
+            f"`tinytags corpus remove {corpus} --data`, then define and ingest it again"
         )
     if known is None:
         made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged)

@@ -295,7 +295,7 @@ def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
     if not same_source(manifest.source, plan.source):
         raise BadInputError(
             f"{path}: was made from another source ({manifest.source.path}) than the corpus' plan says; remove the "
-            f"corpus with `tinytags corpus remove {name} --data` and ingest it anew"
+            f"corpus with `tinytags corpus remove {name} --data`, then define and ingest it again"
         )
     if not _is_cut_alike(manifest, plan, shard):
         return None

@@ -122,7 +122,7 @@ def refuse_without_collection(run: Run, solr: SolrClient, *, may_be_new: bool = 
     problem = (
         f" has no collection yet ({run.collection} is not in Solr): index it"
         if may_be_new
-        else f": its collection {run.collection} stands no more: index the whole run again"
+        else f": its collection {run.collection} is gone: index the whole run again"
     )
     raise MissingError(f"run {run.name}{problem} with `tinytags index {run.name}`")
 

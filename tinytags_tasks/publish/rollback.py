@@ -132,7 +132,7 @@ def _count_whole(collection: str, storage: Storage, solr: SolrClient) -> int:
     if collection not in solr.collections():
         run.refuse_pruned()
         raise MissingError(
-            f"run {run.name} was live before, but its collection {collection} stands no more: index the run again "
+            f"run {run.name} was live before, but its collection {collection} is gone: index the run again "
             f"with `tinytags index {run.name}`, then `tinytags publish {run.name}`"
         )
     solr.wait_until_settled(collection)
@@ -144,7 +144,7 @@ def _count_whole(collection: str, storage: Storage, solr: SolrClient) -> int:
         blocks = f", blocks {format_block_numbers(wrong)} differ" if wrong else ""
         raise ReconcileError(
             f"run {run.name} was live before, but is not whole: Solr holds {documents:,} documents, the ledger says "
-            f"{kept:,}{blocks}; index it again with `tinytags index {run.name}`, then roll back"
+            f"{kept:,}{blocks}; repair it with `tinytags audit {run.name} --repair`, then roll back"
         )
     unmark_pruned(run, storage)
     return documents

@@ -137,7 +137,11 @@ class Record(Part):
         CorruptError
             If it is incomplete, of another kind, or not what was written.
         """
-        return cls.parse(storage.read(path), path)
+        try:
+            stored = storage.read(path)
+        except CorruptError as error:
+            raise CorruptError(f"{error}; {cls.remedy(path)}") from error
+        return cls.parse(stored, path)
 
     def stored(self) -> bytes:
         """Return the JSON that the store holds: the format's number, the fields, and a checksum of both."""
