@@ -146,7 +146,7 @@ class BlockRecord(Record):
     def remedy(cls, path: str) -> str:
         """Return the command that writes a block's record, or the scored file that has it, again."""
         run, block = layout.path_name(path), layout.path_number(path)
-        if path == layout.scored_file(run, block):
+        if path.endswith(".parquet"):  # the scored file
             return f"score block {block} again with `tinytags score {run} --blocks {block} --redo`, then index it"
         return f"write it again with `tinytags backfill {run} --blocks {block}`"
 
