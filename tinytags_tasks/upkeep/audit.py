@@ -1,6 +1,6 @@
-"""Auditing: every document against what was scored, and a share of the pictures byte by byte."""
+"""Auditing a run: every block's files and documents against what was committed, a share of its pictures by bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -8,39 +8,40 @@ from functools import partial
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.inputs import model_problem, shard_problems, shards_of
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import live_run, refuse_without_collection
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
+from tinytags_tasks.store.record import Record, now
 from tinytags_tasks.store.record_series import append_record, record_numbers
-from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Run
+from tinytags_tasks.store.run_identity import check_run, load_run
+from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
+from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
 
 _AT_ONCE = 2
-"""Blocks that are looked at at once."""
+"""Blocks whose documents are read at once."""
 
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """What is looked at.
+    """What is audited.
 
     Attributes
     ----------
     run
-        The run; empty means what is live under ``alias``.
+        The run; if empty, the one that is live under ``alias``.
     alias
-        What readers search.
+        The alias that readers search.
     sample
         How many pictures are compared byte by byte with their shard: the next ones after those that the last audit
         compared. None compares such a share that :data:`~tinytags_tasks.upkeep.rotation.AUDITS` audits compare all.
     blocks
-        Only these; None means all.
+        Only these blocks; None means all.
     is_deep
         Whether every picture is compared.
     """
@@ -52,12 +53,12 @@ class AuditRequest:
     is_deep: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a number below zero.
+        """Refuse a negative sample.
 
         Raises
         ------
         BadInputError
-            When it is.
+            If it is negative.
         """
         if self.sample is not None and self.sample < 0:
             raise BadInputError(f"--sample is {self.sample}: it must be 0 or more")
@@ -70,15 +71,15 @@ class AuditResult:
     Attributes
     ----------
     run, collection
-        What was looked at.
+        What was audited.
     blocks, documents, sampled
         How many blocks, their documents, and how many of these were compared byte by byte.
     problems
-        What is wrong with a block, by its number; a number that the run does not have is that of stray documents.
+        What is wrong with a block, by its number; the corpus has no block of a number that is out of range.
     path
-        Where this was written down, for a backfill to take.
+        The audit's own record, which a backfill reads.
     input_problems
-        What is wrong with the model or the shards. Redoing blocks does not help.
+        What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
     pictures_percent
         How much of the corpus has been compared byte by byte in this rotation of audits; None if the audit is of chosen
         blocks.
@@ -103,42 +104,54 @@ class AuditResult:
 def audit_run(
     request: AuditRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> AuditResult:
-    """Compare a run's collection with its ledger, its scored files and its corpus, and write down what differs.
+    """Compare a run's collection with its ledger, its scored files and its corpus, and record what differs.
+
+    A block, or a shard's manifest, that cannot be read is a finding; the others are compared nevertheless.
 
     Raises
     ------
     MissingError
-        When nothing is live, or the run's collection is not there.
+        If nothing is live, or the run's collection does not exist.
+    CorruptError
+        If the run's record or its corpus' totals are damaged.
     TransientError
-        When Solr or the store cannot do their part now.
+        If Solr or the store is not available.
     """
-    run = Run.load(storage, layout.run_file(request.run)) if request.run else live_run(request.alias, storage, solr)
+    run = load_run(request.run, storage) if request.run else live_run(request.alias, storage, solr)
     refuse_without_collection(run, solr)
     if request.blocks is not None:
         run.check_blocks(request.blocks)
     started = now()
     solr.wait_until_settled(run.collection)
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    check_run(run, corpus)
     records = read_ledger(storage, run, request.blocks)
     counts = solr.count_by_block(run.collection, request.blocks)
-    broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)
-    problems = _block_problems(_Look(run, counts, storage), records, report)
-    problems |= {
-        block: f"{count:,} documents, and run {run.name} has no such block"
-        for block, count in counts.items()
-        if not 0 <= block < run.blocks
-    }
-    good = [record for record in records if record.block not in problems]
+    sources = read_sources(storage, corpus, (record.block for record in records))
+    check = BlockCheck(run, corpus, sources.by_block, counts, storage, solr)
+    problems = _compare_blocks(records, check, report) | _foreign_documents(run, corpus, counts)
+    shards = shards_of(corpus, sources.by_block)  # a shard whose manifest is damaged is named already
+    broken_shards = shard_problems(corpus, shards, storage)
+    comparable = [
+        record
+        for record in records
+        if record.block in sources.by_block
+        and record.block not in problems
+        and record.block // corpus.blocks_per_shard not in broken_shards
+    ]
     first = 0 if request.is_deep or request.blocks is not None else last_position(run.name, storage)
-    wanted = sum(record.kept for record in good) if request.is_deep else request.sample
-    readable = [record for record in good if record.block // corpus.blocks_per_shard not in broken_shards]
-    share = next_share(corpus, readable, first, wanted)
-    content = ContentComparison(run, corpus, storage, solr, recomputed=share.blocks)
-    differing = content.differing_blocks(good, report)
+    wanted = sum(record.kept for record in comparable) if request.is_deep else request.sample
+    share = next_share(corpus, comparable, first, wanted)
     compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr), storage)
-    problems |= compared.problems | differing
-    inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
-    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
+    problems |= compared.problems
+    good = {record.block for record in comparable}.difference(compared.problems, compared.damaged)
+    inputs = [
+        model_problem(run, storage),
+        *broken_shards.values(),
+        *compared.damaged.values(),
+        *sources.damaged.values(),
+        *_damaged_records(run, request.alias, storage),
+    ]
     audit = Audit(
         run=run.name,
         collection=run.collection,
@@ -148,37 +161,22 @@ def audit_run(
         problems=dict(sorted(problems.items())),
         started=started,
         ended=now(),
-        input_problems=tuple(problem for problem in inputs if problem),
-        pictures_to=rotated if request.blocks is None else None,
+        input_problems=tuple(filter(None, inputs)),
+        pictures_to=rotated_to(share, compared, corpus, good) if request.blocks is None else None,
     )
     path = append_record(audit, partial(layout.audit_file, run.name), storage)
     return _result(audit, path, corpus, report)
 
 
-def _block_problems(look: "_Look", records: list[BlockRecord], report: Callable[[str], None]) -> dict[int, str]:
-    """Return what is wrong with blocks, apart from what their documents say."""
-    problems: dict[int, str] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for done, (record, problem) in enumerate(zip(records, pool.map(look.at_block, records), strict=True), 1):
-            if problem:
-                problems[record.block] = problem
-            if done % 100 == 0:
-                report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
-    return problems
-
-
 def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], None]) -> AuditResult:
-    verdict = f"blocks {format_block_numbers(audit.problems)} differ" if audit.problems else "all is as it was scored"
     report(
         f"audited {audit.blocks:,} blocks of {audit.collection}: {audit.documents:,} documents, {audit.sampled:,} of "
-        f"them byte by byte; {verdict}"
+        f"them byte by byte; {_verdict(audit)}"
     )
     percent = None
     if audit.pictures_to is not None:
         percent = 100.0 * audit.pictures_to / corpus.images if corpus.images else 100.0
         report(f"{percent:.1f} % of the corpus has been compared byte by byte in this rotation of audits")
-    for problem in audit.input_problems:
-        report(problem)
     return AuditResult(
         run=audit.run,
         collection=audit.collection,
@@ -192,42 +190,59 @@ def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], Non
     )
 
 
+def _compare_blocks(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
+    """Return what is wrong with blocks, by their numbers."""
+    problems: dict[int, str] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done, (record, found) in enumerate(zip(records, pool.map(check.check, records), strict=True), 1):
+            if found.problem:
+                problems[record.block] = found.problem
+            if done % 100 == 0:
+                report(f"compared {done:,} of {len(records):,} blocks, {len(problems):,} of them differ")
+    return problems
+
+
+def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
+    """Return what is wrong with records on which publishing, rolling back and ingesting again rely."""
+    publication = partial(layout.publication_file, alias)
+    kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
+    kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
+    damaged = []
+    for path, kind in kinds:
+        try:
+            kind.load(storage, path)
+        except (MissingError, CorruptError) as error:
+            damaged.append(str(error))
+    return damaged
+
+
+def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
+    """Return the documents under numbers that are no block's of the corpus."""
+    return {
+        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
+    }
+
+
+def _verdict(audit: Audit) -> str:
+    parts = [f"blocks {format_block_numbers(audit.problems)} differ"] if audit.problems else []
+    if audit.input_problems:
+        parts.append(f"{len(audit.input_problems):,} other things are damaged")
+    return " and ".join(parts) or "everything is as it was scored"
+
+
 def last_audit(run_name: str, storage: Storage) -> Audit:
-    """Return what the last audit of a run found.
+    """Return the record of a run's last audit.
 
     Raises
     ------
     MissingError
-        When there was none.
+        If there was none.
+    CorruptError
+        If its record is damaged.
     """
     numbers = record_numbers(partial(layout.audit_file, run_name), storage)
     if not numbers:
         raise MissingError(f"run {run_name} was never audited: run `tinytags audit {run_name}`")
     return Audit.load(storage, layout.audit_file(run_name, max(numbers)))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """Looks at blocks of one run."""
-
-    run: Run
-    counts: Mapping[int, int]
-    storage: Storage
-
-    def at_block(self, record: BlockRecord) -> str:
-        """Return what is wrong with a block; empty when nothing is."""
-        if record.state is not BlockState.VERIFIED:
-            return f"is {record.state}, not verified" + (f" ({record.reason})" if record.reason else "")
-        try:
-            _, scored = read_scored(self.storage, self.run.name, record.block)
-        except (MissingError, CorruptError) as error:
-            return str(error)
-        if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
-            return f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)"
-        if scored.kept != record.kept:
-            return f"the ledger says that {record.kept:,} images were kept, the scored file {scored.kept:,}"
-        if scored.model != self.run.model:
-            return f"was scored by {scored.model}"
-        if self.counts.get(record.block, 0) != record.kept:
-            return f"has {self.counts.get(record.block, 0):,} of {record.kept:,} documents"
-        return ""
