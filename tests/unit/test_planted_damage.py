@@ -260,7 +260,7 @@ def test_a_damaged_manifest_is_named_and_the_blocks_are_compared_nevertheless(st
     assert f"corpora/{CORPUS}/shards/00000.json: damaged" in said
     assert f"`tinytags ingest {CORPUS} --redo 0`" in said
     assert "block 3: has 0 of 1 documents" in said
-    assert "1 blocks differ, 1 records are damaged" in said
+    assert "1 blocks differ, 1 other things are damaged" in said
 
 
 def test_a_damaged_card_is_named_by_an_audit(storage, run):
