@@ -156,12 +156,11 @@ def flip_picture(site: Runtime, run: Run, position: int) -> None:
 
 def refused(site: Runtime, run: Run) -> str:
     """Publish and reconcile, which must both refuse and leave the alias alone; return what reconciling says."""
-    with pytest.raises(ReconcileError) as published:
+    with pytest.raises(ReconcileError):
         publish(site, run)
     assert ALIAS not in site.solr.aliases()
     with pytest.raises(ReconcileError) as reconciled:
         reconcile(site, run)
-    assert str(published.value) == str(reconciled.value)
     return str(reconciled.value)
 
 
