@@ -144,7 +144,7 @@ class SolrClient:
     def wait_until_settled(self, collection: str, timeout_seconds: float = 120) -> None:
         """Wait until every replica is active and no update log is being replayed.
 
-        After a crash, Solr answers before it has replayed its log; until then, counts are too low and commits do nothing.
+        After a crash, Solr answers before it has replayed its log; until then, counts are low and commits do nothing.
 
         Raises
         ------
