@@ -247,7 +247,7 @@ def test_shards_that_are_not_there_cannot_be_written_again(
 def test_who_may_not_write_is_told_so(own_store: Runtime, tinytags_here: Command) -> None:
     before = stored_files(own_store)
     somebody = {"TINYTAGS_HDFS_USER": "somebody-else"}
-    refused = "HDFS refuses (Permission denied: user=somebody-else, access=WRITE"
+    refused = "HDFS rejected this (Permission denied: user=somebody-else, access=WRITE"
     outcome = tinytags_here("ingest", "begun", TINYTAGS_STORE="/forbidden", **somebody)
     assert_one_error_line(outcome, refused)
     store = own_store.settings.store

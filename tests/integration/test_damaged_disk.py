@@ -93,7 +93,7 @@ def test_a_flipped_byte_is_named_with_its_offset_and_block_and_all_others_are_re
         store.storage.read(path)
     message = str(raised.value)
     assert f"/{path}: is damaged at offset {chunk:,}" in message
-    assert f"HDFS has no good copy of {name}, which is bytes 0 to {len(content):,}" in message
+    assert f"HDFS has no undamaged copy of {name}, which is bytes 0 to {len(content):,}" in message
     assert "write the file again" in message
     # A DataNode sends no packet with a damaged chunk in it.
     if good := max(0, chunk - 65_536):
@@ -133,7 +133,7 @@ def test_verify_names_shard_and_block_and_ingesting_the_shard_again_mends_it(sto
     # What reading has found is known to HDFS from then on, so that it costs nothing.
     shallow = verify_corpus(CORPUS, storage=store.storage, files=None, report=quiet)
     assert set(shallow.damaged) == {1}
-    assert "HDFS has no good copy of blk_" in shallow.damaged[1]
+    assert "HDFS has no undamaged copy of blk_" in shallow.damaged[1]
     fields = {"source": str(tmp_path / "rusty.bin"), "format": "tiny-images"}
     fields |= {"shard_images": SHARD_IMAGES, "blocks_per_shard": 3}
     ingest_corpus(make_definition(CORPUS, fields), storage=store.storage, redo=(1,), report=quiet)

@@ -116,7 +116,7 @@ def test_a_folder_without_a_configset_or_with_broken_xml_is_told(tmp_path):
     with pytest.raises(MissingError, match="is the checkout complete"):
         read_configset(tmp_path)
     (tmp_path / "schema.xml").write_text("<schema>")
-    with pytest.raises(BadInputError, match=rf"{tmp_path}/schema.xml: no XML"):
+    with pytest.raises(BadInputError, match=rf"{tmp_path}/schema.xml: is not XML"):
         read_configset(tmp_path)
 
 

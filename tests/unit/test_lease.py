@@ -118,13 +118,13 @@ def test_another_thread_never_takes_a_lease_that_was_just_written_for_one_of_the
 
 def test_who_holds_a_lease_is_told_to_people(storage):
     leases = Leases(storage)
-    assert leases.describe(PATH) == "nobody any more"
+    assert leases.describe(PATH) == "a writer that has just finished"
     with leases.hold(PATH):
         assert leases.describe(PATH).endswith(f", process {os.getpid()}")
     write_lease(storage, place="machine-7 boot pid:[1]", pid=12)
     assert leases.describe(PATH) == "machine-7, process 12"
     storage.write(PATH, b'{"owner": "a')
-    assert leases.describe(PATH) == "somebody whose lease cannot be read"
+    assert leases.describe(PATH) == "someone whose lease cannot be read"
 
 
 # Owners that are silent

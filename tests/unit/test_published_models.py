@@ -116,7 +116,9 @@ def test_a_report_is_read_as_it_was_published_and_a_model_may_have_none(storage)
     put(storage, "forest-1")
     assert load_report(storage, "forest-1") == "<p>forest-1</p>"
     publish_model(storage)
-    with pytest.raises(MissingError, match=f"model {MODEL} has no report: a version without reports published it"):
+    with pytest.raises(
+        MissingError, match=f"model {MODEL} has no report: a version of TinyTags without reports published it"
+    ):
         load_report(storage, MODEL)
 
 
@@ -266,7 +268,7 @@ def test_a_damaged_card_is_told_by_its_path(storage):
 def test_a_model_fits_a_corpus_of_the_same_images_and_says_why_it_fits_no_other(storage):
     corpus = make_corpus(storage)
     assert misfit(card(), corpus) == ""
-    assert misfit(card(height=64), corpus) == "its image size is (64, 32, 3), and that of the corpus is (32, 32, 3)"
-    assert "its pixel order is planes, and that of the corpus is row-major HWC" in misfit(
+    assert misfit(card(height=64), corpus) == "its image size is (64, 32, 3), but that of the corpus is (32, 32, 3)"
+    assert "its pixel order is planes, but that of the corpus is row-major HWC" in misfit(
         card(pixel_order="planes"), corpus
     )

@@ -428,7 +428,7 @@ def test_a_model_whose_file_was_replaced_is_named_and_never_used_and_the_right_o
     storage.write(path, other)
     spark = SparkHere()
     message = (
-        f"{path}: is not the model that was published: its sha256 should begin with {MODEL[-12:]}, and begins with "
+        f"{path}: is not the model that was published: its sha256 should begin with {MODEL[-12:]}, but begins with "
         f"{model_version('x', other)[-12:]}; train or import the same model again"
     )
     with pytest.raises(CorruptError, match=re.escape(message)):
