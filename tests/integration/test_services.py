@@ -17,7 +17,7 @@ from hdfs import InsecureClient
 from tinytags_tasks.clients.spark import connect_spark, with_parameter
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.services import down, status, up
+from tinytags_tasks.services import control, down, status, up
 from tinytags_tasks.services.airflow_config import connections
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.solr import solr_is_ready
@@ -26,7 +26,7 @@ from tinytags_tasks.store.configsets import current_configset
 
 pytestmark = pytest.mark.integration
 
-GROUPS = ("hdfs", "solr", "spark", "airflow", "search")
+GROUPS = tuple(group.name for group in control.GROUPS)
 
 
 @pytest.fixture(scope="module")

@@ -320,6 +320,16 @@ def test_a_collection_that_is_not_there_is_missing_where_solr_only_says_403(solr
     assert type(raised.value) is error
 
 
+def test_what_solr_forbids_its_writer_while_it_knows_no_user_is_tried_again(solr):
+    client = SolrClient(solr.url, pauses_seconds=(0,))
+    solr.will_answer(
+        (403, b"<html>Unauthorized request</html>"),
+        (200, {"collections": ["run"]}),
+        (200, {"response": {"numFound": 7, "docs": []}}),
+    )
+    assert client.count("run") == 7
+
+
 def test_an_answer_that_takes_too_long_is_an_engine_that_is_down(solr):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

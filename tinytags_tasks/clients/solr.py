@@ -49,7 +49,14 @@ class SolrClient:
         timeout_seconds: float = 180,
     ) -> None:
         self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
-        self._writer = SolrHttp(url, "writer", writer, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self._writer = SolrHttp(
+            url,
+            "writer",
+            writer,
+            pauses_seconds=pauses_seconds,
+            timeout_seconds=timeout_seconds,
+            explain_forbidden=self._explain_forbidden,
+        )
         self.url = self._admin.url
 
     def request(
@@ -57,18 +64,20 @@ class SolrClient:
     ) -> dict[str, Any]:
         """Send a request: as the admin if its path begins with ``admin/``, otherwise as the writer.
 
-        Raises the errors of :meth:`SolrHttp.request`, but :class:`TransientError` if the writer lacks permission for a
-        collection that exists: a Solr that has just lost ZooKeeper does not know any users.
+        Raises the errors of :meth:`SolrHttp.request`; see :meth:`_explain_forbidden` for what Solr forbids the writer.
         """
-        if path.startswith("admin/"):
-            return self._admin.request(path, parameters, body, mime)
-        try:
-            return self._writer.request(path, parameters, body, mime)
-        except ForbiddenError as error:
-            name = unquote(path.partition("/")[0])
-            if name not in self.collections() and name not in self.aliases():
-                raise MissingError(f"{self.url}: the collection {name} does not exist") from error
-            raise TransientError(str(error)) from error
+        http = self._admin if path.startswith("admin/") else self._writer
+        return http.request(path, parameters, body, mime)
+
+    def _explain_forbidden(self, path: str, error: ForbiddenError) -> TransientError | FinalError:
+        """Return the error for a request that the writer lacks permission for.
+
+        Either the collection does not exist, or Solr has just lost ZooKeeper and does not know any users.
+        """
+        name = unquote(path.partition("/")[0])
+        if name not in self.collections() and name not in self.aliases():
+            return MissingError(f"{self.url}: the collection {name} does not exist")
+        return TransientError(str(error))
 
     # Configsets and collections
 
@@ -144,7 +153,8 @@ class SolrClient:
     def wait_until_settled(self, collection: str, timeout_seconds: float = 120) -> None:
         """Wait until every replica is active and no update log is being replayed.
 
-        After a crash, Solr answers before it has replayed its log; until then, counts are low and commits do nothing.
+        After a crash, Solr answers before it has replayed its log; until then, counts are too low and commits do
+        nothing.
 
         Raises
         ------

@@ -9,7 +9,7 @@ import base64
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -71,6 +71,9 @@ class SolrHttp:
         How long a response may take.
     connections
         How many requests may be in progress at once; others wait.
+    explain_forbidden
+        Takes the path of a forbidden request and the error, and returns the error to raise instead; a transient one is
+        retried.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class SolrHttp:
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
         connections: int = CONNECTIONS,
+        explain_forbidden: Callable[[str, ForbiddenError], TransientError | FinalError] | None = None,
     ) -> None:
         parts = urlsplit(url.rstrip("/"))
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -90,6 +94,7 @@ class SolrHttp:
             login = unquote(parts.username), unquote(parts.password or "")
         self._login = login
         self._pauses_seconds = pauses_seconds
+        self._explain_forbidden = explain_forbidden
         self._pool = urllib3.PoolManager(
             maxsize=connections, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout_seconds)
         )
@@ -168,7 +173,10 @@ class SolrHttp:
         problem = (answer or {}).get("error")
         detail = problem.get("msg") if isinstance(problem, dict) else problem
         reason = str(detail or (answer or {}).get("exception") or response.reason)[:500]
-        raise self._error(response.status, f"{self.url}/{path}: Solr answers {response.status} ({reason})", reason)
+        refusal = self._error(response.status, f"{self.url}/{path}: Solr answers {response.status} ({reason})", reason)
+        if self._explain_forbidden and isinstance(refusal, ForbiddenError):
+            raise self._explain_forbidden(path, refusal) from refusal
+        raise refusal
 
     def _error(self, status: int, message: str, reason: str) -> TransientError | FinalError:
         """Return the error for a response with a status other than 200."""
