@@ -359,7 +359,7 @@ def test_a_clean_run_makes_as_many_changes_as_the_faults_cover(storage, source):
 def test_what_is_reported_counts_to_the_last_image(storage, source):
     lines: list[str] = []
     ingest(storage, source, report=lines.append)
-    assert "0.00 GB will be written of " in lines[1]
+    assert "0.00 GB will be written, and " in lines[1]
     assert re.fullmatch(r"corpus tiny: 23 of 23 images, [\d,]+ MB/s, 0 s left", lines[-2])
     assert lines[-1] == "corpus tiny: 23 images in 3 shards of 4 blocks, 0 unreadable"
 
