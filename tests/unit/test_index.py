@@ -428,9 +428,7 @@ def test_a_block_that_the_run_does_not_have_is_refused(storage, scored, solr):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "fail_at", range(1, 13)
-)  # a writer's lease, two block leases, two records twice, and all leases returned
+@pytest.mark.parametrize("fail_at", range(1, 13))  # the leases are taken, two records written twice, leases returned
 def test_indexing_killed_at_any_ledger_write_and_run_again_is_as_if_never_killed(storage, scored, solr, fail_at, mode):
     with pytest.raises(Killed):
         index(FaultyStorage(storage, fail_at, mode, Killed), scored, solr, [0, 3])
