@@ -1,6 +1,6 @@
 """Indexing side by side with other ways to get the same documents into the same Solr, on real images; then searching.
 
-``python benchmarks/index.py`` starts an HDFS and a Solr of its own, and prints Markdown.
+``python benchmarks/index.py`` starts its own HDFS and Solr, and prints Markdown.
 """
 
 import base64
@@ -59,7 +59,7 @@ def quiet(line: str) -> None:
 
 
 def forest_of_chance() -> bytes:
-    """Return a forest of chance: what it votes for costs the same."""
+    """Return a random forest: the time does not depend on its votes."""
     chance = np.random.default_rng(1)
     inner, leaves = 15, 16
     trees = [
@@ -110,7 +110,7 @@ def make_run(runtime: Runtime, corpus: str, thumbnails: str = "solr") -> Run:
 
 
 class Collections:
-    """Makes a fresh collection for each try, and drops it afterwards."""
+    """Makes a new collection for each attempt, and drops it afterwards."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._solr = runtime.solr
@@ -128,7 +128,7 @@ class Collections:
 
 
 def bodies_of(runtime: Runtime, run: Run, documents: int) -> list[bytes]:
-    """Return the run's documents as prepared JSON, so many a body."""
+    """Return the run's documents as prepared JSON, with a number of them in each body."""
     every = list(all_documents(runtime, run))
     return [orjson.dumps(every[at : at + documents]) for at in range(0, len(every), documents)]
 
@@ -151,7 +151,7 @@ def all_documents(runtime: Runtime, run: Run) -> Iterator[dict[str, object]]:
 
 
 class Poster:
-    """Posts prepared bodies over some kept-alive connections, and nothing else: the limit."""
+    """Only posts prepared bodies over some kept-alive connections: the upper limit."""
 
     def __init__(self, solr: SolrClient, login: tuple[str, str], connections: int) -> None:
         self._url = solr.url
@@ -172,7 +172,7 @@ class Poster:
 
 
 def compare(runtime: Runtime, run: Run) -> None:
-    """Print every way's documents a second."""
+    """Print the documents per second of each way."""
     solr, storage, settings = runtime.solr, runtime.storage, runtime.settings
     login = settings.solr_login("writer")
     collections = Collections(runtime)
@@ -259,7 +259,7 @@ def compare(runtime: Runtime, run: Run) -> None:
 
 
 def index_bytes(runtime: Runtime, collection: str) -> int:
-    """Return the size of a collection's index on disk, its deleted documents merged away."""
+    """Return the size of a collection's index on disk, after merging away deleted documents."""
     solr = runtime.solr
     solr.request(f"{collection}/update?optimize=true&waitSearcher=true&wt=json", body=b"{}", mime="application/json")
     cores = solr.request("admin/metrics", {"group": "core", "prefix": "INDEX.sizeInBytes"})["metrics"]

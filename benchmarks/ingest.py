@@ -1,6 +1,6 @@
-"""Ingestion side by side with what else could put the same bytes into the same HDFS, on real images.
+"""Ingestion compared with other ways to write the same bytes to the same HDFS, on real images.
 
-``python benchmarks/ingest.py`` starts an HDFS of its own, builds its files from the demo's images, and prints Markdown.
+``python benchmarks/ingest.py`` starts its own HDFS, builds its files from the demo's images, and prints Markdown.
 """
 
 import os
@@ -109,7 +109,7 @@ def compare_uploads(folder: Path, settings: Settings, source: Path) -> None:
 
 
 def measure_memory(folder: Path, source: Path) -> None:
-    """Ingest 0.5, 1 and 2 GB, each in a process of its own, and tell how much memory each took at most."""
+    """Ingest 0.5, 1 and 2 GB, each in a separate process, and report the peak memory of each."""
     rows = []
     for share in (4, 2, 1):
         part = folder / "part.bin"

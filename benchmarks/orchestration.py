@@ -1,7 +1,7 @@
-"""What Airflow costs: the Dag's wall time beside the same stages called one after another without it.
+"""What Airflow costs: the Dag's wall time compared with the same stages called one after another without it.
 
 ``python benchmarks/orchestration.py`` starts all engines, and prints Markdown; with ``--single``, it runs 4,000 groups
-of one block once instead, which takes more than an hour, and kills the scheduler on the way. Meanwhile the UI's view of
+of one block once instead, which takes more than an hour, and kills the scheduler meanwhile. Meanwhile the UI's view of
 the run and the block grid are asked again and again.
 """
 
@@ -76,12 +76,12 @@ def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
 
 @dataclass(frozen=True)
 class DagRun:
-    """What a run by Airflow took.
+    """How long a run with Airflow took.
 
     Attributes
     ----------
     seconds
-        From its trigger to its end, as Airflow wrote them down.
+        From its trigger to its end, as Airflow recorded them.
     tasks
         Its task instances.
     answers

@@ -1,6 +1,6 @@
-"""Scoring side by side with other ways to get a forest's tags for the same real images.
+"""Scoring compared with other ways to get a forest's tags for the same real images.
 
-``python benchmarks/score.py`` starts an HDFS and a Spark of its own, learns a forest, and prints Markdown.
+``python benchmarks/score.py`` starts its own HDFS and Spark, trains a forest, and prints Markdown.
 """
 
 import json
@@ -57,7 +57,7 @@ Trees = list[dict[str, list[float]]]
 
 
 class ForestKeeper(HdfsStorage):
-    """Moves the forest aside that Spark saved in training, instead of deleting it: MLlib is to predict with it."""
+    """Keeps the forest that Spark saved in training instead of deleting it, because MLlib predicts with it."""
 
     def delete(self, path: str) -> bool:
         """See :meth:`Storage.delete`."""
@@ -70,7 +70,7 @@ def quiet(line: str) -> None:
     """Report nothing."""
 
 
-# The trees, past our own code
+# The trees, without our own code
 
 
 def read_trees(runtime: Runtime) -> Trees:
@@ -128,7 +128,7 @@ def count_votes(session: onnxruntime.InferenceSession, pixels: np.ndarray, batch
 
 
 def compare_votes(runtime: Runtime, model: str, trees: Trees) -> str:
-    """Score the demo's images from 0 % up, and tell how many rows differ from a walk of the trees."""
+    """Score the demo's images with threshold 0, and report how many rows differ from a walk of the trees."""
     storage = runtime.storage
     run, _ = score(runtime, "demo", model, threshold=0)
     pixels = np.frombuffer(storage.read(layout.shard_file("demo", 0)), dtype=np.uint8).reshape(-1, IMAGE_BYTES)
@@ -170,7 +170,7 @@ class Way:
 
     @property
     def rate(self) -> float:
-        """Images a second, of the median round."""
+        """Images per second in the median round."""
         return self.images / statistics.median(self.seconds)
 
 

@@ -1,4 +1,4 @@
-"""Training in Spark beside scikit-learn, on the demo's labelled images; and an imported net.
+"""Training in Spark compared with scikit-learn, on the demo's labelled images; and an imported net.
 
 ``python benchmarks/train.py [IMAGES ...]`` starts its own HDFS and Spark, and prints Markdown. If more images are asked
 for than exist, they are repeated with noise.

@@ -1,4 +1,4 @@
-"""The block grid's routes: each asked by nobody, by who has no rights, by a viewer and by an operator."""
+"""The block grid's routes: each requested without a user, without permissions, by a viewer and by an operator."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def app(clients: SimpleNamespace) -> object:
 
 
 class Started:
-    """Airflow's own functions, as far as a route calls them."""
+    """Airflow's own functions that a route calls."""
 
     def __init__(self) -> None:
         self.triggered: list[tuple[str, dict]] = []
