@@ -1,6 +1,6 @@
-"""TinyTags: tags and makes searchable a corpus of millions of small images.
+"""TinyTags tags millions of small images and makes them searchable.
 
-Read from the top, the packages are the data's way: :mod:`corpus`, :mod:`ingest`, :mod:`train`, :mod:`score`,
-:mod:`index`, :mod:`publish`, :mod:`search`. Stages never import each other; what two of them share is a record, a path
-or a number of the modules beside this file. Nothing here imports Airflow.
+Data passes through these packages in order: :mod:`corpus`, :mod:`ingest`, :mod:`train`, :mod:`score`, :mod:`index`,
+:mod:`publish`, :mod:`search`. Stages never import each other. What two of them share, such as a record, a path or a
+number, is in :mod:`store` or in a module of this folder. Nothing here imports Airflow.
 """

@@ -1,8 +1,8 @@
-"""Shard and block arithmetic: numbers in, numbers out.
+"""Shard and block arithmetic.
 
 A corpus of ``images`` images is cut into shards of ``shard_images`` (the last one holds the rest), and each shard into
-``blocks_per_shard`` parts whose bounds are ``i * n // blocks_per_shard``: every image is in exactly one block, whatever
-the numbers. Blocks are numbered through the whole corpus.
+``blocks_per_shard`` blocks. Block ``i`` of a shard of ``n`` images begins at image ``i * n // blocks_per_shard``, so
+every image is in exactly one block, whatever the numbers. Blocks are numbered across the whole corpus.
 """
 
 import re
@@ -14,20 +14,20 @@ from tinytags_tasks.errors import BadInputError
 
 @dataclass(frozen=True)
 class Block:
-    """One block: where its images are.
+    """A block, and where its images are.
 
     Attributes
     ----------
     number
-        0-based, through the whole corpus.
+        Its number in the corpus, from 0.
     shard
-        0-based number of the shard that holds it.
+        The number of its shard, from 0.
     first
-        Position in the corpus of its first image.
+        The position of its first image in the corpus.
     offset
-        Images of the shard before its first one.
+        How many images of the shard precede it.
     images
-        How many it holds; may be 0 in a shard with fewer images than blocks.
+        How many images it has; 0 is possible in a shard with fewer images than blocks.
     """
 
     number: int
@@ -39,29 +39,29 @@ class Block:
 
 @dataclass(frozen=True)
 class Partition:
-    """How a corpus is cut into shards and blocks."""
+    """How a corpus is divided into shards and blocks."""
 
     images: int
     shard_images: int = 1_000_000
     blocks_per_shard: int = 50
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cut nothing.
+        """Refuse numbers that cannot divide a corpus.
 
         Raises
         ------
         BadInputError
-            When one of them is out of range.
+            If one of them is out of range.
         """
         if self.images < 0 or self.shard_images < 1 or self.blocks_per_shard < 1:
             raise BadInputError(
-                f"cannot cut {self.images} images into shards of {self.shard_images} "
-                f"with {self.blocks_per_shard} blocks each: all must be positive"
+                f"cannot divide {self.images} images into shards of {self.shard_images} "
+                f"with {self.blocks_per_shard} blocks each: the numbers must be positive"
             )
 
     @property
     def identity(self) -> str:
-        """What a corpus' digest begins with; see ``docs/adr/0017-identities.md`` before changing a character."""
+        """The beginning of a corpus' digest; read ``docs/adr/0017-identities.md`` before you change a character."""
         return (
             f"Partition(images={self.images}, shard_images={self.shard_images}, "
             f"blocks_per_shard={self.blocks_per_shard})"
@@ -87,7 +87,7 @@ class Partition:
         Raises
         ------
         BadInputError
-            When the corpus has no such block.
+            If the corpus does not have this block.
         """
         if not 0 <= number < self.blocks:
             last = f"0 to {self.blocks - 1}" if self.blocks else "none"
@@ -99,7 +99,7 @@ class Partition:
         return Block(number, shard, shard * self.shard_images + start, start, stop - start)
 
     def name_blocks(self, numbers: Iterable[int]) -> str:
-        """Write shards and blocks as a person reads them: ``"shard 0, blocks 3, 17-20"``."""
+        """Return shards and blocks in a form for people: ``"shard 0, blocks 3, 17-20"``."""
         numbers = sorted(set(numbers))
         shards = sorted({number // self.blocks_per_shard for number in numbers})
         return (
@@ -114,7 +114,7 @@ class Partition:
 
 
 def parse_block_numbers(text: str, blocks: int) -> tuple[int, ...]:
-    """Read block numbers and ranges as a person writes them.
+    """Parse block numbers and ranges that a person wrote.
 
     Parameters
     ----------
@@ -126,12 +126,12 @@ def parse_block_numbers(text: str, blocks: int) -> tuple[int, ...]:
     Returns
     -------
     tuple of int
-        Ascending, without repeats.
+        The numbers in ascending order, without duplicates.
 
     Raises
     ------
     BadInputError
-        When a part is no number or range, runs backwards, or is out of range.
+        If a part is not a number or range, runs backwards, or is out of range.
     """
     if not text.strip():
         return tuple(range(blocks))
@@ -139,7 +139,7 @@ def parse_block_numbers(text: str, blocks: int) -> tuple[int, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,12})\s*(?:-\s*(\d{1,12})\s*)?", part)
         if not match:
-            raise BadInputError(f"{part.strip()!r} is no block number: write numbers and ranges, such as 3,17-20")
+            raise BadInputError(f"{part.strip()!r} is not a block number: write numbers and ranges, such as 3,17-20")
         first = int(match[1])
         last = int(match[2]) if match[2] else first
         if last < first:
@@ -152,7 +152,7 @@ def parse_block_numbers(text: str, blocks: int) -> tuple[int, ...]:
 
 
 def format_block_numbers(numbers: Iterable[int]) -> str:
-    """Write block numbers as a person reads them: ``"3, 17-20"``.
+    """Return block numbers in a form for people: ``"3, 17-20"``.
 
     The inverse of :func:`parse_block_numbers`, for messages and names.
     """
@@ -166,19 +166,19 @@ def format_block_numbers(numbers: Iterable[int]) -> str:
 
 
 def block_numbers_argument(numbers: Iterable[int]) -> str:
-    """Write block numbers as a command takes them without quotes: ``"3,17-20"``."""
+    """Return block numbers as a command-line argument that needs no quotes: ``"3,17-20"``."""
     return format_block_numbers(numbers).replace(" ", "")
 
 
 def group_blocks(numbers: Sequence[int], blocks_per_task: int) -> list[tuple[int, ...]]:
-    """Cut block numbers into the groups that one mapped task takes each.
+    """Divide block numbers into groups, one for each mapped task.
 
     Parameters
     ----------
     numbers
-        Ascending block numbers.
+        Block numbers in ascending order.
     blocks_per_task
-        Blocks a group; 0 chooses it so that there are at most 400 groups.
+        Blocks per group; 0 chooses a number that gives at most 400 groups.
     """
     if blocks_per_task < 0:
         raise BadInputError(f"blocks_per_task is {blocks_per_task}: it must be 1 or more, or 0 for automatic")

@@ -1,9 +1,8 @@
-"""The fields of a document, declared once: what Solr keeps of an image, and how people see it.
+"""The fields of a document, declared in one place: what Solr stores for an image, and how people see it.
 
 To add a field, add it to :data:`FIELDS` (with ``is_required=False, is_later=True``), declare it in
 ``solr/tinytags/conf/schema.xml`` and fill it in :mod:`tinytags_tasks.index.documents`. Searches, the API, the command
-line and the pages follow from the declaration; ``tests/unit/test_document_fields.py`` fails if one of the three is
-missing.
+line and the pages then pick it up. ``tests/unit/test_document_fields.py`` fails if you forget one of the three.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,15 +15,15 @@ FieldType = Literal["string", "int", "long", "binary"]
 
 
 class Shown(Flag):
-    """Where a field is shown; a field that is shown nowhere is not read by searches either."""
+    """Where a field is shown; searches do not fetch a field that is shown nowhere."""
 
     NOWHERE = 0
     ANSWERS = auto()
-    """In JSON: the API's and the commands'."""
+    """In JSON, from the API and from commands."""
     TABLES = auto()
-    """As a column of the commands' tables."""
+    """As a column in the tables that commands print."""
     CARDS = auto()
-    """As a line below a picture."""
+    """As a line below an image."""
 
 
 EVERYWHERE = Shown.ANSWERS | Shown.TABLES | Shown.CARDS
@@ -32,29 +31,29 @@ EVERYWHERE = Shown.ANSWERS | Shown.TABLES | Shown.CARDS
 
 @dataclass(frozen=True)
 class DocumentField:
-    """One field.
+    """A field.
 
     Attributes
     ----------
     name
-        What code, pages, commands and JSON call it.
+        Its name in code, pages, commands and JSON.
     type
         Its type in Solr.
     meaning
-        What it says about the image, in a sentence for people.
+        What it says about the image: a sentence for people.
     shown
         Where people see it.
     phrase
-        Writes a value for people; None writes it as it is.
+        Formats a value for people; None shows the value as it is.
     alias
-        Its name in Solr and its second name in JSON, where that is not ``name``.
+        Its name in Solr and its second name in JSON, if that is not ``name``.
     is_searchable, is_stored, is_countable
-        Solr's ``indexed``, ``stored`` and ``docValues``: whether it can be filtered by, is read from stored fields,
-        and can be sorted and counted by.
+        Solr's ``indexed``, ``stored`` and ``docValues``: whether documents can be filtered by it, whether its value is
+        stored, and whether documents can be sorted and counted by it.
     is_required
         Whether every document has it.
     is_later
-        Whether it was added after the first version, so that older collections lack it. Such a field is never required.
+        Whether it was added after the first version, so that older collections lack it. It must not be required then.
     """
 
     name: str
@@ -75,16 +74,16 @@ class DocumentField:
         return self.alias or self.name
 
     def say(self, value: FieldValue) -> str:
-        """Return a value as people read it."""
+        """Return a value in a form for people."""
         return str(value) if self.phrase is None else self.phrase(value)
 
     def read(self, document: Mapping[str, object]) -> FieldValue | None:
-        """Return the value of one of Solr's documents; None where an optional field is absent.
+        """Return the field's value in a Solr document; None if an optional field is missing.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            If a required field is absent, or the value has another type.
+            If a required field is missing, or the value has the wrong type.
         """
         if not self.is_required and self.solr_name not in document:
             return None
@@ -100,23 +99,23 @@ FIELDS = (
     DocumentField(
         "id",
         "string",
-        "Corpus and position, which name an image for good.",
+        "Corpus and position, which identify an image permanently.",
         shown=Shown.ANSWERS | Shown.TABLES,
     ),
     DocumentField(
         "tag",
         "string",
-        "What the model takes the image for.",
+        "What the model says the image shows.",
         shown=Shown.ANSWERS | Shown.TABLES,
     ),
     DocumentField(
         "confidence",
         "int",
-        "Share of the model's votes that this tag got, in percent. It is what the model itself says of this image, not "
+        "Share of the model's votes that this tag got, in percent. It is the model's own opinion of this image, not "
         "the chance that the tag is right. The share of tags that are right is the precision in the model's report.",
         shown=Shown.ANSWERS | Shown.TABLES,
         phrase=lambda value: f"{value} %",
-        alias="accuracy",  # the original system's name for it
+        alias="accuracy",  # its name in the original system
     ),
     DocumentField(
         "keyword",
@@ -129,21 +128,21 @@ FIELDS = (
     DocumentField(
         "votes",
         "int",
-        "How many votes the tag got: the forest's trees, or percent for a model that gives probabilities.",
+        "How many votes the tag got: trees of the forest, or percent if the model gives probabilities.",
         shown=EVERYWHERE,
         phrase=_votes,
     ),
     DocumentField(
         "block",
         "int",
-        "The part of the corpus that was scored and indexed as one.",
+        "The part of the corpus that was scored and indexed together with this image.",
         shown=EVERYWHERE,
         phrase=lambda value: f"block {value}",
     ),
     DocumentField(
         "position",
         "long",
-        "The image's number in its corpus, counted from 0.",
+        "The image's number in its corpus, from 0.",
         shown=EVERYWHERE,
         phrase=lambda value: f"image {value:,}",
     ),
@@ -153,12 +152,12 @@ FIELDS = (
         "The version of the model that chose the tag.",
         shown=Shown.ANSWERS | Shown.TABLES,
     ),
-    DocumentField("corpus", "string", "The set of images that it belongs to.", shown=Shown.ANSWERS),
-    DocumentField("shard", "int", "The file of the corpus that holds the image."),
+    DocumentField("corpus", "string", "The set of images that this image belongs to.", shown=Shown.ANSWERS),
+    DocumentField("shard", "int", "The file of the corpus that contains the image."),
     DocumentField(
         "width",
         "int",
-        "Pixels of a row, which with the number of bytes gives the height.",
+        "Pixels per row; together with the number of bytes, this gives the height.",
         is_searchable=False,
         is_stored=False,
         is_required=False,
@@ -167,30 +166,30 @@ FIELDS = (
     DocumentField(
         "data",
         "binary",
-        "The image's bytes, row-major HWC; absent where they stay in the store.",
+        "The image's bytes, row-major HWC; missing if they are kept only in the store.",
         is_searchable=False,
         is_countable=False,
         is_required=False,
     ),
 )
-"""All fields, in the order in which people see them."""
+"""All fields, in the order in which they are shown."""
 
 PIXEL_FIELDS = ("width", "data")
-"""What an image is made of; fetched only where pixels are wanted."""
+"""The fields that make up an image; they are fetched only if pixels are needed."""
 
 CHECKSUM_FIELDS = ("id", "tag", "votes", "confidence", "model")
-"""What the checksum of a block's documents covers, in this order. Another choice makes every verified block differ."""
+"""What the checksum of a block's documents covers, in this order. A change makes every verified block differ."""
 
 _BY_NAME = {field.name: field for field in FIELDS}
 
 
 def document_field(name: str) -> DocumentField:
-    """Return the field of a name."""
+    """Return the field with this name."""
     return _BY_NAME[name]
 
 
 def solr_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return fields' names in Solr."""
+    """Return the names of fields in Solr."""
     return tuple(_BY_NAME[name].solr_name for name in names)
 
 
@@ -200,16 +199,16 @@ def fields_shown(where: Shown) -> tuple[DocumentField, ...]:
 
 
 def describe(values: Mapping[str, FieldValue | None], where: Shown) -> list[tuple[DocumentField, str]]:
-    """Return the fields that are shown in a place and have a value, each with its value as people read it."""
+    """Return the fields that are shown in a place and have a value, each with its value in a form for people."""
     found = ((field, values.get(field.name)) for field in fields_shown(where))
     return [(field, field.say(value)) for field, value in found if value not in (None, "")]
 
 
 def values_as_json(values: Mapping[str, FieldValue | None]) -> dict[str, FieldValue | None]:
-    """Return an image's values by name for JSON.
+    """Return an image's values by name, for JSON.
 
-    A field with an alias is written under both names, because programs read ``accuracy`` before it was called
-    confidence: for them nothing changes.
+    A field with an alias is written under both names, so that programs that read ``accuracy``, the old name of
+    confidence, still work.
     """
     found: dict[str, FieldValue | None] = {}
     for field in fields_shown(Shown.ANSWERS):

@@ -1,30 +1,30 @@
-"""The one error tree; the branch says what to do.
+"""The error tree. The branch of an error says what to do about it.
 
 ::
 
     TinyTagsError
-    ├── TransientError          worth a retry: an engine away or busy, a write that lost a race
+    ├── TransientError          worth a retry: an engine is down or busy, a write lost a race
     │   ├── EngineDownError     nothing answers at an engine's address
     │   └── LostWriteError      another writer deleted the temporary file of a write
-    └── FinalError              a retry changes nothing
-        ├── BadInputError       what the user gave cannot be used: a file, a number, a name
-        ├── MissingError        something that should be in the store is not
+    └── FinalError              a retry would fail again
+        ├── BadInputError       the user's input cannot be used: a file, a number, a name
+        ├── MissingError        something that should be in the store is missing
         ├── CorruptError        stored bytes are not what was written
-        ├── NewerFormatError    a newer TinyTags wrote it
-        └── ReconcileError      counts that must be equal are not
+        ├── NewerFormatError    a newer version of TinyTags wrote it
+        └── ReconcileError      counts that must be equal differ
 
 Airflow tasks turn :class:`FinalError` into ``AirflowFailException`` in one place (``dags/tinytags_airflow.py``); the
-command line turns any of them into one line and exit code 2. A message names what, where (file, block, offset) and the
-remedy.
+command line prints one line for any of them and exits with code 2. A message says what is wrong, where (file, block,
+offset), and what to do about it.
 """
 
 
 class TinyTagsError(Exception):
-    """Base of everything that TinyTags raises on purpose."""
+    """Base class of everything that TinyTags raises deliberately."""
 
 
 class TransientError(TinyTagsError):
-    """Worth a retry: the same call may succeed later."""
+    """A failure that is worth a retry: the same call may succeed later."""
 
 
 class EngineDownError(TransientError):
@@ -36,15 +36,15 @@ class LostWriteError(TransientError):
 
 
 class FinalError(TinyTagsError):
-    """A retry changes nothing: somebody has to act."""
+    """A failure that a retry cannot fix: someone has to act."""
 
 
 class BadInputError(FinalError):
-    """What the user gave cannot be used."""
+    """The user's input cannot be used."""
 
 
 class MissingError(FinalError):
-    """Something that should be in the store is not."""
+    """Something that should be in the store is missing."""
 
 
 class CorruptError(FinalError):
@@ -52,15 +52,15 @@ class CorruptError(FinalError):
 
 
 class NewerFormatError(FinalError):
-    """A newer TinyTags wrote it; what this one would make of it is not to be trusted."""
+    """A newer version of TinyTags wrote it, so this version could misread it."""
 
 
 class ReconcileError(FinalError):
-    """Counts that must be equal are not."""
+    """Counts that must be equal differ."""
 
 
 def http_status(error: TinyTagsError) -> int:
-    """Return the HTTP status of an answer that reports an error."""
+    """Return the HTTP status of a response that reports an error."""
     if isinstance(error, TransientError):
         return 503
     if isinstance(error, MissingError):

@@ -1,4 +1,4 @@
-"""Work that a thread does ahead of its consumer."""
+"""Prefetching: a thread produces items before they are needed."""
 
 import queue
 import threading
@@ -11,32 +11,32 @@ _END = object()
 
 
 def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Yield items that a thread makes in advance; what it raises is raised here.
+    """Yield items that a thread produces in advance; an exception in the thread is raised here.
 
-    Reading, hashing and sending release the interpreter's lock, so stages chained by this run side by side. A consumer
-    that stops early ends the thread.
+    Reading, hashing and sending release the interpreter's lock, so stages that are chained this way run in parallel.
+    The thread ends if the consumer stops early.
 
     Parameters
     ----------
     items
-        Iterated in the thread.
+        What to iterate over, in the thread.
     depth
-        How many finished items may wait for the consumer; one more may be in the making.
+        How many finished items may wait for the consumer; the thread may be working on one more.
     """
-    made: queue.Queue[object] = queue.Queue(depth)
+    finished: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
     failure: list[BaseException] = []
 
     def put(item: object) -> bool:
         while not stopped.is_set():
             try:
-                made.put(item, timeout=0.1)
+                finished.put(item, timeout=0.1)
                 return True
             except queue.Full:
                 continue
         return False
 
-    def make() -> None:
+    def produce() -> None:
         try:
             for item in items:
                 if not put(item):
@@ -48,10 +48,10 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
                 items.close()
             put(_END)
 
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     try:
-        while (item := made.get()) is not _END:
+        while (item := finished.get()) is not _END:
             yield cast("Item", item)
         if failure:
             raise failure[0]

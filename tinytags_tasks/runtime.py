@@ -1,4 +1,4 @@
-"""The only builder of clients from settings."""
+"""Builds clients from the settings; nothing else does."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Clients of the engines that the settings name, each built at its first use."""
+    """Clients of the engines that are configured, each built when it is first used."""
 
     settings: Settings = field(default_factory=load_settings)
 
     @cached_property
     def store_address(self) -> "StoreAddress":
-        """Where the store is."""
+        """The store's address."""
         from tinytags_tasks.store.protocol import StoreAddress
 
         return StoreAddress(
@@ -39,7 +39,7 @@ class Runtime:
         return open_store(self.store_address)
 
     def source_files(self, definition: "CorpusDefinition") -> "SourceFiles":
-        """Return the files of a corpus' source; ``hdfs:///`` is the store's own HDFS."""
+        """Return the files of a corpus' source; ``hdfs:///`` means the store's own HDFS."""
         from tinytags_tasks.corpus.sources.files import SourceFiles
 
         return SourceFiles(
@@ -51,7 +51,7 @@ class Runtime:
 
     @cached_property
     def solr(self) -> "SolrClient":
-        """Solr, for the pipeline: the search page asks as the reader, by itself."""
+        """Solr, for the pipeline; the search page has its own client, which is only a reader."""
         from tinytags_tasks.clients.solr import SolrClient
 
         return SolrClient(
@@ -61,7 +61,7 @@ class Runtime:
         )
 
     def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
-        """Open a new Spark session; whoever asks for it stops it."""
+        """Open a Spark session, which the caller must stop."""
         from tinytags_tasks.clients.spark import connect_spark
 
         return connect_spark(self.settings.address("spark_url"), self.settings.spark_connect_token())

@@ -1,24 +1,24 @@
-"""How a model's output is read, the same when it is measured and when blocks are scored.
+"""How a model's output is interpreted, both when a model is evaluated and when blocks are scored.
 
-A model gives an image votes for each tag, which add up to a total: its number of trees, or 100 where it gives
-percentages. The tag with the most votes wins, and its share of the total is the image's confidence.
+For each image, a model gives every tag some votes. They add up to a total: the number of trees, or 100 if the model
+gives percentages. The tag with the most votes wins, and its share of the total is the image's confidence.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 Votes = npt.NDArray[np.float32]
-"""Shape (images, tags), or (images,) where they are the winner's."""
+"""Shape (images, tags), or (images,) for the winners' votes alone."""
 
 
 def winners(votes: npt.NDArray[np.number]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.number]]:
-    """Return each image's winning tag (of equals, the lowest index) and its votes."""
+    """Return the index of each image's winning tag (the lowest index if there is a tie), and its votes."""
     winner = votes.argmax(axis=1)
     return winner, votes[np.arange(len(votes)), winner]
 
 
 def is_kept(won: npt.NDArray[np.number], threshold: int, total: int) -> npt.NDArray[np.bool_]:
-    """Tell of each image whether the winner's votes reach a threshold of confidence, in percent."""
+    """Return for each image whether the winner's confidence reaches the threshold, in percent."""
     kept: npt.NDArray[np.bool_] = won * 100 >= threshold * total
     return kept
 
@@ -30,5 +30,5 @@ def confidence(won: npt.NDArray[np.number], total: int) -> npt.NDArray[np.number
 
 
 def least_votes(threshold: int, total: int) -> int:
-    """Return the fewest votes that reach a threshold of confidence, in percent."""
+    """Return the smallest number of votes that reaches a threshold of confidence, in percent."""
     return -(-threshold * total // 100)

@@ -43,7 +43,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
     ("arguments", "away", "message"),
     [
         ("train no-such.parquet", "", "no-such.parquet: cannot be read"),
-        ("train {corpus}", "", "not a parquet file"),
+        ("train {corpus}", "", "not a readable Parquet file"),
         ("train {labelled} --trees 0", "", "trees is 0: it must be 1 to 1000"),
         ("train {labelled} --seed 5", "spark", "Spark does not answer"),
         ("score no-such-corpus --model {model}", "", "no such file in the store"),
@@ -58,7 +58,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("publish {run}", "", "cannot be published: not verified: blocks 0-5"),
         ("publish {run}", "solr", "Solr does not answer"),
         ("ledger no-such-run", "", "no such file in the store"),
-        ("ledger {run} --blocks x", "", "'x' is no block number"),
+        ("ledger {run} --blocks x", "", "'x' is not a block number"),
         ("ledger {run} --state bad", "", "'bad' is not a state"),
         ("ledger {run}", "hdfs", "HDFS does not answer"),
         ("search cat", "solr", "Solr"),
@@ -140,7 +140,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("a", "good.bin", "parquet", "good.bin: "),
         ("a", "good.bin", "tiny-images --keywords {sources}/metadata.bin", "and the corpus has 3 images"),
         ("a", "good.bin", "tiny-images --keywords {sources}/no.bin", "no.bin: no such file or folder"),
-        ("a", "good.bin", "tiny-images --keyword-stop-list /no", "keyword_stop_list is set and keywords is not"),
+        ("a", "good.bin", "tiny-images --keyword-stop-list /no", "keyword_stop_list is set, but keywords is not"),
         ("a", "empty.bin", "tiny-images", "empty.bin: contains no images of the format tiny-images"),
         ("a", "nothing", "folder", "nothing: holds no "),
         ("a", "texts", "folder", "texts: holds no "),
@@ -154,7 +154,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("a b", "good.bin", "tiny-images", "'a b' cannot be the name of a corpus"),
         ("\N{PILE OF POO}", "good.bin", "tiny-images", "cannot be the name of a corpus"),
         ("", "good.bin", "tiny-images", "'' cannot be the name of a corpus"),
-        ("a", "good.bin", "tarball", "format: Input should be 'tiny-images'"),
+        ("a", "good.bin", "tarball", "there is no format tarball (formats are parquet, webdataset, folder,"),
         ("a", "good.bin", "tiny-images --height 64", "images of the format tiny-images are 32x32"),
         ("a", "good.bin", "tiny-images --blocks-per-shard 0", "blocks_per_shard: Input should be greater than"),
         ("a", "good.bin", "tiny-images --option anon", "--option 'anon': write name=value"),
@@ -210,8 +210,8 @@ def add_begun(tinytags_here: Command, source: Path, *options: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--shard-images 3", "corpus begun was begun with shard_images = 2, not 3"),
-        ("--shard-images 2 --blocks-per-shard 4", "corpus begun was begun with blocks_per_shard = 50, not 4"),
+        ("--shard-images 3", "corpus begun was started with shard_images = 2, not 3"),
+        ("--shard-images 2 --blocks-per-shard 4", "corpus begun was started with blocks_per_shard = 50, not 4"),
     ],
 )
 def test_another_cut_is_refused_once_begun(
@@ -227,7 +227,9 @@ def test_a_source_that_changed_is_refused_once_begun(own_store: Runtime, begun: 
     before = stored_files(own_store)
     begun.write_bytes(bytes(4 * 3072))
     outcome = tinytags_here("ingest", "begun", TINYTAGS_STORE=own_store.settings.store)
-    assert_one_error_line(outcome, f"{begun} is not that source or has changed since (size_bytes: 15,360 then, 12,288")
+    assert_one_error_line(
+        outcome, f"{begun} is a different source or has changed since then (size_bytes: was 15,360, is 12,288"
+    )
     assert stored_files(own_store) == before
 
 
@@ -263,7 +265,10 @@ def test_an_hdfs_that_is_away_is_named(sources: Path, tinytags_here: Command) ->
     ("text", "message"),
     [
         ('source = "x"', "format: Field required"),
-        ('source = "x"\nformat = "raw"\nheigth = 3', "heigth: Extra inputs are not permitted; fields are blocks_per"),
+        (
+            'source = "x"\nformat = "raw"\nheigth = 3',
+            "heigth: Extra inputs are not permitted (a newer TinyTags may know it); fields are blocks_per",
+        ),
         ('source = "x', "not a readable TOML file"),
     ],
 )

@@ -161,13 +161,13 @@ def test_a_classifier_that_is_no_forest_tags_a_corpus(runtime, pictures, net, ti
         ("models import {net} --tags {tags} --height 64", "no image of 64x32 in colour fits"),
         ("models import {net} --tags {tags} --scale 0-2", "scale is '0-2': it must be 0-255 or 0-1"),
         ("models import {net} --tags {tags} --mean 1,x", "--mean is '1,x': write numbers with commas between"),
-        ("models import {net} --tags {tags} --test {net}", "net.onnx: not a parquet file"),
+        ("models import {net} --tags {tags} --test {net}", "net.onnx: not a readable Parquet file"),
         ("lab none.parquet", "none.parquet: no such file"),
         ("lab {labelled} --trees five", "--trees is 'five': write whole numbers with commas between"),
         ("lab {labelled} --cv 1", "folds are 1: at least two are needed"),
         ("train {labelled} --parameters none.toml", "none.toml: no such file; `tinytags lab` writes one"),
         ("train {labelled} --held-out 60", "held_out is 60: it must be 0 to 50"),
-        ("train {labelled} --other {net}", "net.onnx: not a parquet file"),
+        ("train {labelled} --other {net}", "net.onnx: not a readable Parquet file"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(runtime, pictures, net, tinytags_here: Command, arguments, message):

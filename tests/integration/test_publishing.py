@@ -199,7 +199,7 @@ KILLED_BEFORE_THE_RECORD = """
 import os, signal, sys
 from tinytags_tasks.publish import {step} as step
 from tinytags_tasks.cli import main
-step.write_down = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+step.record_change = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = ["tinytags", *{arguments!r}]
 main()
 """

@@ -137,7 +137,7 @@ print(spark.read.parquet("/services/spark").count(), sys.executable)
 
 @pytest.mark.parametrize("token", ["", "another"])
 def test_spark_lets_nobody_in_without_its_token(settings: Settings, token: str) -> None:
-    with pytest.raises(BadInputError, match="Spark refuses the token: correct TINYTAGS_SPARK_TOKEN"):
+    with pytest.raises(BadInputError, match="Spark rejects the token: correct TINYTAGS_SPARK_TOKEN"):
         connect_spark(settings.address("spark_url"), token)
 
 

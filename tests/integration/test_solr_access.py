@@ -171,7 +171,7 @@ def test_a_wrong_password_and_a_missing_collection_are_told_apart(solr: Settings
         wrong.count(COLLECTION)
     with pytest.raises(BadInputError, match="correct TINYTAGS_SOLR_ADMIN_USER"):
         wrong.collections()
-    with pytest.raises(MissingError, match="there is no collection nowhere"):
+    with pytest.raises(MissingError, match="the collection nowhere does not exist"):
         Runtime(solr).solr.count("nowhere")
     with pytest.raises(MissingError, match="nothing is published yet"):
         search_images(solr.model_copy(update={"alias": "nowhere"}), SearchRequest())

@@ -78,7 +78,7 @@ def test_a_byte_that_the_checksum_does_not_tell_is_found_block_by_block(hdfs: Ru
     manifest = json.loads(hdfs.storage.read(manifest_path)) | {"checksum": hdfs.storage.checksum(path)}
     hdfs.storage.write(manifest_path, json.dumps(manifest).encode())
     assert verify().returncode == 0
-    assert_one_error_line(verify("--deep"), "(shard 1: the bytes of blocks 6 are not those that were ingested)")
+    assert_one_error_line(verify("--deep"), "(shard 1: the bytes of blocks 6 are not what was ingested)")
 
 
 @pytest.mark.usefixtures("mended")
@@ -172,7 +172,7 @@ def test_an_unfinished_and_an_unknown_corpus_are_named(hdfs: Runtime, verify: Co
     totals = hdfs.storage.read(path)
     hdfs.storage.delete(path)
     try:
-        assert_one_error_line(verify(), f"corpus {NAME}: was never finished; run `tinytags ingest {NAME}`")
+        assert_one_error_line(verify(), f"corpus {NAME}: its ingestion did not finish; run `tinytags ingest {NAME}`")
     finally:
         hdfs.storage.write(path, totals)
     assert_one_error_line(tinytags_here("corpus", "verify", "never"), "never/plan.json: no such file in the store")

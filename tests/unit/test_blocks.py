@@ -68,7 +68,7 @@ def test_an_empty_corpus_says_that_it_has_no_blocks():
 
 @pytest.mark.parametrize("numbers", [(-1, 10, 10), (10, 0, 10), (10, 10, 0)])
 def test_numbers_that_cut_nothing_are_refused(numbers):
-    with pytest.raises(BadInputError, match="all must be positive"):
+    with pytest.raises(BadInputError, match="the numbers must be positive"):
         Partition(*numbers)
 
 

@@ -120,7 +120,7 @@ def test_a_block_scored_on_other_bytes_is_corrupt(storage, scored, tmp_path):
     manifest["blocks"][1]["sha256"] = "0" * 64
     storage.write(path, json.dumps(manifest).encode())
     output = tmp_path / "scored.jsonl"
-    with pytest.raises(CorruptError, match=r"block 1 was scored on other bytes .*scored/000001\.parquet"):
+    with pytest.raises(CorruptError, match=r"block 1 was scored on bytes other than .*scored/000001\.parquet"):
         write(storage, scored, output)
     assert list(tmp_path.glob("*scored.jsonl*")) == []
 
@@ -156,7 +156,7 @@ def test_an_output_that_cannot_be_written_is_named(storage, scored, tmp_path):
         write(storage, scored, tmp_path / "no-such-folder" / "a")
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "store"):
-        with pytest.raises(BadInputError, match=f"{name}: not a regular file"):
+        with pytest.raises(BadInputError, match=f"{name}: is not a regular file"):
             write(storage, scored, tmp_path / name)
     assert (tmp_path / "pipe").is_fifo()
 
@@ -166,7 +166,7 @@ def test_a_reader_that_goes_away_is_told(storage, scored, monkeypatch):
     os.close(reading)
     with os.fdopen(writing, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        with pytest.raises(BadInputError, match="standard output was closed before the export ended"):
+        with pytest.raises(BadInputError, match="standard output was closed before the export was complete"):
             write(storage, scored, "-")
 
 

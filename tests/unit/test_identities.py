@@ -21,7 +21,7 @@ from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ingest import commit, shards
-from tinytags_tasks.ingest.plan import IngestPlan, _refuse_another, load_plan
+from tinytags_tasks.ingest.plan import IngestPlan, _refuse_difference, load_plan
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
@@ -174,7 +174,7 @@ def digest_with_unreadable(image):
 def is_accepted(plan):
     """Tell whether an ingestion that was begun as :data:`PLAN` may go on as another."""
     try:
-        _refuse_another(PLAN, plan)
+        _refuse_difference(PLAN, plan)
     except BadInputError:
         return False
     return True

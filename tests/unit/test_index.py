@@ -287,7 +287,7 @@ def test_a_document_that_says_something_else_than_was_scored_verifies_nothing(st
             document = self.documents(collection)["pets:0"]
             document[field] = "else" if isinstance(document[field], str) else document[field] + 1
 
-    with pytest.raises(TransientError, match="block 0 has other tags, votes or ids than were scored"):
+    with pytest.raises(TransientError, match="block 0 has tags, votes or ids that differ from what was scored"):
         index(storage, scored, Changes())
     assert read_ledger(storage, scored, [0])[0].state is BlockState.INDEXED
 
@@ -418,7 +418,7 @@ def test_a_lost_ledger_record_comes_back_from_the_scored_file(storage, scored, s
 def test_a_block_scored_on_other_bytes_is_corrupt(storage, scored, solr):
     table, record = read_scored(storage, scored.name, 0)
     write_scored(storage, table, record.replaced(sha256="of other bytes"))
-    with pytest.raises(CorruptError, match=r"block 0 was scored on other bytes .* `tinytags score .* --redo`"):
+    with pytest.raises(CorruptError, match=r"block 0 was scored on bytes other than .* `tinytags score .* --redo`"):
         index(storage, scored, solr)
 
 

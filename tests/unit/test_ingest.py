@@ -141,7 +141,7 @@ def test_another_cut_of_the_same_corpus_is_refused(storage, source, cut):
     before = files_under(storage.root)
     with pytest.raises(
         BadInputError,
-        match=r"was begun with (shard_images = 10, not 11|blocks_per_shard = 4, not 5); restore it, use another",
+        match=r"was started with (shard_images = 10, not 11|blocks_per_shard = 4, not 5); restore it, choose another",
     ):
         ingest(storage, source, **cut)
     assert files_under(storage.root) == before
@@ -152,7 +152,8 @@ def test_a_source_that_has_grown_is_refused(storage, own_source):
     with own_source.open("ab") as file:
         file.write(bytes(IMAGE_BYTES))
     with pytest.raises(
-        BadInputError, match=r"not that source or has changed since \(size_bytes: 70,656 then, 73,728 now\); restore"
+        BadInputError,
+        match=r"a different source or has changed since then \(size_bytes: was 70,656, is 73,728\); restore",
     ):
         ingest(storage, own_source)
 
@@ -326,7 +327,7 @@ def test_what_killed_writers_left_of_the_totals_and_leases_is_cleared_away(stora
 def test_an_unfinished_corpus_of_another_cut_is_refused_and_leaves_no_orphans(storage, source, clean):
     with pytest.raises(Killed):
         ingest(FaultyStorage(storage, 5, fault=Killed), source)
-    with pytest.raises(BadInputError, match="corpus tiny was begun with blocks_per_shard = 4, not 5"):
+    with pytest.raises(BadInputError, match="corpus tiny was started with blocks_per_shard = 4, not 5"):
         ingest(storage, source, blocks_per_shard=5)
     ingest(storage, source)
     assert without_times(files_under(storage.root)) == clean
@@ -368,7 +369,7 @@ def test_what_the_store_has_no_room_for_is_not_begun(storage, source):
         def free_bytes(self):
             return IMAGES * IMAGE_BYTES
 
-    with pytest.raises(FinalError, match=r"needs 70,656 bytes more and the store has 70,656 free .* free some"):
+    with pytest.raises(FinalError, match=r"needs 70,656 more bytes, but the store has only 70,656 free .* free some"):
         ingest(Full(storage, 0), source)
     assert not storage.names(layout.shards_folder("tiny"))
 
@@ -422,7 +423,9 @@ def test_a_corpus_is_not_committed_before_every_shard_stands(storage, source):
     shards.ingest_shards(shards.ShardsRequest("tiny", (0, 2)), storage=storage, files=files, report=quiet)
     from tinytags_tasks.ingest import commit
 
-    with pytest.raises(MissingError, match=r"00001\.bin: not there as its manifest says; run `tinytags ingest tiny`"):
+    with pytest.raises(
+        MissingError, match=r"00001\.bin: is missing or does not match its manifest; run `tinytags ingest tiny`"
+    ):
         commit.commit_corpus("tiny", storage=storage, files=files, report=quiet)
     assert not storage.exists(layout.corpus_file("tiny"))
 
@@ -463,7 +466,7 @@ def test_verifying_deep_names_the_blocks_whose_bytes_are_wrong(storage, source):
     content[3 * IMAGE_BYTES] ^= 255
     storage.write(path, bytes(content))
     found = verify.verify_corpus("tiny", storage=storage, files=None, deep=True, report=quiet)
-    assert found.damaged == {1: "the bytes of blocks 5 are not those that were ingested"}
+    assert found.damaged == {1: "the bytes of blocks 5 are not what was ingested"}
 
 
 def test_verifying_deep_finds_a_change_of_the_source_that_nothing_else_tells(storage, own_source, monkeypatch):
@@ -481,7 +484,7 @@ def test_verifying_deep_finds_a_change_of_the_source_that_nothing_else_tells(sto
 def test_a_corpus_that_was_never_finished_cannot_be_verified(storage, source):
     ingest(storage, source)
     storage.delete(layout.corpus_file("tiny"))
-    with pytest.raises(MissingError, match="corpus tiny: was never finished; run `tinytags ingest tiny`"):
+    with pytest.raises(MissingError, match="corpus tiny: its ingestion did not finish; run `tinytags ingest tiny`"):
         verify.verify_corpus("tiny", storage=storage, files=None, report=quiet)
 
 

@@ -8,35 +8,35 @@ import sys
 import textwrap
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 
-from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.pictures import decoder as picture_decoder
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
-from tinytags_tasks.corpus.pictures.prepare import prepare_picture
+from tinytags_tasks.corpus.pictures.prepare import Target, prepare_picture
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError, TransientError
 
-DEFINITION = make_definition("birds", {"source": "/birds", "format": "folder", "height": 16, "width": 24})
+TARGET = Target(16, 24)
 
 # Decodes in two processes, with a __main__ that must not run twice, and prints what it started.
 PARENT = """
     import io, os, threading, time
-    from types import SimpleNamespace
     from PIL import Image
     from tinytags_tasks.corpus.pictures import decoder as picture_decoder
+    from tinytags_tasks.corpus.pictures.prepare import Target
 
     picture_decoder._FEW_BYTES = -1
     sink = io.BytesIO()
     Image.new("RGB", (32, 32), "white").save(sink, "PNG")
-    definition = SimpleNamespace(height=32, width=32, resize="crop", filter="box")
+    target = Target(32, 32)
 
     def decode():
-        decoder = picture_decoder.PictureDecoder(definition, 2)
+        decoder = picture_decoder.PictureDecoder(target, 2)
         pixels, reasons = decoder.decode([sink.getvalue()] * 20)
         print(pixels.min(), len(reasons), *(worker._process.pid for worker in decoder._started), flush=True)
 """
@@ -86,7 +86,7 @@ def wait_until_gone(pids):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_pictures_are_the_same_wherever_they_are_decoded(start_at_once, workers):
-    with closing(PictureDecoder(DEFINITION, workers)) as decoder:
+    with closing(PictureDecoder(TARGET, workers)) as decoder:
         pixels, reasons = decoder.decode(PICTURES)
         assert len(decoder._started) == (workers if workers > 1 else 0)
     wanted_pixels, wanted_reasons = expected(PICTURES)
@@ -96,21 +96,21 @@ def test_pictures_are_the_same_wherever_they_are_decoded(start_at_once, workers)
 
 
 def test_a_few_pictures_start_no_process():
-    with closing(PictureDecoder(DEFINITION)) as decoder:
+    with closing(PictureDecoder(TARGET)) as decoder:
         np.testing.assert_array_equal(decoder.decode(PICTURES)[0], expected(PICTURES)[0])
         assert not decoder._started
 
 
 def test_many_small_batches_start_processes_in_the_end(monkeypatch):
     monkeypatch.setattr(picture_decoder, "_FEW_BYTES", 100_000)
-    with closing(PictureDecoder(DEFINITION, 2)) as decoder:
+    with closing(PictureDecoder(TARGET, 2)) as decoder:
         found = [decoder.decode(PICTURES[at : at + 20])[0] for at in range(0, 300, 20)]
         assert len(decoder._started) == 2
     np.testing.assert_array_equal(np.concatenate(found), expected(PICTURES)[0])
 
 
 def test_no_pictures_are_no_pixels(start_at_once):
-    with closing(PictureDecoder(DEFINITION, 2)) as decoder:
+    with closing(PictureDecoder(TARGET, 2)) as decoder:
         pixels, reasons = decoder.decode([])
     assert pixels.shape == (0, 16, 24, 3)
     assert reasons == {}
@@ -124,7 +124,7 @@ def test_batches_keep_their_order_and_what_was_known_of_them(start_at_once):
         Batch(1_000 + start, size, None, unreadable if start == 200 else {}, [], PICTURES[start : start + size])
         for start, size in zip(starts, sizes, strict=False)
     ]
-    with closing(PictureDecoder(DEFINITION, 2)) as decoder:
+    with closing(PictureDecoder(TARGET, 2)) as decoder:
         found = list(decoder.decode_batches(batches))
     wanted, reasons = expected(PICTURES)
     assert [batch.first for batch in found] == [batch.first for batch in batches]
@@ -143,7 +143,7 @@ def test_only_a_few_batches_are_read_before_they_are_wanted(start_at_once, taken
             read.append(first)
             yield Batch(first, 1, None, encoded=PICTURES[:1])
 
-    with closing(PictureDecoder(DEFINITION, 2)) as decoder, closing(decoder.decode_batches(batches())) as decoded:
+    with closing(PictureDecoder(TARGET, 2)) as decoder, closing(decoder.decode_batches(batches())) as decoded:
         for _ in range(taken):
             next(decoded)
         assert len(read) <= taken + 4
@@ -155,14 +155,14 @@ def test_what_reading_raises_is_raised(start_at_once):
         raise BadInputError("birds.tar has changed")
 
     with (
-        closing(PictureDecoder(DEFINITION, 2)) as decoder,
+        closing(PictureDecoder(TARGET, 2)) as decoder,
         pytest.raises(BadInputError, match=r"birds\.tar has changed"),
     ):
         list(decoder.decode_batches(batches()))
 
 
 def test_a_dead_process_is_worth_a_retry(start_at_once):
-    with closing(PictureDecoder(DEFINITION, 2)) as decoder:
+    with closing(PictureDecoder(TARGET, 2)) as decoder:
         decoder.decode(PICTURES)
         os.kill(decoder._started[0]._process.pid, signal.SIGKILL)
         with pytest.raises(TransientError, match=r"a picture decoder ended with exit code -9 over \d+ pictures"):
@@ -171,7 +171,7 @@ def test_a_dead_process_is_worth_a_retry(start_at_once):
 
 
 def test_closing_ends_the_processes_and_a_closed_decoder_starts_anew(start_at_once):
-    decoder = PictureDecoder(DEFINITION, 2)
+    decoder = PictureDecoder(TARGET, 2)
     for _ in range(2):
         np.testing.assert_array_equal(decoder.decode(PICTURES)[0], expected(PICTURES)[0])
         pids = [worker._process.pid for worker in decoder._started]
@@ -206,12 +206,12 @@ def test_it_works_in_a_forked_process_with_threads_and_ends_with_it(run_script):
 
 def test_its_preparation_says_what_became_of_the_pictures():
     for resize, way in (("crop", "middle cut out, box filter to 24x16"), ("none", "only pictures of 24x16")):
-        decoder = PictureDecoder(DEFINITION.model_copy(update={"resize": resize}))
+        decoder = PictureDecoder(replace(TARGET, resize=resize))
         assert decoder.preparation.startswith("JPEG/PNG/WebP decoded by Pillow 1")
         assert decoder.preparation.endswith(way)
 
 
 def test_batches_of_large_images_are_small():
-    assert PictureDecoder(DEFINITION).most_batch_images == 1_024
-    large = DEFINITION.model_copy(update={"height": 1_024, "width": 1_024})
+    assert PictureDecoder(TARGET).most_batch_images == 1_024
+    large = Target(1_024, 1_024)
     assert PictureDecoder(large).most_batch_images == 10

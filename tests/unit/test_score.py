@@ -384,7 +384,7 @@ def test_a_corpus_other_than_the_planned_one_is_refused(storage):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     corpus.replaced(digest="other bytes").save(storage, layout.corpus_file(CORPUS))
     with pytest.raises(
-        CorruptError, match=f"corpus {CORPUS} is not what run {run.name} was planned on; plan a new run"
+        CorruptError, match=f"corpus {CORPUS} has changed since run {run.name} was planned; plan a new run"
     ):
         score(storage, run)
 
@@ -631,7 +631,7 @@ def test_a_block_that_spark_returns_nothing_for_is_worth_a_retry(storage):
             return super().collect()[:-1]
 
     run = make_run(storage)
-    with pytest.raises(TransientError, match="for blocks 5: Spark returned nothing for it"):
+    with pytest.raises(TransientError, match="for blocks 5: Spark returned no result for it"):
         score(storage, run, ALL, LosesTheLast())
 
 

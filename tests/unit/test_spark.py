@@ -66,7 +66,7 @@ def test_a_session_that_the_user_names_is_left():
 
 @pytest.mark.parametrize("url", ["", "http://a:1", "sc://", "a:15002"])
 def test_what_is_no_address_of_spark_is_refused(url):
-    with pytest.raises(BadInputError, match="is no Spark Connect address: write sc://host:15002"):
+    with pytest.raises(BadInputError, match="is not a Spark Connect address: write sc://host:15002"):
         connect_spark(url)
 
 

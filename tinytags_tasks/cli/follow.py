@@ -55,7 +55,7 @@ def tell_of_model(runtime: Runtime, version: str, *, report: Callable[[str], Non
         return
     figures = ModelCard.load(runtime.storage, layout.card_file(version)).figures
     try:
-        airflow_client(runtime).tell_asset(MODEL_ASSET, figures)
+        airflow_client(runtime).report_asset_change(MODEL_ASSET, figures)
     except (FinalError, TransientError) as error:
         report(f"Airflow could not be told about the model, so trigger {RETAG_DAG} to tag with it ({error})")
     else:

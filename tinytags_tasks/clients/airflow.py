@@ -1,4 +1,4 @@
-"""Airflow's public REST API: trigger a Dag and follow it. No Airflow is imported, so any Airflow 3 can be asked.
+"""A client of Airflow's public REST API: triggers a Dag and follows it. It works with any Airflow 3 and imports none.
 
 Reference: https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html
 """
@@ -25,17 +25,17 @@ class TaskState:
     Attributes
     ----------
     task
-        The task's id, with its group's.
+        The task's id, including that of its group.
     map_index
-        Which of the mapped ones; -1 when it is not mapped.
+        Its map index; -1 if the task is not mapped.
     label
-        The name that the task gave itself, else its map index.
+        The name that the task gave itself, or its map index.
     state
-        Airflow's word for it; None before it is scheduled.
+        Airflow's name for its state; None before it is scheduled.
     attempt
-        Which try this is or was.
+        The number of the attempt.
     started, ended
-        Seconds since the epoch; None when not yet.
+        Seconds since the epoch; None if it has not started or ended yet.
     """
 
     task: str
@@ -48,19 +48,19 @@ class TaskState:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether it will not run any further."""
         return self.state in _ENDED
 
 
 class AirflowClient:
-    """Talks to one Airflow as one user.
+    """A client of one Airflow, as one user.
 
     Parameters
     ----------
     url
         The API server's address.
     user, password
-        Who asks.
+        The user's name and password.
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
@@ -72,7 +72,7 @@ class AirflowClient:
         answer = self._send("POST", "/auth/token", self._credentials)
         if answer.status_code in (401, 403):
             raise BadInputError(
-                f"{self.url}: Airflow refuses user {self._credentials['username']}: "
+                f"{self.url}: Airflow rejects user {self._credentials['username']}: "
                 "check TINYTAGS_AIRFLOW_USER and TINYTAGS_AIRFLOW_PASSWORD"
             )
         self._http.headers["Authorization"] = f"Bearer {self._checked(answer, '/auth/token')['access_token']}"
@@ -111,14 +111,14 @@ class AirflowClient:
         return self._checked(answer, path)
 
     def wait_for_dag(self, dag: str, timeout_seconds: float = 120) -> None:
-        """Return when Airflow has read a Dag's file.
+        """Wait until Airflow has read a Dag's file.
 
         Raises
         ------
         FinalError
-            When the file cannot be imported.
+            If the file cannot be imported.
         TransientError
-            When Airflow does not know it after the time-out.
+            If Airflow still does not know it after the timeout.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -132,7 +132,7 @@ class AirflowClient:
                     raise FinalError(f"Airflow cannot import {broken[0]['filename']}: {last}") from error
                 if time.monotonic() > deadline:
                     raise TransientError(
-                        f"{self.url}: Airflow does not know the Dag {dag} after {timeout_seconds:g} s; "
+                        f"{self.url}: Airflow still does not know the Dag {dag} after {timeout_seconds:g} s; "
                         "see the log of airflow-dag-processor"
                     ) from error
             time.sleep(1)
@@ -143,18 +143,18 @@ class AirflowClient:
         run = self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": dict(parameters)})
         return str(run["dag_run_id"])
 
-    def tell_asset(self, name: str, figures: Mapping[str, object]) -> None:
-        """Tell Airflow that an asset changed; Dags that are scheduled on it start.
+    def report_asset_change(self, name: str, figures: Mapping[str, object]) -> None:
+        """Tell Airflow that an asset has changed; Dags that are scheduled on it start.
 
         Raises
         ------
         MissingError
-            When no Dag that it has read knows the asset.
+            If no Dag that Airflow has read uses the asset.
         """
         found = self._ask("GET", "/api/v2/assets", name_pattern=name)["assets"]
         ids = [asset["id"] for asset in found if asset["name"] == name]
         if not ids:
-            raise MissingError(f"{self.url}: no Dag that Airflow has read knows the asset {name}")
+            raise MissingError(f"{self.url}: no Dag that Airflow has read uses the asset {name}")
         self._ask("POST", "/api/v2/assets/events", {"asset_id": ids[0], "extra": dict(figures)})
 
     def run_state(self, dag: str, run: str) -> str:
@@ -185,12 +185,12 @@ class AirflowClient:
         ]
 
     def result(self, dag: str, run: str, task: str, map_index: int = -1) -> Any:  # noqa: ANN401 - whatever it returned
-        """Return what a task returned, of a mapped one the instance that is named."""
+        """Return what a task, or one instance of a mapped task, returned."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
         return self._ask("GET", path, map_index=map_index, deserialize="true")["value"]
 
     def failure(self, dag: str, run: str, state: TaskState) -> str:
-        """Return why a task instance failed, from its log: the last exception, else the last error line."""
+        """Return why a task instance failed, according to its log: the last exception, or else an error line."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{state.task}/logs/{state.attempt}"
         try:
             log = self._ask("GET", path, map_index=state.map_index, full_content="true")["content"]
@@ -205,20 +205,20 @@ class AirflowClient:
                 reason = str(line["error_detail"][0].get("exc_value") or line.get("event"))
             elif line.get("level") in ("error", "critical") and not reason:
                 reason = str(line.get("event"))
-        return reason or "its log says nothing; its process may have been killed"
+        return reason or "its log does not say; its process may have been killed"
 
     def follow(
         self, dag: str, run: str, watch: Callable[[str, list[TaskState]], None], pause_seconds: float = 1.0
     ) -> list[TaskState]:
         """Call ``watch`` with a run's state and its tasks until it ends; return the tasks.
 
-        An API server that is away for less than two minutes is waited for. Between two looks there are at least ten
-        times the seconds that one takes: to list the thousands of tasks of a large run is work for the server too.
+        An API server may be down for up to two minutes. The pause between two requests is at least ten times as long as
+        a request takes, because listing the thousands of tasks of a large run is work for the server too.
 
         Raises
         ------
         FinalError
-            When the run failed: which task, and why.
+            If the run failed: which tasks, and why.
         """
         last_answer = time.monotonic()
         while True:

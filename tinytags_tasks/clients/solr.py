@@ -1,4 +1,4 @@
-"""What the pipeline asks of Solr: configsets, collections and aliases, and the documents of runs.
+"""The pipeline's Solr client: configsets, collections and aliases, and the documents of runs.
 
 Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-api.html
 """
@@ -22,7 +22,7 @@ _PAGE = 5_000
 
 
 class SolrClient:
-    """Talks to one Solr (or its cluster, through one of its nodes).
+    """A client of one Solr, or of a SolrCloud cluster through one of its nodes.
 
     Parameters
     ----------
@@ -31,11 +31,12 @@ class SolrClient:
     admin
         User and password for configsets, collections, aliases and the cluster's state.
     writer
-        User and password for documents: to write, delete and count them. Both None where Solr does not ask who calls.
+        User and password for writing, deleting and counting documents. Both are None if Solr requires no
+        authentication.
     pauses_seconds
-        How long to wait before each new try of a request that found Solr busy or away.
+        How long to wait before each retry of a request for which Solr was busy or down.
     timeout_seconds
-        How long an answer may take.
+        How long a response may take.
     """
 
     def __init__(
@@ -48,41 +49,50 @@ class SolrClient:
         timeout_seconds: float = 180,
     ) -> None:
         self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
-        self._writer = SolrHttp(url, "writer", writer, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        self._writer = SolrHttp(
+            url,
+            "writer",
+            writer,
+            pauses_seconds=pauses_seconds,
+            timeout_seconds=timeout_seconds,
+            explain_forbidden=self._explain_forbidden,
+        )
         self.url = self._admin.url
 
     def request(
         self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
     ) -> dict[str, Any]:
-        """Send one request, as the admin what is Solr's own and as the writer what is a collection's.
+        """Send a request: as the admin if its path begins with ``admin/``, otherwise as the writer.
 
-        Raises the errors of :meth:`SolrHttp.request`, and :class:`TransientError` when the writer may not do what it
-        may do elsewhere: a Solr that just lost ZooKeeper knows nobody.
+        Raises the errors of :meth:`SolrHttp.request`; see :meth:`_explain_forbidden` for what Solr forbids the writer.
         """
-        if path.startswith("admin/"):
-            return self._admin.request(path, parameters, body, mime)
-        try:
-            return self._writer.request(path, parameters, body, mime)
-        except ForbiddenError as error:
-            name = unquote(path.partition("/")[0])
-            if name not in self.collections() and name not in self.aliases():
-                raise MissingError(f"{self.url}: there is no collection {name}") from error
-            raise TransientError(str(error)) from error
+        http = self._admin if path.startswith("admin/") else self._writer
+        return http.request(path, parameters, body, mime)
+
+    def _explain_forbidden(self, path: str, error: ForbiddenError) -> TransientError | FinalError:
+        """Return the error for a request that the writer lacks permission for.
+
+        Either the collection does not exist, or Solr has just lost ZooKeeper and does not know any users.
+        """
+        name = unquote(path.partition("/")[0])
+        if name not in self.collections() and name not in self.aliases():
+            return MissingError(f"{self.url}: the collection {name} does not exist")
+        return TransientError(str(error))
 
     # Configsets and collections
 
     def configset_names(self) -> list[str]:
-        """Return the names of all configsets, in use or not."""
+        """Return the names of all configsets, whether they are used or not."""
         return sorted(self.request("admin/configs", {"action": "LIST"})["configSets"])
 
     def ensure_configset(self, configset: Configset) -> str:
-        """Upload a configset unless Solr has it; return its name."""
+        """Upload a configset unless Solr already has it; return its name."""
         if configset.name not in self.configset_names():
             self.upload_configset(configset)
         return configset.name
 
     def upload_configset(self, configset: Configset) -> None:
-        """Upload a configset, over what Solr has under its name."""
+        """Upload a configset, and replace what Solr has under its name."""
         self.request(
             f"admin/configs?action=UPLOAD&name={configset.name}&overwrite=true&cleanup=true&wt=json",
             body=configset.packed(),
@@ -90,11 +100,11 @@ class SolrClient:
         )
 
     def delete_configset(self, name: str) -> None:
-        """Delete a configset; Solr refuses while a collection uses it."""
+        """Delete a configset; Solr rejects this while a collection uses it."""
         self.request("admin/configs", {"action": "DELETE", "name": name})
 
     def ensure_collection(self, name: str, configset: str, *, shards: int = 1, replicas: int = 1) -> bool:
-        """Create a collection unless it exists, whatever its configset; tell whether it was created."""
+        """Create a collection unless it exists, with whatever configset; return whether it was created."""
         if name not in self.collections():
             try:
                 self.request(
@@ -110,7 +120,7 @@ class SolrClient:
                 )
                 return True
             except (FinalError, TransientError):
-                if name not in self.collections():  # otherwise another writer was quicker, or a lost answer said yes
+                if name not in self.collections():  # otherwise another writer was faster, or only the response was lost
                     raise
         return False
 
@@ -123,11 +133,11 @@ class SolrClient:
         self.request("admin/collections", {"action": "DELETE", "name": name})
 
     def aliases(self) -> dict[str, str]:
-        """Return each alias' collection."""
+        """Return each alias and its collection."""
         return dict(self.request("admin/collections", {"action": "LISTALIASES"}).get("aliases") or {})
 
     def set_alias(self, alias: str, collection: str) -> None:
-        """Let an alias point at a collection, in one step."""
+        """Point an alias at a collection in one atomic step."""
         self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collection})
 
     def _cluster(self, collection: str) -> dict[str, Any]:
@@ -136,19 +146,20 @@ class SolrClient:
         except FinalError as error:
             if collection in self.collections():
                 raise
-            raise MissingError(f"{self.url}: there is no collection {collection}") from error
+            raise MissingError(f"{self.url}: the collection {collection} does not exist") from error
         found: dict[str, Any] = status["cluster"]["collections"][collection]
         return found
 
     def wait_until_settled(self, collection: str, timeout_seconds: float = 120) -> None:
-        """Return when each replica is active and no update log is being replayed.
+        """Wait until every replica is active and no update log is being replayed.
 
-        After a kill Solr answers before it has replayed its log; until then counts are too low and commits do nothing.
+        After a crash, Solr answers before it has replayed its log; until then, counts are too low and commits do
+        nothing.
 
         Raises
         ------
         TransientError
-            When that takes longer than the time-out.
+            If that takes longer than the timeout.
         """
         deadline = time.monotonic() + timeout_seconds
         while unsettled := self._unsettled(collection):
@@ -166,7 +177,7 @@ class SolrClient:
             state = values.get("TLOG.state")
             replaying = state is not None and state != 3  # UpdateLog.State: 3 is ACTIVE, 0 replays, 1 and 2 buffer
             if core.startswith(f"solr.core.{collection}.") and replaying:
-                return f"{core} replays its update log"
+                return f"{core} is replaying its update log"
         return ""
 
     def field_names(self, collection: str) -> frozenset[str]:
@@ -178,9 +189,9 @@ class SolrClient:
 
     @contextmanager
     def posting(self, collection: str, mime: str) -> Generator[Callable[[bytes], Future[dict[str, Any]]]]:
-        """Give a function that posts documents of a format, several at a time; all have ended after the block.
+        """Yield a function that posts bodies of one format in parallel; all requests have ended when the block exits.
 
-        It waits while many are on their way, so that only a few bodies exist at once, however many there are.
+        The function waits while many requests are in progress, so that only a few bodies are in memory at once.
         """
         path = f"{quote(collection)}/update?wt=json"
         sent: deque[Future[dict[str, Any]]] = deque()
@@ -199,7 +210,7 @@ class SolrClient:
                 raise
 
     def commit(self, collection: str) -> None:
-        """Make everything acknowledged durable and visible."""
+        """Make all acknowledged updates durable and visible."""
         self.request(f"{quote(collection)}/update?wt=json", body=b'{"commit": {}}', mime="application/json")
 
     def count(self, collection: str) -> int:
@@ -207,7 +218,7 @@ class SolrClient:
         return int(self._select(collection, {"query": "*:*", "limit": 0})["response"]["numFound"])
 
     def count_by_block(self, collection: str, blocks: Sequence[int] | None = None) -> dict[int, int]:
-        """Return how many documents are visible in each block that has any (of those given)."""
+        """Return how many documents are visible in each block, or in each of these blocks, that has any."""
         query: dict[str, object] = {
             "query": "*:*",
             "limit": 0,
@@ -220,14 +231,14 @@ class SolrClient:
         return {bucket["val"]: bucket["count"] for bucket in facets.get("blocks", {}).get("buckets", [])}
 
     def ids_of_block(self, collection: str, block: int) -> list[str]:
-        """Return the ids that are visible in a block."""
+        """Return the ids of the visible documents of a block."""
         query = {"query": "{!term f=block v=$block}", "fields": "id", "sort": "id asc"}
         return [document["id"] for document in self._pages(collection, query, {"block": str(int(block))})]
 
     def _pages(
         self, collection: str, query: Mapping[str, object], parameters: Mapping[str, object]
     ) -> Iterator[dict[str, Any]]:
-        """Yield all documents that a query finds, page by page."""
+        """Yield all documents that match a query, page by page."""
         cursor = "*"
         while True:
             asked = {**query, "limit": _PAGE, "params": {**parameters, "cursorMark": cursor}}
@@ -238,16 +249,16 @@ class SolrClient:
             cursor = answer["nextCursorMark"]
 
     def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[FieldValue, ...]]:
-        """Yield the values that a block's checksum covers, of each document that is visible, by position."""
+        """Yield the values that a block's checksum covers, for each visible document, by position."""
         fields = solr_names(CHECKSUM_FIELDS)
         query = {"query": "{!term f=block v=$block}", "fields": fields, "sort": "position asc, id asc"}
         for document in self._pages(collection, query, {"block": str(int(block))}):
             yield tuple(document.get(name, "") for name in fields)
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
-        """Return the images of documents in base64, by their ids; those without one are not among them."""
+        """Return the images of documents in base64, by id; documents without an image are omitted."""
         query = {
-            "query": "{!terms f=id v=$ids}",  # no id has a comma in it
+            "query": "{!terms f=id v=$ids}",  # ids contain no commas
             "fields": ["id", "data"],
             "limit": len(ids),
             "params": {"ids": ",".join(ids)},
@@ -261,7 +272,7 @@ class SolrClient:
             self._update(collection, {"delete": list(ids[start : start + _PAGE])})
 
     def delete_block(self, collection: str, block: int) -> None:
-        """Delete all documents of a block. Solr holds updates back meanwhile: for one block at a time."""
+        """Delete all documents of a block. Solr delays updates meanwhile, so delete one block at a time."""
         self._update(collection, {"delete": {"query": f"block:{int(block)}"}})
 
     def _update(self, collection: str, command: Mapping[str, object]) -> None:
@@ -271,10 +282,10 @@ class SolrClient:
         body = json.dumps(query).encode()
         return self.request(f"{quote(collection)}/select?wt=json", body=body, mime="application/json")
 
-    # Whose collections there are
+    # Collections and their configsets
 
     def configsets(self) -> dict[str, str]:
-        """Return the name of each collection's configset, by the collection's name; empty where Solr does not tell."""
+        """Return the configset's name for each collection's name; empty if Solr does not report it."""
         status = self.request("admin/collections", {"action": "CLUSTERSTATUS"})
         found = status["cluster"].get("collections") or {}
         return {name: str(collection.get("configName") or "") for name, collection in found.items()}

@@ -1,15 +1,15 @@
-"""One user's requests to Solr over a few kept-alive connections, and the only place that maps Solr's errors.
+"""Sends one user's requests to Solr over a few kept-alive connections, and translates Solr's errors.
 
-The pipeline's :class:`~tinytags_tasks.clients.solr.SolrClient` has one of these as the admin and one as the writer; the
-search page has its own as the reader. The errors that are defined here are leaves of the tree in
-:mod:`tinytags_tasks.errors`: only who asks Solr need tell them from other final errors.
+The pipeline's :class:`~tinytags_tasks.clients.solr.SolrClient` uses one as the admin and one as the writer; the search
+page has its own as the reader. The errors defined here are leaves of the tree in :mod:`tinytags_tasks.errors`: only
+callers of Solr need to distinguish them from other final errors.
 """
 
 import base64
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -20,10 +20,10 @@ from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, Mi
 from tinytags_tasks.settings import Login, SolrRole
 
 CONNECTIONS = 2
-"""Kept-alive connections that updates are posted over; more gained nothing on two cores."""
+"""How many connections updates are posted over; on two cores, more were no faster."""
 
 PAUSES_SECONDS = (0.5, 1, 2, 4, 8)
-"""How long to wait before each new attempt, unless told otherwise."""
+"""How long to wait before each retry, by default."""
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -31,16 +31,16 @@ _BUSY = {429, 503, 504}
 
 
 class ForbiddenError(FinalError):
-    """The user may not do that, or the collection does not exist: of one, Solr tells most users 403, not 404."""
+    """The user lacks permission, or the collection does not exist: for that, Solr answers most users 403, not 404."""
 
 
 class UndefinedFieldError(FinalError):
-    """A query names a field that the collection's schema lacks, such as one added after the collection was made.
+    """A query names a field that the collection's schema lacks, such as one added after the collection was created.
 
     Parameters
     ----------
     message
-        What went wrong.
+        The error message.
     field
         The field's name.
     """
@@ -51,7 +51,7 @@ class UndefinedFieldError(FinalError):
 
 
 class NotSolrError(FinalError):
-    """Something else answers at Solr's address."""
+    """Something other than Solr answers at Solr's address."""
 
 
 class SolrHttp:
@@ -60,17 +60,20 @@ class SolrHttp:
     Parameters
     ----------
     url
-        Solr's address, such as ``http://host:8983/solr``. Messages show it without a password in it.
+        Solr's address, such as ``http://host:8983/solr``. Messages show it without a password.
     role
-        Whose requests these are: a message about a wrong password names that user's settings.
+        The role of the user: a message about a wrong password names that user's settings.
     login
-        User and password; None where Solr does not ask who calls, or where the address has both.
+        User and password; None if Solr requires no authentication, or if the address contains them.
     pauses_seconds
-        How long to wait before each new attempt after a request that found Solr busy or away; empty tries once.
+        How long to wait before each retry of a request for which Solr was busy or down; empty never retries.
     timeout_seconds
-        How long an answer may take.
+        How long a response may take.
     connections
-        How many requests may be under way at once; others wait for their turn.
+        How many requests may be in progress at once; others wait.
+    explain_forbidden
+        Takes the path of a forbidden request and the error, and returns the error to raise instead; a transient one is
+        retried.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class SolrHttp:
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
         connections: int = CONNECTIONS,
+        explain_forbidden: Callable[[str, ForbiddenError], TransientError | FinalError] | None = None,
     ) -> None:
         parts = urlsplit(url.rstrip("/"))
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -90,6 +94,7 @@ class SolrHttp:
             login = unquote(parts.username), unquote(parts.password or "")
         self._login = login
         self._pauses_seconds = pauses_seconds
+        self._explain_forbidden = explain_forbidden
         self._pool = urllib3.PoolManager(
             maxsize=connections, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout_seconds)
         )
@@ -97,37 +102,37 @@ class SolrHttp:
     def request(
         self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
     ) -> dict[str, Any]:
-        """Send one request, again while Solr is busy or away, and return its JSON answer.
+        """Send a request, retry it while Solr is busy or down, and return the JSON response.
 
         Parameters
         ----------
         path
-            What is asked, below Solr's address; with its own parameters where there is a body.
+            The path below Solr's address; with parameters of its own if there is a body.
         parameters
-            Of a request without a body; the answer is asked for in JSON.
+            The parameters of a request without a body; the response format, JSON, is added.
         body, mime
-            What is posted, and its type.
+            What to post, and its type.
 
         Raises
         ------
         EngineDownError, TransientError
-            When it stayed away, or busy.
+            If Solr is still down, or still busy, after the last retry.
         MissingError
-            When the collection does not exist.
+            If the collection does not exist.
         ForbiddenError
-            When the user may not do that; for most users, also when the collection does not exist.
+            If the user lacks permission; for most users, also if the collection does not exist.
         BadInputError
-            When Solr does not know the user, or has another password.
+            If Solr does not know the user, or the password is wrong.
         UndefinedFieldError
-            When a query names a field that the collection lacks.
+            If a query names a field that the collection lacks.
         NotSolrError
-            When the answer is not Solr's.
+            If the response is not from Solr.
         FinalError
-            When Solr refuses the request for another reason.
+            If Solr rejects the request for another reason.
         """
         problem: TransientError | None = None
         for pause in (0.0, *self._pauses_seconds):
-            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads writers, keeps no secret
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads writers out; not for security
             try:
                 return self._request_once(path, parameters, body, mime)
             except TransientError as error:
@@ -136,7 +141,7 @@ class SolrHttp:
         raise problem
 
     def select(self, collection: str, parameters: Mapping[str, object]) -> dict[str, Any]:
-        """Search a collection or alias; a parameter's value may be a list. Posted, so that it may be of any length.
+        """Search a collection or alias; a parameter's value may be a list. It is posted, so it may have any length.
 
         Raises the errors of :meth:`request`.
         """
@@ -163,23 +168,26 @@ class SolrHttp:
         answer = _json_object(response.data)
         if response.status == 200:
             if answer is None:
-                raise NotSolrError(f"{self.url}/{path}: the answer is not Solr's; check TINYTAGS_SOLR_URL")
+                raise NotSolrError(f"{self.url}/{path}: the response is not from Solr; check TINYTAGS_SOLR_URL")
             return answer
         problem = (answer or {}).get("error")
-        told = problem.get("msg") if isinstance(problem, dict) else problem
-        reason = str(told or (answer or {}).get("exception") or response.reason)[:500]
-        raise self._error(response.status, f"{self.url}/{path}: Solr answers {response.status} ({reason})", reason)
+        detail = problem.get("msg") if isinstance(problem, dict) else problem
+        reason = str(detail or (answer or {}).get("exception") or response.reason)[:500]
+        refusal = self._error(response.status, f"{self.url}/{path}: Solr answers {response.status} ({reason})", reason)
+        if self._explain_forbidden and isinstance(refusal, ForbiddenError):
+            raise self._explain_forbidden(path, refusal) from refusal
+        raise refusal
 
     def _error(self, status: int, message: str, reason: str) -> TransientError | FinalError:
-        """Return the error that an answer other than 200 stands for."""
+        """Return the error for a response with a status other than 200."""
         if status == 401:
             return BadInputError(unknown_user(self.url, self._role, self._login))
         if status == 404:
-            return MissingError(f"{message}; is there such a collection?")
+            return MissingError(f"{message}; does the collection exist?")
         if status == 403 and "read-only" in reason:
             return FinalError(f"{message}; make it writable again: MODIFYCOLLECTION with readOnly=false")
         if status == 403:
-            return ForbiddenError(f"{message}; the user {self._login[0] if self._login else ''!r} may not do that")
+            return ForbiddenError(f"{message}; the user {self._login[0] if self._login else ''!r} lacks permission")
         if status in _BUSY or status >= 500 or status == 409:
             return TransientError(message)
         if field := undefined_field(reason):
@@ -188,31 +196,31 @@ class SolrHttp:
 
 
 def undefined_field(reason: str) -> str:
-    """Return the field that a query names and the collection lacks, from what Solr says; empty when it says no such."""
+    """Return the unknown field that Solr's error message names; empty if it names none."""
     found = re.search(r"undefined field:? \"?([A-Za-z_]\w*)", reason, re.IGNORECASE)
     return found[1] if found else ""
 
 
 def basic_authorization(login: Login) -> dict[str, str]:
-    """Return the header that tells Solr who asks; RFC 7617, in UTF-8 as Solr reads it."""
+    """Return the header that authenticates a user; RFC 7617, in UTF-8 as Solr expects it."""
     return {"Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode()}
 
 
 def unknown_user(url: str, role: SolrRole, login: Login | None) -> str:
-    """Return what to do about a Solr that answers 401."""
+    """Return the message for a 401 from Solr."""
     variable = f"TINYTAGS_SOLR_{role.upper()}"
     if login is None:
-        return f"{url}: Solr asks who calls: set {variable}_USER and {variable}_PASSWORD"
+        return f"{url}: Solr requires authentication: set {variable}_USER and {variable}_PASSWORD"
     return (
-        f"{url}: Solr does not let the user {login[0]!r} in with this password: correct {variable}_USER and "
-        f"{variable}_PASSWORD, or, of the embedded Solr, `tinytags down solr` and `tinytags up solr`"
+        f"{url}: Solr does not accept the user {login[0]!r} with this password: correct {variable}_USER and "
+        f"{variable}_PASSWORD, or, for the embedded Solr, run `tinytags down solr` and `tinytags up solr`"
     )
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
-    """Return a JSON object; None when the content is something else."""
+    """Return a JSON object; None if the content is something else."""
     try:
-        found = orjson.loads(content)  # orjson: five times as fast, and a block's rows are a megabyte
+        found = orjson.loads(content)  # five times as fast as json, and a block's rows are a megabyte
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -1,4 +1,4 @@
-"""Spark Connect: a session from an address, and its errors as ours."""
+"""Spark Connect: opens sessions, and translates Spark's errors into ours."""
 
 import hashlib
 import logging
@@ -19,36 +19,36 @@ from pyspark.sql.connect.client.retries import DefaultPolicy
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 
 ConnectSpark = Callable[[], Any]
-"""Opens a Spark session when it is called: the seconds of its first job need not be spent by a step without work."""
+"""Opens a Spark session; a step calls it only if there is work, because a session's first job takes seconds."""
 
 
 def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's Connect session has no common base with types
-    """Join the session that all of TinyTags shares on a Spark Connect server for an hour; whoever joins stops it.
+    """Join the session that all of TinyTags shares on a Spark Connect server for an hour; the caller must stop it.
 
-    Spark starts Python anew for each session in each executor, and never ends what it started: with a session a task,
-    a run of 400 tasks would spend ten minutes on that, and leave 6 GB taken (docs/adr/0009-shared-spark-session.md).
+    Every executor starts new Python processes for every session, and Spark never ends them. With one session per task,
+    a run of 400 tasks would spend ten minutes on that and keep 6 GB occupied (docs/adr/0009-shared-spark-session.md).
 
     Parameters
     ----------
     url
-        The server's address; it may have a token of its own in it.
+        The server's address, which may include a token.
     token
-        What the server asks for; empty when it asks for none.
+        The token that the server requires; empty if it requires none.
 
     Raises
     ------
     BadInputError
-        When the address is none, or the server refuses the token.
+        If the address is not one of Spark Connect, or the server rejects the token.
     EngineDownError
-        When nothing answers there.
+        If nothing answers there.
     """
     parts = urlsplit(url)
     if parts.scheme != "sc" or not parts.hostname:
-        raise BadInputError(f"{url!r} is no Spark Connect address: write sc://host:15002")
-    server = f"sc://{parts.netloc}"  # what else is in an address may be secret
+        raise BadInputError(f"{url!r} is not a Spark Connect address: write sc://host:15002")
+    server = f"sc://{parts.netloc}"  # the rest of the address may contain secrets
     if token and "token=" not in parts.path:
         url = with_parameter(url, "token", token)
-    try:  # the client itself would try for ten minutes
+    try:  # the client itself would retry for ten minutes
         socket.create_connection((parts.hostname, parts.port or 15002), timeout=10).close()
     except OSError as error:
         raise EngineDownError(
@@ -61,17 +61,17 @@ def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's
             return _join(session_address(url, datetime.now(UTC)))
         except PySparkException as error:
             if "UNAUTHENTICATED" in str(error):
-                raise BadInputError(f"{server}: Spark refuses the token: correct TINYTAGS_SPARK_TOKEN") from error
+                raise BadInputError(f"{server}: Spark rejects the token: correct TINYTAGS_SPARK_TOKEN") from error
             if error.getCondition() != "INVALID_HANDLE.SESSION_CLOSED":
                 raise
-            # The server ends idle sessions sooner than in an hour, its default, and never opens one again.
+            # The server closes idle sessions before the default hour is over, and never reopens one.
             return _join(with_parameter(url, "session_id", str(uuid.uuid4())))
 
 
 def session_address(url: str, at: datetime) -> str:
-    """Return a server's address with the name of the session that is shared there in the hour of ``at``.
+    """Return a server's address with the id of the session that is shared there during the hour of ``at``.
 
-    Workers keep the code that they have imported, so another state of it is another session.
+    Workers keep the code that they imported, so changed code gets a new session.
     """
     session = uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {at:%Y-%m-%d %H} {_code_version()}")
     return with_parameter(url, "session_id", str(session))
@@ -83,7 +83,7 @@ def _code_version() -> str:
 
 
 def with_parameter(url: str, name: str, value: str) -> str:
-    """Return a Spark Connect address with one more parameter, unless it has it already."""
+    """Return a Spark Connect address with a parameter added, unless it has that parameter already."""
     if f"{name}=" in url:
         return url
     bare = url.rstrip("/;")
@@ -92,36 +92,36 @@ def with_parameter(url: str, name: str, value: str) -> str:
 
 def _join(address: str) -> Any:  # noqa: ANN401
     session = SparkSession.builder.remote(address).create()
-    # By default a call to a server that died is tried for ten minutes; our own retries come after ten seconds.
+    # By default, calls to a dead server are retried for ten minutes; our own retries begin after ten seconds.
     session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=5_000)])
-    session.release_session_on_close = False  # the others' work would end with it
+    session.release_session_on_close = False  # closing it would end the work of others
     tag = f"tinytags-{uuid.uuid4()}"
     session.addTag(tag)
 
     def leave() -> None:
-        """Cancel what this client left running, and hang up."""
-        with suppress(PySparkException, grpc.RpcError):  # a server that is away runs nothing
+        """Cancel what this client left running, and disconnect."""
+        with suppress(PySparkException, grpc.RpcError):  # a server that is down runs nothing
             session.interruptTag(tag)
         type(session).stop(session)
 
     session.stop = leave
     try:
-        session.version  # noqa: B018 - the first call is what opens it
+        session.version  # noqa: B018 - the first call opens it
     except (PySparkException, grpc.RpcError):
-        leave()  # a channel that is open when Python ends can hold it for ever
+        leave()  # a channel that is still open when Python exits can block it forever
         raise
     return session
 
 
 @contextmanager
 def spark_errors(doing: str) -> Generator[None]:
-    """Turn Spark's exceptions into ours; ``doing`` says what was being done."""
+    """Translate Spark's exceptions into ours; ``doing`` says what was being done."""
     try:
         yield
     except (AnalysisException, ParseException) as error:
-        raise FinalError(f"Spark refuses {doing}: {_first_line(error)}") from error
+        raise FinalError(f"Spark rejected {doing}: {_first_line(error)}") from error
     except (PySparkException, grpc.RpcError) as error:
-        raise TransientError(f"Spark failed at {doing}: {_first_line(error)}; see the log of `spark`") from error
+        raise TransientError(f"Spark failed while {doing}: {_first_line(error)}; see the log of `spark`") from error
 
 
 def _first_line(error: Exception) -> str:

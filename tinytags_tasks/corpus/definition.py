@@ -5,24 +5,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tinytags_tasks.corpus.formats.base import DEFAULT_PIXEL_ORDER, PixelOrder
 from tinytags_tasks.corpus.formats.registry import find_format
+from tinytags_tasks.corpus.pictures.prepare import Filter, Resize
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
-
-PixelOrder = Literal["hwc", "planes", "columns"]
-"""The order of a raw image's pixels: row-major interleaved, row-major planes R, G, B, or column-major planes."""
-
-Resize = Literal["crop", "fit", "none"]
-"""How a picture of another size is fitted to the corpus' size: cropped to the middle, or whole between black bars;
-``none`` makes it unreadable."""
-
-Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
-"""Pillow's resampling filters; when shrinking, all of them average the covered pixels."""
 
 _SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
@@ -75,7 +67,7 @@ class CorpusDefinition(BaseModel):
     shard_images: int = Field(1_000_000, ge=1)
     blocks_per_shard: int = Field(50, ge=1)
     description: str = ""
-    pixel_order: PixelOrder = "hwc"
+    pixel_order: PixelOrder = DEFAULT_PIXEL_ORDER
     resize: Resize = "crop"
     filter: Filter = "box"
     image_column: str = ""

@@ -1,1 +1,1 @@
-"""Index: scored blocks become documents of the run's collection; indexing again changes nothing."""
+"""Indexing: turns scored blocks into documents of the run's collection; indexing again changes nothing."""

@@ -1,4 +1,4 @@
-"""Documents: a scored block and its pixels as bodies of update requests to Solr.
+"""Documents: turns a scored block and its pixels into the bodies of Solr update requests.
 
 This is where the fields of :mod:`tinytags_tasks.document_fields` are filled.
 """
@@ -17,13 +17,13 @@ from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource
 _CONFIDENCE = document_field("confidence").solr_name
 
 MOST_DOCUMENTS = 2_000
-"""In one body: about 6 MB at 32x32 pixels."""
+"""The most documents in one body: about 6 MB at 32x32 pixels."""
 
 LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
-"""Fields that older collections lack: a document for one of these is sent without them."""
+"""Fields that older collections lack; documents for those collections are sent without them."""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
-"""In one body, so that a few bodies of large images fit into memory, here and in Solr."""
+"""The most image bytes in one body, so that a few bodies of large images fit into memory, both here and in Solr."""
 
 
 def documents_per_body(image_bytes: int) -> int:
@@ -46,16 +46,16 @@ def document_bodies(
     scored
         The block's scored file: position, tag, votes and confidence of each image that was kept.
     source
-        Where the block lies in the corpus.
+        Where the block is in the corpus.
     pixels
-        uint8, shape (images, values of an image): all of the block's images, kept or not; None for documents without
+        uint8, shape (images, values per image): all of the block's images, kept or not; None for documents without
         pixels.
     model
         The model's version.
     keywords
-        One for each image of the block, None where an image has none; None if the corpus has no keywords.
+        One for each image of the block, or None for an image without one; None if the corpus has no keywords.
     fields
-        The collection's fields; those of :data:`LATER_FIELDS` that it lacks are left out.
+        The collection's fields. Fields of :data:`LATER_FIELDS` that it lacks are omitted.
     """
     block: dict[str, int | str] = {
         "block": source.block,

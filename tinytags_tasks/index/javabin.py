@@ -1,9 +1,9 @@
-"""Solr's binary update format, as much of it as documents need: bytes stay bytes, where JSON needs base64.
+"""The part of Solr's binary update format that documents need. Bytes stay bytes; in JSON they would need base64.
 
 Format: version 2 of Solr's ``JavaBinCodec`` (org.apache.solr.common.util), and the request that
 ``JavaBinUpdateRequestCodec`` reads: a named list with the parameters and an iterator over documents. A tag byte says
-what follows; for some kinds its low five bits hold the size as well. Numbers of unknown size are cut into groups of
-seven bits, the lowest first. A name is written out once and referred to by its number from then on.
+what follows; for some types its low five bits also hold the size. Numbers of variable length are split into groups of
+seven bits, lowest first. A name is spelled out once, and referred to by its number after that.
 """
 
 from collections.abc import Mapping
@@ -36,21 +36,21 @@ class Body:
         ]
 
     def add(self, own: Mapping[str, Value], common: Mapping[str, int | str]) -> None:
-        """Add a document: texts, whole numbers of up to 56 bits from 0 on, and bytes, by their fields' names.
+        """Add a document with values by field name: strings, bytes, and integers from 0 to 56 bits.
 
         Parameters
         ----------
         own
-            Fields of this document alone. The bytes of a memoryview are read when the body is finished.
+            Fields of this document only. The bytes of a memoryview are read when the body is finished.
         common
-            Fields that many documents share: the same object is encoded once. It must live as long as the body does.
+            Fields that many documents share. The same object is encoded only once, and must live as long as the body.
         """
         self._parts.append(_head(_DOCUMENT, len(own) + len(common)) + _NO_BOOST)
         shared = self._common.get(id(common))
         if shared is None:
             names = len(self._names)
             shared = b"".join(self._name(name) + _scalar(value) for name, value in common.items())
-            if names == len(self._names):  # else it spells out names, which may happen only once a body
+            if names == len(self._names):  # otherwise it spells out names, which a body may do only once
                 self._common[id(common)] = shared
         self._parts.append(shared)
         for name, value in own.items():
@@ -77,7 +77,7 @@ def _scalar(value: int | str) -> bytes:
         text = value.encode()
         return _head(_TEXT, len(text)) + text
     if value == 0:
-        return bytes([_INT, 0, 0, 0, 0])  # the short form is for 1 and more
+        return bytes([_INT, 0, 0, 0, 0])  # the short form starts at 1
     kind = _SMALL_INT if value < 2**31 else _SMALL_LONG
     if value < 0x0F:
         return _BYTE[kind | value]

@@ -1,4 +1,4 @@
-"""Posting: blocks are read one ahead of the one that is being posted, so that Solr never waits for the store."""
+"""Posts blocks to Solr. While a block is posted, the next one is read, so that Solr never waits for the store."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,9 +25,10 @@ from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 def post_blocks(
     run: Run, sources: Iterable[BlockSource], storage: Storage, solr: SolrClient, report: Callable[[str], None]
 ) -> tuple[dict[int, BlockRecord], dict[int, FinalError]]:
-    """Post blocks one after another; return the records of those that Solr accepted, and the errors of the others.
+    """Post blocks one after another; return the records of those that Solr accepted and the errors of the others.
 
-    A block's bodies are sent before the answers to the previous block's are awaited: Solr never waits between blocks.
+    A block's bodies are sent before the responses for the previous block have arrived, so Solr never idles between
+    blocks.
 
     Raises
     ------
@@ -43,9 +44,9 @@ def post_blocks(
         number = posted.contents.source.block
         try:
             posted.wait()
-        except MissingError as error:  # the collection is gone, which no other block survives
+        except MissingError as error:  # the collection is gone, so every other block would fail too
             raise collection_missing(run) from error
-        except FinalError as error:  # the group's other blocks go on
+        except FinalError as error:  # the other blocks of the group continue
             failures[number] = type(error)(f"run {run.name}: Solr refused a document of block {number}: {error}")
             failures[number].__cause__ = error
             return
@@ -79,7 +80,7 @@ def collection_missing(run: Run) -> MissingError:
 
 @dataclass(frozen=True, eq=False)
 class _BlockContents:
-    """Everything that a block's documents are made of."""
+    """Everything that goes into a block's documents."""
 
     source: BlockSource
     table: pa.Table
@@ -93,7 +94,7 @@ class _BlockContents:
 
 @dataclass(frozen=True, eq=False)
 class _PostedBlock:
-    """A block whose bodies are on their way, and Solr's answers to them."""
+    """A block whose bodies are being sent, and Solr's responses."""
 
     contents: _BlockContents
     started: float
@@ -115,7 +116,7 @@ class _PostedBlock:
 def _read_blocks(
     run: Run, sources: Iterable[BlockSource], storage: Storage
 ) -> Iterator[_BlockContents | tuple[int, FinalError]]:
-    """Yield each block's contents, or its number and why it cannot be indexed."""
+    """Yield each block's contents, or its number and the reason why it cannot be indexed."""
     keywords = KeywordsReader(storage)
     for source in sources:
         try:
@@ -137,8 +138,8 @@ def _read_block(run: Run, source: BlockSource, keywords: KeywordsReader, storage
         )
     if scored.sha256 != source.sha256:
         raise CorruptError(
-            f"run {run.name}: block {source.block} was scored on other bytes than the shard holds; run `{command} "
-            f"--redo`, which writes {path} anew"
+            f"run {run.name}: block {source.block} was scored on bytes other than those in the shard; run "
+            f"`{command} --redo`, which writes {path} again"
         )
     pixels = read_pixels(storage, source) if run.thumbnails == "solr" else None
     return _BlockContents(source, table, scored, pixels, keywords.read(source))

@@ -1,4 +1,4 @@
-"""The indexing step: scored blocks become verified documents of the run's collection."""
+"""The indexing step: turns scored blocks into verified documents of the run's collection."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +20,12 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
-"""Small files that are read or written at once."""
+"""How many small files are read or written at the same time."""
 
 
 @dataclass(frozen=True)
 class IndexRequest:
-    """Which blocks of which run; ``redo`` also indexes those that are verified already."""
+    """Which blocks of which run to index; ``redo`` also indexes blocks that are verified already."""
 
     run: str
     blocks: tuple[int, ...]
@@ -34,7 +34,7 @@ class IndexRequest:
 
 @dataclass(frozen=True)
 class IndexResult:
-    """How many documents the blocks have now; ``indexed`` counts the blocks that were not verified before."""
+    """How many documents the blocks have now; ``indexed`` counts the blocks that this call indexed."""
 
     run: str
     blocks: tuple[int, ...]
@@ -69,13 +69,13 @@ def prepare_collection(
 ) -> str:
     """Make sure that a run's collection exists, and return its name.
 
-    One that exists keeps its configset, whatever this checkout has. Another is made with the configset that its run was
-    planned with, or, where the run is from before this was recorded, with this checkout's.
+    An existing collection keeps its configset, whatever this checkout has. A new one is created with the configset that
+    the run was planned with, or with this checkout's if the run is too old to have recorded one.
 
     Raises
     ------
     MissingError
-        If there is no such run, or neither Solr, the store nor this checkout has its configset.
+        If there is no such run, or its configset is in neither Solr, the store nor this checkout.
     CorruptError
         If the store's copy of its configset is damaged.
     """
@@ -94,16 +94,16 @@ def prepare_collection(
 
 
 def _make_collection(run: Run, storage: Storage, solr: SolrClient, shards: int, replicas: int) -> None:
-    """Make a run's collection with the run's own configset."""
-    is_there = run.configset in solr.configset_names()
-    if not is_there:
+    """Create a run's collection with the run's own configset."""
+    is_uploaded = run.configset in solr.configset_names()
+    if not is_uploaded:
         solr.upload_configset(kept_configset(run.configset, storage))
     try:
         solr.ensure_collection(run.collection, run.configset, shards=shards, replicas=replicas)
     except (FinalError, TransientError):
-        if not is_there:
+        if not is_uploaded:
             raise
-        # It was pruned just now, or is the half of an upload during which Solr was killed.
+        # It was pruned a moment ago, or Solr was killed while it was being uploaded.
         solr.upload_configset(kept_configset(run.configset, storage))
         solr.ensure_collection(run.collection, run.configset, shards=shards, replicas=replicas)
 
@@ -118,18 +118,18 @@ def index_blocks(
 ) -> IndexResult:
     """Make the collection hold exactly the scored images of these blocks, and verify each block by a checksum.
 
-    Ids are deterministic, so indexing again overwrites; documents of a block that its scored file does not have are
-    deleted by id. Nothing is visible before one commit for all blocks. A block that another writer holds is left to
-    that writer, and checked again when the others are done.
+    Ids are deterministic, so indexing again overwrites documents. Documents of a block that are not in its scored file
+    are deleted by id. Nothing is visible until one commit for all blocks. A block that another writer holds is left to
+    that writer, and checked again once the other blocks are done.
 
     Raises
     ------
     BadInputError
-        If the run has no such block.
+        If the run does not have one of these blocks.
     MissingError
         If a block is not scored, or the run's collection was pruned.
     TransientError
-        If Solr or HDFS is unavailable, or the documents are not what was scored.
+        If Solr or HDFS is unavailable, or the documents differ from what was scored.
     """
     run = Run.load(storage, layout.run_file(request.run))
     run.check_blocks(request.blocks)
@@ -164,7 +164,7 @@ def delete_blocks(
     Raises
     ------
     BadInputError
-        If the run has no such block.
+        If the run does not have one of these blocks.
     MissingError
         If the run's collection was pruned.
     TransientError
@@ -177,7 +177,10 @@ def delete_blocks(
     before = solr.count_by_block(run.collection, request.blocks)
     for held in hold_blocks(run.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         for record in read_ledger(storage, run, held.blocks):
-            if record.state in (BlockState.INDEXED, BlockState.VERIFIED):  # the ledger promises nothing that is going
+            if record.state in (
+                BlockState.INDEXED,
+                BlockState.VERIFIED,
+            ):  # first, so that the ledger never promises deleted documents
                 record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
                 record.save(storage, layout.ledger_file(run.name, record.block))
             solr.delete_block(run.collection, record.block)
@@ -199,7 +202,7 @@ def _wait_until_settled(run: Run, solr: SolrClient) -> None:
 
 
 def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
-    """Post blocks, commit once, and verify each."""
+    """Post blocks, commit once, and verify each block."""
     storage.delete_leftovers(*(layout.ledger_file(run.name, block) for block in held.blocks))
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     records, failures = post_blocks(run, block_sources(storage, corpus, held.blocks), storage, solr, report)
@@ -231,7 +234,7 @@ def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repor
 
 
 def _raise_failures(run: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
-    """Record why blocks cannot be indexed, and raise the reasons as one error."""
+    """Record why blocks cannot be indexed, and raise all reasons as one error."""
     for record in read_ledger(storage, run, failures):
         if record.state is not BlockState.PLANNED and is_held(storage, run.name, record.block, held.writer):
             record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(

@@ -1,4 +1,4 @@
-"""Verification: whether Solr holds exactly the documents that were scored, block by block."""
+"""Verifies, block by block, that Solr has exactly the documents that were scored."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
 def unverified_blocks(run: Run, blocks: Sequence[int], storage: Storage, solr: SolrClient) -> list[int]:
-    """Return the blocks that the ledger does not call verified, or whose documents have another number now."""
+    """Return the blocks that are not verified according to the ledger, or whose number of documents has changed."""
     counts = solr.count_by_block(run.collection, blocks)
     return [
         record.block
@@ -23,7 +23,7 @@ def unverified_blocks(run: Run, blocks: Sequence[int], storage: Storage, solr: S
 
 
 def differing_blocks(run: Run, records: Mapping[int, BlockRecord], solr: SolrClient) -> dict[int, str]:
-    """Return the blocks whose documents are not what was scored, and how they differ."""
+    """Return the blocks whose documents differ from what was scored, and how."""
     counts = solr.count_by_block(run.collection, list(records))
 
     def difference(record: BlockRecord) -> str:
@@ -31,7 +31,7 @@ def differing_blocks(run: Run, records: Mapping[int, BlockRecord], solr: SolrCli
         if count != record.kept:
             return f"has {count:,} of {record.kept:,} documents"
         if documents_checksum(solr.rows_of_block(run.collection, record.block)) != record.checksum:
-            return "has other tags, votes or ids than were scored"
+            return "has tags, votes or ids that differ from what was scored"
         return ""
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -40,7 +40,7 @@ def differing_blocks(run: Run, records: Mapping[int, BlockRecord], solr: SolrCli
 
 
 def delete_foreign_documents(run: Run, blocks: Iterable[int], storage: Storage, solr: SolrClient) -> None:
-    """Delete the documents under these blocks' numbers that their scored files do not have."""
+    """Delete the documents of these blocks that are not in their scored files."""
     for block in blocks:
         table, _ = read_scored(storage, run.name, block)
         own = {layout.document_id(run.corpus, position) for position in table.column("position").to_pylist()}

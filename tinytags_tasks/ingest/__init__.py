@@ -1,1 +1,1 @@
-"""Ingest: a source file becomes shards with manifests."""
+"""Ingestion: turns a corpus' source into shards with manifests."""

@@ -1,4 +1,4 @@
-"""The last step of an ingestion: every shard is counted, then the corpus stands."""
+"""The last step of an ingestion: count the images of every shard, then commit the corpus."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import MissingError, ReconcileError
-from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
-from tinytags_tasks.ingest.shards import most_unreadable, standing_manifest, too_many_unreadable
+from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
+from tinytags_tasks.ingest.shards import complete_manifest, most_unreadable, too_many_unreadable
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.identities import quoted
@@ -18,7 +18,7 @@ from tinytags_tasks.store.record import now
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What the corpus holds now."""
+    """What the corpus contains now."""
 
     corpus: str
     images: int
@@ -30,16 +30,16 @@ class CommitResult:
 def commit_corpus(
     corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print
 ) -> CommitResult:
-    """Write a corpus' totals, when every shard stands and every image is in one of them.
+    """Write a corpus' totals, provided that every shard is complete and every image is in one.
 
     Raises
     ------
     MissingError
-        When a shard is not there.
+        If a shard is missing or incomplete.
     BadInputError
-        When more images are unreadable than the definition allows.
+        If more images are unreadable than the definition allows.
     ReconcileError
-        When the counts do not agree, or a corpus that stood has become another one.
+        If the counts do not agree, or the shards of a committed corpus have changed.
     """
     plan = load_plan(storage, corpus)
     partition = plan.partition
@@ -47,10 +47,10 @@ def commit_corpus(
     images = unreadable = 0
     examples: dict[int, str] = {}
     for shard in range(partition.shards):
-        manifest = standing_manifest(plan, shard, storage)
+        manifest = complete_manifest(plan, shard, storage)
         if manifest is None:
             raise MissingError(
-                f"{layout.shard_file(corpus, shard)}: not there as its manifest says; "
+                f"{layout.shard_file(corpus, shard)}: is missing or does not match its manifest; "
                 f"run `tinytags ingest {corpus}` again"
             )
         _add_to_digest(digest, manifest)
@@ -59,20 +59,22 @@ def commit_corpus(
         if len(examples) < 3:
             examples |= {image.position: image.reason for image in manifest.unreadable[:3]}
     if images != plan.source.images:
-        raise ReconcileError(f"corpus {corpus}: its blocks have {images:,} images, its source {plan.source.images:,}")
+        raise ReconcileError(
+            f"corpus {corpus}: its blocks have {images:,} images, but its source has {plan.source.images:,}"
+        )
     if unreadable > most_unreadable(plan):
         raise too_many_unreadable(plan, unreadable, examples)
     made = _totals(plan, unreadable, digest.hexdigest(), files)
-    known = corpus_stands(storage, corpus)
+    known = committed_corpus(storage, corpus)
     if known is not None and known.digest != made.digest:
         raise ReconcileError(
-            f"corpus {corpus}: its shards are not those that it was committed with, though the source is the same "
-            "(another version of Pillow decodes otherwise?); what was scored on it is of other bytes: remove it with "
-            f"`tinytags corpus remove {corpus} --data` and ingest it anew"
+            f"corpus {corpus}: its shards have changed since it was committed, although its source has not (perhaps "
+            "another version of Pillow decodes it differently); its runs were scored on the earlier bytes: remove it "
+            f"with `tinytags corpus remove {corpus} --data` and ingest it again"
         )
     if known is None:
         made.save(storage, layout.corpus_file(corpus), overwrite=False)
-    _clear_away(plan, storage)
+    _delete_leftovers(plan, storage)
     report(
         f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "
         f"{unreadable:,} unreadable"
@@ -80,21 +82,21 @@ def commit_corpus(
     return CommitResult(corpus, images, partition.shards, partition.blocks, unreadable)
 
 
-def _clear_away(plan: IngestPlan, storage: Storage) -> None:
-    """Delete leases and temporary files that killed writers left; with every shard whole, nobody needs them."""
+def _delete_leftovers(plan: IngestPlan, storage: Storage) -> None:
+    """Delete leases and temporary files of killed writers; once every shard is complete, nothing needs them."""
     corpus = plan.definition.name
     listing = layout.source_file(corpus, plan.source.listing_sha256)
     leases = [layout.lease_file(corpus, shard) for shard in range(plan.partition.shards)]
-    standing = set(storage.names(layout.shards_folder(corpus)))
+    existing = set(storage.names(layout.shards_folder(corpus)))
     for lease in leases:
-        if layout.file_name(lease) in standing:
+        if layout.file_name(lease) in existing:
             storage.delete(lease)
     storage.delete_leftovers(*leases)
     storage.delete_leftovers(layout.corpus_file(corpus), layout.ingest_plan_file(corpus), listing)
 
 
 def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:
-    """Add all that decides what is scored and indexed of a shard; see ``docs/adr/0017-identities.md``."""
+    """Add everything that determines what is scored and indexed of a shard; see ``docs/adr/0017-identities.md``."""
     for block in manifest.blocks:
         digest.update(f"{block.number} {block.sha256}\n".encode())
     positions = ", ".join(str(image.position) for image in manifest.unreadable)

@@ -1,4 +1,4 @@
-"""The first step of an ingestion: list the source, and write down what is to be ingested, before anything else."""
+"""The first step of an ingestion: list the source, and record what will be ingested."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -35,20 +35,20 @@ _DECISIVE = (
     "keywords",
     "keyword_stop_list",
 )
-"""Fields of a definition that decide the stored bytes: a corpus that was begun with others is refused."""
+"""Fields of a definition that determine the stored bytes; they must not change once ingestion has begun."""
 
 
 class IngestPlan(Record):
-    """What is ingested as a corpus: once written, only this.
+    """What is ingested as a corpus; once it has been written, nothing else is accepted.
 
     Attributes
     ----------
     definition
         The corpus as it was defined.
     source
-        Its source, as it was.
+        Its source as it was at that time.
     stop_list_sha256
-        Of the keywords that are left out.
+        The hash of the stop list of keywords; empty if there is none.
     """
 
     definition: CorpusDefinition
@@ -57,7 +57,7 @@ class IngestPlan(Record):
 
     @property
     def partition(self) -> Partition:
-        """How the corpus is cut."""
+        """How the corpus is divided into shards and blocks."""
         return Partition(self.source.images, self.definition.shard_images, self.definition.blocks_per_shard)
 
     @property
@@ -68,16 +68,16 @@ class IngestPlan(Record):
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """Which corpus, and how its shards are dealt out.
+    """Which corpus to ingest, and how to divide its shards among tasks.
 
     Attributes
     ----------
     definition
         The corpus.
     shards_per_task
-        Shards a task; 0 gives a task a quarter of a million images, and makes at most 400 tasks.
+        Shards per task; 0 gives each task about a quarter of a million images, and makes at most 400 tasks.
     redo
-        Shards that are written again even where they stand.
+        Shards that are written again even if they are complete.
     """
 
     definition: CorpusDefinition
@@ -87,7 +87,7 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What is to be done: groups of shards, none when the corpus stands."""
+    """What is left to do: groups of shards, none if the corpus is complete."""
 
     corpus: str
     images: int
@@ -98,17 +98,17 @@ class PlanResult:
 def plan_ingestion(
     request: PlanRequest, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print
 ) -> PlanResult:
-    """Let the store know what is ingested, and return the shards that are still to be written or looked at.
+    """Write the ingestion's plan to the store, and return the shards that still have to be written or checked.
 
-    A corpus that stands is compared with its source by size, version, head and tail; each shard of one that does not is
-    also compared with its own range by the task that takes it.
+    A committed corpus is compared with its source by size, version, head and tail. If the corpus is not committed, the
+    task that handles a shard also compares the shard with its range of the source.
 
     Raises
     ------
     BadInputError
-        When the source cannot be used, or the corpus is being made, or was made, from something else.
+        If the source cannot be used, or differs from the one that the corpus is or was made from.
     FinalError
-        When the store has no room for what is missing.
+        If the store does not have enough space for what is missing.
     """
     definition = request.definition
     plan = _write_plan(definition, storage, files, report)
@@ -118,25 +118,25 @@ def plan_ingestion(
             f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}"
         )
     sizes = storage.sizes(layout.shards_folder(definition.name))
-    missing = [shard for shard in range(partition.shards) if not _stands(plan, shard, sizes)]
+    missing = [shard for shard in range(partition.shards) if not _is_complete(plan, shard, sizes)]
     to_write = sorted({*missing, *request.redo})
     _check_space(plan, to_write, storage, report)
-    stands = storage.exists(layout.corpus_file(definition.name))
-    todo = to_write if stands else list(range(partition.shards))
+    is_committed = storage.exists(layout.corpus_file(definition.name))
+    todo = to_write if is_committed else list(range(partition.shards))
     report(
         f"corpus {definition.name}: {partition.images:,} images in {partition.shards} shards, "
-        f"{len(missing)} of them missing" + ("" if missing or request.redo or not stands else ": nothing to do")
+        f"{len(missing)} of them missing" + ("" if missing or request.redo or not is_committed else ": nothing to do")
     )
     return PlanResult(definition.name, partition.images, partition.shards, _groups(request, partition, todo))
 
 
 def load_plan(storage: Storage, corpus: str) -> IngestPlan:
-    """Return what is ingested as a corpus.
+    """Return a corpus' ingestion plan.
 
     Raises
     ------
     MissingError, CorruptError
-        When nothing is, or the plan is damaged.
+        If there is no plan, or it is damaged.
     """
     return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
 
@@ -173,14 +173,14 @@ def _write_plan(
     finally:
         listing.close()
     known = load_plan(storage, definition.name)
-    _refuse_another(known, plan)
-    if known.definition != definition:  # the source was moved, or the limit raised: what is written later goes by it
+    _refuse_difference(known, plan)
+    if known.definition != definition:  # for example, the source was moved or the limit was raised
         plan.save(storage, path)
     return plan
 
 
 def _with_progress(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
-    """Pass items on, and report how many there were now and then."""
+    """Yield the items, and report their number every now and then."""
     for count, item in enumerate(items, start=1):
         if count % 100_000 == 0:
             report(f"listed {count:,} items")
@@ -202,32 +202,32 @@ def _stop_list_sha256(definition: CorpusDefinition) -> str:
         raise BadInputError(f"{definition.keyword_stop_list}: cannot be read ({error.strerror})") from error
 
 
-def _refuse_another(known: IngestPlan, asked: IngestPlan) -> None:
-    """Refuse to go on with another source or another definition than an ingestion was begun with.
+def _refuse_difference(known: IngestPlan, asked: IngestPlan) -> None:
+    """Refuse a source or definition that differs from the one that the ingestion began with.
 
     Raises
     ------
     BadInputError
-        Saying what differs.
+        If they differ: in what.
     """
     name = known.definition.name
-    remedy = f"restore it, use another name, or remove the corpus with `tinytags corpus remove {name} --data`"
+    remedy = f"restore it, choose another name, or remove the corpus with `tinytags corpus remove {name} --data`"
     before, now = known.source.content, asked.source.content
     if differing := [field for field in before if before[field] != now[field]]:
         field = differing[0]
-        what = f"{field}: {_short(before[field])} then, {_short(now[field])} now"
+        what = f"{field}: was {_short(before[field])}, is {_short(now[field])}"
         raise BadInputError(
-            f"corpus {name} was made from {known.source.path}, and {asked.source.path} is not that source or has "
-            f"changed since ({what}); {remedy}"
+            f"corpus {name} was made from {known.source.path}, but {asked.source.path} is a different source or has "
+            f"changed since then ({what}); {remedy}"
         )
     old, new = ({field: getattr(plan.definition, field) for field in _DECISIVE} for plan in (known, asked))
-    if find_format(known.definition.format).keywords_are_a_file:  # its content is part of the source, its path is not
+    if find_format(known.definition.format).keywords_are_a_file:  # the content is part of the source; the path is not
         old["keywords"], new["keywords"] = bool(old["keywords"]), bool(new["keywords"])
     old["keyword_stop_list"], new["keyword_stop_list"] = known.stop_list_sha256, asked.stop_list_sha256
     if differing := [field for field in old if old[field] != new[field]]:
         field = differing[0]
         raise BadInputError(
-            f"corpus {name} was begun with {field} = {_short(old[field])}, not {_short(new[field])}; {remedy}"
+            f"corpus {name} was started with {field} = {_short(old[field])}, not {_short(new[field])}; {remedy}"
         )
 
 
@@ -235,7 +235,7 @@ def _short(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)[:40]
 
 
-def _stands(plan: IngestPlan, shard: int, sizes: dict[str, int]) -> bool:
+def _is_complete(plan: IngestPlan, shard: int, sizes: dict[str, int]) -> bool:
     name, size = plan.definition.name, plan.partition.images_in_shard(shard) * plan.definition.image_bytes
     paths = [layout.shard_manifest_file(name, shard)]
     if plan.has_keywords:
@@ -246,19 +246,19 @@ def _stands(plan: IngestPlan, shard: int, sizes: dict[str, int]) -> bool:
 
 
 def _check_space(plan: IngestPlan, shards: list[int], storage: Storage, report: Callable[[str], None]) -> None:
-    """Refuse what the store has no room for, and tell how much it will be."""
+    """Report how much will be written, and refuse it if the store does not have enough space."""
     needed = sum(plan.partition.images_in_shard(shard) for shard in shards) * plan.definition.image_bytes
     if not needed:
         return
     free = storage.free_bytes()
     if free is None:
-        report(f"{needed / 1e9:,.2f} GB will be written; the store does not tell how much is free")
+        report(f"{needed / 1e9:,.2f} GB will be written; the store does not report its free space")
         return
-    report(f"{needed / 1e9:,.2f} GB will be written of {free / 1e9:,.2f} GB that are free")
+    report(f"{needed / 1e9:,.2f} GB will be written, and {free / 1e9:,.2f} GB are free")
     if needed * (1 + _FREE_SHARE) > free:
         raise FinalError(
-            f"corpus {plan.definition.name} needs {needed:,} bytes more and the store has {free:,} free (each copy "
-            "counted): free some, raise its quota, or add a disk"
+            f"corpus {plan.definition.name} needs {needed:,} more bytes, but the store has only {free:,} free (after "
+            "replication): free some space, raise the quota, or add a disk"
         )
 
 
@@ -270,11 +270,11 @@ def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tu
 
 
 def same_source(known: Source, asked: Source) -> bool:
-    """Tell whether two records are of one source, wherever it lies."""
+    """Return whether two records describe the same source, wherever it is."""
     return known.content == asked.content
 
 
-def corpus_stands(storage: Storage, corpus: str) -> Corpus | None:
-    """Return a corpus that is whole in the store; None when it is not."""
+def committed_corpus(storage: Storage, corpus: str) -> Corpus | None:
+    """Return a corpus' record if it has been committed; None otherwise."""
     path = layout.corpus_file(corpus)
     return Corpus.load(storage, path) if storage.exists(path) else None

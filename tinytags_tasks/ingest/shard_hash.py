@@ -1,4 +1,4 @@
-"""Hashes of a shard, block by block, while its images pass by."""
+"""Hashes a shard block by block while its images are streamed."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tinytags_tasks.store.corpus_records import BlockManifest
 
 
 class ShardHash:
-    """Hashes a shard's blocks, and what its source held encoded.
+    """Hashes a shard's blocks, and the encoded images of its source.
 
     Parameters
     ----------
@@ -30,15 +30,17 @@ class ShardHash:
         self._any_encoded = False
 
     def add(self, batch: Batch) -> memoryview:
-        """Take the next images; return their bytes, none when they were not decoded.
+        """Add the next images, and return their pixels; nothing if they were not decoded.
 
         Raises
         ------
         CorruptError
-            When they are not the next ones.
+            If they are not the next images.
         """
         if batch.first != self._at:
-            raise CorruptError(f"the source gave image {batch.first:,} where {self._at:,} was due: a fault of TinyTags")
+            raise CorruptError(
+                f"the source returned image {batch.first:,} where image {self._at:,} was expected: a bug in TinyTags"
+            )
         for content in batch.encoded:
             self._any_encoded = True
             self._encoded.update(len(content).to_bytes(8))
@@ -63,13 +65,13 @@ class ShardHash:
         Raises
         ------
         CorruptError
-            When images are missing.
+            If images are missing.
         """
         if len(self._blocks) != len(self._ends) or self._at != self._ends[-1]:
-            raise CorruptError(f"the source ended at image {self._at:,}, not {self._ends[-1]:,}: a fault of TinyTags")
+            raise CorruptError(f"the source ended at image {self._at:,}, not {self._ends[-1]:,}: a bug in TinyTags")
         return self._blocks
 
     @property
     def encoded(self) -> str:
-        """The sha256 of the encoded images, their lengths between them; empty when there were none."""
+        """The sha256 of the encoded images, each preceded by its length; empty if there were none."""
         return self._encoded.hexdigest() if self._any_encoded else ""

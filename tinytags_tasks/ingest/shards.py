@@ -1,4 +1,4 @@
-"""The middle step of an ingestion: shards, each committed by itself."""
+"""The middle step of an ingestion: write shards, and commit each one separately."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.store.protocol import Storage
 
 _CHUNK_BYTES = 262_144
-"""Bytes of one HTTP chunk: 64 KiB to 1 MiB were equally fast, 16 MiB slower."""
+"""Size of an HTTP chunk: 64 KiB to 1 MiB were equally fast, 16 MiB was slower."""
 
 _BATCHES_AHEAD = 2
 _REPORT_SECONDS = 5.0
@@ -34,14 +34,14 @@ _POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ShardsRequest:
-    """Which shards of which corpus.
+    """Which shards of which corpus to write.
 
     Attributes
     ----------
     corpus, shards
-        The corpus' name, the shards' numbers.
+        The corpus' name and the shards' numbers.
     redo
-        Whether shards that stand are written again.
+        Whether shards that are complete are written again.
     """
 
     corpus: str
@@ -51,7 +51,7 @@ class ShardsRequest:
 
 @dataclass(frozen=True)
 class ShardsResult:
-    """What stands now; ``written`` counts the shards that were not there before."""
+    """What is committed now; ``written`` counts the shards that this call wrote."""
 
     corpus: str
     shards: tuple[int, ...]
@@ -68,21 +68,21 @@ def ingest_shards(
     report: Callable[[str], None] = print,
     lease_seconds: float = LEASE_SECONDS,
 ) -> ShardsResult:
-    """Let these shards stand whole in the store, with their manifests; what stands already is not written again.
+    """Write these shards and their manifests to the store, except for those that are complete already.
 
-    A shard that another writer holds is left to it, and looked at again when the others are done.
+    A shard that another writer holds is left to that writer, and checked again once the other shards are done.
 
     Raises
     ------
     BadInputError
-        When the source is not as it was listed, or has too many unreadable images.
+        If the source has changed since it was listed, or has too many unreadable images.
     TransientError
-        When the store or a remote source cannot do its part now.
+        If the store or a remote source is unavailable.
     """
     plan = load_plan(storage, request.corpus)
     for shard in request.shards:
         if not 0 <= shard < plan.partition.shards:
-            raise BadInputError(f"shard {shard} is out of range: the last one is {plan.partition.shards - 1}")
+            raise BadInputError(f"shard {shard} is out of range: the last shard is {plan.partition.shards - 1}")
     listing = open_listing(storage, layout.source_file(request.corpus, plan.source.listing_sha256))
     reader = open_reader(plan.definition, files, listing)
     try:
@@ -146,99 +146,101 @@ class _Writer:
         )
 
     def _committed(self, shard: int) -> ShardManifest | None:
-        """Return the manifest of a shard that is whole and of this source; None when it must be written.
+        """Return the manifest of a shard that is complete and matches the source; None if it must be written.
 
         Raises
         ------
         BadInputError
-            When the source's own range is not what the shard was made from.
+            If the shard's range of the source has changed since the shard was made.
         """
-        manifest = standing_manifest(self._plan, shard, self._storage)
+        manifest = complete_manifest(self._plan, shard, self._storage)
         if manifest is None:
             return None
-        passing = self._open(shard)
-        for _ in self._pass(passing, decode=self._holds_pixels):
+        stream = self._open(shard)
+        for _ in self._stream(stream, decode=self._holds_pixels):
             pass
-        check_source_range(manifest, passing.hash, self._plan, holds_pixels=self._holds_pixels)
+        check_source_range(manifest, stream.hash, self._plan, holds_pixels=self._holds_pixels)
         return manifest
 
     def _write(self, shard: int) -> ShardManifest:
-        """Write one shard, then its keywords, then its manifest, each committed by a rename."""
+        """Write one shard, then its keywords, then its manifest; each is committed by a rename."""
         name = self._request.corpus
         path, manifest_path = layout.shard_file(name, shard), layout.shard_manifest_file(name, shard)
         keywords_path = layout.keywords_file(name, shard)
         self._storage.delete_leftovers(path, keywords_path, manifest_path)
-        passing = self._open(shard)
-        self._storage.write(path, self._pass_as_before(passing, self._made_before(shard)))
+        stream = self._open(shard)
+        self._storage.write(path, self._stream_unchanged(stream, self._earlier_manifest(shard)))
         keywords_sha256 = None
         if self._plan.has_keywords:
-            content = _keywords_parquet(passing.keywords)
+            content = _keywords_parquet(stream.keywords)
             keywords_sha256 = hashlib.sha256(content).hexdigest()
             self._storage.write(keywords_path, content)
         manifest = ShardManifest(
             corpus=name,
             shard=shard,
-            first=passing.blocks[0].first,
+            first=stream.blocks[0].first,
             images=self._plan.partition.images_in_shard(shard),
             image_bytes=self._plan.definition.image_bytes,
             source=self._plan.source,
-            source_sha256=passing.hash.encoded,
+            source_sha256=stream.hash.encoded,
             blocks=tuple(
                 BlockManifest(number=block.number, first=block.first, images=block.images, sha256=digest)
-                for block, digest in zip(passing.blocks, passing.hash.blocks, strict=True)
+                for block, digest in zip(stream.blocks, stream.hash.blocks, strict=True)
             ),
             checksum=self._storage.checksum(path),
             keywords_sha256=keywords_sha256,
             unreadable=tuple(
-                Unreadable(position=position, reason=reason) for position, reason in sorted(passing.unreadable.items())
+                Unreadable(position=position, reason=reason) for position, reason in sorted(stream.unreadable.items())
             ),
         )
         manifest.save(self._storage, manifest_path)
         return manifest
 
-    def _made_before(self, shard: int) -> ShardManifest | None:
-        """Return the manifest of a shard that is written again; None when it has none that can be used."""
+    def _earlier_manifest(self, shard: int) -> ShardManifest | None:
+        """Return the earlier manifest of a shard that is written again; None if there is none that can be used."""
         try:
             manifest = ShardManifest.load(self._storage, layout.shard_manifest_file(self._request.corpus, shard))
         except (MissingError, CorruptError):
             return None
-        is_comparable = same_source(manifest.source, self._plan.source) and _is_cut_alike(manifest, self._plan, shard)
+        is_comparable = same_source(manifest.source, self._plan.source) and _has_same_blocks(
+            manifest, self._plan, shard
+        )
         return manifest if is_comparable else None
 
-    def _pass_as_before(self, passing: "_Passing", made_before: ShardManifest | None) -> Iterator[memoryview]:
-        """Yield a shard's bytes; when they are not what it was once made of, fail before they get its name."""
-        yield from self._pass(passing, decode=True)
-        if made_before is not None:
-            check_source_range(made_before, passing.hash, self._plan, holds_pixels=self._holds_pixels)
+    def _stream_unchanged(self, stream: "_ShardStream", earlier: ShardManifest | None) -> Iterator[memoryview]:
+        """Yield a shard's bytes; if they differ from those of its earlier manifest, fail before they are committed."""
+        yield from self._stream(stream, decode=True)
+        if earlier is not None:
+            check_source_range(earlier, stream.hash, self._plan, holds_pixels=self._holds_pixels)
 
-    def _open(self, shard: int) -> "_Passing":
+    def _open(self, shard: int) -> "_ShardStream":
         blocks = self._plan.partition.blocks_of_shard(shard)
-        return _Passing(blocks, ShardHash(blocks, self._plan.definition.image_bytes))
+        return _ShardStream(blocks, ShardHash(blocks, self._plan.definition.image_bytes))
 
-    def _pass(self, passing: "_Passing", *, decode: bool) -> Iterator[memoryview]:
-        """Yield a shard's bytes; reading, hashing and the consumer's sending run side by side."""
-        first, images = passing.blocks[0].first, sum(block.images for block in passing.blocks)
+    def _stream(self, stream: "_ShardStream", *, decode: bool) -> Iterator[memoryview]:
+        """Yield a shard's bytes; reading, hashing and the consumer's sending run in parallel."""
+        first, images = stream.blocks[0].first, sum(block.images for block in stream.blocks)
         batches = prefetch(self._reader.batches(first, images, decode=decode), _BATCHES_AHEAD)
-        for pixels in prefetch(self._learn(batches, passing), _BATCHES_AHEAD):
+        for pixels in prefetch(self._collect(batches, stream), _BATCHES_AHEAD):
             yield from (pixels[start : start + _CHUNK_BYTES] for start in range(0, len(pixels), _CHUNK_BYTES))
 
-    def _learn(self, batches: Iterator[Batch], passing: "_Passing") -> Iterator[memoryview]:
-        """Hash images, note what is known of them, and pass their bytes on."""
+    def _collect(self, batches: Iterator[Batch], stream: "_ShardStream") -> Iterator[memoryview]:
+        """Hash images, collect their keywords and the unreadable ones, and yield their bytes."""
         for batch in batches:
-            pixels = passing.hash.add(batch)
-            passing.unreadable.update(batch.unreadable)
-            if len(passing.unreadable) > most_unreadable(self._plan):  # of this shard alone
-                raise too_many_unreadable(self._plan, len(passing.unreadable), passing.unreadable)
+            pixels = stream.hash.add(batch)
+            stream.unreadable.update(batch.unreadable)
+            if len(stream.unreadable) > most_unreadable(self._plan):  # of this shard alone
+                raise too_many_unreadable(self._plan, len(stream.unreadable), stream.unreadable)
             if self._plan.has_keywords:
-                passing.keywords.append(_encode_keywords(batch, self._stop_list))
+                stream.keywords.append(_encode_keywords(batch, self._stop_list))
             self._progress.add(batch.images)
             if len(pixels):
                 yield pixels
 
 
 @dataclass
-class _Passing:
-    """What is learned of a shard while its images pass by."""
+class _ShardStream:
+    """What is collected about a shard while its images are streamed."""
 
     blocks: list[Block]
     hash: ShardHash
@@ -252,27 +254,27 @@ def most_unreadable(plan: IngestPlan) -> int:
 
 
 def too_many_unreadable(plan: IngestPlan, count: int, examples: dict[int, str]) -> BadInputError:
-    """Return the error of a corpus with too many unreadable images."""
+    """Return the error for a corpus with too many unreadable images."""
     listed = "; ".join(f"{position:,}: {reason}" for position, reason in sorted(examples.items())[:3])
     return BadInputError(
         f"corpus {plan.definition.name}: at least {count:,} of {plan.source.images:,} images are unreadable, more than "
-        f"most_unreadable_percent = {plan.definition.most_unreadable_percent:g} allows ({listed}); mend the source, or "
-        "raise the limit in the corpus' definition"
+        f"most_unreadable_percent = {plan.definition.most_unreadable_percent:g} allows ({listed}); repair the source, "
+        "or raise the limit in the corpus' definition"
     )
 
 
-def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardManifest | None:
-    """Return the manifest of a shard whose files are there as it says; None when they are not.
+def complete_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardManifest | None:
+    """Return the manifest of a shard that is complete; None if a file is missing or does not match the manifest.
 
-    Bytes are not read: the shard's size and the store's own checksum are compared, and the store is asked for damage
-    that it knows of.
+    The shard's bytes are not read: its size and the store's own checksum are compared, and the store is asked whether
+    it knows of any damage.
 
     Raises
     ------
     BadInputError
-        When the shard is of another source than the plan.
+        If the shard was made from a different source than the plan says.
     CorruptError
-        When the manifest is damaged.
+        If the manifest is damaged.
     """
     name = plan.definition.name
     path = layout.shard_manifest_file(name, shard)
@@ -281,10 +283,10 @@ def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
     manifest = ShardManifest.load(storage, path)
     if not same_source(manifest.source, plan.source):
         raise BadInputError(
-            f"{path}: was made from another source ({manifest.source.path}) than the corpus' plan says; remove the "
-            f"corpus with `tinytags corpus remove {name} --data` and ingest it anew"
+            f"{path}: was made from a different source ({manifest.source.path}) than the corpus' plan says; remove the "
+            f"corpus with `tinytags corpus remove {name} --data` and ingest it again"
         )
-    if not _is_cut_alike(manifest, plan, shard):
+    if not _has_same_blocks(manifest, plan, shard):
         return None
     shard_path = layout.shard_file(name, shard)
     if not storage.exists(shard_path) or storage.size_bytes(shard_path) != manifest.images * manifest.image_bytes:
@@ -300,7 +302,7 @@ def standing_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
     return manifest
 
 
-def _is_cut_alike(manifest: ShardManifest, plan: IngestPlan, shard: int) -> bool:
+def _has_same_blocks(manifest: ShardManifest, plan: IngestPlan, shard: int) -> bool:
     expected = plan.partition.blocks_of_shard(shard)
     return [(block.number, block.first, block.images) for block in manifest.blocks] == [
         (block.number, block.first, block.images) for block in expected
@@ -308,12 +310,12 @@ def _is_cut_alike(manifest: ShardManifest, plan: IngestPlan, shard: int) -> bool
 
 
 def check_source_range(manifest: ShardManifest, found: ShardHash, plan: IngestPlan, *, holds_pixels: bool) -> None:
-    """Refuse a source whose range is not what a shard was made from.
+    """Refuse a source that has changed in the range that a shard was made from.
 
     Raises
     ------
     BadInputError
-        Naming the first block, or the range, that differs.
+        If it has: the first block, or the range, that differs.
     """
     first, images = manifest.first, manifest.images
     if holds_pixels:
@@ -343,7 +345,7 @@ def _keywords_parquet(keywords: list[pa.Array]) -> bytes:
 
 
 class _Progress:
-    """Tells how far a task is, how fast it goes and how long it will take."""
+    """Reports a task's progress, its speed and the remaining time."""
 
     def __init__(self, corpus: str, total: int, image_bytes: int, report: Callable[[str], None]) -> None:
         self._corpus = corpus
@@ -351,14 +353,14 @@ class _Progress:
         self._image_bytes = image_bytes
         self.say = report
         self._done = 0
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def add(self, images: int) -> None:
         self._done += images
         now = time.monotonic()
-        if now - self._told < _REPORT_SECONDS and self._done < self._total:
+        if now - self._reported < _REPORT_SECONDS and self._done < self._total:
             return
-        self._told = now
+        self._reported = now
         seconds = max(now - self._started, 1e-9)
         left = seconds / self._done * max(0, self._total - self._done)
         self.say(

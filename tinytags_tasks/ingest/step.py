@@ -1,4 +1,4 @@
-"""The ingestion step: a corpus' source in, verified shards out. Airflow runs its three parts as tasks of their own."""
+"""The ingestion step: turns a corpus' source into verified shards. Airflow runs its three parts as separate tasks."""
 
 from collections.abc import Callable
 
@@ -17,27 +17,27 @@ def ingest_corpus(
     redo: tuple[int, ...] = (),
     report: Callable[[str], None] = print,
 ) -> CommitResult:
-    """Put every image of a corpus' source into the store's shards, doing only what is not committed.
+    """Write every image of a corpus' source to the store's shards, except what is committed already.
 
     Parameters
     ----------
     definition
         The corpus.
     storage
-        Where it goes.
+        The store.
     files
-        The source's files; None opens those of this machine, or of an address that needs no settings.
+        The source's files; None opens them, if they are on this machine or at an address that needs no settings.
     redo
-        Shards that are written again even where they stand.
+        Shards that are written again even if they are complete.
     report
-        Gets a line now and then.
+        Called with a line of progress every now and then.
 
     Raises
     ------
     BadInputError
-        When the source cannot be used, or is another one than the corpus was made from.
+        If the source cannot be used, or differs from the one that the corpus was made from.
     TransientError
-        When the store or a remote source cannot do its part now.
+        If the store or a remote source is unavailable.
     """
     files = files or SourceFiles(definition.source, definition.options)
     planned = plan.plan_ingestion(plan.PlanRequest(definition, redo=redo), storage=storage, files=files, report=report)

@@ -1,4 +1,4 @@
-"""Tells whether what lies in the store is what the source held."""
+"""Verifies that the store contains what the source contained."""
 
 import hashlib
 import time
@@ -9,9 +9,9 @@ from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ingest.plan import IngestPlan, corpus_stands, load_plan
+from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash
-from tinytags_tasks.ingest.shards import check_source_range, standing_manifest
+from tinytags_tasks.ingest.shards import check_source_range, complete_manifest
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
@@ -30,13 +30,13 @@ class VerifyResult:
     corpus
         The corpus' name.
     shards, images
-        How many were looked at.
+        How many were checked.
     damaged
-        Shards that are not as they should be, with the reason.
+        Shards with something wrong, and what is wrong with each.
     source
-        What is wrong with the source; empty when nothing is, or it was not looked at.
+        What is wrong with the source; empty if nothing is, or the source was not checked.
     read_bytes
-        Bytes that were read from the store.
+        How many bytes were read from the store.
     """
 
     corpus: str
@@ -62,20 +62,20 @@ def verify_corpus(
     corpus
         The corpus' name.
     storage
-        Where it is.
+        The store.
     files
-        Its source's files; None looks at the store alone.
+        The files of its source; None checks only the store.
     deep
-        Read every byte of the shards and of the source; else sizes, the store's own checksums, and the source's head
-        and tail are compared, and the store is asked for damage that it knows of. That costs some requests a shard; a
-        byte that went wrong on a disk, and that nobody has read since, is found by reading alone.
+        Whether to read every byte of the shards and of the source. Otherwise sizes, the store's own checksums, and the
+        source's head and tail are compared, and the store is asked whether it knows of any damage. That takes a few
+        requests per shard, but does not find damage on a disk that nothing has read since.
     report
-        Gets a line now and then.
+        Called with a line of progress every now and then.
 
     Raises
     ------
     MissingError
-        When there is no such corpus, or it was never finished.
+        If there is no such corpus, or its ingestion did not finish.
     """
     plan = load_plan(storage, corpus)
     damaged: dict[int, str] = {}
@@ -83,18 +83,18 @@ def verify_corpus(
     manifests: list[ShardManifest] = []
     for shard in range(plan.partition.shards):
         try:
-            manifest = standing_manifest(plan, shard, storage)
+            manifest = complete_manifest(plan, shard, storage)
         except (BadInputError, MissingError, CorruptError) as error:
             damaged[shard] = str(error)
             continue
         if manifest is None:
             damaged[shard] = _known_damage(corpus, shard, storage) or (
-                "it is not there, or its size, checksum or keywords are not what its manifest says"
+                "it is missing, or its size, checksum or keywords do not match its manifest"
             )
         else:
             manifests.append(manifest)
-    if corpus_stands(storage, corpus) is None and not damaged:
-        raise MissingError(f"corpus {corpus}: was never finished; run `tinytags ingest {corpus}`")
+    if committed_corpus(storage, corpus) is None and not damaged:
+        raise MissingError(f"corpus {corpus}: its ingestion did not finish; run `tinytags ingest {corpus}`")
     if deep:
         for manifest, blocks in _wrong_blocks(manifests, storage, report):
             read_bytes += manifest.images * manifest.image_bytes
@@ -105,7 +105,7 @@ def verify_corpus(
 
 
 def _known_damage(corpus: str, shard: int, storage: Storage) -> str:
-    """Return what the store says of a shard; empty when it knows of no damage, or has no such shard."""
+    """Return the damage that the store knows of in a shard; empty if there is none, or no such shard."""
     try:
         return storage.known_damage(layout.shard_file(corpus, shard))
     except MissingError:
@@ -115,8 +115,8 @@ def _known_damage(corpus: str, shard: int, storage: Storage) -> str:
 def _wrong_blocks(
     manifests: list[ShardManifest], storage: Storage, report: Callable[[str], None]
 ) -> Iterator[tuple[ShardManifest, str]]:
-    """Yield each shard with what is wrong with its blocks; the next block is read while one is hashed."""
-    told = started = time.monotonic()
+    """Yield each shard and what is wrong with its blocks; the next block is read while one is hashed."""
+    reported = started = time.monotonic()
     total, done = sum(manifest.images * manifest.image_bytes for manifest in manifests), 0
     for manifest in manifests:
         path = layout.shard_file(manifest.corpus, manifest.shard)
@@ -127,23 +127,23 @@ def _wrong_blocks(
             elif hashlib.sha256(content).hexdigest() != block.sha256:
                 wrong.append(block.number)
             done += block.images * manifest.image_bytes
-            if time.monotonic() - told > _REPORT_SECONDS:
-                told = time.monotonic()
-                seconds = told - started
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                seconds = reported - started
                 report(
                     f"read {done / 1e9:,.2f} of {total / 1e9:,.2f} GB, {done / 1e6 / seconds:,.0f} MB/s, "
                     f"{seconds / done * (total - done):,.0f} s left"
                 )
         if wrong:
             numbers = ", ".join(map(str, wrong[:20]))
-            unread.insert(0, f"the bytes of blocks {numbers} are not those that were ingested")
+            unread.insert(0, f"the bytes of blocks {numbers} are not what was ingested")
         yield manifest, "; ".join(unread[:3])
 
 
 def _stored_blocks(
     manifest: ShardManifest, path: str, storage: Storage
 ) -> Iterator[tuple[BlockManifest, bytes | CorruptError]]:
-    """Yield each block with its bytes, or with why it has none."""
+    """Yield each block and its bytes, or why they cannot be read."""
     for block in manifest.blocks:
         offset = (block.first - manifest.first) * manifest.image_bytes
         try:
@@ -161,7 +161,7 @@ def _compare_source(
     deep: bool,
     report: Callable[[str], None],
 ) -> str:
-    """Return what is wrong with the source; empty when nothing is."""
+    """Return what is wrong with the source; empty if nothing is."""
     listing = open_listing(storage, layout.source_file(plan.definition.name, plan.source.listing_sha256))
     try:
         first = next(listing.items(0, 1))[1]
@@ -171,7 +171,7 @@ def _compare_source(
                 files.check_unchanged(item.path, item.size_bytes, item.version)
         ends = hash_ends(files, files.current(first.path), files.current(last.path))
         if ends != (plan.source.head_sha256, plan.source.tail_sha256):
-            return f"{plan.source.path}: its head or tail is another than when it was ingested"
+            return f"{plan.source.path}: its head or tail has changed since it was ingested"
         if not deep:
             return ""
         holds_pixels = find_format(plan.definition.format).holds_pixels
@@ -191,7 +191,7 @@ def _compare_source(
 
 
 def iterate_unreadable(corpus: str, *, storage: Storage) -> Iterator[Unreadable]:
-    """Yield a corpus' unreadable images by position."""
+    """Yield a corpus' unreadable images in the order of their positions."""
     plan = load_plan(storage, corpus)
     for shard in range(plan.partition.shards):
         yield from ShardManifest.load(storage, layout.shard_manifest_file(corpus, shard)).unreadable

@@ -1,4 +1,4 @@
-"""Scoring one block: bytes in, one committed file of tags and votes out. Runs inside a Spark worker."""
+"""Scores one block: reads its bytes, and commits one file of tags and votes. Runs inside a Spark worker."""
 
 import socket
 import time
@@ -27,22 +27,22 @@ _BATCH = 5_000
 
 @dataclass(frozen=True)
 class BlockTask:
-    """All that scoring one block takes; small and serialisable.
+    """Everything needed to score one block; small and serialisable.
 
     Attributes
     ----------
     source
         Where its bytes are.
     run, model
-        Names.
+        The names of the run and of the model version.
     tags, trees
-        The model's tags, and what an image's votes add up to: the number of trees, or 100 for percentages.
+        The model's tags, and the sum of an image's votes: the number of trees, or 100 for percentages.
     threshold
-        Confidence in percent from which an image is kept.
+        The lowest confidence, in percent, with which an image is kept.
     writer
-        Who holds the lease on the block; empty where nobody else can write it.
+        Who holds the lease on the block; empty if nobody else can write the block.
     redo
-        Whether a scored file that exists is written again.
+        Whether an existing scored file is written again.
     """
 
     source: BlockSource
@@ -61,9 +61,9 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     Raises
     ------
     CorruptError
-        When the shard's bytes are not those of the manifest, or the model's output is not a vote count.
+        If the shard's bytes do not match the manifest, or the model's output is not votes.
     TransientError
-        When another writer has taken the block over: this one was silent for too long, or its driver is gone.
+        If another writer took the block over because this one was silent for too long, or its driver is gone.
     """
     started = time.monotonic()
     storage = open_store(address)
@@ -98,7 +98,7 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         score_seconds=round(time.monotonic() - started, 3),
         scored=now(),
     )
-    if task.redo:  # else a file that another has committed stays
+    if task.redo:  # otherwise a file that another writer committed is kept
         _refuse_lost(task, storage)
     record = write_scored(storage, table, record, overwrite=task.redo)
     _refuse_lost(task, storage)
@@ -113,39 +113,39 @@ def _refuse_lost(task: BlockTask, storage: Storage) -> None:
 
 @lru_cache(maxsize=2)
 def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Open a published model, once a worker process: a version is the hash of the bytes, so it never means others.
+    """Open a published model, once per worker process: a version is a hash, so its bytes never change.
 
     Raises
     ------
     MissingError
-        When its file does not exist.
+        If its file does not exist.
     CorruptError
-        When its file is not what was published, or ONNX Runtime cannot read it.
+        If its file is not what was published, or ONNX Runtime cannot read it.
     """
     stored = read_model(open_store(address), version)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # Spark runs one task a core
+    options.intra_op_num_threads = 1  # Spark runs one task per core
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own have no common base
+    except Exception as error:  # its exceptions have no common base class
         raise CorruptError(
             f"{layout.model_file(version)}: ONNX Runtime cannot use it ({error}); train or import another model"
         ) from error
 
 
 def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> Votes:  # noqa: ANN401
-    """Return the votes for each tag, float32 of shape (images, tags): whole numbers of trees, or percentages.
+    """Return the votes for each tag, float32, shape (images, tags): numbers of trees, or percentages.
 
     Raises
     ------
     CorruptError
-        When they do not add up to the number of trees, or to 100, or are not numbers (NaN).
+        If they do not add up to the number of trees or to 100, or are not numbers (NaN).
     """
     votes = np.zeros((len(pixels), len(task.tags)), dtype=np.float32)
     for start in range(0, len(pixels), _BATCH):
         (batch,) = session.run(["votes"], {"pixels": pixels[start : start + _BATCH]})
-        # Votes of trees are whole numbers, and percentages are rounded in the thousandths: half a vote allows for both.
+        # Trees cast whole votes, and percentages are off by thousandths at most: a tolerance of half a vote suits both.
         if batch.shape[1] != len(task.tags) or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
             raise CorruptError(
                 f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"
@@ -155,7 +155,7 @@ def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) ->
 
 
 def previous_attempts(storage: Storage, run: str, block: int) -> int:
-    """Return how often a block was tried before."""
+    """Return how many earlier attempts there were at a block."""
     try:
         return BlockRecord.load(storage, layout.ledger_file(run, block)).attempts
     except (MissingError, CorruptError):

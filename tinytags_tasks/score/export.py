@@ -1,7 +1,7 @@
-"""Exports a scored run in the original system's format: one JSON object a line for each image that was kept.
+"""Exports a scored run in the original system's format: one line with a JSON object for each image that was kept.
 
-The format does not follow :mod:`tinytags_tasks.document_fields`: programs that read it know these four names and no
-others, so confidence stays ``accuracy`` here.
+The format does not follow :mod:`tinytags_tasks.document_fields`: programs that read it expect exactly these
+four names, so confidence is still ``accuracy`` here.
 """
 
 import base64
@@ -43,9 +43,9 @@ class ExportRequest:
     run
         The run's name.
     blocks
-        Its blocks, in the order in which they are written.
+        Its blocks, in the order in which to write them.
     output
-        Path of a local file; ``-`` is the standard output.
+        The path of a local file; ``-`` is standard output.
     """
 
     run: str
@@ -63,17 +63,17 @@ class ExportResult:
 
 
 def export_run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
-    """Write a line for each image that the blocks keep, by position; a file gets its name only when it is complete.
+    """Write a line for each image that the blocks keep, by position; a file gets its name only once it is complete.
 
     A line is ``{"block": 3, "data": "<base64>", "label": "cat", "accuracy": 60}``: ``data`` is the image's bytes,
-    row-major HWC uint8, ``label`` its tag and ``accuracy`` its confidence in percent. One block is in memory at a time.
+    row-major HWC uint8, ``label`` is its tag and ``accuracy`` its confidence in percent. Only one block is in memory.
 
     Raises
     ------
     BadInputError
         If the run has no such block, or the output cannot be written.
     MissingError
-        If blocks are not scored: the message names them, and nothing is written.
+        If blocks are not scored. The message names them, and nothing is written.
     CorruptError
         If a scored file or a shard is not what was written.
     """
@@ -96,7 +96,7 @@ def _refuse_unscored(request: ExportRequest, storage: Storage) -> None:
         numbers = block_numbers_argument(unscored)
         raise MissingError(
             f"run {request.run}: {len(unscored)} of {len(request.blocks)} blocks are not scored: {numbers}; "
-            f"run `tinytags score {request.run} --blocks {numbers}` first, or choose others with --blocks"
+            f"run `tinytags score {request.run} --blocks {numbers}` first, or choose other blocks with --blocks"
         )
 
 
@@ -104,7 +104,7 @@ def _lines(run: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
     table, record = read_scored(storage, run.name, source.block)
     if record.sha256 != source.sha256:
         raise CorruptError(
-            f"run {run.name}: block {source.block} was scored on other bytes than the shard holds; "
+            f"run {run.name}: block {source.block} was scored on bytes other than those in the shard; "
             f"delete {layout.scored_file(run.name, source.block)} and score it again"
         )
     pixels = read_pixels(storage, source)
@@ -121,18 +121,20 @@ def _lines(run: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(output: str) -> Generator[BinaryIO]:
-    """Open the output; a file is written under a temporary name, and renamed at the end."""
+    """Open the output; a file is written under a temporary name and renamed at the end."""
     if output == STANDARD_OUTPUT:
-        # Not sys.stdout's buffer: after a broken pipe, what is left in it would fail again at exit.
+        # Not through sys.stdout's buffer: after a broken pipe, flushing what is left in it would fail again at exit.
         try:
             with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
                 yield stream
         except BrokenPipeError as error:
-            raise BadInputError("standard output was closed before the export ended; write to a file") from error
+            raise BadInputError(
+                "standard output was closed before the export was complete; write to a file instead"
+            ) from error
         return
     target = Path(output).expanduser()
     if target.exists() and not target.is_file():  # a rename would replace a pipe or a device
-        raise BadInputError(f"{target}: not a regular file; name one, or give - for standard output")
+        raise BadInputError(f"{target}: is not a regular file; choose another file, or - for standard output")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -141,6 +143,8 @@ def _opened(output: str) -> Generator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise BadInputError(f"{target}: cannot be written ({error}); free disk space, or name another file") from error
+        raise BadInputError(
+            f"{target}: cannot be written ({error}); free some disk space, or choose another file"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)

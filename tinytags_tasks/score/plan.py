@@ -1,4 +1,4 @@
-"""The planning step: the run of a corpus, a model and a threshold, and its blocks in groups."""
+"""The planning step: creates the run of a corpus, a model and a threshold, and divides its blocks into groups."""
 
 import hashlib
 import json
@@ -28,11 +28,11 @@ class PlanRequest:
     model
         The model's version.
     threshold
-        Confidence in percent from which an image is kept.
+        The lowest confidence, in percent, with which an image is kept.
     blocks_per_task
-        Blocks for each mapped task; 0 lets TinyTags choose.
+        Blocks per mapped task; 0 lets TinyTags choose.
     thumbnails
-        Where the images of the run's documents are; TINYTAGS_THUMBNAILS unless given.
+        Where the images of the run's documents are kept; default: TINYTAGS_THUMBNAILS.
     """
 
     corpus: str
@@ -47,7 +47,7 @@ class PlanRequest:
         Raises
         ------
         BadInputError
-            When it is out of range.
+            If it is out of range.
         """
         if not 0 <= self.threshold <= 100:
             raise BadInputError(f"threshold is {self.threshold}: it is a percentage, 0 to 100")
@@ -55,7 +55,7 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """The run, and its blocks in groups, one for each mapped task."""
+    """The run, and its blocks in groups, one group per mapped task."""
 
     run: str
     groups: list[tuple[int, ...]]
@@ -64,26 +64,26 @@ class PlanResult:
 def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     """Write the run's record, unless it exists, and return its blocks in groups.
 
-    The run's name is a hash of what determines its content (the corpus' bytes, the model, the threshold, where the
-    images are, the configset), so planning the same again finds the same run, with all that is committed in it. Another
-    configset makes another run, with a collection of its own.
+    The run's name contains a hash of everything that determines its content (the corpus' bytes, the model, the
+    threshold, where the images are kept, the configset). Planning the same again therefore finds the same run and all
+    that is committed in it. A different configset makes a different run, with its own collection.
 
     Raises
     ------
     MissingError
-        When there is no such corpus or model, or the checkout has no configset.
+        If there is no such corpus or model, or the checkout has no configset.
     BadInputError
-        When the model does not fit the corpus.
+        If the model does not fit the corpus.
     """
     corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
     card = ModelCard.load(storage, layout.card_file(request.model))
     if reason := misfit(card, corpus):
         raise BadInputError(
             f"model {card.version} does not fit corpus {corpus.name}: {reason}; "
-            "train on images prepared as the corpus is"
+            "train on images that are prepared like the corpus"
         )
     configset = current_configset()
-    # Runs from before there was this choice, or another configset, keep their names.
+    # Older runs, from before there was this choice or a second configset, keep their names.
     in_store = [request.thumbnails] if request.thumbnails == "store" else []
     later_configset = [configset.name] if configset.name != FOUNDING_CONFIGSET else []
     decisive = json.dumps([corpus.digest, card.version, request.threshold, *in_store, *later_configset])
@@ -109,10 +109,10 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
 
 
 def preparation_note(corpus: Corpus, card: ModelCard) -> str:
-    """Return a note if a corpus' images were prepared in another way than those that the model learned from.
+    """Return a note if a corpus' images were prepared differently from those that the model learned from.
 
-    How a picture was prepared is part of what a model learned, so the note is shown wherever the run is. Empty if both
-    are the same, or the model's preparation is not known.
+    A model also learns how its pictures were prepared, so the note is shown wherever the run is. It is empty if both
+    were prepared the same way, or the model's preparation is not known.
     """
     if not card.preparation or card.preparation == corpus.preparation:
         return ""
@@ -125,9 +125,9 @@ def latest_model(storage: Storage) -> str:
     Raises
     ------
     MissingError
-        When there is none.
+        If there is no model.
     """
     cards = list_models(storage)
     if not cards:
-        raise MissingError("no model is published yet: make one with `tinytags train`")
+        raise MissingError("no model has been published yet: make one with `tinytags train`")
     return cards[-1].version

@@ -1,4 +1,4 @@
-"""The scoring step: one Spark job commits a file for each block."""
+"""The scoring step: one Spark job commits one file per block."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -23,12 +23,12 @@ from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
-"""As Spark splits files: a Spark task costs a tenth of a second by itself, and a small block not much more."""
+"""The size at which Spark splits files: a Spark task costs a tenth of a second, a small block not much more."""
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Which blocks of which run; ``redo`` also scores those that are committed."""
+    """Which blocks of which run to score; ``redo`` also scores blocks that are committed already."""
 
     run: str
     blocks: tuple[int, ...]
@@ -37,7 +37,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The blocks that are committed; ``scored`` counts those that were not before."""
+    """The blocks that are committed; ``scored`` counts those that this call scored."""
 
     run: str
     blocks: tuple[int, ...]
@@ -53,16 +53,16 @@ def score_blocks(
     report: Callable[[str], None] = print,
     lease_seconds: float = LEASE_SECONDS,
 ) -> ScoreResult:
-    """Commit each block that is not committed yet; a failure of one does not undo the others.
+    """Score and commit each block that is not committed yet; if one fails, the others stay committed.
 
-    A block that another writer holds is left to it, and looked at again when that one is done.
+    A block that another writer holds is left to that writer, and checked again once that writer is done.
 
     Raises
     ------
     BadInputError
-        When the run does not have such a block.
+        If the run does not have one of these blocks.
     TransientError, FinalError
-        Naming the blocks that failed; final if a retry cannot help any of them.
+        If blocks failed: which ones. The error is final if a retry cannot help any of them.
     """
     run = Run.load(storage, layout.run_file(request.run))
     run.check_blocks(request.blocks)
@@ -74,23 +74,25 @@ def score_blocks(
     scored, failures = 0, []
     for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         _clear_leftovers(held, storage)
-        # Another writer may have been here while it was waited for.
+        # Another writer may have scored them while we waited for it.
         blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage)
         if blocks:
             tasks = [
                 replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(run, blocks, storage)
             ]
-            read_model(storage, run.model)  # what is open already does not show that the file was replaced
+            read_model(
+                storage, run.model
+            )  # checks the file: a session that is already open would not notice that it was replaced
             _refuse_wrong_shapes(tasks[0], load_model(address, run.model))
             failed = _score(tasks, address, connect_spark, redo=request.redo)
-            failures += _written_down(failed, held, run, storage)
+            failures += _recorded(failed, held, run, storage)
             scored += len(blocks)
     _raise_failures(failures, run)
     return ScoreResult(run.name, request.blocks, scored)
 
 
 def _clear_leftovers(held: HeldBlocks, storage: Storage) -> None:
-    """Delete what killed writers of these blocks left."""
+    """Delete the leftovers of killed writers of these blocks."""
     storage.delete_leftovers(*(layout.ledger_file(held.run, block) for block in held.blocks))
     storage.delete_leftovers(*(layout.scored_file(held.run, block) for block in held.blocks))
 
@@ -98,7 +100,7 @@ def _clear_leftovers(held: HeldBlocks, storage: Storage) -> None:
 def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     if corpus.digest != run.corpus_digest:
-        raise CorruptError(f"corpus {corpus.name} is not what run {run.name} was planned on; plan a new run")
+        raise CorruptError(f"corpus {corpus.name} has changed since run {run.name} was planned; plan a new run")
     card = ModelCard.load(storage, layout.card_file(run.model))
     return [
         BlockTask(source, run.name, card.version, card.tags, card.trees, run.threshold)
@@ -107,13 +109,13 @@ def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[Bloc
 
 
 def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
-    """Refuse a model whose file differs from its card, before it is sent to any worker."""
+    """Refuse a model whose file does not match its card, before it is sent to any worker."""
     for what, found, name, columns in (
         ("input", session.get_inputs(), "pixels", task.source.image_bytes),
         ("output", session.get_outputs(), "votes", len(task.tags)),
     ):
         shapes = {value.name: value.shape for value in found}
-        # A free dimension is a name or None.
+        # A dimension of any size is a name or None.
         if len(shapes.get(name, ())) != 2 or (isinstance(shapes[name][1], int) and shapes[name][1] != columns):
             raise CorruptError(
                 f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus} and "
@@ -122,7 +124,7 @@ def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401
 
 
 def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: ConnectSpark, *, redo: bool) -> list[Outcome]:
-    """Score every block in one Spark job; return those that failed."""
+    """Score all blocks in one Spark job; return the failures."""
 
     def score_numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
@@ -144,14 +146,14 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
     outcomes = [Outcome(row.block, row.reason, row.is_transient) for row in rows]
     done = {outcome.block for outcome in outcomes}
     return [outcome for outcome in outcomes if outcome.reason] + [
-        Outcome(task.source.block, "Spark returned nothing for it", is_transient=True)
+        Outcome(task.source.block, "Spark returned no result for it", is_transient=True)
         for task in tasks
         if task.source.block not in done
     ]
 
 
-def _written_down(failures: Iterable[Outcome], held: HeldBlocks, run: Run, storage: Storage) -> list[Outcome]:
-    """Write failures down, and return them; a block that another writer took over is that one's."""
+def _recorded(failures: Iterable[Outcome], held: HeldBlocks, run: Run, storage: Storage) -> list[Outcome]:
+    """Record failures in the ledger and return them, except for blocks that another writer took over."""
     ours = [failure for failure in failures if is_held(storage, run.name, failure.block, held.writer)]
     for failure in ours:
         BlockRecord(
@@ -166,7 +168,7 @@ def _written_down(failures: Iterable[Outcome], held: HeldBlocks, run: Run, stora
 
 
 def _raise_failures(failures: list[Outcome], run: Run) -> None:
-    """Raise failures as one error."""
+    """Raise all failures as one error."""
     if not failures:
         return
     message = (

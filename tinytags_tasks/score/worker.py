@@ -1,6 +1,6 @@
 """What a Spark worker does with the blocks of one Spark task.
 
-Workers import this again in every session, so it does not import Spark's client, which would take as long again.
+Workers import this module again in every session. It does not import Spark's client, which would double the time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,12 +16,12 @@ from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 _AT_ONCE = 2
-"""Blocks that a worker scores at the same time: while one waits for HDFS, the other has its votes counted."""
+"""How many blocks a worker scores at the same time: while one waits for HDFS, the other's votes are counted."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome for a block: ``reason`` is empty if it is committed."""
+    """What became of a block; ``reason`` is empty if it is committed."""
 
     block: int
     reason: str
@@ -29,7 +29,7 @@ class Outcome:
 
 
 def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried: bool) -> list[Outcome]:
-    """Commit each block by itself; return a failure instead of raising it, so that the others go on.
+    """Score and commit each block separately; return failures instead of raising them, so that the others continue.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
     address
         The store.
     is_retried
-        Whether another worker died while scoring these blocks: what it committed is kept.
+        Whether another worker died while scoring these blocks; if so, what it committed is kept.
     """
     committed: set[int] = set()
     if is_retried:
@@ -60,7 +60,7 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
 
 
 def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple[int, ...]:
-    """Return the blocks without a scored file of the size that the ledger says; nothing is written."""
+    """Return the blocks without a scored file of the size in the ledger; nothing is written."""
     scored = storage.sizes(layout.scored_folder(run))
     recorded = set(storage.names(layout.ledger_folder(run)))
 
@@ -72,10 +72,10 @@ def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple
 
 
 def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> list[int]:
-    """Return the blocks without a scored file; repair the ledger where a kill came between file and record.
+    """Return the blocks without a scored file; repair the ledger where a writer was killed between file and record.
 
-    The caller holds the lease on these blocks. A file whose size differs from the ledger's is read: either it is
-    damaged, and deleted, or the ledger is out of date.
+    The caller must hold the lease on these blocks. A file whose size differs from the one in the ledger is read: it is
+    either damaged, and deleted, or the ledger is out of date.
     """
     scored = storage.sizes(layout.scored_folder(run))
     recorded = set(storage.names(layout.ledger_folder(run)))
@@ -96,7 +96,7 @@ def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> lis
 
 
 def _is_recorded(storage: Storage, run: str, block: int, size: int, recorded: set[str]) -> bool:
-    """Tell whether the ledger says that a block was scored into a file of this size."""
+    """Return whether the ledger says that a block was scored into a file of this size."""
     path = layout.ledger_file(run, block)
     if layout.file_name(path) not in recorded:
         return False

@@ -62,7 +62,7 @@ def hold_blocks(
     Raises
     ------
     TransientError
-        When the store cannot tell now which blocks are free.
+        If the store cannot tell now which blocks are free.
     """
     waiting = list(blocks)
     if not waiting:
@@ -95,7 +95,7 @@ def refuse_lost(storage: Storage, run: str, block: int, writer: str) -> None:
     Raises
     ------
     TransientError
-        When another writer holds it, or the lease was returned.
+        If another writer holds it, or the lease was returned.
     """
     if not is_held(storage, run, block, writer):
         raise TransientError(f"run {run}: block {block} was taken over by another writer; try again to see its outcome")

@@ -78,9 +78,9 @@ def current_configset() -> Configset:
     Raises
     ------
     MissingError
-        When the checkout has none.
+        If the checkout has none.
     BadInputError
-        When one of its files is not XML although its name says so.
+        If one of its files is not XML although its name says so.
     """
     return read_configset(CONFIGSET_FOLDER)
 
@@ -91,9 +91,9 @@ def read_configset(folder: Path) -> Configset:
     Raises
     ------
     MissingError
-        When there is none.
+        If there is none.
     BadInputError
-        When one of its files is not XML although its name says so.
+        If one of its files is not XML although its name says so.
     """
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "." and path.name[-1] != "~"]
     if not paths:
@@ -117,9 +117,9 @@ def kept_configset(name: str, storage: Storage) -> Configset:
     Raises
     ------
     MissingError
-        When neither has it.
+        If neither has it.
     CorruptError
-        When the copy is damaged.
+        If the copy is damaged.
     """
     current = current_configset()
     if current.name == name:

@@ -101,7 +101,7 @@ class HdfsStorage:
         Raises
         ------
         CorruptError
-            When it is so.
+            If it is so.
         """
         try:
             blocks = self._damaged_blocks(path)

@@ -47,7 +47,7 @@ def checked_name(name: str, kind: str) -> str:
     Raises
     ------
     BadInputError
-        When it is not.
+        If it is not.
     """
     if not re.fullmatch(_NAME, name):
         raise BadInputError(

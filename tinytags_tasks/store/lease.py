@@ -93,7 +93,7 @@ class Leases:
         Raises
         ------
         TransientError
-            When the store cannot tell now whether the lease is free.
+            If the store cannot tell now whether the lease is free.
         """
         name = uuid.uuid4().hex
         owner: dict[str, object] = {

@@ -27,9 +27,9 @@ def read_model(storage: Storage, version: str) -> bytes:
     Raises
     ------
     MissingError
-        When it does not exist.
+        If it does not exist.
     CorruptError
-        When its bytes are not those that were published.
+        If its bytes are not those that were published.
     """
     path = layout.model_file(version)
     try:
@@ -114,9 +114,9 @@ def load_card(storage: Storage, version: str) -> ModelCard:
     Raises
     ------
     MissingError
-        When there is no such model.
+        If there is no such model.
     BadInputError
-        When several begin with it.
+        If several begin with it.
     """
     found = [name for name in storage.names(layout.MODELS) if name.startswith(version)]
     if version in found:
@@ -134,7 +134,7 @@ def load_report(storage: Storage, version: str) -> str:
     Raises
     ------
     MissingError
-        When it has none.
+        If it has none.
     """
     try:
         return storage.read(layout.report_file(version)).decode()

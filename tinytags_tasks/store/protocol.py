@@ -47,9 +47,9 @@ class Storage(Protocol):
         Raises
         ------
         MissingError
-            When there is no such file.
+            If there is no such file.
         CorruptError
-            When it ends before ``offset + length``, or the store has no good copy of these bytes.
+            If it ends before ``offset + length``, or the store has no good copy of these bytes.
         """
         ...
 
@@ -64,9 +64,9 @@ class Storage(Protocol):
         Raises
         ------
         LostWriteError
-            When another writer deleted its temporary file; a write of ``bytes`` was repeated before.
+            If another writer deleted its temporary file; a write of ``bytes`` was repeated before.
         TransientError
-            When it cannot be written now.
+            If it cannot be written now.
         """
         ...
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, LabelledSet, carried_tags, iterate_pictures
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
+from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError
 
@@ -27,7 +27,7 @@ _Labels = npt.NDArray[np.int64]
 
 def preparation(height: int, width: int) -> str:
     """Return how labelled images of this size are prepared, in the words of a corpus' manifest."""
-    return _decoder(Path("labelled"), height, width).preparation
+    return PictureDecoder(Target(height, width)).preparation
 
 
 def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: int) -> LabelledSet:
@@ -70,7 +70,7 @@ def _read(
 ) -> tuple[npt.NDArray[np.uint8], _Labels]:
     labels: list[_Labels] = []
     images: list[npt.NDArray[np.uint8]] = []
-    with closing(_decoder(path, height, width)) as decoder:
+    with closing(PictureDecoder(Target(height, width))) as decoder:
         for batch in decoder.decode_batches(_batches(path, labels.append, lowest, tags)):
             if batch.unreadable:
                 row = min(batch.unreadable)
@@ -99,12 +99,6 @@ def _batches(path: Path, take: Callable[[_Labels], None], lowest: int, tags: tup
 def _pixels(batch: Batch) -> npt.NDArray[np.uint8]:
     assert batch.pixels is not None  # noqa: S101 - the decoder's promise, for the type checker
     return batch.pixels
-
-
-def _decoder(path: Path, height: int, width: int) -> PictureDecoder:
-    return PictureDecoder(
-        CorpusDefinition(name="labelled", source=str(path), format="parquet", height=height, width=width)
-    )
 
 
 def _tags_of(path: Path) -> tuple[str, ...] | None:

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import BooleanType, DoubleType, StructField, StructType
 
 from tinytags_tasks.corpus.labelled import LabelledSet
+from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
 PARTITION_VALUES = 25_000 * 3_072
@@ -51,14 +51,9 @@ def write_features(labelled: LabelledSet, held_out: npt.NDArray[np.bool_], folde
         rows = slice(start, start + step)
         return _encode(labelled.images[rows], labelled.labels[rows], held_out[rows], schema)
 
-    parts = -(-len(labelled.images) // step)
-    with ThreadPoolExecutor(1) as thread:  # the next part is encoded while one is sent
-        encoding = thread.submit(encode, 0)
-        for part in range(parts):
-            content = encoding.result()
-            if part + 1 < parts:
-                encoding = thread.submit(encode, (part + 1) * step)
-            storage.write(f"{temporary}/part-{part:05d}.parquet", content)
+    contents = prefetch(map(encode, range(0, len(labelled.images), step)), 1)  # the next is encoded while one is sent
+    for part, content in enumerate(contents):
+        storage.write(f"{temporary}/part-{part:05d}.parquet", content)
     if not storage.rename(temporary, folder):
         storage.delete(temporary)
 

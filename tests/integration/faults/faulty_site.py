@@ -179,7 +179,7 @@ def states(site: Runtime, run: Run) -> list[BlockState]:
 
 
 def leases(site: Runtime, run: Run) -> list[str]:
-    return site.storage.names(f"{layout.run_folder(run.name)}/index")
+    return site.storage.names(layout.leases_folder(run.name))
 
 
 def assert_clean(site: Runtime, run: Run) -> None:

@@ -3,19 +3,65 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tinytags_tasks.corpus.pictures.prepare import Filter, Resize
 from tinytags_tasks.corpus.reader import ListedItem, Listing, Reader
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
+PixelOrder = Literal["hwc", "planes", "columns"]
+"""The order of a raw image's pixels: row-major interleaved, row-major planes R, G, B, or column-major planes."""
+
+DEFAULT_PIXEL_ORDER: PixelOrder = "hwc"
 
 _HEAD_BYTES = 512
 _RUNS, _RUN_IMAGES, _RUN_BYTES = 32, 10, 1_000_000
+
+
+class Definition(Protocol):
+    """What a format may read of a corpus' definition; :class:`tinytags_tasks.corpus.definition.CorpusDefinition`.
+
+    It is declared here so that formats do not depend on definitions, which look up and ask their format.
+    """
+
+    @property
+    def format(self) -> str:
+        """The name of the format."""
+
+    @property
+    def height(self) -> int:
+        """Height of the images in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Width of the images in pixels."""
+
+    @property
+    def pixel_order(self) -> PixelOrder:
+        """The order of a raw image's pixels."""
+
+    @property
+    def resize(self) -> Resize:
+        """How pictures of another size are fitted."""
+
+    @property
+    def filter(self) -> Filter:
+        """The resampling filter."""
+
+    @property
+    def image_column(self) -> str:
+        """The column of images; empty if the format finds it."""
+
+    @property
+    def keywords(self) -> str:
+        """Where each image's keyword comes from; empty if there are no keywords."""
+
+    @property
+    def format_options(self) -> dict[str, Any]:
+        """Options of a format from another package."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +170,7 @@ class Format(ABC):
         """Tell whether a file's name looks like this format."""
         return path.lower().endswith(self.endings)
 
-    def check(self, definition: "CorpusDefinition") -> None:
+    def check(self, definition: Definition) -> None:
         """Refuse a definition that does not fit the format.
 
         A format with options of its own overrides this, checks ``definition.format_options``, and calls
@@ -139,7 +185,7 @@ class Format(ABC):
             raise ValueError(f"the format {self.name} has no format_options: leave them out")
         self.check_common(definition)
 
-    def check_common(self, definition: "CorpusDefinition") -> None:
+    def check_common(self, definition: Definition) -> None:
         """Refuse a definition whose size, keywords or fields do not fit the format.
 
         Raises
@@ -150,9 +196,12 @@ class Format(ABC):
         if self.size is not None and (definition.height, definition.width) != self.size:
             height, width = self.size
             raise ValueError(f"images of the format {self.name} are {height}x{width}; leave height and width out")
-        for field_name in ("pixel_order", "image_column"):
-            default = type(definition).model_fields[field_name].default
-            if field_name not in self.fields and getattr(definition, field_name) != default:
+        given = {
+            "pixel_order": definition.pixel_order != DEFAULT_PIXEL_ORDER,
+            "image_column": bool(definition.image_column),
+        }
+        for field_name, is_given in given.items():
+            if is_given and field_name not in self.fields:
                 raise ValueError(f"{field_name} does not apply to the format {self.name}: leave it out")
         if definition.keywords and self.keywords is not None and definition.keywords not in self.keywords:
             if not self.keywords:
@@ -165,11 +214,11 @@ class Format(ABC):
         """Return what a file holds; None if it is not of this format."""
 
     @abstractmethod
-    def preparation(self, definition: "CorpusDefinition") -> str:
+    def preparation(self, definition: Definition) -> str:
         """Return how a corpus' images are prepared, for manifests and model cards."""
 
     @abstractmethod
-    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+    def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield what a source holds, in the order of the positions.
 
         Raises
@@ -179,5 +228,5 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> Reader:
+    def open_reader(self, definition: Definition, files: SourceFiles, listing: Listing) -> Reader:
         """Return a reader of what was listed."""

@@ -8,18 +8,14 @@ fine one), then three row-major planes.
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.cifar_labels import cifar_label_names
 from tinytags_tasks.corpus.formats.fixed_records import FixedRecords, RecordLayout
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 _SIDE = 32
 _NAMES = re.compile(r"data_batch_\d+\.bin|test_batch\.bin|train\.bin|test\.bin")
@@ -36,7 +32,7 @@ class CifarBinary(FixedRecords):
     size = (_SIDE, _SIDE)
     keywords = ("label", "coarse_label")
 
-    def record_layout(self, definition: "CorpusDefinition", path: str = "") -> RecordLayout:
+    def record_layout(self, definition: Definition, path: str = "") -> RecordLayout:
         """See :meth:`FixedRecords.record_layout`."""
         is_cifar100 = definition.keywords == "coarse_label" or Path(path).name in _CIFAR100_NAMES
         return RecordLayout(_SIDE, _SIDE, "planes", 2 if is_cifar100 else 1)
@@ -70,7 +66,7 @@ class CifarBinary(FixedRecords):
             "rename it, or correct keywords"
         )
 
-    def open_keywords(self, definition: "CorpusDefinition", files: SourceFiles) -> "LabelKeywords":
+    def open_keywords(self, definition: Definition, files: SourceFiles) -> "LabelKeywords":
         """See :meth:`FixedRecords.open_keywords`."""
         return LabelKeywords(cifar_label_names(files, definition.keywords), definition.keywords == "coarse_label")
 

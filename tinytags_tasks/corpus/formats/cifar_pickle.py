@@ -9,20 +9,16 @@ numbers.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.formats.base import Format, Guess, Sample
+from tinytags_tasks.corpus.formats.base import Definition, Format, Guess, Sample
 from tinytags_tasks.corpus.formats.cifar_labels import base_name, label_names_of, pickled_field
 from tinytags_tasks.corpus.formats.inert_pickle import InertArray, array_numbers, load_inert
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 SIDE = 32
 """Height and width in pixels."""
@@ -94,11 +90,11 @@ class CifarPickle(Format):
         is_dictionary = re.match(rb"\x80[\x02-\x05][}\x95]|\(d[p\n]", sample.head) is not None
         return Guess() if is_dictionary and sample.tail(1) == b"." else None
 
-    def preparation(self, definition: "CorpusDefinition") -> str:
+    def preparation(self, definition: Definition) -> str:
         """See :meth:`Format.preparation`."""
         return "as the source holds them (row-major planes R, G, B, interleaved here)"
 
-    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+    def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield the source's files with how many images each holds.
 
         In a folder the files ``data_batch_1`` and so on, ``test_batch``, ``train`` and ``test`` are taken.
@@ -132,7 +128,7 @@ class CifarPickle(Format):
         if not images:
             raise BadInputError(f"{files.source}: its files contain no images; give a file with at least one")
 
-    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "CifarPickleReader":
+    def open_reader(self, definition: Definition, files: SourceFiles, listing: Listing) -> "CifarPickleReader":
         """See :meth:`Format.open_reader`."""
         return CifarPickleReader(definition, files, listing)
 
@@ -150,7 +146,7 @@ class CifarPickleReader:
         What they hold.
     """
 
-    def __init__(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> None:
+    def __init__(self, definition: Definition, files: SourceFiles, listing: Listing) -> None:
         self._definition = definition
         self._files = files
         self._listing = listing

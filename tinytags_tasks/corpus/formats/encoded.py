@@ -4,15 +4,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.formats.base import Format
+from tinytags_tasks.corpus.formats.base import Definition, Format
 from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES, PictureDecoder
+from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 MOST_PICTURE_BYTES = 200_000_000
 """A larger picture is not read; 50 million uncompressed pixels have 150 MB."""
@@ -25,12 +22,17 @@ _REMOTE_READS = 16
 """Concurrent reads: over a network each one mostly waits for its answer."""
 
 
+def picture_decoder(definition: Definition) -> PictureDecoder:
+    """Return a decoder of a corpus' pictures."""
+    return PictureDecoder(Target(definition.height, definition.width, definition.resize, definition.filter))
+
+
 class Encoded(Format):
     """What the formats of encoded pictures share."""
 
-    def preparation(self, definition: "CorpusDefinition") -> str:
+    def preparation(self, definition: Definition) -> str:
         """See :meth:`Format.preparation`."""
-        return PictureDecoder(definition).preparation
+        return picture_decoder(definition).preparation
 
 
 @dataclass
@@ -62,11 +64,11 @@ class EncodedReader:
 
     no_bytes_reason = ""
 
-    def __init__(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> None:
+    def __init__(self, definition: Definition, files: SourceFiles, listing: Listing) -> None:
         self._definition = definition
         self._files = files
         self._listing = listing
-        self._decoder = PictureDecoder(definition)
+        self._decoder = picture_decoder(definition)
 
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
         """See :meth:`tinytags_tasks.corpus.reader.Reader.batches`."""

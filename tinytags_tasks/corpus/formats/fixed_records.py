@@ -3,18 +3,15 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.formats.base import Format
+from tinytags_tasks.corpus.formats.base import Definition, Format, PixelOrder
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition, PixelOrder
 
 _BATCH_BYTES = 6_000_000
 _CACHED_BYTES = 250_000
@@ -43,7 +40,7 @@ class RecordLayout:
 
     height: int
     width: int
-    pixel_order: "PixelOrder"
+    pixel_order: PixelOrder
     label_bytes: int = 0
 
     @property
@@ -126,14 +123,14 @@ class FixedRecords(Format):
     holds_pixels = True
 
     @abstractmethod
-    def record_layout(self, definition: "CorpusDefinition", path: str = "") -> RecordLayout:
+    def record_layout(self, definition: Definition, path: str = "") -> RecordLayout:
         """Return how a file of a corpus' source stores its images."""
 
     def image_files(self, files: SourceFiles) -> list[SourceFile]:
         """Return the files of a source that hold images."""
         return list(files.files(*self.endings))
 
-    def open_keywords(self, definition: "CorpusDefinition", files: SourceFiles) -> KeywordSource | None:
+    def open_keywords(self, definition: Definition, files: SourceFiles) -> KeywordSource | None:
         """Return where the corpus' keywords come from; None if it has none."""
         return None
 
@@ -141,11 +138,11 @@ class FixedRecords(Format):
         """Return what may help if a file's size is not a multiple of a record's."""
         return f"is it complete, and of the format {self.name}? `tinytags corpus inspect` tells what it looks like"
 
-    def preparation(self, definition: "CorpusDefinition") -> str:
+    def preparation(self, definition: Definition) -> str:
         """See :meth:`Format.preparation`."""
         return f"as the source holds them ({_ORDER_NAMES[self.record_layout(definition).pixel_order]})"
 
-    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+    def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """See :meth:`Format.list_items`: a file is an item; its size must be a multiple of an image's."""
         for file in self.image_files(files):
             layout = self.record_layout(definition, file.path)
@@ -158,7 +155,7 @@ class FixedRecords(Format):
                 )
             yield ListedItem(file.path, images, 0, file.size_bytes, file.version)
 
-    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "FixedRecordsReader":
+    def open_reader(self, definition: Definition, files: SourceFiles, listing: Listing) -> "FixedRecordsReader":
         """See :meth:`Format.open_reader`."""
         return FixedRecordsReader(self, definition, files, listing)
 
@@ -179,7 +176,7 @@ class FixedRecordsReader:
     """
 
     def __init__(
-        self, source_format: FixedRecords, definition: "CorpusDefinition", files: SourceFiles, listing: Listing
+        self, source_format: FixedRecords, definition: Definition, files: SourceFiles, listing: Listing
     ) -> None:
         self._format = source_format
         self._definition = definition

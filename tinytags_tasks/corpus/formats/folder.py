@@ -1,16 +1,12 @@
 """A folder of picture files."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
 from tinytags_tasks.corpus.reader import ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 
 class Folder(Encoded):
@@ -28,7 +24,7 @@ class Folder(Encoded):
         is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
         return Guess() if self.has_name(sample.file.path) or is_picture or is_webp else None
 
-    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+    def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """See :meth:`Format.list_items`: a file is an image."""
         images = 0
         for file in files.files(*self.endings):
@@ -42,6 +38,6 @@ class Folder(Encoded):
                 "corpus' source or format"
             )
 
-    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> EncodedReader:
+    def open_reader(self, definition: Definition, files: SourceFiles, listing: Listing) -> EncodedReader:
         """See :meth:`Format.open_reader`."""
         return EncodedReader(definition, files, listing)

@@ -6,22 +6,18 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.corpus.formats.base import Guess, Sample
-from tinytags_tasks.corpus.formats.encoded import Encoded
+from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
+from tinytags_tasks.corpus.formats.encoded import Encoded, picture_decoder
 from tinytags_tasks.corpus.labelled import carried_tags
-from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES, PictureDecoder
+from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.errors import BadInputError
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 _READ_BYTES = 4_000_000
 _MOST_KEYWORD_CHARACTERS = 1_000
@@ -80,7 +76,7 @@ class _Columns:
         return [None if value is None else names.get(value, str(value)) for value in values]
 
 
-def _find_columns(schema: pa.Schema, definition: "CorpusDefinition", where: str) -> _Columns:
+def _find_columns(schema: pa.Schema, definition: Definition, where: str) -> _Columns:
     """Find the columns for a definition.
 
     Raises
@@ -176,7 +172,7 @@ class Parquet(Encoded):
         """See :meth:`Format.guess`."""
         return Guess() if sample.head.startswith(b"PAR1") else None
 
-    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+    def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield the source's files with the number of their rows; only their footers are read.
 
         Parameters
@@ -212,7 +208,7 @@ class Parquet(Encoded):
         if not images:
             raise BadInputError(f"{files.source}: its Parquet files have no rows; give a file with at least one image")
 
-    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "ParquetReader":
+    def open_reader(self, definition: Definition, files: SourceFiles, listing: Listing) -> "ParquetReader":
         """See :meth:`Format.open_reader`."""
         return ParquetReader(definition, files, listing)
 
@@ -230,11 +226,11 @@ class ParquetReader:
         What they hold.
     """
 
-    def __init__(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> None:
+    def __init__(self, definition: Definition, files: SourceFiles, listing: Listing) -> None:
         self._definition = definition
         self._files = files
         self._listing = listing
-        self._decoder = PictureDecoder(definition)
+        self._decoder = picture_decoder(definition)
 
     def batches(self, first: int, images: int, *, decode: bool = True) -> Iterator[Batch]:
         """See :meth:`tinytags_tasks.corpus.reader.Reader.batches`."""

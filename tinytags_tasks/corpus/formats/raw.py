@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.fixed_records import FixedRecords, RecordLayout
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 _SURELY_SMOOTHER = 1.3
 _NOISE = 60  # neighbours differ by 10 to 20 in photographs, by 85 in random bytes
@@ -28,7 +24,7 @@ class Raw(FixedRecords):
     fields = frozenset({"pixel_order"})
     keywords = ()
 
-    def record_layout(self, definition: "CorpusDefinition", path: str = "") -> RecordLayout:
+    def record_layout(self, definition: Definition, path: str = "") -> RecordLayout:
         """See :meth:`FixedRecords.record_layout`."""
         return RecordLayout(definition.height, definition.width, definition.pixel_order)
 

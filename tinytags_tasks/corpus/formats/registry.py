@@ -12,9 +12,8 @@ It is loaded only when the format is asked for, so a broken package stops no cor
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.formats.base import Format
+from tinytags_tasks.corpus.formats.base import Definition, Format
 from tinytags_tasks.corpus.formats.cifar_binary import CifarBinary
 from tinytags_tasks.corpus.formats.cifar_pickle import CifarPickle
 from tinytags_tasks.corpus.formats.folder import Folder
@@ -25,9 +24,6 @@ from tinytags_tasks.corpus.formats.webdataset import WebDataset
 from tinytags_tasks.corpus.reader import ListedItem, Listing, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 GROUP = "tinytags.formats"
 """The entry points' group."""
@@ -110,7 +106,7 @@ def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
 
 
-def list_items(files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+def list_items(files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
     """Yield what a source holds, in the order of the positions.
 
     Raises
@@ -121,6 +117,6 @@ def list_items(files: SourceFiles, definition: "CorpusDefinition") -> Iterator[L
     return find_format(definition.format).list_items(files, definition)
 
 
-def open_reader(definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> Reader:
+def open_reader(definition: Definition, files: SourceFiles, listing: Listing) -> Reader:
     """Return a reader of what was listed."""
     return find_format(definition.format).open_reader(definition, files, listing)

@@ -7,20 +7,16 @@ Format: A. Torralba, R. Fergus, W. T. Freeman, "80 million tiny images", PAMI 20
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.fixed_records import FixedRecords, RecordLayout
 from tinytags_tasks.corpus.formats.raw import guess_pixel_order
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.errors import BadInputError
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 SIDE = 32
 """Height and width in pixels."""
@@ -50,7 +46,7 @@ class TinyImages(FixedRecords):
     size = (SIDE, SIDE)
     keywords_are_a_file = True
 
-    def record_layout(self, definition: "CorpusDefinition", path: str = "") -> RecordLayout:
+    def record_layout(self, definition: Definition, path: str = "") -> RecordLayout:
         """See :meth:`FixedRecords.record_layout`."""
         return RecordLayout(SIDE, SIDE, "columns")
 
@@ -71,7 +67,7 @@ class TinyImages(FixedRecords):
         """See :meth:`FixedRecords.image_files`: all but the metadata."""
         return [file for file in super().image_files(files) if Path(file.path).name != _METADATA_NAME]
 
-    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+    def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """See :meth:`Format.list_items`: the metadata must have as many records as there are images."""
         images = 0
         for item in super().list_items(files, definition):
@@ -80,7 +76,7 @@ class TinyImages(FixedRecords):
         if definition.keywords:
             _check_metadata(files.with_source(definition.keywords), images)
 
-    def open_keywords(self, definition: "CorpusDefinition", files: SourceFiles) -> "MetadataKeywords":
+    def open_keywords(self, definition: Definition, files: SourceFiles) -> "MetadataKeywords":
         """See :meth:`FixedRecords.open_keywords`."""
         return MetadataKeywords(files.with_source(definition.keywords))
 

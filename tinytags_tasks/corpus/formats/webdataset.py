@@ -11,17 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, groupby
-from typing import TYPE_CHECKING
 
-from tinytags_tasks.corpus.formats.base import Guess, Sample
+from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.errors import BadInputError
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition
 
 MOST_KEYWORD_CHARACTERS = 1_000
 
@@ -46,7 +42,7 @@ class WebDataset(Encoded):
         """See :meth:`Format.guess`."""
         return Guess() if sample.head[257:262] == b"ustar" else None
 
-    def list_items(self, files: SourceFiles, definition: "CorpusDefinition") -> Iterator[ListedItem]:
+    def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield the image of each sample with its byte range in the tar, so that reading needs no tar code.
 
         A sample's image is its member with the ending jpg, jpeg, png or webp; only if there is none, one whose
@@ -86,7 +82,7 @@ class WebDataset(Encoded):
                 "leave it out"
             )
 
-    def open_reader(self, definition: "CorpusDefinition", files: SourceFiles, listing: Listing) -> "TarReader":
+    def open_reader(self, definition: Definition, files: SourceFiles, listing: Listing) -> "TarReader":
         """See :meth:`Format.open_reader`."""
         return TarReader(definition, files, listing)
 

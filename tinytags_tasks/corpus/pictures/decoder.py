@@ -25,19 +25,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 
-from tinytags_tasks.corpus.pictures.prepare import Target, prepare_pictures
+from tinytags_tasks.corpus.pictures.prepare import Filter, Resize, Target, prepare_pictures
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.prefetch import prefetch
-
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import CorpusDefinition, Filter, Resize
 
 MOST_BATCH_IMAGES = 1_024
 MOST_BATCH_BYTES = 32_000_000
@@ -61,14 +58,14 @@ class PictureDecoder:
 
     Parameters
     ----------
-    definition
-        The corpus.
+    target
+        The size that pictures are brought to, and how.
     workers
         How many processes to start; 1 decodes in the calling process. None starts one per core, at most 16.
     """
 
-    def __init__(self, definition: "CorpusDefinition", workers: int | None = None) -> None:
-        self._target = Target(definition.height, definition.width, definition.resize, definition.filter)
+    def __init__(self, target: Target, workers: int | None = None) -> None:
+        self._target = target
         self._workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
         self._bytes_before_start = _FEW_BYTES
         self._threads: ThreadPoolExecutor | None = None
@@ -254,7 +251,7 @@ def decode_for_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides
     warnings.simplefilter("ignore")  # from Pillow, about pictures that are reported as unreadable or are fine
     height, width, resize, filter_name = sys.argv[1:]
-    target = Target(int(height), int(width), cast("Resize", resize), cast("Filter", filter_name))
+    target = Target(int(height), int(width), cast(Resize, resize), cast(Filter, filter_name))
     parent = os.getppid()
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,12 @@ from PIL import Image, UnidentifiedImageError
 
 from tinytags_tasks.errors import BadInputError
 
-if TYPE_CHECKING:
-    from tinytags_tasks.corpus.definition import Filter, Resize
+Resize = Literal["crop", "fit", "none"]
+"""How a picture of another size is fitted to the corpus' size: cropped to the middle, or whole between black bars;
+``none`` makes it unreadable."""
+
+Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""Pillow's resampling filters; when shrinking, all of them average the covered pixels."""
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The formats that are tried, by Pillow's names."""
@@ -57,8 +61,8 @@ class Target:
 
     height: int
     width: int
-    resize: "Resize" = "crop"
-    filter: "Filter" = "box"
+    resize: Resize = "crop"
+    filter: Filter = "box"
 
     @property
     def image_bytes(self) -> int:
@@ -168,7 +172,7 @@ def _fitted(encoded: bytes, target: Target) -> tuple[Image.Image, tuple[int, int
 
 
 def prepare_picture(
-    encoded: bytes, height: int, width: int, *, resize: "Resize" = "crop", filter: "Filter" = "box"
+    encoded: bytes, height: int, width: int, *, resize: Resize = "crop", filter: Filter = "box"
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture to an image of a corpus.
 
