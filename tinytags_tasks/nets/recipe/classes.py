@@ -5,7 +5,12 @@ NONE = len(TAGS)
 UNKNOWN = -1
 
 _SHOWN: dict[str, tuple[str, ...]] = {
-    "automobile": ("n02814533", "n03100240", "n03670208", "n04285008"),  # beach wagon, convertible, limousine, sports car
+    "automobile": (
+        "n02814533",
+        "n03100240",
+        "n03670208",
+        "n04285008",
+    ),  # beach wagon, convertible, limousine, sports car
     "bird": ("n01855672", "n02002724", "n02056570", "n02058221"),  # goose, black stork, king penguin, albatross
     "cat": ("n02123045", "n02123394", "n02124075"),  # tabby, Persian, Egyptian
     "dog": ("n02085620", "n02094433", "n02099601", "n02099712", "n02106662", "n02113799"),  # six breeds

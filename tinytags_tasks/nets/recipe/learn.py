@@ -1,6 +1,6 @@
 """Learn the net on one GPU: a large teacher, then the net that ships from the teacher, then its int8 rounding.
 
-``python -m tinytags_tasks.nets.recipe.learn PARTS OUT --teacher-seconds 480 --student-seconds 780``
+``python -m tinytags_tasks.nets.recipe.learn PARTS OUT [--teacher-seconds 270] [--student-seconds 424]``
 """
 
 import argparse
@@ -20,11 +20,12 @@ from torch.nn import functional
 from tinytags_tasks.nets.recipe import rounding
 from tinytags_tasks.nets.recipe.augment import Batches
 from tinytags_tasks.nets.recipe.classes import NONE
-from tinytags_tasks.nets.recipe.model import TAG_OUTPUTS, Learner, Net, scale_pixels
+from tinytags_tasks.nets.recipe.model import TAG_OUTPUTS, Learner, scale_pixels
 from tinytags_tasks.nets.recipe.pictures import PREPARATIONS, LabelledPictures, plain, prepare_all, read_part
 from tinytags_tasks.nets.recipe.shape import SIDE, STUDENT, TEACHER, Shape
 
 _FEWEST_STEPS = 8
+_RATE = 0.5
 _TEMPERATURE = 2.0
 _LARGEST_GRADIENT = 5.0
 
@@ -196,11 +197,10 @@ def learn_rounding(setup: Setup, student: Learner, loss: Loss, batches: Batches,
         for _ in range(16):
             student.net(batches.draw(mixed=False)[0].contiguous(memory_format=torch.channels_last))
     rounding.settle(student.net)
-    np.savez(setup.out / "student-rounded-afterwards.npz", **rounding.arrays(student.net))
     train(setup, "rounding", student, loss, batches, seconds, rate=1e-4, rising_steps=100, rounded=True)
 
 
-def learn(setup: Setup, arguments: argparse.Namespace) -> Net:
+def learn(setup: Setup, arguments: argparse.Namespace) -> None:
     """Learn teacher and student; leave ``student.npz`` and the log in the folder."""
     maybe = torch.compile if setup.compiled else (lambda function: function)
     bank, labels = load_bank(setup, arguments.parts, arguments.expected, arguments.processes)
@@ -208,21 +208,18 @@ def learn(setup: Setup, arguments: argparse.Namespace) -> Net:
     tags, classes = (torch.from_numpy(value).to(setup.device) for value in (labels.tags, labels.classes))
     batches = Batches(bank, tags, classes, size=setup.batch, seed=setup.seed, compiled=setup.compiled)
     teacher = make_learner(setup, TEACHER)
-    train(setup, "teacher", teacher, maybe(teacher_loss(teacher)), batches, arguments.teacher_seconds, rate=0.4)
+    train(setup, "teacher", teacher, maybe(teacher_loss(teacher)), batches, arguments.teacher_seconds, rate=_RATE)
     setup.say("teacher: CIFAR-10 test", **accuracy(setup, teacher, test))
     torch.save({name: value.half() for name, value in teacher.state_dict().items()}, setup.out / "teacher.pt")
     teacher.eval().requires_grad_(False)
     student = make_learner(setup, STUDENT, teacher.net.width)
     loss = student_loss(student, teacher)
-    seconds = arguments.student_seconds or arguments.until - time.time() - arguments.rounding_seconds
-    train(setup, "student", student, maybe(loss), batches, seconds, rate=0.4)
+    train(setup, "student", student, maybe(loss), batches, arguments.student_seconds, rate=_RATE)
     setup.say("student: CIFAR-10 test", **accuracy(setup, student, test))
     torch.save(student.state_dict(), setup.out / "student.pt")
     learn_rounding(setup, student, student_loss(student, teacher), batches, arguments.rounding_seconds)
     setup.say("rounded student: CIFAR-10 test", **accuracy(setup, student, test))
-    np.savez(setup.out / "student.npz", **rounding.arrays(student.net))
-    (setup.out / "done").touch()
-    return student.net
+    rounding.save(student.net, setup.out / "student.npz")
 
 
 def main() -> None:
@@ -231,17 +228,14 @@ def main() -> None:
     parser.add_argument("parts", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--expected", type=int, default=6, help="parts to wait for")
-    parser.add_argument("--teacher-seconds", type=float, default=480)
-    parser.add_argument("--student-seconds", type=float, default=780)
-    parser.add_argument("--until", type=float, help="instead of --student-seconds: when to end, in seconds since 1970")
-    parser.add_argument("--rounding-seconds", type=float, default=60)
-    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--teacher-seconds", type=float, default=270)
+    parser.add_argument("--student-seconds", type=float, default=424)
+    parser.add_argument("--rounding-seconds", type=float, default=30)
+    parser.add_argument("--batch", type=int, default=1536)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     arguments = parser.parse_args()
-    if arguments.until:
-        arguments.student_seconds = None
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True

@@ -43,7 +43,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Images (n, 3, 32, 32), scaled by :func:`scale_pixels`, to embeddings (n, width of the last stage), not negative."""
+    """Images (n, 3, 32, 32), scaled by :func:`scale_pixels`, to embeddings (n, width of the last stage) >= 0."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

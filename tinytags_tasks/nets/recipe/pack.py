@@ -1,6 +1,6 @@
 """Pack both training sets into parts that can be carried to a machine with a GPU.
 
-``python -m tinytags_tasks.nets.recipe.pack cifar10-train.parquet tiny-imagenet-200 OUT``
+``python -m tinytags_tasks.nets.recipe.pack cifar10-train.parquet cifar10-test.parquet tiny-imagenet-200 OUT``
 """
 
 import sys
@@ -12,9 +12,10 @@ PARTS = 3
 
 
 def main() -> None:
-    """Write ``OUT/cifar-0.parquet`` and ``OUT/tiny-0.parquet`` ... for each part."""
-    cifar10, tiny, out = (Path(argument) for argument in sys.argv[1:])
+    """Write ``OUT/cifar-0.parquet`` and ``OUT/tiny-0.parquet`` ... for each part, and ``OUT/test.parquet``."""
+    cifar10, cifar10_test, tiny, out = (Path(argument) for argument in sys.argv[1:])
     out.mkdir(parents=True, exist_ok=True)
+    write_part(out / "test.parquet", read_cifar10(cifar10_test), slice(None))
     for name, pictures in (("cifar", read_cifar10(cifar10)), ("tiny", read_tiny_imagenet(tiny))):
         rows = -(-len(pictures.encoded) // PARTS)
         for part in range(PARTS):

@@ -81,7 +81,15 @@ def read_part(path: Path) -> LabelledPictures:
 
 
 def plain(encoded: bytes, *, encode_again: bool) -> npt.NDArray[np.uint8]:
-    """Make a picture 32x32 with a BOX filter, as the demo does, and JPEG-encode it if that is asked and it was resized."""
+    """Return a picture as 32x32 pixels, resized with a BOX filter as the demo does.
+
+    Parameters
+    ----------
+    encoded
+        JPEG or another format that Pillow reads.
+    encode_again
+        JPEG-encode it as the labelled sets are (quality 75, 4:2:0), if it had to be resized.
+    """
     picture = _decode(encoded)
     if picture.size != (SIDE, SIDE):
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -102,9 +110,7 @@ def prepare_all(encoded: list[bytes], target: npt.NDArray[np.uint8], *, first_se
     """Fill ``target``, shape (pictures, PREPARATIONS, 32, 32, 3)."""
     with Pool(processes) as pool:
         seeds = range(first_seed, first_seed + len(encoded))
-        done: Iterator[npt.NDArray[np.uint8]] = pool.imap(
-            _prepare_pair, zip(encoded, seeds, strict=True), chunksize=64
-        )
+        done: Iterator[npt.NDArray[np.uint8]] = pool.imap(_prepare_pair, zip(encoded, seeds, strict=True), chunksize=64)
         for row, prepared in enumerate(done):
             target[row] = prepared
 

@@ -1,10 +1,10 @@
 """The net as int8 will compute it, so that it can be taught with its rounding (quantisation-aware fine-tuning)."""
 
 import copy
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -84,9 +84,10 @@ def settle(net: Net) -> None:
         rounder.settle()
 
 
-def arrays(net: Net) -> dict[str, npt.NDArray[np.float32]]:
-    """Return a rounded net's weights, biases and scales by name, for :mod:`~.graph`."""
-    return {name: value.detach().cpu().float().numpy() for name, value in net.state_dict().items()}
+def save(net: Net, path: Path) -> None:
+    """Write a rounded net's weights, biases and scales by name, as :mod:`~.graph` reads them."""
+    arrays: dict[str, Any] = {name: value.detach().cpu().float().numpy() for name, value in net.state_dict().items()}
+    np.savez(path, **arrays)
 
 
 def _rounders(net: Net) -> list[Rounder]:
