@@ -4,7 +4,7 @@
 
 | task | once it has succeeded |
 | --- | --- |
-| `audit` | each block was compared with its scored file, a sample of documents byte by byte; the result is recorded |
+| `audit` | each block was compared with its scored file, the next share of pictures byte by byte; this is recorded |
 | `judge` | nothing differs (the run ends here), or **Repair** is on; otherwise it fails and names the blocks |
 | `backfill` | the Dag `tinytags_backfill` is redoing what the audit found |
 
@@ -38,7 +38,7 @@ def audit() -> dict[str, Any]:
 
     form = read_form()
     clients = runtime()
-    request = AuditRequest(form["run"], form["alias"], form["sample"])
+    request = AuditRequest(form["run"], form["alias"], form["sample"], is_deep=form["deep"])
     result = audit_run(request, storage=clients.storage, solr=clients.solr, report=report)
     for block, problem in list(sorted(result.problems.items()))[:MOST_PROBLEMS]:
         report(f"block {block} {problem}")
@@ -54,6 +54,11 @@ def judge(audited: dict[str, Any]) -> bool:
     from tinytags_tasks.errors import ReconcileError
 
     problems = audited["problems"]
+    if audited["input_problems"]:
+        raise ReconcileError(
+            f"run {audited['run']}: {'; '.join(audited['input_problems'])}; no block is redone before that: then audit "
+            "again"
+        )
     if problems and not read_form()["repair"]:
         first = "; ".join(f"block {block} {problem}" for block, problem in list(problems.items())[:MOST_PROBLEMS])
         raise ReconcileError(

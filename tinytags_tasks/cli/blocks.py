@@ -158,7 +158,14 @@ def audit(
     run_name: Annotated[
         str, typer.Argument(metavar="[RUN]", help="Name of a run; default: the live one.", show_default=False)
     ] = "",
-    sample: Annotated[int, typer.Option(help="How many documents to compare byte by byte with their shard.")] = 1_000,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            help="How many pictures to compare byte by byte, from where the last audit ended; default: a thirtieth.",
+            show_default=False,
+        ),
+    ] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare every picture byte by byte.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Redo the blocks that differ, then audit again.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,20 +174,23 @@ def audit(
     from tinytags_tasks.upkeep.backfill import BackfillRequest, Selection
 
     runtime = clients()
-    request = AuditRequest(run_name, runtime.settings.alias, sample)
+    request = AuditRequest(run_name, runtime.settings.alias, sample, is_deep=deep)
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    if result.problems and repair:
+    if result.problems and repair and not result.input_problems:
         for block, problem in sorted(result.problems.items()):
             say(f"block {block} {problem}")
         _backfill(BackfillRequest(result.run, select=Selection.AUDIT, blocks_per_task=_BLOCKS_AT_ONCE), runtime)
         result = audit_run(
-            AuditRequest(result.run, sample=sample), storage=runtime.storage, solr=runtime.solr, report=say
+            AuditRequest(result.run, sample=sample, is_deep=deep),
+            storage=runtime.storage,
+            solr=runtime.solr,
+            report=say,
         )
     if as_json:
         print(json.dumps(asdict(result), indent=2))
     else:
         _print_audit(result)
-    if result.problems:
+    if result.problems or result.input_problems:
         raise typer.Exit(1)
 
 
@@ -194,15 +204,20 @@ def _print_audit(result: "AuditResult") -> None:
         print(f"block {block}: {problem}")
     if len(result.problems) > _MOST_PROBLEMS:
         print(f"and {len(result.problems) - _MOST_PROBLEMS:,} more; {result.path} lists all")
+    for problem in result.input_problems:
+        print(problem)
+    verdict = "everything matches what was scored"
+    if result.problems or result.input_problems:
+        verdict = f"{len(result.problems):,} blocks differ"
     print(
         f"{result.run}: {result.blocks:,} blocks, {result.documents:,} documents, {result.sampled:,} compared byte by "
-        + (
-            "byte: everything matches what was scored"
-            if not result.problems
-            else f"byte: {len(result.problems):,} blocks differ"
-        )
+        f"byte: {verdict}"
     )
-    if result.problems:
+    if result.pictures_percent is not None:
+        print(f"compared byte by byte in this rotation of audits: {result.pictures_percent:.1f} % of the corpus")
+    if result.input_problems:
+        print("repair the model or the shards first, then audit again")
+    elif result.problems:
         print(
             f"redo blocks {format_block_numbers(result.problems)} with `tinytags audit {result.run} --repair` or "
             f"`tinytags backfill {result.run} --select audit`"

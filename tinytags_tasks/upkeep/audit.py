@@ -1,10 +1,6 @@
-"""Auditing what stands in Solr: every block's documents against what was scored, and a sample of them byte by byte."""
+"""Auditing: every document against what was scored, and a share of the pictures byte by byte."""
 
-import base64
-import bisect
-import itertools
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,20 +8,22 @@ from functools import partial
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.publish.content import ContentComparison
+from tinytags_tasks.publish.inputs import model_problem, shard_problems, shards_of
+from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import live_run, refuse_without_collection
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import documents_checksum, read_scored, scored_checksum
+from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.record_series import append_record, record_numbers
 from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Run
+from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
 
 _AT_ONCE = 2
-"""Blocks whose documents are read at once."""
-
-_IDS_AT_ONCE = 200
+"""Blocks that are looked at at once."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,19 @@ class AuditRequest:
     alias
         What readers search.
     sample
-        How many documents are compared byte by byte with their shard.
+        How many pictures are compared byte by byte with their shard: the next ones after those that the last audit
+        compared. None compares such a share that :data:`~tinytags_tasks.upkeep.rotation.AUDITS` audits compare all.
     blocks
         Only these; None means all.
+    is_deep
+        Whether every picture is compared.
     """
 
     run: str = ""
     alias: str = "tinytags"
-    sample: int = 1_000
+    sample: int | None = None
     blocks: tuple[int, ...] | None = None
+    is_deep: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a number below zero.
@@ -57,7 +59,7 @@ class AuditRequest:
         BadInputError
             When it is.
         """
-        if self.sample < 0:
+        if self.sample is not None and self.sample < 0:
             raise BadInputError(f"--sample is {self.sample}: it must be 0 or more")
 
 
@@ -72,9 +74,14 @@ class AuditResult:
     blocks, documents, sampled
         How many blocks, their documents, and how many of these were compared byte by byte.
     problems
-        What is wrong with a block, by its number; a number that the run has not is of documents without a block.
+        What is wrong with a block, by its number; a number that the run does not have is that of stray documents.
     path
         Where this was written down, for a backfill to take.
+    input_problems
+        What is wrong with the model or the shards. Redoing blocks does not help.
+    pictures_percent
+        How much of the corpus has been compared byte by byte in this rotation of audits; None if the audit is of chosen
+        blocks.
     """
 
     run: str
@@ -84,6 +91,8 @@ class AuditResult:
     sampled: int
     problems: dict[int, str]
     path: str
+    input_problems: tuple[str, ...] = ()
+    pictures_percent: float | None = None
 
     @property
     def wrong(self) -> tuple[int, ...]:
@@ -112,39 +121,75 @@ def audit_run(
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     records = read_ledger(storage, run, request.blocks)
     counts = solr.count_by_block(run.collection, request.blocks)
-    look = _Look(run, corpus, counts, storage, solr)
+    broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)
+    problems = _block_problems(_Look(run, counts, storage), records, report)
+    problems |= {
+        block: f"{count:,} documents, and run {run.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < run.blocks
+    }
+    good = [record for record in records if record.block not in problems]
+    first = 0 if request.is_deep or request.blocks is not None else last_position(run.name, storage)
+    wanted = sum(record.kept for record in good) if request.is_deep else request.sample
+    readable = [record for record in good if record.block // corpus.blocks_per_shard not in broken_shards]
+    share = next_share(corpus, readable, first, wanted)
+    content = ContentComparison(run, corpus, storage, solr, recomputed=share.blocks)
+    differing = content.differing_blocks(good, report)
+    compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr), storage)
+    problems |= compared.problems | differing
+    inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
+    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
+    audit = Audit(
+        run=run.name,
+        collection=run.collection,
+        blocks=len(records),
+        documents=sum(counts.values()),
+        sampled=compared.documents,
+        problems=dict(sorted(problems.items())),
+        started=started,
+        ended=now(),
+        input_problems=tuple(problem for problem in inputs if problem),
+        pictures_to=rotated if request.blocks is None else None,
+    )
+    path = append_record(audit, partial(layout.audit_file, run.name), storage)
+    return _result(audit, path, corpus, report)
+
+
+def _block_problems(look: "_Look", records: list[BlockRecord], report: Callable[[str], None]) -> dict[int, str]:
+    """Return what is wrong with blocks, apart from what their documents say."""
     problems: dict[int, str] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for done, (record, problem) in enumerate(zip(records, pool.map(look.at_block, records), strict=True), 1):
             if problem:
                 problems[record.block] = problem
             if done % 100 == 0:
-                report(f"{done:,} of {len(records):,} blocks are compared, {len(problems):,} of them differ")
-    problems |= {
-        block: f"{count:,} documents, and run {run.name} has no such block"
-        for block, count in counts.items()
-        if not 0 <= block < run.blocks
-    }
-    good = [record for record in records if record.block not in problems and record.kept]
-    sampled, differing = look.at_sample(good, request.sample)
-    problems |= differing
-    audit = Audit(
-        run=run.name,
-        collection=run.collection,
-        blocks=len(records),
-        documents=sum(counts.values()),
-        sampled=sampled,
-        problems=dict(sorted(problems.items())),
-        started=started,
-        ended=now(),
-    )
-    path = append_record(audit, partial(layout.audit_file, run.name), storage)
-    verdict = f"blocks {format_block_numbers(problems)} differ" if problems else "all is as it was scored"
+                report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
+    return problems
+
+
+def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], None]) -> AuditResult:
+    verdict = f"blocks {format_block_numbers(audit.problems)} differ" if audit.problems else "all is as it was scored"
     report(
-        f"audited {len(records):,} blocks of {run.collection}: {audit.documents:,} documents, {sampled:,} of them "
-        f"byte by byte; {verdict}"
+        f"audited {audit.blocks:,} blocks of {audit.collection}: {audit.documents:,} documents, {audit.sampled:,} of "
+        f"them byte by byte; {verdict}"
     )
-    return AuditResult(run.name, run.collection, audit.blocks, audit.documents, sampled, dict(audit.problems), path)
+    percent = None
+    if audit.pictures_to is not None:
+        percent = 100.0 * audit.pictures_to / corpus.images if corpus.images else 100.0
+        report(f"{percent:.1f} % of the corpus has been compared byte by byte in this rotation of audits")
+    for problem in audit.input_problems:
+        report(problem)
+    return AuditResult(
+        run=audit.run,
+        collection=audit.collection,
+        blocks=audit.blocks,
+        documents=audit.documents,
+        sampled=audit.sampled,
+        problems=dict(audit.problems),
+        path=path,
+        input_problems=audit.input_problems,
+        pictures_percent=percent,
+    )
 
 
 def last_audit(run_name: str, storage: Storage) -> Audit:
@@ -166,17 +211,15 @@ class _Look:
     """Looks at blocks of one run."""
 
     run: Run
-    corpus: Corpus
     counts: Mapping[int, int]
     storage: Storage
-    solr: SolrClient
 
     def at_block(self, record: BlockRecord) -> str:
         """Return what is wrong with a block; empty when nothing is."""
         if record.state is not BlockState.VERIFIED:
             return f"is {record.state}, not verified" + (f" ({record.reason})" if record.reason else "")
         try:
-            table, scored = read_scored(self.storage, self.run.name, record.block)
+            _, scored = read_scored(self.storage, self.run.name, record.block)
         except (MissingError, CorruptError) as error:
             return str(error)
         if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
@@ -187,43 +230,4 @@ class _Look:
             return f"was scored by {scored.model}"
         if self.counts.get(record.block, 0) != record.kept:
             return f"has {self.counts.get(record.block, 0):,} of {record.kept:,} documents"
-        expected = scored_checksum(table, self.run.corpus, self.run.model)
-        if documents_checksum(self.solr.rows_of_block(self.run.collection, record.block)) != expected:
-            return "has documents with other ids, tags, votes or accuracies than were scored"
         return ""
-
-    def at_sample(self, records: Sequence[BlockRecord], sample: int) -> tuple[int, dict[int, str]]:
-        """Compare documents that are drawn from all blocks alike; return how many, and the blocks that differ."""
-        ends = list(itertools.accumulate(record.kept for record in records))
-        total = ends[-1] if ends else 0
-        drawn: dict[int, list[int]] = {}
-        for row in sorted(random.sample(range(total), min(sample, total))):  # others each time
-            which = bisect.bisect_right(ends, row)
-            drawn.setdefault(records[which].block, []).append(row - ends[which])  # from the block's end, so negative
-        problems = {}
-        for block, rows in drawn.items():
-            try:
-                table, _ = read_scored(self.storage, self.run.name, block)
-                positions = table.column("position").to_pylist()
-                problem = self._at_images([positions[row] for row in rows])
-            except (MissingError, CorruptError) as error:  # of this block; the others are compared nevertheless
-                problem = str(error)
-            if problem:
-                problems[block] = problem
-        return sum(map(len, drawn.values())), problems
-
-    def _at_images(self, positions: Sequence[int]) -> str:
-        if self.run.thumbnails == "store":  # the page reads the shard itself
-            return ""
-        ids = [layout.document_id(self.run.corpus, position) for position in positions]
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            found = self.solr.images_by_id(self.run.collection, ids[start : start + _IDS_AT_ONCE])
-            for position, name in list(zip(positions, ids, strict=True))[start : start + _IDS_AT_ONCE]:
-                if found.get(name) is None or base64.b64decode(found[name]) != self._stored(position):
-                    return f"document {name} has other bytes than the shard"
-        return ""
-
-    def _stored(self, position: int) -> bytes:
-        shard, offset = divmod(position, self.corpus.shard_images)
-        size = self.corpus.image_bytes
-        return self.storage.read(layout.shard_file(self.corpus.name, shard), offset * size, size)
