@@ -1,4 +1,4 @@
-"""What the embedded Airflow is told: its configuration, users, connections and pools."""
+"""How the embedded Airflow is configured: settings, users, connections and pools."""
 
 import configparser
 import io
