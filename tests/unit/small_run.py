@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from read_javabin import read_documents
 
+from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.errors import FinalError, TinyTagsError
@@ -302,6 +303,10 @@ class SolrHere:
             and block in (None, document["block"])
         ]
         return sorted(found, key=lambda document: (document["position"], document["id"]))
+
+    def export_block(self, cores: Sequence[str], fields: Sequence[str], block: Block) -> Iterator[list[dict]]:
+        last = block.first + block.images - 1
+        yield self.export(cores, fields, first=block.first, last=last, block=block.number)
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         found = self.documents(collection)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, unquote
 
+from tinytags_tasks.blocks import Block
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login
@@ -308,6 +309,13 @@ class SolrClient:
         if len(cores) > 1:
             found.sort(key=lambda document: (document["position"], document["id"]))
         return found
+
+    def export_block(self, cores: Sequence[str], fields: Sequence[str], block: Block) -> Iterator[list[dict[str, Any]]]:
+        """Yield the documents that say they are of a block, at the block's positions, in parts as :meth:`export`."""
+        end = block.first + block.images
+        for first in range(block.first, end, EXPORT_POSITIONS):
+            last = min(first + EXPORT_POSITIONS, end) - 1
+            yield self.export(cores, fields, first=first, last=last, block=block.number)
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         """Return the images of documents in base64, by id; documents without an image are omitted."""

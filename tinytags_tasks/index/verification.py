@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tinytags_tasks.blocks import Partition
-from tinytags_tasks.clients.solr import EXPORT_POSITIONS, SolrClient
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import DocumentsHash, compared_fields
@@ -35,11 +35,9 @@ def differing_blocks(
         count = counts.get(record.block, 0)
         if count != record.kept:
             return f"has {count:,} of {record.kept:,} documents"
-        block, found = partition.block(record.block), DocumentsHash()
-        end = block.first + block.images
-        for first in range(block.first, end, EXPORT_POSITIONS):
-            last = min(first + EXPORT_POSITIONS, end) - 1
-            found.add(solr.export(cores, fields, first=first, last=last, block=record.block))
+        found = DocumentsHash()
+        for documents in solr.export_block(cores, fields, partition.block(record.block)):
+            found.add(documents)
         if found.checksum() != record.checksum:
             return "has documents with ids or fields that differ from what was scored"
         return ""
