@@ -39,7 +39,7 @@ EVERY_POSITION = list(range(11))
 
 @dataclass(frozen=True)
 class Site:
-    """A store and an alias for one test alone, and a corpus of eleven pictures in it."""
+    """A store and an alias for a single test, with a corpus of eleven pictures."""
 
     runtime: Runtime
 
@@ -69,7 +69,7 @@ class Site:
         publish_run(request, storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
 
     def index_a_block_again(self, run: Run, block: int) -> None:
-        """Delete a block's documents, and let a backfill bring them back."""
+        """Delete a block's documents, and restore them by a backfill."""
         storage, solr = self.runtime.storage, self.runtime.solr
         delete_blocks(DeleteRequest(run.name, (block,)), storage=storage, solr=solr, report=quiet)
         assert len(self.positions()) < len(EVERY_POSITION)

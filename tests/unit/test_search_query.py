@@ -23,7 +23,7 @@ from tinytags_tasks.settings import Settings
 
 
 class StubSolr(HTTPServer):
-    """Gives prepared answers in turn, the last one for ever, and notes what it was asked."""
+    """Returns prepared responses in turn, then the last one forever, and records its requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), StubHandler)

@@ -1,14 +1,14 @@
-"""The families that a model can be trained in.
+"""The model families that can be trained.
 
 To add one:
 
-1. Write its file beside ``forest.py``: an object that keeps :class:`tinytags_tasks.train.family.Family`.
-2. Name it here.
+1. Write its file next to ``forest.py``: an object that implements :class:`tinytags_tasks.train.family.Family`.
+2. Add it here.
 3. Add its parameters to :class:`tinytags_tasks.train.parameters.TrainRequest` (whose ``family`` then chooses), to
    ``tinytags train`` in ``cli/stages.py`` and to the form of ``dags/tinytags.py``.
-4. Let its parameters enter what identifies a training: ``_training_id`` in ``step.py``.
+4. Include its parameters in a training's identity: ``_training_id`` in ``step.py``.
 
-``tests/unit/test_families.py`` runs over all families, and fails if 1 or 3 is incomplete.
+``tests/unit/test_families.py`` checks all families, and fails if step 1 or 3 is incomplete.
 """
 
 from tinytags_tasks.train.family import Family
