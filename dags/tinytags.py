@@ -123,11 +123,8 @@ def shards(group: dict[str, Any]) -> dict[str, Any]:
 def commit(corpus: str) -> dict[str, Any]:
     """Count every shard, then record the corpus' totals."""
     from tinytags_tasks.ingest.commit import commit_corpus
-    from tinytags_tasks.ingest.plan import load_plan
 
-    clients = runtime()
-    files = clients.source_files(load_plan(clients.storage, corpus).definition)
-    committed = asdict(commit_corpus(corpus, storage=clients.storage, files=files, report=report))
+    committed = asdict(commit_corpus(corpus, storage=runtime().storage, report=report))
     describe_asset_event(CORPUS_ASSET, **committed)
     return committed
 

@@ -8,6 +8,9 @@
 | `judge` | nothing differs (the run ends here), or **Repair** is on; otherwise it fails and names the blocks |
 | `backfill` | the Dag `tinytags_backfill` is redoing what the audit found |
 
+A block whose scored file and documents are good only gets its record in the ledger written again. Documents of no block
+of the corpus are never deleted by this Dag: `tinytags audit RUN --repair` shows them and asks.
+
 **When**: manually, and on the schedule in `TINYTAGS_AUDIT_CRON`, a cron expression in UTC such as `0 3 * * 0` (not set:
 no schedule). With `TINYTAGS_AUDIT_REPAIR=1`, scheduled audits repair what they find. Airflow creates this Dag paused:
 switch it on.
@@ -41,7 +44,9 @@ def audit() -> dict[str, Any]:
     request = AuditRequest(form["run"], form["alias"], form["sample"], is_deep=form["deep"])
     result = audit_run(request, storage=clients.storage, solr=clients.solr, report=report)
     for block, problem in list(sorted(result.problems.items()))[:MOST_PROBLEMS]:
-        report(f"block {block} {problem}")
+        report(f"block {block}: {problem}")
+    for problem in result.input_problems[:MOST_PROBLEMS]:
+        report(problem)
     # JSON has no integer keys.
     return {**asdict(result), "problems": {str(block): problem for block, problem in result.problems.items()}}
 
@@ -49,7 +54,7 @@ def audit() -> dict[str, Any]:
 @task.short_circuit
 @errors_for_airflow
 def judge(audited: dict[str, Any]) -> bool:
-    """End the run here if nothing differs; fail if something does and repairs are off."""
+    """End the run here if nothing differs; fail if something does and no backfill is to repair it."""
     from tinytags_tasks.blocks import format_block_numbers
     from tinytags_tasks.errors import ReconcileError
 

@@ -57,7 +57,7 @@ def plan() -> list[dict[str, Any]]:
         alias=clients.settings.alias,
         report=report,
     )
-    context["ti"].xcom_push("planned", {"blocks": list(planned.blocks), "was_live": planned.was_live})
+    context["ti"].xcom_push("planned", {"blocks": list(planned.all_blocks), "was_live": planned.was_live})
     return named_groups(planned.run, planned.groups, clients.storage)
 
 

@@ -134,8 +134,12 @@ DAMAGES = [
     (lose_a_scored_file, "000003.parquet"),
     (claim_that_a_block_is_verified, "has 0 of 1 documents"),
     (lose_a_record, "is planned, not verified"),
-    (miscount_a_record, "the ledger says that 0 images were kept, the scored file 1"),
+    (miscount_a_record, "its record in the ledger is wrong: kept is 0, and must be 1, below is 1, and must be 0"),
 ]
+
+
+ONLY_THE_RECORD = (lose_a_record, miscount_a_record)
+"""Damages after which the scored file and the documents are good."""
 
 
 def test_a_whole_run_is_found_whole(storage, solr, live):
@@ -154,20 +158,32 @@ def test_what_is_lost_or_changed_is_found_and_a_backfill_mends_it(storage, solr,
     assert result.wrong == (3,)
     assert problem in result.problems[3]
     plan = choose(storage, solr, live, select="audit")
-    assert (plan.blocks, plan.was_live) == ((3,), True)
+    assert (plan.all_blocks, plan.was_live) == ((3,), True)
+    assert plan.rebuilt == ((3,) if damage in ONLY_THE_RECORD else ())
     do(plan, storage, solr)
     assert look(storage, solr).problems == {}
     assert solr.documents(live.collection) == before
     reconcile_run(live.name, storage=storage, solr=solr, report=quiet)
 
 
-def test_documents_of_no_block_are_found_and_deleted(storage, solr, live):
+def test_documents_of_no_block_are_found_and_only_a_person_deletes_them(storage, solr, live):
     solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99, "position": 777}
     result = look(storage, solr)
-    assert result.problems == {99: f"1 documents, and run {live.name} has no such block"}
-    plan = choose(storage, solr, live, select="audit")
+    assert result.problems == {99: "1 documents, and corpus pets has no such block"}
+    plan = choose(storage, solr, live, select="audit")  # as the Dag does
     assert (plan.blocks, plan.groups) == ((), [])
+    assert "pets:777" in solr.documents(live.collection)
+    choose(storage, solr, live, select="audit", delete_foreign=True)
     assert look(storage, solr).problems == {}
+
+
+def test_documents_that_a_scored_file_supports_are_never_deleted(storage, solr, live):
+    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99, "position": 777}
+    storage.write(layout.scored_file(live.name, 99), storage.read(layout.scored_file(live.name, 3)))
+    look(storage, solr)
+    with pytest.raises(BadInputError, match="nothing to backfill"):
+        choose(storage, solr, live, select="audit", delete_foreign=True)
+    assert "pets:777" in solr.documents(live.collection)
 
 
 def test_each_audit_is_kept_and_the_last_one_counts(storage, solr, live):

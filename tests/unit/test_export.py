@@ -32,6 +32,7 @@ from tinytags_tasks.score.export import ExportRequest
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.record import CHECKSUM_KEY
 
 ALL = tuple(range(BLOCKS))
 FIRST_OF_BLOCK = (0, 2, 4, 6, 7, 9, 11)
@@ -117,10 +118,11 @@ def test_a_block_that_the_run_does_not_have_is_refused(storage, scored, tmp_path
 def test_a_block_scored_on_other_bytes_is_corrupt(storage, scored, tmp_path):
     path = layout.shard_manifest_file(CORPUS, 0)
     manifest = json.loads(storage.read(path))
+    del manifest[CHECKSUM_KEY]
     manifest["blocks"][1]["sha256"] = "0" * 64
     storage.write(path, json.dumps(manifest).encode())
     output = tmp_path / "scored.jsonl"
-    with pytest.raises(CorruptError, match=r"block 1 was scored on bytes other than .*scored/000001\.parquet"):
+    with pytest.raises(CorruptError, match=r"block 1 was scored on bytes other than .*; score block 1 again with"):
         write(storage, scored, output)
     assert list(tmp_path.glob("*scored.jsonl*")) == []
 

@@ -22,7 +22,7 @@ from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ingest import commit, shards
-from tinytags_tasks.ingest.plan import IngestPlan, _refuse_difference, load_plan
+from tinytags_tasks.ingest.plan import IngestPlan, _refuse_another_definition, load_plan, same_source
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
@@ -188,10 +188,10 @@ def digest_with_unreadable(image):
 def is_accepted(plan):
     """Return whether an ingestion that was started as :data:`PLAN` may continue as another."""
     try:
-        _refuse_difference(PLAN, plan)
+        _refuse_another_definition(PLAN, plan)
     except BadInputError:
         return False
-    return True
+    return same_source(PLAN.source, plan.source)
 
 
 def is_accepted_definition(definition):
@@ -217,7 +217,8 @@ DECIDED = [
     (ListedItem("a", 1, 2, 3, "v"), lambda item: item.identity, set()),
     (SourceFile("a", 1, "v"), lambda file: file.identity, set()),
     (Partition(10, 5, 2), lambda partition: partition.identity, set()),
-    (SOURCE, is_accepted_source, {"path"}),
+    # Of a listing, all but the times of the files is compared item by item.
+    (SOURCE, is_accepted_source, {"path", "listing_sha256"}),
     (
         DEFINITION,
         is_accepted_definition,

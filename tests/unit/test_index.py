@@ -182,7 +182,7 @@ def test_keywords_that_went_away_are_missed_with_the_remedy(storage):
 def test_keywords_that_are_not_what_was_ingested_are_corrupt(storage):
     sources = keyword_sources(storage)
     write_keywords(storage, 0, KEYWORDS[1:7])
-    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: .* ingest the corpus again"):
+    with pytest.raises(CorruptError, match=r"00000\.keywords\.parquet: .*`tinytags ingest pets --redo 0`"):
         KeywordsReader(storage).read(sources[0])
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -24,12 +25,13 @@ from tinytags_tasks.ingest.plan import PlanRequest as IngestRequest
 from tinytags_tasks.ingest.verify import verify_corpus
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.store import layout
+from tinytags_tasks.store import record as record_module
 from tinytags_tasks.store.block_files import RECORD_KEY, read_scored
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import Training
-from tinytags_tasks.store.record import Record
+from tinytags_tasks.store.record import CHECKSUM_KEY, Record
 from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Change, Claim, Publication, Run
 
 PATH = "folder/record.json"
@@ -101,9 +103,10 @@ def record(request, tmp_path):
 
 
 def with_format(storage, path, number):
-    """Give a stored record another format; None removes the number."""
+    """Give a stored record another format, and no checksum; None removes the number."""
     fields = json.loads(storage.read(path))
     fields.pop("format")
+    fields.pop(CHECKSUM_KEY)
     storage.write(path, json.dumps({"format": number, **fields} if number else fields).encode())
 
 
@@ -122,9 +125,71 @@ def test_records_of_every_kind_are_tested_here():
 def test_a_record_says_its_format_first_and_comes_back_equal(storage, record):
     record.save(storage, PATH)
     stored = json.loads(storage.read(PATH))
-    assert list(stored) == ["format", *type(record).model_fields]
+    assert list(stored) == ["format", *type(record).model_fields, CHECKSUM_KEY]
     assert stored["format"] == type(record).FORMAT
     assert type(record).load(storage, PATH) == record
+
+
+def edited(stored):
+    """Yield a record's JSON with each field but its format changed by itself, well-formed and of the same kind."""
+    fields = json.loads(stored)
+    for name, value in fields.items():
+        if name == "format":
+            continue
+        if isinstance(value, bool) or value is None:
+            changed = "x"
+        elif isinstance(value, int | float):
+            changed = value + 1
+        elif isinstance(value, str):
+            changed = f"{value}0"
+        elif isinstance(value, list):
+            changed = value[:-1] if value else [value]
+        else:
+            changed = {}
+        if changed != value:
+            yield name, json.dumps({**fields, name: changed}).encode()
+
+
+def test_an_edited_record_is_damage_whichever_field_it_is(record):
+    fields = list(edited(record.stored()))
+    assert len(fields) > 1
+    for name, stored in fields:
+        with pytest.raises(CorruptError, match=rf"{PATH}: (damaged|no usable) .*`tinytags|claims it anew"):
+            type(record).parse(stored, PATH)
+            pytest.fail(f"{name} was changed, and the record was believed")
+
+
+def test_a_field_that_is_taken_away_or_added_is_damage(record):
+    stored = json.loads(record.stored())
+    for name in stored:
+        if name not in ("format", CHECKSUM_KEY):
+            with pytest.raises(CorruptError, match=r"damaged|no usable"):
+                type(record).parse(json.dumps({key: stored[key] for key in stored if key != name}).encode(), PATH)
+    with pytest.raises(CorruptError, match="their checksum differs"):
+        type(record).parse(json.dumps({**stored, "other": 1}).encode(), PATH)
+
+
+def test_a_byte_that_changes_in_a_record_is_never_believed(record):
+    """Each byte in turn: the record is refused, or it says the same as before."""
+    stored = record.stored()
+    for at in range(len(stored)):
+        changed = stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]
+        with suppress(CorruptError, NewerFormatError):
+            assert type(record).parse(changed, PATH) == record, f"byte {at}: {stored[max(0, at - 20) : at + 20]!r}"
+
+
+def test_the_checksum_does_not_depend_on_order_and_spacing_and_covers_fields_of_later_versions(record):
+    stored = json.loads(record.stored())
+    assert type(record).parse(json.dumps(dict(sorted(stored.items()))).encode(), PATH) == record
+    later = {**stored, "field_of_a_later_version": 1}
+    later[CHECKSUM_KEY] = record_module._fields_checksum(later)
+    assert type(record).parse(json.dumps(later).encode(), PATH) == record
+
+
+def test_a_record_from_before_there_were_checksums_is_read(record):
+    stored = json.loads(record.stored())
+    del stored[CHECKSUM_KEY]
+    assert type(record).parse(json.dumps(stored).encode(), PATH) == record
 
 
 def test_a_record_from_before_there_were_formats_is_read(storage, record):
@@ -177,6 +242,10 @@ def test_a_record_of_an_older_format_is_upgraded(storage):
         model: str
 
         @classmethod
+        def remedy(cls, path):
+            return "write it again"
+
+        @classmethod
         def upgraded(cls, fields, number):
             return {"model": f"{fields['forest']}-{number}"}
 
@@ -201,6 +270,7 @@ def test_a_scored_file_of_a_newer_tinytags_is_refused(storage):
     for number, refused in ((None, False), (1, False), (2, True)):
         fields = json.loads(table.schema.metadata[RECORD_KEY])
         fields["format"] = number
+        fields.pop(CHECKSUM_KEY, None)
         pq.write_table(table.replace_schema_metadata({RECORD_KEY: json.dumps(fields)}), storage.root / path)
         if refused:
             with made_by_newer(path):

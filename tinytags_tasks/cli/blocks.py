@@ -1,7 +1,8 @@
 """Commands for single blocks of a run: show their states, audit, redo and delete them."""
 
 import json
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.ledger import Rates
     from tinytags_tasks.upkeep.audit import AuditResult
-    from tinytags_tasks.upkeep.backfill import BackfillRequest
+    from tinytags_tasks.upkeep.backfill import BackfillPlan, BackfillRequest
 
 app = typer.Typer()
 
@@ -128,11 +129,12 @@ def backfill(
     from tinytags_tasks.upkeep.backfill import BackfillRequest
 
     runtime = clients()
-    numbers = _backfill(BackfillRequest(find_run(run_name).name, blocks, select, _BLOCKS_AT_ONCE), runtime)
-    print(f"{len(numbers)} blocks were redone")
+    planned = _backfill(BackfillRequest(find_run(run_name).name, blocks, select, _BLOCKS_AT_ONCE), runtime)
+    again = f", the records of {len(planned.rebuilt)} were written again" if planned.rebuilt else ""
+    print(f"{len(planned.blocks)} blocks were redone{again}")
 
 
-def _backfill(request: "BackfillRequest", runtime: "Runtime") -> tuple[int, ...]:
+def _backfill(request: "BackfillRequest", runtime: "Runtime") -> "BackfillPlan":
     from tinytags_tasks.index.step import IndexRequest, index_blocks
     from tinytags_tasks.publish.step import reconcile_run
     from tinytags_tasks.score.step import ScoreRequest, score_blocks
@@ -149,8 +151,8 @@ def _backfill(request: "BackfillRequest", runtime: "Runtime") -> tuple[int, ...]
             report=say,
         )
         index_blocks(IndexRequest(planned.run, group, redo=True), storage=storage, solr=solr, report=say)
-    reconcile_run(planned.run, storage=storage, solr=solr, blocks=planned.blocks, report=say)
-    return planned.blocks
+    reconcile_run(planned.run, storage=storage, solr=solr, blocks=planned.all_blocks, report=say)
+    return planned
 
 
 @app.command()
@@ -166,32 +168,79 @@ def audit(
         ),
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Compare every picture byte by byte.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Redo the blocks that differ, then audit again.")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Write damaged records again, redo the blocks that differ, then audit again."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --repair, delete documents of no block without asking.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare what is in Solr with the ledger, the scored files and the shards; exit code 1 if it differs."""
     from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
-    from tinytags_tasks.upkeep.backfill import BackfillRequest, Selection
 
     runtime = clients()
     request = AuditRequest(run_name, runtime.settings.alias, sample, is_deep=deep)
+    if repair:
+        request = replace(request, run=_repair_records(run_name, runtime))
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     if result.problems and repair and not result.input_problems:
         for block, problem in sorted(result.problems.items()):
-            say(f"block {block} {problem}")
-        _backfill(BackfillRequest(result.run, select=Selection.AUDIT, blocks_per_task=_BLOCKS_AT_ONCE), runtime)
-        result = audit_run(
-            AuditRequest(result.run, sample=sample, is_deep=deep),
-            storage=runtime.storage,
-            solr=runtime.solr,
-            report=say,
-        )
+            say(f"block {block}: {problem}")
+        _repair_blocks(result, runtime, yes=yes)
+        result = audit_run(replace(request, run=result.run), storage=runtime.storage, solr=runtime.solr, report=say)
     if as_json:
         print(json.dumps(asdict(result), indent=2))
     else:
         _print_audit(result)
     if result.problems or result.input_problems:
         raise typer.Exit(1)
+
+
+def _repair_records(run_name: str, runtime: "Runtime") -> str:
+    """Write a run's record and its alias' history again if they are damaged; return the run's name."""
+    from tinytags_tasks.publish.publications import live_collection
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.upkeep.repair import repair_history, repair_run_record
+
+    alias = runtime.settings.alias
+    name = run_name or layout.run_of_collection(live_collection(alias, runtime.solr))
+    if name:
+        repair_run_record(name, runtime.storage, say)
+    repair_history(alias, runtime.storage, runtime.solr, say)
+    return name
+
+
+def _repair_blocks(result: "AuditResult", runtime: "Runtime", *, yes: bool) -> None:
+    """Redo what an audit found; documents of no block are shown, and deleted only if a person says so."""
+    from tinytags_tasks.blocks import format_block_numbers
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.run_identity import load_run
+    from tinytags_tasks.upkeep.backfill import BackfillRequest, Selection
+    from tinytags_tasks.upkeep.repair import count_foreign_documents
+
+    storage, solr = runtime.storage, runtime.solr
+    run = load_run(result.run, storage)
+    foreign = count_foreign_documents(run, Corpus.load(storage, layout.corpus_file(run.corpus)), storage, solr)
+    may_delete = False
+    if foreign:
+        question = (
+            f"{sum(foreign.values()):,} documents of blocks {format_block_numbers(foreign)}, which corpus {run.corpus} "
+            f"does not have, are in {run.collection}: delete them?"
+        )
+        may_delete = yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
+        if not may_delete:
+            say(f"{question} Not without --yes: they stay")
+    if set(result.problems) - set(foreign) or may_delete:
+        request = BackfillRequest(
+            result.run,
+            select=Selection.AUDIT,
+            blocks_per_task=_BLOCKS_AT_ONCE,
+            delete_foreign=may_delete,
+        )
+        _backfill(request, runtime)
 
 
 _MOST_PROBLEMS = 50
@@ -206,17 +255,16 @@ def _print_audit(result: "AuditResult") -> None:
         print(f"and {len(result.problems) - _MOST_PROBLEMS:,} more; {result.path} lists all")
     for problem in result.input_problems:
         print(problem)
-    verdict = "everything matches what was scored"
-    if result.problems or result.input_problems:
-        verdict = f"{len(result.problems):,} blocks differ"
+    differ = [f"{len(result.problems):,} blocks differ"] if result.problems else []
+    differ += [f"{len(result.input_problems):,} records are damaged"] if result.input_problems else []
     print(
         f"{result.run}: {result.blocks:,} blocks, {result.documents:,} documents, {result.sampled:,} compared byte by "
-        f"byte: {verdict}"
+        f"byte: {', '.join(differ) or 'everything matches what was scored'}"
     )
     if result.pictures_percent is not None:
         print(f"compared byte by byte in this rotation of audits: {result.pictures_percent:.1f} % of the corpus")
     if result.input_problems:
-        print("repair the model or the shards first, then audit again")
+        print("repair these first, then audit again")
     elif result.problems:
         print(
             f"redo blocks {format_block_numbers(result.problems)} with `tinytags audit {result.run} --repair` or "

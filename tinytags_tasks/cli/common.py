@@ -29,13 +29,12 @@ def clients() -> "Runtime":
 
 def find_run(name: str | None) -> "Run":
     """Return a run by name; if no name is given, the one that was planned last."""
-    from tinytags_tasks.store import layout
     from tinytags_tasks.store.ledger import list_runs
-    from tinytags_tasks.store.run_records import Run
+    from tinytags_tasks.store.run_identity import load_run
 
     storage = clients().storage
     if name is not None:
-        return Run.load(storage, layout.run_file(name))
+        return load_run(name, storage)
     runs = list_runs(storage)
     if not runs:
         raise MissingError("there is no run yet: start one with `tinytags run` or `tinytags score`")

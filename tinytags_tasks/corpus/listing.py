@@ -37,6 +37,8 @@ _FORMAT_KEY = b"format"
 _FORMAT = 1
 """Number of the columns' format; raised by a change that an older TinyTags must not ignore."""
 
+_REMEDY = "remove the corpus with `tinytags corpus remove NAME --data`, then define and ingest it again"
+
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000
 
@@ -131,6 +133,14 @@ class ListingFile:
         while chunk := self._file.read(_UPLOAD_BYTES):
             yield chunk
 
+    def items(self) -> Iterator[ListedItem]:
+        """Yield the items that hold images, in the order of the positions."""
+        self._file.seek(0)
+        for batch in pq.ParquetFile(self._file).iter_batches():
+            for row in batch.to_pylist():
+                del row["first"]
+                yield ListedItem(**row)
+
     def close(self) -> None:
         """Remove the temporary file."""
         self._file.close()
@@ -170,7 +180,7 @@ class StoredListing:
             file = pa.PythonFile(_StoreFile(storage, path), mode="r")
             self._file = pq.ParquetFile(file, page_checksum_verification=True)
             metadata = self._file.metadata
-            check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path)
+            check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path, _REMEDY)
             if self._file.schema_arrow.remove_metadata() != _SCHEMA:
                 raise ValueError(f"it has the columns {', '.join(self._file.schema_arrow.names)}")
             self._images = int((metadata.metadata or {})[_IMAGES])
@@ -185,10 +195,12 @@ class StoredListing:
             raise self._damaged(str(error)) from error
 
     def _damaged(self, reason: str) -> CorruptError:
-        return CorruptError(
-            f"{self._path}: damaged ({reason}); remove the corpus with `tinytags corpus remove NAME --data` and ingest "
-            "it again"
-        )
+        return CorruptError(f"{self._path}: damaged ({reason}); {_REMEDY}")
+
+    @property
+    def images(self) -> int:
+        """How many images it lists."""
+        return self._images
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
         """See :meth:`tinytags_tasks.corpus.reader.Listing.items`.

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks.corpus.formats.registry import find_format
-from tinytags_tasks.corpus.sources.files import SourceFiles
-from tinytags_tasks.errors import MissingError, ReconcileError
+from tinytags_tasks.errors import CorruptError, MissingError, ReconcileError
 from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
 from tinytags_tasks.ingest.shards import complete_manifest, most_unreadable, too_many_unreadable
 from tinytags_tasks.store import layout
@@ -27,15 +26,17 @@ class CommitResult:
     unreadable: int
 
 
-def commit_corpus(
-    corpus: str, *, storage: Storage, files: SourceFiles, report: Callable[[str], None] = print
-) -> CommitResult:
+def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None] = print) -> CommitResult:
     """Write a corpus' totals, provided that every shard is complete and every image is in one.
+
+    Totals that are damaged are written again from the shards' manifests.
 
     Raises
     ------
     MissingError
         If a shard is missing or incomplete.
+    CorruptError
+        If a shard's manifest is damaged.
     BadInputError
         If more images are unreadable than the definition allows.
     ReconcileError
@@ -50,8 +51,8 @@ def commit_corpus(
         manifest = complete_manifest(plan, shard, storage)
         if manifest is None:
             raise MissingError(
-                f"{layout.shard_file(corpus, shard)}: is missing or does not match its manifest; "
-                f"run `tinytags ingest {corpus}` again"
+                f"{layout.shard_file(corpus, shard)}: is missing or does not match its manifest; write it again with "
+                f"`tinytags ingest {corpus} --redo {shard}`"
             )
         _add_to_digest(digest, manifest)
         images += sum(block.images for block in manifest.blocks)
@@ -64,16 +65,21 @@ def commit_corpus(
         )
     if unreadable > most_unreadable(plan):
         raise too_many_unreadable(plan, unreadable, examples)
-    made = _totals(plan, unreadable, digest.hexdigest(), files)
-    known = committed_corpus(storage, corpus)
+    made = _totals(plan, unreadable, digest.hexdigest())
+    is_damaged = False
+    try:
+        known = committed_corpus(storage, corpus)
+    except CorruptError as error:
+        report(f"{error}: done")
+        known, is_damaged = None, True
     if known is not None and known.digest != made.digest:
         raise ReconcileError(
             f"corpus {corpus}: its shards have changed since it was committed, although its source has not (perhaps "
             "another version of Pillow decodes it differently); its runs were scored on the earlier bytes: remove it "
-            f"with `tinytags corpus remove {corpus} --data` and ingest it again"
+            f"with `tinytags corpus remove {corpus} --data`, then define and ingest it again"
         )
     if known is None:
-        made.save(storage, layout.corpus_file(corpus), overwrite=False)
+        made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged)
     _delete_leftovers(plan, storage)
     report(
         f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "
@@ -103,7 +109,7 @@ def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:
     digest.update(f"[{positions}]{quoted(manifest.keywords_sha256)}".encode())
 
 
-def _totals(plan: IngestPlan, unreadable: int, digest: str, files: SourceFiles) -> Corpus:
+def _totals(plan: IngestPlan, unreadable: int, digest: str) -> Corpus:
     definition = plan.definition
     return Corpus(
         name=definition.name,

@@ -2,16 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format, list_items
-from tinytags_tasks.corpus.listing import ListingFile
+from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
-from tinytags_tasks.errors import BadInputError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
 from tinytags_tasks.store.protocol import Storage
@@ -54,6 +55,11 @@ class IngestPlan(Record):
     definition: CorpusDefinition
     source: Source
     stop_list_sha256: str = ""
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a plan again."""
+        return f"write it again from the corpus' source with `tinytags ingest {layout.path_name(path)}`"
 
     @property
     def partition(self) -> Partition:
@@ -100,8 +106,8 @@ def plan_ingestion(
 ) -> PlanResult:
     """Write the ingestion's plan to the store, and return the shards that still have to be written or checked.
 
-    A committed corpus is compared with its source by size, version, head and tail. If the corpus is not committed, the
-    task that handles a shard also compares the shard with its range of the source.
+    The source of a complete corpus is compared by names, sizes, head and tail, if it can be read; each shard of an
+    incomplete one is also compared with its own range by the task that takes it.
 
     Raises
     ------
@@ -111,14 +117,13 @@ def plan_ingestion(
         If the store does not have enough space for what is missing.
     """
     definition = request.definition
-    plan = _write_plan(definition, storage, files, report)
+    plan = _write_plan(request, storage, files, report)
     partition = plan.partition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
         raise BadInputError(
             f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}"
         )
-    sizes = storage.sizes(layout.shards_folder(definition.name))
-    missing = [shard for shard in range(partition.shards) if not _is_complete(plan, shard, sizes)]
+    missing = _missing_shards(plan, storage)
     to_write = sorted({*missing, *request.redo})
     _check_space(plan, to_write, storage, report)
     is_committed = storage.exists(layout.corpus_file(definition.name))
@@ -142,8 +147,90 @@ def load_plan(storage: Storage, corpus: str) -> IngestPlan:
 
 
 def _write_plan(
-    definition: CorpusDefinition, storage: Storage, files: SourceFiles, report: Callable[[str], None]
+    request: PlanRequest, storage: Storage, files: SourceFiles, report: Callable[[str], None]
 ) -> IngestPlan:
+    """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's."""
+    definition = request.definition
+    path = layout.ingest_plan_file(definition.name)
+    known = _known_plan(definition, storage, report)
+    try:
+        listing, plan = _list_source(definition, files, report)
+    except (BadInputError, TransientError) as error:
+        if known is None or request.redo or not _is_complete(known, storage):
+            raise
+        _refuse_another_definition(known, IngestPlan(definition=definition, source=known.source), needs_lists=False)
+        report(f"corpus {definition.name} is complete, so its source is not needed ({error})")
+        return known
+    with closing(listing):
+        if known is None and not storage.exists(path):
+            _write_listing(plan, listing, storage)
+            if plan.save(storage, path, overwrite=False):
+                return plan
+        known = known or load_plan(storage, definition.name)
+        _refuse_another_definition(known, plan)
+        if known.source.content != plan.source.content:
+            _refuse_another_source(known, plan, listing, storage)
+            report(f"{files.address}: is the same source, although the times of its files have changed")
+            _write_listing(plan, listing, storage)
+            plan.save(storage, path)
+            return plan
+    if known.definition != definition:  # for example, the source was moved or the limit was raised
+        plan.save(storage, path)
+        return plan
+    return known
+
+
+def _known_plan(definition: CorpusDefinition, storage: Storage, report: Callable[[str], None]) -> IngestPlan | None:
+    """Return the plan of an ingestion that was begun; None if none was.
+
+    A damaged plan is made again from the totals of a complete corpus. Nothing tells how the shards of an incomplete one
+    were made, so that they are all written again.
+    """
+    path = layout.ingest_plan_file(definition.name)
+    if not storage.exists(path):
+        return None
+    try:
+        return load_plan(storage, definition.name)
+    except CorruptError as error:
+        corpus = committed_corpus(storage, definition.name)
+        if corpus is not None:
+            _refuse_another_corpus(definition, corpus)
+            plan = IngestPlan(
+                definition=definition, source=corpus.source, stop_list_sha256=_stop_list_sha256(definition)
+            )
+            plan.save(storage, path)
+            report(f"{error}: done, as the corpus' totals prove")
+            return plan
+        for name in storage.names(layout.shards_folder(definition.name)):
+            if name.endswith(".json"):
+                storage.delete(f"{layout.shards_folder(definition.name)}/{name}")
+        storage.delete(path)
+        report(f"{error}: the corpus is incomplete, so that it is begun again")
+        return None
+
+
+def _refuse_another_corpus(definition: CorpusDefinition, corpus: Corpus) -> None:
+    """Refuse a definition that does not make a corpus with these totals."""
+    preparation = find_format(definition.format).preparation(definition)
+    for what, asked, made in (
+        ("format", definition.format, corpus.source.format),
+        ("shard_images", definition.shard_images, corpus.shard_images),
+        ("blocks_per_shard", definition.blocks_per_shard, corpus.blocks_per_shard),
+        ("height", definition.height, corpus.height),
+        ("width", definition.width, corpus.width),
+        ("preparation", preparation, corpus.preparation),
+    ):
+        if asked != made:
+            raise BadInputError(
+                f"corpus {corpus.name} was made with {what} = {_short(made)}, not {_short(asked)}; restore its "
+                f"definition, or remove the corpus with `tinytags corpus remove {corpus.name} --data`"
+            )
+
+
+def _list_source(
+    definition: CorpusDefinition, files: SourceFiles, report: Callable[[str], None]
+) -> tuple[ListingFile, IngestPlan]:
+    """List a source; return the listing, which the caller closes, and the plan that follows from it."""
     report(f"listing {files.address}")
     listing = ListingFile(_with_progress(list_items(files, definition), report))
     try:
@@ -163,20 +250,14 @@ def _write_plan(
             head_sha256=head,
             tail_sha256=tail,
         )
-        plan = IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
-        path = layout.ingest_plan_file(definition.name)
-        if not storage.exists(path):
-            listing_path = layout.source_file(definition.name, source.listing_sha256)
-            storage.write(listing_path, listing.content())
-            if plan.save(storage, path, overwrite=False):
-                return plan
-    finally:
+        return listing, IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
+    except BaseException:
         listing.close()
-    known = load_plan(storage, definition.name)
-    _refuse_difference(known, plan)
-    if known.definition != definition:  # for example, the source was moved or the limit was raised
-        plan.save(storage, path)
-    return plan
+        raise
+
+
+def _write_listing(plan: IngestPlan, listing: ListingFile, storage: Storage) -> None:
+    storage.write(layout.source_file(plan.definition.name, plan.source.listing_sha256), listing.content())
 
 
 def _with_progress(items: Iterator[ListedItem], report: Callable[[str], None]) -> Iterator[ListedItem]:
@@ -202,32 +283,66 @@ def _stop_list_sha256(definition: CorpusDefinition) -> str:
         raise BadInputError(f"{definition.keyword_stop_list}: cannot be read ({error.strerror})") from error
 
 
-def _refuse_difference(known: IngestPlan, asked: IngestPlan) -> None:
-    """Refuse a source or definition that differs from the one that the ingestion began with.
+def _remedy(name: str) -> str:
+    return f"restore it, choose another name, or remove the corpus with `tinytags corpus remove {name} --data`"
+
+
+def _refuse_another_source(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> None:
+    """Refuse another source than an ingestion was begun with; files whose times alone differ are the same.
 
     Raises
     ------
     BadInputError
-        If they differ: in what.
+        Naming what differs.
     """
     name = known.definition.name
-    remedy = f"restore it, choose another name, or remove the corpus with `tinytags corpus remove {name} --data`"
-    before, now = known.source.content, asked.source.content
+    before, now = known.source.timeless_content, asked.source.timeless_content
     if differing := [field for field in before if before[field] != now[field]]:
         field = differing[0]
         what = f"{field}: was {_short(before[field])}, is {_short(now[field])}"
-        raise BadInputError(
-            f"corpus {name} was made from {known.source.path}, but {asked.source.path} is a different source or has "
-            f"changed since then ({what}); {remedy}"
-        )
+    else:
+        path = layout.source_file(name, known.source.listing_sha256)
+        stored = open_listing(storage, path)
+        pairs = zip(stored.items(0, stored.images), listing.items(), strict=True)
+        differing_item = next((item for (_, old), item in pairs if _timeless(old) != _timeless(item)), None)
+        if differing_item is None:
+            return
+        what = f"the name, size or keyword of {differing_item.path}"
+    raise BadInputError(
+        f"corpus {name} was made from {known.source.path}, but {asked.source.path} is a different source or has "
+        f"changed since then ({what}); {_remedy(name)}"
+    )
+
+
+def _timeless(item: ListedItem) -> ListedItem:
+    return replace(item, version="")
+
+
+def _refuse_another_definition(known: IngestPlan, asked: IngestPlan, *, needs_lists: bool = True) -> None:
+    """Refuse another definition than an ingestion was begun with.
+
+    Parameters
+    ----------
+    known, asked
+        The plan of the ingestion, and that of the present definition.
+    needs_lists
+        Whether the keywords that are left out are compared as well.
+
+    Raises
+    ------
+    BadInputError
+        Naming what differs.
+    """
+    name = known.definition.name
     old, new = ({field: getattr(plan.definition, field) for field in _DECISIVE} for plan in (known, asked))
     if find_format(known.definition.format).keywords_are_a_file:  # the content is part of the source; the path is not
         old["keywords"], new["keywords"] = bool(old["keywords"]), bool(new["keywords"])
-    old["keyword_stop_list"], new["keyword_stop_list"] = known.stop_list_sha256, asked.stop_list_sha256
+    old["keyword_stop_list"] = known.stop_list_sha256 if needs_lists else ""
+    new["keyword_stop_list"] = asked.stop_list_sha256 if needs_lists else ""
     if differing := [field for field in old if old[field] != new[field]]:
         field = differing[0]
         raise BadInputError(
-            f"corpus {name} was started with {field} = {_short(old[field])}, not {_short(new[field])}; {remedy}"
+            f"corpus {name} was started with {field} = {_short(old[field])}, not {_short(new[field])}; {_remedy(name)}"
         )
 
 
@@ -235,14 +350,26 @@ def _short(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)[:40]
 
 
-def _is_complete(plan: IngestPlan, shard: int, sizes: dict[str, int]) -> bool:
-    name, size = plan.definition.name, plan.partition.images_in_shard(shard) * plan.definition.image_bytes
-    paths = [layout.shard_manifest_file(name, shard)]
-    if plan.has_keywords:
-        paths.append(layout.keywords_file(name, shard))
-    return sizes.get(layout.file_name(layout.shard_file(name, shard))) == size and all(
-        layout.file_name(path) in sizes for path in paths
-    )
+def _missing_shards(plan: IngestPlan, storage: Storage) -> list[int]:
+    """Return the shards of which a file is missing or of another size than it must be."""
+    name = plan.definition.name
+    sizes = storage.sizes(layout.shards_folder(name))
+
+    def is_there(shard: int) -> bool:
+        size = plan.partition.images_in_shard(shard) * plan.definition.image_bytes
+        paths = [layout.shard_manifest_file(name, shard)]
+        if plan.has_keywords:
+            paths.append(layout.keywords_file(name, shard))
+        return sizes.get(layout.file_name(layout.shard_file(name, shard))) == size and all(
+            layout.file_name(path) in sizes for path in paths
+        )
+
+    return [shard for shard in range(plan.partition.shards) if not is_there(shard)]
+
+
+def _is_complete(plan: IngestPlan, storage: Storage) -> bool:
+    """Tell whether a corpus was committed and no shard is missing."""
+    return storage.exists(layout.corpus_file(plan.definition.name)) and not _missing_shards(plan, storage)
 
 
 def _check_space(plan: IngestPlan, shards: list[int], storage: Storage, report: Callable[[str], None]) -> None:
@@ -270,11 +397,17 @@ def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tu
 
 
 def same_source(known: Source, asked: Source) -> bool:
-    """Return whether two records describe the same source, wherever it is."""
-    return known.content == asked.content
+    """Return whether two records describe the same source, wherever it is and whatever the times of its files."""
+    return known.timeless_content == asked.timeless_content
 
 
 def committed_corpus(storage: Storage, corpus: str) -> Corpus | None:
-    """Return a corpus' record if it has been committed; None otherwise."""
+    """Return a corpus' record if it has been committed; None otherwise.
+
+    Raises
+    ------
+    CorruptError
+        If the record is damaged.
+    """
     path = layout.corpus_file(corpus)
     return Corpus.load(storage, path) if storage.exists(path) else None

@@ -160,7 +160,20 @@ class _Writer:
         for _ in self._stream(stream, decode=self._holds_pixels):
             pass
         check_source_range(manifest, stream.hash, self._plan, holds_pixels=self._holds_pixels)
+        if self._plan.has_keywords:
+            self._check_keywords(shard, stream)
         return manifest
+
+    def _check_keywords(self, shard: int, stream: "_ShardStream") -> None:
+        """Refuse keywords that are not those that a shard was made with."""
+        path = layout.keywords_file(self._request.corpus, shard)
+        stored = pq.read_table(io.BytesIO(self._storage.read(path))).column("keyword").to_pylist()
+        if stored != [keyword for part in stream.keywords for keyword in part.to_pylist()]:
+            raise BadInputError(
+                f"{self._plan.definition.keywords or self._plan.source.path}: the keywords of shard {shard} have "
+                "changed since it was made; restore them, or remove the corpus with `tinytags corpus remove "
+                f"{self._request.corpus} --data`"
+            )
 
     def _write(self, shard: int) -> ShardManifest:
         """Write one shard, then its keywords, then its manifest; each is committed by a rename."""
@@ -284,7 +297,7 @@ def complete_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
     if not same_source(manifest.source, plan.source):
         raise BadInputError(
             f"{path}: was made from a different source ({manifest.source.path}) than the corpus' plan says; remove the "
-            f"corpus with `tinytags corpus remove {name} --data` and ingest it again"
+            f"corpus with `tinytags corpus remove {name} --data`, then define and ingest it again"
         )
     if not _has_same_blocks(manifest, plan, shard):
         return None

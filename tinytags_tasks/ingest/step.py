@@ -49,4 +49,4 @@ def ingest_corpus(
     ):
         if request.shards:
             shards.ingest_shards(request, storage=storage, files=files, report=report)
-    return commit.commit_corpus(definition.name, storage=storage, files=files, report=report)
+    return commit.commit_corpus(definition.name, storage=storage, report=report)

@@ -23,7 +23,7 @@ _BLOCKS_AHEAD = 1
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What was found.
+    """What a comparison found.
 
     Attributes
     ----------
@@ -76,6 +76,8 @@ def verify_corpus(
     ------
     MissingError
         If there is no such corpus, or its ingestion did not finish.
+    CorruptError
+        If its plan or its totals are damaged.
     """
     plan = load_plan(storage, corpus)
     damaged: dict[int, str] = {}
@@ -166,10 +168,13 @@ def _compare_source(
     try:
         first = next(listing.items(0, 1))[1]
         last = next(listing.items(plan.source.images - 1, 1))[1]
-        for item in (first, last):
-            if not deep and item.offset == 0:
-                files.check_unchanged(item.path, item.size_bytes, item.version)
-        ends = hash_ends(files, files.current(first.path), files.current(last.path))
+        current = files.current(first.path), files.current(last.path)
+        for item, file in zip((first, last), current, strict=True):
+            if item.offset == 0 and not deep and file.size_bytes != item.size_bytes:
+                files.check_unchanged(item.path, item.size_bytes, item.version)  # which says how
+            if file.version != item.version:
+                report(f"{files.name(item.path)}: its time has changed since it was listed; its content is compared")
+        ends = hash_ends(files, *current)
         if ends != (plan.source.head_sha256, plan.source.tail_sha256):
             return f"{plan.source.path}: its head or tail has changed since it was ingested"
         if not deep:

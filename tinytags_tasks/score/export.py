@@ -29,7 +29,7 @@ from tinytags_tasks.store.block_files import (
 )
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.store.run_records import BlockRecord, Run
 
 STANDARD_OUTPUT = "-"
 
@@ -105,7 +105,7 @@ def _lines(run: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
     if record.sha256 != source.sha256:
         raise CorruptError(
             f"run {run.name}: block {source.block} was scored on bytes other than those in the shard; "
-            f"delete {layout.scored_file(run.name, source.block)} and score it again"
+            f"{BlockRecord.remedy(layout.scored_file(run.name, source.block))}"
         )
     pixels = read_pixels(storage, source)
     columns = (table.column(name).to_pylist() for name in ("position", "tag", CONFIDENCE_COLUMN))

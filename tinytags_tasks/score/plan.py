@@ -1,20 +1,17 @@
 """The planning step: creates the run of a corpus, a model and a threshold, and divides its blocks into groups."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 
 from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset, keep_configset
+from tinytags_tasks.store.configsets import current_configset, keep_configset
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import list_models, misfit
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
-from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.store.run_identity import make_run
 
 
 @dataclass(frozen=True)
@@ -83,40 +80,12 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             "train on images that are prepared like the corpus"
         )
     configset = current_configset()
-    # Older runs, from before there was this choice or a second configset, keep their names.
-    in_store = [request.thumbnails] if request.thumbnails == "store" else []
-    later_configset = [configset.name] if configset.name != FOUNDING_CONFIGSET else []
-    decisive = json.dumps([corpus.digest, card.version, request.threshold, *in_store, *later_configset])
-    name = f"{corpus.name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
-    path = layout.run_file(name)
+    run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name)
+    path = layout.run_file(run.name)
     if not storage.exists(path):
         keep_configset(configset, storage)
-        Run(
-            name=name,
-            corpus=corpus.name,
-            corpus_digest=corpus.digest,
-            description="; ".join(filter(None, (corpus.description, preparation_note(corpus, card)))),
-            model=card.version,
-            threshold=request.threshold,
-            thumbnails=request.thumbnails,
-            images=corpus.images,
-            blocks=corpus.partition.blocks,
-            collection=layout.collection_name(name),
-            created=now(),
-            configset=configset.name,
-        ).save(storage, path, overwrite=False)
-    return PlanResult(name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
-
-
-def preparation_note(corpus: Corpus, card: ModelCard) -> str:
-    """Return a note if a corpus' images were prepared differently from those that the model learned from.
-
-    A model also learns how its pictures were prepared, so the note is shown wherever the run is. It is empty if both
-    were prepared the same way, or the model's preparation is not known.
-    """
-    if not card.preparation or card.preparation == corpus.preparation:
-        return ""
-    return f"its images: {corpus.preparation}; those that the model learned from: {card.preparation}"
+        run.save(storage, path, overwrite=False)
+    return PlanResult(run.name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
 
 
 def latest_model(storage: Storage) -> str:

@@ -20,6 +20,7 @@ from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.protocol import Storage, StoreAddress
+from tinytags_tasks.store.run_identity import load_run
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
@@ -64,7 +65,7 @@ def score_blocks(
     TransientError, FinalError
         If blocks failed: which ones. The error is final if a retry cannot help any of them.
     """
-    run = Run.load(storage, layout.run_file(request.run))
+    run = load_run(request.run, storage)
     run.check_blocks(request.blocks)
     open_blocks = request.blocks if request.redo else unsettled_blocks(run.name, request.blocks, storage)
     report(

@@ -81,7 +81,9 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
         manifest = manifests[block.shard]
         entry = next((entry for entry in manifest.blocks if entry.number == number), None)
         if entry is None or (entry.first, entry.images) != (block.first, block.images):
-            raise CorruptError(f"{path}: does not describe block {number} as the corpus is divided; ingest it again")
+            raise CorruptError(
+                f"{path}: does not describe block {number} as the corpus is divided; {ShardManifest.remedy(path)}"
+            )
         sources.append(
             BlockSource(
                 corpus=corpus.name,
@@ -118,7 +120,10 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
     try:
         stored = storage.read(path, source.offset_bytes, source.images * source.image_bytes)
     except MissingError as error:
-        raise MissingError(f"{path}: is missing although its manifest exists; ingest the corpus again") from error
+        raise MissingError(
+            f"{path}: is missing although its manifest exists; ingest the corpus again with `tinytags ingest "
+            f"{source.corpus}`"
+        ) from error
     except CorruptError as error:
         raise CorruptError(
             f"{path}: block {source.block} cannot be read ({error}); write the shard again with "
@@ -127,7 +132,7 @@ def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
     if hashlib.sha256(stored).hexdigest() != source.sha256:
         raise CorruptError(
             f"{path}: block {source.block} (offset {source.offset_bytes:,}, {len(stored):,} bytes) is not what was "
-            "ingested; delete the shard and ingest the corpus again"
+            f"ingested; write the shard again with `tinytags ingest {source.corpus} --redo {source.shard}`"
         )
     return np.frombuffer(stored, dtype=np.uint8).reshape(source.images, source.image_bytes)
 
@@ -170,8 +175,8 @@ class KeywordsReader:
         ).to_pylist()
         if len(keywords) != source.images:
             raise CorruptError(
-                f"{path}: has {len(self._column):,} keywords, too few for block {source.block}; delete it and ingest "
-                "the corpus again"
+                f"{path}: has {len(self._column):,} keywords, too few for block {source.block}; "
+                f"{_write_keywords_again(path)}"
             )
         return keywords
 
@@ -180,13 +185,25 @@ def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedA
     try:
         stored = storage.read(path)
     except MissingError as error:
-        raise MissingError(f"{path}: is missing although its manifest exists; ingest the corpus again") from error
+        raise MissingError(
+            f"{path}: is missing although its manifest exists; ingest the corpus again with `tinytags ingest "
+            f"{layout.path_name(path)}`"
+        ) from error
+    except CorruptError as error:
+        raise CorruptError(f"{path}: cannot be read ({error}); {_write_keywords_again(path)}") from error
     if hashlib.sha256(stored).hexdigest() != sha256:
-        raise CorruptError(f"{path}: is not the file that was ingested; delete it and ingest the corpus again")
+        raise CorruptError(f"{path}: is not the file that was ingested; {_write_keywords_again(path)}")
     try:
         return pq.read_table(io.BytesIO(stored), columns=["keyword"]).column("keyword")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise CorruptError(f"{path}: no keywords file ({error}); delete it and ingest the corpus again") from error
+        raise CorruptError(f"{path}: no keywords file ({error}); {_write_keywords_again(path)}") from error
+
+
+def _write_keywords_again(path: str) -> str:
+    return (
+        "write the shard and its keywords again with "
+        f"`tinytags ingest {layout.path_name(path)} --redo {layout.path_number(path)}`"
+    )
 
 
 def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, overwrite: bool = True) -> BlockRecord:
@@ -223,15 +240,18 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
         If the file is damaged, or another block's.
     """
     path = layout.scored_file(run, block)
-    stored = storage.read(path)
+    try:
+        stored = storage.read(path)
+    except CorruptError as error:
+        raise CorruptError(f"{error}; {BlockRecord.remedy(path)}") from error
     try:
         table = pq.read_table(io.BytesIO(stored), page_checksum_verification=True)
         record_json = table.schema.metadata[RECORD_KEY]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{path}: damaged ({error}); delete it and score block {block} again") from error
+        raise CorruptError(f"{path}: damaged ({error}); {BlockRecord.remedy(path)}") from error
     record = BlockRecord.parse(record_json, path)
     if (record.run, record.block, record.kept) != (run, block, table.num_rows):
-        raise CorruptError(f"{path}: holds another block's images; delete it and score block {block} again")
+        raise CorruptError(f"{path}: holds another block's images; {BlockRecord.remedy(path)}")
     return table, _with_file(record, stored)
 
 

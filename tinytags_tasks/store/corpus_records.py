@@ -1,6 +1,7 @@
 """What is written down of a corpus: its source, its shards, its totals."""
 
 from tinytags_tasks.blocks import Partition
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.record import Part, Record
 
 PIXEL_ORDER = "row-major HWC uint8"
@@ -10,7 +11,7 @@ PIXEL_ORDER = "row-major HWC uint8"
 class Source(Part):
     """What a corpus came from, as it was when it was listed.
 
-    Two sources are the same when their :attr:`content` is, wherever they lie.
+    Two sources are the same if their :attr:`content` is, wherever they lie.
 
     Attributes
     ----------
@@ -37,13 +38,17 @@ class Source(Part):
 
     @property
     def content(self) -> dict[str, str | int]:
-        """All that tells it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        """All that distinguishes it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        return {**self.timeless_content, "listing_sha256": self.listing_sha256}
+
+    @property
+    def timeless_content(self) -> dict[str, str | int]:
+        """The part of its content in which no file's time of change, or a server's version of it, has a part."""
         return {
             "format": self.format,
             "files": self.files,
             "size_bytes": self.size_bytes,
             "images": self.images,
-            "listing_sha256": self.listing_sha256,
             "head_sha256": self.head_sha256,
             "tail_sha256": self.tail_sha256,
         }
@@ -95,6 +100,12 @@ class ShardManifest(Record):
     keywords_sha256: str | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a shard and its manifest again."""
+        corpus, shard = layout.path_name(path), layout.path_number(path)
+        return f"write the shard and its manifest again with `tinytags ingest {corpus} --redo {shard}`"
+
 
 class Corpus(Record):
     """A corpus that is whole in the store. Written last, so that its presence says so."""
@@ -113,6 +124,11 @@ class Corpus(Record):
     unreadable: int
     digest: str
     created: str
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that adds up the shards' manifests again."""
+        return f"write it again from the shards' manifests with `tinytags ingest {layout.path_name(path)}`"
 
     @property
     def partition(self) -> Partition:

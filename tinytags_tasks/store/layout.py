@@ -35,6 +35,7 @@ CORPORA = "corpora"
 MODELS = "models"
 RUNS = "runs"
 PUBLICATIONS = "publications"
+CONFIGSETS = "configsets"
 COLLECTION_PREFIX = "tinytags-"
 WRITER_LEASE = ".lease"
 
@@ -199,7 +200,7 @@ def run_folder(run: str) -> str:
 
 def configset_file(configset: str) -> str:
     """Path of the copy of a Solr configset, by its name in Solr."""
-    return f"configsets/{checked_name(configset, 'configset')}.zip"
+    return f"{CONFIGSETS}/{checked_name(configset, 'configset')}.zip"
 
 
 def publications_folder(alias: str) -> str:
@@ -225,6 +226,17 @@ def file_name(path: str) -> str:
 def collection_name(run: str) -> str:
     """Name of a run's Solr collection."""
     return f"{COLLECTION_PREFIX}{checked_name(run, 'run')}"
+
+
+def path_name(path: str) -> str:
+    """Return the name of the corpus, model, run or alias that a path in the store belongs to."""
+    return path.split("/")[1] if "/" in path else path
+
+
+def path_number(path: str) -> int:
+    """Return the number of the shard, block or record that a path in the store belongs to; -1 without one."""
+    number = file_name(path).partition(".")[0]
+    return int(number) if number.isdecimal() else -1
 
 
 def document_id(corpus: str, position: int) -> str:

@@ -93,7 +93,7 @@ class LedgerReader:
         except CorruptError as error:
             return self._planned(block).replaced(state=BlockState.FAILED, reason=str(error))
         if (record.run, record.block) != (self._run.name, block):
-            reason = f"{path}: is the record of block {record.block} of run {record.run}; delete it and score again"
+            reason = f"{path}: is the record of block {record.block} of run {record.run}; {BlockRecord.remedy(path)}"
             return self._planned(block).replaced(state=BlockState.FAILED, reason=reason)
         return record
 

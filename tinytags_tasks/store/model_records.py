@@ -154,6 +154,11 @@ class ModelCard(Record):
     test: Evaluation | None = None
     other: OtherEvaluation | None = None
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the commands that write a card again."""
+        return "train or import the same model again with `tinytags train` or `tinytags models import`"
+
     @property
     def figures(self) -> dict[str, object]:
         """What the asset event of a new model says."""
@@ -164,3 +169,8 @@ class Training(Record):
     """Which model one labelled set and one set of parameters gave."""
 
     model: str
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes it again."""
+        return "train again with the same parameters, with `tinytags train`"

@@ -76,7 +76,7 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
     -------
     bool
         False if the model existed already. It and its card are then left unchanged, except that a missing or damaged
-        model file is written again.
+        file is written again.
     """
     lease = layout.model_lease_file(card.version)
     with Leases(storage).wait_for(lease, f"model {card.version}"):
@@ -99,7 +99,19 @@ def _publish(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) 
     if not published:
         storage.delete(temporary)
         restore_model(storage, card.version, onnx_model)
+        if not has_card(storage, card.version):
+            storage.write(layout.report_file(card.version), report.encode())
+            card.save(storage, layout.card_file(card.version))
     return published
+
+
+def has_card(storage: Storage, version: str) -> bool:
+    """Tell whether a model has a card that can be read."""
+    try:
+        ModelCard.load(storage, layout.card_file(version))
+    except (MissingError, CorruptError):
+        return False
+    return True
 
 
 def list_models(storage: Storage) -> list[ModelCard]:

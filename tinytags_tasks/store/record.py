@@ -1,5 +1,8 @@
-"""What every stored record is: one JSON file that says in which format it was written."""
+"""What every stored record is: one JSON file with the number of its format and a checksum of its fields."""
 
+import hashlib
+import json
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
@@ -10,22 +13,32 @@ from pydantic_core import from_json, to_json
 from tinytags_tasks.errors import CorruptError, NewerFormatError
 from tinytags_tasks.store.protocol import Storage
 
-_WRITE_AGAIN = "delete it and run the stage that writes it again"
+CHECKSUM_KEY = "record_sha256"
+"""Key of a record's checksum in its JSON; records from before there were checksums have none."""
 
 
-def check_format(found: object, known: int, where: str) -> int:
-    """Return the format of what is stored; what has no number was written before there were any, in format 1.
+def check_format(found: object, known: int, where: str, remedy: str) -> int:
+    """Return the number of a stored format; without a number, 1.
+
+    Parameters
+    ----------
+    found
+        The number that is stored; None if none is.
+    known
+        The newest format that this version reads.
+    where, remedy
+        The path and what to do about damage, for the error.
 
     Raises
     ------
     NewerFormatError
-        When it is newer than the known one.
+        If it is newer than the known one.
     CorruptError
-        When it is no format's number.
+        If it is not a format's number.
     """
     number = 1 if found is None else found
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise CorruptError(f"{where}: damaged (its format is {number!r}); {_WRITE_AGAIN}")
+        raise CorruptError(f"{where}: damaged (its format is {number!r}); {remedy}")
     if number > known:
         raise NewerFormatError(
             f"{where}: made by a newer TinyTags (format {number}, this one reads up to {known}); upgrade this TinyTags "
@@ -35,7 +48,7 @@ def check_format(found: object, known: int, where: str) -> int:
 
 
 class Part(BaseModel):
-    """A part of records; what it holds is of its record's format."""
+    """A part of records; its record's format covers it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -50,7 +63,7 @@ class Record(Part):
     Attributes
     ----------
     FORMAT
-        The number of its present format, raised by a change that an older TinyTags must not ignore; see
+        The number of its present format. It is raised by a change that an older TinyTags must not ignore; see
         ``docs/adr/0017-identities.md``.
     """
 
@@ -62,6 +75,11 @@ class Record(Part):
         return fields
 
     @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return what to do if the record at a path is damaged: the command that writes it again."""
+        raise NotImplementedError
+
+    @classmethod
     def parse(cls, stored: bytes, where: str) -> Self:
         """Return a record from its JSON.
 
@@ -70,27 +88,41 @@ class Record(Part):
         stored
             The JSON, of the present format or an older one.
         where
-            What to name in an error: its path.
+            Its path, which an error names.
 
         Raises
         ------
         NewerFormatError
-            When a newer TinyTags wrote it.
+            If a newer TinyTags wrote it.
         CorruptError
-            When it is cut short or of another kind.
+            If it is incomplete, of another kind, or not what was written.
         """
         fields: object = None
         with suppress(ValueError):  # the validation says what is wrong
             fields = from_json(stored)
         if isinstance(fields, dict):
-            number = check_format(fields.pop("format", None), cls.FORMAT, where)
+            number = check_format(fields.get("format"), cls.FORMAT, where, cls.remedy(where))
+            cls._check_checksum(fields, where)
+            fields = {name: value for name, value in fields.items() if name not in ("format", CHECKSUM_KEY)}
             if number < cls.FORMAT:
                 stored = to_json(cls.upgraded(fields, number))
         try:
             return cls.model_validate_json(stored)
         except ValidationError as error:
             problem = error.errors()[0]
-            raise CorruptError(f"{where}: no usable {cls.__name__} ({problem['msg']}); {_WRITE_AGAIN}") from error
+            raise CorruptError(f"{where}: no usable {cls.__name__} ({problem['msg']}); {cls.remedy(where)}") from error
+
+    @classmethod
+    def _check_checksum(cls, fields: dict[str, Any], where: str) -> None:
+        """Refuse fields that are not those that were written; without a checksum, any are believed."""
+        if CHECKSUM_KEY in fields:
+            if fields[CHECKSUM_KEY] != _fields_checksum(fields):
+                raise CorruptError(
+                    f"{where}: damaged (its fields are not those that were written: their checksum differs); "
+                    f"{cls.remedy(where)}"
+                )
+        elif any(_is_checksum(value) for name, value in fields.items() if name not in cls.model_fields):
+            raise CorruptError(f"{where}: damaged (its checksum has another name); {cls.remedy(where)}")
 
     @classmethod
     def load(cls, storage: Storage, path: str) -> Self:
@@ -99,23 +131,41 @@ class Record(Part):
         Raises
         ------
         MissingError
-            When there is none.
+            If it does not exist.
         NewerFormatError
-            When a newer TinyTags wrote it.
+            If a newer TinyTags wrote it.
         CorruptError
-            When it is cut short or of another kind.
+            If it is incomplete, of another kind, or not what was written.
         """
-        return cls.parse(storage.read(path), path)
+        try:
+            stored = storage.read(path)
+        except CorruptError as error:
+            raise CorruptError(f"{error}; {cls.remedy(path)}") from error
+        return cls.parse(stored, path)
 
     def stored(self) -> bytes:
-        """Return the JSON that the store holds: the format's number, then the fields."""
-        return to_json({"format": self.FORMAT, **self.model_dump(mode="json")}, indent=1)
+        """Return the JSON that the store holds: the format's number, the fields, and a checksum of both."""
+        fields = {"format": self.FORMAT, **self.model_dump(mode="json")}
+        return to_json({**fields, CHECKSUM_KEY: _fields_checksum(from_json(to_json(fields)))}, indent=1)
 
     def save(self, storage: Storage, path: str, *, overwrite: bool = True) -> bool:
-        """Write the record in one atomic step; False when it was there and must not be overwritten."""
+        """Write the record in one atomic step; return False if it exists and must not be overwritten."""
         return storage.write(path, self.stored(), overwrite=overwrite)
 
 
+def _fields_checksum(fields: dict[str, Any]) -> str:
+    """Return the sha256 of fields as JSON has them, whatever their order and spacing; the checksum is left out.
+
+    Fields that this version does not know count as well: a later version may have added them.
+    """
+    others = {name: value for name, value in fields.items() if name != CHECKSUM_KEY}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _is_checksum(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def now() -> str:
-    """Return the present time in UTC, ISO 8601 to the second."""
+    """Return the present time in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

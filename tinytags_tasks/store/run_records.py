@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.settings import Thumbnails
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.record import Record
 
 
@@ -30,6 +31,11 @@ class Run(Record):
     created: str
     pruned: str = ""
     configset: str = ""
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a run's record again."""
+        return f"write it again from its corpus and model with `tinytags audit {layout.path_name(path)} --repair`"
 
     def refuse_pruned(self) -> None:
         """Refuse to go on with single blocks of a run whose collection was dropped.
@@ -85,6 +91,11 @@ class Publication(Record):
     time: str
     host: str
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a change again."""
+        return "write it again from the changes before and after it with `tinytags audit --repair`"
+
 
 class BlockState(StrEnum):
     """What became of a block; a block without a record is planned."""
@@ -131,18 +142,26 @@ class BlockRecord(Record):
     scored: str = ""
     indexed: str = ""
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes a block's record, or the scored file that has it, again."""
+        run, block = layout.path_name(path), layout.path_number(path)
+        if path.endswith(".parquet"):  # the scored file
+            return f"score block {block} again with `tinytags score {run} --blocks {block} --redo`, then index it"
+        return f"write it again with `tinytags backfill {run} --blocks {block}`"
+
 
 class Audit(Record):
-    """What a comparison of a run's collection with its ledger, its scored files and its corpus found.
+    """The findings of a comparison of a run's collection with its ledger, its scored files and its corpus.
 
     Attributes
     ----------
     blocks, documents, sampled
-        How many blocks were looked at, their documents, and how many of these were compared byte by byte.
+        How many blocks were compared, their documents, and how many of these byte by byte.
     problems
         What is wrong with a block, by its number.
     input_problems
-        What is wrong with the model or the shards. Redoing blocks does not help.
+        What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
     pictures_to
         Position up to which audits have read pictures in this rotation; the next audit goes on from there. None if this
         audit did not take part, such as one of chosen blocks or from before there were rotations.
@@ -159,9 +178,19 @@ class Audit(Record):
     input_problems: tuple[str, ...] = ()
     pictures_to: int | None = None
 
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that makes a new audit, which counts instead."""
+        return f"audit again with `tinytags audit {layout.path_name(path)}`"
+
 
 class Claim(Record):
     """Which Dag run tags a corpus."""
 
     dag: str
     dag_run: str
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return who writes the next claim."""
+        return "the next Dag run of this corpus claims it anew"

@@ -14,7 +14,7 @@ from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation
-from tinytags_tasks.store.models import model_version, publish_model, restore_model
+from tinytags_tasks.store.models import has_card, model_version, publish_model, restore_model
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.train.evaluation import read_yardstick
@@ -126,7 +126,7 @@ def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[
     report(f"{path}: gives {wrapped.kind} ({wrapped.output}), takes {wrapped.layout} images of {request.scale}")
     classifier = _classifier(request, wrapped)
     model = model_version(request.name, classifier.onnx_model)
-    if storage.exists(layout.card_file(model)):
+    if has_card(storage, model):
         if restore_model(storage, model, classifier.onnx_model):
             report(f"model {model}: its file was missing or damaged, and is written again")
         report(f"model {model} is published already: nothing to do, and its card is not changed")

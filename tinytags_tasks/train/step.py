@@ -131,14 +131,12 @@ def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
 def _existing_model(training: str, storage: Storage) -> ModelCard | None:
     if not storage.exists(layout.training_file(training)):
         return None
-    model = Training.load(storage, layout.training_file(training)).model
-    if not storage.exists(layout.card_file(model)):
-        return None
     try:
+        model = Training.load(storage, layout.training_file(training)).model
         read_model(storage, model)
+        return ModelCard.load(storage, layout.card_file(model))
     except (MissingError, CorruptError):  # if it is trained again, it is also published again
         return None
-    return ModelCard.load(storage, layout.card_file(model))
 
 
 def _report_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[[str], None]) -> None:

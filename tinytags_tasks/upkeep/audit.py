@@ -1,6 +1,6 @@
 """Auditing: every document against what was scored, and a share of the pictures byte by byte."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +13,15 @@ from tinytags_tasks.publish.inputs import model_problem, shard_problems, shards_
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import live_run, refuse_without_collection
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
+from tinytags_tasks.store.record import Record, now
 from tinytags_tasks.store.record_series import append_record, record_numbers
-from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Run
+from tinytags_tasks.store.run_identity import check_run, load_run
+from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
+from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
 
 _AT_ONCE = 2
@@ -74,11 +76,11 @@ class AuditResult:
     blocks, documents, sampled
         How many blocks, their documents, and how many of these were compared byte by byte.
     problems
-        What is wrong with a block, by its number; a number that the run does not have is that of stray documents.
+        What is wrong with a block, by its number; the corpus has no block of a number that is out of range.
     path
         Where this was written down, for a backfill to take.
     input_problems
-        What is wrong with the model or the shards. Redoing blocks does not help.
+        What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
     pictures_percent
         How much of the corpus has been compared byte by byte in this rotation of audits; None if the audit is of chosen
         blocks.
@@ -103,31 +105,33 @@ class AuditResult:
 def audit_run(
     request: AuditRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> AuditResult:
-    """Compare a run's collection with its ledger, its scored files and its corpus, and write down what differs.
+    """Compare a run's collection with its ledger, its scored files and its corpus, and record what differs.
+
+    A block, a shard or a record that cannot be read is a finding; the others are compared nevertheless.
 
     Raises
     ------
     MissingError
-        When nothing is live, or the run's collection is not there.
+        If nothing is live, or the run's collection does not exist.
+    CorruptError
+        If the run's record or its corpus' totals are damaged.
     TransientError
-        When Solr or the store cannot do their part now.
+        If Solr or the store is not available.
     """
-    run = Run.load(storage, layout.run_file(request.run)) if request.run else live_run(request.alias, storage, solr)
+    run = load_run(request.run, storage) if request.run else live_run(request.alias, storage, solr)
     refuse_without_collection(run, solr)
     if request.blocks is not None:
         run.check_blocks(request.blocks)
     started = now()
     solr.wait_until_settled(run.collection)
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    check_run(run, corpus)
     records = read_ledger(storage, run, request.blocks)
     counts = solr.count_by_block(run.collection, request.blocks)
     broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)
-    problems = _block_problems(_Look(run, counts, storage), records, report)
-    problems |= {
-        block: f"{count:,} documents, and run {run.name} has no such block"
-        for block, count in counts.items()
-        if not 0 <= block < run.blocks
-    }
+    sources = read_sources(storage, corpus, (record.block for record in records))
+    check = BlockCheck(run, corpus, sources.by_block, counts, storage, solr, compares_documents=False)
+    problems = _compare_blocks(records, check, report) | _foreign_documents(run, corpus, counts)
     good = [record for record in records if record.block not in problems]
     first = 0 if request.is_deep or request.blocks is not None else last_position(run.name, storage)
     wanted = sum(record.kept for record in good) if request.is_deep else request.sample
@@ -138,6 +142,7 @@ def audit_run(
     compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr), storage)
     problems |= compared.problems | differing
     inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
+    inputs += _damaged_records(run, request.alias, storage)
     rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     audit = Audit(
         run=run.name,
@@ -155,23 +160,10 @@ def audit_run(
     return _result(audit, path, corpus, report)
 
 
-def _block_problems(look: "_Look", records: list[BlockRecord], report: Callable[[str], None]) -> dict[int, str]:
-    """Return what is wrong with blocks, apart from what their documents say."""
-    problems: dict[int, str] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for done, (record, problem) in enumerate(zip(records, pool.map(look.at_block, records), strict=True), 1):
-            if problem:
-                problems[record.block] = problem
-            if done % 100 == 0:
-                report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
-    return problems
-
-
 def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], None]) -> AuditResult:
-    verdict = f"blocks {format_block_numbers(audit.problems)} differ" if audit.problems else "all is as it was scored"
     report(
         f"audited {audit.blocks:,} blocks of {audit.collection}: {audit.documents:,} documents, {audit.sampled:,} of "
-        f"them byte by byte; {verdict}"
+        f"them byte by byte; {_verdict(audit)}"
     )
     percent = None
     if audit.pictures_to is not None:
@@ -192,6 +184,48 @@ def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], Non
     )
 
 
+def _compare_blocks(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
+    """Return what is wrong with blocks, by their numbers."""
+    problems: dict[int, str] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done, (record, found) in enumerate(zip(records, pool.map(check.check, records), strict=True), 1):
+            if found.problem:
+                problems[record.block] = found.problem
+            if done % 100 == 0:
+                report(f"compared {done:,} of {len(records):,} blocks, {len(problems):,} of them differ")
+    return problems
+
+
+def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
+    """Return what is wrong with records on which publishing, rolling back and ingesting again rely."""
+    publication = partial(layout.publication_file, alias)
+    kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
+    kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
+    damaged = []
+    for path, kind in kinds:
+        try:
+            kind.load(storage, path)
+        except (MissingError, CorruptError) as error:
+            damaged.append(str(error))
+    return damaged
+
+
+def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
+    """Return the documents under numbers that are no block's of the corpus."""
+    return {
+        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
+    }
+
+
+def _verdict(audit: Audit) -> str:
+    parts = [f"blocks {format_block_numbers(audit.problems)} differ"] if audit.problems else []
+    if audit.input_problems:
+        parts.append(f"{len(audit.input_problems):,} records are damaged")
+    return " and ".join(parts) or "everything is as it was scored"
+
+
 def last_audit(run_name: str, storage: Storage) -> Audit:
     """Return what the last audit of a run found.
 
@@ -204,30 +238,3 @@ def last_audit(run_name: str, storage: Storage) -> Audit:
     if not numbers:
         raise MissingError(f"run {run_name} was never audited: run `tinytags audit {run_name}`")
     return Audit.load(storage, layout.audit_file(run_name, max(numbers)))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """Looks at blocks of one run."""
-
-    run: Run
-    counts: Mapping[int, int]
-    storage: Storage
-
-    def at_block(self, record: BlockRecord) -> str:
-        """Return what is wrong with a block; empty when nothing is."""
-        if record.state is not BlockState.VERIFIED:
-            return f"is {record.state}, not verified" + (f" ({record.reason})" if record.reason else "")
-        try:
-            _, scored = read_scored(self.storage, self.run.name, record.block)
-        except (MissingError, CorruptError) as error:
-            return str(error)
-        if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
-            return f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)"
-        if scored.kept != record.kept:
-            return f"the ledger says that {record.kept:,} images were kept, the scored file {scored.kept:,}"
-        if scored.model != self.run.model:
-            return f"was scored by {scored.model}"
-        if self.counts.get(record.block, 0) != record.kept:
-            return f"has {self.counts.get(record.block, 0):,} of {record.kept:,} documents"
-        return ""

@@ -1,4 +1,4 @@
-"""Backfilling: which blocks of a run are done again, and what must be thrown away before."""
+"""Backfilling: which blocks of a run are redone, and which records are only written again."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,15 +6,18 @@ from enum import StrEnum
 
 from tinytags_tasks.blocks import format_block_numbers, group_blocks, parse_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.publish.publications import live_collection, refuse_without_collection
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.block_lease import hold_blocks
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import is_scored_whole, read_ledger
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_identity import load_run
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 from tinytags_tasks.upkeep.audit import last_audit
+from tinytags_tasks.upkeep.block_check import BlockCheck, damaged_scored_file, read_sources
+from tinytags_tasks.upkeep.repair import count_foreign_documents, rebuild_ledger_records
 
 
 class Selection(StrEnum):
@@ -27,25 +30,29 @@ class Selection(StrEnum):
 
 @dataclass(frozen=True)
 class BackfillRequest:
-    """Which blocks are done again.
+    """Which blocks are redone.
 
     Attributes
     ----------
     run
         The run.
     blocks
-        Block numbers as a person writes them, such as ``"3, 17-20"``; empty where ``select`` chooses.
+        Block numbers as a person writes them, such as ``"3, 17-20"``; empty if ``select`` chooses.
     select
-        ``failed``: what the ledger calls so; ``missing``: what is not verified, or not whole in Solr or the store;
-        ``audit``: what the last audit found. Empty where ``blocks`` are given.
+        ``failed``: blocks that failed according to the ledger; ``missing``: blocks that are not verified, or incomplete
+        in Solr or in the store; ``audit``: what the last audit found. Empty if ``blocks`` are given.
     blocks_per_task
-        Blocks a group; 0 chooses.
+        Blocks in a group; 0 chooses.
+    delete_foreign
+        Whether documents are deleted that are of no block of the corpus and of no scored file. Only a person decides
+        that, who was shown them.
     """
 
     run: str
     blocks: str = ""
     select: str = ""
     blocks_per_task: int = 0
+    delete_foreign: bool = False
 
     def __post_init__(self) -> None:
         """Refuse both ways to choose, or none.
@@ -53,7 +60,7 @@ class BackfillRequest:
         Raises
         ------
         BadInputError
-            When it is so.
+            If blocks are chosen in both ways or in none, or the selection is unknown.
         """
         if bool(self.blocks.strip()) == bool(self.select):
             raise BadInputError(
@@ -65,7 +72,7 @@ class BackfillRequest:
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """What is to do: blocks in groups, to be scored where they lack a scored file, and indexed again.
+    """What is to do: blocks in groups, to be scored if they lack a scored file, and indexed again.
 
     Attributes
     ----------
@@ -73,12 +80,20 @@ class BackfillPlan:
         The run, all blocks, and the same in the groups that mapped tasks take.
     was_live
         Whether readers see the run.
+    rebuilt
+        Blocks that are good but for their record in the ledger, which was written again; they are not redone.
     """
 
     run: str
     blocks: tuple[int, ...]
     groups: list[tuple[int, ...]]
     was_live: bool
+    rebuilt: tuple[int, ...] = ()
+
+    @property
+    def all_blocks(self) -> tuple[int, ...]:
+        """The blocks that are redone and those whose record was written again."""
+        return tuple(sorted({*self.blocks, *self.rebuilt}))
 
 
 def plan_backfill(
@@ -89,41 +104,75 @@ def plan_backfill(
     alias: str,
     report: Callable[[str], None] = print,
 ) -> BackfillPlan:
-    """Choose blocks, and delete their scored files where these are damaged, so that scoring makes them anew.
+    """Choose blocks, and delete their scored files if these are damaged, so that scoring makes them again.
 
-    Documents of blocks that the run has not, which an audit found, are deleted at once.
+    Of what an audit found, a block whose scored file and documents are good only gets its record written again.
+    Documents of no block of the corpus are left alone unless ``request.delete_foreign``; documents that a scored file
+    supports are never deleted.
 
     Raises
     ------
     BadInputError
-        When a block is out of range, or nothing is selected.
+        If a block is out of range, or nothing is selected.
     MissingError
-        When there is no such run, it was pruned, its collection is not there, or it was never audited.
+        If there is no such run, it was pruned, its collection does not exist, or it was never audited.
+    CorruptError
+        If the run's record, its corpus' totals or its last audit are damaged.
     """
-    run = Run.load(storage, layout.run_file(request.run))
+    run = load_run(request.run, storage)
     run.refuse_pruned()
     refuse_without_collection(run, solr)
     solr.wait_until_settled(run.collection)
-    blocks = _selected(request, run, storage, solr)
-    strays = [block for block in blocks if not 0 <= block < run.blocks]
-    for block in strays:
-        solr.delete_block(run.collection, block)
-        report(f"documents of block {block}, which the run has not, are deleted")
-    if strays:
-        solr.commit(run.collection)
-    blocks = tuple(block for block in blocks if block not in strays)
-    if not blocks and not strays:
-        chosen = f"is {request.select}" if request.select != Selection.AUDIT else "was found wrong by the last audit"
-        raise BadInputError(f"run {run.name}: no block {chosen}, so there is nothing to backfill")
-    damaged = [record.block for record in read_ledger(storage, run, blocks) if _damage(run, record, storage)]
-    for held in hold_blocks(run.name, damaged, storage=storage, report=report):
-        for record in read_ledger(storage, run, held.blocks):
-            if problem := _damage(run, record, storage):  # else another writer has made it anew
-                report(f"block {record.block}: its scored file is deleted, to be made anew: {problem}")
-                storage.delete(layout.scored_file(run.name, record.block))
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    chosen = _selected(request, run, storage, solr)
+    blocks = tuple(block for block in chosen if 0 <= block < run.blocks)
+    foreign = count_foreign_documents(run, corpus, storage, solr) if len(blocks) < len(chosen) else {}
+    if not blocks and not foreign:
+        how = f"is {request.select}" if request.select != Selection.AUDIT else "was found wrong by the last audit"
+        raise BadInputError(f"run {run.name}: no block {how}, so there is nothing to backfill")
+    _treat_foreign(foreign, request, run, solr, report)
+    rebuilt: tuple[int, ...] = ()
+    if request.select == Selection.AUDIT:
+        rebuilt = rebuild_ledger_records(run, corpus, blocks, storage=storage, solr=solr, report=report)
+        blocks = tuple(block for block in blocks if block not in rebuilt)
+    _delete_damaged_scored_files(run, corpus, blocks, storage, solr, report)
     was_live = live_collection(alias, solr) == run.collection
-    report(f"run {run.name}: blocks {format_block_numbers(blocks) or 'none'} are done again")
-    return BackfillPlan(run.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live)
+    report(f"run {run.name}: blocks {format_block_numbers(blocks) or 'none'} are redone")
+    return BackfillPlan(run.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live, rebuilt)
+
+
+def _treat_foreign(
+    foreign: Mapping[int, int], request: BackfillRequest, run: Run, solr: SolrClient, report: Callable[[str], None]
+) -> None:
+    """Delete documents of no block if a person said so; else say that they stay."""
+    for block, count in foreign.items():
+        if not request.delete_foreign:
+            report(
+                f"{count:,} documents of block {block}, which the corpus does not have, are left alone: "
+                f"`tinytags audit {run.name} --repair` shows them and asks whether to delete them"
+            )
+            continue
+        solr.delete_block(run.collection, block)
+        report(f"{count:,} documents of block {block}, which the corpus does not have, are deleted")
+    if foreign and request.delete_foreign:
+        solr.commit(run.collection)
+
+
+def _delete_damaged_scored_files(
+    run: Run,
+    corpus: Corpus,
+    blocks: tuple[int, ...],
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+) -> None:
+    check = BlockCheck(run, corpus, read_sources(storage, corpus, blocks).by_block, {}, storage, solr)
+    damaged = [block for block in blocks if damaged_scored_file(check, block)]
+    for held in hold_blocks(run.name, damaged, storage=storage, report=report):
+        for block in held.blocks:
+            if problem := damaged_scored_file(check, block):  # else another writer has scored it again
+                report(f"block {block}: its scored file is deleted, to be scored again: {problem}")
+                storage.delete(layout.scored_file(run.name, block))
 
 
 def _selected(request: BackfillRequest, run: Run, storage: Storage, solr: SolrClient) -> tuple[int, ...]:
@@ -140,7 +189,7 @@ def _selected(request: BackfillRequest, run: Run, storage: Storage, solr: SolrCl
 
 
 def _is_missing(record: BlockRecord, counts: Mapping[int, int], sizes: Mapping[str, int]) -> bool:
-    """Tell whether a block is not whole.
+    """Tell whether a block is incomplete.
 
     Parameters
     ----------
@@ -156,16 +205,3 @@ def _is_missing(record: BlockRecord, counts: Mapping[int, int], sizes: Mapping[s
         or record.kept != counts.get(record.block, 0)
         or not is_scored_whole(record, sizes)
     )
-
-
-def _damage(run: Run, record: BlockRecord, storage: Storage) -> str:
-    """Return how a scored file is not what was committed; empty when it is, or does not exist."""
-    try:
-        _, scored = read_scored(storage, run.name, record.block)
-    except MissingError:
-        return ""
-    except CorruptError as error:
-        return str(error)
-    if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
-        return "it is not the file that was committed"
-    return "" if scored.model == run.model else f"it was scored by {scored.model}"

@@ -20,7 +20,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, unscored_blocks
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.store.run_records import BlockRecord, Run
 
 MOST_EXAMPLES = 16
 """Of each kind."""
@@ -294,8 +294,8 @@ def _read_block(run: Run, block: int, storage: Storage) -> tuple[pa.Table, int]:
     table, record = read_scored(storage, run.name, block)
     if record.model != run.model:
         raise CorruptError(
-            f"{layout.scored_file(run.name, block)}: was scored by {record.model}, the run is of {run.model}; delete "
-            f"it and score block {block} again"
+            f"{layout.scored_file(run.name, block)}: was scored by {record.model}, the run is of {run.model}; "
+            f"{BlockRecord.remedy(layout.scored_file(run.name, block))}"
         )
     return table.select(["position", "tag", "accuracy"]), record.read
 

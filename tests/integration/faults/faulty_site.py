@@ -94,14 +94,12 @@ def new_run(site: Runtime) -> Iterator[Callable[[], Run]]:
     made = []
 
     def make() -> Run:
-        planned = plan_run(PlanRequest(CORPUS, MODEL, THRESHOLD), storage=site.storage).run
-        name = f"faults-{next(_numbers)}"
-        run = Run.load(site.storage, layout.run_file(planned))
-        run = run.replaced(name=name, collection=layout.collection_name(name))
-        run.save(site.storage, layout.run_file(name))
-        score_run(site, run)
-        prepare_collection(name, storage=site.storage, solr=site.solr)
+        # The confidences are tens of percent, so that these thresholds keep the same images.
+        request = PlanRequest(CORPUS, MODEL, THRESHOLD - len(made))
+        run = Run.load(site.storage, layout.run_file(plan_run(request, storage=site.storage).run))
         made.append(run)
+        score_run(site, run)
+        prepare_collection(run.name, storage=site.storage, solr=site.solr)
         return run
 
     yield make
@@ -110,6 +108,8 @@ def new_run(site: Runtime) -> Iterator[Callable[[], Run]]:
             site.solr.request("admin/collections", {"action": "DELETEALIAS", "name": alias})
     for collection in {run.collection for run in made}.intersection(site.solr.collections()):
         site.solr.delete_collection(collection)
+    for run in made:
+        site.storage.delete(layout.run_folder(run.name))
 
 
 @pytest.fixture

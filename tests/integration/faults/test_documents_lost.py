@@ -17,6 +17,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_records import BlockState, Run
+from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
 pytest_plugins = ["faulty_site"]
 
@@ -113,13 +114,17 @@ def test_a_planted_loss_is_found_by_reconciling_and_auditing_and_repaired_by_a_b
     assert audit(site, run).problems == {}
 
 
-def test_documents_of_a_block_that_the_run_has_not_are_found_and_deleted(site: Runtime, run: Run) -> None:
+def test_documents_of_no_block_of_the_corpus_are_found_and_deleted_only_on_request(site: Runtime, run: Run) -> None:
     index_run(site, run)
     add(site, run, {**CLEAN["crowd:121"], "id": "crowd:999", "block": 77})
     with pytest.raises(ReconcileError, match=rf"Solr holds {len(CLEAN) + 1} documents, {len(CLEAN)} images were kept"):
         reconcile_run(run.name, storage=site.storage, solr=site.solr, report=quiet)
     assert audit(site, run).wrong == (77,)
-    repair(site, run)
+    with pytest.raises(ReconcileError):  # the repair leaves them alone
+        repair(site, run)
+    assert "crowd:999" in visible(site, run.collection)
+    request = BackfillRequest(run.name, select="audit", delete_foreign=True)
+    plan_backfill(request, storage=site.storage, solr=site.solr, alias="none", report=quiet)
     assert_clean(site, run)
     assert audit(site, run).problems == {}
 

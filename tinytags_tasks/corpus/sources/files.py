@@ -16,6 +16,11 @@ from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote
 from tinytags_tasks.errors import BadInputError, TinyTagsError
 from tinytags_tasks.store.identities import quoted
 
+_CHANGED = (
+    "restore it, or remove the corpus with `tinytags corpus remove NAME --data`; if only its time has changed, "
+    "`tinytags ingest NAME` goes on with it"
+)
+
 END_BYTES = 65_536
 """Bytes of a source's head and tail that are hashed."""
 
@@ -289,7 +294,7 @@ class SourceFiles:
         if (now.size_bytes, now.version) != (size_bytes, version):
             raise BadInputError(
                 f"{self.name(path)}: has changed since it was listed ({size_bytes:,} bytes then, {now.size_bytes:,} "
-                "now); restore it, or remove the corpus with `tinytags corpus remove NAME --data` and ingest it again"
+                f"now); {_CHANGED}"
             )
 
     def read(self, path: str, offset: int, length: int, version: str | None = None) -> bytes:
@@ -337,10 +342,7 @@ class SourceFiles:
             descriptor = os.open(whole, os.O_RDONLY)
             self._open_files[whole] = descriptor
             if version is not None and str(os.fstat(descriptor).st_mtime_ns) != version:
-                raise BadInputError(
-                    f"{whole}: has changed since it was listed; restore it, or remove the corpus with `tinytags corpus "
-                    "remove NAME --data` and ingest it again"
-                )
+                raise BadInputError(f"{whole}: has changed since it was listed; {_CHANGED}")
         return self._open_files[whole]
 
     def close(self) -> None:
