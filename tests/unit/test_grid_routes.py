@@ -390,7 +390,7 @@ def test_images_of_a_corpus_that_was_ingested_anew_are_not_shown(app: object, ru
     asked = client(app, "viewer")
     for path in ("blocks/0/images", "images/0.png"):
         answer = asked.get(f"/api/runs/{changed.name}/{path}")
-        assert (answer.status_code, "ingested anew" in answer.json()["detail"]) == (500, True)
+        assert (answer.status_code, "ingested again" in answer.json()["detail"]) == (500, True)
     run.storage.delete(layout.run_file(changed.name))
 
 

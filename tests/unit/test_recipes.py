@@ -119,6 +119,8 @@ def test_every_dag_is_checked_by_the_tests_of_dags_and_by_mypy() -> None:
     from test_dag import DAGS
 
     assert set(DAGS) == set(dag_files())
+    tests = (PROJECT_ROOT / "tests" / "unit" / "test_dag.py").read_text().partition("\n\n")[2].partition("def test_")[2]
+    assert {name for name in DAGS if f'"{name}"' not in tests} == set(), "add a test of its edges"
     overrides = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
     untyped = {name for part in overrides if "disallow_untyped_decorators" in part for name in part["module"]}
     assert set(dag_files()) <= untyped
