@@ -169,9 +169,7 @@ def test_solr_is_asked_as_the_reader(solr: StubSolr, settings: Settings) -> None
 def test_a_wrong_password_is_named_by_its_variable(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [(401, "<html>Bad credentials</html>")]
     reader = settings.model_copy(update={"solr_reader_password": SecretStr("hidden")})
-    with pytest.raises(
-        FinalError, match=r"'reader' in with this password: correct .*TINYTAGS_SOLR_READER_PASSWORD"
-    ) as no:
+    with pytest.raises(FinalError, match=r"'reader' with this password: correct .*TINYTAGS_SOLR_READER_PASSWORD") as no:
         search_images(reader, SearchRequest())
     assert "hidden" not in str(no.value)
 

@@ -1,4 +1,4 @@
-"""How the embedded Airflow is configured: settings, users, connections and pools."""
+"""The configuration of the embedded Airflow, its users, connections and pools."""
 
 import configparser
 import io

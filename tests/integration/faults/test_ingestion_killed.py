@@ -158,7 +158,7 @@ def test_a_quota_that_is_too_small_is_told_before_anything_is_written(
     set_quota(own_store, 150_000_000)
     outcome = tinytags_here("ingest", wide, TINYTAGS_STORE=own_store.settings.store)
     assert_one_error_line(outcome, "corpus wide needs 184,320,000 more bytes, but the store has only ")
-    assert "raise its quota" in outcome.stderr
+    assert "raise the quota" in outcome.stderr
     assert not own_store.storage.exists(layout.shards_folder(wide))
 
 
