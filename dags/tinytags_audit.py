@@ -4,7 +4,7 @@
 
 | task | once it has succeeded |
 | --- | --- |
-| `audit` | each block was compared with its scored file, a sample of documents byte by byte; the result is recorded |
+| `audit` | each block was compared with its scored file, the next share of pictures byte by byte; this is recorded |
 | `judge` | nothing differs (the run ends here), or **Repair** is on; otherwise it fails and names the blocks |
 | `backfill` | the Dag `tinytags_backfill` is redoing what the audit found |
 
@@ -41,7 +41,7 @@ def audit() -> dict[str, Any]:
 
     form = read_form()
     clients = runtime()
-    request = AuditRequest(form["run"], form["alias"], form["sample"])
+    request = AuditRequest(form["run"], form["alias"], form["sample"], is_deep=form["deep"])
     result = audit_run(request, storage=clients.storage, solr=clients.solr, report=report)
     for block, problem in list(sorted(result.problems.items()))[:MOST_PROBLEMS]:
         report(f"block {block}: {problem}")
@@ -58,11 +58,13 @@ def judge(audited: dict[str, Any]) -> bool:
     from tinytags_tasks.blocks import format_block_numbers
     from tinytags_tasks.errors import ReconcileError
 
-    problems, inputs = audited["problems"], audited["input_problems"]
-    is_repaired = read_form()["repair"]
-    if inputs and not (problems and is_repaired):
-        raise ReconcileError(f"run {audited['run']}: redoing blocks does not help: {'; '.join(inputs)}")
-    if problems and not is_repaired:
+    problems = audited["problems"]
+    if audited["input_problems"]:
+        raise ReconcileError(
+            f"run {audited['run']}: {'; '.join(audited['input_problems'])}; no block is redone before that: then audit "
+            "again"
+        )
+    if problems and not read_form()["repair"]:
         first = "; ".join(f"block {block} {problem}" for block, problem in list(problems.items())[:MOST_PROBLEMS])
         raise ReconcileError(
             f"run {audited['run']}: blocks {format_block_numbers(map(int, problems))} differ ({first}); redo them with "

@@ -181,11 +181,18 @@ def audit_form() -> Form:
         "run": _run("Name of a run; empty: the one that is live under the alias"),
         "alias": _alias("Params"),
         "sample": Param(
-            1000,
-            type="integer",
+            None,
+            type=["null", "integer"],
             minimum=0,
             title="Sample",
-            description="How many documents to compare byte by byte with their shard",
+            description="How many pictures to compare byte by byte with their shard, from where the last audit ended; "
+            "empty: a thirtieth of all",
+        ),
+        "deep": Param(
+            False,
+            type="boolean",
+            title="Deep",
+            description="Compare every picture byte by byte",
         ),
         "repair": Param(
             _is_on("TINYTAGS_AUDIT_REPAIR"),

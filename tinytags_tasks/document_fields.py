@@ -177,8 +177,14 @@ FIELDS = (
 PIXEL_FIELDS = ("width", "data")
 """The fields that make up an image; they are fetched only if pixels are needed."""
 
-CHECKSUM_FIELDS = ("id", "tag", "votes", "confidence", "model")
-"""What the checksum of a block's documents covers, in this order. A change makes every verified block differ."""
+FIRST_CHECKSUM_FIELDS = ("id", "tag", "votes", "confidence", "model")
+"""What the first version of a block's checksum covers; see :mod:`tinytags_tasks.store.block_documents`."""
+
+CHECKSUM_FIELDS = tuple(field.name for field in FIELDS if field.type != "binary")
+"""What the checksum of a block's documents covers: everything but the pixels.
+
+A field that is added leaves older checksums valid, because documents of older collections lack it.
+"""
 
 _BY_NAME = {field.name: field for field in FIELDS}
 

@@ -286,7 +286,7 @@ def test_the_commands_do_all_of_it(
     assert (compared["same"], compared["lost"]) == (4, 7)
     assert Image.open(sheet).format == "PNG"
     assert tinytags("rollback", second.name).returncode == 0
-    assert_one_error_line(tinytags("rollback"), "nothing is known to have been live before")
+    assert_one_error_line(tinytags("rollback"), "nothing is recorded as live before")
     assert positions_seen(site) == LOOSE
     assert f"keeps {first.collection}: is live under" in tinytags("prune", "--yes").stdout
     assert_one_error_line(tinytags("diff", first.name, "none"), "runs/none/run.json")

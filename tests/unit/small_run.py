@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from read_javabin import read_documents
 
+from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
-from tinytags_tasks.document_fields import CHECKSUM_FIELDS, solr_names
 from tinytags_tasks.errors import FinalError, TinyTagsError
 from tinytags_tasks.index.step import IndexRequest, index_blocks
 from tinytags_tasks.ingest.step import ingest_corpus
@@ -282,10 +282,31 @@ class SolrHere:
     def ids_of_block(self, collection: str, block: int) -> list[str]:
         return sorted(name for name, document in self.documents(collection).items() if document["block"] == block)
 
-    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple]:
-        found = [document for document in self.documents(collection).values() if document["block"] == block]
-        for document in sorted(found, key=lambda document: document["position"]):
-            yield tuple(document[name] for name in solr_names(CHECKSUM_FIELDS))
+    def export_cores(self, collection: str) -> tuple[str, ...]:
+        return (collection,)
+
+    def export(
+        self,
+        cores: Sequence[str],
+        fields: Sequence[str],
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        block: int | None = None,
+    ) -> list[dict]:
+        (collection,) = cores
+        found = [
+            {name: document[name] for name in fields if name in document}
+            for document in self.documents(collection).values()
+            if (first is None or document["position"] >= first)
+            and (last is None or document["position"] <= last)
+            and block in (None, document["block"])
+        ]
+        return sorted(found, key=lambda document: (document["position"], document["id"]))
+
+    def export_block(self, cores: Sequence[str], fields: Sequence[str], block: Block) -> Iterator[list[dict]]:
+        last = block.first + block.images - 1
+        yield self.export(cores, fields, first=block.first, last=last, block=block.number)
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         found = self.documents(collection)

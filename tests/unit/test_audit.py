@@ -22,6 +22,7 @@ from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockState
+from tinytags_tasks.upkeep import rotation
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run, last_audit
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
@@ -124,7 +125,7 @@ def miscount_a_record(storage, run, solr):
 
 DAMAGES = [
     (lose_a_document, "has 0 of 1 documents"),
-    (change_a_tag, "has documents with other ids, tags"),
+    (change_a_tag, "has documents with ids or fields that differ from what was scored"),
     (change_a_picture, "document pets:6 has other bytes than the shard"),
     (lose_a_picture, "document pets:6 has other bytes than the shard"),
     (add_a_stranger, "has 2 of 1 documents"),
@@ -166,7 +167,7 @@ def test_what_is_lost_or_changed_is_found_and_a_backfill_mends_it(storage, solr,
 
 
 def test_documents_of_no_block_are_found_and_only_a_person_deletes_them(storage, solr, live):
-    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99}
+    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99, "position": 777}
     result = look(storage, solr)
     assert result.problems == {99: "1 documents, and corpus pets has no such block"}
     plan = choose(storage, solr, live, select="audit")  # as the Dag does
@@ -177,7 +178,7 @@ def test_documents_of_no_block_are_found_and_only_a_person_deletes_them(storage,
 
 
 def test_documents_that_a_scored_file_supports_are_never_deleted(storage, solr, live):
-    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99}
+    solr.documents(live.collection)["pets:777"] = {"id": "pets:777", "block": 99, "position": 777}
     storage.write(layout.scored_file(live.name, 99), storage.read(layout.scored_file(live.name, 3)))
     look(storage, solr)
     with pytest.raises(BadInputError, match="nothing to backfill"):
@@ -220,12 +221,76 @@ def test_nothing_live_and_no_collection_are_told_with_the_remedy(storage, solr, 
     with pytest.raises(MissingError, match="alias live points at nothing: publish a run"):
         look(storage, solr)
     solr.alias_of = {"live": "of-others"}
-    with pytest.raises(MissingError, match="of-others is live under live, but is no run's of this store"):
+    with pytest.raises(MissingError, match="of-others is live under live, but does not belong to a run of this store"):
         look(storage, solr)
     del solr.visible[live.collection]
     for doing in (lambda: look(storage, solr, run=live.name), lambda: choose(storage, solr, live, blocks="3")):
-        with pytest.raises(MissingError, match=rf"is gone.*tinytags index {live.name}"):
+        with pytest.raises(MissingError, match=rf"does not exist; .*tinytags index {live.name}"):
             doing()
+
+
+# The rotation
+
+
+def test_as_many_audits_as_a_rotation_has_compare_every_picture(monkeypatch, storage, solr, live):
+    for audits in (1, 2, 3, 5, 9, 30):
+        monkeypatch.setattr(rotation, "AUDITS", audits)
+        found = [look(storage, solr)]
+        while found[-1].pictures_percent < 100:
+            found.append(look(storage, solr))
+        assert len(found) <= audits
+        assert sum(result.sampled for result in found) == solr.count(live.collection)
+
+
+@pytest.mark.parametrize("name", [f"pets:{position}" for position in range(11)])
+def test_a_rotation_finds_a_changed_byte_wherever_it_is_and_goes_on_when_it_is_repaired(storage, solr, live, name):
+    document = solr.documents(live.collection)[name]
+    good, document["data"] = document["data"], bytes(3_072)
+    found = [look(storage, solr) for _ in range(12)]
+    problems = {problem for result in found for problem in result.problems.values()}
+    assert problems == {f"document {name} has other bytes than the shard"}
+    assert found[-1].problems  # it is not passed over
+    document["data"] = good
+    assert all(look(storage, solr).problems == {} for _ in range(11))
+
+
+def test_a_deep_audit_compares_every_picture_and_begins_the_rotation_anew(storage, solr, live):
+    look(storage, solr)
+    found = look(storage, solr, is_deep=True)
+    assert (found.sampled, found.pictures_percent) == (solr.count(live.collection), 100.0)
+    assert look(storage, solr, sample=2).pictures_percent == pytest.approx(100 * 2 / 11)
+
+
+def test_an_audit_of_chosen_blocks_leaves_the_rotation_as_it_is(storage, solr, live):
+    first = look(storage, solr, sample=4).pictures_percent
+    assert look(storage, solr, blocks=(1, 2)).pictures_percent is None
+    assert look(storage, solr, sample=0).pictures_percent == first
+
+
+def test_a_damaged_record_of_an_audit_does_not_stop_the_next_one(storage, solr, live):
+    look(storage, solr, sample=4)
+    path = look(storage, solr, sample=1).path
+    storage.write(path, b"{")
+    assert look(storage, solr, sample=1).pictures_percent == pytest.approx(100 * 5 / 11)
+
+
+def test_a_damaged_shard_is_told_and_its_blocks_stay_good(storage, solr, live):
+    path = layout.shard_file("pets", 0)
+    stored = bytearray(storage.read(path))
+    stored[3_072 * 2] ^= 1  # in block 1
+    storage.write(path, bytes(stored))
+    found = look(storage, solr, is_deep=True)
+    assert found.problems == {}
+    (problem,) = found.input_problems
+    assert f"{path}: block 1 " in problem
+    assert {record.state for record in read_ledger(storage, live)} == {BlockState.VERIFIED}
+
+
+def test_another_model_file_is_told_and_no_block_is_blamed(storage, solr, live):
+    storage.write(layout.model_file(live.model), b"another model")
+    found = look(storage, solr)
+    assert found.problems == {}
+    assert "model.onnx: is not the model that was published" in found.input_problems[0]
 
 
 # What a backfill chooses

@@ -6,11 +6,12 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+from read_javabin import read_documents
 from small_run import BLOCKS, CORPUS, KEYWORDS, SolrHere, index_all, make_run, score_all
 
 from tinytags_tasks.document_fields import (
-    CHECKSUM_FIELDS,
     FIELDS,
+    FIRST_CHECKSUM_FIELDS,
     PIXEL_FIELDS,
     Shown,
     describe,
@@ -23,13 +24,18 @@ from tinytags_tasks.search.images import read_fields
 from tinytags_tasks.search.query import solr_parameters
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_documents import (
+    compared_fields,
+    documents_checksum,
+    expected_checksum,
+    first_checksum,
+)
 from tinytags_tasks.store.block_files import (
     SCHEMA,
     KeywordsReader,
     block_sources,
     read_pixels,
     read_scored,
-    scored_checksum,
 )
 from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.store.corpus_records import Corpus
@@ -158,9 +164,26 @@ def test_bytes_sent_to_solr_and_checksums_are_those_of_every_earlier_version(sto
             table, source, read_pixels(storage, source), model, keywords.read(source), FOUNDING
         ):
             sent.update(body)
-        checksums.append(scored_checksum(table, CORPUS, model))
-    assert solr_names(CHECKSUM_FIELDS) == ("id", "tag", "votes", "accuracy", "model")
+        checksums.append(first_checksum(table, CORPUS, model))
+    assert solr_names(FIRST_CHECKSUM_FIELDS) == ("id", "tag", "votes", "accuracy", "model")
     assert sent.hexdigest() == "b480835c4f4f3436e10bcebf3ba07ac2f2ea8990a07c4c2ddf36acfaef34b855"
     assert checksums[0] == "14bac2ded9fe73826b4c87c3a2976386030ee65c08277264d3bf35a100f46fcf"
     together = hashlib.sha256("".join(checksums).encode()).hexdigest()
     assert together == "040ebc11fe866a1805c6b966e281b32a9f1586e282d57afedc5097feb843ba96"
+
+
+def test_what_is_posted_is_what_verification_expects(storage, scored) -> None:
+    corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
+    keywords = KeywordsReader(storage)
+    every_field = {field.solr_name for field in FIELDS}
+    for fields in (every_field, every_field - {"width"}, every_field - {"keyword"}):
+        compared = set(compared_fields(fields))
+        for source in block_sources(storage, corpus, range(BLOCKS)):
+            table, _ = read_scored(storage, scored.name, source.block)
+            words = keywords.read(source)
+            bodies = document_bodies(table, source, read_pixels(storage, source), "forest-0123456789ab", words, fields)
+            posted = [document for body in bodies for document in read_documents(body)]
+            posted = [{name: document[name] for name in compared & set(document)} for document in posted]
+            expected = expected_checksum(table, source, "forest-0123456789ab", words, fields)
+            assert documents_checksum(posted) == expected
+    assert compared | {"keyword", "data"} == every_field

@@ -9,6 +9,7 @@ import hashlib
 import unicodedata
 from dataclasses import fields, is_dataclass, replace
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ from tinytags_tasks.ingest.plan import IngestPlan, _refuse_another_definition, l
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import documents_checksum
+from tinytags_tasks.store.block_documents import documents_checksum, first_checksum
+from tinytags_tasks.store.block_files import SCHEMA
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.identities import quoted
 from tinytags_tasks.store.local import LocalStorage
@@ -119,8 +121,20 @@ def test_a_model_has_the_same_version_as_ever():
 
 
 def test_what_documents_say_has_the_same_checksum_as_ever():
-    rows = [("pets:0", "cat", 10, 100, "forest-0123456789ab"), ("pets:1", "größe", 6, 60, "forest-0123456789ab")]
-    assert documents_checksum(rows) == "04d0c5fc6499a990325923c91314b1e2d32d5fa1149ff0ef5d46d30025bda4ac"
+    rows = {"position": [0, 1], "tag": ["cat", "größe"], "votes": [10, 6], "accuracy": [100, 60]}
+    table = pa.table(rows, schema=SCHEMA)
+    first_version = "04d0c5fc6499a990325923c91314b1e2d32d5fa1149ff0ef5d46d30025bda4ac"
+    assert first_checksum(table, "pets", "forest-0123456789ab") == first_version
+
+    documents = [
+        {"id": "pets:0", "position": 0, "tag": "cat", "votes": 10, "accuracy": 100, "block": 0, "width": 32},
+        {"position": 1, "id": "pets:1", "tag": "größe", "votes": 6, "accuracy": 60, "block": 0, "keyword": 'a\t"b"'},
+    ]
+    said = (
+        '{"accuracy":100,"block":0,"id":"pets:0","position":0,"tag":"cat","votes":10,"width":32},'
+        r'{"accuracy":60,"block":0,"id":"pets:1","keyword":"a\t\"b\"","position":1,"tag":"größe","votes":6}'
+    )
+    assert documents_checksum(documents) == "2:" + hashlib.sha256(said.encode()).hexdigest()
 
 
 # Text in identities

@@ -279,7 +279,7 @@ def test_a_count_that_is_too_low_is_worth_a_retry_and_verifies_nothing(storage, 
     assert positions(good, scored) == KEPT
 
 
-@pytest.mark.parametrize("field", ["tag", "votes", "accuracy", "model", "id"])
+@pytest.mark.parametrize("field", ["tag", "votes", "accuracy", "model", "id", "shard", "corpus", "width"])
 def test_a_document_that_says_something_else_than_was_scored_verifies_nothing(storage, scored, field):
     class Changes(SolrHere):
         def commit(self, collection):
@@ -287,7 +287,7 @@ def test_a_document_that_says_something_else_than_was_scored_verifies_nothing(st
             document = self.documents(collection)["pets:0"]
             document[field] = "else" if isinstance(document[field], str) else document[field] + 1
 
-    with pytest.raises(TransientError, match="block 0 has tags, votes or ids that differ from what was scored"):
+    with pytest.raises(TransientError, match="block 0 has documents with ids or fields that differ from what"):
         index(storage, scored, Changes())
     assert read_ledger(storage, scored, [0])[0].state is BlockState.INDEXED
 

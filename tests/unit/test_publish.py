@@ -1,5 +1,7 @@
 """Publishing: readers get a run if every count agrees, and otherwise keep the one they have."""
 
+import re
+
 import pytest
 from small_run import (
     CORPUS,
@@ -16,10 +18,15 @@ from small_run import (
 )
 
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
+from tinytags_tasks.publish import content
 from tinytags_tasks.publish.gate import precision_at
+from tinytags_tasks.publish.inputs import changed_scored_files
 from tinytags_tasks.publish.publications import read_history
-from tinytags_tasks.publish.step import PublishRequest, block_problems, publish_run, reconcile_run, total_problems
+from tinytags_tasks.publish.reconciliation import block_problems, total_problems
+from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_documents import first_checksum
+from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
@@ -208,6 +215,107 @@ def test_a_difference_is_named_and_the_alias_left_alone(storage, indexed, solr, 
     assert solr.aliases() == {"live": "tinytags-older"}
 
 
+def change_document(**changes):
+    """Change fields of a document of block 4."""
+
+    def plant(storage, planned, solr):
+        solr.documents(planned.collection)["pets:7"].update(changes)
+
+    return plant
+
+
+def exchange_a_document(storage, planned, solr):
+    documents = solr.documents(planned.collection)
+    documents["pets:777"] = {**documents.pop("pets:7"), "id": "pets:777"}
+
+
+def take_a_field_away(storage, planned, solr):
+    del solr.documents(planned.collection)["pets:7"]["width"]
+
+
+def flip_a_bit_of_a_scored_file(storage, planned, solr):
+    path = layout.scored_file(planned.name, 4)
+    stored = bytearray(storage.read(path))
+    stored[len(stored) // 2] ^= 1
+    storage.write(path, bytes(stored))
+
+
+def replace_the_model(storage, planned, solr):
+    storage.write(layout.model_file(MODEL), b"another model")
+
+
+def truncate_a_shard(storage, planned, solr):
+    path = layout.shard_file(CORPUS, 1)
+    storage.write(path, storage.read(path)[:-1])
+
+
+def zero_a_checksum(storage, planned, solr):
+    change(storage, planned, 4, checksum="2:" + "0" * 64)
+
+
+CONTENT = {
+    "tag": (change_document(tag="gnu"), "block 4 has documents with ids or fields that differ"),
+    "votes": (change_document(votes=3), "block 4 has documents with ids or fields that differ"),
+    "accuracy": (change_document(accuracy=41), "block 4 has documents with ids or fields that differ"),
+    "keyword": (change_document(keyword="gnu"), "block 4 has documents with ids or fields that differ"),
+    "width": (change_document(width=16), "block 4 has documents with ids or fields that differ"),
+    "no width": (take_a_field_away, "block 4 has documents with ids or fields that differ"),
+    "shard": (change_document(shard=0), "block 4 has documents with ids or fields that differ"),
+    "corpus": (change_document(corpus="other"), "block 4 has documents with ids or fields that differ"),
+    "position": (change_document(position=8), "block 4 has documents with ids or fields that differ"),
+    "position of another block": (change_document(position=2), "block 1 has documents .*; block 4 has documents"),
+    "position outside the corpus": (change_document(position=-1), "block 4 has documents"),
+    "another document": (exchange_a_document, "block 4 has documents with ids or fields that differ"),
+    "picture": (change_document(data=bytes(3_072)), "block 4 document pets:7 has other bytes than the shard"),
+    "scored file": (flip_a_bit_of_a_scored_file, "scored file is missing or not the one that was committed: blocks 4"),
+    "model": (replace_the_model, "model.onnx: is not the model that was published"),
+    "shard file": (truncate_a_shard, "shard 1 .*has 15,359 bytes, not 15,360; .*tinytags ingest pets --redo 1"),
+    "checksum": (zero_a_checksum, "block 4 has documents as they were scored, but another checksum in the ledger"),
+}
+
+
+@pytest.mark.parametrize("changed", CONTENT)
+def test_what_changed_after_a_run_was_verified_is_named_and_not_published(storage, indexed, solr, changed):
+    make, message = CONTENT[changed]
+    make(storage, indexed, solr)
+    with pytest.raises(ReconcileError, match=message):
+        publish(storage, indexed, solr)
+    with pytest.raises(ReconcileError, match=message):
+        reconcile_run(indexed.name, storage=storage, solr=solr, blocks=(1, 4), report=quiet)
+    assert solr.aliases() == {}
+
+
+def test_blocks_of_other_sizes_are_read_in_parts_and_together(monkeypatch, storage, indexed, solr):
+    for positions in (1, 2, 3, 5, 100):
+        monkeypatch.setattr(content, "EXPORT_POSITIONS", positions)
+        publish(storage, indexed, solr)
+    solr.documents(indexed.collection)["pets:7"]["tag"] = "gnu"
+    for positions in (1, 2, 3, 5, 100):
+        monkeypatch.setattr(content, "EXPORT_POSITIONS", positions)
+        with pytest.raises(ReconcileError, match="published: block 4 has documents"):
+            publish(storage, indexed, solr)
+
+
+def test_blocks_that_the_first_checksum_verified_are_compared_as_well(storage, indexed, solr):
+    for record in read_ledger(storage, indexed):
+        table, _ = read_scored(storage, indexed.name, record.block)
+        change(storage, indexed, record.block, checksum=first_checksum(table, CORPUS, MODEL))
+    publish(storage, indexed, solr)
+    solr.documents(indexed.collection)["pets:7"]["keyword"] = "gnu"
+    with pytest.raises(ReconcileError, match="block 4 has documents with ids or fields that differ"):
+        publish(storage, indexed, solr)
+
+
+def test_progress_and_the_time_left_are_reported(monkeypatch, storage, indexed, solr):
+    monkeypatch.setattr(content, "EXPORT_POSITIONS", 2)
+    monkeypatch.setattr(content, "_REPORT_SECONDS", 0.0)
+    lines = []
+    publish(storage, indexed, solr, lines.append)
+    assert any(
+        re.fullmatch(r"compared \d of 9 documents with what was scored; about \d+ s left", line) for line in lines
+    )
+
+
 def test_everything_that_differs_is_told_at_once(storage, indexed, solr):
     for make in (lose_a_document, another_model, not_verified):
         make(storage, indexed, solr)
@@ -220,8 +328,8 @@ def test_everything_that_differs_is_told_at_once(storage, indexed, solr):
 def test_nothing_is_told_when_everything_agrees(storage, indexed, solr):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     records, counts = read_ledger(storage, indexed), solr.count_by_block(indexed.collection)
-    sizes = storage.sizes(layout.scored_folder(indexed.name))
-    assert block_problems(indexed, corpus, records, counts, sizes) == []
+    assert changed_scored_files(records, storage) == []
+    assert block_problems(indexed, corpus, records, counts, []) == []
     assert total_problems(indexed, corpus, records, solr.count(indexed.collection)) == []
 
 
@@ -276,7 +384,7 @@ def test_a_run_of_too_few_documents_is_refused_with_the_figures_and_stays_verifi
     with pytest.raises(FinalError) as refused:
         publish(storage, stricter, solr, least_documents_percent=90)
     assert f"run {stricter.name} is verified, but not published" in str(refused.value)
-    assert "2 documents, 22.2 % of the 9 that are live, and at least 90 % are asked for" in str(refused.value)
+    assert "2 documents, 22.2 % of the 9 that are live; the gate requires at least 90 %" in str(refused.value)
     assert f"tinytags diff {indexed.name} {stricter.name}" in str(refused.value)
     assert solr.aliases() == {"live": indexed.collection}
     assert {record.state for record in read_ledger(storage, stricter)} == {BlockState.VERIFIED}
@@ -303,7 +411,7 @@ def test_a_model_that_is_precise_enough_at_the_runs_threshold_passes(storage, st
 def test_a_model_that_is_not_precise_enough_is_refused_with_both_figures(storage, indexed, solr):
     card(test=evaluation()).save(storage, layout.card_file(MODEL))
     with pytest.raises(
-        FinalError, match=r"precision is 55\.0 % at the run's threshold, and at least 60 %.*nothing stays"
+        FinalError, match=r"precision is 55\.0 % at the run's threshold; the gate requires at least 60 %.*nothing stays"
     ):
         publish(storage, indexed, solr, least_precision=60)
     assert solr.aliases() == {}
@@ -337,8 +445,8 @@ def test_thresholds_that_ask_for_the_same_votes_have_the_same_precision():
 @pytest.mark.parametrize(
     ("threshold", "message"),
     [
-        (70, "no precision at an accuracy of 70 % (it has it at: 40 %, 60 %, 90 %)"),
-        (90, "none of the 100 images that its card tells of is kept at 90 %"),
+        (70, "no precision at a confidence of 70 % (it has it at: 40 %, 60 %, 90 %)"),
+        (90, "none of the 100 images that its card is based on is kept at 90 %"),
     ],
 )
 def test_a_figure_that_the_card_lacks_is_missing(threshold, message):
@@ -357,7 +465,7 @@ def test_a_figure_that_the_card_lacks_is_missing(threshold, message):
     ],
 )
 def test_a_gate_that_is_no_percentage_is_refused(gate):
-    with pytest.raises(BadInputError, match="the gate asks for"):
+    with pytest.raises(BadInputError, match="the gate requires"):
         PublishRequest("run", "live", **gate)
 
 

@@ -211,7 +211,7 @@ def test_only_one_changes_an_alias_at_a_time(storage):
 def test_whoever_waits_says_for_whom_and_gives_up_in_the_end(storage):
     lines = []
     path = layout.alias_lease_file("live")
-    longer = rf"alias live is being changed by .*, process {os.getpid()}, longer than 0\.1 s: try again"
+    longer = rf"alias live has been changed by .*, process {os.getpid()} for more than 0\.1 s; try again"
     with (
         Leases(storage).hold(path),
         pytest.raises(TransientError, match=longer),

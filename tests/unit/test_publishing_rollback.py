@@ -41,7 +41,7 @@ def test_each_rollback_leads_one_step_further_back(world):
     world.publish(*world.runs)
     assert rollback(world).run == world.runs[1].name
     assert rollback(world).run == world.runs[0].name
-    with pytest.raises(MissingError, match=rf"nothing is known to have been live before {world.runs[0].collection}"):
+    with pytest.raises(MissingError, match=rf"nothing is recorded as live before {world.runs[0].collection}"):
         rollback(world)
     assert world.live() == world.runs[0].collection
 
@@ -96,7 +96,7 @@ def test_a_rollback_that_was_cut_short_is_finished_and_goes_no_further(world):
     result = rollback(world, report=lines.append)
     assert world.live() == result.collection == world.runs[1].collection
     assert result.taken_back == world.runs[2].collection
-    assert "it was rolled back before, and is written down now" in lines
+    assert "it was rolled back before; the change is recorded now" in lines
 
 
 def drop_the_collection(world, run):
@@ -116,6 +116,10 @@ def add_a_stranger(world, run):
     world.solr.documents(run.collection)["pets:777"] = {"block": 99}
 
 
+def change_a_keyword(world, run):
+    world.solr.documents(run.collection)["pets:0"]["keyword"] = "gnu"
+
+
 def damage_a_record(world, run):
     world.storage.write(layout.ledger_file(run.name, 3), b"{")
 
@@ -125,11 +129,7 @@ def forget_the_run(world, run):
 
 
 OBSTACLES = [
-    (
-        drop_the_collection,
-        MissingError,
-        "collection {collection} is gone: .*tinytags index {name}",
-    ),
+    (drop_the_collection, MissingError, "its collection {collection} does not exist; .*tinytags index {name}"),
     (
         prune_the_run,
         MissingError,
@@ -138,11 +138,20 @@ OBSTACLES = [
     (
         lose_a_document,
         ReconcileError,
-        "holds 10 documents, the ledger says 11, blocks . differ.*tinytags audit {name} --repair",
+        "blocks . do not have the .*tinytags backfill {name} --blocks .*Solr holds 10 documents, 11 images were kept",
     ),
-    (add_a_stranger, ReconcileError, "Solr holds 12 documents, the ledger says 11;"),
-    (damage_a_record, ReconcileError, "Solr holds 11 documents, the ledger says 10, blocks 3 differ"),
-    (forget_the_run, FinalError, "collection {collection} was live before, but is no run's of this store"),
+    (add_a_stranger, ReconcileError, "Solr holds 12 documents, 11 images were kept; then roll back"),
+    (
+        damage_a_record,
+        ReconcileError,
+        "blocks 3 do not have the documents .*Solr holds 11 documents, 10 images were kept",
+    ),
+    (
+        change_a_keyword,
+        ReconcileError,
+        "block 0 has documents with ids or fields .*tinytags backfill {name}",
+    ),
+    (forget_the_run, FinalError, "collection {collection} was live before, but does not belong to a run of this store"),
 ]
 
 
@@ -161,6 +170,14 @@ def test_a_corpus_that_was_ingested_anew_does_not_keep_readers_from_the_run_befo
     world.publish(*world.runs[:2])
     world.storage.delete(layout.corpus_file("pets"))
     assert rollback(world).run == world.runs[0].name
+
+
+def test_documents_are_compared_even_if_the_corpus_is_gone(world):
+    world.publish(*world.runs[:2])
+    world.storage.delete(layout.corpus_file("pets"))
+    change_a_keyword(world, world.runs[0])
+    with pytest.raises(ReconcileError, match="block 0 has documents with ids or fields that differ"):
+        rollback(world)
 
 
 def test_a_run_whose_pruning_was_cut_short_is_pruned_no_more_when_it_is_live_again(world):

@@ -69,6 +69,11 @@ def test_every_file_and_test_that_a_recipe_names_exists() -> None:
             assert re.search(rf"def {test}\(", (PROJECT_ROOT / path).read_text()), name
 
 
+def test_the_readme_lists_every_folder_of_the_package() -> None:
+    folders = {path.parent.name for path in (PROJECT_ROOT / "tinytags_tasks").glob("*/__init__.py")}
+    assert {name for name in folders if not re.search(rf"^{name}/ ", README, re.MULTILINE)} == set()
+
+
 # An engine
 
 

@@ -160,7 +160,14 @@ def audit(
     run_name: Annotated[
         str, typer.Argument(metavar="[RUN]", help="Name of a run; default: the live one.", show_default=False)
     ] = "",
-    sample: Annotated[int, typer.Option(help="How many documents to compare byte by byte with their shard.")] = 1_000,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            help="How many pictures to compare byte by byte, from where the last audit ended; default: a thirtieth.",
+            show_default=False,
+        ),
+    ] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare every picture byte by byte.")] = False,
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Write damaged records again, redo the blocks that differ, then audit again."),
@@ -174,11 +181,11 @@ def audit(
     from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 
     runtime = clients()
-    request = AuditRequest(run_name, runtime.settings.alias, sample)
+    request = AuditRequest(run_name, runtime.settings.alias, sample, is_deep=deep)
     if repair:
         request = replace(request, run=_repair_records(run_name, runtime))
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    if result.problems and repair:
+    if result.problems and repair and not result.input_problems:
         for block, problem in sorted(result.problems.items()):
             say(f"block {block}: {problem}")
         _repair_blocks(result, runtime, yes=yes)
@@ -249,12 +256,16 @@ def _print_audit(result: "AuditResult") -> None:
     for problem in result.input_problems:
         print(problem)
     differ = [f"{len(result.problems):,} blocks differ"] if result.problems else []
-    differ += [f"{len(result.input_problems):,} records are damaged"] if result.input_problems else []
+    differ += [f"{len(result.input_problems):,} files or records are damaged"] if result.input_problems else []
     print(
         f"{result.run}: {result.blocks:,} blocks, {result.documents:,} documents, {result.sampled:,} compared byte by "
         f"byte: {', '.join(differ) or 'everything matches what was scored'}"
     )
-    if result.problems:
+    if result.pictures_percent is not None:
+        print(f"compared byte by byte in this rotation of audits: {result.pictures_percent:.1f} % of the corpus")
+    if result.input_problems:
+        print("repair these first, then audit again")
+    elif result.problems:
         print(
             f"redo blocks {format_block_numbers(result.problems)} with `tinytags audit {result.run} --repair` or "
             f"`tinytags backfill {result.run} --select audit`"

@@ -12,13 +12,17 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, unquote
 
+from tinytags_tasks.blocks import Block
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
-from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue, solr_names
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login
 from tinytags_tasks.store.configsets import Configset
 
 _PAGE = 5_000
+EXPORT_POSITIONS = 50_000
+"""Positions to export at once: about 40 MB of documents. Solr takes longer for each document of a larger answer."""
+
+_LEADS = ("active", "true")
 
 
 class SolrClient:
@@ -248,12 +252,70 @@ class SolrClient:
                 return
             cursor = answer["nextCursorMark"]
 
-    def rows_of_block(self, collection: str, block: int) -> Iterator[tuple[FieldValue, ...]]:
-        """Yield the values that a block's checksum covers, for each visible document, by position."""
-        fields = solr_names(CHECKSUM_FIELDS)
-        query = {"query": "{!term f=block v=$block}", "fields": fields, "sort": "position asc, id asc"}
-        for document in self._pages(collection, query, {"block": str(int(block))}):
-            yield tuple(document.get(name, "") for name in fields)
+    def export_cores(self, collection: str) -> tuple[str, ...]:
+        """Return whom :meth:`export` must ask for all documents of a collection; a core answers for its shard."""
+        shards = self._cluster(collection)["shards"].values()
+        if len(shards) == 1:
+            return (collection,)
+        leaders = (
+            max(shard["replicas"].values(), key=lambda replica: (replica["state"], replica.get("leader")) == _LEADS)
+            for shard in shards
+        )
+        return tuple(replica["core"] for replica in leaders)
+
+    def export(
+        self,
+        cores: Sequence[str],
+        fields: Sequence[str],
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        block: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return fields of all visible documents by position, then id; fields that a document lacks are left out.
+
+        All are held in memory, so ask for a range of positions.
+
+        Parameters
+        ----------
+        cores
+            What :meth:`export_cores` returns.
+        fields
+            Their names in Solr; all need docValues.
+        first, last
+            The first and last position; None does not bound them.
+        block
+            Only documents that say they are of this block; None does not ask.
+
+        Raises
+        ------
+        TransientError
+            If Solr breaks off.
+        """
+        low, high = ("*" if bound is None else int(bound) for bound in (first, last))
+        query = f"position:[{low} TO {high}]" + ("" if block is None else f" AND block:{int(block)}")
+        asked = {"q": query, "fl": ",".join(fields), "sort": "position asc,id asc"}
+        found: list[dict[str, Any]] = []
+        for core in cores:
+            answer = self.request(f"{quote(core)}/export", asked)["response"]
+            documents = answer["docs"]
+            if documents and "EXCEPTION" in documents[-1]:
+                raise TransientError(f"{self.url}/{core}/export: {documents[-1]['EXCEPTION']}")
+            if len(documents) != answer["numFound"]:
+                raise TransientError(
+                    f"{self.url}/{core}/export: {len(documents):,} of {answer['numFound']:,} documents came; try again"
+                )
+            found += documents
+        if len(cores) > 1:
+            found.sort(key=lambda document: (document["position"], document["id"]))
+        return found
+
+    def export_block(self, cores: Sequence[str], fields: Sequence[str], block: Block) -> Iterator[list[dict[str, Any]]]:
+        """Yield the documents that say they are of a block, at the block's positions, in parts as :meth:`export`."""
+        end = block.first + block.images
+        for first in range(block.first, end, EXPORT_POSITIONS):
+            last = min(first + EXPORT_POSITIONS, end) - 1
+            yield self.export(cores, fields, first=first, last=last, block=block.number)
 
     def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         """Return the images of documents in base64, by id; documents without an image are omitted."""

@@ -16,7 +16,8 @@ from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, read_pixels, read_scored, scored_checksum
+from tinytags_tasks.store.block_documents import expected_checksum
+from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, read_pixels, read_scored
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
@@ -50,7 +51,7 @@ def post_blocks(
             failures[number] = type(error)(f"run {run.name}: Solr refused a document of block {number}: {error}")
             failures[number].__cause__ = error
             return
-        records[number] = posted.record(run)
+        records[number] = posted.record(run, fields)
         records[number].save(storage, layout.ledger_file(run.name, number))
         report(f"block {number}: {records[number].kept:,} documents posted")
 
@@ -104,10 +105,11 @@ class _PostedBlock:
         for answer in self.answers:
             answer.result()
 
-    def record(self, run: Run) -> BlockRecord:
-        return self.contents.scored.replaced(
+    def record(self, run: Run, fields: frozenset[str]) -> BlockRecord:
+        contents = self.contents
+        return contents.scored.replaced(
             state=BlockState.INDEXED,
-            checksum=scored_checksum(self.contents.table, run.corpus, run.model),
+            checksum=expected_checksum(contents.table, contents.source, run.model, contents.keywords, fields),
             index_seconds=round(time.monotonic() - self.started, 3),
             indexed=now(),
         )

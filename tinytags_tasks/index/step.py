@@ -205,10 +205,10 @@ def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repor
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     records, failures = post_blocks(run, block_sources(storage, corpus, held.blocks), storage, solr, report)
     solr.commit(run.collection)
-    wrong = differing_blocks(run, records, solr)
+    wrong = differing_blocks(run, corpus.partition, records, solr)
     if wrong:
         delete_foreign_documents(run, wrong, storage, solr)
-        wrong = differing_blocks(run, {block: records[block] for block in wrong}, solr)
+        wrong = differing_blocks(run, corpus.partition, {block: records[block] for block in wrong}, solr)
     verified = [
         record.replaced(state=BlockState.VERIFIED, documents=record.kept)
         for block, record in records.items()

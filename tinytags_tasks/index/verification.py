@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tinytags_tasks.blocks import Partition
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import documents_checksum, read_scored
+from tinytags_tasks.store.block_documents import DocumentsHash, compared_fields
+from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
@@ -22,16 +24,22 @@ def unverified_blocks(run: Run, blocks: Sequence[int], storage: Storage, solr: S
     ]
 
 
-def differing_blocks(run: Run, records: Mapping[int, BlockRecord], solr: SolrClient) -> dict[int, str]:
-    """Return the blocks whose documents differ from what was scored, and how."""
+def differing_blocks(
+    run: Run, partition: Partition, records: Mapping[int, BlockRecord], solr: SolrClient
+) -> dict[int, str]:
+    """Return the blocks whose documents are not what was scored, and how they differ."""
     counts = solr.count_by_block(run.collection, list(records))
+    cores, fields = solr.export_cores(run.collection), compared_fields(solr.field_names(run.collection))
 
     def difference(record: BlockRecord) -> str:
         count = counts.get(record.block, 0)
         if count != record.kept:
             return f"has {count:,} of {record.kept:,} documents"
-        if documents_checksum(solr.rows_of_block(run.collection, record.block)) != record.checksum:
-            return "has tags, votes or ids that differ from what was scored"
+        found = DocumentsHash()
+        for documents in solr.export_block(cores, fields, partition.block(record.block)):
+            found.add(documents)
+        if found.checksum() != record.checksum:
+            return "has documents with ids or fields that differ from what was scored"
         return ""
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:

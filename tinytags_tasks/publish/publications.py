@@ -1,7 +1,7 @@
-"""What became live under an alias, and when: a history that only grows, beside the alias in Solr that decides.
+"""The history of an alias: what became live under it, and when. The alias in Solr decides; the history follows.
 
-The alias is switched first and the change written down after it, so a kill in between leaves the history one change
-behind. Whoever changes the alias next finds that and writes the missing change down before their own.
+The alias is switched first and the change recorded afterwards, so a crash in between leaves the history one change
+behind. The next change of the alias first records the missing one.
 """
 
 import socket
@@ -21,7 +21,7 @@ from tinytags_tasks.store.record_series import append_record, record_numbers
 from tinytags_tasks.store.run_records import Change, Publication, Run
 
 WAIT_SECONDS = 300.0
-"""How long a change of an alias waits for another one; the lease of a dead one is taken over sooner."""
+"""How long a change of an alias waits for another change; the lease of a dead process is taken over sooner."""
 
 _POLL_SECONDS = 0.5
 _READERS = 8
@@ -31,16 +31,16 @@ _READERS = 8
 def lock_alias(
     alias: str, storage: Storage, report: Callable[[str], None], *, wait_seconds: float = WAIT_SECONDS
 ) -> Generator[None]:
-    """Let nobody else publish, roll back or prune under this alias while the block runs.
+    """Hold the right to publish, roll back or prune under an alias while the block runs.
 
     Raises
     ------
     TransientError
-        When another was at it all the time.
+        If another process held it for all that time.
     """
     leases, path = Leases(storage), layout.alias_lease_file(alias)
     deadline = time.monotonic() + wait_seconds
-    told = ""
+    last_owner = ""
     while True:
         with leases.hold(path) as is_ours:
             if is_ours:
@@ -49,26 +49,26 @@ def lock_alias(
         owner = leases.describe(path)
         if time.monotonic() > deadline:
             raise TransientError(
-                f"alias {alias} is being changed by {owner}, longer than {wait_seconds:g} s: try again"
+                f"alias {alias} has been changed by {owner} for more than {wait_seconds:g} s; try again"
             )
-        if owner != told:
+        if owner != last_owner:
             report(f"alias {alias} is being changed by {owner}: waiting for it")
-            told = owner
+            last_owner = owner
         time.sleep(_POLL_SECONDS)
 
 
 def live_collection(alias: str, solr: SolrClient) -> str:
-    """Return what an alias points at; empty when there is no such alias."""
+    """Return the collection that an alias points at; empty if there is no such alias."""
     return solr.aliases().get(alias, "")
 
 
 def switch_alias(alias: str, collection: str, solr: SolrClient) -> None:
-    """Let an alias point at a collection, in one step, and see that it does.
+    """Point an alias at a collection, in one step, and check that it does.
 
     Raises
     ------
     TransientError
-        When it does not.
+        If it does not.
     """
     solr.set_alias(alias, collection)
     if live_collection(alias, solr) != collection:
@@ -76,45 +76,45 @@ def switch_alias(alias: str, collection: str, solr: SolrClient) -> None:
 
 
 def run_of(collection: str, storage: Storage) -> Run | None:
-    """Return the run of this store that a collection is of; None when there is none."""
+    """Return the run that a collection belongs to; None if this store has no such run."""
     name = layout.run_of_collection(collection)
     path = layout.run_file(name) if name else ""
     return Run.load(storage, path) if path and storage.exists(path) else None
 
 
 def live_run(alias: str, storage: Storage, solr: SolrClient) -> Run:
-    """Return the run that readers see.
+    """Return the live run.
 
     Raises
     ------
     MissingError
-        When nothing is live, or what is live is no run's of this store.
+        If nothing is live, or what is live does not belong to a run of this store.
     """
     live = live_collection(alias, solr)
     if not live:
         raise MissingError(f"alias {alias} points at nothing: publish a run with `tinytags publish RUN`")
     run = run_of(live, storage)
     if run is None:
-        raise MissingError(f"collection {live} is live under {alias}, but is no run's of this store")
+        raise MissingError(f"collection {live} is live under {alias}, but does not belong to a run of this store")
     return run
 
 
 def refuse_without_collection(run: Run, solr: SolrClient, *, may_be_new: bool = False) -> None:
-    """Refuse to go on with a run whose collection is not there.
+    """Refuse to continue with a run whose collection does not exist.
 
     Parameters
     ----------
     run
         The run.
     solr
-        Who is asked.
+        The Solr that should have it.
     may_be_new
-        Whether it may be that nothing was indexed yet; else its collection was there once.
+        Whether the run may not have been indexed yet; otherwise its collection existed once.
 
     Raises
     ------
     MissingError
-        When it was pruned, dropped otherwise, or not made yet.
+        If it was pruned, deleted otherwise, or not created yet.
     """
     if run.collection in solr.collections():
         return
@@ -122,25 +122,25 @@ def refuse_without_collection(run: Run, solr: SolrClient, *, may_be_new: bool = 
     problem = (
         f" has no collection yet ({run.collection} is not in Solr): index it"
         if may_be_new
-        else f": its collection {run.collection} is gone: index the whole run again"
+        else f": its collection {run.collection} does not exist; index the whole run again"
     )
     raise MissingError(f"run {run.name}{problem} with `tinytags index {run.name}`")
 
 
 def unmark_pruned(run: Run, storage: Storage) -> None:
-    """Take the mark off a run whose collection stands whole: it was made anew, or never dropped for a kill."""
+    """Unmark a run whose collection is complete: it was created again, or a crash kept it from being dropped."""
     if run.pruned:
         storage.delete_leftovers(layout.run_file(run.name))
         run.replaced(pruned="").save(storage, layout.run_file(run.name))
 
 
 def read_history(alias: str, storage: Storage) -> list[Publication]:
-    """Return what was written down of an alias, the latest last.
+    """Return the recorded changes of an alias, the latest last.
 
     Raises
     ------
     CorruptError
-        When a record is damaged.
+        If a record is damaged.
     """
     path_of = partial(layout.publication_file, alias)
     paths = [path_of(number) for number in record_numbers(path_of, storage)]
@@ -149,23 +149,23 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
 
 
 def record_change(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
-    """Append a change to an alias' history, and return it; the caller holds the lease on the alias."""
+    """Append a change to an alias' history and return it; the caller must hold the lease on the alias."""
     record = _publication(change, collection, previous, storage)
     append_record(record, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return record
 
 
 def with_missing_change(history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
-    """Return a history with the change that is missing at its end, if one is; nothing is written.
+    """Return a history with the change that is missing at its end, if any; nothing is written.
 
-    A switch that nobody wrote down and that leads back to what was live before counts as rolled back.
+    An unrecorded switch that leads back to what was live before counts as rolled back.
 
     Parameters
     ----------
     history
-        What was written down.
+        The recorded changes.
     live
-        What the alias points at; empty when there is no such alias.
+        The collection that the alias points at; empty if there is no such alias.
     """
     last = history[-1].collection if history else ""
     if live in ("", last):
@@ -175,26 +175,26 @@ def with_missing_change(history: Sequence[Publication], live: str, storage: Stor
 
 
 def record_missing_change(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
-    """Write down the change that is missing at a history's end, if one is, and return the history with it."""
-    whole = with_missing_change(history, live, storage)
-    for missing in whole[len(history) :]:
+    """Record the change that is missing at a history's end, if any, and return the complete history."""
+    complete = with_missing_change(history, live, storage)
+    for missing in complete[len(history) :]:
         record_change(missing.change, missing.collection, missing.previous, alias=alias, storage=storage)
-    return whole
+    return complete
 
 
 def previous_collections(history: Sequence[Publication]) -> list[str]:
-    """Return what rolling back leads to, step by step, from a history's last change; each collection once.
+    """Return the collections that successive rollbacks lead to, from a history's last change; each of them once.
 
-    What was taken back is not among them: a second rollback leads further back, not forth again.
+    Collections that were rolled back are left out, so a second rollback leads further back, not forward again.
     """
-    standing: list[str] = []
+    earlier_live: list[str] = []
     for record in history:
-        if record.change is Change.ROLLED_BACK and record.collection in standing:
-            while standing[-1] != record.collection:
-                standing.pop()
-        elif standing[-1:] != [record.collection]:
-            standing.append(record.collection)
-    *earlier, last = standing or [""]
+        if record.change is Change.ROLLED_BACK and record.collection in earlier_live:
+            while earlier_live[-1] != record.collection:
+                earlier_live.pop()
+        elif earlier_live[-1:] != [record.collection]:
+            earlier_live.append(record.collection)
+    *earlier, last = earlier_live or [""]
     return [collection for collection in dict.fromkeys(reversed(earlier)) if collection != last]
 
 

@@ -1,9 +1,8 @@
-"""Rolling back: readers get what was live before, when it still stands whole."""
+"""Rolling back: readers get what was live before, if its documents are still what was scored."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
 from tinytags_tasks.publish.publications import (
@@ -18,23 +17,23 @@ from tinytags_tasks.publish.publications import (
     unmark_pruned,
     with_missing_change,
 )
+from tinytags_tasks.publish.reconciliation import compare_documents
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
 
 
 @dataclass(frozen=True)
 class RollbackRequest:
-    """What shall be live no more.
+    """What to take back.
 
     Attributes
     ----------
     alias
         What readers search.
     run
-        The run to take back; asking again when that is done changes nothing, so a task names it. Empty takes back
-        whatever is live, one step further each time.
+        The run to take back. Asking again changes nothing, so a task names it. Empty takes back whatever is live, one
+        step further each time.
     """
 
     alias: str = "tinytags"
@@ -54,20 +53,20 @@ class RollbackResult:
 def roll_back(
     request: RollbackRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> RollbackResult:
-    """Let the alias point at what was live before, when that still stands whole.
+    """Let the alias point at what was live before, if its documents are still what was scored.
 
     Raises
     ------
     BadInputError
-        When the run to take back is not live.
+        If the run to take back is not live.
     MissingError
-        When nothing was live before, or its collection was dropped.
+        If nothing was live before, or its collection was dropped.
     FinalError
-        When what was live before is no run of this store.
+        If what was live before does not belong to a run of this store.
     ReconcileError
-        When its documents are not as many as its ledger says; the alias is left alone.
+        If its documents are not what was scored; the alias is left alone.
     TransientError
-        When another changes the alias all the time, or it did not move.
+        If another process holds the alias for too long, or the alias did not move.
     """
     with lock_alias(request.alias, storage, report):
         live = live_collection(request.alias, solr)
@@ -80,36 +79,36 @@ def roll_back(
             target = next(iter(previous_collections(history)), "")
             if not target:
                 raise MissingError(
-                    f"alias {request.alias}: nothing is known to have been live before {live}; publish another run "
+                    f"alias {request.alias}: nothing is recorded as live before {live}; publish another run "
                     "with `tinytags publish RUN`"
                 )
-            documents = _count_whole(target, storage, solr)
+            documents = _compare(target, storage, solr, report)
             switch_alias(request.alias, target, solr)
             done = record_change(Change.ROLLED_BACK, target, live, alias=request.alias, storage=storage)
         else:
-            report("it was rolled back before, and is written down now")
+            report("it was rolled back before; the change is recorded now")
             documents = solr.count(live)
-    report(f"alias {request.alias} points at {done.collection} again, no more at {done.previous}")
+    report(f"alias {request.alias} points at {done.collection} again, and no longer at {done.previous}")
     return RollbackResult(done.run, done.collection, documents, done.previous)
 
 
 def _rolled_back_already(
-    request: RollbackRequest, history: list[Publication], written: int, storage: Storage
+    request: RollbackRequest, history: list[Publication], recorded: int, storage: Storage
 ) -> Publication | None:
-    """Return the change that did what is asked for; None when it is still to do.
+    """Return the change that already did what is requested; None if it is still to be done.
 
     Parameters
     ----------
     request
-        What is asked for.
+        What is requested.
     history
-        The whole history, with the change that was not written down.
-    written
-        How many changes were.
+        The complete history, including a change that was not recorded.
+    recorded
+        How many changes were recorded.
     """
     last = history[-1]
-    if not request.run:  # whoever was killed after the switch is taken to ask again
-        return last if last.change is Change.ROLLED_BACK and len(history) > written else None
+    if not request.run:  # a process that was killed after the switch asks again
+        return last if last.change is Change.ROLLED_BACK and len(history) > recorded else None
     unwanted = Run.load(storage, layout.run_file(request.run)).collection
     if last.collection == unwanted:
         return None
@@ -121,30 +120,23 @@ def _rolled_back_already(
     )
 
 
-def _count_whole(collection: str, storage: Storage, solr: SolrClient) -> int:
-    """Return the documents of a collection that stands whole: each block has as many as the ledger says."""
+def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> int:
+    """Return how many documents a collection has if they are what was scored."""
     run = run_of(collection, storage)
     if run is None:
         raise FinalError(
-            f"collection {collection} was live before, but is no run's of this store, so nothing tells whether it is "
-            "whole: publish a run with `tinytags publish RUN`"
+            f"collection {collection} was live before, but does not belong to a run of this store, so it cannot be "
+            "compared with what was scored; publish a run with `tinytags publish RUN`"
         )
     if collection not in solr.collections():
         run.refuse_pruned()
         raise MissingError(
-            f"run {run.name} was live before, but its collection {collection} is gone: index the run again "
-            f"with `tinytags index {run.name}`, then `tinytags publish {run.name}`"
+            f"run {run.name} was live before, but its collection {collection} does not exist; index the run again with "
+            f"`tinytags index {run.name}`, then `tinytags publish {run.name}`"
         )
-    solr.wait_until_settled(collection)
-    records = read_ledger(storage, run)
-    counts, documents = solr.count_by_block(collection), solr.count(collection)
-    wrong = [record.block for record in records if record.kept != counts.get(record.block, 0)]
-    kept = sum(record.kept for record in records)
-    if wrong or documents != kept:
-        blocks = f", blocks {format_block_numbers(wrong)} differ" if wrong else ""
-        raise ReconcileError(
-            f"run {run.name} was live before, but is not whole: Solr holds {documents:,} documents, the ledger says "
-            f"{kept:,}{blocks}; repair it with `tinytags audit {run.name} --repair`, then roll back"
-        )
+    try:
+        documents = compare_documents(run, storage, solr, report)
+    except ReconcileError as error:
+        raise ReconcileError(f"{error}; then roll back again, or publish another run") from error
     unmark_pruned(run, storage)
     return documents

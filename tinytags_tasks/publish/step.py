@@ -1,12 +1,11 @@
-"""The publishing step: reconcile every block, ask the gate, then move the alias and write that down."""
+"""The publishing step: reconcile every block, ask the gate, then move the alias and record the change."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError
+from tinytags_tasks.errors import BadInputError, FinalError
 from tinytags_tasks.publish.gate import gate_problems, precision_at
 from tinytags_tasks.publish.publications import (
     live_collection,
@@ -20,27 +19,28 @@ from tinytags_tasks.publish.publications import (
     switch_alias,
     unmark_pruned,
 )
+from tinytags_tasks.publish.reconciliation import reconcile_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.ledger import Totals, add_up, is_scored_whole, read_ledger
+from tinytags_tasks.store.ledger import Totals
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, Run
+from tinytags_tasks.store.run_records import Change, Run
 
 
 @dataclass(frozen=True)
 class PublishRequest:
-    """Which run readers shall see, under which alias, and what it must reach for that.
+    """Which run to publish, under which alias, and which gate it must pass.
 
     Attributes
     ----------
     run, alias
         The run, and the alias that readers search.
     least_documents_percent
-        Documents that the run must have, in percent of those that are live now; None asks for nothing.
+        The fewest documents that the run may have, in percent of those that are live now; None does not check this.
     least_precision
-        Of the images kept at the run's threshold, how many must get their own tag, in percent, as the model's card
-        tells; None asks for nothing.
+        The lowest precision, in percent, that the model's card may have at the run's threshold; None does not check
+        this.
     """
 
     run: str
@@ -49,24 +49,26 @@ class PublishRequest:
     least_precision: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no percentage.
+        """Refuse values that are not percentages.
 
         Raises
         ------
         BadInputError
-            When one of the two is none.
+            If one of the two is not a percentage.
         """
         if self.least_documents_percent is not None and not 0 <= self.least_documents_percent < math.inf:
             raise BadInputError(
-                f"the gate asks for {self.least_documents_percent:g} % of the documents: 0 or more can be"
+                f"the gate requires {self.least_documents_percent:g} % of the documents: it must be 0 or more"
             )
         if self.least_precision is not None and not 0 <= self.least_precision <= 100:
-            raise BadInputError(f"the gate asks for a precision of {self.least_precision:g} %: 0 to 100 can be")
+            raise BadInputError(
+                f"the gate requires a precision of {self.least_precision:g} %: it must be between 0 and 100"
+            )
 
 
 @dataclass(frozen=True)
 class PublishResult:
-    """The alias' collection now, the one before (empty when there was none), and the totals that were reconciled."""
+    """The alias' collection now, the previous one (empty if there was none), and the totals that were reconciled."""
 
     run: str
     collection: str
@@ -77,24 +79,23 @@ class PublishResult:
 def publish_run(
     request: PublishRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> PublishResult:
-    """Let the alias point at the run's collection when every count agrees and the gate lets it pass.
+    """Point the alias at the run's collection if everything agrees now and the run passes the gate.
 
     Raises
     ------
     MissingError
-        When the run has no collection, or the gate asks for a precision that the model's card has not.
+        If the run has no collection, or the gate requires a precision that the model's card does not have.
     ReconcileError
-        Naming the blocks whose counts do not agree; the alias is left alone.
+        Naming what differs and the remedy; the alias does not move.
     FinalError
-        When the gate refuses; the run stays verified, and the alias is left alone.
+        If the run does not pass the gate; it stays verified, and the alias does not move.
     TransientError
-        When another changes the alias all the time, or it did not move.
+        If another process holds the alias for too long, or the alias did not move.
     """
-    with lock_alias(request.alias, storage, report):
+    totals = reconcile_run(request.run, storage=storage, solr=solr, report=report)
+    with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         run = Run.load(storage, layout.run_file(request.run))
-        corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
-        refuse_without_collection(run, solr, may_be_new=True)
-        totals = _reconciled(run, corpus, None, storage, solr, report)
+        refuse_without_collection(run, solr)
         unmark_pruned(run, storage)
         live = live_collection(request.alias, solr)
         history = read_history(request.alias, storage)
@@ -102,7 +103,7 @@ def publish_run(
             _ask_gate(request, run, totals, live, storage, solr)
             history = record_missing_change(request.alias, history, live, storage)
             switch_alias(request.alias, run.collection, solr)
-        if not history or history[-1].collection != run.collection:  # else it is live and written down
+        if not history or history[-1].collection != run.collection:  # otherwise it is live and recorded
             before = history[-1].collection if history else ""
             history.append(
                 record_change(Change.PUBLISHED, run.collection, before, alias=request.alias, storage=storage)
@@ -119,51 +120,25 @@ def reconcile_run(
     blocks: tuple[int, ...] | None = None,
     report: Callable[[str], None] = print,
 ) -> Totals:
-    """Reconcile a run, or some of its blocks, and leave the alias alone.
+    """Reconcile a run, or some of its blocks; the alias does not move.
 
     Raises
     ------
     MissingError
-        When the run has no collection.
+        If the run has no collection.
     ReconcileError
-        Naming the blocks whose counts do not agree.
+        Naming what differs and the remedy.
     """
     run = Run.load(storage, layout.run_file(run_name))
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     if blocks is not None:
         run.check_blocks(blocks)
     refuse_without_collection(run, solr, may_be_new=True)
-    return _reconciled(run, corpus, blocks, storage, solr, report)
-
-
-def _reconciled(
-    run: Run,
-    corpus: Corpus,
-    blocks: tuple[int, ...] | None,
-    storage: Storage,
-    solr: SolrClient,
-    report: Callable[[str], None],
-) -> Totals:
-    """Return the totals of a run, or of some of its blocks, in which everything agrees."""
-    records = read_ledger(storage, run, blocks)
-    solr.wait_until_settled(run.collection)
-    counts = solr.count_by_block(run.collection, blocks)
-    sizes = storage.sizes(layout.scored_folder(run.name))
-    problems = block_problems(run, corpus, records, counts, sizes)
-    if blocks is None:
-        problems += total_problems(run, corpus, records, solr.count(run.collection))
-    if problems:
-        raise ReconcileError(f"run {run.name} cannot be published: " + "; ".join(problems))
-    totals = add_up(records)
-    report(
-        f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
-        f"the threshold + {totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
-    )
-    return totals
+    return reconcile_blocks(run, corpus, blocks, storage, solr, report)
 
 
 def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient) -> None:
-    """Refuse a run that is whole but too poor to replace what is live."""
+    """Refuse a run that is complete but too poor to replace what is live."""
     asks_for_precision = request.least_precision is not None
     card = ModelCard.load(storage, layout.card_file(run.model)) if asks_for_precision else None
     problems = gate_problems(
@@ -180,80 +155,3 @@ def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, stor
             f"run {run.name} is verified, but not published: {'; '.join(problems)}; {live or 'nothing'} stays live; "
             f"{compare}publish it with a lower gate or none, or train a better model"
         )
-
-
-def block_problems(
-    run: Run,
-    corpus: Corpus,
-    records: Sequence[BlockRecord],
-    counts: Mapping[int, int],
-    sizes: Mapping[str, int],
-) -> list[str]:
-    """Compare what must be equal in each block and say what is not.
-
-    Parameters
-    ----------
-    run, corpus
-        The run and its corpus.
-    records
-        Of the blocks.
-    counts
-        Solr's documents in each block that has any.
-    sizes
-        Bytes of the run's scored files, by name.
-
-    Returns
-    -------
-    list of str
-        One sentence for each kind of difference, with the blocks; empty when everything agrees.
-    """
-    partition = corpus.partition
-    checks: tuple[tuple[str, Callable[[BlockRecord], bool]], ...] = (
-        ("not verified", lambda record: record.state is BlockState.VERIFIED),
-        (
-            "read is not what the block holds",
-            lambda record: record.block < partition.blocks and record.read == partition.block(record.block).images,
-        ),
-        (
-            "read is not kept + below + unreadable",
-            lambda record: record.read == record.kept + record.below + record.unreadable,
-        ),
-        ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
-        ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
-        ("scored by another model", lambda record: record.model == run.model),
-        ("the scored file is missing or not the one that was committed", lambda record: is_scored_whole(record, sizes)),
-    )
-    problems = []
-    for problem, agrees in checks:
-        wrong = [record.block for record in records if not agrees(record)]
-        if wrong:
-            problems.append(f"{problem}: blocks {format_block_numbers(wrong)}")
-    return problems
-
-
-def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
-    """Compare the sums over all blocks with the corpus and with Solr, and say what is not equal.
-
-    Parameters
-    ----------
-    run, corpus
-        The run and its corpus.
-    records
-        A record for each block, in order.
-    documents
-        All of Solr's documents.
-    """
-    blocks = corpus.partition.blocks
-    problems = []
-    totals = add_up(records)
-    if [record.block for record in records] != list(range(blocks)):
-        problems.append(f"the ledger has {len(records)} blocks, the corpus {blocks}")
-    if corpus.digest != run.corpus_digest:
-        problems.append("the corpus is not the one that the run was planned on")
-    if totals.read != corpus.images:
-        problems.append(f"{totals.read:,} images were read, the corpus has {corpus.images:,}")
-    if totals.unreadable != corpus.unreadable:
-        problems.append(f"{totals.unreadable:,} images were unreadable, at ingestion {corpus.unreadable:,}")
-    if documents != totals.kept:
-        problems.append(f"Solr holds {documents:,} documents, {totals.kept:,} images were kept")
-    return problems

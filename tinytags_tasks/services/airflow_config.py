@@ -1,4 +1,4 @@
-"""The configuration of the embedded Airflow, its users, connections and pools."""
+"""How the embedded Airflow is configured: settings, users, connections and pools."""
 
 import configparser
 import io

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FieldValue
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
@@ -260,30 +259,3 @@ def unscored_blocks(storage: Storage, run: str, blocks: Iterable[int]) -> list[i
     """Return the blocks that have no scored file, in the order given."""
     scored = set(storage.names(layout.scored_folder(run)))
     return [block for block in blocks if layout.file_name(layout.scored_file(run, block)) not in scored]
-
-
-def documents_checksum(rows: Iterable[tuple[FieldValue, ...]]) -> str:
-    """Return the sha256 by which what was scored and what Solr holds of a block are compared.
-
-    Parameters
-    ----------
-    rows
-        The values of :data:`~tinytags_tasks.document_fields.CHECKSUM_FIELDS` of each document, by position.
-    """
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update("\t".join(map(str, row)).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def scored_checksum(table: pa.Table, corpus: str, model: str) -> str:
-    """Return the checksum that the documents of a scored block must have."""
-    columns = table.to_pydict()
-    values = {
-        "id": [layout.document_id(corpus, position) for position in columns["position"]],
-        "tag": columns["tag"],
-        "votes": columns["votes"],
-        "confidence": columns[CONFIDENCE_COLUMN],
-        "model": [model] * table.num_rows,
-    }
-    return documents_checksum(zip(*(values[name] for name in CHECKSUM_FIELDS), strict=True))

@@ -117,7 +117,7 @@ class BlockRecord(Record):
     scored_bytes, scored_sha256
         Of its scored file; 0 and empty in that file itself, and in records from before there were these.
     checksum
-        Of what its documents say; see :func:`tinytags_tasks.store.block_files.documents_checksum`. Empty until indexed.
+        Of its documents' fields; see :mod:`tinytags_tasks.store.block_documents`. Empty until indexed.
     """
 
     run: str
@@ -161,7 +161,10 @@ class Audit(Record):
     problems
         What is wrong with a block, by its number.
     input_problems
-        What is wrong with records that are not of one block, such as a shard's manifest. Redoing blocks does not help.
+        What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
+    pictures_to
+        Position up to which audits have read pictures in this rotation; the next audit goes on from there. None if this
+        audit did not take part, such as one of chosen blocks or from before there were rotations.
     """
 
     run: str
@@ -173,6 +176,7 @@ class Audit(Record):
     started: str
     ended: str
     input_problems: tuple[str, ...] = ()
+    pictures_to: int | None = None
 
     @classmethod
     def remedy(cls, path: str) -> str:

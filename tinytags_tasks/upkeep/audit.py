@@ -1,9 +1,5 @@
-"""Auditing a run: every block's files and documents against what was committed, a sample of them byte by byte."""
+"""Auditing: every document against what was scored, and a share of the pictures byte by byte."""
 
-import base64
-import bisect
-import itertools
-import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,9 +8,11 @@ from functools import partial
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.publish.content import ContentComparison
+from tinytags_tasks.publish.inputs import model_problem, shard_problems, shards_of
+from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import live_run, refuse_without_collection
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.model_records import ModelCard
@@ -24,11 +22,10 @@ from tinytags_tasks.store.record_series import append_record, record_numbers
 from tinytags_tasks.store.run_identity import check_run, load_run
 from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
+from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
 
 _AT_ONCE = 2
-"""Blocks whose documents are read at once."""
-
-_IDS_AT_ONCE = 200
+"""Blocks that are checked at once."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,19 @@ class AuditRequest:
     alias
         The alias that readers search.
     sample
-        How many documents are compared byte by byte with their shard.
+        How many pictures are compared byte by byte with their shard: the next ones after those that the last audit
+        compared. None compares such a share that :data:`~tinytags_tasks.upkeep.rotation.AUDITS` audits compare all.
     blocks
         Only these blocks; None means all.
+    is_deep
+        Whether every picture is compared.
     """
 
     run: str = ""
     alias: str = "tinytags"
-    sample: int = 1_000
+    sample: int | None = None
     blocks: tuple[int, ...] | None = None
+    is_deep: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a negative sample.
@@ -60,13 +61,13 @@ class AuditRequest:
         BadInputError
             If it is negative.
         """
-        if self.sample < 0:
+        if self.sample is not None and self.sample < 0:
             raise BadInputError(f"--sample is {self.sample}: it must be 0 or more")
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What was found.
+    """The findings of an audit.
 
     Attributes
     ----------
@@ -79,7 +80,10 @@ class AuditResult:
     path
         The audit's own record, which a backfill reads.
     input_problems
-        What is wrong with records that are not of one block, such as a shard's manifest. Redoing blocks does not help.
+        What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
+    pictures_percent
+        How much of the corpus has been compared byte by byte in this rotation of audits; None if the audit is of chosen
+        blocks.
     """
 
     run: str
@@ -90,6 +94,7 @@ class AuditResult:
     problems: dict[int, str]
     path: str
     input_problems: tuple[str, ...] = ()
+    pictures_percent: float | None = None
 
     @property
     def wrong(self) -> tuple[int, ...]:
@@ -102,7 +107,7 @@ def audit_run(
 ) -> AuditResult:
     """Compare a run's collection with its ledger, its scored files and its corpus, and record what differs.
 
-    A block, or a shard's manifest, that cannot be read is a finding; the others are compared nevertheless.
+    A block, a shard or a record that cannot be read is a finding; everything else is compared nevertheless.
 
     Raises
     ------
@@ -123,55 +128,61 @@ def audit_run(
     check_run(run, corpus)
     records = read_ledger(storage, run, request.blocks)
     counts = solr.count_by_block(run.collection, request.blocks)
+    broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)
     sources = read_sources(storage, corpus, (record.block for record in records))
-    check = BlockCheck(run, corpus, sources.by_block, counts, storage, solr)
-    problems = _compare_blocks(records, check, report) | _foreign_documents(run, corpus, counts)
-    sampled, differing = _Sample(run, corpus, storage, solr).compare(
-        [record for record in records if record.block not in problems and record.kept], request.sample
-    )
-    problems |= differing
+    problems = _compare_files(records, BlockCheck(run, corpus, sources, counts, storage), report)
+    problems |= _foreign_documents(run, corpus, counts)
+    good = [record for record in records if record.block not in problems]
+    first = 0 if request.is_deep or request.blocks is not None else last_position(run.name, storage)
+    wanted = sum(record.kept for record in good) if request.is_deep else request.sample
+    readable = [record for record in good if record.block // corpus.blocks_per_shard not in broken_shards]
+    share = next_share(corpus, readable, first, wanted)
+    content = ContentComparison(run, corpus, storage, solr, recomputed=share.blocks)
+    differing = content.differing_blocks(good, report)
+    compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr), storage)
+    problems |= compared.problems | differing
+    inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
+    inputs += _damaged_records(run, request.alias, storage)
+    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     audit = Audit(
         run=run.name,
         collection=run.collection,
         blocks=len(records),
         documents=sum(counts.values()),
-        sampled=sampled,
+        sampled=compared.documents,
         problems=dict(sorted(problems.items())),
         started=started,
         ended=now(),
-        input_problems=(*sources.damaged.values(), *_damaged_records(run, request.alias, storage)),
+        input_problems=tuple(problem for problem in inputs if problem),
+        pictures_to=rotated if request.blocks is None else None,
     )
     path = append_record(audit, partial(layout.audit_file, run.name), storage)
-    report(
-        f"audited {len(records):,} blocks of {run.collection}: {audit.documents:,} documents, {sampled:,} of them "
-        f"byte by byte; {_verdict(audit)}"
-    )
-    return AuditResult(
-        run.name,
-        run.collection,
-        audit.blocks,
-        audit.documents,
-        sampled,
-        dict(audit.problems),
-        path,
-        audit.input_problems,
-    )
+    return _result(audit, path, corpus, report)
 
 
-def _compare_blocks(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
-    """Return what is wrong with blocks, by their numbers."""
+def _compare_files(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
+    """Return what is wrong with blocks, apart from what their documents say."""
     problems: dict[int, str] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for done, (record, found) in enumerate(zip(records, pool.map(check.check, records), strict=True), 1):
             if found.problem:
                 problems[record.block] = found.problem
             if done % 100 == 0:
-                report(f"compared {done:,} of {len(records):,} blocks, {len(problems):,} of them differ")
+                report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
     return problems
 
 
+def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
+    """Return the documents under numbers that are no block's of the corpus."""
+    return {
+        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
+    }
+
+
 def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
-    """Return what is wrong with records on which publishing, rolling back and ingesting again rely."""
+    """Return what is wrong with records on which publishing, rolling back and scoring rely."""
     publication = partial(layout.publication_file, alias)
     kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
     kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
@@ -184,20 +195,31 @@ def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
     return damaged
 
 
-def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
-    """Return the documents under numbers that are no block's of the corpus."""
-    return {
-        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
-        for block, count in counts.items()
-        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
-    }
-
-
-def _verdict(audit: Audit) -> str:
-    parts = [f"blocks {format_block_numbers(audit.problems)} differ"] if audit.problems else []
-    if audit.input_problems:
-        parts.append(f"{len(audit.input_problems):,} records are damaged")
-    return " and ".join(parts) or "everything is as it was scored"
+def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], None]) -> AuditResult:
+    verdict = (
+        f"blocks {format_block_numbers(audit.problems)} differ" if audit.problems else "everything is as it was scored"
+    )
+    report(
+        f"audited {audit.blocks:,} blocks of {audit.collection}: {audit.documents:,} documents, {audit.sampled:,} of "
+        f"them byte by byte; {verdict}"
+    )
+    percent = None
+    if audit.pictures_to is not None:
+        percent = 100.0 * audit.pictures_to / corpus.images if corpus.images else 100.0
+        report(f"{percent:.1f} % of the corpus has been compared byte by byte in this rotation of audits")
+    for problem in audit.input_problems:
+        report(problem)
+    return AuditResult(
+        run=audit.run,
+        collection=audit.collection,
+        blocks=audit.blocks,
+        documents=audit.documents,
+        sampled=audit.sampled,
+        problems=dict(audit.problems),
+        path=path,
+        input_problems=audit.input_problems,
+        pictures_percent=percent,
+    )
 
 
 def last_audit(run_name: str, storage: Storage) -> Audit:
@@ -214,49 +236,3 @@ def last_audit(run_name: str, storage: Storage) -> Audit:
     if not numbers:
         raise MissingError(f"run {run_name} was never audited: run `tinytags audit {run_name}`")
     return Audit.load(storage, layout.audit_file(run_name, max(numbers)))
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Compares a sample of documents with their shards."""
-
-    run: Run
-    corpus: Corpus
-    storage: Storage
-    solr: SolrClient
-
-    def compare(self, records: Sequence[BlockRecord], sample: int) -> tuple[int, dict[int, str]]:
-        """Compare documents that are drawn evenly from all blocks; return how many, and the blocks that differ."""
-        ends = list(itertools.accumulate(record.kept for record in records))
-        total = ends[-1] if ends else 0
-        drawn: dict[int, list[int]] = {}
-        for row in sorted(random.sample(range(total), min(sample, total))):  # others each time
-            which = bisect.bisect_right(ends, row)
-            drawn.setdefault(records[which].block, []).append(row - ends[which])  # from the block's end, so negative
-        problems = {}
-        for block, rows in drawn.items():
-            try:
-                table, _ = read_scored(self.storage, self.run.name, block)
-                positions = table.column("position").to_pylist()
-                problem = self._compare_images([positions[row] for row in rows])
-            except (MissingError, CorruptError) as error:  # of this block; the others are compared nevertheless
-                problem = str(error)
-            if problem:
-                problems[block] = problem
-        return sum(map(len, drawn.values())), problems
-
-    def _compare_images(self, positions: Sequence[int]) -> str:
-        if self.run.thumbnails == "store":  # the page reads the shard itself
-            return ""
-        ids = [layout.document_id(self.run.corpus, position) for position in positions]
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            found = self.solr.images_by_id(self.run.collection, ids[start : start + _IDS_AT_ONCE])
-            for position, name in list(zip(positions, ids, strict=True))[start : start + _IDS_AT_ONCE]:
-                if found.get(name) is None or base64.b64decode(found[name]) != self._stored(position):
-                    return f"document {name} has other bytes than the shard"
-        return ""
-
-    def _stored(self, position: int) -> bytes:
-        shard, offset = divmod(position, self.corpus.shard_images)
-        size = self.corpus.image_bytes
-        return self.storage.read(layout.shard_file(self.corpus.name, shard), offset * size, size)

@@ -1,0 +1,81 @@
+"""Checking what a run was made from: the model, the shards and the scored files, as they are in the store now."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
+from tinytags_tasks.store.models import read_model
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, Run
+
+_AT_ONCE = 8
+"""Files that are asked about at once."""
+
+
+def shards_of(corpus: Corpus, blocks: Iterable[int]) -> list[int]:
+    """Return the shards of blocks, ascending."""
+    return sorted({block // corpus.blocks_per_shard for block in blocks})
+
+
+def model_problem(run: Run, storage: Storage) -> str:
+    """Return what is wrong with the model's file; empty if its bytes are those of the run's model."""
+    try:
+        read_model(storage, run.model)
+    except (MissingError, CorruptError) as error:
+        return str(error)
+    return ""
+
+
+def shard_problems(corpus: Corpus, shards: Iterable[int], storage: Storage) -> dict[int, str]:
+    """Return the shards that are not those that were ingested, and why, with the remedy.
+
+    Bytes are not read: a shard's size and the store's own checksum are compared with its manifest, and the store is
+    asked for damage that it knows of.
+    """
+
+    def problem(shard: int) -> str:
+        try:
+            found = _shard_problem(corpus, shard, storage)
+        except (MissingError, CorruptError) as error:
+            found = str(error)
+        if not found:
+            return ""
+        return (
+            f"shard {shard} ({layout.shard_file(corpus.name, shard)}): {found}; write it again with "
+            f"`tinytags ingest {corpus.name} --redo {shard}`"
+        )
+
+    shards = list(shards)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return {shard: found for shard, found in zip(shards, pool.map(problem, shards), strict=True) if found}
+
+
+def _shard_problem(corpus: Corpus, shard: int, storage: Storage) -> str:
+    path = layout.shard_file(corpus.name, shard)
+    manifest = ShardManifest.load(storage, layout.shard_manifest_file(corpus.name, shard))
+    expected_bytes, size_bytes = corpus.partition.images_in_shard(shard) * corpus.image_bytes, storage.size_bytes(path)
+    if size_bytes != expected_bytes:
+        return f"has {size_bytes:,} bytes, not {expected_bytes:,}"
+    if damage := storage.known_damage(path):
+        return damage
+    if manifest.checksum and storage.checksum(path) != manifest.checksum:
+        return "its bytes are not those that were ingested: the store's checksum of it has changed"
+    return ""
+
+
+def changed_scored_files(records: Sequence[BlockRecord], storage: Storage) -> list[int]:
+    """Return the blocks whose scored file is not the one in the ledger, by its sha256, or cannot be read."""
+
+    def is_changed(record: BlockRecord) -> bool:
+        try:
+            stored = storage.read(layout.scored_file(record.run, record.block))
+        except (MissingError, CorruptError):
+            return True
+        return record.scored_sha256 not in ("", hashlib.sha256(stored).hexdigest())
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        changed = pool.map(is_changed, records)
+        return [record.block for record, is_other in zip(records, changed, strict=True) if is_other]

@@ -1,0 +1,190 @@
+"""Reconciling: whether all that was written down of a run agrees with what the store and Solr hold now."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.errors import ReconcileError
+from tinytags_tasks.publish.content import ContentComparison, compare_with_ledger
+from tinytags_tasks.publish.inputs import changed_scored_files, model_problem, shard_problems, shards_of
+from tinytags_tasks.publish.pictures import PictureComparison
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+
+SAMPLED_PICTURES = 200
+"""Pictures that are compared byte by byte before a run is published."""
+
+_MOST_DESCRIBED = 20
+"""Blocks whose difference an error describes; it names all."""
+
+
+def reconcile_blocks(
+    run: Run,
+    corpus: Corpus,
+    blocks: tuple[int, ...] | None,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+) -> Totals:
+    """Return the totals of a run, or of some of its blocks, if everything agrees as it is now.
+
+    The model and the shards are checked first: if they are not what they were, no block is blamed. Then come the counts
+    and the scored files, then what every document says, then a sample of the pictures.
+
+    Raises
+    ------
+    ReconcileError
+        Naming what differs, and the remedy.
+    """
+    records = read_ledger(storage, run, blocks)
+    shards = shards_of(corpus, (record.block for record in records if record.block < corpus.partition.blocks))
+    _refuse(run, [*filter(None, [model_problem(run, storage)]), *shard_problems(corpus, shards, storage).values()])
+    solr.wait_until_settled(run.collection)
+    counts = solr.count_by_block(run.collection, blocks)
+    problems = block_problems(run, corpus, records, counts, changed_scored_files(records, storage))
+    if blocks is None:
+        problems += total_problems(run, corpus, records, solr.count(run.collection))
+    _refuse(run, problems)
+    differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
+    good = [record for record in records if record.block not in differing]
+    differing |= PictureComparison(run, corpus, storage, solr).sample(good, SAMPLED_PICTURES)
+    _refuse(run, describe_differing(run, differing))
+    totals = add_up(records)
+    report(
+        f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
+        f"the threshold + {totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
+    )
+    return totals
+
+
+def compare_documents(run: Run, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> int:
+    """Return how many documents a run has if they are what was scored; the model and the corpus may be gone.
+
+    Without the corpus, blocks that were verified by a checksum of the first version are only counted.
+
+    Raises
+    ------
+    ReconcileError
+        Naming the blocks whose documents differ, and the remedy.
+    """
+    records = read_ledger(storage, run)
+    solr.wait_until_settled(run.collection)
+    counts, documents = solr.count_by_block(run.collection), solr.count(run.collection)
+    _refuse(run, _count_problems(records, counts, documents))
+    corpus_path = layout.corpus_file(run.corpus)
+    corpus = Corpus.load(storage, corpus_path) if storage.exists(corpus_path) else None
+    if corpus is not None and corpus.digest == run.corpus_digest:
+        differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
+    else:
+        differing = compare_with_ledger(run, records, solr)
+    _refuse(run, describe_differing(run, differing))
+    return documents
+
+
+def _count_problems(records: Sequence[BlockRecord], counts: Mapping[int, int], documents: int) -> list[str]:
+    problems = []
+    differing = [record.block for record in records if record.kept != counts.get(record.block, 0)]
+    if differing:
+        numbers = format_block_numbers(differing)
+        problems.append(
+            f"blocks {numbers} do not have the documents that the ledger counts; redo them with "
+            f"`tinytags backfill {records[0].run} --blocks {numbers}`"
+        )
+    kept = sum(record.kept for record in records)
+    if documents != kept:
+        problems.append(f"Solr holds {documents:,} documents, {kept:,} images were kept")
+    return problems
+
+
+def _refuse(run: Run, problems: Sequence[str]) -> None:
+    if problems:
+        raise ReconcileError(f"run {run.name} cannot be published: " + "; ".join(problems))
+
+
+def describe_differing(run: Run, differing: Mapping[int, str]) -> list[str]:
+    """Name the blocks that differ and the remedy; of many, only some are described."""
+    if not differing:
+        return []
+    numbers = format_block_numbers(differing)
+    described = [f"block {block} {differing[block]}" for block in sorted(differing)[:_MOST_DESCRIBED]]
+    return [*described, f"redo them with `tinytags backfill {run.name} --blocks {numbers}`"]
+
+
+def block_problems(
+    run: Run,
+    corpus: Corpus,
+    records: Sequence[BlockRecord],
+    counts: Mapping[int, int],
+    changed: Collection[int],
+) -> list[str]:
+    """Compare what must be equal in each block, apart from what documents say, and say what is not.
+
+    Parameters
+    ----------
+    run, corpus
+        The run and its corpus.
+    records
+        Of the blocks.
+    counts
+        Solr's documents in each block that has any.
+    changed
+        Blocks whose scored file is missing or not the one in the ledger.
+
+    Returns
+    -------
+    list of str
+        One sentence for each kind of difference, with the blocks; empty when everything agrees.
+    """
+    partition = corpus.partition
+    checks: tuple[tuple[str, Callable[[BlockRecord], bool]], ...] = (
+        ("not verified", lambda record: record.state is BlockState.VERIFIED),
+        (
+            "read is not what the block holds",
+            lambda record: record.block < partition.blocks and record.read == partition.block(record.block).images,
+        ),
+        (
+            "read is not kept + below + unreadable",
+            lambda record: record.read == record.kept + record.below + record.unreadable,
+        ),
+        ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
+        ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
+        ("scored by another model", lambda record: record.model == run.model),
+        ("the scored file is missing or not the one that was committed", lambda record: record.block not in changed),
+    )
+    problems = []
+    for problem, agrees in checks:
+        wrong = [record.block for record in records if not agrees(record)]
+        if wrong:
+            problems.append(f"{problem}: blocks {format_block_numbers(wrong)}")
+    return problems
+
+
+def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
+    """Compare the sums over all blocks with the corpus and with Solr, and say what is not equal.
+
+    Parameters
+    ----------
+    run, corpus
+        The run and its corpus.
+    records
+        A record for each block, in order.
+    documents
+        All of Solr's documents.
+    """
+    blocks = corpus.partition.blocks
+    problems = []
+    totals = add_up(records)
+    if [record.block for record in records] != list(range(blocks)):
+        problems.append(f"the ledger has {len(records)} blocks, the corpus {blocks}")
+    if corpus.digest != run.corpus_digest:
+        problems.append("the corpus is not the one that the run was planned on")
+    if totals.read != corpus.images:
+        problems.append(f"{totals.read:,} images were read, the corpus has {corpus.images:,}")
+    if totals.unreadable != corpus.unreadable:
+        problems.append(f"{totals.unreadable:,} images were unreadable, at ingestion {corpus.unreadable:,}")
+    if documents != totals.kept:
+        problems.append(f"Solr holds {documents:,} documents, {totals.kept:,} images were kept")
+    return problems

@@ -1,0 +1,169 @@
+"""The rotation of audits: each one compares the next share of the pictures, so that a known number compares all."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.publish.pictures import PictureComparison
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record_series import record_numbers
+from tinytags_tasks.store.run_records import Audit, BlockRecord
+
+AUDITS = 30
+"""How many audits compare every picture, unless the number of pictures is given."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The pictures that one audit compares.
+
+    Attributes
+    ----------
+    first
+        The position from which on they are.
+    documents
+        How many they are at most.
+    records
+        The blocks that they are in; of the last one, only some.
+    is_end
+        Whether there are no pictures after these blocks.
+    """
+
+    first: int
+    documents: int
+    records: tuple[BlockRecord, ...]
+    is_end: bool
+
+    @property
+    def blocks(self) -> frozenset[int]:
+        """The numbers of the blocks."""
+        return frozenset(record.block for record in self.records)
+
+
+@dataclass
+class Compared:
+    """What came of comparing a share.
+
+    Attributes
+    ----------
+    documents
+        How many pictures were compared.
+    problems, damaged
+        What is wrong with a block's documents, or with its bytes in the shard, by its number.
+    pictures_to
+        The position up to which pictures have been compared in this rotation.
+    """
+
+    pictures_to: int
+    documents: int = 0
+    problems: dict[int, str] = field(default_factory=dict)
+    damaged: dict[int, str] = field(default_factory=dict)
+
+
+def last_position(run_name: str, storage: Storage) -> int:
+    """Return the position up to which earlier audits have compared pictures in this rotation; 0 if none has.
+
+    A damaged record of an audit is passed over.
+    """
+    path_of = partial(layout.audit_file, run_name)
+    for number in reversed(record_numbers(path_of, storage)):
+        try:
+            audit = Audit.load(storage, path_of(number))
+        except (MissingError, CorruptError):
+            continue
+        if audit.pictures_to is not None:
+            return audit.pictures_to
+    return 0
+
+
+def next_share(corpus: Corpus, records: Sequence[BlockRecord], first: int, documents: int | None) -> Share:
+    """Choose the pictures that an audit compares; a rotation that has come to its end begins anew.
+
+    Parameters
+    ----------
+    corpus
+        The corpus.
+    records
+        The blocks that may be compared.
+    first
+        The position up to which earlier audits have come.
+    documents
+        How many pictures to compare; None means such a share that :data:`AUDITS` audits compare all.
+    """
+    records = [record for record in records if record.kept]
+    if documents is None:
+        documents = -(-sum(record.kept for record in records) // AUDITS)
+    later = [record for record in records if _stop(corpus, record) > first]
+    if not later:
+        first, later = 0, records
+    chosen = []
+    left = documents
+    for record in later:
+        if left <= 0:
+            break
+        chosen.append(record)
+        if corpus.partition.block(record.block).first >= first:  # else only some of its pictures are left
+            left -= record.kept
+    return Share(first, documents, tuple(chosen), len(chosen) == len(later))
+
+
+def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, storage: Storage) -> Compared:
+    """Compare the pictures of a share, block by block."""
+    compared = Compared(share.first)
+    left = share.documents
+    for record in share.records:
+        if left <= 0:
+            return compared
+        table, _ = read_scored(storage, pictures.run.name, record.block)
+        rest = [position for position in table.column("position").to_pylist() if position >= share.first]
+        positions, left = rest[:left], left - len(rest)
+        compared.pictures_to = _stop(corpus, record) if left >= 0 else positions[-1] + 1
+        if positions:
+            _compare_block(record, positions, pictures, compared)
+    if share.is_end and left >= 0:
+        compared.pictures_to = corpus.images
+    return compared
+
+
+def rotated_to(
+    share: Share, compared: Compared, corpus: Corpus, problems: Collection[int], broken_shards: Collection[int]
+) -> int:
+    """Return the position up to which all pictures have been compared and are good: the next audit begins there.
+
+    Parameters
+    ----------
+    share, compared
+        What was compared, and what came of it.
+    corpus
+        The corpus.
+    problems, broken_shards
+        Blocks whose documents differ, and shards that are not what was ingested.
+    """
+    reached = compared.pictures_to
+    for block in map(corpus.partition.block, range(corpus.partition.blocks)):
+        is_bad = block.number in problems or block.number in compared.damaged or block.shard in broken_shards
+        if is_bad and block.first + block.images > share.first:
+            reached = min(reached, max(block.first, share.first))
+    return reached
+
+
+def _compare_block(
+    record: BlockRecord, positions: Sequence[int], pictures: PictureComparison, compared: Compared
+) -> None:
+    try:
+        problem = pictures.block_problem(record.block, positions)
+    except (MissingError, CorruptError) as error:
+        compared.damaged[record.block] = str(error)
+        return
+    compared.documents += len(positions)
+    if problem:
+        compared.problems[record.block] = problem
+
+
+def _stop(corpus: Corpus, record: BlockRecord) -> int:
+    block = corpus.partition.block(record.block)
+    return block.first + block.images
