@@ -86,7 +86,9 @@ def expected_rows(threshold: int, unreadable=()) -> dict[int, tuple]:
 
 def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
     """Return a store's files without what always differs between runs."""
-    ever_new = rb'"(created|scored|score_seconds|attempts|host|scored_bytes|scored_sha256)": ?("[^"]*"|[0-9.]+)'
+    ever_new = (
+        rb'"(created|record_sha256|scored|score_seconds|attempts|host|scored_bytes|scored_sha256)": ?("[^"]*"|[0-9.]+)'
+    )
     return {
         path: re.sub(ever_new, b"", content if path.endswith(".json") else readable(content))
         for path, content in files.items()

@@ -256,7 +256,7 @@ def _print_audit(result: "AuditResult") -> None:
     for problem in result.input_problems:
         print(problem)
     differ = [f"{len(result.problems):,} blocks differ"] if result.problems else []
-    differ += [f"{len(result.input_problems):,} records are damaged"] if result.input_problems else []
+    differ += [f"{len(result.input_problems):,} files or records are damaged"] if result.input_problems else []
     print(
         f"{result.run}: {result.blocks:,} blocks, {result.documents:,} documents, {result.sampled:,} compared byte by "
         f"byte: {', '.join(differ) or 'everything matches what was scored'}"

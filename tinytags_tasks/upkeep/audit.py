@@ -25,24 +25,24 @@ from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
 
 _AT_ONCE = 2
-"""Blocks that are looked at at once."""
+"""Blocks that are checked at once."""
 
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """What is looked at.
+    """What is audited.
 
     Attributes
     ----------
     run
-        The run; empty means what is live under ``alias``.
+        The run; if empty, the one that is live under ``alias``.
     alias
-        What readers search.
+        The alias that readers search.
     sample
         How many pictures are compared byte by byte with their shard: the next ones after those that the last audit
         compared. None compares such a share that :data:`~tinytags_tasks.upkeep.rotation.AUDITS` audits compare all.
     blocks
-        Only these; None means all.
+        Only these blocks; None means all.
     is_deep
         Whether every picture is compared.
     """
@@ -54,12 +54,12 @@ class AuditRequest:
     is_deep: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a number below zero.
+        """Refuse a negative sample.
 
         Raises
         ------
         BadInputError
-            When it is.
+            If it is negative.
         """
         if self.sample is not None and self.sample < 0:
             raise BadInputError(f"--sample is {self.sample}: it must be 0 or more")
@@ -67,18 +67,18 @@ class AuditRequest:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What was found.
+    """The findings of an audit.
 
     Attributes
     ----------
     run, collection
-        What was looked at.
+        What was audited.
     blocks, documents, sampled
         How many blocks, their documents, and how many of these were compared byte by byte.
     problems
         What is wrong with a block, by its number; the corpus has no block of a number that is out of range.
     path
-        Where this was written down, for a backfill to take.
+        The audit's own record, which a backfill reads.
     input_problems
         What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
     pictures_percent
@@ -107,7 +107,7 @@ def audit_run(
 ) -> AuditResult:
     """Compare a run's collection with its ledger, its scored files and its corpus, and record what differs.
 
-    A block, a shard or a record that cannot be read is a finding; the others are compared nevertheless.
+    A block, a shard or a record that cannot be read is a finding; everything else is compared nevertheless.
 
     Raises
     ------
@@ -130,8 +130,8 @@ def audit_run(
     counts = solr.count_by_block(run.collection, request.blocks)
     broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)
     sources = read_sources(storage, corpus, (record.block for record in records))
-    check = BlockCheck(run, corpus, sources.by_block, counts, storage, solr, compares_documents=False)
-    problems = _compare_blocks(records, check, report) | _foreign_documents(run, corpus, counts)
+    problems = _compare_files(records, BlockCheck(run, corpus, sources, counts, storage), report)
+    problems |= _foreign_documents(run, corpus, counts)
     good = [record for record in records if record.block not in problems]
     first = 0 if request.is_deep or request.blocks is not None else last_position(run.name, storage)
     wanted = sum(record.kept for record in good) if request.is_deep else request.sample
@@ -160,10 +160,48 @@ def audit_run(
     return _result(audit, path, corpus, report)
 
 
+def _compare_files(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
+    """Return what is wrong with blocks, apart from what their documents say."""
+    problems: dict[int, str] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done, (record, found) in enumerate(zip(records, pool.map(check.check, records), strict=True), 1):
+            if found.problem:
+                problems[record.block] = found.problem
+            if done % 100 == 0:
+                report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
+    return problems
+
+
+def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
+    """Return the documents under numbers that are no block's of the corpus."""
+    return {
+        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
+    }
+
+
+def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
+    """Return what is wrong with records on which publishing, rolling back and scoring rely."""
+    publication = partial(layout.publication_file, alias)
+    kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
+    kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
+    damaged = []
+    for path, kind in kinds:
+        try:
+            kind.load(storage, path)
+        except (MissingError, CorruptError) as error:
+            damaged.append(str(error))
+    return damaged
+
+
 def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], None]) -> AuditResult:
+    verdict = (
+        f"blocks {format_block_numbers(audit.problems)} differ" if audit.problems else "everything is as it was scored"
+    )
     report(
         f"audited {audit.blocks:,} blocks of {audit.collection}: {audit.documents:,} documents, {audit.sampled:,} of "
-        f"them byte by byte; {_verdict(audit)}"
+        f"them byte by byte; {verdict}"
     )
     percent = None
     if audit.pictures_to is not None:
@@ -184,55 +222,15 @@ def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], Non
     )
 
 
-def _compare_blocks(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
-    """Return what is wrong with blocks, by their numbers."""
-    problems: dict[int, str] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for done, (record, found) in enumerate(zip(records, pool.map(check.check, records), strict=True), 1):
-            if found.problem:
-                problems[record.block] = found.problem
-            if done % 100 == 0:
-                report(f"compared {done:,} of {len(records):,} blocks, {len(problems):,} of them differ")
-    return problems
-
-
-def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
-    """Return what is wrong with records on which publishing, rolling back and ingesting again rely."""
-    publication = partial(layout.publication_file, alias)
-    kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
-    kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
-    damaged = []
-    for path, kind in kinds:
-        try:
-            kind.load(storage, path)
-        except (MissingError, CorruptError) as error:
-            damaged.append(str(error))
-    return damaged
-
-
-def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
-    """Return the documents under numbers that are no block's of the corpus."""
-    return {
-        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
-        for block, count in counts.items()
-        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
-    }
-
-
-def _verdict(audit: Audit) -> str:
-    parts = [f"blocks {format_block_numbers(audit.problems)} differ"] if audit.problems else []
-    if audit.input_problems:
-        parts.append(f"{len(audit.input_problems):,} records are damaged")
-    return " and ".join(parts) or "everything is as it was scored"
-
-
 def last_audit(run_name: str, storage: Storage) -> Audit:
-    """Return what the last audit of a run found.
+    """Return the record of a run's last audit.
 
     Raises
     ------
     MissingError
-        When there was none.
+        If there was none.
+    CorruptError
+        If its record is damaged.
     """
     numbers = record_numbers(partial(layout.audit_file, run_name), storage)
     if not numbers:
