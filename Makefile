@@ -1,7 +1,7 @@
-# make run      from nothing to a searchable index on the demo corpus; engines stay up
-# make stop     ends what make run started
-# make test     all tests, on engines of their own
-# make bench    measures each stage beside other ways to do the same; wants a quiet machine
+# make run      goes from nothing to a searchable index of the demo corpus; the engines keep running
+# make stop     stops what make run started
+# make test     runs all tests, on engines of their own
+# make bench    compares each stage with its alternatives; needs an otherwise idle machine
 # make test-fast, lint, types, lock, clean: for developers
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# uv where there is one, else pip: both install exactly the lock's files, checked by hash. --no-deps: the lock is whole.
+# Uses uv if it is installed, and pip otherwise. Both install exactly what is in the lock, verified by hash; the lock is
+# complete, hence --no-deps.
 $(VENV)/installed: requirements.lock pyproject.toml
 	@echo "installing $$(grep -c '^[a-z0-9]' requirements.lock) packages into $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,7 +42,7 @@ stop:
 test: install
 	@$(BIN)/python -m pytest
 
-# No engines: a minute and a half.
+# Needs no engines; takes a minute and a half.
 test-fast: install
 	@$(BIN)/python -m pytest -m "not integration"
 

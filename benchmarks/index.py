@@ -1,4 +1,4 @@
-"""Indexing side by side with other ways to get the same documents into the same Solr, on real images; then searching.
+"""Compare indexing with other ways to get the same documents into the same Solr, on real images; then measure searches.
 
 ``python benchmarks/index.py`` starts an HDFS and a Solr of its own, and prints Markdown.
 """
@@ -47,7 +47,7 @@ IMAGE_BYTES = 3_072
 IMAGES = 100_000
 MANY = 1_000_000
 SINGLE = 1_000
-"""Documents that are posted one by one: more would take minutes and tell the same."""
+"""Documents that are posted one by one; more would take minutes and show the same."""
 
 ROUNDS = 3
 QUERIES = 100
@@ -59,7 +59,7 @@ def quiet(line: str) -> None:
 
 
 def forest_of_chance() -> bytes:
-    """Return a forest of chance: what it votes for costs the same."""
+    """Return a random forest of random votes: scoring costs the same."""
     chance = np.random.default_rng(1)
     inner, leaves = 15, 16
     trees = [
@@ -80,7 +80,7 @@ MODEL = model_version("forest", FOREST)
 
 
 def publish_model(runtime: Runtime) -> None:
-    """Put the forest into the store."""
+    """Write the forest to the store."""
     runtime.storage.write(layout.model_file(MODEL), FOREST)
     ModelCard(
         version=MODEL,
@@ -110,7 +110,7 @@ def make_run(runtime: Runtime, corpus: str, thumbnails: str = "solr") -> Run:
 
 
 class Collections:
-    """Makes a fresh collection for each try, and drops it afterwards."""
+    """Creates a new collection for each attempt, and drops it afterwards."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._solr = runtime.solr
@@ -118,7 +118,7 @@ class Collections:
         self._numbers = itertools.count()
 
     def timed(self, work: Callable[[str], object]) -> float:
-        """Return how many seconds it took to fill a collection, the commit included."""
+        """Return the seconds to fill a collection, including the commit."""
         name = f"bench-{next(self._numbers)}"
         self._solr.ensure_collection(name, self._configset)
         try:
@@ -128,7 +128,7 @@ class Collections:
 
 
 def bodies_of(runtime: Runtime, run: Run, documents: int) -> list[bytes]:
-    """Return the run's documents as prepared JSON, so many a body."""
+    """Return the run's documents as prepared JSON, with a given number per body."""
     every = list(all_documents(runtime, run))
     return [orjson.dumps(every[at : at + documents]) for at in range(0, len(every), documents)]
 
@@ -151,7 +151,7 @@ def all_documents(runtime: Runtime, run: Run) -> Iterator[dict[str, object]]:
 
 
 class Poster:
-    """Posts prepared bodies over some kept-alive connections, and nothing else: the limit."""
+    """Posts prepared bodies over keep-alive connections, and does nothing else: the limit."""
 
     def __init__(self, solr: SolrClient, login: tuple[str, str], connections: int) -> None:
         self._url = solr.url
@@ -172,7 +172,7 @@ class Poster:
 
 
 def compare(runtime: Runtime, run: Run) -> None:
-    """Print every way's documents a second."""
+    """Print the documents per second of each way."""
     solr, storage, settings = runtime.solr, runtime.storage, runtime.settings
     login = settings.solr_login("writer")
     collections = Collections(runtime)
@@ -191,10 +191,10 @@ def compare(runtime: Runtime, run: Run) -> None:
         client.commit()
 
     rates: dict[str, tuple[int, list[float]]] = {
-        "(a) the original's way: a POST a document": (SINGLE, [collections.timed(one_by_one)]),
+        "(a) as the original: one POST per document": (SINGLE, [collections.timed(one_by_one)]),
         "(b) `pysolr.add`, a thousand at a time": (IMAGES, [collections.timed(by_pysolr) for _ in range(2)]),
     }
-    del documents[SINGLE:]  # a hundred thousand objects would slow down whatever allocates memory from here on
+    del documents[SINGLE:]  # a hundred thousand objects would slow down every later allocation
     tried = {}
     for size in (500, 1_000, 2_000, 5_000):
         bodies = bodies_of(runtime, run, size)
@@ -202,13 +202,13 @@ def compare(runtime: Runtime, run: Run) -> None:
             poster = Poster(solr, login, connections)
             tried[size, connections] = [collections.timed(lambda name, p=poster, b=bodies: p.fill(name, b))]
     print_table(
-        ["documents a body", *(f"{connections} connection{'s' * (connections > 1)}" for connections in (1, 2, 4))],
+        ["documents per request", *(f"{connections} connection{'s' * (connections > 1)}" for connections in (1, 2, 4))],
         [
             [f"{size:,}", *(f"{IMAGES / tried[size, connections][0]:,.0f}" for connections in (1, 2, 4))]
             for size in (500, 1_000, 2_000, 5_000)
         ],
     )
-    print("\nPrepared JSON, documents a second.\n")
+    print("\nPrepared JSON, in documents/s.\n")
     best = min(tried, key=lambda key: tried[key][0])
     bodies = bodies_of(runtime, run, best[0])
     poster = Poster(solr, login, best[1])
@@ -227,10 +227,10 @@ def compare(runtime: Runtime, run: Run) -> None:
         prepare_collection(run.name, storage=storage, solr=solr)
         first.append(ours(False))
         again.append(ours(True))
-    name = f"(c) the limit: prepared JSON, {best[0]:,} a body, {best[1]} connections"
+    name = f"(c) the limit: prepared JSON, {best[0]:,} per request, {best[1]} connections"
     rates[name] = IMAGES, limit
     rates["TinyTags: `index`, read from HDFS and verified"] = IMAGES, first
-    rates["TinyTags: the same over what stands, `--redo`"] = IMAGES, again
+    rates["TinyTags: the same over existing documents, `--redo`"] = IMAGES, again
 
     def delete_and_redo() -> None:
         delete_blocks(DeleteRequest(run.name, (1,)), storage=storage, solr=solr, report=quiet)
@@ -243,7 +243,7 @@ def compare(runtime: Runtime, run: Run) -> None:
     speed = {way: count / statistics.median(seconds) for way, (count, seconds) in rates.items()}
     own = speed["TinyTags: `index`, read from HDFS and verified"]
     print_table(
-        ["way", "documents", "seconds of each round", "documents/s (median)", "TinyTags is so many times as fast"],
+        ["way", "documents", "seconds of each round", "documents/s (median)", "speed of TinyTags, ratio"],
         [
             [
                 way,
@@ -259,7 +259,7 @@ def compare(runtime: Runtime, run: Run) -> None:
 
 
 def index_bytes(runtime: Runtime, collection: str) -> int:
-    """Return the size of a collection's index on disk, its deleted documents merged away."""
+    """Return the size of a collection's index on disk, after merging deleted documents away."""
     solr = runtime.solr
     solr.request(f"{collection}/update?optimize=true&waitSearcher=true&wt=json", body=b"{}", mime="application/json")
     cores = solr.request("admin/metrics", {"group": "core", "prefix": "INDEX.sizeInBytes"})["metrics"]
@@ -319,12 +319,12 @@ def measure(runtime: Runtime, folder: Path) -> None:
             )
         if thumbnails == "solr":
             searches.append([f"{count:,}", f"{count / seconds:,.0f}", *latencies(runtime, run)])
-    print_table(["thumbnails", "documents/s", "index bytes a document", "GB for 79.3 million"], rows)
+    print_table(["thumbnails", "documents/s", "index bytes per document", "GB for 79.3 million"], rows)
     print()
     print_table(
         [
             "documents",
-            "documents/s of indexing",
+            "documents/s when indexing",
             "a page of 60 with pixels and facets: ms (median, 95 %)",
             "without pixels",
             "facets and one image",

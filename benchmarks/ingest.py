@@ -1,4 +1,4 @@
-"""Ingestion side by side with what else could put the same bytes into the same HDFS, on real images.
+"""Compare ingestion with other ways to write the same bytes to the same HDFS, on real images.
 
 ``python benchmarks/ingest.py`` starts an HDFS of its own, builds its files from the demo's images, and prints Markdown.
 """
@@ -109,7 +109,7 @@ def compare_uploads(folder: Path, settings: Settings, source: Path) -> None:
 
 
 def measure_memory(folder: Path, source: Path) -> None:
-    """Ingest 0.5, 1 and 2 GB, each in a process of its own, and tell how much memory each took at most."""
+    """Ingest 0.5, 1 and 2 GB, each in its own process, and print the peak memory of each."""
     rows = []
     for share in (4, 2, 1):
         part = folder / "part.bin"
@@ -123,7 +123,7 @@ def measure_memory(folder: Path, source: Path) -> None:
         )
         rows.append([f"{size / 1e9:.2f}", done.stdout.strip()])
         part.unlink()
-    print_table(["GB ingested into HDFS", "peak MB of the process"], rows)
+    print_table(["GB ingested into HDFS", "peak memory of the process, MB"], rows)
     print()
 
 
@@ -135,7 +135,7 @@ def ingest_alone(source: Path) -> None:
 
 
 def compare_decoding(folder: Path, parquet: Path) -> None:
-    """Decode pictures of a folder and of a parquet file, against a plain Pillow loop over the same pictures."""
+    """Decode images from a folder and from a Parquet file, compared with a plain Pillow loop over the same images."""
     pictures = folder / "pictures"
     pictures.mkdir()
     encoded = [row["bytes"] for row in pq.read_table(parquet, columns=["img"]).column(0).to_pylist()]

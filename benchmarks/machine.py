@@ -8,7 +8,7 @@ import psutil
 
 
 def describe_machine() -> str:
-    """Return the machine's size, for a reader to compare with."""
+    """Return the cores, memory and Python version of this machine."""
     cpu = next(
         (
             line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""What Airflow costs: the Dag's wall time beside the same stages called one after another without it.
+"""Measure what Airflow costs: the Dag's wall time, compared with the same stages called one after another without it.
 
 ``python benchmarks/orchestration.py`` starts all engines, and prints Markdown; with ``--single``, it runs 4,000 groups
 of one block once instead, which takes more than an hour, and kills the scheduler on the way. Meanwhile the UI's view of
@@ -44,12 +44,12 @@ from tinytags_tasks.store.run_records import Run
 DAG = "tinytags"
 IMAGE_BYTES = 3_072
 CUTS = ((400_000, 20, 1), (400_000, 400, 1), (400_000, 4_000, 10), (2_000_000, 100, 10))
-"""Images, blocks, and how many of these a group has; the last are 10 of the 400 groups of 80 million images."""
+"""Images, blocks, and blocks per group; the last are 10 of the 400 groups of 80 million images."""
 
 SINGLE = (400_000, 4_000, 1)
 
 CALLED_AT_ONCE = 20
-"""Blocks a call without Airflow, as the command line has them."""
+"""Blocks per call without Airflow, as on the command line."""
 
 
 def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
@@ -76,7 +76,7 @@ def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
 
 @dataclass(frozen=True)
 class DagRun:
-    """What a run by Airflow took.
+    """The times of a run in Airflow.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class DagRun:
 
 @contextmanager
 def watched(client: AirflowClient, dag_run: str, run: str) -> Iterator[tuple[list[float], list[float]]]:
-    """Ask for what a user has open, every ten seconds; yield the seconds of each answer so far."""
+    """Request the pages that a user has open, every ten seconds; yield the seconds of each answer so far."""
     client.run_state(DAG, dag_run)  # logs in
     http = httpx.Client(base_url=client.url, headers=client._http.headers, timeout=60, trust_env=False)
     pages = (f"/ui/grid/ti_summaries/{DAG}?run_ids={quote(dag_run)}", f"/tinytags/api/runs/{run}/cells")
@@ -121,7 +121,7 @@ def watched(client: AirflowClient, dag_run: str, run: str) -> Iterator[tuple[lis
 
 
 def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_scheduler: bool = False) -> DagRun:
-    """Do the same by Airflow, as another run of the same images."""
+    """Do the same in Airflow, as another run over the same images."""
     settings = runtime.settings
     client = airflow_client(runtime)
     client.wait_for_dag(DAG)
@@ -139,7 +139,7 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
             process.wait(30)
             services.up(load_settings(), engines=["airflow"], standard_ports=False, die_with_parent=True)
             killed = True
-            print(f"The scheduler was killed when {sum(task.has_ended for task in tasks):,} tasks had ended.\n")
+            print(f"The scheduler was killed after {sum(task.has_ended for task in tasks):,} tasks.\n")
 
     with watched(client, dag_run, run) as answers:
         tasks = client.follow(DAG, dag_run, look, 3.0)
@@ -186,16 +186,16 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
     print_table(
         [
             "blocks",
-            "images a block",
+            "images per block",
             "groups",
             "tasks",
-            "seconds of the stages alone",
-            "seconds of the Dag",
+            "stages alone, s",
+            "Dag, s",
             "Airflow's share",
-            "its seconds a task",
-            "a task's own seconds (median)",
-            "the UI's view of the run: seconds (median, longest)",
-            "the block grid's cells",
+            "Airflow, s per task",
+            "a task itself, s (median)",
+            "run view in the UI, s (median, longest)",
+            "cells of the block grid, s",
         ],
         rows,
     )

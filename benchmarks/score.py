@@ -1,6 +1,6 @@
-"""Scoring side by side with other ways to get a forest's tags for the same real images.
+"""Compare scoring with other ways to get a forest's tags for the same real images.
 
-``python benchmarks/score.py`` starts an HDFS and a Spark of its own, learns a forest, and prints Markdown.
+``python benchmarks/score.py`` starts its own HDFS and Spark, trains a forest, and prints Markdown.
 """
 
 import json
@@ -57,7 +57,7 @@ Trees = list[dict[str, list[float]]]
 
 
 class ForestKeeper(HdfsStorage):
-    """Moves the forest aside that Spark saved in training, instead of deleting it: MLlib is to predict with it."""
+    """Keeps the forest that Spark saved in training, instead of deleting it, so that MLlib can predict with it."""
 
     def delete(self, path: str) -> bool:
         """See :meth:`Storage.delete`."""
@@ -70,11 +70,11 @@ def quiet(line: str) -> None:
     """Report nothing."""
 
 
-# The trees, past our own code
+# The trees, read without our own code
 
 
 def read_trees(runtime: Runtime) -> Trees:
-    """Read the trees from the text that Spark prints of them: nothing is shared with what writes the ONNX file."""
+    """Read the trees from the text that Spark prints; this shares no code with the export to ONNX."""
     spark = runtime.connect_spark()
     try:
         forest = RandomForestClassificationModel.load(runtime.storage.url(FOREST))
@@ -128,7 +128,7 @@ def count_votes(session: onnxruntime.InferenceSession, pixels: np.ndarray, batch
 
 
 def compare_votes(runtime: Runtime, model: str, trees: Trees) -> str:
-    """Score the demo's images from 0 % up, and tell how many rows differ from a walk of the trees."""
+    """Score the demo's images from 0 % up, and return how many rows differ from a walk of the trees."""
     storage = runtime.storage
     run, _ = score(runtime, "demo", model, threshold=0)
     pixels = np.frombuffer(storage.read(layout.shard_file("demo", 0)), dtype=np.uint8).reshape(-1, IMAGE_BYTES)
@@ -146,9 +146,9 @@ def compare_votes(runtime: Runtime, model: str, trees: Trees) -> str:
     other_rows = sum(stored.get(at) != row for at, row in expected.items())
     ties = int(((walked == most[:, None]).sum(axis=1) > 1).sum())
     return (
-        f"Votes against a walk of the trees as Spark prints them, on {len(pixels):,} images ({ties:,} of them ties, "
-        f"which go to the lowest tag): {other_votes} images with other votes from ONNX Runtime, {other_rows} with "
-        "another tag or count in the committed files."
+        f"The votes were compared with a walk of the trees as Spark prints them, on {len(pixels):,} images ({ties:,} "
+        f"of them ties, which go to the lowest tag): ONNX Runtime differs for {other_votes} images, and the committed "
+        f"files differ in tag or count for {other_rows}."
     )
 
 
@@ -162,7 +162,7 @@ def run_tags(runtime: Runtime, run: Run) -> list[str]:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to score: its name, and how long it took for how many images, a number a round."""
+    """One way to score: its name, the number of images, and the seconds of each round."""
 
     name: str
     images: int
@@ -170,14 +170,14 @@ class Way:
 
     @property
     def rate(self) -> float:
-        """Images a second, of the median round."""
+        """Images per second in the median round."""
         return self.images / statistics.median(self.seconds)
 
 
 def score(
     runtime: Runtime, corpus: str, model: str, *, blocks: int | None = None, threshold: int = 40
 ) -> tuple[Run, float]:
-    """Score a corpus or its first blocks as if never done before; return the run and the seconds."""
+    """Score a corpus or its first blocks as if for the first time; return the run and the seconds."""
     storage = runtime.storage
     request = PlanRequest(corpus, model, threshold)
     storage.delete(layout.run_file(plan_run(request, storage=storage).run).rpartition("/")[0])
@@ -196,7 +196,7 @@ def score(
 
 
 def read_in_spark(runtime: Runtime, sources: list[BlockSource], *, hashed: bool) -> None:
-    """Read the blocks alone, in Spark tasks as scoring cuts them, two at a time a worker."""
+    """Only read the blocks, in the same Spark tasks as scoring, two at a time per worker."""
     address = runtime.store_address
 
     def read_numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -229,7 +229,7 @@ def read_without_spark(pool: ProcessPoolExecutor, runtime: Runtime, sources: lis
 
 
 def transform_in_mllib(runtime: Runtime, images: np.ndarray, tags: tuple[str, ...]) -> list[Way]:
-    """Score with MLlib's transform, which takes vectors: they are written to parquet in HDFS first."""
+    """Score with MLlib's transform, which takes vectors: they are written to Parquet in HDFS first."""
     labelled = LabelledSet(Path(), images.reshape(-1, 32, 32, 3), np.zeros(len(images), dtype=np.int64), tags)
     none = np.zeros(len(images), dtype=np.bool_)
     writing = timed(lambda: write_features(labelled, none, VECTORS, runtime.storage))
@@ -242,13 +242,15 @@ def transform_in_mllib(runtime: Runtime, images: np.ndarray, tags: tuple[str, ..
             chosen = forest.transform(frame).select("prediction", "probability")
             chosen.write.format("noop").mode("overwrite").save()
 
-        timed(transform)  # the compiler of the JVM has seen it then
+        timed(transform)  # warms up the JVM's compiler
         seconds = [timed(transform) for _ in range(ROUNDS)]
     finally:
         spark.stop()
     return [
-        Way("(b) MLlib: blocks' pixels into parquet of vectors, `transform`", len(images), [writing + min(seconds)]),
-        Way("(b') MLlib `transform` alone, once the vectors stand", len(images), seconds),
+        Way(
+            "(b) MLlib: pixels of blocks into Parquet vectors, then `transform`", len(images), [writing + min(seconds)]
+        ),
+        Way("(b') MLlib `transform` alone, with existing vectors", len(images), seconds),
     ]
 
 
@@ -269,14 +271,14 @@ def predict_in_onnx_runtime(model: bytes, pixels: np.ndarray) -> list[float]:
     return [timed(lambda: count_votes(session, pixels)) for _ in range(ROUNDS)]
 
 
-# The original's way, in a process of its own: RDDs do not work over Spark Connect
+# As the original does it, in its own process: RDDs do not work over Spark Connect
 
 
 def measure_original(runtime: Runtime, folder: Path, trees: Trees) -> list[Way]:
     (folder / "trees.json").write_text(json.dumps(trees))
     shard, forest = runtime.storage.url(layout.shard_file("demo", 0)), runtime.storage.url(FOREST)
     java = find_java(runtime.settings).resolve().parents[1]
-    # The client of Spark Connect leaves word there that this is no classic Spark.
+    # The client of Spark Connect sets it to say that this is not classic Spark.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPARK_")} | {
         "JAVA_HOME": str(java),
         "PYSPARK_PYTHON": sys.executable,
@@ -291,8 +293,8 @@ def measure_original(runtime: Runtime, folder: Path, trees: Trees) -> list[Way]:
     )
     found = json.loads(done.stdout.splitlines()[-1])
     return [
-        Way("(a) the original's way: RDDs of each tree's MLlib predictions, zipped", *found["predict"]),
-        Way("(a') an RDD whose workers walk the trees in plain Python", *found["walk"]),
+        Way("(a) as the original: RDDs of each tree's MLlib predictions, zipped", *found["predict"]),
+        Way("(a') an RDD whose workers walk the trees in pure Python", *found["walk"]),
     ]
 
 
@@ -308,7 +310,7 @@ def original(shard: str, forest_url: str, trees_file: str) -> None:
     records = spark.sparkContext.binaryRecords(shard, IMAGE_BYTES).repartition(CORES * 2).cache()
     images = records.count()
     few = spark.sparkContext.parallelize(records.take(ORIGINAL_IMAGES), CORES * 2)
-    forest = RandomForestClassificationModel.load(forest_url)._java_obj.toOld()  # MLlib's of 2015, which knows RDDs
+    forest = RandomForestClassificationModel.load(forest_url)._java_obj.toOld()  # the old API, which has RDDs
 
     def predict_by_tree() -> None:
         vectors = few.map(lambda record: Vectors.dense(list(record)))
@@ -341,7 +343,7 @@ def original(shard: str, forest_url: str, trees_file: str) -> None:
 
 
 def prepare(runtime: Runtime, folder: Path) -> tuple[Demo, str]:
-    """Let the corpora ``demo`` and ``big`` stand, and a forest; return the demo and the model."""
+    """Ingest the corpora ``demo`` and ``big``, and train a forest; return the demo and the model."""
     demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
     ingest_corpus(definition("demo", demo.corpus_path), storage=runtime.storage, report=quiet)
     big = folder / "big.bin"
@@ -368,8 +370,8 @@ def measure(runtime: Runtime, folder: Path) -> None:
     ours, read_hashed, read_plain, read_bare = [], [], [], []
     # Not forked: the threads of Spark's client would be missing.
     with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")) as pool:
-        read_without_spark(pool, runtime, sources)  # its processes are started then, and the file is in memory
-        for _ in range(ROUNDS):  # in turn, so that a disturbance meets all of them
+        read_without_spark(pool, runtime, sources)  # starts its processes, and brings the file into memory
+        for _ in range(ROUNDS):  # interleaved, so that a disturbance affects all of them
             ours.append(score(runtime, "big", model)[1])
             read_hashed.append(timed(lambda: read_in_spark(runtime, sources, hashed=True)))
             read_plain.append(timed(lambda: read_in_spark(runtime, sources, hashed=False)))
@@ -393,12 +395,12 @@ def measure(runtime: Runtime, folder: Path) -> None:
             IN_MEMORY,
             predict_in_onnx_runtime(storage.read(layout.model_file(model)), pixels),
         ),
-        Way("(f) reading the blocks alone in Spark, with sha256", IMAGES, read_hashed),
+        Way("(f) only reading the blocks in Spark, with sha256", IMAGES, read_hashed),
         Way("(f') the same without sha256", IMAGES, read_plain),
-        Way(f"(f'') with sha256, by {CORES} waiting processes without Spark", IMAGES, read_bare),
+        Way(f"(f'') with sha256, by {CORES} running processes without Spark", IMAGES, read_bare),
     ]
     print_table(
-        ["way", "images", "seconds of each round", "images/s (median)", "(d) is so many times as fast"],
+        ["way", "images", "seconds of each round", "images/s (median)", "speed of (d), ratio"],
         [
             [
                 way.name,
@@ -424,12 +426,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
         folder = Path(name)
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
-        if sys.dont_write_bytecode:  # else each of Spark's workers would compile all that it imports
+        if sys.dont_write_bytecode:  # otherwise each of Spark's workers would compile everything that it imports
             del os.environ["PYTHONDONTWRITEBYTECODE"]
             os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
         settings = services.up(load_settings(), engines=["hdfs", "spark"], standard_ports=False, die_with_parent=True)
         try:
-            print(f"## Scoring\n\n{describe_machine()}; a forest of 10 trees, depth 10, learned from CIFAR-10.\n")
+            print(f"## Scoring\n\n{describe_machine()}; a forest of 10 trees, depth 10, trained on CIFAR-10.\n")
             measure(Runtime(settings), folder)
         finally:
             services.down(load_settings())

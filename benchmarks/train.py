@@ -1,4 +1,4 @@
-"""Training in Spark beside scikit-learn, on the demo's labelled images; and an imported net.
+"""Compare training in Spark with scikit-learn, on the demo's labelled images; and measure an imported neural net.
 
 ``python benchmarks/train.py [IMAGES ...]`` starts its own HDFS and Spark, and prints Markdown. If more images are asked
 for than exist, they are repeated with noise.
@@ -71,7 +71,7 @@ def costed(spark: psutil.Process, work: Callable[[], Outcome]) -> tuple[Outcome,
 
 
 def write_size(folder: Path, demo: Demo, images: int) -> Path:
-    """Write a labelled set of so many images; if there are too few, they are repeated with noise."""
+    """Write a labelled set of a given size; if there are too few images, they are repeated with noise."""
     path = folder / f"labelled-{images}.parquet"
     table = pq.read_table(demo.labelled_path)
     if images <= table.num_rows:
@@ -90,7 +90,7 @@ def write_size(folder: Path, demo: Demo, images: int) -> Path:
 
 
 def fit_plain(labelled: LabelledSet, request: TrainRequest) -> RandomForestClassifier:
-    """Fit scikit-learn's own forest, on the pixels as they are."""
+    """Fit scikit-learn's own forest on the unchanged pixels."""
     forest = RandomForestClassifier(request.trees, max_depth=request.depth, random_state=request.seed, n_jobs=-1)
     return forest.fit(labelled.images.reshape(len(labelled.images), -1).astype(np.float32), labelled.labels)
 
@@ -153,13 +153,13 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
     print("Seconds, and Spark's as a multiple of scikit-learn's; the last column is CPU time.\n")
     print_table(
         (
-            *("images", "scikit-learn: read", "fit", "Spark: read and hand over", "fit", "whole step"),
+            *("images", "scikit-learn: read", "fit", "Spark: read and transfer", "fit", "whole step"),
             *("fit, times", "whole, times", "CPU, times"),
         ),
         rows,
     )
-    print("\nAccuracy on the test set, by votes; the lab is scikit-learn with MLlib's bins.\n")
-    print_table(("images", "scikit-learn", "the lab", "Spark", "Spark less the lab"), accuracies)
+    print("\nTest accuracy by votes; the lab is scikit-learn with MLlib's bins.\n")
+    print_table(("images", "scikit-learn", "the lab", "Spark", "Spark minus the lab"), accuracies)
 
 
 def net_to_onnx(net: MLPClassifier, tags: int) -> bytes:
@@ -204,12 +204,13 @@ def import_a_net(folder: Path, settings: Settings, demo: Demo) -> None:
     ours = count_votes(onnx_model, test.images)
     seconds = time.perf_counter() - started
     measured = evaluate(ours, test, 100, "")
-    print(f"\n## A net from elsewhere\n\nscikit-learn's MLPClassifier of one layer of 96, of {NET_IMAGES:,} images:")
+    print("\n## An imported neural net\n")
+    print(f"scikit-learn's MLPClassifier with one layer of 96, trained on {NET_IMAGES:,} images:")
     print(f"accuracy {measured.accuracy:.2f} % as {model}, {accuracy(theirs, test):.2f} % in scikit-learn itself,")
-    print(f"probabilities at most {np.abs(ours / 100 - theirs).max():.1e} apart,")
-    print(f"{len(test.images) / seconds:,.0f} images a second in memory.\n")
+    print(f"probabilities differ by at most {np.abs(ours / 100 - theirs).max():.1e},")
+    print(f"{len(test.images) / seconds:,.0f} images/s in memory.\n")
     print_table(
-        ("confidence from", "kept", "right of these"),
+        ("confidence at least", "kept", "precision"),
         [
             [f"{each.threshold} %", share(each.kept, measured.images), share(each.right, each.kept)]
             for each in measured.thresholds

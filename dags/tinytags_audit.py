@@ -58,11 +58,13 @@ def judge(audited: dict[str, Any]) -> bool:
     from tinytags_tasks.blocks import format_block_numbers
     from tinytags_tasks.errors import ReconcileError
 
-    problems, inputs = audited["problems"], audited["input_problems"]
-    is_repaired = read_form()["repair"]
-    if inputs and not (problems and is_repaired):
-        raise ReconcileError(f"run {audited['run']}: redoing blocks does not help: {'; '.join(inputs)}")
-    if problems and not is_repaired:
+    problems = audited["problems"]
+    if audited["input_problems"]:
+        raise ReconcileError(
+            f"run {audited['run']}: {'; '.join(audited['input_problems'])}; no block is redone before that: then audit "
+            "again"
+        )
+    if problems and not read_form()["repair"]:
         first = "; ".join(f"block {block} {problem}" for block, problem in list(problems.items())[:MOST_PROBLEMS])
         raise ReconcileError(
             f"run {audited['run']}: blocks {format_block_numbers(map(int, problems))} differ ({first}); redo them with "

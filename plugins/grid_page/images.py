@@ -83,7 +83,7 @@ def captioned(image: TaggedImage) -> dict[str, object]:
 
 
 def check_corpus(run: Run, corpus: Corpus) -> None:
-    """Refuse to show images of a corpus that was ingested anew.
+    """Refuse to show images of a corpus that was ingested again.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def check_corpus(run: Run, corpus: Corpus) -> None:
     """
     if corpus.digest != run.corpus_digest:
         raise CorruptError(
-            f"{layout.corpus_file(corpus.name)}: is not the corpus that run {run.name} scored: it was ingested anew, "
+            f"{layout.corpus_file(corpus.name)}: is not the corpus that run {run.name} scored: it was ingested again, "
             "so make a new run of it"
         )
 

@@ -1,4 +1,4 @@
-"""Real engines, started once a session on free ports, in a home of their own."""
+"""Real engines, started once per session on free ports, in a home of their own."""
 
 import base64
 import contextlib
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """HDFS alone; all engines end with the session, even when it is killed."""
+    """Only HDFS; all engines end with the session, even if it is killed."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ADDRESSES:
             patch.delenv(f"TINYTAGS_{name.upper()}", raising=False)
@@ -64,13 +64,13 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 @pytest.fixture(scope="session")
 def engines(hdfs: Runtime) -> Settings:
-    """Solr and Spark, on top."""
+    """Solr and Spark as well."""
     return services.up(load_settings(), engines=["solr", "spark"], standard_ports=False, die_with_parent=True)
 
 
 @pytest.fixture(scope="session")
 def airflow(engines: Settings) -> Settings:
-    """Airflow and the search page, on top."""
+    """Airflow and the search page as well."""
     return services.up(load_settings(), engines=["airflow", "search"], standard_ports=False, die_with_parent=True)
 
 
@@ -122,7 +122,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def model(runtime: Runtime, pictures: dict[str, Path]) -> str:
-    """The version of a model learned by the real Spark."""
+    """The version of a model that the real Spark trained."""
     request = TrainRequest(str(pictures["labelled"]), depth=DEPTH)
     return train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model
 
@@ -146,7 +146,7 @@ def tinytags(hdfs: Runtime) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def tinytags_here(hdfs: Runtime) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line in this process, which saves a second a call."""
+    """Run the command line in this process, which saves a second per call."""
 
     def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         out, err, code = io.StringIO(), io.StringIO(), 0
@@ -169,19 +169,19 @@ def tinytags_here(hdfs: Runtime) -> Callable[..., subprocess.CompletedProcess[st
 
 @pytest.fixture
 def own_store(hdfs: Runtime, request: pytest.FixtureRequest) -> Runtime:
-    """A store for one test alone, in the same HDFS."""
+    """A store for a single test, in the same HDFS."""
     root = "/" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
     return Runtime(hdfs.settings.model_copy(update={"store": root}))
 
 
 def hdfs_client(runtime: Runtime) -> InsecureClient:
-    """Return a client that looks at the store past TinyTags' own code."""
+    """Return a client that accesses the store without TinyTags' own code."""
     settings = runtime.settings
     return InsecureClient(settings.address("webhdfs_url"), user=settings.hdfs_user, root=settings.store)
 
 
 def stored_files(runtime: Runtime) -> dict[str, bytes]:
-    """Return every file of a store, temporary ones and leases too, by its path; times are taken out of records."""
+    """Return every file of a store by path, including temporary files and leases; times are removed from records."""
     client = hdfs_client(runtime)
     client.makedirs("")
     found = {}
@@ -196,7 +196,7 @@ def stored_files(runtime: Runtime) -> dict[str, bytes]:
 
 
 def assert_one_error_line(outcome: subprocess.CompletedProcess[str], message: str) -> None:
-    """Assert that a command ended as wrong input ends it: one line, exit code 2, nothing on the standard output."""
+    """Assert that a command failed as it does for wrong input: one line, exit code 2, nothing on standard output."""
     assert outcome.returncode == 2, outcome.stderr
     (line,) = [line for line in outcome.stderr.splitlines() if line.startswith("tinytags: error: ")]
     assert outcome.stderr.rstrip().endswith(line)
@@ -206,12 +206,12 @@ def assert_one_error_line(outcome: subprocess.CompletedProcess[str], message: st
 
 
 def keyword_of(position: int) -> str:
-    """Return the keyword that the metadata holds of an image of the small corpus."""
+    """Return the keyword in the metadata for an image of the small corpus."""
     return KEYWORDS[position % len(KEYWORDS)]
 
 
 def ask_solr(url: str, collection: str, **parameters: object) -> dict:
-    """Ask Solr past TinyTags' own code, as curl would, with the reader's password."""
+    """Query Solr without TinyTags' own code, as curl would, with the reader's password."""
     password = (load_settings().secrets_folder / "solr_reader_password").read_text().strip()
     request = urllib.request.Request(f"{url}/{collection}/select?{urlencode({'wt': 'json', **parameters})}")
     request.add_header("Authorization", "Basic " + base64.b64encode(f"reader:{password}".encode()).decode())
@@ -226,7 +226,7 @@ def all_documents(url: str, collection: str) -> dict[str, dict]:
 
 
 def walk(tree: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    """Return the class that a tree votes for, for each image: the definition, vectorised and nothing else."""
+    """Return the class that a tree votes for, for each image: just the definition, vectorised."""
     node = np.zeros(len(pixels), dtype=np.int64)
     while (inner := tree["left"][node] >= 0).any():
         value = pixels[np.arange(len(pixels)), np.where(inner, tree["feature"][node], 0)]
@@ -236,14 +236,14 @@ def walk(tree: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
 
 
 def engine_process(settings: Settings, name: str) -> psutil.Process:
-    """Return the process of an engine that runs."""
+    """Return the process of a running engine."""
     (status,) = [status for status in services.status(settings) if status.name == name]
     assert status.pid is not None
     return psutil.Process(status.pid)
 
 
 def kill_engine(settings: Settings, name: str) -> None:
-    """End an engine as a power cut does."""
+    """Kill an engine, as a power cut would."""
     process = engine_process(settings, name)
     for victim in (*process.children(recursive=True), process):
         victim.kill()
@@ -251,7 +251,7 @@ def kill_engine(settings: Settings, name: str) -> None:
 
 
 def wait_for(ask: Callable[[], Answer], is_so: Callable[[Answer], object] = bool, seconds: float = 180) -> Answer:
-    """Ask until the answer is as wanted, and return it."""
+    """Ask until the answer is the expected one, and return it."""
     deadline = time.monotonic() + seconds
     while not is_so(answer := ask()):
         assert time.monotonic() < deadline, f"after {seconds:g} s: {answer}"
@@ -260,5 +260,5 @@ def wait_for(ask: Callable[[], Answer], is_so: Callable[[Answer], object] = bool
 
 
 def restart(*engines: str) -> None:
-    """Start engines again that were killed."""
+    """Restart engines that were killed."""
     services.up(load_settings(), engines=engines, standard_ports=False, die_with_parent=True)

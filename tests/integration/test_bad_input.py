@@ -33,7 +33,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
-    """A run that was planned and no more."""
+    """A run that was only planned."""
     fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 500, "blocks_per_shard": 2}
     ingest_corpus(make_definition("bad-input", fields), storage=runtime.storage)
     return plan_run(PlanRequest("bad-input", model, threshold=77), storage=runtime.storage).run
@@ -80,7 +80,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     away: str,
     message: str,
 ) -> None:
-    if away == "solr":  # which is asked again and again, with pauses
+    if away == "solr":  # which is retried, with pauses
         monkeypatch.setattr(time, "sleep", lambda _: None)
     filled = arguments.format(corpus=pictures["corpus"], labelled=pictures["labelled"], model=model, run=run)
     assert_one_error_line(tinytags_here(*filled.split(), **AWAY.get(away, {})), message)
@@ -96,7 +96,7 @@ class RunsCode:
 
 
 def tar_of(path: Path, *members: tuple[str, bytes, str]) -> None:
-    """Write a tar of members: name, type, what a link points at or a file holds."""
+    """Write a tar of members: name, type, and a link's target or a file's content."""
     with tarfile.open(path, "w") as tar:
         for name, kind, content in members:
             member = tarfile.TarInfo(name)
@@ -110,7 +110,7 @@ def tar_of(path: Path, *members: tuple[str, bytes, str]) -> None:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of sources, nearly all of them bad."""
+    """A folder of sources, most of them bad."""
     folder = tmp_path_factory.mktemp("sources")
     for name, size in (("good", 3 * 3072), ("truncated", 3 * 3072 - 1), ("odd", 3073), ("empty", 0)):
         (folder / f"{name}.bin").write_bytes(bytes(size))
@@ -194,7 +194,7 @@ def test_a_limit_that_was_raised_and_a_source_that_was_moved_are_taken_from_the_
 
 @pytest.fixture
 def begun(own_store: Runtime, tinytags_here: Command, tmp_path: Path) -> Path:
-    """The source of the corpus `begun`, which is ingested."""
+    """The source of the corpus `begun`, which has been ingested."""
     path = tmp_path / "begun.bin"
     path.write_bytes(bytes(5 * 3072))
     add_begun(tinytags_here, path, "--shard-images", "2")
@@ -247,7 +247,7 @@ def test_shards_that_are_not_there_cannot_be_written_again(
 def test_who_may_not_write_is_told_so(own_store: Runtime, tinytags_here: Command) -> None:
     before = stored_files(own_store)
     somebody = {"TINYTAGS_HDFS_USER": "somebody-else"}
-    refused = "HDFS refuses (Permission denied: user=somebody-else, access=WRITE"
+    refused = "HDFS rejected this (Permission denied: user=somebody-else, access=WRITE"
     outcome = tinytags_here("ingest", "begun", TINYTAGS_STORE="/forbidden", **somebody)
     assert_one_error_line(outcome, refused)
     store = own_store.settings.store

@@ -1,4 +1,4 @@
-"""The Dags by the real Airflow: a trial, a run, blocks deleted, audited and done again, and what is refused."""
+"""The Dags in the real Airflow: a trial, a run, blocks deleted, audited and done again, and what is refused."""
 
 import subprocess
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def client(airflow: Settings, tinytags_here: Command, pictures: dict[str, Path])
 
 
 def end(client: AirflowClient, dag: str, dag_run: str) -> dict[str, str | None]:
-    """Wait for a Dag run; return its tasks' states, of mapped ones by the names that they gave themselves."""
+    """Wait for a Dag run; return its tasks' states, those of mapped tasks by the names they gave themselves."""
     tasks = client.follow(dag, dag_run, lambda state, tasks: None)
     return {f"{task.task} {task.label}" if task.map_index >= 0 else task.task: task.state for task in tasks}
 
@@ -59,7 +59,7 @@ def trial(client: AirflowClient, runtime: Runtime, model: str) -> tuple[dict[str
 
 @pytest.fixture(scope="module")
 def published(client: AirflowClient, trial: tuple[dict[str, str | None], Run], model: str) -> tuple[Run, str]:
-    """The same run whole, triggered twice at the same time: the run, and why the second one failed."""
+    """The same run completed, triggered twice at once: the run, and why the second one failed."""
     parameters = {"corpus": CORPUS, "model": model, "blocks_per_task": 3, "alias": ALIAS}
     dag_runs = [client.trigger("tinytags", parameters) for _ in range(2)]
     refused = []

@@ -1,4 +1,4 @@
-"""The block grid in the real Airflow, over a run that it made: by its routes, and in a browser."""
+"""The block grid in the real Airflow, with a run that Airflow made: by its routes, and in a browser."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def ask(airflow: Settings, run: str) -> Iterator[Callable[..., httpx.Response]]:
-    """Ask Airflow as one of its users."""
+    """Send a request to Airflow as one of its users."""
     with httpx.Client(base_url=airflow.address("airflow_url"), timeout=60, trust_env=False) as client:
         tokens = {
             user: client.post("/auth/token", json={"username": user, "password": secret(airflow, password)}).json()[
@@ -80,7 +80,7 @@ def test_readers_do_not_see_a_run_that_was_not_to_be_published(runtime: Runtime,
     assert f"tinytags-{run}" not in runtime.solr.aliases().values()
 
 
-def test_airflow_lists_the_page_and_refuses_strangers(airflow: Settings, run: str) -> None:
+def test_airflow_lists_the_page_and_refuses_unknown_users(airflow: Settings, run: str) -> None:
     url = airflow.address("airflow_url")
     assert httpx.get(f"{url}/tinytags/", trust_env=False).status_code == 401
     assert httpx.get(f"{url}/tinytags/api/runs/{run}/cells", trust_env=False).status_code == 401
@@ -104,7 +104,8 @@ def test_an_operator_clears_a_block_and_airflow_runs_it_again(ask: Callable[...,
         2: 2,
     }
     weights = {found["map_index"]: found["priority_weight"] for found in states if found["task_id"] == "blocks"}
-    assert weights[0] - weights[1] == weights[1] - weights[2] == 1  # the first of another run goes before the last here
+    # Another run's first task runs before the last one here.
+    assert weights[0] - weights[1] == weights[1] - weights[2] == 1
     events = ask("operator", "/api/v2/eventLogs?order_by=-when&event_pattern=tinytags_grid").json()["event_logs"]
     assert (events[0]["event"], events[0]["owner"]) == ("tinytags_grid.clear", "operator")
 

@@ -1,4 +1,4 @@
-"""Models on the real engines: the same training gives the same votes; a classifier that is no forest tags a corpus."""
+"""Models on the real engines: the same training gives the same votes; other classifiers than forests tag a corpus."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def card_of(runtime: Runtime, model: str) -> ModelCard:
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LogisticRegression]:
-    """A logistic regression that scikit-learn learned, and its ONNX file."""
+    """A logistic regression that was fitted in scikit-learn, and its ONNX file."""
     ((images, labels),) = draw_pictures(900, seed=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it need not be good
@@ -131,7 +131,7 @@ def test_a_classifier_that_is_no_forest_tags_a_corpus(runtime, pictures, net, ti
     assert scored.returncode == 0, scored.stderr
     run = Run.load(runtime.storage, layout.run_file(scored.stdout.strip()))
 
-    ((images, _),) = draw_pictures(IMAGES, seed=1, batch=IMAGES, scribbles=0.25)  # what the fixture's file holds
+    ((images, _),) = draw_pictures(IMAGES, seed=1, batch=IMAGES, scribbles=0.25)  # the content of the fixture's file
     percent = 100 * regression.predict_proba(images.reshape(IMAGES, -1) / 255)
     rows = [row for block in range(run.blocks) for row in read_scored(runtime.storage, run.name, block)[0].to_pylist()]
     unsure = {at for at, of_image in enumerate(percent) if abs(of_image.max() - round(of_image.max())) < 1e-3}

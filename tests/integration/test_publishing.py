@@ -42,7 +42,7 @@ SWITCHES = 50
 
 @pytest.fixture(scope="module")
 def shared(hdfs: Runtime) -> Runtime:
-    """Solr beside HDFS, and a store; nothing here needs Spark."""
+    """Solr and HDFS, and a store; nothing here needs Spark."""
     settings = services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True)
     return Runtime(settings.model_copy(update={"store": STORE}))
 
@@ -55,7 +55,7 @@ def runs(shared: Runtime, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run
 
 @pytest.fixture
 def site(shared: Runtime, request: pytest.FixtureRequest) -> Runtime:
-    """An alias for one test alone."""
+    """An alias for a single test."""
     alias = request.node.name.removeprefix("test_").replace("_", "-")[:60]
     return Runtime(shared.settings.model_copy(update={"alias": alias}))
 
@@ -74,7 +74,7 @@ def make_runs(site: Runtime, corpus: str, folder: Path) -> tuple[Run, Run]:
 
 
 def make_indexed(site: Runtime, corpus: str, threshold: int, created: str) -> Run:
-    """Make a run of two Solr shards, planned and indexed long ago."""
+    """Create a run with two Solr shards, planned and indexed long ago."""
     name = plan_run(PlanRequest(corpus, MODEL, threshold), storage=site.storage).run
     run = Run.load(site.storage, layout.run_file(name)).replaced(created=created)
     run.save(site.storage, layout.run_file(name))

@@ -1,4 +1,4 @@
-"""The embedded engines for real: ready means usable, data outlives a kill, nothing listens beyond this machine."""
+"""The real embedded engines: ready means usable, data survives a kill, nothing listens on other interfaces."""
 
 import io
 import json
@@ -31,7 +31,7 @@ GROUPS = tuple(group.name for group in control.GROUPS)
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """All engines in a home of their own."""
+    """All engines in their own home."""
     home = tmp_path_factory.mktemp("services") / "home"
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("TINYTAGS_") and name.endswith("_URL")]:

@@ -1,4 +1,4 @@
-"""The embedded Solr asks who calls, from its first answer on; and images that are not in it come from the store."""
+"""The embedded Solr requires authentication from the start; images that are not in it come from the store."""
 
 import io
 import json
@@ -41,7 +41,7 @@ COLLECTION = "access"
 
 @pytest.fixture(scope="module")
 def solr(hdfs: Runtime) -> Settings:
-    """Solr alone, with a collection of one document."""
+    """Only Solr, with a collection of one document."""
     settings = services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True)
     client = Runtime(settings).solr
     client.ensure_collection(COLLECTION, client.ensure_configset(current_configset()))
@@ -62,7 +62,7 @@ def document(position: int) -> dict[str, object]:
 
 
 def status_of(url: str, login: tuple[str, str] | None, body: object = None) -> int:
-    """Return the status of Solr's answer, past TinyTags' own code."""
+    """Return the status of Solr's response, without TinyTags' own code."""
     headers = {"Content-Type": "application/json"}
     if login:
         headers["Authorization"] = "Basic " + b64encode(":".join(login).encode()).decode()
@@ -195,10 +195,10 @@ def test_no_password_lies_in_the_open(airflow: Settings) -> None:
 
 
 def test_a_solr_that_starts_never_answers_without_a_password(solr: Settings) -> None:
-    """Ask without a pause while it starts on a home where ZooKeeper holds no users, as one of an earlier version."""
+    """Send requests without a pause while it starts on a home of an earlier version, where ZooKeeper has no users."""
     url = solr.address("solr_url")
     client = Runtime(solr).solr
-    # What is in ZooKeeper as an earlier version left it.
+    # ZooKeeper as an earlier version left it.
     removed = {"set-property": {"blockUnknown": False}}
     assert status_of(f"{url}/admin/authentication", solr.solr_login("admin"), removed) == 200
     kill_engine(solr, "solr")
@@ -225,7 +225,7 @@ def test_a_solr_that_starts_never_answers_without_a_password(solr: Settings) -> 
 
 
 def publish_drawn(runtime: Runtime, thumbnails: str) -> str:
-    """Let the alias of this name show the corpus ``drawn``; return the collection."""
+    """Point the alias with this name at the corpus ``drawn``; return the collection."""
     name = plan_run(PlanRequest("drawn", MODEL, threshold=0, thumbnails=thumbnails), storage=runtime.storage).run
     prepare_collection(name, storage=runtime.storage, solr=runtime.solr)
     blocks = tuple(range(9))

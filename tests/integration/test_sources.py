@@ -1,4 +1,4 @@
-"""Sources that are not of this machine: HDFS itself, a web server, S3. The bytes are those of a local ingestion."""
+"""Sources on other machines: HDFS itself, a web server, S3. The bytes are those of a local ingestion."""
 
 import http.server
 import re
@@ -30,7 +30,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def served(images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two files of one corpus."""
+    """A folder with a corpus in two files."""
     folder = tmp_path_factory.mktemp("served")
     (folder / "a.bin").write_bytes(to_column_major(images[:2_999]))
     (folder / "b.bin").write_bytes(to_column_major(images[2_999:]))
@@ -39,7 +39,7 @@ def served(images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def ingested(hdfs: Runtime, tinytags_here: Command, name: str, source: str, *options: str) -> bytes:
-    """Define, ingest, resume and verify a corpus by the command line, and return its bytes."""
+    """Define, ingest, resume and verify a corpus on the command line, and return its bytes."""
     for arguments in (
         ("corpus", "add", name, source, *CUT, *options),
         ("ingest", name),
@@ -60,14 +60,14 @@ def test_a_source_in_hdfs(hdfs: Runtime, images: np.ndarray, served: Path, tinyt
 
 
 class WholeFiles(http.server.SimpleHTTPRequestHandler):
-    """Serves whole files only, as Python's own server does."""
+    """Serves only whole files, as Python's own server does."""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 class Ranges(WholeFiles):
-    """Serves parts of files, too."""
+    """Serves parts of files as well."""
 
     def do_GET(self) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
@@ -88,7 +88,7 @@ class Ranges(WholeFiles):
 
 class WebServer(http.server.ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that hang up."""
+        """Print nothing about clients that disconnect."""
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_web_server_that_is_away_is_named(tinytags_here: Command) -> None:
 
 @pytest.fixture
 def s3(served: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 of our own, with the source's files in a bucket; its address."""
+    """The address of our own S3, with the source's files in a bucket."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

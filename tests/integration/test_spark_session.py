@@ -32,7 +32,7 @@ def daemon_of(spark: Any) -> int:
 def test_sessions_one_after_another_and_at_once_share_their_workers(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session_address, now = spark_module.session_address, datetime.now(UTC)  # the hour may strike in between
+    session_address, now = spark_module.session_address, datetime.now(UTC)  # a new hour may begin in between
     monkeypatch.setattr(spark_module, "session_address", lambda url, at: session_address(url, now))
     first, second = runtime.connect_spark(), runtime.connect_spark()
     try:
@@ -64,7 +64,7 @@ def test_a_job_that_is_interrupted_ends_at_the_server(runtime: Runtime, tmp_path
         os.kill(os.getpid(), signal.SIGINT)
 
     spark = runtime.connect_spark()
-    # Who starts the tests in a shell's background makes them deaf to it.
+    # Tests that a shell started in the background ignore this signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt_when_it_runs, daemon=True).start()
     try:

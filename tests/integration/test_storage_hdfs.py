@@ -1,4 +1,4 @@
-"""HDFS keeps the contract of every storage."""
+"""HDFS fulfils the contract of every storage."""
 
 import uuid
 from dataclasses import replace

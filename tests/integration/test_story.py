@@ -1,6 +1,6 @@
-"""What a person does in Airflow's pages: trigger by the form, watch the grid, mend what failed, delete, do again.
+"""What a person does on Airflow's pages: trigger by the form, watch the grid, repair what failed, delete, redo.
 
-With ``TINYTAGS_SCREENSHOTS=<folder>`` it leaves its pictures there; those of the documents are made so.
+With ``TINYTAGS_SCREENSHOTS=<folder>`` it saves its screenshots there; those in the documents are made this way.
 """
 
 import os
@@ -46,7 +46,7 @@ def client(
 
 def picture(shown: Page | Locator, name: str) -> None:
     if folder := os.environ.get("TINYTAGS_SCREENSHOTS"):
-        time.sleep(1)  # what moves comes to rest
+        time.sleep(1)  # animations come to rest
         shown.screenshot(path=Path(folder) / f"{name}.png")
 
 
@@ -91,7 +91,7 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     page.wait_for_url("**/dags/tinytags/runs/**")
     dag_run = unquote(urlsplit(page.url).path.partition("/runs/")[2].partition("/")[0])
 
-    # While it learns, a disk loses some bytes of a block.
+    # While it trains, a disk loses some bytes of a block.
     wait_for(lambda: "train" in [task.task for task in client.task_states("tinytags", dag_run) if task.started])
     path = layout.shard_file(CORPUS, BROKEN // BLOCKS_PER_SHARD)
     whole = storage.read(path)
@@ -113,7 +113,7 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     picture(page, "grid-failed")
     assert ALIAS not in solr.aliases()
 
-    # The bytes are back; its task is cleared in Airflow's own view, and the run goes on to its end.
+    # The bytes are restored; its task is cleared in Airflow's own view, and the run continues to its end.
     wait_for(lambda: client.run_state("tinytags", dag_run) == "failed")
     storage.write(path, whole)
     before_clearing = {record.block: record.scored for record in read_ledger(storage, run)}
@@ -133,7 +133,7 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     assert {record.state for record in records} == {BlockState.VERIFIED}
     assert [record.block for record in records if record.scored != before_clearing[record.block]] == [BROKEN]
 
-    # A block is deleted from the grid, and done again from there.
+    # A block is deleted in the grid, and done again from there.
     before = all_documents(runtime.settings.address("solr_url"), run.collection)
     grid = show_grid(page, name)
     cells = grid.locator("[role=gridcell]")
@@ -144,7 +144,7 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     picture(page, "grid-delete")
     confirm(grid)
     expect(cells.nth(2)).to_have_attribute("data-state", "scored", timeout=SECONDS)
-    wait_for(lambda: 2 not in solr.count_by_block(run.collection))  # the ledger knows of it before Solr
+    wait_for(lambda: 2 not in solr.count_by_block(run.collection))  # the ledger is updated before Solr
     cells.nth(2).click()
     grid.locator("aside .buttons button", has_text="Backfill").click()
     confirm(grid)

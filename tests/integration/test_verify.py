@@ -1,4 +1,4 @@
-"""`tinytags corpus verify` on the real HDFS: what is damaged is found, and `ingest --redo` mends it."""
+"""`tinytags corpus verify` on the real HDFS: damage is found, and `ingest --redo` repairs it."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def verify(source: Path, tinytags_here: Command) -> Command:
 
 @pytest.fixture
 def mended(hdfs: Runtime, source: Path, verify: Command, tinytags_here: Command) -> Iterator[None]:
-    """Afterwards: the shard that was damaged is written again, and nothing is found any more."""
+    """Finally, the damaged shard is written again, and no damage is found."""
     before = corpus_files(hdfs)
     yield
     assert tinytags_here("ingest", NAME, "--redo", "1").returncode == 0
@@ -102,7 +102,7 @@ def test_a_damaged_manifest_is_found(hdfs: Runtime, verify: Command) -> None:
 
 @pytest.fixture
 def changed(source: Path) -> Iterator[None]:
-    """A byte of the source is another, and neither its size nor its time nor its ends tell."""
+    """A byte of the source has changed, but not its size, its time, its head or its tail."""
     content, status = source.read_bytes(), source.stat()
     at = 120 * IMAGE_BYTES
     try:

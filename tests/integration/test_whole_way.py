@@ -1,4 +1,4 @@
-"""From a file to the search page, by the real Airflow on real engines, against the trees and the bytes themselves."""
+"""From a file to the search page, with the real Airflow and engines, checked against the trees and the bytes."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Airflow's metadata database for one test module, empty, and users of its simple auth manager."""
+"""An empty Airflow metadata database for one test module, and users of its simple auth manager."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @contextmanager
 def airflow_database(folder: Path) -> Iterator[None]:
-    """Let Airflow use a database in a folder, and find the plugins' modules as its API server does."""
+    """Make Airflow use a database in a folder, and find the plugins' modules as its API server does."""
     from airflow import models, settings
     from airflow.api_fastapi.app import create_auth_manager
     from airflow.models.base import Base
@@ -40,14 +40,14 @@ def airflow_database(folder: Path) -> Iterator[None]:
 
 
 def open_session() -> Session:
-    """Return a session of Airflow's."""
+    """Return an Airflow database session."""
     from airflow import settings
 
     return settings.Session()
 
 
 def token(role: str | None) -> str:
-    """Return what a user of a role shows Airflow; None has no rights at all."""
+    """Return the credentials of a user with a role; None has no permissions at all."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
@@ -77,7 +77,7 @@ def add_task(session: Session, dag: str, dag_run: str, task: str, **values: obje
 
 
 def add_plan(session: Session, dag: str, dag_run: str, groups: list[dict], task: str = "plan") -> None:
-    """Write which groups of blocks a Dag run planned."""
+    """Record which groups of blocks a Dag run planned."""
     from airflow.models.dagrun import DagRun
     from airflow.models.xcom import XComModel
     from airflow.sdk.bases.xcom import BaseXCom

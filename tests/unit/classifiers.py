@@ -1,4 +1,4 @@
-"""Small ONNX classifiers written by hand, as other tools export them."""
+"""Small hand-written ONNX classifiers, like those that other tools export."""
 
 import numpy as np
 import onnx
@@ -34,7 +34,7 @@ def linear_classifier(
     extra: tuple[onnx.NodeProto, ...] = (),
     extra_outputs: tuple[onnx.ValueInfoProto, ...] = (),
 ) -> onnx.ModelProto:
-    """Return a linear classifier of the values in the order of its own input."""
+    """Return a linear classifier of the values in the order of its input."""
     factor, constant = weights(tags=tags)
     nodes = []
     at = names[0]
@@ -43,7 +43,7 @@ def linear_classifier(
         at = "real"
     nodes.append(helper.make_node("Flatten", [at], ["flat"], axis=1))
     nodes.append(helper.make_node("Gemm", ["flat", "factor", "constant"], ["votes" if softmax else names[1]]))
-    if softmax:  # "votes" is a name that the interface uses, too
+    if softmax:  # "votes" is also a name of the interface
         nodes.append(helper.make_node("Softmax", ["votes"], [names[1]], axis=1))
     sizes = SHAPES[shape] if isinstance(shape, str) else shape
     graph = helper.make_graph(
@@ -60,7 +60,7 @@ def linear_classifier(
 
 
 def expected_percentages(values: np.ndarray) -> np.ndarray:
-    """Return what the linear classifier makes of its input's values, float64 (images, tags), in percent."""
+    """Return the linear classifier's output for some values, float64 (images, tags), in percent."""
     factor, constant = weights()
     scores = values.reshape(len(values), -1).astype(np.float64) @ factor + constant
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))

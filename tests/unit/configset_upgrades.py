@@ -1,4 +1,4 @@
-"""Configsets as later versions of TinyTags might have them."""
+"""Configsets that later versions of TinyTags might have."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ FOUNDING_FOLDER = Path(__file__).with_name("data") / "founding_configset"
 
 
 def with_comment(folder: Path, origin: Path = FOUNDING_FOLDER) -> Path:
-    """Return a copy that explains itself better: other comments, white space and order of attributes."""
+    """Return a copy with different comments, white space and order of attributes."""
     shutil.copytree(origin, folder)
     schema = folder / "schema.xml"
     text = schema.read_text().replace("<uniqueKey>", "<!-- What makes a document one. -->\n\n    <uniqueKey>")
@@ -21,7 +21,7 @@ def with_comment(folder: Path, origin: Path = FOUNDING_FOLDER) -> Path:
 
 
 def with_field(folder: Path, name: str = "colour", origin: Path = FOUNDING_FOLDER) -> Path:
-    """Return a copy with one field more."""
+    """Return a copy with an additional field."""
     shutil.copytree(origin, folder)
     schema = folder / "schema.xml"
     field = f'<field name="{name}" type="string" indexed="true" stored="true" docValues="true"/>'
@@ -39,6 +39,6 @@ def without_field(folder: Path, name: str, origin: Path = FOUNDING_FOLDER) -> Pa
 
 
 def check_out(patch: pytest.MonkeyPatch, folder: Path) -> str:
-    """Let the checkout have another configset; return its name."""
+    """Give the checkout another configset; return its name."""
     patch.setattr(configsets, "CONFIGSET_FOLDER", folder)
     return configsets.current_configset().name

@@ -1,4 +1,4 @@
-"""What all unit tests share."""
+"""Fixtures for all unit tests."""
 
 import os
 
@@ -8,10 +8,10 @@ from hypothesis import settings
 
 @pytest.fixture(autouse=True)
 def no_sync(monkeypatch):
-    """Let nothing wait for the disk: no unit test cuts the power."""
+    """Do not wait for the disk: no unit test cuts the power."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-# A busy machine is no fault: no test asserts a time.
+# A busy machine must not fail a test, so no test asserts a time.
 settings.register_profile("tinytags", deadline=None)
 settings.load_profile("tinytags")

@@ -13,23 +13,23 @@ MODES: tuple[Mode, ...] = ("before", "during", "after")
 
 
 class Killed(BaseException):
-    """The process is gone: nothing may catch this and go on."""
+    """The process was killed: nothing may catch this and continue."""
 
 
 class FaultyStorage:
-    """Passes every call to another storage, and fails at one of those that change something.
+    """Forwards every call to another storage, and fails at one of the calls that change something.
 
     Parameters
     ----------
     inner
         The storage that does the work.
     fail_at
-        Which write, rename or delete fails, counted from 1; a number that is never reached lets all pass.
+        Which write, rename or delete fails, counted from 1; if the number is never reached, nothing fails.
     mode
-        Whether it fails before or after it took effect, or (a write) during it, which leaves half a file under a
-        temporary name.
+        Whether the call fails before or after it took effect, or, for a write, in the middle, which leaves half a file
+        under a temporary name.
     fault
-        What is raised; :class:`Killed` stands for a killed process.
+        The exception to raise; :class:`Killed` stands for a killed process.
     """
 
     def __init__(
@@ -103,5 +103,5 @@ class FaultyStorage:
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder, temporary ones too, by its path there."""
+    """Return every file below a folder, including temporary ones, by its path in the folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

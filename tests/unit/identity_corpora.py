@@ -1,4 +1,4 @@
-"""Small sources whose bytes, names and times are the same on every machine, so that their identities can be pinned."""
+"""Small sources with the same bytes, names and times on every machine, so that their identities can be pinned."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def png(number: int, side: int = 4) -> bytes:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write a file that was changed at :data:`CHANGED_NS`."""
+    """Write a file with the modification time :data:`CHANGED_NS`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     os.utime(path, ns=(CHANGED_NS, CHANGED_NS))
@@ -82,7 +82,7 @@ def pictures(folder: Path) -> dict[str, object]:
 
 
 def parquet(folder: Path) -> dict[str, object]:
-    """A Parquet file that was written once: another version of pyarrow would write other bytes."""
+    """A stored Parquet file: another version of pyarrow would write different bytes."""
     source = folder / "pets.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(_DATA / "pets.parquet", source)

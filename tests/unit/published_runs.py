@@ -1,4 +1,4 @@
-"""Three runs of the small corpus, months apart, indexed long ago; and Solr that fails or dies at the n-th change."""
+"""Three runs of the small corpus, months apart, indexed long ago; and a Solr that fails or dies at the n-th change."""
 
 import copy
 import shutil
@@ -23,14 +23,14 @@ LONG_AGO = "2024-06-01T00:00:00+00:00"
 
 @dataclass
 class World:
-    """A store, Solr, and the runs in the order of their planning."""
+    """A store, Solr, and the runs in the order in which they were planned."""
 
     storage: LocalStorage
     solr: SolrHere
     runs: tuple[Run, ...]
 
     def copy(self, root: Path) -> "World":
-        """Return the same world at another place."""
+        """Return a copy of the world in another folder."""
         shutil.copytree(self.storage.root, root)
         return World(LocalStorage(root), copy.deepcopy(self.solr), self.runs)
 
@@ -44,7 +44,7 @@ class World:
         return self.solr.aliases().get(ALIAS, "")
 
     def outcome(self) -> dict[str, object]:
-        """Return all that publishing, rolling back and pruning decide, without times."""
+        """Return everything that publishing, rolling back and pruning determine, without times."""
         return {
             "aliases": self.solr.aliases(),
             "collections": self.solr.collections(),
@@ -54,14 +54,14 @@ class World:
             ],
             "pruned": [run.name for run in list_runs(self.storage) if run.pruned],
             "scored": {run.name: len(self.storage.names(layout.scored_folder(run.name))) for run in self.runs},
-            # Of a lease nothing is ever read but the file under its own name.
+            # Of a lease, only the file under its own name is ever read.
             "leftovers": [path.name for path in self.storage.root.rglob(".*.tmp") if ".lease." not in path.name],
             "leases": [path.name for path in self.storage.root.rglob("*.lease")],
         }
 
 
 def make_world(folder: Path) -> World:
-    """Make the three runs; nothing is published yet."""
+    """Create the three runs; nothing is published yet."""
     storage, solr = LocalStorage(folder / "store"), SolrHere()
     first = make_run(storage)
     runs = (
@@ -77,13 +77,13 @@ def make_world(folder: Path) -> World:
 
 
 def age_ledger(storage: LocalStorage, run: Run, time: str = LONG_AGO) -> None:
-    """Let a run's blocks have been scored and indexed at another time."""
+    """Change the times at which a run's blocks were scored and indexed."""
     for record in read_ledger(storage, run):
         record.replaced(scored=time, indexed=time).save(storage, layout.ledger_file(run.name, record.block))
 
 
 class FaultySolr:
-    """Passes every call to another Solr, and fails at one of those that change aliases or collections."""
+    """Forwards every call to another Solr, and fails at one of the calls that change aliases or collections."""
 
     def __init__(
         self, inner: SolrHere, fail_at: int, mode: Mode = "before", fault: type[BaseException] = TransientError

@@ -1,4 +1,4 @@
-"""Reads Solr's binary update requests, written from the format alone: an independent check of what writes them."""
+"""Reads Solr's binary update requests; written only from the format, as an independent check of the writer."""
 
 import io
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""A store small enough to read in a test: eleven pictures in two shards, and a forest whose votes can be written down.
+"""A small store for tests: eleven pictures in two shards, and a forest whose votes a test can choose.
 
-The forest has ten trees. Tree *k* looks at value *k* of a picture alone: up to 84.5 it votes for tag 0, up to 169.5 for
-tag 1, else for tag 2. So the votes of a picture are written into its first ten values.
+The forest has ten trees. Tree *k* looks only at value *k* of a picture: up to 84.5 it votes for tag 0, up to 169.5 for
+tag 1, otherwise for tag 2. So a picture's first ten values determine its votes.
 """
 
 import base64
@@ -73,7 +73,7 @@ def quiet(line: str) -> None:
 
 
 def picture(votes: Sequence[int]) -> np.ndarray:
-    """Return a picture that gets these votes, noise elsewhere."""
+    """Return a picture that gets these votes; the rest of it is noise."""
     flat = np.random.default_rng(list(votes)).integers(0, 256, IMAGE_BYTES, dtype=np.uint8)
     flat[:TREES] = np.repeat(np.array([0, 128, 255], dtype=np.uint8), votes)
     return flat.reshape(32, 32, 3)
@@ -125,7 +125,7 @@ def card(**changes: object) -> ModelCard:
 def make_corpus(
     storage: LocalStorage, *, unreadable: Sequence[int] = (), keywords: Sequence[str | None] = ()
 ) -> Corpus:
-    """Ingest the pictures; ``unreadable`` and ``keywords`` are written down afterwards."""
+    """Ingest the pictures; ``unreadable`` and ``keywords`` are written to the manifests afterwards."""
     source = Path(storage.root).with_name("pets.bin")
     source.write_bytes(to_column_major(pictures()))
     definition = CorpusDefinition(
@@ -162,7 +162,7 @@ def write_keywords(storage: LocalStorage, shard: int, keywords: Sequence[str | N
 
 
 def publish_model(storage: LocalStorage, model_card: ModelCard | None = None) -> None:
-    """Put the forest into the store, as training does."""
+    """Publish the forest, as training does."""
     storage.write(layout.model_file(MODEL), MODEL_BYTES)
     (model_card or card()).save(storage, layout.card_file(MODEL))
 
@@ -174,7 +174,7 @@ def make_run(
     unreadable: Sequence[int] = (),
     keywords: Sequence[str | None] = (),
 ) -> Run:
-    """Make the corpus, the model and a run of it."""
+    """Create the corpus, the model and a run."""
     make_corpus(storage, unreadable=unreadable, keywords=keywords)
     publish_model(storage)
     planned = plan_run(PlanRequest(CORPUS, MODEL, threshold), storage=storage)
@@ -182,7 +182,7 @@ def make_run(
 
 
 def make_another_run(storage: LocalStorage, threshold: int, created: str = "") -> Run:
-    """Make one more run of the same corpus and model; ``created`` sets the clock back or forth."""
+    """Create another run of the same corpus and model; ``created`` changes its time."""
     name = plan_run(PlanRequest(CORPUS, MODEL, threshold), storage=storage).run
     run = Run.load(storage, layout.run_file(name))
     run = run.replaced(created=created or run.created)
@@ -212,7 +212,7 @@ def index_all(storage: LocalStorage, run: Run, solr: "SolrHere") -> None:
 
 
 class SparkHere:
-    """As much of a Spark session as scoring uses; the function runs in this process, a batch a partition."""
+    """The part of a Spark session that scoring uses; the function runs in this process, one batch per partition."""
 
     def __init__(self) -> None:
         self.sessions = 0
@@ -253,7 +253,7 @@ class SparkHere:
 
 
 class SolrHere:
-    """As much of a ``SolrClient`` as indexing and publishing use; what is posted is visible after a commit."""
+    """The part of a ``SolrClient`` that indexing and publishing use; documents are visible after a commit."""
 
     def __init__(self) -> None:
         self.visible: dict[str, dict[str, dict]] = {}
@@ -266,7 +266,7 @@ class SolrHere:
         self.commits = 0
 
     def documents(self, collection: str) -> dict[str, dict]:
-        """Return what is visible, by id."""
+        """Return the visible documents by id."""
         return self.visible.setdefault(collection, {})
 
     def wait_until_settled(self, collection: str) -> None:
@@ -333,7 +333,7 @@ class SolrHere:
         yield post
 
     def take(self, collection: str, documents: list[dict]) -> None:
-        """Take one body's documents."""
+        """Add the documents of one body."""
         self.posted += len(documents)
         self.pending.setdefault(collection, []).extend(("add", document) for document in documents)
 
@@ -369,7 +369,7 @@ class SolrHere:
         self.uploaded[configset.name] = configset
 
     def delete_configset(self, name: str) -> None:
-        """Delete a configset that is there and that no collection uses; Solr refuses others as well."""
+        """Delete an existing configset that no collection uses; Solr also rejects others."""
         if name not in self.uploaded or name in self.configsets().values():
             raise FinalError(f"configset {name} cannot be deleted")
         del self.uploaded[name]
@@ -392,7 +392,7 @@ class SolrHere:
         return {name: self.configset_of.get(name, FOUNDING_CONFIGSET) for name in self.visible}
 
     def delete_collection(self, name: str) -> None:
-        """Delete a collection that is there and in no alias; Solr refuses others as well."""
+        """Delete an existing collection that is in no alias; Solr also rejects others."""
         if name not in self.visible:
             raise FinalError(f"Could not find collection : {name}")
         if name in self.alias_of.values():

@@ -1,4 +1,4 @@
-"""What every storage must do, told through the ``Storage`` protocol alone.
+"""What every storage must do, in terms of the ``Storage`` protocol only.
 
 A test module inherits :class:`StorageContract` and overrides the ``storage`` fixture with an empty store.
 """
@@ -14,7 +14,7 @@ from tinytags_tasks.store.protocol import Storage, temporary_name
 
 
 class _WriterDiedError(Exception):
-    """What a source of chunks raises half-way."""
+    """An exception that a source of chunks raises half-way."""
 
 
 def _dying():
@@ -63,14 +63,14 @@ class StorageContract:
         assert storage.size_bytes("folder/empty") == 0
         assert storage.read("folder/empty") == b""
 
-    # What is known without reading
+    # What is known without reading a file
 
     def test_a_checksum_is_the_same_for_the_same_bytes_wherever_they_lie(self, storage):
         for path, content in {"a/one": b"same", "b/two": b"same", "b/three": b"other", "b/empty": b""}.items():
             storage.write(path, content)
         checksums = {path: storage.checksum(path) for path in ("a/one", "b/two", "b/three", "b/empty")}
         assert checksums["a/one"] == checksums["b/two"]
-        if checksums["a/one"]:  # else the store has none
+        if checksums["a/one"]:  # otherwise the store has none
             assert len(set(checksums.values())) == 3
         assert storage.read("a/one") == b"same"
 
@@ -171,7 +171,7 @@ class StorageContract:
 
     @staticmethod
     def delete_in_flight(storage, monkeypatch, times: int) -> list[str]:
-        """Let another delete what stands under a temporary name, whenever a write is about to rename it."""
+        """Delete a write's temporary file, as another process would, whenever it is about to be renamed."""
         deletions: list[str] = []
         owner, name = (os, "link") if hasattr(storage, "root") else (storage, "_rename")
         renames = [(owner, name)] + ([(Path, "replace")] if owner is os else [])

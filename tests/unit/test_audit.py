@@ -1,4 +1,4 @@
-"""Auditing finds what was lost or changed, and a backfill of what it found makes it as it was."""
+"""An audit finds lost and changed documents, and a backfill of what it found restores them."""
 
 import pytest
 from small_run import (
@@ -39,7 +39,7 @@ def solr():
 
 @pytest.fixture
 def live(storage, solr):
-    """A run that is whole and live."""
+    """A complete run that is live."""
     planned = make_run(storage)
     score_all(storage, planned)
     index_all(storage, planned, solr)

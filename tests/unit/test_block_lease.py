@@ -1,4 +1,4 @@
-"""One writer a block: the second waits or finds the work done, and one back from the dead changes nothing."""
+"""One writer per block: a second one waits or finds the work done, and one that comes back too late changes nothing."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def storage(tmp_path):
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    """What a run leaves that nobody disturbed."""
+    """The result of an undisturbed run."""
     storage = LocalStorage(tmp_path_factory.mktemp("clean") / "store")
     run, solr = make_run(storage), SolrHere()
     score_all(storage, run)
@@ -56,14 +56,14 @@ def score(storage: Storage, run: Run, blocks=ALL, spark=None, *, redo=False, lea
 
 
 def outcome(storage: LocalStorage, run: Run, solr: SolrHere) -> dict[str, object]:
-    """Return all that scoring and indexing decide, without times; nothing temporary and no lease may be left."""
+    """Return everything that scoring and indexing determine, without times; no temporary file or lease may be left."""
     ever_new = rb'"(scored|indexed|score_seconds|index_seconds|attempts|host|scored_bytes|scored_sha256)": [^,}]+'
     files = files_under(storage.root / layout.run_folder(run.name))
     return {
         "files": sorted(files),
         "ledger": {path: re.sub(ever_new, b"", files[path]) for path in files if path.startswith("ledger/")},
         "documents": solr.documents(run.collection),
-        # The ledger is of the file that there is.
+        # The ledger matches the existing file.
         "whole": [
             worker.read_scored(storage, run.name, record.block)[1].scored_sha256 == record.scored_sha256
             for record in read_ledger(storage, run)
@@ -73,7 +73,7 @@ def outcome(storage: LocalStorage, run: Run, solr: SolrHere) -> dict[str, object
 
 @contextlib.contextmanager
 def held_by_another(storage: Storage, run: Run, blocks) -> Iterator[str]:
-    """Let another thread hold blocks; yields its name as a writer."""
+    """Hold blocks in another thread; yield the name of its writer."""
     held, ended = threading.Event(), threading.Event()
     names = []
 
@@ -140,7 +140,7 @@ def test_what_a_dead_process_held_is_taken_at_once(storage):
 def test_a_lease_without_a_sign_of_life_is_taken_at_once(storage):
     run = make_run(storage)
     storage.make_folder(f"{layout.block_lease_folder(run.name, 3)}/nobody")
-    storage.make_folder(layout.block_lease_folder(run.name, 4))  # not even a name
+    storage.make_folder(layout.block_lease_folder(run.name, 4))  # not even a temporary name
     assert score(storage, run).scored == BLOCKS
     assert storage.names(layout.leases_folder(run.name)) == []
 
@@ -236,7 +236,7 @@ def test_documents_are_deleted_when_the_writer_of_their_block_is_done(storage):
     assert solr.count_by_block(run.collection, [3]) == {}
 
 
-# Those that come back from the dead
+# Writers that come back too late
 
 
 def tasks_of_a_zombie(storage: Storage, run: Run) -> list[block_module.BlockTask]:
@@ -255,7 +255,7 @@ def test_a_worker_whose_driver_is_gone_writes_nothing_after_the_retry(storage, c
 
 
 class Interrupted(FaultyStorage):
-    """Lets others act just before the n-th change; what it does itself always succeeds."""
+    """Lets other writers act just before the n-th change; its own calls always succeed."""
 
     def __init__(self, inner: Storage, at: int, others: Callable[[], object]) -> None:
         super().__init__(inner, at)
@@ -276,7 +276,7 @@ def through(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> None:
 
 
 def test_a_run_that_is_taken_over_at_any_change_and_goes_on_as_a_zombie(tmp_path, monkeypatch, clean):
-    """It sleeps until another has scored and indexed all of its blocks, and wakes up as if nothing had happened."""
+    """A writer sleeps until another has scored and indexed all of its blocks, and then continues unaware."""
     at = met = 0
     while met == at:
         at += 1

@@ -1,4 +1,4 @@
-"""CIFAR's pickles: read as Python 2 and 3 wrote them, and never run."""
+"""CIFAR's pickles: Python 2's and Python 3's are read, and never executed."""
 
 import os
 import pickle
@@ -34,7 +34,7 @@ def planes(pixels: np.ndarray) -> np.ndarray:
 
 
 def python2(pixels: np.ndarray, labels: list[int]) -> bytes:
-    """Write a batch as Python 2 and its numpy did, by cPickle in protocol 2: its strings are bytes."""
+    """Write a batch as Python 2 and its numpy did, with cPickle's protocol 2: strings are bytes."""
 
     def string(text: bytes) -> bytes:
         return b"U" + bytes([len(text)]) + text
@@ -174,7 +174,7 @@ def test_a_folder_without_cifars_files_is_refused(tmp_path):
 
 
 class Runs:
-    """Runs code when it is unpickled as usual."""
+    """Runs code if it is unpickled in the usual way."""
 
     def __init__(self, path):
         self.path = path

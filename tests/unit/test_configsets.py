@@ -1,4 +1,4 @@
-"""Configsets: what counts as a change, what a run keeps, and names that must stay as they are."""
+"""Configsets: what counts as a change, what a run keeps, and names that must not change."""
 
 import shutil
 
@@ -65,11 +65,11 @@ def test_runs_of_a_later_configset_keep_their_names(storage, monkeypatch, tmp_pa
 
 
 def test_the_configset_of_this_checkout_changes_only_on_purpose():
-    """Whoever changes this gives every corpus a new run at its next tagging: see ``docs/adr/0018-configsets.md``."""
+    """If this changes, every corpus gets a new run the next time it is tagged: see ``docs/adr/0018-configsets.md``."""
     assert read_configset(CONFIGSET_FOLDER).name == "tinytags-c38ce0817f"
 
 
-# What counts
+# What counts as a change
 
 
 def test_comments_white_space_and_the_order_of_attributes_do_not_count(founding, tmp_path):
@@ -116,7 +116,7 @@ def test_a_folder_without_a_configset_or_with_broken_xml_is_told(tmp_path):
     with pytest.raises(MissingError, match="is the checkout complete"):
         read_configset(tmp_path)
     (tmp_path / "schema.xml").write_text("<schema>")
-    with pytest.raises(BadInputError, match=rf"{tmp_path}/schema.xml: no XML"):
+    with pytest.raises(BadInputError, match=rf"{tmp_path}/schema.xml: is not XML"):
         read_configset(tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_a_collection_that_exists_keeps_its_configset(storage, solr, monkeypatch
 
 
 def forget_configset(run, storage):
-    """Let a run be one from before its configset was recorded."""
+    """Turn a run into one from before configsets were recorded."""
     old = run.replaced(configset="")
     old.save(storage, layout.run_file(run.name))
     storage.delete(layout.configset_file(run.configset))

@@ -74,7 +74,7 @@ print(json.dumps({"heavy": dict(heavy), "dags": bare, "set_up": describe()}))
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The Dags in a process of its own, as the Dag processor reads them: bare, then with all that Dags can be told."""
+    """The Dags in a separate process, as the Dag processor reads them: by default, then with all settings of Dags."""
     folder = tmp_path_factory.mktemp("dags")
     corpora = folder / "corpora"
     corpora.mkdir()

@@ -1,4 +1,4 @@
-"""What Dags share: errors as Airflow takes them, claims of corpora, messages of failures."""
+"""What Dags share: errors for Airflow, claims of corpora, and messages about failures."""
 
 import json
 import socketserver
@@ -106,7 +106,7 @@ def test_claims_of_long_ago_go(storage: LocalStorage) -> None:
 
 
 def failed_task(**changes: Any) -> dict[str, Any]:
-    """Return as much of Airflow's context as a message needs."""
+    """Return the part of Airflow's context that a message needs."""
     task = SimpleNamespace(
         dag_id="tinytags",
         task_id="blocks",
@@ -173,7 +173,7 @@ def test_a_webhook_that_fails_is_a_warning_that_keeps_its_address_secret(
 
 
 class MailServer(socketserver.StreamRequestHandler):
-    """As much of SMTP (RFC 5321) as takes one mail."""
+    """The part of SMTP (RFC 5321) that receiving one mail needs."""
 
     def handle(self) -> None:
         self.wfile.write(b"220 here\r\n")

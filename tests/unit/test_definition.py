@@ -1,4 +1,4 @@
-"""Definitions of corpora: what a person may write, and what is said of what cannot be."""
+"""Definitions of corpora: what is allowed, and how everything else is refused."""
 
 import re
 
@@ -34,7 +34,7 @@ def read_back(definition, folder):
     return read_definition(path)
 
 
-# What may be written
+# What is allowed
 
 
 def test_source_and_format_are_enough(written):
@@ -111,7 +111,7 @@ def test_a_definition_that_was_read_from_a_record_is_the_same():
     assert CorpusDefinition.model_validate_json(definition.model_dump_json()) == definition
 
 
-# What may not
+# What is refused
 
 WRONG = {
     "name": ("Birds", r"'Birds' cannot be the name of a corpus: use up to 100 lower-case letters"),

@@ -45,7 +45,7 @@ def stamps(folder: Path) -> dict[str, int]:
 
 
 def corner_picture(side: int, colour: int) -> bytes:
-    """Return a picture that is white in its upper right corner only, so that no swap of axes goes unseen."""
+    """Return a picture that is white in its upper right corner only, so that swapped axes are noticed."""
     pixels = np.full((side, side, 3), colour, dtype=np.uint8)
     pixels[: side // 4, -side // 4 :] = 255
     png = io.BytesIO()
@@ -261,7 +261,7 @@ def test_cifar10_is_downloaded_once(tmp_path: Path, server: ArchiveServer) -> No
 
 
 def drawn_instead(folder: Path) -> str:
-    """Make the demo, which must fall back to drawn shapes, and return what it said first about the download."""
+    """Make the demo, which must fall back to drawn shapes, and return its first message about the download."""
     lines: list[str] = []
     demo = make_demo(folder, NOWHERE, report=lines.append)
     assert demo.origin == "drawn"

@@ -152,7 +152,7 @@ def test_scored_columns_keep_their_names_on_disk() -> None:
 
 
 def test_bytes_sent_to_solr_and_checksums_are_those_of_every_earlier_version(storage, scored) -> None:
-    """Otherwise every verified block of every run would differ from its record, and be indexed anew."""
+    """Otherwise every verified block of every run would differ from its record, and be indexed again."""
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     keywords = KeywordsReader(storage)
     model = "forest-0123456789ab"

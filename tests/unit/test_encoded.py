@@ -22,7 +22,7 @@ SIDE = 8
 
 
 def picture(number: int, side: int = SIDE) -> np.ndarray:
-    """Return a picture that knows its number, with a red upper left corner."""
+    """Return a picture that encodes its number, with a red upper left corner."""
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
     pixels[0, 0] = 255, 0, 0
     return pixels
@@ -45,7 +45,7 @@ def listed(source, format_name, **fields):
 
 
 def read(source, format_name, items, first=0, images=None, *, decode=True, **fields):
-    """Return what a reader gives: batches joined to one list for each attribute."""
+    """Return a reader's batches, joined to one list per attribute."""
     images = len(items) - first if images is None else images
     with closing(
         open_reader(definition(source, format_name, **fields), SourceFiles(str(source)), MemoryListing(items))
@@ -65,7 +65,7 @@ def read(source, format_name, items, first=0, images=None, *, decode=True, **fie
 
 @pytest.fixture
 def folder(tmp_path):
-    """Thirteen pictures in folders, among files that are none."""
+    """Thirteen pictures in folders, among other files."""
     root = tmp_path / "birds"
     names = [
         f"{kind}/{number}.{'PNG' if number % 2 else 'png'}"

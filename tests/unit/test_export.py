@@ -1,4 +1,4 @@
-"""Exporting a scored run: the original's lines, from committed blocks alone, and nothing half-written."""
+"""Exporting a scored run: the original's lines, only from committed blocks, and no half-written files."""
 
 import base64
 import json
@@ -55,7 +55,7 @@ def lines_of(path) -> list[dict]:
 
 
 def expected_lines(blocks=ALL) -> list[dict]:
-    """Return what the votes as they were written down make of each picture."""
+    """Return what follows from each picture's votes."""
     return [
         {
             "block": block,

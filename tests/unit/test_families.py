@@ -1,4 +1,4 @@
-"""What every family of models must keep, so that a training, the lab and the Dag's form can offer it."""
+"""What every model family must provide, so that training, the lab and the Dag's form can offer it."""
 
 import dataclasses
 import importlib

@@ -30,7 +30,7 @@ def byte_of(order, height, width, row, column, channel):
 
 
 def stored_in(order, pictures):
-    """Return the records that a file in an order holds for images of shape (images, row, column, channel)."""
+    """Return the records of a file in a pixel order, for images of shape (images, row, column, channel)."""
     axes = {"hwc": (0, 1, 2, 3), "planes": (0, 3, 1, 2), "columns": (0, 3, 2, 1)}[order]
     return np.ascontiguousarray(pictures.transpose(axes)).reshape(len(pictures), -1)
 
@@ -54,7 +54,7 @@ class Opened:
         self.images = self.listing.images
 
     def read(self, first=0, images=None, **options):
-        """Return pixels and keywords of a range, after looking at how its batches follow each other."""
+        """Return pixels and keywords of a range, after checking that its batches are consecutive."""
         images = self.images - first if images is None else images
         pixels, keywords, at = [], [], first
         for batch in self.reader.batches(first, images, **options):
@@ -350,7 +350,7 @@ def test_metadata_that_is_not_one_file_is_refused(tmp_path, name, told):
         Opened(define(tmp_path / "tiny.bin", keywords=str(tmp_path / name)))
 
 
-# What cannot be taken
+# What is refused
 
 
 @pytest.mark.parametrize(

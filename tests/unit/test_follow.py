@@ -1,4 +1,4 @@
-"""What the command line tells Airflow of a model, and what it says when it cannot."""
+"""What the command line reports to Airflow about a new model, and what it says if it cannot."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from tinytags_tasks.clients.airflow import AirflowClient
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bytes]]:
-    """What an Airflow was asked that knows two assets."""
+    """The requests that an Airflow with two assets received."""
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -91,7 +91,7 @@ def random_pixels(seed: int, images: int = 40) -> np.ndarray:
 def test_votes_are_those_of_a_walk_through_each_tree(forest, seed, random):
     tags, trees = forest
     rows = spark_rows(trees)
-    random.shuffle(rows)  # Spark promises no order
+    random.shuffle(rows)  # Spark guarantees no order
     pixels = random_pixels(seed)
     found = votes_of(forest_to_onnx(trees_from_spark(rows), FEATURES, names(tags), {}), pixels)
     expected = np.zeros((len(pixels), tags))

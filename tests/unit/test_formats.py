@@ -1,4 +1,4 @@
-"""The formats' registry: one object for each format, and formats that other packages bring."""
+"""The formats' registry: one object per format, and formats from other packages."""
 
 import sys
 

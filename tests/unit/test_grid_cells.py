@@ -1,4 +1,4 @@
-"""What a cell of the block grid shows, and which cells are told again."""
+"""What a cell of the block grid shows, and which cells are sent again."""
 
 import pytest
 from grid_page.cells import BlockTask, Cells, CellState, cell_state, latest_tasks

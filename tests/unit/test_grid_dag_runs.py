@@ -1,4 +1,4 @@
-"""Which of Airflow's tasks work on which blocks, from an Airflow database."""
+"""Which of Airflow's tasks work on which blocks, according to an Airflow database."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The block grid's routes: each asked by nobody, by who has no rights, by a viewer and by an operator."""
+"""The block grid's routes: each requested without a user, without permissions, by a viewer and by an operator."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def app(clients: SimpleNamespace) -> object:
 
 
 class Started:
-    """Airflow's own functions, as far as a route calls them."""
+    """Airflow's own functions that a route calls."""
 
     def __init__(self) -> None:
         self.triggered: list[tuple[str, dict]] = []
@@ -390,7 +390,7 @@ def test_images_of_a_corpus_that_was_ingested_anew_are_not_shown(app: object, ru
     asked = client(app, "viewer")
     for path in ("blocks/0/images", "images/0.png"):
         answer = asked.get(f"/api/runs/{changed.name}/{path}")
-        assert (answer.status_code, "ingested anew" in answer.json()["detail"]) == (500, True)
+        assert (answer.status_code, "ingested again" in answer.json()["detail"]) == (500, True)
     run.storage.delete(layout.run_file(changed.name))
 
 

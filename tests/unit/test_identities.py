@@ -1,4 +1,4 @@
-"""Identities: what a corpus, a model, a training and a run are known by must never change by a refactoring.
+"""Identities: a refactoring must never change what a corpus, a model, a training or a run is identified by.
 
 The values were recorded when identities were still hashes of Python's ``repr``. If one changes, users must ingest,
 train and index everything again: read ``docs/adr/0017-identities.md`` before touching one.
@@ -63,7 +63,7 @@ def storage(tmp_path):
 
 @pytest.fixture(autouse=True)
 def same_keywords_file(monkeypatch):
-    """Let keywords have the same bytes with every version of pyarrow."""
+    """Give keywords the same bytes with every version of pyarrow."""
     monkeypatch.setattr(shards, "_keywords_parquet", lambda keywords: b"keywords")
 
 
@@ -164,7 +164,7 @@ def test_a_character_that_later_pythons_print_stays_escaped():
     assert quoted("\U0001fae8") == r"'\U0001fae8'"
 
 
-# Every field is decided: in an identity or not
+# Every field is known to be in an identity or not
 
 
 def training_of(request):
@@ -186,7 +186,7 @@ def digest_with_unreadable(image):
 
 
 def is_accepted(plan):
-    """Tell whether an ingestion that was begun as :data:`PLAN` may go on as another."""
+    """Return whether an ingestion that was started as :data:`PLAN` may continue as another."""
     try:
         _refuse_another_definition(PLAN, plan)
     except BadInputError:

@@ -1,4 +1,4 @@
-"""Indexing: the collection holds exactly the scored images, however often and after whatever it is done."""
+"""Indexing: the collection has exactly the scored images, however often and after whatever failure it is run."""
 
 import hashlib
 import threading
@@ -72,7 +72,7 @@ def positions(solr, planned):
 
 
 def rescore(storage, planned, threshold, block):
-    """Score a block again under the same run's name, as after deleting its file, with another threshold."""
+    """Score a block again under the same run's name with another threshold, as after deleting its file."""
     storage.delete(layout.scored_file(planned.name, block))
     (task,) = _block_tasks(planned, [block], storage)
     score_block(replace(task, threshold=threshold), address_of(storage))
@@ -221,7 +221,7 @@ def test_a_block_indexed_twice_leaves_no_orphans_and_no_doubles(storage, scored,
     assert solr.deleted == []
 
 
-def test_strangers_under_a_block_are_deleted_by_id_and_those_elsewhere_are_not(storage, scored, solr):
+def test_foreign_documents_of_a_block_are_deleted_by_id_and_others_are_not(storage, scored, solr):
     solr.documents(scored.collection).update(
         {
             "pets:777": {"id": "pets:777", "block": 2, "position": 777},
@@ -428,7 +428,7 @@ def test_a_block_that_the_run_does_not_have_is_refused(storage, scored, solr):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fail_at", range(1, 13))  # a sign of life, two leases, two records twice, and all returned
+@pytest.mark.parametrize("fail_at", range(1, 13))  # the leases are taken, two records written twice, leases returned
 def test_indexing_killed_at_any_ledger_write_and_run_again_is_as_if_never_killed(storage, scored, solr, fail_at, mode):
     with pytest.raises(Killed):
         index(FaultyStorage(storage, fail_at, mode, Killed), scored, solr, [0, 3])
@@ -468,6 +468,6 @@ def test_a_collection_from_before_a_field_is_indexed_without_it(storage, lacking
 
 
 def test_documents_can_do_without_every_field_that_the_schema_got_later():
-    """Otherwise runs from before a field could not be indexed any longer."""
+    """Otherwise runs from before a field was added could no longer be indexed."""
     fields = {field.get("name") for field in ElementTree.parse(CONFIGSET_FOLDER / "schema.xml").iter("field")}
     assert fields - LATER_FIELDS == REQUIRED | {"data", "_version_"}

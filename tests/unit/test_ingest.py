@@ -1,4 +1,4 @@
-"""Ingestion: every image once, in TinyTags' order, whatever was killed on the way."""
+"""Ingestion: every image exactly once, in TinyTags' order, whatever was killed meanwhile."""
 
 import contextlib
 import hashlib
@@ -79,7 +79,7 @@ def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def clean(source, tmp_path_factory):
-    """The files of a run that nothing disturbed."""
+    """The files of an undisturbed ingestion."""
     folder = tmp_path_factory.mktemp("clean")
     ingest(LocalStorage(folder), source)
     return without_times(files_under(folder))
@@ -172,7 +172,7 @@ def test_a_source_that_changed_between_a_killed_run_and_the_next_is_refused(stor
 
 
 class ChangesSource(FaultyStorage):
-    """Changes the source when the second shard's first bytes have been taken."""
+    """Changes the source once the second shard's first bytes have been written."""
 
     def __init__(self, inner, change):
         super().__init__(inner, 0)
@@ -345,7 +345,7 @@ def test_a_damaged_manifest_is_written_again_by_the_command_that_is_named(storag
 
 
 def written_shards(storage, source):
-    """Ingest, and return how many shards that wrote."""
+    """Ingest, and return how many shards were written."""
     counting = CountsShards(storage)
     ingest(counting, source)
     return counting.shards
@@ -457,14 +457,14 @@ def test_an_unfinished_corpus_of_another_cut_is_refused_and_leaves_no_orphans(st
 @pytest.mark.parametrize("fail_at", range(1, CHANGES + 1))
 def test_a_run_after_a_fault_equals_a_run_without_one(storage, source, clean, fail_at, fault, mode):
     is_lease_returned = fail_at in (6, 10, 14) and fault is TransientError
-    with contextlib.nullcontext() if is_lease_returned else pytest.raises(fault):  # it would run out by itself
+    with contextlib.nullcontext() if is_lease_returned else pytest.raises(fault):  # it would expire by itself
         ingest(FaultyStorage(storage, fail_at, mode, fault), source)
     is_whole = is_lease_returned or (mode == "after" and fail_at == CHANGES)
     assert storage.exists(layout.corpus_file("tiny")) is is_whole
     again = CountsShards(storage)
     ingest(again, source)
     assert without_times(files_under(storage.root)) == clean
-    # Listing and plan are the first two changes; a shard is whole with its manifest, its third of four.
+    # Listing and plan are the first two changes; a shard is complete with its manifest, the third of its four changes.
     whole_before = 3 if is_whole else max(0, fail_at - 2 + (mode == "after")) // 4
     assert again.shards == 3 - min(3, whole_before)
 
@@ -478,7 +478,7 @@ def test_a_clean_run_makes_as_many_changes_as_the_faults_cover(storage, source):
 def test_what_is_reported_counts_to_the_last_image(storage, source):
     lines: list[str] = []
     ingest(storage, source, report=lines.append)
-    assert "0.00 GB will be written of " in lines[1]
+    assert "0.00 GB will be written, and " in lines[1]
     assert re.fullmatch(r"corpus tiny: 23 of 23 images, [\d,]+ MB/s, 0 s left", lines[-2])
     assert lines[-1] == "corpus tiny: 23 images in 3 shards of 4 blocks, 0 unreadable"
 

@@ -1,4 +1,4 @@
-"""Inspecting: what a source looks like is told from its names, sizes and bytes, and nothing of it is run."""
+"""Inspecting: a source is recognised by its names, sizes and bytes, and nothing in it is executed."""
 
 import io
 import os
@@ -254,7 +254,7 @@ def test_the_guess_has_a_name_that_can_be_used(tmp_path, name, expected):
     assert definition.name == expected
 
 
-# What fits nothing
+# What fits no format
 
 
 def test_what_fits_nothing_says_what_was_looked_at(tmp_path):
@@ -405,7 +405,7 @@ def test_unreadable_images_are_crossed_out():
     plain = np.asarray(make_sheet(images, {}, histogram, "pets"))
     crossed = np.asarray(make_sheet(images, {1: "broken"}, histogram, "pets"))
     changed = np.nonzero((plain != crossed).any(axis=(0, 2)))[0]
-    assert changed.min() > 16 + 96  # the second picture alone
+    assert changed.min() > 16 + 96  # only the second picture
     assert (crossed == (200, 30, 30)).all(axis=-1).any()
 
 

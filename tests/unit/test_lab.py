@@ -1,4 +1,4 @@
-"""The lab: the same parameters as Spark's in scikit-learn, tried on a sample, and the best written down."""
+"""The lab: Spark's parameters, tried in scikit-learn on a sample, and the best ones saved."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tinytags_tasks.train.sample_forest import SampleForest, bin_places
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory) -> str:
-    """Drawn shapes, made 8x8."""
+    """Drawn shapes, scaled to 8x8."""
     path = tmp_path_factory.mktemp("lab") / "labelled.parquet"
     ((images, labels),) = draw_pictures(300, seed=3, batch=300)
     write_labelled_parquet(path, images, labels, SHAPES)
@@ -80,7 +80,7 @@ def test_a_tag_with_fewer_images_than_folds_is_told(labelled):
         search_parameters(request_of(labelled, sample=100, folds=50), report=lambda line: None)
 
 
-# Bins as MLlib cuts them
+# The same bins as MLlib's
 
 
 def test_values_that_fit_into_the_bins_keep_their_order_and_lose_nothing():

@@ -1,4 +1,4 @@
-"""Labelled sets: what is read, and which row is to blame when it cannot be."""
+"""Labelled sets: what is read, and which row is at fault if it cannot be."""
 
 import io
 import json

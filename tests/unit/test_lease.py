@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, and none that stays when its owner is gone."""
+"""Leases: one holder at a time, and no lease outlives its owner."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def storage(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The waiters' clock, which the test turns."""
+    """The waiters' clock, which the test advances."""
     clock = SimpleNamespace(now=1_000.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr(lease, "time", clock)
@@ -49,7 +49,7 @@ def is_free(storage, seconds=NEVER):
 
 
 class WatchedStorage(FaultyStorage):
-    """Lets a test act at a call; each call is one step, as in HDFS."""
+    """Lets a test intervene at a call; each call is one atomic step, as in HDFS."""
 
     def __init__(self, inner):
         super().__init__(inner, 0)
@@ -118,16 +118,16 @@ def test_another_thread_never_takes_a_lease_that_was_just_written_for_one_of_the
 
 def test_who_holds_a_lease_is_told_to_people(storage):
     leases = Leases(storage)
-    assert leases.describe(PATH) == "nobody any more"
+    assert leases.describe(PATH) == "a writer that has just finished"
     with leases.hold(PATH):
         assert leases.describe(PATH).endswith(f", process {os.getpid()}")
     write_lease(storage, place="machine-7 boot pid:[1]", pid=12)
     assert leases.describe(PATH) == "machine-7, process 12"
     storage.write(PATH, b'{"owner": "a')
-    assert leases.describe(PATH) == "somebody whose lease cannot be read"
+    assert leases.describe(PATH) == "someone whose lease cannot be read"
 
 
-# Owners that are silent
+# Owners that do not renew their lease
 
 
 def test_a_silent_owner_is_taken_over_after_the_time_by_the_waiters_clock(storage, clock):
@@ -169,7 +169,7 @@ def test_an_owner_that_renews_is_never_taken_over(storage, clock):
         for _ in range(5):
             with waiter.hold(PATH) as is_taken_over:
                 assert not is_taken_over
-            for _ in range(2):  # the second one began after the waiter had looked
+            for _ in range(2):  # the second one began after the waiter had checked
                 assert renewals.acquire(timeout=30)
             clock.now += 59.9
 
@@ -228,7 +228,7 @@ def test_an_owner_mends_its_damaged_or_vanished_lease(storage):
     assert storage.names("folder") == []
 
 
-# Owners that are gone
+# Owners that have ended
 
 HOLD = """
 import sys
@@ -242,7 +242,7 @@ with Leases(LocalStorage(sys.argv[1]), 3600).hold(sys.argv[2]) as is_ours:
 
 @pytest.fixture(scope="module")
 def living(tmp_path_factory):
-    """What another process, which lives as long as the tests, writes of itself."""
+    """What another process, which lives as long as the tests, writes to its lease."""
     storage = LocalStorage(tmp_path_factory.mktemp("living"))
     with other_process(storage) as process:
         yield json.loads(storage.read(PATH))
@@ -263,7 +263,7 @@ def test_a_killed_process_of_this_machine_loses_its_lease_at_once(storage):
         assert not is_free(storage)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE  # nobody has asked yet how it ended
+        assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE  # nothing has waited for it yet
         assert is_free(storage)
     storage.write(PATH, found)
     assert is_free(storage)
@@ -312,7 +312,7 @@ def test_a_dead_owner_in_a_newer_format_is_waited_for_like_one_elsewhere(storage
 
 
 def test_of_two_waiters_that_find_a_dead_owner_one_wins(storage):
-    write_lease(storage, place=lease._place(), pid=2**22 + 1)  # more than Linux gives
+    write_lease(storage, place=lease._place(), pid=2**22 + 1)  # more than Linux assigns
     watched = WatchedStorage(storage)
     both_judged, both_asked = threading.Barrier(2), threading.Barrier(2)
     met = threading.local()
@@ -393,7 +393,7 @@ def test_a_lease_that_is_returned_while_a_waiter_looks_is_taken(storage):
 @pytest.mark.parametrize("fault", [TransientError, Killed])
 @pytest.mark.parametrize("fail_at", range(1, 6))
 def test_after_a_fault_at_any_change_the_lease_is_free_at_once(storage, fail_at, fault, mode):
-    """A take-over makes five changes: it writes, moves away, deletes, writes, and returns."""
+    """A takeover makes five changes: it writes, moves away, deletes, writes, and gives back."""
     write_lease(storage, place=lease._place(), pid=2**22 + 1)
     faulty = FaultyStorage(storage, fail_at, mode, fault)
     was_held = False

@@ -1,4 +1,4 @@
-"""How fast a run goes, and how long it will take; and a ledger that is read again."""
+"""A run's speed and remaining time, and reading its ledger repeatedly."""
 
 from datetime import UTC, datetime, timedelta
 

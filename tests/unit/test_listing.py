@@ -1,4 +1,4 @@
-"""Listings: what positions a source's files hold, read by the part however many there are."""
+"""Listings: the positions of a source's files, read in parts however many there are."""
 
 import errno
 import itertools
@@ -42,7 +42,7 @@ def storage(tmp_path):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    """Let a group of rows be full after three."""
+    """Limit row groups to three rows."""
     monkeypatch.setattr(listing_module, "_ROWS_PER_GROUP", 3)
 
 
@@ -64,7 +64,7 @@ def with_positions(items):
     return list(zip(firsts, items, strict=False))
 
 
-# Reading by the part
+# Reading in parts
 
 
 @settings(deadline=None, max_examples=60)

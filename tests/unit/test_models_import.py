@@ -1,4 +1,4 @@
-"""Classifiers from elsewhere: each gets the one interface, or one line that says why it cannot be used."""
+"""Classifiers from elsewhere: each gets the interface of a model, or one line says why it cannot be used."""
 
 import numpy as np
 import onnx
@@ -42,7 +42,7 @@ def bring(tmp_path, storage):
     return bring_in
 
 
-# The one interface
+# The interface of a model
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ IMG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def picture(number: int) -> np.ndarray:
-    """Return a picture that knows its number, with a red upper left corner."""
+    """Return a picture that encodes its number, with a red upper left corner."""
     pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     pixels[0, 0] = 255, 0, 0
     return pixels
@@ -58,7 +58,7 @@ def listed(source, **fields):
 
 
 def read(source, items, first=0, images=None, *, decode=True, **fields):
-    """Return what a reader gives: batches joined to one list for each attribute."""
+    """Return a reader's batches, joined to one list per attribute."""
     images = sum(item.images for item in items) - first if images is None else images
     with closing(open_reader(definition(source, **fields), SourceFiles(str(source)), MemoryListing(items))) as reader:
         batches = list(reader.batches(first, images, decode=decode))

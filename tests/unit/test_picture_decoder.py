@@ -1,4 +1,4 @@
-"""Pictures decoded in processes: the same as here, in order, and no process outlives who started it."""
+"""Pictures decoded in processes: the same result, in order, and no process outlives the one that started it."""
 
 import io
 import os

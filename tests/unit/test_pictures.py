@@ -1,4 +1,4 @@
-"""Pictures made images of a corpus: which way up, in which colours, cut how, and why not."""
+"""Pictures turned into images of a corpus: orientation, colours, cropping, and why they are refused."""
 
 import io
 import struct
@@ -92,7 +92,7 @@ def test_what_is_transparent_lies_on_white(mode):
     picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
     picture.paste((0, 0, 0, 255), (0, 0, 16, 32))
     picture.paste((0, 0, 0, 128), (8, 0, 16, 32))
-    stored = picture.quantize(8) if mode == "PA" else picture.convert(mode)  # PNG holds alpha beside a palette
+    stored = picture.quantize(8) if mode == "PA" else picture.convert(mode)  # in PNG, alpha is not part of a palette
     found = prepare_picture(encoded(stored), 32, 32)
     assert found[0, 0].tolist() == list(BLACK)
     assert found[0, -1].tolist() == list(WHITE)

@@ -1,4 +1,4 @@
-"""Publishing: readers get a run when every count agrees, and otherwise keep the one they have."""
+"""Publishing: readers get a run if every count agrees, and otherwise keep the one they have."""
 
 import re
 
@@ -55,7 +55,7 @@ def indexed(storage, solr):
 
 @pytest.fixture
 def stricter(storage, solr, indexed):
-    """Another run, from 60 % up: 2 documents where the first has 9."""
+    """Another run, with threshold 60: it has 2 documents, and the first has 9."""
     planned = make_another_run(storage, 60)
     score_all(storage, planned)
     index_all(storage, planned, solr)
@@ -469,7 +469,7 @@ def test_a_gate_that_is_no_percentage_is_refused(gate):
         PublishRequest("run", "live", **gate)
 
 
-# What is written down
+# What is recorded
 
 
 def test_what_became_live_is_written_down_with_what_was_live_before(storage, stricter, indexed, solr):

@@ -1,4 +1,4 @@
-"""Published models: put there once, found by name, set side by side, and used by scoring whatever they are."""
+"""Published models: stored once, found by name, compared, and used by scoring whatever their kind."""
 
 import numpy as np
 import onnx
@@ -76,7 +76,7 @@ def test_a_model_that_stands_is_never_changed(storage):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fail_at", range(1, 7))  # a lease, three files, the folder, and the lease returned
+@pytest.mark.parametrize("fail_at", range(1, 7))  # a lease, three files, the folder, and giving the lease back
 def test_publishing_that_dies_leaves_all_or_nothing_and_the_next_tidies_up(storage, mode, fail_at):
     with pytest.raises(Killed):
         publish(card(version="forest-1"), b"model", "report", FaultyStorage(storage, fail_at, mode, Killed))
@@ -116,7 +116,9 @@ def test_a_report_is_read_as_it_was_published_and_a_model_may_have_none(storage)
     put(storage, "forest-1")
     assert load_report(storage, "forest-1") == "<p>forest-1</p>"
     publish_model(storage)
-    with pytest.raises(MissingError, match=f"model {MODEL} has no report: a version without reports published it"):
+    with pytest.raises(
+        MissingError, match=f"model {MODEL} has no report: a version of TinyTags without reports published it"
+    ):
         load_report(storage, MODEL)
 
 
@@ -165,7 +167,7 @@ def test_what_keeps_models_from_being_compared_is_said():
     ]
 
 
-# A classifier that is no forest tags a corpus
+# A classifier that is not a forest tags a corpus
 
 
 def logistic_classifier(tmp_path, bias: float = 0.0) -> tuple[str, np.ndarray]:
@@ -260,13 +262,13 @@ def test_a_damaged_card_is_told_by_its_path(storage):
         list_models(storage)
 
 
-# Does it fit
+# Whether a model fits
 
 
 def test_a_model_fits_a_corpus_of_the_same_images_and_says_why_it_fits_no_other(storage):
     corpus = make_corpus(storage)
     assert misfit(card(), corpus) == ""
-    assert misfit(card(height=64), corpus) == "its image size is (64, 32, 3), and that of the corpus is (32, 32, 3)"
-    assert "its pixel order is planes, and that of the corpus is row-major HWC" in misfit(
+    assert misfit(card(height=64), corpus) == "its image size is (64, 32, 3), but that of the corpus is (32, 32, 3)"
+    assert "its pixel order is planes, but that of the corpus is row-major HWC" in misfit(
         card(pixel_order="planes"), corpus
     )

@@ -21,7 +21,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def world(prepared, tmp_path, monkeypatch):
-    """Three runs, none of them published, and the commands at work on them."""
+    """Three runs, none of them published, and the commands that work on them."""
     world = prepared.copy(tmp_path / "store")
     settings = SimpleNamespace(alias=ALIAS, keep_collections=1)
     runtime = SimpleNamespace(storage=world.storage, solr=world.solr, settings=settings)

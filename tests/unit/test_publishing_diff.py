@@ -1,4 +1,4 @@
-"""Comparing runs: every image is counted where it belongs, and the sheet shows the ones that it names."""
+"""Comparing runs: every image is counted where it belongs, and the sheet shows the images it names."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def storage(tmp_path):
 
 
 def make_up(storage, name, kept, blocks, **changes):
-    """Write a run whose scored files say what is kept: position to tag and accuracy."""
+    """Write a run with scored files for what is kept: tag and confidence by position."""
     plan = Run(
         name=name,
         corpus=CORPUS,
@@ -219,7 +219,7 @@ def test_the_sheet_shows_the_pictures_of_the_examples_enlarged_and_unsmoothed(st
 
 
 def find(sheet, picture):
-    """Tell whether a picture is somewhere in a sheet."""
+    """Return whether a picture is somewhere in a sheet."""
     height, width = picture.shape[:2]
     windows = sheet[height // 2 : -height // 2, width // 2 : -width // 2]
     corners = np.argwhere((windows == picture[height // 2, width // 2]).all(axis=-1))

@@ -1,4 +1,4 @@
-"""Publishing, rolling back, pruning, killed or failed at every change: after the rerun all is as after a clean one."""
+"""Publishing, rolling back and pruning, killed or failing at every change: a rerun gives the result of a clean run."""
 
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed
@@ -65,7 +65,7 @@ def test_a_rerun_after_a_fault_of_the_store_equals_a_clean_one(prepared, tmp_pat
                     break
             except fault:
                 met += 1
-            # What was written down is done, and asking without a name would ask for one more step back.
+            # What was recorded is done; without a name, a rerun would mean one more step back.
             is_done = world.outcome()["history"] == clean.outcome()["history"]
             if not (step is take_back_what_is_live and is_done):
                 step(world, world.storage, world.solr)
@@ -101,6 +101,6 @@ def test_a_collection_that_is_gone_although_solr_did_not_say_so_is_dropped(prepa
 
 
 def without_leases(world):
-    """Return the outcome; who was killed with a lease may leave it to whoever comes next."""
+    """Return the outcome; a process that was killed with a lease may leave it to the next one."""
     outcome = world.outcome()
     return {name: found for name, found in outcome.items() if name != "leases"}

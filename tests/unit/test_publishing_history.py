@@ -1,4 +1,4 @@
-"""The history of an alias: what a rollback leads to, whatever was killed, done by hand or done by two at once."""
+"""An alias' history: what a rollback leads to, whatever was killed, done by hand or done by two at once."""
 
 import os
 import threading
@@ -28,7 +28,7 @@ from tinytags_tasks.store.run_records import Change, Publication, Run
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Let whoever waits for another look often."""
+    """Make waiters check often."""
     monkeypatch.setattr(history_module, "_POLL_SECONDS", 0.01)
 
 

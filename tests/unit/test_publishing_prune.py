@@ -1,4 +1,4 @@
-"""Cleaning up: what may go goes, and everything that somebody reads, writes or may want back stays."""
+"""Pruning: everything that is unused goes, and everything that is read, written or may be rolled back to stays."""
 
 import os
 import time
@@ -42,7 +42,7 @@ def prune(world, report=quiet, **request):
 
 
 def reason(world, collection, **request):
-    """Return why a collection stays; nothing may go then."""
+    """Return why a collection stays; nothing may be dropped."""
     found = plan_prune(PruneRequest(ALIAS, keep=0, **request), storage=world.storage, solr=world.solr)
     assert collection not in [prunable.collection for prunable in found.drop]
     return found.stays[collection]

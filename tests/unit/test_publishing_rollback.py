@@ -1,4 +1,4 @@
-"""Rolling back: readers get what was live before when it stands whole, and otherwise keep what they have."""
+"""Rolling back: readers get what was live before if it is complete, and otherwise keep what they have."""
 
 import pytest
 from published_runs import ALIAS, make_world

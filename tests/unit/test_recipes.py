@@ -69,6 +69,11 @@ def test_every_file_and_test_that_a_recipe_names_exists() -> None:
             assert re.search(rf"def {test}\(", (PROJECT_ROOT / path).read_text()), name
 
 
+def test_the_readme_lists_every_folder_of_the_package() -> None:
+    folders = {path.parent.name for path in (PROJECT_ROOT / "tinytags_tasks").glob("*/__init__.py")}
+    assert {name for name in folders if not re.search(rf"^{name}/ ", README, re.MULTILINE)} == set()
+
+
 # An engine
 
 
@@ -119,6 +124,8 @@ def test_every_dag_is_checked_by_the_tests_of_dags_and_by_mypy() -> None:
     from test_dag import DAGS
 
     assert set(DAGS) == set(dag_files())
+    tests = (PROJECT_ROOT / "tests" / "unit" / "test_dag.py").read_text().partition("\n\n")[2].partition("def test_")[2]
+    assert {name for name in DAGS if f'"{name}"' not in tests} == set(), "add a test of its edges"
     overrides = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
     untyped = {name for part in overrides if "disallow_untyped_decorators" in part for name in part["module"]}
     assert set(dag_files()) <= untyped

@@ -1,4 +1,4 @@
-"""Formats of stored records: older ones are read, newer ones are refused before anything is made of them."""
+"""Formats of stored records: older ones are read, newer ones are refused before anything is done with them."""
 
 import json
 import re
@@ -103,7 +103,7 @@ def record(request, tmp_path):
 
 
 def with_format(storage, path, number):
-    """Let a stored record, without a checksum, be of another format; None takes the number away."""
+    """Give a stored record another format, and no checksum; None removes the number."""
     fields = json.loads(storage.read(path))
     fields.pop("format")
     fields.pop(CHECKSUM_KEY)
@@ -224,7 +224,7 @@ def test_what_is_no_record_is_damage(storage, stored):
 
 
 def test_a_new_field_of_a_definition_raises_the_plans_format():
-    """A plan holds the whole definition, and an older TinyTags takes an unknown field of one for damage."""
+    """A plan contains the whole definition, and an older TinyTags mistakes an unknown field in it for damage."""
     known = {
         1: {
             *("name", "source", "format", "height", "width", "shard_images", "blocks_per_shard", "description"),
@@ -299,7 +299,7 @@ def test_a_listing_from_before_there_were_formats_is_read(storage):
     assert [item.path for _, item in open_listing(storage, PATH).items(0, 1)] == ["a"]
 
 
-# Nothing of a newer TinyTags is overwritten or taken for damage
+# Nothing from a newer TinyTags is overwritten or mistaken for damage
 
 
 def test_a_newer_ledger_is_neither_failed_nor_scored_over(storage):
@@ -333,7 +333,7 @@ def test_a_newer_manifest_is_not_called_damage_and_a_newer_plan_not_replaced(sto
     assert files_under(storage.root) == before
 
 
-# A person sees it
+# What a person sees
 
 
 def test_at_the_command_line_it_is_one_line_and_exit_code_2(storage, monkeypatch, capsys):

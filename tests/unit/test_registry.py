@@ -1,4 +1,4 @@
-"""The folder of definitions: what stands in it is never half-written, and never overwritten unasked."""
+"""The folder of definitions: no file in it is half-written, or overwritten without being asked."""
 
 import threading
 from pathlib import Path

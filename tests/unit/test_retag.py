@@ -41,7 +41,7 @@ def look(world, model="", alias=""):
 
 
 def let_second_run_be_of(world, model):
-    """Let the second run be one of another model."""
+    """Change the second run's model."""
     path = layout.run_file(world.runs[1].name)
     Run.load(world.storage, path).replaced(model=model).save(world.storage, path)
 

@@ -67,7 +67,7 @@ def block_tasks(storage, run: Run, blocks=ALL):
 
 
 def rows(storage, run: Run, blocks=ALL) -> dict[int, tuple]:
-    """Return tag, votes and accuracy of every kept image by position."""
+    """Return tag, votes and confidence of every kept image by position."""
     return {
         row["position"]: (row["tag"], row["votes"], row["accuracy"])
         for block in blocks
@@ -76,7 +76,7 @@ def rows(storage, run: Run, blocks=ALL) -> dict[int, tuple]:
 
 
 def expected_rows(threshold: int, unreadable=()) -> dict[int, tuple]:
-    """Return what the votes as they were written down make of each picture."""
+    """Return what follows from each picture's votes."""
     return {
         position: (TAGS[votes.index(max(votes))], max(votes), 10 * max(votes))
         for position, votes in enumerate(VOTES)
@@ -85,8 +85,10 @@ def expected_rows(threshold: int, unreadable=()) -> dict[int, tuple]:
 
 
 def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Return a store's files without what differs from one run to the next by its nature."""
-    ever_new = rb'"(created|scored|score_seconds|attempts|host|scored_bytes|scored_sha256)": ?("[^"]*"|[0-9.]+)'
+    """Return a store's files without what always differs between runs."""
+    ever_new = (
+        rb'"(created|record_sha256|scored|score_seconds|attempts|host|scored_bytes|scored_sha256)": ?("[^"]*"|[0-9.]+)'
+    )
     return {
         path: re.sub(ever_new, b"", content if path.endswith(".json") else readable(content))
         for path, content in files.items()
@@ -304,7 +306,7 @@ def test_a_model_whose_votes_are_not_its_trees_is_corrupt(storage):
 def onnx_model(
     *, features: int | str = IMAGE_BYTES, tags: int | str = len(TAGS), pixels="pixels", votes="votes", constant=()
 ) -> bytes:
-    """Return a model that gives every image the same votes: ``constant``, else all trees to the first tag."""
+    """Return a model that gives every image the same votes: ``constant``, or all trees for the first tag."""
     chosen = np.array(constant or (TREES, *[0] * (len(TAGS) - 1)), dtype=np.float32)
     weights = np.zeros((features if isinstance(features, int) else IMAGE_BYTES, len(chosen)), dtype=np.float32)
     graph = onnx.helper.make_graph(
@@ -323,7 +325,7 @@ def onnx_model(
 
 
 def make_run_of(storage, model: bytes) -> Run:
-    """Make a run of a model from elsewhere."""
+    """Create a run of a model from elsewhere."""
     version = model_version("other", model)
     make_corpus(storage)
     storage.write(layout.model_file(version), model)
@@ -433,7 +435,7 @@ def test_a_model_whose_file_was_replaced_is_named_and_never_used_and_the_right_o
     storage.write(path, other)
     spark = SparkHere()
     message = (
-        f"{path}: is not the model that was published: its sha256 should begin with {MODEL[-12:]}, and begins with "
+        f"{path}: is not the model that was published: its sha256 should begin with {MODEL[-12:]}, but begins with "
         f"{model_version('x', other)[-12:]}; train or import the same model again"
     )
     with pytest.raises(CorruptError, match=re.escape(message)):
@@ -460,7 +462,7 @@ def test_a_model_that_is_not_there_is_missed_with_the_remedy(storage):
         score(storage, run)
 
 
-# Anything may be run again
+# Everything can be run again
 
 
 def test_committed_blocks_are_not_done_again(storage):
@@ -542,7 +544,7 @@ def test_what_a_killed_worker_committed_is_left_when_spark_tries_its_blocks_agai
     run = make_run(storage)
     score(storage, run, [0, 1, 2])
     before = files_under(storage.root / "runs")
-    storage.delete(layout.ledger_file(run.name, 1))  # the kill came between the file and the record
+    storage.delete(layout.ledger_file(run.name, 1))  # it was killed between the file and the record
     storage.delete(layout.scored_file(run.name, 2))
     scored = []
     monkeypatch.setattr(worker, "score_block", lambda task, address: scored.append(task.source.block))
@@ -582,7 +584,7 @@ def test_a_spark_task_takes_as_many_blocks_as_are_worth_it(storage, monkeypatch,
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Let some blocks fail with an error each."""
+    """Make some blocks fail, each with its own error."""
 
     def fail(errors: dict[int, Exception]) -> None:
         def sometimes(task, address):

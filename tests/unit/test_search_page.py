@@ -1,4 +1,4 @@
-"""The search page's routes, asked without and with the password, over searches that a test prepares."""
+"""The search page's routes, with and without the password, over searches that a test prepares."""
 
 import base64
 import io
@@ -51,7 +51,7 @@ PAGE = SearchPage(
 
 
 def with_values(**values: object) -> TaggedImage:
-    """Return the image with other values."""
+    """Return the image with different values."""
     return replace(IMAGE, values=VALUES | values)
 
 

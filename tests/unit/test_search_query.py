@@ -23,7 +23,7 @@ from tinytags_tasks.settings import Settings
 
 
 class StubSolr(HTTPServer):
-    """Gives prepared answers in turn, the last one for ever, and notes what it was asked."""
+    """Returns prepared responses in turn, then the last one forever, and records its requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), StubHandler)
@@ -169,9 +169,7 @@ def test_solr_is_asked_as_the_reader(solr: StubSolr, settings: Settings) -> None
 def test_a_wrong_password_is_named_by_its_variable(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [(401, "<html>Bad credentials</html>")]
     reader = settings.model_copy(update={"solr_reader_password": SecretStr("hidden")})
-    with pytest.raises(
-        FinalError, match=r"'reader' in with this password: correct .*TINYTAGS_SOLR_READER_PASSWORD"
-    ) as no:
+    with pytest.raises(FinalError, match=r"'reader' with this password: correct .*TINYTAGS_SOLR_READER_PASSWORD") as no:
         search_images(reader, SearchRequest())
     assert "hidden" not in str(no.value)
 

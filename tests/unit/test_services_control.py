@@ -1,4 +1,4 @@
-"""Up, down and status, on engines that start in no time."""
+"""Up, down and status, with engines that start instantly."""
 
 import fcntl
 import json

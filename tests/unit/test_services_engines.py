@@ -1,4 +1,4 @@
-"""What each engine is told, and how its answers are read."""
+"""How each engine is configured, and how its responses are read."""
 
 import configparser
 import json

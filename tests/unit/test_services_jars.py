@@ -1,4 +1,4 @@
-"""Jars: checked against the lock, committed whole, and Java found to fetch and run them."""
+"""Jars: checked against the lock file and committed completely, and the Java that downloads and runs them."""
 
 import hashlib
 import re

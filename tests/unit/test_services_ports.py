@@ -1,4 +1,4 @@
-"""Ports: the standard ones when free, the recorded ones again, never one that another copy is about to take."""
+"""Ports: the standard ones if free, the recorded ones again, and never one that another copy is about to take."""
 
 import socket
 import threading
@@ -17,7 +17,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def taken() -> int:
-    """A port that somebody else listens on, as long as the test runs."""
+    """A port that another process listens on during the test."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()

@@ -1,4 +1,4 @@
-"""Processes: known again, ended with their children, never mistaken for another."""
+"""Processes: recognised again, ended with their children, never mistaken for another."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Settings: the environment first, then what `tinytags up` recorded; and what is said of a bad one."""
+"""Settings: the environment first, then what `tinytags up` recorded; and messages about bad values."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The Solr client against a small HTTP server: what is tried again, and what an answer becomes."""
+"""The Solr client against a small HTTP server: what is retried, and how responses are interpreted."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ from tinytags_tasks.store.configsets import Configset
 
 
 class Solr:
-    """Answers with what it was told, in order, and keeps what it was asked."""
+    """Returns prepared responses in order, and records its requests."""
 
     def __init__(self) -> None:
         self.answers: deque[tuple[int, bytes]] = deque()
@@ -99,7 +99,7 @@ def test_an_update_that_found_solr_busy_is_sent_again_whole(solr, client):
 
 
 def test_nothing_at_the_address_is_told_with_the_remedy():
-    with socket.socket() as taken:  # bound, but nobody listens
+    with socket.socket() as taken:  # bound, but nothing listens
         taken.bind(("127.0.0.1", 0))
         client = SolrClient(f"http://127.0.0.1:{taken.getsockname()[1]}/solr", pauses_seconds=(0, 0))
         with pytest.raises(EngineDownError, match=r"Solr does not answer; see `tinytags status`, .*TINYTAGS_SOLR_URL"):

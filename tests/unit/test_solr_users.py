@@ -1,4 +1,4 @@
-"""Who may do what in Solr, and which part of TinyTags knows whose password."""
+"""Who may do what in Solr, and which part of TinyTags knows which password."""
 
 import base64
 import json
@@ -68,7 +68,7 @@ def test_users_of_one_name_are_refused_in_the_embedded_solr(home: Path) -> None:
 
 
 def test_a_cluster_that_asks_nobody_is_asked_without_a_login(home: Path) -> None:
-    make_logins(embedded(home))  # of an embedded one, which are not for a cluster's eyes
+    make_logins(embedded(home))  # of the embedded Solr, which a cluster must not see
     settings = Settings(home=home, solr_url="http://cluster:8983/solr")
     assert [settings.solr_login(role) for role in ROLES] == [None] * 3
 
@@ -131,7 +131,7 @@ def test_solr_is_started_with_its_users_and_no_password_on_its_command_line(
 
 @pytest.fixture
 def solr_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Set what Airflow's connection to Solr says."""
+    """Set Airflow's connection to Solr."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     monkeypatch.syspath_prepend(str(PROJECT_ROOT / "dags"))
     monkeypatch.setenv("AIRFLOW_CONN_TINYTAGS_HDFS", '{"conn_type": "http", "host": "namenode", "port": 9870}')

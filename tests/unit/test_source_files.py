@@ -1,4 +1,4 @@
-"""Sources: the same files in the same order wherever they lie, and one clear error for each way to fail."""
+"""Sources: the same files in the same order wherever they are, and one clear error for each way to fail."""
 
 import asyncio
 import hashlib
@@ -302,7 +302,7 @@ def test_head_and_tail_are_hashed(tmp_path, size):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves bytes by path; ``how`` says how well."""
+    """Serves bytes by path; ``how`` says how it misbehaves."""
 
     daemon_threads = True
 
@@ -561,7 +561,7 @@ def test_metadata_beside_a_source_is_reached_in_the_same_way(server, tmp_path):
 
 @pytest.fixture(scope="module")
 def s3():
-    """An S3 of our own with one bucket; returns its client and what fsspec needs to know."""
+    """Our own S3 with one bucket; returns its client and the options for fsspec."""
     from moto.server import ThreadedMotoServer
 
     with pytest.MonkeyPatch.context() as patch:
@@ -686,7 +686,7 @@ def test_a_key_with_an_empty_part_is_told_and_not_lost(s3):
 
 @pytest.fixture(scope="module")
 def refusing_s3():
-    """A server that answers as S3 does when it cannot or will not; one for all, for each address costs a client."""
+    """A server that responds like S3 if it fails or refuses; one for all tests, as each address needs a client."""
     with serving(Server()) as server:
         server.content["/sets/pictures.bin"] = CONTENT
         yield server
@@ -771,7 +771,7 @@ def test_an_address_that_leads_nowhere_is_told(source):
 
 
 class NameNode(BaseHTTPRequestHandler):
-    """As much of WebHDFS as reading needs: it sends to a DataNode for bytes."""
+    """The part of WebHDFS that reading needs: it redirects to a DataNode for bytes."""
 
     def log_message(self, *_):
         pass

@@ -1,4 +1,4 @@
-"""The name of the session that is shared on a Spark Connect server."""
+"""The id of the session that is shared on a Spark Connect server."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +28,7 @@ def test_another_hour_or_server_is_another_session(url, at):
 
 
 def test_other_code_is_another_session(monkeypatch):
-    # a worker that has imported the code keeps it
+    # a worker keeps the code that it has imported
     before = session_address("sc://a:1", NOON)
     monkeypatch.setattr(spark_module, "_code_version", lambda: "after an upgrade")
     assert session_of(session_address("sc://a:1", NOON)) != session_of(before)

@@ -1,4 +1,4 @@
-"""The local store keeps the contract, and is opened from its address."""
+"""The local store fulfils the contract, and is opened from its address."""
 
 import shutil
 from pathlib import Path

@@ -19,7 +19,7 @@ from tinytags_tasks.store.local import LocalStorage
 
 
 class Watched(LocalStorage):
-    """Notes what is read, and how many reads there are at once."""
+    """Records what is read, and how many reads are in progress at once."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

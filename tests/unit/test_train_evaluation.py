@@ -1,4 +1,4 @@
-"""The figures of a card, against votes that can be counted by hand."""
+"""A card's figures, checked with votes that can be counted by hand."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_each_threshold_tells_what_is_kept_and_what_of_it_is_right():
     assert [each.kept for each in found.values()] == [6, 6, 5, 3, 3, 3, 2]
     assert [each.right for each in found.values()] == [3, 3, 3, 2, 2, 2, 2]
     assert found[60].precision == (50.0, 66.67)
-    assert found[60].recall == (50.0, 50.0)  # of all of the tag, kept or not
+    assert found[60].recall == (50.0, 50.0)  # of all images with the tag, kept or not
     assert found[100].precision == (100.0, 100.0)
 
 

@@ -1,4 +1,4 @@
-"""Labelled images: prepared as a corpus' are, and refused by their row where they cannot be used."""
+"""Labelled images: prepared like those of a corpus, and refused with their row if they cannot be used."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What a training may be asked for, and the file that hands parameters on."""
+"""The parameters of a training, and the file that passes them on."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The report: all that the card knows, in a page that needs nothing else and runs nothing."""
+"""The report: everything on the card, in a self-contained page without scripts."""
 
 import re
 from html.parser import HTMLParser
@@ -26,7 +26,7 @@ def measured_card(**changes):
 
 
 class Elements(HTMLParser):
-    """Collects the elements, and checks that each that is opened is closed."""
+    """Collects the elements, and checks that each opened element is closed."""
 
     VOID = frozenset({"meta", "line", "circle", "polyline"})
 

@@ -1,4 +1,4 @@
-"""Training: what is published, from what, and what is left where it is. The fit itself is Spark's: a stand-in here."""
+"""Training: what is published, from what, and what is left unchanged. A stand-in replaces Spark's fit."""
 
 import io
 import json
@@ -26,12 +26,12 @@ TAGS = ("dark", "light")
 
 
 def stump(threshold: float) -> Tree:
-    """A tree that votes by the first value alone."""
+    """A tree that only looks at the first value."""
     return Tree(*map(np.array, ([0, -1, -1], [threshold, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0, 0, 1])))
 
 
 class Spark:
-    """A session that only ends."""
+    """A session that can only be stopped."""
 
     stopped = 0
 
@@ -44,7 +44,7 @@ class Spark:
 
 @pytest.fixture
 def sets(tmp_path) -> dict[str, str]:
-    """Images of one shade each; what is 128 or more is light."""
+    """Images of one shade each; 128 or more is light."""
     paths = {}
     for name, seed in (("labelled", 1), ("test", 2)):
         shades = np.random.default_rng(seed).integers(0, 256, 60, dtype=np.uint8)
@@ -56,7 +56,7 @@ def sets(tmp_path) -> dict[str, str]:
 
 @pytest.fixture
 def fits(monkeypatch) -> list[bool]:
-    """Whether each fit learned from the images that are held out, too."""
+    """Whether each fit also learned from the held-out images."""
     asked: list[bool] = []
 
     def fit(chosen, folder, storage, spark, *, with_held_out):
@@ -265,7 +265,7 @@ def test_a_forest_of_fewer_trees_than_asked_for_is_corrupt_and_what_spark_saved_
 
 
 class _Saves:
-    """A fit whose model saves nothing."""
+    """A fit that saves an empty model."""
 
     def fit(self, frame):
         return self

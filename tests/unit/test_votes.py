@@ -1,4 +1,4 @@
-"""How votes are read: one rule for what is measured and what is scored."""
+"""How votes are interpreted: one rule for evaluating and for scoring."""
 
 import numpy as np
 import pytest

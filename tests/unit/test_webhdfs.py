@@ -1,4 +1,4 @@
-"""What is asked of HDFS without a method of the ``hdfs`` package, and answers that are not HDFS' own."""
+"""Calls that the ``hdfs`` package has no method for, and responses that are not from HDFS."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ from tinytags_tasks.store.webhdfs import WebHdfs
 
 
 class NameNode(BaseHTTPRequestHandler):
-    """Answers each operation as the test says: a status and JSON, or a page."""
+    """Responds to each operation as the test says: with a status and JSON, or with a page."""
 
     def log_message(self, *_):
         pass

@@ -185,7 +185,7 @@ def audit(
     if repair:
         request = replace(request, run=_repair_records(run_name, runtime))
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    if result.problems and repair:
+    if result.problems and repair and not result.input_problems:
         for block, problem in sorted(result.problems.items()):
             say(f"block {block}: {problem}")
         _repair_blocks(result, runtime, yes=yes)
@@ -256,14 +256,16 @@ def _print_audit(result: "AuditResult") -> None:
     for problem in result.input_problems:
         print(problem)
     differ = [f"{len(result.problems):,} blocks differ"] if result.problems else []
-    differ += [f"{len(result.input_problems):,} other things are damaged"] if result.input_problems else []
+    differ += [f"{len(result.input_problems):,} files or records are damaged"] if result.input_problems else []
     print(
         f"{result.run}: {result.blocks:,} blocks, {result.documents:,} documents, {result.sampled:,} compared byte by "
         f"byte: {', '.join(differ) or 'everything matches what was scored'}"
     )
     if result.pictures_percent is not None:
         print(f"compared byte by byte in this rotation of audits: {result.pictures_percent:.1f} % of the corpus")
-    if result.problems:
+    if result.input_problems:
+        print("repair these first, then audit again")
+    elif result.problems:
         print(
             f"redo blocks {format_block_numbers(result.problems)} with `tinytags audit {result.run} --repair` or "
             f"`tinytags backfill {result.run} --select audit`"

@@ -177,10 +177,8 @@ def delete_blocks(
     before = solr.count_by_block(run.collection, request.blocks)
     for held in hold_blocks(run.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         for record in read_ledger(storage, run, held.blocks):
-            if record.state in (
-                BlockState.INDEXED,
-                BlockState.VERIFIED,
-            ):  # first, so that the ledger never promises deleted documents
+            # The ledger first, so that it never promises documents that were deleted.
+            if record.state in (BlockState.INDEXED, BlockState.VERIFIED):
                 record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
                 record.save(storage, layout.ledger_file(run.name, record.block))
             solr.delete_block(run.collection, record.block)

@@ -81,9 +81,7 @@ def score_blocks(
             tasks = [
                 replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(run, blocks, storage)
             ]
-            read_model(
-                storage, run.model
-            )  # checks the file: a session that is already open would not notice that it was replaced
+            read_model(storage, run.model)  # a session that is already open would not notice a replaced file
             _refuse_wrong_shapes(tasks[0], load_model(address, run.model))
             failed = _score(tasks, address, connect_spark, redo=request.redo)
             failures += _recorded(failed, held, run, storage)

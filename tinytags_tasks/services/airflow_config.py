@@ -1,4 +1,4 @@
-"""What the embedded Airflow is told: its configuration, users, connections and pools."""
+"""The configuration of the embedded Airflow, its users, connections and pools."""
 
 import configparser
 import io

@@ -1,4 +1,4 @@
-"""The store: one protocol, two homes (a local folder, HDFS), and all that is kept in it.
+"""The store: one protocol with two implementations (a local folder and HDFS), and everything that is kept in it.
 
-Paths are relative to the store's root, with ``/`` between parts; :mod:`tinytags_tasks.store.layout` has them all.
+Paths are relative to the store's root, with ``/`` as the separator; :mod:`tinytags_tasks.store.layout` defines them.
 """

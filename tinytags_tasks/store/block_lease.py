@@ -1,9 +1,9 @@
-"""Leases on the blocks of a run: one writer a block, whatever its stage.
+"""Leases on the blocks of a run: one writer per block, whatever the stage.
 
 Scoring, indexing and deleting all write a block's record in the ledger, so they share one lease. A group has hundreds
-of blocks, so a lease is as cheap as HDFS allows: a folder ``<block>.block/<writer>`` is moved to a name that must be
-free, which takes two requests to the NameNode and none to a DataNode. Only one file tells that the writer of all these
-blocks is alive, and only that is renewed: a lease of :mod:`tinytags_tasks.store.lease`.
+of blocks, so a lease is as cheap as HDFS allows: a folder ``<block>.block/<writer>`` is moved to a name that must not
+exist yet, which takes two requests to the NameNode and none to a DataNode. A single file shows that the writer of all
+these blocks is alive, and only this file is renewed: a lease of :mod:`tinytags_tasks.store.lease`.
 """
 
 import time
@@ -20,16 +20,16 @@ from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
 _AT_ONCE = 8
-"""Blocks whose leases are taken or returned at once."""
+"""How many leases are taken or returned at the same time."""
 
 _POLL_SECONDS = 1.0
 _POLL_SHARE = 5
-"""A waiter pauses at least so many times as long as asking took: many blocks are asked after less often."""
+"""A waiter pauses at least this many times as long as its last check took, so that it checks many blocks less often."""
 
 
 @dataclass(frozen=True)
 class HeldBlocks:
-    """Blocks that one writer holds: ``writer`` is its name in the leases, ``blocks`` are their numbers."""
+    """Blocks that one writer holds: ``writer`` is its name in the leases, ``blocks`` are the numbers."""
 
     run: str
     writer: str
@@ -44,9 +44,9 @@ def hold_blocks(
     report: Callable[[str], None],
     lease_seconds: float = LEASE_SECONDS,
 ) -> Iterator[HeldBlocks]:
-    """Yield blocks that nobody else writes while they are in hand, then those of others when these let them go.
+    """Yield blocks that no one else can write until the next are requested; first free blocks, then those of others.
 
-    A block that another took over meanwhile, because this writer was silent for too long, is yielded again.
+    If another writer took a block over, because this one did not renew its lease for too long, it is yielded again.
 
     Parameters
     ----------
@@ -55,24 +55,24 @@ def hold_blocks(
     storage
         The store.
     report
-        Is told who is waited for.
+        Called with a message that says which writer it is waiting for.
     lease_seconds
-        How long a writer may be silent.
+        How long a writer may go without renewing its lease.
 
     Raises
     ------
     TransientError
-        If the store cannot tell now which blocks are free.
+        If the store cannot say at the moment which blocks are free.
     """
     waiting = list(blocks)
     if not waiting:
         return
-    told = ""
+    reported = ""
     with _writer(run, storage, lease_seconds) as writer:
         while waiting:
             began = time.monotonic()
             taken = writer.take(waiting)
-            asked_seconds = time.monotonic() - began
+            check_seconds = time.monotonic() - began
             lost: list[int] = []
             try:
                 if taken:
@@ -80,17 +80,17 @@ def hold_blocks(
             finally:
                 lost = writer.give_back(taken)
             if lost:
-                report(f"blocks {format_block_numbers(lost)} were taken over by another writer: looking at them again")
+                report(f"blocks {format_block_numbers(lost)} were taken over by another writer: checking them again")
             waiting = [block for block in waiting if block not in taken or block in lost]
             if waiting and not taken:
-                if (owner := writer.describe(waiting[0])) != told:
+                if (owner := writer.describe(waiting[0])) != reported:
                     report(f"block {waiting[0]} is being written by {owner}: waiting for it")
-                    told = owner
-                time.sleep(max(_POLL_SECONDS, _POLL_SHARE * asked_seconds))
+                    reported = owner
+                time.sleep(max(_POLL_SECONDS, _POLL_SHARE * check_seconds))
 
 
 def refuse_lost(storage: Storage, run: str, block: int, writer: str) -> None:
-    """Refuse to write a block that this writer does not hold any longer.
+    """Refuse to write a block that this writer no longer holds.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def refuse_lost(storage: Storage, run: str, block: int, writer: str) -> None:
 
 
 def is_held(storage: Storage, run: str, block: int, writer: str) -> bool:
-    """Tell whether a writer holds a block."""
+    """Return whether a writer holds a block."""
     return storage.exists(f"{layout.block_lease_folder(run, block)}/{writer}")
 
 
@@ -110,11 +110,11 @@ def is_held(storage: Storage, run: str, block: int, writer: str) -> bool:
 def _writer(run: str, storage: Storage, lease_seconds: float) -> Generator["_Writer"]:
     name = uuid.uuid4().hex
     leases = Leases(storage, lease_seconds)
-    with leases.hold(layout.writer_lease_file(run, name)):  # nobody else knows the name, so it is always free
+    with leases.hold(layout.writer_lease_file(run, name)):  # no one else knows the name, so it is always free
         writer = _Writer(run, name, storage, leases)
         yield writer
-    with suppress(TransientError):  # the next writer does it
-        writer.clear_away()
+    with suppress(TransientError):  # the next writer will do it
+        writer.delete_leftovers()
 
 
 class _Writer:
@@ -127,36 +127,36 @@ class _Writer:
         self._leases = leases
 
     def take(self, blocks: list[int]) -> list[int]:
-        """Take what is free or abandoned, and return it."""
+        """Take the blocks that are free or abandoned, and return them."""
         names = set(self._storage.names(layout.leases_folder(self._run)))
-        standing = [block for block in blocks if layout.file_name(layout.block_lease_folder(self._run, block)) in names]
+        leased = [block for block in blocks if layout.file_name(layout.block_lease_folder(self._run, block)) in names]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            owners = dict(zip(standing, pool.map(self._owner, standing), strict=True))
+            owners = dict(zip(leased, pool.map(self._owner, leased), strict=True))
             abandoned = {owner: self._is_abandoned(owner) for owner in set(owners.values())}
             open_blocks = [block for block in blocks if block not in owners or abandoned[owners[block]]]
             taken = pool.map(lambda block: self._take(block, owners.get(block)), open_blocks)
             return [block for block, is_ours in zip(open_blocks, taken, strict=True) if is_ours]
 
     def give_back(self, blocks: list[int]) -> list[int]:
-        """Return the leases of blocks; return those blocks that another has taken over."""
+        """Give back the leases of blocks; return the blocks that another writer has taken over."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return [block for block, is_lost in zip(blocks, pool.map(self._give_back, blocks), strict=True) if is_lost]
 
     def describe(self, block: int) -> str:
         """Return who holds a block, for people."""
         owner = self._owner(block)
-        return self._leases.describe(layout.writer_lease_file(self._run, owner)) if owner else "somebody"
+        return self._leases.describe(layout.writer_lease_file(self._run, owner)) if owner else "someone"
 
-    def clear_away(self) -> None:
-        """Delete what is left of writers that are gone, once nobody holds a block.
+    def delete_leftovers(self) -> None:
+        """Delete the leftovers of ended writers, if no writer holds a block.
 
-        A writer that is about to take its first block repeats what is deleted under its hands.
+        A writer that is just taking its first block tries again if this deletes its temporary files.
         """
         folder = layout.leases_folder(self._run)
         names = self._storage.names(folder)
         if all(name.endswith(layout.WRITER_LEASE) for name in names):
             for name in names:
-                with self._leases.hold(f"{folder}/{name}"):  # takes the lease of a writer that is gone, and returns it
+                with self._leases.hold(f"{folder}/{name}"):  # takes over the lease of an ended writer, and deletes it
                     pass
             for leftover in self._storage.leftovers(folder):
                 self._storage.delete(leftover.path)
@@ -174,22 +174,22 @@ class _Writer:
         try:
             if self._storage.rename(temporary, path):
                 return True
-        except MissingError:  # cleared away as a leftover
+        except MissingError:  # deleted as a leftover
             return False
         self._storage.delete(temporary)
         return False
 
     def _owner(self, block: int) -> str:
-        """Return the name of the writer that holds a block; empty when none does."""
+        """Return the name of the writer that holds a block; empty if none does."""
         return next(iter(self._storage.names(layout.block_lease_folder(self._run, block))), "")
 
     def _remove(self, path: str, owner: str) -> bool:
-        """Remove a lease that is still that owner's; of several waiters one succeeds, for one moves it away."""
+        """Remove an owner's lease; only one of several waiters succeeds, because only one can move it away."""
         moved = temporary_name(path)
         with suppress(MissingError):  # returned, or another waiter was faster
             if not self._storage.rename(path, moved):
                 return False
-            if self._storage.names(moved) != ([owner] if owner else []):  # a new owner's
+            if self._storage.names(moved) != ([owner] if owner else []):  # it has a new owner
                 if not self._storage.rename(moved, path):
                     self._storage.delete(moved)
                 return False
@@ -197,11 +197,11 @@ class _Writer:
         return True
 
     def _give_back(self, block: int) -> bool:
-        """Return a lease; tell whether it was lost."""
+        """Give a lease back; return whether it was lost."""
         try:
             if not is_held(self._storage, self._run, block, self.name):
                 return True
             self._storage.delete(layout.block_lease_folder(self._run, block))
-        except TransientError:  # the store is away: it is free when our sign of life ends
+        except TransientError:  # the store is down: the block becomes free when our own lease expires
             pass
         return False

@@ -1,7 +1,7 @@
-"""Solr configsets: what one means, its name in Solr, and the copy in the store that lets a run keep its own.
+"""Solr configsets: their identity, their name in Solr, and the copy in the store that lets a run keep its own.
 
-A configset's identity is what it means: comments and white space in its XML do not count, so an upgrade that explains a
-field better leaves every run as it is. See ``docs/adr/0018-configsets.md``.
+Comments and white space in its XML are not part of a configset's identity, so an upgrade that only explains a field
+better does not affect any run. See ``docs/adr/0018-configsets.md``.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from tinytags_tasks.store.protocol import Storage
 CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"
 
 FOUNDING_IDENTITY = "212f605053bcaeb1836beefe061f4dc2984fd971724d50d011a5827f9d808d74"
-"""Identity of the configset that was current when configsets got one."""
+"""Identity of the configset that was current when identities were introduced."""
 
 FOUNDING_CONFIGSET = "tinytags-c38ce0817f"
-"""Name of the founding configset in Solr, where collections have it already: a hash of its bytes as they were then.
+"""Name of the founding configset in Solr, which collections already use: a hash of its bytes at that time.
 
-Of all configsets only this one is not named by its identity, and leaves the name of its runs as it was.
+Only this configset is not named after its identity, and only this one is not part of its runs' names.
 """
 
 _NAME = r"tinytags-[0-9a-f]{10}"
@@ -35,17 +35,17 @@ _NAME = r"tinytags-[0-9a-f]{10}"
 
 @dataclass(frozen=True)
 class Configset:
-    """A configset's files, by their path in it."""
+    """A configset's files, by their path in the configset."""
 
     files: Mapping[str, bytes]
 
     @cached_property
     def identity(self) -> str:
-        """Hash of what it means.
+        """Hash of the configset's meaning.
 
-        For each file in the order of their paths: the path, a line end, the number of bytes that follow, a line end,
-        and these bytes. They are the file's; of one that ends in ``.xml`` they are its Canonical XML 2.0 without
-        comments and with trimmed text (https://www.w3.org/TR/xml-c14n2/).
+        It covers, for each file in the order of paths: the path, a line feed, the number of bytes that follow, a line
+        feed, and these bytes. They are the file's bytes, or, if the name ends in ``.xml``, its Canonical XML 2.0
+        without comments and with trimmed text (https://www.w3.org/TR/xml-c14n2/).
         """
         digest = hashlib.sha256()
         for path, content in sorted(self.files.items()):
@@ -59,7 +59,7 @@ class Configset:
         return FOUNDING_CONFIGSET if self.identity == FOUNDING_IDENTITY else f"tinytags-{self.identity[:10]}"
 
     def packed(self) -> bytes:
-        """Return it as a zip file, as Solr takes it; the same files give the same bytes."""
+        """Return a zip file for Solr; the same files give the same bytes."""
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             for path, content in sorted(self.files.items()):
@@ -68,36 +68,36 @@ class Configset:
 
 
 def is_own_name(configset: str) -> bool:
-    """Tell whether a configset's name in Solr is one that TinyTags gives."""
+    """Return whether a configset's name in Solr is one that TinyTags would give."""
     return re.fullmatch(_NAME, configset) is not None
 
 
 def current_configset() -> Configset:
-    """Return the configset of this checkout, which new runs get.
+    """Return this checkout's configset, which new runs use.
 
     Raises
     ------
     MissingError
-        If the checkout has none.
+        If the checkout has no configset.
     BadInputError
-        If one of its files is not XML although its name says so.
+        If a file whose name ends in ``.xml`` is not XML.
     """
     return read_configset(CONFIGSET_FOLDER)
 
 
 def read_configset(folder: Path) -> Configset:
-    """Return a folder's configset, without hidden files and an editor's backups.
+    """Return a folder's configset, without hidden files and editors' backups.
 
     Raises
     ------
     MissingError
-        If there is none.
+        If the folder has no configset.
     BadInputError
-        If one of its files is not XML although its name says so.
+        If a file whose name ends in ``.xml`` is not XML.
     """
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "." and path.name[-1] != "~"]
     if not paths:
-        raise MissingError(f"{folder}: there is no configset; is the checkout complete?")
+        raise MissingError(f"{folder}: contains no configset; is the checkout complete?")
     configset = Configset({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
     try:
         _ = configset.identity
@@ -107,17 +107,17 @@ def read_configset(folder: Path) -> Configset:
 
 
 def keep_configset(configset: Configset, storage: Storage) -> None:
-    """Copy a configset into the store, unless it has one of the same meaning."""
+    """Copy a configset to the store, unless the store already has one with the same name."""
     storage.write(layout.configset_file(configset.name), configset.packed(), overwrite=False)
 
 
 def kept_configset(name: str, storage: Storage) -> Configset:
-    """Return the configset of this name: the checkout's, else the store's copy.
+    """Return the configset with this name: the checkout's, or else the store's copy.
 
     Raises
     ------
     MissingError
-        If neither has it.
+        If neither has this configset.
     CorruptError
         If the copy is damaged.
     """
@@ -147,4 +147,4 @@ def _canonical_xml(path: str, content: bytes) -> bytes:
     try:
         return ElementTree.canonicalize(from_file=io.BytesIO(content), strip_text=True).encode()
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise BadInputError(f"{path}: no XML ({error})") from error
+        raise BadInputError(f"{path}: is not XML ({error})") from error

@@ -1,6 +1,6 @@
 """A store in HDFS, over WebHDFS.
 
-A rename onto an existing name fails in HDFS unless ``OVERWRITE`` is asked for, and either way is one atomic step of the
+In HDFS, a rename to an existing name fails unless ``OVERWRITE`` is given. Either way it is one atomic step of the
 NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
 
@@ -26,30 +26,30 @@ from tinytags_tasks.store.protocol import (
 )
 from tinytags_tasks.store.webhdfs import WebHdfs
 
-_CANNOT_TELL = {
-    "IllegalArgumentException",  # a server before Hadoop 3.4 does not know the operation
+_UNSUPPORTED = {
+    "IllegalArgumentException",  # servers before Hadoop 3.4 do not know the operation
     "UnsupportedOperationException",
     "AccessControlException",
     "SecurityException",
 }
-"""Why a server may not tell how much is free."""
+"""The exceptions of servers that do not support an operation, or do not permit it."""
 
 _CHUNK_BYTES = 512
-"""Bytes that HDFS checks by one checksum: the default of ``dfs.bytes-per-checksum``."""
+"""How many bytes one HDFS checksum covers: the default of ``dfs.bytes-per-checksum``."""
 
 _PACKET_BYTES = 65_536
-"""Bytes that a DataNode sends at once."""
+"""How many bytes a DataNode sends at once."""
 
 _FINAL = {"AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
 
 
 class HdfsStorage:
-    """Keeps the store under one folder of an HDFS.
+    """Keeps the store in a folder in HDFS.
 
     Parameters
     ----------
     address
-        Where it is.
+        The store's address.
     """
 
     def __init__(self, address: StoreAddress) -> None:
@@ -59,7 +59,7 @@ class HdfsStorage:
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:
-        """Turn the client's exceptions into ours."""
+        """Translate the client's exceptions into ours."""
         where = f"{self.address.webhdfs_url}{self.address.root}/{path}"
         try:
             yield
@@ -69,8 +69,8 @@ class HdfsStorage:
             if _is_missing(error):
                 raise MissingError(f"{where}: no such file in the store") from error
             if exception in _FINAL:
-                raise FinalError(f"{where}: HDFS refuses ({message}); ask its administrator") from error
-            raise TransientError(f"{where}: HDFS cannot do it now ({message})") from error
+                raise FinalError(f"{where}: HDFS rejected this ({message}); ask its administrator") from error
+            raise TransientError(f"{where}: HDFS failed ({message})") from error
         except (requests.ConnectionError, requests.Timeout) as error:
             raise EngineDownError(
                 f"{where}: HDFS does not answer; see `tinytags status`, start it with `tinytags up` "
@@ -94,32 +94,33 @@ class HdfsStorage:
         return content
 
     def _refuse_damaged(self, path: str, offset: int) -> None:
-        """Refuse a file whose reading broke off at an offset because no copy of its bytes has the right checksum.
+        """Raise an error if a read stopped at an offset because no copy of those bytes has the right checksum.
 
-        A DataNode ends such an answer in the middle, as one does that dies; but it has told the NameNode before.
+        In that case a DataNode aborts the response, just as if it had died, but it reports the damage to the NameNode
+        first.
 
         Raises
         ------
         CorruptError
-            If it is so.
+            If that is the reason.
         """
         try:
             blocks = self._damaged_blocks(path)
-        except (HdfsError, requests.RequestException):  # then the connection is what broke
+        except (HdfsError, requests.RequestException):  # then the connection failed
             return
         for block in blocks:
             if block.start <= offset < block.stop:
                 chunk = self._find_damaged_chunk(path, offset, block.stop)
                 raise CorruptError(
                     f"{self.address.root}/{path}: is damaged at offset {chunk:,}: {block}; write the file again, "
-                    "or restore the disk of the DataNode"
+                    "or restore the DataNode's disk"
                 )
 
     def _find_damaged_chunk(self, path: str, start: int, stop: int) -> int:
-        """Return where the chunk begins that cannot be read, given where an answer broke off in an HDFS block.
+        """Return the offset of the chunk that cannot be read, given where a response stopped within an HDFS block.
 
-        A DataNode sends packets, and no packet with a damaged chunk in it. So the bytes before that chunk in its packet
-        cannot be read either, but those after it can: the search goes backwards.
+        A DataNode sends data in packets, but never a packet that contains a damaged chunk. So the bytes before that
+        chunk in the same packet cannot be read either, but the bytes after it can: the search goes backwards.
         """
         first = start - start % _CHUNK_BYTES
         for offset in reversed(range(first, min(stop, first + _PACKET_BYTES + _CHUNK_BYTES), _CHUNK_BYTES)):
@@ -135,11 +136,11 @@ class HdfsStorage:
             return "; ".join(map(str, self._damaged_blocks(path)))
 
     def _damaged_blocks(self, path: str) -> list["_DamagedBlock"]:
-        """Return the HDFS blocks of a file that have no good copy, as far as the NameNode knows."""
+        """Return the HDFS blocks of a file that have no undamaged copy, as far as the NameNode knows."""
         try:
             located = self._hdfs.call("GET", "GET_BLOCK_LOCATIONS", path)["LocatedBlocks"]["locatedBlocks"]
         except HdfsError as error:
-            if getattr(error, "exception", "") in _CANNOT_TELL:  # a gateway such as HttpFS has no such operation
+            if getattr(error, "exception", "") in _UNSUPPORTED:  # gateways such as HttpFS lack this operation
                 return []
             raise
         return [
@@ -162,12 +163,12 @@ class HdfsStorage:
         sent = _Counter(content)
         is_renamed = False
         try:
-            with self._translated(path), _kept_temporary(path):
+            with self._translated(path), _expects_temporary(path):
                 self._client.write(temporary, data=iter(sent))
                 stored = self._client.status(temporary)["length"]
             if stored != sent.size_bytes:
-                raise TransientError(f"{path}: HDFS holds {stored:,} of the {sent.size_bytes:,} bytes written")
-            with self._translated(path), _kept_temporary(path):
+                raise TransientError(f"{path}: HDFS has {stored:,} of the {sent.size_bytes:,} bytes that were written")
+            with self._translated(path), _expects_temporary(path):
                 is_renamed = self._rename(temporary, path, overwrite=overwrite)
             return is_renamed
         finally:
@@ -190,7 +191,7 @@ class HdfsStorage:
         return True
 
     def _discard(self, temporary: str) -> None:
-        """Delete a temporary file if it is there; what cannot be deleted now, the next writer of the file does."""
+        """Delete a temporary file if it exists. If that fails, the next writer of the file deletes it."""
         try:
             self._client.delete(temporary)
         except (HdfsError, requests.RequestException):
@@ -213,21 +214,21 @@ class HdfsStorage:
         return f"{found['algorithm']}:{found['bytes']}"
 
     def free_bytes(self) -> int | None:
-        """See :meth:`Storage.free_bytes`: what disks and the store's quota leave, shared by a file's copies."""
+        """See :meth:`Storage.free_bytes`: what the disks and the quota allow, divided by the number of copies."""
         with self._translated(""):
             try:
                 defaults = self._hdfs.call("GET", "GETSERVERDEFAULTS", "/")["FsServerDefaults"]
                 free = int(self._hdfs.call("GET", "GETSTATUS", "/")["FsStatus"]["remaining"])
             except HdfsError as error:
-                if error.exception in _CANNOT_TELL:
+                if error.exception in _UNSUPPORTED:
                     return None
                 raise
             if self._client.status("", strict=False) is not None:
                 usage = self._hdfs.call("GET", "GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
                 if usage["spaceQuota"] >= 0:
-                    # A block that is begun counts as a whole one against a quota, until it is closed.
-                    begun = int(defaults["blockSize"]) * int(defaults["replication"])
-                    free = min(free, usage["spaceQuota"] - usage["spaceConsumed"] - begun)
+                    # A block that is being written counts in full against the quota until it is closed.
+                    reserved = int(defaults["blockSize"]) * int(defaults["replication"])
+                    free = min(free, usage["spaceQuota"] - usage["spaceConsumed"] - reserved)
         return max(0, free) // int(defaults["replication"])
 
     def sizes(self, path: str) -> dict[str, int]:
@@ -235,7 +236,7 @@ class HdfsStorage:
         return {name: int(status["length"]) for name, status in self._statuses(path).items()}
 
     def versions(self, path: str) -> dict[str, str]:
-        """See :meth:`Storage.versions`: a file that is renamed over another one is another inode."""
+        """See :meth:`Storage.versions`: a file that replaces another by a rename has a different inode."""
         return {
             name: f"{status['fileId']} {status['modificationTime']} {status['length']}"
             for name, status in self._statuses(path).items()
@@ -294,11 +295,11 @@ class HdfsStorage:
         """See :meth:`Storage.leftovers`."""
         found = []
         folders = [path]
-        for folder in folders:  # grows on the way
+        for folder in folders:  # grows during the loop
             try:
                 with self._translated(folder):
                     statuses = self._client.list(folder, status=True)
-            except MissingError:  # another deleted it meanwhile
+            except MissingError:  # deleted by another process in the meantime
                 continue
             for name, status in statuses:
                 inside = f"{folder}/{name}".lstrip("/")
@@ -315,7 +316,7 @@ class HdfsStorage:
 
 @dataclass(frozen=True)
 class _DamagedBlock:
-    """An HDFS block without a good copy: its name, its bytes in the file, and the DataNodes that have it."""
+    """An HDFS block without an undamaged copy: its name, its byte range in the file, and its DataNodes."""
 
     name: str
     start: int
@@ -324,19 +325,19 @@ class _DamagedBlock:
 
     def __str__(self) -> str:
         return (
-            f"HDFS has no good copy of {self.name}, which is bytes {self.start:,} to {self.stop:,} of it, on "
+            f"HDFS has no undamaged copy of {self.name}, which is bytes {self.start:,} to {self.stop:,} of it, on "
             f"{', '.join(self.nodes) or 'no DataNode'}"
         )
 
 
 def _received_bytes(error: urllib3.exceptions.HTTPError) -> int:
-    """Return how much of an answer came before it broke off."""
+    """Return how many bytes of a response arrived before it stopped."""
     partial = next((cause.partial for cause in error.args if isinstance(cause, http.client.IncompleteRead)), 0)
     return len(partial) if isinstance(partial, bytes) else int(partial)
 
 
 class _Counter:
-    """Passes chunks on and counts their bytes."""
+    """Yields chunks and counts their bytes."""
 
     def __init__(self, content: bytes | Iterable[bytes | memoryview]) -> None:
         self._content = (content,) if isinstance(content, bytes) else content
@@ -344,19 +345,19 @@ class _Counter:
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
         for chunk in self._content:
-            if chunk:  # an empty chunk would end a chunked request
+            if chunk:  # an empty chunk would end the chunked request
                 self.size_bytes += len(chunk)
                 yield chunk
 
 
 def _is_missing(error: HdfsError) -> bool:
-    """Tell whether HDFS says that there is no such file."""
+    """Return whether HDFS says that the file does not exist."""
     return getattr(error, "exception", "") == "FileNotFoundException" or "does not exist" in str(error).split("\n")[0]
 
 
 @contextmanager
-def _kept_temporary(path: str) -> Generator[None]:
-    """Tell a temporary file that another writer deleted from a file that was never there."""
+def _expects_temporary(path: str) -> Generator[None]:
+    """Raise :class:`LostWriteError` if the temporary file does not exist: another writer deleted it."""
     try:
         yield
     except HdfsError as error:

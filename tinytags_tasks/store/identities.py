@@ -1,4 +1,4 @@
-"""How text is written in an identity: the bytes whose hash a corpus is known by (``docs/adr/0017-identities.md``)."""
+"""How text is written in identities, the bytes whose hash identifies a corpus (``docs/adr/0017-identities.md``)."""
 
 from bisect import bisect_right
 from functools import cache
@@ -9,13 +9,13 @@ _SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
 
 
 def quoted(text: str | None) -> str:
-    r"""Return text as identities have it: as Python 3.11 writes a string literal, and ``None`` without quotes.
+    r"""Return text as it is written in identities: as a string literal of Python 3.11, or ``None`` without quotes.
 
-    The quotes are ``'``, or ``"`` if the text has a ``'`` and no ``"``. A backslash precedes a backslash, and a ``'``
-    inside ``'``. Tab, line feed and carriage return are ``\t``, ``\n``, ``\r``; any other character that Unicode 14
-    does not count as printable is ``\xhh``, ``\uhhhh`` or ``\Uhhhhhhhh``.
+    The quotes are ``'``, or ``"`` if the text contains ``'`` but not ``"``. A backslash is escaped by a backslash, and
+    so is ``'`` between ``'``. Tab, line feed and carriage return are ``\t``, ``\n``, ``\r``. Any other character that
+    is not printable in Unicode 14 is ``\xhh``, ``\uhhhh`` or ``\Uhhhhhhhh``.
 
-    ``repr`` itself changes with each Python, whose Unicode database has more printable characters.
+    ``repr`` itself changes with every Python version, because newer Unicode databases have more printable characters.
     """
     if text is None:
         return "None"
@@ -39,7 +39,7 @@ def _written(character: str) -> str:
 
 @cache
 def _bounds() -> list[int]:
-    """Return where unprintable characters begin and end, by turns, ascending."""
+    """Return where ranges of unprintable characters begin and end, alternately, in ascending order."""
     bounds = []
     for line in _UNPRINTABLE.read_text().splitlines():
         for first_last in () if line.startswith("#") else line.split():

@@ -1,30 +1,30 @@
-"""Every path and name in the store, in one place; all relative to the store's root.
+"""All paths and names in the store; paths are relative to the store's root.
 
 ::
 
-    corpora/<corpus>/corpus.json                 totals; written last, when every shard stands
+    corpora/<corpus>/corpus.json                 totals; written last, once every shard is complete
     corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
-    corpora/<corpus>/plan.json                   what is ingested, written first: definition, source, cut
-    corpora/<corpus>/source-<hash>.parquet       the source's files or images in the order of their positions
-    corpora/<corpus>/shards/00000.keywords.parquet  one keyword an image, where the corpus has keywords
-    corpora/<corpus>/shards/00000.json           the shard's manifest: counts, sha256 of each block
-    corpora/<corpus>/shards/00000.lease          who writes the shard now
-    labelled/<training>.parquet/part-00000.parquet  a training's labelled set as Spark reads it
-    trainings/<training>.json                    which model came of a labelled set and parameters
-    trainings/<training>.lease                   who trains it now
-    trainings/<name>-<hash>.lease                who publishes the model now
+    corpora/<corpus>/plan.json                   what is ingested; written first: definition and source
+    corpora/<corpus>/source-<hash>.parquet       the source's files or images, in the order of positions
+    corpora/<corpus>/shards/00000.keywords.parquet  one keyword per image, if the corpus has keywords
+    corpora/<corpus>/shards/00000.json           the shard's manifest: counts and the sha256 of each block
+    corpora/<corpus>/shards/00000.lease          who is writing the shard
+    labelled/<training>.parquet/part-00000.parquet  a training's labelled set, in the form that Spark reads
+    trainings/<training>.json                    the model that a labelled set and parameters gave
+    trainings/<training>.lease                   who is training it
+    trainings/<name>-<hash>.lease                who is publishing the model
     models/<name>-<hash>/model.onnx, model.json  a published model and its card
-    models/<name>-<hash>/report.html             the card for people
-    runs/<run>/run.json                          what the run does: corpus, model, threshold, blocks, collection
+    models/<name>-<hash>/report.html             the card in a form for people
+    runs/<run>/run.json                          the run: corpus, model, threshold, blocks, collection
     runs/<run>/scored/000000.parquet             one scored block
     runs/<run>/ledger/000000.json                what became of the block
-    runs/<run>/leases/000000.block/<writer>      who writes the block now: scores, indexes or deletes it
-    runs/<run>/leases/<writer>.lease             the writer's sign of life
+    runs/<run>/leases/000000.block/<writer>      who is writing the block: scoring, indexing or deleting
+    runs/<run>/leases/<writer>.lease             shows that the writer is alive
     runs/<run>/audits/000001.json                what an audit found
-    configsets/<configset>.zip                   a Solr configset that a run was made with; written before the run
-    publications/<alias>/000001.json             what became live under the alias, one record a change
-    publications/<alias>.lease                   who changes the alias now
-    claims/<corpus>/000001.json                  which Dag run tags the corpus; the last one counts
+    configsets/<configset>.zip                   a Solr configset of a run; written before the run
+    publications/<alias>/000001.json             what became live under the alias, one record per change
+    publications/<alias>.lease                   who is changing the alias
+    claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
 """
 
 import re
@@ -43,23 +43,23 @@ _NAME = "[a-z0-9][a-z0-9_-]{0,99}"
 
 
 def checked_name(name: str, kind: str) -> str:
-    """Return a corpus', model's or run's name when it is safe in paths, URLs and queries.
+    """Return the name of a corpus, model or run, after checking that it is safe in paths, URLs and queries.
 
     Raises
     ------
     BadInputError
-        If it is not.
+        If it is not safe.
     """
     if not re.fullmatch(_NAME, name):
         raise BadInputError(
             f"{name!r} cannot be the name of a {kind}: use up to 100 lower-case letters, digits, '-' and '_', "
-            "a letter or digit first"
+            "beginning with a letter or digit"
         )
     return name
 
 
 def corpus_folder(corpus: str) -> str:
-    """Path of all of a corpus."""
+    """Path of a corpus' folder."""
     return f"{CORPORA}/{checked_name(corpus, 'corpus')}"
 
 
@@ -74,17 +74,17 @@ def shard_file(corpus: str, shard: int) -> str:
 
 
 def ingest_plan_file(corpus: str) -> str:
-    """Path of what is ingested as a corpus."""
+    """Path of a corpus' ingestion plan."""
     return f"{corpus_folder(corpus)}/plan.json"
 
 
 def source_file(corpus: str, listing_sha256: str) -> str:
-    """Path of the listing of a corpus' source, named by its content so that a plan never finds another's."""
+    """Path of the listing of a corpus' source; named by a hash, so that a plan never finds another plan's listing."""
     return f"{corpus_folder(corpus)}/source-{listing_sha256[:16]}.parquet"
 
 
 def shards_folder(corpus: str) -> str:
-    """Path of a corpus' shards."""
+    """Path of the folder of a corpus' shards."""
     return f"{corpus_folder(corpus)}/shards"
 
 
@@ -94,7 +94,7 @@ def keywords_file(corpus: str, shard: int) -> str:
 
 
 def lease_file(corpus: str, shard: int) -> str:
-    """Path of the lease on a shard that is being written."""
+    """Path of the lease on a shard."""
     return f"{corpus_folder(corpus)}/shards/{shard:05d}.lease"
 
 
@@ -104,17 +104,17 @@ def shard_manifest_file(corpus: str, shard: int) -> str:
 
 
 def claim_file(corpus: str, number: int) -> str:
-    """Path of the record of a Dag run that tags, or tagged, a corpus."""
+    """Path of the record of a Dag run that tags or tagged a corpus."""
     return f"claims/{checked_name(corpus, 'corpus')}/{number:06d}.json"
 
 
 def labelled_file(training: str) -> str:
-    """Path of a training's labelled set as Spark reads it: a folder of Parquet files."""
+    """Path of a training's labelled set, in the form that Spark reads: a folder of Parquet files."""
     return f"labelled/{checked_name(training, 'training')}.parquet"
 
 
 def training_file(training: str) -> str:
-    """Path of the record of a training, named by the hash of all that decides its outcome."""
+    """Path of the record of a training; its name is the hash of everything that determines the outcome."""
     return f"trainings/{checked_name(training, 'training')}.json"
 
 
@@ -124,7 +124,7 @@ def training_lease_file(training: str) -> str:
 
 
 def model_lease_file(version: str) -> str:
-    """Path of the lease on a model that is being published; not among the models, which are listed by their folders."""
+    """Path of the lease on publishing a model; it is not among the models, because these are listed by folder."""
     return f"trainings/{checked_name(version, 'model version')}.lease"
 
 
@@ -154,7 +154,7 @@ def run_file(run: str) -> str:
 
 
 def scored_folder(run: str) -> str:
-    """Path of a run's scored blocks."""
+    """Path of the folder of a run's scored blocks."""
     return f"{RUNS}/{checked_name(run, 'run')}/scored"
 
 
@@ -164,7 +164,7 @@ def scored_file(run: str, block: int) -> str:
 
 
 def ledger_folder(run: str) -> str:
-    """Path of a run's ledger."""
+    """Path of the folder of a run's ledger."""
     return f"{RUNS}/{checked_name(run, 'run')}/ledger"
 
 
@@ -174,27 +174,27 @@ def ledger_file(run: str, block: int) -> str:
 
 
 def leases_folder(run: str) -> str:
-    """Path of the leases on a run's blocks."""
+    """Path of the folder of leases on a run's blocks."""
     return f"{run_folder(run)}/leases"
 
 
 def block_lease_folder(run: str, block: int) -> str:
-    """Path of the lease on a block that is being written; it holds the writer's name."""
+    """Path of the lease on a block: a folder that contains the writer's name."""
     return f"{leases_folder(run)}/{block:06d}.block"
 
 
 def writer_lease_file(run: str, writer: str) -> str:
-    """Path of a writer's sign of life."""
+    """Path of the lease that shows that a writer is alive."""
     return f"{leases_folder(run)}/{writer}{WRITER_LEASE}"
 
 
 def audit_file(run: str, number: int) -> str:
-    """Path of one audit of a run; numbers begin with 1."""
+    """Path of an audit of a run; numbers begin with 1."""
     return f"{run_folder(run)}/audits/{number:06d}.json"
 
 
 def run_folder(run: str) -> str:
-    """Path of all of a run."""
+    """Path of a run's folder."""
     return f"{RUNS}/{checked_name(run, 'run')}"
 
 
@@ -204,17 +204,17 @@ def configset_file(configset: str) -> str:
 
 
 def publications_folder(alias: str) -> str:
-    """Path of an alias' history."""
+    """Path of the folder of an alias' history."""
     return f"{PUBLICATIONS}/{checked_name(alias, 'alias')}"
 
 
 def publication_file(alias: str, number: int) -> str:
-    """Path of one record of an alias' history; numbers begin with 1."""
+    """Path of a record in an alias' history; numbers begin with 1."""
     return f"{publications_folder(alias)}/{number:06d}.json"
 
 
 def alias_lease_file(alias: str) -> str:
-    """Path of the lease on an alias that is being changed."""
+    """Path of the lease on an alias."""
     return f"{publications_folder(alias)}.lease"
 
 
@@ -245,6 +245,6 @@ def document_id(corpus: str, position: int) -> str:
 
 
 def run_of_collection(collection: str) -> str:
-    """Name of the run that a collection would be of; empty when its name is none of ours."""
+    """Name of the run that a collection belongs to by its name; empty if the name is not one of ours."""
     run = collection.removeprefix(COLLECTION_PREFIX)
     return run if run != collection and re.fullmatch(_NAME, run) else ""

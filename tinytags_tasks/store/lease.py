@@ -1,9 +1,9 @@
-"""Leases in the store: who works on something now, so that another does not do it at the same time.
+"""Leases in the store: they record who is working on something, so that nobody else does so at the same time.
 
-A lease saves work and keeps two writers out of each other's way; correctness never rests on it, for every write is
-committed by one rename. A waiter takes over a lease whose owner has stopped renewing it, judged by the waiter's own
-clock (C. Gray, D. Cheriton, "Leases", SOSP 1989, without trusting that two machines' clocks agree), and at once when
-the owner was a process of this machine that is gone.
+A lease saves work and keeps two writers out of each other's way. Correctness does not depend on it, because every write
+is committed by one rename. A waiter takes over a lease if its owner has stopped renewing it, according to the waiter's
+own clock (C. Gray, D. Cheriton, "Leases", SOSP 1989, but without assuming that the clocks of two machines agree). It
+does so at once if the owner was a process on this machine that has ended.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from tinytags_tasks.errors import FinalError, LostWriteError, MissingError, Tran
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
 LEASE_SECONDS = 60.0
-"""How long an owner may be silent."""
+"""How long an owner may go without renewing its lease."""
 
 _FORMAT = 1
-"""Number of a lease's format. What a newer one says of its owner is not read: only its silence counts."""
+"""The number of a lease's format. A newer format is not parsed: only whether it is being renewed counts."""
 
 _POLL_SECONDS = 1.0
 _SAME_START_SECONDS = 0.1
@@ -35,7 +35,7 @@ _held_here: set[str] = set()
 
 
 def _place() -> str:
-    """Return what two processes share when one can see whether the other lives: machine, boot, process namespace."""
+    """Return what two processes share if one can see whether the other is alive: machine, boot, process namespace."""
     boot = namespace = ""
     with contextlib.suppress(OSError):  # only Linux has them
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -44,19 +44,19 @@ def _place() -> str:
 
 
 def _started(process: psutil.Process) -> float:
-    """Return the seconds from the machine's start to the process': setting the clock does not change them."""
+    """Return the seconds between the starts of the machine and of a process; setting the clock does not change them."""
     return process.create_time() - psutil.boot_time()
 
 
 def _is_gone(owner: dict[str, object]) -> bool:
-    """Tell whether an owner was a process of this machine that has ended."""
+    """Return whether an owner was a process on this machine that has ended."""
     if owner.get("format", 1) != _FORMAT or owner.get("place") != _place():
         return False
     if owner.get("pid") == os.getpid():
         return owner.get("owner") not in _held_here
     try:
         process = psutil.Process(int(str(owner["pid"])))
-        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and its parent has not asked yet how
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, but its parent has not waited for it yet
             return True
         return abs(_started(process) - float(str(owner["started"]))) > _SAME_START_SECONDS
     except psutil.NoSuchProcess:
@@ -66,14 +66,14 @@ def _is_gone(owner: dict[str, object]) -> bool:
 
 
 class Leases:
-    """Takes leases, and remembers how long others have been silent.
+    """Takes leases, and remembers when the leases of others were last renewed.
 
     Parameters
     ----------
     storage
-        Where leases are.
+        The store.
     seconds
-        How long an owner may be silent before its lease is taken over; it renews four times as often.
+        How long an owner may go without renewing its lease before it is taken over. Owners renew four times as often.
     """
 
     def __init__(self, storage: Storage, seconds: float = LEASE_SECONDS) -> None:
@@ -83,7 +83,7 @@ class Leases:
 
     @contextmanager
     def hold(self, path: str) -> Generator[bool]:
-        """Hold a lease while the block runs; yields False when another holds it.
+        """Hold a lease while the block runs; yield False if another owner holds it.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class Leases:
         Raises
         ------
         TransientError
-            If the store cannot tell now whether the lease is free.
+            If the store cannot say at the moment whether the lease is free.
         """
         name = uuid.uuid4().hex
         owner: dict[str, object] = {
@@ -103,7 +103,7 @@ class Leases:
             "pid": os.getpid(),
             "started": _started(psutil.Process()),
         }
-        _held_here.add(name)  # before the lease can be seen: another thread would take it for one of the dead
+        _held_here.add(name)  # before the lease is visible, or another thread would think that its owner has ended
         try:
             if not self._take(path, owner):
                 yield False
@@ -116,7 +116,7 @@ class Leases:
             finally:
                 ended.set()
                 renewer.join()
-                with contextlib.suppress(TransientError):  # then it runs out by itself
+                with contextlib.suppress(TransientError):  # then it expires by itself
                     if _parse(self._read(path)).get("owner") == name:
                         self._storage.delete(path)
         finally:
@@ -124,36 +124,36 @@ class Leases:
 
     @contextmanager
     def wait_for(self, path: str, subject: str, report: Callable[[str], None] | None = None) -> Generator[None]:
-        """Hold a lease while the block runs, and wait for whoever holds it now.
+        """Wait for a lease, and hold it while the block runs.
 
         Parameters
         ----------
         path
             The lease's file.
         subject
-            What is written, for people.
+            What the lease is on, for people.
         report
-            Is told who is waited for; None tells nobody.
+            Called with a message that says who holds the lease; None reports nothing.
         """
-        told = ""
+        reported = ""
         while True:
             with self.hold(path) as is_ours:
                 if is_ours:
                     yield
                     return
-            if report and (owner := self.describe(path)) != told:
+            if report and (owner := self.describe(path)) != reported:
                 report(f"{subject} is being written by {owner}: waiting for it")
-                told = owner
+                reported = owner
             time.sleep(_POLL_SECONDS)
 
     def describe(self, path: str) -> str:
         """Return who holds a lease, for people."""
         content = self._read(path)
         if content is None:
-            return "nobody any more"
+            return "a writer that has just finished"
         owner = _parse(content)
         if "place" not in owner:
-            return "somebody whose lease cannot be read"
+            return "someone whose lease cannot be read"
         return f"{str(owner['place']).split(' ')[0]}, process {owner.get('pid', '?')}"
 
     def _take(self, path: str, owner: dict[str, object]) -> bool:
@@ -163,14 +163,14 @@ class Leases:
         found = self._read(path)
         if found is None:
             return self._create(path, content)
-        return self._is_silent(path, found) and self._remove(path, found) and self._create(path, content)
+        return self._has_expired(path, found) and self._remove(path, found) and self._create(path, content)
 
     def is_abandoned(self, path: str) -> bool:
-        """Tell whether the owner of a lease has returned it, is gone, or was silent for too long; nothing is taken."""
+        """Return whether a lease was given back, its owner ended, or it was not renewed for too long; take nothing."""
         found = self._read(path)
-        return found is None or self._is_silent(path, found)
+        return found is None or self._has_expired(path, found)
 
-    def _is_silent(self, path: str, found: bytes) -> bool:
+    def _has_expired(self, path: str, found: bytes) -> bool:
         now = time.monotonic()
         last, since = self._seen.get(path, (None, now))
         if found != last:
@@ -178,7 +178,7 @@ class Leases:
         return now - since >= self._seconds or _is_gone(_parse(found))
 
     def _remove(self, path: str, found: bytes) -> bool:
-        """Remove a lease that is as it was found; of several waiters one succeeds, for one moves it away."""
+        """Remove an unchanged lease; only one of several waiters succeeds, because only one can move it away."""
         moved = temporary_name(path)
         try:
             if not self._storage.rename(path, moved):
@@ -186,16 +186,16 @@ class Leases:
             if self._storage.read(moved) == found:
                 self._storage.delete(moved)
                 return True
-            if not self._storage.rename(moved, path):  # its owner lives after all
+            if not self._storage.rename(moved, path):  # its owner is alive after all
                 self._storage.delete(moved)
-        except MissingError:  # another was faster
+        except MissingError:  # another waiter was faster
             pass
         return False
 
     def _create(self, path: str, content: bytes) -> bool:
         try:
             return self._storage.write(path, content, overwrite=False)
-        except LostWriteError:  # its temporary file went with the leftovers of others: asked again, it will do
+        except LostWriteError:  # its temporary file was deleted as a leftover; the caller tries again
             return False
 
     def _renew(self, path: str, owner: dict[str, object], ended: threading.Event) -> None:
@@ -204,15 +204,15 @@ class Leases:
             renewed += 1
             try:
                 found = self._read(path)
-                if found is None:  # a waiter has moved it away, to look whether it is still as it was
+                if found is None:  # a waiter has moved it away to check whether it changed
                     self._create(path, _content(owner, renewed))
                 elif _parse(found).get("owner", owner["owner"]) == owner["owner"]:
                     self._storage.write(path, _content(owner, renewed))
                 else:
                     return
-            except (TransientError, MissingError):  # the next time may do
+            except (TransientError, MissingError):  # the next attempt may succeed
                 continue
-            except FinalError:  # what refuses the lease refuses the work, which tells
+            except FinalError:  # the work itself will fail for the same reason, and report it
                 return
 
     def _read(self, path: str) -> bytes | None:
@@ -227,7 +227,7 @@ def _content(owner: dict[str, object], renewed: int) -> bytes:
 
 
 def _parse(content: bytes | None) -> dict[str, object]:
-    """Return what a lease says; nothing when it is not there or damaged."""
+    """Return what a lease says; empty if it does not exist or is damaged."""
     try:
         owner = json.loads(content or b"")
     except ValueError:

@@ -1,4 +1,4 @@
-"""A store in a folder of this machine."""
+"""A store in a folder on this machine."""
 
 import errno
 import os
@@ -20,12 +20,12 @@ from tinytags_tasks.store.protocol import (
 
 
 class LocalStorage:
-    """Keeps the store under one folder.
+    """Keeps the store in a local folder.
 
     Parameters
     ----------
     root
-        The folder; made at the first write.
+        The folder; the first write creates it.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -33,16 +33,16 @@ class LocalStorage:
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:
-        """Turn the system's errors into ours."""
+        """Translate the operating system's errors into ours."""
         where = self.root / path
         try:
             yield
         except FileNotFoundError as error:
             raise MissingError(f"{where}: no such file in the store") from error
         except PermissionError as error:
-            raise FinalError(f"{where}: no permission; check who owns the store") from error
+            raise FinalError(f"{where}: permission denied; check who owns the store") from error
         except OSError as error:
-            raise TransientError(f"{where}: the disk cannot do it now ({error.strerror or error})") from error
+            raise TransientError(f"{where}: the disk failed ({error.strerror or error})") from error
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Storage.read`."""
@@ -76,7 +76,7 @@ class LocalStorage:
                     if overwrite:
                         temporary.replace(target)
                     else:
-                        os.link(temporary, target)  # unlike rename, refuses a name that is taken
+                        os.link(temporary, target)  # unlike a rename, fails if the name is taken
                 except FileExistsError:
                     return False
                 except FileNotFoundError as error:
@@ -117,7 +117,7 @@ class LocalStorage:
         return {name: status.st_size for name, status in self._statuses(path).items()}
 
     def versions(self, path: str) -> dict[str, str]:
-        """See :meth:`Storage.versions`: a file that is renamed over another one is another inode."""
+        """See :meth:`Storage.versions`: a file that replaces another by a rename has a different inode."""
         return {
             name: f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
             for name, status in self._statuses(path).items()
@@ -129,7 +129,7 @@ class LocalStorage:
             try:
                 with self._translated(f"{path}/{name}"):
                     status = (self.root / path / name).stat()
-            except MissingError:  # another deleted it meanwhile, such as a lease
+            except MissingError:  # deleted by another process in the meantime, such as a lease
                 continue
             if stat.S_ISREG(status.st_mode):
                 found[name] = status
@@ -155,7 +155,7 @@ class LocalStorage:
             try:
                 (self.root / source).rename(self.root / target)
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another was faster
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
                     raise
                 return False
         return True

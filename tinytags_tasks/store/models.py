@@ -1,4 +1,4 @@
-"""Published models: stored once and never changed, listed, described, compared, and checked against a corpus."""
+"""Published models, which never change: storing, listing, describing and comparing them."""
 
 import hashlib
 
@@ -22,14 +22,14 @@ def _content_hash(onnx_model: bytes) -> str:
 
 
 def read_model(storage: Storage, version: str) -> bytes:
-    """Return a published model's ONNX file, which is what its version says.
+    """Return a published model's ONNX file, after comparing its hash with the version.
 
     Raises
     ------
     MissingError
-        If it does not exist.
+        If the file does not exist.
     CorruptError
-        If its bytes are not those that were published.
+        If its bytes differ from those that were published.
     """
     path = layout.model_file(version)
     try:
@@ -41,14 +41,14 @@ def read_model(storage: Storage, version: str) -> bytes:
     expected, found = version.rpartition("-")[2], _content_hash(stored)
     if found != expected:
         raise CorruptError(
-            f"{path}: is not the model that was published: its sha256 should begin with {expected}, and begins with "
+            f"{path}: is not the model that was published: its sha256 should begin with {expected}, but begins with "
             f"{found}; {_REMEDY}"
         )
     return stored
 
 
 def restore_model(storage: Storage, version: str, onnx_model: bytes) -> bool:
-    """Write a model's file again if it is missing or damaged and these are its bytes; tell whether that was so."""
+    """Write a model's file again if it is missing or damaged and these are its bytes; return whether it was written."""
     if _content_hash(onnx_model) != version.rpartition("-")[2]:
         return False
     try:
@@ -59,14 +59,14 @@ def restore_model(storage: Storage, version: str, onnx_model: bytes) -> bool:
 
 
 def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) -> bool:
-    """Put a model's folder, complete, under its final name in one step.
+    """Store a complete model folder under its final name in one atomic step.
 
     Parameters
     ----------
     card
-        Its card.
+        The model's card.
     onnx_model
-        Its ONNX file; the card's version is its hash.
+        The model's ONNX file; the card's version contains its hash.
     report
         The card as an HTML page.
     storage
@@ -75,8 +75,8 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
     Returns
     -------
     bool
-        False if this model existed already: it and its card are left as they were. Only a file of it that is missing or
-        damaged is written again.
+        False if the model existed already. It and its card are then left unchanged, except that a missing or damaged
+        file is written again.
     """
     lease = layout.model_lease_file(card.version)
     with Leases(storage).wait_for(lease, f"model {card.version}"):
@@ -85,7 +85,7 @@ def publish_model(card: ModelCard, onnx_model: bytes, report: str, storage: Stor
 
 
 def _publish(card: ModelCard, onnx_model: bytes, report: str, storage: Storage) -> bool:
-    """Publish as the only one."""
+    """Publish a model while holding its lease."""
     folder = layout.model_folder(card.version)
     storage.delete_leftovers(folder)
     temporary = temporary_name(folder)
@@ -115,20 +115,20 @@ def has_card(storage: Storage, version: str) -> bool:
 
 
 def list_models(storage: Storage) -> list[ModelCard]:
-    """Return the cards of all models, the latest at the end."""
+    """Return the cards of all models, latest last."""
     cards = [ModelCard.load(storage, layout.card_file(version)) for version in storage.names(layout.MODELS)]
     return sorted(cards, key=lambda card: (card.created, card.version))
 
 
 def load_card(storage: Storage, version: str) -> ModelCard:
-    """Return a model's card; the beginning of a version is enough if only one model begins with it.
+    """Return a model's card; the beginning of its version is enough if it is unique.
 
     Raises
     ------
     MissingError
         If there is no such model.
     BadInputError
-        If several begin with it.
+        If several versions begin with it.
     """
     found = [name for name in storage.names(layout.MODELS) if name.startswith(version)]
     if version in found:
@@ -136,22 +136,26 @@ def load_card(storage: Storage, version: str) -> ModelCard:
     if not found:
         raise MissingError(f"{version}: no such model; `tinytags models list` lists the models")
     if len(found) > 1:
-        raise BadInputError(f"{version}: {len(found)} models begin with it ({', '.join(found[:5])}); give more of it")
+        raise BadInputError(
+            f"{version}: {len(found)} models begin with it ({', '.join(found[:5])}); give more characters"
+        )
     return ModelCard.load(storage, layout.card_file(found[0]))
 
 
 def load_report(storage: Storage, version: str) -> str:
-    """Return a model's report, HTML.
+    """Return a model's report in HTML.
 
     Raises
     ------
     MissingError
-        If it has none.
+        If the model has no report.
     """
     try:
         return storage.read(layout.report_file(version)).decode()
     except MissingError as error:
-        raise MissingError(f"model {version} has no report: a version without reports published it") from error
+        raise MissingError(
+            f"model {version} has no report: a version of TinyTags without reports published it"
+        ) from error
 
 
 def misfit(card: ModelCard, corpus: Corpus) -> str:
@@ -161,17 +165,17 @@ def misfit(card: ModelCard, corpus: Corpus) -> str:
         ("pixel order", card.pixel_order, corpus.pixel_order),
     ):
         if ours != theirs:
-            return f"its {what} is {ours}, and that of the corpus is {theirs}"
+            return f"its {what} is {ours}, but that of the corpus is {theirs}"
     return ""
 
 
 def describe_model(card: ModelCard) -> dict[str, str]:
-    """Return what is known about a model, in words by heading; what is not known has no heading."""
+    """Return what is known about a model, as text by heading; headings without a value are left out."""
     return describe_origin(card) | _describe_figures(card)
 
 
 def describe_origin(card: ModelCard) -> dict[str, str]:
-    """Return what a model is and how it was made, in words by heading; what is not known has no heading."""
+    """Return what a model is and how it was made, as text by heading; headings without a value are left out."""
     size = f"{card.height}x{card.width}"
     described = {
         "created": card.created,
@@ -211,7 +215,7 @@ def _describe_thresholds(what: str, measured: Evaluation) -> dict[str, str]:
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in percent; a dash if the whole is nothing."""
+    """Return a share in percent; a dash if the whole is 0."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
@@ -221,8 +225,8 @@ def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, st
     Returns
     -------
     tuple
-        Rows of a heading, the first model's words and the second's; and remarks on what makes the models or their
-        figures incomparable.
+        Rows of a heading, the first model's text and the second's; and remarks on differences that make the models or
+        their figures incomparable.
     """
     ours, theirs = describe_model(one), describe_model(other)
     rows = [(heading, ours.get(heading, ""), theirs.get(heading, "")) for heading in dict.fromkeys([*ours, *theirs])]

@@ -4,7 +4,7 @@ from tinytags_tasks.store.protocol import Storage, StoreAddress
 
 
 def open_store(address: StoreAddress) -> Storage:
-    """Open the store at an address; nothing is contacted before the first call."""
+    """Open the store at an address; no connection is made before the first call."""
     if not address.webhdfs_url:
         from tinytags_tasks.store.local import LocalStorage
 

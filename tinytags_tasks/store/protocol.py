@@ -1,4 +1,4 @@
-"""What every storage does, and how one is opened from its address."""
+"""The protocol that every storage implements, and what the implementations share."""
 
 import math
 import time
@@ -12,21 +12,21 @@ from typing import Protocol
 from tinytags_tasks.errors import LostWriteError
 
 _LOST_WRITES = 3
-"""How often one write is begun again."""
+"""How often a write is retried."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """What stands under a temporary name: a killed writer's, or one that is being written.
+    """A file or folder under a temporary name: it is being written, or a killed writer left it.
 
     Attributes
     ----------
     path
         Its path.
     size_bytes
-        Of a file; 0 of a folder.
+        The size of a file; 0 for a folder.
     changed
-        When it was written last, in seconds since the epoch by the store's clock.
+        When it was last written to, in seconds since the epoch by the store's clock.
     """
 
     path: str
@@ -37,8 +37,8 @@ class Leftover:
 class Storage(Protocol):
     """A place for files in which a write is committed by one rename.
 
-    A name beginning with ``.`` and ending in ``.tmp`` is a write in progress, or what a killed one left; it is never
-    listed.
+    A name that begins with ``.`` and ends in ``.tmp`` is temporary: it belongs to a write in progress, or was left by a
+    killed one. Temporary names are not listed.
     """
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -47,9 +47,9 @@ class Storage(Protocol):
         Raises
         ------
         MissingError
-            If there is no such file.
+            If the file does not exist.
         CorruptError
-            If it ends before ``offset + length``, or the store has no good copy of these bytes.
+            If the file ends before ``offset + length``, or the store has no undamaged copy of these bytes.
         """
         ...
 
@@ -59,113 +59,113 @@ class Storage(Protocol):
         Returns
         -------
         bool
-            False when ``overwrite`` is False and the file stood already: it is left as it was.
+            False if ``overwrite`` is False and the file already existed; it is left unchanged.
 
         Raises
         ------
         LostWriteError
-            If another writer deleted its temporary file; a write of ``bytes`` was repeated before.
+            If another writer deleted the temporary file. A write of ``bytes`` is retried first.
         TransientError
-            If it cannot be written now.
+            If the store cannot write it at the moment.
         """
         ...
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file or folder is there."""
+        """Return whether a file or folder exists."""
         ...
 
     def size_bytes(self, path: str) -> int:
-        """Return a file's size; MissingError when there is none."""
+        """Return a file's size; MissingError if the file does not exist."""
         ...
 
     def checksum(self, path: str) -> str:
-        """Return the store's own checksum of a file, known without reading it; empty where the store has none."""
+        """Return the store's own checksum of a file, without reading the file; empty if the store keeps none."""
         ...
 
     def known_damage(self, path: str) -> str:
-        """Return what the store knows to be damaged in a file, without reading it; empty when it knows of nothing.
+        """Return the damage in a file that the store knows of, without reading the file; empty if it knows of none.
 
-        HDFS knows of what was read since the NameNode started, and of what a DataNode's own scanner has found.
+        HDFS knows of damage that was found by a read since the NameNode started, or by a DataNode's own scanner.
         """
         ...
 
     def free_bytes(self) -> int | None:
-        """Return how many bytes may still be written; None when the store does not tell."""
+        """Return how many more bytes can be written; None if the store does not report it."""
         ...
 
     def sizes(self, path: str) -> dict[str, int]:
-        """Return the size in bytes of each file in a folder, by name; none when there is no such folder."""
+        """Return the size in bytes of each file in a folder, by name; empty if the folder does not exist."""
         ...
 
     def versions(self, path: str) -> dict[str, str]:
-        """Return what tells that a file has been written anew, for each file in a folder, by name."""
+        """Return a text for each file in a folder, by name, that changes whenever the file is written again."""
         ...
 
     def names(self, path: str) -> list[str]:
-        """Return the sorted names in a folder; none when there is no such folder."""
+        """Return the sorted names in a folder; empty if the folder does not exist."""
         ...
 
     def rename(self, source: str, target: str) -> bool:
-        """Move a file or folder to a name that is free; False when it is not, and nothing moved."""
+        """Move a file or folder to a new name; return False, and move nothing, if the name is taken."""
         ...
 
     def make_folder(self, path: str) -> None:
-        """Create a folder and those above it; one that exists is left as it is."""
+        """Create a folder and its parents; an existing folder is left unchanged."""
         ...
 
     def delete(self, path: str) -> bool:
-        """Delete a file, or a folder with all it holds; False when it was not there."""
+        """Delete a file, or a folder with its contents; return False if it did not exist."""
         ...
 
     def delete_leftovers(self, *paths: str, least_age_seconds: float = 0.0) -> int:
-        """Delete what killed writers of these files left under temporary names; return how many there were.
+        """Delete the temporary files that killed writers of these files left; return how many there were.
 
-        A temporary file may be another writer's that is alive: deleting it makes that write fail. So this may be called
+        A temporary file may belong to another writer that is still alive, and deleting it makes that write fail. So
+        only these may call it:
 
-        - for a run's ledger and scored files by the holder of the lease on the block (:mod:`.block_lease`);
-        - for a shard, its keywords and its manifest by the holder of the lease on the shard;
-        - for an alias' history, and the record of a run that it drops or revives, by the holder of the alias' lease;
-        - for a training and its labelled set by the holder of the lease on the training, for a model likewise;
-        - for a corpus' totals, plan, listing and shard leases by its commit, when every shard is complete: who writes
-          one of them then repeats the write (see :meth:`write`);
-        - for files that no lease guards (audits, claims) by anybody, with ``least_age_seconds`` of
-          :data:`LEFTOVER_SECONDS`.
+        - for a run's ledger and scored files: the holder of the lease on the block (:mod:`.block_lease`);
+        - for a shard, its keywords and its manifest: the holder of the lease on the shard;
+        - for an alias' history, and the record of a run that is dropped or revived: the holder of the alias' lease;
+        - for a training and its labelled set, or a model: the holder of the lease on it;
+        - for a corpus' totals, plan, listing and shard leases: the corpus' commit, once every shard is complete.
+          Another writer of one of these files then retries (see :meth:`write`);
+        - for files without a lease (audits, claims): anyone, with ``least_age_seconds`` of :data:`LEFTOVER_SECONDS`.
 
         Parameters
         ----------
         paths
-            In one folder, which is listed once.
+            The files, all in one folder, which is listed once.
         least_age_seconds
-            Leave what was written to more recently, by the store's clock.
+            Keep temporary files that were written to more recently than this, by the store's clock.
         """
         ...
 
     def leftovers(self, path: str) -> list[Leftover]:
-        """Return what stands under temporary names in a folder and in all below it; the names below such a one not."""
+        """Return the temporary files and folders anywhere in a folder, but not what is inside a temporary folder."""
         ...
 
     def url(self, path: str) -> str:
-        """Return the address under which Spark finds a path."""
+        """Return the address of a path for Spark."""
         ...
 
 
 LEFTOVER_SECONDS = 24 * 3_600.0
-"""Nobody writes one file as long as this: what is older was left by a killed writer."""
+"""No write of one file takes this long: a temporary file that is older was left by a killed writer."""
 
 
 def temporary_name(path: str) -> str:
-    """Return a fresh temporary name beside a path."""
+    """Return a new temporary name in the same folder as a path."""
     target = PurePosixPath(path)
     return str(target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp"))
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a name is a temporary one."""
+    """Return whether a name is temporary."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
 def leftovers_among(changed: Mapping[str, float], paths: Iterable[str], least_age_seconds: float) -> list[str]:
-    """Return the temporary names that writers of some files left in a folder.
+    """Return the temporary names in a folder that writers of certain files left.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def leftovers_among(changed: Mapping[str, float], paths: Iterable[str], least_ag
     paths
         The files.
     least_age_seconds
-        How long ago that must be.
+        How long ago that must be at least.
     """
     wanted = {PurePosixPath(path).name for path in paths}
     latest = time.time() - least_age_seconds if least_age_seconds else math.inf
@@ -186,12 +186,12 @@ def leftovers_among(changed: Mapping[str, float], paths: Iterable[str], least_ag
 
 
 def lost_temporary(path: str) -> LostWriteError:
-    """Return the error of a write whose temporary file was deleted before it was renamed."""
+    """Return the error for a write whose temporary file was deleted before it was renamed."""
     return LostWriteError(f"{path}: another writer deleted the temporary file of this write; try again")
 
 
 def repeat_lost_write(write_once: Callable[[], bool], content: bytes | Iterable[bytes | memoryview]) -> bool:
-    """Write, and write again when another writer deleted the temporary file; chunks can be sent only once."""
+    """Write, and retry if another writer deleted the temporary file; chunks can be sent only once, so not those."""
     for _ in range(_LOST_WRITES if isinstance(content, bytes) else 0):
         with suppress(LostWriteError):
             return write_once()
@@ -200,16 +200,16 @@ def repeat_lost_write(write_once: Callable[[], bool], content: bytes | Iterable[
 
 @dataclass(frozen=True)
 class StoreAddress:
-    """Where a store is; small and serialisable, so that a Spark worker can open it for itself.
+    """Where a store is; small and serialisable, so that a Spark worker can open the store itself.
 
     Attributes
     ----------
     root
-        A folder in HDFS, or of this machine when ``webhdfs_url`` is empty.
+        A folder in HDFS, or on this machine if ``webhdfs_url`` is empty.
     webhdfs_url
         The NameNode's HTTP address.
     hdfs_url
-        The NameNode's RPC address, for Spark's own reading.
+        The NameNode's RPC address, from which Spark reads.
     user
         The HDFS user.
     """

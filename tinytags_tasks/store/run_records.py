@@ -163,8 +163,8 @@ class Audit(Record):
     input_problems
         What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
     pictures_to
-        Position up to which audits have compared pictures in this rotation; the next audit continues there. None if
-        this audit did not take part, such as one of chosen blocks.
+        Position up to which audits have read pictures in this rotation; the next audit goes on from there. None if this
+        audit did not take part, such as one of chosen blocks or from before there were rotations.
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""The one WebHDFS client, for the store and for sources in HDFS.
+"""The only WebHDFS client, for the store and for sources in HDFS.
 
 https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
@@ -12,36 +12,36 @@ import requests
 from hdfs import HdfsError, InsecureClient, TokenClient
 
 TIMEOUT_SECONDS = (10, 120)
-"""To connect, and between two packets of an answer."""
+"""The timeouts for connecting, and between two packets of a response."""
 
 _ELSEWHERE = ("RetriableException", "StandbyException")
-"""Another NameNode may do what one refuses with these."""
+"""If a NameNode responds with one of these, another NameNode may accept the request."""
 
 
 class WebHdfs:
-    """Reads, writes and asks one HDFS; what goes wrong is left as the ``hdfs`` package and ``requests`` raise it.
+    """A client of one HDFS. It does not translate the exceptions of the ``hdfs`` package and of ``requests``.
 
     Parameters
     ----------
     url
-        The NameNode's HTTP address; several NameNodes are joined by semicolons.
+        The NameNode's HTTP address; several addresses are separated by semicolons.
     root
-        The folder that relative paths start from.
+        The folder that relative paths are relative to.
     user
-        The HDFS user; empty takes the operating system's.
+        The HDFS user; empty means the user of the operating system.
     token
-        A delegation token, in place of a user.
+        A delegation token, instead of a user.
     kerberos
-        Options of ``requests_kerberos``, which authenticates in place of a user; None does not use it.
+        Options of ``requests_kerberos``, which authenticates instead of a user; None if it is not used.
     acting_for
-        The user to act for, if the authenticated one may.
+        The user to act for, if the authenticated user is allowed to.
     verify, certificate
         See ``verify`` and ``cert`` of ``requests.Session``.
 
     Attributes
     ----------
     client
-        The client of the ``hdfs`` package, for all that it has a method for.
+        The client of the ``hdfs`` package, for every operation that it has a method for.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class WebHdfs:
         certificate: str | None = None,
     ) -> None:
         session = requests.Session()
-        session.trust_env = False  # an environment's proxy must not come between HDFS and us
+        session.trust_env = False  # do not use a proxy from the environment
         session.verify, session.cert = verify, certificate
         adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         session.hooks["response"].append(_refuse_error_page)
-        logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # a line a request would bury all others
+        logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # one line per request would bury everything else
         options = {"root": root, "proxy": acting_for, "timeout": TIMEOUT_SECONDS, "session": session}
         self._session = session
         self.client: Any
@@ -77,7 +77,7 @@ class WebHdfs:
             self.client = InsecureClient(url, user=user or None, **options)
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Return bytes of a file, fewer where it ends."""
+        """Return bytes of a file; fewer if the file ends before."""
         if length == 0:
             return b""
         try:
@@ -89,26 +89,26 @@ class WebHdfs:
             return b""
 
     def call(self, method: str, operation: str, path: str, **parameters: str) -> dict[str, Any]:
-        """Call an operation of the NameNode that the ``hdfs`` package has no method for; return its answer.
+        """Call an operation of the NameNode that the ``hdfs`` package has no method for.
 
         Parameters
         ----------
         method
             The HTTP method.
         operation, path
-            The operation's name, and what it is for.
+            The operation's name, and the path that it applies to.
         parameters
             Further parameters of the operation.
 
         Returns
         -------
         dict
-            The answer's JSON; empty if it has none, as that of a rename with options.
+            The JSON of the response; empty if it has none, such as after a rename with options.
 
         Raises
         ------
         hdfs.HdfsError
-            If HDFS refuses; ``exception`` is the name of Hadoop's exception.
+            If HDFS rejects the call; ``exception`` is the name of Hadoop's exception.
         """
         failure: Any = None
         for url in self.client.urls:
@@ -127,20 +127,20 @@ class WebHdfs:
             failure = _hdfs_error(answer)
             if failure.exception not in _ELSEWHERE:
                 break
-        raise failure or ValueError(f"{self.client.url!r} names no NameNode")
+        raise failure or ValueError(f"{self.client.url!r} does not name a NameNode")
 
 
 def _hdfs_error(answer: requests.Response) -> Any:  # noqa: ANN401 - hdfs has no types
-    """Return the error of an answer that HDFS refused."""
+    """Return the error in a response of HDFS."""
     try:
-        told = answer.json()["RemoteException"]
-        return HdfsError(told["message"], exception=told["exception"])
+        remote = answer.json()["RemoteException"]
+        return HdfsError(remote["message"], exception=remote["exception"])
     except (ValueError, LookupError, TypeError):
         return HdfsError(f"{answer.status_code} {answer.reason}")
 
 
 def _refuse_error_page(answer: requests.Response, **_: Any) -> None:  # noqa: ANN401
-    """Raise an error page that is not from HDFS, which the client would take for HDFS' answer or for a file's bytes."""
-    is_login = answer.status_code == requests.codes.unauthorized  # Kerberos answers it
+    """Raise an error page that is not from HDFS; the client would mistake it for a response or for a file's bytes."""
+    is_login = answer.status_code == requests.codes.unauthorized  # Kerberos responds to it
     if answer.status_code >= 400 and not is_login and b"RemoteException" not in answer.content:
         answer.raise_for_status()

@@ -1,1 +1,1 @@
-"""Train: a labelled set becomes a published model, ``model.onnx`` and its card."""
+"""Training: turns a labelled set into a published model, ``model.onnx`` and its card."""

@@ -1,4 +1,4 @@
-"""How a model does on labelled images: the figures of its card."""
+"""Evaluates a model on labelled images; the results are the figures on its card."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from tinytags_tasks.train.images import LEFT_OUT, NONE, read_labelled, read_othe
 from tinytags_tasks.votes import Votes, is_kept, least_votes, winners
 
 THRESHOLDS = range(40, 101, 10)
-"""Confidences in percent that the figures are given for; of ten trees these are 4 to 10 votes."""
+"""The thresholds of confidence, in percent, that figures are given for; for ten trees these are 4 to 10 votes."""
 
 _BATCH = 5_000
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The images on which a model is measured: a test set and images of other things, each with its file's hash."""
+    """The images on which a model is evaluated: a test set and images of other things, each with its file's hash."""
 
     test: tuple[LabelledSet, str] | None
     other: tuple[LabelledSet, str] | None
@@ -40,12 +40,12 @@ class Yardstick:
 
 
 def read_yardstick(test: str | None, other: str | None, tags: tuple[str, ...], height: int, width: int) -> Yardstick:
-    """Read the images on which a model is measured; without a file, nothing is measured.
+    """Read the images on which a model is evaluated; without a file, nothing is evaluated.
 
     Raises
     ------
     BadInputError
-        When a file cannot be used.
+        If a file cannot be used.
     """
     return Yardstick(
         (read_labelled(Path(test), tags, height, width), file_sha256(Path(test))) if test else None,
@@ -59,7 +59,7 @@ def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
     Parameters
     ----------
     onnx_model
-        A model as it is published: input ``pixels``, output ``votes``.
+        A published model: input ``pixels``, output ``votes``.
     images
         uint8, shape (images, height, width, 3).
 
@@ -85,7 +85,7 @@ def evaluate(votes: Votes, labelled: LabelledSet, total: int, sha256: str) -> Ev
     labelled
         The images, all of them with a tag.
     total
-        What the votes of an image add up to.
+        The sum of an image's votes.
     sha256
         The labelled file's hash.
     """
@@ -127,7 +127,7 @@ def evaluate_other(votes: Votes, other: LabelledSet, total: int, sha256: str) ->
     votes, total, sha256
         As for :func:`evaluate`.
     other
-        Images, some of which have label -1 (none of the tags) or -2 (left out of all figures).
+        The images; some have the label -1 (none of the tags) or -2 (excluded from all figures).
     """
     winner, won = winners(votes)
     has_none, has_tag = other.labels == NONE, other.labels >= 0

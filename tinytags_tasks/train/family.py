@@ -1,4 +1,4 @@
-"""What a family of models is: how it is asked for, how it is fitted, and what it ends in."""
+"""The interface of a model family: its parameters, how it is fitted, and what the result is."""
 
 import json
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from tinytags_tasks.store.protocol import Storage
 
 @dataclass(frozen=True)
 class Parameter:
-    """A whole number that the user may choose.
+    """An integer parameter that the user can choose.
 
     Attributes
     ----------
     name
-        As the request, the command line, the Dag's form and a parameters file call it.
+        Its name in the request, the command line, the Dag's form and a parameters file.
     default
-        Its value unless the user gives one.
+        Its value if the user does not give one.
     low, high
-        Its range, both ends included.
+        Its range, inclusive.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Parameter:
         Raises
         ------
         BadInputError
-            Naming the parameter, and the file it is in (``where``).
+            If it is: the parameter, and the file it is in (``where``).
         """
         prefix = f"{where}: " if where else ""
         if isinstance(value, bool) or not isinstance(value, int):
@@ -47,7 +47,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Classifier:
-    """What every family ends in, imported classifiers included: the one interface that scoring knows.
+    """The result of every family, and of an imported classifier: the only interface that scoring needs.
 
     Attributes
     ----------
@@ -56,9 +56,9 @@ class Classifier:
     output
         What the votes are: whole numbers of trees, or probabilities in percent.
     total
-        What the votes of an image add up to: the number of trees, or 100. Votes / total is the confidence.
+        The sum of an image's votes: the number of trees, or 100. The confidence is votes / total.
     parameters
-        What the card says about how it was made.
+        What the card says about how the model was made.
     """
 
     onnx_model: bytes = field(repr=False)
@@ -87,15 +87,15 @@ class Features:
 
 
 class Family(Protocol):
-    """A kind of model that Spark can fit. See :mod:`tinytags_tasks.train.families` for those that exist."""
+    """A kind of model that Spark can fit; :mod:`tinytags_tasks.train.families` lists them."""
 
     @property
     def name(self) -> str:
-        """What the family is called in messages."""
+        """The family's name in messages."""
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What the user may choose. Every one of them is part of what identifies a training."""
+        """The parameters that the user can choose; all of them are part of a training's identity."""
 
     def describe(self, chosen: Mapping[str, int]) -> str:
         """Return the chosen parameters in words, such as "10 trees of depth 10"."""
@@ -127,10 +127,10 @@ class Family(Protocol):
         Raises
         ------
         TransientError
-            When Spark or the store is not available.
+            If Spark or the store is unavailable.
         """
 
 
 def model_metadata(tags: tuple[str, ...]) -> dict[str, str]:
-    """Return what is written into every model's file: it is hashed, so the same model with other tags is another."""
+    """Return the metadata of a model's file; it is part of the hash, so different tags make a different model."""
     return {"tags": json.dumps(tags), "pixel_order": PIXEL_ORDER}

@@ -1,4 +1,4 @@
-"""The forest family: Spark MLlib's random forest. Each tree has one vote; the confidence is the share that agree."""
+"""The forest family: Spark MLlib's random forest. Each tree has one vote; confidence is the share of votes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,7 @@ class Forest:
         with_held_out: bool,
     ) -> Classifier:
         """See the protocol."""
-        # Imported here because PySpark takes seconds to import, and `tinytags lab` needs the parameters only.
+        # Imported here because importing PySpark takes seconds, and `tinytags lab` needs only the parameters.
         from tinytags_tasks.train import forest_spark
 
         trees = forest_spark.fit_trees(chosen, features.folder, storage, spark, with_held_out=with_held_out)

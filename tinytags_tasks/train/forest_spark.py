@@ -1,4 +1,4 @@
-"""Fitting a forest in Spark, and fetching its trees."""
+"""Fits a forest in Spark, and reads its trees."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def fit_trees(
     *,
     with_held_out: bool,
 ) -> list[Tree]:
-    """Fit a forest in Spark and fetch its trees.
+    """Fit a forest in Spark and return its trees.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def fit_trees(
     Raises
     ------
     TransientError
-        When Spark or the store is not available.
+        If Spark or the store is unavailable.
     CorruptError
-        When trees are missing.
+        If trees are missing.
     """
     saved = temporary_name(folder)
     try:

@@ -1,4 +1,4 @@
-"""A forest's trees, as Spark saves them and as an ONNX graph that counts their votes."""
+"""Converts a forest's trees from Spark's format to an ONNX graph that counts their votes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from tinytags_tasks.errors import CorruptError
 
 OPSETS = {"": 21, "ai.onnx.ml": 3}
-"""Operator sets of the graph."""
+"""The operator sets of the graph."""
 
 IR_VERSION = 10
 
@@ -24,11 +24,11 @@ class Tree:
     Attributes
     ----------
     feature
-        int64: the feature that a node tests; -1 in a leaf.
+        int64: the feature that a node tests; -1 for a leaf.
     threshold
-        float64: a value up to this goes left.
+        float64: values up to this go left.
     left, right
-        int64: the children's nodes; -1 in a leaf.
+        int64: the child nodes; -1 for a leaf.
     prediction
         int64: the class that a leaf votes for.
     """
@@ -53,7 +53,7 @@ def trees_from_spark(rows: Sequence[Mapping[str, Any]]) -> list[Tree]:
     Raises
     ------
     CorruptError
-        When a tree lacks a node.
+        If a node of a tree is missing.
     """
     by_tree: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -85,11 +85,11 @@ def trees_from_spark(rows: Sequence[Mapping[str, Any]]) -> list[Tree]:
 
 
 def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], metadata: Mapping[str, str]) -> bytes:
-    """Write a forest as an ONNX model whose output is the vote count.
+    """Write a forest as an ONNX model whose output is the number of votes.
 
     Each leaf gives weight 1 to the one class it votes for, so the ensemble's sum *is* the number of trees for each tag.
-    Pixels are whole numbers, so a threshold may be rounded down without changing a decision: that makes it exact in
-    the float32 that ``TreeEnsembleClassifier`` compares in
+    Pixels are whole numbers, so rounding a threshold down changes no decision, and makes the threshold exact in
+    float32, the type in which ``TreeEnsembleClassifier`` compares
     (https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleClassifier.html).
 
     Parameters
@@ -101,7 +101,7 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
     tags
         Names of the classes.
     metadata
-        Written into the file.
+        Metadata for the file.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
 
 
 def _nodes(trees: Sequence[Tree]) -> dict[str, list[Any]]:
-    """Return the attributes of a ``TreeEnsembleClassifier`` that tell its nodes."""
+    """Return the attributes of a ``TreeEnsembleClassifier`` that describe the nodes."""
     nodes = [
         (number, node, tree, bool(tree.left[node] < 0))
         for number, tree in enumerate(trees)
@@ -158,7 +158,7 @@ def _nodes(trees: Sequence[Tree]) -> dict[str, list[Any]]:
 
 
 def _leaves(trees: Sequence[Tree], tags: int) -> dict[str, list[Any]]:
-    """Return the attributes of a ``TreeEnsembleClassifier`` that tell what each leaf votes for."""
+    """Return the attributes of a ``TreeEnsembleClassifier`` that say what each leaf votes for."""
     leaves = [
         (number, int(node), int(tree.prediction[node]))
         for number, tree in enumerate(trees)

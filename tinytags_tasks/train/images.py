@@ -1,6 +1,6 @@
-"""Labelled images, prepared as the images of a corpus are.
+"""Labelled images, prepared like the images of a corpus.
 
-How a picture was prepared is part of what a model learns, so labelled pictures go through the same decoder as a corpus:
+A model also learns how its pictures were prepared, so labelled pictures go through the same decoder as a corpus:
 upright, in RGB, cropped to the centre, averaged down to the model's size.
 """
 
@@ -20,13 +20,13 @@ from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError
 
 NONE, LEFT_OUT = -1, -2
-"""Labels of an image that shows none of the tags, and of one whose right tag is arguable."""
+"""The labels of an image that shows none of the tags, and of one whose correct tag is debatable."""
 
 _Labels = npt.NDArray[np.int64]
 
 
 def preparation(height: int, width: int) -> str:
-    """Return how labelled images of this size are prepared, in the words of a corpus' manifest."""
+    """Return how labelled images of this size are prepared, in the same form as a corpus' manifest."""
     return PictureDecoder(Target(height, width)).preparation
 
 
@@ -38,19 +38,19 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     path
         The file: a column ``img`` (struct with ``bytes``) and a column ``label``.
     tags
-        Names of the labels; None takes those in the file, or CIFAR-10's if it has none.
+        The names of the labels; None takes the names in the file, or CIFAR-10's if there are none.
     height, width
-        Size that every image gets, in pixels.
+        The size that every image is resized to, in pixels.
 
     Returns
     -------
     LabelledSet
-        Its images uint8 of shape (images, height, width, 3), its labels int64.
+        The images, uint8, shape (images, height, width, 3), and the labels, int64.
 
     Raises
     ------
     BadInputError
-        When the file cannot be used, with the row and the reason.
+        If the file cannot be used: the row and the reason.
     """
     names = tags or _tags_of(path) or CIFAR10_TAGS
     images, labels = _read(path, 0, names, height, width)
@@ -60,7 +60,7 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
 
 
 def read_other(path: Path, tags: tuple[str, ...], height: int, width: int) -> LabelledSet:
-    """Read images of other things: as :func:`read_labelled`, with labels -1 (none of the tags) and -2 (leave out)."""
+    """Read images of other things, like :func:`read_labelled`; labels may be -1 (none of the tags) or -2 (exclude)."""
     images, labels = _read(path, LEFT_OUT, tags, height, width)
     return LabelledSet(path, images, labels, tags)
 
@@ -82,7 +82,7 @@ def _read(
 
 
 def _batches(path: Path, take: Callable[[_Labels], None], lowest: int, tags: tuple[str, ...]) -> Iterator[Batch]:
-    """Yield a file's encoded pictures, and pass their labels on, each of them checked."""
+    """Yield a file's encoded pictures; check their labels and pass these to ``take``."""
     row = 0
     for encoded, labels in iterate_pictures(path):
         wrong = np.flatnonzero((labels < lowest) | (labels >= len(tags)))
@@ -97,7 +97,7 @@ def _batches(path: Path, take: Callable[[_Labels], None], lowest: int, tags: tup
 
 
 def _pixels(batch: Batch) -> npt.NDArray[np.uint8]:
-    assert batch.pixels is not None  # noqa: S101 - the decoder's promise, for the type checker
+    assert batch.pixels is not None  # noqa: S101 - the decoder guarantees it; for the type checker
     return batch.pixels
 
 
@@ -105,5 +105,5 @@ def _tags_of(path: Path) -> tuple[str, ...] | None:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError, ValueError):
-        return None  # what reads its pictures reports what is wrong with it
+        return None  # reading its pictures will report what is wrong
     return carried_tags(schema, str(path))

@@ -1,4 +1,4 @@
-"""The import step: an ONNX classifier from elsewhere becomes a published model."""
+"""The import step: publishes an ONNX classifier from elsewhere as a model."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from tinytags_tasks.train.report import render_report
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """Which classifier to import, and how images are passed to it.
+    """Which classifier to import, and how to pass images to it.
 
     Attributes
     ----------
@@ -39,11 +39,11 @@ class ImportRequest:
     name
         First part of the model's version.
     height, width
-        Size of the images that it takes, in pixels.
+        The size of the images that it takes, in pixels.
     scale, mean, std, layout, output, kind
         See :class:`tinytags_tasks.train.onnx_signature.Fitting`.
     test, other
-        Parquet files on which it is measured, as in training.
+        Parquet files on which it is evaluated, as in training.
     licence, preparation
         For the card: the licence of the images it learned from, and how they were prepared.
     """
@@ -65,12 +65,12 @@ class ImportRequest:
     preparation: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse values that fit no classifier.
+        """Refuse values that cannot fit any classifier.
 
         Raises
         ------
         BadInputError
-            Naming the field.
+            If there is one: the field.
         """
         layout.checked_name(self.name, "model")
         HEIGHT.check(self.height)
@@ -91,7 +91,7 @@ class ImportRequest:
 
     @property
     def fitting(self) -> Fitting:
-        """How images are passed to the classifier, and what it puts out."""
+        """How images are passed to the classifier, and what its output is."""
         return Fitting(
             height=self.height,
             width=self.width,
@@ -107,19 +107,19 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """The published model's version; ``imported`` is False when it was published before."""
+    """The published model's version; ``imported`` is False if it had been published before."""
 
     model: str
     imported: bool
 
 
 def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ImportResult:
-    """Publish a classifier from elsewhere, unless it is published already.
+    """Publish a classifier from elsewhere, unless it has been published already.
 
     Raises
     ------
     BadInputError
-        When it does not classify such images into such tags, or a labelled file cannot be used.
+        If the classifier does not fit the images or the tags, or a labelled file cannot be used.
     """
     path = Path(request.onnx)
     wrapped = wrap_classifier(read_onnx(path), request.fitting, str(path))
@@ -181,7 +181,7 @@ def _card(
 
 
 def _with_metadata(onnx_model: bytes, tags: tuple[str, ...]) -> bytes:
-    """Write the tags into the file, as training does: the same network with other tags is another model."""
+    """Write the tags into the file, as training does, so that the same network with different tags is another model."""
     model = onnx.load_from_string(onnx_model)
     kept = {entry.key: entry.value for entry in model.metadata_props}
     helper.set_model_props(model, dict(sorted({**kept, **model_metadata(tags)}.items())))

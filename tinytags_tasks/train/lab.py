@@ -1,4 +1,4 @@
-"""The lab: tries a forest's parameters in scikit-learn on a sample, before Spark learns from the whole labelled set."""
+"""The lab: tries out a forest's parameters on a sample in scikit-learn before training on the whole set in Spark."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ from tinytags_tasks.train.sample_forest import SampleForest
 from tinytags_tasks.votes import is_kept, winners
 
 KEPT_FROM = 40
-"""Confidence in percent from which an image counts as kept."""
+"""The confidence, in percent, from which an image counts as kept."""
 
 _Pixels = npt.NDArray[np.uint8]
 
@@ -34,13 +34,13 @@ class LabRequest:
     training
         The labelled set, and the parameters that are not varied.
     sample
-        How many of its images to use; all when there are fewer.
+        How many of its images to use; all of them if there are fewer.
     trees, depth, bins
         The values to try, in every combination.
     folds
-        Parts of the sample; each is used once to measure forests that learned from the others.
+        Number of parts of the sample; each part is used once to evaluate forests that learned from the others.
     out
-        Path of a TOML file for the chosen parameters; None writes none.
+        The path of a TOML file for the chosen parameters; None writes no file.
     """
 
     training: TrainRequest
@@ -57,7 +57,7 @@ class LabRequest:
         Raises
         ------
         BadInputError
-            When a value is out of range.
+            If a value is out of range.
         """
         if self.folds < 2:
             raise BadInputError(
@@ -82,19 +82,19 @@ class LabRequest:
 
 @dataclass(frozen=True)
 class Finding:
-    """How one set of parameters did.
+    """The results of one set of parameters.
 
     Attributes
     ----------
     training
         The parameters.
     accuracy, deviation
-        Mean and standard deviation over the folds of the percentage of images whose winning tag is right.
+        Test accuracy in percent: its mean and standard deviation over the folds.
     kept, precision
-        Percentage of images with a confidence of 40 % or more, and the percentage of these that is right; None where
-        none is kept.
+        The percentage of images with a confidence of 40 % or more, and how many percent of these are right; None if no
+        image is kept.
     seconds
-        To fit one forest, mean over the folds.
+        The time to fit one forest, as a mean over the folds.
     """
 
     training: TrainRequest
@@ -115,12 +115,12 @@ class _Fold:
 
 
 def search_parameters(request: LabRequest, *, report: Callable[[str], None] = print) -> list[Finding]:
-    """Try all candidates, write the parameters of the best to a file, and return all findings, the best first.
+    """Try all candidates, write the best parameters to a file, and return all results, best first.
 
     Raises
     ------
     BadInputError
-        When the labelled file cannot be used, or a tag has too few images for the folds.
+        If the labelled file cannot be used, or a tag has too few images for the folds.
     """
     training = request.training
     labelled = read_labelled(Path(training.labelled), training.tags, training.height, training.width)
@@ -131,7 +131,7 @@ def search_parameters(request: LabRequest, *, report: Callable[[str], None] = pr
         f"{request.folds} folds each"
     )
     findings = _search(candidates, images, labels, len(labelled.tags), request.folds, report)
-    # The best first; of equals, the cheapest forest.
+    # The best first; if there is a tie, the cheapest forest first.
     findings.sort(key=lambda each: (-each.accuracy, each.training.trees, each.training.depth, each.training.bins))
     if request.out:
         best = findings[0]
@@ -165,10 +165,10 @@ def _search(
     folds: int,
     report: Callable[[str], None],
 ) -> list[Finding]:
-    """Fit every candidate in every fold, one on each core: scikit-learn releases the interpreter's lock."""
+    """Fit every candidate in every fold, one per core; scikit-learn releases the interpreter's lock."""
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=candidates[0].seed % 2**32).split(images, labels))
     jobs = [(candidate, learned, measured) for candidate in candidates for learned, measured in splits]
-    # The longest first, so that no core is idle at the end.
+    # The longest first, so that no core is idle towards the end.
     jobs.sort(key=lambda job: -_cost(job[0]))
     found: dict[TrainRequest, list[_Fold]] = {candidate: [] for candidate in candidates}
     total, done, started = sum(_cost(job[0]) for job in jobs), 0, time.monotonic()
@@ -189,7 +189,7 @@ def _search(
                 left = (time.monotonic() - started) * (total - done) / done
                 report(f"{number} of {len(jobs)} forests, about {_duration(left)} left")
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the forests that are being fitted, not for all
+            pool.shutdown(cancel_futures=True)  # Ctrl-C waits only for the forests that are being fitted
             raise
     return [_finding(candidate, measured) for candidate, measured in found.items()]
 

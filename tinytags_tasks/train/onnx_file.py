@@ -1,4 +1,4 @@
-"""Reading an ONNX file that somebody else wrote, with one line that says why if it cannot be used."""
+"""Reads ONNX files from elsewhere, and says in one line why a file cannot be used."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +9,18 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tinytags_tasks.errors import BadInputError
 
 OWN_OPSET = 13
-"""The version of the operators that are put before and after a classifier."""
+"""The version of the operators that are added before and after a classifier."""
 
 _OLDEST_OPSET = 7
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file, with the weights that are stored beside it.
+    """Read an ONNX file, including weights that are stored in separate files next to it.
 
     Raises
     ------
     BadInputError
-        When it is not one, or uses an operator that ONNX does not have.
+        If it is not an ONNX file, or uses an operator that ONNX does not have.
     """
     try:
         model = onnx.load(str(path))
@@ -53,5 +53,5 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's message without what follows its first line."""
+    """Return the first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

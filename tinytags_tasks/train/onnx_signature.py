@@ -1,4 +1,4 @@
-"""Whether an ONNX classifier takes the images it is to tag, and which of its outputs has a number for each tag."""
+"""Checks that an ONNX classifier takes the images it will tag, and finds the output with a number for each tag."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +9,10 @@ from onnx import TensorProto
 from tinytags_tasks.errors import BadInputError
 
 Layout = Literal["hwc", "chw"]
-"""Whether the three values of a pixel lie together, or each colour's plane by itself."""
+"""Whether the three values of a pixel are adjacent, or each colour is a separate plane."""
 
 Kind = Literal["votes", "scores", "probabilities"]
-"""Whole numbers that add up to a constant; any numbers, the higher the better; or parts that add up to 1."""
+"""Whole numbers with a constant sum; any numbers, higher is better; or numbers that add up to 1."""
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
 _INTEGERS = {TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64}
@@ -20,7 +20,7 @@ _INTEGERS = {TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64}
 
 @dataclass(frozen=True)
 class Fitting:
-    """How images are passed to a classifier, and what its output is.
+    """How images are passed to a classifier, and what its output means.
 
     Attributes
     ----------
@@ -31,13 +31,13 @@ class Fitting:
     scale
         Whether it takes values from 0 to 255 or from 0 to 1.
     mean, std
-        For each colour, on that scale: the mean is subtracted, then the result is divided by std.
+        For each colour, on that scale: the mean is subtracted, and the result is divided by std.
     layout
-        None takes it from the shape of its input; a flat input is ``hwc``.
+        None infers it from the shape of the input; a flat input is ``hwc``.
     output
-        Name of its output; empty takes the only one that fits.
+        The name of its output; empty takes the only one that fits.
     kind
-        None infers it from the values.
+        None infers it from the output's values.
     """
 
     height: int
@@ -52,12 +52,12 @@ class Fitting:
 
 
 def only_input(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
-    """Return the one input of a classifier.
+    """Return the only input of a classifier.
 
     Raises
     ------
     BadInputError
-        When it has none or several, or it is not a tensor.
+        If the classifier has no input or several, or the input is not a tensor.
     """
     constants = {constant.name for constant in model.graph.initializer}
     inputs = [entry for entry in model.graph.input if entry.name not in constants]
@@ -68,7 +68,7 @@ def only_input(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
 
 
 def shape_of(entry: onnx.ValueInfoProto) -> list[int | None] | None:
-    """Return the sizes of the dimensions, None for those that are free; None where the shape is not declared."""
+    """Return the sizes of the dimensions, None for free dimensions; None if the shape is not declared."""
     tensor = entry.type.tensor_type
     if not tensor.HasField("shape"):
         return None
@@ -76,12 +76,12 @@ def shape_of(entry: onnx.ValueInfoProto) -> list[int | None] | None:
 
 
 def find_layout(model: onnx.ModelProto, fitting: Fitting, where: str) -> Layout:
-    """Return the layout of a classifier's input, once its type and shape are known to fit the images.
+    """Return the layout of a classifier's input, after checking that its type and shape fit the images.
 
     Raises
     ------
     BadInputError
-        When they do not fit.
+        If they do not fit.
     """
     entry = only_input(model, where)
     kind = entry.type.tensor_type.elem_type
@@ -112,12 +112,12 @@ def find_layout(model: onnx.ModelProto, fitting: Fitting, where: str) -> Layout:
 
 
 def find_output(model: onnx.ModelProto, fitting: Fitting, where: str) -> str:
-    """Return the name of the output that has a value for each tag.
+    """Return the name of the output with a value for each tag.
 
     Raises
     ------
     BadInputError
-        When none has, or several have.
+        If no output or several outputs have one.
     """
     outputs = {entry.name: entry for entry in model.graph.output}
     shown = ", ".join(f"{name} ({_shown_shape(entry)})" for name, entry in outputs.items())

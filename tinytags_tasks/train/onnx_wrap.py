@@ -1,4 +1,4 @@
-"""Gives any ONNX classifier the one interface that scoring knows: ``pixels`` in, ``votes`` out.
+"""Gives an ONNX classifier the interface that scoring needs: input ``pixels``, output ``votes``.
 
 ::
 
@@ -34,16 +34,16 @@ from tinytags_tasks.train.onnx_signature import (
 )
 
 PERCENT = 100
-"""What the votes of a classifier that gives probabilities add up to."""
+"""The sum of the votes of a classifier that gives probabilities."""
 
 _PREFIX = "imported/"
 _OLDEST_IR = 8
-_MOST_VOTES = 32_767  # the greatest value in a scored file's column
+_MOST_VOTES = 32_767  # the largest value that a column of a scored file can hold
 
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A classifier with the one interface; ``total`` is what an image's votes add up to."""
+    """A classifier with that interface; ``total`` is the sum of an image's votes."""
 
     onnx_model: bytes = field(repr=False)
     total: int
@@ -53,7 +53,7 @@ class Wrapped:
 
 
 def wrap_classifier(model: onnx.ModelProto, fitting: Fitting, where: str) -> Wrapped:
-    """Give a classifier the one interface, and try it.
+    """Give a classifier that interface, and try it out.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def wrap_classifier(model: onnx.ModelProto, fitting: Fitting, where: str) -> Wra
     Raises
     ------
     BadInputError
-        When its input does not fit the images, its output does not fit the tags, or a run of it gives other values.
+        If its input does not fit the images, its output does not fit the tags, or a trial run gives unexpected values.
     """
     layout = find_layout(model, fitting, where)
     output = find_output(model, fitting, where)
@@ -82,7 +82,7 @@ def wrap_classifier(model: onnx.ModelProto, fitting: Fitting, where: str) -> Wra
 
 
 def _with_pixels(model: onnx.ModelProto, fitting: Fitting, layout: Layout, output: str) -> onnx.ModelProto:
-    """Return the classifier with ``pixels`` for its input, and the chosen output alone."""
+    """Return the classifier with the input ``pixels``, and only the chosen output."""
     entry = only_input(model, "")
     shape = shape_of(entry) or []
     kind = entry.type.tensor_type.elem_type
@@ -128,12 +128,12 @@ def _with_pixels(model: onnx.ModelProto, fitting: Fitting, layout: Layout, outpu
     graph.output.append(helper.make_tensor_value_info("values", TensorProto.FLOAT, ["images", fitting.tags]))
     if "" not in {opset.domain for opset in wrapped.opset_import}:
         wrapped.opset_import.append(helper.make_opsetid("", OWN_OPSET))
-    wrapped.ir_version = max(wrapped.ir_version, _OLDEST_IR)  # older ones require each constant to be an input
+    wrapped.ir_version = max(wrapped.ir_version, _OLDEST_IR)  # older versions require each constant to be an input
     return wrapped
 
 
 def _with_votes(plain: onnx.ModelProto, kind: Kind, tags: int) -> onnx.ModelProto:
-    """Return the classifier with ``votes`` for its output."""
+    """Return the classifier with the output ``votes``."""
     model = onnx.ModelProto()
     model.CopyFrom(plain)
     graph, at = model.graph, "values"
@@ -157,12 +157,12 @@ def _run_on_noise(model: onnx.ModelProto, fitting: Fitting, where: str, output: 
     pixels[0], pixels[1] = 0, 255
     pixels[2] = np.linspace(0, 255, values_of_image, dtype=np.uint8)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it would print is also raised
+    options.log_severity_level = 4  # what it would print is raised as well
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         (together,) = session.run(["values"], {"pixels": pixels})
         alone = [session.run(["values"], {"pixels": pixels[at : at + 1]})[0] for at in range(4)]
-    except Exception as error:  # ONNX Runtime's have no common base
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise BadInputError(
             f"{where}: fails on images of {fitting.height}x{fitting.width} ({first_line(error)})"
         ) from error

@@ -1,4 +1,4 @@
-"""What a training is asked for, and the file by which the lab passes on the parameters it chose."""
+"""The parameters of a training, and the file in which the lab saves the parameters it chose."""
 
 import os
 import tomllib
@@ -27,25 +27,25 @@ class TrainRequest:
     Attributes
     ----------
     labelled
-        Parquet file of the training images.
+        The Parquet file of the training images.
     test
-        Parquet file of images on which the model is measured, for its card; None measures nothing.
+        A Parquet file of images on which the model is evaluated, for its card; None skips that.
     name
         First part of the model's version.
     tags
-        Names of the labels; None takes those in the file, or CIFAR-10's if it has none.
+        The names of the labels; None takes the names in the file, or CIFAR-10's if there are none.
     trees, depth, bins, seed
         The family's parameters: see :mod:`tinytags_tasks.train.forest`.
     other
-        Parquet file of images of other things: label -1 for none of the tags, -2 to leave one out; None measures
-        nothing.
+        A Parquet file of images of other things; label -1 means none of the tags, -2 excludes an image. None skips
+        that.
     height, width
-        Size of the images of the corpora that the model is for, in pixels; the labelled images are resized to it.
+        The size of the images, in pixels, of the corpora that the model is for; labelled images are resized to it.
     held_out
-        Percentage of the labelled set that is held out from a second model, which is measured on it; 0 saves that time.
-        The published model learns from the whole set.
+        The percentage of the labelled set that is held out from a second model and used to evaluate it; 0 skips that
+        to save time. The published model always learns from the whole set.
     licence
-        Licence of the labelled set, for the card.
+        The licence of the labelled set, for the card.
     """
 
     labelled: str
@@ -63,12 +63,12 @@ class TrainRequest:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse parameters that Spark or the index cannot take.
+        """Refuse parameters that Spark or the index cannot handle.
 
         Raises
         ------
         BadInputError
-            When one is out of range.
+            If a parameter is out of range.
         """
         layout.checked_name(self.name, "model")
         for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):
@@ -76,7 +76,7 @@ class TrainRequest:
 
     @property
     def family(self) -> Family:
-        """The family of the model: the forest, until there is a second one to choose."""
+        """The model's family; there is only the forest so far."""
         return FAMILIES[FOREST.name]
 
     @property
@@ -86,7 +86,7 @@ class TrainRequest:
 
 
 def read_parameters(path: str | Path) -> dict[str, int]:
-    """Read a forest's parameters from a TOML file, as ``tinytags lab`` writes one.
+    """Read a forest's parameters from a TOML file, such as one that ``tinytags lab`` wrote.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def read_parameters(path: str | Path) -> dict[str, int]:
     Returns
     -------
     dict
-        Those that it sets, for :class:`TrainRequest`.
+        The parameters that the file sets, for :class:`TrainRequest`.
 
     Raises
     ------
     BadInputError
-        When the file does not exist, or cannot be used.
+        If the file does not exist, or cannot be used.
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -118,12 +118,12 @@ def read_parameters(path: str | Path) -> dict[str, int]:
 
 
 def write_parameters(path: str | Path, parameters: dict[str, int], remarks: list[str]) -> None:
-    """Write a forest's parameters as :func:`read_parameters` reads them; the remarks become comments.
+    """Write a forest's parameters to a file for :func:`read_parameters`; the remarks become comments.
 
     Raises
     ------
     BadInputError
-        When the file cannot be written.
+        If the file cannot be written.
     """
     text = "".join(f"# {line}\n" for remark in remarks for line in remark.splitlines()) + tomli_w.dumps(parameters)
     target = Path(path)

@@ -1,4 +1,4 @@
-"""A model's card as one self-contained HTML page, plots included (SVG that the template draws)."""
+"""Renders a model's card as one self-contained HTML page, including plots (SVG in the template)."""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
-"""A forest in scikit-learn whose parameters mean what they mean in MLlib, so that the lab's findings hold in Spark.
+"""A forest in scikit-learn whose parameters mean the same as in MLlib, so that the lab's results apply to Spark.
 
-A pixel's values are first put into bins that hold equally many images, as MLlib does; a node chooses among the square
-root of the number of values; a tree learns from images drawn with replacement; and each tree has one vote.
+As in MLlib, a pixel's values are first sorted into bins with equally many images; a node considers a random subset of
+the values, as many as the square root of their number; a tree learns from images drawn with replacement; and each tree
+has one vote.
 """
 
 from collections.abc import Iterator
@@ -23,9 +24,9 @@ class SampleForest:
     training
         The parameters.
     tags
-        How many tags there are.
+        The number of tags.
     jobs
-        Trees that are fitted at the same time.
+        How many trees are fitted at the same time.
     """
 
     def __init__(self, training: TrainRequest, tags: int, jobs: int = 1) -> None:
@@ -63,14 +64,14 @@ class SampleForest:
 
 
 def bin_places(images: _Pixels, bins: int) -> npt.NDArray[np.uint8]:
-    """Put the values of each pixel and colour into bins that hold equally many images.
+    """Return the bins for the values of each pixel and colour, with equally many images in each bin.
 
     Parameters
     ----------
     images
         uint8, shape (images, values).
     bins
-        The most bins; where there are no more different values than that, each has its own.
+        The maximum number of bins; if there are no more distinct values than that, each value has its own bin.
 
     Returns
     -------

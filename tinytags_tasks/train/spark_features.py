@@ -1,4 +1,4 @@
-"""A labelled set as Spark ML's own vectors: written into the store, and read by whatever is fitted on it."""
+"""Writes a labelled set to the store as Spark ML vectors, and reads it for training."""
 
 import io
 import json
@@ -17,10 +17,11 @@ from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
 PARTITION_VALUES = 25_000 * 3_072
-"""Values that one Spark task learns from: those of 25,000 images of 32x32.
+"""How many values one Spark task learns from: those of 25,000 images of 32x32.
 
-A task sums up every node of a level for itself, and the sums of all tasks are then added up: fewer tasks mean less to
-add. Bagging is seeded a partition, so the cut is the same on any number of cores. See docs/adr/0005-training-time.md.
+Each task computes sums for every node of a level, and the sums of all tasks are then added up: fewer tasks mean less to
+add. Bagging has one seed per partition, so the partitions are the same on any number of cores. See
+docs/adr/0005-training-time.md.
 """
 
 _GROUP_VALUES = PARTITION_VALUES // 10
@@ -28,16 +29,17 @@ _ONE_FILE_A_PARTITION = 2**31 - 1
 
 
 def write_features(labelled: LabelledSet, held_out: npt.NDArray[np.bool_], folder: str, storage: Storage) -> None:
-    """Put a labelled set into the store as Spark ML's own vectors, so that no row is converted when it is read.
+    """Write a labelled set to the store as Spark ML vectors, so that no row needs to be converted when it is read.
 
     Parameters
     ----------
     labelled
         The images.
     held_out
-        bool, shape (images,): those that one of the two fits leaves out, to be measured on them.
+        bool, shape (images,): the images that one of the two models does not learn from, but is evaluated on.
     folder
-        Where the files go, one for each partition. It appears when all are complete; one that exists is left as it is.
+        The folder for the files, one per partition. It appears once all files are complete; an existing folder is left
+        unchanged.
     storage
         The store.
     """
@@ -61,7 +63,7 @@ def write_features(labelled: LabelledSet, held_out: npt.NDArray[np.bool_], folde
 def _encode(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], held_out: npt.NDArray[np.bool_], schema: pa.Schema
 ) -> bytes:
-    """Return a Parquet file; a pixel takes 256 values, so its dictionary encoding keeps a double in one byte."""
+    """Return a Parquet file; a pixel has 256 values, so dictionary encoding stores each double in one byte."""
     sink = io.BytesIO()
     step = max(1, _GROUP_VALUES // math.prod(images.shape[1:]))
     with pq.ParquetWriter(sink, schema, compression="none", dictionary_pagesize_limit=2**20) as writer:
@@ -71,7 +73,7 @@ def _encode(
             offsets = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
             vectors = pa.StructArray.from_arrays(
                 [
-                    pa.array(np.ones(len(flat), dtype=np.int8)),  # 1 says dense: only values are filled
+                    pa.array(np.ones(len(flat), dtype=np.int8)),  # 1 means dense: only values are given
                     pa.nulls(len(flat), pa.int32()),
                     pa.nulls(len(flat), _VECTOR.field("indices").type),
                     pa.ListArray.from_arrays(
@@ -93,14 +95,14 @@ _VECTOR = pa.struct(
         pa.field("values", pa.list_(pa.field("element", pa.float64(), nullable=False))),
     ]
 )
-"""``org.apache.spark.ml.linalg.VectorUDT`` as it is stored."""
+"""The stored form of ``org.apache.spark.ml.linalg.VectorUDT``."""
 
 _SPARK_SCHEMA_KEY = b"org.apache.spark.sql.parquet.row.metadata"
-"""Where Spark keeps a frame's schema in a parquet file, its own types included."""
+"""The key under which Spark keeps a frame's schema, including its own types, in a Parquet file."""
 
 
 def _arrow_schema(tags: int) -> pa.Schema:
-    """Return the files' schema; the label says how many classes there are, even where one has no image."""
+    """Return the files' schema; the label declares the number of classes, even if a class has no images."""
     label = StructField("label", DoubleType(), metadata={"ml_attr": {"type": "nominal", "num_vals": tags}})
     frame = StructType([label, StructField("features", VectorUDT()), StructField("held_out", BooleanType())])
     return pa.schema(
@@ -115,7 +117,7 @@ def read_features(
     *,
     with_held_out: bool,
 ) -> Any:  # noqa: ANN401
-    """Return what :func:`write_features` wrote as a Spark frame (``label``, ``features``), one partition a file."""
+    """Return what :func:`write_features` wrote as a Spark frame (``label``, ``features``), one partition per file."""
     spark.conf.set("spark.sql.files.maxPartitionBytes", _ONE_FILE_A_PARTITION)
     spark.conf.set("spark.sql.files.openCostInBytes", _ONE_FILE_A_PARTITION)
     spark.conf.set("spark.sql.files.minPartitionNum", 1)

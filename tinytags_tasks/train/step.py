@@ -1,4 +1,4 @@
-"""The training step: a labelled set becomes a published model."""
+"""The training step: turns a labelled set into a published model."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ __all__ = ["TrainRequest", "TrainResult", "train_model"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The published model's version; ``trained`` is False when it was published before."""
+    """The published model's version; ``trained`` is False if it had been published before."""
 
     model: str
     trained: bool
@@ -42,7 +42,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Figures:
-    """How a model does: on the part held out from a second one, on the test set, on other things, and in short."""
+    """A model's figures: on images held out from a second model, the test set and other things, and a summary."""
 
     held_out: Evaluation | None
     test: Evaluation | None
@@ -53,16 +53,16 @@ class _Figures:
 def train_model(
     request: TrainRequest, *, storage: Storage, connect_spark: ConnectSpark, report: Callable[[str], None] = print
 ) -> TrainResult:
-    """Publish the model that the labelled set and the parameters determine, unless it is published already.
+    """Publish the model that the labelled set and the parameters determine, unless it has been published already.
 
-    Another process that trains the same is waited for.
+    If another process is training the same model, wait for it.
 
     Raises
     ------
     BadInputError
-        When a labelled file cannot be used.
+        If a labelled file cannot be used.
     TransientError
-        When Spark or HDFS is not available.
+        If Spark or HDFS is unavailable.
     """
     labelled_sha256 = file_sha256(Path(request.labelled))
     training = _training_id(request, labelled_sha256)
@@ -88,7 +88,7 @@ def _train(
         return TrainResult(existing.version, trained=False)
     labelled = read_labelled(Path(request.labelled), request.tags, request.height, request.width)
     report(f"read {len(labelled.images):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
-    # Before the long work, so that a file that cannot be used is reported at once.
+    # Before the long part, so that a file that cannot be used is reported at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
     folder = layout.labelled_file(training)
     storage.delete_leftovers(folder)
@@ -108,9 +108,9 @@ def _train(
 
 
 def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
-    """Hash all that decides a model's votes: not the card's figures, nor where the files lie.
+    """Hash everything that determines a model's votes, but not the card's figures or the files' paths.
 
-    A parameter that is added later enters only when it is not at its default: see ``docs/adr/0017-identities.md``.
+    A parameter that is added later is included only if it is not at its default: see ``docs/adr/0017-identities.md``.
     """
     decisive = {
         "bins": request.bins,
@@ -135,19 +135,19 @@ def _existing_model(training: str, storage: Storage) -> ModelCard | None:
         model = Training.load(storage, layout.training_file(training)).model
         read_model(storage, model)
         return ModelCard.load(storage, layout.card_file(model))
-    except (MissingError, CorruptError):  # learned again, it is published again
+    except (MissingError, CorruptError):  # if it is trained again, it is also published again
         return None
 
 
 def _report_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[[str], None]) -> None:
-    """Report the figures that are asked for now and missing from the existing card, which is never rewritten."""
+    """Report which requested figures are missing on the existing card, which is never rewritten."""
     for file, figures in ((request.test, card.test), (request.other, card.other)):
         if file and (figures is None or figures.sha256 != file_sha256(Path(file))):
             report(f"its card has no figures on {file}, and a card is never changed: train under another name for them")
 
 
 def _hold_out(labelled: LabelledSet, request: TrainRequest) -> npt.NDArray[np.bool_]:
-    """Choose the images to hold out, bool of shape (images,); none where too few would be left to learn from."""
+    """Choose the images to hold out, bool, shape (images,); none if too few would be left to learn from."""
     images = len(labelled.images)
     held_out = np.zeros(images, dtype=np.bool_)
     random = np.random.default_rng(request.seed % 2**63)
@@ -166,7 +166,7 @@ def _fit(
     seconds: dict[str, float],
     report: Callable[[str], None],
 ) -> tuple[Classifier | None, Classifier]:
-    """Fit a model without the held-out images, if there are any, and the one to publish; note the ``seconds`` taken."""
+    """Fit a model without the held-out images, if any, and the one to publish; record the ``seconds`` taken."""
     family, chosen = request.family, request.parameters
     started = time.monotonic()
     spark = connect_spark()
@@ -195,7 +195,7 @@ def _evaluate_part(
 def _metrics(
     classifier: Classifier, labelled: LabelledSet, held_out: Evaluation | None, test: Evaluation | None
 ) -> dict[str, float]:
-    """Return the main figures: shares of right tags in percent, whatever the confidence."""
+    """Return the main figures: test accuracies in percent, whatever the confidence."""
     winner, _ = winners(count_votes(classifier.onnx_model, labelled.images))
     metrics = {"training_accuracy": round(100.0 * float((winner == labelled.labels).mean()), 2)}
     if held_out:

@@ -1,4 +1,4 @@
-"""Auditing a run: every block's files and documents against what was committed, a share of its pictures by bytes."""
+"""Auditing: every document against what was scored, and a share of the pictures byte by byte."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +8,7 @@ from functools import partial
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.inputs import model_problem, shard_problems, shards_of
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import live_run, refuse_without_collection
@@ -24,7 +25,7 @@ from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
 
 _AT_ONCE = 2
-"""Blocks whose documents are read at once."""
+"""Blocks that are checked at once."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class AuditRequest:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What was found.
+    """The findings of an audit.
 
     Attributes
     ----------
@@ -106,7 +107,7 @@ def audit_run(
 ) -> AuditResult:
     """Compare a run's collection with its ledger, its scored files and its corpus, and record what differs.
 
-    A block, or a shard's manifest, that cannot be read is a finding; the others are compared nevertheless.
+    A block, a shard or a record that cannot be read is a finding; everything else is compared nevertheless.
 
     Raises
     ------
@@ -127,31 +128,22 @@ def audit_run(
     check_run(run, corpus)
     records = read_ledger(storage, run, request.blocks)
     counts = solr.count_by_block(run.collection, request.blocks)
+    broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)
     sources = read_sources(storage, corpus, (record.block for record in records))
-    check = BlockCheck(run, corpus, sources.by_block, counts, storage, solr)
-    problems = _compare_blocks(records, check, report) | _foreign_documents(run, corpus, counts)
-    shards = shards_of(corpus, sources.by_block)  # a shard whose manifest is damaged is named already
-    broken_shards = shard_problems(corpus, shards, storage)
-    comparable = [
-        record
-        for record in records
-        if record.block in sources.by_block
-        and record.block not in problems
-        and record.block // corpus.blocks_per_shard not in broken_shards
-    ]
+    problems = _compare_files(records, BlockCheck(run, corpus, sources, counts, storage), report)
+    problems |= _foreign_documents(run, corpus, counts)
+    good = [record for record in records if record.block not in problems]
     first = 0 if request.is_deep or request.blocks is not None else last_position(run.name, storage)
-    wanted = sum(record.kept for record in comparable) if request.is_deep else request.sample
-    share = next_share(corpus, comparable, first, wanted)
+    wanted = sum(record.kept for record in good) if request.is_deep else request.sample
+    readable = [record for record in good if record.block // corpus.blocks_per_shard not in broken_shards]
+    share = next_share(corpus, readable, first, wanted)
+    content = ContentComparison(run, corpus, storage, solr, recomputed=share.blocks)
+    differing = content.differing_blocks(good, report)
     compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr), storage)
-    problems |= compared.problems
-    good = {record.block for record in comparable}.difference(compared.problems, compared.damaged)
-    inputs = [
-        model_problem(run, storage),
-        *broken_shards.values(),
-        *compared.damaged.values(),
-        *sources.damaged.values(),
-        *_damaged_records(run, request.alias, storage),
-    ]
+    problems |= compared.problems | differing
+    inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
+    inputs += _damaged_records(run, request.alias, storage)
+    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     audit = Audit(
         run=run.name,
         collection=run.collection,
@@ -161,49 +153,36 @@ def audit_run(
         problems=dict(sorted(problems.items())),
         started=started,
         ended=now(),
-        input_problems=tuple(filter(None, inputs)),
-        pictures_to=rotated_to(share, compared, corpus, good) if request.blocks is None else None,
+        input_problems=tuple(problem for problem in inputs if problem),
+        pictures_to=rotated if request.blocks is None else None,
     )
     path = append_record(audit, partial(layout.audit_file, run.name), storage)
     return _result(audit, path, corpus, report)
 
 
-def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], None]) -> AuditResult:
-    report(
-        f"audited {audit.blocks:,} blocks of {audit.collection}: {audit.documents:,} documents, {audit.sampled:,} of "
-        f"them byte by byte; {_verdict(audit)}"
-    )
-    percent = None
-    if audit.pictures_to is not None:
-        percent = 100.0 * audit.pictures_to / corpus.images if corpus.images else 100.0
-        report(f"{percent:.1f} % of the corpus has been compared byte by byte in this rotation of audits")
-    return AuditResult(
-        run=audit.run,
-        collection=audit.collection,
-        blocks=audit.blocks,
-        documents=audit.documents,
-        sampled=audit.sampled,
-        problems=dict(audit.problems),
-        path=path,
-        input_problems=audit.input_problems,
-        pictures_percent=percent,
-    )
-
-
-def _compare_blocks(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
-    """Return what is wrong with blocks, by their numbers."""
+def _compare_files(records: Sequence[BlockRecord], check: BlockCheck, report: Callable[[str], None]) -> dict[int, str]:
+    """Return what is wrong with blocks, apart from what their documents say."""
     problems: dict[int, str] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for done, (record, found) in enumerate(zip(records, pool.map(check.check, records), strict=True), 1):
             if found.problem:
                 problems[record.block] = found.problem
             if done % 100 == 0:
-                report(f"compared {done:,} of {len(records):,} blocks, {len(problems):,} of them differ")
+                report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
     return problems
 
 
+def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
+    """Return the documents under numbers that are no block's of the corpus."""
+    return {
+        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
+        for block, count in counts.items()
+        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
+    }
+
+
 def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
-    """Return what is wrong with records on which publishing, rolling back and ingesting again rely."""
+    """Return what is wrong with records on which publishing, rolling back and scoring rely."""
     publication = partial(layout.publication_file, alias)
     kinds: list[tuple[str, type[Record]]] = [(layout.card_file(run.model), ModelCard)]
     kinds += [(publication(number), Publication) for number in record_numbers(publication, storage)]
@@ -216,20 +195,31 @@ def _damaged_records(run: Run, alias: str, storage: Storage) -> list[str]:
     return damaged
 
 
-def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
-    """Return the documents under numbers that are no block's of the corpus."""
-    return {
-        block: f"{count:,} documents, and corpus {corpus.name} has no such block"
-        for block, count in counts.items()
-        if not 0 <= block < max(run.blocks, corpus.partition.blocks)
-    }
-
-
-def _verdict(audit: Audit) -> str:
-    parts = [f"blocks {format_block_numbers(audit.problems)} differ"] if audit.problems else []
-    if audit.input_problems:
-        parts.append(f"{len(audit.input_problems):,} other things are damaged")
-    return " and ".join(parts) or "everything is as it was scored"
+def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], None]) -> AuditResult:
+    verdict = (
+        f"blocks {format_block_numbers(audit.problems)} differ" if audit.problems else "everything is as it was scored"
+    )
+    report(
+        f"audited {audit.blocks:,} blocks of {audit.collection}: {audit.documents:,} documents, {audit.sampled:,} of "
+        f"them byte by byte; {verdict}"
+    )
+    percent = None
+    if audit.pictures_to is not None:
+        percent = 100.0 * audit.pictures_to / corpus.images if corpus.images else 100.0
+        report(f"{percent:.1f} % of the corpus has been compared byte by byte in this rotation of audits")
+    for problem in audit.input_problems:
+        report(problem)
+    return AuditResult(
+        run=audit.run,
+        collection=audit.collection,
+        blocks=audit.blocks,
+        documents=audit.documents,
+        sampled=audit.sampled,
+        problems=dict(audit.problems),
+        path=path,
+        input_problems=audit.input_problems,
+        pictures_percent=percent,
+    )
 
 
 def last_audit(run_name: str, storage: Storage) -> Audit:

@@ -135,7 +135,7 @@ def plan_backfill(
     if request.select == Selection.AUDIT:
         rebuilt = rebuild_ledger_records(run, corpus, blocks, storage=storage, solr=solr, report=report)
         blocks = tuple(block for block in blocks if block not in rebuilt)
-    _delete_damaged_scored_files(run, corpus, blocks, storage, solr, report)
+    _delete_damaged_scored_files(run, corpus, blocks, storage, report)
     was_live = live_collection(alias, solr) == run.collection
     report(f"run {run.name}: blocks {format_block_numbers(blocks) or 'none'} are redone")
     return BackfillPlan(run.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live, rebuilt)
@@ -163,10 +163,9 @@ def _delete_damaged_scored_files(
     corpus: Corpus,
     blocks: tuple[int, ...],
     storage: Storage,
-    solr: SolrClient,
     report: Callable[[str], None],
 ) -> None:
-    check = BlockCheck(run, corpus, read_sources(storage, corpus, blocks).by_block, {}, storage, solr)
+    check = BlockCheck(run, corpus, read_sources(storage, corpus, blocks), {}, storage)
     damaged = [block for block in blocks if damaged_scored_file(check, block)]
     for held in hold_blocks(run.name, damaged, storage=storage, report=report):
         for block in held.blocks:

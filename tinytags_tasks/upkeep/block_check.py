@@ -1,34 +1,26 @@
-"""Whether one block of a run is what was committed: its scored file, its record in the ledger, and its documents."""
+"""Whether one block of a run is what was committed: its scored file, its record in the ledger, its documents' number.
+
+What the documents say is compared by :mod:`tinytags_tasks.publish.content`.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from threading import Lock
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_documents import (
-    DocumentsHash,
-    compared_fields,
-    expected_checksum,
-    first_checksum,
-    is_present_version,
-)
 from tinytags_tasks.store.block_files import (
     CONFIDENCE_COLUMN,
     BlockSource,
-    KeywordsReader,
     block_sources,
     read_scored,
 )
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _SCORED_FIELDS = ("model", "sha256", "read", "kept", "below", "unreadable", "kept_by_tag")
@@ -46,18 +38,15 @@ class BlockFindings:
     ledger
         The record in the ledger is missing, damaged, or contradicts the scored file.
     documents
-        Solr holds other documents than were scored.
+        Solr holds another number of documents than were scored.
     is_unfinished
         Whether the record says that the block is not verified.
-    rebuilt
-        The record as the scored file and Solr prove it; None if they do not.
     """
 
     scored: str = ""
     ledger: str = ""
     documents: str = ""
     is_unfinished: bool = False
-    rebuilt: BlockRecord | None = None
 
     @property
     def problem(self) -> str:
@@ -65,35 +54,16 @@ class BlockFindings:
         return "; ".join(filter(None, (self.ledger, self.scored, self.documents)))
 
 
-@dataclass(frozen=True)
-class BlockSources:
-    """Where blocks' bytes are, as the shards' manifests say, and which manifests cannot be read.
-
-    Attributes
-    ----------
-    by_block
-        Sources by the block's number; none for blocks of a shard whose manifest cannot be read.
-    damaged
-        What is wrong with a manifest, by its path.
-    """
-
-    by_block: Mapping[int, BlockSource] = field(default_factory=dict)
-    damaged: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> BlockSources:
-    """Look blocks up in their shards' manifests; a manifest that cannot be read does not hinder the others."""
+def read_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> dict[int, BlockSource]:
+    """Look blocks up in their shards' manifests; those of a manifest that cannot be read are left out."""
     by_shard: dict[int, list[int]] = {}
     for block in blocks:
         by_shard.setdefault(block // corpus.blocks_per_shard, []).append(block)
     found: dict[int, BlockSource] = {}
-    damaged = {}
-    for shard, numbers in by_shard.items():
-        try:
+    for numbers in by_shard.values():
+        with suppress(MissingError, CorruptError):  # whoever checks the shards names it
             found |= {source.block: source for source in block_sources(storage, corpus, numbers)}
-        except (MissingError, CorruptError) as error:
-            damaged[layout.shard_manifest_file(corpus.name, shard)] = str(error)
-    return BlockSources(found, damaged)
+    return found
 
 
 @dataclass(frozen=True)
@@ -115,21 +85,6 @@ class BlockCheck:
     sources: Mapping[int, BlockSource]
     counts: Mapping[int, int]
     storage: Storage
-    solr: SolrClient
-    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
-
-    @cached_property
-    def _fields(self) -> frozenset[str]:
-        """The collection's fields."""
-        return self.solr.field_names(self.run.collection)
-
-    @cached_property
-    def _cores(self) -> tuple[str, ...]:
-        return self.solr.export_cores(self.run.collection)
-
-    @cached_property
-    def _keywords(self) -> KeywordsReader:
-        return KeywordsReader(self.storage)
 
     def check(self, record: BlockRecord) -> BlockFindings:
         """Return what is wrong with a block.
@@ -149,28 +104,17 @@ class BlockCheck:
             return replace(findings, scored=str(error))
         if problem := self.scored_problem(table, scored):
             return replace(findings, scored=f"its scored file is damaged ({problem})")
-        is_readable = record.state is BlockState.VERIFIED
-        if is_readable and record.scored_sha256 not in ("", scored.scored_sha256):
-            return replace(
-                findings, scored=f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)"
-            )
-        checksum = self._expected_checksum(record, table)
-        if is_readable:
-            findings = replace(findings, ledger=self._contradiction(record, scored, table, checksum))
-        if problem := self._documents_problem(record.block, scored.kept, checksum):
-            return replace(findings, documents=problem)
-        if not checksum:
-            return findings
-        return replace(
-            findings,
-            rebuilt=scored.replaced(
-                state=BlockState.VERIFIED,
-                documents=scored.kept,
-                checksum=checksum,
-                indexed=record.indexed if is_readable and record.indexed else now(),
-                index_seconds=record.index_seconds if is_readable else 0.0,
-            ),
-        )
+        if record.state is BlockState.VERIFIED:
+            if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
+                return replace(
+                    findings,
+                    scored=f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)",
+                )
+            findings = replace(findings, ledger=_contradiction(record, scored))
+        count = self.counts.get(record.block, 0)
+        if count != scored.kept:
+            findings = replace(findings, documents=f"has {count:,} of {scored.kept:,} documents")
+        return findings
 
     def scored_problem(self, table: pa.Table, scored: BlockRecord) -> str:
         """Return how a scored file is not what the block and the run's model can give; empty if it may be."""
@@ -210,50 +154,15 @@ class BlockCheck:
             return False
         return (found.run, found.block) == (self.run.name, block)
 
-    def _expected_checksum(self, record: BlockRecord, table: pa.Table) -> str:
-        """Return the checksum that a block's documents must have; empty if nothing tells.
 
-        Without the shard's manifest or keywords, which are not the block's fault, the ledger's is taken.
-        """
-        recorded = record.checksum if is_present_version(record.checksum) else ""
-        source = self.sources.get(record.block)
-        if source is None:
-            return recorded
-        try:
-            with self._lock:  # the reader keeps the last file
-                keywords = self._keywords.read(source)
-        except (MissingError, CorruptError):
-            return recorded
-        return expected_checksum(table, source, self.run.model, keywords, self._fields)
-
-    def _contradiction(self, record: BlockRecord, scored: BlockRecord, table: pa.Table, checksum: str) -> str:
-        """Return the fields of a ledger's record that the scored file contradicts; empty if none is."""
-        if not is_present_version(record.checksum):
-            checksum = first_checksum(table, self.run.corpus, self.run.model)
-        pairs = [(name, getattr(record, name), getattr(scored, name)) for name in _SCORED_FIELDS]
-        pairs += [("documents", record.documents, scored.kept), ("checksum", record.checksum, checksum)]
-        if record.scored_bytes:
-            pairs.append(("scored_bytes", record.scored_bytes, scored.scored_bytes))
-        wrong = [
-            f"{name} is {_short(said)}, and must be {_short(right)}" for name, said, right in pairs if said != right
-        ]
-        return f"its record in the ledger is wrong: {', '.join(wrong)}" if wrong else ""
-
-    def _documents_problem(self, block: int, kept: int, checksum: str) -> str:
-        """Return how Solr's documents of a block are not what was scored; empty if they are."""
-        count = self.counts.get(block, 0)
-        if count != kept:
-            return f"has {count:,} of {kept:,} documents"
-        if not checksum:
-            return ""
-        found = DocumentsHash()
-        for documents in self.solr.export_block(
-            self._cores, compared_fields(self._fields), self.corpus.partition.block(block)
-        ):
-            found.add(documents)
-        if found.checksum() != checksum:
-            return "has documents with ids or fields that differ from what was scored"
-        return ""
+def _contradiction(record: BlockRecord, scored: BlockRecord) -> str:
+    """Return the fields of a ledger's record that the scored file contradicts; empty if none is."""
+    pairs = [(name, getattr(record, name), getattr(scored, name)) for name in _SCORED_FIELDS]
+    pairs.append(("documents", record.documents, scored.kept))
+    if record.scored_bytes:
+        pairs.append(("scored_bytes", record.scored_bytes, scored.scored_bytes))
+    wrong = [f"{name} is {_short(said)}, and must be {_short(right)}" for name, said, right in pairs if said != right]
+    return f"its record in the ledger is wrong: {', '.join(wrong)}" if wrong else ""
 
 
 def damaged_scored_file(check: BlockCheck, block: int) -> str:

@@ -5,9 +5,12 @@ from functools import partial
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.publications import live_collection, lock_alias, run_of
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_documents import expected_checksum, first_checksum
+from tinytags_tasks.store.block_files import KeywordsReader, read_scored
 from tinytags_tasks.store.block_lease import hold_blocks, is_held
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
@@ -15,7 +18,7 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.record_series import record_numbers
 from tinytags_tasks.store.run_identity import load_run, rebuild_run
-from tinytags_tasks.store.run_records import BlockRecord, Change, Publication, Run
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 
 
@@ -32,24 +35,14 @@ def rebuild_ledger_records(
 
     A block that is unfinished by its own record, such as one that failed, is not among them.
     """
-    sources = read_sources(storage, corpus, blocks).by_block
-    counts = solr.count_by_block(run.collection, blocks)
-
-    def rebuildable(numbers: Sequence[int], check: BlockCheck) -> dict[int, BlockRecord]:
-        found = {record.block: check.check(record) for record in read_ledger(storage, run, numbers)}
-        return {
-            block: findings.rebuilt
-            for block, findings in found.items()
-            if findings.ledger and findings.rebuilt and not findings.is_unfinished
-        }
-
-    candidates = list(rebuildable(blocks, BlockCheck(run, corpus, sources, counts, storage, solr)))
+    candidates = list(_provable_records(run, corpus, blocks, storage, solr))
     rebuilt: list[int] = []
     for held in hold_blocks(run.name, candidates, storage=storage, report=report):
-        counts = solr.count_by_block(run.collection, held.blocks)
-        check = BlockCheck(run, corpus, sources, counts, storage, solr)
-        for block, record in rebuildable(held.blocks, check).items():  # another writer may have been there meanwhile
-            if is_held(storage, run.name, block, held.writer):
+        # Another writer may have changed them meanwhile.
+        records = _provable_records(run, corpus, held.blocks, storage, solr)
+        differing = ContentComparison(run, corpus, storage, solr).differing_blocks(list(records.values()), report)
+        for block, record in records.items():
+            if block not in differing and is_held(storage, run.name, block, held.writer):
                 record.save(storage, layout.ledger_file(run.name, block))
                 rebuilt.append(block)
     if rebuilt:
@@ -58,6 +51,36 @@ def rebuild_ledger_records(
             "their scored files, which Solr's documents equal"
         )
     return tuple(sorted(rebuilt))
+
+
+def _provable_records(
+    run: Run, corpus: Corpus, blocks: Sequence[int], storage: Storage, solr: SolrClient
+) -> dict[int, BlockRecord]:
+    """Return the records of blocks as they must be if the documents are right, where the ledger has others."""
+    sources, counts = read_sources(storage, corpus, blocks), solr.count_by_block(run.collection, blocks)
+    check = BlockCheck(run, corpus, sources, counts, storage)
+    fields, keywords = solr.field_names(run.collection), KeywordsReader(storage)
+    found = {}
+    for record in read_ledger(storage, run, blocks):
+        findings = check.check(record)
+        if findings.scored or findings.documents or findings.is_unfinished or record.block not in sources:
+            continue
+        table, scored = read_scored(storage, run.name, record.block)
+        source = sources[record.block]
+        try:
+            checksum = expected_checksum(table, source, run.model, keywords.read(source), fields)
+        except (MissingError, CorruptError):  # the keywords: redoing the block says so
+            continue
+        if findings.ledger or record.checksum not in (checksum, first_checksum(table, run.corpus, run.model)):
+            is_readable = record.state is BlockState.VERIFIED
+            found[record.block] = scored.replaced(
+                state=BlockState.VERIFIED,
+                documents=scored.kept,
+                checksum=checksum,
+                indexed=record.indexed if is_readable and record.indexed else now(),
+                index_seconds=record.index_seconds if is_readable else 0.0,
+            )
+    return found
 
 
 def count_foreign_documents(run: Run, corpus: Corpus, storage: Storage, solr: SolrClient) -> dict[int, int]:

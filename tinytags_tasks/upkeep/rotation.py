@@ -38,6 +38,11 @@ class Share:
     records: tuple[BlockRecord, ...]
     is_end: bool
 
+    @property
+    def blocks(self) -> frozenset[int]:
+        """The numbers of the blocks."""
+        return frozenset(record.block for record in self.records)
+
 
 @dataclass
 class Compared:
@@ -124,7 +129,9 @@ def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, sto
     return compared
 
 
-def rotated_to(share: Share, compared: Compared, corpus: Corpus, good: Collection[int]) -> int:
+def rotated_to(
+    share: Share, compared: Compared, corpus: Corpus, problems: Collection[int], broken_shards: Collection[int]
+) -> int:
     """Return the position up to which all pictures have been compared and are good: the next audit begins there.
 
     Parameters
@@ -133,13 +140,15 @@ def rotated_to(share: Share, compared: Compared, corpus: Corpus, good: Collectio
         What was compared, and what came of it.
     corpus
         The corpus.
-    good
-        The blocks that could be compared and did not differ.
+    problems, broken_shards
+        Blocks whose documents differ, and shards that are not what was ingested.
     """
+    reached = compared.pictures_to
     for block in map(corpus.partition.block, range(corpus.partition.blocks)):
-        if block.number not in good and block.first + block.images > share.first:
-            return min(compared.pictures_to, max(block.first, share.first))
-    return compared.pictures_to
+        is_bad = block.number in problems or block.number in compared.damaged or block.shard in broken_shards
+        if is_bad and block.first + block.images > share.first:
+            reached = min(reached, max(block.first, share.first))
+    return reached
 
 
 def _compare_block(

@@ -1,6 +1,6 @@
 """The command line, disturbed at a chosen moment: ``python disturbed_ingest.py MOMENT ARGUMENT...``.
 
-It kills itself as a power cut does, or waits for another ingestion; the product itself has no such hooks.
+It kills itself, as a power cut would, or waits for another ingestion; the product itself has no such hooks.
 """
 
 import os
@@ -34,7 +34,7 @@ def at_read(number: int) -> None:
 
 
 def at_chunk(file: str, number: int, act: Callable[[], object]) -> None:
-    """Act when so many chunks of a file are on their way."""
+    """Act once a number of chunks of a file have been sent."""
     genuine = HdfsStorage.write
 
     def write(self: HdfsStorage, path: str, content: Iterable[bytes | memoryview], *, overwrite: bool = True) -> bool:
@@ -76,7 +76,7 @@ def meet(folder: Path, place: str) -> None:
 
 
 def beside_another(folder: Path) -> None:
-    """Begin the first shard and give the totals their name when another process does; print each shard written."""
+    """Start the first shard, and rename the totals, at the same time as another process; print each shard written."""
     at_chunk(".bin", 0, lambda: meet(folder, "shard"))
     at_rename("corpus.json", before=lambda _: meet(folder, "totals"))
     at_rename(".bin", after=lambda target: print("wrote", target.rpartition("/")[2]))

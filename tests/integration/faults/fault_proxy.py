@@ -1,6 +1,6 @@
-"""A proxy before the real Solr that does to some requests what a network or a sick Solr does; the others it passes on.
+"""A proxy in front of the real Solr that fails some requests like a network or a broken Solr, and forwards the others.
 
-A fault is a function of one exchange. It may answer by itself, pass the request on, or end the connection.
+A fault is a function of one exchange. It may respond itself, forward the request, or close the connection.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _PASSED_ON = ("Content-Type", "Authorization")
 
 @dataclass
 class Exchange:
-    """One request of a client, and the ways to end it."""
+    """A client's request, and the ways to end it."""
 
     handler: BaseHTTPRequestHandler
     host: str
@@ -28,7 +28,7 @@ class Exchange:
     body: bytes
 
     def forward(self) -> tuple[int, str, bytes]:
-        """Ask Solr; return its answer's status, type and content."""
+        """Forward the request to Solr; return its response's status, type and content."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=120)
         headers = {name: self.handler.headers[name] for name in _PASSED_ON if name in self.handler.headers}
         try:
@@ -39,7 +39,7 @@ class Exchange:
             connection.close()
 
     def answer(self, status: int, mime: str, content: bytes, *, cut_after: int | None = None) -> None:
-        """Send an answer, or only its first bytes."""
+        """Send a response, or only its first bytes."""
         self.handler.send_response(status)
         self.handler.send_header("Content-Type", mime)
         self.handler.send_header("Content-Length", str(len(content)))
@@ -47,7 +47,7 @@ class Exchange:
         self.handler.wfile.write(content[:cut_after])
 
     def cut(self) -> None:
-        """End the connection as a broken line does."""
+        """Close the connection, as a broken line would."""
         self.handler.close_connection = True
         with contextlib.suppress(OSError):
             self.handler.connection.shutdown(socket.SHUT_RDWR)
@@ -57,17 +57,17 @@ Fault = Callable[[Exchange], None]
 
 
 def passed_on(exchange: Exchange) -> None:
-    """No fault: Solr's own answer."""
+    """No fault: Solr's own response."""
     try:
         found = exchange.forward()
-    except (OSError, http.client.HTTPException):  # Solr is away: so is what stands before it
+    except (OSError, http.client.HTTPException):  # Solr is down, so the proxy is down too
         exchange.cut()
     else:
         exchange.answer(*found)
 
 
 def answering(status: int, message: str) -> Fault:
-    """Answer as Solr does when it refuses or fails, without asking it."""
+    """Respond as Solr does if it rejects a request or fails, without forwarding it."""
     content = json.dumps({"responseHeader": {"status": status}, "error": {"msg": message, "code": status}}).encode()
     return lambda exchange: exchange.answer(status, "application/json", content)
 
@@ -88,32 +88,32 @@ def cut_in_request(exchange: Exchange) -> None:
 
 
 def cut_before_answer(exchange: Exchange) -> None:
-    """Solr does what is asked, and its answer is lost."""
+    """Solr does what is asked, but its response is lost."""
     exchange.forward()
     exchange.cut()
 
 
 def cut_in_answer(exchange: Exchange) -> None:
-    """Of Solr's answer only the first half comes."""
+    """Only the first half of Solr's response arrives."""
     status, mime, content = exchange.forward()
     exchange.answer(status, mime, content, cut_after=len(content) // 2)
     exchange.cut()
 
 
 def delayed(seconds: float) -> Fault:
-    """Let Solr's answer come late."""
+    """Delay Solr's response."""
 
     def fault(exchange: Exchange) -> None:
         found = exchange.forward()
         time.sleep(seconds)
-        with contextlib.suppress(OSError):  # the client may have gone
+        with contextlib.suppress(OSError):  # the client may have disconnected
             exchange.answer(*found)
 
     return fault
 
 
 def after(act: Callable[[], object], fault: Fault = passed_on) -> Fault:
-    """Do something before the request goes its way."""
+    """Do something before the request is forwarded."""
 
     def acted(exchange: Exchange) -> None:
         act()
@@ -124,7 +124,7 @@ def after(act: Callable[[], object], fault: Fault = passed_on) -> Fault:
 
 @dataclass
 class Rule:
-    """Which requests a fault befalls: those to a path, from the n-th on, so many of them."""
+    """Which requests a fault affects: those to a path, from the n-th on, up to a number of them."""
 
     fault: Fault
     path: str
@@ -136,7 +136,7 @@ class Rule:
 
 @dataclass
 class FaultProxy:
-    """Where clients ask instead of Solr, and what befalls them there."""
+    """The address that clients use instead of Solr's, and the faults there."""
 
     url: str
     _rules: list[Rule] = field(default_factory=list)
@@ -145,22 +145,22 @@ class FaultProxy:
     def let(
         self, fault: Fault, *, path: str = "/update", containing: bytes = b"", skip: int = 0, times: int | None = 1
     ) -> Rule:
-        """Let a fault befall requests whose path and body contain something.
+        """Apply a fault to requests whose path and body contain certain texts.
 
         Parameters
         ----------
         fault
-            What befalls them.
+            The fault.
         path, containing
-            What path and body contain.
+            What the path and the body must contain.
         skip, times
-            How many such requests pass before, and how many it befalls; None means all.
+            How many such requests pass first, and how many are affected then; None means all.
         """
         self._rules.append(rule := Rule(fault, path, containing, skip, times))
         return rule
 
     def fault_of(self, path: str, body: bytes) -> Fault:
-        """Return what befalls a request."""
+        """Return the fault for a request."""
         with self._lock:
             for rule in self._rules:
                 if rule.path not in path or rule.containing not in body:
@@ -175,7 +175,7 @@ class FaultProxy:
 
 @contextmanager
 def proxy_before(solr_url: str) -> Iterator[FaultProxy]:
-    """Run a proxy before a Solr on a free port of this machine."""
+    """Run a proxy in front of a Solr on a free local port."""
     solr = urlsplit(solr_url)
     assert solr.hostname
     assert solr.port
@@ -183,24 +183,24 @@ def proxy_before(solr_url: str) -> Iterator[FaultProxy]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # header and content are two writes: 40 ms an answer otherwise
+        disable_nagle_algorithm = True  # header and content are two writes: otherwise 40 ms per response
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            with contextlib.suppress(OSError):  # the client has gone
+            with contextlib.suppress(OSError):  # the client has disconnected
                 proxy.fault_of(self.path, body)(Exchange(self, host, port, body))
 
         do_POST = do_GET
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         block_on_close = False
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """Say nothing: clients that leave are what this is for."""
+            """Print nothing: clients are expected to disconnect."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         proxy = FaultProxy(f"http://127.0.0.1:{server.server_port}{solr.path}")

@@ -1,4 +1,4 @@
-"""A small corpus in the real HDFS, and runs of it in the real Solr, which stands behind a proxy that can break it."""
+"""A small corpus in the real HDFS, and its runs in the real Solr, behind a proxy that can inject faults."""
 
 import base64
 import itertools
@@ -39,14 +39,14 @@ _numbers = itertools.count()
 
 
 def crowd() -> np.ndarray:
-    """Return the pictures of the small corpus many times over, no two alike."""
+    """Return many pictures like those of the small corpus, no two alike."""
     images = np.stack([picture(votes) for votes in VOTES] * COPIES)
     images.reshape(len(images), -1)[:, -2:] = np.arange(len(images), dtype=">u2").view(np.uint8).reshape(-1, 2)
     return images
 
 
 def clean_documents() -> dict[str, dict[str, object]]:
-    """Return what a clean run leaves, from the votes and the bytes alone."""
+    """Return a clean run's result, computed only from the votes and the bytes."""
     documents = {}
     for position, (image, votes) in enumerate(zip(crowd(), VOTES * COPIES, strict=True)):
         if max(votes) * 10 < THRESHOLD:
@@ -71,7 +71,7 @@ CLEAN = clean_documents()
 
 @pytest.fixture(scope="session")
 def site(hdfs: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    """Solr beside HDFS, and a store with a corpus and a model."""
+    """Solr and HDFS, and a store with a corpus and a model."""
     settings = services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True)
     site = Runtime(settings.model_copy(update={"store": STORE}))
     source = tmp_path_factory.mktemp("crowd") / "crowd.bin"
@@ -90,7 +90,7 @@ def proxy(site: Runtime) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def new_run(site: Runtime) -> Iterator[Callable[[], Run]]:
-    """Make runs that are scored and have an empty collection, as many as a test needs."""
+    """Create scored runs with empty collections, as many as a test needs."""
     made = []
 
     def make() -> Run:
@@ -119,20 +119,20 @@ def run(new_run: Callable[[], Run]) -> Run:
 
 @pytest.fixture
 def alias() -> str:
-    """An alias of one test alone."""
+    """An alias for a single test."""
     return f"faults-alias-{next(_numbers)}"
 
 
 @pytest.fixture
 def published(site: Runtime, run: Run, alias: str) -> Run:
-    """A run that is whole and live."""
+    """A complete run that is live."""
     index_run(site, run)
     publish(site, run, alias)
     return run
 
 
 def client(site: Runtime, proxy: FaultProxy, timeout_seconds: float = 30, tries: int = 4) -> SolrClient:
-    """Return a client that asks the proxy and is not patient."""
+    """Return an impatient client of the proxy."""
     admin, writer = (site.settings.solr_login(role) for role in ("admin", "writer"))
     pauses = (0.05,) * (tries - 1)
     return SolrClient(proxy.url, admin=admin, writer=writer, pauses_seconds=pauses, timeout_seconds=timeout_seconds)
@@ -167,7 +167,7 @@ def repair(site: Runtime, run: Run, select: str = "audit") -> None:
 
 
 def visible(site: Runtime, collection: str) -> dict[str, dict]:
-    """Return all that readers of a collection or an alias see."""
+    """Return everything that readers of a collection or an alias see."""
     found = all_documents(site.solr.url, collection)
     for document in found.values():
         document.pop("_version_", None)
@@ -183,7 +183,7 @@ def leases(site: Runtime, run: Run) -> list[str]:
 
 
 def assert_clean(site: Runtime, run: Run) -> None:
-    """Assert that nothing tells a run from one that met no fault."""
+    """Assert that a run does not differ from one without faults."""
     assert visible(site, run.collection) == CLEAN
     assert states(site, run) == [BlockState.VERIFIED] * BLOCKS
     assert leases(site, run) == []
@@ -191,7 +191,7 @@ def assert_clean(site: Runtime, run: Run) -> None:
 
 
 def assert_history_is_whole(site: Runtime, alias: str) -> None:
-    """Assert that each change starts where the one before ended, and the last one is what is live."""
+    """Assert that each change starts where the previous one ended, and that the last one is live."""
     history = read_history(alias, site.storage)
     assert [record.previous for record in history[1:]] == [record.collection for record in history[:-1]]
     assert site.solr.aliases()[alias] == history[-1].collection

@@ -1,4 +1,4 @@
-"""Airflow's workers and its scheduler are killed in a run, and it ends as if nothing had happened."""
+"""Airflow's workers and its scheduler are killed during a run, and it ends as if nothing had happened."""
 
 import base64
 import contextlib
@@ -31,10 +31,10 @@ SEED = 43
 
 
 class Killer:
-    """Kills the process of each task instance in its first try, once.
+    """Kills the process of each task instance once, in its first attempt.
 
-    Tasks may take less than a second, and Airflow may take longer to say whose process one is. So one thread stops
-    each process on sight, and another lets it go on, or kills it, when Airflow has said that.
+    A task may take less than a second, and Airflow longer than that to report which process belongs to it. So one
+    thread pauses each process it sees, and another resumes or kills it once Airflow has reported that.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Killer:
     def _workers(self) -> list[psutil.Process]:
         """Return the children of the scheduler's own workers: each runs one task."""
         parents = {}
-        for process in self._scheduler.children(recursive=True):  # one look at all processes, for it is to be quick
+        for process in self._scheduler.children(recursive=True):  # one look at all processes, because it must be quick
             with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
                 parents[process] = process.ppid()
         supervisors = {process.pid for process, parent in parents.items() if parent == self._scheduler.pid}
@@ -91,10 +91,10 @@ class Killer:
                 if self._stopped and self.dag_run:
                     self._ask_airflow()
         finally:
-            self._ended.set()  # nothing stays stopped when Airflow does not answer
+            self._ended.set()  # no process stays paused if Airflow does not answer
 
     def _ask_airflow(self) -> None:
-        # Those of other Dags, too: a new model sets off re-tagging.
+        # Tasks of other Dags too: a new model triggers re-tagging.
         running = self._client._ask("GET", "/api/v2/dags/~/dagRuns/~/taskInstances", state="running", limit=100)
         for one in running["task_instances"]:
             if worker := self._stopped.pop(one["pid"], None):
@@ -104,7 +104,7 @@ class Killer:
     def _judge(self, worker: psutil.Process, instance: dict[str, Any]) -> None:
         worker.resume()
         if instance["dag_run_id"] == self.dag_run and instance["try_number"] == 1:
-            time.sleep(0.1 + 0.7 * max(instance["map_index"], 0))  # some way into it, of mapped ones each another
+            time.sleep(0.1 + 0.7 * max(instance["map_index"], 0))  # mapped tasks are killed at different times
             worker.kill()
             self.killed.add(instance["task_id"])
 
@@ -113,7 +113,7 @@ class Killer:
 def disturbed(
     airflow: Settings, tinytags_here: Command, pictures: dict[str, Path]
 ) -> tuple[Runtime, set[str], dict[str, int]]:
-    """A run in which each task's worker was killed once: the clients, what was killed, the tries of each task."""
+    """A run in which each task's worker was killed once: the clients, what was killed, and each task's attempts."""
     added = tinytags_here(
         *("corpus", "add", "killed", str(pictures["corpus"]), "--format", "tiny-images"),
         *("--shard-images", "600", "--blocks-per-shard", "2"),
@@ -189,7 +189,7 @@ def test_a_run_whose_scheduler_was_killed_goes_on_when_that_is_started_again(
     dag_run = client.trigger(DAG, {**parameters, "blocks_per_task": 1})
     wait_for(lambda: {task.state for task in client.task_states(DAG, dag_run) if task.task == "blocks"} & {"success"})
     scheduler = engine_process(runtime.settings, "airflow-scheduler")
-    scheduler.kill()  # what it had begun goes on
+    scheduler.kill()  # what it had started continues
     scheduler.wait(30)
     restart("airflow")
     client.follow(DAG, dag_run, lambda state, tasks: None)

@@ -1,4 +1,4 @@
-"""A byte that went wrong on a DataNode's disk: named as damage, never used, and no reason to leave out other blocks."""
+"""A damaged byte on a DataNode's disk: it is reported, never used, and does not affect other blocks."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ SHARD_IMAGES, BLOCKS = 180, 6
 
 
 def located_block(runtime: Runtime, path: str) -> dict[str, Any]:
-    """Return what the NameNode says of a file's only block."""
+    """Return the NameNode's information on a file's only block."""
     url = f"{runtime.settings.address('webhdfs_url')}/webhdfs/v1{runtime.settings.store}/{path}"
     parameters = {"op": "GET_BLOCK_LOCATIONS", "user.name": runtime.settings.hdfs_user}
     (block,) = requests.get(url, parameters, timeout=10).json()["LocatedBlocks"]["locatedBlocks"]
@@ -93,9 +93,9 @@ def test_a_flipped_byte_is_named_with_its_offset_and_block_and_all_others_are_re
         store.storage.read(path)
     message = str(raised.value)
     assert f"/{path}: is damaged at offset {chunk:,}" in message
-    assert f"HDFS has no good copy of {name}, which is bytes 0 to {len(content):,}" in message
+    assert f"HDFS has no undamaged copy of {name}, which is bytes 0 to {len(content):,}" in message
     assert "write the file again" in message
-    # A DataNode sends no packet with a damaged chunk in it.
+    # A DataNode never sends a packet with a damaged chunk.
     if good := max(0, chunk - 65_536):
         assert store.storage.read(path, 0, good) == content[:good]
     if chunk + 512 < len(content):
@@ -111,7 +111,7 @@ def test_an_answer_that_breaks_off_is_worth_a_retry_where_the_bytes_are_good(
 
     def break_off(self: urllib3.response.HTTPResponse, *arguments: object, **options: object) -> bytes:
         content = genuine(self, *arguments, **options)
-        if len(content) == 100 and not broken:  # the bytes that are read; the NameNode's answers come whole
+        if len(content) == 100 and not broken:  # only for bytes that are read; the NameNode's responses are complete
             broken.append(content)
             raise urllib3.exceptions.ProtocolError("Connection broken", urllib3.exceptions.IncompleteRead(5, 95))
         return content
@@ -130,10 +130,10 @@ def test_verify_names_shard_and_block_and_ingesting_the_shard_again_mends_it(sto
     deep = verify_corpus(CORPUS, storage=store.storage, files=None, deep=True, report=quiet)
     assert set(deep.damaged) == {1}
     assert f"block 4 cannot be read: {store.settings.store}/{path}: is damaged at offset" in deep.damaged[1]
-    # What reading has found is known to HDFS from then on, so that it costs nothing.
+    # HDFS remembers what a read found, so asking again costs nothing.
     shallow = verify_corpus(CORPUS, storage=store.storage, files=None, report=quiet)
     assert set(shallow.damaged) == {1}
-    assert "HDFS has no good copy of blk_" in shallow.damaged[1]
+    assert "HDFS has no undamaged copy of blk_" in shallow.damaged[1]
     fields = {"source": str(tmp_path / "rusty.bin"), "format": "tiny-images"}
     fields |= {"shard_images": SHARD_IMAGES, "blocks_per_shard": 3}
     ingest_corpus(make_definition(CORPUS, fields), storage=store.storage, redo=(1,), report=quiet)
@@ -175,7 +175,7 @@ def test_an_audit_names_each_damaged_block_and_compares_the_others(store: Runtim
     solr.solr.delete_collection(run.collection)
 
 
-# Two DataNodes, in an HDFS of their own: the NameNode of the other tests would send them to one that is gone
+# Two DataNodes in a separate HDFS: in that of the other tests, the NameNode would redirect to one that is gone
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_good_copy_is_used_where_there_is_one(two_disks: Runtime) -> None:
     hdfs_client(two_disks).set_replication("folder/file", 2)
     wait_for(lambda: located_block(two_disks, "folder/file")["locations"], lambda copies: len(copies) == 2)
     flip(two_disks, "folder/file", 300_000)
-    for _ in range(10):  # whichever DataNode is asked
+    for _ in range(10):  # whichever DataNode responds
         assert two_disks.storage.read("folder/file") == content
         assert two_disks.storage.read("folder/file", 300_000, 10) == content[300_000:300_010]
     assert two_disks.storage.known_damage("folder/file") == ""

@@ -76,7 +76,7 @@ def take_the_record_of_another_block(site: Runtime, run: Run) -> None:
 
 
 def overwrite(site: Runtime, path: str, content: bytes) -> None:
-    """Write past our own code."""
+    """Write without our own code."""
     hdfs_client(site).write(path, content, overwrite=True)
 
 

@@ -1,4 +1,4 @@
-"""Ingestion into the real HDFS: whatever is killed, fills up or runs beside it, the bytes are a clean run's."""
+"""Ingestion into the real HDFS: whatever is killed, fills up or runs at the same time, the bytes are a clean run's."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def noise(images: np.ndarray, tinytags_here: Command, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def clean(hdfs: Runtime, noise: str, images: np.ndarray, tinytags_here: Command) -> dict[str, bytes]:
-    """All files of a store in which nothing disturbed the ingestion."""
+    """All files of a store after an undisturbed ingestion."""
     outcome = tinytags_here("ingest", noise, TINYTAGS_STORE="/clean")
     assert outcome.returncode == 0, outcome.stderr
     files = stored_files(Runtime(hdfs.settings.model_copy(update={"store": "/clean"})))
@@ -105,7 +105,7 @@ def test_two_ingestions_at_once_write_each_shard_once(
 
 
 def act_in_mid_write(monkeypatch: pytest.MonkeyPatch, file: str, act: Callable[[], object]) -> None:
-    """Act when some chunks of a file are on their way, until the patch is undone."""
+    """Act once some chunks of a file have been sent, until the patch is undone."""
     monkeypatch.setattr(HdfsStorage, "write", HdfsStorage.write)
     disturbed_ingest.at_chunk(file, 3, act)
 
@@ -119,7 +119,7 @@ def test_a_datanode_killed_in_mid_write_asks_for_a_retry_that_equals_a_clean_run
         ingest_corpus(definition, storage=own_store.storage)
     monkeypatch.undo()
     left = hdfs_client(own_store).list(layout.shards_folder(noise))
-    # The lease cannot be read, and therefore not given back, while no DataNode is there.
+    # Without a DataNode, the lease cannot be read, and therefore not given back.
     assert left == ["00000.bin", "00000.json", "00000.keywords.parquet", "00001.lease"]
     restart("hdfs")
     ingest_corpus(definition, storage=own_store.storage)
@@ -127,7 +127,7 @@ def test_a_datanode_killed_in_mid_write_asks_for_a_retry_that_equals_a_clean_run
 
 
 def set_quota(runtime: Runtime, size_bytes: int) -> None:
-    """Set the store's space quota past TinyTags' own code, as the superuser."""
+    """Set the store's space quota as the superuser, without TinyTags' own code."""
     hdfs_client(runtime).makedirs("")
     requests.put(
         f"{runtime.settings.webhdfs_url}/webhdfs/v1{runtime.settings.store}",
@@ -143,7 +143,7 @@ def set_quota(runtime: Runtime, size_bytes: int) -> None:
 
 @pytest.fixture
 def wide(tinytags_here: Command, tmp_path: Path) -> str:
-    """The name of a defined corpus whose shard takes two of HDFS' blocks of 128 MiB."""
+    """The name of a defined corpus whose shard takes two HDFS blocks of 128 MiB."""
     path = tmp_path / "wide.bin"
     with path.open("wb") as file:
         file.truncate(60_000 * 3072)
@@ -158,7 +158,7 @@ def test_a_quota_that_is_too_small_is_told_before_anything_is_written(
     set_quota(own_store, 150_000_000)
     outcome = tinytags_here("ingest", wide, TINYTAGS_STORE=own_store.settings.store)
     assert_one_error_line(outcome, "corpus wide needs 184,320,000 more bytes, but the store has only ")
-    assert "raise its quota" in outcome.stderr
+    assert "raise the quota" in outcome.stderr
     assert not own_store.storage.exists(layout.shards_folder(wide))
 
 
@@ -170,7 +170,7 @@ def test_an_hdfs_that_fills_up_in_mid_write_leaves_nothing_and_a_later_run_succe
     act_in_mid_write(monkeypatch, "00000.bin", lambda: set_quota(own_store, 200_000_000))
     outcome = tinytags_here("ingest", wide, TINYTAGS_STORE=store)
     monkeypatch.undo()
-    assert_one_error_line(outcome, f"{store}/corpora/wide/shards/00000.bin: HDFS refuses (The DiskSpace quota of")
+    assert_one_error_line(outcome, f"{store}/corpora/wide/shards/00000.bin: HDFS rejected this (The DiskSpace quota of")
     assert hdfs_client(own_store).list(layout.shards_folder(wide)) == []
     set_quota(own_store, 500_000_000)
     again = tinytags_here("ingest", wide, TINYTAGS_STORE=store)

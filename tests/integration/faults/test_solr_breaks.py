@@ -1,6 +1,6 @@
-"""Solr fails while a run is indexed, published or audited: a retry ends as a clean run does, or an error says why.
+"""Solr fails while a run is indexed, published or audited: a retry ends like a clean run, or an error says why.
 
-The real Solr is behind a proxy that does to some requests what a network or a sick Solr does to them.
+The real Solr is behind a proxy that fails some requests like a network or a broken Solr.
 """
 
 import threading
@@ -139,7 +139,7 @@ def test_a_deletion_whose_answers_are_lost_is_done_again_by_indexing(
     assert_clean(site, published)
 
 
-# Solr itself goes away
+# Solr itself goes down
 
 
 def test_a_solr_that_lost_its_session_with_zookeeper_is_waited_for(site: Runtime, proxy: FaultProxy, run: Run) -> None:
@@ -161,12 +161,12 @@ def test_a_solr_that_lost_its_session_with_zookeeper_is_waited_for(site: Runtime
         try:
             assert_clean(site, run)
             return
-        except urllib.error.HTTPError:  # Solr may notice the lost session only now, and takes a second to come back
+        except urllib.error.HTTPError:  # Solr may notice the lost session only now, and takes a second to recover
             assert time.monotonic() < deadline
             time.sleep(0.5)
 
 
-# A collection that is not as it was
+# A collection that has changed
 
 
 def test_a_run_whose_collection_was_deleted_is_told_and_indexed_anew(site: Runtime, run: Run) -> None:

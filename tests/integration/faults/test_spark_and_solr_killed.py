@@ -96,7 +96,7 @@ def slow_model(runtime: Runtime, trees: list[dict[str, np.ndarray]]) -> str:
 
 @pytest.fixture(scope="module")
 def expected(images: np.ndarray, trees: list[dict[str, np.ndarray]]) -> dict[int, dict]:
-    """What a clean run leaves, computed from the trees and the bytes alone; by position."""
+    """A clean run's result by position, computed only from the trees and the bytes."""
     votes = np.zeros((IMAGES, len(TAGS)), dtype=int)
     pixels = images.reshape(IMAGES, -1)
     for tree in trees:
@@ -127,7 +127,7 @@ def define(name: str, source: Path) -> CorpusDefinition:
 
 @pytest.fixture
 def planned(runtime: Runtime, slow_model: str, bin_file: Path, request: pytest.FixtureRequest) -> str:
-    """A run of its own corpus for each test, planned and with an empty collection."""
+    """A run with its own corpus for each test, planned and with an empty collection."""
     corpus = request.node.name.removeprefix("test_")[:60]
     ingest_corpus(define(corpus, bin_file), storage=runtime.storage)
     name = plan_run(PlanRequest(corpus, slow_model, threshold=34), storage=runtime.storage).run
@@ -170,7 +170,7 @@ def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[Ba
 
 
 def wait_for_first_block(runtime: Runtime, run: str, thread: threading.Thread) -> None:
-    """Return when one block is committed and others are at work."""
+    """Return once one block is committed and others are in progress."""
     deadline = time.monotonic() + 120
     while not runtime.storage.names(layout.scored_folder(run)):
         assert thread.is_alive()
@@ -195,7 +195,7 @@ def test_scoring_processes_killed_in_mid_block(runtime: Runtime, planned: str, e
         victim.kill()
     thread.join(180)
     assert not thread.is_alive()
-    # Spark itself tries such blocks again; where it gave up, the error asks for a retry.
+    # Spark itself retries such blocks; if it gave up, the error asks for a retry.
     assert all(isinstance(error, TransientError) for error in errors)
     assert len(runtime.storage.names(layout.scored_folder(planned))) >= 1
     score_all(runtime, planned)
@@ -239,7 +239,7 @@ def test_a_driver_killed_in_mid_job_is_taken_over_at_once_beside_its_workers(
     assert time.monotonic() - started < LEASE_SECONDS
     finish_and_compare(runtime, planned, expected)
     run = Run.load(runtime.storage, layout.run_file(planned))
-    for _ in range(5):  # what Spark did not stop changes nothing
+    for _ in range(5):  # work that Spark did not stop changes nothing
         assert {record.state for record in read_ledger(runtime.storage, run)} == {BlockState.VERIFIED}
         time.sleep(1)
     assert runtime.storage.names(layout.leases_folder(planned)) == []

@@ -1,4 +1,4 @@
-"""Indexers and publishers that are killed, or work at the same time: each block and the alias stay whole."""
+"""Indexers and publishers that are killed, or run at the same time: each block and the alias stay intact."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ def test_the_leases_of_a_killed_indexer_are_taken_over_at_once(site: Runtime, ru
     killed = start(site, "-c", KILLED_WHILE_POSTING.format(run=run.name))
     killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert len(leases(site, run)) == BLOCKS + 1  # and the writer's sign of life
+    assert len(leases(site, run)) == BLOCKS + 1  # and the writer's lease
     index_run(site, run)
     assert_clean(site, run)
 

@@ -1,4 +1,4 @@
-"""Work that a thread does ahead of its consumer."""
+"""Prefetching: a thread produces items before they are needed."""
 
 import threading
 

@@ -1,0 +1,1 @@
+"""What turns an image into an embedding: the net that ships, its card and its background."""
