@@ -118,9 +118,9 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
     BadInputError
         When the runs are not of the same corpus, or a block is out of range.
     MissingError
-        When a block is not scored in one of them.
+        If a block is not scored in one of them.
     CorruptError
-        When a scored file is damaged, or by another model.
+        If a scored file is damaged, or from another model.
     """
     old, new = (Run.load(storage, layout.run_file(name)) for name in (request.old, request.new))
     if (old.corpus, old.corpus_digest, old.blocks) != (new.corpus, new.corpus_digest, new.blocks):
@@ -148,9 +148,9 @@ def draw_sheet(found: DiffResult, path: Path, *, storage: Storage) -> None:
     Raises
     ------
     BadInputError
-        When it cannot be written there, or the images are no more those that were compared.
+        If it cannot be written there, or the images have changed since they were compared.
     MissingError, CorruptError
-        When a shard is not there, or shorter than it was.
+        If a shard is missing, or shorter than it was.
     """
     corpus = Corpus.load(storage, layout.corpus_file(found.corpus))
     compared = Run.load(storage, layout.run_file(found.new))

@@ -140,7 +140,7 @@ def compare_with_live(
     Raises
     ------
     CorruptError
-        When a scored file is damaged.
+        If a scored file is damaged.
     """
     try:
         found = diff.compare_runs(diff.DiffRequest(old, new, blocks), storage=storage, report=report)
