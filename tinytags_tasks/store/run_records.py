@@ -193,4 +193,4 @@ class Claim(Record):
     @classmethod
     def remedy(cls, path: str) -> str:
         """Return who writes the next claim."""
-        return "the next Dag run of this corpus claims it anew"
+        return "the next Dag run of this corpus claims it again"

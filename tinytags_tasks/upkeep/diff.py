@@ -124,7 +124,7 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
     """
     old, new = (Run.load(storage, layout.run_file(name)) for name in (request.old, request.new))
     if (old.corpus, old.corpus_digest, old.blocks) != (new.corpus, new.corpus_digest, new.blocks):
-        again = ", which was ingested anew between them" if old.corpus == new.corpus else f" and {new.corpus}"
+        again = ", which was ingested again between them" if old.corpus == new.corpus else f" and {new.corpus}"
         raise BadInputError(
             f"runs {old.name} and {new.name} cannot be compared: they are of {old.corpus}{again}; compare runs of the "
             "same images"
@@ -155,7 +155,7 @@ def draw_sheet(found: DiffResult, path: Path, *, storage: Storage) -> None:
     corpus = Corpus.load(storage, layout.corpus_file(found.corpus))
     compared = Run.load(storage, layout.run_file(found.new))
     if corpus.digest != compared.corpus_digest:
-        raise BadInputError(f"corpus {corpus.name} was ingested anew after these runs: its images are others, no sheet")
+        raise BadInputError(f"corpus {corpus.name} was ingested again after these runs: its images are others, no sheet")
 
     def pictures(examples: Iterable[Example]) -> list[tuple[npt.NDArray[np.uint8], str]]:
         return [(_read_image(corpus, example.position, storage), _words(example)) for example in examples]
