@@ -155,7 +155,7 @@ def draw_sheet(found: DiffResult, path: Path, *, storage: Storage) -> None:
     corpus = Corpus.load(storage, layout.corpus_file(found.corpus))
     compared = Run.load(storage, layout.run_file(found.new))
     if corpus.digest != compared.corpus_digest:
-        raise BadInputError(f"corpus {corpus.name} was ingested again after these runs: its images are others, no sheet")
+        raise BadInputError(f"corpus {corpus.name} was ingested again after these runs: its images have changed")
 
     def pictures(examples: Iterable[Example]) -> list[tuple[npt.NDArray[np.uint8], str]]:
         return [(_read_image(corpus, example.position, storage), _words(example)) for example in examples]
