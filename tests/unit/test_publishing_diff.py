@@ -161,7 +161,7 @@ def test_runs_of_different_corpora_cannot_be_compared(storage):
 def test_runs_before_and_after_a_new_ingestion_cannot_be_compared(storage):
     make_up(storage, "old", {}, blocks=1)
     make_up(storage, "new", {}, blocks=1, corpus_digest="other bytes")
-    with pytest.raises(BadInputError, match="they are of pets, which was ingested anew between them"):
+    with pytest.raises(BadInputError, match="they are of pets, which was ingested again between them"):
         diff(storage)
 
 
@@ -234,7 +234,7 @@ def test_the_sheet_of_runs_that_do_not_differ_is_a_sheet(storage, compared, tmp_
 def test_pictures_that_were_ingested_anew_are_not_shown(storage, compared, tmp_path):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     corpus.replaced(digest="other").save(storage, layout.corpus_file(CORPUS))
-    with pytest.raises(BadInputError, match="corpus pets was ingested anew"):
+    with pytest.raises(BadInputError, match="corpus pets was ingested again"):
         draw_sheet(compared, tmp_path / "diff.png", storage=storage)
     assert not (tmp_path / "diff.png").exists()
 

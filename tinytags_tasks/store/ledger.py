@@ -134,7 +134,7 @@ def rates(run: Run, records: Iterable[BlockRecord], *, at: datetime | None = Non
     records
         The records of its blocks.
     at
-        When it is; now, unless told.
+        The present time; None takes the clock's.
     """
     records = list(records)
     verified = [record for record in records if record.state is BlockState.VERIFIED]

@@ -14,7 +14,7 @@ from tinytags_tasks.store.record import Record
 class Run(Record):
     """One pass of one model version over one corpus; its name is a hash of all that decides its content.
 
-    ``pruned`` is when its collection was dropped to make room; empty while it stands, or was not made yet.
+    ``pruned`` is when its collection was dropped to make room; empty while it exists, or before it is created.
     ``configset`` is the name of what its collection is made with; empty in runs from before this was recorded.
     """
 
@@ -43,7 +43,7 @@ class Run(Record):
         Raises
         ------
         MissingError
-            When it was.
+            If it was.
         """
         if self.pruned:
             raise MissingError(
@@ -52,7 +52,7 @@ class Run(Record):
             )
 
     def check_blocks(self, blocks: Iterable[int]) -> None:
-        """Refuse block numbers that the run has not.
+        """Refuse block numbers that the run does not have.
 
         Raises
         ------
@@ -193,4 +193,4 @@ class Claim(Record):
     @classmethod
     def remedy(cls, path: str) -> str:
         """Return who writes the next claim."""
-        return "the next Dag run of this corpus claims it anew"
+        return "the next Dag run of this corpus claims it again"

@@ -118,13 +118,13 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
     BadInputError
         When the runs are not of the same corpus, or a block is out of range.
     MissingError
-        When a block is not scored in one of them.
+        If a block is not scored in one of them.
     CorruptError
-        When a scored file is damaged, or by another model.
+        If a scored file is damaged, or from another model.
     """
     old, new = (Run.load(storage, layout.run_file(name)) for name in (request.old, request.new))
     if (old.corpus, old.corpus_digest, old.blocks) != (new.corpus, new.corpus_digest, new.blocks):
-        again = ", which was ingested anew between them" if old.corpus == new.corpus else f" and {new.corpus}"
+        again = ", which was ingested again between them" if old.corpus == new.corpus else f" and {new.corpus}"
         raise BadInputError(
             f"runs {old.name} and {new.name} cannot be compared: they are of {old.corpus}{again}; compare runs of the "
             "same images"
@@ -148,14 +148,14 @@ def draw_sheet(found: DiffResult, path: Path, *, storage: Storage) -> None:
     Raises
     ------
     BadInputError
-        When it cannot be written there, or the images are no more those that were compared.
+        If it cannot be written there, or the images have changed since they were compared.
     MissingError, CorruptError
-        When a shard is not there, or shorter than it was.
+        If a shard is missing, or shorter than it was.
     """
     corpus = Corpus.load(storage, layout.corpus_file(found.corpus))
     compared = Run.load(storage, layout.run_file(found.new))
     if corpus.digest != compared.corpus_digest:
-        raise BadInputError(f"corpus {corpus.name} was ingested anew after these runs: its images are others, no sheet")
+        raise BadInputError(f"corpus {corpus.name} was ingested again after these runs: its images have changed")
 
     def pictures(examples: Iterable[Example]) -> list[tuple[npt.NDArray[np.uint8], str]]:
         return [(_read_image(corpus, example.position, storage), _words(example)) for example in examples]

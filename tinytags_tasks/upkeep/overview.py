@@ -1,4 +1,4 @@
-"""All runs at a glance: what became of their blocks, what stands in Solr, and what is live."""
+"""All runs at a glance: the states of their blocks, their collections in Solr, and what is live."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class RunsRequest:
         Raises
         ------
         BadInputError
-            When it is.
+            If it is.
         """
         if self.limit < 1:
             raise BadInputError(f"--limit is {self.limit}: it must be 1 or more")
@@ -37,7 +37,7 @@ class RunOverview:
     blocks, by_state, kept
         How many blocks, how many of them in which state, and how many images they kept, as the ledger tells.
     collection, documents
-        Its collection and the documents that are visible there; None where it does not stand, or Solr was not asked.
+        Its collection and the documents that are visible there; None if it does not exist, or Solr was not asked.
     pruned
         When its collection was dropped; empty where it was not.
     live_under

@@ -57,7 +57,7 @@ class PruneRequest:
         Raises
         ------
         BadInputError
-            When it is.
+            If it is.
         """
         if self.keep < 0:
             raise BadInputError(f"{self.keep} collections cannot be kept: give 0 or more")
@@ -131,26 +131,26 @@ def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> 
 def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[PruneResult, list[Leftover]]:
     """Return what may go, with the leftovers one by one: the whole store is looked through for them."""
     runs = list_runs(storage)
-    standing = solr.configsets()
+    configset_of = solr.configsets()
     reasons = _reasons_to_stay(request, runs, storage, solr)
     drop = []
     stays = {}
     for run in runs:
-        stands = run.collection in standing
+        exists = run.collection in configset_of
         scored_bytes = sum(storage.sizes(layout.scored_folder(run.name)).values()) if request.scored else 0
-        if not (stands or (run.pruned and scored_bytes)):
+        if not (exists or (run.pruned and scored_bytes)):
             continue
         reason = reasons.get(run.collection, "")
-        if stands and not is_own_name(standing[run.collection]):
-            reason = f"its configset {standing[run.collection] or '(unknown)'} is none of TinyTags'"
+        if exists and not is_own_name(configset_of[run.collection]):
+            reason = f"its configset {configset_of[run.collection] or '(unknown)'} is none of TinyTags'"
         reason = reason or _writer(run, storage)
         if not reason:
-            documents = solr.count(run.collection) if stands else 0
-            drop.append(Prunable(run.name, run.collection if stands else "", documents, scored_bytes))
-        elif stands:
+            documents = solr.count(run.collection) if exists else 0
+            drop.append(Prunable(run.name, run.collection if exists else "", documents, scored_bytes))
+        elif exists:
             stays[run.collection] = reason
     ours = {run.collection for run in runs}
-    stays |= {collection: "is no run's of this store" for collection in standing if collection not in ours}
+    stays |= {collection: "is no run's of this store" for collection in configset_of if collection not in ours}
     left = _old_leftovers(storage)
     going = {one.collection for one in drop}
     configsets = _unused_configsets([run for run in runs if run.collection not in going], going, solr)

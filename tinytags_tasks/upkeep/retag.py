@@ -140,11 +140,11 @@ def compare_with_live(
     Raises
     ------
     CorruptError
-        When a scored file is damaged.
+        If a scored file is damaged.
     """
     try:
         found = diff.compare_runs(diff.DiffRequest(old, new, blocks), storage=storage, report=report)
-    except (MissingError, BadInputError) as error:  # pruned, or ingested anew: no reason not to tag again
+    except (MissingError, BadInputError) as error:  # pruned, or ingested again: no reason not to tag again
         report(f"{new} is compared with nothing: {error}")
         return Comparison(None, None, None, None, str(error))
     only = f" --blocks {block_numbers_argument(blocks)}" if blocks is not None else ""
