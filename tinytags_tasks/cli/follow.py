@@ -104,7 +104,7 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
 
 
 def _unfinished_run(client: AirflowClient, parameters: Mapping[str, object]) -> str:
-    """Return the id of a run that has these parameters and has not ended; empty if there is none. A trial has others."""
+    """Return the id of a run, not a trial, that has these parameters and has not ended; empty if there is none."""
 
     def is_same(conf: Mapping[str, object]) -> bool:
         return not conf.get("blocks") and all((conf.get(name) or "") == (parameters[name] or "") for name in parameters)
