@@ -55,7 +55,7 @@ def definition(tmp_path_factory: pytest.TempPathFactory) -> CorpusDefinition:
     fields = {
         "source": str(folder / "pets.bin"),
         "format": "tiny-images",
-        "keywords": "tiny_metadata.bin",
+        "keywords": str(folder / "tiny_metadata.bin"),
         "shard_images": SHARD_IMAGES,
         "blocks_per_shard": 3,
     }
