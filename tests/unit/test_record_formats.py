@@ -154,7 +154,7 @@ def test_an_edited_record_is_damage_whichever_field_it_is(record):
     fields = list(edited(record.stored()))
     assert len(fields) > 1
     for name, stored in fields:
-        with pytest.raises(CorruptError, match=rf"{PATH}: (damaged|no usable) .*`tinytags|claims it anew"):
+        with pytest.raises(CorruptError, match=rf"{PATH}: (damaged|no usable) .*`tinytags|claims it again"):
             type(record).parse(stored, PATH)
             pytest.fail(f"{name} was changed, and the record was believed")
 
