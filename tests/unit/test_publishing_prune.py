@@ -119,7 +119,7 @@ def test_only_what_was_shown_is_dropped(world):
     assert world.runs[0].collection in world.solr.collections()
 
 
-def test_what_was_taken_back_may_go_and_what_a_rollback_leads_to_stays(world):
+def test_what_was_rolled_back_may_go_and_what_a_rollback_leads_to_stays(world):
     _, second, third = world.runs
     roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     assert prune(world) == [third.name]

@@ -84,8 +84,8 @@ def plan_retags(
 ) -> RetagResult:
     """Return which live indexes are due, without changing anything.
 
-    A model whose run was rolled back under an alias is due there only if it is named. The same holds for the current
-    configset if it is all that the live index lacks.
+    A model whose run was rolled back under an alias is due there only if it is named. The same applies if
+    the live index lacks only the current configset, and a run with that was rolled back.
 
     Raises
     ------
