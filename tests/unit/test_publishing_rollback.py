@@ -31,7 +31,7 @@ def test_readers_get_what_was_live_before(world):
     world.publish(first, second)
     result = rollback(world)
     assert world.live() == first.collection
-    assert (result.run, result.collection, result.rolled_back) == (first.name, first.collection, second.collection)
+    assert (result.run, result.collection, result.taken_back) == (first.name, first.collection, second.collection)
     assert result.documents == world.solr.count(first.collection)
     last = read_history(ALIAS, world.storage)[-1]
     assert (last.change, last.run, last.previous) == (Change.ROLLED_BACK, first.name, second.collection)
@@ -61,7 +61,7 @@ def test_a_named_run_is_rolled_back_once_however_often_it_is_asked(world):
     assert rollback(world, third.name) == once
     assert world.live() == second.collection
     assert len(read_history(ALIAS, world.storage)) == 4
-    assert once.rolled_back == third.collection
+    assert once.taken_back == third.collection
 
 
 def test_a_run_that_is_not_live_cannot_be_rolled_back(world):
@@ -95,7 +95,7 @@ def test_a_rollback_that_was_cut_short_is_finished_and_goes_no_further(world):
     lines = []
     result = rollback(world, report=lines.append)
     assert world.live() == result.collection == world.runs[1].collection
-    assert result.rolled_back == world.runs[2].collection
+    assert result.taken_back == world.runs[2].collection
     assert "it was rolled back before; the change is recorded now" in lines
 
 

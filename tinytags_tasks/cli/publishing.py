@@ -59,7 +59,7 @@ def rollback(
     runtime = clients()
     request = RollbackRequest(runtime.settings.alias, run_name)
     result = roll_back(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    print(f"{result.documents:,} documents are live in {result.collection} again; {result.rolled_back} was rolled back")
+    print(f"{result.documents:,} documents are live in {result.collection} again; {result.taken_back} was rolled back")
 
 
 @app.command()

@@ -42,12 +42,12 @@ class RollbackRequest:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The run that is live now, its collection and documents, and the collection that was rolled back."""
+    """The run that is live now, its collection and documents, and the collection that was rolled back (``taken_back``)."""
 
     run: str
     collection: str
     documents: int
-    rolled_back: str
+    taken_back: str
 
 
 def roll_back(

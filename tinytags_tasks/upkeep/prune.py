@@ -36,7 +36,7 @@ class PruneRequest:
     Attributes
     ----------
     alias
-        What readers search. What is or was live under other aliases is kept as well.
+        What readers search. Under every other alias, the live collection and the earlier ones are kept in the same way.
     keep
         How many earlier collections to keep besides the live one, to roll back to.
     scored
