@@ -42,7 +42,7 @@ class RollbackRequest:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The run that is live now, its collection and documents, and the collection that was rolled back (``taken_back``)."""
+    """The run that is live now, its collection and documents, and the collection that was rolled back."""
 
     run: str
     collection: str
