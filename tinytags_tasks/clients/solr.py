@@ -19,8 +19,8 @@ from tinytags_tasks.settings import Login
 from tinytags_tasks.store.configsets import Configset
 
 _PAGE = 5_000
-EXPORT_POSITIONS = 50_000
-"""Positions to export at once: about 40 MB of documents. Solr takes longer for each document of a larger answer."""
+EXPORT_POSITIONS = 30_000
+"""Positions to export at once: about 25 MB of documents. Solr collects 30,000 documents a pass."""
 
 _LEADS = ("active", "true")
 

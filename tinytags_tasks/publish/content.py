@@ -83,7 +83,7 @@ class ContentComparison:
     def differing_blocks(self, records: Sequence[BlockRecord], report: Callable[[str], None]) -> dict[int, str]:
         """Return the blocks whose documents are not what was scored, and how they differ.
 
-        Documents at positions that the corpus does not have are not looked at: they are for whoever counts.
+        Documents at positions, or of blocks, that the corpus does not have are left to the counts.
 
         Raises
         ------
@@ -92,11 +92,13 @@ class ContentComparison:
         """
         cores, fields = self.solr.export_cores(self.run.collection), compared_fields(self._fields)
         progress = _Progress(sum(record.kept for record in records), report)
+        blocks = self.corpus.partition.blocks
         hashes: dict[int, DocumentsHash] = {}
         problems: dict[int, str] = {}
 
         def read(parts: list[_Part]) -> tuple[list[_Part], list[dict[str, Any]]]:
-            return parts, self.solr.export(cores, fields, first=parts[0].first, last=parts[-1].stop - 1)
+            found = self.solr.export(cores, fields, first=parts[0].first, last=parts[-1].stop - 1)
+            return parts, [document for document in found if 0 <= document["block"] < blocks]
 
         for parts, documents in _in_order(read, _together(_parts(self.corpus.partition, records))):
             at = 0

@@ -32,8 +32,8 @@ def model_problem(run: Run, storage: Storage) -> str:
 def shard_problems(corpus: Corpus, shards: Iterable[int], storage: Storage) -> dict[int, str]:
     """Return the shards that are not those that were ingested, and why, with the remedy.
 
-    Bytes are not read: a shard's size and the store's own checksum are compared with its manifest, and the store is
-    asked for damage that it knows of.
+    A shard's bytes are not read: its size and the store's own checksum are compared with its manifest, and the store is
+    asked for damage that it knows of. Its keywords are read.
     """
 
     def problem(shard: int) -> str:
@@ -63,7 +63,11 @@ def _shard_problem(corpus: Corpus, shard: int, storage: Storage) -> str:
         return damage
     if manifest.checksum and storage.checksum(path) != manifest.checksum:
         return "its bytes are not those that were ingested: the store's checksum of it has changed"
-    return ""
+    if manifest.keywords_sha256 is None:
+        return ""
+    stored = storage.read(layout.keywords_file(corpus.name, shard))
+    is_same = hashlib.sha256(stored).hexdigest() == manifest.keywords_sha256
+    return "" if is_same else "its keywords are not those that were ingested"
 
 
 def changed_scored_files(records: Sequence[BlockRecord], storage: Storage) -> list[int]:

@@ -19,6 +19,7 @@ from tinytags_tasks.store.run_records import BlockRecord, Run
 
 _IDS_AT_ONCE = 500
 _BLOCKS_AT_ONCE = 8
+_AT_A_PLACE = 10
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,26 @@ class PictureComparison:
     solr: SolrClient
 
     def sample(self, records: Sequence[BlockRecord], pictures: int) -> dict[int, str]:
-        """Compare pictures drawn at random from these blocks; return the blocks that differ, and how.
+        """Compare about so many pictures, at random places of these blocks; return the blocks that differ, and how.
 
-        Where pictures are not kept in Solr, there is nothing to compare.
+        Some are read at each place, as reading a picture alone takes as long. Where pictures are not kept in Solr,
+        there is nothing to compare.
         """
         ends = list(itertools.accumulate(record.kept for record in records))
         if not ends or self.run.thumbnails == "store":
             return {}
-        drawn: dict[int, list[int]] = {}
-        for row in random.sample(range(ends[-1]), min(pictures, ends[-1])):
+        places = range(ends[-1])
+        drawn: dict[int, set[int]] = {}
+        for row in places if ends[-1] <= pictures else random.sample(places, -(-pictures // _AT_A_PLACE)):
             which = bisect_right(ends, row)
-            drawn.setdefault(records[which].block, []).append(row - ends[which])  # from the block's end, so negative
+            in_block = row - ends[which] + records[which].kept
+            drawn.setdefault(records[which].block, set()).add(in_block - in_block % _AT_A_PLACE)
 
         def problem(block: int) -> str:
             try:
                 positions = read_scored(self.storage, self.run.name, block)[0].column("position").to_pylist()
-                return self._problem([positions[row] for row in drawn[block]], self._read_picture)
+                problems = (self._place_problem(positions[row : row + _AT_A_PLACE]) for row in sorted(drawn[block]))
+                return next(filter(None, problems), "")
             except (MissingError, CorruptError) as error:
                 return str(error)
 
@@ -90,7 +95,12 @@ class PictureComparison:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             return next(filter(None, pool.map(compare, parts)), "")
 
-    def _read_picture(self, position: int) -> bytes:
-        shard, offset = divmod(position, self.corpus.shard_images)
-        size = self.corpus.image_bytes
-        return self.storage.read(layout.shard_file(self.corpus.name, shard), offset * size, size)
+    def _place_problem(self, positions: Sequence[int]) -> str:
+        """Compare pictures of one block that are close to each other."""
+        first, size = positions[0], self.corpus.image_bytes
+        shard, offset = divmod(first, self.corpus.shard_images)
+        path = layout.shard_file(self.corpus.name, shard)
+        stored = self.storage.read(path, offset * size, (positions[-1] - first + 1) * size)
+        return self._problem(
+            positions, lambda position: stored[(position - first) * size : (position - first + 1) * size]
+        )

@@ -81,7 +81,7 @@ def last_position(run_name: str, storage: Storage) -> int:
 
 
 def next_share(corpus: Corpus, records: Sequence[BlockRecord], first: int, documents: int | None) -> Share:
-    """Choose the pictures that an audit compares; a rotation that has come to its end begins anew.
+    """Choose the pictures that an audit compares; a rotation that has come to its end starts again.
 
     Parameters
     ----------
