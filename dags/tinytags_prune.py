@@ -35,7 +35,7 @@ def show() -> dict[str, Any]:
     clients = runtime()
     request = PruneRequest(form["alias"], form["keep"], form["scored"])
     found = plan_prune(request, storage=clients.storage, solr=clients.solr)
-    for collection, reason in found.stays.items():
+    for collection, reason in found.kept.items():
         report(f"keeps {collection}: {reason}")
     for line in found.lines("would drop"):
         report(line)

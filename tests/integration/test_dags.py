@@ -97,6 +97,28 @@ def test_of_two_runs_on_one_corpus_one_is_refused_and_the_other_publishes(
     assert {record.state for record in records} == {BlockState.VERIFIED}
 
 
+def test_a_run_that_is_still_going_on_is_joined_by_the_same_command(
+    client: AirflowClient, tinytags_here: Command, published: tuple[Run, str], model: str
+) -> None:
+    """As after a power cut, when Airflow goes on by itself and a person gives the command again."""
+    nothing = dict.fromkeys(("labelled", "test", "other"), "")
+    parameters = {
+        "corpus": CORPUS,
+        "model": model,
+        "trees": 10,
+        "depth": 10,
+        "threshold": 40,
+        "publish": "no",
+        **nothing,
+    }
+    dag_run = client.trigger("tinytags", {**parameters, "blocks_per_task": 3})
+    followed = tinytags_here("run", CORPUS, "--model", model, "--blocks-per-task", "3", "--no-publish")
+    assert followed.returncode == 0, followed.stderr
+    assert f"run {dag_run} has the same parameters and has not ended: joining it" in followed.stderr
+    assert published[0].name in followed.stdout
+    assert client.unfinished_runs("tinytags") == {}
+
+
 def test_an_audit_finds_what_was_deleted_and_has_it_done_again(
     client: AirflowClient, published: tuple[Run, str], runtime: Runtime
 ) -> None:

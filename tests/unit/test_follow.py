@@ -1,4 +1,4 @@
-"""What the command line reports to Airflow about a new model, and what it says if it cannot."""
+"""What the command line tells Airflow about a new model, and which Dag run it follows."""
 
 from types import SimpleNamespace
 
@@ -57,3 +57,36 @@ def test_an_airflow_that_does_not_answer_fails_nothing(
     assert line.startswith(
         "Airflow could not be told about the model, so trigger tinytags_retag to tag with it (http://127.0.0.1:9"
     )
+
+
+ASKED = {"corpus": "pets", "model": "", "threshold": 40, "publish": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "joined"),
+    [
+        ({}, ""),
+        ({"earlier": {**ASKED, "threshold": 50}}, ""),
+        ({"trial": {**ASKED, "blocks": "0, 4"}}, ""),
+        ({"other": {**ASKED, "corpus": "others"}, "same": {**ASKED}}, "same"),
+        ({"by-the-form": {**ASKED, "model": None, "blocks": None, "seed": 42}}, "by-the-form"),
+    ],
+)
+def test_a_run_with_the_same_parameters_that_has_not_ended_is_joined(
+    unfinished: dict[str, dict[str, object]], joined: str
+) -> None:
+    client = SimpleNamespace(unfinished_runs=lambda dag: unfinished)
+    assert follow._unfinished_run(client, ASKED) == joined
+
+
+def test_unfinished_runs_are_those_that_are_running_or_queued() -> None:
+    runs = {"running": [{"dag_run_id": "b", "conf": {"corpus": "pets"}}], "queued": [{"dag_run_id": "c", "conf": None}]}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        return httpx.Response(200, json={"dag_runs": runs[request.url.params["state"]], "total_entries": 1})
+
+    client = AirflowClient("http://airflow", "admin", "secret")
+    client._http = httpx.Client(base_url="http://airflow", transport=httpx.MockTransport(answer))
+    assert client.unfinished_runs("tinytags") == {"b": {"corpus": "pets"}, "c": {}}

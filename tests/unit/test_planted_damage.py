@@ -1,9 +1,11 @@
 """Damage planted in records of a verified run: named with the file and the remedy, and mended by that remedy."""
 
+import contextlib
 import json
 from types import SimpleNamespace
 
 import pytest
+from faulty_storage import FaultyStorage, Killed
 from small_run import (
     BLOCKS,
     CORPUS,
@@ -333,3 +335,23 @@ def test_a_scored_file_that_counts_wrongly_is_scored_again(storage, solr, run):
     assert [record.replaced(scored="", score_seconds=0, scored_bytes=0, scored_sha256="") for record in records] == [
         record.replaced(scored="", score_seconds=0, scored_bytes=0, scored_sha256="") for record in ledger(storage, run)
     ]
+
+
+@pytest.mark.parametrize("fail_at", range(1, 13))
+@pytest.mark.parametrize("mode", ["before", "after"])
+def test_a_repair_that_is_killed_and_run_again_ends_as_one_that_was_not(storage, solr, run, monkeypatch, fail_at, mode):
+    before, records = documents(solr, run), ledger(storage, run)
+    edit(storage, layout.run_file(run.name), blocks=BLOCKS - 1)
+    edit(storage, layout.publication_file(ALIAS, 1), collection="tinytags-elsewhere")
+    edit(storage, layout.ledger_file(run.name, 0), kept=7)
+    del solr.documents(run.collection)["pets:6"]
+    good = blocks.clients()
+    faulty = SimpleNamespace(**{**vars(good), "storage": FaultyStorage(storage, fail_at, mode, Killed)})
+    with monkeypatch.context() as patch:
+        for module in (common, blocks):
+            patch.setattr(module, "clients", lambda: faulty)
+        with contextlib.suppress(Killed):
+            tinytags("audit", run.name, "--repair", "--yes")
+    tinytags("audit", run.name, "--repair", "--yes")
+    assert (documents(solr, run), ledger(storage, run)) == (before, records)
+    assert "everything matches" in tinytags("audit", run.name)

@@ -16,7 +16,7 @@ ENDINGS = {".md", ".py", ".html", ".js", ".css", ".xml", ".toml"}
 STUMBLES = {
     r"\b(?:nobody|not|nothing) any ?more\b|\bstands? no more\b": "no longer, does not exist",
     r"\banew\b": "again",
-    r"\btold (?:by|with|of)\b|\bis told\b": "reported, says",
+    r"\btold (?:by|with|of)\b|\bis told\b(?! (?:apart|from))": "reported, says",
     r"\bof yours\b": "your, our",
     r"\bwhat became of\b": "the state of, the result",
     r"\b(?:that|which) (?:it|the \w+) (?:has|have) not(?=[.,:;)]|$)": "that does not exist, that is missing",

@@ -159,7 +159,7 @@ def test_prune_shows_what_it_would_do_and_a_no_does_nothing(world):
     first, second, third = world.runs
     shown = tinytags("prune", typed="n\n", code=1)
     assert f"drops {first.collection} (11 documents)" in shown
-    assert f"keeps {second.collection}: was live under live before, and is kept to roll back to" in shown
+    assert f"keeps {second.collection}: was live under live before, and is kept for a rollback" in shown
     assert f"keeps {third.collection}: is live under live" in shown
     assert world.outcome() == before
 

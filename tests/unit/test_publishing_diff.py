@@ -66,7 +66,7 @@ def test_each_image_is_the_same_or_changed_or_gained_or_lost(storage):
     assert (found.same, found.changed, found.gained, found.lost) == (1, 2, 1, 1)
     assert found.old_by_tag == {"cat": 2, "dog": 2}
     assert found.new_by_tag == {"cat": 1, "dog": 1, "emu": 2}
-    assert (found.old_accuracy, found.new_accuracy) == (70.0, 65.0)
+    assert (found.old_confidence, found.new_confidence) == (70.0, 65.0)
     assert found.changes == (TagChange("cat", "dog", 1), TagChange("dog", "emu", 1))
     assert found.changed_examples == (Example(1, "cat", 60, "dog", 70), Example(25, "dog", 100, "emu", 50))
     assert found.gained_examples == (Example(41, "", 0, "emu", 50),)
@@ -107,10 +107,10 @@ def test_any_two_runs_are_compared_as_their_definition_says(tmp_path_factory, ol
     assert {(change.old_tag, change.new_tag): change.images for change in found.changes} == changes
     assert (found.changed, found.same) == (changes.total(), len(both) - changes.total())
     assert (found.gained, found.lost) == (len(new.keys() - old.keys()), len(old.keys() - new.keys()))
-    assert found.new_accuracy == (pytest.approx(np.mean([score for _, score in new.values()])) if new else None)
+    assert found.new_confidence == (pytest.approx(np.mean([score for _, score in new.values()])) if new else None)
     for example in (*found.changed_examples, *found.gained_examples, *found.lost_examples):
-        assert (example.old_tag, example.old_accuracy) == old.get(example.position, ("", 0))
-        assert (example.new_tag, example.new_accuracy) == new.get(example.position, ("", 0))
+        assert (example.old_tag, example.old_confidence) == old.get(example.position, ("", 0))
+        assert (example.new_tag, example.new_confidence) == new.get(example.position, ("", 0))
     assert len(found.gained_examples) == min(MOST_EXAMPLES, found.gained)
 
 
@@ -154,14 +154,14 @@ def test_runs_that_really_were_scored_are_compared(storage):
 def test_runs_of_different_corpora_cannot_be_compared(storage):
     make_up(storage, "old", {}, blocks=1)
     make_up(storage, "new", {}, blocks=1, corpus="birds")
-    with pytest.raises(BadInputError, match="runs old and new cannot be compared: they are of pets and birds"):
+    with pytest.raises(BadInputError, match="runs old and new cannot be compared: they are runs of pets and birds"):
         diff(storage)
 
 
 def test_runs_before_and_after_a_new_ingestion_cannot_be_compared(storage):
     make_up(storage, "old", {}, blocks=1)
     make_up(storage, "new", {}, blocks=1, corpus_digest="other bytes")
-    with pytest.raises(BadInputError, match="they are of pets, which was ingested again between them"):
+    with pytest.raises(BadInputError, match="they are runs of pets, which was ingested again between them"):
         diff(storage)
 
 

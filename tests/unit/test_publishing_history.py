@@ -69,7 +69,7 @@ def in_short(records):
         (["a", "b", "c", "<b", "<a"], []),
     ],
 )
-def test_rolling_back_leads_to_what_was_live_before_and_was_not_taken_back(steps, previous):
+def test_rolling_back_leads_to_what_was_live_before_and_was_not_rolled_back(steps, previous):
     assert previous_collections(history_of(*steps)) == previous
 
 

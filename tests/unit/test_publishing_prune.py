@@ -45,7 +45,7 @@ def reason(world, collection, **request):
     """Return why a collection stays; nothing may be dropped."""
     found = plan_prune(PruneRequest(ALIAS, keep=0, **request), storage=world.storage, solr=world.solr)
     assert collection not in [prunable.collection for prunable in found.drop]
-    return found.stays[collection]
+    return found.kept[collection]
 
 
 def index_anew(world, plan):
@@ -119,7 +119,7 @@ def test_only_what_was_shown_is_dropped(world):
     assert world.runs[0].collection in world.solr.collections()
 
 
-def test_what_was_taken_back_may_go_and_what_a_rollback_leads_to_stays(world):
+def test_what_was_rolled_back_may_go_and_what_a_rollback_leads_to_stays(world):
     _, second, third = world.runs
     roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     assert prune(world) == [third.name]
@@ -180,7 +180,7 @@ def test_what_another_alias_would_be_rolled_back_to_stays(world):
     world.publish(first, third, alias="test")
     found = plan_prune(PruneRequest(ALIAS), storage=world.storage, solr=world.solr)
     assert found.drop == ()
-    assert found.stays[first.collection] == "was live under test before, and is kept to roll back to"
+    assert found.kept[first.collection] == "was live under test before, and is kept for a rollback"
 
 
 def test_an_alias_of_several_collections_keeps_each(world):
@@ -194,9 +194,9 @@ def test_collections_of_others_are_never_touched(world):
     world.solr.documents("customers")
     world.solr.documents("tinytags-pets-of-another-store")
     world.solr.configset_of[first.collection] = "theirs"
-    assert reason(world, "customers") == "is no run's of this store"
-    assert reason(world, "tinytags-pets-of-another-store") == "is no run's of this store"
-    assert reason(world, first.collection) == "its configset theirs is none of TinyTags'"
+    assert reason(world, "customers") == "does not belong to a run of this store"
+    assert reason(world, "tinytags-pets-of-another-store") == "does not belong to a run of this store"
+    assert reason(world, first.collection) == "its configset theirs is not one of TinyTags"
     prune(world, keep=0)
     assert {"customers", "tinytags-pets-of-another-store", first.collection} <= set(world.solr.collections())
 
@@ -244,7 +244,7 @@ def test_a_configset_that_gets_a_collection_meanwhile_stays(world, monkeypatch, 
 def test_an_alias_that_was_removed_keeps_what_it_pointed_at(world):
     world.solr.alias_of.clear()
     third = world.runs[2]
-    assert reason(world, third.collection) == "was live under live, which points at nothing now"
+    assert reason(world, third.collection) == "was live under live, which now points at nothing"
 
 
 def test_nothing_ever_published_keeps_everything(world):
@@ -304,7 +304,7 @@ def test_what_killed_writers_left_goes_after_a_day(world):
     before = files_under(world.storage.root)
     found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
     assert (found.drop, found.leftovers, found.leftover_bytes) == ((), 2, 22)
-    assert found.lines("would drop") == ["would drop 2 files that killed writers left (0.0 MB)"]
+    assert found.lines("would drop") == ["would drop 2 temporary files of killed writers (0.0 MB)"]
     assert files_under(world.storage.root) == before, "showing changes nothing"
     done = prune_collections(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr, report=quiet)
     assert (done.leftovers, done.leftover_bytes) == (2, 22)

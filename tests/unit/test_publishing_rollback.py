@@ -46,7 +46,7 @@ def test_each_rollback_leads_one_step_further_back(world):
     assert world.live() == world.runs[0].collection
 
 
-def test_what_was_taken_back_can_be_published_again(world):
+def test_what_was_rolled_back_can_be_published_again(world):
     world.publish(*world.runs[:2])
     rollback(world)
     world.publish(world.runs[1])
@@ -54,7 +54,7 @@ def test_what_was_taken_back_can_be_published_again(world):
     assert rollback(world).run == world.runs[0].name
 
 
-def test_a_named_run_is_taken_back_once_however_often_it_is_asked(world):
+def test_a_named_run_is_rolled_back_once_however_often_it_is_asked(world):
     _, second, third = world.runs
     world.publish(*world.runs)
     once = rollback(world, third.name)
@@ -64,7 +64,7 @@ def test_a_named_run_is_taken_back_once_however_often_it_is_asked(world):
     assert once.taken_back == third.collection
 
 
-def test_a_run_that_is_not_live_cannot_be_taken_back(world):
+def test_a_run_that_is_not_live_cannot_be_rolled_back(world):
     first, _, third = world.runs
     world.publish(*world.runs)
     with pytest.raises(BadInputError, match=f"run {first.name} is not live under alias live, {third.name} is"):

@@ -52,7 +52,7 @@ def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world)
     result = look(world)
     reason = f"run {live.name} used {MODEL}"
     assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, reason),)
-    assert result.left == {}
+    assert result.skipped == {}
 
 
 def test_a_live_index_with_the_newest_model_is_due_when_the_configset_has_changed(world, monkeypatch, tmp_path):
@@ -62,7 +62,7 @@ def test_a_live_index_with_the_newest_model_is_due_when_the_configset_has_change
     later = check_out(monkeypatch, with_field(tmp_path / "field"))
     (due,) = look(world).due
     assert (due.live_run, due.model, due.threshold) == (live.name, MODEL, live.threshold)
-    assert due.reason == f"run {live.name} used it as well, but was made with configset {live.configset}, not {later}"
+    assert due.reason == f"run {live.name} also used it, but was made with configset {live.configset}, not {later}"
     name = plan_run(PlanRequest(due.corpus, due.model, due.threshold), storage=world.storage).run
     assert name not in [run.name for run in world.runs]
 
@@ -83,7 +83,7 @@ def test_a_configset_that_was_rolled_back_is_tried_again_only_by_the_models_name
     Run.load(world.storage, path).replaced(configset=later).save(world.storage, path)
     world.publish(world.runs[1])
     roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
-    assert look(world).left == {ALIAS: f"{MODEL} was rolled back here; name the model to try it again"}
+    assert look(world).skipped == {ALIAS: f"{MODEL} was rolled back here; name the model to try it again"}
     assert [due.model for due in look(world, model=MODEL).due] == [MODEL]
     check_out(monkeypatch, with_field(tmp_path / "another", "shade"))
     assert [due.model for due in look(world).due] == [MODEL]
@@ -95,13 +95,13 @@ def test_a_model_that_was_rolled_back_is_not_tried_again_with_another_configset(
     let_second_run_be_of(world, NEWER)
     roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     check_out(monkeypatch, with_field(tmp_path / "field"))
-    assert look(world).left == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
+    assert look(world).skipped == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
 
 
 def test_nothing_is_done_where_the_live_index_has_the_newest_model(world):
     result = look(world)
     assert result.due == ()
-    assert result.left == {ALIAS: f"run {world.runs[0].name} was tagged by {MODEL} already"}
+    assert result.skipped == {ALIAS: f"run {world.runs[0].name} was already tagged by {MODEL}"}
 
 
 def test_every_alias_that_was_published_under_is_looked_at_or_the_named_one_alone(world):
@@ -134,20 +134,20 @@ def test_a_model_that_was_rolled_back_is_tried_again_only_by_its_name(world):
     roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
     result = look(world)
     assert result.due == ()
-    assert result.left == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
+    assert result.skipped == {ALIAS: f"{NEWER} was rolled back here; name the model to try it again"}
     assert [due.model for due in look(world, model=NEWER).due] == [NEWER]
 
 
 def test_an_alias_that_points_at_nothing_of_ours_is_left_alone(world):
     add_model(world)
     world.solr.set_alias(ALIAS, "somebody-elses")
-    assert look(world).left == {ALIAS: "somebody-elses is no run's of this store"}
+    assert look(world).skipped == {ALIAS: "somebody-elses does not belong to a run of this store"}
     del world.solr.alias_of[ALIAS]
-    assert look(world).left == {ALIAS: "it points at nothing"}
+    assert look(world).skipped == {ALIAS: "it points at nothing"}
 
 
 def test_a_model_or_alias_that_is_not_there_is_refused(world):
-    with pytest.raises(MissingError, match="model forest-no: there is no such model"):
+    with pytest.raises(MissingError, match="model forest-no does not exist"):
         look(world, model="forest-no")
     with pytest.raises(MissingError, match="alias nowhere points at nothing"):
         look(world, alias="nowhere")
@@ -190,4 +190,4 @@ def test_a_live_run_without_scored_files_is_no_reason_not_to_go_on(world):
     found = compare_with_live(first.name, second.name, storage=world.storage, report=lines.append)
     assert found == Comparison(None, None, None, None, found.reason)
     assert first.name in found.reason
-    assert lines == [f"{second.name} is compared with nothing: {found.reason}"]
+    assert lines == [f"{second.name} cannot be compared with the live run: {found.reason}"]

@@ -65,6 +65,8 @@ def tell_of_model(runtime: Runtime, version: str, *, report: Callable[[str], Non
 def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None]) -> None:
     """Trigger the Dag, show its progress, and print the table of what was read, kept and indexed.
 
+    If a run with the same parameters has not ended, such as one that goes on after a power cut, that run is followed.
+
     Raises
     ------
     FinalError
@@ -74,7 +76,11 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     """
     client = airflow_client(runtime)
     client.wait_for_dag(TAG_DAG)
-    dag_run = client.trigger(TAG_DAG, parameters)
+    dag_run = _unfinished_run(client, parameters)
+    if dag_run:
+        report(f"run {dag_run} has the same parameters and has not ended: joining it")
+    else:
+        dag_run = client.trigger(TAG_DAG, parameters)
     report(f"run {dag_run}: {client.url}/dags/{TAG_DAG}/runs/{dag_run}")
     with _progress(report) as watch:
         tasks = client.follow(TAG_DAG, dag_run, watch)
@@ -95,6 +101,15 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
         )
     if not is_published:
         report(f"readers do not see it yet; publish it with `tinytags publish {run.name}`")
+
+
+def _unfinished_run(client: AirflowClient, parameters: Mapping[str, object]) -> str:
+    """Return the id of a run, not a trial, that has these parameters and has not ended; empty if there is none."""
+
+    def is_same(conf: Mapping[str, object]) -> bool:
+        return not conf.get("blocks") and all((conf.get(name) or "") == (parameters[name] or "") for name in parameters)
+
+    return next((run for run, conf in client.unfinished_runs(TAG_DAG).items() if is_same(conf)), "")
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def prune(
     settings = runtime.settings
     request = PruneRequest(settings.alias, settings.keep_collections if keep is None else keep, scored)
     found = plan_prune(request, storage=runtime.storage, solr=runtime.solr)
-    for collection, reason in found.stays.items():
+    for collection, reason in found.kept.items():
         print(f"keeps {collection}: {reason}")
     for line in found.lines("drops"):
         print(line)
@@ -174,7 +174,7 @@ def _print_diff(found: "DiffResult") -> None:
         add_row(table, tag, f"{before:,}", f"{after:,}", f"{after - before:+,}")
     before, after = sum(found.old_by_tag.values()), sum(found.new_by_tag.values())
     add_row(table, "all", f"{before:,}", f"{after:,}", f"{after - before:+,}")
-    means = ("none" if mean is None else f"{mean:.1f} %" for mean in (found.old_accuracy, found.new_accuracy))
+    means = ("none" if mean is None else f"{mean:.1f} %" for mean in (found.old_confidence, found.new_confidence))
     add_row(table, "mean confidence", *means, "")
     print_table(table)
     if found.changes:

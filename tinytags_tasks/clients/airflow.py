@@ -143,6 +143,14 @@ class AirflowClient:
         run = self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": dict(parameters)})
         return str(run["dag_run_id"])
 
+    def unfinished_runs(self, dag: str) -> dict[str, dict[str, Any]]:
+        """Return the parameters of each run of a Dag that is queued or running, by the run's id; the latest first."""
+        found: dict[str, dict[str, Any]] = {}
+        for state in ("running", "queued"):
+            page = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns", state=state, order_by="-id", limit=_PAGE)
+            found |= {str(run["dag_run_id"]): dict(run["conf"] or {}) for run in page["dag_runs"]}
+        return found
+
     def report_asset_change(self, name: str, figures: Mapping[str, object]) -> None:
         """Tell Airflow that an asset has changed; Dags that are scheduled on it start.
 

@@ -1,4 +1,4 @@
-"""The history of an alias: what became live under it, and when. The alias in Solr decides; the history follows.
+"""The history of an alias: what became live under it, and when. The alias in Solr is decisive; the history follows.
 
 The alias is switched first and the change recorded afterwards, so a crash in between leaves the history one change
 behind. The next change of the alias first records the missing one.

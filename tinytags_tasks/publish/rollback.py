@@ -25,15 +25,15 @@ from tinytags_tasks.store.run_records import Change, Publication, Run
 
 @dataclass(frozen=True)
 class RollbackRequest:
-    """What to take back.
+    """What to roll back.
 
     Attributes
     ----------
     alias
         What readers search.
     run
-        The run to take back. Asking again changes nothing, so a task names it. Empty takes back whatever is live, one
-        step further each time.
+        The run to roll back. Repeating the request changes nothing, so a task names the run. Empty rolls back whatever
+        is live, one step further each time.
     """
 
     alias: str = "tinytags"
@@ -42,7 +42,7 @@ class RollbackRequest:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The run that is live now, its collection and documents, and the collection that was taken back."""
+    """The run that is live now, its collection and documents, and the collection that was rolled back."""
 
     run: str
     collection: str
@@ -58,7 +58,7 @@ def roll_back(
     Raises
     ------
     BadInputError
-        If the run to take back is not live.
+        If the run to roll back is not live.
     MissingError
         If nothing was live before, or its collection was dropped.
     FinalError
@@ -116,7 +116,7 @@ def _rolled_back_already(
         return last
     raise BadInputError(
         f"run {request.run} is not live under alias {request.alias}, {last.run or last.collection} is: there is "
-        "nothing to take back"
+        "nothing to roll back"
     )
 
 

@@ -1,17 +1,17 @@
-"""What is written down of a corpus: its source, its shards, its totals."""
+"""Records of a corpus: its source, its shards and its totals."""
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.record import Part, Record
 
 PIXEL_ORDER = "row-major HWC uint8"
-"""How every image inside TinyTags lies in memory and in a shard."""
+"""The layout of every image inside TinyTags, in memory and in a shard."""
 
 
 class Source(Part):
     """What a corpus came from, as it was when it was listed.
 
-    Two sources are the same if their :attr:`content` is, wherever they lie.
+    Two sources are the same if their :attr:`content` is the same, wherever they are.
 
     Attributes
     ----------
@@ -20,9 +20,10 @@ class Source(Part):
     format
         The format of the source, by name.
     files, size_bytes, images
-        How many files, their bytes, their images.
+        How many files it has, their total size and how many images they hold.
     listing_sha256
-        Hash of every file's name, size and version (its time of change, or what a server gives as such).
+        Hash of every file's name, size and version, which is its modification time or whatever a server gives as its
+        version.
     head_sha256, tail_sha256
         Hash of the first 64 KiB of the first file, and of the last 64 KiB of the last one.
     """
@@ -38,12 +39,12 @@ class Source(Part):
 
     @property
     def content(self) -> dict[str, str | int]:
-        """All that distinguishes it from another source, by name; see ``docs/adr/0017-identities.md``."""
+        """Everything that distinguishes it from another source, by name; see ``docs/adr/0017-identities.md``."""
         return {**self.timeless_content, "listing_sha256": self.listing_sha256}
 
     @property
     def timeless_content(self) -> dict[str, str | int]:
-        """The part of its content in which no file's time of change, or a server's version of it, has a part."""
+        """The part of its content that does not depend on files' modification times or a server's versions of them."""
         return {
             "format": self.format,
             "files": self.files,
@@ -71,21 +72,21 @@ class BlockManifest(Part):
 
 
 class ShardManifest(Record):
-    """One shard: what it holds and where that came from.
+    """One shard: what it holds and where it came from.
 
     Attributes
     ----------
     source
-        The source, as it was.
+        The source, as it was when the shard was written.
     source_sha256
-        Hash of the encoded images of the shard's own range; empty where the source holds pixels, whose hash the blocks'
-        own tell.
+        Hash of the encoded images of the shard's own range; empty if the source holds pixels, because the blocks'
+        hashes cover these.
     checksum
-        The store's own checksum of the shard's file; empty where the store has none.
+        The store's own checksum of the shard's file; empty if the store has none.
     keywords_sha256
-        Hash of the shard's keywords file; None when the corpus has no keywords.
+        Hash of the shard's keywords file; None if the corpus has no keywords.
     unreadable
-        Images that could not be read: they keep their place, filled with zeros, and are never scored.
+        Images that could not be read. They keep their position, filled with zeros, and are never scored.
     """
 
     corpus: str
@@ -108,7 +109,7 @@ class ShardManifest(Record):
 
 
 class Corpus(Record):
-    """A corpus that is whole in the store. Written last, so that its presence says so."""
+    """A corpus that is complete in the store. It is written last, so it exists only if the corpus is complete."""
 
     name: str
     description: str = ""
@@ -127,15 +128,15 @@ class Corpus(Record):
 
     @classmethod
     def remedy(cls, path: str) -> str:
-        """Return the command that adds up the shards' manifests again."""
+        """Return the command that writes a corpus' record again from its shards' manifests."""
         return f"write it again from the shards' manifests with `tinytags ingest {layout.path_name(path)}`"
 
     @property
     def partition(self) -> Partition:
-        """How it is cut."""
+        """How it is divided into shards and blocks."""
         return Partition(self.images, self.shard_images, self.blocks_per_shard)
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image."""
+        """Size of one image, in bytes."""
         return self.height * self.width * self.channels

@@ -1,4 +1,4 @@
-"""The ledger: what became of each block of a run, read from the store alone."""
+"""The ledger: the state of each block of a run, read from the store alone."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -31,7 +31,7 @@ class Totals:
 
 
 def list_runs(storage: Storage) -> list[Run]:
-    """Return all runs, the latest planned last; a folder without a run's file is none."""
+    """Return all runs, newest last; a folder without a run's record is skipped."""
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(lambda name: _run_or_none(name, storage), storage.names(layout.RUNS))
         return sorted((run for run in found if run), key=lambda run: (run.created, run.name))
@@ -45,7 +45,7 @@ def _run_or_none(name: str, storage: Storage) -> Run | None:
 
 
 class LedgerReader:
-    """Reads one run's ledger again and again, and of its files only those that have changed.
+    """Reads one run's ledger repeatedly; each time, only the files that have changed are read.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class LedgerReader:
         self._known: dict[int, tuple[str, BlockRecord]] = {}
 
     def read(self, blocks: Iterable[int] | None = None) -> list[BlockRecord]:
-        """Return the records of blocks in order; a block without one is planned, a damaged one failed.
+        """Return the records of blocks in order; without a record, a block is planned; with a damaged one, failed.
 
         Parameters
         ----------
@@ -99,20 +99,21 @@ class LedgerReader:
 
 
 def read_ledger(storage: Storage, run: Run, blocks: Iterable[int] | None = None) -> list[BlockRecord]:
-    """Return the records of a run's blocks, once; see :meth:`LedgerReader.read`."""
+    """Read the records of a run's blocks once; see :meth:`LedgerReader.read`."""
     return LedgerReader(storage, run).read(blocks)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast a run goes.
+    """The speed of a run.
 
     Attributes
     ----------
     images_per_second, documents_per_second
-        Images scored and documents indexed, of the last :data:`RECENT_SECONDS`; of the whole run once it has ended.
+        Images scored and documents indexed per second, in the last :data:`RECENT_SECONDS`; over the whole run once it
+        has ended.
     seconds_left
-        Until every block is verified; 0 when all are, None when nothing was verified lately.
+        The estimated time until every block is verified; 0 if all are, None if no block was verified recently.
     """
 
     images_per_second: float
@@ -121,11 +122,11 @@ class Rates:
 
 
 RECENT_SECONDS = 600.0
-"""What counts as lately."""
+"""What counts as recent."""
 
 
 def rates(run: Run, records: Iterable[BlockRecord], *, at: datetime | None = None) -> Rates:
-    """Tell how fast a run goes, from the times in its ledger.
+    """Return the speed of a run, from the times in its ledger.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ def rates(run: Run, records: Iterable[BlockRecord], *, at: datetime | None = Non
     records
         The records of its blocks.
     at
-        The present time; None takes the clock's.
+        The time at which the speed is measured; None means now.
     """
     records = list(records)
     verified = [record for record in records if record.state is BlockState.VERIFIED]
@@ -148,7 +149,7 @@ def rates(run: Run, records: Iterable[BlockRecord], *, at: datetime | None = Non
 
 
 def _rate(events: list[tuple[str, float, int]], until: float | None) -> float:
-    """Return the count a second of what ended at some times after some seconds of work."""
+    """Return the count per second of events, each given by when it ended, its seconds of work and its count."""
     ended = [(datetime.fromisoformat(end).timestamp(), seconds, count) for end, seconds, count in events]
     if until is not None:
         ended = [event for event in ended if event[0] > until - RECENT_SECONDS]
@@ -160,7 +161,7 @@ def _rate(events: list[tuple[str, float, int]], until: float | None) -> float:
 
 
 def is_scored_whole(record: BlockRecord, sizes: Mapping[str, int]) -> bool:
-    """Tell whether a block's scored file is there and as large as the ledger says."""
+    """Return whether a block's scored file exists and is as large as the ledger says."""
     size = sizes.get(layout.file_name(layout.scored_file(record.run, record.block)))
     return size is not None and record.scored_bytes in (0, size)
 

@@ -1,4 +1,4 @@
-"""What is written down of a model: its card, with its figures, and the training that made it."""
+"""Records of a model: its card, with its figures, and the training that made it."""
 
 from typing import Literal
 
@@ -7,20 +7,20 @@ from tinytags_tasks.store.record import Part, Record
 
 
 class ThresholdFigures(Part):
-    """What is kept from a threshold of confidence up, on images whose tags are known.
+    """What is kept at a threshold of confidence, of images whose tags are known.
 
     Attributes
     ----------
     threshold
-        The least confidence, in percent: the winning tag's share of an image's votes.
+        The lowest confidence at which an image is kept, in percent: the winning tag's share of the image's votes.
     votes
-        The fewest votes for the winner that reach it.
+        The fewest votes for the winning tag that reach the threshold.
     kept, right
-        How many images are kept, and how many of these get their own tag.
+        How many images are kept, and how many of these get the right tag.
     precision
-        For each tag, in percent: of the kept images that get it, those whose tag it is. None where no image gets it.
+        For each tag, the percentage of the kept images with this tag that have it rightly. None if no image gets it.
     recall
-        For each tag, in percent: of all images whose tag it is, those that are kept and get it. None where none has it.
+        For each tag, the percentage of the images with this tag that are kept and get it. None if there are none.
     """
 
     threshold: int
@@ -39,11 +39,11 @@ class Evaluation(Part):
     labelled_set, sha256
         The file's name and hash.
     images, accuracy
-        How many, and the percentage whose winning tag is right, whatever its confidence.
+        How many images, and the percentage whose winning tag is right, whatever its confidence.
     confusion
-        Images by their own tag (row) and the winning tag (column).
+        How many images have which right tag (row) and which winning tag (column).
     thresholds
-        What is kept from each threshold of confidence up.
+        What is kept at each threshold of confidence.
     """
 
     labelled_set: str
@@ -55,16 +55,16 @@ class Evaluation(Part):
 
 
 class OtherFigures(Part):
-    """What is kept from a threshold of confidence up, on images of other things.
+    """What is tagged at a threshold of confidence, of images that may show other things.
 
     Attributes
     ----------
     threshold, votes
         As in :class:`ThresholdFigures`.
     tagged_without_tag
-        Images that show none of the tags, but get one.
+        How many images that show none of the tags get a tag.
     tagged_with_tag, right
-        Images of a tag that get any tag, and those that get theirs.
+        How many images that show a tag get any tag, and how many get the right one.
     """
 
     threshold: int
@@ -75,21 +75,21 @@ class OtherFigures(Part):
 
     @property
     def tagged(self) -> int:
-        """Images that get a tag."""
+        """How many images get a tag."""
         return self.tagged_without_tag + self.tagged_with_tag
 
 
 class OtherEvaluation(Part):
-    """A model's figures on images most of which show none of its tags, as in a corpus.
+    """A model's figures on images that mostly show none of its tags, as in a corpus.
 
     Attributes
     ----------
     labelled_set, sha256
         The file's name and hash.
     without_tag, with_tag, left_out
-        Images of no tag, of a tag, and those whose right tag is arguable, which are not counted.
+        How many images show no tag, how many show one, and how many are not counted because their tag is arguable.
     thresholds
-        What is tagged from each threshold of confidence up.
+        What is tagged at each threshold of confidence.
     """
 
     labelled_set: str
@@ -101,7 +101,7 @@ class OtherEvaluation(Part):
 
 
 Output = Literal["votes", "probabilities"]
-"""What a model's output is: votes of trees, or probabilities in percent."""
+"""A model's kind of output: votes of trees, or probabilities in percent."""
 
 
 class ModelCard(Record):
@@ -110,25 +110,25 @@ class ModelCard(Record):
     Attributes
     ----------
     version, tags
-        Name and content hash; the tags in the order of the model's output.
+        Its name and content hash, and its tags in the order of its output.
     trees
-        What an image's votes add up to: a forest's trees, or 100 where the output is probabilities in percent.
+        The sum of an image's votes: a forest's number of trees, or 100 if the output is probabilities in percent.
     output
         See :data:`Output`.
     height, width, channels, pixel_order, preparation
-        The images that it takes.
+        The images that it expects.
     origin
-        The file it was imported from; empty where it was learned here.
+        The file that it was imported from; empty if it was trained by TinyTags.
     labelled_set, labelled_sha256, labelled_images
-        What it was learned from.
+        The labelled set that it was trained on.
     licence
         Licence of the labelled set.
     parameters, metrics, libraries, seconds, created
         How it was made, and its main figures.
     held_out
-        Figures of a model learned with the same parameters from a part of the labelled set, on the rest of it.
+        Figures of a model that was trained with the same parameters on a part of the labelled set, on the rest of it.
     test, other
-        Figures on a test set, and on images of other things.
+        Figures on a test set, and on images that may show other things.
     """
 
     version: str
@@ -161,12 +161,12 @@ class ModelCard(Record):
 
     @property
     def figures(self) -> dict[str, object]:
-        """What the asset event of a new model says."""
+        """The contents of the asset event of a new model."""
         return {"model": self.version, "labelled_images": self.labelled_images, "tags": list(self.tags)}
 
 
 class Training(Record):
-    """Which model one labelled set and one set of parameters gave."""
+    """Which model was trained on one labelled set with one set of parameters."""
 
     model: str
 

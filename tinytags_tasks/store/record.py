@@ -1,4 +1,4 @@
-"""What every stored record is: one JSON file with the number of its format and a checksum of its fields."""
+"""The base of every stored record: one JSON file with the number of its format and a checksum of its fields."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ CHECKSUM_KEY = "record_sha256"
 
 
 def check_format(found: object, known: int, where: str, remedy: str) -> int:
-    """Return the number of a stored format; without a number, 1.
+    """Return the number of a stored format; 1 if it has no number.
 
     Parameters
     ----------
     found
-        The number that is stored; None if none is.
+        The stored number; None if there is none.
     known
         The newest format that this version reads.
     where, remedy
@@ -48,7 +48,7 @@ def check_format(found: object, known: int, where: str, remedy: str) -> int:
 
 
 class Part(BaseModel):
-    """A part of records; its record's format covers it."""
+    """A part of a record, covered by the format of that record."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -63,7 +63,7 @@ class Record(Part):
     Attributes
     ----------
     FORMAT
-        The number of its present format. It is raised by a change that an older TinyTags must not ignore; see
+        The number of its current format. A change that an older TinyTags must not ignore raises it; see
         ``docs/adr/0017-identities.md``.
     """
 
@@ -71,7 +71,7 @@ class Record(Part):
 
     @classmethod
     def upgraded(cls, fields: dict[str, Any], number: int) -> dict[str, Any]:
-        """Return the fields of an older format, ``number``, as the present one has them."""
+        """Return the fields of an older format, ``number``, as the current format has them."""
         return fields
 
     @classmethod
@@ -86,9 +86,9 @@ class Record(Part):
         Parameters
         ----------
         stored
-            The JSON, of the present format or an older one.
+            The JSON, in the current format or an older one.
         where
-            Its path, which an error names.
+            Its path, for error messages.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class Record(Part):
             If it is incomplete, of another kind, or not what was written.
         """
         fields: object = None
-        with suppress(ValueError):  # the validation says what is wrong
+        with suppress(ValueError):  # the validation reports what is wrong
             fields = from_json(stored)
         if isinstance(fields, dict):
             number = check_format(fields.get("format"), cls.FORMAT, where, cls.remedy(where))
@@ -114,7 +114,7 @@ class Record(Part):
 
     @classmethod
     def _check_checksum(cls, fields: dict[str, Any], where: str) -> None:
-        """Refuse fields that are not those that were written; without a checksum, any are believed."""
+        """Refuse fields that differ from those that were written; fields without a checksum are accepted."""
         if CHECKSUM_KEY in fields:
             if fields[CHECKSUM_KEY] != _fields_checksum(fields):
                 raise CorruptError(
@@ -154,7 +154,7 @@ class Record(Part):
 
 
 def _fields_checksum(fields: dict[str, Any]) -> str:
-    """Return the sha256 of fields as JSON has them, whatever their order and spacing; the checksum is left out.
+    """Return the sha256 of fields in JSON, whatever their order and spacing; the checksum itself is left out.
 
     Fields that this version does not know count as well: a later version may have added them.
     """
@@ -167,5 +167,5 @@ def _is_checksum(value: object) -> bool:
 
 
 def now() -> str:
-    """Return the present time in UTC, as ISO 8601 to the second."""
+    """Return the current time in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""What is written down of a run: the run, its blocks, its publications, audits and claims."""
+"""Records of a run: the run itself, its blocks, publications, audits and claims."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -12,10 +12,10 @@ from tinytags_tasks.store.record import Record
 
 
 class Run(Record):
-    """One pass of one model version over one corpus; its name is a hash of all that decides its content.
+    """One pass of one model version over one corpus; its name is a hash of everything that decides its content.
 
-    ``pruned`` is when its collection was dropped to make room; empty while it exists, or before it is created.
-    ``configset`` is the name of what its collection is made with; empty in runs from before this was recorded.
+    ``pruned`` is when its collection was dropped to make room; empty if the collection exists or was not created yet.
+    ``configset`` is the name of the configset of its collection; empty in runs from before this was recorded.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Run(Record):
         return f"write it again from its corpus and model with `tinytags audit {layout.path_name(path)} --repair`"
 
     def refuse_pruned(self) -> None:
-        """Refuse to go on with single blocks of a run whose collection was dropped.
+        """Refuse to continue with single blocks of a run whose collection was dropped.
 
         Raises
         ------
         MissingError
-            If it was.
+            If its collection was dropped.
         """
         if self.pruned:
             raise MissingError(
@@ -57,14 +57,14 @@ class Run(Record):
         Raises
         ------
         BadInputError
-            Naming the first of them.
+            If there is one; the message names the first.
         """
         if wrong := [block for block in blocks if not 0 <= block < self.blocks]:
             raise BadInputError(f"block {wrong[0]} is out of range: run {self.name} has blocks 0 to {self.blocks - 1}")
 
 
 class Change(StrEnum):
-    """How a collection became what an alias points at."""
+    """How a collection became the one that an alias points at."""
 
     PUBLISHED = "published"
     ROLLED_BACK = "rolled back"
@@ -77,11 +77,11 @@ class Publication(Record):
     Attributes
     ----------
     change
-        ``found`` is a switch that nobody wrote down: one that was killed in between, or made past TinyTags.
+        ``found`` is a switch that was not recorded: TinyTags was killed before it could, or something else made it.
     run
-        Empty where the collection is no run's of this store.
+        The collection's run; empty if it does not belong to a run of this store.
     previous
-        The collection that was live before; empty where none was.
+        The collection that was live before; empty if there was none.
     """
 
     change: Change
@@ -98,7 +98,7 @@ class Publication(Record):
 
 
 class BlockState(StrEnum):
-    """What became of a block; a block without a record is planned."""
+    """The state of a block; a block without a record is planned."""
 
     PLANNED = "planned"
     SCORED = "scored"
@@ -108,16 +108,16 @@ class BlockState(StrEnum):
 
 
 class BlockRecord(Record):
-    """What became of one block in one run. ``read = kept + below + unreadable``, always.
+    """The state of one block in one run. ``read = kept + below + unreadable``, always.
 
     Attributes
     ----------
     sha256
-        Of the block's bytes in its shard.
+        Hash of the block's bytes in its shard.
     scored_bytes, scored_sha256
-        Of its scored file; 0 and empty in that file itself, and in records from before there were these.
+        Size and hash of its scored file; 0 and empty in that file itself, and in records from before they were added.
     checksum
-        Of its documents' fields; see :mod:`tinytags_tasks.store.block_documents`. Empty until indexed.
+        Checksum of its documents' fields; see :mod:`tinytags_tasks.store.block_documents`. Empty until indexed.
     """
 
     run: str
@@ -144,7 +144,7 @@ class BlockRecord(Record):
 
     @classmethod
     def remedy(cls, path: str) -> str:
-        """Return the command that writes a block's record, or the scored file that has it, again."""
+        """Return the command that writes a block's record, or the scored file that holds it, again."""
         run, block = layout.path_name(path), layout.path_number(path)
         if path.endswith(".parquet"):  # the scored file
             return f"score block {block} again with `tinytags score {run} --blocks {block} --redo`, then index it"
@@ -157,14 +157,14 @@ class Audit(Record):
     Attributes
     ----------
     blocks, documents, sampled
-        How many blocks were compared, their documents, and how many of these byte by byte.
+        How many blocks were compared, how many documents they have, and how many of these were compared byte by byte.
     problems
-        What is wrong with a block, by its number.
+        What is wrong with each block, by its number.
     input_problems
         What is wrong with the model, the shards, or records that are not of one block. Redoing blocks does not help.
     pictures_to
-        Position up to which audits have read pictures in this rotation; the next audit goes on from there. None if this
-        audit did not take part, such as one of chosen blocks or from before there were rotations.
+        Position up to which audits have read pictures in this rotation; the next audit continues there. None if this
+        audit did not take part: it was limited to chosen blocks, or is from before there were rotations.
     """
 
     run: str
@@ -185,12 +185,12 @@ class Audit(Record):
 
 
 class Claim(Record):
-    """Which Dag run tags a corpus."""
+    """Which Dag run is tagging a corpus."""
 
     dag: str
     dag_run: str
 
     @classmethod
     def remedy(cls, path: str) -> str:
-        """Return who writes the next claim."""
+        """Return what writes the claim again."""
         return "the next Dag run of this corpus claims it again"

@@ -1,4 +1,4 @@
-"""Comparing two runs of one corpus by their scored files: what changed its tag, what was gained, what was lost."""
+"""Comparing two runs of one corpus by their scored files: images that changed their tag, were gained or were lost."""
 
 import heapq
 from collections import Counter
@@ -17,24 +17,24 @@ from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.corpus.pictures.sheet import make_labelled_sheet, save_sheet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored, unscored_blocks
+from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, read_scored, unscored_blocks
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 MOST_EXAMPLES = 16
-"""Of each kind."""
+"""Examples that a result has of each kind."""
 
 MOST_CHANGES = 1_000
-"""Pairs of tags that a result names."""
+"""Pairs of tags that a result lists."""
 
 _READERS = 4
-"""Blocks that are read at once."""
+"""Blocks that are compared at the same time."""
 
 
 @dataclass(frozen=True)
 class DiffRequest:
-    """Which run's documents would be replaced, and by which run's; only in some blocks, or in all (None)."""
+    """The old run, the new run that would replace it, and the blocks to compare; None compares all."""
 
     old: str
     new: str
@@ -48,21 +48,21 @@ class Example:
     Attributes
     ----------
     position
-        In the corpus.
-    old_tag, old_accuracy, new_tag, new_accuracy
-        Empty and 0 where the image was not kept; accuracies in percent.
+        Its position in the corpus.
+    old_tag, old_confidence, new_tag, new_confidence
+        Its tag and confidence, in percent, in each run; empty and 0 if the run did not keep it.
     """
 
     position: int
     old_tag: str = ""
-    old_accuracy: int = 0
+    old_confidence: int = 0
     new_tag: str = ""
-    new_accuracy: int = 0
+    new_confidence: int = 0
 
 
 @dataclass(frozen=True)
 class TagChange:
-    """How many images went from one tag to another."""
+    """How many images changed from one tag to another."""
 
     old_tag: str
     new_tag: str
@@ -78,17 +78,19 @@ class DiffResult:
     old, new, corpus
         The runs and their corpus.
     blocks, images
-        The numbers of the blocks that were compared, such as ``3-5``, and how many images these hold.
+        The numbers of the blocks that were compared, such as ``3-5``, and how many images they have.
     old_by_tag, new_by_tag
         Documents by tag.
-    old_accuracy, new_accuracy
-        Mean accuracy of what is kept, in percent; None where nothing is.
+    old_confidence, new_confidence
+        Mean confidence of the images that are kept, in percent; None if there are none.
     same, changed, gained, lost
-        Images kept in both runs with the same tag or another one, in the new run only, in the old one only.
+        How many images are kept in both runs with the same tag, in both with different tags, only in the new run, and
+        only in the old one.
     changes
-        The largest changes from tag to tag, up to :data:`MOST_CHANGES`.
+        The largest changes from one tag to another, at most :data:`MOST_CHANGES`.
     changed_examples, gained_examples, lost_examples
-        Up to :data:`MOST_EXAMPLES` of each, drawn from all blocks alike, the same ones every time; by position.
+        At most :data:`MOST_EXAMPLES` of each, by position. They are drawn evenly from all blocks, and the draw always
+        gives the same ones.
     """
 
     old: str
@@ -98,8 +100,8 @@ class DiffResult:
     images: int
     old_by_tag: dict[str, int]
     new_by_tag: dict[str, int]
-    old_accuracy: float | None
-    new_accuracy: float | None
+    old_confidence: float | None
+    new_confidence: float | None
     same: int
     changed: int
     gained: int
@@ -116,18 +118,18 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
     Raises
     ------
     BadInputError
-        When the runs are not of the same corpus, or a block is out of range.
+        If the runs are not of the same corpus, or a block is out of range.
     MissingError
         If a block is not scored in one of them.
     CorruptError
-        If a scored file is damaged, or from another model.
+        If a scored file is damaged, or was made by another model.
     """
     old, new = (Run.load(storage, layout.run_file(name)) for name in (request.old, request.new))
     if (old.corpus, old.corpus_digest, old.blocks) != (new.corpus, new.corpus_digest, new.blocks):
         again = ", which was ingested again between them" if old.corpus == new.corpus else f" and {new.corpus}"
         raise BadInputError(
-            f"runs {old.name} and {new.name} cannot be compared: they are of {old.corpus}{again}; compare runs of the "
-            "same images"
+            f"runs {old.name} and {new.name} cannot be compared: they are runs of {old.corpus}{again}; compare runs of "
+            "the same images"
         )
     blocks = range(old.blocks) if request.blocks is None else request.blocks
     old.check_blocks(blocks)
@@ -138,7 +140,7 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
         for done, found in enumerate(pool.map(partial(_compare_block, old, new, storage), blocks), 1):
             total.add(found)
             if done % 500 == 0:
-                report(f"{done:,} of {len(blocks):,} blocks are compared")
+                report(f"{done:,} of {len(blocks):,} blocks have been compared")
     return total.result(old, new, format_block_numbers(blocks))
 
 
@@ -148,17 +150,20 @@ def draw_sheet(found: DiffResult, path: Path, *, storage: Storage) -> None:
     Raises
     ------
     BadInputError
-        If it cannot be written there, or the images have changed since they were compared.
+        If the sheet cannot be written there, or the images are no longer those that were compared.
     MissingError, CorruptError
-        If a shard is missing, or shorter than it was.
+        If a shard is missing or too short.
     """
     corpus = Corpus.load(storage, layout.corpus_file(found.corpus))
     compared = Run.load(storage, layout.run_file(found.new))
     if corpus.digest != compared.corpus_digest:
-        raise BadInputError(f"corpus {corpus.name} was ingested again after these runs: its images have changed")
+        raise BadInputError(
+            f"corpus {corpus.name} was ingested again after these runs and has other images now; compare them without "
+            "a sheet"
+        )
 
     def pictures(examples: Iterable[Example]) -> list[tuple[npt.NDArray[np.uint8], str]]:
-        return [(_read_image(corpus, example.position, storage), _words(example)) for example in examples]
+        return [(_read_image(corpus, example.position, storage), _label(example)) for example in examples]
 
     sections = [
         (f"{found.changed:,} changed their tag", pictures(found.changed_examples)),
@@ -175,36 +180,36 @@ class _BlockDiff:
     Attributes
     ----------
     images
-        That it holds.
+        How many images it has.
     pairs
-        Images by old and new tag; None where they were not kept.
-    old_accuracy, new_accuracy
-        Sums over what is kept.
+        How many images have which old and new tag; None for those that were not kept.
+    old_confidence, new_confidence
+        Sums over the images that are kept.
     examples
-        Of changed, gained and lost images, each with its rank: the lowest of all blocks are shown.
+        Changed, gained and lost images, each with its rank; those with the lowest ranks of all blocks are shown.
     """
 
     images: int
     pairs: Counter[tuple[str | None, str | None]]
-    old_accuracy: int
-    new_accuracy: int
+    old_confidence: int
+    new_confidence: int
     examples: tuple[list[tuple[int, Example]], ...]
 
 
 class _Sum:
-    """Adds up blocks."""
+    """Sums the differences of blocks."""
 
     def __init__(self) -> None:
         self._images = 0
         self._pairs: Counter[tuple[str | None, str | None]] = Counter()
-        self._old_accuracy = self._new_accuracy = 0
+        self._old_confidence = self._new_confidence = 0
         self._examples: tuple[list[tuple[int, Example]], ...] = ([], [], [])
 
     def add(self, found: _BlockDiff) -> None:
         self._images += found.images
         self._pairs.update(found.pairs)
-        self._old_accuracy += found.old_accuracy
-        self._new_accuracy += found.new_accuracy
+        self._old_confidence += found.old_confidence
+        self._new_confidence += found.new_confidence
         self._examples = tuple(
             heapq.nsmallest(MOST_EXAMPLES, [*ours, *theirs], key=_rank)
             for ours, theirs in zip(self._examples, found.examples, strict=True)
@@ -240,8 +245,8 @@ class _Sum:
             images=self._images,
             old_by_tag=dict(sorted(old_by_tag.items())),
             new_by_tag=dict(sorted(new_by_tag.items())),
-            old_accuracy=self._old_accuracy / old_by_tag.total() if old_by_tag else None,
-            new_accuracy=self._new_accuracy / new_by_tag.total() if new_by_tag else None,
+            old_confidence=self._old_confidence / old_by_tag.total() if old_by_tag else None,
+            new_confidence=self._new_confidence / new_by_tag.total() if new_by_tag else None,
             same=same,
             changed=sum(change.images for change in changes),
             gained=gained,
@@ -276,8 +281,8 @@ def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> 
     return _BlockDiff(
         images=images,
         pairs=Counter({(row["tag_old"], row["tag_new"]): row["count_all"] for row in counted.to_pylist()}),
-        old_accuracy=pc.sum(old.column("accuracy"), min_count=0).as_py(),
-        new_accuracy=pc.sum(new.column("accuracy"), min_count=0).as_py(),
+        old_confidence=pc.sum(old.column(CONFIDENCE_COLUMN), min_count=0).as_py(),
+        new_confidence=pc.sum(new.column(CONFIDENCE_COLUMN), min_count=0).as_py(),
         examples=tuple(
             _examples(joined.filter(mask))
             for mask in (
@@ -290,18 +295,18 @@ def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> 
 
 
 def _read_block(run: Run, block: int, storage: Storage) -> tuple[pa.Table, int]:
-    """Return what is kept of a block, and how many images it holds."""
+    """Return the images of a block that are kept, and how many images it has."""
     table, record = read_scored(storage, run.name, block)
     if record.model != run.model:
         raise CorruptError(
-            f"{layout.scored_file(run.name, block)}: was scored by {record.model}, the run is of {run.model}; "
+            f"{layout.scored_file(run.name, block)}: was scored by {record.model}, but the run is of {run.model}; "
             f"{BlockRecord.remedy(layout.scored_file(run.name, block))}"
         )
-    return table.select(["position", "tag", "accuracy"]), record.read
+    return table.select(["position", "tag", CONFIDENCE_COLUMN]), record.read
 
 
 def _examples(differing: pa.Table) -> list[tuple[int, Example]]:
-    """Return the images of the lowest ranks, which are drawn from a corpus' positions as from a hat."""
+    """Return the images with the lowest ranks; ranks are as good as random, but depend on nothing but the position."""
     ranks = _scatter(differing.column("position").to_numpy())
     lowest = np.argsort(ranks)[:MOST_EXAMPLES]
     return [
@@ -310,9 +315,9 @@ def _examples(differing: pa.Table) -> list[tuple[int, Example]]:
             Example(
                 row["position"],
                 row["tag_old"] or "",
-                row["accuracy_old"] or 0,
+                row[f"{CONFIDENCE_COLUMN}_old"] or 0,
                 row["tag_new"] or "",
-                row["accuracy_new"] or 0,
+                row[f"{CONFIDENCE_COLUMN}_new"] or 0,
             ),
         )
         for rank, row in zip(ranks[lowest].tolist(), differing.take(lowest).to_pylist(), strict=True)
@@ -320,7 +325,7 @@ def _examples(differing: pa.Table) -> list[tuple[int, Example]]:
 
 
 def _scatter(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Return a number for each position that says nothing of its place (SplitMix64's finalizer; Steele et al. 2014)."""
+    """Return a hash of each position (SplitMix64's finalizer; Steele et al. 2014)."""
     mixed = positions.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -333,7 +338,7 @@ def _read_image(corpus: Corpus, position: int, storage: Storage) -> npt.NDArray[
     return np.frombuffer(stored, dtype=np.uint8).reshape(corpus.height, corpus.width, corpus.channels)
 
 
-def _words(example: Example) -> str:
-    old = f"{example.old_tag} {example.old_accuracy} %" if example.old_tag else "not kept"
-    new = f"{example.new_tag} {example.new_accuracy} %" if example.new_tag else "not kept"
+def _label(example: Example) -> str:
+    old = f"{example.old_tag} {example.old_confidence} %" if example.old_tag else "not kept"
+    new = f"{example.new_tag} {example.new_confidence} %" if example.new_tag else "not kept"
     return f"{old}\n-> {new}"

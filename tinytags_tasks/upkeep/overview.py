@@ -10,17 +10,17 @@ from tinytags_tasks.store.protocol import Storage
 
 @dataclass(frozen=True)
 class RunsRequest:
-    """How many runs, the latest planned first; the ledger of each is read, a small file a block."""
+    """How many runs to list, newest first; the ledger of each is read, which is one small file per block."""
 
     limit: int = 10
 
     def __post_init__(self) -> None:
-        """Refuse less than one.
+        """Refuse a limit below 1.
 
         Raises
         ------
         BadInputError
-            If it is.
+            If it is below 1.
         """
         if self.limit < 1:
             raise BadInputError(f"--limit is {self.limit}: it must be 1 or more")
@@ -33,13 +33,13 @@ class RunOverview:
     Attributes
     ----------
     run, corpus, model, threshold, created
-        What it does, and when it was planned.
+        What it scores, and when it was planned.
     blocks, by_state, kept
-        How many blocks, how many of them in which state, and how many images they kept, as the ledger tells.
+        How many blocks it has, how many are in each state, and how many images they kept, according to the ledger.
     collection, documents
-        Its collection and the documents that are visible there; None if it does not exist, or Solr was not asked.
+        Its collection, and how many documents are visible there; None if it does not exist or Solr was not asked.
     pruned
-        When its collection was dropped; empty where it was not.
+        When its collection was dropped; empty if it was not.
     live_under
         The aliases that point at it.
     """
@@ -59,19 +59,19 @@ class RunOverview:
 
 
 def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient | None) -> tuple[list[RunOverview], int]:
-    """Return the latest runs, the last planned first, and how many there are in all.
+    """Return the latest runs, newest first, and how many there are in all.
 
     Parameters
     ----------
     request
-        How many.
+        How many runs to return.
     storage
         The store.
     solr
-        Solr; None tells what the store knows alone.
+        Solr; None returns only what the store knows.
     """
     runs = list_runs(storage)
-    standing = solr.collections() if solr else []
+    existing = solr.collections() if solr else []
     aliases = solr.aliases() if solr else {}
     found = []
     for run in list(reversed(runs))[: request.limit]:
@@ -87,7 +87,7 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
                 by_state=totals.by_state,
                 kept=totals.kept,
                 collection=run.collection,
-                documents=solr.count(run.collection) if solr and run.collection in standing else None,
+                documents=solr.count(run.collection) if solr and run.collection in existing else None,
                 pruned=run.pruned,
                 live_under=tuple(
                     alias for alias, points_at in sorted(aliases.items()) if run.collection in points_at.split(",")

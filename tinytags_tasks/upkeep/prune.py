@@ -1,6 +1,6 @@
-"""Cleaning up: drops the collections of runs that readers neither see nor can be given back by a rollback.
+"""Cleaning up: drops the collections of runs that readers neither see nor can get back by a rollback.
 
-With them goes what killed writers left under temporary names anywhere in the store.
+Temporary files of killed writers, anywhere in the store, are deleted as well.
 """
 
 import time
@@ -26,24 +26,24 @@ from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import Run
 
 QUIET_HOURS = 1
-"""How long a ledger must have been still before its run counts as one that nobody writes."""
+"""A run counts as being written if its ledger changed within this time."""
 
 
 @dataclass(frozen=True)
 class PruneRequest:
-    """What may go.
+    """What may be dropped.
 
     Attributes
     ----------
     alias
-        What readers search; what is live under other aliases, and before there, is kept as well.
+        What readers search. Under every other alias, the live collection and the earlier ones are kept in the same way.
     keep
-        Collections to keep behind the live one, to roll back to.
+        How many earlier collections to keep besides the live one, to roll back to.
     scored
-        Whether the scored files of runs whose collection goes, or went before, go as well. A run without them has to be
-        scored again before it can be indexed again.
+        Whether to delete the scored files of runs whose collection is dropped, or was dropped before. A run without
+        scored files has to be scored again before it can be indexed again.
     runs
-        Drop only what is of these runs, such as those that a person was shown; None drops all that may go.
+        Drop only what belongs to these runs, such as those that a person was shown; None drops all that may be dropped.
     """
 
     alias: str = "tinytags"
@@ -52,12 +52,12 @@ class PruneRequest:
     runs: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a number below zero.
+        """Refuse a negative number of collections.
 
         Raises
         ------
         BadInputError
-            If it is.
+            If it is negative.
         """
         if self.keep < 0:
             raise BadInputError(f"{self.keep} collections cannot be kept: give 0 or more")
@@ -65,18 +65,18 @@ class PruneRequest:
 
 @dataclass(frozen=True)
 class Prunable:
-    """A run of which something may go.
+    """A run whose collection or scored files may be dropped.
 
     Attributes
     ----------
     run
         The run's name.
     collection
-        What would be dropped; empty where it went before.
+        The collection that would be dropped; empty if it was dropped before.
     documents
-        Its documents.
+        How many documents the collection has.
     scored_bytes
-        Of the scored files that would be deleted; 0 where they stay or are not there.
+        Size of the scored files that would be deleted; 0 if they are kept or do not exist.
     """
 
     run: str
@@ -87,54 +87,53 @@ class Prunable:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """What goes, or went.
+    """What would be dropped, or was dropped.
 
     Attributes
     ----------
     drop
-        By run.
-    stays
-        The other collections, with the reason why each stays.
+        The collections and scored files to drop, by run.
+    kept
+        The other collections, each with the reason why it is kept.
     leftovers, leftover_bytes
-        Files and folders that killed writers left under temporary names a day or longer ago.
+        Temporary files and folders of killed writers that are at least a day old.
     configsets
         Old configsets in Solr that no collection uses any longer.
     """
 
     drop: tuple[Prunable, ...]
-    stays: dict[str, str]
+    kept: dict[str, str]
     leftovers: int
     leftover_bytes: int
     configsets: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing goes."""
+        """Whether there is nothing to drop."""
         return not (self.drop or self.leftovers or self.configsets)
 
     def lines(self, verb: str) -> list[str]:
-        """Return what goes, a line each, for people."""
+        """Return one readable line for each thing that is dropped."""
         lines = [describe(one, verb) for one in self.drop]
         lines += [f"{verb} configset {name}, which no collection uses" for name in self.configsets]
         if self.leftovers:
-            lines.append(
-                f"{verb} {self.leftovers:,} files that killed writers left ({self.leftover_bytes / 1e6:,.1f} MB)"
-            )
+            size = f"{self.leftover_bytes / 1e6:,.1f} MB"
+            lines.append(f"{verb} {self.leftovers:,} temporary files of killed writers ({size})")
         return lines
 
 
 def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> PruneResult:
-    """Tell what may go, and change nothing."""
+    """Return what may be dropped, without changing anything."""
     return _find(request, storage, solr)[0]
 
 
 def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[PruneResult, list[Leftover]]:
-    """Return what may go, with the leftovers one by one: the whole store is looked through for them."""
+    """Return what may be dropped, and each leftover; finding those takes a walk through the whole store."""
     runs = list_runs(storage)
     configset_of = solr.configsets()
-    reasons = _reasons_to_stay(request, runs, storage, solr)
+    reasons = _reasons_to_keep(request, runs, storage, solr)
     drop = []
-    stays = {}
+    kept = {}
     for run in runs:
         exists = run.collection in configset_of
         scored_bytes = sum(storage.sizes(layout.scored_folder(run.name)).values()) if request.scored else 0
@@ -142,30 +141,32 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
             continue
         reason = reasons.get(run.collection, "")
         if exists and not is_own_name(configset_of[run.collection]):
-            reason = f"its configset {configset_of[run.collection] or '(unknown)'} is none of TinyTags'"
-        reason = reason or _writer(run, storage)
+            reason = f"its configset {configset_of[run.collection] or '(unknown)'} is not one of TinyTags"
+        reason = reason or _reason_if_written(run, storage)
         if not reason:
             documents = solr.count(run.collection) if exists else 0
             drop.append(Prunable(run.name, run.collection if exists else "", documents, scored_bytes))
         elif exists:
-            stays[run.collection] = reason
+            kept[run.collection] = reason
     ours = {run.collection for run in runs}
-    stays |= {collection: "is no run's of this store" for collection in configset_of if collection not in ours}
-    left = _old_leftovers(storage)
-    going = {one.collection for one in drop}
-    configsets = _unused_configsets([run for run in runs if run.collection not in going], going, solr)
-    return _result(drop, stays, left, configsets), left
+    kept |= {
+        collection: "does not belong to a run of this store" for collection in configset_of if collection not in ours
+    }
+    leftovers = _old_leftovers(storage)
+    to_drop = {one.collection for one in drop}
+    configsets = _unused_configsets([run for run in runs if run.collection not in to_drop], to_drop, solr)
+    return _result(drop, kept, leftovers, configsets), leftovers
 
 
 def prune_collections(
     request: PruneRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> PruneResult:
-    """Drop what may go, and tell what went; a run is marked as pruned before its collection goes.
+    """Drop what may be dropped, and return what was; a run is marked as pruned before its collection is dropped.
 
     Raises
     ------
     TransientError
-        When another changes the alias all the time, or Solr cannot drop a collection now.
+        If another process holds the alias for too long, or Solr cannot drop a collection at the moment.
     """
     with lock_alias(request.alias, storage, report):
         found, leftovers = _find(request, storage, solr)
@@ -177,23 +178,23 @@ def prune_collections(
         for name in configsets:
             _drop_configset(name, solr)
             report(f"dropped configset {name}, which no collection uses")
-    # Those in the folder of a scored run went with it.
-    left = [leftover for leftover in leftovers if storage.delete(leftover.path)]
-    return _result(drop, found.stays, left, configsets)
+    # Leftovers in a folder of scored files were deleted with it.
+    deleted = [leftover for leftover in leftovers if storage.delete(leftover.path)]
+    return _result(drop, found.kept, deleted, configsets)
 
 
 def describe(found: Prunable, verb: str) -> str:
-    """Return a line for people."""
+    """Return a readable line for a run whose collection or scored files are dropped."""
     parts = [f"{found.collection} ({found.documents:,} documents)"] if found.collection else []
     if found.scored_bytes:
         parts.append(f"the scored files of run {found.run} ({found.scored_bytes / 1e6:,.1f} MB)")
     return f"{verb} {' and '.join(parts)}"
 
 
-def _reasons_to_stay(
+def _reasons_to_keep(
     request: PruneRequest, runs: Iterable[Run], storage: Storage, solr: SolrClient
 ) -> Mapping[str, str]:
-    """Return the collections that stay whether or not somebody writes them, and why."""
+    """Return the collections that are kept, whether or not they are being written, each with the reason."""
     reasons: dict[str, str] = {}
     published: set[str] = set()
     aliases = solr.aliases()
@@ -202,9 +203,9 @@ def _reasons_to_stay(
         history = with_missing_change(read_history(alias, storage), aliases.get(alias, ""), storage)
         published.update(record.collection for record in history)
         for collection in previous_collections(history)[: request.keep]:
-            reasons.setdefault(collection, f"was live under {alias} before, and is kept to roll back to")
+            reasons.setdefault(collection, f"was live under {alias} before, and is kept for a rollback")
         if history and alias not in aliases:
-            reasons[history[-1].collection] = f"was live under {alias}, which points at nothing now"
+            reasons[history[-1].collection] = f"was live under {alias}, which now points at nothing"
     live = live_collection(request.alias, solr)
     live_since = next((run.created for run in runs if run.collection == live), "")
     for run in runs:
@@ -216,42 +217,42 @@ def _reasons_to_stay(
     return reasons
 
 
-def _writer(run: Run, storage: Storage) -> str:
-    """Return the reason to believe that somebody writes a run; empty when there is none."""
+def _reason_if_written(run: Run, storage: Storage) -> str:
+    """Return why a run counts as being written; empty if it does not."""
     leases = Leases(storage)
     folder = layout.run_folder(run.name)
     folders = [folder, *(f"{folder}/{name}" for name in storage.names(folder) if "." not in name)]
     for path in (f"{within}/{name}" for within in folders for name in storage.names(within) if name.endswith(".lease")):
-        with leases.hold(path) as is_free:  # the lease of one of the dead is taken, and so removed
+        with leases.hold(path) as is_free:  # this also removes the lease of a dead process
             if not is_free:
                 return f"is being written by {leases.describe(path)}, which holds {path}"
     latest = max((max(record.scored, record.indexed) for record in read_ledger(storage, run)), default="")
-    # Both are UTC to the second, as every record's times, so that they compare as texts.
+    # Both are UTC to the second, like all times in records, so they can be compared as text.
     if latest > (datetime.now(UTC) - timedelta(hours=QUIET_HOURS)).isoformat(timespec="seconds"):
         return f"was written at {latest}, less than {QUIET_HOURS} hour ago"
     return ""
 
 
 def _result(
-    drop: Iterable[Prunable], stays: dict[str, str], left: Sequence[Leftover], configsets: Sequence[str]
+    drop: Iterable[Prunable], kept: dict[str, str], leftovers: Sequence[Leftover], configsets: Sequence[str]
 ) -> PruneResult:
-    left_bytes = sum(leftover.size_bytes for leftover in left)
-    return PruneResult(tuple(drop), stays, len(left), left_bytes, tuple(configsets))
+    leftover_bytes = sum(leftover.size_bytes for leftover in leftovers)
+    return PruneResult(tuple(drop), kept, len(leftovers), leftover_bytes, tuple(configsets))
 
 
-def _unused_configsets(runs: Iterable[Run], going: Collection[str], solr: SolrClient) -> list[str]:
-    """Return TinyTags' own configsets that nothing uses.
+def _unused_configsets(runs: Iterable[Run], ignored: Collection[str], solr: SolrClient) -> list[str]:
+    """Return TinyTags' own configsets that are not in use.
 
     Parameters
     ----------
     runs
-        Those that are kept. One that is not pruned may be about to get its collection.
-    going
-        Collections that do not count.
+        The runs that are kept. The collection of a run that is not pruned may be about to be created.
+    ignored
+        Collections whose use of a configset does not count, because they will be dropped.
     solr
-        Who is asked.
+        The Solr that has them.
     """
-    used = {configset for collection, configset in solr.configsets().items() if collection not in going}
+    used = {configset for collection, configset in solr.configsets().items() if collection not in ignored}
     used |= {run.configset for run in runs if not run.pruned}
     used.add(current_configset().name)
     return [name for name in solr.configset_names() if is_own_name(name) and name not in used]
@@ -261,7 +262,7 @@ def _drop_configset(name: str, solr: SolrClient) -> None:
     try:
         solr.delete_configset(name)
     except (FinalError, TransientError):
-        if name in solr.configset_names() and name not in solr.configsets().values():  # else gone, or in use again
+        if name in solr.configset_names() and name not in solr.configsets().values():  # else gone or in use again
             raise
 
 
@@ -271,7 +272,7 @@ def _old_leftovers(storage: Storage) -> list[Leftover]:
 
 
 def _drop(found: Prunable, storage: Storage, solr: SolrClient) -> None:
-    """Mark a run as pruned, then drop its collection, then its scored files; each step may find itself done."""
+    """Mark a run as pruned, drop its collection, then delete its scored files; each step may have been done before."""
     path = layout.run_file(found.run)
     run = Run.load(storage, path)
     if not run.pruned:
@@ -281,7 +282,7 @@ def _drop(found: Prunable, storage: Storage, solr: SolrClient) -> None:
         try:
             solr.delete_collection(found.collection)
         except (FinalError, TransientError):
-            if found.collection in solr.collections():  # otherwise a lost answer said that it is gone
+            if found.collection in solr.collections():  # otherwise it was dropped, but the answer was lost
                 raise
     if found.scored_bytes:
         storage.delete(layout.scored_folder(found.run))

@@ -1,6 +1,6 @@
-"""Re-tagging: which live indexes lack the newest model that fits them, or the current configset.
+"""Re-tagging: finds live indexes that lack the newest model that fits them, or the current configset.
 
-And what is put beside a new run to judge it.
+A new run is compared with the live one before it is published.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ from tinytags_tasks.upkeep import diff
 
 @dataclass(frozen=True)
 class RetagRequest:
-    """What is looked at.
+    """Which live indexes to check, and for which model.
 
     Attributes
     ----------
     model
-        The model's version; empty takes the newest that fits each corpus and knows all tags of its live index.
+        The model's version. Empty selects the newest model that fits each corpus and knows all tags of its live index.
     alias
-        Only what is live under it; empty takes every alias that TinyTags ever published under.
+        The only alias to check; empty selects every alias that TinyTags ever published under.
     """
 
     model: str = ""
@@ -39,16 +39,16 @@ class RetagRequest:
 
 @dataclass(frozen=True)
 class Retag:
-    """A live index that another model shall tag, or that shall get another configset.
+    """A live index that is due for another model or another configset.
 
     Attributes
     ----------
     alias, live_run
-        What readers search, and the run that they see.
+        What readers search, and the run that is live there.
     corpus, model, threshold, thumbnails
-        Of the run to plan: the live one's, but for the model.
+        What to plan the new run with: the same as the live run's, except for the model.
     reason
-        Why.
+        Why it is due.
     """
 
     alias: str
@@ -62,15 +62,15 @@ class Retag:
 
 @dataclass(frozen=True)
 class RetagResult:
-    """What is to be tagged again; and why each other alias is left as it is."""
+    """The live indexes to tag again, and the other aliases, each with the reason why it is skipped."""
 
     due: tuple[Retag, ...]
-    left: dict[str, str]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a new run changes, in numbers of images; all None and a reason where the runs cannot be compared."""
+    """What a new run changes, in numbers of images; all are None, with a reason, if the runs cannot be compared."""
 
     same: int | None
     changed: int | None
@@ -82,38 +82,38 @@ class Comparison:
 def plan_retags(
     request: RetagRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> RetagResult:
-    """Tell which live indexes are due, and change nothing.
+    """Return which live indexes are due, without changing anything.
 
-    A model whose run was rolled back under an alias is due there only when it is named. So is the current configset, if
-    the live index lacks nothing but that.
+    A model whose run was rolled back under an alias is due there only if it is named. The same applies if
+    the live index lacks only the current configset, and a run with that was rolled back.
 
     Raises
     ------
     MissingError
-        When the named model is not there, or nothing is live under the named alias.
+        If the named model does not exist, or nothing is live under the named alias.
     BadInputError
-        When the named model does not fit what is live under the named alias.
+        If the named model does not fit what is live under the named alias.
     """
     cards = list_models(storage)
     if request.model:
         cards = [card for card in cards if card.version == request.model]
         if not cards:
-            raise MissingError(f"model {request.model}: there is no such model; `tinytags models list` lists them")
+            raise MissingError(f"model {request.model} does not exist; `tinytags models list` lists all models")
     live = solr.aliases()
     known = [name for name in storage.names(layout.PUBLICATIONS) if "." not in name]
     if request.alias and request.alias not in live:
         raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
     due: list[Retag] = []
-    left: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for alias in [request.alias] if request.alias else known:
-        found = _look(alias, live.get(alias, ""), cards, request, storage)
+        found = _find_retag(alias, live.get(alias, ""), cards, request, storage)
         if isinstance(found, Retag):
             due.append(found)
-            report(f"{alias}: {found.corpus} is to be tagged by {found.model}: {found.reason}")
+            report(f"{alias}: {found.corpus} is due for {found.model}: {found.reason}")
         else:
-            left[alias] = found
-            report(f"{alias}: left as it is: {found}")
-    return RetagResult(tuple(due), left)
+            skipped[alias] = found
+            report(f"{alias} is skipped: {found}")
+    return RetagResult(tuple(due), skipped)
 
 
 def compare_with_live(
@@ -124,18 +124,18 @@ def compare_with_live(
     blocks: tuple[int, ...] | None = None,
     report: Callable[[str], None] = print,
 ) -> Comparison:
-    """Return how a new run differs from the live one, and report it in a line.
+    """Return how a new run differs from the live one, and report it in one line.
 
     Parameters
     ----------
     old, new
-        The runs.
+        The names of the runs.
     storage
-        Where their scored files are.
+        The store that has their scored files.
     blocks
-        Only these, as of a trial; None compares all.
+        The only blocks to compare, such as those of a trial; None compares all.
     report
-        Gets the line.
+        Called with the line.
 
     Raises
     ------
@@ -144,27 +144,27 @@ def compare_with_live(
     """
     try:
         found = diff.compare_runs(diff.DiffRequest(old, new, blocks), storage=storage, report=report)
-    except (MissingError, BadInputError) as error:  # pruned, or ingested again: no reason not to tag again
-        report(f"{new} is compared with nothing: {error}")
+    except (MissingError, BadInputError) as error:  # pruned, or ingested again: it can be tagged again even so
+        report(f"{new} cannot be compared with the live run: {error}")
         return Comparison(None, None, None, None, str(error))
     only = f" --blocks {block_numbers_argument(blocks)}" if blocks is not None else ""
     report(
-        f"{new} against {old}: {found.same:,} images keep their tag, {found.changed:,} get another one, "
-        f"{found.gained:,} are gained, {found.lost:,} lost; `tinytags diff {old} {new}{only}` shows which"
+        f"{new} compared with {old}: {found.same:,} images keep their tag, {found.changed:,} change it, "
+        f"{found.gained:,} gained, {found.lost:,} lost; `tinytags diff {old} {new}{only}` shows which"
     )
     return Comparison(found.same, found.changed, found.gained, found.lost)
 
 
-def _look(
+def _find_retag(
     alias: str, collection: str, cards: Sequence[ModelCard], request: RetagRequest, storage: Storage
 ) -> Retag | str:
-    """Return what is due under an alias, or why nothing is."""
+    """Return what is due under an alias, or the reason why nothing is."""
     run = run_of(collection, storage) if collection else None
     if run is None:
-        return f"{collection} is no run's of this store" if collection else "it points at nothing"
+        return f"{collection} does not belong to a run of this store" if collection else "it points at nothing"
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     fitting = [card for card in cards if not misfit(card, corpus)]
-    if not request.model:  # nobody said that readers shall lose tags, or get those of another subject
+    if not request.model:  # only a named model may take tags from readers, or bring those of another subject
         tags = {tag for card in cards if card.version == run.model for tag in card.tags}
         fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
@@ -173,28 +173,29 @@ def _look(
                 f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: "
                 f"{misfit(cards[0], corpus)}"
             )
-        return f"no such model fits corpus {corpus.name}"
+        fits = f"model {request.model} does not fit" if request.model else "no model that knows all its tags fits"
+        return f"{fits} corpus {corpus.name}"
     model = fitting[-1].version
     configset = current_configset().name
     if model != run.model:
         reason = f"run {run.name} used {run.model}"
     elif configset != _configset_of(run):
-        reason = f"run {run.name} used it as well, but was made with configset {_configset_of(run)}, not {configset}"
+        reason = f"run {run.name} also used it, but was made with configset {_configset_of(run)}, not {configset}"
     else:
-        return f"run {run.name} was tagged by {model} already"
+        return f"run {run.name} was already tagged by {model}"
     history = with_missing_change(read_history(alias, storage), collection, storage)
-    if not request.model and _was_taken_back(model, configset, history, run, storage):
+    if not request.model and _was_rolled_back(model, configset, history, run, storage):
         return f"{model} was rolled back here; name the model to try it again"
     return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, reason)
 
 
 def _configset_of(run: Run) -> str:
-    """Return what a run's name says of its configset: a run of another one than the founding one says which."""
+    """Return the configset that a run's name implies: the founding one, which names leave out, if none is recorded."""
     return run.configset or FOUNDING_CONFIGSET
 
 
-def _was_taken_back(model: str, configset: str, history: Sequence[Publication], live: Run, storage: Storage) -> bool:
-    """Tell whether a corpus' run of this model was rolled back; of the live model, one with this configset."""
+def _was_rolled_back(model: str, configset: str, history: Sequence[Publication], live: Run, storage: Storage) -> bool:
+    """Return whether a run of this corpus and model was rolled back; for the live model, one with this configset."""
     found = (run_of(record.previous, storage) for record in history if record.change is Change.ROLLED_BACK)
     runs = [run for run in found if run is not None and run.corpus == live.corpus and run.model == model]
     return any(model != live.model or _configset_of(run) == configset for run in runs)
