@@ -80,7 +80,9 @@ class Site:
         index_blocks(IndexRequest(run.name, found.blocks), storage=storage, solr=solr, report=quiet)
 
     def assert_whole(self, run: Run) -> None:
-        found = audit_run(AuditRequest(run.name), storage=self.runtime.storage, solr=self.runtime.solr, report=quiet)
+        found = audit_run(
+            AuditRequest(run.name, is_deep=True), storage=self.runtime.storage, solr=self.runtime.solr, report=quiet
+        )
         assert (found.problems, found.documents, found.sampled) == ({}, len(EVERY_POSITION), len(EVERY_POSITION))
         assert self.positions() == EVERY_POSITION
 

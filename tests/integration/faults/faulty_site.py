@@ -153,7 +153,7 @@ def publish(site: Runtime, run: Run, alias: str, solr: SolrClient | None = None)
 
 
 def audit(site: Runtime, run: Run, solr: SolrClient | None = None) -> AuditResult:
-    return audit_run(AuditRequest(run.name), storage=site.storage, solr=solr or site.solr, report=quiet)
+    return audit_run(AuditRequest(run.name, is_deep=True), storage=site.storage, solr=solr or site.solr, report=quiet)
 
 
 def repair(site: Runtime, run: Run, select: str = "audit") -> None:

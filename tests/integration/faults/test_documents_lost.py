@@ -82,7 +82,7 @@ def overwrite(site: Runtime, path: str, content: bytes) -> None:
 
 LOSSES: dict[Callable[[Runtime, Run], None], str] = {
     lose_a_document: r"has \d+ of \d+ documents",
-    change_a_tag: "other ids, tags, votes or accuracies",
+    change_a_tag: "ids or fields that differ from what was scored",
     change_a_picture: "has other bytes than the shard",
     add_a_stranger: r"has \d+ of \d+ documents",
     claim_that_a_block_is_verified: r"has 0 of \d+ documents",
@@ -93,8 +93,8 @@ LOSSES: dict[Callable[[Runtime, Run], None], str] = {
     take_the_record_of_another_block: "is the record of block 4",
 }
 
-UNSEEN_BY_COUNTS = (change_a_tag, change_a_picture, spoil_the_scored_file)
-"""What only an audit finds: reconciling counts documents and bytes."""
+LEFT_TO_AUDITS = (change_a_picture,)
+"""What reconciling may miss, as it compares a sample of the pictures."""
 
 
 @pytest.mark.parametrize("plant", LOSSES, ids=lambda plant: plant.__name__)
@@ -103,7 +103,7 @@ def test_a_planted_loss_is_found_by_reconciling_and_auditing_and_repaired_by_a_b
 ) -> None:
     index_run(site, run)
     plant(site, run)
-    if plant not in UNSEEN_BY_COUNTS:
+    if plant not in LEFT_TO_AUDITS:
         with pytest.raises(ReconcileError, match="blocks 2"):
             reconcile_run(run.name, storage=site.storage, solr=site.solr, report=quiet)
     found = audit(site, run)
