@@ -57,7 +57,11 @@ def score(storage: Storage, run: Run, blocks=ALL, spark=None, *, redo=False, lea
 
 def outcome(storage: LocalStorage, run: Run, solr: SolrHere) -> dict[str, object]:
     """Return everything that scoring and indexing determine, without times; no temporary file or lease may be left."""
-    ever_new = rb'"(scored|indexed|score_seconds|index_seconds|attempts|host|scored_bytes|scored_sha256)": [^,}]+'
+    # The checksum covers the times; that it is right is checked wherever a record is read.
+    ever_new = (
+        rb'"(scored|indexed|score_seconds|index_seconds|attempts|host|scored_bytes|scored_sha256|record_sha256)": '
+        rb"[^,}]+"
+    )
     files = files_under(storage.root / layout.run_folder(run.name))
     return {
         "files": sorted(files),
