@@ -132,7 +132,7 @@ def update(site: Runtime, run: Run, command: object) -> None:
     site.solr.request(path, body=json.dumps(command).encode(), mime="application/json")
 
 
-def rewrite(site: Runtime, run: Run, position: int, **changes: object) -> None:
+def rewrite(site: Runtime, run: Run, position: int, /, **changes: object) -> None:
     """Write a document anew with some fields changed; None takes a field away."""
     document = {"id": f"{CORPUS}:{position}", **visible(site, run)[f"{CORPUS}:{position}"], **changes}
     update(site, run, [{name: value for name, value in document.items() if value is not None}])
