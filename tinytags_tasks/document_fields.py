@@ -2,7 +2,8 @@
 
 To add a field, add it to :data:`FIELDS` (with ``is_required=False, is_later=True``), declare it in
 ``solr/tinytags/conf/schema.xml`` and fill it in :mod:`tinytags_tasks.index.documents`. Searches, the API, the command
-line and the pages then pick it up. ``tests/unit/test_document_fields.py`` fails if you forget one of the three.
+line and the pages then pick it up. ``docs/extending.md`` has all steps; ``tests/unit/test_document_fields.py`` fails if
+one is forgotten.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Builds clients from the settings; nothing else does."""
+"""Builds the pipeline's clients from the settings; the search page and the grid have Solr users of their own."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,1 +1,1 @@
-"""The engines that TinyTags talks to, one client each."""
+"""Clients of Solr, Spark and Airflow; that of HDFS is in :mod:`tinytags_tasks.store.webhdfs`."""

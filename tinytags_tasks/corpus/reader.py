@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.store.identities import quoted
+from tinytags_tasks.store.quoting import quoted
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
 from tinytags_tasks.ingest.shards import complete_manifest, most_unreadable, too_many_unreadable
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
-from tinytags_tasks.store.identities import quoted
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.quoting import quoted
 from tinytags_tasks.store.record import now
 
 

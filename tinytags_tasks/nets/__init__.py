@@ -1,1 +1,4 @@
-"""What turns an image into an embedding: the net that ships, its card and its background."""
+"""The net that turns an image into an embedding, its card, its background, and the recipe that it is made by.
+
+No stage uses it yet: models on embeddings come with the next version.
+"""

@@ -1,1 +1,1 @@
-"""Publish: when every count agrees, readers get the run's collection, in one step."""
+"""Publish: if the store and Solr hold what was scored, readers get the run's collection in one step."""

@@ -4,7 +4,7 @@ What a document says follows from the scored file, the shard's manifest and keyw
 
 A checksum begins with the number of its version. Version 2 covers every field but the pixels. Checksums without a
 number are of the first version, which covers five fields; blocks that were verified by one are not indexed again. See
-``docs/adr/0021-verified-means-now.md``.
+``docs/adr/0020-verified-means-now.md``.
 """
 
 import hashlib

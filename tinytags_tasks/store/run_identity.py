@@ -1,4 +1,4 @@
-"""What a run's name proves: its record is checked against it, and made again from it.
+"""A run's name: how it is made, and how a run's record is checked against it and rebuilt from it.
 
 The name is a hash of all that decides what the run makes, so the record can be found again by trying the models and
 thresholds that there are; see ``docs/adr/0017-identities.md``.

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
 from tinytags_tasks.errors import BadInputError, TinyTagsError
-from tinytags_tasks.store.identities import quoted
+from tinytags_tasks.store.quoting import quoted
 
 _CHANGED = (
     "restore it, or remove the corpus with `tinytags corpus remove NAME --data`; if only its time has changed, "
