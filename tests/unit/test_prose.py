@@ -9,7 +9,7 @@ from tinytags_tasks.settings import PROJECT_ROOT
 
 PLACES = (
     *("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "docs", "benchmarks", "solr", "dags", "plugins"),
-    *(f"tinytags_tasks/{room}" for room in ("cli", "services", "corpus", "train", "search")),
+    "tinytags_tasks",
 )
 ENDINGS = {".md", ".py", ".html", ".js", ".css", ".xml", ".toml"}
 

@@ -21,7 +21,7 @@ _AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a block; ``reason`` is empty if it is committed."""
+    """The result for a block; ``reason`` is empty if it is committed."""
 
     block: int
     reason: str

@@ -17,7 +17,7 @@
     models/<name>-<hash>/report.html             the card in a form for people
     runs/<run>/run.json                          the run: corpus, model, threshold, blocks, collection
     runs/<run>/scored/000000.parquet             one scored block
-    runs/<run>/ledger/000000.json                what became of the block
+    runs/<run>/ledger/000000.json                the state of the block
     runs/<run>/leases/000000.block/<writer>      who is writing the block: scoring, indexing or deleting
     runs/<run>/leases/<writer>.lease             shows that the writer is alive
     runs/<run>/audits/000001.json                what an audit found

@@ -21,7 +21,7 @@ from tinytags_tasks.upkeep.repair import count_foreign_documents, rebuild_ledger
 
 
 class Selection(StrEnum):
-    """Blocks that are chosen by what became of them."""
+    """Blocks that are chosen by their state."""
 
     FAILED = "failed"
     MISSING = "missing"

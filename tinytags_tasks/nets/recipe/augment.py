@@ -1,4 +1,4 @@
-"""What is done anew to every batch, on the GPU: crop, flip, colours, cutout, cutmix."""
+"""Augmentation of each batch, on the GPU: crop, flip, colours, cutout, cutmix."""
 
 import torch
 
