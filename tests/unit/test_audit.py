@@ -1,6 +1,7 @@
 """An audit finds lost and changed documents, and a backfill of what it found restores them."""
 
 import pytest
+import small_run
 from small_run import (
     BLOCKS,
     SolrHere,
@@ -354,3 +355,17 @@ def test_a_damaged_audit_is_told(storage, solr, live):
     storage.write(path, storage.read(path)[:30])
     with pytest.raises(CorruptError, match=path):
         choose(storage, solr, live, select="audit")
+
+
+def test_a_corpus_that_was_ingested_again_from_other_images_costs_the_live_run_no_scored_file(
+    storage, solr, live, monkeypatch
+):
+    storage.delete(layout.corpus_file(small_run.CORPUS))
+    storage.delete(layout.corpus_folder(small_run.CORPUS))
+    monkeypatch.setattr(small_run, "VOTES", tuple(reversed(small_run.VOTES)))
+    small_run.make_corpus(storage)
+    scored = storage.sizes(layout.scored_folder(live.name))
+    for doing in (lambda: look(storage, solr), lambda: choose(storage, solr, live, blocks="3")):
+        with pytest.raises(CorruptError, match=f"not the one that run {live.name} was planned on; .*tinytags run"):
+            doing()
+    assert storage.sizes(layout.scored_folder(live.name)) == scored

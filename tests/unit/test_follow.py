@@ -69,7 +69,8 @@ ASKED = {"corpus": "pets", "model": "", "threshold": 40, "publish": "yes"}
         ({"earlier": {**ASKED, "threshold": 50}}, ""),
         ({"trial": {**ASKED, "blocks": "0, 4"}}, ""),
         ({"other": {**ASKED, "corpus": "others"}, "same": {**ASKED}}, "same"),
-        ({"by-the-form": {**ASKED, "model": None, "blocks": None, "seed": 42}}, "by-the-form"),
+        ({"by-the-form": {**ASKED, "model": None, "blocks": None}}, "by-the-form"),
+        ({"for-others": {**ASKED, "alias": "staging"}}, ""),
     ],
 )
 def test_a_run_with_the_same_parameters_that_has_not_ended_is_joined(

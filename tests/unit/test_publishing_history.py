@@ -24,6 +24,7 @@ from tinytags_tasks.store import record_series as numbered_module
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import Change, Publication, Run
+from tinytags_tasks.upkeep.repair import repair_history
 
 
 @pytest.fixture(autouse=True)
@@ -232,3 +233,28 @@ def test_an_alias_that_did_not_move_is_worth_a_retry():
     solr.set_alias = lambda alias, collection: None
     with pytest.raises(TransientError, match="alias live does not point at a after it was moved there"):
         switch_alias("live", "a", solr)
+
+
+def test_a_damaged_rollback_is_written_again_as_one_so_that_the_next_leads_further_back(storage):
+    solr = SolrHere()
+    live = ""
+    for record in history_of("a", "b", "c", "<b"):
+        record_change(record.change, record.collection, live, alias="live", storage=storage)
+        live = record.collection
+    solr.alias_of = {"live": live}
+    storage.write(layout.publication_file("live", 4), b"{")
+    repair_history("live", storage, solr, quiet)
+    assert previous_collections(read_history("live", storage))[:1] == ["a"]
+
+
+def test_of_two_damaged_changes_in_a_row_none_is_made_of_what_is_live_now(storage):
+    solr = SolrHere()
+    live = ""
+    for record in history_of("a", "b", "c", "d"):
+        record_change(record.change, record.collection, live, alias="live", storage=storage)
+        live = record.collection
+    solr.alias_of = {"live": live}
+    for number in (2, 3):
+        storage.write(layout.publication_file("live", number), b"{")
+    repair_history("live", storage, solr, quiet)
+    assert [record.collection for record in read_history("live", storage)] == ["a", "c", "d"]

@@ -78,6 +78,7 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     client.wait_for_dag(TAG_DAG)
     dag_run = _unfinished_run(client, parameters)
     if dag_run:
+        client.unpause(TAG_DAG)
         report(f"run {dag_run} has the same parameters and has not ended: joining it")
     else:
         dag_run = client.trigger(TAG_DAG, parameters)
@@ -104,10 +105,10 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
 
 
 def _unfinished_run(client: AirflowClient, parameters: Mapping[str, object]) -> str:
-    """Return the id of a run, not a trial, that has these parameters and has not ended; empty if there is none."""
+    """Return the id of a run with these parameters and no others that has not ended; empty if there is none."""
 
     def is_same(conf: Mapping[str, object]) -> bool:
-        return not conf.get("blocks") and all((conf.get(name) or "") == (parameters[name] or "") for name in parameters)
+        return all((conf.get(name) or "") == (parameters.get(name) or "") for name in {*conf, *parameters})
 
     return next((run for run, conf in client.unfinished_runs(TAG_DAG).items() if is_same(conf)), "")
 

@@ -137,9 +137,13 @@ class AirflowClient:
                     ) from error
             time.sleep(1)
 
+    def unpause(self, dag: str) -> None:
+        """Let Airflow start the tasks of a Dag's runs."""
+        self._ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+
     def trigger(self, dag: str, parameters: Mapping[str, object]) -> str:
         """Start a run of a Dag; return its id."""
-        self._ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+        self.unpause(dag)
         run = self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": dict(parameters)})
         return str(run["dag_run_id"])
 

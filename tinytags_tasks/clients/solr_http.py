@@ -197,7 +197,9 @@ class SolrHttp:
 
 def undefined_field(reason: str) -> str:
     """Return the unknown field that Solr's error message names; empty if it names none."""
-    found = re.search(r"undefined field:? \"?([A-Za-z_]\w*)", reason, re.IGNORECASE)
+    found = re.search(
+        r"(?:undefined field:? \"?|sort param field can't be found: )([A-Za-z_]\w*)", reason, re.IGNORECASE
+    )
     return found[1] if found else ""
 
 

@@ -18,13 +18,19 @@ from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum
 from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, read_pixels, read_scored
+from tinytags_tasks.store.block_lease import HeldBlocks, refuse_lost
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
 def post_blocks(
-    run: Run, sources: Iterable[BlockSource], storage: Storage, solr: SolrClient, report: Callable[[str], None]
+    held: HeldBlocks,
+    run: Run,
+    sources: Iterable[BlockSource],
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
 ) -> tuple[dict[int, BlockRecord], dict[int, FinalError]]:
     """Post blocks one after another; return the records of those that Solr accepted and the errors of the others.
 
@@ -36,7 +42,7 @@ def post_blocks(
     MissingError
         If the run's collection does not exist.
     TransientError
-        If Solr or the store is unavailable.
+        If Solr or the store is unavailable, or another writer has taken over a block.
     """
     records: dict[int, BlockRecord] = {}
     failures: dict[int, FinalError] = {}
@@ -52,6 +58,7 @@ def post_blocks(
             failures[number].__cause__ = error
             return
         records[number] = posted.record(run, fields)
+        refuse_lost(storage, run.name, number, held.writer)
         records[number].save(storage, layout.ledger_file(run.name, number))
         report(f"block {number}: {records[number].kept:,} documents posted")
 

@@ -203,7 +203,7 @@ def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repor
     """Post blocks, commit once, and verify each block."""
     storage.delete_leftovers(*(layout.ledger_file(run.name, block) for block in held.blocks))
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
-    records, failures = post_blocks(run, block_sources(storage, corpus, held.blocks), storage, solr, report)
+    records, failures = post_blocks(held, run, block_sources(storage, corpus, held.blocks), storage, solr, report)
     solr.commit(run.collection)
     wrong = differing_blocks(run, corpus.partition, records, solr)
     if wrong:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.errors import CorruptError, MissingError, ReconcileError
 from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
-from tinytags_tasks.ingest.shards import complete_manifest, most_unreadable, too_many_unreadable
+from tinytags_tasks.ingest.shards import (
+    complete_manifest,
+    decoded_differently,
+    most_unreadable,
+    too_many_unreadable,
+)
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
@@ -73,11 +78,7 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
         report(f"{error}: done")
         known, is_damaged = None, True
     if known is not None and known.digest != made.digest:
-        raise ReconcileError(
-            f"corpus {corpus}: its shards have changed since it was committed, although its source has not (perhaps "
-            "another version of Pillow decodes it differently); its runs were scored on the earlier bytes: remove it "
-            f"with `tinytags corpus remove {corpus} --data`, then define and ingest it again"
-        )
+        raise decoded_differently(corpus)
     if known is None:
         made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged)
     _delete_leftovers(plan, storage)

@@ -15,7 +15,7 @@ from tinytags_tasks.corpus.keywords import StopList, read_stop_list
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, ReconcileError
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.prefetch import prefetch
@@ -225,6 +225,9 @@ class _Writer:
         yield from self._stream(stream, decode=True)
         if earlier is not None:
             check_source_range(earlier, stream.hash, self._plan, holds_pixels=self._holds_pixels)
+            is_same = stream.hash.blocks == [block.sha256 for block in earlier.blocks]
+            if not is_same and self._storage.exists(layout.corpus_file(self._request.corpus)):
+                raise decoded_differently(self._request.corpus)
 
     def _open(self, shard: int) -> "_ShardStream":
         blocks = self._plan.partition.blocks_of_shard(shard)
@@ -320,6 +323,15 @@ def _has_same_blocks(manifest: ShardManifest, plan: IngestPlan, shard: int) -> b
     return [(block.number, block.first, block.images) for block in manifest.blocks] == [
         (block.number, block.first, block.images) for block in expected
     ]
+
+
+def decoded_differently(corpus: str) -> ReconcileError:
+    """Return the error for a committed corpus whose source is the same, but whose pixels are not."""
+    return ReconcileError(
+        f"corpus {corpus}: its shards have changed since it was committed, although its source has not (perhaps "
+        "another version of Pillow decodes it differently); its runs were scored on the earlier bytes: remove it "
+        f"with `tinytags corpus remove {corpus} --data`, then define and ingest it again"
+    )
 
 
 def check_source_range(manifest: ShardManifest, found: ShardHash, plan: IngestPlan, *, holds_pixels: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.blocks import block_numbers_argument, format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import ReconcileError
 from tinytags_tasks.publish.content import ContentComparison, compare_with_ledger
@@ -17,6 +17,7 @@ from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 SAMPLED_PICTURES = 200
 """Pictures that are compared byte by byte before a run is published."""
 
+_CHANGED_FILE = "the scored file is missing or not the one that was committed"
 _MOST_DESCRIBED = 20
 """Blocks whose difference an error describes; it names all."""
 
@@ -152,13 +153,16 @@ def block_problems(
         ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
         ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
         ("scored by another model", lambda record: record.model == run.model),
-        ("the scored file is missing or not the one that was committed", lambda record: record.block not in changed),
+        (_CHANGED_FILE, lambda record: record.block not in changed),
     )
     problems = []
     for problem, agrees in checks:
         wrong = [record.block for record in records if not agrees(record)]
         if wrong:
             problems.append(f"{problem}: blocks {format_block_numbers(wrong)}")
+            if problem == _CHANGED_FILE:
+                command = f"tinytags backfill {run.name} --blocks {block_numbers_argument(wrong)}"
+                problems[-1] += f"; redo them with `{command}`"
     return problems
 
 

@@ -79,8 +79,12 @@ def check_run(run: Run, corpus: Corpus) -> None:
         Naming the field.
     """
     planned_on = corpus.replaced(digest=run.corpus_digest, name=run.corpus)
+    names = {
+        run_name(planned_on, run.model, run.threshold, run.thumbnails, configset)
+        for configset in (run.configset, "")  # recorded after the run was named, if it is from before configsets were
+    }
     expected: dict[str, str | int] = {
-        "name": run_name(planned_on, run.model, run.threshold, run.thumbnails, run.configset),
+        "name": run.name if run.name in names else min(names),
         "collection": layout.collection_name(run.name),
     }
     if corpus.digest == run.corpus_digest:
@@ -94,6 +98,21 @@ def check_run(run: Run, corpus: Corpus) -> None:
                 else f"{field} is {found}, and must be {value}"
             )
             raise CorruptError(f"{path}: damaged ({what}); {Run.remedy(path)}")
+
+
+def refuse_another_corpus(run: Run, corpus: Corpus) -> None:
+    """Refuse a run whose corpus was removed and ingested again from other images: its blocks cannot be judged by it.
+
+    Raises
+    ------
+    CorruptError
+        If the corpus is another one.
+    """
+    if corpus.digest != run.corpus_digest:
+        raise CorruptError(
+            f"corpus {corpus.name} is not the one that run {run.name} was planned on; make a new run with "
+            f"`tinytags run {corpus.name}`"
+        )
 
 
 def load_run(name: str, storage: Storage) -> Run:

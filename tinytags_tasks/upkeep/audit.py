@@ -19,7 +19,7 @@ from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Record, now
 from tinytags_tasks.store.record_series import append_record, record_numbers
-from tinytags_tasks.store.run_identity import check_run, load_run
+from tinytags_tasks.store.run_identity import check_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
@@ -114,7 +114,7 @@ def audit_run(
     MissingError
         If nothing is live, or the run's collection does not exist.
     CorruptError
-        If the run's record or its corpus' totals are damaged.
+        If the run's record or its corpus' totals are damaged, or the corpus was ingested again from other images.
     TransientError
         If Solr or the store is not available.
     """
@@ -126,6 +126,7 @@ def audit_run(
     solr.wait_until_settled(run.collection)
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     check_run(run, corpus)
+    refuse_another_corpus(run, corpus)
     records = read_ledger(storage, run, request.blocks)
     counts = solr.count_by_block(run.collection, request.blocks)
     broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)

@@ -13,7 +13,7 @@ from tinytags_tasks.store.block_lease import hold_blocks
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import is_scored_whole, read_ledger
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_identity import load_run
+from tinytags_tasks.store.run_identity import load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 from tinytags_tasks.upkeep.audit import last_audit
 from tinytags_tasks.upkeep.block_check import BlockCheck, damaged_scored_file, read_sources
@@ -124,6 +124,7 @@ def plan_backfill(
     refuse_without_collection(run, solr)
     solr.wait_until_settled(run.collection)
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    refuse_another_corpus(run, corpus)
     chosen = _selected(request, run, storage, solr)
     blocks = tuple(block for block in chosen if 0 <= block < run.blocks)
     foreign = count_foreign_documents(run, corpus, storage, solr) if len(blocks) < len(chosen) else {}

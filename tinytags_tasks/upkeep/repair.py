@@ -7,7 +7,7 @@ from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.publish.content import ContentComparison
-from tinytags_tasks.publish.publications import live_collection, lock_alias, run_of
+from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum, first_checksum
 from tinytags_tasks.store.block_files import KeywordsReader, read_scored
@@ -131,26 +131,32 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
         return
     with lock_alias(alias, storage, report):
         numbers = record_numbers(path_of, storage)
+        earlier: list[Publication] = []
         for at, number in enumerate(numbers):
             path = path_of(number)
-            if _publication(path, storage):
+            if known := _publication(path, storage):
+                earlier.append(known)
                 continue
-            before = _publication(path_of(numbers[at - 1]), storage) if at else None
-            after = _publication(path_of(numbers[at + 1]), storage) if at + 1 < len(numbers) else None
-            collection = after.previous if after else live_collection(alias, solr)
+            is_last = at + 1 == len(numbers)
+            after = None if is_last else _publication(path_of(numbers[at + 1]), storage)
+            collection = live_collection(alias, solr) if is_last else after.previous if after else ""
             if not collection:
                 storage.delete(path)
                 report(f"{path}: damaged, and nothing tells what it said: it is deleted")
                 continue
             run = run_of(collection, storage)
-            Publication(
-                change=Change.FOUND,
+            neighbour = after or (earlier[-1] if earlier else None)
+            is_back = previous_collections(earlier)[:1] == [collection]
+            made = Publication(
+                change=Change.ROLLED_BACK if is_back else Change.FOUND,
                 run=run.name if run else "",
                 collection=collection,
-                previous=before.collection if before else "",
-                time=neighbour.time if (neighbour := after or before) else now(),
+                previous=earlier[-1].collection if earlier else "",
+                time=neighbour.time if neighbour else now(),
                 host="",
-            ).save(storage, path)
+            )
+            made.save(storage, path)
+            earlier.append(made)
             report(f"{path}: was damaged, and is written again: {collection} was live then")
 
 
