@@ -13,6 +13,7 @@ from conftest import assert_one_error_line, stored_files
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import ShardManifest
 
 IMAGES, SHARD = 250, 100
 NAME = "verified"
@@ -75,8 +76,8 @@ def test_a_byte_that_the_checksum_does_not_tell_is_found_block_by_block(hdfs: Ru
     content = bytearray(hdfs.storage.read(path))
     content[70 * IMAGE_BYTES] ^= 1
     hdfs.storage.write(path, bytes(content))
-    manifest = json.loads(hdfs.storage.read(manifest_path)) | {"checksum": hdfs.storage.checksum(path)}
-    hdfs.storage.write(manifest_path, json.dumps(manifest).encode())
+    manifest = ShardManifest.load(hdfs.storage, manifest_path)
+    manifest.replaced(checksum=hdfs.storage.checksum(path)).save(hdfs.storage, manifest_path)
     assert verify().returncode == 0
     assert_one_error_line(verify("--deep"), "(shard 1: the bytes of blocks 6 are not what was ingested)")
 
