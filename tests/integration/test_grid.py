@@ -167,10 +167,13 @@ def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
     runtime: Runtime,
 ) -> None:
     source, shape = str(pictures["corpus"]), ("--shard-images", "600", "--blocks-per-shard", "60")
-    for command in (("corpus", "add", "wide", source, "--format", "tiny-images", *shape), ("ingest", "wide")):
+    for command in (
+        ("corpus", "add", "broad", source, "--format", "tiny-images", *shape),
+        ("ingest", "broad"),
+    ):
         done = tinytags_here(*command)
         assert done.returncode == 0, done.stderr
-    planned = plan_run(PlanRequest("wide", model), storage=runtime.storage).run
+    planned = plan_run(PlanRequest("broad", model), storage=runtime.storage).run
     wait_for(lambda: planned in ask("viewer", "/tinytags/api/runs").text)  # the list is kept for some seconds
     page = open_page("operator")
     page.goto("/plugin/blocks")

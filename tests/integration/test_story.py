@@ -99,8 +99,13 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     storage.write(path, whole[:at] + b"lost" + whole[at + 4 :])
 
     # The grid fills, and one cell is red.
-    wait_for(lambda: [name for name in storage.names(layout.RUNS) if name.startswith(f"{CORPUS}-")])
-    (name,) = [name for name in storage.names(layout.RUNS) if name.startswith(f"{CORPUS}-")]
+    (name,) = wait_for(
+        lambda: [
+            name
+            for name in storage.names(layout.RUNS)
+            if name.startswith(f"{CORPUS}-") and storage.exists(layout.run_file(name))  # the folder comes first
+        ]
+    )
     run = Run.load(storage, layout.run_file(name))
     grid = show_grid(page, name)
     cells = grid.locator("[role=gridcell]")
