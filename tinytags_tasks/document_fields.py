@@ -181,6 +181,9 @@ PIXEL_FIELDS = ("width", "data")
 FIRST_CHECKSUM_FIELDS = ("id", "tag", "votes", "confidence", "model")
 """What the first version of a block's checksum covers; see :mod:`tinytags_tasks.store.block_documents`."""
 
+LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
+"""Names in Solr of the fields that older collections lack."""
+
 CHECKSUM_FIELDS = tuple(field.name for field in FIELDS if field.type != "binary")
 """What the checksum of a block's documents covers: everything but the pixels.
 

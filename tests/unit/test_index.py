@@ -27,8 +27,9 @@ from small_run import (
     write_keywords,
 )
 
+from tinytags_tasks.document_fields import LATER_FIELDS
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
-from tinytags_tasks.index.documents import LATER_FIELDS, MOST_DOCUMENTS, document_bodies, documents_per_body
+from tinytags_tasks.index.documents import MOST_DOCUMENTS, document_bodies, documents_per_body
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks, prepare_collection
 from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.step import _block_tasks

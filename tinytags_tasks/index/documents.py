@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tinytags_tasks.document_fields import FIELDS, document_field
+from tinytags_tasks.document_fields import LATER_FIELDS, document_field
 from tinytags_tasks.index.javabin import Body, Value
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource
@@ -19,8 +19,6 @@ _CONFIDENCE = document_field("confidence").solr_name
 MOST_DOCUMENTS = 2_000
 """The most documents in one body: about 6 MB at 32x32 pixels."""
 
-LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
-"""Fields that older collections lack; documents for those collections are sent without them."""
 
 _MOST_IMAGE_BYTES = MOST_DOCUMENTS * 32 * 32 * 3
 """The most image bytes in one body, so that a few bodies of large images fit into memory, both here and in Solr."""

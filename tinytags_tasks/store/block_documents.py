@@ -14,14 +14,19 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from tinytags_tasks.document_fields import CHECKSUM_FIELDS, FIELDS, FIRST_CHECKSUM_FIELDS, document_field, solr_names
+from tinytags_tasks.document_fields import (
+    CHECKSUM_FIELDS,
+    FIRST_CHECKSUM_FIELDS,
+    LATER_FIELDS,
+    document_field,
+    solr_names,
+)
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource
 
 _VERSION = "2:"
 _AT_ONCE = 5_000
 _CONFIDENCE = document_field("confidence").solr_name
-_LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
 
 
 def is_present_version(checksum: str) -> bool:
@@ -100,7 +105,7 @@ def _expected_documents(
     keywords: Sequence[str | None] | None,
     collection_fields: Collection[str],
 ) -> Iterator[list[dict[str, Any]]]:
-    lacking = _LATER_FIELDS.difference(collection_fields)
+    lacking = LATER_FIELDS.difference(collection_fields)
     block = {
         "block": source.block,
         "shard": source.shard,
