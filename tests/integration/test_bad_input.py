@@ -236,7 +236,6 @@ def test_a_source_that_changed_is_refused_once_begun(own_store: Runtime, begun: 
 @pytest.mark.parametrize(
     ("redo", "message"),
     [("3", "shard 3 is out of range"), ("x", "'x' is not a block number"), ("2-1", "runs backwards")],
-    [("3", "shard 3 is out of range"), ("x", "'x' is not a block number"), ("2-1", "runs backwards")],
 )
 def test_shards_that_are_not_there_cannot_be_written_again(
     own_store: Runtime, begun: Path, tinytags_here: Command, redo: str, message: str
