@@ -31,6 +31,7 @@ from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardMani
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import Training
+from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.record import CHECKSUM_KEY, Record
 from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Change, Claim, Publication, Run
 
@@ -90,11 +91,26 @@ def samples(tmp_path):
         Audit(run="r", collection="c", blocks=1, documents=1, sampled=1, problems={3: "lost"}, started="a", ended="b"),
         Claim(dag="d", dag_run="r"),
         IngestPlan(definition=definition, source=SOURCE),
+        NetCard(
+            version="net-0",
+            height=32,
+            width=32,
+            dimensions=4,
+            scale=0.1,
+            arithmetic="int8",
+            origin="n.onnx",
+            parameters={"seed": 0},
+            figures={"AUROC": 0.9},
+            created="2024-01-01",
+        ),
+        EmbeddedBlock(
+            corpus="pets", block=0, net="net-0", source_sha256="s", images=3, dimensions=4, sha256="e", seconds=0.1
+        ),
     ]
 
 
 KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication", "BlockRecord", "Audit", "Claim"]
-KINDS.append("IngestPlan")
+KINDS += ["IngestPlan", "NetCard", "EmbeddedBlock"]
 
 
 @pytest.fixture(params=KINDS)

@@ -9,7 +9,12 @@
     corpora/<corpus>/shards/00000.keywords.parquet  one keyword per image, if the corpus has keywords
     corpora/<corpus>/shards/00000.json           the shard's manifest: counts and the sha256 of each block
     corpora/<corpus>/shards/00000.lease          who is writing the shard
+    corpora/<corpus>/embeddings/<net>/000000.parquet  a block's embeddings
+    corpora/<corpus>/embeddings/<net>/leases/...  who is embedding which block, as in a run's leases
+    nets/<name>-<hash>/net.onnx, net.json        a net and its card
+    nets/<name>-<hash>/background.parquet        embeddings of general pictures, if the net has a background
     labelled/<training>.parquet/part-00000.parquet  a training's labelled set, in the form that Spark reads
+    labelled/<hash>.embeddings.parquet           the embeddings of a labelled set, by the hash of all that decides them
     trainings/<training>.json                    the model that a labelled set and parameters gave
     trainings/<training>.lease                   who is training it
     trainings/<name>-<hash>.lease                who is publishing the model
@@ -33,6 +38,7 @@ from tinytags_tasks.errors import BadInputError
 
 CORPORA = "corpora"
 MODELS = "models"
+NETS = "nets"
 RUNS = "runs"
 PUBLICATIONS = "publications"
 CONFIGSETS = "configsets"
@@ -103,6 +109,41 @@ def shard_manifest_file(corpus: str, shard: int) -> str:
     return f"{corpus_folder(corpus)}/shards/{shard:05d}.json"
 
 
+def embeddings_folder(corpus: str, net: str) -> str:
+    """Path of the folder of a corpus' embeddings by one net."""
+    return f"{corpus_folder(corpus)}/embeddings/{checked_name(net, 'net')}"
+
+
+def embeddings_file(corpus: str, net: str, block: int) -> str:
+    """Path of a block's embeddings."""
+    return f"{embeddings_folder(corpus, net)}/{block:06d}.parquet"
+
+
+def net_folder(version: str) -> str:
+    """Path of a net's folder."""
+    return f"{NETS}/{checked_name(version, 'net')}"
+
+
+def net_file(version: str) -> str:
+    """Path of a net's ONNX file."""
+    return f"{net_folder(version)}/net.onnx"
+
+
+def net_card_file(version: str) -> str:
+    """Path of a net's card."""
+    return f"{net_folder(version)}/net.json"
+
+
+def background_file(version: str) -> str:
+    """Path of the background that came with a net."""
+    return f"{net_folder(version)}/background.parquet"
+
+
+def net_lease_file(version: str) -> str:
+    """Path of the lease on publishing a net; it is not among the nets, because these are listed by folder."""
+    return f"trainings/{checked_name(version, 'net')}.net.lease"
+
+
 def claim_file(corpus: str, number: int) -> str:
     """Path of the record of a Dag run that tags or tagged a corpus."""
     return f"claims/{checked_name(corpus, 'corpus')}/{number:06d}.json"
@@ -111,6 +152,11 @@ def claim_file(corpus: str, number: int) -> str:
 def labelled_file(training: str) -> str:
     """Path of a training's labelled set, in the form that Spark reads: a folder of Parquet files."""
     return f"labelled/{checked_name(training, 'training')}.parquet"
+
+
+def labelled_embeddings_file(identity: str) -> str:
+    """Path of a labelled set's embeddings; ``identity`` hashes the set, its preparation and the net."""
+    return f"labelled/{checked_name(identity, 'labelled set')}.embeddings.parquet"
 
 
 def training_file(training: str) -> str:

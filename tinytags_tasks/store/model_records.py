@@ -104,6 +104,30 @@ Output = Literal["votes", "probabilities"]
 """A model's kind of output: votes of trees, or probabilities in percent."""
 
 
+PIXELS = "pixels"
+"""The features of a model that reads pixels, as the original system did, and not a net's embeddings."""
+
+
+class BackgroundUse(Part):
+    """The general pictures that taught a model what none of its tags looks like.
+
+    Attributes
+    ----------
+    net, sha256
+        The net that they came with, and their file's hash.
+    images
+        How many the model learned from.
+    left_out_by_name, left_out_by_look
+        Classes that were left out because they name one of the tags, or because the tags' own head finds it in them.
+    """
+
+    net: str
+    sha256: str
+    images: int
+    left_out_by_name: tuple[str, ...] = ()
+    left_out_by_look: tuple[str, ...] = ()
+
+
 class ModelCard(Record):
     """A published model: how it was made, and its figures.
 
@@ -115,6 +139,14 @@ class ModelCard(Record):
         The sum of an image's votes: a forest's number of trees, or 100 if the output is probabilities in percent.
     output
         See :data:`Output`.
+    features
+        What its head reads: the version of the net whose embeddings it learned from, or ``pixels``.
+    head
+        The family of its head: ``forest`` or ``logistic``; a forest in cards from before there was a choice.
+    none
+        Whether the last column of its output is "none of the tags".
+    background
+        What taught it "none"; None if nothing did.
     height, width, channels, pixel_order, preparation
         The images that it expects.
     origin
@@ -135,6 +167,10 @@ class ModelCard(Record):
     tags: tuple[str, ...]
     trees: int
     output: Output = "votes"
+    features: str = PIXELS
+    head: str = "forest"
+    none: bool = False
+    background: BackgroundUse | None = None
     height: int
     width: int
     channels: int = 3

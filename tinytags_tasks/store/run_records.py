@@ -98,9 +98,10 @@ class Publication(Record):
 
 
 class BlockState(StrEnum):
-    """The state of a block; a block without a record is planned."""
+    """The state of a block; a block without a record is planned, or embedded if the corpus holds its embeddings."""
 
     PLANNED = "planned"
+    EMBEDDED = "embedded"
     SCORED = "scored"
     INDEXED = "indexed"
     VERIFIED = "verified"
@@ -108,10 +109,14 @@ class BlockState(StrEnum):
 
 
 class BlockRecord(Record):
-    """The state of one block in one run. ``read = kept + below + unreadable``, always.
+    """The state of one block in one run. ``read = kept + below + none + unreadable``, always.
 
     Attributes
     ----------
+    none
+        How many images show none of the tags, by the model's own word; 0 if the model has no "none".
+    embed_seconds
+        How long the block's embeddings took when they were made; 0 if the model reads pixels.
     sha256
         Hash of the block's bytes in its shard.
     scored_bytes, scored_sha256
@@ -128,6 +133,7 @@ class BlockRecord(Record):
     read: int = 0
     kept: int = 0
     below: int = 0
+    none: int = 0
     unreadable: int = 0
     kept_by_tag: dict[str, int] = Field(default_factory=dict)
     scored_bytes: int = 0
@@ -137,6 +143,7 @@ class BlockRecord(Record):
     reason: str = ""
     host: str = ""
     attempts: int = 0
+    embed_seconds: float = 0.0
     score_seconds: float = 0.0
     index_seconds: float = 0.0
     scored: str = ""
