@@ -142,6 +142,23 @@ def _read(storage: Storage, path: str, version: str) -> bytes:
         raise CorruptError(f"{path}: cannot be read ({error}); {remedy(version)}") from error
 
 
+def check_net(storage: Storage, card: NetCard) -> None:
+    """Compare a stored net's files with their hashes; the net that ships need not be stored.
+
+    Raises
+    ------
+    MissingError
+        If a file does not exist.
+    CorruptError
+        If a file is not what was published.
+    """
+    if not storage.exists(layout.net_folder(card.version)):
+        return
+    read_net(storage, card.version)
+    if card.background_sha256:
+        read_background(storage, card)
+
+
 def remedy(version: str) -> str:
     """Return what writes a net's files again."""
     if version == shipped_card().version:
@@ -216,6 +233,16 @@ def net_for(name: str, storage: Storage) -> NetCard:
     What a store holds is then complete: its models and embeddings need no other version of TinyTags.
     """
     shipped = shipped_card()
-    if _find(name, storage.names(layout.NETS), storage) == shipped.version:
+    if _find(name, storage.names(layout.NETS), storage) == shipped.version and not _is_whole(storage, shipped.version):
         publish_net(shipped, shipped_net(), shipped_background(), storage)
     return load_net_card(storage, name)
+
+
+def _is_whole(storage: Storage, version: str) -> bool:
+    """Return whether all files of a net are in the store, undamaged; it takes no lease, unlike publishing."""
+    try:
+        card = NetCard.load(storage, layout.net_card_file(version))
+        check_net(storage, card)
+    except (MissingError, CorruptError):
+        return False
+    return True
