@@ -122,7 +122,7 @@ def read_background(storage: Storage, card: NetCard) -> Background:
     if not card.background_sha256:
         raise MissingError(f"net {card.version} has no background: train without none of the tags")
     stored = _read_background(storage, card)
-    return parse_background(stored, layout.background_file(card.version), remedy(card.version))
+    return parse_background(stored, card.dimensions, layout.background_file(card.version), remedy(card.version))
 
 
 def _read_background(storage: Storage, card: NetCard) -> bytes:
