@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.errors import FinalError, MissingError, TransientError, explained
 from tinytags_tasks.index.posting import collection_missing, post_blocks
 from tinytags_tasks.index.verification import delete_foreign_documents, differing_blocks, unverified_blocks
 from tinytags_tasks.store import layout
@@ -241,7 +241,8 @@ def _raise_failures(run: Run, failures: Mapping[int, FinalError], held: HeldBloc
     first = next(iter(failures.values()))
     if len(failures) == 1:
         raise first
-    raise type(first)(
+    raise explained(
+        first,
         f"run {run.name}: indexing failed for blocks {format_block_numbers(failures)}: "
-        + "; ".join(str(error) for error in list(failures.values())[:3])
-    ) from first
+        + "; ".join(str(error) for error in list(failures.values())[:3]),
+    )
