@@ -168,7 +168,7 @@ def delete_blocks(
     MissingError
         If the run's collection was pruned.
     TransientError
-        If Solr or HDFS is unavailable.
+        If Solr or HDFS is unavailable, or another writer has taken over a block.
     """
     run = Run.load(storage, layout.run_file(request.run))
     run.check_blocks(request.blocks)
@@ -177,6 +177,7 @@ def delete_blocks(
     before = solr.count_by_block(run.collection, request.blocks)
     for held in hold_blocks(run.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         for record in read_ledger(storage, run, held.blocks):
+            refuse_lost(storage, run.name, record.block, held.writer)
             # The ledger first, so that it never promises documents that were deleted.
             if record.state in (BlockState.INDEXED, BlockState.VERIFIED):
                 record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
