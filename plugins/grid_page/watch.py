@@ -241,9 +241,10 @@ class Watches:
         with self._lock:
             if (listed := self._runs.get("runs")) is not None:
                 return listed
-        runs = list_runs(clients.storage)
+        damaged: list[str] = []
+        runs = list_runs(clients.storage, on_damage=damaged.append)
         latest = [run.model_dump() for run in reversed(runs[-RUNS_SHOWN:])]
-        found = {"runs": latest, "known": len(runs), "live": _find_live(clients)}
+        found = {"runs": latest, "known": len(runs), "live": _find_live(clients), "damaged": damaged}
         with self._lock:
             self._runs["runs"] = found
         return found

@@ -340,6 +340,15 @@ def test_the_latest_runs_are_offered_and_all_are_counted(
     assert is_found == 200
 
 
+def test_a_run_whose_record_is_damaged_hides_no_other_run(app: object, run: SimpleNamespace) -> None:
+    run.storage.write(layout.run_file("damaged-run"), b"{")
+    found = client(app, "viewer").get("/api/runs").json()
+    run.storage.delete(layout.run_folder("damaged-run"))
+    assert [one["name"] for one in found["runs"]] == [run.run.name]
+    (problem,) = found["damaged"]
+    assert "tinytags audit damaged-run --repair" in problem
+
+
 def test_a_store_that_is_down_keeps_the_last_cells(
     app: object, run: SimpleNamespace, clients: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from small_run import (
 
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
 from tinytags_tasks.publish import content
+from tinytags_tasks.publish import step as publishing
 from tinytags_tasks.publish.gate import precision_at
 from tinytags_tasks.publish.inputs import changed_scored_files
 from tinytags_tasks.publish.publications import read_history
@@ -218,6 +219,24 @@ def test_a_difference_is_named_and_the_alias_left_alone(storage, indexed, solr, 
     with pytest.raises(ReconcileError, match=f"run {indexed.name} cannot be published: .*{message}"):
         publish(storage, indexed, solr)
     assert solr.aliases() == {"live": "tinytags-older"}
+
+
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["a record of the ledger", "a document"])
+def test_a_run_that_is_written_while_it_is_compared_is_not_published(storage, indexed, solr, monkeypatch, is_recorded):
+    reconcile = publishing.reconcile_run
+
+    def reconcile_and_write(*arguments, **options):
+        totals = reconcile(*arguments, **options)
+        if is_recorded:
+            change(storage, indexed, 0, state=BlockState.INDEXED)
+        else:
+            solr.documents(indexed.collection).popitem()
+        return totals
+
+    monkeypatch.setattr(publishing, "reconcile_run", reconcile_and_write)
+    with pytest.raises(TransientError, match=f"run {indexed.name} was written while it was compared"):
+        publish(storage, indexed, solr)
+    assert solr.aliases() == {}
 
 
 def change_document(**changes):

@@ -175,15 +175,22 @@ def audit(
     yes: Annotated[
         bool, typer.Option("--yes", help="With --repair, delete documents of no block without asking.")
     ] = False,
+    alias: Annotated[
+        str,
+        typer.Option(
+            help="The alias whose live run is the default, and whose history is checked; default: TINYTAGS_ALIAS.",
+            show_default=False,
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Compare what is in Solr with the ledger, the scored files and the shards; exit code 1 if it differs."""
     from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 
     runtime = clients()
-    request = AuditRequest(run_name, runtime.settings.alias, sample, is_deep=deep)
+    request = AuditRequest(run_name, alias or runtime.settings.alias, sample, is_deep=deep)
     if repair:
-        request = replace(request, run=_repair_records(run_name, runtime))
+        request = replace(request, run=_repair_records(run_name, request.alias, runtime))
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     if result.problems and repair and not result.input_problems:
         for block, problem in sorted(result.problems.items()):
@@ -198,13 +205,12 @@ def audit(
         raise typer.Exit(1)
 
 
-def _repair_records(run_name: str, runtime: "Runtime") -> str:
+def _repair_records(run_name: str, alias: str, runtime: "Runtime") -> str:
     """Write a run's record and its alias' history again if they are damaged; return the run's name."""
     from tinytags_tasks.publish.publications import live_collection
     from tinytags_tasks.store import layout
     from tinytags_tasks.upkeep.repair import repair_history, repair_run_record
 
-    alias = runtime.settings.alias
     name = run_name or layout.run_of_collection(live_collection(alias, runtime.solr))
     if name:
         repair_run_record(name, runtime.storage, say)

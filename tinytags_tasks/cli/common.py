@@ -8,6 +8,8 @@ import typer
 from tinytags_tasks.errors import MissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.table import Table
 
     from tinytags_tasks.runtime import Runtime
@@ -65,6 +67,15 @@ def print_table(table: "Table") -> None:
         whole = console.options.update(max_width=sys.maxsize)
         console.width = Measurement.get(console, whole, table).maximum
     console.print(table)
+
+
+def refuse_damaged(problems: "Iterable[str]") -> None:
+    """Name what a list had to leave out because its record cannot be read; with any, the exit code is 1."""
+    problems = list(problems)
+    for problem in problems:
+        say(f"left out: {problem}")
+    if problems:
+        raise typer.Exit(1)
 
 
 def say(text: str) -> None:

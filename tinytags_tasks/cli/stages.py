@@ -124,7 +124,7 @@ def _plan_or_find(name: str, model: str, threshold: int | None, runtime: "Runtim
             raise BadInputError(f"run {name} has a model and a threshold already: name its corpus to choose others")
         return find_run(name)
     chosen = PlanRequest.threshold if threshold is None else threshold
-    request = PlanRequest(name, model or latest_model(storage), chosen)
+    request = PlanRequest(name, model or latest_model(storage, report=say), chosen)
     return Run.load(storage, layout.run_file(plan_run(request, storage=storage).run))
 
 

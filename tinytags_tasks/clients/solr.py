@@ -89,12 +89,6 @@ class SolrClient:
         """Return the names of all configsets, whether they are used or not."""
         return sorted(self.request("admin/configs", {"action": "LIST"})["configSets"])
 
-    def ensure_configset(self, configset: Configset) -> str:
-        """Upload a configset unless Solr already has it; return its name."""
-        if configset.name not in self.configset_names():
-            self.upload_configset(configset)
-        return configset.name
-
     def upload_configset(self, configset: Configset) -> None:
         """Upload a configset, and replace what Solr has under its name."""
         self.request(

@@ -1,10 +1,11 @@
 """Reconciling: whether all that was written down of a run agrees with what the store and Solr hold now."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from tinytags_tasks.blocks import block_numbers_argument, format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import ReconcileError
+from tinytags_tasks.errors import ReconcileError, TransientError
 from tinytags_tasks.publish.content import ContentComparison, compare_with_ledger
 from tinytags_tasks.publish.inputs import changed_scored_files, model_problem, shard_problems, shards_of
 from tinytags_tasks.publish.pictures import PictureComparison
@@ -61,28 +62,51 @@ def reconcile_blocks(
     return totals
 
 
-def compare_documents(run: Run, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> int:
-    """Return how many documents a run has if they are what was scored; the model and the corpus may be gone.
+@dataclass(frozen=True)
+class RunState:
+    """What changes when a block of a run is written: the files of its ledger, and how many documents it has."""
 
-    Without the corpus, blocks that were verified by a checksum of the first version are only counted.
+    ledger: dict[str, str]
+    documents: int
+
+
+def read_state(run: Run, storage: Storage, solr: SolrClient) -> RunState:
+    """Return the present state of a run that has a collection, in two requests."""
+    solr.wait_until_settled(run.collection)
+    return RunState(storage.versions(layout.ledger_folder(run.name)), solr.count(run.collection))
+
+
+def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClient) -> None:
+    """Refuse to move an alias to a run that was written after a comparison of it began.
 
     Raises
     ------
-    ReconcileError
-        Naming the blocks whose documents differ, and the remedy.
+    TransientError
+        If it was.
+    """
+    if read_state(run, storage, solr) != before:
+        raise TransientError(
+            f"run {run.name} was written while it was compared with what was scored; the alias is left alone: try again"
+        )
+
+
+def document_problems(run: Run, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[str]:
+    """Return how a run's documents differ from what was scored; the model and the corpus may be gone.
+
+    Without the corpus, blocks that were verified by a checksum of the first version are only counted.
     """
     records = read_ledger(storage, run)
     solr.wait_until_settled(run.collection)
     counts, documents = solr.count_by_block(run.collection), solr.count(run.collection)
-    _refuse(run, _count_problems(records, counts, documents))
+    if problems := _count_problems(records, counts, documents):
+        return problems
     corpus_path = layout.corpus_file(run.corpus)
     corpus = Corpus.load(storage, corpus_path) if storage.exists(corpus_path) else None
     if corpus is not None and corpus.digest == run.corpus_digest:
         differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
     else:
         differing = compare_with_ledger(run, records, solr)
-    _refuse(run, describe_differing(run, differing))
-    return documents
+    return describe_differing(run, differing)
 
 
 def _count_problems(records: Sequence[BlockRecord], counts: Mapping[int, int], documents: int) -> list[str]:

@@ -1,9 +1,10 @@
 """The planning step: creates the run of a corpus, a model and a threshold, and divides its blocks into groups."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tinytags_tasks.blocks import group_blocks
-from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
@@ -88,15 +89,22 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     return PlanResult(run.name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
 
 
-def latest_model(storage: Storage) -> str:
-    """Return the version of the latest model.
+def latest_model(storage: Storage, *, report: Callable[[str], None] = print) -> str:
+    """Return the version of the latest model whose card can be read; the damaged ones are reported.
 
     Raises
     ------
     MissingError
         If there is no model.
+    CorruptError
+        If no card can be read.
     """
-    cards = list_models(storage)
+    damaged: list[str] = []
+    cards = list_models(storage, on_damage=damaged.append)
+    if not cards and damaged:
+        raise CorruptError(f"no model's card can be read: {damaged[0]}")
     if not cards:
         raise MissingError("no model has been published yet: make one with `tinytags train`")
+    for problem in damaged:
+        report(f"a model is not considered: {problem}")
     return cards[-1].version

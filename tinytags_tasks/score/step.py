@@ -76,7 +76,7 @@ def score_blocks(
     for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         _clear_leftovers(held, storage)
         # Another writer may have scored them while we waited for it.
-        blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage)
+        blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage, held.writer)
         if blocks:
             tasks = [
                 replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(run, blocks, storage)

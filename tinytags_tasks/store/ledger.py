@@ -1,12 +1,12 @@
 """The ledger: the state of each block of a run, read from the store alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
@@ -30,18 +30,41 @@ class Totals:
     index_seconds: float
 
 
-def list_runs(storage: Storage) -> list[Run]:
-    """Return all runs, newest last; a folder without a run's record is skipped."""
+def list_runs(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[Run]:
+    """Return all runs, newest last; a folder without a run's record is skipped.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    on_damage
+        Called for each record that cannot be read, with what is wrong and the remedy; the others are returned. None
+        raises this as an error.
+
+    Raises
+    ------
+    FinalError
+        If a record cannot be read and ``on_damage`` is None.
+    """
+
+    def load(name: str) -> Run | str | None:
+        try:
+            return Run.load(storage, layout.run_file(name))
+        except MissingError:
+            return None
+        except FinalError as error:
+            if on_damage is None:
+                raise
+            return str(error)
+
+    runs = []
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda name: _run_or_none(name, storage), storage.names(layout.RUNS))
-        return sorted((run for run in found if run), key=lambda run: (run.created, run.name))
-
-
-def _run_or_none(name: str, storage: Storage) -> Run | None:
-    try:
-        return Run.load(storage, layout.run_file(name))
-    except MissingError:
-        return None
+        for found in pool.map(load, storage.names(layout.RUNS)):
+            if isinstance(found, Run):
+                runs.append(found)
+            elif found and on_damage:
+                on_damage(found)
+    return sorted(runs, key=lambda run: (run.created, run.name))
 
 
 class LedgerReader:

@@ -1,8 +1,9 @@
 """Published models, which never change: storing, listing, describing and comparing them."""
 
 import hashlib
+from collections.abc import Callable
 
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
@@ -114,10 +115,39 @@ def has_card(storage: Storage, version: str) -> bool:
     return True
 
 
-def list_models(storage: Storage) -> list[ModelCard]:
-    """Return the cards of all models, latest last."""
-    cards = [ModelCard.load(storage, layout.card_file(version)) for version in storage.names(layout.MODELS)]
+def list_models(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[ModelCard]:
+    """Return the cards of all models, latest last.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    on_damage
+        Called for each card that cannot be read, with what is wrong and the remedy; the others are returned. None
+        raises this as an error.
+
+    Raises
+    ------
+    FinalError
+        If a card cannot be read and ``on_damage`` is None.
+    """
+    cards = []
+    for version in storage.names(layout.MODELS):
+        try:
+            cards.append(_card(storage, version))
+        except FinalError as error:
+            if on_damage is None:
+                raise
+            on_damage(str(error))
     return sorted(cards, key=lambda card: (card.created, card.version))
+
+
+def _card(storage: Storage, version: str) -> ModelCard:
+    path = layout.card_file(version)
+    try:
+        return ModelCard.load(storage, path)
+    except MissingError as error:
+        raise MissingError(f"{path}: does not exist; {ModelCard.remedy(path)}") from error
 
 
 def load_card(storage: Storage, version: str) -> ModelCard:
@@ -139,7 +169,7 @@ def load_card(storage: Storage, version: str) -> ModelCard:
         raise BadInputError(
             f"{version}: {len(found)} models begin with it ({', '.join(found[:5])}); give more characters"
         )
-    return ModelCard.load(storage, layout.card_file(found[0]))
+    return _card(storage, found[0])
 
 
 def load_report(storage: Storage, version: str) -> str:

@@ -94,7 +94,8 @@ class Publication(Record):
     @classmethod
     def remedy(cls, path: str) -> str:
         """Return the command that writes a change again."""
-        return "write it again from the changes before and after it with `tinytags audit --repair`"
+        command = f"tinytags audit --alias {layout.path_name(path)} --repair"
+        return f"write it again from the changes before and after it with `{command}`"
 
 
 class BlockState(StrEnum):

@@ -37,6 +37,10 @@ async function showRuns() {
     options.push(make("option", { disabled: true },
       `the latest ${found.runs.length} of ${count(found.known)}; for an older one, open the tab Blocks of its Dag run`));
   }
+  if (found.damaged.length) {
+    options.push(make("option", { disabled: true },
+      `${count(found.damaged.length)} with a damaged record: tinytags runs names the remedy`));
+  }
   byId("runs").replaceChildren(...options);
   byId("runs").value = wanted;
   const { live } = found;
