@@ -5,11 +5,12 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto, external_data_helper
 
 from tinytags_tasks.errors import BadInputError
 
 OWN_OPSET = 13
-"""The version of the operators that are added before and after a classifier."""
+"""The version of the operators that are added before and after an imported network."""
 
 _OLDEST_OPSET = 7
 
@@ -20,10 +21,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises
     ------
     BadInputError
-        If it is not an ONNX file, or uses an operator that ONNX does not have.
+        If it is not an ONNX file, lacks a file of its weights, or uses an operator that ONNX does not have.
     """
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        _check_weights_are_there(model, path)
+        external_data_helper.load_external_data_for_model(model, str(path.absolute().parent))
     except FileNotFoundError as error:
         raise BadInputError(f"{error.filename or path}: no such file; give the path of an ONNX file") from error
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -42,6 +45,31 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         if not known and (node.domain, node.op_type) not in own:
             raise BadInputError(f"{path}: uses the operator {node.op_type}, which {domain or 'ONNX'} does not have")
     return model
+
+
+def _check_weights_are_there(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a file whose weights are in other files that were not copied with it."""
+    places = {
+        entry.value
+        for tensor in _all_tensors(model)
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    missing = sorted(place for place in places if not (path.parent / place).is_file())
+    if missing:
+        raise BadInputError(
+            f"{path}: keeps its weights in {', '.join(missing[:3])}, which is not beside it; copy that file, too, "
+            "or export the network as one file"
+        )
+
+
+def _all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    yield from model.graph.initializer
+    for node in _all_nodes(model.graph):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
