@@ -60,7 +60,7 @@ def import_net(
             "a labelled Parquet file"
         )
     storage = clients().storage
-    read_pictures: ReadPictures = lambda height, width: corpus_pictures(storage, corpus)  # noqa: E731, ARG005
+    read_pictures: ReadPictures = lambda height, width: corpus_pictures(storage, corpus)  # noqa: E731
     if labelled is not None:
         read_pictures = lambda height, width: sample_pictures(labelled, PICTURES, height, width)  # noqa: E731
     pictures_from = labelled.name if labelled else f"corpus {corpus}"

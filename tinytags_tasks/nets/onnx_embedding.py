@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.graph import OPSET, with_opset
 from tinytags_tasks.nets.onnx_batch import fixed_images, take_any_number
-from tinytags_tasks.nets.onnx_file import first_line
+from tinytags_tasks.nets.onnx_file import first_line, prune
 from tinytags_tasks.nets.onnx_input import (
     FLOATS,
     PREFIX,
@@ -171,6 +171,7 @@ def _with_values(model: onnx.ModelProto, fitting: NetFitting, layout: Layout, ou
         del node.metadata_props[:]
     graph.node.append(helper.make_node("Cast", [PREFIX + output], ["values"], f"{OWN_PREFIX}values", to=1))
     graph.output.append(helper.make_tensor_value_info("values", TensorProto.FLOAT, None))
+    prune(graph, "values")
     return wrapped
 
 

@@ -39,7 +39,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             f"{path}: its operators are version {versions['']}, too old; export it with {OWN_OPSET} or newer"
         )
     own = {(function.domain, function.name) for function in model.functions}
-    for node in _all_nodes(model.graph):
+    for node in all_nodes(model.graph):
         domain = "" if node.domain == "ai.onnx" else node.domain
         known = domain not in ("", "ai.onnx.ml") or onnx.defs.has(node.op_type, domain)
         if not known and (node.domain, node.op_type) not in own:
@@ -66,18 +66,37 @@ def _check_weights_are_there(model: onnx.ModelProto, path: Path) -> None:
 
 def _all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     yield from model.graph.initializer
-    for node in _all_nodes(model.graph):
+    for node in all_nodes(model.graph):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield a graph's nodes, and those of the graphs inside them."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _all_nodes(inner)
+                yield from all_nodes(inner)
+
+
+def prune(graph: onnx.GraphProto, output: str) -> None:
+    """Remove the nodes and constants that an output does not depend on."""
+    needed = {output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        needed.update(node.input)
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                needed.update(name for each in all_nodes(inner) for name in each.input)
+    constants = [constant for constant in graph.initializer if constant.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
 
 
 def first_line(error: Exception) -> str:

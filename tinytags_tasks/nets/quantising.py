@@ -53,9 +53,10 @@ def simplified(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         If ONNX Runtime cannot do it.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        target = Path(folder) / "simplified.onnx"
+        given, target = Path(folder) / "given.onnx", Path(folder) / "simplified.onnx"
+        onnx.save(model, given)  # a model in memory would be changed
         try:
-            quant_pre_process(model, target, skip_symbolic_shape=True)
+            quant_pre_process(given, target, skip_symbolic_shape=True)
         except Exception as error:  # its exceptions have no common base class
             raise BadInputError(
                 f"{where}: cannot be quantised ({first_line(error)}); use --arithmetic float32"
@@ -83,10 +84,11 @@ def quantised(model: onnx.ModelProto, pixels: Pixels, operators: tuple[str, ...]
         If ONNX Runtime cannot do it.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        target = Path(folder) / "int8.onnx"
+        given, target = Path(folder) / "given.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, given)
         try:
             quantize_static(
-                model,
+                given,
                 target,
                 _Pictures(pixels),
                 quant_format=QuantFormat.QDQ,
