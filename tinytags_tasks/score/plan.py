@@ -8,7 +8,7 @@ from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import list_models, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import make_run
@@ -68,7 +68,8 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     Raises
     ------
     MissingError
-        If there is no such corpus or model, or the checkout has no configset.
+        If there is no such corpus or model, the store lacks the net whose embeddings the model reads, or the checkout
+        has no configset.
     BadInputError
         If the model does not fit the corpus.
     """
@@ -78,6 +79,11 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
         raise BadInputError(
             f"model {card.version} does not fit corpus {corpus.name}: {reason}; "
             "train on images that are prepared like the corpus"
+        )
+    if card.features != PIXELS and not storage.exists(layout.net_card_file(card.features)):
+        raise MissingError(
+            f"model {card.version} reads embeddings by net {card.features}, which is not in the store; import or train "
+            "the same net again with `tinytags nets import` or `tinytags nets train`"
         )
     configset = current_configset()
     run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name)
