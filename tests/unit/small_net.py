@@ -28,6 +28,9 @@ NET = "half-0123456789ab"
 NET_TAGS = ("cat", "dog")
 EMBED_SECONDS = 1.5
 
+BOUNDS = ((-1.0, 32.0), (32.0, 96.0), (96.0, 200.0))
+"""Values of an embedding that count for a cat, for a dog, and for none of the tags."""
+
 NONE = (2, 7)
 """Positions whose first choice is none: it has more votes than any tag."""
 
@@ -48,7 +51,10 @@ def net_card() -> NetCard:
     )
 
 
-def _model(nodes: Sequence[onnx.NodeProto], name: str, inputs: tuple, outputs: tuple, constants: dict) -> bytes:
+def make_graph(nodes: Sequence[onnx.NodeProto], name: str, inputs: tuple, outputs: tuple, constants: dict) -> bytes:
+    for node in nodes:
+        node.name = node.output[0]
+    """Return a graph of named nodes, with inputs, outputs and constants by name."""
     graph = helper.make_graph(
         list(nodes),
         name,
@@ -74,13 +80,13 @@ def embedder() -> bytes:
         "two": np.array(2, dtype=np.int32),
     }
     pixels = ("pixels", TensorProto.UINT8, ["images", IMAGE_BYTES])
-    return _model(nodes, "half", pixels, ("embedding", TensorProto.INT8, ["images", TREES]), constants)
+    return make_graph(nodes, "half", pixels, ("embedding", TensorProto.INT8, ["images", TREES]), constants)
 
 
 def head(total: int = TREES, dimensions: int = TREES) -> bytes:
     """Return the head, whose votes add up to ``total``: ``features`` to ``votes``."""
     nodes = [helper.make_node("Cast", ["features"], ["real"], to=TensorProto.FLOAT)]
-    for at, (low, high) in enumerate(((-1.0, 32.0), (32.0, 96.0), (96.0, 200.0))):
+    for at in range(len(BOUNDS)):
         nodes += [
             helper.make_node("Greater", ["real", f"low{at}"], [f"above{at}"]),
             helper.make_node("LessOrEqual", ["real", f"high{at}"], [f"up{at}"]),
@@ -93,10 +99,10 @@ def head(total: int = TREES, dimensions: int = TREES) -> bytes:
         helper.make_node("Mul", ["counts", "share"], ["votes"]),
     ]
     constants = {"axis": np.array([1]), "share": np.array(total / TREES, dtype=np.float32)}
-    for at, (low, high) in enumerate(((-1.0, 32.0), (32.0, 96.0), (96.0, 200.0))):
+    for at, (low, high) in enumerate(BOUNDS):
         constants |= {f"low{at}": np.array(low, np.float32), f"high{at}": np.array(high, np.float32)}
     features = ("features", TensorProto.INT8, ["images", dimensions])
-    return _model(nodes, "head", features, ("votes", TensorProto.FLOAT, ["images", 3]), constants)
+    return make_graph(nodes, "head", features, ("votes", TensorProto.FLOAT, ["images", 3]), constants)
 
 
 def publish_net_model(storage: LocalStorage, *, total: int = TREES, **changes: object) -> ModelCard:

@@ -1,11 +1,26 @@
 """Scoring from stored embeddings: what is counted, what damage does, and that pixels are not read."""
 
+import io
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import pyarrow.parquet as pq
 import pytest
-from small_net import EMBED_SECONDS, NET, NET_TAGS, NONE, embed, embedder, head, make_net_run, publish_net_model
+from PIL import Image
+from small_net import (
+    EMBED_SECONDS,
+    NET,
+    NET_TAGS,
+    NONE,
+    embed,
+    embedder,
+    head,
+    make_graph,
+    make_net_run,
+    publish_net_model,
+)
 from small_run import (
     BLOCKS,
     CORPUS,
@@ -20,19 +35,27 @@ from small_run import (
     quiet,
 )
 
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.nets.compose import compose_model, split_head
+from tinytags_tasks.nets.graph import embedding_graph
+from tinytags_tasks.nets.running import embed as embed_pixels
 from tinytags_tasks.nets.running import open_session
+from tinytags_tasks.nets.shipped import shipped_card, shipped_net
 from tinytags_tasks.score import step
 from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.block_files import BlockSource, read_scored
+from tinytags_tasks.store.embedding_files import embeddings_sha256, read_embeddings, write_embeddings
 from tinytags_tasks.store.ledger import add_up, read_ledger
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.store.net_records import NetCard
+from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.run_records import BlockState, Run
+from tinytags_tasks.votes import decide
 
+DATA = PROJECT_ROOT.parent / "shared" / "data"
 ALL = tuple(range(BLOCKS))
 
 
@@ -116,6 +139,65 @@ def test_a_record_tells_how_long_its_embeddings_took(storage):
     score(storage, run)
     assert [record.embed_seconds for record in read_ledger(storage, run)] == [EMBED_SECONDS] * BLOCKS
     assert add_up(read_ledger(storage, run)).embed_seconds == EMBED_SECONDS * BLOCKS
+
+
+def real_pictures() -> np.ndarray:
+    """Return pictures of other sources and of CIFAR-10 where these are at hand, and random ones."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (100, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    made = [(coarse + random.integers(-20, 21, coarse.shape)).clip(0, 255), random.integers(0, 256, (100, 32, 32, 3))]
+    for name in ("other-sample.parquet", "cifar10-test.parquet"):
+        if (source := DATA / name).exists():
+            rows = pq.ParquetFile(source).iter_batches(200, columns=["img"])
+            made.append(np.stack([decoded(row["img"]["bytes"]) for row in next(rows).to_pylist()]))
+    return np.concatenate(made).astype(np.uint8).reshape(-1, IMAGE_BYTES)
+
+
+def decoded(picture: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB").resize((32, 32)))
+
+
+def logistic_head(dimensions: int) -> bytes:
+    """Return a head with random weights: percentages of three classes."""
+    random = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("Cast", ["features"], ["real"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("MatMul", ["real", "weights"], ["scores"]),
+        onnx.helper.make_node("Softmax", ["scores"], ["shares"], axis=1),
+        onnx.helper.make_node("Mul", ["shares", "hundred"], ["votes"]),
+    ]
+    weights = random.normal(0, 0.02, (dimensions, 3)).astype(np.float32)
+    constants = {"weights": weights, "hundred": np.array(100, dtype=np.float32)}
+    features = ("features", onnx.TensorProto.INT8, ["images", dimensions])
+    return make_graph(nodes, "logistic", features, ("votes", onnx.TensorProto.FLOAT, ["images", 3]), constants)
+
+
+def test_votes_from_stored_embeddings_of_the_shipped_net_are_those_of_the_whole_graph(storage):
+    pixels = real_pictures()
+    net = shipped_card()
+    embedder = embedding_graph(shipped_net(), net, 32, 32)
+    model = compose_model(embedder, logistic_head(net.dimensions), {})
+    source = BlockSource(CORPUS, 0, 0, 0, len(pixels), 0, IMAGE_BYTES, 32, "0" * 64, None, ())
+    embeddings = embed_pixels(open_session(embedder, "net"), pixels)
+    record = EmbeddedBlock(
+        corpus=CORPUS,
+        block=0,
+        net=net.version,
+        source_sha256=source.sha256,
+        images=len(pixels),
+        dimensions=net.dimensions,
+        sha256=embeddings_sha256(embeddings),
+    )
+    write_embeddings(storage, embeddings, record)
+    stored, _ = read_embeddings(storage, source, net.version)
+    (parted,) = open_session(split_head(model), "head").run(["votes"], {"embedding": stored})
+    session = open_session(model, "model")
+    whole = np.concatenate(
+        [session.run(["votes"], {"pixels": pixels[at : at + 128]})[0] for at in range(0, len(pixels), 128)]
+    )
+    assert parted.shape == whole.shape == (len(pixels), 3)
+    assert (parted == whole).all()  # to the last bit, though the batches differ
+    assert 0 < decide(parted, 2, 40, 100).is_none.sum() < len(pixels)
 
 
 def test_votes_from_embeddings_are_those_of_the_whole_graph(storage):
@@ -207,8 +289,8 @@ def test_a_model_of_pixels_needs_none(storage):
 def test_a_model_whose_net_is_not_in_the_store_is_refused_before_anything_is_written(storage):
     make_corpus(storage)
     model = publish_net_model(storage)
-    storage.delete(layout.net_card_file(NET))
-    with pytest.raises(MissingError, match=f"{model.version} reads embeddings by net {NET}, which is not in the store"):
+    storage.delete(layout.net_folder(NET))
+    with pytest.raises(MissingError, match=rf"{model.version} reads embeddings by a net that is not .*{NET}: no such"):
         plan_run(PlanRequest(CORPUS, model.version), storage=storage)
     assert storage.names(layout.RUNS) == []
 
@@ -261,5 +343,3 @@ def test_a_head_that_reads_other_embeddings_than_its_net_gives_is_refused(storag
 def test_spark_tasks_follow_the_bytes_that_are_read_and_the_images(images, columns, tasks, spark_tasks):
     made = [SimpleNamespace(source=SimpleNamespace(images=images), columns=columns)] * tasks
     assert step._spark_tasks(made) == spark_tasks
-
-

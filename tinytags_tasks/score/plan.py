@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
@@ -80,11 +81,14 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             f"model {card.version} does not fit corpus {corpus.name}: {reason}; "
             "train on images that are prepared like the corpus"
         )
-    if card.features != PIXELS and not storage.exists(layout.net_card_file(card.features)):
-        raise MissingError(
-            f"model {card.version} reads embeddings by net {card.features}, which is not in the store; import or train "
-            "the same net again with `tinytags nets import` or `tinytags nets train`"
-        )
+    if card.features != PIXELS:
+        try:
+            load_net_card(storage, card.features)
+        except MissingError as error:
+            raise MissingError(
+                f"model {card.version} reads embeddings by a net that is not in the store ({error}); import or train "
+                "the same net again with `tinytags nets import` or `tinytags nets train`"
+            ) from error
     configset = current_configset()
     run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name)
     path = layout.run_file(run.name)

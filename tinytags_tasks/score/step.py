@@ -10,6 +10,7 @@ from pyspark import TaskContext
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
+from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.score.block import BlockTask, input_name, load_model, previous_attempts
 from tinytags_tasks.score.worker import Outcome, score_tasks, uncommitted_blocks, unsettled_blocks
 from tinytags_tasks.store import layout
@@ -19,7 +20,6 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import read_model
-from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.run_identity import load_run
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
@@ -120,7 +120,7 @@ def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[Bloc
     if corpus.digest != run.corpus_digest:
         raise CorruptError(f"corpus {corpus.name} has changed since run {run.name} was planned; plan a new run")
     card = ModelCard.load(storage, layout.card_file(run.model))
-    net = None if card.features == PIXELS else NetCard.load(storage, layout.net_card_file(card.features))
+    net = None if card.features == PIXELS else load_net_card(storage, card.features)
     return [
         BlockTask(
             source=source,
@@ -148,9 +148,9 @@ def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401
         # A dimension of any size is a name or None.
         if len(shapes.get(name, ())) != 2 or (isinstance(shapes[name][1], int) and shapes[name][1] != columns):
             raise CorruptError(
-                f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus}{reads} "
-                f"and {len(task.tags)} tags{' with none' if task.none else ''} need {name} of (images, {columns:,}): "
-                "train or import the model again"
+                f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus}"
+                f"{reads} and {len(task.tags)} tags{' with none' if task.none else ''} need {name} of "
+                f"(images, {columns:,}): train or import the model again"
             )
 
 

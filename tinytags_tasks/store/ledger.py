@@ -183,7 +183,8 @@ def contradiction(record: BlockRecord, scored: BlockRecord) -> str:
     pairs.append(("documents", record.documents, scored.kept))
     if record.scored_bytes:
         pairs.append(("scored_bytes", record.scored_bytes, scored.scored_bytes))
-    return ", ".join(f"{name} is {_short(said)}, and must be {_short(right)}" for name, said, right in pairs if said != right)
+    wrong = [(name, _short(said), _short(right)) for name, said, right in pairs if said != right]
+    return ", ".join(f"{name} is {said}, and must be {right}" for name, said, right in wrong)
 
 
 def _short(value: object) -> str:
