@@ -194,6 +194,9 @@ def _print_diff(found: "DiffResult") -> None:
     add_row(table, "all", f"{before:,}", f"{after:,}", f"{after - before:+,}")
     means = ("none" if mean is None else f"{mean:.1f} %" for mean in (found.old_confidence, found.new_confidence))
     add_row(table, "mean confidence", *means, "")
+    if found.old_none or found.new_none:
+        more = f"{found.new_none - found.old_none:+,}"
+        add_row(table, "none of the tags", f"{found.old_none:,}", f"{found.new_none:,}", more)
     print_table(table)
     if found.changes:
         _print_changes(found)

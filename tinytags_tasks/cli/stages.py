@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.cli.common import (
+    AsJson,
+    Blocks,
+    RunName,
+    add_row,
+    clients,
+    embed_and_score,
+    find_run,
+    make_table,
+    print_table,
+    say,
+)
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -82,12 +93,12 @@ def score(
 ) -> None:
     """Score blocks of a corpus in Spark, one committed file per block; print the name of the run.
 
-    Committed blocks are not scored again, so `tinytags score RUN --export json --output FILE` only exports a
-    finished run.
+    If the model reads embeddings, those that the store lacks are made first. Committed blocks are not scored again, so
+    `tinytags score RUN --export json --output FILE` only exports a finished run.
     """
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
     from tinytags_tasks.score import export as exports
-    from tinytags_tasks.score.step import ScoreRequest, score_blocks
+    from tinytags_tasks.score.step import ScoreRequest
 
     if export not in ("", "json"):
         raise BadInputError(f"--export is {export!r}: the only format is json")
@@ -99,13 +110,7 @@ def score(
     chosen = f"{run.corpus} by {run.model}, confidence from {run.threshold} %"
     say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
-        score_blocks(
-            ScoreRequest(run.name, group, redo),
-            storage=runtime.storage,
-            address=runtime.store_address,
-            connect_spark=runtime.connect_spark,
-            report=say,
-        )
+        embed_and_score(ScoreRequest(run.name, group, redo), runtime)
     if export:
         exports.export_run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
     if not export or output != exports.STANDARD_OUTPUT:

@@ -7,7 +7,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, Missi
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
-from tinytags_tasks.store.model_records import Evaluation, ModelCard
+from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, Evaluation, ModelCard
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
 _REMEDY = "train or import the same model again, which writes this file again, or restore it from a copy"
@@ -115,6 +115,14 @@ def has_card(storage: Storage, version: str) -> bool:
     return True
 
 
+def has_none(version: str, storage: Storage) -> bool:
+    """Tell whether a model knows "none of the tags"; False if its card cannot be read, which others report."""
+    try:
+        return ModelCard.load(storage, layout.card_file(version)).none
+    except (MissingError, CorruptError):
+        return False
+
+
 def list_models(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[ModelCard]:
     """Return the cards of all models, latest last.
 
@@ -210,7 +218,11 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
     described = {
         "created": card.created,
         "output": f"votes of {card.trees} trees" if card.output == "votes" else card.output,
+        "features": PIXELS if card.features == PIXELS else f"embeddings by net {card.features}",
+        "head": "" if card.features == PIXELS else card.head,
         "tags": f"{len(card.tags)}: {', '.join(card.tags)}",
+        "none": "knows images that show none of its tags: they are counted, and never kept" if card.none else "",
+        **_describe_background(card.background),
         "images": f"{size}, {card.preparation}" if card.preparation else size,
         "imported from": card.origin,
         "learned from": f"{card.labelled_images:,} images of {card.labelled_set}" if card.labelled_set else "",
@@ -218,6 +230,19 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
         **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }
     return {heading: text for heading, text in described.items() if text}
+
+
+def _describe_background(background: BackgroundUse | None) -> dict[str, str]:
+    """Return what taught a model "none", and which classes of it were left out."""
+    if background is None:
+        return {}
+    described = {"learned none from": f"{background.images:,} general pictures that came with net {background.net}"}
+    for why, classes in (
+        ("they name a tag", background.left_out_by_name),
+        ("a tag was found in them", background.left_out_by_look),
+    ):
+        described[f"left out of these, because {why}"] = ", ".join(classes)
+    return described
 
 
 def _describe_figures(card: ModelCard) -> dict[str, str]:
@@ -268,6 +293,12 @@ def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, st
         )
         if differ
     ]
+    if one.none != other.none:
+        knowing = one if one.none else other
+        remarks.append(
+            f"only {knowing.version} knows none of the tags: it keeps no image whose first choice that is, and its "
+            "accuracy counts such a choice as wrong"
+        )
     for what, first, second in (
         ("test sets", one.test, other.test),
         ("images of other things", one.other, other.other),

@@ -150,6 +150,11 @@ class BlockRecord(Record):
     scored: str = ""
     indexed: str = ""
 
+    @property
+    def accounted(self) -> int:
+        """How many of its images became something; all that were read, or the block is not as it should be."""
+        return self.kept + self.below + self.none + self.unreadable
+
     @classmethod
     def remedy(cls, path: str) -> str:
         """Return the command that writes a block's record, or the scored file that holds it, again."""
