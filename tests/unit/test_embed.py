@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from means_net import NET, NET_BYTES, embeddings_of, means_net, net_card, publish_means_net
-from small_run import BLOCKS, CORPUS, SparkHere, address_of, make_corpus, pictures, quiet
+from small_run import (
+    BLOCKS,
+    CORPUS,
+    MODEL,
+    SparkHere,
+    address_of,
+    card,
+    make_corpus,
+    pictures,
+    publish_model,
+    quiet,
+)
 
 from tinytags_tasks.embed import block as block_module
 from tinytags_tasks.embed import step, worker
@@ -17,13 +28,17 @@ from tinytags_tasks.embed.step import EmbedRequest, EmbedResult, embed_blocks
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TinyTagsError, TransientError
 from tinytags_tasks.nets.catalogue import net_version, publish_net
 from tinytags_tasks.nets.shipped import DEFAULT_NET, shipped_card
-from tinytags_tasks.store import layout
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.store import layout, ledger
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import embedding_leases
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.embedding_files import read_embeddings
+from tinytags_tasks.store.ledger import LedgerReader, add_up, read_ledger
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 ALL = tuple(range(BLOCKS))
 
@@ -98,12 +113,12 @@ def test_the_default_net_is_found_by_name_and_stored(storage):
 
 def test_pictures_of_another_size_than_the_nets_are_resized(storage):
     other = means_net(16)
-    card = net_card(version=net_version("means", other), height=16, width=16)
-    publish_net(card, other, None, storage)
-    embed(storage, net=card.version)
+    sixteen = net_card(version=net_version("means", other), height=16, width=16)
+    publish_net(sixteen, other, None, storage)
+    embed(storage, net=sixteen.version)
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     halves = pictures().astype(float).reshape(-1, 16, 2, 16, 2, 3).mean(axis=(2, 4))
-    found = [read_embeddings(storage, source, card.version)[0] for source in block_sources(storage, corpus, ALL)]
+    found = [read_embeddings(storage, source, sixteen.version)[0] for source in block_sources(storage, corpus, ALL)]
     assert np.abs(np.concatenate(found) - embeddings_of(np.rint(halves).astype(np.uint8))).max() <= 1
 
 
@@ -169,6 +184,59 @@ def test_another_blocks_file_is_made_again(storage):
     storage.write(path_of(1), storage.read(path_of(2)))
     assert embed(storage).embedded == 1
     np.testing.assert_array_equal(stored(storage), embeddings_of(pictures()))
+
+
+# The ledger shows it
+
+
+def run_of_net(storage: LocalStorage, net: str = NET) -> Run:
+    """Plan a run of a model that reads a net's embeddings."""
+    publish_model(storage, card(features=net))
+    return Run.load(storage, layout.run_file(plan_run(PlanRequest(CORPUS, MODEL), storage=storage).run))
+
+
+def test_a_block_without_a_record_is_embedded_if_the_corpus_holds_its_embeddings(storage):
+    run = run_of_net(storage)
+    embed(storage, blocks=(1, 4))
+    BlockRecord(run=run.name, block=4, state=BlockState.SCORED).save(storage, layout.ledger_file(run.name, 4))
+    states = [record.state for record in read_ledger(storage, run)]
+    planned = BlockState.PLANNED
+    assert states == [planned, BlockState.EMBEDDED, planned, planned, BlockState.SCORED, planned]
+    assert add_up(read_ledger(storage, run)).by_state == {"planned": 4, "embedded": 1, "scored": 1}
+
+
+def test_embeddings_of_another_net_count_for_nothing(storage):
+    embed(storage)
+    for net in ("another-0123456789ab", PIXELS):
+        run = run_of_net(storage, net)
+        assert {record.state for record in read_ledger(storage, run)} == {BlockState.PLANNED}
+
+
+def test_a_ledger_that_is_read_again_shows_what_was_embedded_meanwhile(storage, monkeypatch):
+    monkeypatch.setattr(ledger, "_LISTING_SECONDS", 0.0)
+    reader = LedgerReader(storage, run_of_net(storage))
+    assert {record.state for record in reader.read()} == {BlockState.PLANNED}
+    embed(storage)
+    assert {record.state for record in reader.read()} == {BlockState.EMBEDDED}
+    storage.delete(path_of(0))
+    assert [record.state for record in reader.read([0, 1])] == [BlockState.PLANNED, BlockState.EMBEDDED]
+
+
+def test_embeddings_are_listed_once_for_a_ledger_that_is_read_in_parts(storage, monkeypatch):
+    embed(storage)
+    reader, asked = LedgerReader(storage, run_of_net(storage)), []
+    names = storage.names
+    monkeypatch.setattr(storage, "names", lambda path: asked.append(path) or names(path))
+    for block in ALL:
+        reader.read([block])
+    assert asked.count(layout.embeddings_folder(CORPUS, NET)) == 1
+
+
+def test_a_ledger_whose_model_is_lost_can_be_read(storage):
+    run = run_of_net(storage)
+    embed(storage)
+    storage.delete(layout.card_file(MODEL))
+    assert {record.state for record in read_ledger(storage, run)} == {BlockState.PLANNED}
 
 
 # What cannot be embedded
@@ -261,7 +329,7 @@ def test_a_manifest_that_changed_since_the_driver_read_it_fails_its_block_alone(
 
 
 def test_a_provider_that_no_worker_has_is_named(storage):
-    with pytest.raises(FinalError, match="ONNX Runtime offers no FPGA on this machine.*TINYTAGS_ONNX_PROVIDERS"):
+    with pytest.raises(FinalError, match=r"ONNX Runtime offers no FPGA on this machine.*TINYTAGS_ONNX_PROVIDERS"):
         embed_blocks(
             EmbedRequest(CORPUS, NET),
             storage=storage,

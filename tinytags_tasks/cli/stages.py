@@ -87,7 +87,9 @@ def embed(
         report=say,
         providers=runtime.onnx_providers,
     )
-    print(f"corpus {corpus}: {len(result.blocks):,} blocks are embedded by {result.net}, {result.embedded:,} of them now")
+    print(
+        f"corpus {corpus}: {len(result.blocks):,} blocks are embedded by {result.net}, {result.embedded:,} of them now"
+    )
 
 
 @app.command()

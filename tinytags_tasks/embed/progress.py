@@ -36,10 +36,7 @@ class Progress:
         self._folder = layout.embeddings_folder(self._corpus, net)
         self._storage = storage
         self._report = report
-        self._images = {
-            layout.file_name(layout.embeddings_file(self._corpus, net, source.block)): source.images
-            for source in sources
-        }
+        self._images = {layout.embedding_file_name(source.block): source.images for source in sources}
         self._before = storage.versions(self._folder)
         self._started = time.monotonic()
 

@@ -200,9 +200,8 @@ def _delete_unusable(sources: Sequence[BlockSource], net: str, storage: Storage)
     """Delete the files of blocks that will be embedded; the caller holds the leases on them."""
     existing = set(storage.names(layout.embeddings_folder(sources[0].corpus, net))) if sources else set()
     for source in sources:
-        path = layout.embeddings_file(source.corpus, net, source.block)
-        if layout.file_name(path) in existing:
-            storage.delete(path)
+        if layout.embedding_file_name(source.block) in existing:
+            storage.delete(layout.embeddings_file(source.corpus, net, source.block))
 
 
 def _raise_failures(failures: list[Outcome], subject: str) -> None:

@@ -127,7 +127,7 @@ def unembedded(sources: Iterable[BlockSource], net: str, storage: Storage) -> li
     sizes = storage.sizes(layout.embeddings_folder(sources[0].corpus, net))
 
     def is_usable(source: BlockSource) -> bool:
-        size = sizes.get(layout.file_name(layout.embeddings_file(source.corpus, net, source.block)))
+        size = sizes.get(layout.embedding_file_name(source.block))
         if size is None:
             return False
         try:

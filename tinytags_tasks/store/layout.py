@@ -121,7 +121,12 @@ def embeddings_folder(corpus: str, net: str) -> str:
 
 def embeddings_file(corpus: str, net: str, block: int) -> str:
     """Path of a block's embeddings."""
-    return f"{embeddings_folder(corpus, net)}/{block:06d}.parquet"
+    return f"{embeddings_folder(corpus, net)}/{embedding_file_name(block)}"
+
+
+def embedding_file_name(block: int) -> str:
+    """Name of the file of a block's embeddings in a net's folder."""
+    return f"{block:06d}.parquet"
 
 
 def embedding_leases_folder(corpus: str, net: str) -> str:
