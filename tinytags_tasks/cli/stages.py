@@ -77,6 +77,33 @@ def train(
 
 
 @app.command()
+def embed(
+    corpus: Annotated[str, typer.Argument(help="Name of an ingested corpus.")],
+    net: Annotated[str, typer.Option(help="A net's name or version.")] = "general32",
+    blocks: Blocks = "",
+    redo: Annotated[bool, typer.Option("--redo", help="Also embed blocks that are embedded.")] = False,
+) -> None:
+    """Embed blocks of a corpus in Spark, one committed file per block; every model of this net then reads these."""
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+    from tinytags_tasks.store.corpus_records import load_corpus
+
+    runtime = clients()
+    partition = load_corpus(corpus, runtime.storage).partition
+    result = embed_blocks(
+        EmbedRequest(corpus, net, parse_block_numbers(blocks, partition.blocks), redo),
+        storage=runtime.storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+        report=say,
+        providers=runtime.onnx_providers,
+    )
+    print(
+        f"corpus {corpus}: {len(result.blocks):,} blocks are embedded by {result.net}, {result.embedded:,} of them now"
+    )
+
+
+@app.command()
 def score(
     name: Annotated[str, typer.Argument(metavar="CORPUS|RUN", help="A corpus' name, or that of a run planned before.")],
     model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",

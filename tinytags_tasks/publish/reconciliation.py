@@ -1,6 +1,6 @@
 """Reconciling: whether all that was written down of a run agrees with what the store and Solr hold now."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks.blocks import block_numbers_argument, format_block_numbers

@@ -78,7 +78,7 @@ def score_blocks(
     )
     scored, failures = 0, []
     for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
-        _clear_leftovers(held, storage)
+        _clear_leftovers(run.name, held, storage)
         # Another writer may have scored them while we waited for it.
         blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage, held.writer)
         if blocks:
@@ -109,10 +109,10 @@ def needed_embeddings(request: ScoreRequest, *, storage: Storage) -> tuple[str, 
     return net, request.blocks if request.redo else unsettled_blocks(run.name, request.blocks, storage)
 
 
-def _clear_leftovers(held: HeldBlocks, storage: Storage) -> None:
+def _clear_leftovers(run: str, held: HeldBlocks, storage: Storage) -> None:
     """Delete the leftovers of killed writers of these blocks."""
-    storage.delete_leftovers(*(layout.ledger_file(held.run, block) for block in held.blocks))
-    storage.delete_leftovers(*(layout.scored_file(held.run, block) for block in held.blocks))
+    storage.delete_leftovers(*(layout.ledger_file(run, block) for block in held.blocks))
+    storage.delete_leftovers(*(layout.scored_file(run, block) for block in held.blocks))
 
 
 def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:

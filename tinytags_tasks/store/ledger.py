@@ -1,5 +1,6 @@
 """The ledger: the state of each block of a run, read from the store alone."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,14 @@ from datetime import UTC, datetime
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _READERS = 8
+
+_LISTING_SECONDS = 2.0
+"""How long the list of a corpus' embeddings counts as new, for a reader that reads some blocks after the others."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,14 @@ class LedgerReader:
         self._storage = storage
         self._run = run
         self._known: dict[int, tuple[str, BlockRecord]] = {}
+        self._net: str | None = None
+        self._embedded: frozenset[str] = frozenset()
+        self._listed = float("-inf")
 
     def read(self, blocks: Iterable[int] | None = None) -> list[BlockRecord]:
-        """Return the records of blocks in order; without a record, a block is planned; with a damaged one, failed.
+        """Return the records of blocks in order; with a damaged record, a block has failed.
+
+        Without a record, a block is embedded if the corpus holds its embeddings by the model's net, and planned if not.
 
         Parameters
         ----------
@@ -100,6 +110,8 @@ class LedgerReader:
         """
         chosen = range(self._run.blocks) if blocks is None else list(blocks)
         versions = self._storage.versions(layout.ledger_folder(self._run.name))
+        if any(layout.file_name(layout.ledger_file(self._run.name, block)) not in versions for block in chosen):
+            self._list_embeddings()
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(lambda block: self._read(block, versions), chosen))
 
@@ -112,8 +124,22 @@ class LedgerReader:
             self._known[block] = version, record
         return record
 
+    def _list_embeddings(self) -> None:
+        """List the embeddings that the run's model reads; a model that reads pixels, or is damaged, reads none."""
+        if self._net is None:
+            try:
+                self._net = ModelCard.load(self._storage, layout.card_file(self._run.model)).features
+            except FinalError:
+                self._net = PIXELS
+        if self._net != PIXELS and time.monotonic() - self._listed > _LISTING_SECONDS:
+            self._embedded = frozenset(self._storage.names(layout.embeddings_folder(self._run.corpus, self._net)))
+            self._listed = time.monotonic()
+
     def _planned(self, block: int) -> BlockRecord:
-        return BlockRecord(run=self._run.name, block=block, state=BlockState.PLANNED, model=self._run.model)
+        """Return the record of a block that has none."""
+        is_embedded = layout.embedding_file_name(block) in self._embedded
+        state = BlockState.EMBEDDED if is_embedded else BlockState.PLANNED
+        return BlockRecord(run=self._run.name, block=block, state=state, model=self._run.model)
 
     def _load(self, path: str, block: int) -> BlockRecord:
         try:

@@ -109,6 +109,10 @@ class BlockState(StrEnum):
     FAILED = "failed"
 
 
+UNRECORDED = (BlockState.PLANNED, BlockState.EMBEDDED)
+"""The states of a block without a record."""
+
+
 class BlockRecord(Record):
     """The state of one block in one run. ``read = kept + below + none + unreadable``, always.
 
