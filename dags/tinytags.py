@@ -11,7 +11,7 @@
 | `train` | the named model exists, or the model that the labelled images and the parameters determine is published |
 | `plan` | the run, its Solr collection and its groups of blocks exist |
 | `blocks` | each block of the group has its scored file, and is indexed and verified |
-| `reconcile` | all counts agree: images read = kept + below the threshold + unreadable, and kept = documents |
+| `reconcile` | all counts agree: images read = kept + below + none + unreadable, and kept = documents |
 | `publish` | readers see the run; skipped if the form says no, and for a trial |
 
 **Any task can be cleared and run again**: it only does what is not committed yet. Clearing a failed mapped task does
