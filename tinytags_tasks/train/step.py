@@ -173,7 +173,9 @@ def _train(
     return TrainResult(card.version, trained=True)
 
 
-def _training_id(request: TrainRequest, labelled_sha256: str, net: NetCard | None, *, has_none: bool) -> str:
+def _training_id(
+    request: TrainRequest, labelled_sha256: str, net: NetCard | None = None, *, has_none: bool = False
+) -> str:
     """Hash everything that determines a model's votes, but not the card's figures or the files' paths.
 
     What came later is included only if it is not what the original did: see ``docs/adr/0017-identities.md``.
