@@ -6,8 +6,15 @@ from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
-from tinytags_tasks.store.model_records import Evaluation, ModelCard
+from tinytags_tasks.store.model_figures import describe_figures
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage, temporary_name
+
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
+"""The Content-Security-Policy under which a report is served: it holds its own style and pictures, and no script."""
 
 _REMEDY = "train or import the same model again, which writes this file again, or restore it from a copy"
 
@@ -171,7 +178,7 @@ def misfit(card: ModelCard, corpus: Corpus) -> str:
 
 def describe_model(card: ModelCard) -> dict[str, str]:
     """Return what is known about a model, as text by heading; headings without a value are left out."""
-    return describe_origin(card) | _describe_figures(card)
+    return describe_origin(card) | describe_figures(card)
 
 
 def describe_origin(card: ModelCard) -> dict[str, str]:
@@ -188,35 +195,6 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
         **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }
     return {heading: text for heading, text in described.items() if text}
-
-
-def _describe_figures(card: ModelCard) -> dict[str, str]:
-    described = {}
-    for what, measured in (("held out", card.held_out), ("test set", card.test)):
-        if measured:
-            described[f"{what}: accuracy"] = f"{measured.accuracy:.2f} % of {measured.images:,}"
-            described |= _describe_thresholds(what, measured)
-    if card.other:
-        images = card.other.without_tag + card.other.with_tag
-        for others in card.other.thresholds:
-            described[f"other things: confidence from {others.threshold} %"] = (
-                f"{share(others.tagged, images)} tagged, {share(others.right, others.tagged)} of these right"
-            )
-    return described
-
-
-def _describe_thresholds(what: str, measured: Evaluation) -> dict[str, str]:
-    return {
-        f"{what}: confidence from {figures.threshold} %": (
-            f"{share(figures.kept, measured.images)} kept, {share(figures.right, figures.kept)} of these right"
-        )
-        for figures in measured.thresholds
-    }
-
-
-def share(part: int, whole: int) -> str:
-    """Return a share in percent; a dash if the whole is 0."""
-    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, str, str]], list[str]]:
