@@ -30,7 +30,8 @@ from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.models import load_card, share
+from tinytags_tasks.store.model_figures import share
+from tinytags_tasks.store.models import load_card
 from tinytags_tasks.train import step
 from tinytags_tasks.train.evaluation import count_votes, evaluate
 from tinytags_tasks.train.images import read_labelled
