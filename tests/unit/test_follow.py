@@ -59,7 +59,7 @@ def test_an_airflow_that_does_not_answer_fails_nothing(
     )
 
 
-ASKED = {"corpus": "pets", "model": "", "threshold": 40, "publish": "yes"}
+ASKED = {"corpus": "pets", "model": "", "features": "general32", "head": "logistic", "threshold": 40, "publish": "yes"}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,8 @@ ASKED = {"corpus": "pets", "model": "", "threshold": 40, "publish": "yes"}
         ({"other": {**ASKED, "corpus": "others"}, "same": {**ASKED}}, "same"),
         ({"by-the-form": {**ASKED, "model": None, "blocks": None}}, "by-the-form"),
         ({"for-others": {**ASKED, "alias": "staging"}}, ""),
+        ({"on-pixels": {**ASKED, "features": "pixels", "head": "forest"}}, ""),
+        ({"of-before-nets": {name: value for name, value in ASKED.items() if name not in ("features", "head")}}, ""),
     ],
 )
 def test_a_run_with_the_same_parameters_that_has_not_ended_is_joined(
