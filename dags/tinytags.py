@@ -8,9 +8,9 @@
 | `ingest.plan` | the source is listed, HDFS has room for it, and the missing shards are known |
 | `ingest.shards` | each shard of the group is in HDFS with its manifest |
 | `ingest.commit` | every image of the source is in one block of one shard, and the corpus' totals are recorded |
-| `train` | the named model exists, or the model that the labelled images, the features and the head determine is published |
+| `train` | the named model exists, or the model that the labelled images and the choices in the form determine is published |
 | `plan` | the run, its Solr collection and its groups of blocks exist |
-| `blocks` | each block of the group has its embeddings, if the model sees a net's, and its scored file, and is indexed and verified |
+| `blocks` | each block of the group has its embeddings (if the model sees any) and its scored file, is indexed, and verified |
 | `reconcile` | all counts agree: images read = kept + below the threshold + none + unreadable, and kept = documents |
 | `publish` | readers see the run; skipped if the form says no, and for a trial |
 
@@ -18,9 +18,9 @@
 the missing blocks of its group. A run is identified by its content (the corpus' bytes, the model, the threshold), so
 triggering the Dag again with the same form continues the same run.
 
-**What the model sees**: by default, the embeddings of the net that ships. They are made once for each block and stored, so
-a corpus is tagged again by another model without looking at its pixels. The original system is `features` pixels, `head`
-forest. If the form names a model, its own features and head apply.
+**What the model sees**: by default, the embeddings of the net that ships. They are made once for each block and stored,
+so a corpus is tagged again by another model without looking at its pixels. The original system is `features` pixels,
+`head` forest. If the form names a model, its own features and head apply.
 
 **A trial** names blocks, such as `3, 17-20`. Only these are scored, indexed and reconciled, and nothing is published.
 Trigger the same form without blocks to do the rest of the run.
@@ -53,7 +53,7 @@ from tinytags_airflow import (
     runtime,
     tinytags_dag,
 )
-from tinytags_blocks import named_groups, embed_score_and_index
+from tinytags_blocks import embed_score_and_index, named_groups
 from tinytags_forms import read_form, tagging_form
 from tinytags_suggestions import remember_models
 

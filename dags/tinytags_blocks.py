@@ -76,6 +76,7 @@ def _embed(run: str, numbers: tuple[int, ...], clients: Runtime) -> tuple[tuple[
     If all can be scored, there is no reason: None.
     """
     from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+
     from tinytags_tasks.errors import FinalError, TransientError
     from tinytags_tasks.score.step import ScoreRequest, needed_embeddings
     from tinytags_tasks.score.unembedded import record_unembedded

@@ -50,9 +50,10 @@ def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
     MissingError, BadInputError
         Which say what exists.
     """
+    from tinytags_tasks.nets.catalogue import load_net_card
+
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.errors import MissingError
-    from tinytags_tasks.nets.catalogue import load_net_card
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.corpus_records import Corpus
     from tinytags_tasks.store.model_records import PIXELS, ModelCard

@@ -141,8 +141,8 @@ def _head_fields() -> Form:
             enum=["yes", "no"],
             title="None of these",
             section="Model",
-            description="yes: if the net has a background, the model can say that an image shows none of the tags; such "
-            "an image is not kept",
+            description="yes: if the net has a background, the model can say that an image shows none of the tags; "
+            "such an image is not kept",
         ),
         "trees": _forest_field(10, 1, 1000, "Trees"),
         "depth": _forest_field(10, 1, 30, "Depth"),
@@ -360,5 +360,5 @@ def _blocks_per_task(blocks: int) -> Param:
         minimum=0,
         title="Blocks per task",
         section="Run",
-        description="Blocks that one mapped task embeds, scores and indexes; 0: as many as needed for at most 400 tasks",
+        description="Blocks that one mapped task embeds, scores and indexes; 0: as many as needed for 400 tasks at most",
     )

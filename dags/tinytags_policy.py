@@ -31,8 +31,8 @@ def task_instance_mutation_hook(task_instance: Any) -> None:  # noqa: ANN401 - A
 if "scheduler" in sys.argv:
     import airflow.providers.apache.spark.hooks.spark_connect
     import airflow.sdk
-
     import tinytags_tasks.embed.step
+
     import tinytags_tasks.index.step
     import tinytags_tasks.publish.step
     import tinytags_tasks.runtime

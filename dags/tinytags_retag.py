@@ -13,8 +13,8 @@ If the form names no model, the newest one is used that fits the size of the cor
 live index. Nothing is done if the live index has that model already, or if that model was rolled back (name it to try
 it again). An index that has the model is tagged again all the same if an upgrade of TinyTags has changed the schema
 since. While another run tags one of the corpora, `choose` waits and looks again every five minutes. The comparison is
-in the log of `publish` and in its XCom. A corpus that has the net's embeddings is not embedded again: its pixels are only
-read for the documents.
+in the log of `publish` and in its XCom. A corpus that has the net's embeddings is not embedded again: its pixels are
+only read for the documents.
 
 **When**: when a run of the Dag `tinytags` publishes a new model; on the schedule in `TINYTAGS_RETAG_CRON`, a cron
 expression in UTC such as `0 2 * * 6` (not set: no schedule); and manually. Airflow creates this Dag paused: switch it
@@ -42,7 +42,7 @@ from tinytags_airflow import (
     runtime,
     tinytags_dag,
 )
-from tinytags_blocks import named_groups, embed_score_and_index
+from tinytags_blocks import embed_score_and_index, named_groups
 from tinytags_forms import read_form, retag_form
 from tinytags_suggestions import remember_models
 

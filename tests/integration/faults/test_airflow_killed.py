@@ -26,6 +26,7 @@ from tinytags_tasks.store.run_records import BlockState, Run
 DAG = "tinytags"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+
 class Killer:
     """Kills the process of each task instance once, in its first attempt.
 
