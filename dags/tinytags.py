@@ -8,9 +8,9 @@
 | `ingest.plan` | the source is listed, HDFS has room for it, and the missing shards are known |
 | `ingest.shards` | each shard of the group is in HDFS with its manifest |
 | `ingest.commit` | every image of the source is in one block of one shard, and the corpus' totals are recorded |
-| `train` | the named model exists, or the model that the labelled images and the choices in the form determine is published |
+| `train` | the named model exists, or the model that the labelled images and the form determine is published |
 | `plan` | the run, its Solr collection and its groups of blocks exist |
-| `blocks` | each block of the group has its embeddings (if the model sees any) and its scored file, is indexed, and verified |
+| `blocks` | each block of the group has its embeddings, if needed, and its scored file, is indexed, and verified |
 | `reconcile` | all counts agree: images read = kept + below the threshold + none + unreadable, and kept = documents |
 | `publish` | readers see the run; skipped if the form says no, and for a trial |
 

@@ -360,5 +360,5 @@ def _blocks_per_task(blocks: int) -> Param:
         minimum=0,
         title="Blocks per task",
         section="Run",
-        description="Blocks that one mapped task embeds, scores and indexes; 0: as many as needed for 400 tasks at most",
+        description="Blocks that one mapped task embeds, scores and indexes; 0: as many as give at most 400 tasks",
     )
