@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, TEST_FILE, TRAIN_FILE
-from tinytags_tasks.corpus.labelled import TAGS_KEY
+from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY
 from tinytags_tasks.nets.recipe.evaluate import (
     CALTECH_ARGUABLE,
     CALTECH_TAGS,
@@ -38,7 +38,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import share
 from tinytags_tasks.train.evaluation import count_votes
-from tinytags_tasks.train.images import read_labelled
+from tinytags_tasks.train.images import LEFT_OUT, read_other
 from tinytags_tasks.train.step import TrainRequest, train_model
 
 NET = "general32"
@@ -156,7 +156,7 @@ def measure_accuracy(bench: Bench) -> dict[Way, ModelCard]:
 
 def measure_ranking(bench: Bench, cards: dict[Way, ModelCard]) -> None:
     """Print AUROC of tag against none, by the votes of the surest tag, before anybody has reviewed anything."""
-    sources = {"other sample": other_sample(bench)}
+    sources = {"other sample": other_sample(bench.source / OTHER_FILE)}
     if bench.caltech:
         sources["Caltech-101"] = caltech_sample(bench.caltech)
     rows = []
@@ -173,31 +173,22 @@ def measure_ranking(bench: Bench, cards: dict[Way, ModelCard]) -> None:
     print_table(("model", *sources), rows)
 
 
-def other_sample(bench: Bench) -> tuple[npt.NDArray[np.uint8], Labels]:
-    labels = pq.read_table(bench.source / OTHER_FILE)["label"].to_numpy()
-    return read_encoded(bench.folder, pictures_of(bench.source / OTHER_FILE), labels, labels > -2)
+def other_sample(path: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Return pictures of other things, and their labels: -1 for those that show none of the tags."""
+    read = read_other(path, CIFAR10_TAGS, 32, 32)
+    known = read.labels != LEFT_OUT
+    return read.images[known], read.labels[known]
 
 
 def caltech_sample(folder: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Return the same of Caltech-101, without the categories that can be argued either way."""
     names = sorted(place.name for place in folder.iterdir() if place.is_dir() and place.name not in CALTECH_ARGUABLE)
     encoded, categories = read_folders(folder, names, MOST_A_CATEGORY)
     labels = np.array([CALTECH_TAGS.get(name, -1) for name in names])[categories]
-    with tempfile.TemporaryDirectory() as name:
-        return read_encoded(Path(name), encoded, labels, labels > -2)
-
-
-def pictures_of(path: Path) -> list[bytes]:
-    return [row["bytes"] for row in pq.read_table(path)["img"].to_pylist()]
-
-
-def read_encoded(
-    folder: Path, encoded: Sequence[bytes], labels: Labels, chosen: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.uint8], Labels]:
-    """Return pictures as the pipeline reads labelled ones, 32x32, and their labels."""
-    path = folder / "pictures.parquet"
-    places = np.flatnonzero(chosen)
-    write_labelled(path, [encoded[place] for place in places], np.zeros(len(places), dtype=np.int64), ("any",))
-    return read_labelled(path, ("any",), 32, 32).images, labels[places]
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "caltech.parquet"
+        write_labelled(path, encoded, labels, CIFAR10_TAGS)
+        return other_sample(path)
 
 
 def write_labelled(path: Path, encoded: Sequence[bytes], labels: Labels, tags: Sequence[str]) -> None:

@@ -288,7 +288,11 @@ def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
     monkeypatch.setattr(tinytags_blocks, "asdict", lambda result: {})
     monkeypatch.setattr(tinytags_blocks, "get_current_context", dict)
     clients = SimpleNamespace(
-        storage=storage, solr=None, store_address=None, connect_spark=None, settings=SimpleNamespace(onnx_providers=None)
+        storage=storage,
+        solr=None,
+        store_address=None,
+        connect_spark=None,
+        settings=SimpleNamespace(onnx_providers=None),
     )
     monkeypatch.setattr(tinytags_blocks, "runtime", lambda: clients)
     blocks = tinytags_blocks.embed_score_and_index().function
