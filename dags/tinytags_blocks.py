@@ -78,7 +78,6 @@ def _embed(run: str, numbers: tuple[int, ...], clients: Runtime) -> tuple[tuple[
     from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
 
     from tinytags_tasks.errors import FinalError, TransientError
-    from tinytags_tasks.nets.running import choose_providers
     from tinytags_tasks.score.step import ScoreRequest, needed_embeddings
     from tinytags_tasks.score.unembedded import record_unembedded
     from tinytags_tasks.store.run_identity import load_run
@@ -94,7 +93,7 @@ def _embed(run: str, numbers: tuple[int, ...], clients: Runtime) -> tuple[tuple[
             address=clients.store_address,
             connect_spark=clients.connect_spark,
             report=report,
-            providers=choose_providers(clients.settings.onnx_providers),
+            providers=clients.onnx_providers,
         )
     except (FinalError, TransientError) as error:
         failed = record_unembedded(run, needed, str(error), storage=storage, report=report)

@@ -261,24 +261,20 @@ def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage,
 @pytest.fixture
 def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The task ``blocks`` on a run whose model sees a net's embeddings, with stages that a test can let fail."""
+    import small_net
     import tinytags_blocks
-    from small_run import BLOCKS, make_run
+    from small_run import BLOCKS
 
     from tinytags_tasks.embed import step as embedding
     from tinytags_tasks.index import step as indexing
     from tinytags_tasks.score import step as scoring
-    from tinytags_tasks.store import layout
-    from tinytags_tasks.store.model_records import ModelCard
 
-    run = make_run(storage)
-    card = layout.card_file(run.model)
-    ModelCard.load(storage, card).replaced(features="tiny-000000000001").save(storage, card)
+    run = small_net.make_net_run(storage)
     there = SimpleNamespace(run=run, storage=storage, unembeddable={}, calls=[])
 
     def embed_blocks(request: Any, **_: Any) -> None:
         there.calls.append(("embed", request.corpus, request.net, request.blocks))
-        for block in set(request.blocks) - set(there.unembeddable):
-            storage.write(layout.embeddings_file(request.corpus, request.net, block), b"")
+        small_net.embed(storage, sorted(set(request.blocks) - set(there.unembeddable)))
         for error in there.unembeddable.values():
             raise error
 
@@ -301,10 +297,12 @@ def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
 
 
 def test_a_group_is_embedded_then_scored_then_indexed(group: SimpleNamespace) -> None:
+    from small_net import NET
+
     every = tuple(range(group.run.blocks))
     group.task()
     assert group.calls == [
-        ("embed", group.run.corpus, "tiny-000000000001", every),
+        ("embed", group.run.corpus, NET, every),
         ("score", every),
         ("index", every),
     ]

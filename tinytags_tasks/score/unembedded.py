@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterable
 from tinytags_tasks.score.block import previous_attempts
 from tinytags_tasks.score.worker import uncommitted_blocks
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import hold_blocks, is_held
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.embedding_files import unembedded
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
@@ -31,8 +34,8 @@ def record_unembedded(
     """
     run = load_run(run_name, storage)
     net = ModelCard.load(storage, layout.card_file(run.model)).features
-    embedded = set(storage.names(layout.embeddings_folder(run.corpus, net)))
-    missing = [block for block in blocks if f"{block:06d}.parquet" not in embedded]
+    sources = block_sources(storage, Corpus.load(storage, layout.corpus_file(run.corpus)), blocks)
+    missing = [source.block for source in unembedded(sources, net, storage)]
     failed: list[int] = []
     for held in hold_blocks(run.name, missing, storage=storage, report=report, lease_seconds=lease_seconds):
         for block in uncommitted_blocks(run.name, held.blocks, storage):
