@@ -283,13 +283,7 @@ def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
     monkeypatch.setattr(indexing, "index_blocks", lambda request, **_: there.calls.append(("index", request.blocks)))
     monkeypatch.setattr(tinytags_blocks, "asdict", lambda result: {})
     monkeypatch.setattr(tinytags_blocks, "get_current_context", dict)
-    clients = SimpleNamespace(
-        storage=storage,
-        solr=None,
-        store_address=None,
-        connect_spark=None,
-        settings=SimpleNamespace(onnx_providers=None),
-    )
+    clients = SimpleNamespace(storage=storage, solr=None, store_address=None, connect_spark=None, onnx_providers=())
     monkeypatch.setattr(tinytags_blocks, "runtime", lambda: clients)
     blocks = tinytags_blocks.embed_score_and_index().function
     there.task = lambda: blocks({"run": run.name, "blocks": list(range(BLOCKS)), "name": "all"})
