@@ -1,116 +1,84 @@
-"""Small ONNX networks that describe pictures, like those that other tools export; 12x10 pictures unless said."""
+"""Small nets and heads for tests: quick to run, of the same interfaces as real ones."""
+
+import hashlib
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-HEIGHT, WIDTH, DIMENSIONS = 12, 10, 16
+from tinytags_tasks.store.net_records import NetCard
 
 
-def _constant(rng: np.random.Generator, name: str, *shape: int, spread: float = 0.3) -> TensorProto:
-    return numpy_helper.from_array(rng.normal(0, spread, shape).astype(np.float32), name)
-
-
-def conv_net(
-    *,
-    sizes: tuple[object, ...] = ("n", 3, HEIGHT, WIDTH),
-    colours_last: bool = False,
-    input_type: int = TensorProto.FLOAT,
-    pooled: bool = True,
-    outputs: tuple[str, ...] = ("features",),
-    extra: tuple[onnx.NodeProto, ...] = (),
-    constants: tuple[TensorProto, ...] = (),
-    opset: int = 17,
-) -> onnx.ModelProto:
-    """Return two convolutions, averaged over all places if ``pooled``."""
-    rng = np.random.default_rng(0)
-    nodes, at = [], "images"
-    if input_type != TensorProto.FLOAT:
-        nodes.append(helper.make_node("Cast", [at], ["real"], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Div", ["real", "sixty"], ["small"]))
-        at = "small"
-    if colours_last:
-        nodes.append(helper.make_node("Transpose", [at], ["planes"], perm=[0, 3, 1, 2]))
-        at = "planes"
-    nodes += [
-        helper.make_node("Conv", [at, "first", "bias"], ["seen"], kernel_shape=[3, 3], pads=[1] * 4),
-        helper.make_node("Relu", ["seen"], ["kept"]),
-        helper.make_node("Conv", ["kept", "second"], ["map"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
-    ]
-    if pooled:
-        nodes += [
-            helper.make_node("GlobalAveragePool", ["map"], ["mean"]),
-            helper.make_node("Flatten", ["mean"], ["features"]),
-        ]
-    graph = helper.make_graph(
-        [*nodes, *extra],
-        "conv",
-        [helper.make_tensor_value_info("images", input_type, list(sizes))],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [
-            _constant(rng, "first", 8, 3, 3, 3),
-            _constant(rng, "bias", 8),
-            _constant(rng, "second", DIMENSIONS, 8, 3, 3),
-            numpy_helper.from_array(np.float32(60), "sixty"),
-            *constants,
-        ],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def token_net(images: int | None = None, *, folded: bool = True) -> onnx.ModelProto:
-    """Return a net with a class token before one token for each of 6x5 places: output (images, 31, 16).
-
-    Parameters
-    ----------
-    images
-        How many images it was exported for; None for any number.
-    folded
-        Whether the class token was repeated for these images when it was exported, or is repeated by an Expand.
-    """
-    rng = np.random.default_rng(1)
-    count = images or 1
-    token = rng.normal(0, 1, (1, 1, DIMENSIONS)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["images", "patches"], ["map"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Reshape", ["map", "flat"], ["columns"]),
-        helper.make_node("Transpose", ["columns"], ["places"], perm=[0, 2, 1]),
-    ]
-    constants = [
-        _constant(rng, "patches", DIMENSIONS, 3, 2, 2),
-        numpy_helper.from_array(np.array([images or 0, DIMENSIONS, -1]), "flat"),
-        numpy_helper.from_array(rng.normal(0, 1, (DIMENSIONS, DIMENSIONS)).astype(np.float32), "mix"),
-    ]
-    if images is None:
-        nodes += [
-            helper.make_node("Shape", ["images"], ["all"], start=0, end=1),
-            helper.make_node("Concat", ["all", "row"], ["tokens_shape"], axis=0),
-            helper.make_node("Expand", ["token", "tokens_shape"], ["tokens"]),
-        ]
-        constants += [
-            numpy_helper.from_array(token, "token"),
-            numpy_helper.from_array(np.array([1, DIMENSIONS]), "row"),
-        ]
-    elif folded:
-        constants.append(numpy_helper.from_array(np.repeat(token, count, axis=0), "tokens"))
-    else:
-        nodes.append(helper.make_node("Expand", ["token", "tokens_shape"], ["tokens"]))
-        constants.append(numpy_helper.from_array(token, "token"))
-        constants.append(numpy_helper.from_array(np.array([count, 1, DIMENSIONS]), "tokens_shape"))
-    nodes += [
-        helper.make_node("Concat", ["tokens", "places"], ["rows"], axis=1),
-        helper.make_node("Softmax", ["rows"], ["weights"], axis=1),
-        helper.make_node("Mul", ["rows", "weights"], ["weighed"]),
-        helper.make_node("ReduceSum", ["weighed", "tokens_axis"], ["summary"], keepdims=1),
-        helper.make_node("Add", ["rows", "summary"], ["aware"]),
-        helper.make_node("MatMul", ["aware", "mix"], ["last_hidden_state"]),
-    ]
-    constants.append(numpy_helper.from_array(np.array([1]), "tokens_axis"))
+def onnx_file(nodes, inputs, outputs, constants, opset: int = 21) -> bytes:
+    """Return an ONNX file; ``constants`` are arrays by name."""
     graph = helper.make_graph(
         nodes,
-        "tokens",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [images or "n", 3, HEIGHT, WIDTH])],
-        [helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, [images or "n", 31, DIMENSIONS])],
-        constants,
+        "small",
+        inputs,
+        outputs,
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=9
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def small_net(height: int = 8, width: int = 8, dimensions: int = 4, seed: int = 0, opset: int = 17) -> bytes:
+    """Return a net with the interface of a stored one; its embeddings have both signs."""
+    weights = np.random.default_rng(seed).normal(0, 0.02, (height * width * 3, dimensions)).astype(np.float32)
+    return onnx_file(
+        [
+            helper.make_node("Flatten", ["pixels"], ["flat"]),
+            helper.make_node("Cast", ["flat"], ["values"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["values", "weights"], ["embedding"]),
+        ],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", height, width, 3])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", dimensions])],
+        {"weights": weights},
+        opset,
+    )
+
+
+def small_card(net: bytes, name: str = "small", **changes: object) -> NetCard:
+    """Return the card of such a net."""
+    fields: dict[str, object] = {
+        "version": f"{name}-{hashlib.sha256(net).hexdigest()[:12]}",
+        "height": 8,
+        "width": 8,
+        "dimensions": 4,
+        "scale": 0.5,
+        "arithmetic": "float32",
+        "origin": "small.onnx",
+        "parameters": {},
+        "figures": {},
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return NetCard(**{**fields, **changes})
+
+
+def linear_head(dimensions: int, columns: int, seed: int = 0) -> bytes:
+    """Return a head: percentages from a linear layer; its inner names are those of a net, to be told apart."""
+    weights = np.random.default_rng(seed).normal(0, 0.01, (dimensions, columns)).astype(np.float32)
+    return onnx_file(
+        [
+            helper.make_node("Cast", ["features"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["pixels", "weights"], ["embedding"]),
+            helper.make_node("Softmax", ["embedding"], ["shares"], axis=1),
+            helper.make_node("Mul", ["shares", "percent"], ["votes"]),
+        ],
+        [helper.make_tensor_value_info("features", TensorProto.INT8, ["images", dimensions])],
+        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", columns])],
+        {"weights": weights, "percent": np.array(100, dtype=np.float32)},
+    )
+
+
+def patches(count: int, height: int = 32, width: int = 32, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Return pictures of smooth patches of colour, uint8 (count, height * width * 3)."""
+    draw = np.random.default_rng(seed)
+    tall, wide = -(-height // 4), -(-width // 4)
+    smooth = draw.integers(0, 256, (count, 4, 4, 3)).repeat(tall, axis=1).repeat(wide, axis=2)[:, :height, :width]
+    noisy = smooth + draw.integers(-20, 21, (count, height, width, 3))
+    return noisy.clip(0, 255).astype(np.uint8).reshape(count, height * width * 3)

@@ -5,8 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 from faulty_storage import files_under
+from foreign_nets import DIMENSIONS, HEIGHT, WIDTH, conv_net, token_net
 from onnx import TensorProto, helper, numpy_helper
-from small_nets import DIMENSIONS, HEIGHT, WIDTH, conv_net, token_net
 from small_run import quiet
 
 from tinytags_tasks.errors import BadInputError
