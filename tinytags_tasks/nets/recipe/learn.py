@@ -74,7 +74,7 @@ class Lesson:
         student = self._student(teacher, figures)
         self._round(student, teacher, figures)
         about = {"figures": figures, "parameters": words_of(self.setup)}
-        self.setup.work.write("learned.json", lambda path: path.write_text(json.dumps(about, indent=2)))
+        self.setup.work.write_text("learned.json", json.dumps(about, indent=2))
         self.setup.work.write("student.npz", lambda path: rounding.save(student.net, path))
 
     def _batches(self, phase: str) -> Batches:

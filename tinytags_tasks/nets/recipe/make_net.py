@@ -157,7 +157,7 @@ def pack(work: Work, encoded: list[bytes], training: NetTraining) -> npt.NDArray
             part = slice(start, min(start + _PACKED_AT_ONCE, len(encoded)))
             _pack_part(encoded[part], target[part], start, training, progress)
             target.flush()
-            work.write("packed.txt", lambda path, count=part.stop: path.write_text(str(count)))
+            work.write_text("packed.txt", str(part.stop))
         work.path("pictures.part").replace(work.path("pictures.npy"))
         work.remove("packed.txt")
         work.say(f"packed {len(encoded):,} pictures in {training.preparations} preparations each")
@@ -212,8 +212,7 @@ def ship(work: Work, training: NetTraining, sources: Sources, storage: Storage) 
     background, images = None, 0
     if sources.general is not None:
         background, images = make_background(net, scale, sources.general, sources.general_names)
-        stored = background
-        work.write("background.parquet", lambda path: path.write_bytes(stored))
+        work.write("background.parquet", lambda path: path.write_bytes(background or b""))
     about: dict[str, Any] = json.loads(work.path("learned.json").read_text())
     learned_from = [pictures for pictures in (sources.labelled, sources.general) if pictures]
     card = NetCard(

@@ -80,9 +80,7 @@ def run_phase(setup: Setup, phase: Phase, learner: Learner, loss: Loss, batches:
 def _optimizer(learner: nn.Module, rate: float, *, is_rounded: bool) -> torch.optim.Optimizer:
     matrices = [value for value in learner.parameters() if value.ndim > 1]
     others = [value for value in learner.parameters() if value.ndim <= 1]
-    if (
-        is_rounded
-    ):  # folded weights have very different sizes: steps that do not depend on the gradient's size suit them
+    if is_rounded:  # folded weights have very different sizes: Adam's steps do not depend on the gradient's
         return torch.optim.Adam(matrices + others, rate)
     groups = [{"params": matrices, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True)

@@ -93,7 +93,7 @@ def read_folder(folder: Path) -> NamedPictures:
         raise BadInputError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
     if not encoded:
         raise BadInputError(
-            f"{folder}: has no pictures in it; give a folder with a folder of JPEG or PNG for each class"
+            f"{folder}: has no pictures in folders; give one with a folder of JPEG or PNG for each class"
         )
     names = tuple(place.name for place in places)
     return NamedPictures(str(folder), digest.hexdigest(), encoded, np.array(labels), names)

@@ -59,7 +59,7 @@ class Work:
                 )
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
-            self.write("training.txt", lambda path: path.write_text(identity))
+            self.write_text("training.txt", identity)
             yield
 
     def path(self, name: str) -> Path:
@@ -78,6 +78,10 @@ class Work:
             os.fsync(written.fileno())  # or a power cut could leave the name without the content
         part.replace(self.path(name))
         return self.path(name)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file with this text, as :meth:`write` does."""
+        return self.write(name, lambda path: path.write_text(text))
 
     def remove(self, *patterns: str) -> None:
         """Delete the files whose names match."""
