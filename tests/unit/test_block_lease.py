@@ -258,6 +258,39 @@ def test_a_worker_whose_driver_is_gone_writes_nothing_after_the_retry(storage, c
     assert outcome(storage, run, solr) == clean
 
 
+def test_a_zombie_repairs_no_record_of_a_block_that_another_has_indexed(storage, clean):
+    run, solr = make_run(storage), SolrHere()
+    score(storage, run)
+    index_all(storage, run, solr)
+    (record,) = read_ledger(storage, run, [2])
+    record.replaced(state=BlockState.FAILED, reason="a test says so").save(storage, layout.ledger_file(run.name, 2))
+    with pytest.raises(TransientError, match="block 2 was taken over by another writer"):
+        worker.uncommitted_blocks(run.name, ALL, storage, "zombie")
+    assert read_ledger(storage, run, [2])[0].reason == "a test says so"
+    storage.write(layout.scored_file(run.name, 2), b"PAR1")
+    with pytest.raises(TransientError, match="block 2 was taken over by another writer"):
+        worker.uncommitted_blocks(run.name, ALL, storage, "zombie")
+    assert storage.exists(layout.scored_file(run.name, 2))
+
+
+def test_a_deletion_whose_blocks_were_taken_over_leaves_the_rest_of_them_alone(storage):
+    run, solr = make_run(storage), SolrHere()
+    score(storage, run)
+    index_all(storage, run, solr)
+    before = {block: solr.count_by_block(run.collection, [block]) for block in ALL}
+    delete = solr.delete_block
+
+    def delete_and_lose(collection, block):
+        delete(collection, block)
+        storage.delete(layout.block_lease_folder(run.name, 4))
+
+    solr.delete_block = delete_and_lose
+    with pytest.raises(TransientError, match="block 4 was taken over by another writer"):
+        delete_blocks(DeleteRequest(run.name, (3, 4)), storage=storage, solr=solr, report=quiet)
+    assert read_ledger(storage, run, [4])[0].state is BlockState.VERIFIED
+    assert solr.count_by_block(run.collection, [4]) == before[4]
+
+
 class Interrupted(FaultyStorage):
     """Lets other writers act just before the n-th change; its own calls always succeed."""
 

@@ -30,23 +30,23 @@ class Background:
     kinds: tuple[tuple[str, ...], ...] = field(repr=False)
 
 
-def parse_background(stored: bytes, where: str, remedy: str) -> Background:
+def parse_background(stored: bytes, dimensions: int, where: str, remedy: str) -> Background:
     """Return the background in a Parquet file with the columns ``embedding``, ``class`` and, if known, ``kinds``.
 
     Raises
     ------
     CorruptError
-        If it is not such a file: the path (``where``) and what to do about it.
+        If it is not such a file, or of another net: the path (``where``) and what to do about it.
     """
     try:
         table = pq.read_table(io.BytesIO(stored))
         column = table.column("embedding").combine_chunks()
-        width = column.type.byte_width
+        if column.type != pa.binary(dimensions) or column.null_count:
+            raise ValueError(f"its embeddings are {column.type}, not {dimensions} numbers each")
         rows = b"" if not len(column) else memoryview(column.buffers()[1])
-        offset = column.offset * width
-        embeddings = np.frombuffer(rows, dtype=np.int8, count=len(column) * width, offset=offset)
+        embeddings = np.frombuffer(rows, dtype=np.int8).reshape(len(column), dimensions)
         classes = tuple(table.column("class").to_pylist())
         kinds = table.column("kinds").to_pylist() if "kinds" in table.column_names else [()] * len(column)
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CorruptError(f"{where}: not a background that can be read ({error}); {remedy}") from error
-    return Background(embeddings.reshape(len(column), width), classes, tuple(tuple(words or ()) for words in kinds))
+    return Background(embeddings, classes, tuple(tuple(words or ()) for words in kinds))

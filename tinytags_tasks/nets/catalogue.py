@@ -122,7 +122,7 @@ def read_background(storage: Storage, card: NetCard) -> Background:
     if not card.background_sha256:
         raise MissingError(f"net {card.version} has no background: train without none of the tags")
     stored = _read_background(storage, card)
-    return parse_background(stored, layout.background_file(card.version), remedy(card.version))
+    return parse_background(stored, card.dimensions, layout.background_file(card.version), remedy(card.version))
 
 
 def _read_background(storage: Storage, card: NetCard) -> bytes:
@@ -140,6 +140,23 @@ def _read(storage: Storage, path: str, version: str) -> bytes:
         raise MissingError(f"{path}: does not exist; {remedy(version)}") from error
     except CorruptError as error:
         raise CorruptError(f"{path}: cannot be read ({error}); {remedy(version)}") from error
+
+
+def check_net(storage: Storage, card: NetCard) -> None:
+    """Compare a stored net's files with their hashes; the net that ships need not be stored.
+
+    Raises
+    ------
+    MissingError
+        If a file does not exist.
+    CorruptError
+        If a file is not what was published.
+    """
+    if not storage.exists(layout.net_folder(card.version)):
+        return
+    read_net(storage, card.version)
+    if card.background_sha256:
+        read_background(storage, card)
 
 
 def remedy(version: str) -> str:
@@ -216,6 +233,16 @@ def net_for(name: str, storage: Storage) -> NetCard:
     What a store holds is then complete: its models and embeddings need no other version of TinyTags.
     """
     shipped = shipped_card()
-    if _find(name, storage.names(layout.NETS), storage) == shipped.version:
+    if _find(name, storage.names(layout.NETS), storage) == shipped.version and not _is_whole(storage, shipped.version):
         publish_net(shipped, shipped_net(), shipped_background(), storage)
     return load_net_card(storage, name)
+
+
+def _is_whole(storage: Storage, version: str) -> bool:
+    """Return whether all files of a net are in the store, undamaged; it takes no lease, unlike publishing."""
+    try:
+        card = NetCard.load(storage, layout.net_card_file(version))
+        check_net(storage, card)
+    except (MissingError, CorruptError):
+        return False
+    return True

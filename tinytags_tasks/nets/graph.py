@@ -98,9 +98,10 @@ def with_opset(model: onnx.ModelProto, version: int, where: str) -> onnx.ModelPr
         try:
             model = version_converter.convert_version(model, version)
         except (RuntimeError, ValueError) as error:
+            reason = str(error).rpartition("failed: ")[2].strip()  # what is before that is a line of its source
             raise BadInputError(
-                f"{where}: its operators cannot be converted to version {version} "
-                f"({str(error).strip().splitlines()[0][:300]}); export the net with opset {version} or newer"
+                f"{where}: its operators cannot be converted to version {version} ({reason}); "
+                f"export the net with opset {version} or newer"
             ) from error
     model.ir_version = max(model.ir_version, IR_VERSION)
     return model

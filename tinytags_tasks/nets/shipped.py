@@ -16,8 +16,8 @@ ORIGIN = "ships with TinyTags"
 _CREATED = "2026-11-26T18:59:56+00:00"
 """When the packaged net was learned; fixed, so that every store has the same card."""
 
-_TOLD_APART = frozenset({"name", "net", "input", "background", "data", "preparation", "figures", "arithmetic"})
-"""Parts of card.json that have fields of their own on the card, or that the fields say already."""
+_TOLD_APART = frozenset({"name", "version", "net", "input", "embedding", "data", "preparation"})
+"""Parts of card.json of which the fields of a card say everything."""
 
 
 def read_packaged(file: str) -> bytes:
@@ -43,7 +43,7 @@ def shipped_card() -> NetCard:
     background, preparation, figures = card["background"], card["preparation"], card["figures"]
     told = {
         **{name: part for name, part in card.items() if name not in _TOLD_APART},
-        "arithmetic": card["arithmetic"],
+        "arithmetic": {"how": card["arithmetic"]},
         "background": {"source": background["source"], "preparation": background["preparation"]},
         "figures": {name: part for name, part in figures.items() if name in ("how", "sources", "caution")},
     }
