@@ -10,7 +10,7 @@ def share(part: int, whole: int) -> str:
 
 def describe_figures(card: ModelCard) -> dict[str, str]:
     """Return a model's figures, as text by heading; those that were not measured are left out."""
-    described = {}
+    described: dict[str, str] = {}
     for what, measured in (("held out", card.held_out), ("test set", card.test)):
         if measured:
             described |= _describe_evaluation(what, measured, has_none=card.none)

@@ -139,7 +139,7 @@ def _cosines() -> _Planes:
     at = np.arange(_SIDE)
     matrix = np.sqrt(2 / _SIDE) * np.cos(np.pi * np.outer(at, 2 * at + 1) / (2 * _SIDE))
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    return np.asarray(matrix, dtype=np.float32)
 
 
 def _sample(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
