@@ -114,7 +114,9 @@ class Collections:
 
     def __init__(self, runtime: Runtime) -> None:
         self._solr = runtime.solr
-        self._configset = runtime.solr.ensure_configset(current_configset())
+        configset = current_configset()
+        runtime.solr.upload_configset(configset)
+        self._configset = configset.name
         self._numbers = itertools.count()
 
     def timed(self, work: Callable[[str], object]) -> float:

@@ -30,7 +30,7 @@ from tinytags_forms import audit_form, read_form
 from tinytags_tasks.airflow_names import BACKFILL_DAG, SOLR
 
 MOST_PROBLEMS = 20
-"""How many blocks a failure describes; the audit's file has all of them."""
+"""How many blocks, and how many other problems, a failure describes; the audit's record has all of them."""
 
 
 @task(pool=pool(SOLR), execution_timeout=timedelta(hours=12))
@@ -61,16 +61,22 @@ def judge(audited: dict[str, Any]) -> bool:
     problems = audited["problems"]
     if audited["input_problems"]:
         raise ReconcileError(
-            f"run {audited['run']}: {'; '.join(audited['input_problems'])}; no block is redone before that: then audit "
-            "again"
+            f"run {audited['run']}: {_first(audited['input_problems'], audited['path'])}; no block is redone before "
+            "that: then audit again"
         )
     if problems and not read_form()["repair"]:
-        first = "; ".join(f"block {block} {problem}" for block, problem in list(problems.items())[:MOST_PROBLEMS])
+        described = _first([f"block {block} {problem}" for block, problem in problems.items()], audited["path"])
         raise ReconcileError(
-            f"run {audited['run']}: blocks {format_block_numbers(map(int, problems))} differ ({first}); redo them with "
-            "the Dag tinytags_backfill and select audit, or audit with repair on"
+            f"run {audited['run']}: blocks {format_block_numbers(map(int, problems))} differ ({described}); redo them "
+            "with the Dag tinytags_backfill and select audit, or audit with repair on"
         )
     return bool(problems)
+
+
+def _first(problems: list[str], path: str) -> str:
+    """Return the first problems, and how many more the audit's record at a path has."""
+    more = len(problems) - MOST_PROBLEMS
+    return "; ".join([*problems[:MOST_PROBLEMS], *([f"and {more:,} more, which {path} lists"] if more > 0 else [])])
 
 
 @tinytags_dag(audit_form(), __doc__, schedule=cron_schedule("TINYTAGS_AUDIT_CRON"), starts_unpaused=False)

@@ -59,6 +59,17 @@ class ReconcileError(FinalError):
     """Counts that must be equal differ."""
 
 
+def explained(error: FinalError, message: str) -> FinalError:
+    """Return an error with another message, of the same class, and with the first error as its cause.
+
+    A class from elsewhere may need more than a message, so its nearest base of this module takes its place.
+    """
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__ and issubclass(kind, FinalError))
+    made: FinalError = kind(message)
+    made.__cause__ = error
+    return made
+
+
 def http_status(error: TinyTagsError) -> int:
     """Return the HTTP status of a response that reports an error."""
     if isinstance(error, TransientError):

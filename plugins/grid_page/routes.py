@@ -47,6 +47,7 @@ def run_routes(watches: Watches) -> APIRouter:
             "shards": partition.shards,
             "blocks_per_shard": partition.blocks_per_shard,
             "width": watch.corpus.width,
+            "has_none": watch.has_none,
         }
 
     @router.get("/api/runs/{name}/report")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from configset_upgrades import upload
 from hdfs import InsecureClient
 
 from tinytags_tasks.clients.spark import connect_spark, with_parameter
@@ -96,7 +97,7 @@ def test_a_file_in_hdfs_outlives_the_kill_of_both_nodes(settings: Settings) -> N
 def test_solr_is_ready_only_when_what_it_acknowledged_is_found_again(settings: Settings) -> None:
     url = settings.address("solr_url")
     solr = Runtime(settings).solr
-    solr.ensure_collection("kept", solr.ensure_configset(current_configset()))
+    solr.ensure_collection("kept", upload(solr, current_configset()))
     fields = {"tag": "cat", "corpus": "c", "model": "m", "accuracy": 50, "block": 0, "votes": 5, "shard": 0}
     documents = [{"id": f"c:{position}", "position": position} | fields for position in range(20_000)]
     solr.request("kept/update", body=json.dumps(documents).encode(), mime="application/json")

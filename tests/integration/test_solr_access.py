@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from configset_upgrades import upload
 from conftest import IMAGES, all_documents, kill_engine, restart
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -44,7 +45,7 @@ def solr(hdfs: Runtime) -> Settings:
     """Only Solr, with a collection of one document."""
     settings = services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True)
     client = Runtime(settings).solr
-    client.ensure_collection(COLLECTION, client.ensure_configset(current_configset()))
+    client.ensure_collection(COLLECTION, upload(client, current_configset()))
     post(client, COLLECTION, [document(0)])
     client.commit(COLLECTION)
     return settings
@@ -139,7 +140,7 @@ def test_the_writer_may_write_documents_only(solr: Settings, what: str) -> None:
 
 def test_nodes_talk_to_each_other_in_the_name_of_who_asks(solr: Settings) -> None:
     client = Runtime(solr).solr
-    client.ensure_collection("shards", client.ensure_configset(current_configset()), shards=2, replicas=2)
+    client.ensure_collection("shards", upload(client, current_configset()), shards=2, replicas=2)
     post(client, "shards", [document(position) for position in range(100)])
     client.commit("shards")
     assert client.count_by_block("shards") == {0: 100}

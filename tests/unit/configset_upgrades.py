@@ -4,8 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small_run import SolrHere
 
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.store import configsets
+from tinytags_tasks.store.configsets import Configset
 
 FOUNDING_FOLDER = Path(__file__).with_name("data") / "founding_configset"
 """The configset that configsets' identities began with, as it was then, byte for byte."""
@@ -42,3 +45,9 @@ def check_out(patch: pytest.MonkeyPatch, folder: Path) -> str:
     """Give the checkout another configset; return its name."""
     patch.setattr(configsets, "CONFIGSET_FOLDER", folder)
     return configsets.current_configset().name
+
+
+def upload(solr: SolrClient | SolrHere, configset: Configset) -> str:
+    """Upload a configset and return its name."""
+    solr.upload_configset(configset)
+    return configset.name

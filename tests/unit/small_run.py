@@ -361,10 +361,6 @@ class SolrHere:
     def configset_names(self) -> list[str]:
         return sorted(self.uploaded)
 
-    def ensure_configset(self, configset: Configset) -> str:
-        self.uploaded.setdefault(configset.name, configset)
-        return configset.name
-
     def upload_configset(self, configset: Configset) -> None:
         self.uploaded[configset.name] = configset
 

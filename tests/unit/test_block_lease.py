@@ -133,9 +133,9 @@ def test_blocks_are_free_when_the_work_fails(storage):
 def test_what_a_dead_process_held_is_taken_at_once(storage):
     run = make_run(storage)
     dead = {"owner": "a", "place": lease._place(), "pid": 2**22 + 1, "started": 1.0, "renewed": 0}
-    storage.write(layout.writer_lease_file(run.name, "dead"), json.dumps(dead).encode())
+    storage.write(layout.writer_lease_file(layout.leases_folder(run.name), "dead"), json.dumps(dead).encode())
     for block in ALL:
-        storage.make_folder(f"{layout.block_lease_folder(run.name, block)}/dead")
+        storage.make_folder(f"{layout.block_lease_folder(layout.leases_folder(run.name), block)}/dead")
     spark = SparkHere()
     assert score(storage, run, spark=spark).scored == BLOCKS
     assert storage.names(layout.leases_folder(run.name)) == []
@@ -143,8 +143,8 @@ def test_what_a_dead_process_held_is_taken_at_once(storage):
 
 def test_a_lease_without_a_sign_of_life_is_taken_at_once(storage):
     run = make_run(storage)
-    storage.make_folder(f"{layout.block_lease_folder(run.name, 3)}/nobody")
-    storage.make_folder(layout.block_lease_folder(run.name, 4))  # not even a temporary name
+    storage.make_folder(f"{layout.block_lease_folder(layout.leases_folder(run.name), 3)}/nobody")
+    storage.make_folder(layout.block_lease_folder(layout.leases_folder(run.name), 4))  # not even a temporary name
     assert score(storage, run).scored == BLOCKS
     assert storage.names(layout.leases_folder(run.name)) == []
 
@@ -153,8 +153,8 @@ def test_a_writer_elsewhere_is_waited_for_until_it_was_silent_for_long(storage, 
     monkeypatch.setattr("tinytags_tasks.store.block_lease._POLL_SECONDS", 0.05)
     run = make_run(storage)
     elsewhere = {"owner": "a", "place": "elsewhere boot pid:[1]", "pid": 7, "started": 1.0, "renewed": 0}
-    storage.write(layout.writer_lease_file(run.name, "silent"), json.dumps(elsewhere).encode())
-    storage.make_folder(f"{layout.block_lease_folder(run.name, 3)}/silent")
+    storage.write(layout.writer_lease_file(layout.leases_folder(run.name), "silent"), json.dumps(elsewhere).encode())
+    storage.make_folder(f"{layout.block_lease_folder(layout.leases_folder(run.name), 3)}/silent")
     told = []
     assert score(storage, run, lease_seconds=0.3, report=told.append).scored == BLOCKS
     assert "block 3 is being written by elsewhere, process 7: waiting for it" in told
@@ -256,6 +256,39 @@ def test_a_worker_whose_driver_is_gone_writes_nothing_after_the_retry(storage, c
         with pytest.raises(TransientError, match=f"block {task.source.block} was taken over by another writer"):
             score_block(task, address_of(storage))
     assert outcome(storage, run, solr) == clean
+
+
+def test_a_zombie_repairs_no_record_of_a_block_that_another_has_indexed(storage, clean):
+    run, solr = make_run(storage), SolrHere()
+    score(storage, run)
+    index_all(storage, run, solr)
+    (record,) = read_ledger(storage, run, [2])
+    record.replaced(state=BlockState.FAILED, reason="a test says so").save(storage, layout.ledger_file(run.name, 2))
+    with pytest.raises(TransientError, match="block 2 was taken over by another writer"):
+        worker.uncommitted_blocks(run.name, ALL, storage, "zombie")
+    assert read_ledger(storage, run, [2])[0].reason == "a test says so"
+    storage.write(layout.scored_file(run.name, 2), b"PAR1")
+    with pytest.raises(TransientError, match="block 2 was taken over by another writer"):
+        worker.uncommitted_blocks(run.name, ALL, storage, "zombie")
+    assert storage.exists(layout.scored_file(run.name, 2))
+
+
+def test_a_deletion_whose_blocks_were_taken_over_leaves_the_rest_of_them_alone(storage):
+    run, solr = make_run(storage), SolrHere()
+    score(storage, run)
+    index_all(storage, run, solr)
+    before = {block: solr.count_by_block(run.collection, [block]) for block in ALL}
+    delete = solr.delete_block
+
+    def delete_and_lose(collection, block):
+        delete(collection, block)
+        storage.delete(layout.block_lease_folder(run.name, 4))
+
+    solr.delete_block = delete_and_lose
+    with pytest.raises(TransientError, match="block 4 was taken over by another writer"):
+        delete_blocks(DeleteRequest(run.name, (3, 4)), storage=storage, solr=solr, report=quiet)
+    assert read_ledger(storage, run, [4])[0].state is BlockState.VERIFIED
+    assert solr.count_by_block(run.collection, [4]) == before[4]
 
 
 class Interrupted(FaultyStorage):

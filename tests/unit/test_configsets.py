@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from configset_upgrades import FOUNDING_FOLDER, check_out, with_comment, with_field
+from configset_upgrades import FOUNDING_FOLDER, check_out, upload, with_comment, with_field
 from small_run import CORPUS, MODEL, SolrHere, card, make_corpus, make_run
 
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
@@ -255,7 +255,7 @@ def test_an_older_run_without_a_collection_gets_the_current_configset_and_keeps_
 
 def test_a_configset_that_solr_has_is_enough(storage, solr, monkeypatch, tmp_path):
     run = make_run(storage)
-    solr.ensure_configset(current_configset())
+    upload(solr, current_configset())
     storage.delete(layout.configset_file(run.configset))
     check_out(monkeypatch, with_field(tmp_path / "conf"))
     assert prepare_run(run, storage, solr) == run.configset
@@ -264,7 +264,7 @@ def test_a_configset_that_solr_has_is_enough(storage, solr, monkeypatch, tmp_pat
 def test_a_configset_that_is_pruned_while_its_collection_is_made_is_uploaded_again(storage, solr, monkeypatch):
     run = make_run(storage)
     names = solr.configset_names
-    solr.ensure_configset(current_configset())
+    upload(solr, current_configset())
 
     def pruned_just_after():
         monkeypatch.setattr(solr, "configset_names", names)

@@ -11,6 +11,7 @@ import pytest
 from airflow_database import add_dag_run, add_plan, add_task, airflow_database, open_session, token
 from fastapi.testclient import TestClient
 from PIL import Image
+from small_net import NONE, embed, make_net_run
 from small_run import SolrHere, index_all, make_run, pictures, score_all
 from sqlalchemy import delete, select
 
@@ -131,6 +132,23 @@ def test_every_route_asks_who_calls_and_what_they_may(app: object, run: SimpleNa
     }
     expected = {"GET": (401, 403, 200, 200, 200), "POST": (401, 403, 403, 200, 200)}
     assert answers == {(method, path): expected[method] for method, path in answers}
+
+
+def test_none_of_the_tags_is_counted_and_the_page_knows_whether_to_show_it(
+    run: SimpleNamespace, clients: SimpleNamespace, app: object, tmp_path: Path
+) -> None:
+    viewer = client(app, "viewer")
+    assert viewer.get(f"/api/runs/{run.run.name}").json()["has_none"] is False
+    assert viewer.get(f"/api/runs/{run.run.name}/cells").json()["totals"]["none"] == 0
+    clients.storage = LocalStorage(tmp_path / "other")
+    made = make_net_run(clients.storage)
+    embed(clients.storage)
+    score_all(clients.storage, made)
+    assert viewer.get(f"/api/runs/{made.name}").json()["has_none"] is True
+    totals = viewer.get(f"/api/runs/{made.name}/cells").json()["totals"]
+    assert totals["read"] == totals["kept"] + totals["below"] + totals["none"] + totals["unreadable"] == 11
+    assert totals["none"] == len(NONE)
+    assert viewer.get(f"/api/runs/{made.name}/blocks/4").json()["record"]["none"] == 1
 
 
 def test_a_forged_token_is_refused(app: object) -> None:
@@ -341,6 +359,15 @@ def test_the_latest_runs_are_offered_and_all_are_counted(
     assert [one["name"] for one in found["runs"]] == [run.run.name, "a"]
     assert found["known"] == 3
     assert is_found == 200
+
+
+def test_a_run_whose_record_is_damaged_hides_no_other_run(app: object, run: SimpleNamespace) -> None:
+    run.storage.write(layout.run_file("damaged-run"), b"{")
+    found = client(app, "viewer").get("/api/runs").json()
+    run.storage.delete(layout.run_folder("damaged-run"))
+    assert [one["name"] for one in found["runs"]] == [run.run.name]
+    (problem,) = found["damaged"]
+    assert "tinytags audit damaged-run --repair" in problem
 
 
 def test_a_store_that_is_down_keeps_the_last_cells(

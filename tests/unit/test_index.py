@@ -27,8 +27,9 @@ from small_run import (
     write_keywords,
 )
 
+from tinytags_tasks.clients.solr_http import UndefinedFieldError
 from tinytags_tasks.document_fields import LATER_FIELDS
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.index.documents import MOST_DOCUMENTS, document_bodies, documents_per_body
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks, prepare_collection
 from tinytags_tasks.score.block import score_block
@@ -367,6 +368,20 @@ def test_all_blocks_that_cannot_be_indexed_are_named(storage, scored, solr):
         storage.write(layout.scored_file(scored.name, block), b"PAR1")
     with pytest.raises(CorruptError, match="indexing failed for blocks 1-2, 4: "):
         index(storage, scored, solr)
+
+
+@pytest.mark.parametrize("refused", [1, 3])
+def test_documents_that_solr_refuses_fail_their_blocks_whatever_the_error_takes(storage, scored, refused):
+    class Refuses(SolrHere):
+        def take(self, collection, documents):
+            if {document["block"] for document in documents} & set(range(refused)):
+                raise UndefinedFieldError("undefined field votes", "votes")
+            super().take(collection, documents)
+
+    with pytest.raises(FinalError, match="Solr refused a document of block 0: undefined field votes"):
+        index(storage, scored, Refuses())
+    states = {record.block: record.state for record in read_ledger(storage, scored)}
+    assert states == {block: BlockState.FAILED if block < refused else BlockState.VERIFIED for block in ALL}
 
 
 def test_a_block_scored_by_another_model_is_not_indexed(storage, scored, solr):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from small_run import (
     address_of,
     index_all,
     make_run,
+    quiet,
     score_all,
 )
 from typer.testing import CliRunner
@@ -22,6 +24,7 @@ from typer.testing import CliRunner
 from tinytags_tasks.cli import app, blocks, common, publishing, stages
 from tinytags_tasks.errors import CorruptError, MissingError, TinyTagsError
 from tinytags_tasks.publish.publications import read_history
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.ledger import read_ledger
@@ -295,7 +298,7 @@ def test_a_damaged_publication_is_refused_and_written_again(storage, solr, run, 
         tinytags("publish", run.name)
     history = read_history(ALIAS, storage)
     edit(storage, layout.publication_file(ALIAS, number), collection="tinytags-elsewhere")
-    damaged = rf"publications/live/00000{number}\.json: damaged .*`tinytags audit --repair`"
+    damaged = rf"publications/live/00000{number}\.json: damaged .*`tinytags audit --alias live --repair`"
     for command in (("publish", run.name), ("rollback",), ("prune", "--yes")):
         with pytest.raises(CorruptError, match=damaged):
             tinytags(*command)
@@ -306,6 +309,20 @@ def test_a_damaged_publication_is_refused_and_written_again(storage, solr, run, 
         (change.collection, change.previous) for change in history
     ]
     assert "everything matches" in tinytags("audit")
+
+
+def test_the_told_remedy_mends_a_publication_of_any_alias(storage, solr, run):
+    solr.visible["tinytags-first"] = documents(solr, run)
+    solr.alias_of["attic"] = "tinytags-first"
+    publish_run(PublishRequest(run.name, "attic"), storage=storage, solr=solr, report=quiet)
+    history = read_history("attic", storage)
+    edit(storage, layout.publication_file("attic", 1), collection="tinytags-elsewhere")
+    with pytest.raises(CorruptError, match=r"publications/attic/000001\.json: damaged") as raised:
+        tinytags("prune", "--yes")
+    remedy = re.search("`tinytags ([^`]+)`", str(raised.value))[1]
+    assert "everything matches" in tinytags(*remedy.split())
+    assert [one.collection for one in read_history("attic", storage)] == [one.collection for one in history]
+    tinytags("prune", "--yes")
 
 
 def test_a_damaged_audit_is_refused_and_the_next_audit_counts(storage, solr, run):

@@ -10,7 +10,8 @@ from small_run import make_another_run
 from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, common, publishing
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError
+from tinytags_tasks.store import layout
 from tinytags_tasks.upkeep.overview import RunsRequest, summarize_runs
 
 
@@ -124,8 +125,9 @@ def test_no_more_runs_are_shown_than_asked_for(world):
 
 def test_a_run_that_was_only_planned_is_listed(world):
     planned = make_another_run(world.storage, 70)
-    (found, *_), known = summarize_runs(RunsRequest(), storage=world.storage, solr=world.solr)
-    assert (found.run, found.by_state, found.documents, known) == (planned.name, {"planned": 6}, None, 4)
+    result = summarize_runs(RunsRequest(), storage=world.storage, solr=world.solr)
+    found = result.runs[0]
+    assert (found.run, found.by_state, found.documents, result.known) == (planned.name, {"planned": 6}, None, 4)
 
 
 def test_runs_are_listed_while_solr_is_away(world, monkeypatch):
@@ -143,6 +145,27 @@ def test_an_empty_store_says_how_to_make_a_run(world):
     world.storage.delete("runs")
     assert "there is no run yet" in tinytags("runs")
     assert json.loads(tinytags("runs", "--json")) == []
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_run_whose_record_is_damaged_is_named_and_the_others_are_listed(world, options):
+    first, second, third = world.runs
+    world.storage.write(layout.run_file(second.name), b"{")
+    outcome = CliRunner().invoke(app, ["runs", *options], catch_exceptions=False)
+    assert outcome.exit_code == 1
+    assert first.name in outcome.stdout
+    assert third.name in outcome.stdout
+    assert second.name not in outcome.stdout
+    assert f"tinytags audit {second.name} --repair" in outcome.stderr
+
+
+def test_no_command_guesses_which_run_is_the_latest_while_a_record_is_damaged(world):
+    world.storage.write(layout.run_file(world.runs[2].name), b"{")
+    with pytest.raises(CorruptError, match=f"tinytags audit {world.runs[2].name} --repair"):
+        tinytags("publish")
+    assert world.live() == ""
+    tinytags("publish", world.runs[0].name)
+    assert world.live() == world.runs[0].collection
 
 
 def test_less_than_one_run_cannot_be_listed(world):

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from configset_upgrades import with_field
+from configset_upgrades import upload, with_field
 from faulty_storage import files_under
 from published_runs import ALIAS, age_ledger, make_world
 from small_run import index_all, make_another_run, quiet, score_all
@@ -204,11 +204,10 @@ def test_collections_of_others_are_never_touched(world):
 def test_configsets_go_when_no_collection_uses_them_any_longer(world, monkeypatch, tmp_path):
     first, second, third = world.runs
     old, older, waiting = (
-        world.solr.ensure_configset(read_configset(with_field(tmp_path / name, name)))
-        for name in ("old", "older", "waiting")
+        upload(world.solr, read_configset(with_field(tmp_path / name, name))) for name in ("old", "older", "waiting")
     )
     world.solr.configset_of = {first.collection: older, second.collection: old, third.collection: old}
-    current = world.solr.ensure_configset(current_configset())
+    current = upload(world.solr, current_configset())
     world.solr.uploaded |= {"_default": None, "tinytags-custom": None}
     early = make_another_run(world.storage, 70)
     early.replaced(configset=waiting).save(world.storage, layout.run_file(early.name))
@@ -223,13 +222,13 @@ def test_configsets_go_when_no_collection_uses_them_any_longer(world, monkeypatc
 
 
 def test_an_unused_configset_alone_is_worth_a_prune(world, tmp_path):
-    unused = world.solr.ensure_configset(read_configset(with_field(tmp_path / "conf")))
+    unused = upload(world.solr, read_configset(with_field(tmp_path / "conf")))
     found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
     assert (found.configsets, found.is_empty) == ((unused,), False)
 
 
 def test_a_configset_that_gets_a_collection_meanwhile_stays(world, monkeypatch, tmp_path):
-    used = world.solr.ensure_configset(read_configset(with_field(tmp_path / "conf")))
+    used = upload(world.solr, read_configset(with_field(tmp_path / "conf")))
     delete = world.solr.delete_configset
 
     def after_a_collection_was_made(name):

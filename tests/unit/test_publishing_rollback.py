@@ -4,11 +4,13 @@ import pytest
 from published_runs import ALIAS, make_world
 from small_run import quiet
 
-from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
+from tinytags_tasks.publish import rollback as rolling_back
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.run_records import Change, Run
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.run_records import BlockState, Change, Run
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,58 @@ def test_a_rollback_that_was_cut_short_is_finished_and_goes_no_further(world):
     assert "it was rolled back before; the change is recorded now" in lines
 
 
+def test_nobody_waits_for_the_alias_while_documents_are_compared(world, monkeypatch):
+    world.publish(*world.runs[:2])
+    held = []
+
+    def export(*arguments, **bounds):
+        held.append(world.storage.exists(layout.alias_lease_file(ALIAS)))
+        return type(world.solr).export(world.solr, *arguments, **bounds)
+
+    monkeypatch.setattr(world.solr, "export", export)
+    rollback(world)
+    assert held
+    assert not any(held)
+
+
+def write_a_block(world):
+    (record,) = read_ledger(world.storage, world.runs[0], [2])
+    record.replaced(state=BlockState.INDEXED).save(world.storage, layout.ledger_file(record.run, 2))
+
+
+def delete_a_document(world):
+    world.solr.documents(world.runs[0].collection).popitem()
+
+
+def publish_the_third(world):
+    world.publish(world.runs[2])
+
+
+MEANWHILE = [
+    (write_a_block, "run {first} was written while it was compared with what was scored; .* try again"),
+    (delete_a_document, "run {first} was written while it was compared with what was scored; .* try again"),
+    (publish_the_third, "alias live was moved to {third} while {first_collection} was compared .* roll back again"),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), MEANWHILE, ids=[act.__name__ for act, _ in MEANWHILE])
+def test_a_change_while_documents_are_compared_stops_the_rollback(world, monkeypatch, act, message):
+    first, second, third = world.runs
+    world.publish(first, second)
+    compare = rolling_back.document_problems
+
+    def compare_and_act(*arguments):
+        problems = compare(*arguments)
+        act(world)
+        return problems
+
+    monkeypatch.setattr(rolling_back, "document_problems", compare_and_act)
+    names = {"first": first.name, "first_collection": first.collection, "third": third.collection}
+    with pytest.raises(TransientError, match=message.format(**names)):
+        rollback(world)
+    assert world.live() == (third if act is publish_the_third else second).collection
+
+
 def drop_the_collection(world, run):
     del world.solr.visible[run.collection]
 
@@ -149,7 +203,7 @@ OBSTACLES = [
     (
         change_a_keyword,
         ReconcileError,
-        "block 0 has documents with ids or fields .*tinytags backfill {name}",
+        "cannot roll back to run {name}: block 0 has documents with ids or fields .*tinytags backfill {name}",
     ),
     (forget_the_run, FinalError, "collection {collection} was live before, but does not belong to a run of this store"),
 ]

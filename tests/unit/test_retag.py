@@ -55,6 +55,29 @@ def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world)
     assert result.skipped == {}
 
 
+def test_the_damaged_card_of_another_model_is_named_and_does_not_stop_retagging(world):
+    add_model(world)
+    world.storage.write(layout.card_file("other-0123456789ab"), b"{")
+    lines = []
+    result = plan_retags(RetagRequest(), storage=world.storage, solr=world.solr, report=lines.append)
+    assert [due.model for due in result.due] == [NEWER]
+    assert any("other-0123456789ab/model.json" in line and "is not considered" in line for line in lines)
+
+
+def test_a_live_index_whose_models_tags_are_unknown_is_left_alone(world):
+    add_model(world, tags=("gnu",))
+    world.storage.write(layout.card_file(MODEL), b"{")
+    result = look(world)
+    assert result.due == ()
+    assert f"the card of its model {MODEL} cannot be read" in result.skipped[ALIAS]
+
+
+def test_a_live_index_whose_corpus_is_gone_is_skipped_with_the_reason(world):
+    add_model(world)
+    world.storage.delete(layout.corpus_file(world.runs[0].corpus))
+    assert layout.corpus_file(world.runs[0].corpus) in look(world).skipped[ALIAS]
+
+
 def test_a_live_index_with_the_newest_model_is_due_when_the_configset_has_changed(world, monkeypatch, tmp_path):
     live = world.runs[0]
     check_out(monkeypatch, with_comment(tmp_path / "comment"))
@@ -147,7 +170,7 @@ def test_an_alias_that_points_at_nothing_of_ours_is_left_alone(world):
 
 
 def test_a_model_or_alias_that_is_not_there_is_refused(world):
-    with pytest.raises(MissingError, match="model forest-no does not exist"):
+    with pytest.raises(MissingError, match="forest-no: no such model"):
         look(world, model="forest-no")
     with pytest.raises(MissingError, match="alias nowhere points at nothing"):
         look(world, alias="nowhere")

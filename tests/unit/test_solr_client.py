@@ -222,17 +222,14 @@ def test_a_collection_that_cannot_be_made_is_an_error(solr, client):
         client.ensure_collection("run", "conf")
 
 
-def test_a_configset_is_uploaded_once_under_its_own_name(solr, client):
+def test_a_configset_is_uploaded_under_its_own_name(solr, client):
     configset = Configset({"solrconfig.xml": b"<config/>", "lang/stop.txt": b"a"})
-    solr.will_answer((200, {"configSets": []}), (200, {}))
-    assert client.ensure_configset(configset) == configset.name
-    (_, (method, path, body)) = solr.asked
+    solr.will_answer((200, {}))
+    client.upload_configset(configset)
+    ((method, path, body),) = solr.asked
     assert (method, f"name={configset.name}&" in path) == ("POST", True)
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == configset.files
-    solr.will_answer((200, {"configSets": [configset.name]}))
-    assert client.ensure_configset(configset) == configset.name
-    assert len(solr.asked) == 3
 
 
 def test_a_collections_fields_are_asked_for_as_the_admin(solr):

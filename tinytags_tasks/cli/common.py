@@ -8,9 +8,12 @@ import typer
 from tinytags_tasks.errors import MissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.table import Table
 
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.score.step import ScoreRequest
     from tinytags_tasks.store.run_records import Run
 
 RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; default: the latest.")]
@@ -41,6 +44,32 @@ def find_run(name: str | None) -> "Run":
     return runs[-1]
 
 
+def embed_and_score(request: "ScoreRequest", runtime: "Runtime") -> None:
+    """Score blocks; if the model reads embeddings, make those first that the store lacks."""
+    from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+    from tinytags_tasks.score.step import needed_embeddings, score_blocks
+    from tinytags_tasks.store.run_identity import load_run
+
+    storage = runtime.storage
+    net, blocks = needed_embeddings(request, storage=storage)
+    if blocks:
+        embed_blocks(
+            EmbedRequest(load_run(request.run, storage).corpus, net, blocks),
+            storage=storage,
+            address=runtime.store_address,
+            connect_spark=runtime.connect_spark,
+            report=say,
+            providers=runtime.settings.onnx_providers,
+        )
+    score_blocks(
+        request,
+        storage=storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+        report=say,
+    )
+
+
 def make_table(*columns: str) -> "Table":
     """Return an empty table; a name that is too long for its column continues on the next line."""
     from rich.table import Column, Table
@@ -65,6 +94,15 @@ def print_table(table: "Table") -> None:
         whole = console.options.update(max_width=sys.maxsize)
         console.width = Measurement.get(console, whole, table).maximum
     console.print(table)
+
+
+def refuse_damaged(problems: "Iterable[str]") -> None:
+    """Name what a list had to leave out because its record cannot be read; with any, the exit code is 1."""
+    problems = list(problems)
+    for problem in problems:
+        say(f"left out: {problem}")
+    if problems:
+        raise typer.Exit(1)
 
 
 def say(text: str) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, say
-from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, refuse_damaged, say
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
 
 if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import CorpusDefinition
@@ -119,17 +119,26 @@ def _absolute(path: str) -> str:
 
 @corpus_app.command("list")
 def list_corpora(as_json: AsJson = False) -> None:
-    """List the defined corpora, and what the store has of them."""
+    """List the defined corpora, and what the store has of them; exit code 1 if that is damaged."""
     from tinytags_tasks.corpus.registry import list_definitions, load_definition
 
     runtime = clients()
-    found = []
+    found: list[tuple[CorpusDefinition, Corpus | None]] = []
+    problems = []
     for name in list_definitions(runtime.settings.corpora_folder):
-        definition = load_definition(runtime.settings.corpora_folder, name)
-        found.append((definition, _stored_corpus(runtime, name)))
+        try:
+            definition = load_definition(runtime.settings.corpora_folder, name)
+            found.append((definition, _stored_corpus(runtime, name)))
+        except FinalError as error:
+            problems.append(str(error))
     if as_json:
         print(json.dumps([_as_json(definition, corpus) for definition, corpus in found], indent=2))
-        return
+    elif found or not problems:
+        _print_corpora(found)
+    refuse_damaged(problems)
+
+
+def _print_corpora(found: "list[tuple[CorpusDefinition, Corpus | None]]") -> None:
     table = make_table("corpus", "format", "size", "images", "shards", "unreadable", "source")
     for definition, corpus in found:
         size = f"{definition.height}x{definition.width}"

@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, say
+from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, refuse_damaged, say
 from tinytags_tasks.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinytags_tasks.store.model_records import ModelCard
 
 app = typer.Typer()
 models_app = typer.Typer(no_args_is_help=True)
@@ -18,14 +23,21 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's version, 
 
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List the published models, the latest at the end."""
-    from tinytags_tasks.store.model_figures import share
+    """List the published models, the latest at the end; exit code 1 if a card is damaged."""
     from tinytags_tasks.store.models import list_models
 
-    cards = list_models(clients().storage)
+    damaged: list[str] = []
+    cards = list_models(clients().storage, on_damage=damaged.append)
     if as_json:
         print(json.dumps([card.model_dump() for card in cards], indent=2))
-        return
+    elif cards or not damaged:
+        _print_models(cards)
+    refuse_damaged(damaged)
+
+
+def _print_models(cards: "Sequence[ModelCard]") -> None:
+    from tinytags_tasks.store.model_figures import share
+
     table = make_table("model", "created", "tags", "size", "output", "test accuracy", "kept", "right", "AUROC")
     for card in cards:
         output = f"{card.trees} trees" if card.output == "votes" else "percent"

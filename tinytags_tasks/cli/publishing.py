@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.cli.common import (
+    AsJson,
+    Blocks,
+    RunName,
+    add_row,
+    clients,
+    find_run,
+    make_table,
+    print_table,
+    refuse_damaged,
+    say,
+)
 from tinytags_tasks.errors import BadInputError, EngineDownError
 
 if TYPE_CHECKING:
     from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.upkeep.diff import DiffResult
+    from tinytags_tasks.upkeep.overview import RunsResult
 
 app = typer.Typer()
 
@@ -66,29 +78,35 @@ def rollback(
 def runs(
     limit: Annotated[int, typer.Option(help="How many runs, newest first.")] = 10, as_json: AsJson = False
 ) -> None:
-    """List runs: their models, block states and collections, and which one is live."""
+    """List runs: their models, block states and collections, and which is live; exit code 1 if a record is damaged."""
     from tinytags_tasks.upkeep.overview import RunsRequest, summarize_runs
 
     request = RunsRequest(limit)
     runtime = clients()
     solr = _solr_or_none(runtime)
-    found, known = summarize_runs(request, storage=runtime.storage, solr=solr)
+    result = summarize_runs(request, storage=runtime.storage, solr=solr)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=2))
-        return
+        print(json.dumps([asdict(one) for one in result.runs], indent=2))
+    else:
+        _print_runs(result, knows_solr=solr is not None)
+    refuse_damaged(result.damaged)
+
+
+def _print_runs(result: "RunsResult", *, knows_solr: bool) -> None:
+    found = result.runs
     table = make_table("run", "corpus", "model", "from %", "blocks", "collection", "documents", "planned", "live under")
     for one in found:
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(one.by_state.items()))
         documents = "" if one.documents is None else f"{one.documents:,}"
-        absent = "pruned" if one.pruned else ("?" if solr is None else "")
+        absent = "pruned" if one.pruned else ("" if knows_solr else "?")
         collection = absent if one.documents is None else one.collection
         live = ", ".join(one.live_under)
         cells = (one.run, one.corpus, one.model, one.threshold, states, collection, documents, one.created, live)
         add_row(table, *cells)
     print_table(table)
-    if known > len(found):
-        print(f"the latest {len(found)} of {known:,} runs; --limit {known} shows all")
-    elif not found:
+    if result.known > len(found):
+        print(f"the latest {len(found)} of {result.known:,} runs; --limit {result.known} shows all")
+    elif not (found or result.damaged):
         print("there is no run yet: start one with `tinytags run` or `tinytags score`")
 
 
@@ -176,6 +194,9 @@ def _print_diff(found: "DiffResult") -> None:
     add_row(table, "all", f"{before:,}", f"{after:,}", f"{after - before:+,}")
     means = ("none" if mean is None else f"{mean:.1f} %" for mean in (found.old_confidence, found.new_confidence))
     add_row(table, "mean confidence", *means, "")
+    if found.old_none or found.new_none:
+        more = f"{found.new_none - found.old_none:+,}"
+        add_row(table, "none of the tags", f"{found.old_none:,}", f"{found.new_none:,}", more)
     print_table(table)
     if found.changes:
         _print_changes(found)

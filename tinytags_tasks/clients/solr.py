@@ -89,12 +89,6 @@ class SolrClient:
         """Return the names of all configsets, whether they are used or not."""
         return sorted(self.request("admin/configs", {"action": "LIST"})["configSets"])
 
-    def ensure_configset(self, configset: Configset) -> str:
-        """Upload a configset unless Solr already has it; return its name."""
-        if configset.name not in self.configset_names():
-            self.upload_configset(configset)
-        return configset.name
-
     def upload_configset(self, configset: Configset) -> None:
         """Upload a configset, and replace what Solr has under its name."""
         self.request(
@@ -186,7 +180,14 @@ class SolrClient:
 
     def field_names(self, collection: str) -> frozenset[str]:
         """Return the fields that a collection's schema declares."""
-        answer = self._admin.request(f"{quote(collection)}/schema/fields")
+        path = f"{quote(collection)}/schema/fields"
+        try:
+            answer = self._admin.request(path)
+        except MissingError:
+            if collection not in self.collections():
+                raise
+            self.wait_until_settled(collection)  # a node that has just lost ZooKeeper knows no collection
+            answer = self._admin.request(path)
         return frozenset(field["name"] for field in answer["fields"])
 
     # Documents

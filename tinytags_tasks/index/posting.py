@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import CorruptError, FinalError, MissingError
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError, explained
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.prefetch import prefetch
@@ -54,8 +54,7 @@ def post_blocks(
         except MissingError as error:  # the collection is gone, so every other block would fail too
             raise collection_missing(run) from error
         except FinalError as error:  # the other blocks of the group continue
-            failures[number] = type(error)(f"run {run.name}: Solr refused a document of block {number}: {error}")
-            failures[number].__cause__ = error
+            failures[number] = explained(error, f"run {run.name}: Solr refused a document of block {number}: {error}")
             return
         records[number] = posted.record(run, fields)
         refuse_lost(storage, run.name, number, held.writer)

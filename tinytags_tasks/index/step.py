@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.errors import FinalError, MissingError, TransientError, explained
 from tinytags_tasks.index.posting import collection_missing, post_blocks
 from tinytags_tasks.index.verification import delete_foreign_documents, differing_blocks, unverified_blocks
 from tinytags_tasks.store import layout
@@ -17,7 +17,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+from tinytags_tasks.store.run_records import UNRECORDED, BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
 """How many small files are read or written at the same time."""
@@ -168,7 +168,7 @@ def delete_blocks(
     MissingError
         If the run's collection was pruned.
     TransientError
-        If Solr or HDFS is unavailable.
+        If Solr or HDFS is unavailable, or another writer has taken over a block.
     """
     run = Run.load(storage, layout.run_file(request.run))
     run.check_blocks(request.blocks)
@@ -177,6 +177,7 @@ def delete_blocks(
     before = solr.count_by_block(run.collection, request.blocks)
     for held in hold_blocks(run.name, request.blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         for record in read_ledger(storage, run, held.blocks):
+            refuse_lost(storage, run.name, record.block, held.writer)
             # The ledger first, so that it never promises documents that were deleted.
             if record.state in (BlockState.INDEXED, BlockState.VERIFIED):
                 record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
@@ -234,14 +235,15 @@ def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repor
 def _raise_failures(run: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
     """Record why blocks cannot be indexed, and raise all reasons as one error."""
     for record in read_ledger(storage, run, failures):
-        if record.state is not BlockState.PLANNED and is_held(storage, run.name, record.block, held.writer):
+        if record.state not in UNRECORDED and is_held(storage, run.name, record.block, held.writer):
             record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(
                 storage, layout.ledger_file(run.name, record.block)
             )
     first = next(iter(failures.values()))
     if len(failures) == 1:
         raise first
-    raise type(first)(
+    raise explained(
+        first,
         f"run {run.name}: indexing failed for blocks {format_block_numbers(failures)}: "
-        + "; ".join(str(error) for error in list(failures.values())[:3])
-    ) from first
+        + "; ".join(str(error) for error in list(failures.values())[:3]),
+    )

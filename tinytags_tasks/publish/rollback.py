@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
 from tinytags_tasks.publish.publications import (
     live_collection,
     lock_alias,
@@ -17,7 +17,7 @@ from tinytags_tasks.publish.publications import (
     unmark_pruned,
     with_missing_change,
 )
-from tinytags_tasks.publish.reconciliation import compare_documents
+from tinytags_tasks.publish.reconciliation import RunState, document_problems, read_state, refuse_changed
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
@@ -66,30 +66,79 @@ def roll_back(
     ReconcileError
         If its documents are not what was scored; the alias is left alone.
     TransientError
-        If another process holds the alias for too long, or the alias did not move.
+        If another process holds the alias for too long, moves it, or writes the run that was live before; or the alias
+        did not move.
     """
-    with lock_alias(request.alias, storage, report):
-        live = live_collection(request.alias, solr)
-        if not live:
-            raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
-        history = read_history(request.alias, storage)
-        done = _rolled_back_already(request, with_missing_change(history, live, storage), len(history), storage)
-        history = record_missing_change(request.alias, history, live, storage)
+    step = _next_step(request, storage, solr)
+    compared = _compare(step.target, storage, solr, report) if step.target else None
+    with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
+        present = _next_step(request, storage, solr)
+        record_missing_change(request.alias, present.recorded, present.live, storage)
+        done = present.done
         if done is None:
-            target = next(iter(previous_collections(history)), "")
-            if not target:
-                raise MissingError(
-                    f"alias {request.alias}: nothing is recorded as live before {live}; publish another run "
-                    "with `tinytags publish RUN`"
+            if compared is None or (present.live, present.target) != (step.live, step.target):
+                raise TransientError(
+                    f"alias {request.alias} was moved to {present.live} while {step.target or step.live} was compared "
+                    "with what was scored; roll back again"
                 )
-            documents = _compare(target, storage, solr, report)
-            switch_alias(request.alias, target, solr)
-            done = record_change(Change.ROLLED_BACK, target, live, alias=request.alias, storage=storage)
+            refuse_changed(compared.run, compared.state, storage, solr)
+            unmark_pruned(compared.run, storage)
+            switch_alias(request.alias, present.target, solr)
+            done = record_change(Change.ROLLED_BACK, present.target, present.live, alias=request.alias, storage=storage)
+            documents = compared.documents
         else:
             report("it was rolled back before; the change is recorded now")
-            documents = solr.count(live)
+            documents = solr.count(present.live)
     report(f"alias {request.alias} points at {done.collection} again, and no longer at {done.previous}")
     return RollbackResult(done.run, done.collection, documents, done.previous)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a rollback is to do, as its alias is now.
+
+    Attributes
+    ----------
+    live
+        The live collection.
+    recorded
+        The recorded changes of the alias.
+    done
+        The change that already did what is requested; None if it is still to be done.
+    target
+        The collection to go back to; empty if that is done.
+    """
+
+    live: str
+    recorded: list[Publication]
+    done: Publication | None
+    target: str
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A run whose documents are what was scored, how many it has, and its state before they were compared."""
+
+    run: Run
+    documents: int
+    state: RunState
+
+
+def _next_step(request: RollbackRequest, storage: Storage, solr: SolrClient) -> _Step:
+    """Return what is to do; nothing is written."""
+    live = live_collection(request.alias, solr)
+    if not live:
+        raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
+    recorded = read_history(request.alias, storage)
+    history = with_missing_change(recorded, live, storage)
+    done = _rolled_back_already(request, history, len(recorded), storage)
+    target = "" if done else next(iter(previous_collections(history)), "")
+    if not (done or target):
+        raise MissingError(
+            f"alias {request.alias}: nothing is recorded as live before {live}; publish another run with "
+            "`tinytags publish RUN`"
+        )
+    return _Step(live, recorded, done, target)
 
 
 def _rolled_back_already(
@@ -120,8 +169,8 @@ def _rolled_back_already(
     )
 
 
-def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> int:
-    """Return how many documents a collection has if they are what was scored."""
+def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> _Compared:
+    """Compare a collection with what was scored."""
     run = run_of(collection, storage)
     if run is None:
         raise FinalError(
@@ -134,9 +183,10 @@ def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callab
             f"run {run.name} was live before, but its collection {collection} does not exist; index the run again with "
             f"`tinytags index {run.name}`, then `tinytags publish {run.name}`"
         )
-    try:
-        documents = compare_documents(run, storage, solr, report)
-    except ReconcileError as error:
-        raise ReconcileError(f"{error}; then roll back again, or publish another run") from error
-    unmark_pruned(run, storage)
-    return documents
+    state = read_state(run, storage, solr)
+    if problems := document_problems(run, storage, solr, report):
+        raise ReconcileError(
+            f"cannot roll back to run {run.name}: {'; '.join(problems)}; then roll back again, or publish another run "
+            "with `tinytags publish RUN`"
+        )
+    return _Compared(run, state.documents, state)

@@ -19,7 +19,7 @@ from tinytags_tasks.publish.publications import (
     switch_alias,
     unmark_pruned,
 )
-from tinytags_tasks.publish.reconciliation import reconcile_blocks
+from tinytags_tasks.publish.reconciliation import read_state, reconcile_blocks, refuse_changed
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals
@@ -90,12 +90,16 @@ def publish_run(
     FinalError
         If the run does not pass the gate; it stays verified, and the alias does not move.
     TransientError
-        If another process holds the alias for too long, or the alias did not move.
+        If another process holds the alias for too long, or writes the run meanwhile; or the alias did not move.
     """
+    run = Run.load(storage, layout.run_file(request.run))
+    refuse_without_collection(run, solr, may_be_new=True)
+    state = read_state(run, storage, solr)
     totals = reconcile_run(request.run, storage=storage, solr=solr, report=report)
     with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         run = Run.load(storage, layout.run_file(request.run))
         refuse_without_collection(run, solr)
+        refuse_changed(run, state, storage, solr)
         unmark_pruned(run, storage)
         live = live_collection(request.alias, solr)
         history = read_history(request.alias, storage)

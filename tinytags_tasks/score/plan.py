@@ -1,14 +1,16 @@
 """The planning step: creates the run of a corpus, a model and a threshold, and divides its blocks into groups."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tinytags_tasks.blocks import group_blocks
-from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import list_models, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import make_run
@@ -68,7 +70,8 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     Raises
     ------
     MissingError
-        If there is no such corpus or model, or the checkout has no configset.
+        If there is no such corpus or model, the store lacks the net whose embeddings the model reads, or the checkout
+        has no configset.
     BadInputError
         If the model does not fit the corpus.
     """
@@ -79,6 +82,14 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             f"model {card.version} does not fit corpus {corpus.name}: {reason}; "
             "train on images that are prepared like the corpus"
         )
+    if card.features != PIXELS:
+        try:
+            load_net_card(storage, card.features)
+        except MissingError as error:
+            raise MissingError(
+                f"model {card.version} reads embeddings by a net that is not in the store ({error}); import or train "
+                "the same net again with `tinytags nets import` or `tinytags nets train`"
+            ) from error
     configset = current_configset()
     run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name)
     path = layout.run_file(run.name)
@@ -88,15 +99,22 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     return PlanResult(run.name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
 
 
-def latest_model(storage: Storage) -> str:
-    """Return the version of the latest model.
+def latest_model(storage: Storage, *, report: Callable[[str], None] = print) -> str:
+    """Return the version of the latest model whose card can be read; the damaged ones are reported.
 
     Raises
     ------
     MissingError
         If there is no model.
+    CorruptError
+        If no card can be read.
     """
-    cards = list_models(storage)
+    damaged: list[str] = []
+    cards = list_models(storage, on_damage=damaged.append)
+    if not cards and damaged:
+        raise CorruptError(f"no model's card can be read: {damaged[0]}")
     if not cards:
         raise MissingError("no model has been published yet: make one with `tinytags train`")
+    for problem in damaged:
+        report(f"a model is not considered: {problem}")
     return cards[-1].version

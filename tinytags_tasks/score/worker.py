@@ -11,6 +11,7 @@ from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.score.block import BlockTask, score_block
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.block_lease import refuse_lost
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.run_records import BlockRecord, BlockState
@@ -43,7 +44,8 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
     committed: set[int] = set()
     if is_retried:
         blocks = [task.source.block for task in tasks]
-        committed = set(blocks) - set(uncommitted_blocks(tasks[0].run, blocks, open_store(address)))
+        missing = uncommitted_blocks(tasks[0].run, blocks, open_store(address), tasks[0].writer)
+        committed = set(blocks) - set(missing)
 
     def outcome(task: BlockTask) -> Outcome:
         try:
@@ -71,11 +73,25 @@ def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple
     return tuple(block for block in blocks if not is_settled(block))
 
 
-def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> list[int]:
+def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage, writer: str) -> list[int]:
     """Return the blocks without a scored file; repair the ledger where a writer was killed between file and record.
 
-    The caller must hold the lease on these blocks. A file whose size differs from the one in the ledger is read: it is
-    either damaged, and deleted, or the ledger is out of date.
+    A file whose size differs from the one in the ledger is read: it is either damaged, and deleted, or the ledger is
+    out of date.
+
+    Parameters
+    ----------
+    run, blocks
+        The run's name and the blocks' numbers.
+    storage
+        The store.
+    writer
+        Who holds the leases on these blocks; empty if nobody else can.
+
+    Raises
+    ------
+    TransientError
+        If another writer took over a block that is to be repaired.
     """
     scored = storage.sizes(layout.scored_folder(run))
     recorded = set(storage.names(layout.ledger_folder(run)))
@@ -88,6 +104,10 @@ def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage) -> lis
             try:
                 _, record = read_scored(storage, run, block)
             except CorruptError:
+                record = None
+            if writer:  # after the file was read, which takes a while
+                refuse_lost(storage, run, block, writer)
+            if record is None:
                 storage.delete(layout.scored_file(run, block))
                 missing.append(block)
             else:

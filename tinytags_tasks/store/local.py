@@ -141,8 +141,10 @@ class LocalStorage:
 
     def _all_names(self, path: str) -> list[str]:
         folder = self.root / path
-        with self._translated(path):
-            return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        with suppress(MissingError), self._translated(path):  # deleted between the two
+            if folder.is_dir():
+                return [entry.name for entry in folder.iterdir()]
+        return []
 
     def rename(self, source: str, target: str) -> bool:
         """See :meth:`Storage.rename`."""

@@ -1,13 +1,14 @@
 """Published models, which never change: storing, listing, describing and comparing them."""
 
 import hashlib
+from collections.abc import Callable
 
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.model_figures import describe_figures
-from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, ModelCard
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
 REPORT_POLICY = (
@@ -121,10 +122,47 @@ def has_card(storage: Storage, version: str) -> bool:
     return True
 
 
-def list_models(storage: Storage) -> list[ModelCard]:
-    """Return the cards of all models, latest last."""
-    cards = [ModelCard.load(storage, layout.card_file(version)) for version in storage.names(layout.MODELS)]
+def has_none(version: str, storage: Storage) -> bool:
+    """Tell whether a model knows "none of the tags"; False if its card cannot be read, which others report."""
+    try:
+        return ModelCard.load(storage, layout.card_file(version)).none
+    except (MissingError, CorruptError):
+        return False
+
+
+def list_models(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[ModelCard]:
+    """Return the cards of all models, latest last.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    on_damage
+        Called for each card that cannot be read, with what is wrong and the remedy; the others are returned. None
+        raises this as an error.
+
+    Raises
+    ------
+    FinalError
+        If a card cannot be read and ``on_damage`` is None.
+    """
+    cards = []
+    for version in storage.names(layout.MODELS):
+        try:
+            cards.append(_card(storage, version))
+        except FinalError as error:
+            if on_damage is None:
+                raise
+            on_damage(str(error))
     return sorted(cards, key=lambda card: (card.created, card.version))
+
+
+def _card(storage: Storage, version: str) -> ModelCard:
+    path = layout.card_file(version)
+    try:
+        return ModelCard.load(storage, path)
+    except MissingError as error:
+        raise MissingError(f"{path}: does not exist; {ModelCard.remedy(path)}") from error
 
 
 def load_card(storage: Storage, version: str) -> ModelCard:
@@ -146,7 +184,7 @@ def load_card(storage: Storage, version: str) -> ModelCard:
         raise BadInputError(
             f"{version}: {len(found)} models begin with it ({', '.join(found[:5])}); give more characters"
         )
-    return ModelCard.load(storage, layout.card_file(found[0]))
+    return _card(storage, found[0])
 
 
 def load_report(storage: Storage, version: str) -> str:
@@ -187,7 +225,11 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
     described = {
         "created": card.created,
         "output": f"votes of {card.trees} trees" if card.output == "votes" else card.output,
+        "features": PIXELS if card.features == PIXELS else f"embeddings by net {card.features}",
+        "head": "" if card.features == PIXELS else card.head,
         "tags": f"{len(card.tags)}: {', '.join(card.tags)}",
+        "none": "knows images that show none of its tags: they are counted, and never kept" if card.none else "",
+        **_describe_background(card.background),
         "images": f"{size}, {card.preparation}" if card.preparation else size,
         "imported from": card.origin,
         "learned from": f"{card.labelled_images:,} images of {card.labelled_set}" if card.labelled_set else "",
@@ -195,6 +237,19 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
         **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }
     return {heading: text for heading, text in described.items() if text}
+
+
+def _describe_background(background: BackgroundUse | None) -> dict[str, str]:
+    """Return what taught a model "none", and which classes of it were left out."""
+    if background is None:
+        return {}
+    described = {"learned none from": f"{background.images:,} general pictures that came with net {background.net}"}
+    for why, classes in (
+        ("they name a tag", background.left_out_by_name),
+        ("a tag was found in them", background.left_out_by_look),
+    ):
+        described[f"left out of these, because {why}"] = ", ".join(classes)
+    return described
 
 
 def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, str, str]], list[str]]:
@@ -216,6 +271,12 @@ def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, st
         )
         if differ
     ]
+    if one.none != other.none:
+        knowing = one if one.none else other
+        remarks.append(
+            f"only {knowing.version} knows none of the tags: it keeps no image whose first choice that is, and its "
+            "accuracy counts such a choice as wrong"
+        )
     for what, first, second in (
         ("test sets", one.test, other.test),
         ("images of other things", one.other, other.other),

@@ -94,7 +94,8 @@ class Publication(Record):
     @classmethod
     def remedy(cls, path: str) -> str:
         """Return the command that writes a change again."""
-        return "write it again from the changes before and after it with `tinytags audit --repair`"
+        command = f"tinytags audit --alias {layout.path_name(path)} --repair"
+        return f"write it again from the changes before and after it with `{command}`"
 
 
 class BlockState(StrEnum):
@@ -106,6 +107,10 @@ class BlockState(StrEnum):
     INDEXED = "indexed"
     VERIFIED = "verified"
     FAILED = "failed"
+
+
+UNRECORDED = (BlockState.PLANNED, BlockState.EMBEDDED)
+"""The states of a block without a record."""
 
 
 class BlockRecord(Record):
@@ -148,6 +153,11 @@ class BlockRecord(Record):
     index_seconds: float = 0.0
     scored: str = ""
     indexed: str = ""
+
+    @property
+    def accounted(self) -> int:
+        """How many of its images became something; all that were read, or the block is not as it should be."""
+        return self.kept + self.below + self.none + self.unreadable
 
     @classmethod
     def remedy(cls, path: str) -> str:

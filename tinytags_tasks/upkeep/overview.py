@@ -58,8 +58,27 @@ class RunOverview:
     live_under: tuple[str, ...]
 
 
-def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient | None) -> tuple[list[RunOverview], int]:
-    """Return the latest runs, newest first, and how many there are in all.
+@dataclass(frozen=True)
+class RunsResult:
+    """The latest runs.
+
+    Attributes
+    ----------
+    runs
+        The newest first.
+    known
+        How many there are in all.
+    damaged
+        What is wrong with each run's record that cannot be read, with the remedy; these runs are not among the others.
+    """
+
+    runs: list[RunOverview]
+    known: int
+    damaged: tuple[str, ...]
+
+
+def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient | None) -> RunsResult:
+    """Return the latest runs.
 
     Parameters
     ----------
@@ -70,7 +89,8 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
     solr
         Solr; None returns only what the store knows.
     """
-    runs = list_runs(storage)
+    damaged: list[str] = []
+    runs = list_runs(storage, on_damage=damaged.append)
     existing = solr.collections() if solr else []
     aliases = solr.aliases() if solr else {}
     found = []
@@ -94,4 +114,4 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
                 ),
             )
         )
-    return found, len(runs)
+    return RunsResult(found, len(runs), tuple(damaged))

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.publish.publications import read_history, run_of, with_missing_change
 from tinytags_tasks.settings import Thumbnails
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.model_records import ModelCard
-from tinytags_tasks.store.models import list_models, misfit
+from tinytags_tasks.store.models import list_models, load_card, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
 from tinytags_tasks.upkeep import diff
@@ -94,11 +94,10 @@ def plan_retags(
     BadInputError
         If the named model does not fit what is live under the named alias.
     """
-    cards = list_models(storage)
     if request.model:
-        cards = [card for card in cards if card.version == request.model]
-        if not cards:
-            raise MissingError(f"model {request.model} does not exist; `tinytags models list` lists all models")
+        cards = [load_card(storage, request.model)]
+    else:
+        cards = list_models(storage, on_damage=lambda problem: report(f"a model is not considered: {problem}"))
     live = solr.aliases()
     known = [name for name in storage.names(layout.PUBLICATIONS) if "." not in name]
     if request.alias and request.alias not in live:
@@ -162,10 +161,16 @@ def _find_retag(
     run = run_of(collection, storage) if collection else None
     if run is None:
         return f"{collection} does not belong to a run of this store" if collection else "it points at nothing"
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    try:
+        corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    except (MissingError, CorruptError) as error:  # the other aliases do not depend on it
+        return str(error)
     fitting = [card for card in cards if not misfit(card, corpus)]
     if not request.model:  # only a named model may take tags from readers, or bring those of another subject
-        tags = {tag for card in cards if card.version == run.model for tag in card.tags}
+        live_card = next((card for card in cards if card.version == run.model), None)
+        if live_card is None:
+            return f"the card of its model {run.model} cannot be read, so its tags are unknown; name a model"
+        tags = set(live_card.tags)
         fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
         if request.model and request.alias:

@@ -37,6 +37,10 @@ async function showRuns() {
     options.push(make("option", { disabled: true },
       `the latest ${found.runs.length} of ${count(found.known)}; for an older one, open the tab Blocks of its Dag run`));
   }
+  if (found.damaged.length) {
+    options.push(make("option", { disabled: true },
+      `${count(found.damaged.length)} with a damaged record: tinytags runs names the remedy`));
+  }
   byId("runs").replaceChildren(...options);
   byId("runs").value = wanted;
   const { live } = found;
@@ -62,7 +66,7 @@ async function showRun(name) {
     throw error;
   }
   if (name !== chosen || name === run?.name) return; // another run was chosen meanwhile, or this one has arrived already
-  run = found.run;
+  run = { ...found.run, has_none: found.has_none };
   [mark, revision] = ["", 0];
   close();
   byId("about").replaceChildren(
@@ -98,6 +102,9 @@ function showProgress({ counts, totals, rates, read }) {
   byId("left").textContent = duration(rates.seconds_left);
   byId("read").textContent = `${count(totals.read)} images`;
   byId("kept").textContent = `${count(totals.kept)}, ${count(totals.documents)} documents`;
+  byId("below").textContent = count(totals.below);
+  byId("with-none").hidden = !run.has_none && !totals.none;
+  byId("none").textContent = count(totals.none);
   byId("unreadable").textContent = count(totals.unreadable);
   const byTag = Object.entries(totals.kept_by_tag).sort((a, b) => b[1] - a[1]);
   byId("by-tag").replaceChildren(...byTag.map(([tag, kept]) =>
@@ -145,7 +152,7 @@ async function poll() {
 
 async function open(block) {
   try {
-    await panel.open(run.name, block, mayTrigger);
+    await panel.open(run, block, mayTrigger);
   } catch (error) {
     byId("outcome").textContent = error.message;
   }

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from configset_upgrades import without_field
+from configset_upgrades import upload, without_field
 from conftest import engine_process
 from fault_proxy import (
     FaultProxy,
@@ -215,7 +215,7 @@ def test_documents_that_the_schema_refuses_are_told_by_block_and_index_under_the
     site: Runtime, run: Run, tmp_path: Path
 ) -> None:
     site.solr.delete_collection(run.collection)
-    lacking = site.solr.ensure_configset(read_configset(without_field(tmp_path / "conf", "votes")))
+    lacking = upload(site.solr, read_configset(without_field(tmp_path / "conf", "votes")))
     site.solr.ensure_collection(run.collection, lacking)
     with pytest.raises(FinalError, match=r"blocks 0-5: .*unknown field 'votes'"):
         index_run(site, run)

@@ -1,0 +1,94 @@
+"""Lists of models and corpora with one damaged record: the others are listed, and the damaged one is named."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from small_run import CORPUS, MODEL, card, make_corpus, publish_model
+from typer.testing import CliRunner
+
+from tinytags_tasks.cli import app, corpora, models
+from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.registry import save_definition
+from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.score.plan import latest_model
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.local import LocalStorage
+
+DAMAGED = "forest-ba9876543210"
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    """A store with a corpus and a model, and the commands that work on it."""
+    storage = LocalStorage(tmp_path / "store")
+    make_corpus(storage)
+    publish_model(storage)
+    settings = SimpleNamespace(corpora_folder=tmp_path / "corpora")
+    for module in (corpora, models):
+        monkeypatch.setattr(module, "clients", lambda: SimpleNamespace(storage=storage, settings=settings))
+    for name in (CORPUS, "zoo"):
+        save_definition(settings.corpora_folder, CorpusDefinition(name=name, source="/x.bin", format="tiny-images"))
+    return storage
+
+
+def damage_the_card(storage):
+    storage.write(layout.card_file(DAMAGED), b"{")
+
+
+def lose_the_card(storage):
+    storage.write(layout.model_file(DAMAGED), b"")
+
+
+def write_the_card_by_a_newer_version(storage):
+    newer = {**json.loads(card().stored()), "format": 99}
+    storage.write(layout.card_file(DAMAGED), json.dumps(newer).encode())
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("plant", "remedy"),
+    [
+        (damage_the_card, "train or import the same model again"),
+        (lose_the_card, "train or import the same model again"),
+        (write_the_card_by_a_newer_version, "upgrade this TinyTags"),
+    ],
+)
+def test_models_are_listed_although_one_card_cannot_be_read(storage, plant, remedy, options):
+    plant(storage)
+    outcome = CliRunner().invoke(app, ["models", "list", *options], catch_exceptions=False)
+    assert outcome.exit_code == 1
+    assert MODEL in outcome.stdout
+    assert DAMAGED not in outcome.stdout
+    assert f"models/{DAMAGED}/model.json" in outcome.stderr
+    assert remedy in outcome.stderr
+
+
+def test_the_latest_model_is_found_although_another_card_cannot_be_read(storage):
+    damage_the_card(storage)
+    lines = []
+    assert latest_model(storage, report=lines.append) == MODEL
+    (line,) = lines
+    assert f"models/{DAMAGED}/model.json" in line
+    assert "train or import the same model again" in line
+
+
+def test_without_any_card_that_can_be_read_no_model_is_the_latest(storage):
+    storage.write(layout.card_file(MODEL), b"{")
+    with pytest.raises(CorruptError, match=rf"no model's card can be read: models/{MODEL}/model\.json"):
+        latest_model(storage)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_corpora_are_listed_although_the_totals_of_one_are_damaged(storage, options):
+    storage.write(layout.corpus_file(CORPUS), b"{")
+    outcome = CliRunner().invoke(app, ["corpus", "list", *options], catch_exceptions=False)
+    assert outcome.exit_code == 1
+    assert "zoo" in outcome.stdout
+    assert f"tinytags ingest {CORPUS}" in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["models", "corpus"])
+def test_a_list_without_damage_ends_well(storage, command):
+    outcome = CliRunner().invoke(app, [command, "list"], catch_exceptions=False)
+    assert (outcome.exit_code, outcome.stderr) == (0, "")
