@@ -59,7 +59,7 @@ def embed_and_score(request: "ScoreRequest", runtime: "Runtime") -> None:
             address=runtime.store_address,
             connect_spark=runtime.connect_spark,
             report=say,
-            providers=runtime.settings.onnx_providers,
+            providers=runtime.onnx_providers,
         )
     score_blocks(
         request,

@@ -38,7 +38,7 @@ def record_unembedded(
     missing = [source.block for source in unembedded(sources, net, storage)]
     failed: list[int] = []
     for held in hold_blocks(run.name, missing, storage=storage, report=report, lease_seconds=lease_seconds):
-        for block in uncommitted_blocks(run.name, held.blocks, storage):
+        for block in uncommitted_blocks(run.name, held.blocks, storage, held.writer):
             if is_held(storage, run.name, block, held.writer):
                 BlockRecord(
                     run=run.name,

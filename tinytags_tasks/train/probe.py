@@ -139,7 +139,8 @@ def _cosines() -> _Planes:
     at = np.arange(_SIDE)
     matrix = np.sqrt(2 / _SIDE) * np.cos(np.pi * np.outer(at, 2 * at + 1) / (2 * _SIDE))
     matrix[0] /= np.sqrt(2)
-    return np.asarray(matrix, dtype=np.float32)
+    cosines: _Planes = matrix.astype(np.float32)
+    return cosines
 
 
 def _sample(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
