@@ -22,6 +22,7 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockState, Run
 
 HERE = {"X-TinyTags-Grid": "1", "Sec-Fetch-Site": "same-origin"}
+REPORT = "<!doctype html><title>Model</title><style>p { color: red; }</style>"
 ASSETS = PROJECT_ROOT / "plugins" / "grid_page" / "assets"
 
 
@@ -36,6 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, database: None) -> SimpleNames
     """A run whose blocks are indexed, worked on by one Dag run."""
     storage, solr = LocalStorage(tmp_path_factory.mktemp("store") / "store"), SolrHere()
     made = make_run(storage)
+    storage.write(layout.report_file(made.model), REPORT.encode())
     score_all(storage, made)
     index_all(storage, made, solr)
     with open_session() as session:
@@ -112,6 +114,7 @@ def test_every_route_is_known(app: object, run: SimpleNamespace) -> None:
         ("GET", f"/api/runs/{run.run.name}/blocks/0/images"),
         ("GET", f"/api/runs/{run.run.name}/cells"),
         ("GET", f"/api/runs/{run.run.name}/images/0.png"),
+        ("GET", f"/api/runs/{run.run.name}/report"),
         ("GET", "/assets/grid.js"),
         ("POST", f"/api/runs/{run.run.name}/actions"),
         ("POST", f"/api/runs/{run.run.name}/blocks/0/clear"),
@@ -452,6 +455,18 @@ def test_every_answer_forbids_what_the_page_does_not_need(app: object) -> None:
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
+
+
+def test_the_report_of_a_runs_model_is_a_page_that_may_run_nothing(app: object, run: SimpleNamespace) -> None:
+    answer = client(app, "viewer").get(f"/api/runs/{run.run.name}/report")
+    assert answer.text == REPORT
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert "script" not in policy
+    assert "sandbox" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "/report`, run.model)" in (ASSETS / "grid.js").read_text()
 
 
 def test_the_page_reads_nothing_as_markup_and_loads_nothing_from_elsewhere() -> None:

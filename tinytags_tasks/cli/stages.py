@@ -265,8 +265,15 @@ def run(
     labelled: Annotated[Path | None, typer.Option(help="Labelled Parquet file; default: the demo's.")] = None,
     test: Annotated[Path | None, typer.Option(help="Labelled Parquet file for the model's card.")] = None,
     other: Annotated[Path | None, typer.Option(help="Labelled Parquet file of other things, for the card.")] = None,
-    trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
-    depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
+    features: Annotated[
+        str, typer.Option(help="What a trained model sees: a net's embeddings, or pixels as in the original system.")
+    ] = "general32",
+    head: Annotated[str, typer.Option(help="What is trained on them: logistic or forest.")] = "logistic",
+    none: Annotated[
+        bool, typer.Option(help="Whether the model can say that an image shows none of the tags, if the net allows it.")
+    ] = True,
+    trees: Annotated[int, typer.Option(help="Trees of a forest.")] = 10,
+    depth: Annotated[int, typer.Option(help="Depth of a forest's trees.")] = 10,
     threshold: Annotated[int, typer.Option(help="Least confidence in percent of an image to keep.")] = 40,
     blocks_per_task: Annotated[int, typer.Option(help="Blocks per Airflow task.")] = 5,
     publish: Annotated[bool, typer.Option(help="Publish the run, or leave that to `tinytags publish`.")] = True,
@@ -274,6 +281,9 @@ def run(
     """Trigger the Dag `tinytags` in Airflow, follow it to its end and show the result."""
     from tinytags_tasks.cli.follow import follow_run
     from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.nets.catalogue import load_net_card
+    from tinytags_tasks.store.model_records import PIXELS
+    from tinytags_tasks.train.families import FAMILIES
 
     runtime = clients()
     if corpus:
@@ -281,12 +291,19 @@ def run(
     for path in (labelled, test, other):
         if path and not path.is_file():
             raise BadInputError(f"{path}: no such file")
+    if head not in FAMILIES:
+        raise BadInputError(f"--head is {head!r}: choose {' or '.join(FAMILIES)}")
+    if not model and features != PIXELS:
+        load_net_card(runtime.storage, features)
     parameters = {
         "corpus": corpus,
         "model": model,
         "labelled": str(labelled.absolute()) if labelled else "",
         "test": str(test.absolute()) if test else "",
         "other": str(other.absolute()) if other else "",
+        "features": features,
+        "head": head,
+        "none": "yes" if none else "no",
         "trees": trees,
         "depth": depth,
         "threshold": threshold,

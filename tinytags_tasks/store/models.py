@@ -7,8 +7,15 @@ from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, Missi
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
-from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, Evaluation, ModelCard
+from tinytags_tasks.store.model_figures import describe_figures
+from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, ModelCard
 from tinytags_tasks.store.protocol import Storage, temporary_name
+
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
+"""The Content-Security-Policy under which a report is served: it holds its own style and pictures, and no script."""
 
 _REMEDY = "train or import the same model again, which writes this file again, or restore it from a copy"
 
@@ -209,7 +216,7 @@ def misfit(card: ModelCard, corpus: Corpus) -> str:
 
 def describe_model(card: ModelCard) -> dict[str, str]:
     """Return what is known about a model, as text by heading; headings without a value are left out."""
-    return describe_origin(card) | _describe_figures(card)
+    return describe_origin(card) | describe_figures(card)
 
 
 def describe_origin(card: ModelCard) -> dict[str, str]:
@@ -243,35 +250,6 @@ def _describe_background(background: BackgroundUse | None) -> dict[str, str]:
     ):
         described[f"left out of these, because {why}"] = ", ".join(classes)
     return described
-
-
-def _describe_figures(card: ModelCard) -> dict[str, str]:
-    described = {}
-    for what, measured in (("held out", card.held_out), ("test set", card.test)):
-        if measured:
-            described[f"{what}: accuracy"] = f"{measured.accuracy:.2f} % of {measured.images:,}"
-            described |= _describe_thresholds(what, measured)
-    if card.other:
-        images = card.other.without_tag + card.other.with_tag
-        for others in card.other.thresholds:
-            described[f"other things: confidence from {others.threshold} %"] = (
-                f"{share(others.tagged, images)} tagged, {share(others.right, others.tagged)} of these right"
-            )
-    return described
-
-
-def _describe_thresholds(what: str, measured: Evaluation) -> dict[str, str]:
-    return {
-        f"{what}: confidence from {figures.threshold} %": (
-            f"{share(figures.kept, measured.images)} kept, {share(figures.right, figures.kept)} of these right"
-        )
-        for figures in measured.thresholds
-    }
-
-
-def share(part: int, whole: int) -> str:
-    """Return a share in percent; a dash if the whole is 0."""
-    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, str, str]], list[str]]:

@@ -21,6 +21,7 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
+from tinytags_tasks.train.gallery import Gallery
 from tinytags_tasks.train.onnx_signature import Fitting, Kind
 from tinytags_tasks.train.onnx_wrap import Wrapped, wrap_classifier
 from tinytags_tasks.train.parameters import HEIGHT, WIDTH
@@ -133,9 +134,10 @@ def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[
         report(f"model {model} is published already: nothing to do, and its card is not changed")
         return ImportResult(model, imported=False)
     yardstick = read_yardstick(request.test, request.other, request.tags, request.height, request.width)
-    test, other = yardstick.measure(classifier)
+    gallery = Gallery()
+    test, other = yardstick.measure(classifier, gallery)
     card = _card(request, model, classifier, test, other)
-    publish_model(card, classifier.onnx_model, render_report(card), storage)
+    publish_model(card, classifier.onnx_model, render_report(card, gallery), storage)
     report(f"published {model}" + (f": test accuracy {test.accuracy:g}" if test else ""))
     return ImportResult(model, imported=True)
 

@@ -69,8 +69,11 @@ async function showRun(name) {
   run = { ...found.run, has_none: found.has_none };
   [mark, revision] = ["", 0];
   close();
-  byId("about").textContent =
-    `${run.corpus}, ${count(run.images)} images, tagged by ${run.model}, confidence from ${run.threshold} %; ${run.description}`;
+  byId("about").replaceChildren(
+    `${run.corpus}, ${count(run.images)} images, tagged by `,
+    link(`api/runs/${encodeURIComponent(run.name)}/report`, run.model),
+    `, confidence from ${run.threshold} %; ${run.description}`,
+  );
   cells.shape(found.shards, found.blocks_per_shard);
 }
 
