@@ -166,6 +166,7 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         height=corpus.height,
         width=corpus.width,
         none=False if form["none"] == "no" else None,
+        corpus=corpus.name,
         **{name: form[name] for name in ("features", "head", "trees", "depth", "bins", "seed", "held_out")},
     )
     trained = train_model(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)
