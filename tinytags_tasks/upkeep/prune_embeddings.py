@@ -50,7 +50,7 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
         return (), {}
     try:
         read = {card.features for card in list_models(storage)}
-    except FinalError as error:  # nobody knows which net that model reads
+    except FinalError as error:  # nobody knows what that model sees
         return (), {"all embeddings": f"a model's card cannot be read: {error}"}
     drop, kept = [], {}
     for corpus, net in embedded:
@@ -66,7 +66,7 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
 
 
 def drop_embeddings(found: PrunableEmbeddings, storage: Storage) -> None:
-    """Drop a corpus' embeddings by a net: nobody sees half of them, and an embedder that begins now begins anew."""
+    """Drop a corpus' embeddings by a net in one step, so that nobody ever meets half of them."""
     folder = layout.embeddings_folder(found.corpus, found.net)
     moved = temporary_name(folder)
     with suppress(MissingError):  # dropped by another process
