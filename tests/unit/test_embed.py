@@ -26,6 +26,8 @@ from tinytags_tasks.embed import block as block_module
 from tinytags_tasks.embed import step, worker
 from tinytags_tasks.embed.step import EmbedRequest, EmbedResult, embed_blocks
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.ingest.verify import verify_corpus
+from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings
 from tinytags_tasks.nets.catalogue import net_version, publish_net
 from tinytags_tasks.nets.shipped import DEFAULT_NET, shipped_card
 from tinytags_tasks.score.plan import PlanRequest, plan_run
@@ -33,7 +35,7 @@ from tinytags_tasks.store import layout, ledger
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import embedding_leases
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
-from tinytags_tasks.store.embedding_files import read_embeddings
+from tinytags_tasks.store.embedding_files import read_embeddings, write_embeddings
 from tinytags_tasks.store.ledger import LedgerReader, add_up, read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import PIXELS
@@ -237,6 +239,48 @@ def test_a_ledger_whose_model_is_lost_can_be_read(storage):
     embed(storage)
     storage.delete(layout.card_file(MODEL))
     assert {record.state for record in read_ledger(storage, run)} == {BlockState.PLANNED}
+
+
+# `tinytags corpus verify`
+
+
+def verified(storage: LocalStorage, *, deep: bool) -> VerifiedEmbeddings:
+    found = verify_corpus(CORPUS, storage=storage, files=None, deep=deep, report=quiet)
+    assert found.damaged == {}
+    (embeddings,) = found.embeddings
+    return embeddings
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_verifying_finds_nothing_in_good_embeddings(storage, deep):
+    assert verify_corpus(CORPUS, storage=storage, files=None, deep=deep, report=quiet).embeddings == ()
+    embed(storage, blocks=(0, 1, 5))
+    found = verified(storage, deep=deep)
+    assert (found.net, found.blocks, found.damaged) == (NET, 3, {})
+    assert (found.read_bytes > 0) == deep
+
+
+def test_verifying_names_embeddings_that_were_cut_short_or_made_of_other_bytes(storage):
+    embed(storage)
+    storage.write(path_of(1), storage.read(path_of(1))[:-10])
+    (source,) = block_sources(storage, Corpus.load(storage, layout.corpus_file(CORPUS)), [4])
+    embeddings, record = read_embeddings(storage, source, NET)
+    write_embeddings(storage, embeddings, record.replaced(source_sha256="0" * 64), overwrite=True)
+    found = verified(storage, deep=False)
+    assert sorted(found.damaged) == [1, 4]
+    assert "damaged" in found.damaged[1]
+    assert "was made of other bytes than the shard holds; make it again with `tinytags embed pets" in found.damaged[4]
+    embed(storage)
+    assert verified(storage, deep=True).damaged == {}
+
+
+def test_verifying_deep_finds_a_number_that_is_not_what_was_embedded(storage):
+    embed(storage)
+    (source,) = block_sources(storage, Corpus.load(storage, layout.corpus_file(CORPUS)), [2])
+    embeddings, record = read_embeddings(storage, source, NET)
+    write_embeddings(storage, embeddings + np.int8(1), record, overwrite=True)
+    assert verified(storage, deep=False).damaged == {}
+    assert list(verified(storage, deep=True).damaged) == [2]
 
 
 # What cannot be embedded

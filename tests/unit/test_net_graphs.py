@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from small_nets import linear_head, onnx_file, patches, small_card, small_net
 
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.nets.chain import Chain
 from tinytags_tasks.nets.compose import compose_model, split_head
 from tinytags_tasks.nets.graph import embedding_graph
@@ -230,6 +230,11 @@ def test_a_head_that_is_split_off_is_small_valid_and_keeps_the_metadata(shipped_
     assert len(head) < 10_000
     assert split_head(model) == head
     assert {entry.key: entry.value for entry in onnx.load_from_string(head).metadata_props} == {"tags": '["a"]'}
+
+
+def test_a_model_on_pixels_has_no_head_to_split_off():
+    with pytest.raises(CorruptError, match="not made of a net and a head, as its card says; train it again"):
+        split_head(small_net())
 
 
 def test_a_head_of_older_operators_or_of_trees_fits_a_net_of_newer_ones():

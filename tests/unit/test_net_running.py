@@ -120,3 +120,19 @@ def test_batches_give_what_all_pictures_at_once_give(monkeypatch, graph, count):
     found = embed(session, pixels[:count])
     assert (found.dtype, found.shape) == (np.int8, (count, 4))
     np.testing.assert_array_equal(found, at_once[:count])
+
+
+@pytest.mark.parametrize(("providers", "batches"), [((CPU,), [7, 7, 6]), ((CUDA, CPU), [15, 5])])
+def test_a_gpu_gets_more_pictures_at_a_time(monkeypatch, providers, batches):
+    monkeypatch.setattr(running, "BATCH", 7)
+    monkeypatch.setattr(running, "GPU_BATCH", 15)
+    seen = []
+
+    def run(outputs, inputs):
+        seen.append(len(inputs["pixels"]))
+        return [np.ones((seen[-1], 4), dtype=np.int8)]
+
+    outputs = [SimpleNamespace(shape=["images", 4])]
+    session = SimpleNamespace(get_providers=lambda: list(providers), get_outputs=lambda: outputs, run=run)
+    assert embed(session, patches(20, 8, 8)).sum() == 80
+    assert seen == batches

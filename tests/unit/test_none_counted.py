@@ -42,7 +42,8 @@ def tinytags(storage, solr, monkeypatch):
     runtime = SimpleNamespace(
         storage=storage,
         solr=solr,
-        settings=SimpleNamespace(alias=ALIAS, keep_collections=1, onnx_providers=("CPUExecutionProvider",)),
+        settings=SimpleNamespace(alias=ALIAS, keep_collections=1),
+        onnx_providers=("CPUExecutionProvider",),
         store_address=address_of(storage),
         connect_spark=SparkHere(),
     )

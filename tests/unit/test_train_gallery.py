@@ -23,6 +23,10 @@ def labelled(labels: list[int], side: int = 8) -> LabelledSet:
     return LabelledSet(Path("set.parquet"), images, np.array(labels), TAGS)
 
 
+def add(shown: Gallery, part: str, votes: np.ndarray, images: LabelledSet, total: int) -> None:
+    shown.add(part, votes, images.labels, total, images.images.__getitem__)
+
+
 def decoded(picture: Picture) -> np.ndarray:
     head, _, encoded = picture.source.partition(",")
     assert head == "data:image/jpeg;base64"
@@ -32,7 +36,7 @@ def decoded(picture: Picture) -> np.ndarray:
 def test_a_cell_shows_the_images_that_the_model_is_surest_of():
     votes = np.array([[6, 4, 0], [9, 1, 0], [2, 1, 7], [3, 7, 0], [9, 1, 0]], dtype=np.float32)
     shown = Gallery()
-    shown.add("test", votes, labelled([0, 0, 0, 1, 0]), 10)
+    add(shown, "test", votes, labelled([0, 0, 0, 1, 0]), 10)
     found = shown.pictures("test")
     assert {cell: [each.confidence for each in pictures] for cell, pictures in found.items()} == {
         (0, 0): [90, 90, 60],
@@ -46,20 +50,20 @@ def test_a_cell_shows_the_images_that_the_model_is_surest_of():
 
 def test_a_cell_shows_a_few_pictures_at_most():
     shown = Gallery()
-    shown.add("test", np.tile(np.array([[10, 0]], dtype=np.float32), (20, 1)), labelled([0] * 20), 10)
+    add(shown, "test", np.tile(np.array([[10, 0]], dtype=np.float32), (20, 1)), labelled([0] * 20), 10)
     assert len(shown.pictures("test")[0, 0]) == MOST_OF_CELL
 
 
 def test_large_pictures_are_made_small():
     shown = Gallery()
-    shown.add("test", np.array([[10, 0]], dtype=np.float32), labelled([0], side=300), 10)
+    add(shown, "test", np.array([[10, 0]], dtype=np.float32), labelled([0], side=300), 10)
     assert decoded(shown.pictures("test")[0, 0][0]).shape == (64, 64, 3)
 
 
 def test_if_not_all_fit_every_cell_gets_its_first_picture_before_any_gets_a_second(monkeypatch):
     votes = np.array([[9, 1]] * 3 + [[1, 9]] * 2, dtype=np.float32)
     shown = Gallery()
-    shown.add("test", votes, labelled([0, 0, 0, 1, 1]), 10)
+    add(shown, "test", votes, labelled([0, 0, 0, 1, 1]), 10)
     size = len(shown.pictures("test")[0, 0][0].source)
     monkeypatch.setattr(gallery_module, "MOST_BYTES", int(3.5 * size))
     assert {cell: len(pictures) for cell, pictures in shown.pictures("test").items()} == {(0, 0): 2, (1, 1): 1}
@@ -71,8 +75,8 @@ def test_the_pictures_of_both_sets_together_are_no_larger_than_the_limit():
     votes = np.random.default_rng(1).random((2_000, 41)).astype(np.float32)
     images = LabelledSet(Path("noise.parquet"), noise, labels, tuple(f"tag {number}" for number in range(40)))
     shown = Gallery()
-    shown.add("test", votes, images, 1)
-    shown.add("held_out", votes, images, 1)
+    add(shown, "test", votes, images, 1)
+    add(shown, "held_out", votes, images, 1)
     sizes = [
         sum(len(each.source) for cell in shown.pictures(part).values() for each in cell)
         for part in ("test", "held_out")

@@ -31,6 +31,10 @@ def measured_card(**changes):
     return card(**{**fields, **changes})
 
 
+def add(shown: Gallery, part: str, votes: np.ndarray, images: LabelledSet, total: int) -> None:
+    shown.add(part, votes, images.labels, total, images.images.__getitem__)
+
+
 class Elements(HTMLParser):
     """Collects the elements, and checks that each opened element is closed."""
 
@@ -121,7 +125,7 @@ def card_with_none(**changes):
         "background_held_back": evaluate_background(votes, 3, 100, "general32-1", "3" * 64),
     }
     shown = Gallery()
-    shown.add("test", votes, seen_images(), 100)
+    add(shown, "test", votes, seen_images(), 100)
     return card(**{**fields, **changes}), shown
 
 
@@ -152,7 +156,7 @@ def test_a_page_stays_below_a_megabyte_with_twenty_tags():
     votes = np.random.default_rng(1).random((4_000, 21)).astype(np.float32)
     seen = LabelledSet(Path("test.parquet"), images, np.arange(4_000) % 20, tags)
     shown = Gallery()
-    shown.add("test", votes, seen, 1)
+    add(shown, "test", votes, seen, 1)
     known = card(tags=tags, none=True, trees=1, test=evaluate(votes, seen, 1, ""))
     assert len(render_report(known, shown)) < 1_000_000
 

@@ -46,13 +46,14 @@ def find_run(name: str | None) -> "Run":
 
 def embed_and_score(request: "ScoreRequest", runtime: "Runtime") -> None:
     """Score blocks; if the model reads embeddings, make those first that the store lacks."""
-    from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
     from tinytags_tasks.score.step import needed_embeddings, score_blocks
     from tinytags_tasks.store.run_identity import load_run
 
     storage = runtime.storage
     net, blocks = needed_embeddings(request, storage=storage)
     if blocks:
+        from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+
         embed_blocks(
             EmbedRequest(load_run(request.run, storage).corpus, net, blocks),
             storage=storage,

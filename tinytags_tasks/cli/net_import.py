@@ -37,7 +37,7 @@ def import_net(
     from tinytags_tasks.nets.calibration import PICTURES, corpus_pictures
     from tinytags_tasks.nets.importing import NetImport, ReadPictures
     from tinytags_tasks.nets.importing import import_net as publish
-    from tinytags_tasks.train.picture_sample import sample_pictures
+    from tinytags_tasks.train.encoded_pictures import sample_pictures
 
     request = NetImport(
         onnx=str(file),

@@ -1,4 +1,4 @@
-"""Commands for nets: list and show them."""
+"""Commands for nets: list, show, import and train them."""
 
 import json
 from typing import Annotated
@@ -6,10 +6,14 @@ from typing import Annotated
 import typer
 
 from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table
+from tinytags_tasks.cli.net_import import import_net
+from tinytags_tasks.cli.net_train import train_net
 
 app = typer.Typer()
 nets_app = typer.Typer(no_args_is_help=True)
-app.add_typer(nets_app, name="nets", help="Nets, which turn an image into an embedding: list, show.")
+app.add_typer(nets_app, name="nets", help="Nets, which turn an image into an embedding: list, show, import, train.")
+nets_app.command("import")(import_net)
+nets_app.command("train")(train_net)
 
 Net = Annotated[str, typer.Argument(metavar="NET", help="A net's name, version, or the version's beginning.")]
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import compose, helper
 
+from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.nets.graph import IR_VERSION, OPSET, opset_of, with_opset
 
 EMBEDDING = "embedding"
@@ -38,7 +39,7 @@ def compose_model(embedder: bytes, head: bytes, metadata: Mapping[str, str]) -> 
     for node in upper.graph.node:
         node.name = node.name or node.op_type
     upper = compose.add_prefix(upper, _HEAD_PREFIX)
-    joints = {upper.graph.input[0].name: EMBEDDING, upper.graph.output[0].name: VOTES}
+    joints = {f"{_HEAD_PREFIX}features": EMBEDDING, f"{_HEAD_PREFIX}{VOTES}": VOTES}
     for node in upper.graph.node:
         node.input[:] = [joints.get(name, name) for name in node.input]
         node.output[:] = [joints.get(name, name) for name in node.output]
@@ -56,10 +57,18 @@ def compose_model(embedder: bytes, head: bytes, metadata: Mapping[str, str]) -> 
 
 
 def split_head(model: bytes) -> bytes:
-    """Return the head of a graph that :func:`compose_model` made: ``embedding`` int8 to ``votes`` float32."""
+    """Return the head of a graph that :func:`compose_model` made: ``embedding`` int8 to ``votes`` float32.
+
+    Raises
+    ------
+    CorruptError
+        If it is a graph of another kind, such as a forest on pixels.
+    """
     whole = onnx.load_from_string(model)
     graph = whole.graph
-    between = next(entry for entry in graph.value_info if entry.name == EMBEDDING)
+    between = next((entry for entry in graph.value_info if entry.name == EMBEDDING), None)
+    if between is None:
+        raise CorruptError("the model is not made of a net and a head, as its card says; train it again")
     head = helper.make_graph(
         [node for node in graph.node if node.name.startswith(_HEAD_PREFIX)],
         "head",

@@ -56,13 +56,12 @@ def embedding_graph(net: bytes, card: NetCard, height: int, width: int) -> bytes
         node.name = node.name or node.output[0]
     model = compose.add_prefix(model, NET_PREFIX)
     graph = model.graph
-    inner_input, inner_output = graph.input[0].name, graph.output[0].name
 
     before = Chain("pixels", f"{NET_PREFIX}before/")
     before.add("Reshape", np.array([-1, height, width, 3], dtype=np.int64))
     add_resize(before, (height, width), (card.height, card.width))
-    before.end(inner_input)
-    after = Chain(inner_output, f"{NET_PREFIX}after/")
+    before.end(f"{NET_PREFIX}pixels")
+    after = Chain(f"{NET_PREFIX}embedding", f"{NET_PREFIX}after/")
     after.add("Div", np.array(card.scale, dtype=np.float32))
     after.add("Round")
     after.add("Clip", np.array(-LARGEST, dtype=np.float32), np.array(LARGEST, dtype=np.float32))

@@ -46,7 +46,7 @@ class Yardstick:
             votes = count_votes(classifier.onnx_model, images.images)
             test = evaluate(votes, images, classifier.total, sha256)
             if gallery:
-                gallery.add("test", votes, images, classifier.total)
+                gallery.add("test", votes, images.labels, classifier.total, images.images.__getitem__)
         if self.other:
             images, sha256 = self.other
             votes = count_votes(classifier.onnx_model, images.images)

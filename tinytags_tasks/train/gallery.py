@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.votes import Votes, confidence, winners
 
 MOST_OF_CELL = 6
@@ -59,25 +59,42 @@ class Gallery:
     def __init__(self) -> None:
         self._chosen: dict[tuple[Part, Cell], _Chosen] = {}
 
-    def add(self, part: Part, votes: Votes, labelled: LabelledSet, total: int) -> None:
+    def add(
+        self,
+        part: Part,
+        votes: Votes,
+        labels: npt.NDArray[np.int64],
+        total: int,
+        read: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]],
+    ) -> None:
         """Choose pictures from the images on which a model was evaluated: of each cell, those it is surest of.
 
         Parameters
         ----------
         part
             The figures that the images belong to.
-        votes, labelled, total
+        votes, total
             As for :func:`tinytags_tasks.train.evaluation.evaluate`.
+        labels
+            The images' tags, int64, shape (images,).
+        read
+            Returns some of the images by their numbers, which ascend: uint8, shape (some, height, width, 3).
         """
         winner, won = winners(votes)
         sure = confidence(won, total)
-        cells = labelled.labels * votes.shape[1] + winner
+        cells = labels * votes.shape[1] + winner
         ordered = np.lexsort((-won, cells))  # stable: of equally sure images, the first in the file
         numbers, firsts, counts = np.unique(cells[ordered], return_index=True, return_counts=True)
-        for number, first, count in zip(numbers.tolist(), firsts.tolist(), counts.tolist(), strict=True):
-            shown = ordered[first : first + min(count, MOST_OF_CELL)]
-            confidences = [int(each) for each in sure[shown]]
-            self._chosen[part, divmod(number, votes.shape[1])] = _Chosen(labelled.images[shown], confidences, count)
+        shown = [
+            ordered[first : first + min(count, MOST_OF_CELL)]
+            for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)
+        ]
+        rows = np.sort(np.concatenate(shown))
+        images = read(rows)
+        for number, chosen, count in zip(numbers.tolist(), shown, counts.tolist(), strict=True):
+            found = images[np.searchsorted(rows, chosen)]
+            confidences = [int(each) for each in sure[chosen]]
+            self._chosen[part, divmod(number, votes.shape[1])] = _Chosen(found, confidences, count)
 
     def pictures(self, part: Part) -> dict[Cell, list[Picture]]:
         """Return the pictures of each cell, the surest first.

@@ -1,4 +1,4 @@
-"""A sample of a labelled set's pictures, for calibrating a net."""
+"""A labelled set's pictures as nets learn from them, and a sample of them for calibrating a net."""
 
 import io
 from contextlib import closing
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tinytags_tasks.corpus.labelled import iterate_pictures
+from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, carried_tags, iterate_pictures
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch
@@ -73,3 +73,25 @@ def _size(encoded: bytes, where: str) -> tuple[int, int]:
             return picture.size
     except (OSError, ValueError, SyntaxError) as error:
         raise BadInputError(f"{where}: cannot be read ({error}); remove it") from error
+
+
+def read_encoded(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64], tuple[str, ...]]:
+    """Return all pictures of a labelled Parquet file as they are, their labels, and the labels' names.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be used, or a label has no name.
+    """
+    encoded: list[bytes] = []
+    labels: list[npt.NDArray[np.int64]] = []
+    for pictures, numbers in iterate_pictures(path):
+        encoded += [picture or b"" for picture in pictures]
+        labels.append(numbers)
+    if not encoded:
+        raise BadInputError(f"{path}: holds no images")
+    found = np.concatenate(labels)
+    names = carried_tags(pq.read_schema(path), str(path)) or CIFAR10_TAGS
+    if wrong := sorted(set(found.tolist()) - set(range(len(names)))):
+        raise BadInputError(f"{path}: has the label {wrong[0]}, but there are {len(names)} tags (labels from 0)")
+    return encoded, found, names
