@@ -282,7 +282,7 @@ def test_a_deletion_whose_blocks_were_taken_over_leaves_the_rest_of_them_alone(s
 
     def delete_and_lose(collection, block):
         delete(collection, block)
-        storage.delete(layout.block_lease_folder(run.name, 4))
+        storage.delete(layout.block_lease_folder(layout.leases_folder(run.name), 4))
 
     solr.delete_block = delete_and_lose
     with pytest.raises(TransientError, match="block 4 was taken over by another writer"):
