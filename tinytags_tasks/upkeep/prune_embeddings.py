@@ -66,7 +66,7 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
 
 
 def drop_embeddings(found: PrunableEmbeddings, storage: Storage) -> None:
-    """Drop a corpus' embeddings by a net: nobody sees half of them, and an embedder that begins now begins anew."""
+    """Drop a corpus' embeddings by a net: nobody sees half of them, and an embedder that starts now starts over."""
     folder = layout.embeddings_folder(found.corpus, found.net)
     moved = temporary_name(folder)
     with suppress(MissingError):  # dropped by another process
