@@ -351,7 +351,7 @@ def prepare(runtime: Runtime, folder: Path) -> tuple[Demo, str]:
     ingest_corpus(definition("big", big), storage=runtime.storage, report=quiet)
     big.unlink()
     model = train_model(
-        TrainRequest(str(demo.labelled_path), tags=demo.tags, trees=10, depth=10, bins=50, held_out=0),
+        TrainRequest(str(demo.labelled_path), tags=demo.tags, features="pixels", head="forest", held_out=0),
         storage=ForestKeeper(runtime.store_address),
         connect_spark=runtime.connect_spark,
         report=quiet,

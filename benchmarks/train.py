@@ -30,7 +30,8 @@ from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.models import load_card, share
+from tinytags_tasks.store.model_figures import share
+from tinytags_tasks.store.models import load_card
 from tinytags_tasks.train import step
 from tinytags_tasks.train.evaluation import count_votes, evaluate
 from tinytags_tasks.train.images import read_labelled
@@ -114,7 +115,9 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
     # Spark has just been started when the first training begins.
     for number, images in enumerate((sizes[-1] if len(sizes) == 1 else min(sizes[-1], 50_000), *sizes)):
         path = write_size(folder, demo, images)
-        request = TrainRequest(str(path), tags=demo.tags, name=f"bench{number}", held_out=0)
+        request = TrainRequest(
+            str(path), tags=demo.tags, name=f"bench{number}", features="pixels", head="forest", held_out=0
+        )
         labelled, reading = costed(spark, lambda path=path: read_labelled(path, demo.tags, 32, 32))
         forest, fitting = costed(spark, lambda labelled=labelled, request=request: fit_plain(labelled, request))
         result, whole = costed(
@@ -226,7 +229,7 @@ def main() -> None:
         settings = services.up(load_settings(), engines=["hdfs", "spark"], standard_ports=False, die_with_parent=True)
         try:
             demo = make_demo(folder / "demo", settings.demo_source, report=silent)
-            forest = TrainRequest("").parameters
+            forest = TrainRequest("", features="pixels", head="forest").parameters
             parameters = ", ".join(f"{name} {value}" for name, value in forest.items())
             print(f"## Training\n\n{describe_machine()}; {parameters}; {demo.description}.\n")
             compare_trainings(folder, settings, demo, sizes)

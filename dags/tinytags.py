@@ -8,15 +8,19 @@
 | `ingest.plan` | the source is listed, HDFS has room for it, and the missing shards are known |
 | `ingest.shards` | each shard of the group is in HDFS with its manifest |
 | `ingest.commit` | every image of the source is in one block of one shard, and the corpus' totals are recorded |
-| `train` | the named model exists, or the model that the labelled images and the parameters determine is published |
+| `train` | the named model exists, or the model that the labelled images and the form determine is published |
 | `plan` | the run, its Solr collection and its groups of blocks exist |
-| `blocks` | each block of the group has its scored file, and is indexed and verified |
-| `reconcile` | all counts agree: images read = kept + below the threshold + unreadable, and kept = documents |
+| `blocks` | each block of the group has its embeddings, if needed, and its scored file, is indexed, and verified |
+| `reconcile` | all counts agree: images read = kept + below the threshold + none + unreadable, and kept = documents |
 | `publish` | readers see the run; skipped if the form says no, and for a trial |
 
 **Any task can be cleared and run again**: it only does what is not committed yet. Clearing a failed mapped task does
 the missing blocks of its group. A run is identified by its content (the corpus' bytes, the model, the threshold), so
 triggering the Dag again with the same form continues the same run.
+
+**What the model sees**: by default, the embeddings of the net that ships. They are made once for each block and stored,
+so a corpus is tagged again by another model without looking at its pixels. The original system is `features` pixels,
+`head` forest. If the form names a model, its own features and head apply.
 
 **A trial** names blocks, such as `3, 17-20`. Only these are scored, indexed and reconciled, and nothing is published.
 Trigger the same form without blocks to do the rest of the run.
@@ -49,7 +53,7 @@ from tinytags_airflow import (
     runtime,
     tinytags_dag,
 )
-from tinytags_blocks import named_groups, score_and_index
+from tinytags_blocks import embed_score_and_index, named_groups
 from tinytags_forms import read_form, tagging_form
 from tinytags_suggestions import remember_models
 
@@ -161,7 +165,8 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         other=other or None,
         height=corpus.height,
         width=corpus.width,
-        **{name: form[name] for name in ("trees", "depth", "bins", "seed", "held_out")},
+        none=False if form["none"] == "no" else None,
+        **{name: form[name] for name in ("features", "head", "trees", "depth", "bins", "seed", "held_out")},
     )
     trained = train_model(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)
     remember_models(clients)
@@ -247,7 +252,7 @@ def tinytags() -> None:
     ingested = ingest(check())
     groups = plan(ingested, train(ingested))
     reconciled = reconcile(groups)
-    score_and_index().expand(group=groups) >> reconciled
+    embed_score_and_index().expand(group=groups) >> reconciled
     publish(reconciled)
 
 

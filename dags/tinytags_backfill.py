@@ -1,6 +1,6 @@
 """### TinyTags: redo single blocks of a run, or delete them from its index.
 
-`plan >> blocks (score >> index), mapped >> reconcile >> publish`, or `plan >> delete`
+`plan >> blocks (embed >> score >> index), mapped >> reconcile >> publish`, or `plan >> delete`
 
 | choose | with |
 | --- | --- |
@@ -18,7 +18,8 @@
 | `delete` | these blocks have no documents; their scored files stay, so a backfill restores the documents |
 
 Clearing a failed mapped task, here or in the Dag `tinytags`, does the same for its group; only blocks without a valid
-scored file are scored. `plan` refuses a run that was pruned, an empty selection, and blocks out of range.
+scored file are scored, and only those of them that lack embeddings are embedded. `plan` refuses a run that was pruned,
+an empty selection, and blocks out of range.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from tinytags_airflow import INDEX_ASSET, describe_asset_event, errors_for_airflow, pool, report, runtime, tinytags_dag
-from tinytags_blocks import named_groups, score_and_index
+from tinytags_blocks import embed_score_and_index, named_groups
 from tinytags_forms import NAMED, backfill_form, read_form
 
 from tinytags_tasks.airflow_names import SOLR
@@ -117,7 +118,7 @@ def tinytags_backfill() -> None:
     groups = plan()
     reconciled = reconcile()
     groups >> [delete(), reconciled]
-    score_and_index(redo=True).expand(group=groups) >> reconciled
+    embed_score_and_index(redo=True).expand(group=groups) >> reconciled
     publish(reconciled)
 
 

@@ -1,4 +1,4 @@
-"""The mapped task that scores and indexes a group of blocks; three Dags use it."""
+"""The mapped task that embeds, scores and indexes a group of blocks; three Dags use it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from tinytags_airflow import PRIORITY_OF_BLOCKS, errors_for_airflow, pool, repor
 from tinytags_tasks.airflow_names import SPARK
 
 if TYPE_CHECKING:
+    from tinytags_tasks.errors import FinalError
+    from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.protocol import Storage
 
 
-def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's decorator
+def embed_score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's decorator
     """Return the task ``blocks``, to be expanded over the result of :func:`named_groups`.
 
-    One task does both stages. With two tasks, the scheduler would check in every loop whether each group that waits to
-    be indexed may start (ADR 15).
+    One task does all three stages. With a task for each, the scheduler would check in every loop whether each group
+    that waits for another may start (ADR 15). A retry embeds, too, so that embeddings which scoring found to be lost or
+    damaged are made again.
 
     Parameters
     ----------
@@ -31,8 +34,8 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         map_index_template="{{ name }}",
         pool=pool(SPARK),
         priority_weight=PRIORITY_OF_BLOCKS,
-        doc_md="Score the group's blocks, index what was scored, and verify each block by its checksum. "
-        "Committed work is not repeated, so clearing the task does only the rest.",
+        doc_md="Embed the group's blocks if the model sees a net's embeddings, score them, index what was scored, and "
+        "verify each block by its checksum. Committed work is not repeated, so clearing the task does only the rest.",
     )
     @errors_for_airflow
     def blocks(group: dict[str, Any]) -> dict[str, Any]:
@@ -45,23 +48,58 @@ def score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airflow's d
         get_current_context()["name"] = group["name"]
         clients = runtime()
         storage, solr = clients.storage, clients.solr
+        embedded, failure = _embed(run, numbers, clients)
         try:
             score_blocks(
-                ScoreRequest(run, numbers),
+                ScoreRequest(run, embedded),
                 storage=storage,
                 address=clients.store_address,
                 connect_spark=clients.connect_spark,
                 report=report,
             )
-        except FinalError:  # there will be no retry, so index what was scored now
-            failed = set(unsettled_blocks(run, numbers, storage))
-            scored = tuple(block for block in numbers if block not in failed)
-            if scored:
-                index_blocks(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)
-            raise
-        return asdict(index_blocks(IndexRequest(run, numbers, redo), storage=storage, solr=solr, report=report))
+        except FinalError as error:
+            failure = error
+        if failure is None:
+            return asdict(index_blocks(IndexRequest(run, numbers, redo), storage=storage, solr=solr, report=report))
+        # There will be no retry, so index what was scored now.
+        failed = set(unsettled_blocks(run, numbers, storage))
+        if scored := tuple(block for block in numbers if block not in failed):
+            index_blocks(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)
+        raise failure
 
     return blocks
+
+
+def _embed(run: str, numbers: tuple[int, ...], clients: Runtime) -> tuple[tuple[int, ...], FinalError | None]:
+    """Embed what scoring reads; return the blocks that can be scored, and why the others cannot.
+
+    If all can be scored, there is no reason: None.
+    """
+    from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+    from tinytags_tasks.errors import FinalError, TransientError
+    from tinytags_tasks.score.step import ScoreRequest, needed_embeddings
+    from tinytags_tasks.score.unembedded import record_unembedded
+    from tinytags_tasks.store.run_identity import load_run
+
+    storage = clients.storage
+    net, needed = needed_embeddings(ScoreRequest(run, numbers), storage=storage)
+    if not needed:
+        return numbers, None
+    try:
+        embed_blocks(
+            EmbedRequest(load_run(run, storage).corpus, net, needed),
+            storage=storage,
+            address=clients.store_address,
+            connect_spark=clients.connect_spark,
+            report=report,
+            providers=clients.onnx_providers,
+        )
+    except (FinalError, TransientError) as error:
+        failed = record_unembedded(run, needed, str(error), storage=storage, report=report)
+        if isinstance(error, TransientError):
+            raise
+        return tuple(block for block in numbers if block not in failed), error
+    return numbers, None
 
 
 def named_groups(run: str, groups: Iterable[Iterable[int]], storage: Storage) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
 
 
 def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
-    """Refuse a model that does not exist, and blocks that an ingested corpus does not have.
+    """Refuse a model or net that does not exist, and blocks that an ingested corpus does not have.
 
     Raises
     ------
@@ -52,9 +52,10 @@ def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
     """
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.errors import MissingError
+    from tinytags_tasks.nets.catalogue import load_net_card
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.corpus_records import Corpus
-    from tinytags_tasks.store.model_records import ModelCard
+    from tinytags_tasks.store.model_records import PIXELS, ModelCard
 
     models = remember_models(clients)
     if form["model"]:
@@ -62,6 +63,8 @@ def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
             known = ", ".join(models[-20:]) or "none"
             raise MissingError(f"model {form['model']} does not exist (there are: {known})")
         ModelCard.load(clients.storage, layout.card_file(form["model"]))
+    elif form["features"] != PIXELS:
+        load_net_card(clients.storage, form["features"])
     corpus_file = layout.corpus_file(form["corpus"] or DEMO)
     if form["blocks"].strip() and clients.storage.exists(corpus_file):
         parse_block_numbers(form["blocks"], Corpus.load(clients.storage, corpus_file).partition.blocks)

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from airflow.sdk import Param, get_current_context
-from tinytags_suggestions import corpus_names, model_versions, settings_or_none
+from tinytags_suggestions import corpus_names, model_versions, net_names, settings_or_none
 
 Form = dict[str, Param]
 
@@ -36,7 +36,8 @@ def tagging_form() -> Form:
             maximum=100,
             title="Threshold",
             section="Run",
-            description="Least confidence in percent (share of the trees that agree on the tag) of an image to keep",
+            description="Least confidence in percent of an image to keep: a logistic head's percentage for the tag, or "
+            "the share of a forest's trees that agree on it",
         ),
         "blocks_per_task": _blocks_per_task(5),
         "blocks": _trial_blocks(),
@@ -99,10 +100,7 @@ def _model_fields() -> Form:
             description="A file like the one above, with label -1 for images of none of the tags and -2 for unclear "
             "ones; it shows how the model does on what a real corpus contains",
         ),
-        "trees": Param(10, type="integer", minimum=1, maximum=1000, title="Trees", section="Model"),
-        "depth": Param(10, type="integer", minimum=1, maximum=30, title="Depth", section="Model"),
-        "bins": Param(50, type="integer", minimum=2, maximum=65536, title="Bins", section="Model"),
-        "seed": Param(42, type="integer", title="Seed", section="Model"),
+        **_head_fields(),
         "held_out": Param(
             10,
             type="integer",
@@ -110,9 +108,59 @@ def _model_fields() -> Form:
             maximum=50,
             title="Held out",
             section="Model",
-            description="Percent of the labelled images on which a second forest is measured; 0 saves that time",
+            description="Percent of the labelled images on which a second model is measured; 0 saves that time",
         ),
     }
+
+
+def _head_fields() -> Form:
+    """Return the fields that say what is trained; none of them applies to an existing model."""
+    return {
+        "features": Param(
+            "general32",
+            type="string",
+            pattern=_NAME_PATTERN,
+            examples=net_names(),
+            title="Features",
+            section="Model",
+            description="What a trained model sees: a net's embeddings (`tinytags nets list`), or pixels, as in the "
+            "original system",
+        ),
+        "head": Param(
+            "logistic",
+            type="string",
+            enum=["logistic", "forest"],
+            title="Head",
+            section="Model",
+            description="What is trained on the features: logistic regression (percentages), or a forest (votes of "
+            "trees)",
+        ),
+        "none": Param(
+            "yes",
+            type="string",
+            enum=["yes", "no"],
+            title="None of these",
+            section="Model",
+            description="yes: if the net has a background, the model can say that an image shows none of the tags; "
+            "such an image is not kept",
+        ),
+        "trees": _forest_field(10, 1, 1000, "Trees"),
+        "depth": _forest_field(10, 1, 30, "Depth"),
+        "bins": _forest_field(50, 2, 65536, "Bins"),
+        "seed": Param(
+            42,
+            type="integer",
+            title="Seed",
+            section="Model",
+            description="Of a forest's randomness, and of the choice of the images held out",
+        ),
+    }
+
+
+def _forest_field(default: int, low: int, high: int, title: str) -> Param:
+    return Param(
+        default, type="integer", minimum=low, maximum=high, title=title, section="Model", description="Of a forest only"
+    )
 
 
 def backfill_form() -> Form:
@@ -312,5 +360,5 @@ def _blocks_per_task(blocks: int) -> Param:
         minimum=0,
         title="Blocks per task",
         section="Run",
-        description="Blocks that one mapped task scores and indexes; 0: as many as needed for at most 400 tasks",
+        description="Blocks that one mapped task embeds, scores and indexes; 0: as many as give at most 400 tasks",
     )

@@ -32,6 +32,7 @@ if "scheduler" in sys.argv:
     import airflow.providers.apache.spark.hooks.spark_connect
     import airflow.sdk
 
+    import tinytags_tasks.embed.step
     import tinytags_tasks.index.step
     import tinytags_tasks.publish.step
     import tinytags_tasks.runtime

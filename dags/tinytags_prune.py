@@ -8,8 +8,9 @@
 | `prune` | exactly what was shown is dropped, if **Really** is on; skipped otherwise |
 
 These are never dropped: what is live, what a rollback would restore, what was never published and is newer than what is
-live, and what is being written. Temporary files of killed writers are deleted once they are a day old. Run the Dag once
-as it is, read the log of `show`, then run it again with **Really**.
+live, and what is being written. Embeddings that no model reads are dropped, too, unless somebody is embedding; nets and
+models are kept. Temporary files of killed writers are deleted once they are a day old. Run the Dag once as it is, read
+the log of `show`, then run it again with **Really**.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def prune(shown: dict[str, Any]) -> dict[str, Any]:
         raise AirflowSkipException("nothing is dropped: trigger the Dag again with Really on")
     clients = runtime()
     runs = tuple(one["run"] for one in shown["drop"])
-    request = PruneRequest(form["alias"], form["keep"], form["scored"], runs)
+    embeddings = tuple(f"{one['corpus']}/{one['net']}" for one in shown["embeddings"])
+    request = PruneRequest(form["alias"], form["keep"], form["scored"], runs, embeddings)
     dropped = prune_collections(request, storage=clients.storage, solr=clients.solr, report=report)
     report(f"deleted {dropped.leftovers:,} temporary files of killed writers")
     return asdict(dropped)

@@ -6,14 +6,15 @@
 | --- | --- |
 | `choose` | each live index that lacks the model or the schema has a planned run; the log says why others do not |
 | `groups` | the groups of blocks of all these runs are known |
-| `blocks` | each block of the group is scored, indexed and verified |
+| `blocks` | each block of the group is embedded if the model sees a net's embeddings, scored, indexed and verified |
 | `publish` | all counts agree, the run was compared with the live one and passed the gate, and readers see it |
 
 If the form names no model, the newest one is used that fits the size of the corpus' images and knows every tag of the
 live index. Nothing is done if the live index has that model already, or if that model was rolled back (name it to try
 it again). An index that has the model is tagged again all the same if an upgrade of TinyTags has changed the schema
 since. While another run tags one of the corpora, `choose` waits and looks again every five minutes. The comparison is
-in the log of `publish` and in its XCom.
+in the log of `publish` and in its XCom. A corpus that has the net's embeddings is not embedded again: its pixels are
+only read for the documents.
 
 **When**: when a run of the Dag `tinytags` publishes a new model; on the schedule in `TINYTAGS_RETAG_CRON`, a cron
 expression in UTC such as `0 2 * * 6` (not set: no schedule); and manually. Airflow creates this Dag paused: switch it
@@ -41,7 +42,7 @@ from tinytags_airflow import (
     runtime,
     tinytags_dag,
 )
-from tinytags_blocks import named_groups, score_and_index
+from tinytags_blocks import embed_score_and_index, named_groups
 from tinytags_forms import read_form, retag_form
 from tinytags_suggestions import remember_models
 
@@ -145,7 +146,7 @@ def publish(planned: dict[str, Any]) -> dict[str, Any]:
 def tinytags_retag() -> None:
     """Tag every live index again with a newer model."""
     planned = choose()
-    score_and_index().expand(group=groups(planned)) >> publish.expand(planned=planned)
+    embed_score_and_index().expand(group=groups(planned)) >> publish.expand(planned=planned)
 
 
 def _claim_or_wait(corpora: Iterable[str], storage: Storage) -> None:

@@ -1,4 +1,4 @@
-"""What the forms suggest: defined corpora, models that were seen in the store, defaults from the settings.
+"""What the forms suggest: defined corpora, models and nets that were seen in the store, defaults from the settings.
 
 Forms are built whenever Airflow parses a Dag, so this reads local files only, and never the store.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import Settings
 
-_MODELS_SEEN = "models-seen.txt"
+_MODELS_SEEN, _NETS_SEEN = "models-seen.txt", "nets-seen.txt"
 
 
 @cache
@@ -37,24 +37,43 @@ def corpus_names() -> list[str]:
 
 def model_versions() -> list[str]:
     """Return the models that the last run found in the store; reads one small file."""
+    return _seen(_MODELS_SEEN)
+
+
+def net_names() -> list[str]:
+    """Return what a model may see: the net that ships, the nets that the last run found in the store, and pixels."""
+    return ["general32", *_seen(_NETS_SEEN), "pixels"]
+
+
+def remember_models(clients: Runtime) -> list[str]:
+    """Return the models in the store; save their versions, and the nets', for the suggestions of the forms."""
+    from tinytags_tasks.store import layout
+
+    _remember(_NETS_SEEN, _stored(layout.NETS, clients), clients)
+    versions = _stored(layout.MODELS, clients)
+    _remember(_MODELS_SEEN, versions, clients)
+    return versions
+
+
+def _seen(file: str) -> list[str]:
     settings = settings_or_none()
     try:
-        return (settings.home / _MODELS_SEEN).read_text().split() if settings else []
+        return (settings.home / file).read_text().split() if settings else []
     except OSError:
         return []
 
 
-def remember_models(clients: Runtime) -> list[str]:
-    """Return the models in the store, and save their versions for :func:`model_versions`."""
+def _stored(folder: str, clients: Runtime) -> list[str]:
+    return [name for name in clients.storage.names(folder) if not name.startswith(".")]
+
+
+def _remember(file: str, versions: list[str], clients: Runtime) -> None:
     from tinytags_airflow import report
 
     from tinytags_tasks.services.files import write_atomically
-    from tinytags_tasks.store import layout
 
-    versions = [name for name in clients.storage.names(layout.MODELS) if not name.startswith(".")]
-    path = clients.settings.home / _MODELS_SEEN
+    path = clients.settings.home / file
     try:
         write_atomically(path, "\n".join(versions))
     except OSError as error:  # the form just has no suggestions
-        report(f"{path} cannot be written, so the form will not suggest models: {error}")
-    return versions
+        report(f"{path} cannot be written, so the form will not suggest what it lists: {error}")

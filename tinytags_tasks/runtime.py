@@ -60,6 +60,13 @@ class Runtime:
             writer=self.settings.solr_login("writer"),
         )
 
+    @cached_property
+    def onnx_providers(self) -> tuple[str, ...]:
+        """The execution providers of ONNX Runtime that nets and models run on; first choice first."""
+        from tinytags_tasks.nets.running import choose_providers
+
+        return choose_providers(self.settings.onnx_providers)
+
     def connect_spark(self) -> Any:  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
         """Open a Spark session, which the caller must stop."""
         from tinytags_tasks.clients.spark import connect_spark

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
     spark_tokens: Literal["generated"] | None = Field(
         None, description="set by `tinytags up`: the embedded Spark requires the token under home"
     )
+    onnx_providers: str | None = Field(
+        None,
+        description="what runs nets and models, as ONNX Runtime names it, with commas between, first choice first; "
+        "default: CUDAExecutionProvider if it is offered, then CPUExecutionProvider",
+    )
     solr_url: str | None = Field(None, description="Solr, http://host:8983/solr")
     solr_admin_user: str = Field("admin", description="the user who manages Solr's configsets, collections and aliases")
     solr_admin_password: SecretStr | None = Field(None, description="their password; unset if Solr requires none")

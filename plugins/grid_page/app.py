@@ -45,8 +45,8 @@ def create_app(connect: Callable[[], Clients] = connect) -> FastAPI:
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
-        response.headers.update(HEADERS)
-        response.headers.setdefault("Cache-Control", "no-store")
+        for name, value in (HEADERS | {"Cache-Control": "no-store"}).items():
+            response.headers.setdefault(name, value)  # an image may be cached, and a report has a policy of its own
         return response
 
     @app.exception_handler(TinyTagsError)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tinytags_tasks.store.run_records import BlockRecord, BlockState
+from tinytags_tasks.store.run_records import UNRECORDED, BlockRecord, BlockState
 
 
 class CellState(StrEnum):
@@ -17,7 +17,10 @@ class CellState(StrEnum):
     UNKNOWN = "unknown"
     """The block's record has not been read yet."""
     PLANNED = "planned"
+    EMBEDDED = "embedded"
+    """The corpus holds its embeddings by the model's net."""
     SCORING = "scoring"
+    """A task is embedding or scoring it."""
     SCORED = "scored"
     INDEXING = "indexing"
     """Its documents are being posted, or are posted but not verified."""
@@ -87,12 +90,12 @@ def cell_state(record: BlockRecord, task: BlockTask | None, documents: int | Non
         return CellState.UNREADABLE if record.unreadable else CellState.VERIFIED
     # A task does its blocks one after the other: those that it has finished have another state already.
     if task and task.state == "running":
-        return CellState.SCORING if state in (BlockState.PLANNED, BlockState.FAILED) else CellState.INDEXING
+        return CellState.SCORING if state in (*UNRECORDED, BlockState.FAILED) else CellState.INDEXING
     if state is BlockState.FAILED or (task and task.state == "failed"):
         return CellState.FAILED
     if state is BlockState.INDEXED:
         return CellState.INDEXING
-    return CellState.SCORED if state is BlockState.SCORED else CellState.PLANNED
+    return CellState(state)
 
 
 class Cells:

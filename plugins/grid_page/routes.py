@@ -14,6 +14,7 @@ from grid_page.images import block_images, captioned, image_at
 from grid_page.watch import STATES, Watches
 from tinytags_tasks.airflow_names import BACKFILL_DAG
 from tinytags_tasks.search.stored_images import StoredImages
+from tinytags_tasks.store.models import REPORT_POLICY, load_report
 
 
 def run_routes(watches: Watches) -> APIRouter:
@@ -46,7 +47,14 @@ def run_routes(watches: Watches) -> APIRouter:
             "shards": partition.shards,
             "blocks_per_shard": partition.blocks_per_shard,
             "width": watch.corpus.width,
+            "has_none": watch.has_none,
         }
+
+    @router.get("/api/runs/{name}/report")
+    def report(name: str) -> Response:
+        """Return the report of the run's model, a page of its own."""
+        page = load_report(watches.clients.storage, watches.watch(name).run.model)
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
     @router.get("/api/runs/{name}/cells")
     def cells(name: str, session: SessionDep, mark: str = "", since: int = 0) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tinytags_tasks.publish.publications import live_collection, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import LedgerReader, Rates, Totals, add_up, list_runs, rates
+from tinytags_tasks.store.models import has_none
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 STATES = tuple(CellState)
@@ -57,6 +58,8 @@ class RunWatch:
         self.mark = secrets.token_hex(8)
         """Identifies this watch, because revisions of another process are not comparable."""
         self.corpus = Corpus.load(clients.storage, layout.corpus_file(run.corpus))
+        self.has_none = has_none(run.model, clients.storage)
+        """Whether the run's model knows "none of the tags"."""
         self._clients = clients
         self._pool = pool
         self._reader = LedgerReader(clients.storage, run)
@@ -188,7 +191,8 @@ class RunWatch:
 
 
 def _totals(totals: Totals) -> dict[str, Any]:
-    return {name: getattr(totals, name) for name in ("read", "kept", "below", "unreadable", "documents", "kept_by_tag")}
+    names = ("read", "kept", "below", "none", "unreadable", "documents", "kept_by_tag")
+    return {name: getattr(totals, name) for name in names}
 
 
 class Watches:

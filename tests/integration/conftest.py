@@ -122,8 +122,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def model(runtime: Runtime, pictures: dict[str, Path]) -> str:
-    """The version of a model that the real Spark trained."""
-    request = TrainRequest(str(pictures["labelled"]), depth=DEPTH)
+    """The version of a model that the real Spark trained, as the original did: a forest on pixels."""
+    request = TrainRequest(str(pictures["labelled"]), features="pixels", head="forest", depth=DEPTH)
     return train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model
 
 

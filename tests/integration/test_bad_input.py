@@ -66,6 +66,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("search cat --rows 0", "", "--rows is 0"),
         ("run no-such", "", "no-such.toml: no such corpus is defined"),
         ("run --labelled no-such.parquet", "", "no-such.parquet: no such file"),
+        ("run --features no-such", "", "no-such: no such net"),
         ("run", "airflow", "Airflow does not answer"),
         ("up everything", "", "everything"),
     ],

@@ -105,6 +105,9 @@ def test_a_run_that_is_still_going_on_is_joined_by_the_same_command(
     parameters = {
         "corpus": CORPUS,
         "model": model,
+        "features": "general32",
+        "head": "logistic",
+        "none": "yes",
         "trees": 10,
         "depth": 10,
         "threshold": 40,

@@ -60,7 +60,9 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LogisticRegress
 
 def test_the_same_images_parameters_and_seed_give_the_same_votes(runtime, model, pictures):
     again = train_model(
-        TrainRequest(str(pictures["labelled"]), depth=DEPTH, name="again", held_out=0),
+        TrainRequest(
+            str(pictures["labelled"]), features="pixels", head="forest", depth=DEPTH, name="again", held_out=0
+        ),
         storage=runtime.storage,
         connect_spark=runtime.connect_spark,
     )
@@ -77,8 +79,9 @@ def test_a_trained_model_knows_how_it_does_on_what_it_never_saw(runtime, model):
 
 
 def test_a_model_may_be_for_images_of_another_size(runtime, pictures):
+    labelled = str(pictures["labelled"])
     request = TrainRequest(
-        str(pictures["labelled"]), str(pictures["labelled"]), "small", trees=3, depth=4, height=12, width=20
+        labelled, labelled, "small", features="pixels", head="forest", trees=3, depth=4, height=12, width=20
     )
     card = card_of(runtime, train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark).model)
     assert (card.height, card.width) == (12, 20)
@@ -109,7 +112,8 @@ def test_parameters_that_the_lab_chose_are_those_that_spark_learns_with(runtime,
     assert tried.returncode == 0, tried.stderr
     best = json.loads(tried.stdout)[0]
     trained = tinytags_here(
-        "train", str(pictures["labelled"]), "--parameters", str(chosen), "--bins", "20", "--held-out", "0"
+        *("train", str(pictures["labelled"]), "--features", "pixels", "--head", "forest"),
+        *("--parameters", str(chosen), "--bins", "20", "--held-out", "0"),
     )
     assert trained.returncode == 0, trained.stderr
     card = card_of(runtime, trained.stdout.strip())

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from conftest import DEPTH, all_documents, wait_for
+from conftest import all_documents, wait_for
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from tinytags_tasks.cli.follow import airflow_client
@@ -78,8 +78,7 @@ def test_a_person_triggers_watches_mends_deletes_and_does_again(
     for section, fields in {
         "Run": {"blocks_per_task": str(BLOCKS_PER_SHARD)},
         "Publishing": {"alias": ALIAS},
-        # Another seed than other tests', so that it trains.
-        "Model": {"labelled": str(pictures["labelled"]), "depth": str(DEPTH), "seed": "44"},
+        "Model": {"labelled": str(pictures["labelled"])},
         "Corpus": {"corpus": CORPUS},
     }.items():
         dialog.get_by_role("button", name=section, exact=True).click()

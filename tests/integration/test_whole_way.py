@@ -54,7 +54,7 @@ def ledger(first_run: subprocess.CompletedProcess[str], tinytags: Command) -> di
 def trigger(tinytags: Command, pictures: dict[str, Path]) -> subprocess.CompletedProcess[str]:
     return tinytags(
         *("run", "small", "--labelled", str(pictures["labelled"]), "--test", str(pictures["labelled"])),
-        *("--depth", str(DEPTH), "--blocks-per-task", "4"),
+        *("--features", "pixels", "--head", "forest", "--depth", str(DEPTH), "--blocks-per-task", "4"),
     )
 
 

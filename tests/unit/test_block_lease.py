@@ -133,9 +133,9 @@ def test_blocks_are_free_when_the_work_fails(storage):
 def test_what_a_dead_process_held_is_taken_at_once(storage):
     run = make_run(storage)
     dead = {"owner": "a", "place": lease._place(), "pid": 2**22 + 1, "started": 1.0, "renewed": 0}
-    storage.write(layout.writer_lease_file(run.name, "dead"), json.dumps(dead).encode())
+    storage.write(layout.writer_lease_file(layout.leases_folder(run.name), "dead"), json.dumps(dead).encode())
     for block in ALL:
-        storage.make_folder(f"{layout.block_lease_folder(run.name, block)}/dead")
+        storage.make_folder(f"{layout.block_lease_folder(layout.leases_folder(run.name), block)}/dead")
     spark = SparkHere()
     assert score(storage, run, spark=spark).scored == BLOCKS
     assert storage.names(layout.leases_folder(run.name)) == []
@@ -143,8 +143,8 @@ def test_what_a_dead_process_held_is_taken_at_once(storage):
 
 def test_a_lease_without_a_sign_of_life_is_taken_at_once(storage):
     run = make_run(storage)
-    storage.make_folder(f"{layout.block_lease_folder(run.name, 3)}/nobody")
-    storage.make_folder(layout.block_lease_folder(run.name, 4))  # not even a temporary name
+    storage.make_folder(f"{layout.block_lease_folder(layout.leases_folder(run.name), 3)}/nobody")
+    storage.make_folder(layout.block_lease_folder(layout.leases_folder(run.name), 4))  # not even a temporary name
     assert score(storage, run).scored == BLOCKS
     assert storage.names(layout.leases_folder(run.name)) == []
 
@@ -153,8 +153,8 @@ def test_a_writer_elsewhere_is_waited_for_until_it_was_silent_for_long(storage, 
     monkeypatch.setattr("tinytags_tasks.store.block_lease._POLL_SECONDS", 0.05)
     run = make_run(storage)
     elsewhere = {"owner": "a", "place": "elsewhere boot pid:[1]", "pid": 7, "started": 1.0, "renewed": 0}
-    storage.write(layout.writer_lease_file(run.name, "silent"), json.dumps(elsewhere).encode())
-    storage.make_folder(f"{layout.block_lease_folder(run.name, 3)}/silent")
+    storage.write(layout.writer_lease_file(layout.leases_folder(run.name), "silent"), json.dumps(elsewhere).encode())
+    storage.make_folder(f"{layout.block_lease_folder(layout.leases_folder(run.name), 3)}/silent")
     told = []
     assert score(storage, run, lease_seconds=0.3, report=told.append).scored == BLOCKS
     assert "block 3 is being written by elsewhere, process 7: waiting for it" in told
@@ -282,7 +282,7 @@ def test_a_deletion_whose_blocks_were_taken_over_leaves_the_rest_of_them_alone(s
 
     def delete_and_lose(collection, block):
         delete(collection, block)
-        storage.delete(layout.block_lease_folder(run.name, 4))
+        storage.delete(layout.block_lease_folder(layout.leases_folder(run.name), 4))
 
     solr.delete_block = delete_and_lose
     with pytest.raises(TransientError, match="block 4 was taken over by another writer"):

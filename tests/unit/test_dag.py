@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.train.parameters import TrainRequest
 
 DAGS = ("tinytags", "tinytags_audit", "tinytags_backfill", "tinytags_prune", "tinytags_retag", "tinytags_rollback")
 
@@ -45,6 +46,7 @@ def describe():
             "owners": {task.task_id: task.owner for task in dag.tasks},
             "rules": {task.task_id: task.trigger_rule for task in dag.tasks},
             "mapped": sorted(t.task_id for t in dag.tasks if t.is_mapped or t.get_closest_mapped_task_group()),
+            "values": {name: dag.params.get_param(name).value for name in dag.params},
             "params": {name: dag.params.get_param(name).schema for name in dag.params},
             "must_be_filled": [  # Airflow's form insists on a value where there may be no null
                 name
@@ -81,6 +83,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict:
     for name in ("photos", "birds"):
         (corpora / f"{name}.toml").write_text('source = "/x"\nformat = "folder"\n')
     (folder / "models-seen.txt").write_text("forest-000000000001\nforest-000000000002")
+    (folder / "nets-seen.txt").write_text("dino-000000000003")
     described = subprocess.run(
         [sys.executable, "-c", DESCRIBE, " ".join(DAGS), json.dumps(TOLD)],
         capture_output=True,
@@ -222,6 +225,14 @@ def test_the_form_has_a_field_for_each_choice(dag: dict) -> None:
     assert fields | {"gate_documents", "gate_precision", "alias", "trees", "depth"} <= set(dag["params"])
     assert dag["params"]["publish"]["enum"] == ["yes", "gate", "no"]
     assert (dag["params"]["threshold"]["minimum"], dag["params"]["threshold"]["maximum"]) == (0, 100)
+    assert dag["params"]["head"]["enum"] == ["logistic", "forest"]
+    assert dag["params"]["none"]["enum"] == ["yes", "no"]
+
+
+def test_a_form_sent_as_it_is_trains_what_a_training_without_options_trains(dag: dict) -> None:
+    assert dag["values"]["features"] == TrainRequest("x").features
+    assert dag["values"]["head"] == TrainRequest("x").head
+    assert dag["values"]["none"] == "yes"
 
 
 def test_a_form_may_be_sent_as_it_is_but_for_the_run_to_backfill(described: dict) -> None:
@@ -229,7 +240,8 @@ def test_a_form_may_be_sent_as_it_is_but_for_the_run_to_backfill(described: dict
     assert must_be_filled == {name: ["run"] if name == "tinytags_backfill" else [] for name in DAGS}
 
 
-def test_the_form_proposes_the_defined_corpora_and_the_models_seen_last(dag: dict) -> None:
+def test_the_form_proposes_the_defined_corpora_and_the_models_and_nets_seen_last(dag: dict) -> None:
+    assert dag["params"]["features"]["examples"] == ["general32", "dino-000000000003", "pixels"]
     assert dag["params"]["corpus"]["examples"] == ["birds", "photos"]
     assert dag["params"]["model"]["examples"] == ["forest-000000000001", "forest-000000000002"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tinytags_tasks.errors import BadInputError, EngineDownError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.store.local import LocalStorage
 
@@ -260,10 +260,85 @@ def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage,
 
     make_run(storage)
     clients = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path))
-    refuse_unknown({"corpus": CORPUS, "model": MODEL, "blocks": f"0-{BLOCKS - 1}"}, clients)
-    refuse_unknown({"corpus": "not-ingested-yet", "model": "", "blocks": "99"}, clients)
+    fine = {"corpus": CORPUS, "model": "", "blocks": "", "features": "general32"}
+    refuse_unknown(fine | {"model": MODEL, "blocks": f"0-{BLOCKS - 1}"}, clients)
+    refuse_unknown(fine | {"corpus": "not-ingested-yet", "blocks": "99", "features": "pixels"}, clients)
+    refuse_unknown(fine | {"model": MODEL, "features": "not-used"}, clients)
     with pytest.raises(MissingError, match=f"model forest-no does not exist .there are: {MODEL}"):
-        refuse_unknown({"corpus": CORPUS, "model": "forest-no", "blocks": ""}, clients)
+        refuse_unknown(fine | {"model": "forest-no"}, clients)
     with pytest.raises(BadInputError, match=f"block {BLOCKS} is out of range"):
-        refuse_unknown({"corpus": CORPUS, "model": "", "blocks": str(BLOCKS)}, clients)
+        refuse_unknown(fine | {"blocks": str(BLOCKS)}, clients)
+    with pytest.raises(FinalError, match="dino"):
+        refuse_unknown(fine | {"features": "dino"}, clients)
     assert (tmp_path / "models-seen.txt").read_text() == MODEL
+    assert storage.names("nets") == []  # nothing is written before the checks are over
+
+
+@pytest.fixture
+def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The task ``blocks`` on a run whose model sees a net's embeddings, with stages that a test can let fail."""
+    import small_net
+    import tinytags_blocks
+    from small_run import BLOCKS
+
+    from tinytags_tasks.embed import step as embedding
+    from tinytags_tasks.index import step as indexing
+    from tinytags_tasks.score import step as scoring
+
+    run = small_net.make_net_run(storage)
+    there = SimpleNamespace(run=run, storage=storage, unembeddable={}, calls=[])
+
+    def embed_blocks(request: Any, **_: Any) -> None:
+        there.calls.append(("embed", request.corpus, request.net, request.blocks))
+        small_net.embed(storage, sorted(set(request.blocks) - set(there.unembeddable)))
+        for error in there.unembeddable.values():
+            raise error
+
+    monkeypatch.setattr(embedding, "embed_blocks", embed_blocks)
+    monkeypatch.setattr(scoring, "score_blocks", lambda request, **_: there.calls.append(("score", request.blocks)))
+    monkeypatch.setattr(indexing, "index_blocks", lambda request, **_: there.calls.append(("index", request.blocks)))
+    monkeypatch.setattr(tinytags_blocks, "asdict", lambda result: {})
+    monkeypatch.setattr(tinytags_blocks, "get_current_context", dict)
+    clients = SimpleNamespace(storage=storage, solr=None, store_address=None, connect_spark=None, onnx_providers=())
+    monkeypatch.setattr(tinytags_blocks, "runtime", lambda: clients)
+    blocks = tinytags_blocks.embed_score_and_index().function
+    there.task = lambda: blocks({"run": run.name, "blocks": list(range(BLOCKS)), "name": "all"})
+    return there
+
+
+def test_a_group_is_embedded_then_scored_then_indexed(group: SimpleNamespace) -> None:
+    from small_net import NET
+
+    every = tuple(range(group.run.blocks))
+    group.task()
+    assert group.calls == [
+        ("embed", group.run.corpus, NET, every),
+        ("score", every),
+        ("index", every),
+    ]
+
+
+def test_a_block_that_cannot_be_embedded_fails_with_the_reason_and_does_not_hold_up_the_others(
+    group: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from tinytags_tasks.score import worker
+    from tinytags_tasks.store.ledger import read_ledger
+    from tinytags_tasks.store.run_records import BlockState
+
+    monkeypatch.setattr(worker, "unsettled_blocks", lambda run, blocks, storage: (2,))
+    group.unembeddable = {2: CorruptError("block 2 is not what was ingested")}
+    with pytest.raises(AirflowFailException, match="block 2 is not what was ingested"):
+        group.task()
+    others = tuple(block for block in range(group.run.blocks) if block != 2)
+    assert group.calls[1:] == [("score", others), ("index", others)]
+    failed = [record for record in read_ledger(group.storage, group.run) if record.state is BlockState.FAILED]
+    assert [(record.block, record.reason) for record in failed] == [(2, "block 2 is not what was ingested")]
+
+
+def test_an_embedding_that_a_retry_can_mend_is_left_to_the_retry(group: SimpleNamespace) -> None:
+    group.unembeddable = {2: EngineDownError("HDFS does not answer")}
+    with pytest.raises(EngineDownError):
+        group.task()
+    assert [call[0] for call in group.calls] == ["embed"]

@@ -33,6 +33,18 @@ def fitted(monkeypatch):
     monkeypatch.setattr(forest_spark, "fit_trees", lambda chosen, *_, **__: [leaf] * chosen["trees"])
 
 
+@pytest.fixture
+def form(monkeypatch, tmp_path):
+    """The fields of the form of the Dag `tinytags`."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(PROJECT_ROOT / "dags"))
+    return importlib.import_module("tinytags").tinytags().params
+
+
+def test_the_form_of_the_dag_offers_every_family(form):
+    assert set(form.get_param("head").schema["enum"]) == set(FAMILIES)
+
+
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_a_request_has_every_parameter_of_a_family_with_its_default(family):
     for parameter in family.parameters:
@@ -41,10 +53,7 @@ def test_a_request_has_every_parameter_of_a_family_with_its_default(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_the_form_of_the_dag_has_every_parameter_of_a_family_with_its_default_and_range(family, monkeypatch, tmp_path):
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    monkeypatch.syspath_prepend(str(PROJECT_ROOT / "dags"))
-    form = importlib.import_module("tinytags").tinytags().params
+def test_the_form_of_the_dag_has_every_parameter_of_a_family_with_its_default_and_range(family, form):
     for parameter in family.parameters:
         asked = form.get_param(parameter.name)
         assert asked.value == parameter.default

@@ -1,12 +1,15 @@
 """What the command line tells Airflow about a new model, and which Dag run it follows."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from tinytags_tasks.cli import follow
+from tinytags_tasks.cli import follow, stages
 from tinytags_tasks.clients.airflow import AirflowClient
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.store.local import LocalStorage
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def test_an_airflow_that_does_not_answer_fails_nothing(
     )
 
 
-ASKED = {"corpus": "pets", "model": "", "threshold": 40, "publish": "yes"}
+ASKED = {"corpus": "pets", "model": "", "features": "general32", "head": "logistic", "threshold": 40, "publish": "yes"}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,8 @@ ASKED = {"corpus": "pets", "model": "", "threshold": 40, "publish": "yes"}
         ({"other": {**ASKED, "corpus": "others"}, "same": {**ASKED}}, "same"),
         ({"by-the-form": {**ASKED, "model": None, "blocks": None}}, "by-the-form"),
         ({"for-others": {**ASKED, "alias": "staging"}}, ""),
+        ({"on-pixels": {**ASKED, "features": "pixels", "head": "forest"}}, ""),
+        ({"of-before-nets": {name: value for name, value in ASKED.items() if name not in ("features", "head")}}, ""),
     ],
 )
 def test_a_run_with_the_same_parameters_that_has_not_ended_is_joined(
@@ -91,3 +96,29 @@ def test_unfinished_runs_are_those_that_are_running_or_queued() -> None:
     client = AirflowClient("http://airflow", "admin", "secret")
     client._http = httpx.Client(base_url="http://airflow", transport=httpx.MockTransport(answer))
     assert client.unfinished_runs("tinytags") == {"b": {"corpus": "pets"}, "c": {}}
+
+
+@pytest.fixture
+def triggered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, object]]:
+    """The parameters that `tinytags run` triggers the Dag with."""
+    triggered = []
+    clients = SimpleNamespace(storage=LocalStorage(tmp_path), settings=SimpleNamespace(corpora_folder=tmp_path))
+    monkeypatch.setattr(stages, "clients", lambda: clients)
+    monkeypatch.setattr(follow, "follow_run", lambda runtime, parameters, report: triggered.append(parameters))
+    return triggered
+
+
+def test_run_asks_for_the_net_that_ships_unless_another_choice_is_made(triggered: list[dict[str, object]]) -> None:
+    stages.run()
+    stages.run(features="pixels", head="forest", none=False)
+    chosen = [tuple(asked[field] for field in ("features", "head", "none")) for asked in triggered]
+    assert chosen == [("general32", "logistic", "yes"), ("pixels", "forest", "no")]
+
+
+def test_run_refuses_an_unknown_head_or_net_before_it_triggers_anything(triggered: list[dict[str, object]]) -> None:
+    with pytest.raises(BadInputError, match="--head is 'tree': choose forest or logistic"):
+        stages.run(head="tree")
+    with pytest.raises(MissingError, match="dino: no such net"):
+        stages.run(features="dino")
+    stages.run(model="forest-000000000001", features="dino")  # a model has features of its own
+    assert len(triggered) == 1

@@ -11,6 +11,7 @@ import pytest
 from airflow_database import add_dag_run, add_plan, add_task, airflow_database, open_session, token
 from fastapi.testclient import TestClient
 from PIL import Image
+from small_net import NONE, embed, make_net_run
 from small_run import SolrHere, index_all, make_run, pictures, score_all
 from sqlalchemy import delete, select
 
@@ -21,6 +22,7 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockState, Run
 
 HERE = {"X-TinyTags-Grid": "1", "Sec-Fetch-Site": "same-origin"}
+REPORT = "<!doctype html><title>Model</title><style>p { color: red; }</style>"
 ASSETS = PROJECT_ROOT / "plugins" / "grid_page" / "assets"
 
 
@@ -35,6 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, database: None) -> SimpleNames
     """A run whose blocks are indexed, worked on by one Dag run."""
     storage, solr = LocalStorage(tmp_path_factory.mktemp("store") / "store"), SolrHere()
     made = make_run(storage)
+    storage.write(layout.report_file(made.model), REPORT.encode())
     score_all(storage, made)
     index_all(storage, made, solr)
     with open_session() as session:
@@ -111,6 +114,7 @@ def test_every_route_is_known(app: object, run: SimpleNamespace) -> None:
         ("GET", f"/api/runs/{run.run.name}/blocks/0/images"),
         ("GET", f"/api/runs/{run.run.name}/cells"),
         ("GET", f"/api/runs/{run.run.name}/images/0.png"),
+        ("GET", f"/api/runs/{run.run.name}/report"),
         ("GET", "/assets/grid.js"),
         ("POST", f"/api/runs/{run.run.name}/actions"),
         ("POST", f"/api/runs/{run.run.name}/blocks/0/clear"),
@@ -128,6 +132,23 @@ def test_every_route_asks_who_calls_and_what_they_may(app: object, run: SimpleNa
     }
     expected = {"GET": (401, 403, 200, 200, 200), "POST": (401, 403, 403, 200, 200)}
     assert answers == {(method, path): expected[method] for method, path in answers}
+
+
+def test_none_of_the_tags_is_counted_and_the_page_knows_whether_to_show_it(
+    run: SimpleNamespace, clients: SimpleNamespace, app: object, tmp_path: Path
+) -> None:
+    viewer = client(app, "viewer")
+    assert viewer.get(f"/api/runs/{run.run.name}").json()["has_none"] is False
+    assert viewer.get(f"/api/runs/{run.run.name}/cells").json()["totals"]["none"] == 0
+    clients.storage = LocalStorage(tmp_path / "other")
+    made = make_net_run(clients.storage)
+    embed(clients.storage)
+    score_all(clients.storage, made)
+    assert viewer.get(f"/api/runs/{made.name}").json()["has_none"] is True
+    totals = viewer.get(f"/api/runs/{made.name}/cells").json()["totals"]
+    assert totals["read"] == totals["kept"] + totals["below"] + totals["none"] + totals["unreadable"] == 11
+    assert totals["none"] == len(NONE)
+    assert viewer.get(f"/api/runs/{made.name}/blocks/4").json()["record"]["none"] == 1
 
 
 def test_a_forged_token_is_refused(app: object) -> None:
@@ -434,6 +455,18 @@ def test_every_answer_forbids_what_the_page_does_not_need(app: object) -> None:
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
+
+
+def test_the_report_of_a_runs_model_is_a_page_that_may_run_nothing(app: object, run: SimpleNamespace) -> None:
+    answer = client(app, "viewer").get(f"/api/runs/{run.run.name}/report")
+    assert answer.text == REPORT
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert "script" not in policy
+    assert "sandbox" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "/report`, run.model)" in (ASSETS / "grid.js").read_text()
 
 
 def test_the_page_reads_nothing_as_markup_and_loads_nothing_from_elsewhere() -> None:

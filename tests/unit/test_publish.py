@@ -21,7 +21,7 @@ from tinytags_tasks.errors import BadInputError, FinalError, MissingError, Recon
 from tinytags_tasks.publish import content
 from tinytags_tasks.publish import step as publishing
 from tinytags_tasks.publish.gate import precision_at
-from tinytags_tasks.publish.inputs import changed_scored_files
+from tinytags_tasks.publish.inputs import ScoredFiles, compare_scored_files
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.publish.reconciliation import block_problems, total_problems
 from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
@@ -88,7 +88,7 @@ def test_readers_see_the_run_when_everything_agrees(storage, indexed, solr):
     assert solr.aliases() == {"live": indexed.collection}
     assert (result.collection, result.previous) == (indexed.collection, "")
     totals = result.totals
-    assert totals.read == totals.kept + totals.below + totals.unreadable == len(VOTES)
+    assert totals.read == totals.kept + totals.below + totals.none + totals.unreadable == len(VOTES)
     assert totals.kept == totals.documents == solr.count(indexed.collection)
     assert f"{totals.kept:,} documents in Solr" in lines[0]
 
@@ -139,6 +139,10 @@ def another_model(storage, planned, solr):
 
 def miscount(storage, planned, solr):
     change(storage, planned, 1, below=7)
+
+
+def move_to_none(storage, planned, solr):
+    change(storage, planned, 4, kept=2, below=-1, none=1)
 
 
 def misread(storage, planned, solr):
@@ -200,7 +204,8 @@ DIFFERENCES = [
     (forget_a_block, "not verified: blocks 2; read is not what the block holds: blocks 2; "),
     (damage_a_record, "not verified: blocks 3; "),
     (another_model, "scored by another model: blocks 1-2, 5"),
-    (miscount, r"read is not kept \+ below \+ unreadable: blocks 1"),
+    (miscount, r"read is not kept \+ below \+ none \+ unreadable: blocks 1"),
+    (move_to_none, r"the ledger contradicts the scored file: blocks 4 \(block 4: below is -1, .*, none is 1, and must"),
     (misread, "read is not what the block holds: blocks 1; .*12 images were read, the corpus has 11"),
     (miscount_tags, "kept is not the sum over the tags: blocks 1"),
     (not_verified, "not verified: blocks 4$"),
@@ -352,8 +357,9 @@ def test_everything_that_differs_is_told_at_once(storage, indexed, solr):
 def test_nothing_is_told_when_everything_agrees(storage, indexed, solr):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     records, counts = read_ledger(storage, indexed), solr.count_by_block(indexed.collection)
-    assert changed_scored_files(records, storage) == []
-    assert block_problems(indexed, corpus, records, counts, []) == []
+    files = compare_scored_files(records, storage)
+    assert files == ScoredFiles([], {})
+    assert block_problems(indexed, corpus, records, counts, files) == []
     assert total_problems(indexed, corpus, records, solr.count(indexed.collection)) == []
 
 

@@ -13,6 +13,7 @@ from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_figures import share
 from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation, OtherFigures, ThresholdFigures
 from tinytags_tasks.store.models import (
     compare_models,
@@ -22,7 +23,6 @@ from tinytags_tasks.store.models import (
     load_report,
     misfit,
     model_version,
-    share,
 )
 from tinytags_tasks.store.models import publish_model as publish
 from tinytags_tasks.store.run_records import Run

@@ -8,12 +8,13 @@ import pytest
 from configset_upgrades import upload, with_field
 from faulty_storage import files_under
 from published_runs import ALIAS, age_ledger, make_world
-from small_run import index_all, make_another_run, quiet, score_all
+from small_run import card, index_all, make_another_run, quiet, score_all
 
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
 from tinytags_tasks.index.step import prepare_collection
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_lease import embedding_leases
 from tinytags_tasks.store.configsets import current_configset, read_configset
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import temporary_name
@@ -309,3 +310,84 @@ def test_what_killed_writers_left_goes_after_a_day(world):
     assert (done.leftovers, done.leftover_bytes) == (2, 22)
     assert before.keys() - files_under(world.storage.root).keys() == set(old)
     assert first.collection in world.solr.collections()
+
+
+# Embeddings
+
+
+NET = "means-0123456789ab"
+
+
+def embed_by(world, net=NET):
+    """Write two blocks' files where embedding a corpus writes them."""
+    corpus = world.runs[0].corpus
+    for block in (0, 3):
+        world.storage.write(layout.embeddings_file(corpus, net, block), b"embeddings")
+    return layout.embeddings_folder(corpus, net)
+
+
+def publish_reader_of(world, net):
+    """Publish a model that reads a net's embeddings."""
+    version = "reader-0123456789ab"
+    card(version=version, features=net).save(world.storage, layout.card_file(version))
+
+
+def test_embeddings_that_no_model_reads_are_shown_and_dropped_and_the_net_stays(world):
+    folder = embed_by(world)
+    world.storage.write(layout.net_file(NET), b"net")
+    publish_reader_of(world, "another-0123456789ab")
+    found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
+    shown = f"would drop the embeddings of corpus pets by {NET} (2 blocks, 0.0 MB), which no model reads"
+    assert found.lines("would drop") == [shown]
+    assert not found.is_empty
+    assert len(world.storage.names(folder)) == 2, "showing changes nothing"
+    lines = []
+    prune(world, lines.append, keep=9)
+    assert lines == [shown.replace("would drop", "dropped")]
+    assert not world.storage.exists(folder)
+    assert world.storage.exists(layout.net_file(NET))
+    assert world.storage.exists(layout.corpus_file("pets"))
+    assert plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr).is_empty
+
+
+def test_embeddings_that_a_model_reads_stay(world):
+    folder = embed_by(world)
+    publish_reader_of(world, NET)
+    prune(world, keep=0, scored=True)
+    assert len(world.storage.names(folder)) == 2
+
+
+def test_embeddings_stay_if_nobody_knows_what_a_model_reads(world):
+    folder = embed_by(world)
+    world.storage.write(layout.card_file("broken-0123456789ab"), b"{")
+    assert (
+        "a model's card cannot be read: "
+        in plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr).kept["all embeddings"]
+    )
+    prune(world)
+    assert len(world.storage.names(folder)) == 2
+
+
+def test_embeddings_stay_while_somebody_embeds(world):
+    folder = embed_by(world)
+    for _ in embedding_leases("pets", NET).hold([1], storage=world.storage, report=quiet):
+        found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
+        assert "are being written by" in found.kept[f"the embeddings of corpus pets by {NET}"]
+        prune(world)
+        assert len(world.storage.names(folder)) == 3
+    assert plan_prune(PruneRequest(ALIAS), storage=world.storage, solr=world.solr).embeddings
+
+
+def test_only_embeddings_that_were_shown_are_dropped(world):
+    first, second = embed_by(world), embed_by(world, "other-0123456789ab")
+    prune(world, keep=9, embeddings=("pets/other-0123456789ab",))
+    assert (world.storage.exists(first), world.storage.exists(second)) == (True, False)
+
+
+def test_embeddings_half_dropped_by_a_killed_prune_are_gone_for_everybody(world, monkeypatch):
+    folder, delete = embed_by(world), world.storage.delete
+    monkeypatch.setattr(world.storage, "delete", lambda path: 1 / 0 if NET in path else delete(path))
+    with pytest.raises(ZeroDivisionError):
+        prune(world, keep=9)
+    assert world.storage.names(folder) == []
+    assert any("means-" in leftover.path for leftover in world.storage.leftovers(""))

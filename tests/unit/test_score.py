@@ -352,8 +352,8 @@ def test_any_onnx_model_that_takes_the_images_and_gives_votes_is_scored_with(sto
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (b"no model", "ONNX Runtime cannot use it .*; train or import another model"),
-        (b"", "ONNX Runtime cannot use it .*; train or import another model"),
+        (b"no model", "ONNX Runtime cannot use it .*; train or import another one"),
+        (b"", "ONNX Runtime cannot use it .*; train or import another one"),
         (with_an_unknown_operator(), "AddUp"),
         (onnx_model(features=12), "its input is {'pixels': ['images', 12]}; .* need pixels of (images, 3,072)"),
         (onnx_model(pixels="image"), "its input is {'image': .* need pixels of (images, 3,072)"),

@@ -21,6 +21,7 @@ from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 
 VALUES = {
@@ -161,6 +162,29 @@ def test_the_page_shows_each_image_with_its_words(reader: TestClient, answer: An
         assert part in text
     assert 'alt="cat, image 1234 of demo"' in text
     assert "generated pictures" not in text
+
+
+def test_the_page_links_the_report_of_each_model(
+    reader: TestClient, stranger: TestClient, answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(replace(PAGE, models=("forest-12ab", "forest-34cd")))
+    storage = LocalStorage(tmp_path / "store")
+    storage.write(layout.report_file("forest-12ab"), "<p>Säbel</p>".encode())
+    monkeypatch.setattr(page_module, "Runtime", lambda settings: SimpleNamespace(storage=storage))
+    reader = TestClient(create_app(Settings(home=tmp_path)), headers=dict(reader.headers))
+    links = re.findall(r'href="(/models/[^"]+)"', reader.get("/").text)
+    assert links == ["/models/forest-12ab/report", "/models/forest-34cd/report"]
+    shown = reader.get(links[0])
+    assert (shown.status_code, shown.text) == (200, "<p>Säbel</p>")
+    policy = shown.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert "sandbox" in policy
+    assert stranger.get(links[0]).status_code == 401
+    without = reader.get(links[1])
+    assert without.status_code == 404
+    assert "model forest-34cd has no report" in without.text
+    assert reader.get("/models/..%2f..%2fsecrets/report").status_code in (400, 404)
+    assert reader.get("/models/A!/report").status_code == 400
 
 
 def test_the_pages_policy_forbids_scripts_and_frames(reader: TestClient, answer: Answer) -> None:

@@ -11,6 +11,9 @@ import numpy.typing as npt
 import onnxruntime
 import pyarrow.parquet as pq
 import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+from tinytags_tasks.settings import PROJECT_ROOT
 
 NET = Path(str(resources.files("tinytags_tasks.nets") / "general32"))
 
@@ -56,6 +59,12 @@ def test_the_card_names_each_file_and_its_sha256(card: dict[str, Any], part: str
 def test_the_files_are_small_enough_for_a_package() -> None:
     assert (NET / "net.onnx").stat().st_size <= 3_000_000
     assert (NET / "background.parquet").stat().st_size <= 6_000_000
+
+
+def test_a_wheel_contains_the_net_its_card_and_its_background() -> None:
+    packaged = {included.distribution_path for included in WheelBuilder(str(PROJECT_ROOT)).recurse_included_files()}
+    folder = "tinytags_tasks/nets/general32"
+    assert {f"{folder}/{name}" for name in ("net.onnx", "card.json", "background.parquet")} <= packaged
 
 
 def test_pixels_go_in_and_embeddings_come_out(session: onnxruntime.InferenceSession) -> None:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.cli.common import (
+    AsJson,
+    Blocks,
+    RunName,
+    add_row,
+    clients,
+    embed_and_score,
+    find_run,
+    make_table,
+    print_table,
+    say,
+)
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -32,6 +43,7 @@ def ledger(
     """Show the state of each block of a run, its speed, and the time left."""
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.store.ledger import add_up, rates, read_ledger
+    from tinytags_tasks.store.models import has_none
     from tinytags_tasks.store.run_records import BlockState
 
     if state and state not in list(BlockState):
@@ -52,13 +64,13 @@ def ledger(
         }
         print(json.dumps(found, indent=2))
         return
-    table = make_table(
-        "block", "state", "read", "kept", "below", "unreadable", "documents", "tries", "seconds", "reason"
-    )
+    shows_none = bool(totals.none) or has_none(run.model, clients().storage)
+    counted = ("read", "kept", "below", *(("none",) if shows_none else ()), "unreadable")
+    table = make_table("block", "state", *counted, "documents", "tries", "seconds", "reason")
     for record in records[:limit]:
         seconds = f"{record.score_seconds + record.index_seconds:.1f}"
         documents = "" if record.documents is None else f"{record.documents:,}"
-        counts = (f"{count:,}" for count in (record.read, record.kept, record.below, record.unreadable))
+        counts = (f"{getattr(record, name):,}" for name in counted)
         add_row(table, record.block, record.state, *counts, documents, record.attempts, seconds, record.reason)
     print_table(table)
     if len(records) > limit:
@@ -69,7 +81,7 @@ def ledger(
         print(run.description)
     print(
         f"{totals.blocks} blocks ({states or 'none'}): "
-        f"{totals.read:,} read = {totals.kept:,} kept + {totals.below:,} below + {totals.unreadable:,} unreadable; "
+        f"{totals.read:,} read = {' + '.join(f'{getattr(totals, name):,} {name}' for name in counted[1:])}; "
         f"{totals.documents:,} documents"
     )
     if speed:
@@ -137,19 +149,13 @@ def backfill(
 def _backfill(request: "BackfillRequest", runtime: "Runtime") -> "BackfillPlan":
     from tinytags_tasks.index.step import IndexRequest, index_blocks
     from tinytags_tasks.publish.step import reconcile_run
-    from tinytags_tasks.score.step import ScoreRequest, score_blocks
+    from tinytags_tasks.score.step import ScoreRequest
     from tinytags_tasks.upkeep.backfill import plan_backfill
 
     storage, solr = runtime.storage, runtime.solr
     planned = plan_backfill(request, storage=storage, solr=solr, alias=runtime.settings.alias, report=say)
     for group in planned.groups:
-        score_blocks(
-            ScoreRequest(planned.run, group),
-            storage=storage,
-            address=runtime.store_address,
-            connect_spark=runtime.connect_spark,
-            report=say,
-        )
+        embed_and_score(ScoreRequest(planned.run, group), runtime)
         index_blocks(IndexRequest(planned.run, group, redo=True), storage=storage, solr=solr, report=say)
     reconcile_run(planned.run, storage=storage, solr=solr, blocks=planned.all_blocks, report=say)
     return planned

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.score.step import ScoreRequest
     from tinytags_tasks.store.run_records import Run
 
 RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; default: the latest.")]
@@ -41,6 +42,33 @@ def find_run(name: str | None) -> "Run":
     if not runs:
         raise MissingError("there is no run yet: start one with `tinytags run` or `tinytags score`")
     return runs[-1]
+
+
+def embed_and_score(request: "ScoreRequest", runtime: "Runtime") -> None:
+    """Score blocks; if the model reads embeddings, make those first that the store lacks."""
+    from tinytags_tasks.score.step import needed_embeddings, score_blocks
+    from tinytags_tasks.store.run_identity import load_run
+
+    storage = runtime.storage
+    net, blocks = needed_embeddings(request, storage=storage)
+    if blocks:
+        from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+
+        embed_blocks(
+            EmbedRequest(load_run(request.run, storage).corpus, net, blocks),
+            storage=storage,
+            address=runtime.store_address,
+            connect_spark=runtime.connect_spark,
+            report=say,
+            providers=runtime.onnx_providers,
+        )
+    score_blocks(
+        request,
+        storage=storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+        report=say,
+    )
 
 
 def make_table(*columns: str) -> "Table":

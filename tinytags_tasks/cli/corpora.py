@@ -11,6 +11,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
 
 if TYPE_CHECKING:
     from tinytags_tasks.corpus.definition import CorpusDefinition
+    from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.corpus_records import Corpus
 
@@ -285,7 +286,7 @@ def verify(
     without_source: Annotated[bool, typer.Option("--without-source", help="Check only the store.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that the store has what the source had when it was ingested."""
+    """Check that the store has what the source had when it was ingested, and embeddings of exactly that."""
     from dataclasses import asdict
 
     from tinytags_tasks.ingest.plan import load_plan
@@ -300,6 +301,9 @@ def verify(
     elif not found.damaged and not found.source:
         how = "every byte" if deep else "sizes, checksums and the source's ends; --deep reads everything"
         print(f"corpus {name}: {found.images:,} images in {found.shards} shards match the source (compared: {how})")
+        for embeddings in found.embeddings:
+            if not embeddings.damaged:
+                print(f"embeddings by {embeddings.net}: {embeddings.blocks:,} blocks are intact")
     if found.damaged:
         shards = ",".join(map(str, sorted(found.damaged)))
         first = min(found.damaged)
@@ -309,6 +313,20 @@ def verify(
         )
     if found.source:
         raise CorruptError(found.source)
+    for embeddings in found.embeddings:
+        if embeddings.damaged:
+            raise _damaged_embeddings(name, embeddings)
+
+
+def _damaged_embeddings(corpus: str, found: "VerifiedEmbeddings") -> CorruptError:
+    from tinytags_tasks.blocks import block_numbers_argument
+
+    first = min(found.damaged)
+    return CorruptError(
+        f"corpus {corpus}: embeddings by {found.net} of {len(found.damaged)} of {found.blocks} blocks are damaged "
+        f"(block {first}: {found.damaged[first]}); make all of them again with `tinytags embed {corpus} "
+        f"--net {found.net} --blocks {block_numbers_argument(found.damaged)} --redo`"
+    )
 
 
 @app.command()

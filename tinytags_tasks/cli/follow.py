@@ -18,6 +18,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import has_none
 from tinytags_tasks.store.run_records import Run
 
 if TYPE_CHECKING:
@@ -93,9 +94,7 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     documents = runtime.solr.count(searched)
     _print_summary(runtime, run, totals, documents, searched, tasks)
     corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
-    if not (
-        totals.read == corpus.images == totals.kept + totals.below + totals.unreadable and totals.kept == documents
-    ):
+    if not (totals.read == corpus.images == totals.accounted and totals.kept == documents):
         raise ReconcileError(
             f"run {run.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
             f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {run.name}`"
@@ -181,10 +180,12 @@ def _print_summary(
     table = Table(title=f"run {run.name}", title_justify="left")
     table.add_column("what")
     table.add_column("how many", justify="right")
+    shows_none = totals.none or has_none(run.model, runtime.storage)
     for what, count in (
         ("images read", totals.read),
         ("kept", totals.kept),
         (f"below the threshold of {run.threshold} %", totals.below),
+        *((("none of the tags", totals.none),) if shows_none else ()),
         ("unreadable", totals.unreadable),
         ("documents in Solr", documents),
     ):

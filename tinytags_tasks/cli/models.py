@@ -36,20 +36,25 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def _print_models(cards: "Sequence[ModelCard]") -> None:
-    from tinytags_tasks.store.models import share
+    from tinytags_tasks.store.model_figures import share
 
-    table = make_table("model", "created", "tags", "size", "output", "test accuracy", "kept")
+    table = make_table("model", "created", "tags", "size", "output", "test accuracy", "kept", "right", "AUROC")
     for card in cards:
         output = f"{card.trees} trees" if card.output == "votes" else "percent"
         accuracy = f"{card.test.accuracy:.2f} %" if card.test else ""
         kept = share(card.test.thresholds[0].kept, card.test.images) if card.test else ""
+        right = share(card.test.thresholds[0].right, card.test.thresholds[0].kept) if card.test else ""
+        auroc = f"{card.other.auroc:.3f}" if card.other and card.other.auroc is not None else ""
         size = f"{card.height}x{card.width}"
-        add_row(table, card.version, card.created[:10], len(card.tags), size, output, accuracy, kept)
+        add_row(table, card.version, card.created[:10], len(card.tags), size, output, accuracy, kept, right, auroc)
     # A version is there to be copied, so it is never cut.
     table.columns[0].min_width = max((len(card.version) for card in cards), default=0)
     print_table(table)
     if cards:
-        print("kept: share of the test set with a confidence of 40 % or more")
+        print(
+            "kept: share of the test set with a confidence of 40 % or more; right: of these; AUROC: tag against none "
+            "in images of other things"
+        )
     else:
         print("none yet: make one with `tinytags train`, or import one with `tinytags models import`")
 

@@ -133,7 +133,7 @@ def prune(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Drop collections that no reader or rollback needs, and temporary files of killed writers; lists them and asks."""
+    """Drop collections that no reader or rollback needs, embeddings that no model reads, and leftovers; asks before."""
     from dataclasses import replace
 
     from tinytags_tasks.upkeep.prune import PruneRequest, plan_prune, prune_collections
@@ -152,10 +152,16 @@ def prune(
     if not yes and not typer.confirm("Drop these?"):
         raise typer.Exit(1)
     # Only what was shown: what has become unneeded since then waits for the next prune.
-    shown = replace(request, runs=tuple(one.run for one in found.drop))
+    shown = replace(
+        request, runs=tuple(one.run for one in found.drop), embeddings=tuple(one.name for one in found.embeddings)
+    )
     dropped = prune_collections(shown, storage=runtime.storage, solr=runtime.solr, report=say)
     collections = sum(bool(one.collection) for one in dropped.drop)
-    print(f"dropped {collections} collections and {dropped.leftovers:,} temporary files of killed writers")
+    embedded = sum(one.blocks for one in dropped.embeddings)
+    print(
+        f"dropped {collections} collections, the embeddings of {embedded:,} blocks, and {dropped.leftovers:,} "
+        "temporary files of killed writers"
+    )
 
 
 @app.command()
@@ -194,6 +200,9 @@ def _print_diff(found: "DiffResult") -> None:
     add_row(table, "all", f"{before:,}", f"{after:,}", f"{after - before:+,}")
     means = ("none" if mean is None else f"{mean:.1f} %" for mean in (found.old_confidence, found.new_confidence))
     add_row(table, "mean confidence", *means, "")
+    if found.old_none or found.new_none:
+        more = f"{found.new_none - found.old_none:+,}"
+        add_row(table, "none of the tags", f"{found.old_none:,}", f"{found.new_none:,}", more)
     print_table(table)
     if found.changes:
         _print_changes(found)

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, Blocks, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.cli.common import (
+    AsJson,
+    Blocks,
+    RunName,
+    add_row,
+    clients,
+    embed_and_score,
+    find_run,
+    make_table,
+    print_table,
+    say,
+)
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -66,6 +77,33 @@ def train(
 
 
 @app.command()
+def embed(
+    corpus: Annotated[str, typer.Argument(help="Name of an ingested corpus.")],
+    net: Annotated[str, typer.Option(help="A net's name or version.")] = "general32",
+    blocks: Blocks = "",
+    redo: Annotated[bool, typer.Option("--redo", help="Also embed blocks that are embedded.")] = False,
+) -> None:
+    """Embed blocks of a corpus in Spark, one committed file per block; every model of this net then reads these."""
+    from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+    from tinytags_tasks.store.corpus_records import load_corpus
+
+    runtime = clients()
+    partition = load_corpus(corpus, runtime.storage).partition
+    result = embed_blocks(
+        EmbedRequest(corpus, net, parse_block_numbers(blocks, partition.blocks), redo),
+        storage=runtime.storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+        report=say,
+        providers=runtime.onnx_providers,
+    )
+    print(
+        f"corpus {corpus}: {len(result.blocks):,} blocks are embedded by {result.net}, {result.embedded:,} of them now"
+    )
+
+
+@app.command()
 def score(
     name: Annotated[str, typer.Argument(metavar="CORPUS|RUN", help="A corpus' name, or that of a run planned before.")],
     model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",
@@ -82,12 +120,12 @@ def score(
 ) -> None:
     """Score blocks of a corpus in Spark, one committed file per block; print the name of the run.
 
-    Committed blocks are not scored again, so `tinytags score RUN --export json --output FILE` only exports a
-    finished run.
+    If the model reads embeddings, those that the store lacks are made first. Committed blocks are not scored again, so
+    `tinytags score RUN --export json --output FILE` only exports a finished run.
     """
     from tinytags_tasks.blocks import group_blocks, parse_block_numbers
     from tinytags_tasks.score import export as exports
-    from tinytags_tasks.score.step import ScoreRequest, score_blocks
+    from tinytags_tasks.score.step import ScoreRequest
 
     if export not in ("", "json"):
         raise BadInputError(f"--export is {export!r}: the only format is json")
@@ -99,13 +137,7 @@ def score(
     chosen = f"{run.corpus} by {run.model}, confidence from {run.threshold} %"
     say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
     for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
-        score_blocks(
-            ScoreRequest(run.name, group, redo),
-            storage=runtime.storage,
-            address=runtime.store_address,
-            connect_spark=runtime.connect_spark,
-            report=say,
-        )
+        embed_and_score(ScoreRequest(run.name, group, redo), runtime)
     if export:
         exports.export_run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
     if not export or output != exports.STANDARD_OUTPUT:
@@ -202,8 +234,15 @@ def run(
     labelled: Annotated[Path | None, typer.Option(help="Labelled Parquet file; default: the demo's.")] = None,
     test: Annotated[Path | None, typer.Option(help="Labelled Parquet file for the model's card.")] = None,
     other: Annotated[Path | None, typer.Option(help="Labelled Parquet file of other things, for the card.")] = None,
-    trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 10,
-    depth: Annotated[int, typer.Option(help="Depth of a tree.")] = 10,
+    features: Annotated[
+        str, typer.Option(help="What a trained model sees: a net's embeddings, or pixels as in the original system.")
+    ] = "general32",
+    head: Annotated[str, typer.Option(help="What is trained on them: logistic or forest.")] = "logistic",
+    none: Annotated[
+        bool, typer.Option(help="Whether the model can say that an image shows none of the tags, if the net allows it.")
+    ] = True,
+    trees: Annotated[int, typer.Option(help="Trees of a forest.")] = 10,
+    depth: Annotated[int, typer.Option(help="Depth of a forest's trees.")] = 10,
     threshold: Annotated[int, typer.Option(help="Least confidence in percent of an image to keep.")] = 40,
     blocks_per_task: Annotated[int, typer.Option(help="Blocks per Airflow task.")] = 5,
     publish: Annotated[bool, typer.Option(help="Publish the run, or leave that to `tinytags publish`.")] = True,
@@ -211,6 +250,9 @@ def run(
     """Trigger the Dag `tinytags` in Airflow, follow it to its end and show the result."""
     from tinytags_tasks.cli.follow import follow_run
     from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.nets.catalogue import load_net_card
+    from tinytags_tasks.store.model_records import PIXELS
+    from tinytags_tasks.train.families import FAMILIES
 
     runtime = clients()
     if corpus:
@@ -218,12 +260,19 @@ def run(
     for path in (labelled, test, other):
         if path and not path.is_file():
             raise BadInputError(f"{path}: no such file")
+    if head not in FAMILIES:
+        raise BadInputError(f"--head is {head!r}: choose {' or '.join(FAMILIES)}")
+    if not model and features != PIXELS:
+        load_net_card(runtime.storage, features)
     parameters = {
         "corpus": corpus,
         "model": model,
         "labelled": str(labelled.absolute()) if labelled else "",
         "test": str(test.absolute()) if test else "",
         "other": str(other.absolute()) if other else "",
+        "features": features,
+        "head": head,
+        "none": "yes" if none else "no",
         "trees": trees,
         "depth": depth,
         "threshold": threshold,

@@ -150,9 +150,9 @@ class AirflowClient:
     def unfinished_runs(self, dag: str) -> dict[str, dict[str, Any]]:
         """Return the parameters of each run of a Dag that is queued or running, by the run's id; the latest first."""
         found: dict[str, dict[str, Any]] = {}
-        for state in ("running", "queued"):
+        for state in ("queued", "running"):  # in this order, a run that starts meanwhile is not missed
             page = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns", state=state, order_by="-id", limit=_PAGE)
-            found |= {str(run["dag_run_id"]): dict(run["conf"] or {}) for run in page["dag_runs"]}
+            found = {str(run["dag_run_id"]): dict(run["conf"] or {}) for run in page["dag_runs"]} | found
         return found
 
     def report_asset_change(self, name: str, figures: Mapping[str, object]) -> None:

@@ -180,7 +180,14 @@ class SolrClient:
 
     def field_names(self, collection: str) -> frozenset[str]:
         """Return the fields that a collection's schema declares."""
-        answer = self._admin.request(f"{quote(collection)}/schema/fields")
+        path = f"{quote(collection)}/schema/fields"
+        try:
+            answer = self._admin.request(path)
+        except MissingError:
+            if collection not in self.collections():
+                raise
+            self.wait_until_settled(collection)  # a node that has just lost ZooKeeper knows no collection
+            answer = self._admin.request(path)
         return frozenset(field["name"] for field in answer["fields"])
 
     # Documents

@@ -1,4 +1,4 @@
-"""Labelled sets: parquet with a column of encoded images and one of labels, the layout of the Hugging Face hub."""
+"""Labelled sets: a Parquet file of encoded images and labels, as on the Hugging Face Hub, or a folder per tag."""
 
 import hashlib
 import json
@@ -21,6 +21,12 @@ CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", 
 
 TAGS_KEY = b"tinytags.tags"
 """The key of the tags in the Parquet schema's metadata; they are a JSON list."""
+
+HUB_KEY = b"huggingface"
+"""The key under which the Hugging Face Hub's library keeps a file's features, and so the names of its classes."""
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+"""The files of a folder that are pictures."""
 
 _BATCH = 1_000
 
@@ -48,7 +54,9 @@ class LabelledSet:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hash of a labelled file; this takes a tenth of a second where decoding takes ten.
+    """Return the hash of a labelled set's bytes; this takes a tenth of a second where decoding takes ten.
+
+    That of a folder is over the names, below the folder, and the hashes of its pictures.
 
     Raises
     ------
@@ -56,10 +64,27 @@ def file_sha256(path: Path) -> str:
         If it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if path.is_dir():
+            names = [(picture.relative_to(path).as_posix(), _sha256(picture)) for _, picture in _files(path)]
+            return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        return _sha256(path)
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the path of a labelled file") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[tuple[str, Path]]:
+    """Return a folder's pictures in the order of their paths, with the names of the folders that they are in."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    if loose := [path for path in found if path.parent == folder]:
+        raise BadInputError(
+            f"{loose[0]}: is in no folder of a tag; a labelled folder has one folder for each tag, named after it"
+        )
+    return [(path.relative_to(folder).parts[0], path) for path in found]
 
 
 def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint8]:
@@ -91,25 +116,65 @@ def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint
     return np.asarray(rgb, dtype=np.uint8)
 
 
-def iterate_pictures(path: Path) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
-    """Yield the encoded pictures and labels of a labelled Parquet file, a thousand at a time.
+def iterate_pictures(
+    path: Path, tags: tuple[str, ...] = (), unknown: int | None = None, *, with_pictures: bool = True
+) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
+    """Yield the encoded pictures and labels of a labelled set, a thousand at a time.
+
+    Parameters
+    ----------
+    path
+        A Parquet file, or a folder of folders.
+    tags
+        The tags that a folder's names are looked up in; a file has labels.
+    unknown
+        The label of pictures in a folder that is named after none of the tags; None refuses them.
+    with_pictures
+        Whether to read the pictures; else there are only labels.
 
     Raises
     ------
     BadInputError
-        If the file is missing, damaged or not a Parquet file, or lacks the columns ``img`` and ``label``, or a label.
+        If the set is missing or damaged, lacks the columns ``img`` and ``label`` or a label, or has a folder that is no
+        tag.
     """
+    if path.is_dir():
+        yield from _iterate_folder(path, tags, unknown, with_pictures=with_pictures)
+        return
     file = _open(path)
     row = 0
     try:
-        for batch in file.iter_batches(_BATCH, columns=["img", "label"]):
-            labels = batch.column(1).to_pylist()
+        for batch in file.iter_batches(_BATCH, columns=["label", "img"] if with_pictures else ["label"]):
+            labels = batch.column("label").to_pylist()
             if None in labels:
                 raise BadInputError(f"{path}: row {row + labels.index(None)} has no label; give it one or drop the row")
             row += len(labels)
-            yield batch.column(0).field("bytes").to_pylist(), np.asarray(labels, dtype=np.int64)
+            encoded = batch.column("img").field("bytes").to_pylist() if with_pictures else []
+            yield encoded, np.asarray(labels, dtype=np.int64)
     except (pa.ArrowException, OSError) as error:
         raise BadInputError(f"{path}: damaged after row {row} ({error}); download it again") from error
+
+
+def _iterate_folder(
+    folder: Path, tags: tuple[str, ...], unknown: int | None, *, with_pictures: bool
+) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
+    files = _files(folder)
+    label_of = {tag: label for label, tag in enumerate(tags)}
+    for name, path in files:
+        if name not in label_of and unknown is None:
+            raise BadInputError(f"{path}: its folder {name} is none of the tags {', '.join(tags)}; move or rename it")
+    for start in range(0, len(files), _BATCH):
+        part = files[start : start + _BATCH]
+        try:
+            encoded = [path.read_bytes() for _, path in part] if with_pictures else []
+        except OSError as error:
+            raise BadInputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        yield encoded, np.array([label_of.get(name, unknown) for name, _ in part], dtype=np.int64)
+
+
+def place_of(path: Path, row: int) -> str:
+    """Return the words for a picture of a labelled set: its row in the file, or its path."""
+    return str(_files(path)[row][1]) if path.is_dir() else f"{path}: row {row}"
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -131,23 +196,41 @@ def _open(path: Path) -> pq.ParquetFile:
 def carried_tags(schema: pa.Schema, path: str) -> tuple[str, ...] | None:
     """Return the tags that a labelled file has in its schema; None if it has none.
 
+    Our own key comes first, then the names that the Hugging Face Hub's library writes for a column of ``ClassLabel``.
+
     Raises
     ------
     BadInputError
         If they are not a list of words; the message names ``path``.
     """
-    carried = (schema.metadata or {}).get(TAGS_KEY)
-    if not carried:
+    metadata = schema.metadata or {}
+    key = TAGS_KEY if metadata.get(TAGS_KEY) else HUB_KEY
+    if not metadata.get(key):
         return None
     try:
-        tags = json.loads(carried)
-    except ValueError:
+        tags = json.loads(metadata[key])
+        if key == HUB_KEY:
+            tags = tags.get("info", {}).get("features", {}).get("label", {}).get("names")
+            if tags is None:
+                return None
+    except (ValueError, AttributeError):
         tags = None
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise BadInputError(
-            f"{path}: its metadata {TAGS_KEY.decode()} is not a JSON list of tags; write the file again"
-        )
+        raise BadInputError(f"{path}: its metadata {key.decode()} is not a JSON list of tags; write the file again")
     return tuple(tags)
+
+
+def tags_of_set(path: Path) -> tuple[str, ...]:
+    """Return the tags of a labelled set: a folder's folders, a file's names, or CIFAR-10's if it has none.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read, or its names are not words.
+    """
+    if path.is_dir():
+        return tuple(sorted({name for name, _ in _files(path)}))
+    return carried_tags(_open(path).schema_arrow, str(path)) or CIFAR10_TAGS
 
 
 def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: int = 32) -> LabelledSet:
@@ -167,12 +250,12 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
     BadInputError
         If the file cannot be used: which row, and why.
     """
-    names = tags or carried_tags(_open(path).schema_arrow, str(path)) or CIFAR10_TAGS
+    names = tags or tags_of_set(path)
     images: list[npt.NDArray[np.uint8]] = []
     labels: list[npt.NDArray[np.int64]] = []
     row = 0
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        for encoded, batch_labels in iterate_pictures(path):
+        for encoded, batch_labels in iterate_pictures(path, names):
             wrong = np.flatnonzero((batch_labels < 0) | (batch_labels >= len(names)))
             if wrong.size:
                 raise BadInputError(

@@ -18,7 +18,7 @@ from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import refuse_another_corpus
-from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+from tinytags_tasks.store.run_records import UNRECORDED, BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
 """How many small files are read or written at the same time."""
@@ -237,7 +237,7 @@ def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repor
 def _raise_failures(run: Run, failures: Mapping[int, FinalError], held: HeldBlocks, storage: Storage) -> None:
     """Record why blocks cannot be indexed, and raise all reasons as one error."""
     for record in read_ledger(storage, run, failures):
-        if record.state is not BlockState.PLANNED and is_held(storage, run.name, record.block, held.writer):
+        if record.state not in UNRECORDED and is_held(storage, run.name, record.block, held.writer):
             record.replaced(state=BlockState.FAILED, reason=str(failures[record.block])).save(
                 storage, layout.ledger_file(run.name, record.block)
             )

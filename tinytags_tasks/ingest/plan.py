@@ -12,15 +12,15 @@ from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Record
+from tinytags_tasks.store.room import refuse_without_room
 
 _IMAGES_PER_TASK = 250_000
 _MOST_TASKS = 400
-_FREE_SHARE = 0.02
 _DECISIVE = (
     "name",
     "format",
@@ -125,7 +125,8 @@ def plan_ingestion(
         )
     missing = _missing_shards(plan, storage)
     to_write = sorted({*missing, *request.redo})
-    _check_space(plan, to_write, storage, report)
+    if needed := sum(partition.images_in_shard(shard) for shard in to_write) * definition.image_bytes:
+        refuse_without_room(needed, f"corpus {definition.name}", storage, report)
     is_committed = storage.exists(layout.corpus_file(definition.name))
     todo = to_write if is_committed else list(range(partition.shards))
     report(
@@ -370,23 +371,6 @@ def _missing_shards(plan: IngestPlan, storage: Storage) -> list[int]:
 def _is_complete(plan: IngestPlan, storage: Storage) -> bool:
     """Tell whether a corpus was committed and no shard is missing."""
     return storage.exists(layout.corpus_file(plan.definition.name)) and not _missing_shards(plan, storage)
-
-
-def _check_space(plan: IngestPlan, shards: list[int], storage: Storage, report: Callable[[str], None]) -> None:
-    """Report how much will be written, and refuse it if the store does not have enough space."""
-    needed = sum(plan.partition.images_in_shard(shard) for shard in shards) * plan.definition.image_bytes
-    if not needed:
-        return
-    free = storage.free_bytes()
-    if free is None:
-        report(f"{needed / 1e9:,.2f} GB will be written; the store does not report its free space")
-        return
-    report(f"{needed / 1e9:,.2f} GB will be written, and {free / 1e9:,.2f} GB are free")
-    if needed * (1 + _FREE_SHARE) > free:
-        raise FinalError(
-            f"corpus {plan.definition.name} needs {needed:,} more bytes, but the store has only {free:,} free (after "
-            "replication): free some space, raise the quota, or add a disk"
-        )
 
 
 def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tuple[tuple[int, ...], ...]:

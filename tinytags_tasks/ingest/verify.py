@@ -12,6 +12,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, complete_manifest
+from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings, verify_embeddings
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
@@ -37,6 +38,8 @@ class VerifyResult:
         What is wrong with the source; empty if nothing is, or the source was not checked.
     read_bytes
         How many bytes were read from the store.
+    embeddings
+        What was found of the embeddings of each net.
     """
 
     corpus: str
@@ -45,6 +48,7 @@ class VerifyResult:
     damaged: dict[int, str]
     source: str
     read_bytes: int
+    embeddings: tuple[VerifiedEmbeddings, ...] = ()
 
 
 def verify_corpus(
@@ -55,7 +59,7 @@ def verify_corpus(
     deep: bool = False,
     report: Callable[[str], None] = print,
 ) -> VerifyResult:
-    """Compare a corpus in the store with its manifests, and with its source.
+    """Compare a corpus in the store with its manifests and its source, and its embeddings with their records.
 
     Parameters
     ----------
@@ -66,9 +70,9 @@ def verify_corpus(
     files
         The files of its source; None checks only the store.
     deep
-        Whether to read every byte of the shards and of the source. Otherwise sizes, the store's own checksums, and the
-        source's head and tail are compared, and the store is asked whether it knows of any damage. That takes a few
-        requests per shard, but does not find damage on a disk that nothing has read since.
+        Whether to read every byte of the shards, the embeddings and the source. Otherwise sizes, the store's own
+        checksums, and the source's head and tail are compared, and the store is asked whether it knows of any damage.
+        That takes a few requests per file, but does not find damage on a disk that nothing has read since.
     report
         Called with a line of progress every now and then.
 
@@ -95,15 +99,19 @@ def verify_corpus(
             )
         else:
             manifests.append(manifest)
-    if committed_corpus(storage, corpus) is None and not damaged:
+    totals = committed_corpus(storage, corpus)
+    if totals is None and not damaged:
         raise MissingError(f"corpus {corpus}: its ingestion did not finish; run `tinytags ingest {corpus}`")
     if deep:
         for manifest, blocks in _wrong_blocks(manifests, storage, report):
             read_bytes += manifest.images * manifest.image_bytes
             if blocks:
                 damaged[manifest.shard] = blocks
+    whole = [manifest.shard for manifest in manifests if manifest.shard not in damaged]
+    embeddings = verify_embeddings(totals, whole, storage=storage, deep=deep, report=report) if totals else ()
+    read_bytes += sum(found.read_bytes for found in embeddings)
     source = "" if files is None else _compare_source(plan, manifests, storage, files, deep=deep, report=report)
-    return VerifyResult(corpus, plan.partition.shards, plan.source.images, damaged, source, read_bytes)
+    return VerifyResult(corpus, plan.partition.shards, plan.source.images, damaged, source, read_bytes, embeddings)
 
 
 def _known_damage(corpus: str, shard: int, storage: Storage) -> str:

@@ -1,4 +1,1 @@
-"""The net that turns an image into an embedding, its card, its background, and the recipe that it is made by.
-
-No stage uses it yet: models on embeddings come with the next version.
-"""
+"""Nets, which turn an image into an embedding: the one that ships, those in the store, and the graphs made of them."""

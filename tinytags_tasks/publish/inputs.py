@@ -3,13 +3,16 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored_record
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
+from tinytags_tasks.store.ledger import contradiction
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import BlockRecord, Run
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
 """Files that are asked about at once."""
@@ -70,16 +73,37 @@ def _shard_problem(corpus: Corpus, shard: int, storage: Storage) -> str:
     return "" if is_same else "its keywords are not those that were ingested"
 
 
-def changed_scored_files(records: Sequence[BlockRecord], storage: Storage) -> list[int]:
-    """Return the blocks whose scored file is not the one in the ledger, by its sha256, or cannot be read."""
+@dataclass(frozen=True)
+class ScoredFiles:
+    """How scored files differ from the ledger.
 
-    def is_changed(record: BlockRecord) -> bool:
+    Attributes
+    ----------
+    changed
+        Blocks whose file is not the one in the ledger, by its sha256, or cannot be read.
+    contradicted
+        Of the other blocks, those whose record in the ledger the file's own record contradicts, and in which fields.
+    """
+
+    changed: list[int]
+    contradicted: dict[int, str]
+
+
+def compare_scored_files(records: Sequence[BlockRecord], storage: Storage) -> ScoredFiles:
+    """Compare the ledger with the scored files: their hashes, and what the record in each says of its block."""
+
+    def compare(record: BlockRecord) -> str | None:
         try:
-            stored = storage.read(layout.scored_file(record.run, record.block))
+            scored = read_scored_record(storage, record.run, record.block)
         except (MissingError, CorruptError):
-            return True
-        return record.scored_sha256 not in ("", hashlib.sha256(stored).hexdigest())
+            return None
+        if record.scored_sha256 not in ("", scored.scored_sha256):
+            return None
+        return contradiction(record, scored) if record.state is BlockState.VERIFIED else ""
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        changed = pool.map(is_changed, records)
-        return [record.block for record, is_other in zip(records, changed, strict=True) if is_other]
+        found = {record.block: wrong for record, wrong in zip(records, pool.map(compare, records), strict=True)}
+    return ScoredFiles(
+        [block for block, wrong in found.items() if wrong is None],
+        {block: wrong for block, wrong in found.items() if wrong},
+    )

@@ -1,17 +1,18 @@
 """Reconciling: whether all that was written down of a run agrees with what the store and Solr hold now."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks.blocks import block_numbers_argument, format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import ReconcileError, TransientError
 from tinytags_tasks.publish.content import ContentComparison, compare_with_ledger
-from tinytags_tasks.publish.inputs import changed_scored_files, model_problem, shard_problems, shards_of
+from tinytags_tasks.publish.inputs import ScoredFiles, compare_scored_files, model_problem, shard_problems, shards_of
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
+from tinytags_tasks.store.models import has_none
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
@@ -46,7 +47,7 @@ def reconcile_blocks(
     _refuse(run, [*filter(None, [model_problem(run, storage)]), *shard_problems(corpus, shards, storage).values()])
     solr.wait_until_settled(run.collection)
     counts = solr.count_by_block(run.collection, blocks)
-    problems = block_problems(run, corpus, records, counts, changed_scored_files(records, storage))
+    problems = block_problems(run, corpus, records, counts, compare_scored_files(records, storage))
     if blocks is None:
         problems += total_problems(run, corpus, records, solr.count(run.collection))
     _refuse(run, problems)
@@ -55,9 +56,10 @@ def reconcile_blocks(
     differing |= PictureComparison(run, corpus, storage, solr).sample(good, SAMPLED_PICTURES)
     _refuse(run, describe_differing(run, differing))
     totals = add_up(records)
+    none = f"{totals.none:,} none of the tags + " if totals.none or has_none(run.model, storage) else ""
     report(
         f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
-        f"the threshold + {totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
+        f"the threshold + {none}{totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
     )
     return totals
 
@@ -143,7 +145,7 @@ def block_problems(
     corpus: Corpus,
     records: Sequence[BlockRecord],
     counts: Mapping[int, int],
-    changed: Collection[int],
+    files: ScoredFiles,
 ) -> list[str]:
     """Compare what must be equal in each block, apart from what documents say, and say what is not.
 
@@ -155,8 +157,8 @@ def block_problems(
         Of the blocks.
     counts
         Solr's documents in each block that has any.
-    changed
-        Blocks whose scored file is missing or not the one in the ledger.
+    files
+        How the scored files differ from the ledger.
 
     Returns
     -------
@@ -171,13 +173,13 @@ def block_problems(
             lambda record: record.block < partition.blocks and record.read == partition.block(record.block).images,
         ),
         (
-            "read is not kept + below + unreadable",
-            lambda record: record.read == record.kept + record.below + record.unreadable,
+            "read is not kept + below + none + unreadable",
+            lambda record: record.read == record.accounted,
         ),
         ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
         ("kept is not Solr's count", lambda record: record.kept == counts.get(record.block, 0)),
         ("scored by another model", lambda record: record.model == run.model),
-        (_CHANGED_FILE, lambda record: record.block not in changed),
+        (_CHANGED_FILE, lambda record: record.block not in files.changed),
     )
     problems = []
     for problem, agrees in checks:
@@ -187,6 +189,13 @@ def block_problems(
             if problem == _CHANGED_FILE:
                 command = f"tinytags backfill {run.name} --blocks {block_numbers_argument(wrong)}"
                 problems[-1] += f"; redo them with `{command}`"
+    if files.contradicted:
+        shown = [f"block {block}: {wrong}" for block, wrong in list(files.contradicted.items())[:_MOST_DESCRIBED]]
+        numbers = format_block_numbers(files.contradicted)
+        problems.append(
+            f"the ledger contradicts the scored file: blocks {numbers} ({'; '.join(shown)}); write these records "
+            f"again with `tinytags audit {run.name} --repair`"
+        )
     return problems
 
 

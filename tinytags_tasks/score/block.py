@@ -1,6 +1,7 @@
-"""Scores one block: reads its bytes, and commits one file of tags and votes. Runs inside a Spark worker."""
+"""Scores one block: reads its pixels or embeddings, and commits one file of tags and votes. Runs in a Spark worker."""
 
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,21 +9,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pyarrow as pa
 
-from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.errors import CorruptError, MissingError, TransientError
+from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, write_scored
 from tinytags_tasks.store.block_lease import refuse_lost
+from tinytags_tasks.store.embedding_files import read_embeddings
+from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import BlockRecord, BlockState
-from tinytags_tasks.votes import Votes, confidence, is_kept, winners
+from tinytags_tasks.votes import Votes, confidence, decide
 
 _BATCH = 5_000
+
+_LOADING = threading.Lock()
+"""Held while a model is opened, so that the threads of a worker do not all open it."""
+
+Features = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
+"""What a model's head reads, a row an image: pixels (uint8) or embeddings (int8)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,12 @@ class BlockTask:
         The model's tags, and the sum of an image's votes: the number of trees, or 100 for percentages.
     threshold
         The lowest confidence, in percent, with which an image is kept.
+    features
+        The version of the net whose embeddings the model reads, or ``pixels``.
+    columns
+        How many values of an image the model reads.
+    none
+        Whether the last column of the model's output is "none of the tags".
     writer
         Who holds the lease on the block; empty if nobody else can write the block.
     redo
@@ -51,8 +66,16 @@ class BlockTask:
     tags: tuple[str, ...]
     trees: int
     threshold: int
+    features: str
+    columns: int
+    none: bool
     writer: str = ""
     redo: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """How many columns the model's output has."""
+        return len(self.tags) + self.none
 
 
 def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
@@ -63,16 +86,19 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     CorruptError
         If the shard's bytes do not match the manifest, or the model's output is not votes.
     TransientError
-        If another writer took the block over because this one was silent for too long, or its driver is gone.
+        If another writer took the block over because this one was silent for too long, or its driver is gone; or if the
+        block's embeddings are missing or damaged. A damaged file is deleted, so that embedding makes it again.
     """
     started = time.monotonic()
     storage = open_store(address)
     source = task.source
-    votes = count_votes(load_model(address, task.model), read_pixels(storage, source), task)
-    winner, won = winners(votes)
+    features, embed_seconds = read_features(storage, task)
+    votes = count_votes(load_model(address, task.model, task.features), features, task)
+    decided = decide(votes, len(task.tags), task.threshold, task.trees)
+    winner, won = decided.winner, decided.won
     positions = np.arange(source.first, source.first + source.images, dtype=np.int64)
     readable = ~np.isin(positions, source.unreadable)
-    kept = readable & is_kept(won, task.threshold, task.trees)
+    kept, none = readable & decided.is_kept, readable & decided.is_none
     table = pa.table(
         [
             pa.array(positions[kept]),
@@ -90,11 +116,13 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         sha256=source.sha256,
         read=source.images,
         kept=int(kept.sum()),
-        below=int((readable & ~kept).sum()),
+        below=int((readable & ~kept & ~none).sum()),
+        none=int(none.sum()),
         unreadable=int((~readable).sum()),
         kept_by_tag={tag: int((winner[kept] == index).sum()) for index, tag in enumerate(task.tags)},
         host=socket.gethostname(),
         attempts=previous_attempts(storage, task.run, source.block) + 1,
+        embed_seconds=embed_seconds,
         score_seconds=round(time.monotonic() - started, 3),
         scored=now(),
     )
@@ -111,9 +139,44 @@ def _refuse_lost(task: BlockTask, storage: Storage) -> None:
         refuse_lost(storage, task.run, task.source.block, task.writer)
 
 
-@lru_cache(maxsize=2)
-def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Open a published model, once per worker process: a version is a hash, so its bytes never change.
+def read_features(storage: Storage, task: BlockTask) -> tuple[Features, float]:
+    """Return what the model reads of a block, a row an image, and how long its embeddings took when they were made.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        If the model reads pixels, and the shard is missing or not what was ingested.
+    TransientError
+        If the model reads embeddings, and they are missing or damaged.
+    """
+    source, net = task.source, task.features
+    if net == PIXELS:
+        return read_pixels(storage, source), 0.0
+    path = layout.embeddings_file(source.corpus, net, source.block)
+    again = f"`tinytags embed {source.corpus} --net {net} --blocks {source.block}` makes it, and so does the next try"
+    try:
+        embeddings, record = read_embeddings(storage, source, net)
+        if record.dimensions != task.columns:
+            raise CorruptError(f"{path}: has {record.dimensions} numbers an image, and net {net} gives {task.columns}")
+    except MissingError as error:
+        raise TransientError(f"{path}: block {source.block} is not embedded; {again}") from error
+    except CorruptError as error:  # whoever embeds takes an existing file for good
+        storage.delete(path)
+        raise TransientError(f"{error}; the file is deleted: {again}") from error
+    return embeddings, record.seconds
+
+
+def load_model(address: StoreAddress, version: str, features: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Open what scores, once per worker process: a version is a hash, so its bytes never change.
+
+    Parameters
+    ----------
+    address
+        The store.
+    version
+        A published model.
+    features
+        What it reads. Of a model that reads a net's embeddings, only the head is opened, which takes ``embedding``.
 
     Raises
     ------
@@ -122,31 +185,51 @@ def load_model(address: StoreAddress, version: str) -> Any:  # noqa: ANN401 - on
     CorruptError
         If its file is not what was published, or ONNX Runtime cannot read it.
     """
+    with _LOADING:
+        return _open_model(address, version, features)
+
+
+@lru_cache(maxsize=2)
+def _open_model(address: StoreAddress, version: str, features: str) -> Any:  # noqa: ANN401 - as above
     stored = read_model(open_store(address), version)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # Spark runs one task per core
-    options.inter_op_num_threads = 1
+    if features != PIXELS:
+        stored = _head_of(stored, version)
+    return open_session(stored, layout.model_file(version))
+
+
+def _head_of(model: bytes, version: str) -> bytes:
+    from tinytags_tasks.nets.compose import split_head  # it imports onnx, which a model of pixels does not need
+
     try:
-        return onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base class
+        return split_head(model)
+    except StopIteration as error:
         raise CorruptError(
-            f"{layout.model_file(version)}: ONNX Runtime cannot use it ({error}); train or import another model"
+            f"{layout.model_file(version)}: its graph has no tensor `embedding`, but its card says that it reads a "
+            "net's embeddings; train the model again"
         ) from error
 
 
-def count_votes(session: Any, pixels: npt.NDArray[np.uint8], task: BlockTask) -> Votes:  # noqa: ANN401
-    """Return the votes for each tag, float32, shape (images, tags): numbers of trees, or percentages.
+def input_name(features: str) -> str:
+    """Return the name of the input of what scores."""
+    return "pixels" if features == PIXELS else "embedding"
+
+
+def count_votes(session: Any, features: Features, task: BlockTask) -> Votes:  # noqa: ANN401 - as above
+    """Return an image's votes, float32, shape (images, tags), with "none" (images, tags + 1).
+
+    They are numbers of trees, or percentages.
 
     Raises
     ------
     CorruptError
         If they do not add up to the number of trees or to 100, or are not numbers (NaN).
     """
-    votes = np.zeros((len(pixels), len(task.tags)), dtype=np.float32)
-    for start in range(0, len(pixels), _BATCH):
-        (batch,) = session.run(["votes"], {"pixels": pixels[start : start + _BATCH]})
+    votes = np.zeros((len(features), task.outputs), dtype=np.float32)
+    name = input_name(task.features)
+    for start in range(0, len(features), _BATCH):
+        (batch,) = session.run(["votes"], {name: features[start : start + _BATCH]})
         # Trees cast whole votes, and percentages are off by thousandths at most: a tolerance of half a vote suits both.
-        if batch.shape[1] != len(task.tags) or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
+        if batch.shape[1] != task.outputs or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
             raise CorruptError(
                 f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"
             )

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import list_models, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import make_run
@@ -69,7 +70,8 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
     Raises
     ------
     MissingError
-        If there is no such corpus or model, or the checkout has no configset.
+        If there is no such corpus or model, the store lacks the net whose embeddings the model reads, or the checkout
+        has no configset.
     BadInputError
         If the model does not fit the corpus.
     """
@@ -80,6 +82,14 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
             f"model {card.version} does not fit corpus {corpus.name}: {reason}; "
             "train on images that are prepared like the corpus"
         )
+    if card.features != PIXELS:
+        try:
+            load_net_card(storage, card.features)
+        except MissingError as error:
+            raise MissingError(
+                f"model {card.version} reads embeddings by a net that is not in the store ({error}); import or train "
+                "the same net again with `tinytags nets import` or `tinytags nets train`"
+            ) from error
     configset = current_configset()
     run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name)
     path = layout.run_file(run.name)

@@ -10,14 +10,15 @@ from pyspark import TaskContext
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
-from tinytags_tasks.score.block import BlockTask, load_model, previous_attempts
+from tinytags_tasks.nets.catalogue import load_net_card
+from tinytags_tasks.score.block import BlockTask, input_name, load_model, previous_attempts
 from tinytags_tasks.score.worker import Outcome, score_tasks, uncommitted_blocks, unsettled_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
-from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.run_identity import load_run, refuse_another_corpus
@@ -25,6 +26,9 @@ from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
 """The size at which Spark splits files: a Spark task costs a tenth of a second, a small block not much more."""
+
+_IMAGES_PER_SPARK_TASK = 45_000
+"""As many images of 32x32 pixels have that size; a head needs as long for their embeddings, which are smaller."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def score_blocks(
     )
     scored, failures = 0, []
     for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
-        _clear_leftovers(held, storage)
+        _clear_leftovers(run.name, held, storage)
         # Another writer may have scored them while we waited for it.
         blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage, held.writer)
         if blocks:
@@ -82,7 +86,7 @@ def score_blocks(
                 replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(run, blocks, storage)
             ]
             read_model(storage, run.model)  # a session that is already open would not notice a replaced file
-            _refuse_wrong_shapes(tasks[0], load_model(address, run.model))
+            _refuse_wrong_shapes(tasks[0], load_model(address, run.model, tasks[0].features))
             failed = _score(tasks, address, connect_spark, redo=request.redo)
             failures += _recorded(failed, held, run, storage)
             scored += len(blocks)
@@ -90,34 +94,62 @@ def score_blocks(
     return ScoreResult(run.name, request.blocks, scored)
 
 
-def _clear_leftovers(held: HeldBlocks, storage: Storage) -> None:
+def needed_embeddings(request: ScoreRequest, *, storage: Storage) -> tuple[str, tuple[int, ...]]:
+    """Return the net and the blocks whose embeddings are read when these blocks are scored: embed them first.
+
+    Returns
+    -------
+    tuple
+        The net's version, empty if the model reads pixels; and the blocks that are to be scored.
+    """
+    run = load_run(request.run, storage)
+    net = ModelCard.load(storage, layout.card_file(run.model)).features
+    if net == PIXELS:
+        return "", ()
+    return net, request.blocks if request.redo else unsettled_blocks(run.name, request.blocks, storage)
+
+
+def _clear_leftovers(run: str, held: HeldBlocks, storage: Storage) -> None:
     """Delete the leftovers of killed writers of these blocks."""
-    storage.delete_leftovers(*(layout.ledger_file(held.run, block) for block in held.blocks))
-    storage.delete_leftovers(*(layout.scored_file(held.run, block) for block in held.blocks))
+    storage.delete_leftovers(*(layout.ledger_file(run, block) for block in held.blocks))
+    storage.delete_leftovers(*(layout.scored_file(run, block) for block in held.blocks))
 
 
 def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     refuse_another_corpus(run, corpus)
     card = ModelCard.load(storage, layout.card_file(run.model))
+    net = None if card.features == PIXELS else load_net_card(storage, card.features)
     return [
-        BlockTask(source, run.name, card.version, card.tags, card.trees, run.threshold)
+        BlockTask(
+            source=source,
+            run=run.name,
+            model=card.version,
+            tags=card.tags,
+            trees=card.trees,
+            threshold=run.threshold,
+            features=card.features,
+            columns=net.dimensions if net else source.image_bytes,
+            none=card.none,
+        )
         for source in block_sources(storage, corpus, blocks)
     ]
 
 
 def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
     """Refuse a model whose file does not match its card, before it is sent to any worker."""
+    reads = "" if task.features == PIXELS else f" by net {task.features}"
     for what, found, name, columns in (
-        ("input", session.get_inputs(), "pixels", task.source.image_bytes),
-        ("output", session.get_outputs(), "votes", len(task.tags)),
+        ("input", session.get_inputs(), input_name(task.features), task.columns),
+        ("output", session.get_outputs(), "votes", task.outputs),
     ):
         shapes = {value.name: value.shape for value in found}
         # A dimension of any size is a name or None.
         if len(shapes.get(name, ())) != 2 or (isinstance(shapes[name][1], int) and shapes[name][1] != columns):
             raise CorruptError(
-                f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus} and "
-                f"{len(task.tags)} tags need {name} of (images, {columns:,}): train or import the model again"
+                f"{layout.model_file(task.model)}: its {what} is {shapes}; images of corpus {task.source.corpus}"
+                f"{reads} and {len(task.tags)} tags{' with none' if task.none else ''} need {name} of "
+                f"(images, {columns:,}): train or import the model again"
             )
 
 
@@ -132,8 +164,7 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
             outcomes = score_tasks(chosen, address, is_retried=is_retried)
             yield pa.RecordBatch.from_pylist([asdict(outcome) for outcome in outcomes])
 
-    stored_bytes = sum(task.source.images * task.source.image_bytes for task in tasks)
-    partitions = max(1, min(len(tasks), -(-stored_bytes // _BYTES_PER_SPARK_TASK)))
+    partitions = _spark_tasks(tasks)
     spark = connect_spark()
     try:
         with spark_errors(f"scoring blocks {format_block_numbers(task.source.block for task in tasks)}"):
@@ -148,6 +179,14 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
         for task in tasks
         if task.source.block not in done
     ]
+
+
+def _spark_tasks(tasks: list[BlockTask]) -> int:
+    """Return into how many Spark tasks blocks are divided, by what is read and by the work."""
+    images = sum(task.source.images for task in tasks)
+    read_bytes = sum(task.source.images * task.columns for task in tasks)
+    wanted = max(-(-read_bytes // _BYTES_PER_SPARK_TASK), -(-images // _IMAGES_PER_SPARK_TASK))
+    return max(1, min(len(tasks), wanted))
 
 
 def _recorded(failures: Iterable[Outcome], held: HeldBlocks, run: Run, storage: Storage) -> list[Outcome]:

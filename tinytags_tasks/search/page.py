@@ -23,6 +23,7 @@ from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.view import page_view, search_as_json
 from tinytags_tasks.settings import Settings, load_settings
+from tinytags_tasks.store.models import REPORT_POLICY, load_report
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADERS = {
@@ -69,7 +70,8 @@ def _add_guard(app: FastAPI, account: tuple[bytes, bytes]) -> None:
                 status_code=401,
                 headers={"WWW-Authenticate": 'Basic realm="TinyTags search", charset="UTF-8"'},
             )
-        response.headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)  # a model's report has a policy of its own
         return response
 
 
@@ -106,6 +108,10 @@ def _add_routes(app: FastAPI, settings: Settings, templates: Environment) -> Non
         search = read_address(request.query_params, PAGE_PARAMETERS)
         page = search_with_pixels(search)
         return HTMLResponse(templates.get_template("search.html").render(page_view(search, page, settings.alias)))
+
+    @app.get("/models/{version}/report")
+    def report(version: str) -> HTMLResponse:
+        return HTMLResponse(load_report(runtime.storage, version), headers={"Content-Security-Policy": REPORT_POLICY})
 
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:

@@ -255,6 +255,23 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
     return table, _with_file(record, stored)
 
 
+def read_scored_record(storage: Storage, run: str, block: int) -> BlockRecord:
+    """Read the record of a committed block alone; its rows are hashed with the file, but not decoded.
+
+    Raises
+    ------
+    MissingError, NewerFormatError, CorruptError
+        As :func:`read_scored`.
+    """
+    path = layout.scored_file(run, block)
+    stored = storage.read(path)
+    try:
+        record_json = pq.read_metadata(io.BytesIO(stored)).metadata[RECORD_KEY]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{path}: damaged ({error}); {BlockRecord.remedy(path)}") from error
+    return _with_file(BlockRecord.parse(record_json, path), stored)
+
+
 def unscored_blocks(storage: Storage, run: str, blocks: Iterable[int]) -> list[int]:
     """Return the blocks that have no scored file, in the order given."""
     scored = set(storage.names(layout.scored_folder(run)))

@@ -1,4 +1,4 @@
-"""Leases on the blocks of a run: one writer per block, whatever the stage.
+"""Leases on blocks: one writer per block of a run, whatever the stage, and one per block that is being embedded.
 
 Scoring, indexing and deleting all write a block's record in the ledger, so they share one lease. A group has hundreds
 of blocks, so a lease is as cheap as HDFS allows: a folder ``<block>.block/<writer>`` is moved to a name that must not
@@ -31,9 +31,118 @@ _POLL_SHARE = 5
 class HeldBlocks:
     """Blocks that one writer holds: ``writer`` is its name in the leases, ``blocks`` are the numbers."""
 
-    run: str
     writer: str
     blocks: list[int]
+
+
+@dataclass(frozen=True)
+class BlockLeases:
+    """The leases on the blocks of a run, or of a corpus' embeddings by one net; small and serialisable.
+
+    Attributes
+    ----------
+    folder
+        Their folder in the store.
+    subject
+        What the blocks belong to, for people.
+    """
+
+    folder: str
+    subject: str
+
+    def hold(
+        self,
+        blocks: Iterable[int],
+        *,
+        storage: Storage,
+        report: Callable[[str], None],
+        lease_seconds: float = LEASE_SECONDS,
+        most: int | None = None,
+    ) -> Iterator[HeldBlocks]:
+        """Yield blocks that no one else can write until the next are requested; first free ones, then those of others.
+
+        If another writer took a block over, because this one did not renew its lease for too long, it is yielded again.
+
+        Parameters
+        ----------
+        blocks
+            The blocks' numbers.
+        storage
+            The store.
+        report
+            Called with a message that says which writer it is waiting for.
+        lease_seconds
+            How long a writer may go without renewing its lease.
+        most
+            How many blocks to hold at the same time; None holds all that are free.
+
+        Raises
+        ------
+        TransientError
+            If the store cannot say at the moment which blocks are free.
+        """
+        waiting = list(blocks)
+        if not waiting:
+            return
+        reported = ""
+        with self._writer(storage, lease_seconds) as writer:
+            while waiting:
+                began = time.monotonic()
+                taken = writer.take(waiting, most)
+                check_seconds = time.monotonic() - began
+                lost: list[int] = []
+                try:
+                    if taken:
+                        yield HeldBlocks(writer.name, taken)
+                finally:
+                    lost = writer.give_back(taken)
+                if lost:
+                    numbers = format_block_numbers(lost)
+                    report(f"blocks {numbers} were taken over by another writer: checking them again")
+                waiting = [block for block in waiting if block not in taken or block in lost]
+                if waiting and not taken:
+                    if (owner := writer.describe(waiting[0])) != reported:
+                        report(f"block {waiting[0]} is being written by {owner}: waiting for it")
+                        reported = owner
+                    time.sleep(max(_POLL_SECONDS, _POLL_SHARE * check_seconds))
+
+    def refuse_lost(self, storage: Storage, block: int, writer: str) -> None:
+        """Refuse to write a block that this writer no longer holds.
+
+        Raises
+        ------
+        TransientError
+            If another writer holds it, or the lease was returned.
+        """
+        if not self.is_held(storage, block, writer):
+            raise TransientError(
+                f"{self.subject}: block {block} was taken over by another writer; try again to see its outcome"
+            )
+
+    def is_held(self, storage: Storage, block: int, writer: str) -> bool:
+        """Return whether a writer holds a block."""
+        return storage.exists(f"{layout.block_lease_folder(self.folder, block)}/{writer}")
+
+    @contextmanager
+    def _writer(self, storage: Storage, lease_seconds: float) -> Generator["_Writer"]:
+        name = uuid.uuid4().hex
+        leases = Leases(storage, lease_seconds)
+        # No one else knows the name, so it is always free.
+        with leases.hold(layout.writer_lease_file(self.folder, name)):
+            writer = _Writer(self, name, storage, leases)
+            yield writer
+        with suppress(TransientError):  # the next writer will do it
+            writer.delete_leftovers()
+
+
+def run_leases(run: str) -> BlockLeases:
+    """Return the leases on a run's blocks."""
+    return BlockLeases(layout.leases_folder(run), f"run {run}")
+
+
+def embedding_leases(corpus: str, net: str) -> BlockLeases:
+    """Return the leases on the embeddings of a corpus' blocks by one net."""
+    return BlockLeases(layout.embedding_leases_folder(corpus, net), f"embeddings of corpus {corpus} by {net}")
 
 
 def hold_blocks(
@@ -44,96 +153,40 @@ def hold_blocks(
     report: Callable[[str], None],
     lease_seconds: float = LEASE_SECONDS,
 ) -> Iterator[HeldBlocks]:
-    """Yield blocks that no one else can write until the next are requested; first free blocks, then those of others.
-
-    If another writer took a block over, because this one did not renew its lease for too long, it is yielded again.
-
-    Parameters
-    ----------
-    run, blocks
-        The run's name and the blocks' numbers.
-    storage
-        The store.
-    report
-        Called with a message that says which writer it is waiting for.
-    lease_seconds
-        How long a writer may go without renewing its lease.
-
-    Raises
-    ------
-    TransientError
-        If the store cannot say at the moment which blocks are free.
-    """
-    waiting = list(blocks)
-    if not waiting:
-        return
-    reported = ""
-    with _writer(run, storage, lease_seconds) as writer:
-        while waiting:
-            began = time.monotonic()
-            taken = writer.take(waiting)
-            check_seconds = time.monotonic() - began
-            lost: list[int] = []
-            try:
-                if taken:
-                    yield HeldBlocks(run, writer.name, taken)
-            finally:
-                lost = writer.give_back(taken)
-            if lost:
-                report(f"blocks {format_block_numbers(lost)} were taken over by another writer: checking them again")
-            waiting = [block for block in waiting if block not in taken or block in lost]
-            if waiting and not taken:
-                if (owner := writer.describe(waiting[0])) != reported:
-                    report(f"block {waiting[0]} is being written by {owner}: waiting for it")
-                    reported = owner
-                time.sleep(max(_POLL_SECONDS, _POLL_SHARE * check_seconds))
+    """Hold blocks of a run; see :meth:`BlockLeases.hold`."""
+    return run_leases(run).hold(blocks, storage=storage, report=report, lease_seconds=lease_seconds)
 
 
 def refuse_lost(storage: Storage, run: str, block: int, writer: str) -> None:
-    """Refuse to write a block that this writer no longer holds.
-
-    Raises
-    ------
-    TransientError
-        If another writer holds it, or the lease was returned.
-    """
-    if not is_held(storage, run, block, writer):
-        raise TransientError(f"run {run}: block {block} was taken over by another writer; try again to see its outcome")
+    """Refuse to write a block of a run that this writer no longer holds; see :meth:`BlockLeases.refuse_lost`."""
+    run_leases(run).refuse_lost(storage, block, writer)
 
 
 def is_held(storage: Storage, run: str, block: int, writer: str) -> bool:
-    """Return whether a writer holds a block."""
-    return storage.exists(f"{layout.block_lease_folder(run, block)}/{writer}")
-
-
-@contextmanager
-def _writer(run: str, storage: Storage, lease_seconds: float) -> Generator["_Writer"]:
-    name = uuid.uuid4().hex
-    leases = Leases(storage, lease_seconds)
-    with leases.hold(layout.writer_lease_file(run, name)):  # no one else knows the name, so it is always free
-        writer = _Writer(run, name, storage, leases)
-        yield writer
-    with suppress(TransientError):  # the next writer will do it
-        writer.delete_leftovers()
+    """Return whether a writer holds a block of a run."""
+    return run_leases(run).is_held(storage, block, writer)
 
 
 class _Writer:
     """Takes and returns the leases of one writer."""
 
-    def __init__(self, run: str, name: str, storage: Storage, leases: Leases) -> None:
+    def __init__(self, place: BlockLeases, name: str, storage: Storage, leases: Leases) -> None:
         self.name = name
-        self._run = run
+        self._place = place
+        self._folder = place.folder
         self._storage = storage
         self._leases = leases
 
-    def take(self, blocks: list[int]) -> list[int]:
-        """Take the blocks that are free or abandoned, and return them."""
-        names = set(self._storage.names(layout.leases_folder(self._run)))
-        leased = [block for block in blocks if layout.file_name(layout.block_lease_folder(self._run, block)) in names]
+    def take(self, blocks: list[int], most: int | None) -> list[int]:
+        """Take blocks that are free or abandoned, ``most`` at most, and return them."""
+        names = set(self._storage.names(self._folder))
+        leased = [
+            block for block in blocks if layout.file_name(layout.block_lease_folder(self._folder, block)) in names
+        ]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             owners = dict(zip(leased, pool.map(self._owner, leased), strict=True))
             abandoned = {owner: self._is_abandoned(owner) for owner in set(owners.values())}
-            open_blocks = [block for block in blocks if block not in owners or abandoned[owners[block]]]
+            open_blocks = [block for block in blocks if block not in owners or abandoned[owners[block]]][:most]
             taken = pool.map(lambda block: self._take(block, owners.get(block)), open_blocks)
             return [block for block, is_ours in zip(open_blocks, taken, strict=True) if is_ours]
 
@@ -145,27 +198,26 @@ class _Writer:
     def describe(self, block: int) -> str:
         """Return who holds a block, for people."""
         owner = self._owner(block)
-        return self._leases.describe(layout.writer_lease_file(self._run, owner)) if owner else "someone"
+        return self._leases.describe(layout.writer_lease_file(self._folder, owner)) if owner else "someone"
 
     def delete_leftovers(self) -> None:
         """Delete the leftovers of ended writers, if no writer holds a block.
 
         A writer that is just taking its first block tries again if this deletes its temporary files.
         """
-        folder = layout.leases_folder(self._run)
-        names = self._storage.names(folder)
+        names = self._storage.names(self._folder)
         if all(name.endswith(layout.WRITER_LEASE) for name in names):
             for name in names:
-                with self._leases.hold(f"{folder}/{name}"):  # takes over the lease of an ended writer, and deletes it
+                with self._leases.hold(f"{self._folder}/{name}"):  # takes over an ended writer's lease, and deletes it
                     pass
-            for leftover in self._storage.leftovers(folder):
+            for leftover in self._storage.leftovers(self._folder):
                 self._storage.delete(leftover.path)
 
     def _is_abandoned(self, owner: str) -> bool:
-        return not owner or self._leases.is_abandoned(layout.writer_lease_file(self._run, owner))
+        return not owner or self._leases.is_abandoned(layout.writer_lease_file(self._folder, owner))
 
     def _take(self, block: int, abandoned_by: str | None) -> bool:
-        path = layout.block_lease_folder(self._run, block)
+        path = layout.block_lease_folder(self._folder, block)
         return (abandoned_by is None or self._remove(path, abandoned_by)) and self._create(path)
 
     def _create(self, path: str) -> bool:
@@ -181,7 +233,7 @@ class _Writer:
 
     def _owner(self, block: int) -> str:
         """Return the name of the writer that holds a block; empty if none does."""
-        return next(iter(self._storage.names(layout.block_lease_folder(self._run, block))), "")
+        return next(iter(self._storage.names(layout.block_lease_folder(self._folder, block))), "")
 
     def _remove(self, path: str, owner: str) -> bool:
         """Remove an owner's lease; only one of several waiters succeeds, because only one can move it away."""
@@ -199,9 +251,9 @@ class _Writer:
     def _give_back(self, block: int) -> bool:
         """Give a lease back; return whether it was lost."""
         try:
-            if not is_held(self._storage, self._run, block, self.name):
+            if not self._place.is_held(self._storage, block, self.name):
                 return True
-            self._storage.delete(layout.block_lease_folder(self._run, block))
+            self._storage.delete(layout.block_lease_folder(self._folder, block))
         except TransientError:  # the store is down: the block becomes free when our own lease expires
             pass
         return False

@@ -156,3 +156,22 @@ class Corpus(Record):
     def image_bytes(self) -> int:
         """Size of one image, in bytes."""
         return self.height * self.width * self.channels
+
+
+def load_corpus(name: str, storage: Storage) -> Corpus:
+    """Return a corpus that is complete in the store.
+
+    Raises
+    ------
+    MissingError
+        If there is none of this name.
+    CorruptError
+        If its record is damaged.
+    """
+    try:
+        return Corpus.load(storage, layout.corpus_file(name))
+    except MissingError as error:
+        raise MissingError(
+            f"corpus {name} is not in the store: ingest it with `tinytags ingest {name}`; `tinytags corpus list` lists "
+            "the corpora"
+        ) from error

@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource
 from tinytags_tasks.store.net_records import EmbeddedBlock
@@ -16,6 +18,11 @@ from tinytags_tasks.store.protocol import Storage
 
 EMBEDDINGS_KEY = b"tinytags.embeddings"
 """Key in the file's metadata under which its record is kept."""
+
+_FOOTER_BYTES = 65_536
+"""The end of a file that surely holds its metadata, which are hardly 4,000 bytes."""
+
+_READERS = 8
 
 Embeddings = npt.NDArray[np.int8]
 """Shape (images, dimensions)."""
@@ -65,10 +72,69 @@ def read_embeddings(storage: Storage, source: BlockSource, net: str) -> tuple[Em
         embeddings = np.frombuffer(rows, dtype=np.int8).reshape(record.images, record.dimensions)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); {EmbeddedBlock.remedy(path)}") from error
+    _refuse_other(record, source, net, path)
+    if embeddings_sha256(embeddings) != record.sha256:
+        raise CorruptError(f"{path}: damaged (its embeddings' sha256 differs); {EmbeddedBlock.remedy(path)}")
+    return embeddings, record
+
+
+def read_embedding_record(storage: Storage, source: BlockSource, net: str, size_bytes: int) -> EmbeddedBlock:
+    """Read the record of a block's embeddings alone, from the end of their file; the embeddings are not checked.
+
+    Parameters
+    ----------
+    storage, source, net
+        As for :func:`read_embeddings`.
+    size_bytes
+        The file's size.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        As :func:`read_embeddings`.
+    """
+    path = layout.embeddings_file(source.corpus, net, source.block)
+    try:
+        stored = storage.read(path, max(0, size_bytes - _FOOTER_BYTES))
+    except CorruptError as error:
+        raise CorruptError(f"{error}; {EmbeddedBlock.remedy(path)}") from error
+    try:
+        metadata = pq.read_metadata(io.BytesIO(stored))
+        record = EmbeddedBlock.parse(metadata.metadata[EMBEDDINGS_KEY], path)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{path}: damaged ({error}); {EmbeddedBlock.remedy(path)}") from error
+    _refuse_other(record, source, net, path)
+    return record
+
+
+def _refuse_other(record: EmbeddedBlock, source: BlockSource, net: str, path: str) -> None:
+    """Refuse embeddings that are not a block's, or were made of other bytes than it has now."""
     if (record.corpus, record.block, record.net, record.images) != (source.corpus, source.block, net, source.images):
         raise CorruptError(f"{path}: holds another block's embeddings; {EmbeddedBlock.remedy(path)}")
     if record.source_sha256 != source.sha256:
         raise CorruptError(f"{path}: was made of other bytes than the shard holds; {EmbeddedBlock.remedy(path)}")
-    if embeddings_sha256(embeddings) != record.sha256:
-        raise CorruptError(f"{path}: damaged (its embeddings' sha256 differs); {EmbeddedBlock.remedy(path)}")
-    return embeddings, record
+
+
+def unembedded(sources: Iterable[BlockSource], net: str, storage: Storage) -> list[BlockSource]:
+    """Return the blocks, all of one corpus, whose embeddings are missing, damaged or made of other bytes.
+
+    The folder is listed once, and the end of each file is read. That finds a shard that has changed since, and a file
+    that was cut short; other damage is found by :func:`read_embeddings`.
+    """
+    sources = list(sources)
+    if not sources:
+        return []
+    sizes = storage.sizes(layout.embeddings_folder(sources[0].corpus, net))
+
+    def is_usable(source: BlockSource) -> bool:
+        size = sizes.get(layout.embedding_file_name(source.block))
+        if size is None:
+            return False
+        try:
+            read_embedding_record(storage, source, net, size)
+        except (MissingError, CorruptError):
+            return False
+        return True
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [source for source, usable in zip(sources, pool.map(is_usable, sources), strict=True) if not usable]

@@ -109,14 +109,29 @@ def shard_manifest_file(corpus: str, shard: int) -> str:
     return f"{corpus_folder(corpus)}/shards/{shard:05d}.json"
 
 
+def all_embeddings_folder(corpus: str) -> str:
+    """Path of the folder of a corpus' embeddings, with a folder for each net."""
+    return f"{corpus_folder(corpus)}/embeddings"
+
+
 def embeddings_folder(corpus: str, net: str) -> str:
     """Path of the folder of a corpus' embeddings by one net."""
-    return f"{corpus_folder(corpus)}/embeddings/{checked_name(net, 'net')}"
+    return f"{all_embeddings_folder(corpus)}/{checked_name(net, 'net')}"
 
 
 def embeddings_file(corpus: str, net: str, block: int) -> str:
     """Path of a block's embeddings."""
-    return f"{embeddings_folder(corpus, net)}/{block:06d}.parquet"
+    return f"{embeddings_folder(corpus, net)}/{embedding_file_name(block)}"
+
+
+def embedding_file_name(block: int) -> str:
+    """Name of the file of a block's embeddings in a net's folder."""
+    return f"{block:06d}.parquet"
+
+
+def embedding_leases_folder(corpus: str, net: str) -> str:
+    """Path of the folder of leases on a corpus' embeddings by one net."""
+    return f"{embeddings_folder(corpus, net)}/leases"
 
 
 def net_folder(version: str) -> str:
@@ -224,14 +239,14 @@ def leases_folder(run: str) -> str:
     return f"{run_folder(run)}/leases"
 
 
-def block_lease_folder(run: str, block: int) -> str:
-    """Path of the lease on a block: a folder that contains the writer's name."""
-    return f"{leases_folder(run)}/{block:06d}.block"
+def block_lease_folder(leases: str, block: int) -> str:
+    """Path of the lease on a block, in a folder of leases: a folder that contains the writer's name."""
+    return f"{leases}/{block:06d}.block"
 
 
-def writer_lease_file(run: str, writer: str) -> str:
-    """Path of the lease that shows that a writer is alive."""
-    return f"{leases_folder(run)}/{writer}{WRITER_LEASE}"
+def writer_lease_file(leases: str, writer: str) -> str:
+    """Path of the lease that shows that a writer is alive, in a folder of leases."""
+    return f"{leases}/{writer}{WRITER_LEASE}"
 
 
 def audit_file(run: str, number: int) -> str:

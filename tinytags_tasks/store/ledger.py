@@ -1,5 +1,6 @@
 """The ledger: the state of each block of a run, read from the store alone."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,14 @@ from datetime import UTC, datetime
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _READERS = 8
+
+_LISTING_SECONDS = 2.0
+"""How long the list of a corpus' embeddings counts as new, for a reader that reads some blocks after the others."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,19 @@ class Totals:
     read: int
     kept: int
     below: int
+    none: int
     unreadable: int
     documents: int
     by_state: dict[str, int]
     kept_by_tag: dict[str, int]
+    embed_seconds: float
     score_seconds: float
     index_seconds: float
+
+    @property
+    def accounted(self) -> int:
+        """How many images became something; equal to those that were read."""
+        return self.kept + self.below + self.none + self.unreadable
 
 
 def list_runs(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[Run]:
@@ -82,9 +94,14 @@ class LedgerReader:
         self._storage = storage
         self._run = run
         self._known: dict[int, tuple[str, BlockRecord]] = {}
+        self._net: str | None = None
+        self._embedded: frozenset[str] = frozenset()
+        self._listed = float("-inf")
 
     def read(self, blocks: Iterable[int] | None = None) -> list[BlockRecord]:
-        """Return the records of blocks in order; without a record, a block is planned; with a damaged one, failed.
+        """Return the records of blocks in order; with a damaged record, a block has failed.
+
+        Without a record, a block is embedded if the corpus holds its embeddings by the model's net, and planned if not.
 
         Parameters
         ----------
@@ -93,6 +110,8 @@ class LedgerReader:
         """
         chosen = range(self._run.blocks) if blocks is None else list(blocks)
         versions = self._storage.versions(layout.ledger_folder(self._run.name))
+        if any(layout.file_name(layout.ledger_file(self._run.name, block)) not in versions for block in chosen):
+            self._list_embeddings()
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(lambda block: self._read(block, versions), chosen))
 
@@ -105,8 +124,22 @@ class LedgerReader:
             self._known[block] = version, record
         return record
 
+    def _list_embeddings(self) -> None:
+        """List the embeddings that the run's model reads; a model that reads pixels, or is damaged, reads none."""
+        if self._net is None:
+            try:
+                self._net = ModelCard.load(self._storage, layout.card_file(self._run.model)).features
+            except FinalError:
+                self._net = PIXELS
+        if self._net != PIXELS and time.monotonic() - self._listed > _LISTING_SECONDS:
+            self._embedded = frozenset(self._storage.names(layout.embeddings_folder(self._run.corpus, self._net)))
+            self._listed = time.monotonic()
+
     def _planned(self, block: int) -> BlockRecord:
-        return BlockRecord(run=self._run.name, block=block, state=BlockState.PLANNED, model=self._run.model)
+        """Return the record of a block that has none."""
+        is_embedded = layout.embedding_file_name(block) in self._embedded
+        state = BlockState.EMBEDDED if is_embedded else BlockState.PLANNED
+        return BlockRecord(run=self._run.name, block=block, state=state, model=self._run.model)
 
     def _load(self, path: str, block: int) -> BlockRecord:
         try:
@@ -183,6 +216,32 @@ def _rate(events: list[tuple[str, float, int]], until: float | None) -> float:
     return sum(count for _, _, count in ended) / max(last - first, 1.0)
 
 
+_SCORED_FIELDS = ("model", "sha256", "read", "kept", "below", "none", "unreadable", "kept_by_tag")
+"""Fields of a block's record that the scored file has as well."""
+
+
+def contradiction(record: BlockRecord, scored: BlockRecord) -> str:
+    """Return the fields of a verified block's record that the scored file's own record contradicts; empty if none is.
+
+    Parameters
+    ----------
+    record, scored
+        The ledger's record, and that of the scored file.
+    """
+    pairs = [(name, getattr(record, name), getattr(scored, name)) for name in _SCORED_FIELDS]
+    pairs.append(("documents", record.documents, scored.kept))
+    if record.scored_bytes:
+        pairs.append(("scored_bytes", record.scored_bytes, scored.scored_bytes))
+    wrong = [(name, _short(said), _short(right)) for name, said, right in pairs if said != right]
+    return ", ".join(f"{name} is {said}, and must be {right}" for name, said, right in wrong)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{tag} {count}" for tag, count in value.items()) or "empty"
+    return (f"{value[:12]}..." if len(value) > 40 else value or "empty") if isinstance(value, str) else str(value)
+
+
 def is_scored_whole(record: BlockRecord, sizes: Mapping[str, int]) -> bool:
     """Return whether a block's scored file exists and is as large as the ledger says."""
     size = sizes.get(layout.file_name(layout.scored_file(record.run, record.block)))
@@ -200,10 +259,12 @@ def add_up(records: Iterable[BlockRecord]) -> Totals:
         read=sum(record.read for record in records),
         kept=sum(record.kept for record in records),
         below=sum(record.below for record in records),
+        none=sum(record.none for record in records),
         unreadable=sum(record.unreadable for record in records),
         documents=sum(record.documents or 0 for record in records),
         by_state={state.value: count for state, count in Counter(record.state for record in records).items()},
         kept_by_tag=dict(kept_by_tag),
+        embed_seconds=round(sum(record.embed_seconds for record in records), 3),
         score_seconds=round(sum(record.score_seconds for record in records), 3),
         index_seconds=round(sum(record.index_seconds for record in records), 3),
     )

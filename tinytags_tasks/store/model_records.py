@@ -31,6 +31,25 @@ class ThresholdFigures(Part):
     recall: tuple[float | None, ...]
 
 
+class ConfidenceBand(Part):
+    """The images whose winning tag has a confidence in one band.
+
+    Attributes
+    ----------
+    confidence
+        Where the band begins, in percent. It ends where the next one begins; the last includes 100 %.
+    images, right
+        How many images, and how many of these get the right tag.
+    mean_confidence
+        Of these images, in percent; 0 if there are none.
+    """
+
+    confidence: int
+    images: int
+    right: int
+    mean_confidence: float
+
+
 class Evaluation(Part):
     """A model's figures on images whose tags are known.
 
@@ -41,9 +60,13 @@ class Evaluation(Part):
     images, accuracy
         How many images, and the percentage whose winning tag is right, whatever its confidence.
     confusion
-        How many images have which right tag (row) and which winning tag (column).
+        How many images have which right tag (row) and which winning tag (column). The last column is "none of the
+        tags" if the model has it.
     thresholds
         What is kept at each threshold of confidence.
+    reliability
+        How often the winning tag is right in each band of confidence; images of "none" are in no band. Empty in cards
+        from before it was measured.
     """
 
     labelled_set: str
@@ -52,6 +75,25 @@ class Evaluation(Part):
     accuracy: float
     confusion: tuple[tuple[int, ...], ...]
     thresholds: tuple[ThresholdFigures, ...]
+    reliability: tuple[ConfidenceBand, ...] = ()
+
+    @property
+    def none(self) -> int:
+        """How many images the model calls none of the tags, although each shows one."""
+        return sum(row[len(self.confusion)] for row in self.confusion if len(row) > len(self.confusion))
+
+    @property
+    def calibration_error(self) -> float | None:
+        """The expected calibration error, in percent; None if it was not measured.
+
+        The mean distance, over all images with a tag, between a band's mean confidence and its share of right tags;
+        see Guo et al., "On Calibration of Modern Neural Networks", 2017.
+        """
+        images = sum(band.images for band in self.reliability)
+        if not images:
+            return None
+        distances = (abs(100.0 * band.right - band.images * band.mean_confidence) for band in self.reliability)
+        return round(sum(distances) / images, 2)
 
 
 class OtherFigures(Part):
@@ -90,6 +132,11 @@ class OtherEvaluation(Part):
         How many images show no tag, how many show one, and how many are not counted because their tag is arguable.
     thresholds
         What is tagged at each threshold of confidence.
+    none_without_tag, none_with_tag
+        How many images of no tag, and how many of a tag, the model calls none of the tags. None if it cannot.
+    auroc
+        How well the best tag's votes separate images of a tag from images of no tag: the probability that, of one of
+        each, the image of a tag has more. None if there are none of either, or if it was not measured.
     """
 
     labelled_set: str
@@ -98,6 +145,13 @@ class OtherEvaluation(Part):
     with_tag: int
     left_out: int
     thresholds: tuple[OtherFigures, ...]
+    none_without_tag: int | None = None
+    none_with_tag: int | None = None
+    auroc: float | None = None
+
+    def below_without_tag(self, figures: OtherFigures) -> int:
+        """Return how many images of no tag are below a threshold, without those that the model calls none."""
+        return self.without_tag - (self.none_without_tag or 0) - figures.tagged_without_tag
 
 
 Output = Literal["votes", "probabilities"]
@@ -126,6 +180,42 @@ class BackgroundUse(Part):
     images: int
     left_out_by_name: tuple[str, ...] = ()
     left_out_by_look: tuple[str, ...] = ()
+
+
+DIFFERENT_LOOKS = 0.9
+"""From this AUROC of a probe on, two sets of pictures count as prepared in different ways."""
+
+
+class Probe(Part):
+    """How well a simple classifier separates a model's labelled images from a corpus by their preparation alone.
+
+    Attributes
+    ----------
+    corpus, corpus_digest
+        The corpus' name and digest.
+    labelled_images, corpus_images
+        How many images were sampled from each.
+    auroc
+        Of the classifier, on images that it has not seen: 0.5 if both are prepared alike, 1 if each image shows where
+        it comes from.
+    """
+
+    corpus: str
+    corpus_digest: str
+    labelled_images: int
+    corpus_images: int
+    auroc: float
+
+    @property
+    def warning(self) -> str:
+        """What the result means and what to do about it; empty if the preparations do not differ."""
+        if self.auroc < DIFFERENT_LOOKS:
+            return ""
+        return (
+            f"the labelled images and those of corpus {self.corpus} were prepared in different ways: compression, "
+            f"sharpness and colour range alone tell them apart (AUROC {self.auroc:.2f}), so expect more wrong tags "
+            "than on the test set; use labelled images of the corpus itself, or compress and resize both alike"
+        )
 
 
 class ModelCard(Record):
@@ -161,6 +251,10 @@ class ModelCard(Record):
         Figures of a model that was trained with the same parameters on a part of the labelled set, on the rest of it.
     test, other
         Figures on a test set, and on images that may show other things.
+    background_held_back
+        Figures on the part of the background that it did not learn from.
+    probe
+        How different the preparation of the corpus is for which it was trained; None if it was trained for none.
     """
 
     version: str
@@ -189,6 +283,8 @@ class ModelCard(Record):
     held_out: Evaluation | None = None
     test: Evaluation | None = None
     other: OtherEvaluation | None = None
+    background_held_back: OtherEvaluation | None = None
+    probe: Probe | None = None
 
     @classmethod
     def remedy(cls, path: str) -> str:

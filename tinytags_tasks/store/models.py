@@ -7,8 +7,15 @@ from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, Missi
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
-from tinytags_tasks.store.model_records import Evaluation, ModelCard
+from tinytags_tasks.store.model_figures import describe_figures
+from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, ModelCard
 from tinytags_tasks.store.protocol import Storage, temporary_name
+
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
+"""The Content-Security-Policy under which a report is served: it holds its own style and pictures, and no script."""
 
 _REMEDY = "train or import the same model again, which writes this file again, or restore it from a copy"
 
@@ -115,6 +122,14 @@ def has_card(storage: Storage, version: str) -> bool:
     return True
 
 
+def has_none(version: str, storage: Storage) -> bool:
+    """Tell whether a model knows "none of the tags"; False if its card cannot be read, which others report."""
+    try:
+        return ModelCard.load(storage, layout.card_file(version)).none
+    except (MissingError, CorruptError):
+        return False
+
+
 def list_models(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[ModelCard]:
     """Return the cards of all models, latest last.
 
@@ -201,7 +216,7 @@ def misfit(card: ModelCard, corpus: Corpus) -> str:
 
 def describe_model(card: ModelCard) -> dict[str, str]:
     """Return what is known about a model, as text by heading; headings without a value are left out."""
-    return describe_origin(card) | _describe_figures(card)
+    return describe_origin(card) | describe_figures(card)
 
 
 def describe_origin(card: ModelCard) -> dict[str, str]:
@@ -210,7 +225,11 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
     described = {
         "created": card.created,
         "output": f"votes of {card.trees} trees" if card.output == "votes" else card.output,
+        "features": PIXELS if card.features == PIXELS else f"embeddings by net {card.features}",
+        "head": "" if card.features == PIXELS else card.head,
         "tags": f"{len(card.tags)}: {', '.join(card.tags)}",
+        "none": "knows images that show none of its tags: they are counted, and never kept" if card.none else "",
+        **_describe_background(card.background),
         "images": f"{size}, {card.preparation}" if card.preparation else size,
         "imported from": card.origin,
         "learned from": f"{card.labelled_images:,} images of {card.labelled_set}" if card.labelled_set else "",
@@ -220,33 +239,17 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
     return {heading: text for heading, text in described.items() if text}
 
 
-def _describe_figures(card: ModelCard) -> dict[str, str]:
-    described = {}
-    for what, measured in (("held out", card.held_out), ("test set", card.test)):
-        if measured:
-            described[f"{what}: accuracy"] = f"{measured.accuracy:.2f} % of {measured.images:,}"
-            described |= _describe_thresholds(what, measured)
-    if card.other:
-        images = card.other.without_tag + card.other.with_tag
-        for others in card.other.thresholds:
-            described[f"other things: confidence from {others.threshold} %"] = (
-                f"{share(others.tagged, images)} tagged, {share(others.right, others.tagged)} of these right"
-            )
+def _describe_background(background: BackgroundUse | None) -> dict[str, str]:
+    """Return what taught a model "none", and which classes of it were left out."""
+    if background is None:
+        return {}
+    described = {"learned none from": f"{background.images:,} general pictures that came with net {background.net}"}
+    for why, classes in (
+        ("they name a tag", background.left_out_by_name),
+        ("a tag was found in them", background.left_out_by_look),
+    ):
+        described[f"left out of these, because {why}"] = ", ".join(classes)
     return described
-
-
-def _describe_thresholds(what: str, measured: Evaluation) -> dict[str, str]:
-    return {
-        f"{what}: confidence from {figures.threshold} %": (
-            f"{share(figures.kept, measured.images)} kept, {share(figures.right, figures.kept)} of these right"
-        )
-        for figures in measured.thresholds
-    }
-
-
-def share(part: int, whole: int) -> str:
-    """Return a share in percent; a dash if the whole is 0."""
-    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, str, str]], list[str]]:
@@ -268,6 +271,12 @@ def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, st
         )
         if differ
     ]
+    if one.none != other.none:
+        knowing = one if one.none else other
+        remarks.append(
+            f"only {knowing.version} knows none of the tags: it keeps no image whose first choice that is, and its "
+            "accuracy counts such a choice as wrong"
+        )
     for what, first, second in (
         ("test sets", one.test, other.test),
         ("images of other things", one.other, other.other),

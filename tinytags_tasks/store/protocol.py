@@ -123,7 +123,8 @@ class Storage(Protocol):
         A temporary file may belong to another writer that is still alive, and deleting it makes that write fail. So
         only these may call it:
 
-        - for a run's ledger and scored files: the holder of the lease on the block (:mod:`.block_lease`);
+        - for a run's ledger and scored files, and for embeddings: the holder of the lease on the block
+          (:mod:`.block_lease`);
         - for a shard, its keywords and its manifest: the holder of the lease on the shard;
         - for an alias' history, and the record of a run that is dropped or revived: the holder of the alias' lease;
         - for a training and its labelled set, or a model: the holder of the lease on it;

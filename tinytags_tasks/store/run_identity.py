@@ -60,11 +60,15 @@ def preparation_note(corpus: Corpus, card: ModelCard) -> str:
     """Return a note if a corpus' images were prepared in another way than those that the model learned from.
 
     How a picture was prepared is part of what a model learned, so the note is shown wherever the run is. Empty if both
-    are the same, or the model's preparation is not known.
+    are the same, or the model's preparation is not known. If the model was trained for this corpus, the note also tells
+    what a probe of the images themselves found.
     """
-    if not card.preparation or card.preparation == corpus.preparation:
-        return ""
-    return f"its images: {corpus.preparation}; those that the model learned from: {card.preparation}"
+    notes = []
+    if card.preparation and card.preparation != corpus.preparation:
+        notes.append(f"its images: {corpus.preparation}; those that the model learned from: {card.preparation}")
+    if card.probe and card.probe.corpus_digest == corpus.digest and card.probe.warning:
+        notes.append(card.probe.warning)
+    return "; ".join(notes)
 
 
 def check_run(run: Run, corpus: Corpus) -> None:

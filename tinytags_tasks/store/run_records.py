@@ -109,6 +109,10 @@ class BlockState(StrEnum):
     FAILED = "failed"
 
 
+UNRECORDED = (BlockState.PLANNED, BlockState.EMBEDDED)
+"""The states of a block without a record."""
+
+
 class BlockRecord(Record):
     """The state of one block in one run. ``read = kept + below + none + unreadable``, always.
 
@@ -149,6 +153,11 @@ class BlockRecord(Record):
     index_seconds: float = 0.0
     scored: str = ""
     indexed: str = ""
+
+    @property
+    def accounted(self) -> int:
+        """How many of its images became something; all that were read, or the block is not as it should be."""
+        return self.kept + self.below + self.none + self.unreadable
 
     @classmethod
     def remedy(cls, path: str) -> str:

@@ -8,13 +8,23 @@ import numpy.typing as npt
 import onnxruntime
 
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
-from tinytags_tasks.store.model_records import Evaluation, OtherEvaluation, OtherFigures, ThresholdFigures
+from tinytags_tasks.store.model_records import (
+    ConfidenceBand,
+    Evaluation,
+    OtherEvaluation,
+    OtherFigures,
+    ThresholdFigures,
+)
 from tinytags_tasks.train.family import Classifier
+from tinytags_tasks.train.gallery import Gallery
 from tinytags_tasks.train.images import LEFT_OUT, NONE, read_labelled, read_other
-from tinytags_tasks.votes import Votes, is_kept, least_votes, winners
+from tinytags_tasks.votes import Decisions, Votes, decide, least_votes
 
 THRESHOLDS = range(40, 101, 10)
 """The thresholds of confidence, in percent, that figures are given for; for ten trees these are 4 to 10 votes."""
+
+BANDS = range(0, 100, 10)
+"""Where the bands of confidence begin, in percent."""
 
 _BATCH = 5_000
 
@@ -26,12 +36,17 @@ class Yardstick:
     test: tuple[LabelledSet, str] | None
     other: tuple[LabelledSet, str] | None
 
-    def measure(self, classifier: Classifier) -> tuple[Evaluation | None, OtherEvaluation | None]:
-        """Return a model's figures."""
+    def measure(
+        self, classifier: Classifier, gallery: Gallery | None = None
+    ) -> tuple[Evaluation | None, OtherEvaluation | None]:
+        """Return a model's figures, and add pictures of the test set to a gallery."""
         test = other = None
         if self.test:
             images, sha256 = self.test
-            test = evaluate(count_votes(classifier.onnx_model, images.images), images, classifier.total, sha256)
+            votes = count_votes(classifier.onnx_model, images.images)
+            test = evaluate(votes, images, classifier.total, sha256)
+            if gallery:
+                gallery.add("test", votes, images.labels, classifier.total, images.images.__getitem__)
         if self.other:
             images, sha256 = self.other
             votes = count_votes(classifier.onnx_model, images.images)
@@ -66,7 +81,7 @@ def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
     Returns
     -------
     numpy.ndarray
-        float32, shape (images, tags).
+        float32, shape (images, tags) or, with "none", (images, tags + 1).
     """
     session = onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"])
     flat = images.reshape(len(images), -1)
@@ -81,7 +96,7 @@ def evaluate(votes: Votes, labelled: LabelledSet, total: int, sha256: str) -> Ev
     Parameters
     ----------
     votes
-        float32, shape (images, tags).
+        float32, shape (images, tags) or, with "none", (images, tags + 1).
     labelled
         The images, all of them with a tag.
     total
@@ -90,32 +105,50 @@ def evaluate(votes: Votes, labelled: LabelledSet, total: int, sha256: str) -> Ev
         The labelled file's hash.
     """
     tags = len(labelled.tags)
-    winner, won = winners(votes)
-    is_right = winner == labelled.labels
-    confusion = np.zeros((tags, tags), dtype=np.int64)
-    np.add.at(confusion, (labelled.labels, winner), 1)
     of_tag = np.bincount(labelled.labels, minlength=tags)
     figures = []
     for threshold in THRESHOLDS:
-        kept = is_kept(won, threshold, total)
-        right_of_tag = np.bincount(winner[kept & is_right], minlength=tags)
+        decided = decide(votes, tags, threshold, total)
+        is_right = decided.is_kept & (decided.winner == labelled.labels)
+        right_of_tag = np.bincount(decided.winner[is_right], minlength=tags)
         figures.append(
             ThresholdFigures(
                 threshold=threshold,
                 votes=least_votes(threshold, total),
-                kept=int(kept.sum()),
-                right=int((kept & is_right).sum()),
-                precision=_percentages(right_of_tag, np.bincount(winner[kept], minlength=tags)),
+                kept=int(decided.is_kept.sum()),
+                right=int(is_right.sum()),
+                precision=_percentages(right_of_tag, np.bincount(decided.winner[decided.is_kept], minlength=tags)),
                 recall=_percentages(right_of_tag, of_tag),
             )
         )
+    decided = decide(votes, tags, 0, total)
+    confusion = np.zeros((tags, votes.shape[1]), dtype=np.int64)
+    np.add.at(confusion, (labelled.labels, decided.winner), 1)
     return Evaluation(
         labelled_set=labelled.path.name,
         sha256=sha256,
         images=len(labelled.images),
-        accuracy=round(100.0 * float(is_right.mean()), 2),
+        accuracy=round(100.0 * float((decided.winner == labelled.labels).mean()), 2),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         thresholds=tuple(figures),
+        reliability=_reliability(decided, labelled.labels, total),
+    )
+
+
+def _reliability(decided: Decisions, labels: npt.NDArray[np.int64], total: int) -> tuple[ConfidenceBand, ...]:
+    """Return how often the winning tag is right, by band of confidence."""
+    confidences = 100.0 * decided.won[~decided.is_none].astype(np.float64) / total
+    is_right = (decided.winner == labels)[~decided.is_none]
+    # A percentage of float32 may be a little above 100.
+    band = np.clip(np.searchsorted(BANDS, confidences, side="right") - 1, 0, len(BANDS) - 1)
+    return tuple(
+        ConfidenceBand(
+            confidence=first,
+            images=int((band == number).sum()),
+            right=int(is_right[band == number].sum()),
+            mean_confidence=round(float(confidences[band == number].mean()), 2) if (band == number).any() else 0.0,
+        )
+        for number, first in enumerate(BANDS)
     )
 
 
@@ -129,28 +162,64 @@ def evaluate_other(votes: Votes, other: LabelledSet, total: int, sha256: str) ->
     other
         The images; some have the label -1 (none of the tags) or -2 (excluded from all figures).
     """
-    winner, won = winners(votes)
-    has_none, has_tag = other.labels == NONE, other.labels >= 0
+    return _evaluate_other(votes, other.labels, len(other.tags), total, (other.path.name, sha256))
+
+
+def evaluate_background(votes: Votes, tags: int, total: int, net: str, sha256: str) -> OtherEvaluation:
+    """Return the figures of a model's votes on background that it did not learn from: none of it shows a tag.
+
+    Parameters
+    ----------
+    votes, total
+        As for :func:`evaluate`.
+    tags
+        The number of tags.
+    net, sha256
+        The net that the background came with, and the hash of the background's file.
+    """
+    labels = np.full(len(votes), NONE, dtype=np.int64)
+    return _evaluate_other(votes, labels, tags, total, (f"background of {net}", sha256))
+
+
+def _evaluate_other(
+    votes: Votes, labels: npt.NDArray[np.int64], tags: int, total: int, source: tuple[str, str]
+) -> OtherEvaluation:
+    without_tag, with_tag = labels == NONE, labels >= 0
     figures = []
     for threshold in THRESHOLDS:
-        kept = is_kept(won, threshold, total)
+        decided = decide(votes, tags, threshold, total)
         figures.append(
             OtherFigures(
                 threshold=threshold,
                 votes=least_votes(threshold, total),
-                tagged_without_tag=int((kept & has_none).sum()),
-                tagged_with_tag=int((kept & has_tag).sum()),
-                right=int((kept & has_tag & (winner == other.labels)).sum()),
+                tagged_without_tag=int((decided.is_kept & without_tag).sum()),
+                tagged_with_tag=int((decided.is_kept & with_tag).sum()),
+                right=int((decided.is_kept & with_tag & (decided.winner == labels)).sum()),
             )
         )
+    is_none = decide(votes, tags, 0, total).is_none
+    has_none = votes.shape[1] > tags
     return OtherEvaluation(
-        labelled_set=other.path.name,
-        sha256=sha256,
-        without_tag=int(has_none.sum()),
-        with_tag=int(has_tag.sum()),
-        left_out=int((other.labels == LEFT_OUT).sum()),
+        labelled_set=source[0],
+        sha256=source[1],
+        without_tag=int(without_tag.sum()),
+        with_tag=int(with_tag.sum()),
+        left_out=int((labels == LEFT_OUT).sum()),
         thresholds=tuple(figures),
+        none_without_tag=int((is_none & without_tag).sum()) if has_none else None,
+        none_with_tag=int((is_none & with_tag).sum()) if has_none else None,
+        auroc=_auroc(votes[with_tag, :tags].max(axis=1), votes[without_tag, :tags].max(axis=1)),
     )
+
+
+def _auroc(of_tag: npt.NDArray[np.number], of_none: npt.NDArray[np.number]) -> float | None:
+    """Return the probability that an image of a tag has more votes than an image of none; a tie counts half."""
+    if not len(of_tag) or not len(of_none):
+        return None
+    ordered = np.sort(of_none)
+    fewer = np.searchsorted(ordered, of_tag, side="left")
+    not_more = np.searchsorted(ordered, of_tag, side="right")
+    return round(float((fewer + not_more).mean()) / (2 * len(ordered)), 4)
 
 
 def _percentages(parts: npt.NDArray[np.int64], wholes: npt.NDArray[np.int64]) -> tuple[float | None, ...]:

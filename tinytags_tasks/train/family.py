@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from onnx import TensorProto
+
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store.corpus_records import PIXEL_ORDER
 from tinytags_tasks.store.model_records import Output
@@ -47,12 +49,13 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Classifier:
-    """The result of every family, and of an imported classifier: the only interface that scoring needs.
+    """The result of every family, and of an imported classifier.
 
     Attributes
     ----------
     onnx_model
-        Input ``pixels`` uint8 (images, height * width * 3), output ``votes`` float32 (images, tags).
+        A graph to ``votes`` float32 (images, classes). An imported classifier's input is ``pixels`` uint8 (images,
+        height * width * 3); a family's is that of the :class:`Features` that it was fitted on.
     output
         What the votes are: whole numbers of trees, or probabilities in percent.
     total
@@ -69,7 +72,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Features:
-    """A labelled set in the store, as :mod:`tinytags_tasks.train.spark_features` writes it.
+    """What a family learns from: rows in the store, as :mod:`tinytags_tasks.train.spark_features` writes them.
 
     Attributes
     ----------
@@ -78,12 +81,37 @@ class Features:
     tags
         Names of the labels.
     values
-        Values of one image: height * width * 3.
+        How many values a row has: height * width * 3 of pixels, or a net's dimensions.
+    is_embedding
+        Whether they are a net's embeddings; else they are pixels.
+    has_none
+        Whether the last class is "none of the tags".
+    weight, weight_not_held_out
+        The sum of the rows' weights, of all rows and of those that are not held out.
     """
 
     folder: str
     tags: tuple[str, ...]
     values: int
+    is_embedding: bool = False
+    has_none: bool = False
+    weight: float = 0.0
+    weight_not_held_out: float = 0.0
+
+    @property
+    def classes(self) -> int:
+        """How many columns the votes have."""
+        return len(self.tags) + self.has_none
+
+    @property
+    def input_name(self) -> str:
+        """Name of the input of a graph that is fitted on these: pixels are a model's own input."""
+        return "features" if self.is_embedding else "pixels"
+
+    @property
+    def input_type(self) -> int:
+        """Type of the input, as ONNX numbers types."""
+        return int(TensorProto.INT8 if self.is_embedding else TensorProto.UINT8)
 
 
 class Family(Protocol):
@@ -96,6 +124,10 @@ class Family(Protocol):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """The parameters that the user can choose; all of them are part of a training's identity."""
+
+    @property
+    def most_partitions(self) -> int:
+        """How many Spark tasks learn from embeddings at the most: as many as give the same model in every fit."""
 
     def describe(self, chosen: Mapping[str, int]) -> str:
         """Return the chosen parameters in words, such as "10 trees of depth 10"."""

@@ -19,6 +19,9 @@ class Forest:
         Parameter("seed", default=42, low=-(2**63), high=2**63 - 1),
     )
 
+    # Bagging is seeded by partition, and statistics are sums, so two partitions give the same trees in every fit.
+    most_partitions = 2
+
     def describe(self, chosen: Mapping[str, int]) -> str:
         """See the protocol."""
         return f"{chosen['trees']} trees of depth {chosen['depth']}"
@@ -37,7 +40,10 @@ class Forest:
         from tinytags_tasks.train import forest_spark
 
         trees = forest_spark.fit_trees(chosen, features.folder, storage, spark, with_held_out=with_held_out)
-        onnx_model = forest_to_onnx(trees, features.values, features.tags, model_metadata(features.tags))
+        metadata = model_metadata(features.tags)
+        onnx_model = forest_to_onnx(
+            trees, features.values, features.classes, metadata, features.input_name, features.input_type
+        )
         return Classifier(onnx_model, "votes", total=len(trees), parameters=dict(chosen))
 
 

@@ -84,12 +84,19 @@ def trees_from_spark(rows: Sequence[Mapping[str, Any]]) -> list[Tree]:
     return trees
 
 
-def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], metadata: Mapping[str, str]) -> bytes:
+def forest_to_onnx(
+    trees: Sequence[Tree],
+    features: int,
+    classes: int,
+    metadata: Mapping[str, str],
+    input_name: str = "pixels",
+    input_type: int = TensorProto.UINT8,
+) -> bytes:
     """Write a forest as an ONNX model whose output is the number of votes.
 
-    Each leaf gives weight 1 to the one class it votes for, so the ensemble's sum *is* the number of trees for each tag.
-    Pixels are whole numbers, so rounding a threshold down changes no decision, and makes the threshold exact in
-    float32, the type in which ``TreeEnsembleClassifier`` compares
+    Each leaf gives weight 1 to the one class it votes for, so the ensemble's sum *is* the number of trees for each
+    class. Pixels and embeddings are whole numbers, so rounding a threshold down changes no decision, and makes the
+    threshold exact in float32, the type in which ``TreeEnsembleClassifier`` compares
     (https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleClassifier.html).
 
     Parameters
@@ -97,35 +104,37 @@ def forest_to_onnx(trees: Sequence[Tree], features: int, tags: Sequence[str], me
     trees
         The forest.
     features
-        Values of one image: height * width * channels.
-    tags
-        Names of the classes.
+        Values of one image: height * width * channels of pixels, or a net's dimensions.
+    classes
+        How many classes there are.
     metadata
         Metadata for the file.
+    input_name, input_type
+        Of the input: ``pixels`` uint8, or ``features`` int8 for a net's embeddings.
 
     Returns
     -------
     bytes
-        The model: input ``pixels`` uint8 (images, features), output ``votes`` float32 (images, tags). The same forest
-        gives the same bytes.
+        The model: the input (images, features) to the output ``votes`` float32 (images, classes). The same forest gives
+        the same bytes.
     """
     graph = helper.make_graph(
         [
-            helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", [input_name], ["values"], to=TensorProto.FLOAT),
             helper.make_node(
                 "TreeEnsembleClassifier",
                 ["values"],
                 ["label", "votes"],
                 domain="ai.onnx.ml",
                 **_nodes(trees),
-                **_leaves(trees, len(tags)),
-                classlabels_int64s=list(range(len(tags))),
+                **_leaves(trees, classes),
+                classlabels_int64s=list(range(classes)),
                 post_transform="NONE",
             ),
         ],
         "forest",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["images", features])],
-        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", len(tags)])],
+        [helper.make_tensor_value_info(input_name, input_type, ["images", features])],
+        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", classes])],
     )
     model = helper.make_model(
         graph,
@@ -157,7 +166,7 @@ def _nodes(trees: Sequence[Tree]) -> dict[str, list[Any]]:
     }
 
 
-def _leaves(trees: Sequence[Tree], tags: int) -> dict[str, list[Any]]:
+def _leaves(trees: Sequence[Tree], classes: int) -> dict[str, list[Any]]:
     """Return the attributes of a ``TreeEnsembleClassifier`` that say what each leaf votes for."""
     leaves = [
         (number, int(node), int(tree.prediction[node]))
@@ -165,7 +174,7 @@ def _leaves(trees: Sequence[Tree], tags: int) -> dict[str, list[Any]]:
         for node in np.flatnonzero(tree.left < 0)
     ]
     weights = [1.0] * len(leaves)
-    if tags == 2:
+    if classes == 2:
         # An image whose leaves name one of two classes would get a score and its complement instead of votes, so each
         # leaf names both: onnxruntime, tree_ensemble_aggregator.h, TreeAggregatorClassifier::FinalizeScores.
         weights += [0.0] * len(leaves)

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, LabelledSet, carried_tags, iterate_pictures
+from tinytags_tasks.corpus.labelled import LabelledSet, iterate_pictures, place_of, tags_of_set
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch
@@ -31,14 +29,15 @@ def preparation(height: int, width: int) -> str:
 
 
 def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: int) -> LabelledSet:
-    """Read a labelled Parquet file into memory.
+    """Read a labelled set into memory.
 
     Parameters
     ----------
     path
-        The file: a column ``img`` (struct with ``bytes``) and a column ``label``.
+        A Parquet file with a column ``img`` (struct with ``bytes``) and a column ``label``; or a folder with a folder
+        for each tag.
     tags
-        The names of the labels; None takes the names in the file, or CIFAR-10's if there are none.
+        The names of the labels; None takes those of the file or the folders, or CIFAR-10's if there are none.
     height, width
         The size that every image is resized to, in pixels.
 
@@ -52,15 +51,45 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     BadInputError
         If the file cannot be used: the row and the reason.
     """
-    names = tags or _tags_of(path) or CIFAR10_TAGS
+    names = tags or tags_of_set(path)
     images, labels = _read(path, 0, names, height, width)
-    if len(np.unique(labels)) < 2:
-        raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
+    check_labels(path, labels, names)
     return LabelledSet(path, images, labels, names)
 
 
+def read_labels(path: Path, tags: tuple[str, ...] | None) -> tuple[tuple[str, ...], _Labels]:
+    """Return a labelled set's tags and labels, without decoding its pictures.
+
+    Raises
+    ------
+    BadInputError
+        If the set cannot be used.
+    """
+    names = tags or tags_of_set(path)
+    labels = [labels for _, labels in iterate_pictures(path, names, with_pictures=False)]
+    if not labels:
+        raise BadInputError(f"{path}: holds no images")
+    return names, np.concatenate(labels)
+
+
+def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...]) -> None:
+    """Refuse labels that nothing can be learned from.
+
+    Raises
+    ------
+    BadInputError
+        If a label has no tag, or all are the same.
+    """
+    _refuse_wrong(path, 0, labels, 0, tags)
+    if len(np.unique(labels)) < 2:
+        raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
+
+
 def read_other(path: Path, tags: tuple[str, ...], height: int, width: int) -> LabelledSet:
-    """Read images of other things, like :func:`read_labelled`; labels may be -1 (none of the tags) or -2 (exclude)."""
+    """Read images of other things, like :func:`read_labelled`; labels may be -1 (none of the tags) or -2 (exclude).
+
+    In a folder of folders, those that are named after no tag show none.
+    """
     images, labels = _read(path, LEFT_OUT, tags, height, width)
     return LabelledSet(path, images, labels, tags)
 
@@ -74,7 +103,10 @@ def _read(
         for batch in decoder.decode_batches(_batches(path, labels.append, lowest, tags)):
             if batch.unreadable:
                 row = min(batch.unreadable)
-                raise BadInputError(f"{path}: row {row}: {batch.unreadable[row]}; repair the picture or remove the row")
+                what = "it" if path.is_dir() else "the row"
+                raise BadInputError(
+                    f"{place_of(path, row)}: {batch.unreadable[row]}; repair the picture or remove {what}"
+                )
             images.append(_pixels(batch))
     if not images:
         raise BadInputError(f"{path}: holds no images")
@@ -82,28 +114,24 @@ def _read(
 
 
 def _batches(path: Path, take: Callable[[_Labels], None], lowest: int, tags: tuple[str, ...]) -> Iterator[Batch]:
-    """Yield a file's encoded pictures; check their labels and pass these to ``take``."""
+    """Yield a set's encoded pictures; check their labels and pass these to ``take``."""
     row = 0
-    for encoded, labels in iterate_pictures(path):
-        wrong = np.flatnonzero((labels < lowest) | (labels >= len(tags)))
-        if wrong.size:
-            raise BadInputError(
-                f"{path}: row {row + int(wrong[0])} has label {int(labels[wrong[0]])}, but there are {len(tags)} tags "
-                f"(labels {lowest} to {len(tags) - 1})"
-            )
+    for encoded, labels in iterate_pictures(path, tags, NONE if lowest < 0 else None):
+        _refuse_wrong(path, row, labels, lowest, tags)
         take(labels)
         yield Batch(row, len(encoded), None, encoded=[picture or b"" for picture in encoded])
         row += len(encoded)
 
 
+def _refuse_wrong(path: Path, first: int, labels: _Labels, lowest: int, tags: tuple[str, ...]) -> None:
+    wrong = np.flatnonzero((labels < lowest) | (labels >= len(tags)))
+    if wrong.size:
+        raise BadInputError(
+            f"{path}: row {first + int(wrong[0])} has label {int(labels[wrong[0]])}, but there are {len(tags)} tags "
+            f"(labels {lowest} to {len(tags) - 1})"
+        )
+
+
 def _pixels(batch: Batch) -> npt.NDArray[np.uint8]:
     assert batch.pixels is not None  # noqa: S101 - the decoder guarantees it; for the type checker
     return batch.pixels
-
-
-def _tags_of(path: Path) -> tuple[str, ...] | None:
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError, ValueError):
-        return None  # reading its pictures will report what is wrong
-    return carried_tags(schema, str(path))

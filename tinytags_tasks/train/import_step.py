@@ -12,6 +12,8 @@ from onnx import helper
 
 from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.nets.onnx_file import read_onnx
+from tinytags_tasks.nets.onnx_input import Layout
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation
 from tinytags_tasks.store.models import has_card, model_version, publish_model, restore_model
@@ -19,8 +21,8 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
-from tinytags_tasks.train.onnx_file import read_onnx
-from tinytags_tasks.train.onnx_signature import Fitting, Kind, Layout
+from tinytags_tasks.train.gallery import Gallery
+from tinytags_tasks.train.onnx_signature import Fitting, Kind
 from tinytags_tasks.train.onnx_wrap import Wrapped, wrap_classifier
 from tinytags_tasks.train.parameters import HEIGHT, WIDTH
 from tinytags_tasks.train.report import render_report
@@ -132,9 +134,10 @@ def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[
         report(f"model {model} is published already: nothing to do, and its card is not changed")
         return ImportResult(model, imported=False)
     yardstick = read_yardstick(request.test, request.other, request.tags, request.height, request.width)
-    test, other = yardstick.measure(classifier)
+    gallery = Gallery()
+    test, other = yardstick.measure(classifier, gallery)
     card = _card(request, model, classifier, test, other)
-    publish_model(card, classifier.onnx_model, render_report(card), storage)
+    publish_model(card, classifier.onnx_model, render_report(card, gallery), storage)
     report(f"published {model}" + (f": test accuracy {test.accuracy:g}" if test else ""))
     return ImportResult(model, imported=True)
 

@@ -12,32 +12,21 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.train.onnx_file import OWN_OPSET, first_line
-from tinytags_tasks.train.onnx_signature import (
-    FLOATS,
-    Fitting,
-    Kind,
-    Layout,
-    find_layout,
-    find_output,
-    only_input,
-    shape_of,
-)
+from tinytags_tasks.nets.onnx_file import first_line
+from tinytags_tasks.nets.onnx_input import PREFIX, Layout, find_layout, take_pixels
+from tinytags_tasks.train.onnx_signature import Fitting, Kind, find_output
 
 PERCENT = 100
 """The sum of the votes of a classifier that gives probabilities."""
 
-_PREFIX = "imported/"
-_OLDEST_IR = 8
 _MOST_VOTES = 32_767  # the largest value that a column of a scored file can hold
 
 
@@ -83,52 +72,10 @@ def wrap_classifier(model: onnx.ModelProto, fitting: Fitting, where: str) -> Wra
 
 def _with_pixels(model: onnx.ModelProto, fitting: Fitting, layout: Layout, output: str) -> onnx.ModelProto:
     """Return the classifier with the input ``pixels``, and only the chosen output."""
-    entry = only_input(model, "")
-    shape = shape_of(entry) or []
-    kind = entry.type.tensor_type.elem_type
-    wrapped = compose.add_prefix(model, _PREFIX)
+    wrapped, _ = take_pixels(model, fitting, layout, flat=True)
     graph = wrapped.graph
-    height, width = fitting.height, fitting.width
-    nodes: list[onnx.NodeProto] = []
-    constants: list[onnx.TensorProto] = []
-    at = "pixels"
-
-    def add(operator: str, constant: npt.NDArray[Any] | None = None, **attributes: object) -> None:
-        nonlocal at
-        inputs = [at]
-        if constant is not None:
-            constants.append(numpy_helper.from_array(constant, f"constant{len(constants)}"))
-            inputs.append(constants[-1].name)
-        at = f"step{len(nodes)}"
-        nodes.append(helper.make_node(operator, inputs, [at], **attributes))
-
-    add("Reshape", np.array([-1, height, width, 3], dtype=np.int64))
-    if layout == "chw":
-        add("Transpose", perm=[0, 3, 1, 2])
-    if kind != TensorProto.UINT8:
-        add("Cast", to=TensorProto.FLOAT if kind in FLOATS else kind)
-    by_colour = (3, 1, 1) if layout == "chw" else (3,)
-    if fitting.scale == "0-1":
-        add("Div", np.array(255, dtype=np.float32))
-    if fitting.mean:
-        add("Sub", np.array(fitting.mean, dtype=np.float32).reshape(by_colour))
-    if fitting.std:
-        add("Div", np.array(fitting.std, dtype=np.float32).reshape(by_colour))
-    if len(shape) == 2:
-        add("Reshape", np.array([-1, height * width * 3], dtype=np.int64))
-    if kind in (TensorProto.FLOAT16, TensorProto.DOUBLE):
-        add("Cast", to=kind)
-    nodes[-1].output[0] = _PREFIX + entry.name
-
-    inner = list(graph.node)
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend([*nodes, *inner, helper.make_node("Cast", [_PREFIX + output], ["values"], to=TensorProto.FLOAT)])
-    graph.initializer.extend(constants)
-    graph.input.append(helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["images", height * width * 3]))
+    graph.node.append(helper.make_node("Cast", [PREFIX + output], ["values"], to=TensorProto.FLOAT))
     graph.output.append(helper.make_tensor_value_info("values", TensorProto.FLOAT, ["images", fitting.tags]))
-    if "" not in {opset.domain for opset in wrapped.opset_import}:
-        wrapped.opset_import.append(helper.make_opsetid("", OWN_OPSET))
-    wrapped.ir_version = max(wrapped.ir_version, _OLDEST_IR)  # older versions require each constant to be an input
     return wrapped
 
 

@@ -8,16 +8,19 @@ from pathlib import Path
 import tomli_w
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.nets.shipped import DEFAULT_NET
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.train.families import FAMILIES
 from tinytags_tasks.train.family import Family, Parameter
 from tinytags_tasks.train.forest import FOREST
+from tinytags_tasks.train.logistic import LOGISTIC
 
 HEIGHT = Parameter("height", default=32, low=1, high=1024)
 WIDTH = Parameter("width", default=32, low=1, high=1024)
 HELD_OUT = Parameter("held_out", default=10, low=0, high=50)
 
-_DEFAULTS = {parameter.name: parameter.default for parameter in FOREST.parameters}
+_DEFAULTS = {parameter.name: parameter.default for family in FAMILIES.values() for parameter in family.parameters}
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,17 @@ class TrainRequest:
     Attributes
     ----------
     labelled
-        The Parquet file of the training images.
+        The training images: a Parquet file, or a folder with a folder for each tag.
     test
-        A Parquet file of images on which the model is evaluated, for its card; None skips that.
+        A labelled set of images on which the model is evaluated, for its card; None skips that.
     name
-        First part of the model's version.
+        First part of the model's version; empty means the head's name.
     tags
-        The names of the labels; None takes the names in the file, or CIFAR-10's if there are none.
+        The names of the labels; None takes those of the labelled set, or CIFAR-10's if it has none.
     trees, depth, bins, seed
-        The family's parameters: see :mod:`tinytags_tasks.train.forest`.
+        The forest's parameters: see :mod:`tinytags_tasks.train.forest`.
     other
-        A Parquet file of images of other things; label -1 means none of the tags, -2 excludes an image. None skips
+        A labelled set of images of other things; label -1 means none of the tags, -2 excludes an image. None skips
         that.
     height, width
         The size of the images, in pixels, of the corpora that the model is for; labelled images are resized to it.
@@ -46,11 +49,19 @@ class TrainRequest:
         to save time. The published model always learns from the whole set.
     licence
         The licence of the labelled set, for the card.
+    features
+        What the model sees: a net's name or version, or ``pixels``, which is what the original system saw.
+    head
+        What is trained on the features, one of :data:`~tinytags_tasks.train.families.FAMILIES`.
+    none
+        Whether the model can say "none of the tags", which the net's background teaches it. None: if it has one.
+    regularization, iterations
+        The logistic head's parameters: see :mod:`tinytags_tasks.train.logistic`.
     """
 
     labelled: str
     test: str | None = None
-    name: str = "forest"
+    name: str = ""
     tags: tuple[str, ...] | None = None
     trees: int = _DEFAULTS["trees"]
     depth: int = _DEFAULTS["depth"]
@@ -61,6 +72,11 @@ class TrainRequest:
     width: int = WIDTH.default
     held_out: int = HELD_OUT.default
     licence: str = ""
+    features: str = DEFAULT_NET
+    head: str = LOGISTIC.name
+    none: bool | None = None
+    regularization: int = _DEFAULTS["regularization"]
+    iterations: int = _DEFAULTS["iterations"]
 
     def __post_init__(self) -> None:
         """Refuse parameters that Spark or the index cannot handle.
@@ -68,16 +84,26 @@ class TrainRequest:
         Raises
         ------
         BadInputError
-            If a parameter is out of range.
+            If a parameter is out of range, or two contradict each other.
         """
-        layout.checked_name(self.name, "model")
+        if self.head not in FAMILIES:
+            raise BadInputError(f"head is {self.head!r}: it must be one of {', '.join(FAMILIES)}")
+        layout.checked_name(self.model_name, "model")
+        layout.checked_name(self.features, "net")
+        if self.none and self.features == PIXELS:
+            raise BadInputError("pixels have no background that could teach none of the tags: choose a net, or no none")
         for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):
             parameter.check(getattr(self, parameter.name))
 
     @property
     def family(self) -> Family:
-        """The model's family; there is only the forest so far."""
-        return FAMILIES[FOREST.name]
+        """The family of the head."""
+        return FAMILIES[self.head]
+
+    @property
+    def model_name(self) -> str:
+        """First part of the model's version."""
+        return self.name or self.head
 
     @property
     def parameters(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Writes a labelled set to the store as Spark ML vectors, and reads it for training."""
+"""Writes what a head learns from to the store as Spark ML vectors, and reads it for training."""
 
 import io
 import json
-import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import BooleanType, DoubleType, StructField, StructType
 
-from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
@@ -28,48 +27,75 @@ _GROUP_VALUES = PARTITION_VALUES // 10
 _ONE_FILE_A_PARTITION = 2**31 - 1
 
 
-def write_features(labelled: LabelledSet, held_out: npt.NDArray[np.bool_], folder: str, storage: Storage) -> None:
-    """Write a labelled set to the store as Spark ML vectors, so that no row needs to be converted when it is read.
+@dataclass(frozen=True)
+class Rows:
+    """What a head learns from.
+
+    Attributes
+    ----------
+    values
+        uint8 or int8, shape (rows, values): pixels or embeddings.
+    labels
+        int64, shape (rows,).
+    classes
+        How many classes there are, even if one has no rows.
+    held_out
+        bool, shape (rows,): the rows that one of the two models does not learn from, but is evaluated on.
+    weights
+        float64, shape (rows,); None if every row counts once, and then Spark reads no weights.
+    """
+
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.int8] = field(repr=False)
+    labels: npt.NDArray[np.int64] = field(repr=False)
+    classes: int
+    held_out: npt.NDArray[np.bool_] = field(repr=False)
+    weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+
+    def part(self, rows: slice) -> "Rows":
+        """Return some of the rows."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Rows(self.values[rows], self.labels[rows], self.classes, self.held_out[rows], weights)
+
+
+def write_features(rows: Rows, folder: str, storage: Storage, *, partition_rows: int) -> None:
+    """Write rows to the store as Spark ML vectors, so that none of them needs to be converted when it is read.
 
     Parameters
     ----------
-    labelled
-        The images.
-    held_out
-        bool, shape (images,): the images that one of the two models does not learn from, but is evaluated on.
+    rows
+        The rows.
     folder
         The folder for the files, one per partition. It appears once all files are complete; an existing folder is left
         unchanged.
     storage
         The store.
+    partition_rows
+        How many rows a file has; the last one has the rest.
     """
     if storage.exists(folder):
         return
     temporary = temporary_name(folder)
-    schema = _arrow_schema(len(labelled.tags))
-    step = max(1, PARTITION_VALUES // math.prod(labelled.images.shape[1:]))
+    schema = _arrow_schema(rows)
 
     def encode(start: int) -> bytes:
-        rows = slice(start, start + step)
-        return _encode(labelled.images[rows], labelled.labels[rows], held_out[rows], schema)
+        return _encode(rows.part(slice(start, start + partition_rows)), schema)
 
-    contents = prefetch(map(encode, range(0, len(labelled.images), step)), 1)  # the next is encoded while one is sent
+    # The next is encoded while one is sent.
+    contents = prefetch(map(encode, range(0, len(rows.labels), partition_rows)), 1)
     for part, content in enumerate(contents):
         storage.write(f"{temporary}/part-{part:05d}.parquet", content)
     if not storage.rename(temporary, folder):
         storage.delete(temporary)
 
 
-def _encode(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], held_out: npt.NDArray[np.bool_], schema: pa.Schema
-) -> bytes:
-    """Return a Parquet file; a pixel has 256 values, so dictionary encoding stores each double in one byte."""
+def _encode(rows: Rows, schema: pa.Schema) -> bytes:
+    """Return a Parquet file; a value has 256 forms, so dictionary encoding stores each double in one byte."""
     sink = io.BytesIO()
-    step = max(1, _GROUP_VALUES // math.prod(images.shape[1:]))
+    step = max(1, _GROUP_VALUES // rows.values.shape[1])
     with pq.ParquetWriter(sink, schema, compression="none", dictionary_pagesize_limit=2**20) as writer:
-        for start in range(0, len(images), step):
-            rows = slice(start, start + step)
-            flat = images[rows].reshape(-1, math.prod(images.shape[1:]))
+        for start in range(0, len(rows.labels), step):
+            group = rows.part(slice(start, start + step))
+            flat = group.values
             offsets = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
             vectors = pa.StructArray.from_arrays(
                 [
@@ -82,7 +108,9 @@ def _encode(
                 ],
                 fields=list(_VECTOR),
             )
-            columns = [pa.array(labels[rows].astype(np.float64)), vectors, pa.array(held_out[rows])]
+            columns = [pa.array(group.labels.astype(np.float64)), vectors, pa.array(group.held_out)]
+            if group.weights is not None:
+                columns.append(pa.array(group.weights))
             writer.write_table(pa.table(columns, schema=schema))
     return sink.getvalue()
 
@@ -100,15 +128,19 @@ _VECTOR = pa.struct(
 _SPARK_SCHEMA_KEY = b"org.apache.spark.sql.parquet.row.metadata"
 """The key under which Spark keeps a frame's schema, including its own types, in a Parquet file."""
 
+WEIGHT = "weight"
+"""The column of the rows' weights; rows that all count once have none."""
 
-def _arrow_schema(tags: int) -> pa.Schema:
-    """Return the files' schema; the label declares the number of classes, even if a class has no images."""
-    label = StructField("label", DoubleType(), metadata={"ml_attr": {"type": "nominal", "num_vals": tags}})
-    frame = StructType([label, StructField("features", VectorUDT()), StructField("held_out", BooleanType())])
-    return pa.schema(
-        [("label", pa.float64()), ("features", _VECTOR), ("held_out", pa.bool_())],
-        metadata={_SPARK_SCHEMA_KEY: json.dumps(json.loads(frame.json()))},
-    )
+
+def _arrow_schema(rows: Rows) -> pa.Schema:
+    """Return the files' schema; the label declares the number of classes, even if a class has no rows."""
+    label = StructField("label", DoubleType(), metadata={"ml_attr": {"type": "nominal", "num_vals": rows.classes}})
+    frame = [label, StructField("features", VectorUDT()), StructField("held_out", BooleanType())]
+    fields = [("label", pa.float64()), ("features", _VECTOR), ("held_out", pa.bool_())]
+    if rows.weights is not None:
+        frame.append(StructField(WEIGHT, DoubleType()))
+        fields.append((WEIGHT, pa.float64()))
+    return pa.schema(fields, metadata={_SPARK_SCHEMA_KEY: json.dumps(json.loads(StructType(frame).json()))})
 
 
 def read_features(
@@ -117,7 +149,10 @@ def read_features(
     *,
     with_held_out: bool,
 ) -> Any:  # noqa: ANN401
-    """Return what :func:`write_features` wrote as a Spark frame (``label``, ``features``), one partition per file."""
+    """Return what :func:`write_features` wrote as a Spark frame, one partition per file.
+
+    Its columns are ``label``, ``features`` and, if rows count differently, ``weight``.
+    """
     spark.conf.set("spark.sql.files.maxPartitionBytes", _ONE_FILE_A_PARTITION)
     spark.conf.set("spark.sql.files.openCostInBytes", _ONE_FILE_A_PARTITION)
     spark.conf.set("spark.sql.files.minPartitionNum", 1)

@@ -2,31 +2,43 @@
 
 import hashlib
 import json
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from tinytags_tasks.clients.spark import ConnectSpark
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
-from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.nets.catalogue import net_for, read_background
+from tinytags_tasks.nets.compose import compose_model
+from tinytags_tasks.nets.running import CPU
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
-from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation, Training
+from tinytags_tasks.store.model_records import (
+    PIXELS,
+    BackgroundUse,
+    Evaluation,
+    ModelCard,
+    OtherEvaluation,
+    Training,
+)
 from tinytags_tasks.store.models import model_version, publish_model, read_model
+from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
-from tinytags_tasks.train.evaluation import count_votes, evaluate, read_yardstick
-from tinytags_tasks.train.family import Classifier, Features
-from tinytags_tasks.train.images import preparation, read_labelled
+from tinytags_tasks.train import none
+from tinytags_tasks.train.evaluation import evaluate, read_yardstick
+from tinytags_tasks.train.family import Classifier, model_metadata
+from tinytags_tasks.train.features import LabelledFeatures, head_votes, read_features, sight_of
+from tinytags_tasks.train.fitting import Fitted, Lesson, fit_heads, make_lesson
+from tinytags_tasks.train.images import preparation
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.report import render_report
-from tinytags_tasks.train.spark_features import PARTITION_VALUES, write_features
+from tinytags_tasks.train.spark_features import PARTITION_VALUES
 from tinytags_tasks.votes import winners
 
 __all__ = ["TrainRequest", "TrainResult", "train_model"]
@@ -41,6 +53,33 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
+class _Training:
+    """A request of which everything is known that decides the outcome.
+
+    Attributes
+    ----------
+    request
+        The request.
+    labelled_sha256
+        The hash of the labelled set.
+    net
+        The net that the model sees through; None if it sees pixels.
+    has_none
+        Whether the model can say "none of the tags".
+    """
+
+    request: TrainRequest
+    labelled_sha256: str
+    net: NetCard | None
+    has_none: bool
+
+    @property
+    def identity(self) -> str:
+        """The hash of everything that decides the outcome."""
+        return _training_id(self.request, self.labelled_sha256, self.net, has_none=self.has_none)
+
+
+@dataclass(frozen=True)
 class _Figures:
     """A model's figures: on images held out from a second model, the test set and other things, and a summary."""
 
@@ -51,81 +90,116 @@ class _Figures:
 
 
 def train_model(
-    request: TrainRequest, *, storage: Storage, connect_spark: ConnectSpark, report: Callable[[str], None] = print
+    request: TrainRequest,
+    *,
+    storage: Storage,
+    connect_spark: ConnectSpark,
+    report: Callable[[str], None] = print,
+    providers: Sequence[str] = (CPU,),
 ) -> TrainResult:
-    """Publish the model that the labelled set and the parameters determine, unless it has been published already.
+    """Publish the model that the labelled set and the request determine, unless it has been published already.
 
     If another process is training the same model, wait for it.
 
     Raises
     ------
     BadInputError
-        If a labelled file cannot be used.
+        If a labelled set or its combination with the net cannot be used.
+    MissingError
+        If there is no such net.
     TransientError
         If Spark or HDFS is unavailable.
     """
     labelled_sha256 = file_sha256(Path(request.labelled))
-    training = _training_id(request, labelled_sha256)
-    with Leases(storage).wait_for(layout.training_lease_file(training), f"training {training}", report):
-        return _train(request, training, labelled_sha256, storage, connect_spark, report)
+    net = None if request.features == PIXELS else net_for(request.features, storage)
+    training = _Training(request, labelled_sha256, net, _has_none(request, net))
+    lease = layout.training_lease_file(training.identity)
+    with Leases(storage).wait_for(lease, f"training {training.identity}", report):
+        return _train(training, storage, connect_spark, report, providers)
+
+
+def _has_none(request: TrainRequest, net: NetCard | None) -> bool:
+    has_background = net is not None and bool(net.background_sha256)
+    if request.none and not has_background:
+        raise BadInputError(
+            f"net {request.features} has no background that could teach none of the tags: train with --no-none, or "
+            "with a net that has one"
+        )
+    return has_background if request.none is None else request.none
 
 
 def _train(
-    request: TrainRequest,
-    training: str,
-    labelled_sha256: str,
+    training: _Training,
     storage: Storage,
     connect_spark: ConnectSpark,
     report: Callable[[str], None],
+    providers: Sequence[str],
 ) -> TrainResult:
     """Train as the only one."""
+    request, identity = training.request, training.identity
     started = time.monotonic()
-    storage.delete_leftovers(layout.training_file(training), layout.training_lease_file(training))
-    existing = _existing_model(training, storage)
+    storage.delete_leftovers(layout.training_file(identity), layout.training_lease_file(identity))
+    existing = _existing_model(identity, storage)
     if existing:
         report(f"model {existing.version} was learned from the same images with the same parameters: nothing to do")
         _report_unmeasured(request, existing, report)
         return TrainResult(existing.version, trained=False)
-    labelled = read_labelled(Path(request.labelled), request.tags, request.height, request.width)
-    report(f"read {len(labelled.images):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
+    sight = sight_of(training.net, request.height, request.width, storage, providers)
+    path = Path(request.labelled)
+    labelled = read_features(path, training.labelled_sha256, request.tags, sight, storage, report)
+    report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
     # Before the long part, so that a file that cannot be used is reported at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
-    folder = layout.labelled_file(training)
-    storage.delete_leftovers(folder)
-    held_out = _hold_out(labelled, request)
-    write_features(labelled, held_out, folder, storage)
-    seconds = {"load": round(time.monotonic() - started, 1)}
-    features = Features(folder, labelled.tags, values=math.prod(labelled.images.shape[1:]))
-    partial, classifier = _fit(request, features, int(held_out.sum()), storage, connect_spark, seconds, report)
-    measured = _evaluate_part(partial, labelled, held_out, labelled_sha256) if partial else None
+    background = _background(training, labelled, storage, report)
+    lesson = make_lesson(request, labelled, background)
+    seconds = {"load": round(time.monotonic() - started - labelled.embed_seconds, 1)}
+    if labelled.embed_seconds:
+        seconds["embed"] = round(labelled.embed_seconds, 1)
+    fitted = fit_heads(request, lesson, layout.labelled_file(identity), storage, connect_spark, report)
+    seconds |= fitted.seconds
+    fitted_at = time.monotonic()
+    classifier = fitted.classifier
+    if training.net:
+        whole = compose_model(sight.graph, classifier.onnx_model, _metadata(labelled.tags, training))
+        classifier = replace(classifier, onnx_model=whole)
+    held_out = _evaluate_held_out(fitted, lesson, labelled)
     test, other = yardstick.measure(classifier)
-    figures = _Figures(measured, test, other, _metrics(classifier, labelled, measured, test))
-    card = _card(request, labelled, labelled_sha256, classifier, figures, seconds)
+    figures = _Figures(held_out, test, other, _metrics(fitted.classifier, labelled, held_out, test))
+    seconds["measure"] = round(time.monotonic() - fitted_at, 1)
+    card = _card(training, labelled, background, classifier, figures, seconds)
     publish_model(card, classifier.onnx_model, render_report(card), storage)
-    Training(model=card.version).save(storage, layout.training_file(training))
+    Training(model=card.version).save(storage, layout.training_file(identity))
     report(f"published {card.version}: " + ", ".join(f"{name} {value:g}" for name, value in card.metrics.items()))
     return TrainResult(card.version, trained=True)
 
 
-def _training_id(request: TrainRequest, labelled_sha256: str) -> str:
+def _training_id(request: TrainRequest, labelled_sha256: str, net: NetCard | None, *, has_none: bool) -> str:
     """Hash everything that determines a model's votes, but not the card's figures or the files' paths.
 
-    A parameter that is added later is included only if it is not at its default: see ``docs/adr/0017-identities.md``.
+    What came later is included only if it is not what the original did: see ``docs/adr/0017-identities.md``.
     """
-    decisive = {
-        "bins": request.bins,
+    decisive: dict[str, object] = {
         "data": labelled_sha256,
-        "depth": request.depth,
         "height": request.height,
-        "name": request.name,
-        "partition_values": PARTITION_VALUES,
-        "seed": request.seed,
+        "name": request.model_name,
         "spark": version("pyspark"),
         "tags": request.tags,
-        "trees": request.trees,
         "width": request.width,
+        **request.parameters,
+        **_partitions(request, net),
     }
+    if request.head != "forest":
+        decisive["head"] = request.head
+    if net:
+        decisive["net"] = net.version
+    if net and has_none:
+        decisive["background"] = [net.background_sha256, none.SURE, none.OFTEN]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _partitions(request: TrainRequest, net: NetCard | None) -> dict[str, int]:
+    """Return what says how the images are split among Spark's tasks, which decides what a forest's bagging draws."""
+    return {"partitions": request.family.most_partitions} if net else {"partition_values": PARTITION_VALUES}
 
 
 def _existing_model(training: str, storage: Storage) -> ModelCard | None:
@@ -146,57 +220,45 @@ def _report_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[
             report(f"its card has no figures on {file}, and a card is never changed: train under another name for them")
 
 
-def _hold_out(labelled: LabelledSet, request: TrainRequest) -> npt.NDArray[np.bool_]:
-    """Choose the images to hold out, bool, shape (images,); none if too few would be left to learn from."""
-    images = len(labelled.images)
-    held_out = np.zeros(images, dtype=np.bool_)
-    random = np.random.default_rng(request.seed % 2**63)
-    held_out[random.permutation(images)[: images * request.held_out // 100]] = True
-    if len(np.unique(labelled.labels[~held_out])) < 2:
-        held_out[:] = False
-    return held_out
+def _background(
+    training: _Training, labelled: LabelledFeatures, storage: Storage, report: Callable[[str], None]
+) -> none.Chosen | None:
+    """Return the pictures that teach "none of the tags"; None if the model does not learn it."""
+    net = training.net
+    if net is None or not training.has_none:
+        return None
+    chosen = none.choose_background(read_background(storage, net), labelled, net.version)
+    report(
+        f"learning none of the tags from {len(chosen.embeddings):,} general pictures; left out as tags: "
+        f"{len(chosen.left_out_by_name)} classes by name, {len(chosen.left_out_by_look)} by look"
+    )
+    return chosen
 
 
-def _fit(
-    request: TrainRequest,
-    features: Features,
-    held_out: int,
-    storage: Storage,
-    connect_spark: ConnectSpark,
-    seconds: dict[str, float],
-    report: Callable[[str], None],
-) -> tuple[Classifier | None, Classifier]:
-    """Fit a model without the held-out images, if any, and the one to publish; record the ``seconds`` taken."""
-    family, chosen = request.family, request.parameters
-    started = time.monotonic()
-    spark = connect_spark()
-    try:
-        partial = None
-        if held_out:
-            report(f"fitting a {family.name} without {held_out:,} held-out images, to measure it on them")
-            partial = family.fit(chosen, features, storage, spark, with_held_out=False)
-        partial_fitted = time.monotonic()
-        report(f"fitting {family.describe(chosen)} in Spark")
-        classifier = family.fit(chosen, features, storage, spark, with_held_out=True)
-        fitted = time.monotonic()
-    finally:
-        spark.stop()
-    seconds |= {"held_out": round(partial_fitted - started, 1), "fit": round(fitted - partial_fitted, 1)}
-    return partial, classifier
+def _metadata(tags: tuple[str, ...], training: _Training) -> dict[str, str]:
+    """Return the metadata of a model that sees through a net; they are part of its hash."""
+    assert training.net is not None  # noqa: S101 - for the type checker
+    return {**model_metadata(tags), "features": training.net.version, "none": json.dumps(training.has_none)}
 
 
-def _evaluate_part(
-    classifier: Classifier, labelled: LabelledSet, chosen: npt.NDArray[np.bool_], sha256: str
-) -> Evaluation:
-    part = replace(labelled, images=labelled.images[chosen], labels=labelled.labels[chosen])
-    return evaluate(count_votes(classifier.onnx_model, part.images), part, classifier.total, sha256)
+def _evaluate_held_out(fitted: Fitted, lesson: Lesson, labelled: LabelledFeatures) -> Evaluation | None:
+    if fitted.partial is None:
+        return None
+    part = labelled.part(lesson.held_out)
+    votes = head_votes(fitted.partial.onnx_model, part.values)
+    return evaluate(votes, _as_set(part), fitted.partial.total, labelled.sha256)
+
+
+def _as_set(labelled: LabelledFeatures) -> LabelledSet:
+    """Return features in the form that figures are computed from; these count the images, and look at none."""
+    return LabelledSet(labelled.path, labelled.values.view(np.uint8), labelled.labels, labelled.tags)
 
 
 def _metrics(
-    classifier: Classifier, labelled: LabelledSet, held_out: Evaluation | None, test: Evaluation | None
+    head: Classifier, labelled: LabelledFeatures, held_out: Evaluation | None, test: Evaluation | None
 ) -> dict[str, float]:
     """Return the main figures: test accuracies in percent, whatever the confidence."""
-    winner, _ = winners(count_votes(classifier.onnx_model, labelled.images))
+    winner, _ = winners(head_votes(head.onnx_model, labelled.values))
     metrics = {"training_accuracy": round(100.0 * float((winner == labelled.labels).mean()), 2)}
     if held_out:
         metrics["held_out_accuracy"] = held_out.accuracy
@@ -206,26 +268,40 @@ def _metrics(
 
 
 def _card(
-    request: TrainRequest,
-    labelled: LabelledSet,
-    labelled_sha256: str,
+    training: _Training,
+    labelled: LabelledFeatures,
+    background: none.Chosen | None,
     classifier: Classifier,
     figures: _Figures,
     seconds: dict[str, float],
 ) -> ModelCard:
+    request, net = training.request, training.net
+    use = None
+    if net and background:
+        use = BackgroundUse(
+            net=net.version,
+            sha256=net.background_sha256,
+            images=len(background.embeddings),
+            left_out_by_name=background.left_out_by_name,
+            left_out_by_look=background.left_out_by_look,
+        )
     return ModelCard(
-        version=model_version(request.name, classifier.onnx_model),
+        version=model_version(request.model_name, classifier.onnx_model),
         tags=labelled.tags,
         trees=classifier.total,
         output=classifier.output,
+        features=net.version if net else PIXELS,
+        head=request.head,
+        none=training.has_none,
+        background=use,
         height=request.height,
         width=request.width,
         preparation=preparation(request.height, request.width),
-        labelled_set=Path(request.labelled).name,
-        labelled_sha256=labelled_sha256,
-        labelled_images=len(labelled.images),
+        labelled_set=labelled.path.name,
+        labelled_sha256=labelled.sha256,
+        labelled_images=len(labelled.labels),
         licence=request.licence,
-        parameters={**classifier.parameters, "partition_values": PARTITION_VALUES},
+        parameters={**classifier.parameters, **_partitions(request, net)},
         metrics=figures.metrics,
         libraries={name: version(name) for name in ("pyspark", "onnx", "onnxruntime", "numpy", "pillow")},
         seconds=seconds,

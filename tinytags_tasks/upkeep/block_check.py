@@ -19,12 +19,9 @@ from tinytags_tasks.store.block_files import (
     read_scored,
 )
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.ledger import contradiction, read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
-
-_SCORED_FIELDS = ("model", "sha256", "read", "kept", "below", "unreadable", "kept_by_tag")
-"""Fields of a block's record that the scored file has as well."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,8 @@ class BlockCheck:
                     findings,
                     scored=f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)",
                 )
-            findings = replace(findings, ledger=_contradiction(record, scored))
+            wrong = contradiction(record, scored)
+            findings = replace(findings, ledger=f"its record in the ledger is wrong: {wrong}" if wrong else "")
         count = self.counts.get(record.block, 0)
         if count != scored.kept:
             findings = replace(findings, documents=f"has {count:,} of {scored.kept:,} documents")
@@ -128,7 +126,7 @@ class BlockCheck:
         source = self.sources.get(scored.block)
         expected: tuple[tuple[str, object, object], ...] = (
             ("read", scored.read, block.images),
-            ("kept + below + unreadable", scored.kept + scored.below + scored.unreadable, scored.read),
+            ("kept + below + none + unreadable", scored.accounted, scored.read),
             ("kept_by_tag", said, counted),
             ("positions", positions, sorted({position for position in positions if position in own})),
         )
@@ -155,16 +153,6 @@ class BlockCheck:
         return (found.run, found.block) == (self.run.name, block)
 
 
-def _contradiction(record: BlockRecord, scored: BlockRecord) -> str:
-    """Return the fields of a ledger's record that the scored file contradicts; empty if none is."""
-    pairs = [(name, getattr(record, name), getattr(scored, name)) for name in _SCORED_FIELDS]
-    pairs.append(("documents", record.documents, scored.kept))
-    if record.scored_bytes:
-        pairs.append(("scored_bytes", record.scored_bytes, scored.scored_bytes))
-    wrong = [f"{name} is {_short(said)}, and must be {_short(right)}" for name, said, right in pairs if said != right]
-    return f"its record in the ledger is wrong: {', '.join(wrong)}" if wrong else ""
-
-
 def damaged_scored_file(check: BlockCheck, block: int) -> str:
     """Return how a block's scored file is not what was committed; empty if it is, or does not exist."""
     (record,) = read_ledger(check.storage, check.run, [block])
@@ -177,9 +165,3 @@ def damaged_scored_file(check: BlockCheck, block: int) -> str:
     if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
         return "it is not the file that was committed"
     return check.scored_problem(table, scored)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{tag} {count}" for tag, count in value.items()) or "empty"
-    return (f"{value[:12]}..." if len(value) > 40 else value or "empty") if isinstance(value, str) else str(value)

@@ -83,6 +83,8 @@ class DiffResult:
         Documents by tag.
     old_confidence, new_confidence
         Mean confidence of the images that are kept, in percent; None if there are none.
+    old_none, new_none
+        How many images show none of the tags, by the word of each run's model; 0 if it has no "none".
     same, changed, gained, lost
         How many images are kept in both runs with the same tag, in both with different tags, only in the new run, and
         only in the old one.
@@ -102,6 +104,8 @@ class DiffResult:
     new_by_tag: dict[str, int]
     old_confidence: float | None
     new_confidence: float | None
+    old_none: int
+    new_none: int
     same: int
     changed: int
     gained: int
@@ -181,6 +185,8 @@ class _BlockDiff:
     ----------
     images
         How many images it has.
+    old_none, new_none
+        How many of them show none of the tags.
     pairs
         How many images have which old and new tag; None for those that were not kept.
     old_confidence, new_confidence
@@ -190,6 +196,8 @@ class _BlockDiff:
     """
 
     images: int
+    old_none: int
+    new_none: int
     pairs: Counter[tuple[str | None, str | None]]
     old_confidence: int
     new_confidence: int
@@ -200,13 +208,15 @@ class _Sum:
     """Sums the differences of blocks."""
 
     def __init__(self) -> None:
-        self._images = 0
+        self._images = self._old_none = self._new_none = 0
         self._pairs: Counter[tuple[str | None, str | None]] = Counter()
         self._old_confidence = self._new_confidence = 0
         self._examples: tuple[list[tuple[int, Example]], ...] = ([], [], [])
 
     def add(self, found: _BlockDiff) -> None:
         self._images += found.images
+        self._old_none += found.old_none
+        self._new_none += found.new_none
         self._pairs.update(found.pairs)
         self._old_confidence += found.old_confidence
         self._new_confidence += found.new_confidence
@@ -247,6 +257,8 @@ class _Sum:
             new_by_tag=dict(sorted(new_by_tag.items())),
             old_confidence=self._old_confidence / old_by_tag.total() if old_by_tag else None,
             new_confidence=self._new_confidence / new_by_tag.total() if new_by_tag else None,
+            old_none=self._old_none,
+            new_none=self._new_none,
             same=same,
             changed=sum(change.images for change in changes),
             gained=gained,
@@ -273,13 +285,15 @@ def _refuse_unscored(run: Run, blocks: Iterable[int], storage: Storage) -> None:
 
 
 def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> _BlockDiff:
-    (old, images), (new, _) = (_read_block(run, block, storage) for run in (old_run, new_run))
+    (old, old_record), (new, new_record) = (_read_block(run, block, storage) for run in (old_run, new_run))
     joined = old.join(
         new, "position", join_type="full outer", left_suffix="_old", right_suffix="_new", use_threads=False
     )
     counted = joined.group_by(["tag_old", "tag_new"], use_threads=False).aggregate([([], "count_all")])
     return _BlockDiff(
-        images=images,
+        images=old_record.read,
+        old_none=old_record.none,
+        new_none=new_record.none,
         pairs=Counter({(row["tag_old"], row["tag_new"]): row["count_all"] for row in counted.to_pylist()}),
         old_confidence=pc.sum(old.column(CONFIDENCE_COLUMN), min_count=0).as_py(),
         new_confidence=pc.sum(new.column(CONFIDENCE_COLUMN), min_count=0).as_py(),
@@ -294,15 +308,15 @@ def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> 
     )
 
 
-def _read_block(run: Run, block: int, storage: Storage) -> tuple[pa.Table, int]:
-    """Return the images of a block that are kept, and how many images it has."""
+def _read_block(run: Run, block: int, storage: Storage) -> tuple[pa.Table, BlockRecord]:
+    """Return the images of a block that are kept, and its record."""
     table, record = read_scored(storage, run.name, block)
     if record.model != run.model:
         raise CorruptError(
             f"{layout.scored_file(run.name, block)}: was scored by {record.model}, but the run is of {run.model}; "
             f"{BlockRecord.remedy(layout.scored_file(run.name, block))}"
         )
-    return table.select(["position", "tag", CONFIDENCE_COLUMN]), record.read
+    return table.select(["position", "tag", CONFIDENCE_COLUMN]), record
 
 
 def _examples(differing: pa.Table) -> list[tuple[int, Example]]:

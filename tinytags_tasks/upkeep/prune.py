@@ -1,6 +1,7 @@
 """Cleaning up: drops the collections of runs that readers neither see nor can get back by a rollback.
 
-Temporary files of killed writers, anywhere in the store, are deleted as well.
+Embeddings that no model reads are dropped as well; nets and models are kept. Temporary files of killed writers,
+anywhere in the store, are deleted.
 """
 
 import time
@@ -24,6 +25,7 @@ from tinytags_tasks.store.ledger import list_runs, read_ledger
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Leftover, Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep.prune_embeddings import PrunableEmbeddings, drop_embeddings, find_embeddings
 
 QUIET_HOURS = 1
 """A run counts as being written if its ledger changed within this time."""
@@ -44,12 +46,15 @@ class PruneRequest:
         scored files has to be scored again before it can be indexed again.
     runs
         Drop only what belongs to these runs, such as those that a person was shown; None drops all that may be dropped.
+    embeddings
+        The same for embeddings, by their names.
     """
 
     alias: str = "tinytags"
     keep: int = 1
     scored: bool = False
     runs: tuple[str, ...] | None = None
+    embeddings: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a negative number of collections.
@@ -94,11 +99,13 @@ class PruneResult:
     drop
         The collections and scored files to drop, by run.
     kept
-        The other collections, each with the reason why it is kept.
+        The other collections, and embeddings that no model reads, each with the reason why it is kept.
     leftovers, leftover_bytes
         Temporary files and folders of killed writers that are at least a day old.
     configsets
         Old configsets in Solr that no collection uses any longer.
+    embeddings
+        Embeddings that no model reads.
     """
 
     drop: tuple[Prunable, ...]
@@ -106,16 +113,18 @@ class PruneResult:
     leftovers: int
     leftover_bytes: int
     configsets: tuple[str, ...] = ()
+    embeddings: tuple[PrunableEmbeddings, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to drop."""
-        return not (self.drop or self.leftovers or self.configsets)
+        return not (self.drop or self.leftovers or self.configsets or self.embeddings)
 
     def lines(self, verb: str) -> list[str]:
         """Return one readable line for each thing that is dropped."""
         lines = [describe(one, verb) for one in self.drop]
         lines += [f"{verb} configset {name}, which no collection uses" for name in self.configsets]
+        lines += [embeddings.line(verb) for embeddings in self.embeddings]
         if self.leftovers:
             size = f"{self.leftover_bytes / 1e6:,.1f} MB"
             lines.append(f"{verb} {self.leftovers:,} temporary files of killed writers ({size})")
@@ -155,7 +164,8 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
     leftovers = _old_leftovers(storage)
     to_drop = {one.collection for one in drop}
     configsets = _unused_configsets([run for run in runs if run.collection not in to_drop], to_drop, solr)
-    return _result(drop, kept, leftovers, configsets), leftovers
+    embeddings, being_written = find_embeddings(storage)
+    return _result(drop, kept | being_written, leftovers, configsets, embeddings), leftovers
 
 
 def prune_collections(
@@ -178,9 +188,13 @@ def prune_collections(
         for name in configsets:
             _drop_configset(name, solr)
             report(f"dropped configset {name}, which no collection uses")
-    # Leftovers in a folder of scored files were deleted with it.
+    embeddings = [one for one in found.embeddings if request.embeddings is None or one.name in request.embeddings]
+    for one_net in embeddings:
+        drop_embeddings(one_net, storage)
+        report(one_net.line("dropped"))
+    # Leftovers in a folder of scored files or embeddings were deleted with it.
     deleted = [leftover for leftover in leftovers if storage.delete(leftover.path)]
-    return _result(drop, found.kept, deleted, configsets)
+    return _result(drop, found.kept, deleted, configsets, embeddings)
 
 
 def describe(found: Prunable, verb: str) -> str:
@@ -234,10 +248,14 @@ def _reason_if_written(run: Run, storage: Storage) -> str:
 
 
 def _result(
-    drop: Iterable[Prunable], kept: dict[str, str], leftovers: Sequence[Leftover], configsets: Sequence[str]
+    drop: Iterable[Prunable],
+    kept: dict[str, str],
+    leftovers: Sequence[Leftover],
+    configsets: Sequence[str],
+    embeddings: Iterable[PrunableEmbeddings],
 ) -> PruneResult:
     leftover_bytes = sum(leftover.size_bytes for leftover in leftovers)
-    return PruneResult(tuple(drop), kept, len(leftovers), leftover_bytes, tuple(configsets))
+    return PruneResult(tuple(drop), kept, len(leftovers), leftover_bytes, tuple(configsets), tuple(embeddings))
 
 
 def _unused_configsets(runs: Iterable[Run], ignored: Collection[str], solr: SolrClient) -> list[str]:

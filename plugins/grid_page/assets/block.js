@@ -11,9 +11,11 @@ const FIELDS = [
   ["read", "Images read"],
   ["kept", "Kept"],
   ["below", "Below the threshold"],
+  ["none", "None of the tags"],
   ["unreadable", "Unreadable"],
   ["documents", "Documents posted"],
   ["attempts", "Tries"],
+  ["embed_seconds", "Seconds to embed"],
   ["score_seconds", "Seconds to score"],
   ["index_seconds", "Seconds to index"],
   ["scored", "Scored at"],
@@ -38,7 +40,7 @@ export class BlockPanel {
 
   async open(run, block, mayTrigger) {
     this.block = block;
-    const path = `api/runs/${encodeURIComponent(run)}`;
+    const path = `api/runs/${encodeURIComponent(run.name)}`;
     const cell = await ask(`${path}/blocks/${block}`);
     if (this.block !== block) return; // another block was opened meanwhile
     const images = make("div", { class: "images", "aria-live": "polite" }, make("p", {}, "Loading images…"));
@@ -51,7 +53,7 @@ export class BlockPanel {
       this.task(cell.task),
       this.buttons(block, cell, mayTrigger),
       images,
-      this.figures(cell),
+      this.figures(cell, run.has_none),
     );
     this.panel.hidden = false;
     await this.images(images, path, block, 0);
@@ -71,9 +73,11 @@ export class BlockPanel {
       button("Delete from index…", mayTrigger, () => this.handlers.onact("delete", [block])));
   }
 
-  figures(cell) {
+  figures(cell, hasNone) {
     const { record } = cell;
-    const known = FIELDS.filter(([field]) => record[field] !== null && record[field] !== "");
+    const isShown = (field) => record[field] !== null && record[field] !== ""
+      && (field !== "none" || hasNone || record.none) && (field !== "embed_seconds" || record.embed_seconds);
+    const known = FIELDS.filter(([field]) => isShown(field));
     const rows = known.map(([field, name]) => {
       const value = record[field];
       return [name, typeof value === "number" ? count(value) : value];

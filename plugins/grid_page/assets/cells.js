@@ -5,6 +5,7 @@ import { make } from "./elements.js";
 export const LOOKS = {
   unknown: { glyph: "", name: "not read yet" },
   planned: { glyph: "·", name: "planned" },
+  embedded: { glyph: "◔", name: "embedded" },
   scoring: { glyph: "…", name: "scoring" },
   scored: { glyph: "◐", name: "scored" },
   indexing: { glyph: "↑", name: "indexing" },

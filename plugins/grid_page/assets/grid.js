@@ -66,11 +66,14 @@ async function showRun(name) {
     throw error;
   }
   if (name !== chosen || name === run?.name) return; // another run was chosen meanwhile, or this one has arrived already
-  run = found.run;
+  run = { ...found.run, has_none: found.has_none };
   [mark, revision] = ["", 0];
   close();
-  byId("about").textContent =
-    `${run.corpus}, ${count(run.images)} images, tagged by ${run.model}, confidence from ${run.threshold} %; ${run.description}`;
+  byId("about").replaceChildren(
+    `${run.corpus}, ${count(run.images)} images, tagged by `,
+    link(`api/runs/${encodeURIComponent(run.name)}/report`, run.model),
+    `, confidence from ${run.threshold} %; ${run.description}`,
+  );
   cells.shape(found.shards, found.blocks_per_shard);
 }
 
@@ -99,6 +102,9 @@ function showProgress({ counts, totals, rates, read }) {
   byId("left").textContent = duration(rates.seconds_left);
   byId("read").textContent = `${count(totals.read)} images`;
   byId("kept").textContent = `${count(totals.kept)}, ${count(totals.documents)} documents`;
+  byId("below").textContent = count(totals.below);
+  byId("with-none").hidden = !run.has_none && !totals.none;
+  byId("none").textContent = count(totals.none);
   byId("unreadable").textContent = count(totals.unreadable);
   const byTag = Object.entries(totals.kept_by_tag).sort((a, b) => b[1] - a[1]);
   byId("by-tag").replaceChildren(...byTag.map(([tag, kept]) =>
@@ -146,7 +152,7 @@ async function poll() {
 
 async function open(block) {
   try {
-    await panel.open(run.name, block, mayTrigger);
+    await panel.open(run, block, mayTrigger);
   } catch (error) {
     byId("outcome").textContent = error.message;
   }

@@ -3,28 +3,40 @@
 import torch
 
 from tinytags_tasks.nets.recipe.model import scale_pixels
-from tinytags_tasks.nets.recipe.pictures import PLAIN, PREPARATIONS
+from tinytags_tasks.nets.recipe.pictures import PLAIN
 from tinytags_tasks.nets.recipe.shape import SIDE
 
 _SHIFT = 4
 _CUTOUT = 8
-CIFAR10_SHARE = 0.45
+LABELLED_SHARE = 0.45
 _PLAIN_SHARE = 0.3
 _NUMBERS = 16  # random numbers an image
 
 
 class Batches:
-    """Draws batches from all preparations of both sets; ``bank`` is uint8, (pictures, PREPARATIONS, 32, 32, 3)."""
+    """Draws batches from all preparations of both sets; ``bank`` is uint8, (pictures, preparations, 32, 32, 3).
+
+    The bank may lie in the memory of the GPU, or where it does not fit, in that of the machine.
+    """
 
     def __init__(
-        self, bank: torch.Tensor, tags: torch.Tensor, classes: torch.Tensor, *, size: int, seed: int, compiled: bool
+        self,
+        bank: torch.Tensor,
+        tags: torch.Tensor,
+        classes: torch.Tensor,
+        *,
+        size: int,
+        seed: int,
+        device: torch.device,
+        compiled: bool,
     ) -> None:
+        self.preparations = bank.shape[1]
         self.bank = bank.view(-1, SIDE, SIDE, 3)
         self.tags, self.classes = tags, classes
-        self.size, self.device = size, bank.device
+        self.size, self.device = size, device
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.of_cifar10 = torch.nonzero(classes < 0).flatten()
-        self.of_tiny = torch.nonzero(classes >= 0).flatten()
+        self.of_labelled = torch.nonzero(classes < 0).flatten()
+        self.of_general = torch.nonzero(classes >= 0).flatten()
         self._augment = torch.compile(augment) if compiled else augment
         self._mix = torch.compile(mix) if compiled else mix
 
@@ -36,12 +48,13 @@ class Batches:
 
     def draw(self, *, mixed: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return images, the numbers of their pictures and of the pictures mixed in, and the first ones' share (n,)."""
-        from_cifar10 = round(self.size * CIFAR10_SHARE)
+        from_labelled = round(self.size * LABELLED_SHARE) if len(self.of_general) else self.size
         picked = torch.cat(
-            [self._pick(self.of_cifar10, from_cifar10), self._pick(self.of_tiny, self.size - from_cifar10)]
+            [self._pick(self.of_labelled, from_labelled), self._pick(self.of_general, self.size - from_labelled)]
         )
         numbers = self._numbers(self.size, _NUMBERS)
-        images = self._augment(self.bank[picked * PREPARATIONS + _preparations(numbers)], numbers)
+        places = picked * self.preparations + _preparations(numbers, self.preparations)
+        images = self._augment(self.bank[places.to(self.bank.device)].to(self.device), numbers)
         if not mixed:
             return images, picked, picked, torch.ones(self.size, device=self.device)
         order = torch.randperm(self.size, generator=self.generator, device=self.device)
@@ -49,9 +62,10 @@ class Batches:
         return images, picked, picked[order], share.repeat(self.size)
 
 
-def _preparations(numbers: torch.Tensor) -> torch.Tensor:
-    of_plain, of_others = numbers[:, 1] * PLAIN, PLAIN + numbers[:, 1] * (PREPARATIONS - PLAIN)
-    return torch.where(numbers[:, 0] < _PLAIN_SHARE, of_plain, of_others).long()
+def _preparations(numbers: torch.Tensor, preparations: int) -> torch.Tensor:
+    of_plain, of_others = numbers[:, 1] * PLAIN, PLAIN + numbers[:, 1] * (preparations - PLAIN)
+    is_plain = numbers[:, 0] < (_PLAIN_SHARE if preparations > PLAIN else 1.0)
+    return torch.where(is_plain, of_plain, of_others).long()
 
 
 def augment(pixels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,11 @@
-"""Which of Tiny-ImageNet's 200 classes show one of CIFAR-10's ten tags, and which could be argued either way."""
+"""Which classes of general pictures show one of the tags, and which could be argued either way.
+
+For CIFAR-10's ten tags and Tiny-ImageNet's 200 classes a person decided; else names decide.
+"""
+
+import re
+
+from tinytags_tasks.nets.recipe.kinds import kinds_of
 
 TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NONE = len(TAGS)
@@ -47,3 +54,26 @@ def tag_of(wnid: str) -> int:
     if wnid in _ARGUABLE:
         return UNKNOWN
     return next((TAGS.index(tag) for tag, wnids in _SHOWN.items() if wnid in wnids), NONE)
+
+
+def tag_shown_by(class_id: str, names: str, tags: tuple[str, ...]) -> int:
+    """Return the tag that a class of general pictures shows: its number, ``len(tags)`` for none, or ``UNKNOWN``.
+
+    Parameters
+    ----------
+    class_id
+        The class' folder or name; WordNet's ids are looked up in :mod:`.kinds`.
+    names
+        What the class is called, with commas between.
+    tags
+        The labelled set's tags.
+    """
+    if tags == TAGS and re.fullmatch(r"n\d{8}", class_id):
+        return tag_of(class_id)
+    wanted = [tag.strip().lower() for tag in tags]
+    called = [name.strip().lower() for name in names.split(",")]
+    for name in called:
+        if name in wanted:
+            return wanted.index(name)
+    words = {word for name in called for word in re.findall(r"[a-z]+", name)} | set(kinds_of(class_id))
+    return UNKNOWN if words & set(wanted) else len(tags)

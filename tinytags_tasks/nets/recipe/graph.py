@@ -1,11 +1,6 @@
-"""Write the learned net as ONNX: in float32, and in int8 with the scales that it was taught with.
+"""Write the learned net as ONNX: in float32, and in int8 with the scales that it was taught with."""
 
-``python -m tinytags_tasks.nets.recipe.graph student.npz OUT`` leaves ``net.float32.onnx`` and ``net.onnx``.
-"""
-
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +12,6 @@ from tinytags_tasks.nets.recipe.shape import (
     PIXEL_MIDDLE,
     PIXEL_RANGE,
     SIDE,
-    STUDENT,
     WEIGHT_LEVELS,
     Shape,
 )
@@ -28,8 +22,8 @@ Arrays = Mapping[str, npt.NDArray[np.float32]]
 class _Graph:
     """Adds nodes; a tensor is its name, and in int8 the scale of what it holds is kept beside it."""
 
-    def __init__(self, arrays: Arrays, shape: Shape) -> None:
-        self.arrays, self.shape = arrays, shape
+    def __init__(self, arrays: Arrays, shape: Shape, name: str) -> None:
+        self.arrays, self.shape, self.name = arrays, shape, name
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -55,7 +49,7 @@ class _Graph:
         self.leave(pixels)
         graph = helper.make_graph(
             self.nodes,
-            "general32",
+            self.name,
             [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", SIDE, SIDE, 3])],
             [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", self.shape.stages[-1][0]])],
             self.constants,
@@ -116,8 +110,8 @@ class _Int8(_Graph):
     A ReLU needs no node of its own: with a zero point of 0 uint8 cuts off what is negative.
     """
 
-    def __init__(self, arrays: Arrays, shape: Shape) -> None:
-        super().__init__(arrays, shape)
+    def __init__(self, arrays: Arrays, shape: Shape, name: str) -> None:
+        super().__init__(arrays, shape, name)
         self.scales: dict[str, np.float32] = {}
 
     def enter(self) -> str:
@@ -162,24 +156,11 @@ class _Int8(_Graph):
         return values
 
 
-def float32_model(arrays: Arrays, shape: Shape = STUDENT) -> onnx.ModelProto:
-    """Return the net in float32: uint8 pixels (n, 32, 32, 3) to float32 embeddings (n, 256)."""
-    return _Float32(arrays, shape).model()
+def float32_model(arrays: Arrays, shape: Shape, name: str) -> onnx.ModelProto:
+    """Return the net in float32: uint8 pixels (n, 32, 32, 3) to float32 embeddings (n, width of the last stage)."""
+    return _Float32(arrays, shape, name).model()
 
 
-def int8_model(arrays: Arrays, shape: Shape = STUDENT) -> onnx.ModelProto:
+def int8_model(arrays: Arrays, shape: Shape, name: str) -> onnx.ModelProto:
     """Return the net in int8, with the same inputs and outputs; embeddings are 0 to 127 times ``out.scale``."""
-    return _Int8(arrays, shape).model()
-
-
-def main() -> None:
-    """Write both models."""
-    arrays, out = np.load(sys.argv[1]), Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
-    onnx.save(float32_model(arrays), out / "net.float32.onnx")
-    onnx.save(int8_model(arrays), out / "net.onnx")
-    print(f"embedding scale {float(arrays['out.scale'])}")
-
-
-if __name__ == "__main__":
-    main()
+    return _Int8(arrays, shape, name).model()

@@ -4,11 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tinytags_tasks.nets.recipe.classes import NONE
 from tinytags_tasks.nets.recipe.shape import PIXEL_MIDDLE, PIXEL_RANGE, Shape
-
-TAG_OUTPUTS = NONE + 1
-CLASS_OUTPUTS = 200
 
 
 class Convolution(nn.Module):
@@ -65,16 +61,17 @@ class Net(nn.Module):
 
 
 class Learner(nn.Module):
-    """A net with the heads it is taught by: the ten tags with "none", and Tiny-ImageNet's classes.
+    """A net with the heads it is taught by: the tags with "none", and the classes of general pictures.
 
-    Two heads, since one over all 210 classes would have to tell a CIFAR-10 cat from a Tiny-ImageNet cat, and that
-    can be done by their sources alone.
+    Two heads, since one over all classes would have to tell a CIFAR-10 cat from a Tiny-ImageNet cat, and that can be
+    done by their sources alone.
     """
 
-    def __init__(self, shape: Shape, teacher_width: int | None = None) -> None:
+    def __init__(self, shape: Shape, tags: int, classes: int, teacher_width: int | None = None) -> None:
         super().__init__()
         self.net = Net(shape)
-        self.heads = nn.Linear(self.net.width, TAG_OUTPUTS + CLASS_OUTPUTS)
+        self.tag_outputs = tags + 1
+        self.heads = nn.Linear(self.net.width, self.tag_outputs + classes)
         self.imitate = nn.Linear(self.net.width, teacher_width, bias=False) if teacher_width else None
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

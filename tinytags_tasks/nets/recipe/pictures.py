@@ -1,26 +1,30 @@
-"""The two sets of pictures, and the preparations in which the net sees each.
+"""The pictures that a net learns from, and the preparations in which it sees each.
 
 A net learns compression and resizing before it learns content, and then tells sources apart instead of tags. So each
 picture is seen in many preparations: another crop, resize filter, blur and JPEG quality each time.
 """
 
+import hashlib
 import io
+import os
 import random
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
-from tinytags_tasks.nets.recipe.classes import UNKNOWN, tag_of
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.nets.recipe.classes import UNKNOWN, tag_of, tag_shown_by
 from tinytags_tasks.nets.recipe.shape import SIDE
+from tinytags_tasks.nets.recipe.training import NamedPictures
 
-PREPARATIONS = 16
 PLAIN = 2  # the first ones: resized only, and resized and encoded as the labelled sets are
 _FILTERS = (
     Image.Resampling.BOX,
@@ -33,9 +37,16 @@ _FILTERS = (
 _FILTER_WEIGHTS = (4, 4, 2, 4, 4, 1)
 
 
+_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+
+
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Encoded pictures; ``tags`` as in :func:`~.classes.tag_of`, ``classes`` 0 to 199 or ``UNKNOWN``."""
+    """Encoded pictures, with the labels that they are taught with.
+
+    ``tags`` are numbers of the tags, their number for "none of them", or ``UNKNOWN``; ``classes`` those of the general
+    pictures' classes, or ``UNKNOWN``.
+    """
 
     encoded: list[bytes]
     tags: npt.NDArray[np.int64]
@@ -61,23 +72,57 @@ def read_tiny_imagenet(folder: Path) -> LabelledPictures:
     return LabelledPictures(encoded, np.array(tags), np.array(classes))
 
 
-def write_part(path: Path, pictures: LabelledPictures, rows: slice) -> None:
-    """Write some pictures to a file of their own, small enough to be carried to another machine."""
-    table = pa.table(
-        {
-            "encoded": pa.array(pictures.encoded[rows], pa.binary()),
-            "tag": pictures.tags[rows],
-            "class": pictures.classes[rows],
-        }
+def read_folder(folder: Path) -> NamedPictures:
+    """Read a folder with a folder for each class; or Tiny-ImageNet's, of which only the training pictures are read.
+
+    Raises
+    ------
+    BadInputError
+        If it has no pictures in folders, or one cannot be read.
+    """
+    root = folder / "train" if (folder / "train").is_dir() else folder
+    encoded, labels, digest = list[bytes](), list[int](), hashlib.sha256()
+    try:
+        places = sorted(place for place in root.iterdir() if place.is_dir())
+        for number, place in enumerate(places):
+            for path in sorted(path for path in place.rglob("*") if path.suffix.lower() in _ENDINGS):
+                encoded.append(path.read_bytes())
+                labels.append(number)
+                digest.update(f"{path.relative_to(root)} {len(encoded[-1])}\n".encode())
+    except OSError as error:
+        raise BadInputError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
+    if not encoded:
+        raise BadInputError(
+            f"{folder}: has no pictures in folders; give one with a folder of JPEG or PNG for each class"
+        )
+    names = tuple(place.name for place in places)
+    return NamedPictures(str(folder), digest.hexdigest(), encoded, np.array(labels), names)
+
+
+def wordnet_names(folder: Path) -> dict[str, str]:
+    """Return the names of WordNet's ids that Tiny-ImageNet's folder brings; empty for other folders."""
+    words = folder / "words.txt"
+    return dict(line.split("\t") for line in words.read_text().splitlines()) if words.is_file() else {}
+
+
+def joined(labelled: NamedPictures, general: NamedPictures | None, names: dict[str, str]) -> LabelledPictures:
+    """Return all pictures with both kinds of labels: the labelled ones first; they have no class.
+
+    Parameters
+    ----------
+    labelled, general
+        The two sets.
+    names
+        What WordNet's ids among the general classes mean.
+    """
+    if general is None:
+        return LabelledPictures(labelled.encoded, labelled.labels, np.full(len(labelled.labels), UNKNOWN))
+    shown = np.array([tag_shown_by(name, names.get(name, name), labelled.names) for name in general.names])
+    return LabelledPictures(
+        labelled.encoded + general.encoded,
+        np.concatenate([labelled.labels, shown[general.labels]]),
+        np.concatenate([np.full(len(labelled.labels), UNKNOWN), general.labels]),
     )
-    # Not a dictionary: zstd finds the JPEG headers that all pictures share, a third of their bytes.
-    pq.write_table(table, path, compression="zstd", compression_level=12, use_dictionary=False)
-
-
-def read_part(path: Path) -> LabelledPictures:
-    """Read what :func:`write_part` wrote."""
-    table = pq.read_table(path)
-    return LabelledPictures(table["encoded"].to_pylist(), table["tag"].to_numpy(), table["class"].to_numpy())
 
 
 def plain(encoded: bytes, *, encode_again: bool) -> npt.NDArray[np.uint8]:
@@ -98,25 +143,44 @@ def plain(encoded: bytes, *, encode_again: bool) -> npt.NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def prepare(encoded: bytes, seed: int) -> npt.NDArray[np.uint8]:
-    """Return a picture in all its preparations: uint8, shape (PREPARATIONS, 32, 32, 3)."""
+def prepare(encoded: bytes, seed: int, preparations: int) -> npt.NDArray[np.uint8]:
+    """Return a picture in all its preparations: uint8, shape (preparations, 32, 32, 3)."""
     draw = random.Random(seed)  # noqa: S311 - augmentation
     plains = [plain(encoded, encode_again=again) for again in (False, True)]
     picture = _decode(encoded)
-    return np.stack(plains + [np.asarray(_prepare_once(picture, draw)) for _ in range(PREPARATIONS - PLAIN)])
+    return np.stack(plains + [np.asarray(_prepare_once(picture, draw)) for _ in range(preparations - PLAIN)])
 
 
-def prepare_all(encoded: list[bytes], target: npt.NDArray[np.uint8], *, first_seed: int, processes: int) -> None:
-    """Fill ``target``, shape (pictures, PREPARATIONS, 32, 32, 3)."""
-    with Pool(processes) as pool:
-        seeds = range(first_seed, first_seed + len(encoded))
-        done: Iterator[npt.NDArray[np.uint8]] = pool.imap(_prepare_pair, zip(encoded, seeds, strict=True), chunksize=64)
+def prepare_all(
+    encoded: list[bytes],
+    target: npt.NDArray[np.uint8],
+    *,
+    first_seed: int,
+    processes: int,
+    report: Callable[[int], None],
+) -> None:
+    """Fill ``target``, shape (pictures, preparations, 32, 32, 3); ``report`` takes how many pictures are done."""
+    with Pool(processes, _end_with_parent, (os.getpid(),)) as pool:
+        work = ((picture, first_seed + row, target.shape[1]) for row, picture in enumerate(encoded))
+        done: Iterator[npt.NDArray[np.uint8]] = pool.imap(_prepare_task, work, chunksize=64)
         for row, prepared in enumerate(done):
             target[row] = prepared
+            report(row + 1)
 
 
-def _prepare_pair(pair: tuple[bytes, int]) -> npt.NDArray[np.uint8]:
-    return prepare(*pair)
+def _prepare_task(task: tuple[bytes, int, int]) -> npt.NDArray[np.uint8]:
+    return prepare(*task)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End a worker whose parent was killed; it would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _prepare_once(picture: Image.Image, draw: random.Random) -> Image.Image:

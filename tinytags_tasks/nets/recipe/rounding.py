@@ -87,7 +87,8 @@ def settle(net: Net) -> None:
 def save(net: Net, path: Path) -> None:
     """Write a rounded net's weights, biases and scales by name, as :mod:`~.graph` reads them."""
     arrays: dict[str, Any] = {name: value.detach().cpu().float().numpy() for name, value in net.state_dict().items()}
-    np.savez(path, **arrays)
+    with path.open("wb") as file:  # a file, since NumPy would add an ending to a path
+        np.savez(file, **arrays)
 
 
 def _rounders(net: Net) -> list[Rounder]:

@@ -19,3 +19,16 @@ class Shape:
 
 STUDENT = Shape(((32, 1), (64, 2)), ((64, 1, 1), (128, 2, 2), (256, 2, 2)))
 TEACHER = Shape(((64, 1),), ((64, 1, 1), (192, 2, 2), (448, 2, 2), (768, 2, 2)))
+
+SIZES: dict[str, tuple[Shape, Shape]] = {
+    "general32": (STUDENT, TEACHER),
+    "small": (
+        Shape(((16, 1), (32, 2)), ((32, 1, 1), (64, 1, 2), (128, 1, 2))),
+        Shape(((32, 1),), ((32, 1, 1), (64, 1, 2), (128, 1, 2), (256, 1, 2))),
+    ),
+    "tiny": (
+        Shape(((8, 2), (16, 2)), ((32, 1, 1), (64, 1, 2))),
+        Shape(((16, 1),), ((16, 1, 2), (32, 1, 2), (64, 1, 2))),
+    ),
+}
+"""Student and teacher, by name; an embedding has as many numbers as the student's last stage is wide."""

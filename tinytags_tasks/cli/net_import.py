@@ -1,0 +1,83 @@
+"""The command that imports a net; it belongs to ``tinytags nets``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinytags_tasks.cli.common import clients, say
+from tinytags_tasks.errors import BadInputError
+
+
+def import_net(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX network that describes pictures.")],
+    name: Annotated[str, typer.Option(help="First part of the net's version.")],
+    corpus: Annotated[str, typer.Option(help="Calibrate on pictures of this corpus, which must be ingested.")] = "",
+    labelled: Annotated[Path | None, typer.Option(help="Or calibrate on this labelled Parquet file.")] = None,
+    height: Annotated[int | None, typer.Option(help="Height of the pictures; default: what its input says.")] = None,
+    width: Annotated[int | None, typer.Option(help="Width of the pictures; default: what its input says.")] = None,
+    scale: Annotated[str, typer.Option(help="Range of the values that it takes: 0-255 or 0-1.")] = "0-255",
+    mean: Annotated[
+        str, typer.Option(help="Means of red, green, blue, subtracted after scaling; such as 0.485,0.456,0.406.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="Deviations of red, green, blue, divided by after that.")] = "",
+    layout: Annotated[str, typer.Option(help="hwc or chw; default: from the shape of its input; flat is hwc.")] = "",
+    output: Annotated[str, typer.Option(help="Name of its output; default: the only one that fits.")] = "",
+    tokens: Annotated[str, typer.Option(help="first or mean, if its output has a row for each token.")] = "",
+    arithmetic: Annotated[
+        str, typer.Option(help="int8, float32, or auto: int8 where that keeps the ranking of pictures.")
+    ] = "auto",
+    licence: Annotated[str, typer.Option(help="Terms of the pictures that it learned from.")] = "",
+    preparation: Annotated[str, typer.Option(help="How these were prepared.")] = "",
+) -> None:
+    """Publish an ONNX network from elsewhere as a net: DINOv2, CLIP's image half, an export of timm.
+
+    Its numbers are calibrated on pictures of a corpus or a labelled set. The card says how well int8 keeps the ranking.
+    """
+    from tinytags_tasks.nets.calibration import PICTURES, corpus_pictures
+    from tinytags_tasks.nets.importing import NetImport, ReadPictures
+    from tinytags_tasks.nets.importing import import_net as publish
+    from tinytags_tasks.train.encoded_pictures import sample_pictures
+
+    request = NetImport(
+        onnx=str(file),
+        name=name,
+        height=height,
+        width=width,
+        scale=scale,  # type: ignore[arg-type] # the request refuses what it does not know
+        mean=numbers(mean, "mean"),
+        std=numbers(std, "std"),
+        layout=layout or None,  # type: ignore[arg-type]
+        output=output,
+        tokens=tokens or None,  # type: ignore[arg-type]
+        arithmetic=arithmetic,  # type: ignore[arg-type]
+        licence=licence,
+        preparation=preparation,
+    )
+    if bool(corpus) == (labelled is not None):
+        raise BadInputError(
+            "give pictures to calibrate the net on: --corpus with the name of an ingested corpus, or --labelled with "
+            "a labelled Parquet file"
+        )
+    storage = clients().storage
+    read_pictures: ReadPictures = lambda height, width: corpus_pictures(storage, corpus)  # noqa: E731
+    if labelled is not None:
+        read_pictures = lambda height, width: sample_pictures(labelled, PICTURES, height, width)  # noqa: E731
+    pictures_from = labelled.name if labelled else f"corpus {corpus}"
+    print(publish(request, read_pictures, pictures_from, storage=storage, report=say).card.version)
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Return the numbers of an option, such as 0.49,0.48,0.45.
+
+    Raises
+    ------
+    BadInputError
+        If it has something else.
+    """
+    try:
+        return tuple(float(number) for number in text.split(",") if number.strip())
+    except ValueError as error:
+        raise BadInputError(
+            f"--{option} is {text!r}: write numbers with commas between, such as 0.49,0.48,0.45"
+        ) from error

@@ -1,0 +1,62 @@
+"""What a Spark worker does with the blocks of one Spark task.
+
+Workers import this module again in every session. It does not import Spark's client, which would double the time.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tinytags_tasks.embed.block import BlockTask, embed_block
+from tinytags_tasks.errors import FinalError, TransientError
+from tinytags_tasks.store.embedding_files import unembedded
+from tinytags_tasks.store.opening import open_store
+from tinytags_tasks.store.protocol import StoreAddress
+
+_AT_ONCE = 2
+"""How many blocks a worker has in hand: while the net runs on one, the other is read or written."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result for a block; ``reason`` is empty if it is committed."""
+
+    block: int
+    reason: str
+    is_transient: bool
+
+
+def embed_tasks(
+    tasks: Sequence[BlockTask], address: StoreAddress, providers: tuple[str, ...], *, is_retried: bool
+) -> list[Outcome]:
+    """Embed and commit each block separately; return failures instead of raising them, so that the others continue.
+
+    Parameters
+    ----------
+    tasks
+        Blocks of one corpus.
+    address
+        The store.
+    providers
+        ONNX Runtime's execution providers.
+    is_retried
+        Whether another worker died while embedding these blocks; if so, what it committed is kept.
+    """
+    committed: set[int] = set()
+    if is_retried:
+        sources = [task.source for task in tasks]
+        left = unembedded(sources, tasks[0].net, open_store(address))
+        committed = {source.block for source in sources} - {source.block for source in left}
+
+    def outcome(task: BlockTask) -> Outcome:
+        try:
+            if task.source.block not in committed:
+                embed_block(task, address, providers)
+        except TransientError as error:
+            return Outcome(task.source.block, str(error), is_transient=True)
+        except FinalError as error:
+            return Outcome(task.source.block, str(error), is_transient=False)
+        return Outcome(task.source.block, "", is_transient=False)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(outcome, tasks))

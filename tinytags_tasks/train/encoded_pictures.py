@@ -1,0 +1,97 @@
+"""A labelled set's pictures as nets learn from them, and a sample of them for calibrating a net."""
+
+import io
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, carried_tags, iterate_pictures
+from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
+from tinytags_tasks.corpus.pictures.prepare import Target
+from tinytags_tasks.corpus.reader import Batch
+from tinytags_tasks.errors import BadInputError
+
+
+def sample_pictures(path: Path, most: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return some pictures from all over a labelled Parquet file, always the same.
+
+    Parameters
+    ----------
+    path
+        The file, as for training.
+    most
+        How many at most.
+    height, width
+        Their size in pixels; smaller if one of them is smaller, so that none is enlarged.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, shape (pictures, height, width, 3).
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be used: which row, and why.
+    """
+    encoded = _sample(path, most)
+    sizes = [_size(picture, f"{path}: picture {number} of the sample") for number, picture in enumerate(encoded)]
+    target = Target(min(height, *(size[1] for size in sizes)), min(width, *(size[0] for size in sizes)))
+    found = []
+    with closing(PictureDecoder(target)) as decoder:
+        for batch in decoder.decode_batches(iter([Batch(0, len(encoded), None, encoded=encoded)])):
+            if batch.unreadable:
+                number = min(batch.unreadable)
+                raise BadInputError(f"{path}: picture {number} of the sample: {batch.unreadable[number]}; remove it")
+            assert batch.pixels is not None  # noqa: S101 - the decoder guarantees it; for the type checker
+            found.append(batch.pixels)
+    return np.concatenate(found)
+
+
+def _sample(path: Path, most: int) -> list[bytes]:
+    encoded: list[bytes] = []
+    row = 0
+    wanted: set[int] = set()
+    for pictures, _ in iterate_pictures(path):
+        if not wanted:
+            rows = pq.read_metadata(path).num_rows
+            wanted = {round(place) for place in np.linspace(0, rows - 1, min(rows, most))}
+        encoded += [picture or b"" for number, picture in enumerate(pictures, row) if number in wanted]
+        row += len(pictures)
+    if not encoded:
+        raise BadInputError(f"{path}: holds no images")
+    return encoded
+
+
+def _size(encoded: bytes, where: str) -> tuple[int, int]:
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            return picture.size
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadInputError(f"{where}: cannot be read ({error}); remove it") from error
+
+
+def read_encoded(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64], tuple[str, ...]]:
+    """Return all pictures of a labelled Parquet file as they are, their labels, and the labels' names.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be used, or a label has no name.
+    """
+    encoded: list[bytes] = []
+    labels: list[npt.NDArray[np.int64]] = []
+    for pictures, numbers in iterate_pictures(path):
+        encoded += [picture or b"" for picture in pictures]
+        labels.append(numbers)
+    if not encoded:
+        raise BadInputError(f"{path}: holds no images")
+    found = np.concatenate(labels)
+    names = carried_tags(pq.read_schema(path), str(path)) or CIFAR10_TAGS
+    if wrong := sorted(set(found.tolist()) - set(range(len(names)))):
+        raise BadInputError(f"{path}: has the label {wrong[0]}, but there are {len(names)} tags (labels from 0)")
+    return encoded, found, names

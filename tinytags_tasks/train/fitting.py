@@ -1,0 +1,141 @@
+"""Fits a head in Spark, and a second one without the held-out images, by which it is measured."""
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tinytags_tasks.clients.spark import ConnectSpark
+from tinytags_tasks.store.embedding_files import Embeddings
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.train.family import Classifier, Features
+from tinytags_tasks.train.features import LabelledFeatures
+from tinytags_tasks.train.none import Chosen
+from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.spark_features import PARTITION_VALUES, Rows, write_features
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a head learns from: the labelled images first, then the background.
+
+    Attributes
+    ----------
+    rows
+        The features of both.
+    tags
+        The names of the tags; if there is one more class, it is "none of the tags".
+    held_out
+        bool, shape (labelled images,): those that the second head does not learn from.
+    """
+
+    rows: Rows
+    tags: tuple[str, ...]
+    held_out: npt.NDArray[np.bool_] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The head to publish, the one without the held-out images (None if there are none), and the seconds they took."""
+
+    classifier: Classifier
+    partial: Classifier | None
+    seconds: dict[str, float]
+
+
+def make_lesson(request: TrainRequest, labelled: LabelledFeatures, background: Chosen | None) -> Lesson:
+    """Return what a head learns from."""
+    tags = len(labelled.tags)
+    held_out = hold_out(labelled.labels, tags, request)
+    if background is None:
+        return Lesson(Rows(labelled.values, labelled.labels, tags, held_out), labelled.tags, held_out)
+    others: Embeddings = background.embeddings
+    rows = Rows(
+        values=np.concatenate([labelled.values, others]),
+        labels=np.concatenate([labelled.labels, np.full(len(others), tags)]),
+        classes=tags + 1,
+        held_out=np.concatenate([held_out, np.zeros(len(others), dtype=np.bool_)]),
+    )
+    return Lesson(rows, labelled.tags, held_out)
+
+
+def hold_out(labels: npt.NDArray[np.int64], tags: int, request: TrainRequest) -> npt.NDArray[np.bool_]:
+    """Choose the images to hold out, bool, shape (images,).
+
+    None are held out if they would be fewer than the tags, since figures on them would say nothing; or if fewer than
+    two tags would be left to learn.
+    """
+    images = len(labels)
+    held_out = np.zeros(images, dtype=np.bool_)
+    random = np.random.default_rng(request.seed % 2**63)
+    held_out[random.permutation(images)[: images * request.held_out // 100]] = True
+    if held_out.sum() < tags or len(np.unique(labels[~held_out])) < 2:
+        held_out[:] = False
+    return held_out
+
+
+def fit_heads(
+    request: TrainRequest,
+    lesson: Lesson,
+    folder: str,
+    storage: Storage,
+    connect_spark: ConnectSpark,
+    report: Callable[[str], None],
+) -> Fitted:
+    """Write what is to be learned to the store, and fit both heads in Spark.
+
+    Raises
+    ------
+    TransientError
+        If Spark or the store is unavailable.
+    """
+    family, chosen = request.family, request.parameters
+    features = _write(request, lesson, folder, storage)
+    held_out = int(lesson.held_out.sum())
+    started = time.monotonic()
+    spark = connect_spark()
+
+    def fit(*, with_held_out: bool) -> tuple[Classifier, float]:
+        began = time.monotonic()
+        classifier = family.fit(chosen, features, storage, spark, with_held_out=with_held_out)
+        return classifier, time.monotonic() - began
+
+    try:
+        # A family that learns in one task leaves the other cores to the second fit.
+        with ThreadPoolExecutor(2 if features.is_embedding and family.most_partitions == 1 else 1) as pool:
+            partial = None
+            if held_out:
+                report(f"fitting a {family.name} head without {held_out:,} held-out images, to measure it on them")
+                partial = pool.submit(fit, with_held_out=False)
+            report(f"fitting {family.describe(chosen)} in Spark")
+            whole = pool.submit(fit, with_held_out=True)
+            measured, classifier = partial.result() if partial else None, whole.result()
+    finally:
+        spark.stop()
+    seconds = {"held_out": round(measured[1], 1)} if measured else {}
+    seconds |= {"fit": round(classifier[1], 1), "spark": round(time.monotonic() - started, 1)}
+    return Fitted(classifier[0], measured[0] if measured else None, seconds)
+
+
+def _write(request: TrainRequest, lesson: Lesson, folder: str, storage: Storage) -> Features:
+    rows = lesson.rows
+    is_embedding = rows.values.dtype == np.int8
+    if is_embedding:
+        partition_rows = math.ceil(len(rows.labels) / request.family.most_partitions)
+    else:
+        partition_rows = max(1, PARTITION_VALUES // rows.values.shape[1])
+    storage.delete_leftovers(folder)
+    write_features(rows, folder, storage, partition_rows=partition_rows)
+    return Features(
+        folder,
+        lesson.tags,
+        rows.values.shape[1],
+        is_embedding=is_embedding,
+        has_none=rows.classes > len(lesson.tags),
+        weight=float(len(rows.labels)),
+        weight_not_held_out=float((~rows.held_out).sum()),
+    )

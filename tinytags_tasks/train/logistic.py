@@ -1,0 +1,106 @@
+"""The logistic family: Spark MLlib's multinomial regression on a net's embeddings. Its votes are percentages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.train.family import Classifier, Features, Parameter, model_metadata
+from tinytags_tasks.train.forest_trees import IR_VERSION
+
+PERCENT = 100
+
+
+class Logistic:
+    """See :class:`tinytags_tasks.train.family.Family`."""
+
+    name = "logistic"
+    parameters = (
+        # Relative to the number of pictures: MLlib's regParam is this divided by the sum of weights.
+        Parameter("regularization", default=300, low=0, high=1_000_000),
+        Parameter("iterations", default=30, low=1, high=1_000),
+    )
+    # The mean and the deviation of each value are merged in the order in which partitions end.
+    most_partitions = 1
+
+    def describe(self, chosen: Mapping[str, int]) -> str:
+        """See the protocol."""
+        return f"a logistic regression of up to {chosen['iterations']} iterations"
+
+    def fit(
+        self,
+        chosen: Mapping[str, int],
+        features: Features,
+        storage: Storage,
+        spark: Any,  # noqa: ANN401 - see tinytags_tasks.clients.spark.connect_spark
+        *,
+        with_held_out: bool,
+    ) -> Classifier:
+        """See the protocol."""
+        # Imported here because importing PySpark takes seconds, and `tinytags lab` needs only the parameters.
+        from tinytags_tasks.train import logistic_spark
+
+        weight = features.weight if with_held_out else features.weight_not_held_out
+        coefficients, intercepts = logistic_spark.fit_weights(
+            features.folder,
+            storage,
+            spark,
+            regularization=chosen["regularization"] / weight,
+            iterations=chosen["iterations"],
+            with_held_out=with_held_out,
+        )
+        onnx_model = logistic_to_onnx(coefficients, intercepts, features)
+        return Classifier(onnx_model, "probabilities", total=PERCENT, parameters=dict(chosen))
+
+
+def logistic_to_onnx(
+    coefficients: npt.NDArray[np.float64], intercepts: npt.NDArray[np.float64], features: Features
+) -> bytes:
+    """Write a regression as an ONNX graph whose output is the percentage of each class.
+
+    Parameters
+    ----------
+    coefficients, intercepts
+        Shapes (classes, values) and (classes,).
+    features
+        What it was fitted on.
+
+    Returns
+    -------
+    bytes
+        The graph: the features' input (images, values) to ``votes`` float32 (images, classes). The same weights give
+        the same bytes.
+    """
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", [features.input_name], ["values"], to=TensorProto.FLOAT),
+            helper.make_node("Gemm", ["values", "coefficients", "intercepts"], ["scores"], transB=1),
+            helper.make_node("Softmax", ["scores"], ["shares"], axis=1),
+            helper.make_node("Mul", ["shares", "percent"], ["votes"]),
+        ],
+        "logistic",
+        [helper.make_tensor_value_info(features.input_name, features.input_type, ["images", features.values])],
+        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", features.classes])],
+        [
+            numpy_helper.from_array(coefficients.astype(np.float32), "coefficients"),
+            numpy_helper.from_array(intercepts.astype(np.float32), "intercepts"),
+            numpy_helper.from_array(np.array(PERCENT, dtype=np.float32), "percent"),
+        ],
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", 21)],
+        producer_name="tinytags",
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, dict(sorted(model_metadata(features.tags).items())))
+    onnx.checker.check_model(model)
+    serialized: bytes = model.SerializeToString(deterministic=True)
+    return serialized
+
+
+LOGISTIC = Logistic()
