@@ -202,7 +202,7 @@ def load_net_card(storage: Storage, name_or_version: str) -> NetCard:
         return NetCard.load(storage, layout.net_card_file(version))
     except (MissingError, CorruptError) as error:
         if version == shipped.version:
-            raise explained(error, f"{error}; {remedy(version)}")
+            raise explained(error, f"{error}; {remedy(version)}") from error
         raise
 
 
