@@ -1,5 +1,9 @@
 """Nets from elsewhere: each gets the interface of a net, or one line says why it cannot be used."""
 
+import re
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,11 +11,17 @@ import pytest
 from faulty_storage import files_under
 from foreign_nets import DIMENSIONS, HEIGHT, WIDTH, conv_net, token_net
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from small_run import quiet
 
+from tinytags_tasks import cli
+from tinytags_tasks.cli import net_import
+from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.nets import arithmetic
-from tinytags_tasks.nets.calibration import resized
+from tinytags_tasks.nets.calibration import corpus_pictures, resized
 from tinytags_tasks.nets.catalogue import load_net_card, read_net
 from tinytags_tasks.nets.graph import embedding_graph
 from tinytags_tasks.nets.importing import NetImport, import_net
@@ -319,3 +329,67 @@ def test_too_few_pictures_are_refused(bring):
 def test_options_that_fit_no_net_are_named(changes, message):
     with pytest.raises(BadInputError, match=message):
         NetImport("given.onnx", **{"name": "given", **changes})
+
+
+# The command
+
+
+@pytest.fixture
+def command(storage, tmp_path, monkeypatch, capsys):
+    """Return a function that imports the small net by the command line, and returns its code, output and errors."""
+    (tmp_path / "given.onnx").write_bytes(conv_net().SerializeToString())
+    monkeypatch.setattr(net_import, "clients", lambda: SimpleNamespace(storage=storage))
+    scaled_by = ("--scale", "0-1", "--mean", "0.5,0.25,0.1", "--std", "0.2,0.4,0.8")
+
+    def run_command(*words: str) -> tuple[int, str, str]:
+        words = (str(tmp_path / "given.onnx"), "--name", "given", *scaled_by, *words)
+        monkeypatch.setattr(sys, "argv", ["tinytags", "nets", "import", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run_command
+
+
+def test_the_command_calibrates_on_a_labelled_set(command, storage, tmp_path):
+    path = tmp_path / "pets.parquet"
+    write_labelled_parquet(path, patches(100, 32, 32), np.arange(100) % 2, ("cat", "dog"))
+    code, printed, errors = command("--labelled", str(path))
+    card = load_net_card(storage, "given")
+    assert (code, printed) == (0, f"{card.version}\n"), errors
+    assert card.parameters["calibrated on"] == "100 pictures from pets.parquet"
+    assert "rank correlation" in errors
+
+
+def test_the_command_calibrates_on_a_corpus_and_leaves_out_what_is_unreadable(command, storage, tmp_path):
+    folder = tmp_path / "photos" / "things"
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(patches(90, 32, 32)):
+        Image.fromarray(picture).save(folder / f"{number:03}.png")
+    (folder / "050.png").write_bytes(b"broken")
+    source = {"source": str(tmp_path / "photos"), "format": "folder", "most_unreadable_percent": 50}
+    ingest_corpus(make_definition("photos", source), storage=storage, report=quiet)
+    assert corpus_pictures(storage, "photos").shape == (89, 32, 32, 3)
+    assert corpus_pictures(storage, "photos").reshape(89, -1).any(axis=1).all()
+    code, printed, errors = command("--corpus", "photos")
+    assert code == 0, errors
+    assert load_net_card(storage, printed.strip()).parameters["calibrated on"] == "89 pictures from corpus photos"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give pictures to calibrate the net on: --corpus .* or --labelled"),
+        (("--corpus", "photos", "--labelled", "pets.parquet"), "give pictures to calibrate the net on"),
+        (("--corpus", "photos"), "photos"),
+        (("--labelled", "missing.parquet"), "missing.parquet: no such file"),
+        (("--labelled", "pets.parquet", "--mean", "a,b"), "--mean is 'a,b': write numbers with commas between"),
+    ],
+)
+def test_what_the_command_cannot_use_is_one_line(command, storage, words, message):
+    code, _, errors = command(*words)
+    assert code == 2
+    assert re.search(message, errors.splitlines()[-1])
+    assert "Traceback" not in errors
+    assert files_under(storage.root) == {}

@@ -13,7 +13,7 @@ def import_net(
     file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX network that describes pictures.")],
     name: Annotated[str, typer.Option(help="First part of the net's version.")],
     corpus: Annotated[str, typer.Option(help="Calibrate on pictures of this corpus, which must be ingested.")] = "",
-    labelled: Annotated[Path | None, typer.Option(help="Or calibrate on this labelled Parquet file.")] = None,
+    labelled: Annotated[Path | None, typer.Option(help="Or on this labelled Parquet file or folder.")] = None,
     height: Annotated[int | None, typer.Option(help="Height of the pictures; default: what its input says.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of the pictures; default: what its input says.")] = None,
     scale: Annotated[str, typer.Option(help="Range of the values that it takes: 0-255 or 0-1.")] = "0-255",
@@ -57,7 +57,7 @@ def import_net(
     if bool(corpus) == (labelled is not None):
         raise BadInputError(
             "give pictures to calibrate the net on: --corpus with the name of an ingested corpus, or --labelled with "
-            "a labelled Parquet file"
+            "a labelled Parquet file or folder"
         )
     storage = clients().storage
     read_pictures: ReadPictures = lambda height, width: corpus_pictures(storage, corpus)  # noqa: E731

@@ -27,7 +27,8 @@ def corpus_pictures(storage: Storage, corpus: str, most: int = PICTURES) -> Pixe
     """
     record = Corpus.load(storage, layout.corpus_file(corpus))
     blocks = record.partition.blocks
-    chosen = sorted({round(place) for place in np.linspace(0, blocks - 1, min(blocks, _BLOCKS))})
+    enough = max(_BLOCKS, -(-most * blocks // max(1, record.images)))  # a small corpus has few images in a block
+    chosen = sorted({round(place) for place in np.linspace(0, blocks - 1, min(blocks, enough))})
     found = []
     for source in block_sources(storage, record, chosen):
         unreadable = {position - source.first for position in source.unreadable}

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 from PIL import Image
 
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, carried_tags, iterate_pictures
+from tinytags_tasks.corpus.labelled import iterate_pictures, tags_of_set
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.train.images import NONE, read_labels
 
 
 def sample_pictures(path: Path, most: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return some pictures from all over a labelled Parquet file, always the same.
+    """Return some pictures from all over a labelled set, always the same.
 
     Parameters
     ----------
     path
-        The file, as for training.
+        A Parquet file or a folder, as for training.
     most
         How many at most.
     height, width
@@ -53,17 +53,13 @@ def sample_pictures(path: Path, most: int, height: int, width: int) -> npt.NDArr
 
 
 def _sample(path: Path, most: int) -> list[bytes]:
+    _, labels = read_labels(path, None)
+    wanted = {round(place) for place in np.linspace(0, len(labels) - 1, min(len(labels), most))}
     encoded: list[bytes] = []
     row = 0
-    wanted: set[int] = set()
-    for pictures, _ in iterate_pictures(path):
-        if not wanted:
-            rows = pq.read_metadata(path).num_rows
-            wanted = {round(place) for place in np.linspace(0, rows - 1, min(rows, most))}
+    for pictures, _ in iterate_pictures(path, unknown=NONE):
         encoded += [picture or b"" for number, picture in enumerate(pictures, row) if number in wanted]
         row += len(pictures)
-    if not encoded:
-        raise BadInputError(f"{path}: holds no images")
     return encoded
 
 
@@ -76,7 +72,7 @@ def _size(encoded: bytes, where: str) -> tuple[int, int]:
 
 
 def read_encoded(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64], tuple[str, ...]]:
-    """Return all pictures of a labelled Parquet file as they are, their labels, and the labels' names.
+    """Return all pictures of a labelled set as they are, their labels, and the labels' names.
 
     Raises
     ------
@@ -85,13 +81,13 @@ def read_encoded(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64], tuple[
     """
     encoded: list[bytes] = []
     labels: list[npt.NDArray[np.int64]] = []
-    for pictures, numbers in iterate_pictures(path):
+    names = tags_of_set(path)
+    for pictures, numbers in iterate_pictures(path, names):
         encoded += [picture or b"" for picture in pictures]
         labels.append(numbers)
     if not encoded:
         raise BadInputError(f"{path}: holds no images")
     found = np.concatenate(labels)
-    names = carried_tags(pq.read_schema(path), str(path)) or CIFAR10_TAGS
     if wrong := sorted(set(found.tolist()) - set(range(len(names)))):
         raise BadInputError(f"{path}: has the label {wrong[0]}, but there are {len(names)} tags (labels from 0)")
     return encoded, found, names
