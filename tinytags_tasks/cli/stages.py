@@ -262,9 +262,11 @@ def run(
     model: Annotated[
         str, typer.Option(help="Version of a published model; default: train one.", show_default=False)
     ] = "",
-    labelled: Annotated[Path | None, typer.Option(help="Labelled Parquet file; default: the demo's.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Labelled Parquet file for the model's card.")] = None,
-    other: Annotated[Path | None, typer.Option(help="Labelled Parquet file of other things, for the card.")] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Labelled Parquet file, or folder of folders; default: the demo's.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
+    other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,
     features: Annotated[
         str, typer.Option(help="What a trained model sees: a net's embeddings, or pixels as in the original system.")
     ] = "general32",
@@ -289,8 +291,8 @@ def run(
     if corpus:
         load_definition(runtime.settings.corpora_folder, corpus)
     for path in (labelled, test, other):
-        if path and not path.is_file():
-            raise BadInputError(f"{path}: no such file")
+        if path and not path.exists():
+            raise BadInputError(f"{path}: no such file or folder")
     if head not in FAMILIES:
         raise BadInputError(f"--head is {head!r}: choose {' or '.join(FAMILIES)}")
     if not model and features != PIXELS:

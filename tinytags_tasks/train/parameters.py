@@ -51,6 +51,9 @@ class TrainRequest:
         to save time. The published model always learns from the whole set.
     licence
         The licence of the labelled set, for the card.
+    corpus
+        The name of a stored corpus that the model is for: the card tells how differently its images were prepared.
+        None skips that.
     features
         What the model sees: a net's name or version, or ``pixels``, which is what the original system saw.
     head
@@ -79,6 +82,7 @@ class TrainRequest:
     none: bool | None = None
     regularization: int = _DEFAULTS["regularization"]
     iterations: int = _DEFAULTS["iterations"]
+    corpus: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse parameters that Spark or the index cannot handle.
