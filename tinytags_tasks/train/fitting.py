@@ -145,6 +145,7 @@ def _write(request: TrainRequest, lesson: Lesson, folder: str, storage: Storage)
         rows.values.shape[1],
         is_embedding=is_embedding,
         has_none=rows.classes > len(lesson.tags),
-        weight=float(len(rows.labels)),
-        weight_not_held_out=float((~rows.held_out).sum()),
+        labelled=len(lesson.held_out),
+        held_out=int(lesson.held_out.sum()),
+        background=len(rows.labels) - len(lesson.held_out),
     )
