@@ -64,6 +64,13 @@ if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
 
 
+_PASSED_ON = (
+    *("features", "head", "trees", "depth", "bins", "regularization", "iterations"),
+    *("seed", "held_out"),
+)
+"""Fields of the form that are those of a training's request."""
+
+
 @task(retries=1, execution_timeout=SHORT)
 @errors_for_airflow
 def check() -> str:
@@ -166,7 +173,8 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         height=corpus.height,
         width=corpus.width,
         none=False if form["none"] == "no" else None,
-        **{name: form[name] for name in ("features", "head", "trees", "depth", "bins", "seed", "held_out")},
+        corpus=corpus.name,
+        **{name: form[name] for name in _PASSED_ON},
     )
     trained = train_model(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)
     remember_models(clients)

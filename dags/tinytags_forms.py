@@ -87,17 +87,18 @@ def _model_fields() -> Form:
         "labelled": _text(
             "Labelled images",
             section="Model",
-            description="Parquet file with the columns img and label; empty: the demo's",
+            description="A folder with a folder for each tag, or a Parquet file with the columns img and label; empty: "
+            "the demo's",
         ),
         "test": _text(
             "Test images",
             section="Model",
-            description="A file like the one above, to measure the model's test accuracy; may be empty",
+            description="A set like the one above, to measure the model's test accuracy; may be empty",
         ),
         "other": _text(
             "Images of other things",
             section="Model",
-            description="A file like the one above, with label -1 for images of none of the tags and -2 for unclear "
+            description="A set like the one above, with label -1 for images of none of the tags and -2 for unclear "
             "ones; it shows how the model does on what a real corpus contains",
         ),
         **_head_fields(),
@@ -144,9 +145,13 @@ def _head_fields() -> Form:
             description="yes: if the net has a background, the model can say that an image shows none of the tags; "
             "such an image is not kept",
         ),
-        "trees": _forest_field(10, 1, 1000, "Trees"),
-        "depth": _forest_field(10, 1, 30, "Depth"),
-        "bins": _forest_field(50, 2, 65536, "Bins"),
+        "trees": _head_parameter(10, 1, 1000, "Trees", "Of a forest only"),
+        "depth": _head_parameter(10, 1, 30, "Depth", "Of a forest's trees only"),
+        "bins": _head_parameter(50, 2, 65536, "Bins", "Of a forest only"),
+        "regularization": _head_parameter(
+            300, 0, 1_000_000, "Regularization", "Of a logistic head only: more of it makes percentages more cautious"
+        ),
+        "iterations": _head_parameter(30, 1, 1_000, "Iterations", "Of a logistic head only: at most"),
         "seed": Param(
             42,
             type="integer",
@@ -157,9 +162,15 @@ def _head_fields() -> Form:
     }
 
 
-def _forest_field(default: int, low: int, high: int, title: str) -> Param:
+def _head_parameter(default: int, low: int, high: int, title: str, description: str) -> Param:
     return Param(
-        default, type="integer", minimum=low, maximum=high, title=title, section="Model", description="Of a forest only"
+        default,
+        type="integer",
+        minimum=low,
+        maximum=high,
+        title=title,
+        section="Model",
+        description=description,
     )
 
 
