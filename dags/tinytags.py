@@ -173,6 +173,7 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         height=corpus.height,
         width=corpus.width,
         none=False if form["none"] == "no" else None,
+        corpus=corpus.name,
         **{name: form[name] for name in _PASSED_ON},
     )
     trained = train_model(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)

@@ -9,11 +9,16 @@ import httpx
 import pytest
 from conftest import wait_for
 from playwright.sync_api import Page, expect
+from small_run import SparkHere
 
+from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+from tinytags_tasks.nets.shipped import shipped_card
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import ModelCard
 
 SHARD, BLOCKS = 400, 3
 ACT = {"X-TinyTags-Grid": "1", "Sec-Fetch-Site": "same-origin"}
@@ -158,12 +163,22 @@ def test_a_person_finds_blocks_with_the_keyboard_and_is_asked_before_anything_is
     assert complaints == []
 
 
+@pytest.fixture
+def seeing_model(model: str, runtime: Runtime) -> Iterator[str]:
+    """The version of a model that sees embeddings; it has only a card, so nothing can be scored with it."""
+    card = ModelCard.load(runtime.storage, layout.card_file(model))
+    card = card.replaced(version="seeing-0123456789ab", features=shipped_card().version)
+    card.save(runtime.storage, layout.card_file(card.version))
+    yield card.version
+    runtime.storage.delete(layout.model_folder(card.version))
+
+
 def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
     open_page: Callable[[str], Page],
     ask: Callable[..., httpx.Response],
     tinytags_here: Callable[..., subprocess.CompletedProcess[str]],
     pictures: dict[str, Path],
-    model: str,
+    seeing_model: str,
     runtime: Runtime,
 ) -> None:
     source, shape = str(pictures["corpus"]), ("--shard-images", "600", "--blocks-per-shard", "60")
@@ -173,13 +188,21 @@ def test_a_shard_of_many_blocks_goes_on_in_the_next_row(
     ):
         done = tinytags_here(*command)
         assert done.returncode == 0, done.stderr
-    planned = plan_run(PlanRequest("broad", model), storage=runtime.storage).run
+    planned = plan_run(PlanRequest("broad", seeing_model), storage=runtime.storage).run
     wait_for(lambda: planned in ask("viewer", "/tinytags/api/runs").text)  # the list is kept for some seconds
     page = open_page("operator")
     page.goto("/plugin/blocks")
     grid = page.frame_locator("iframe")
     grid.locator("#runs").select_option(planned)
     expect(grid.locator("[role=gridcell][data-state=planned]")).to_have_count(120, timeout=30_000)
+    embed_blocks(
+        EmbedRequest("broad", shipped_card().version, (0, 1, 119)),
+        storage=runtime.storage,
+        address=runtime.store_address,
+        connect_spark=SparkHere(),
+    )
+    expect(grid.locator("[role=gridcell][data-state=embedded]")).to_have_count(3, timeout=30_000)
+    expect(grid.locator("#legend")).to_contain_text("embedded 3")
     expect(grid.locator("#grid [role=rowheader]")).to_have_text(["0", "", "1", ""])
     grid.locator("[role=gridcell]").first.focus()
     for key in ("End", "ArrowDown", "ArrowDown", "Shift+ArrowUp"):  # block 49, the short row's last, 69, back

@@ -141,6 +141,21 @@ def test_what_a_dead_process_held_is_taken_at_once(storage):
     assert storage.names(layout.leases_folder(run.name)) == []
 
 
+def test_what_a_dead_process_held_is_cleared_by_the_next_writer_of_other_blocks(storage):
+    run = make_run(storage)
+    folder = layout.leases_folder(run.name)
+    dead = {"owner": "a", "place": lease._place(), "pid": 2**22 + 1, "started": 1.0, "renewed": 0}
+    storage.write(layout.writer_lease_file(folder, "dead"), json.dumps(dead).encode())
+    for block, writer in ((1, "dead"), (2, "dead"), (3, "nobody")):
+        storage.make_folder(f"{layout.block_lease_folder(folder, block)}/{writer}")
+    with held_by_another(storage, run, [4]) as other:
+        for _ in hold_blocks(run.name, [0], storage=storage, report=quiet):
+            pass
+        assert storage.names(folder) == ["000004.block", f"{other}.lease"]
+        assert is_held(storage, run.name, 4, other)
+    assert storage.names(folder) == []
+
+
 def test_a_lease_without_a_sign_of_life_is_taken_at_once(storage):
     run = make_run(storage)
     storage.make_folder(f"{layout.block_lease_folder(layout.leases_folder(run.name), 3)}/nobody")

@@ -209,7 +209,7 @@ def test_a_block_without_a_record_is_embedded_if_the_corpus_holds_its_embeddings
 
 def test_embeddings_of_another_net_count_for_nothing(storage):
     embed(storage)
-    for net in ("another-0123456789ab", PIXELS):
+    for net in (shipped_card().version, PIXELS):
         run = run_of_net(storage, net)
         assert {record.state for record in read_ledger(storage, run)} == {BlockState.PLANNED}
 

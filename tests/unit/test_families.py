@@ -12,7 +12,7 @@ import pytest
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.train import forest_spark
+from tinytags_tasks.train import forest_spark, logistic_spark
 from tinytags_tasks.train.families import FAMILIES
 from tinytags_tasks.train.family import Features, Parameter
 from tinytags_tasks.train.forest_trees import Tree
@@ -31,6 +31,8 @@ def fitted(monkeypatch):
     """Stand-ins for what Spark fits."""
     leaf = Tree(*(np.array([value]) for value in (-1, 0.0, -1, -1, 1)))
     monkeypatch.setattr(forest_spark, "fit_trees", lambda chosen, *_, **__: [leaf] * chosen["trees"])
+    weights = np.random.default_rng(0).normal(size=(len(TAGS) + 1, 13))
+    monkeypatch.setattr(logistic_spark, "fit_weights", lambda *_, **__: (weights[:, :12], weights[:, 12]))
 
 
 @pytest.fixture
@@ -63,12 +65,11 @@ def test_the_form_of_the_dag_has_every_parameter_of_a_family_with_its_default_an
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_a_family_ends_in_the_one_interface_and_says_on_its_card_what_was_chosen(family, fitted, tmp_path):
-    classifier = family.fit(
-        defaults(family), Features("labelled/x", TAGS, 12), LocalStorage(tmp_path), None, with_held_out=True
-    )
+    features = Features("labelled/x", TAGS, 12, is_embedding=True, has_none=True, weight=1.0)
+    classifier = family.fit(defaults(family), features, LocalStorage(tmp_path), None, with_held_out=True)
     session = onnxruntime.InferenceSession(classifier.onnx_model, providers=["CPUExecutionProvider"])
-    (votes,) = session.run(["votes"], {"pixels": np.zeros((5, 12), dtype=np.uint8)})
-    assert votes.shape == (5, len(TAGS))
+    (votes,) = session.run(["votes"], {"features": np.zeros((5, 12), dtype=np.int8)})
+    assert votes.shape == (5, len(TAGS) + 1)  # and none of them
     assert np.abs(votes.sum(axis=1) - classifier.total).max() < 0.5
     assert classifier.output == "votes" or classifier.total == 100
     assert defaults(family).items() <= classifier.parameters.items()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_corpora import SOURCES, define
+from small_net import net_card
 from small_run import card, quiet
 
 from tinytags_tasks.blocks import Partition
@@ -113,7 +114,8 @@ def test_a_run_has_the_same_name_as_ever(stored, storage, thumbnails, name):
 )
 def test_a_training_is_known_by_the_same_hash_as_ever(monkeypatch, changes, training):
     monkeypatch.setattr(step, "version", lambda package: {"pyspark": "4.3.0"}[package])
-    assert step._training_id(TrainRequest("l.parquet", **changes), hashlib.sha256(b"labelled").hexdigest()) == training
+    request = TrainRequest("l.parquet", features="pixels", head="forest", **changes)
+    assert step._training_id(request, hashlib.sha256(b"labelled").hexdigest()) == training
 
 
 def test_a_model_has_the_same_version_as_ever():
@@ -168,7 +170,11 @@ def test_a_character_that_later_pythons_print_stays_escaped():
 
 
 def training_of(request):
-    return step._training_id(request, "")
+    """Return the identity of a training through a net that has a background."""
+    if request.features == "pixels":
+        return step._training_id(request, "")
+    net = net_card().replaced(version=f"{request.features}-0123456789ab", background_sha256="1" * 64)
+    return step._training_id(request, "", net, has_none=request.none is None)
 
 
 def digest_of(manifest):
@@ -233,7 +239,17 @@ DECIDED = [
         digest_of,
         {"corpus", "shard", "first", "images", "image_bytes", "source", "source_sha256", "checksum"},
     ),
-    (TrainRequest("l"), training_of, {"labelled", "test", "other", "held_out", "licence"}),
+    (
+        TrainRequest("l", features="pixels", head="forest"),
+        training_of,
+        {"labelled", "test", "other", "held_out", "licence", "none", "regularization", "iterations"},
+    ),
+    (
+        TrainRequest("l"),
+        training_of,
+        # The seed only chooses what is held out.
+        {"labelled", "test", "other", "held_out", "licence", "trees", "depth", "bins", "seed"},
+    ),
 ]
 """An object, what is made of it, and its fields that decide nothing. A new field is in the identity or in this list.
 
@@ -248,7 +264,11 @@ def names_of(sample):
 def with_another(sample, name):
     """Return a copy with another value in a field."""
     value = getattr(sample, name)
-    if isinstance(value, int | float):
+    if name in ("head", "features"):
+        changed = {"forest": "logistic", "logistic": "forest", "pixels": "general32", "general32": "other32"}[value]
+    elif name == "none":
+        changed = False
+    elif isinstance(value, int | float):
         changed = value + 1
     elif value is None or isinstance(value, str):
         changed = f"{value or ''}x"

@@ -23,7 +23,7 @@ def labelled(tmp_path_factory) -> str:
 
 
 def request_of(labelled: str, **changes: object) -> LabRequest:
-    training = TrainRequest(labelled, height=8, width=8)
+    training = TrainRequest(labelled, height=8, width=8, features="pixels", head="forest")
     return LabRequest(training, **{"sample": 200, "trees": (2, 6), "depth": (2, 6), "folds": 2, **changes})
 
 
@@ -112,7 +112,11 @@ def test_votes_are_those_of_the_trees_one_each():
     random = np.random.default_rng(4)
     images = random.integers(0, 256, (300, 12), dtype=np.uint8)
     labels = np.where(images[:, 0] < 100, 2, 4)  # tags that are not numbered from 0, and one in between without images
-    votes = SampleForest(TrainRequest("x", trees=9, depth=4), tags=6).fit(images, labels).votes(images)
+    votes = (
+        SampleForest(TrainRequest("x", trees=9, depth=4, features="pixels", head="forest"), tags=6)
+        .fit(images, labels)
+        .votes(images)
+    )
     assert votes.shape == (300, 6)
     assert (votes.sum(axis=1) == 9).all()
     assert votes[:, [0, 1, 3, 5]].sum() == 0

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 from small_run import CORPUS, card, make_corpus, pictures
 
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.settings import Settings
@@ -20,7 +22,8 @@ from tinytags_tasks.store.model_records import DIFFERENT_LOOKS, Probe
 from tinytags_tasks.store.run_identity import make_run, preparation_note
 from tinytags_tasks.store.samples import sample_images
 from tinytags_tasks.train import probe as probe_module
-from tinytags_tasks.train.probe import FEWEST, probe, probe_corpus
+from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.probe import FEWEST, probe, probe_corpus, probe_training, warn_again
 
 REAL = Settings().demo_source
 IMAGES = 800
@@ -173,6 +176,26 @@ def test_a_probe_names_the_corpus_that_it_saw(storage, monkeypatch):
     assert probe_corpus(landscapes(30, 1), CORPUS, storage) is None
     with pytest.raises(MissingError):
         probe_corpus(landscapes(30, 1), "nowhere", storage)
+
+
+def test_a_training_for_a_corpus_warns_and_an_existing_model_warns_again(storage, tmp_path, monkeypatch):
+    corpus = make_corpus(storage)
+    monkeypatch.setattr(probe_module, "FEWEST", 5)
+    monkeypatch.setattr(probe_module, "_FOLDS", 3)
+    images = landscapes(30, 1)
+    write_labelled_parquet(tmp_path / "labelled.parquet", images, np.arange(30) % 2, ("a", "b"))
+    request = TrainRequest(str(tmp_path / "labelled.parquet"), corpus=CORPUS)
+    said: list[str] = []
+    found = probe_training(request, 30, storage, said.append)
+    assert (found.corpus_digest, found.labelled_images) == (corpus.digest, 30)
+    assert said == ([f"warning: {found.warning}"] if found.warning else [])
+    assert probe_training(replace(request, corpus=None), 30, storage, said.append) is None
+    said.clear()
+    known = card(probe=different(corpus), labelled_images=30)
+    warn_again(replace(request, labelled="nothing is read"), known, storage, said.append)
+    assert said == [f"warning: {known.probe.warning}"]
+    with pytest.raises(MissingError, match="corpus nowhere is not in the store"):
+        warn_again(replace(request, corpus="nowhere"), known, storage, said.append)
 
 
 # What a run says

@@ -1,5 +1,8 @@
 """Published models: stored once, found by name, compared, and used by scoring whatever their kind."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -7,6 +10,7 @@ from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from onnx import TensorProto, helper, numpy_helper
 from small_run import CORPUS, MODEL, SparkHere, address_of, card, make_corpus, pictures, publish_model, quiet
 
+from tinytags_tasks.cli import models as models_commands
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
 from tinytags_tasks.score import step as score_step
 from tinytags_tasks.score.plan import PlanRequest, plan_run
@@ -14,7 +18,15 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_figures import share
-from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation, OtherFigures, ThresholdFigures
+from tinytags_tasks.store.model_records import (
+    ConfidenceBand,
+    Evaluation,
+    ModelCard,
+    OtherEvaluation,
+    OtherFigures,
+    Probe,
+    ThresholdFigures,
+)
 from tinytags_tasks.store.models import (
     compare_models,
     describe_model,
@@ -139,6 +151,50 @@ def test_a_description_holds_the_figures_and_nothing_that_is_not_known():
     assert (described["licence"], described["depth"], described["output"]) == ("CC0", "6", "votes of 10 trees")
     assert not {"held out: accuracy", "imported from", "learned from"} & described.keys()
     assert describe_model(card(output="probabilities", trees=100))["output"] == "probabilities"
+
+
+def test_a_stored_card_from_before_none_and_reliability_is_read_and_described(storage):
+    before = card(version="forest-1", test=evaluation(), other=others()).model_dump(
+        exclude={"none": True, "background_held_back": True, "probe": True, "test": {"reliability"}}
+        | {"other": {"none_without_tag", "none_with_tag", "auroc"}}
+    )
+    storage.write("models/forest-1/model.json", json.dumps(before).encode())
+    read = load_card(storage, "forest-1")
+    assert (read.test.reliability, read.test.calibration_error, read.test.none) == ((), None, 0)
+    assert (read.other.auroc, read.other.none_without_tag, read.probe) == (None, None, None)
+    described = describe_model(read)
+    assert described["test set: confidence from 40 %"] == "80.0 % kept, 75.0 % of these right"
+    assert not [heading for heading in described if "none" in heading or "calibration" in heading]
+
+
+def test_a_description_tells_of_none_calibration_and_preparation():
+    band = ConfidenceBand(confidence=70, images=9, right=6, mean_confidence=76.67)
+    test = evaluation().replaced(confusion=((4, 1, 1), (2, 2, 0)), reliability=(band,))
+    other = others().replaced(none_without_tag=2, none_with_tag=1, auroc=0.8765)
+    background = others().replaced(with_tag=0, none_without_tag=5)
+    probe = Probe(corpus="photos", corpus_digest="d", labelled_images=50, corpus_images=60, auroc=0.97)
+    known = card(none=True, test=test, other=other, background_held_back=background, probe=probe)
+    described = describe_model(known)
+    assert described["test set: none"] == "10.0 % called none of the tags"
+    assert described["test set: calibration error"] == "10.00 %"
+    assert described["other things: tag against none"] == "AUROC 0.876"
+    assert described["other things: none"] == "33.3 % of the 6 images of no tag"
+    assert described["background held back: none"] == "83.3 % of the 6 images of no tag"
+    assert "in different ways" in described["preparation of corpus photos"]
+    alike = describe_model(known.replaced(probe=probe.replaced(auroc=0.5)))
+    assert alike["preparation of corpus photos"] == "like that of the labelled images (AUROC 0.50)"
+
+
+def test_the_list_shows_how_much_is_kept_and_how_much_of_it_is_right(storage, monkeypatch, capsys):
+    monkeypatch.setattr(models_commands, "clients", lambda: SimpleNamespace(storage=storage))
+    monkeypatch.setenv("COLUMNS", "150")
+    put(storage, "forest-1", test=evaluation(), other=others().replaced(auroc=0.8765))
+    put(storage, "forest-2")
+    models_commands.list_models()
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if "forest-1" in line]
+    assert [each.strip() for each in line.split("│")[6:10]] == ["50.00 %", "80.0 %", "75.0 %", "0.876"]
+    assert "right: of these" in shown
 
 
 def test_a_share_of_nothing_is_a_dash():

@@ -332,12 +332,12 @@ def publish_reader_of(world, net):
     card(version=version, features=net).save(world.storage, layout.card_file(version))
 
 
-def test_embeddings_that_no_model_reads_are_shown_and_dropped_and_the_net_stays(world):
+def test_embeddings_that_no_model_sees_are_shown_and_dropped_and_the_net_stays(world):
     folder = embed_by(world)
     world.storage.write(layout.net_file(NET), b"net")
     publish_reader_of(world, "another-0123456789ab")
     found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
-    shown = f"would drop the embeddings of corpus pets by {NET} (2 blocks, 0.0 MB), which no model reads"
+    shown = f"would drop the embeddings of corpus pets by {NET} (2 blocks, 0.0 MB), which no model sees"
     assert found.lines("would drop") == [shown]
     assert not found.is_empty
     assert len(world.storage.names(folder)) == 2, "showing changes nothing"
@@ -350,14 +350,14 @@ def test_embeddings_that_no_model_reads_are_shown_and_dropped_and_the_net_stays(
     assert plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr).is_empty
 
 
-def test_embeddings_that_a_model_reads_stay(world):
+def test_embeddings_that_a_model_sees_stay(world):
     folder = embed_by(world)
     publish_reader_of(world, NET)
     prune(world, keep=0, scored=True)
     assert len(world.storage.names(folder)) == 2
 
 
-def test_embeddings_stay_if_nobody_knows_what_a_model_reads(world):
+def test_embeddings_stay_if_nobody_knows_what_a_model_sees(world):
     folder = embed_by(world)
     world.storage.write(layout.card_file("broken-0123456789ab"), b"{")
     assert (

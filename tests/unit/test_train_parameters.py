@@ -24,16 +24,17 @@ from tinytags_tasks.train.parameters import TrainRequest, read_parameters, write
 )
 def test_a_parameter_out_of_range_is_refused_by_its_name(field, value, message):
     with pytest.raises(BadInputError, match=message):
-        TrainRequest("labelled.parquet", **{field: value})
+        TrainRequest("labelled.parquet", **{"head": "forest", field: value})
 
 
 def test_parameters_that_are_written_are_read(tmp_path):
     path = tmp_path / "chosen.toml"
-    request = TrainRequest("labelled.parquet", trees=7, depth=5, bins=20, seed=-3)
+    request = TrainRequest("labelled.parquet", trees=7, depth=5, bins=20, seed=-3, features="pixels", head="forest")
     write_parameters(path, request.parameters, ["chosen\nby a test"])
     assert read_parameters(path) == {"trees": 7, "depth": 5, "bins": 20, "seed": -3}
     assert path.read_text().startswith("# chosen\n# by a test\n")
-    assert TrainRequest("labelled.parquet", **read_parameters(path)) == request
+    chosen = {"features": "pixels", "head": "forest", **read_parameters(path)}
+    assert TrainRequest("labelled.parquet", **chosen) == request
     assert [each.name for each in tmp_path.iterdir()] == ["chosen.toml"]
 
 

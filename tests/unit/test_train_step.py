@@ -11,7 +11,6 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
-from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
@@ -20,7 +19,7 @@ from tinytags_tasks.train import forest_spark, spark_features, step
 from tinytags_tasks.train.forest_spark import fit_trees
 from tinytags_tasks.train.forest_trees import Tree
 from tinytags_tasks.train.parameters import TrainRequest
-from tinytags_tasks.train.spark_features import write_features
+from tinytags_tasks.train.spark_features import Rows, write_features
 
 TAGS = ("dark", "light")
 
@@ -74,7 +73,9 @@ def train(storage, request: TrainRequest, spoken: list[str] | None = None) -> st
 
 
 def request_of(sets: dict[str, str], **changes: object) -> TrainRequest:
-    return TrainRequest(**{**sets, "height": 4, "width": 4, "trees": 3, **changes})
+    return TrainRequest(
+        **{**sets, "height": 4, "width": 4, "trees": 3, "features": "pixels", "head": "forest", **changes}
+    )
 
 
 def test_the_published_model_learns_from_all_and_the_held_out_figures_are_of_one_that_did_not(tmp_path, sets, fits):
@@ -103,7 +104,7 @@ def test_without_a_held_out_part_there_is_one_fit(tmp_path, sets, fits):
 def test_nothing_is_held_out_where_one_tag_alone_would_be_left(tmp_path, fits):
     images = np.zeros((2, 4, 4, 3), dtype=np.uint8)
     write_labelled_parquet(tmp_path / "two.parquet", images, np.array([0, 1]), TAGS)
-    train(LocalStorage(tmp_path / "store"), TrainRequest(str(tmp_path / "two.parquet"), height=4, width=4, held_out=50))
+    train(LocalStorage(tmp_path / "store"), request_of({"labelled": str(tmp_path / "two.parquet")}, held_out=50))
     assert fits == [True]
 
 
@@ -212,28 +213,27 @@ def test_a_training_whose_model_file_was_replaced_is_done_again_and_restores_it(
 # What Spark reads
 
 
-def labelled_set(images: int, tags: int = 3) -> LabelledSet:
+def rows_of(images: int, tags: int = 3, kind: type = np.uint8) -> Rows:
     random = np.random.default_rng(images)
-    pixels = random.integers(0, 256, (images, 2, 2, 3), dtype=np.uint8)
-    return LabelledSet(Path("set.parquet"), pixels, random.integers(0, tags, images), tuple("abcdefgh"[:tags]))
+    values = random.integers(0, 256, (images, 12), dtype=np.uint8).view(kind)
+    return Rows(values, random.integers(0, tags, images), tags, np.arange(images) % 3 == 0)
 
 
 def read_parts(storage: LocalStorage, folder: str):
     return [pq.read_table(io.BytesIO(storage.read(f"{folder}/{name}"))) for name in storage.names(folder)]
 
 
-def test_features_are_cut_into_parts_of_a_fixed_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(spark_features, "PARTITION_VALUES", 12 * 40)
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_features_are_cut_into_parts_of_a_fixed_size(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(spark_features, "_GROUP_VALUES", 12 * 7)
-    storage, labelled = LocalStorage(tmp_path), labelled_set(100)
-    held_out = np.arange(100) % 3 == 0
-    write_features(labelled, held_out, "labelled/features", storage)
+    storage, rows = LocalStorage(tmp_path), rows_of(100, kind=kind)
+    write_features(rows, "labelled/features", storage, partition_rows=40)
     parts = read_parts(storage, "labelled/features")
     assert [part.num_rows for part in parts] == [40, 40, 20]
     values = [row["features"]["values"] for part in parts for row in part.to_pylist()]
-    np.testing.assert_array_equal(values, labelled.images.reshape(100, 12))
-    assert [label for part in parts for label in part["label"].to_pylist()] == labelled.labels.tolist()
-    assert [flag for part in parts for flag in part["held_out"].to_pylist()] == held_out.tolist()
+    np.testing.assert_array_equal(values, rows.values)
+    assert [label for part in parts for label in part["label"].to_pylist()] == rows.labels.tolist()
+    assert [flag for part in parts for flag in part["held_out"].to_pylist()] == rows.held_out.tolist()
     assert {(row["features"]["type"], row["features"]["size"]) for part in parts for row in part.to_pylist()} == {
         (1, None)
     }
@@ -241,7 +241,7 @@ def test_features_are_cut_into_parts_of_a_fixed_size(tmp_path, monkeypatch):
 
 def test_features_tell_spark_how_many_tags_there_are(tmp_path):
     storage = LocalStorage(tmp_path)
-    write_features(labelled_set(5, tags=7), np.zeros(5, dtype=bool), "labelled/features", storage)
+    write_features(rows_of(5, tags=7), "labelled/features", storage, partition_rows=10)
     (part,) = read_parts(storage, "labelled/features")
     schema = json.loads(part.schema.metadata[b"org.apache.spark.sql.parquet.row.metadata"])
     assert schema["fields"][0]["metadata"]["ml_attr"] == {"type": "nominal", "num_vals": 7}
@@ -250,9 +250,9 @@ def test_features_tell_spark_how_many_tags_there_are(tmp_path):
 
 def test_features_that_stand_are_left(tmp_path):
     storage = LocalStorage(tmp_path)
-    write_features(labelled_set(5), np.zeros(5, dtype=bool), "labelled/features", storage)
+    write_features(rows_of(5), "labelled/features", storage, partition_rows=10)
     before = files_under(tmp_path)
-    write_features(labelled_set(6), np.zeros(6, dtype=bool), "labelled/features", storage)
+    write_features(rows_of(6), "labelled/features", storage, partition_rows=10)
     assert files_under(tmp_path) == before
 
 
@@ -260,7 +260,9 @@ def test_a_forest_of_fewer_trees_than_asked_for_is_corrupt_and_what_spark_saved_
     monkeypatch.setattr(forest_spark, "RandomForestClassifier", lambda **parameters: _Saves())
     storage = LocalStorage(tmp_path)
     with pytest.raises(CorruptError, match="Spark saved 0 of 3 trees; train again"):
-        fit_trees(TrainRequest("x", trees=3).parameters, "labelled/features", storage, _Session(), with_held_out=True)
+        fit_trees(
+            request_of({"labelled": "x"}).parameters, "labelled/features", storage, _Session(), with_held_out=True
+        )
     assert files_under(tmp_path) == {}
 
 

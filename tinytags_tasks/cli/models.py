@@ -172,11 +172,12 @@ def lab(
     out: Annotated[Path | None, typer.Option(help="File for the chosen parameters (TOML).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try all combinations of a forest's parameters in scikit-learn on a sample, and choose the best."""
+    """Try all combinations of a forest's parameters on pixels in scikit-learn, on a sample, and choose the best."""
+    from tinytags_tasks.store.model_records import PIXELS
     from tinytags_tasks.train.lab import LabRequest, search_parameters
     from tinytags_tasks.train.parameters import TrainRequest
 
-    training = TrainRequest(str(labelled), seed=seed, height=height, width=width)
+    training = TrainRequest(str(labelled), seed=seed, height=height, width=width, features=PIXELS, head="forest")
     request = LabRequest(
         training,
         sample,

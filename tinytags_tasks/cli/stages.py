@@ -29,9 +29,24 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    labelled: Annotated[Path, typer.Argument(help="Parquet file with the columns img and label.")],
+    labelled: Annotated[
+        Path,
+        typer.Argument(help="Parquet file with the columns img and label, or a folder with a folder for each tag."),
+    ],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
-    name: Annotated[str, typer.Option(help="First part of the model's version.")] = "forest",
+    name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
+    features: Annotated[
+        str, typer.Option(help="What the model sees: a net's name or version, or pixels, as in the original system.")
+    ] = "general32",
+    head: Annotated[str, typer.Option(help="What is trained on the features: logistic or forest.")] = "logistic",
+    none: Annotated[
+        bool | None,
+        typer.Option(
+            "--none/--no-none",
+            help="Whether the model can say that an image shows none of the tags; default: if the net can teach it.",
+            show_default=False,
+        ),
+    ] = None,
     trees: Annotated[int | None, typer.Option(help="Trees of the forest; default: 10.", show_default=False)] = None,
     depth: Annotated[int | None, typer.Option(help="Depth of a tree; default: 10.", show_default=False)] = None,
     bins: Annotated[
@@ -42,22 +57,29 @@ def train(
         Path | None,
         typer.Option(help="TOML file with these four, as `tinytags lab` writes it; options take precedence."),
     ] = None,
+    regularization: Annotated[
+        int | None,
+        typer.Option(help="Of the logistic head: higher is more cautious; default: 100.", show_default=False),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Of the logistic head, at the most; default: 30.", show_default=False)
+    ] = None,
     other: Annotated[
         Path | None, typer.Option(help="The same, of other things; label -1: none of the tags, -2: left out.")
     ] = None,
-    held_out: Annotated[int, typer.Option(help="Percentage held out to measure a second forest on; 0: none.")] = 10,
+    held_out: Annotated[int, typer.Option(help="Percentage held out to measure a second model on; 0: none.")] = 10,
     height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
     width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
     licence: Annotated[str, typer.Option(help="Licence of the labelled images, for the model's card.")] = "",
 ) -> None:
-    """Learn a random forest in Spark and publish it as a model."""
+    """Train a head on a net's embeddings, or on pixels, in Spark, and publish it as a model."""
     from tinytags_tasks.cli.follow import tell_of_model
-    from tinytags_tasks.train.parameters import read_parameters
+    from tinytags_tasks.train.parameters import chosen_parameters
     from tinytags_tasks.train.step import TrainRequest, train_model
 
     runtime = clients()
-    given = {"trees": trees, "depth": depth, "bins": bins, "seed": seed}
-    forest = read_parameters(parameters) if parameters else {}
+    options = {"trees": trees, "depth": depth, "bins": bins, "seed": seed}
+    options |= {"regularization": regularization, "iterations": iterations}
     request = TrainRequest(
         str(labelled),
         str(test) if test else None,
@@ -68,9 +90,18 @@ def train(
         height=height,
         width=width,
         licence=licence,
-        **{**forest, **{option: value for option, value in given.items() if value is not None}},
+        features=features,
+        head=head,
+        none=none,
+        **chosen_parameters(head, parameters, options),
     )
-    trained = train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=say)
+    trained = train_model(
+        request,
+        storage=runtime.storage,
+        connect_spark=runtime.connect_spark,
+        report=say,
+        providers=runtime.onnx_providers,
+    )
     if trained.trained:
         tell_of_model(runtime, trained.model, report=say)
     print(trained.model)

@@ -201,17 +201,31 @@ class _Writer:
         return self._leases.describe(layout.writer_lease_file(self._folder, owner)) if owner else "someone"
 
     def delete_leftovers(self) -> None:
-        """Delete the leftovers of ended writers, if no writer holds a block.
+        """Delete the leases of ended writers, and if no writer holds a block, temporary files as well.
 
         A writer that is just taking its first block tries again if this deletes its temporary files.
         """
-        names = self._storage.names(self._folder)
-        if all(name.endswith(layout.WRITER_LEASE) for name in names):
-            for name in names:
-                with self._leases.hold(f"{self._folder}/{name}"):  # takes over an ended writer's lease, and deletes it
-                    pass
+        writers = [name for name in self._storage.names(self._folder) if name.endswith(layout.WRITER_LEASE)]
+        ended = [name for name in writers if self._leases.is_abandoned(f"{self._folder}/{name}")]
+        if ended or not writers:  # otherwise each lease on a block is that of a writer who is alive
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._remove_if_abandoned, self._leased()))
+        for name in ended:
+            with self._leases.hold(f"{self._folder}/{name}"):  # takes it over, and deletes it
+                pass
+        if not self._leased():
             for leftover in self._storage.leftovers(self._folder):
                 self._storage.delete(leftover.path)
+
+    def _leased(self) -> list[str]:
+        """Return the paths of all leases on blocks."""
+        names = self._storage.names(self._folder)
+        return [f"{self._folder}/{name}" for name in names if not name.endswith(layout.WRITER_LEASE)]
+
+    def _remove_if_abandoned(self, path: str) -> None:
+        owner = next(iter(self._storage.names(path)), "")
+        if self._is_abandoned(owner):
+            self._remove(path, owner)
 
     def _is_abandoned(self, owner: str) -> bool:
         return not owner or self._leases.is_abandoned(layout.writer_lease_file(self._folder, owner))

@@ -99,9 +99,9 @@ class Features:
     weight_not_held_out: float = 0.0
 
     @property
-    def classes(self) -> int:
-        """How many columns the votes have."""
-        return len(self.tags) + self.has_none
+    def classes(self) -> tuple[str, ...]:
+        """Names of the columns of the votes."""
+        return (*self.tags, "none") if self.has_none else self.tags
 
     @property
     def input_name(self) -> str:

@@ -31,11 +31,14 @@ class Lesson:
         The names of the tags; if there is one more class, it is "none of the tags".
     held_out
         bool, shape (labelled images,): those that the second head does not learn from.
+    background_held_back
+        The background that it does not learn from, int8, shape (pictures, dimensions).
     """
 
     rows: Rows
     tags: tuple[str, ...]
     held_out: npt.NDArray[np.bool_] = field(repr=False)
+    background_held_back: Embeddings = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int8), repr=False)
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,14 @@ def make_lesson(request: TrainRequest, labelled: LabelledFeatures, background: C
     if background is None:
         return Lesson(Rows(labelled.values, labelled.labels, tags, held_out), labelled.tags, held_out)
     others: Embeddings = background.embeddings
+    held_back = _choose(len(others), request) if held_out.any() else np.zeros(len(others), dtype=np.bool_)
     rows = Rows(
         values=np.concatenate([labelled.values, others]),
         labels=np.concatenate([labelled.labels, np.full(len(others), tags)]),
         classes=tags + 1,
-        held_out=np.concatenate([held_out, np.zeros(len(others), dtype=np.bool_)]),
+        held_out=np.concatenate([held_out, held_back]),
     )
-    return Lesson(rows, labelled.tags, held_out)
+    return Lesson(rows, labelled.tags, held_out, others[held_back])
 
 
 def hold_out(labels: npt.NDArray[np.int64], tags: int, request: TrainRequest) -> npt.NDArray[np.bool_]:
@@ -69,13 +73,18 @@ def hold_out(labels: npt.NDArray[np.int64], tags: int, request: TrainRequest) ->
     None are held out if they would be fewer than the tags, since figures on them would say nothing; or if fewer than
     two tags would be left to learn.
     """
-    images = len(labels)
-    held_out = np.zeros(images, dtype=np.bool_)
-    random = np.random.default_rng(request.seed % 2**63)
-    held_out[random.permutation(images)[: images * request.held_out // 100]] = True
+    held_out = _choose(len(labels), request)
     if held_out.sum() < tags or len(np.unique(labels[~held_out])) < 2:
         held_out[:] = False
     return held_out
+
+
+def _choose(images: int, request: TrainRequest) -> npt.NDArray[np.bool_]:
+    """Choose the percentage of images that is held out, bool, shape (images,)."""
+    chosen = np.zeros(images, dtype=np.bool_)
+    random = np.random.default_rng(request.seed % 2**63)
+    chosen[random.permutation(images)[: images * request.held_out // 100]] = True
+    return chosen
 
 
 def fit_heads(

@@ -87,7 +87,7 @@ def trees_from_spark(rows: Sequence[Mapping[str, Any]]) -> list[Tree]:
 def forest_to_onnx(
     trees: Sequence[Tree],
     features: int,
-    classes: int,
+    classes: Sequence[str],
     metadata: Mapping[str, str],
     input_name: str = "pixels",
     input_type: int = TensorProto.UINT8,
@@ -106,7 +106,7 @@ def forest_to_onnx(
     features
         Values of one image: height * width * channels of pixels, or a net's dimensions.
     classes
-        How many classes there are.
+        Names of the classes: the tags, and none of them if that is one more.
     metadata
         Metadata for the file.
     input_name, input_type
@@ -127,14 +127,14 @@ def forest_to_onnx(
                 ["label", "votes"],
                 domain="ai.onnx.ml",
                 **_nodes(trees),
-                **_leaves(trees, classes),
-                classlabels_int64s=list(range(classes)),
+                **_leaves(trees, len(classes)),
+                classlabels_int64s=list(range(len(classes))),
                 post_transform="NONE",
             ),
         ],
         "forest",
         [helper.make_tensor_value_info(input_name, input_type, ["images", features])],
-        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", classes])],
+        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", len(classes)])],
     )
     model = helper.make_model(
         graph,

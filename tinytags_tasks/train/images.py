@@ -57,6 +57,41 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     return LabelledSet(path, images, labels, names)
 
 
+def read_rows(path: Path, rows: _Labels, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return some images of a labelled set: uint8, shape (rows, height, width, 3).
+
+    Parameters
+    ----------
+    path, height, width
+        As for :func:`read_labelled`.
+    rows
+        Their numbers in the set, ascending.
+
+    Raises
+    ------
+    BadInputError
+        If the set cannot be used.
+    """
+    with closing(PictureDecoder(Target(height, width))) as decoder:
+        images = [np.zeros((0, height, width, 3), dtype=np.uint8)]
+        for batch in decoder.decode_batches(_batches_of_rows(path, rows)):
+            for number, reason in batch.unreadable.items():
+                raise BadInputError(f"{place_of(path, int(rows[number]))}: {reason}; repair the picture or remove it")
+            images.append(_pixels(batch))
+    return np.concatenate(images)
+
+
+def _batches_of_rows(path: Path, rows: _Labels) -> Iterator[Batch]:
+    """Yield some of a set's encoded pictures; a batch's positions are places in ``rows``."""
+    first = 0
+    for encoded, _ in iterate_pictures(path, unknown=NONE):
+        begin, end = np.searchsorted(rows, (first, first + len(encoded))).tolist()
+        if begin < end:
+            wanted = [encoded[row - first] or b"" for row in rows[begin:end].tolist()]
+            yield Batch(begin, len(wanted), None, encoded=wanted)
+        first += len(encoded)
+
+
 def read_labels(path: Path, tags: tuple[str, ...] | None) -> tuple[tuple[str, ...], _Labels]:
     """Return a labelled set's tags and labels, without decoding its pictures.
 

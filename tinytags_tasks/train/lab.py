@@ -1,4 +1,4 @@
-"""The lab: tries out a forest's parameters on a sample in scikit-learn before training on the whole set in Spark."""
+"""The lab: tries out parameters of a forest on pixels, on a sample, before training on the whole set in Spark."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ class LabRequest:
     Attributes
     ----------
     training
-        The labelled set, and the parameters that are not varied.
+        The labelled set, and the parameters that are not varied; its head is a forest on pixels.
     sample
         How many of its images to use; all of them if there are fewer.
     trees, depth, bins
@@ -140,7 +140,10 @@ def search_parameters(request: LabRequest, *, report: Callable[[str], None] = pr
             f"accuracy {best.accuracy:.2f} +- {best.deviation:.2f} % in {request.folds} folds"
         )
         write_parameters(request.out, best.training.parameters, [remark])
-        report(f"wrote {request.out}; train with `tinytags train {training.labelled} --parameters {request.out}`")
+        report(
+            f"wrote {request.out}; train with `tinytags train {training.labelled} --features pixels --head forest "
+            f"--parameters {request.out}`"
+        )
     return findings
 
 

@@ -84,7 +84,7 @@ def logistic_to_onnx(
         ],
         "logistic",
         [helper.make_tensor_value_info(features.input_name, features.input_type, ["images", features.values])],
-        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", features.classes])],
+        [helper.make_tensor_value_info("votes", TensorProto.FLOAT, ["images", len(features.classes)])],
         [
             numpy_helper.from_array(coefficients.astype(np.float32), "coefficients"),
             numpy_helper.from_array(intercepts.astype(np.float32), "intercepts"),

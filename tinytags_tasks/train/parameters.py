@@ -2,8 +2,10 @@
 
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -49,6 +51,9 @@ class TrainRequest:
         to save time. The published model always learns from the whole set.
     licence
         The licence of the labelled set, for the card.
+    corpus
+        The name of a stored corpus that the model is for: the card tells how differently its images were prepared.
+        None skips that.
     features
         What the model sees: a net's name or version, or ``pixels``, which is what the original system saw.
     head
@@ -77,6 +82,7 @@ class TrainRequest:
     none: bool | None = None
     regularization: int = _DEFAULTS["regularization"]
     iterations: int = _DEFAULTS["iterations"]
+    corpus: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse parameters that Spark or the index cannot handle.
@@ -109,6 +115,35 @@ class TrainRequest:
     def parameters(self) -> dict[str, int]:
         """The value of each of the family's parameters."""
         return {parameter.name: getattr(self, parameter.name) for parameter in self.family.parameters}
+
+
+def chosen_parameters(head: str, path: str | Path | None, options: Mapping[str, int | None]) -> dict[str, Any]:
+    """Return the parameters of a head that a command line sets, for :class:`TrainRequest`.
+
+    Parameters
+    ----------
+    head
+        The head's family.
+    path
+        A file of a forest's parameters; None if there is none.
+    options
+        Each option's value; None if it was not given. It takes precedence over the file.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be used, or a parameter is one of another head.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if path:
+        given = {**read_parameters(path), **given}
+    for family in FAMILIES.values():
+        others = {parameter.name for parameter in family.parameters} - {"seed"}  # it also chooses what is held out
+        if family.name != head and (wrong := others.intersection(given)):
+            raise BadInputError(
+                f"{', '.join(sorted(wrong))}: of a {family.name} head; train with --head {family.name}, or leave it out"
+            )
+    return given
 
 
 def read_parameters(path: str | Path) -> dict[str, int]:

@@ -7,15 +7,18 @@ and off the grid of 8x8 blocks (JPEG), and how fast that of the colours falls (c
 """
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.model_records import Probe
+from tinytags_tasks.store.corpus_records import load_corpus
+from tinytags_tasks.store.model_records import ModelCard, Probe
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.samples import sample_images
+from tinytags_tasks.train.images import read_rows
+from tinytags_tasks.train.parameters import TrainRequest
 
 SAMPLE = 2_000
 """Images of each set at most."""
@@ -32,6 +35,47 @@ _SIDE = 8
 """Height and width of JPEG's blocks."""
 
 _Planes = npt.NDArray[np.float32]
+
+
+def probe_training(
+    request: TrainRequest, labelled_images: int, storage: Storage, report: Callable[[str], None]
+) -> Probe | None:
+    """Return the probe of a training's labelled set and its corpus, and report a warning; None without a corpus.
+
+    Parameters
+    ----------
+    request
+        The training.
+    labelled_images
+        How many images its labelled set has.
+    storage
+        The store.
+    report
+        Receives the warning.
+
+    Raises
+    ------
+    BadInputError, MissingError, CorruptError
+        If the labelled set or the corpus cannot be read.
+    """
+    if request.corpus is None or labelled_images < FEWEST:
+        return None
+    images = min(labelled_images, SAMPLE, _MOST_BYTES // (request.height * request.width * 3))
+    rows = np.arange(images) * labelled_images // images
+    sample = read_rows(Path(request.labelled), rows, request.height, request.width)
+    found = probe_corpus(sample, request.corpus, storage)
+    if found and found.warning:
+        report(f"warning: {found.warning}")
+    return found
+
+
+def warn_again(request: TrainRequest, card: ModelCard, storage: Storage, report: Callable[[str], None]) -> None:
+    """Report the warning of a model that exists already, whose card is never rewritten: as :func:`probe_training`."""
+    if request.corpus and card.probe and card.probe.corpus_digest == load_corpus(request.corpus, storage).digest:
+        if card.probe.warning:
+            report(f"warning: {card.probe.warning}")
+        return
+    probe_training(request, card.labelled_images, storage, report)
 
 
 def probe_corpus(labelled_images: npt.NDArray[np.uint8], corpus: str, storage: Storage) -> Probe | None:
@@ -53,7 +97,7 @@ def probe_corpus(labelled_images: npt.NDArray[np.uint8], corpus: str, storage: S
     CorruptError
         If a part of it that is read is damaged.
     """
-    stored = Corpus.load(storage, layout.corpus_file(corpus))
+    stored = load_corpus(corpus, storage)
     images = sample_images(storage, stored, min(SAMPLE, _MOST_BYTES // stored.image_bytes))
     sample = _sample(labelled_images)
     auroc = probe(sample, images)

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from tinytags_tasks.clients.spark import ConnectSpark
-from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
+from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import net_for, read_background
 from tinytags_tasks.nets.compose import compose_model
@@ -31,12 +29,15 @@ from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.train import none
-from tinytags_tasks.train.evaluation import evaluate, read_yardstick
+from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
 from tinytags_tasks.train.features import LabelledFeatures, head_votes, read_features, sight_of
-from tinytags_tasks.train.fitting import Fitted, Lesson, fit_heads, make_lesson
+from tinytags_tasks.train.fitting import fit_heads, make_lesson
+from tinytags_tasks.train.gallery import Gallery
+from tinytags_tasks.train.held_back import measure_background, measure_held_out
 from tinytags_tasks.train.images import preparation
 from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.probe import probe_training, warn_again
 from tinytags_tasks.train.report import render_report
 from tinytags_tasks.train.spark_features import PARTITION_VALUES
 from tinytags_tasks.votes import winners
@@ -143,6 +144,7 @@ def _train(
     if existing:
         report(f"model {existing.version} was learned from the same images with the same parameters: nothing to do")
         _report_unmeasured(request, existing, report)
+        warn_again(request, existing, storage, report)
         return TrainResult(existing.version, trained=False)
     sight = sight_of(training.net, request.height, request.width, storage, providers)
     path = Path(request.labelled)
@@ -150,6 +152,7 @@ def _train(
     report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
     # Before the long part, so that a file that cannot be used is reported at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
+    probe = probe_training(request, len(labelled.labels), storage, report)
     background = _background(training, labelled, storage, report)
     lesson = make_lesson(request, labelled, background)
     seconds = {"load": round(time.monotonic() - started - labelled.embed_seconds, 1)}
@@ -162,18 +165,22 @@ def _train(
     if training.net:
         whole = compose_model(sight.graph, classifier.onnx_model, _metadata(labelled.tags, training))
         classifier = replace(classifier, onnx_model=whole)
-    held_out = _evaluate_held_out(fitted, lesson, labelled)
-    test, other = yardstick.measure(classifier)
+    gallery = Gallery()
+    held_out = measure_held_out(fitted, lesson, labelled, request, gallery)
+    test, other = yardstick.measure(classifier, gallery)
     figures = _Figures(held_out, test, other, _metrics(fitted.classifier, labelled, held_out, test))
     seconds["measure"] = round(time.monotonic() - fitted_at, 1)
     card = _card(training, labelled, background, classifier, figures, seconds)
-    publish_model(card, classifier.onnx_model, render_report(card), storage)
+    card = card.replaced(probe=probe, background_held_back=measure_background(fitted, lesson, card.background))
+    publish_model(card, classifier.onnx_model, render_report(card, gallery), storage)
     Training(model=card.version).save(storage, layout.training_file(identity))
     report(f"published {card.version}: " + ", ".join(f"{name} {value:g}" for name, value in card.metrics.items()))
     return TrainResult(card.version, trained=True)
 
 
-def _training_id(request: TrainRequest, labelled_sha256: str, net: NetCard | None, *, has_none: bool) -> str:
+def _training_id(
+    request: TrainRequest, labelled_sha256: str, net: NetCard | None = None, *, has_none: bool = False
+) -> str:
     """Hash everything that determines a model's votes, but not the card's figures or the files' paths.
 
     What came later is included only if it is not what the original did: see ``docs/adr/0017-identities.md``.
@@ -239,19 +246,6 @@ def _metadata(tags: tuple[str, ...], training: _Training) -> dict[str, str]:
     """Return the metadata of a model that sees through a net; they are part of its hash."""
     assert training.net is not None  # noqa: S101 - for the type checker
     return {**model_metadata(tags), "features": training.net.version, "none": json.dumps(training.has_none)}
-
-
-def _evaluate_held_out(fitted: Fitted, lesson: Lesson, labelled: LabelledFeatures) -> Evaluation | None:
-    if fitted.partial is None:
-        return None
-    part = labelled.part(lesson.held_out)
-    votes = head_votes(fitted.partial.onnx_model, part.values)
-    return evaluate(votes, _as_set(part), fitted.partial.total, labelled.sha256)
-
-
-def _as_set(labelled: LabelledFeatures) -> LabelledSet:
-    """Return features in the form that figures are computed from; these count the images, and look at none."""
-    return LabelledSet(labelled.path, labelled.values.view(np.uint8), labelled.labels, labelled.tags)
 
 
 def _metrics(

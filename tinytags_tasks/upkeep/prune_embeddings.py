@@ -1,4 +1,4 @@
-"""Finds and drops the embeddings that no model reads; the nets that made them are kept."""
+"""Finds and drops the embeddings that no model sees; the nets that made them are kept."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +13,7 @@ from tinytags_tasks.store.protocol import Storage, temporary_name
 
 @dataclass(frozen=True)
 class PrunableEmbeddings:
-    """A corpus' embeddings by a net that no model reads.
+    """A corpus' embeddings by a net that no model sees.
 
     Attributes
     ----------
@@ -40,17 +40,17 @@ class PrunableEmbeddings:
 
     def line(self, verb: str) -> str:
         """Return a readable line for embeddings that are dropped."""
-        return f"{verb} {self.title} ({self.blocks:,} blocks, {self.size_bytes / 1e6:,.1f} MB), which no model reads"
+        return f"{verb} {self.title} ({self.blocks:,} blocks, {self.size_bytes / 1e6:,.1f} MB), which no model sees"
 
 
 def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], dict[str, str]]:
-    """Return the embeddings that may be dropped, and those that no model reads but are kept, each with the reason."""
+    """Return the embeddings that may be dropped, and those that no model sees but are kept, each with the reason."""
     embedded = list(_embedded(storage))
     if not embedded:
         return (), {}
     try:
         read = {card.features for card in list_models(storage)}
-    except FinalError as error:  # nobody knows which net that model reads
+    except FinalError as error:  # nobody knows what that model sees
         return (), {"all embeddings": f"a model's card cannot be read: {error}"}
     drop, kept = [], {}
     for corpus, net in embedded:
@@ -66,7 +66,7 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
 
 
 def drop_embeddings(found: PrunableEmbeddings, storage: Storage) -> None:
-    """Drop a corpus' embeddings by a net: nobody sees half of them, and an embedder that starts now starts over."""
+    """Drop a corpus' embeddings by a net in one step, so that nobody ever meets half of them."""
     folder = layout.embeddings_folder(found.corpus, found.net)
     moved = temporary_name(folder)
     with suppress(MissingError):  # dropped by another process

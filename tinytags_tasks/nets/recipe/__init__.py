@@ -1,1 +1,1 @@
-"""How the net that ships was made: see README.md beside this file; nothing here is imported by the pipeline."""
+"""How nets are learned, and how the one that ships was made: see README.md; only `tinytags nets train` imports it."""

@@ -156,7 +156,8 @@ class Timer:
 
     def is_due(self) -> bool:
         """Return whether the time has passed since it last was."""
-        if self._clock() - self._last < self._seconds:
+        now = self._clock()
+        if now - self._last < self._seconds:
             return False
-        self._last = self._clock()
+        self._last = now
         return True
