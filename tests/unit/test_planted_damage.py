@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -9,8 +10,10 @@ import pytest
 from faulty_storage import FaultyStorage, Killed
 from small_run import (
     BLOCKS,
+    BLOCKS_PER_SHARD,
     CORPUS,
     MODEL,
+    SHARD_IMAGES,
     SolrHere,
     SparkHere,
     address_of,
@@ -21,12 +24,15 @@ from small_run import (
 )
 from typer.testing import CliRunner
 
-from tinytags_tasks.cli import app, blocks, common, publishing, stages
+from tinytags_tasks.cli import app, blocks, common, corpora, publishing, stages
+from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.errors import CorruptError, MissingError, TinyTagsError
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
@@ -57,7 +63,7 @@ def run(storage, solr, monkeypatch):
     runtime = SimpleNamespace(
         storage=storage,
         solr=solr,
-        settings=SimpleNamespace(alias=ALIAS, keep_collections=1),
+        settings=SimpleNamespace(alias=ALIAS, keep_collections=1, solr_shards=1, solr_replicas=1),
         store_address=address_of(storage),
         connect_spark=SparkHere(),
     )
@@ -288,6 +294,50 @@ def test_damaged_totals_of_a_corpus_are_refused_by_name(storage, run):
     edit(storage, layout.corpus_file(CORPUS), images=10)
     with pytest.raises(CorruptError, match=rf"corpora/{CORPUS}/corpus\.json: damaged .*`tinytags ingest {CORPUS}`"):
         tinytags("audit", run.name)
+
+
+def test_a_run_whose_corpus_was_removed_names_the_command_that_brings_both_back(storage, run, monkeypatch, tmp_path):
+    storage.delete(layout.corpus_folder(CORPUS))
+    blocks_3 = (run.name, "--blocks", "3")
+    remedy = f"corpora/{CORPUS}/corpus.json: .*`tinytags ingest {CORPUS}`"
+    for command in (
+        ("publish", run.name),
+        ("audit", run.name),
+        ("backfill", *blocks_3),
+        ("score", *blocks_3, "--redo"),
+    ):
+        with pytest.raises(MissingError, match=remedy):
+            tinytags(*command)
+    source = tmp_path / "pets.bin"
+    os.utime(source, (1, 1))
+    definition = CorpusDefinition(
+        name=CORPUS,
+        source=str(source),
+        format="tiny-images",
+        shard_images=SHARD_IMAGES,
+        blocks_per_shard=BLOCKS_PER_SHARD,
+    )
+    save_definition(tmp_path / "corpora", definition)
+    runtime = SimpleNamespace(
+        storage=storage,
+        settings=SimpleNamespace(corpora_folder=tmp_path / "corpora"),
+        source_files=lambda definition: None,
+    )
+    monkeypatch.setattr(corpora, "clients", lambda: runtime)
+    tinytags("ingest", CORPUS)
+    tinytags("publish", run.name)
+    assert "everything matches" in tinytags("audit", run.name)
+
+
+def test_a_run_whose_corpus_is_another_one_by_now_names_the_command_that_makes_a_new_run(storage, run):
+    path = layout.corpus_file(CORPUS)
+    Corpus.load(storage, path).replaced(digest="0123").save(storage, path)
+    for command in (("publish", run.name), ("audit", run.name), ("backfill", run.name, "--blocks", "3")):
+        with pytest.raises(TinyTagsError, match=f"planned on; make a new run with `tinytags run {CORPUS}`"):
+            tinytags(*command)
+    for stage in ("score", "index"):
+        with pytest.raises(CorruptError, match=f"planned on; make a new run with `tinytags run {CORPUS}`"):
+            tinytags(stage, run.name, "--blocks", "3", "--redo")
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -209,7 +209,7 @@ DIFFERENCES = [
     (misread, "read is not what the block holds: blocks 1; .*12 images were read, the corpus has 11"),
     (miscount_tags, "kept is not the sum over the tags: blocks 1"),
     (not_verified, "not verified: blocks 4$"),
-    (ingest_anew, "the corpus is not the one that the run was planned on$"),
+    (ingest_anew, "the corpus is not the one that the run was planned on; make a new run with `tinytags run pets`$"),
     (cut_into_fewer_blocks, "the ledger has 6 blocks, the corpus 2"),
     (cut_into_more_blocks, "the ledger has 6 blocks, the corpus 8"),
     (more_unreadable, "2 images were unreadable, at ingestion 3$"),

@@ -388,7 +388,7 @@ def test_a_corpus_other_than_the_planned_one_is_refused(storage):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     corpus.replaced(digest="other bytes").save(storage, layout.corpus_file(CORPUS))
     with pytest.raises(
-        CorruptError, match=f"corpus {CORPUS} has changed since run {run.name} was planned; plan a new run"
+        CorruptError, match=f"{CORPUS} is not the one that run {run.name} was planned on; .*`tinytags run {CORPUS}`"
     ):
         score(storage, run)
 

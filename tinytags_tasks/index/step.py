@@ -17,6 +17,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_identity import refuse_another_corpus
 from tinytags_tasks.store.run_records import UNRECORDED, BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
@@ -204,6 +205,7 @@ def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repor
     """Post blocks, commit once, and verify each block."""
     storage.delete_leftovers(*(layout.ledger_file(run.name, block) for block in held.blocks))
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    refuse_another_corpus(run, corpus)
     records, failures = post_blocks(held, run, block_sources(storage, corpus, held.blocks), storage, solr, report)
     solr.commit(run.collection)
     wrong = differing_blocks(run, corpus.partition, records, solr)

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, explained
 from tinytags_tasks.nets.background import Background, parse_background
 from tinytags_tasks.nets.shipped import DEFAULT_NET, shipped_background, shipped_card, shipped_net
 from tinytags_tasks.store import layout
@@ -202,7 +202,7 @@ def load_net_card(storage: Storage, name_or_version: str) -> NetCard:
         return NetCard.load(storage, layout.net_card_file(version))
     except (MissingError, CorruptError) as error:
         if version == shipped.version:
-            raise type(error)(f"{error}; {remedy(version)}") from error
+            raise explained(error, f"{error}; {remedy(version)}") from error
         raise
 
 

@@ -217,7 +217,9 @@ def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], doc
     if [record.block for record in records] != list(range(blocks)):
         problems.append(f"the ledger has {len(records)} blocks, the corpus {blocks}")
     if corpus.digest != run.corpus_digest:
-        problems.append("the corpus is not the one that the run was planned on")
+        problems.append(
+            f"the corpus is not the one that the run was planned on; make a new run with `tinytags run {corpus.name}`"
+        )
     if totals.read != corpus.images:
         problems.append(f"{totals.read:,} images were read, the corpus has {corpus.images:,}")
     if totals.unreadable != corpus.unreadable:

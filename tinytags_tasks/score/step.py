@@ -21,7 +21,7 @@ from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.protocol import Storage, StoreAddress
-from tinytags_tasks.store.run_identity import load_run
+from tinytags_tasks.store.run_identity import load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
@@ -117,8 +117,7 @@ def _clear_leftovers(run: str, held: HeldBlocks, storage: Storage) -> None:
 
 def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
-    if corpus.digest != run.corpus_digest:
-        raise CorruptError(f"corpus {corpus.name} has changed since run {run.name} was planned; plan a new run")
+    refuse_another_corpus(run, corpus)
     card = ModelCard.load(storage, layout.card_file(run.model))
     net = None if card.features == PIXELS else load_net_card(storage, card.features)
     return [

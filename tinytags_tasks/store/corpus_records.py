@@ -1,5 +1,7 @@
 """Records of a corpus: its source, its shards and its totals."""
 
+from typing import Self
+
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.errors import MissingError
 from tinytags_tasks.store import layout
@@ -132,6 +134,18 @@ class Corpus(Record):
     def remedy(cls, path: str) -> str:
         """Return the command that writes a corpus' record again from its shards' manifests."""
         return f"write it again from the shards' manifests with `tinytags ingest {layout.path_name(path)}`"
+
+    @classmethod
+    def load(cls, storage: Storage, path: str) -> Self:
+        """Read a corpus' record; see :meth:`Record.load`. If it is missing, the error says what brings it back."""
+        try:
+            return super().load(storage, path)
+        except MissingError as error:
+            name = layout.path_name(path)
+            raise MissingError(
+                f"{error}: corpus {name} was never completely ingested, or was removed; ingest it with "
+                f"`tinytags ingest {name}`, which brings its runs back if the images are the same"
+            ) from error
 
     @property
     def partition(self) -> Partition:

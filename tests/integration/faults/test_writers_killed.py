@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from fault_proxy import FaultProxy, delayed
 from faulty_site import (
     BLOCKS,
@@ -14,25 +15,29 @@ from faulty_site import (
     STORE,
     assert_clean,
     assert_history_is_whole,
+    audit,
     client,
     index_run,
     leases,
     publish,
+    repair,
     visible,
 )
 
+from tinytags_tasks.errors import ReconcileError
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.run_records import Run
 
 pytest_plugins = ["faulty_site"]
 
 
-def start(site: Runtime, *command: str) -> subprocess.Popen[str]:
+def start(site: Runtime, *command: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *command],
-        env={**os.environ, "TINYTAGS_STORE": STORE},
+        env={**os.environ, "TINYTAGS_STORE": STORE, **environment},
         cwd=PROJECT_ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -65,6 +70,46 @@ def test_the_leases_of_a_killed_indexer_are_taken_over_at_once(site: Runtime, ru
     assert len(leases(site, run)) == BLOCKS + 1  # and the writer's lease
     index_run(site, run)
     assert_clean(site, run)
+
+
+KILLED_WHILE_PUBLISHING = """
+import os, signal, sys
+from tinytags_tasks.cli import main
+from tinytags_tasks.clients.solr import SolrClient
+
+def change_a_document_and_die(solr, *arguments, **options):
+    solr._update({collection!r}, {{"add": {{"doc": {document!r}}}}})
+    solr.commit({collection!r})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+SolrClient.{moment} = change_a_document_and_die
+sys.argv = ["tinytags", "publish", {run!r}]
+main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["export", "set_alias"])
+def test_a_document_that_is_changed_while_publishing_is_killed_is_found_and_repaired(
+    site: Runtime, run: Run, alias: str, moment: str
+) -> None:
+    index_run(site, run)
+    name = next(name for name, document in CLEAN.items() if document["block"] == 2)
+    changed = {**CLEAN[name], "id": name, "tag": "gnu"}
+    script = KILLED_WHILE_PUBLISHING.format(collection=run.collection, document=changed, moment=moment, run=run.name)
+    killed = start(site, "-c", script, TINYTAGS_ALIAS=alias)
+    _, told = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, told
+    with pytest.raises(ReconcileError, match=f"run {run.name} cannot be published: block 2 has documents with ids or"):
+        publish(site, run, alias)
+    assert alias not in site.solr.aliases()
+    assert audit(site, run).wrong == (2,)
+    repair(site, run)
+    publish(site, run, alias)
+    assert visible(site, alias) == CLEAN
+    assert_clean(site, run)
+    assert_history_is_whole(site, alias)
+    assert len(read_history(alias, site.storage)) == 1
+    assert not site.storage.exists(layout.alias_lease_file(alias))
 
 
 def test_two_publishers_at_once_with_a_slow_solr_take_turns(
