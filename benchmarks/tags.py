@@ -35,8 +35,8 @@ from tinytags_tasks.nets.recipe.evaluate import (
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_figures import share
 from tinytags_tasks.store.model_records import ModelCard
-from tinytags_tasks.store.models import share
 from tinytags_tasks.train.evaluation import count_votes
 from tinytags_tasks.train.images import LEFT_OUT, read_other
 from tinytags_tasks.train.step import TrainRequest, train_model
