@@ -19,9 +19,18 @@ from tinytags_tasks.nets.onnx_file import first_line
 
 OPERATORS: dict[str, tuple[str, ...] | None] = {
     "all operators": None,
-    "convolutions and products": ("Conv", "Gemm", "MatMul"),
+    "convolutions and products": (
+        "Conv",
+        "Gemm",
+        "MatMul",
+        "Clip",
+        "Relu",
+    ),
 }
-"""Which operators are computed in int8, the faster choice first; None is every one that ONNX Runtime can quantise."""
+"""Which operators are computed in int8, the faster choice first; None is every one that ONNX Runtime can quantise.
+
+Clip and Relu belong to the convolutions: the range of a convolution's output then ends where they cut off.
+"""
 
 _BATCH = 16
 
