@@ -151,7 +151,7 @@ def _head_fields() -> Form:
         "regularization": _head_parameter(
             100, 0, 1_000_000, "Regularization", "Of a logistic head only: more of it makes percentages more cautious"
         ),
-        "iterations": _head_parameter(30, 1, 1_000, "Iterations", "Of a logistic head only: at most"),
+        "iterations": _head_parameter(20, 1, 1_000, "Iterations", "Of a logistic head only: at most"),
         "seed": Param(
             42,
             type="integer",

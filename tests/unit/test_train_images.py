@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY
+from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY, file_sha256
 from tinytags_tasks.corpus.pictures.prepare import prepare_picture
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.train.images import preparation, read_labelled, read_other
+from tinytags_tasks.train.images import preparation, read_labelled, read_labels, read_other
 
 IMG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -102,3 +102,53 @@ def test_other_things_may_have_no_tag_or_be_left_out(write):
         read_other(write([png(2, 2)] * 3, [-1, -2, 2]), ("a", "b"), 2, 2)
     with pytest.raises(BadInputError, match="row 0 has label -3"):
         read_other(write([png(2, 2)], [-3]), ("a", "b"), 2, 2)
+
+
+def test_the_hubs_class_names_become_the_tags_instead_of_cifars(write):
+    path = write([png(2, 2), png(2, 2)], [0, 1])
+    names = {"info": {"features": {"label": {"names": ["apple", "pear"], "_type": "ClassLabel"}}}}
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"huggingface": json.dumps(names)}), path)
+    assert read_labelled(path, None, 2, 2).tags == ("apple", "pear")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a folder for each tag, one of which has a folder inside."""
+    for name, seed in (("cat/b.png", 1), ("cat/a.PNG", 2), ("ant/old/c.png", 3), ("ant/notes.txt", 4)):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(8, 8, seed))
+    return tmp_path / "set"
+
+
+def test_the_folders_of_a_labelled_folder_are_the_tags(folder):
+    found = read_labelled(folder, None, 8, 8)
+    assert found.tags == ("ant", "cat")
+    assert found.labels.tolist() == [0, 1, 1]
+    expected = [prepare_picture(png(8, 8, seed), 8, 8) for seed in (3, 2, 1)]  # by their paths
+    np.testing.assert_array_equal(found.images, expected)
+    assert read_labels(folder, None)[1].tolist() == [0, 1, 1]
+
+
+def test_the_tags_of_a_model_give_a_folders_labels_whatever_their_order(folder):
+    assert read_labelled(folder, ("cat", "dog", "ant"), 8, 8).labels.tolist() == [2, 0, 0]
+    with pytest.raises(BadInputError, match=r"cat/a\.PNG: its folder cat is none of the tags ant, dog"):
+        read_labelled(folder, ("ant", "dog"), 8, 8)
+    assert read_other(folder, ("ant", "dog"), 8, 8).labels.tolist() == [0, -1, -1]
+
+
+def test_a_folder_is_identified_by_its_pictures(folder):
+    before = file_sha256(folder)
+    (folder / "ant/notes.txt").write_text("changed")
+    assert file_sha256(folder) == before
+    (folder / "cat/b.png").rename(folder / "ant/b.png")
+    assert file_sha256(folder) != before
+
+
+def test_a_picture_of_a_folder_that_cannot_be_used_is_named(folder):
+    (folder / "cat/a.PNG").write_bytes(b"no picture")
+    with pytest.raises(BadInputError, match=r"cat/a\.PNG: .*; repair the picture or remove it"):
+        read_labelled(folder, None, 8, 8)
+    (folder / "loose.png").write_bytes(png(8, 8))
+    with pytest.raises(BadInputError, match=r"loose\.png: is in no folder of a tag"):
+        read_labelled(folder, None, 8, 8)

@@ -62,7 +62,7 @@ def train(
         typer.Option(help="Of the logistic head: higher is more cautious; default: 100.", show_default=False),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Of the logistic head, at the most; default: 30.", show_default=False)
+        int | None, typer.Option(help="Of the logistic head, at the most; default: 20.", show_default=False)
     ] = None,
     other: Annotated[
         Path | None, typer.Option(help="The same, of other things; label -1: none of the tags, -2: left out.")

@@ -88,8 +88,8 @@ class Features:
         Whether the last class is "none of the tags".
     labelled, held_out
         How many labelled images there are, and how many of these are held out.
-    background
-        How many general pictures there are that show none of the tags.
+    background, background_held_out
+        How many general pictures there are that show none of the tags, and how many of these are held out.
     """
 
     folder: str
@@ -100,6 +100,7 @@ class Features:
     labelled: int = 0
     held_out: int = 0
     background: int = 0
+    background_held_out: int = 0
 
     @property
     def classes(self) -> tuple[str, ...]:

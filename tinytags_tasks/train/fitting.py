@@ -148,4 +148,5 @@ def _write(request: TrainRequest, lesson: Lesson, folder: str, storage: Storage)
         labelled=len(lesson.held_out),
         held_out=int(lesson.held_out.sum()),
         background=len(rows.labels) - len(lesson.held_out),
+        background_held_out=len(lesson.background_held_back),
     )

@@ -22,7 +22,7 @@ class Logistic:
     parameters = (
         # Relative to the number of pictures: MLlib's regParam is this, divided by it.
         Parameter("regularization", default=100, low=0, high=1_000_000),
-        Parameter("iterations", default=30, low=1, high=1_000),
+        Parameter("iterations", default=20, low=1, high=1_000),
     )
     # The mean and the deviation of each value are merged in the order in which partitions end.
     most_partitions = 1
@@ -44,17 +44,19 @@ class Logistic:
         # Imported here because importing PySpark takes seconds, and `tinytags lab` needs only the parameters.
         from tinytags_tasks.train import logistic_spark
 
-        labelled = features.labelled - (0 if with_held_out else features.held_out)
+        labelled, background = features.labelled, features.background
+        if not with_held_out:
+            labelled, background = labelled - features.held_out, background - features.background_held_out
         coefficients, intercepts = logistic_spark.fit_weights(
             features.folder,
             storage,
             spark,
-            regularization=chosen["regularization"] / (labelled + features.background),
+            regularization=chosen["regularization"] / (labelled + background),
             iterations=chosen["iterations"],
             with_held_out=with_held_out,
         )
         if features.has_none:
-            intercepts = with_fair_none(intercepts, labelled, features.background)
+            intercepts = with_fair_none(intercepts, labelled, background)
         onnx_model = logistic_to_onnx(coefficients, intercepts, features)
         return Classifier(onnx_model, "probabilities", total=PERCENT, parameters=dict(chosen))
 
