@@ -39,7 +39,7 @@ from tinytags_tasks.train.step import TrainRequest, train_model
 NET = "general32"
 CORPUS = "big"
 IMAGE_BYTES = 3_072
-IMAGES = 300_000
+IMAGES = 200_000
 EMBEDDED_AGAIN = 100_000
 IN_MEMORY = 20_000
 LABELLED = 5_000

@@ -149,7 +149,7 @@ def _head_fields() -> Form:
         "depth": _head_parameter(10, 1, 30, "Depth", "Of a forest's trees only"),
         "bins": _head_parameter(50, 2, 65536, "Bins", "Of a forest only"),
         "regularization": _head_parameter(
-            300, 0, 1_000_000, "Regularization", "Of a logistic head only: more of it makes percentages more cautious"
+            100, 0, 1_000_000, "Regularization", "Of a logistic head only: more of it makes percentages more cautious"
         ),
         "iterations": _head_parameter(30, 1, 1_000, "Iterations", "Of a logistic head only: at most"),
         "seed": Param(

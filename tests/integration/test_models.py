@@ -18,13 +18,16 @@ from sklearn.linear_model import LogisticRegression
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
 from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
-from tinytags_tasks.store.ledger import add_up, read_ledger
+from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.train.step import TrainRequest, train_model
+from tinytags_tasks.votes import decide
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -151,6 +154,52 @@ def test_a_classifier_that_is_no_forest_tags_a_corpus(runtime, pictures, net, ti
     card = card_of(runtime, model)
     assert (card.output, card.trees, card.licence) == ("probabilities", 100, "CC0")
     assert card.test.images == 900
+
+
+def test_a_model_that_sees_embeddings_tags_a_corpus_from_what_is_stored(runtime, pictures, tinytags_here: Command):
+    """Lost and damaged embeddings are made again, and the tags are those of the whole graph on the pixels."""
+    fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 600, "blocks_per_shard": 3}
+    ingest_corpus(make_definition("embedded", fields), storage=runtime.storage)
+    trained = tinytags_here("train", str(pictures["labelled"]), "--held-out", "0")
+    assert trained.returncode == 0, trained.stderr
+    model = trained.stdout.strip()
+    card = card_of(runtime, model)
+    assert (card.head, card.none, card.output) == ("logistic", True, "probabilities")
+    scored = tinytags_here("score", "embedded", "--model", model, "--threshold", "40")
+    assert scored.returncode == 0, scored.stderr
+    run = Run.load(runtime.storage, layout.run_file(scored.stdout.strip()))
+
+    def outcome() -> tuple[dict[int, tuple[str, int]], Totals]:
+        tables = [read_scored(runtime.storage, run.name, block)[0] for block in range(run.blocks)]
+        rows = [row for table in tables for row in table.to_pylist()]
+        found = {row["position"]: (row["tag"], row["accuracy"]) for row in rows}
+        return found, add_up(read_ledger(runtime.storage, run))
+
+    found, totals = outcome()
+    ((images, _),) = draw_pictures(IMAGES, seed=1, batch=IMAGES, scribbles=0.25)  # the content of the fixture's file
+    whole = open_session(read_model(runtime.storage, model), model)
+    pixels = images.reshape(IMAGES, -1)
+    batches = [whole.run(["votes"], {"pixels": pixels[at : at + 300]})[0] for at in range(0, IMAGES, 300)]
+    decided = decide(np.concatenate(batches), len(card.tags), 40, 100)
+    assert found == {
+        int(at): (card.tags[decided.winner[at]], int(decided.won[at])) for at in np.flatnonzero(decided.is_kept)
+    }
+    assert totals.read == IMAGES == totals.kept + totals.below + totals.none + totals.unreadable
+    assert (totals.kept, totals.none) == (len(found), decided.is_none.sum())
+    assert totals.embed_seconds > 0
+
+    lost, damaged = (layout.embeddings_file("embedded", card.features, block) for block in (0, 1))
+    runtime.storage.delete(lost)
+    stored = runtime.storage.read(damaged)
+    runtime.storage.write(damaged, stored[:-9])
+    again = ("score", run.name, "--blocks", "0,1", "--redo")
+    failed = tinytags_here(*again)  # block 0 is embedded first; that block 1 is damaged shows when it is read
+    assert_one_error_line(failed, f"failed for blocks 1: {damaged}: damaged ")
+    assert f"`tinytags embed embedded --net {card.features} --blocks 1` makes it" in failed.stderr
+    tried_again = tinytags_here(*again)
+    assert tried_again.returncode == 0, tried_again.stderr
+    assert outcome()[0] == found
+    assert runtime.storage.size_bytes(damaged) > len(stored) - 100
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_the_form_of_the_dag_has_every_parameter_of_a_family_with_its_default_an
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_a_family_ends_in_the_one_interface_and_says_on_its_card_what_was_chosen(family, fitted, tmp_path):
-    features = Features("labelled/x", TAGS, 12, is_embedding=True, has_none=True, weight=1.0)
+    features = Features("labelled/x", TAGS, 12, is_embedding=True, has_none=True, labelled=5, background=9)
     classifier = family.fit(defaults(family), features, LocalStorage(tmp_path), None, with_held_out=True)
     session = onnxruntime.InferenceSession(classifier.onnx_model, providers=["CPUExecutionProvider"])
     (votes,) = session.run(["votes"], {"features": np.zeros((5, 12), dtype=np.int8)})

@@ -242,13 +242,13 @@ DECIDED = [
     (
         TrainRequest("l", features="pixels", head="forest"),
         training_of,
-        {"labelled", "test", "other", "held_out", "licence", "none", "regularization", "iterations"},
+        {"labelled", "test", "other", "held_out", "licence", "corpus", "none", "regularization", "iterations"},
     ),
     (
         TrainRequest("l"),
         training_of,
         # The seed only chooses what is held out.
-        {"labelled", "test", "other", "held_out", "licence", "trees", "depth", "bins", "seed"},
+        {"labelled", "test", "other", "held_out", "licence", "corpus", "trees", "depth", "bins", "seed"},
     ),
 ]
 """An object, what is made of it, and its fields that decide nothing. A new field is in the identity or in this list.

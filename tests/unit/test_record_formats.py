@@ -357,7 +357,7 @@ def test_at_the_command_line_it_is_one_line_and_exit_code_2(storage, monkeypatch
     card().save(storage, path)
     with_format(storage, path, 2)
     monkeypatch.setattr(models_commands, "clients", lambda: SimpleNamespace(storage=storage))
-    monkeypatch.setattr(sys, "argv", ["tinytags", "models", "list"])
+    monkeypatch.setattr(sys, "argv", ["tinytags", "models", "show", MODEL])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2

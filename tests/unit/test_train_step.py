@@ -11,10 +11,11 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
-from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.model_records import ModelCard, Probe
+from tinytags_tasks.store.models import load_report
 from tinytags_tasks.train import forest_spark, spark_features, step
 from tinytags_tasks.train.forest_spark import fit_trees
 from tinytags_tasks.train.forest_trees import Tree
@@ -92,6 +93,34 @@ def test_the_published_model_learns_from_all_and_the_held_out_figures_are_of_one
     assert card.licence == "CC0"
     assert storage.read(layout.report_file(result.model)).startswith(b"<!doctype html>")
     assert set(storage.names(layout.model_folder(result.model))) == {"model.onnx", "model.json", "report.html"}
+
+
+def test_the_report_shows_pictures_of_the_test_set_or_else_of_what_was_held_out(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    for name, test in (("with", sets["test"]), ("without", None)):
+        result = train(storage, request_of(sets, name=name, test=test, held_out=20))
+        page = load_report(storage, result.model)
+        assert page.count("<img") > 2
+        assert ("Test set" in page) == (test is not None)
+
+
+def test_a_corpus_decides_nothing_but_what_the_card_tells_of_its_preparation(tmp_path, sets, fits, monkeypatch):
+    seen = Probe(corpus="photos", corpus_digest="d", labelled_images=60, corpus_images=60, auroc=0.97)
+    monkeypatch.setattr(step, "probe_training", lambda request, images, storage, report: seen)
+    known, unknown = (LocalStorage(tmp_path / name) for name in ("known", "unknown"))
+    result = train(known, request_of(sets, corpus="photos"))
+    card = ModelCard.load(known, layout.card_file(result.model))
+    assert card.probe == seen
+    assert "prepared in different ways" in load_report(known, result.model)
+    monkeypatch.undo()
+    monkeypatch.setattr(forest_spark, "fit_trees", lambda chosen, *_, **__: [stump(127.5)] * chosen["trees"])
+    assert train(unknown, request_of(sets)).model == result.model
+
+
+def test_a_corpus_that_does_not_exist_is_refused_before_anything_is_fitted(tmp_path, sets, fits):
+    with pytest.raises(MissingError, match="corpus nowhere is not in the store"):
+        train(LocalStorage(tmp_path / "store"), request_of(sets, corpus="nowhere"))
+    assert fits == []
 
 
 def test_without_a_held_out_part_there_is_one_fit(tmp_path, sets, fits):

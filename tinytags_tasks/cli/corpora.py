@@ -298,12 +298,11 @@ def verify(
     found = verify_corpus(name, storage=runtime.storage, files=files, deep=deep, report=say)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
-    elif not found.damaged and not found.source:
+    elif found.is_intact:
         how = "every byte" if deep else "sizes, checksums and the source's ends; --deep reads everything"
         print(f"corpus {name}: {found.images:,} images in {found.shards} shards match the source (compared: {how})")
         for embeddings in found.embeddings:
-            if not embeddings.damaged:
-                print(f"embeddings by {embeddings.net}: {embeddings.blocks:,} blocks are intact")
+            print(f"embeddings by {embeddings.net}: {embeddings.blocks:,} blocks are intact")
     if found.damaged:
         shards = ",".join(map(str, sorted(found.damaged)))
         first = min(found.damaged)

@@ -71,6 +71,9 @@ def train(
     height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
     width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
     licence: Annotated[str, typer.Option(help="Licence of the labelled images, for the model's card.")] = "",
+    corpus: Annotated[
+        str | None, typer.Option(help="An ingested corpus; warns if its images were prepared in another way.")
+    ] = None,
 ) -> None:
     """Train a head on a net's embeddings, or on pixels, in Spark, and publish it as a model."""
     from tinytags_tasks.cli.follow import tell_of_model
@@ -93,6 +96,7 @@ def train(
         features=features,
         head=head,
         none=none,
+        corpus=corpus,
         **chosen_parameters(head, parameters, options),
     )
     trained = train_model(

@@ -8,15 +8,20 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 import grpc
 from pyspark.errors import AnalysisException, ParseException, PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.connect.client.retries import DefaultPolicy
+from pyspark.sql.connect.session import SparkSession as ConnectSession
+from pyspark.util import inheritable_thread_target
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 ConnectSpark = Callable[[], Any]
 """Opens a Spark session; a step calls it only if there is work, because a session's first job takes seconds."""
@@ -111,6 +116,17 @@ def _join(address: str) -> Any:  # noqa: ANN401
         leave()  # a channel that is still open when Python exits can block it forever
         raise
     return session
+
+
+def in_thread(session: Any, work: Callable[P, R]) -> Callable[P, R]:  # noqa: ANN401
+    """Return work for another thread that uses a session as this thread does.
+
+    MLlib's client asks the thread for its session; and the session's tag is known there, so that leaving cancels what
+    the thread runs.
+    """
+    if not isinstance(session, ConnectSession):  # only sessions of Spark Connect belong to a thread
+        return work
+    return cast("Callable[P, R]", inheritable_thread_target(session)(work))
 
 
 @contextmanager

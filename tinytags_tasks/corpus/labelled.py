@@ -196,28 +196,38 @@ def _open(path: Path) -> pq.ParquetFile:
 def carried_tags(schema: pa.Schema, path: str) -> tuple[str, ...] | None:
     """Return the tags that a labelled file has in its schema; None if it has none.
 
-    Our own key comes first, then the names that the Hugging Face Hub's library writes for a column of ``ClassLabel``.
+    Our own key comes first, then the names that the Hugging Face Hub's library writes for a column of ``ClassLabel``,
+    if they are names.
 
     Raises
     ------
     BadInputError
-        If they are not a list of words; the message names ``path``.
+        If those under our own key are not a list of words; the message names ``path``.
     """
     metadata = schema.metadata or {}
-    key = TAGS_KEY if metadata.get(TAGS_KEY) else HUB_KEY
-    if not metadata.get(key):
-        return None
+    if not metadata.get(TAGS_KEY):
+        return _hub_tags(metadata.get(HUB_KEY, b""))
     try:
-        tags = json.loads(metadata[key])
-        if key == HUB_KEY:
-            tags = tags.get("info", {}).get("features", {}).get("label", {}).get("names")
-            if tags is None:
-                return None
-    except (ValueError, AttributeError):
+        tags = json.loads(metadata[TAGS_KEY])
+    except ValueError:
         tags = None
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise BadInputError(f"{path}: its metadata {key.decode()} is not a JSON list of tags; write the file again")
+    if not _are_words(tags):
+        raise BadInputError(
+            f"{path}: its metadata {TAGS_KEY.decode()} is not a JSON list of tags; write the file again"
+        )
     return tuple(tags)
+
+
+def _hub_tags(described: bytes) -> tuple[str, ...] | None:
+    try:
+        tags = json.loads(described)["info"]["features"]["label"]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return tuple(tags) if _are_words(tags) else None
+
+
+def _are_words(tags: object) -> bool:
+    return isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
 
 
 def tags_of_set(path: Path) -> tuple[str, ...]:

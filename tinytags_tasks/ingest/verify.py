@@ -50,6 +50,11 @@ class VerifyResult:
     read_bytes: int
     embeddings: tuple[VerifiedEmbeddings, ...] = ()
 
+    @property
+    def is_intact(self) -> bool:
+        """Whether nothing wrong was found."""
+        return not (self.damaged or self.source or any(found.damaged for found in self.embeddings))
+
 
 def verify_corpus(
     corpus: str,

@@ -213,8 +213,8 @@ class Probe(Part):
             return ""
         return (
             f"the labelled images and those of corpus {self.corpus} were prepared in different ways: compression, "
-            f"sharpness and colour range alone tell them apart (AUROC {self.auroc:.2f}), so expect more wrong tags "
-            "than on the test set; use labelled images of the corpus itself, or compress and resize both alike"
+            f"sharpness and the detail of colours alone tell them apart (AUROC {self.auroc:.2f}), so expect more wrong "
+            "tags than on the test set; use labelled images of the corpus itself, or compress and resize both alike"
         )
 
 

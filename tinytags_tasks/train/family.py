@@ -86,8 +86,10 @@ class Features:
         Whether they are a net's embeddings; else they are pixels.
     has_none
         Whether the last class is "none of the tags".
-    weight, weight_not_held_out
-        The sum of the rows' weights, of all rows and of those that are not held out.
+    labelled, held_out
+        How many labelled images there are, and how many of these are held out.
+    background
+        How many general pictures there are that show none of the tags.
     """
 
     folder: str
@@ -95,8 +97,9 @@ class Features:
     values: int
     is_embedding: bool = False
     has_none: bool = False
-    weight: float = 0.0
-    weight_not_held_out: float = 0.0
+    labelled: int = 0
+    held_out: int = 0
+    background: int = 0
 
     @property
     def classes(self) -> tuple[str, ...]:

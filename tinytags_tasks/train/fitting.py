@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.clients.spark import ConnectSpark
+from tinytags_tasks.clients.spark import ConnectSpark, in_thread
 from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.family import Classifier, Features
@@ -119,9 +119,9 @@ def fit_heads(
             partial = None
             if held_out:
                 report(f"fitting a {family.name} head without {held_out:,} held-out images, to measure it on them")
-                partial = pool.submit(fit, with_held_out=False)
+                partial = pool.submit(in_thread(spark, fit), with_held_out=False)
             report(f"fitting {family.describe(chosen)} in Spark")
-            whole = pool.submit(fit, with_held_out=True)
+            whole = pool.submit(in_thread(spark, fit), with_held_out=True)
             measured, classifier = partial.result() if partial else None, whole.result()
     finally:
         spark.stop()
@@ -145,6 +145,7 @@ def _write(request: TrainRequest, lesson: Lesson, folder: str, storage: Storage)
         rows.values.shape[1],
         is_embedding=is_embedding,
         has_none=rows.classes > len(lesson.tags),
-        weight=float(len(rows.labels)),
-        weight_not_held_out=float((~rows.held_out).sum()),
+        labelled=len(lesson.held_out),
+        held_out=int(lesson.held_out.sum()),
+        background=len(rows.labels) - len(lesson.held_out),
     )

@@ -20,8 +20,8 @@ class Logistic:
 
     name = "logistic"
     parameters = (
-        # Relative to the number of pictures: MLlib's regParam is this divided by the sum of weights.
-        Parameter("regularization", default=300, low=0, high=1_000_000),
+        # Relative to the number of pictures: MLlib's regParam is this, divided by it.
+        Parameter("regularization", default=100, low=0, high=1_000_000),
         Parameter("iterations", default=30, low=1, high=1_000),
     )
     # The mean and the deviation of each value are merged in the order in which partitions end.
@@ -44,17 +44,38 @@ class Logistic:
         # Imported here because importing PySpark takes seconds, and `tinytags lab` needs only the parameters.
         from tinytags_tasks.train import logistic_spark
 
-        weight = features.weight if with_held_out else features.weight_not_held_out
+        labelled = features.labelled - (0 if with_held_out else features.held_out)
         coefficients, intercepts = logistic_spark.fit_weights(
             features.folder,
             storage,
             spark,
-            regularization=chosen["regularization"] / weight,
+            regularization=chosen["regularization"] / (labelled + features.background),
             iterations=chosen["iterations"],
             with_held_out=with_held_out,
         )
+        if features.has_none:
+            intercepts = with_fair_none(intercepts, labelled, features.background)
         onnx_model = logistic_to_onnx(coefficients, intercepts, features)
         return Classifier(onnx_model, "probabilities", total=PERCENT, parameters=dict(chosen))
+
+
+def with_fair_none(intercepts: npt.NDArray[np.float64], labelled: int, background: int) -> npt.NDArray[np.float64]:
+    """Return intercepts as if the background had at most as many pictures as all the tags together.
+
+    Thousands of general pictures teach what a handful of labelled ones cannot: which values vary at all, and where none
+    of the tags begins. But then nearly everything would be none. Only the intercept knows how many there were: see King
+    and Zeng, "Logistic Regression in Rare Events Data", 2001, section 4.1.
+
+    Parameters
+    ----------
+    intercepts
+        Shape (classes,); the last one is that of "none".
+    labelled, background
+        How many pictures the regression was fitted on.
+    """
+    fair = intercepts.copy()
+    fair[-1] += np.log(min(1.0, labelled / background))
+    return fair
 
 
 def logistic_to_onnx(

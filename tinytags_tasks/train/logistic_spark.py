@@ -43,6 +43,7 @@ def fit_weights(
     TransientError
         If Spark or the store is unavailable.
     """
+    type(spark)._set_default_and_active_session(spark)  # a thread has none, and MLlib asks for its own thread's
     with spark_errors("training the logistic regression"):
         frame = read_features(spark, storage.url(folder), with_held_out=with_held_out)
         weighted = {"weightCol": WEIGHT} if WEIGHT in frame.columns else {}

@@ -121,7 +121,7 @@ def test_edited_ledger_records_are_named_by_block_and_field_and_rebuilt(
     first, second, *_ = records
     moved = {**second.kept_by_tag, "cat": second.kept_by_tag["cat"] - 1, "dog": second.kept_by_tag["dog"] + 1}
     planted: dict[int, dict[str, object]] = {
-        0: {"read": first.read + 1, "below": first.below + 1},
+        0: {"read": first.read + 1, "none": first.none + 1},
         1: {"kept_by_tag": moved},
         2: {"documents": records[2].kept - 1},
         3: {"checksum": "0" * 64},
