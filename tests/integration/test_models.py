@@ -74,6 +74,28 @@ def test_the_same_images_parameters_and_seed_give_the_same_votes(runtime, model,
     assert card_of(runtime, again.model).held_out is None
 
 
+@pytest.mark.parametrize("head", ["logistic", "forest"])
+def test_a_head_on_embeddings_is_the_same_in_every_fit_and_its_images_are_embedded_once(runtime, pictures, head):
+    spoken: list[str] = []
+    models = [
+        train_model(
+            TrainRequest(str(pictures["labelled"]), head=head, name=f"{head}-{number}"),
+            storage=runtime.storage,
+            connect_spark=runtime.connect_spark,
+            report=spoken.append,
+        ).model
+        for number in ("one", "two")
+    ]
+    assert len({model.rpartition("-")[2] for model in models}) == 1  # the hash of their bytes
+    assert len([line for line in spoken if line.startswith("embedding 900 images")]) <= 1
+    cards = [card_of(runtime, model) for model in models]
+    assert "embed" not in cards[1].seconds
+    assert cards[0].held_out == cards[1].held_out
+    assert cards[0].held_out.accuracy > 50.0  # of six shapes
+    assert cards[0].background.images > 10_000
+    assert (cards[0].features, cards[0].head, cards[0].none) == ("general32-e278f193f89b", head, True)
+
+
 def test_a_trained_model_knows_how_it_does_on_what_it_never_saw(runtime, model):
     card = card_of(runtime, model)
     assert card.held_out.images == 90

@@ -14,12 +14,14 @@ from tinytags_tasks.nets.shipped import read_packaged, shipped_background
 from tinytags_tasks.train.features import LabelledFeatures
 from tinytags_tasks.train.none import choose_background, names_a_tag
 
-DIMENSIONS = 8
+DIMENSIONS = 16
 IMAGES = 400
 CLASSES = {
     "tabby, tabby cat": ("cat", "animal"),
     "teapot": (),
     "spotted one": (),  # looks like a dog, and nothing in its name says so
+    "kettle": (),
+    "acorn": (),
 }
 
 
@@ -38,7 +40,7 @@ def labelled(tags=("cats", "dog")) -> LabelledFeatures:
 
 def background() -> Background:
     """Return a background in which each class has the look of a cloud."""
-    looks = {"tabby, tabby cat": 0, "teapot": 7, "spotted one": 1}
+    looks = {"tabby, tabby cat": 0, "teapot": 8, "spotted one": 1, "kettle": 8, "acorn": 8}
     names = [name for name in CLASSES for _ in range(IMAGES)]
     values = np.concatenate([cloud(looks[name]) for name in CLASSES])
     return Background(values, tuple(names), tuple(CLASSES[name] for name in names))
@@ -48,12 +50,21 @@ def test_classes_that_name_a_tag_or_look_like_one_are_left_out():
     chosen = choose_background(background(), labelled(), "a net")
     assert chosen.left_out_by_name == ("tabby, tabby cat",)
     assert chosen.left_out_by_look == ("spotted one",)
-    np.testing.assert_array_equal(chosen.embeddings, cloud(7))
+    np.testing.assert_array_equal(chosen.embeddings, np.concatenate([cloud(8)] * 3))
+
+
+def test_a_head_that_is_sure_of_nearly_everything_leaves_nothing_out_by_look(monkeypatch):
+    monkeypatch.setitem(CLASSES, "tabby, tabby cat", ())
+    flat = background()
+    everything = Background(np.concatenate([cloud(1)] * len(CLASSES)), flat.classes, flat.kinds)
+    chosen = choose_background(everything, labelled(("Katze", "Hund")), "a net")
+    assert (chosen.left_out_by_name, chosen.left_out_by_look) == ((), ())
+    assert len(chosen.embeddings) == len(flat.classes)
 
 
 def test_a_background_that_is_all_tags_is_refused_with_a_remedy():
     with pytest.raises(BadInputError, match=r"every class of the background of half-1 names one .*--no-none"):
-        choose_background(background(), labelled(("animal", "teapot", "spotted")), "half-1")
+        choose_background(background(), labelled(("animal", "teapot", "spotted", "kettle", "acorn")), "half-1")
 
 
 @pytest.mark.parametrize(

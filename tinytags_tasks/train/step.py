@@ -200,7 +200,7 @@ def _training_id(
     if net:
         decisive["net"] = net.version
     if net and has_none:
-        decisive["background"] = [net.background_sha256, none.SURE, none.OFTEN]
+        decisive["background"] = [net.background_sha256, none.SURE, none.OFTEN, none.SELDOM]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
