@@ -12,12 +12,16 @@ from tinytags_tasks.score.block import BlockTask, score_block
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.block_lease import refuse_lost
+from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 _AT_ONCE = 2
 """How many blocks a worker scores at the same time: while one waits for HDFS, the other's votes are counted."""
+
+_EMBEDDED_AT_ONCE = 4
+"""The same for blocks whose embeddings are read: a head is so fast that most of the time is spent waiting for HDFS."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
             return Outcome(task.source.block, str(error), is_transient=False)
         return Outcome(task.source.block, "", is_transient=False)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    at_once = _EMBEDDED_AT_ONCE if any(task.features != PIXELS for task in tasks) else _AT_ONCE
+    with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(outcome, tasks))
 
 
