@@ -164,6 +164,13 @@ def test_the_page_shows_each_image_with_its_words(reader: TestClient, answer: An
     assert "generated pictures" not in text
 
 
+def test_votes_that_only_repeat_the_confidence_are_not_shown(reader: TestClient, answer: Answer) -> None:
+    answer(replace(PAGE, images=(with_values(votes=70),)))
+    text = reader.get("/").text
+    assert "70 %" in text
+    assert "70 votes" not in text
+
+
 def test_the_page_links_the_report_of_each_model(
     reader: TestClient, stranger: TestClient, answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tinytags_tasks.corpus.keywords import LONGEST
-from tinytags_tasks.document_fields import FIELDS, Shown, describe, values_as_json
+from tinytags_tasks.document_fields import FIELDS, DocumentField, Shown, describe, values_as_json
 from tinytags_tasks.search.address import page_address
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.query import SearchPage
@@ -26,7 +26,7 @@ def page_view(search: SearchRequest, page: SearchPage, alias: str) -> dict[str, 
         "fields": {field.name: field for field in FIELDS},
         "tags": _tag_choices(search, page),
         "steps": _confidence_choices(search, page),
-        "images": [(image, make_thumbnail(image.image), describe(image.values, Shown.CARDS)) for image in page.images],
+        "images": [(image, make_thumbnail(image.image), _lines(image)) for image in page.images],
         "problems": sorted({image.missing for image in page.images if image.is_in_store and image.missing}),
         "is_drawn": any(corpus.startswith(DRAWN) for corpus in page.corpora),
         "longest_keyword": LONGEST,
@@ -54,6 +54,12 @@ def search_as_json(page: SearchPage, search: SearchRequest) -> dict[str, Any]:
         "corpora": page.corpora,
         "milliseconds": round(page.seconds * 1000),
     }
+
+
+def _lines(image: TaggedImage) -> list[tuple[DocumentField, str]]:
+    """Return the lines below an image; votes that only repeat the confidence, as percentages do, are left out."""
+    repeats = image.values["votes"] == image.values["confidence"]
+    return describe({**image.values, "votes": None} if repeats else image.values, Shown.CARDS)
 
 
 def _image_as_json(image: TaggedImage, with_pixels: bool) -> dict[str, Any]:
