@@ -197,7 +197,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @corpus_app.command()
 def remove(
     name: Name,
-    delete_stored: Annotated[bool, typer.Option("--data", help="Also delete its shards from the store.")] = False,
+    delete_stored: Annotated[
+        bool, typer.Option("--data", help="Also delete its shards and embeddings from the store.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the shards even if runs need them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:

@@ -116,12 +116,12 @@ def import_model(
     layout: Annotated[str, typer.Option(help="hwc or chw; default: from the shape of its input; flat is hwc.")] = "",
     output: Annotated[str, typer.Option(help="Name of its output; default: the one that fits the tags.")] = "",
     kind: Annotated[str, typer.Option(help="votes, scores or probabilities; default: from its values.")] = "",
-    test: Annotated[Path | None, typer.Option(help="Labelled Parquet file to measure it on.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Labelled Parquet file or folder to measure it on.")] = None,
     other: Annotated[Path | None, typer.Option(help="The same, of other things; label -1: none of the tags.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the images that it learned from.")] = "",
     preparation: Annotated[str, typer.Option(help="How these were resized.")] = "",
 ) -> None:
-    """Publish an ONNX classifier from elsewhere, so that it tags as a forest does."""
+    """Publish an ONNX classifier from elsewhere, so that it tags like a trained model."""
     from tinytags_tasks.cli.follow import tell_of_model
     from tinytags_tasks.train.import_step import ImportRequest, import_model
 
@@ -160,7 +160,7 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 
 @app.command()
 def lab(
-    labelled: Annotated[Path, typer.Argument(help="Parquet file with the columns img and label.")],
+    labelled: Annotated[Path, typer.Argument(help="Labelled Parquet file, or folder of folders.")],
     sample: Annotated[int, typer.Option(help="Number of images to try on.")] = 10_000,
     trees: Annotated[str, typer.Option(help="Numbers of trees to try.")] = "5,10,20",
     depth: Annotated[str, typer.Option(help="Depths to try.")] = "6,8,10",
@@ -169,7 +169,9 @@ def lab(
     seed: Annotated[int, typer.Option(help="Seed of the randomness.")] = 42,
     height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
     width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
-    out: Annotated[Path | None, typer.Option(help="File for the chosen parameters (TOML).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the chosen parameters (TOML), for `tinytags train --parameters`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Try all combinations of a forest's parameters on pixels in scikit-learn, on a sample, and choose the best."""

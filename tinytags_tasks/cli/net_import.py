@@ -13,7 +13,9 @@ def import_net(
     file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX network that describes pictures.")],
     name: Annotated[str, typer.Option(help="First part of the net's version.")],
     corpus: Annotated[str, typer.Option(help="Calibrate on pictures of this corpus, which must be ingested.")] = "",
-    labelled: Annotated[Path | None, typer.Option(help="Or on this labelled Parquet file or folder.")] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Or on pictures of this labelled Parquet file or folder.")
+    ] = None,
     height: Annotated[int | None, typer.Option(help="Height of the pictures; default: what its input says.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of the pictures; default: what its input says.")] = None,
     scale: Annotated[str, typer.Option(help="Range of the values that it takes: 0-255 or 0-1.")] = "0-255",
@@ -22,15 +24,17 @@ def import_net(
     ] = "",
     std: Annotated[str, typer.Option(help="Deviations of red, green, blue, divided by after that.")] = "",
     layout: Annotated[str, typer.Option(help="hwc or chw; default: from the shape of its input; flat is hwc.")] = "",
-    output: Annotated[str, typer.Option(help="Name of its output; default: the only one that fits.")] = "",
-    tokens: Annotated[str, typer.Option(help="first or mean, if its output has a row for each token.")] = "",
+    output: Annotated[
+        str, typer.Option(help="Name of the output that is the embedding; default: the only one that fits.")
+    ] = "",
+    tokens: Annotated[str, typer.Option(help="first or mean of the tokens, if the output has a row for each.")] = "",
     arithmetic: Annotated[
-        str, typer.Option(help="int8, float32, or auto: int8 where that keeps the ranking of pictures.")
+        str, typer.Option(help="int8, float32, or auto: int8 if that keeps the ranking of pictures by likeness.")
     ] = "auto",
     licence: Annotated[str, typer.Option(help="Terms of the pictures that it learned from.")] = "",
-    preparation: Annotated[str, typer.Option(help="How these were prepared.")] = "",
+    preparation: Annotated[str, typer.Option(help="How those pictures were prepared, such as resized.")] = "",
 ) -> None:
-    """Publish an ONNX network from elsewhere as a net: DINOv2, CLIP's image half, an export of timm.
+    """Publish an ONNX network from elsewhere as a net, such as DINOv2, CLIP's image encoder, or an export of timm.
 
     Its numbers are calibrated on pictures of a corpus or a labelled set. The card says how well int8 keeps the ranking.
     """

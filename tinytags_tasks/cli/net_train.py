@@ -13,20 +13,26 @@ if TYPE_CHECKING:
 
 
 def train_net(
-    labelled: Annotated[Path, typer.Argument(metavar="LABELLED", help="Labelled Parquet file, or a folder a class.")],
+    labelled: Annotated[
+        Path, typer.Argument(metavar="LABELLED", help="Labelled Parquet file, or folder with a folder for each class.")
+    ],
     name: Annotated[str, typer.Option(help="First part of the net's version.")],
     general: Annotated[
         Path | None,
-        typer.Option(help="General pictures with classes of their own, the same way; they become the background, too."),
+        typer.Option(
+            help="General pictures with classes of their own, in the same form; they also become the background."
+        ),
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="To measure on; default: every 20th labelled picture.")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="The same, to measure the net on; default: every 20th labelled picture.")
+    ] = None,
     size: Annotated[str, typer.Option(help="Widths of student and teacher: general32, small or tiny.")] = "general32",
     teacher_epochs: Annotated[
-        float, typer.Option(help="How often the teacher looks at as many pictures as there are; 0: no teacher.")
+        float, typer.Option(help="How often the teacher sees as many pictures as there are; 0: no teacher.")
     ] = 90,
-    student_epochs: Annotated[float, typer.Option(help="The same of the student, which becomes the net.")] = 271,
-    rounding_epochs: Annotated[float, typer.Option(help="The same of the student in int8.")] = 9,
-    batch: Annotated[int, typer.Option(help="Pictures at a time.")] = 1536,
+    student_epochs: Annotated[float, typer.Option(help="The same for the student, which becomes the net.")] = 271,
+    rounding_epochs: Annotated[float, typer.Option(help="The same for the student in int8.")] = 9,
+    batch: Annotated[int, typer.Option(help="Pictures per training step.")] = 1536,
     preparations: Annotated[int, typer.Option(help="Differently prepared copies of each picture.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the randomness.")] = 0,
     work: Annotated[
@@ -38,9 +44,9 @@ def train_net(
 ) -> None:
     """Learn a net for 32x32 pictures with PyTorch, on a GPU if there is one, and publish it.
 
-    The defaults made the net that ships (12 minutes of one H200). On a processor begin small: --size tiny --batch 128
-    --preparations 4 --teacher-epochs 2 --student-epochs 4 --rounding-epochs 1. If it is killed, give the same command
-    again: it goes on from its last checkpoint.
+    The defaults made the net that ships (in 12 minutes on one H200). On a processor, begin small: --size tiny --batch
+    128 --preparations 4 --teacher-epochs 2 --student-epochs 4 --rounding-epochs 1. If it is killed, give the same
+    command again: it goes on from its last checkpoint.
     """
     from tinytags_tasks.nets.recipe.make_net import Sources, make_net, require_torch
     from tinytags_tasks.nets.recipe.pictures import wordnet_names
@@ -86,7 +92,9 @@ def _read(path: Path) -> "NamedPictures":
     from tinytags_tasks.train.encoded_pictures import read_encoded
 
     if not path.exists():
-        raise BadInputError(f"{path}: does not exist; give a labelled Parquet file, or a folder with a folder a class")
+        raise BadInputError(
+            f"{path}: does not exist; give a labelled Parquet file, or a folder with a folder for each class"
+        )
     if path.is_dir():
         return read_folder(path)
     return NamedPictures(path.name, file_sha256(path), *read_encoded(path))

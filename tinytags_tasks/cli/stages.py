@@ -43,29 +43,31 @@ def train(
         bool | None,
         typer.Option(
             "--none/--no-none",
-            help="Whether the model can say that an image shows none of the tags; default: if the net can teach it.",
+            help="Whether the model can say that an image has none of the tags; default: if its net has a background.",
             show_default=False,
         ),
     ] = None,
-    trees: Annotated[int | None, typer.Option(help="Trees of the forest; default: 10.", show_default=False)] = None,
-    depth: Annotated[int | None, typer.Option(help="Depth of a tree; default: 10.", show_default=False)] = None,
+    trees: Annotated[int | None, typer.Option(help="Trees of a forest; default: 10.", show_default=False)] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Depth of a forest's trees; default: 10.", show_default=False)
+    ] = None,
     bins: Annotated[
-        int | None, typer.Option(help="Values that a split chooses from; default: 50.", show_default=False)
+        int | None, typer.Option(help="Values that a forest's splits choose from; default: 50.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the randomness; default: 42.", show_default=False)] = None,
     parameters: Annotated[
         Path | None,
-        typer.Option(help="TOML file with these four, as `tinytags lab` writes it; options take precedence."),
+        typer.Option(help="TOML file of a forest's parameters, as `tinytags lab` writes it; options take precedence."),
     ] = None,
     regularization: Annotated[
         int | None,
-        typer.Option(help="Of the logistic head: higher is more cautious; default: 100.", show_default=False),
+        typer.Option(help="Of a logistic head: higher is more cautious; default: 100.", show_default=False),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Of the logistic head, at the most; default: 20.", show_default=False)
+        int | None, typer.Option(help="Of a logistic head, at most; default: 20.", show_default=False)
     ] = None,
     other: Annotated[
-        Path | None, typer.Option(help="The same, of other things; label -1: none of the tags, -2: left out.")
+        Path | None, typer.Option(help="Labelled images of other things; label -1: none of the tags, -2: left out.")
     ] = None,
     held_out: Annotated[int, typer.Option(help="Percentage held out to measure a second model on; 0: none.")] = 10,
     height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
@@ -118,7 +120,7 @@ def embed(
     blocks: Blocks = "",
     redo: Annotated[bool, typer.Option("--redo", help="Also embed blocks that are embedded.")] = False,
 ) -> None:
-    """Embed blocks of a corpus in Spark, one committed file per block; every model of this net then reads these."""
+    """Embed blocks of a corpus in Spark, one committed file per block; all models on this net read them."""
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
     from tinytags_tasks.store.corpus_records import load_corpus
