@@ -19,7 +19,7 @@ the missing blocks of its group. A run is identified by its content (the corpus'
 triggering the Dag again with the same form continues the same run.
 
 **What the model sees**: by default, the embeddings of the net that ships. They are made once for each block and stored,
-so a corpus is tagged again by another model without looking at its pixels. The original system is `features` pixels,
+so other models on the same net tag the corpus without reading its pixels. The original system is `features` pixels,
 `head` forest. If the form names a model, its own features and head apply.
 
 **A trial** names blocks, such as `3, 17-20`. Only these are scored, indexed and reconciled, and nothing is published.

@@ -149,15 +149,19 @@ def _head_fields() -> Form:
         "depth": _head_parameter(10, 1, 30, "Depth", "Of a forest's trees only"),
         "bins": _head_parameter(50, 2, 65536, "Bins", "Of a forest only"),
         "regularization": _head_parameter(
-            100, 0, 1_000_000, "Regularization", "Of a logistic head only: more of it makes percentages more cautious"
+            100,
+            0,
+            1_000_000,
+            "Regularization",
+            "Of a logistic head only: a higher value makes percentages more cautious",
         ),
-        "iterations": _head_parameter(20, 1, 1_000, "Iterations", "Of a logistic head only: at most"),
+        "iterations": _head_parameter(20, 1, 1_000, "Iterations", "Of a logistic head only: the most that are made"),
         "seed": Param(
             42,
             type="integer",
             title="Seed",
             section="Model",
-            description="Of a forest's randomness, and of the choice of the images held out",
+            description="Seed of a forest's randomness, and of the choice of the images held out",
         ),
     }
 

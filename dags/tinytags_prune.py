@@ -4,7 +4,7 @@
 
 | task | once it has succeeded |
 | --- | --- |
-| `show` | its log lists what would be dropped, and why each other collection is kept |
+| `show` | its log lists what would be dropped, and why the rest is kept |
 | `prune` | exactly what was shown is dropped, if **Really** is on; skipped otherwise |
 
 These are never dropped: what is live, what a rollback would restore, what was never published and is newer than what is
