@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     )
     onnx_providers: str | None = Field(
         None,
-        description="what runs nets and models, as ONNX Runtime names it, with commas between, first choice first; "
+        description="what runs nets: ONNX Runtime's execution providers with commas between, first choice first; "
         "default: CUDAExecutionProvider if it is offered, then CPUExecutionProvider",
     )
     solr_url: str | None = Field(None, description="Solr, http://host:8983/solr")

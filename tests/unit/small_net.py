@@ -52,9 +52,9 @@ def net_card() -> NetCard:
 
 
 def make_graph(nodes: Sequence[onnx.NodeProto], name: str, inputs: tuple, outputs: tuple, constants: dict) -> bytes:
+    """Return a graph of named nodes, with inputs, outputs and constants by name."""
     for node in nodes:
         node.name = node.output[0]
-    """Return a graph of named nodes, with inputs, outputs and constants by name."""
     graph = helper.make_graph(
         list(nodes),
         name,

@@ -1,1 +1,1 @@
-"""Embed: a net and the shards give one file of embeddings for each block."""
+"""Embedding: turns shards into embeddings by a net, one file for each block."""

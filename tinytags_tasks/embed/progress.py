@@ -42,7 +42,7 @@ class Progress:
 
     @contextmanager
     def reported(self) -> Generator[None]:
-        """Report the progress from another thread while the block runs, and what came of it."""
+        """Report the progress from another thread while the ``with`` block runs, and the final state after it."""
         ended = threading.Event()
         thread = threading.Thread(target=self._run, args=(ended,), daemon=True)
         thread.start()

@@ -66,7 +66,7 @@ class Measure:
         return embeddings
 
     def _speed(self, content: bytes) -> float:
-        """Return images a second on one core, as the pipeline runs it; other work on the machine does not count."""
+        """Return images per second on one core, as the pipeline runs it; other work on the machine does not count."""
         session, some = open_session(content, self.where), self.pixels[:_TIMED]
         session.run(["embedding"], {"pixels": some})
         started = time.process_time()

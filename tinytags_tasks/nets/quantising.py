@@ -1,4 +1,4 @@
-"""Turns a net in float32 into int8 by calibration on pictures (static QDQ, weights a channel)."""
+"""Turns a net in float32 into int8 by calibration on pictures (static QDQ, weights by channel)."""
 
 import logging
 import tempfile

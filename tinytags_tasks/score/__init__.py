@@ -1,1 +1,1 @@
-"""Score: a model and the shards give one file of tags and votes for each block."""
+"""Scoring: turns embeddings or shards into tags and votes by a model, one file for each block."""

@@ -31,7 +31,7 @@ _LOADING = threading.Lock()
 """Held while a model is opened, so that the threads of a worker do not all open it."""
 
 Features = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
-"""What a model's head reads, a row an image: pixels (uint8) or embeddings (int8)."""
+"""What a model's head reads, one row per image: pixels (uint8) or embeddings (int8)."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _refuse_lost(task: BlockTask, storage: Storage) -> None:
 
 
 def read_features(storage: Storage, task: BlockTask) -> tuple[Features, float]:
-    """Return what the model reads of a block, a row an image, and how long its embeddings took when they were made.
+    """Return what the model reads of a block, one row per image, and how long its embeddings took when they were made.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class ImportRequest:
     scale, mean, std, layout, output, kind
         See :class:`tinytags_tasks.train.onnx_signature.Fitting`.
     test, other
-        Parquet files on which it is evaluated, as in training.
+        Labelled sets on which it is evaluated, as in training.
     licence, preparation
         For the card: the licence of the images it learned from, and how they were prepared.
     """

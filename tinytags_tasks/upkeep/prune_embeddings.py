@@ -66,7 +66,7 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
 
 
 def drop_embeddings(found: PrunableEmbeddings, storage: Storage) -> None:
-    """Drop a corpus' embeddings by a net in one step, so that nobody ever meets half of them."""
+    """Drop a corpus' embeddings by a net in one step, so that no one ever sees half of them."""
     folder = layout.embeddings_folder(found.corpus, found.net)
     moved = temporary_name(folder)
     with suppress(MissingError):  # dropped by another process

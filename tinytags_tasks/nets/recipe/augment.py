@@ -10,7 +10,7 @@ _SHIFT = 4
 _CUTOUT = 8
 LABELLED_SHARE = 0.45
 _PLAIN_SHARE = 0.3
-_NUMBERS = 16  # random numbers an image
+_NUMBERS = 16  # random numbers per image
 
 
 class Batches:

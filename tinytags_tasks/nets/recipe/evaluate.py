@@ -2,7 +2,7 @@
 
 ``python -m tinytags_tasks.nets.recipe.evaluate PLACES.json NET.onnx ...`` where PLACES.json names ``cifar10_train``,
 ``cifar10_test``, ``tiny_imagenet``, ``other_sample`` and, where they are at hand, ``caltech101`` and ``natural_images``
-(a folder a class). scikit-learn stands in for Spark's heads.
+(a folder with a folder for each class). scikit-learn stands in for Spark's heads.
 """
 
 import json
@@ -143,7 +143,7 @@ def ranking(score: Numbers, tags: Labels) -> dict[str, float]:
 
 
 def few_shot(features: Numbers, labels: Labels, shots: int, repeats: int = 10) -> float:
-    """Return the mean accuracy of a logistic head that learned from so many pictures a tag, over several draws."""
+    """Return the mean accuracy of a logistic head that learned from so many pictures per tag, over several draws."""
     results = []
     for repeat in range(repeats):
         order = np.random.default_rng(repeat).permutation(len(labels))

@@ -43,7 +43,7 @@ class Rounder(nn.Module):
 
 
 class RoundedConvolution(nn.Module):
-    """A convolution with its batch norm folded in, its weights rounded a channel, its output rounded."""
+    """A convolution with its batch norm folded in, its weights rounded by channel, its output rounded."""
 
     def __init__(self, source: Convolution) -> None:
         super().__init__()
