@@ -176,7 +176,13 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         corpus=corpus.name,
         **{name: form[name] for name in _PASSED_ON},
     )
-    trained = train_model(request, storage=clients.storage, connect_spark=clients.connect_spark, report=report)
+    trained = train_model(
+        request,
+        storage=clients.storage,
+        connect_spark=clients.connect_spark,
+        report=report,
+        providers=clients.onnx_providers,
+    )
     remember_models(clients)
     if trained.trained:
         card = ModelCard.load(clients.storage, layout.card_file(trained.model))

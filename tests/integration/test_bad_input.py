@@ -44,7 +44,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
     [
         ("train no-such.parquet", "", "no-such.parquet: cannot be read"),
         ("train {corpus}", "", "not a readable Parquet file"),
-        ("train {labelled} --trees 0", "", "trees is 0: it must be 1 to 1000"),
+        ("train {labelled} --head forest --trees 0", "", "trees is 0: it must be 1 to 1000"),
         ("train {labelled} --seed 5", "spark", "Spark does not answer"),
         ("score no-such-corpus --model {model}", "", "no such file in the store"),
         ("score bad-input --model {model} --threshold 120", "", "threshold is 120"),
@@ -274,7 +274,7 @@ def test_an_hdfs_that_is_away_is_named(sources: Path, tinytags_here: Command) ->
         ('source = "x', "not a readable TOML file"),
     ],
 )
-@pytest.mark.parametrize("command", ["ingest written", "corpus show written", "corpus list", "run written"])
+@pytest.mark.parametrize("command", ["ingest written", "corpus show written", "run written"])
 def test_a_definition_that_a_person_wrote_wrongly_is_named_by_its_file(
     hdfs: Runtime, tinytags_here: Command, text: str, message: str, command: str
 ) -> None:
@@ -283,6 +283,9 @@ def test_a_definition_that_a_person_wrote_wrongly_is_named_by_its_file(
     path.write_text(text)
     try:
         assert_one_error_line(tinytags_here(*command.split()), f"{path}: {message}")
+        listed = tinytags_here("corpus", "list")  # which names it, too, and goes on to the others
+        assert listed.returncode == 1
+        assert f"left out: {path}: {message}" in listed.stderr
     finally:
         path.unlink()
 

@@ -68,7 +68,8 @@ def trees_as_spark_prints_them(runtime: Runtime, model: str) -> list[dict[str, n
     try:
         spark.conf.set("spark.sql.files.maxPartitionBytes", 16 * 2**20)
         spark.conf.set("spark.sql.files.minPartitionNum", 1)
-        frame = spark.read.parquet(runtime.storage.url(layout.labelled_file(training)))
+        (labelled,) = [name for name in runtime.storage.names("labelled") if name.startswith(training)]
+        frame = spark.read.parquet(runtime.storage.url(f"labelled/{labelled}"))
         forest = RandomForestClassifier(numTrees=10, maxDepth=DEPTH, maxBins=50, seed=42).fit(frame)
         return [parse_tree(tree.toDebugString) for tree in forest.trees]
     finally:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
 from tinytags_tasks.store.embedding_files import Embeddings
 
 CPU = "CPUExecutionProvider"
@@ -18,6 +18,9 @@ BATCH = 100
 
 GPU_BATCH = 1_000
 """The same on a GPU, which fewer pictures would leave idle."""
+
+_BATCH_BYTES = 2**26
+"""The most pixels at a time, in bytes, for pictures that are larger."""
 
 
 def choose_providers(setting: str | None) -> tuple[str, ...]:
@@ -103,9 +106,21 @@ def embed(session: Any, pixels: npt.NDArray[np.uint8]) -> Embeddings:  # noqa: A
     -------
     numpy.ndarray
         int8, shape (images, dimensions).
+
+    Raises
+    ------
+    FinalError
+        If ONNX Runtime fails, for want of memory for example.
     """
     batch = BATCH if session.get_providers()[0] == CPU else GPU_BATCH
+    batch = max(1, min(batch, _BATCH_BYTES // max(1, pixels.shape[1])))
     embeddings = np.empty((len(pixels), session.get_outputs()[0].shape[1]), dtype=np.int8)
     for start in range(0, len(pixels), batch):
-        (embeddings[start : start + batch],) = session.run(["embedding"], {"pixels": pixels[start : start + batch]})
+        try:
+            (embeddings[start : start + batch],) = session.run(["embedding"], {"pixels": pixels[start : start + batch]})
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
+            raise FinalError(
+                f"the net cannot embed {batch:,} pictures at a time ({str(error).strip()[:300]}); free some memory, or "
+                f"set TINYTAGS_ONNX_PROVIDERS={CPU}"
+            ) from error
     return embeddings

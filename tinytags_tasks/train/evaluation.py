@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
+from tinytags_tasks.nets.running import BATCH as NET_BATCH
 from tinytags_tasks.store.model_records import (
     ConfidenceBand,
     Evaluation,
@@ -84,9 +85,11 @@ def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
         float32, shape (images, tags) or, with "none", (images, tags + 1).
     """
     session = onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"])
+    # A model that sees through a net says so; the net's layers take far more memory than a head.
+    batch = NET_BATCH if "features" in session.get_modelmeta().custom_metadata_map else _BATCH
     flat = images.reshape(len(images), -1)
     return np.concatenate(
-        [session.run(["votes"], {"pixels": flat[start : start + _BATCH]})[0] for start in range(0, len(flat), _BATCH)]
+        [session.run(["votes"], {"pixels": flat[start : start + batch]})[0] for start in range(0, len(flat), batch)]
     )
 
 

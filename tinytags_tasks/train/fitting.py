@@ -1,5 +1,6 @@
 """Fits a head in Spark, and a second one without the held-out images, by which it is measured."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.clients.spark import ConnectSpark, in_thread
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.family import Classifier, Features
@@ -90,7 +92,7 @@ def _choose(images: int, request: TrainRequest) -> npt.NDArray[np.bool_]:
 def fit_heads(
     request: TrainRequest,
     lesson: Lesson,
-    folder: str,
+    training: str,
     storage: Storage,
     connect_spark: ConnectSpark,
     report: Callable[[str], None],
@@ -103,7 +105,7 @@ def fit_heads(
         If Spark or the store is unavailable.
     """
     family, chosen = request.family, request.parameters
-    features = _write(request, lesson, folder, storage)
+    features = _write(request, lesson, training, storage)
     held_out = int(lesson.held_out.sum())
     started = time.monotonic()
     spark = connect_spark()
@@ -113,25 +115,29 @@ def fit_heads(
         classifier = family.fit(chosen, features, storage, spark, with_held_out=with_held_out)
         return classifier, time.monotonic() - began
 
+    # A family that learns in one task leaves the other cores to the second fit.
+    pool = ThreadPoolExecutor(2 if features.is_embedding and family.most_partitions == 1 else 1)
     try:
-        # A family that learns in one task leaves the other cores to the second fit.
-        with ThreadPoolExecutor(2 if features.is_embedding and family.most_partitions == 1 else 1) as pool:
-            partial = None
-            if held_out:
-                report(f"fitting a {family.name} head without {held_out:,} held-out images, to measure it on them")
-                partial = pool.submit(in_thread(spark, fit), with_held_out=False)
-            report(f"fitting {family.describe(chosen)} in Spark")
-            whole = pool.submit(in_thread(spark, fit), with_held_out=True)
-            measured, classifier = partial.result() if partial else None, whole.result()
+        partial = None
+        if held_out:
+            report(f"fitting a {family.name} head without {held_out:,} held-out images, to measure it on them")
+            partial = pool.submit(in_thread(spark, fit), with_held_out=False)
+        report(f"fitting {family.describe(chosen)} in Spark")
+        whole = pool.submit(in_thread(spark, fit), with_held_out=True)
+        measured, classifier = partial.result() if partial else None, whole.result()
     finally:
-        spark.stop()
+        spark.stop()  # first, because it cancels what still runs if this is interrupted or one fit fails
+        pool.shutdown(cancel_futures=True)
     seconds = {"held_out": round(measured[1], 1)} if measured else {}
     seconds |= {"fit": round(classifier[1], 1), "spark": round(time.monotonic() - started, 1)}
     return Fitted(classifier[0], measured[0] if measured else None, seconds)
 
 
-def _write(request: TrainRequest, lesson: Lesson, folder: str, storage: Storage) -> Features:
+def _write(request: TrainRequest, lesson: Lesson, training: str, storage: Storage) -> Features:
     rows = lesson.rows
+    # What is held out, and which background is left out, are no part of the training's id.
+    chosen = hashlib.sha256(rows.held_out.tobytes() + rows.labels.tobytes()).hexdigest()[:8]
+    folder = layout.labelled_file(f"{training}-{chosen}")
     is_embedding = rows.values.dtype == np.int8
     if is_embedding:
         partition_rows = math.ceil(len(rows.labels) / request.family.most_partitions)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.model_records import ModelCard, Probe
 from tinytags_tasks.store.protocol import Storage
@@ -55,15 +56,19 @@ def probe_training(
 
     Raises
     ------
-    BadInputError, MissingError, CorruptError
-        If the labelled set or the corpus cannot be read.
+    BadInputError, MissingError
+        If the labelled set cannot be read, or there is no such corpus. A damaged corpus is only reported.
     """
     if request.corpus is None or labelled_images < FEWEST:
         return None
     images = min(labelled_images, SAMPLE, _MOST_BYTES // (request.height * request.width * 3))
     rows = np.arange(images) * labelled_images // images
     sample = read_rows(Path(request.labelled), rows, request.height, request.width)
-    found = probe_corpus(sample, request.corpus, storage)
+    try:
+        found = probe_corpus(sample, request.corpus, storage)
+    except CorruptError as error:  # a damaged shard is no reason not to train: its blocks will say so
+        report(f"warning: how the images were prepared is not compared ({error})")
+        return None
     if found and found.warning:
         report(f"warning: {found.warning}")
     return found

@@ -158,7 +158,7 @@ def _train(
     seconds = {"load": round(time.monotonic() - started - labelled.embed_seconds, 1)}
     if labelled.embed_seconds:
         seconds["embed"] = round(labelled.embed_seconds, 1)
-    fitted = fit_heads(request, lesson, layout.labelled_file(identity), storage, connect_spark, report)
+    fitted = fit_heads(request, lesson, identity, storage, connect_spark, report)
     seconds |= fitted.seconds
     fitted_at = time.monotonic()
     classifier = fitted.classifier

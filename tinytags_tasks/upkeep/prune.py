@@ -188,7 +188,9 @@ def prune_collections(
         for name in configsets:
             _drop_configset(name, solr)
             report(f"dropped configset {name}, which no collection uses")
-    embeddings = [one for one in found.embeddings if request.embeddings is None or one.name in request.embeddings]
+    chosen = [one.name for one in found.embeddings] if request.embeddings is None else request.embeddings
+    # Looked for again: a model that sees them may have been published since.
+    embeddings = [one for one in find_embeddings(storage)[0] if one.name in chosen]
     for one_net in embeddings:
         drop_embeddings(one_net, storage)
         report(one_net.line("dropped"))
