@@ -242,7 +242,7 @@ def test_a_model_that_sees_embeddings_tags_a_corpus_from_what_is_stored(runtime,
         ("lab {labelled} --cv 1", "folds are 1: at least two are needed"),
         ("train {labelled} --parameters none.toml", "none.toml: no such file; `tinytags lab` writes one"),
         ("train {labelled} --held-out 60", "held_out is 60: it must be 0 to 50"),
-        ("train {labelled} --other {net}", "net.onnx: not a readable Parquet file"),
+        ("train {labelled} --name unmeasured --other {net}", "net.onnx: not a readable Parquet file"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(runtime, pictures, net, tinytags_here: Command, arguments, message):
