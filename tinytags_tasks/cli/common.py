@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.errors import MissingError
+from tinytags_tasks.errors import BadInputError, MissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +104,22 @@ def refuse_damaged(problems: "Iterable[str]") -> None:
         say(f"left out: {problem}")
     if problems:
         raise typer.Exit(1)
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Return the numbers of an option, such as 0.49,0.48,0.45.
+
+    Raises
+    ------
+    BadInputError
+        If it has something else.
+    """
+    try:
+        return tuple(float(number) for number in text.split(",") if number.strip())
+    except ValueError as error:
+        raise BadInputError(
+            f"--{option} is {text!r}: write numbers with commas between, such as 0.49,0.48,0.45"
+        ) from error
 
 
 def say(text: str) -> None:

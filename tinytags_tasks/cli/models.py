@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, refuse_damaged, say
+from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, numbers, print_table, refuse_damaged, say
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def import_model(
         height=height,
         width=width,
         scale=scale,  # type: ignore[arg-type] # the request refuses what it does not know
-        mean=_numbers(mean, "mean"),
-        std=_numbers(std, "std"),
+        mean=numbers(mean, "mean"),
+        std=numbers(std, "std"),
         layout=layout or None,  # type: ignore[arg-type]
         output=output,
         kind=kind or None,  # type: ignore[arg-type]
@@ -147,15 +147,6 @@ def import_model(
     if imported.imported:
         tell_of_model(runtime, imported.model, report=say)
     print(imported.model)
-
-
-def _numbers(text: str, option: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(number) for number in text.split(",") if number.strip())
-    except ValueError as error:
-        raise BadInputError(
-            f"--{option} is {text!r}: write numbers with commas between, such as 0.49,0.48,0.45"
-        ) from error
 
 
 @app.command()

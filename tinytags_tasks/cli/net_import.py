@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import clients, say
+from tinytags_tasks.cli.common import clients, numbers, say
 from tinytags_tasks.errors import BadInputError
 
 
@@ -69,19 +69,3 @@ def import_net(
         read_pictures = lambda height, width: sample_pictures(labelled, PICTURES, height, width)  # noqa: E731
     pictures_from = labelled.name if labelled else f"corpus {corpus}"
     print(publish(request, read_pictures, pictures_from, storage=storage, report=say).card.version)
-
-
-def numbers(text: str, option: str) -> tuple[float, ...]:
-    """Return the numbers of an option, such as 0.49,0.48,0.45.
-
-    Raises
-    ------
-    BadInputError
-        If it has something else.
-    """
-    try:
-        return tuple(float(number) for number in text.split(",") if number.strip())
-    except ValueError as error:
-        raise BadInputError(
-            f"--{option} is {text!r}: write numbers with commas between, such as 0.49,0.48,0.45"
-        ) from error

@@ -11,10 +11,11 @@ from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.embed.block import BlockTask, load_embedder
 from tinytags_tasks.embed.progress import Progress
-from tinytags_tasks.embed.worker import Outcome, embed_tasks
-from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
+from tinytags_tasks.embed.worker import embed_tasks
+from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import load_net_card, net_for, read_net
 from tinytags_tasks.nets.running import CPU
+from tinytags_tasks.outcomes import SPARK_COLUMNS, Outcome, failures_among, raise_failures
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, block_sources
 from tinytags_tasks.store.block_lease import embedding_leases
@@ -156,16 +157,11 @@ class _Job:
         try:
             with spark_errors(f"embedding blocks {format_block_numbers(task.source.block for task in tasks)}"):
                 numbers = spark.range(0, len(tasks), 1, numPartitions=partitions)
-                rows = numbers.mapInArrow(embed_numbers, "block long, reason string, is_transient boolean").collect()
+                rows = numbers.mapInArrow(embed_numbers, SPARK_COLUMNS).collect()
         finally:
             spark.stop()
         outcomes = [Outcome(row.block, row.reason, row.is_transient) for row in rows]
-        done = {outcome.block for outcome in outcomes}
-        return [outcome for outcome in outcomes if outcome.reason] + [
-            Outcome(task.source.block, "Spark returned no result for it", is_transient=True)
-            for task in tasks
-            if task.source.block not in done
-        ]
+        return failures_among(outcomes, [task.source.block for task in tasks])
 
 
 def _embed_held(
@@ -192,7 +188,8 @@ def _embed_held(
             failed = job.run([BlockTask(source, job.net, held.writer, job.redo) for source in chosen])
             failures += [one for one in failed if leases.is_held(storage, one.block, held.writer)]
             embedded += len(chosen) - len(failed)
-    _raise_failures(failures, leases.subject)
+    numbers = format_block_numbers(failure.block for failure in failures)
+    raise_failures(failures, f"{leases.subject}: blocks {numbers} failed")
     return embedded
 
 
@@ -202,15 +199,3 @@ def _delete_unusable(sources: Sequence[BlockSource], net: str, storage: Storage)
     for source in sources:
         if layout.embedding_file_name(source.block) in existing:
             storage.delete(layout.embeddings_file(source.corpus, net, source.block))
-
-
-def _raise_failures(failures: list[Outcome], subject: str) -> None:
-    """Raise all failures as one error."""
-    if not failures:
-        return
-    message = f"{subject}: blocks {format_block_numbers(failure.block for failure in failures)} failed: " + "; ".join(
-        sorted({failure.reason for failure in failures})[:3]
-    )
-    if any(failure.is_transient for failure in failures):
-        raise TransientError(message)
-    raise FinalError(message)

@@ -4,26 +4,15 @@ Workers import this module again in every session. It does not import Spark's cl
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from tinytags_tasks.embed.block import BlockTask, embed_block
-from tinytags_tasks.errors import FinalError, TransientError
+from tinytags_tasks.outcomes import Outcome, outcomes_of
 from tinytags_tasks.store.embedding_files import unembedded
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.protocol import StoreAddress
 
 _AT_ONCE = 2
 """How many blocks a worker has in hand: while the net runs on one, the other is read or written."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result for a block; ``reason`` is empty if it is committed."""
-
-    block: int
-    reason: str
-    is_transient: bool
 
 
 def embed_tasks(
@@ -48,15 +37,8 @@ def embed_tasks(
         left = unembedded(sources, tasks[0].net, open_store(address))
         committed = {source.block for source in sources} - {source.block for source in left}
 
-    def outcome(task: BlockTask) -> Outcome:
-        try:
-            if task.source.block not in committed:
-                embed_block(task, address, providers)
-        except TransientError as error:
-            return Outcome(task.source.block, str(error), is_transient=True)
-        except FinalError as error:
-            return Outcome(task.source.block, str(error), is_transient=False)
-        return Outcome(task.source.block, "", is_transient=False)
+    def work(task: BlockTask) -> None:
+        if task.source.block not in committed:
+            embed_block(task, address, providers)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(outcome, tasks))
+    return outcomes_of(tasks, lambda task: task.source.block, work, _AT_ONCE)

@@ -9,10 +9,11 @@ from pyspark import TaskContext
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
-from tinytags_tasks.errors import CorruptError, FinalError, TransientError
+from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.nets.catalogue import load_net_card
+from tinytags_tasks.outcomes import SPARK_COLUMNS, Outcome, failures_among, raise_failures
 from tinytags_tasks.score.block import BlockTask, input_name, load_model, previous_attempts
-from tinytags_tasks.score.worker import Outcome, score_tasks, uncommitted_blocks, unsettled_blocks
+from tinytags_tasks.score.worker import score_tasks, uncommitted_blocks, unsettled_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held
@@ -90,7 +91,8 @@ def score_blocks(
             failed = _score(tasks, address, connect_spark, redo=request.redo)
             failures += _recorded(failed, held, run, storage)
             scored += len(blocks)
-    _raise_failures(failures, run)
+    numbers = format_block_numbers(failure.block for failure in failures)
+    raise_failures(failures, f"run {run.name}: scoring failed for blocks {numbers}")
     return ScoreResult(run.name, request.blocks, scored)
 
 
@@ -169,16 +171,11 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
     try:
         with spark_errors(f"scoring blocks {format_block_numbers(task.source.block for task in tasks)}"):
             numbers = spark.range(0, len(tasks), 1, numPartitions=partitions)
-            rows = numbers.mapInArrow(score_numbers, "block long, reason string, is_transient boolean").collect()
+            rows = numbers.mapInArrow(score_numbers, SPARK_COLUMNS).collect()
     finally:
         spark.stop()
     outcomes = [Outcome(row.block, row.reason, row.is_transient) for row in rows]
-    done = {outcome.block for outcome in outcomes}
-    return [outcome for outcome in outcomes if outcome.reason] + [
-        Outcome(task.source.block, "Spark returned no result for it", is_transient=True)
-        for task in tasks
-        if task.source.block not in done
-    ]
+    return failures_among(outcomes, [task.source.block for task in tasks])
 
 
 def _spark_tasks(tasks: list[BlockTask]) -> int:
@@ -202,16 +199,3 @@ def _recorded(failures: Iterable[Outcome], held: HeldBlocks, run: Run, storage: 
             attempts=previous_attempts(storage, run.name, failure.block) + 1,
         ).save(storage, layout.ledger_file(run.name, failure.block))
     return ours
-
-
-def _raise_failures(failures: list[Outcome], run: Run) -> None:
-    """Raise all failures as one error."""
-    if not failures:
-        return
-    message = (
-        f"run {run.name}: scoring failed for blocks {format_block_numbers(failure.block for failure in failures)}: "
-        + "; ".join(sorted({failure.reason for failure in failures})[:3])
-    )
-    if any(failure.is_transient for failure in failures):
-        raise TransientError(message)
-    raise FinalError(message)

@@ -4,10 +4,9 @@ Workers import this module again in every session. It does not import Spark's cl
 """
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-from tinytags_tasks.errors import CorruptError, FinalError, TransientError
+from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.outcomes import Outcome, outcomes_of
 from tinytags_tasks.score.block import BlockTask, score_block
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
@@ -22,15 +21,6 @@ _AT_ONCE = 2
 
 _EMBEDDED_AT_ONCE = 4
 """The same for blocks whose embeddings are read: a head is so fast that most of the time is spent waiting for HDFS."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result for a block; ``reason`` is empty if it is committed."""
-
-    block: int
-    reason: str
-    is_transient: bool
 
 
 def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried: bool) -> list[Outcome]:
@@ -51,19 +41,12 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
         missing = uncommitted_blocks(tasks[0].run, blocks, open_store(address), tasks[0].writer)
         committed = set(blocks) - set(missing)
 
-    def outcome(task: BlockTask) -> Outcome:
-        try:
-            if task.source.block not in committed:
-                score_block(task, address)
-        except TransientError as error:
-            return Outcome(task.source.block, str(error), is_transient=True)
-        except FinalError as error:
-            return Outcome(task.source.block, str(error), is_transient=False)
-        return Outcome(task.source.block, "", is_transient=False)
+    def work(task: BlockTask) -> None:
+        if task.source.block not in committed:
+            score_block(task, address)
 
     at_once = _EMBEDDED_AT_ONCE if any(task.features != PIXELS for task in tasks) else _AT_ONCE
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(outcome, tasks))
+    return outcomes_of(tasks, lambda task: task.source.block, work, at_once)
 
 
 def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple[int, ...]:
