@@ -7,10 +7,10 @@ from functools import partial
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record_series import record_numbers
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import Audit, BlockRecord
 
 AUDITS = 30
@@ -111,14 +111,15 @@ def next_share(corpus: Corpus, records: Sequence[BlockRecord], first: int, docum
     return Share(first, documents, tuple(chosen), len(chosen) == len(later))
 
 
-def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, storage: Storage) -> Compared:
+def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison) -> Compared:
     """Compare the pictures of a share, block by block."""
     compared = Compared(share.first)
+    blocks = RunBlocks(pictures.run, corpus, pictures.storage)
     left = share.documents
     for record in share.records:
         if left <= 0:
             return compared
-        table, _ = read_scored(storage, pictures.run.name, record.block)
+        table = blocks.read(record.block, upto=record.corrections).table
         rest = [position for position in table.column("position").to_pylist() if position >= share.first]
         positions, left = rest[:left], left - len(rest)
         compared.pictures_to = _stop(corpus, record) if left >= 0 else positions[-1] + 1
