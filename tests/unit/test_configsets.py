@@ -50,7 +50,7 @@ def names_of_runs(storage, *choices):
 
 def test_the_founding_configset_keeps_its_identity_and_the_name_that_collections_know_it_by(founding):
     assert founding.identity == "212f605053bcaeb1836beefe061f4dc2984fd971724d50d011a5827f9d808d74"
-    assert founding.name == "tinytags-e8b23e6226"
+    assert founding.name == "tinytags-c38ce0817f"
 
 
 def test_runs_of_the_founding_configset_keep_their_names(storage, monkeypatch):

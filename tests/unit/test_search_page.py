@@ -34,6 +34,7 @@ VALUES = {
     "model": "forest-12ab",
     "corpus": "demo",
     "keyword": "Säbelzahntiger",
+    "corrected": None,
 }
 IMAGE = TaggedImage(
     VALUES,
