@@ -137,3 +137,17 @@ def test_a_negative_group_size_is_refused():
 )
 def test_a_name_tells_shards_and_blocks(numbers: Iterable[int], name: str) -> None:
     assert Partition(79_302_017).name_blocks(numbers) == name
+
+
+@pytest.mark.parametrize(
+    "images, shard_images, blocks", [(1, 10, 3), (17, 5, 2), (25, 10, 3), (3, 10, 7), (100, 100, 1)]
+)
+def test_each_position_is_found_in_the_block_that_holds_it(images, shard_images, blocks):
+    partition = Partition(images, shard_images, blocks)
+    for number in range(partition.blocks):
+        block = partition.block(number)
+        assert [partition.block_at(at) for at in range(block.first, block.first + block.images)] == [
+            number
+        ] * block.images
+    with pytest.raises(BadInputError, match=f"position {images} is out of range"):
+        partition.block_at(images)
