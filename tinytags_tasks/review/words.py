@@ -71,8 +71,8 @@ def say(
     words = sorted(words, key=lambda word: word.position)  # so that a request reads few parts of the shards
     progress = _Progress(len(words), report)
     number = 0
-    for first in range(0, len(words), WORDS_AT_ONCE):
-        chunk = words[first : first + WORDS_AT_ONCE]
+    for start in range(0, len(words), WORDS_AT_ONCE):
+        chunk = words[start : start + WORDS_AT_ONCE]
         hashes = dict(picture_hashes(corpus, {word.position for word in chunk}, storage))
         shown = [replace(word, picture=hashes[word.position]) for word in chunk]
         number = append_words(corpus, shown, by=by, run=run, storage=storage)
