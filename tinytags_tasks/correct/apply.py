@@ -245,12 +245,14 @@ class _Applying:
         return layout.ledger_file(self._run.name, block)
 
     def _add(self, done: Sequence[_Change]) -> None:
-        changed, removed = (sum(len(part) for part in parts) for parts in zip(*((c.rows, c.removed) for c in done)))
+        if not done:
+            return
+        changed, removed = sum(len(change.rows) for change in done), sum(len(change.removed) for change in done)
         self._blocks += [change.record.block for change in done]
         self._changed += changed
         self._removed += removed
         self._report(
-            f"run {self._run.name}: blocks {format_block_numbers(c.record.block for c in done)} follow people's words "
+            f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow people's words "
             f"up to number {self._corrections.last}: {changed:,} documents written, {removed:,} pictures without one"
         )
 
