@@ -178,7 +178,7 @@ class KeywordsReader:
             return None
         path = layout.keywords_file(source.corpus, source.shard)
         if (path, source.keywords_sha256) != (self._path, self._sha256):
-            self._column = _read_keywords_file(self._storage, path, source.keywords_sha256)
+            self._column = read_shard_keywords(self._storage, path, source.keywords_sha256)
             self._path, self._sha256 = path, source.keywords_sha256
         keywords: list[str | None] = self._column.slice(
             source.offset_bytes // source.image_bytes, source.images
@@ -191,7 +191,8 @@ class KeywordsReader:
         return keywords
 
 
-def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedArray:
+def read_shard_keywords(storage: Storage, path: str, sha256: str) -> pa.ChunkedArray:
+    """Return a shard's keywords, one for each image, from a file that must have this hash."""
     try:
         stored = storage.read(path)
     except MissingError as error:
