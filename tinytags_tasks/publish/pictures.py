@@ -35,7 +35,7 @@ class BlockPixels:
 
     def picture(self, position: int) -> bytes:
         """Return the bytes of a picture."""
-        return self.pixels[position - self.first].tobytes()
+        return bytes(self.pixels[position - self.first].data)
 
 
 @dataclass(frozen=True)
