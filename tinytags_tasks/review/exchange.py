@@ -1,7 +1,8 @@
 """Reads people's labels and reviews that were made elsewhere: CSV, Parquet, and exports of FiftyOne and Label Studio.
 
 Each row must name a picture of the corpus: by its position, by its document's id (``<corpus>:<position>``), or by a
-file name that is its position, such as ``000017.png``. Nothing is said of any picture unless the whole file can be read.
+file name that is its position, such as ``000017.png``. Nothing is said of any picture unless the whole file can be
+read.
 
 The formats are ``FiftyOneImageClassificationDataset`` and ``FiftyOneDataset`` of
 https://docs.voxel51.com/user_guide/export_datasets.html, and https://labelstud.io/guide/task_format.

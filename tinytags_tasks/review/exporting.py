@@ -144,7 +144,7 @@ def _choices(label: str) -> dict[str, Any]:
 
 
 def _label(row: dict[str, Any]) -> str:
-    return _LABELS.get(row["verdict"], row["tag"])
+    return _LABELS.get(row["verdict"], str(row["tag"]))
 
 
 def _png(image: npt.NDArray[np.uint8]) -> bytes:
@@ -166,7 +166,8 @@ def _with_pictures(
 
 
 def _by_block(rows: Sequence[dict[str, Any]], corpus: Corpus) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    block, own = -1, []
+    block = -1
+    own: list[dict[str, Any]] = []
     for row in rows:
         number = corpus.partition.block_at(row["position"])
         if number != block and own:
