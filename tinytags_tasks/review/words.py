@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import batched
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
@@ -72,7 +71,8 @@ def say(
     words = sorted(words, key=lambda word: word.position)  # so that a request reads few parts of the shards
     progress = _Progress(len(words), report)
     number = 0
-    for chunk in batched(words, WORDS_AT_ONCE):
+    for start in range(0, len(words), WORDS_AT_ONCE):
+        chunk = words[start : start + WORDS_AT_ONCE]
         hashes = dict(picture_hashes(corpus, {word.position for word in chunk}, storage))
         shown = [replace(word, picture=hashes[word.position]) for word in chunk]
         number = append_words(corpus, shown, by=by, run=run, storage=storage)
