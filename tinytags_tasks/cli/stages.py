@@ -14,6 +14,7 @@ from tinytags_tasks.cli.common import (
     clients,
     embed_and_score,
     find_run,
+    groups_of,
     make_table,
     print_table,
     say,
@@ -160,7 +161,7 @@ def score(
     If the model reads embeddings, those that the store lacks are made first. Committed blocks are not scored again, so
     `tinytags score RUN --export json --output FILE` only exports a finished run.
     """
-    from tinytags_tasks.blocks import group_blocks, parse_block_numbers
+    from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.score import export as exports
     from tinytags_tasks.score.step import ScoreRequest
 
@@ -173,7 +174,7 @@ def score(
     numbers = parse_block_numbers(blocks, run.blocks)
     chosen = f"{run.corpus} by {run.model}, confidence from {run.threshold} %"
     say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
-    for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
+    for group in groups_of(numbers):
         embed_and_score(ScoreRequest(run.name, group, redo), runtime)
     if export:
         exports.export_run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
@@ -204,7 +205,7 @@ def index(
     redo: Annotated[bool, typer.Option("--redo", help="Also index blocks that are verified.")] = False,
 ) -> None:
     """Index scored blocks into the run's Solr collection, and verify their documents."""
-    from tinytags_tasks.blocks import group_blocks, parse_block_numbers
+    from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 
     runtime = clients()
@@ -218,7 +219,7 @@ def index(
         replicas=runtime.settings.solr_replicas,
     )
     documents = 0
-    for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
+    for group in groups_of(numbers):
         request = IndexRequest(run.name, group, redo)
         documents += index_blocks(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
     print(f"{documents:,} documents of {len(numbers)} blocks")

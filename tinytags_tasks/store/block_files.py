@@ -16,6 +16,9 @@ from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord
 
+Pixels = npt.NDArray[np.uint8]
+"""Shape (images, values of an image)."""
+
 RECORD_KEY = b"tinytags.block"
 """Key in a scored file's metadata under which the block's record is kept."""
 
@@ -106,7 +109,7 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
     return sources
 
 
-def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
+def read_pixels(storage: Storage, source: BlockSource) -> Pixels:
     """Return a block's pixels, uint8 of shape (images, values of an image), checked against the manifest.
 
     Raises

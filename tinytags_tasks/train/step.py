@@ -13,7 +13,7 @@ from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import net_for, read_background
 from tinytags_tasks.nets.compose import compose_model
-from tinytags_tasks.nets.running import CPU
+from tinytags_tasks.nets.running import CPU, offered_here
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.model_records import (
@@ -100,7 +100,8 @@ def train_model(
 ) -> TrainResult:
     """Publish the model that the labelled set and the request determine, unless it has been published already.
 
-    If another process is training the same model, wait for it.
+    If another process is training the same model, wait for it. The labelled set is embedded in this process, by those
+    of ``providers`` that ONNX Runtime offers it.
 
     Raises
     ------
@@ -146,7 +147,8 @@ def _train(
         _report_unmeasured(request, existing, report)
         warn_again(request, existing, storage, report)
         return TrainResult(existing.version, trained=False)
-    sight = sight_of(training.net, request.height, request.width, storage, providers)
+    here = offered_here(providers, report) if training.net else (CPU,)
+    sight = sight_of(training.net, request.height, request.width, storage, here)
     path = Path(request.labelled)
     labelled = read_features(path, training.labelled_sha256, request.tags, sight, storage, report)
     report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
