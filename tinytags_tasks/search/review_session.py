@@ -20,6 +20,7 @@ from tinytags_tasks.review.draw import Drawn, next_pictures
 from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
 from tinytags_tasks.review.words import say
+from tinytags_tasks.search.review_keywords import PictureKeywords
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
@@ -92,6 +93,7 @@ class ReviewSession:
         self._clock = clock
         self._log = ReviewLog(corpus.name, storage)
         self._places = _Places(frame)
+        self._keywords = PictureKeywords(corpus, storage)
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
         self._ready: deque[Drawn] = deque()
@@ -108,6 +110,10 @@ class ReviewSession:
     def looks(self) -> int:
         """How many pictures somebody has looked at for this run."""
         return len(self._looked_at)
+
+    def keyword(self, position: int) -> str:
+        """Return the keyword of a picture that was drawn; empty if it has none."""
+        return self._keywords.get(position)
 
     def words(self) -> pa.Table:
         """Return the words on this version of the corpus, read now."""
@@ -150,6 +156,7 @@ class ReviewSession:
                     positions = {picture.position for picture in drawn}
                     self._ready = deque(picture for picture in self._ready if picture.position not in positions)
                     self._keep(seat, drawn)
+                self._keywords.read(drawn)
             own += drawn
         return own
 
@@ -323,6 +330,7 @@ class ReviewSession:
                 # What is said from here on was kept for somebody until then, so it cannot be drawn again.
                 taken = set(self._kept) | {picture.position for picture in self._ready}
             drawn = next_pictures(self.frame, self.words(), count=count, taken=taken, exclude=self._learned)
+            self._keywords.read(drawn)
             with self._lock:
                 self._ready.extend(drawn)
 
