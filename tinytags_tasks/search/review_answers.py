@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import urlencode
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.review.draw import Drawn
+from tinytags_tasks.search.forms import Form
 from tinytags_tasks.search.review_session import ReviewSession
 from tinytags_tasks.store.review_records import Verdict, Word
 
@@ -18,18 +18,6 @@ MOST_ON_A_WALL = 200
 
 _MOST = 10**12
 _ANSWERS = {"right", "wrong", "none", "unclear"}
-
-
-class Fields(Protocol):
-    """The fields of a form, or the parameters of an address."""
-
-    def get(self, key: str, default: str = "") -> str:
-        """Return a field's value."""
-        ...
-
-    def getlist(self, key: str) -> list[str]:
-        """Return all values of a field."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ class Sitting:
     is_public: bool = False
 
     @classmethod
-    def read(cls, fields: Fields, looks: int) -> "Sitting":
+    def read(cls, fields: Form, looks: int) -> "Sitting":
         """Return the sitting of an address or a form; without one, a new one with the usual goal begins.
 
         Raises
@@ -86,7 +74,7 @@ class Sitting:
         return f"{page}?{urlencode([*self.fields, *more.items()])}"
 
 
-def whole_number(fields: Fields, name: str, default: int) -> int:
+def whole_number(fields: Form, name: str, default: int) -> int:
     """Return the value of a field that is a whole number, 0 or more.
 
     Raises
@@ -102,7 +90,7 @@ def whole_number(fields: Fields, name: str, default: int) -> int:
     return int(text)
 
 
-def read_look(session: ReviewSession, fields: Fields, sitting: Sitting) -> Word:
+def read_look(session: ReviewSession, fields: Form, sitting: Sitting) -> Word:
     """Return what is said of one picture.
 
     Raises
@@ -130,7 +118,7 @@ def read_look(session: ReviewSession, fields: Fields, sitting: Sitting) -> Word:
     return _word(drawn, Verdict(answer), "", sitting)
 
 
-def read_wall(session: ReviewSession, fields: Fields, sitting: Sitting) -> list[Word]:
+def read_wall(session: ReviewSession, fields: Form, sitting: Sitting) -> list[Word]:
     """Return what is said of a wall: those that are struck out do not show the tag, all others do.
 
     Raises

@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.search.accounts import Account, Role, require
 from tinytags_tasks.search.context import PageContext
-from tinytags_tasks.search.forms import CheckedForm, form_token
-from tinytags_tasks.search.review_answers import Fields, Sitting, read_look, read_wall, whole_number
+from tinytags_tasks.search.forms import CheckedForm, Form, form_token
+from tinytags_tasks.search.review_answers import Sitting, read_look, read_wall, whole_number
 from tinytags_tasks.search.review_session import ReviewSession
 from tinytags_tasks.search.review_sessions import ReviewSessions
 from tinytags_tasks.search.review_view import (
@@ -139,7 +139,8 @@ def _add_api(app: FastAPI, reviews: ReviewSessions) -> None:
     @app.post("/api/review/{run}/undo")
     def undo(request: Request, run: str, form: CheckedForm) -> JSONResponse:
         account, session, sitting, again = _undo(request, reviews, run, form)
-        return JSONResponse({"again": again, **_next(account, session, sitting)})
+        last = session.last_number(_seat(account, sitting), account.name)
+        return JSONResponse({"again": again, "last": last, **_next(account, session, sitting)})
 
     @app.post("/api/review/{run}/more")
     def more(request: Request, run: str, form: CheckedForm) -> JSONResponse:
@@ -149,7 +150,7 @@ def _add_api(app: FastAPI, reviews: ReviewSessions) -> None:
 
 
 def _save_look(
-    request: Request, reviews: ReviewSessions, run: str, form: Fields
+    request: Request, reviews: ReviewSessions, run: str, form: Form
 ) -> tuple[Account, ReviewSession, Sitting, int]:
     account = require(request, Role.REVIEWER)
     session = _open(reviews, run)
@@ -159,7 +160,7 @@ def _save_look(
 
 
 def _undo(
-    request: Request, reviews: ReviewSessions, run: str, form: Fields
+    request: Request, reviews: ReviewSessions, run: str, form: Form
 ) -> tuple[Account, ReviewSession, Sitting, list[dict[str, Any]]]:
     account = require(request, Role.REVIEWER)
     session = _open(reviews, run)
@@ -180,7 +181,7 @@ def _open(reviews: ReviewSessions, run: str) -> ReviewSession:
     return session
 
 
-def _seated(form: Fields, session: ReviewSession) -> Sitting:
+def _seated(form: Form, session: ReviewSession) -> Sitting:
     sitting = Sitting.read(form, session.looks)
     if not sitting.seat:
         raise BadInputError("this form has no seat: start again on the page Review")
@@ -194,9 +195,7 @@ def _seat(account: Account, sitting: Sitting) -> str:
 
 def _sit_down(request: Request, sitting: Sitting) -> Response:
     """Send a page to a seat of its own."""
-    seated = Sitting(
-        secrets.token_hex(_SEAT_BYTES), sitting.begin, sitting.end, sitting.is_hidden, sitting.is_public
-    )
+    seated = Sitting(secrets.token_hex(_SEAT_BYTES), sitting.begin, sitting.end, sitting.is_hidden, sitting.is_public)
     tag = request.query_params.get("tag", "")
     return RedirectResponse(seated.address(request.url.path, **({"tag": tag} if tag else {})), _SEE_OTHER)
 

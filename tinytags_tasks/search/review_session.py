@@ -9,9 +9,9 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +21,7 @@ from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
 from tinytags_tasks.review.words import say
 from tinytags_tasks.search.review_keywords import PictureKeywords
+from tinytags_tasks.search.review_places import FramePlaces, frame_of_tag
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
@@ -92,7 +93,7 @@ class ReviewSession:
         self._pool = pool
         self._clock = clock
         self._log = ReviewLog(corpus.name, storage)
-        self._places = _Places(frame)
+        self._places = FramePlaces(frame)
         self._keywords = PictureKeywords(corpus, storage)
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
@@ -263,7 +264,7 @@ class ReviewSession:
     def _rows(self, condition: pc.Expression) -> pa.Table:
         return self.words().filter(condition & (pc.field("run") == self.run.name))
 
-    def _said(self, number: int, by: str) -> list[dict[str, object]]:
+    def _said(self, number: int, by: str) -> list[dict[str, Any]]:
         rows = self._rows((pc.field("by") == by) & ((pc.field("number") == number) | (pc.field("undoes") == number)))
         said = [row for row in rows.to_pylist() if row["number"] == number and row["verdict"] in OPINIONS]
         undone = {row["position"] for row in rows.to_pylist() if row["undoes"] == number}
@@ -350,55 +351,3 @@ class ReviewSession:
             self._draw(BATCH)
         finally:
             self._is_busy = False
-
-
-class _Places:
-    """Finds a frame's pictures by position."""
-
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-        positions = frame.pictures.column("position").to_numpy()
-        self._order = np.argsort(positions, kind="stable")
-        self._positions = positions[self._order]
-
-    def drawn(self, position: int, why: str) -> Drawn:
-        place = int(np.searchsorted(self._positions, position))
-        if place == len(self._positions) or self._positions[place] != position:
-            raise BadInputError(f"position {position} was not drawn for the review of run {self._frame.run}")
-        row = self._frame.pictures.slice(int(self._order[place]), 1).to_pylist()[0]
-        stratum = self._frame.strata[row["stratum"]]
-        # A picture that is there to teach only never measures, whatever a page says.
-        reason = Why.MEASURE if why == Why.MEASURE and row["order"] >= 0 else Why.TEACH
-        return Drawn(
-            position=position,
-            block=row["block"],
-            tag=stratum.tag,
-            confidence=row["confidence"],
-            why=reason,
-            stratum=stratum.name,
-            chance=0.0,
-        )
-
-
-def frame_of_tag(frame: Frame, tag: str) -> Frame:
-    """Return a frame with only the pictures that the run gave a tag.
-
-    Raises
-    ------
-    BadInputError
-        If the run gave it to none.
-    """
-    chosen = [number for number, stratum in enumerate(frame.strata) if stratum.tag == tag and tag]
-    if not chosen:
-        raise BadInputError(f"run {frame.run} has no picture with the tag {tag[:100]!r}")
-    numbers = np.full(len(frame.strata), -1)
-    numbers[chosen] = range(len(chosen))
-    renumbered = numbers[frame.pictures.column("stratum").to_numpy()]
-    column = frame.pictures.schema.get_field_index("stratum")
-    field = frame.pictures.schema.field(column)
-    pictures = frame.pictures.set_column(column, field, pa.array(renumbered).cast(field.type, safe=False))
-    return replace(
-        frame,
-        strata=tuple(frame.strata[number] for number in chosen),
-        pictures=pictures.filter(pa.array(renumbered >= 0)),
-    )

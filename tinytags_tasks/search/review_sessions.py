@@ -1,4 +1,4 @@
-"""The reviews that are open in this process, one for each run; each is opened in the background, which takes a while."""
+"""The reviews that are open in this process, one for each run; a review is opened in the background."""
 
 import threading
 from collections import OrderedDict
@@ -99,8 +99,8 @@ class ReviewSessions:
         unverified = [record for record in LedgerReader(storage, run).read() if record.state != BlockState.VERIFIED]
         if unverified:
             raise BadInputError(
-                f"run {name} cannot be reviewed yet: {len(unverified):,} of its {run.blocks:,} blocks are not verified; "
-                f"complete it with `tinytags run {run.corpus}`"
+                f"run {name} cannot be reviewed yet: {len(unverified):,} of its {run.blocks:,} blocks are not "
+                f"verified; complete it with `tinytags run {run.corpus}`"
             )
 
         def report(line: str) -> None:
