@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search import scripts
+from tinytags_tasks.search import picture_pages, review_pages, scripts
 from tinytags_tasks.search.address import API_PARAMETERS, PAGE_PARAMETERS, read_address
 from tinytags_tasks.search.context import LiveRuns, PageContext
 from tinytags_tasks.search.error_pages import add_error_pages
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     add_guard(app, sign_in)
     add_error_pages(app, templates)
-    for area in (scripts,):
+    for area in (scripts, picture_pages, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
     return app
