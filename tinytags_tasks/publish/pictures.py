@@ -28,14 +28,14 @@ _AT_A_PLACE = 10
 
 @dataclass(frozen=True)
 class BlockPixels:
-    """A block's pictures as they were ingested, one in each row of ``pixels``; ``first`` is the first one's position."""
+    """A block's pictures as they were ingested, one a row; ``first`` is the position of the first one."""
 
     first: int
     pixels: Pixels
 
     def picture(self, position: int) -> bytes:
         """Return the bytes of a picture."""
-        return self.pixels[position - self.first].tobytes()
+        return bytes(self.pixels[position - self.first])
 
 
 @dataclass(frozen=True)

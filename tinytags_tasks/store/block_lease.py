@@ -58,6 +58,7 @@ class BlockLeases:
         report: Callable[[str], None],
         lease_seconds: float = LEASE_SECONDS,
         most: int | None = None,
+        waits: bool = True,
     ) -> Iterator[HeldBlocks]:
         """Yield blocks that no one else can write until the next are requested; first free ones, then those of others.
 
@@ -75,6 +76,8 @@ class BlockLeases:
             How long a writer may go without renewing its lease.
         most
             How many blocks to hold at the same time; None holds all that are free.
+        waits
+            Whether to wait for blocks that others hold; if not, they are left out.
 
         Raises
         ------
@@ -101,6 +104,8 @@ class BlockLeases:
                     report(f"blocks {numbers} were taken over by another writer: checking them again")
                 waiting = [block for block in waiting if block not in taken or block in lost]
                 if waiting and not taken:
+                    if not waits:
+                        break
                     if (owner := writer.describe(waiting[0])) != reported:
                         report(f"block {waiting[0]} is being written by {owner}: waiting for it")
                         reported = owner
