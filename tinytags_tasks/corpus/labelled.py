@@ -68,6 +68,8 @@ def file_sha256(path: Path) -> str:
             names = [(picture.relative_to(path).as_posix(), _sha256(picture)) for _, picture in _files(path)]
             return hashlib.sha256(json.dumps(names).encode()).hexdigest()
         return _sha256(path)
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: no such file; give the path of a labelled file or folder") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the path of a labelled file") from error
 

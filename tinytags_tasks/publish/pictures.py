@@ -35,7 +35,7 @@ class BlockPixels:
 
     def picture(self, position: int) -> bytes:
         """Return the bytes of a picture."""
-        return bytes(self.pixels[position - self.first])
+        return bytes(self.pixels[position - self.first].data)
 
 
 @dataclass(frozen=True)

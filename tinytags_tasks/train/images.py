@@ -92,8 +92,15 @@ def _batches_of_rows(path: Path, rows: _Labels) -> Iterator[Batch]:
         first += len(encoded)
 
 
-def read_labels(path: Path, tags: tuple[str, ...] | None) -> tuple[tuple[str, ...], _Labels]:
+def read_labels(path: Path, tags: tuple[str, ...] | None, *, is_other: bool = False) -> tuple[tuple[str, ...], _Labels]:
     """Return a labelled set's tags and labels, without decoding its pictures.
+
+    Parameters
+    ----------
+    path, tags
+        As for :func:`read_labelled`.
+    is_other
+        Whether its images are of other things, as for :func:`read_other`.
 
     Raises
     ------
@@ -101,22 +108,23 @@ def read_labels(path: Path, tags: tuple[str, ...] | None) -> tuple[tuple[str, ..
         If the set cannot be used.
     """
     names = tags or tags_of_set(path)
-    labels = [labels for _, labels in iterate_pictures(path, names, with_pictures=False)]
+    parts = iterate_pictures(path, names, NONE if is_other else None, with_pictures=False)
+    labels = [labels for _, labels in parts]
     if not labels:
         raise BadInputError(f"{path}: holds no images")
     return names, np.concatenate(labels)
 
 
-def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...]) -> None:
-    """Refuse labels that nothing can be learned from.
+def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...], *, is_other: bool = False) -> None:
+    """Refuse labels that nothing can be learned from; or those that :func:`read_other` does not know.
 
     Raises
     ------
     BadInputError
         If a label has no tag, or all are the same.
     """
-    _refuse_wrong(path, 0, labels, 0, tags)
-    if len(np.unique(labels)) < 2:
+    _refuse_wrong(path, 0, labels, LEFT_OUT if is_other else 0, tags)
+    if not is_other and len(np.unique(labels)) < 2:
         raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
 
 

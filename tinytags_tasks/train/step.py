@@ -153,13 +153,14 @@ def _train(
     labelled = read_features(path, training.labelled_sha256, request.tags, sight, storage, report)
     report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
     # Before the long part, so that a file that cannot be used is reported at once.
-    yardstick = read_yardstick(request.test, request.other, labelled.tags, request.height, request.width)
+    yardstick = read_yardstick(request.test, request.other, labelled.tags, sight, storage, report)
     probe = probe_training(request, len(labelled.labels), storage, report)
     background = _background(training, labelled, storage, report)
     lesson = make_lesson(request, labelled, background)
-    seconds = {"load": round(time.monotonic() - started - labelled.embed_seconds, 1)}
-    if labelled.embed_seconds:
-        seconds["embed"] = round(labelled.embed_seconds, 1)
+    embed_seconds = labelled.embed_seconds + yardstick.embed_seconds
+    seconds = {"load": round(time.monotonic() - started - embed_seconds, 1)}
+    if embed_seconds:
+        seconds["embed"] = round(embed_seconds, 1)
     fitted = fit_heads(request, lesson, identity, storage, connect_spark, report)
     seconds |= fitted.seconds
     fitted_at = time.monotonic()
@@ -169,7 +170,7 @@ def _train(
         classifier = replace(classifier, onnx_model=whole)
     gallery = Gallery()
     held_out = measure_held_out(fitted, lesson, labelled, request, gallery)
-    test, other = yardstick.measure(classifier, gallery)
+    test, other = yardstick.measure(fitted.classifier, gallery)
     figures = _Figures(held_out, test, other, _metrics(fitted.classifier, labelled, held_out, test))
     seconds["measure"] = round(time.monotonic() - fitted_at, 1)
     card = _card(training, labelled, background, classifier, figures, seconds)
