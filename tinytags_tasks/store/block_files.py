@@ -17,6 +17,9 @@ from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord
 
+Pixels = npt.NDArray[np.uint8]
+"""Shape (images, values of an image)."""
+
 RECORD_KEY = b"tinytags.block"
 """Key in a scored file's metadata under which the block's record is kept."""
 
@@ -113,7 +116,7 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
     return sources
 
 
-def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
+def read_pixels(storage: Storage, source: BlockSource) -> Pixels:
     """Return a block's pixels, uint8 of shape (images, values of an image), checked against the manifest.
 
     Raises
@@ -175,7 +178,7 @@ class KeywordsReader:
             return None
         path = layout.keywords_file(source.corpus, source.shard)
         if (path, source.keywords_sha256) != (self._path, self._sha256):
-            self._column = _read_keywords_file(self._storage, path, source.keywords_sha256)
+            self._column = read_shard_keywords(self._storage, path, source.keywords_sha256)
             self._path, self._sha256 = path, source.keywords_sha256
         keywords: list[str | None] = self._column.slice(
             source.offset_bytes // source.image_bytes, source.images
@@ -188,7 +191,8 @@ class KeywordsReader:
         return keywords
 
 
-def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedArray:
+def read_shard_keywords(storage: Storage, path: str, sha256: str) -> pa.ChunkedArray:
+    """Return a shard's keywords, one for each image, from a file that must have this hash."""
     try:
         stored = storage.read(path)
     except MissingError as error:

@@ -94,13 +94,13 @@ class Corrections:
         TransientError
             If the store does not answer.
         """
-        return cls.of_log(ReviewLog(corpus.name, storage).read(), corpus)
+        return cls.of_log(ReviewLog(corpus.name, storage).read(), corpus.digest)
 
     @classmethod
-    def of_log(cls, log: pa.Table, corpus: Corpus) -> "Corrections":
-        """Return what a log, with the columns of the review log's ``SCHEMA``, says of this version of its corpus."""
+    def of_log(cls, log: pa.Table, digest: str) -> "Corrections":
+        """Return what a log, with the columns of the review log's ``SCHEMA``, says of one version of its corpus."""
         last = pc.max(log.column("number")).as_py() or 0
-        return cls(last, _public_words(of_version(log, corpus.digest)))
+        return cls(last, _public_words(of_version(log, digest)))
 
     def last_of(self, first: int, images: int) -> int:
         """Return the number of the last request with a word on one of these positions; 0 without one."""
@@ -173,7 +173,7 @@ class CorrectionsReader:
             words = log.read()
             digest, known = self._known.get(corpus.name, ("", None))
             if known is None or (digest, known.last) != (corpus.digest, log.last):
-                known = Corrections.of_log(words, corpus)
+                known = Corrections.of_log(words, corpus.digest)
                 self._known[corpus.name] = corpus.digest, known
             return known
 

@@ -95,12 +95,11 @@ class RunBlocks:
         return self.correct(table, scored, upto=upto).record, scored
 
     def pending(self, records: Iterable[BlockRecord]) -> list[int]:
-        """Return the blocks whose documents do not follow the latest words on them yet."""
+        """Return the verified blocks whose documents do not follow the latest words on them yet."""
         return [
             record.block
             for record in records
-            if record.state in (BlockState.INDEXED, BlockState.VERIFIED)
-            and self._last_of(record.block) > record.corrections
+            if record.state is BlockState.VERIFIED and self._last_of(record.block) > record.corrections
         ]
 
     @cached_property
