@@ -14,7 +14,7 @@ import pyarrow as pa
 from tinytags_tasks.errors import CorruptError, MissingError, TransientError
 from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, write_scored
+from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, with_none_bits, write_scored
 from tinytags_tasks.store.block_lease import embedding_leases, refuse_lost
 from tinytags_tasks.store.embedding_files import read_embeddings
 from tinytags_tasks.store.model_records import PIXELS
@@ -109,6 +109,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         ],
         schema=SCHEMA,
     )
+    if task.none:
+        table = with_none_bits(table, none)
     record = BlockRecord(
         run=task.run,
         block=source.block,
@@ -178,7 +180,7 @@ def _drop_damaged(storage: Storage, task: BlockTask) -> str:
     """
     source = task.source
     leases = embedding_leases(source.corpus, task.features)
-    for _ in leases.hold([source.block], storage=storage, report=lambda line: None, waits=False):
+    for _ in leases.hold([source.block], storage=storage, report=lambda line: None, patience_seconds=0.0):
         try:
             _read_embeddings(storage, task)  # it may have been made again since it was read
         except MissingError:

@@ -89,7 +89,7 @@ def drop_embeddings(found: PrunableEmbeddings, storage: Storage) -> None:
 def _drop_blocks(found: PrunableEmbeddings, storage: Storage) -> None:
     """Drop the embeddings of blocks that are gone and that nobody is embedding."""
     leases = embedding_leases(found.corpus, found.net)
-    for held in leases.hold(found.gone, storage=storage, report=lambda line: None, waits=False):
+    for held in leases.hold(found.gone, storage=storage, report=lambda line: None, patience_seconds=0.0):
         still_gone = set(_blocks_gone(found.corpus, held.blocks, storage))  # the corpus may have been ingested again
         for block in still_gone:
             storage.delete(layout.embeddings_file(found.corpus, found.net, block))
