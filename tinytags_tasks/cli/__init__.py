@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tinytags_tasks.cli import accounts, blocks, corpora, engines, models, nets, publishing, stages
+from tinytags_tasks.cli import accounts, blocks, corpora, corrections, engines, models, nets, publishing, reviews, stages
 from tinytags_tasks.errors import TinyTagsError
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for area in (engines, corpora, stages, models, nets, blocks, publishing, accounts):
+for area in (engines, corpora, stages, models, nets, blocks, publishing, corrections, reviews, accounts):
     app.add_typer(area.app)
 
 

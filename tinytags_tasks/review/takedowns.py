@@ -1,6 +1,5 @@
 """Which pictures are taken down, and which have a keyword."""
 
-import io
 import threading
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
@@ -9,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_shard_keywords
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
@@ -93,12 +92,6 @@ def _positions_by_shard(corpus: Corpus, keyword: str, storage: Storage) -> Itera
         if manifest.keywords_sha256 is None:
             continue
         path = layout.keywords_file(corpus.name, shard)
-        try:
-            column = pq.read_table(io.BytesIO(storage.read(path)), columns=["keyword"]).column("keyword")
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise CorruptError(
-                f"{path}: no keywords file ({error}); write it again with "
-                f"`tinytags ingest {corpus.name} --redo {shard}`"
-            ) from error
+        column = read_shard_keywords(storage, path, manifest.keywords_sha256)
         is_it = pc.fill_null(pc.equal(column.cast(pa.string()), keyword), False)
         yield np.flatnonzero(is_it.to_numpy()) + manifest.first

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tinytags_tasks.errors import CorruptError, MissingError, TransientError
 from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, write_scored
+from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, with_none_bits, write_scored
 from tinytags_tasks.store.block_lease import refuse_lost
 from tinytags_tasks.store.embedding_files import read_embeddings
 from tinytags_tasks.store.model_records import PIXELS
@@ -108,6 +108,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         ],
         schema=SCHEMA,
     )
+    if task.none:
+        table = with_none_bits(table, none)
     record = BlockRecord(
         run=task.run,
         block=source.block,

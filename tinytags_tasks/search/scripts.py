@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from tinytags_tasks.search.context import PageContext
 
 FOLDER = Path(__file__).parent / "templates"
-SCRIPTS = ("select.js",)
-"""The scripts that are served."""
+SCRIPTS = ("select.js", "review.js", "review.css")
+"""The scripts that are served, and the styles of single pages."""
 
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
@@ -19,6 +19,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     versions = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in contents.items()}
     types = {".js": "text/javascript", ".css": "text/css"}
     context.templates.globals["script"] = lambda name: f"/scripts/{name}?{versions[name]}"
+    context.templates.globals["review_stylesheet"] = f"/scripts/review.css?{versions['review.css']}"
     context.templates.globals["stylesheet"] = f"/style.css?{versions['style.css']}"
 
     def send(request: Request, name: str) -> Response:
