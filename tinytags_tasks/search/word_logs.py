@@ -162,6 +162,17 @@ class WordLogs:
         return frozenset((*own, *live))
 
 
+def hidden_pictures(runtime: Runtime) -> Hidden:
+    """Return which pictures must not be shown, for a command that looks once.
+
+    Raises
+    ------
+    EngineDownError
+        If the logs cannot be read.
+    """
+    return WordLogs(runtime, LiveRuns(runtime.settings, runtime)).hidden()
+
+
 def _taken_down(words: pa.Table, versions: frozenset[str]) -> pa.Table:
     """Return the words by which pictures of some versions of a corpus are taken down, by position."""
     kinds = pa.array([str(verdict) for verdict in (*_SHOWING, Verdict.UNDO)])
