@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of words that were said.
+    """Whether readers see words that were said.
 
     Attributes
     ----------

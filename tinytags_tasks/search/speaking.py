@@ -19,7 +19,7 @@ SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
 
 @dataclass(frozen=True)
 class Spoken:
-    """What became of a request.
+    """A request that was recorded.
 
     Attributes
     ----------
