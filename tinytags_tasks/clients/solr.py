@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
-from tinytags_tasks.settings import Login
+from tinytags_tasks.settings import Login, SolrRole
 from tinytags_tasks.store.configsets import Configset
 
 _PAGE = 5_000
@@ -40,6 +40,8 @@ class SolrClient:
     writer
         User and password for writing, deleting and counting documents. Both are None if Solr requires no
         authentication.
+    as_writer
+        Whether the writer makes the requests of the admin, too; those that manage anything are then refused.
     pauses_seconds
         How long to wait before each retry of a request for which Solr was busy or down.
     timeout_seconds
@@ -52,10 +54,13 @@ class SolrClient:
         *,
         admin: Login | None = None,
         writer: Login | None = None,
+        as_writer: bool = False,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
     ) -> None:
-        self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        role: SolrRole = "writer" if as_writer else "admin"
+        login = writer if as_writer else admin
+        self._admin = SolrHttp(url, role, login, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
         self._writer = SolrHttp(
             url,
             "writer",
