@@ -119,9 +119,7 @@ def remove(
     corpus = load_corpus(corpus_name, runtime.storage)
     chosen = _chosen(corpus, positions, from_file, keyword, reason.strip() or "shown again", runtime)
     known = set(taken_down(corpus, runtime.storage).tolist())
-    words = [
-        Word(position, Verdict.RESTORE, is_public=True, reason=reason) for position in chosen if position in known
-    ]
+    words = [Word(position, Verdict.RESTORE, is_public=True, reason=reason) for position in chosen if position in known]
     if len(words) < len(chosen):
         say(f"{len(chosen) - len(words):,} of {len(chosen):,} pictures are not taken down")
     _say_and_show(corpus, words, by, runtime, "no longer taken down")

@@ -32,7 +32,9 @@ app = typer.Typer()
 def train(
     labelled: Annotated[
         Path,
-        typer.Argument(help="Parquet file with the columns img and label, or a folder with a folder for each tag."),
+        typer.Argument(
+            help="Parquet file with the columns img and label, folder with a folder for each tag, or WebDataset tar."
+        ),
     ],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
     name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
@@ -270,7 +272,7 @@ def run(
         str, typer.Option(help="Version of a published model; default: train one.", show_default=False)
     ] = "",
     labelled: Annotated[
-        Path | None, typer.Option(help="Labelled Parquet file, or folder of folders; default: the demo's.")
+        Path | None, typer.Option(help="Labelled Parquet file, folder of folders, or tar; default: the demo's.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
     other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,

@@ -245,13 +245,16 @@ class _Applying:
         return layout.ledger_file(self._run.name, block)
 
     def _add(self, done: Sequence[_Change]) -> None:
-        changed, removed = (sum(len(part) for part in parts) for parts in zip(*((c.rows, c.removed) for c in done)))
+        if not done:
+            return
+        changed, removed = sum(len(change.rows) for change in done), sum(len(change.removed) for change in done)
         self._blocks += [change.record.block for change in done]
         self._changed += changed
         self._removed += removed
         self._report(
-            f"run {self._run.name}: blocks {format_block_numbers(c.record.block for c in done)} follow people's words "
-            f"up to number {self._corrections.last}: {changed:,} documents written, {removed:,} pictures without one"
+            f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow "
+            f"people's words up to number {self._corrections.last}: {changed:,} documents written, "
+            f"{removed:,} pictures without one"
         )
 
     def _send(self, records: Iterable[BlockRecord]) -> tuple[list[_Change], dict[int, FinalError]]:
@@ -317,9 +320,7 @@ class _Applying:
 
     def _bodies(self, change: _Change) -> Iterable[bytes]:
         pixels = self._pixels(change) if self._run.thumbnails == "solr" and len(change.rows) else None
-        return list(
-            document_bodies(change.rows, change.source, pixels, self._run.model, change.keywords, self._fields)
-        )
+        return list(document_bodies(change.rows, change.source, pixels, self._run.model, change.keywords, self._fields))
 
     def _pixels(self, change: _Change) -> npt.NDArray[np.uint8]:
         """Return an array for all of a block's images, of which only those that are written are filled.
@@ -333,9 +334,7 @@ class _Applying:
         # What is never written takes no memory.
         pixels = np.zeros((source.images, source.image_bytes), dtype=np.uint8)
         named = self._pictures(source)
-        for position, stored in read_images(
-            self._corpus, change.rows.column("position").to_pylist(), self._storage
-        ):
+        for position, stored in read_images(self._corpus, change.rows.column("position").to_pylist(), self._storage):
             if picture_hash(stored) not in named[position]:
                 raise CorruptError(
                     f"{layout.shard_file(source.corpus, source.shard)}: position {position} is not the picture that "
@@ -356,9 +355,7 @@ class _Applying:
             named.setdefault(position, set()).add(picture)
         return named
 
-    def _refuse(
-        self, failures: dict[int, FinalError], wrong: Sequence[BlockRecord], counts: dict[int, int]
-    ) -> None:
+    def _refuse(self, failures: dict[int, FinalError], wrong: Sequence[BlockRecord], counts: dict[int, int]) -> None:
         """Raise what is wrong with blocks, all in one error."""
         if failures:
             first = next(iter(failures.values()))

@@ -28,7 +28,7 @@ _AT_A_PLACE = 10
 
 @dataclass(frozen=True)
 class BlockPixels:
-    """A block's pictures as ingested, one in each row of ``pixels``; ``first`` is the position of the first."""
+    """A block's pictures as they were ingested, one a row; ``first`` is the position of the first one."""
 
     first: int
     pixels: Pixels

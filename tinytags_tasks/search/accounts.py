@@ -51,6 +51,6 @@ def require(request: Request, role: Role) -> Account:
         raise HTTPException(
             403,
             f"this needs the role {role.label}; {account.name} is a {account.role.label}. Whoever runs TinyTags can "
-            f"give it with `tinytags accounts add {account.name} --role {role.label}`",
+            f"give it with `tinytags accounts role {account.name} {role.label}`",
         )
     return account

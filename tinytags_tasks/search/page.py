@@ -4,7 +4,6 @@ Everything is rendered here and works without scripts; the page's policy allows 
 """
 
 import secrets
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import picture_pages, review_pages, scripts
-from tinytags_tasks.search.accounts import Account, Role
 from tinytags_tasks.search.address import API_PARAMETERS, PAGE_PARAMETERS, read_address
 from tinytags_tasks.search.context import LiveRuns, PageContext
 from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.sign_in import SignIn
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.view import page_view, search_as_json
 from tinytags_tasks.settings import Settings, load_settings
@@ -40,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         If there is no password of ``settings.search_user``.
     """
     settings = settings or load_settings()
-    sign_in = _only_account(settings.search_user, settings.password("search_password"))
+    sign_in = SignIn(settings)
     app = FastAPI(title="TinyTags search", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.form_key = secrets.token_bytes(32)
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
@@ -86,14 +85,3 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
         return JSONResponse(search_as_json(search_with_pixels(search), search))
-
-
-def _only_account(name: str, password: str) -> Callable[[str, str], Account | None]:
-    def sign_in(given_name: str, given_password: str) -> Account | None:
-        # Both are compared, whatever the first says, so that the time taken does not tell which one is wrong.
-        is_right = secrets.compare_digest(given_name.encode(), name.encode()) & secrets.compare_digest(
-            given_password.encode(), password.encode()
-        )
-        return Account(name, Role.OPERATOR) if is_right else None
-
-    return sign_in

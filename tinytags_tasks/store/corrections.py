@@ -2,8 +2,8 @@
 
 A picture whose tag a person said is kept with that tag, whatever the model says. A picture of which a person said that
 it shows none of the tags is none; one of which a person said that it does not show the model's tag is below. A picture
-that was taken down is counted as that alone. A picture that could not be read can only be taken down. Scored files never
-change: they are the model's word.
+that was taken down is counted as that alone. A picture that could not be read can only be taken down. Scored files
+never change: they are the model's word.
 """
 
 from collections import Counter

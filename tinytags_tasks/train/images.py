@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.corpus.labelled import LabelledSet, iterate_pictures, place_of, tags_of_set
+from tinytags_tasks.corpus.labelled_tar import tars_of
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch
@@ -34,8 +35,8 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     Parameters
     ----------
     path
-        A Parquet file with a column ``img`` (struct with ``bytes``) and a column ``label``; or a folder with a folder
-        for each tag.
+        A Parquet file with a column ``img`` (struct with ``bytes``) and a column ``label``; a folder with a folder for
+        each tag; or WebDataset's tars.
     tags
         The names of the labels; None takes those of the file or the folders, or CIFAR-10's if there are none.
     height, width
@@ -131,7 +132,7 @@ def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...], *, is_other
 def read_other(path: Path, tags: tuple[str, ...], height: int, width: int) -> LabelledSet:
     """Read images of other things, like :func:`read_labelled`; labels may be -1 (none of the tags) or -2 (exclude).
 
-    In a folder of folders, those that are named after no tag show none.
+    In a folder of folders or a tar, those of folders or classes that are named after no tag show none.
     """
     images, labels = _read(path, LEFT_OUT, tags, height, width)
     return LabelledSet(path, images, labels, tags)
@@ -146,7 +147,7 @@ def _read(
         for batch in decoder.decode_batches(_batches(path, labels.append, lowest, tags)):
             if batch.unreadable:
                 row = min(batch.unreadable)
-                what = "it" if path.is_dir() else "the row"
+                what = "it" if path.is_dir() or tars_of(path) else "the row"
                 raise BadInputError(
                     f"{place_of(path, row)}: {batch.unreadable[row]}; repair the picture or remove {what}"
                 )
