@@ -62,7 +62,7 @@ class Runtime:
 
     @cached_property
     def onnx_providers(self) -> tuple[str, ...]:
-        """The execution providers of ONNX Runtime that nets and models run on; first choice first."""
+        """The execution providers of ONNX Runtime that Spark's workers run nets on; first choice first."""
         from tinytags_tasks.nets.running import choose_providers
 
         return choose_providers(self.settings.onnx_providers)

@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     )
     onnx_providers: str | None = Field(
         None,
-        description="what runs nets: ONNX Runtime's execution providers with commas between, first choice first; "
-        "default: CUDAExecutionProvider if it is offered, then CPUExecutionProvider",
+        description="what runs nets on Spark's workers: ONNX Runtime's execution providers with commas between, first "
+        "choice first; default: CUDAExecutionProvider if it is offered, then CPUExecutionProvider",
     )
     solr_url: str | None = Field(None, description="Solr, http://host:8983/solr")
     solr_admin_user: str = Field("admin", description="the user who manages Solr's configsets, collections and aliases")

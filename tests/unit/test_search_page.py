@@ -194,16 +194,16 @@ def test_the_page_links_the_report_of_each_model(
     assert reader.get("/models/A!/report").status_code == 400
 
 
-def test_the_pages_policy_forbids_scripts_and_frames(reader: TestClient, answer: Answer) -> None:
+def test_the_pages_policy_allows_only_our_own_scripts_and_no_frames(reader: TestClient, answer: Answer) -> None:
     answer(PAGE)
     response = reader.get("/")
     policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    assert "script-src" not in policy
+    assert "script-src 'self';" in policy
     assert response.headers["X-Frame-Options"] == "DENY"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Referrer-Policy"] == "same-origin"
     assert response.headers["Cache-Control"] == "no-store"
     assert "<script" not in response.text
     assert "style=" not in response.text

@@ -14,6 +14,7 @@ from tinytags_tasks.cli.common import (
     clients,
     embed_and_score,
     find_run,
+    groups_of,
     make_table,
     print_table,
     say,
@@ -31,7 +32,9 @@ app = typer.Typer()
 def train(
     labelled: Annotated[
         Path,
-        typer.Argument(help="Parquet file with the columns img and label, or a folder with a folder for each tag."),
+        typer.Argument(
+            help="Parquet file with the columns img and label, folder with a folder for each tag, or WebDataset tar."
+        ),
     ],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
     name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
@@ -160,7 +163,7 @@ def score(
     If the model reads embeddings, those that the store lacks are made first. Committed blocks are not scored again, so
     `tinytags score RUN --export json --output FILE` only exports a finished run.
     """
-    from tinytags_tasks.blocks import group_blocks, parse_block_numbers
+    from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.score import export as exports
     from tinytags_tasks.score.step import ScoreRequest
 
@@ -173,7 +176,7 @@ def score(
     numbers = parse_block_numbers(blocks, run.blocks)
     chosen = f"{run.corpus} by {run.model}, confidence from {run.threshold} %"
     say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
-    for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
+    for group in groups_of(numbers):
         embed_and_score(ScoreRequest(run.name, group, redo), runtime)
     if export:
         exports.export_run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
@@ -204,7 +207,7 @@ def index(
     redo: Annotated[bool, typer.Option("--redo", help="Also index blocks that are verified.")] = False,
 ) -> None:
     """Index scored blocks into the run's Solr collection, and verify their documents."""
-    from tinytags_tasks.blocks import group_blocks, parse_block_numbers
+    from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 
     runtime = clients()
@@ -218,7 +221,7 @@ def index(
         replicas=runtime.settings.solr_replicas,
     )
     documents = 0
-    for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
+    for group in groups_of(numbers):
         request = IndexRequest(run.name, group, redo)
         documents += index_blocks(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
     print(f"{documents:,} documents of {len(numbers)} blocks")
@@ -269,7 +272,7 @@ def run(
         str, typer.Option(help="Version of a published model; default: train one.", show_default=False)
     ] = "",
     labelled: Annotated[
-        Path | None, typer.Option(help="Labelled Parquet file, or folder of folders; default: the demo's.")
+        Path | None, typer.Option(help="Labelled Parquet file, folder of folders, or tar; default: the demo's.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
     other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,

@@ -318,16 +318,21 @@ class SolrClient:
             last = min(first + EXPORT_POSITIONS, end) - 1
             yield self.export(cores, fields, first=first, last=last, block=block.number)
 
-    def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
-        """Return the images of documents in base64, by id; documents without an image are omitted."""
+    def images_at(self, collection: str, first: int, last: int, most: int) -> tuple[int, dict[str, bytes]]:
+        """Return how many documents are at a range of positions, and the images of ``most`` of them at most, by id.
+
+        Documents without an image are omitted. All images are held in memory. Ranges are twice as fast as lists of ids,
+        and Solr's binary format is twice as fast as base64 in JSON.
+        """
         query = {
-            "query": "{!terms f=id v=$ids}",  # ids contain no commas
+            "query": f"{{!cache=false}}position:[{int(first)} TO {int(last)}]",
             "fields": ["id", "data"],
-            "limit": len(ids),
-            "params": {"ids": ",".join(ids)},
+            "limit": most,
         }
-        found = self._select(collection, query)["response"]["docs"]
-        return {document["id"]: document["data"] for document in found if "data" in document}
+        body = json.dumps(query).encode()
+        path = f"{quote(collection)}/select?wt=javabin"
+        found = self.request(path, body=body, mime="application/json")["response"]
+        return found["numFound"], {document["id"]: document["data"] for document in found["docs"] if "data" in document}
 
     def delete_ids(self, collection: str, ids: Sequence[str]) -> None:
         """Delete documents by id."""

@@ -5,16 +5,16 @@ Documents are read by ranges of positions, several at once, and hashed in order:
 
 import time
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.clients.solr import EXPORT_POSITIONS, SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
 from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.prefetch import in_order
 from tinytags_tasks.store.block_documents import (
     DocumentsHash,
     compared_fields,
@@ -27,9 +27,6 @@ from tinytags_tasks.store.block_files import KeywordsReader, block_sources, read
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, Run
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _AHEAD = CONNECTIONS + 1
 """Ranges of positions that are read or wait to be hashed."""
@@ -100,7 +97,9 @@ class ContentComparison:
             found = self.solr.export(cores, fields, first=parts[0].first, last=parts[-1].stop - 1)
             return parts, [document for document in found if 0 <= document["block"] < blocks]
 
-        for parts, documents in _in_order(read, _together(_parts(self.corpus.partition, records))):
+        for parts, documents in in_order(
+            read, _together(_parts(self.corpus.partition, records)), threads=CONNECTIONS, ahead=_AHEAD
+        ):
             at = 0
             for part in parts:
                 end = len(documents) if part is parts[-1] else bisect_left(documents, part.stop, at, key=_position)
@@ -178,22 +177,6 @@ def _together(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         documents += part.documents
     if pending:
         yield pending
-
-
-def _in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the results of work on items in their order; a few threads are ahead by a few items."""
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > _AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 class _Progress:

@@ -1,10 +1,12 @@
 """Reconciling: whether all that was written down of a run agrees with what the store and Solr hold now."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks.blocks import block_numbers_argument, format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.correct.apply import is_only_corrected
 from tinytags_tasks.errors import ReconcileError, TransientError
 from tinytags_tasks.publish.content import ContentComparison, compare_with_ledger
 from tinytags_tasks.publish.inputs import ScoredFiles, compare_scored_files, model_problem, shard_problems, shards_of
@@ -20,6 +22,9 @@ SAMPLED_PICTURES = 200
 """Pictures that are compared byte by byte before a run is published."""
 
 _CHANGED_FILE = "the scored file is missing or not the one that was committed"
+_LOOKS, _LOOK_SECONDS = 5, 0.5
+"""How often, and how far apart, the documents and the ledger are looked at while words may be being applied."""
+
 _MOST_DESCRIBED = 20
 """Blocks whose difference an error describes; it names all."""
 
@@ -66,30 +71,53 @@ def reconcile_blocks(
 
 @dataclass(frozen=True)
 class RunState:
-    """What changes when a block of a run is written: the files of its ledger, and how many documents it has."""
+    """What changes when a block of a run is written: the files of its ledger, and how many documents it has.
+
+    ``records`` are the ledger's records at that time.
+    """
 
     ledger: dict[str, str]
     documents: int
+    records: tuple[BlockRecord, ...]
 
 
 def read_state(run: Run, storage: Storage, solr: SolrClient) -> RunState:
-    """Return the present state of a run that has a collection, in two requests."""
+    """Return the present state of a run that has a collection."""
     solr.wait_until_settled(run.collection)
-    return RunState(storage.versions(layout.ledger_folder(run.name)), solr.count(run.collection))
+    ledger = storage.versions(layout.ledger_folder(run.name))
+    return RunState(ledger, solr.count(run.collection), tuple(read_ledger(storage, run)))
 
 
 def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClient) -> None:
     """Refuse to move an alias to a run that was written after a comparison of it began.
 
+    People's words may have been applied meanwhile: that changes the same records and documents, and nothing else.
+
     Raises
     ------
     TransientError
-        If it was.
+        If it was written otherwise.
     """
-    if read_state(run, storage, solr) != before:
-        raise TransientError(
-            f"run {run.name} was written while it was compared with what was scored; the alias is left alone: try again"
-        )
+    for looks_left in reversed(range(_LOOKS)):
+        solr.wait_until_settled(run.collection)
+        ledger, documents = storage.versions(layout.ledger_folder(run.name)), solr.count(run.collection)
+        changed = {name for name in ledger | before.ledger if ledger.get(name) != before.ledger.get(name)}
+        earlier = [one for one in before.records if layout.file_name(_ledger_file(one)) in changed]
+        later = read_ledger(storage, run, [one.block for one in earlier])
+        pairs = list(zip(earlier, later, strict=True))
+        if len(pairs) != len(changed) or not all(is_only_corrected(*pair) for pair in pairs):
+            break
+        if documents - before.documents == sum(after.kept - one.kept for one, after in pairs):
+            return
+        if looks_left:  # documents are committed before the ledger is written
+            time.sleep(_LOOK_SECONDS)
+    raise TransientError(
+        f"run {run.name} was written while it was compared with what was scored; the alias is left alone: try again"
+    )
+
+
+def _ledger_file(record: BlockRecord) -> str:
+    return layout.ledger_file(record.run, record.block)
 
 
 def document_problems(run: Run, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[str]:
