@@ -5,28 +5,26 @@ If the store does not answer, the page is shown without these pictures: each ima
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import TinyTagsError, TransientError
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, block_sources
 from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.image_ranges import LARGEST_GAP_BYTES, ImageRange, image_ranges
 from tinytags_tasks.store.protocol import Storage
 
 CONNECTIONS = 4
 """Connections to the store at most, however many pages are asked for."""
-
-LARGEST_GAP_BYTES = 256 * 1024
-"""Images no further apart than this are read at once: another read would take as long as these bytes, or longer."""
 
 PATIENCE_SECONDS = 5.0
 """How long a page waits for its images."""
@@ -36,16 +34,6 @@ KEPT_SOURCES = 4_096
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Bytes of a shard that are read at once, and where each image begins in them, by position."""
-
-    path: str
-    offset: int
-    length: int
-    images: Mapping[int, int]
 
 
 class StoredImages:
@@ -85,6 +73,20 @@ class StoredImages:
             for image in images
         )
 
+    def read(self, corpus: Corpus, position: int) -> npt.NDArray[np.uint8]:
+        """Return one image of a corpus, uint8 of shape (height, width, channels).
+
+        Raises
+        ------
+        TransientError
+            If it cannot be read at the moment.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        found, reasons = self._read(corpus, {position: corpus.partition.block_at(position)}, deadline)
+        if position not in found:
+            raise TransientError(f"picture {position} of corpus {corpus.name} cannot be shown: {reasons[position]}")
+        return found[position]
+
     def _read(
         self, corpus: Corpus, blocks: Mapping[int, int], deadline: float
     ) -> tuple[dict[int, npt.NDArray[np.uint8]], dict[int, str]]:
@@ -104,7 +106,7 @@ class StoredImages:
             if not source.first <= position < source.first + source.images:
                 reasons[position] = f"corpus {corpus.name} is not the one that was indexed: position {position} moved"
                 del places[position]
-        ranges = list(_ranges(places))
+        ranges = list(image_ranges(corpus, places, LARGEST_GAP_BYTES))
         contents, away = self._gather(
             {number: self._range_reader(ranges[number]) for number in range(len(ranges))}, deadline
         )
@@ -149,7 +151,7 @@ class StoredImages:
     def _source_reader(self, corpus: Corpus, blocks: Sequence[int]) -> Callable[[], list[BlockSource]]:
         return lambda: block_sources(self._open_storage(), corpus, blocks)
 
-    def _range_reader(self, read: _Range) -> Callable[[], bytes]:
+    def _range_reader(self, read: ImageRange) -> Callable[[], bytes]:
         return lambda: self._open_storage().read(read.path, read.offset, read.length)
 
     def _gather(self, calls: Mapping[K, Callable[[], V]], deadline: float) -> tuple[dict[K, V], dict[K, str]]:
@@ -168,21 +170,3 @@ class StoredImages:
             except TinyTagsError as error:
                 problems[key] = str(error)
         return results, problems
-
-
-def _ranges(places: Mapping[int, BlockSource]) -> Iterator[_Range]:
-    """Yield the reads for images by position: as few as possible without reading much in between."""
-    path, begin, end = "", 0, 0
-    images: dict[int, int] = {}
-    for position, source in sorted(places.items()):
-        at = source.offset_bytes + (position - source.first) * source.image_bytes
-        shard = layout.shard_file(source.corpus, source.shard)
-        if images and (shard != path or at - end > LARGEST_GAP_BYTES):
-            yield _Range(path, begin, end - begin, images)
-            images = {}
-        if not images:
-            path, begin = shard, at
-        images[position] = at - begin
-        end = at + source.image_bytes
-    if images:
-        yield _Range(path, begin, end - begin, images)

@@ -29,6 +29,11 @@
     configsets/<configset>.zip                   a Solr configset of a run; written before the run
     publications/<alias>/000001.json             what became live under the alias, one record per change
     publications/<alias>.lease                   who is changing the alias
+    reviews/<corpus>/log/000001.parquet          people's words on a corpus' pictures, one file a request; append-only
+    reviews/<corpus>/log/000001-000256.parquet   the words of many requests, merged
+    reviews/<corpus>/log.lease                   who is merging the log
+    reviews/<corpus>/carried/<version>.json      up to which word other versions' words were carried over to this one
+    reviews/<corpus>/frames/<run>.parquet        the pictures from which a run's reviews are drawn
     claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
 """
 
@@ -42,6 +47,7 @@ NETS = "nets"
 RUNS = "runs"
 PUBLICATIONS = "publications"
 CONFIGSETS = "configsets"
+REVIEWS = "reviews"
 COLLECTION_PREFIX = "tinytags-"
 WRITER_LEASE = ".lease"
 
@@ -252,6 +258,32 @@ def writer_lease_file(leases: str, writer: str) -> str:
 def audit_file(run: str, number: int) -> str:
     """Path of an audit of a run; numbers begin with 1."""
     return f"{run_folder(run)}/audits/{number:06d}.json"
+
+
+def review_log_folder(corpus: str) -> str:
+    """Path of the folder of people's words on a corpus' pictures."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/log"
+
+
+def review_log_file(corpus: str, first: int, last: int = 0) -> str:
+    """Path of the words of one request, or of those of a range of requests, merged; numbers begin with 1."""
+    numbers = f"{first:06d}-{last:06d}" if last else f"{first:06d}"
+    return f"{review_log_folder(corpus)}/{numbers}.parquet"
+
+
+def review_log_lease_file(corpus: str) -> str:
+    """Path of the lease on merging a corpus' review log."""
+    return f"{review_log_folder(corpus)}.lease"
+
+
+def carried_words_file(corpus: str, digest: str) -> str:
+    """Path of the record of what was carried over to a version of a corpus."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/carried/{digest[:16]}.json"
+
+
+def frame_file(corpus: str, run: str) -> str:
+    """Path of the pictures from which a run's reviews are drawn."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/frames/{checked_name(run, 'run')}.parquet"
 
 
 def run_folder(run: str) -> str:

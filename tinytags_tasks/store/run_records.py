@@ -82,6 +82,11 @@ class Publication(Record):
         The collection's run; empty if it does not belong to a run of this store.
     previous
         The collection that was live before; empty if there was none.
+    thresholds
+        The lowest confidence, in percent, with which readers see each tag; a tag that is missing is not shown. None
+        shows every document.
+    least_precision
+        The measured precision, in percent, for which the thresholds were chosen; None if they were not.
     """
 
     change: Change
@@ -90,6 +95,8 @@ class Publication(Record):
     previous: str
     time: str
     host: str
+    thresholds: dict[str, int] | None = None
+    least_precision: float | None = None
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -114,7 +121,10 @@ UNRECORDED = (BlockState.PLANNED, BlockState.EMBEDDED)
 
 
 class BlockRecord(Record):
-    """The state of one block in one run. ``read = kept + below + none + unreadable``, always.
+    """The state of one block in one run. ``read = kept + below + none + unreadable + taken_down``, always.
+
+    A scored file's own record has the model's counts. Once the block is indexed, the ledger's record has the counts of
+    its documents, with corrections and take-downs up to the word ``corrections`` of the corpus' review log.
 
     Attributes
     ----------
@@ -122,6 +132,12 @@ class BlockRecord(Record):
         How many images show none of the tags, by the model's own word; 0 if the model has no "none".
     embed_seconds
         How long the block's embeddings took when they were made; 0 if the model reads pixels.
+    taken_down
+        How many images were taken down; they are counted in no other way.
+    corrected
+        How many of the kept images have their tag from a person.
+    corrections
+        Number in the corpus' review log up to which its documents follow people's words; 0 before it is indexed.
     sha256
         Hash of the block's bytes in its shard.
     scored_bytes, scored_sha256
@@ -140,6 +156,9 @@ class BlockRecord(Record):
     below: int = 0
     none: int = 0
     unreadable: int = 0
+    taken_down: int = 0
+    corrected: int = 0
+    corrections: int = 0
     kept_by_tag: dict[str, int] = Field(default_factory=dict)
     scored_bytes: int = 0
     scored_sha256: str = ""
@@ -157,7 +176,7 @@ class BlockRecord(Record):
     @property
     def accounted(self) -> int:
         """How many of its images became something; all that were read, or the block is not as it should be."""
-        return self.kept + self.below + self.none + self.unreadable
+        return self.kept + self.below + self.none + self.unreadable + self.taken_down
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -182,6 +201,9 @@ class Audit(Record):
     pictures_to
         Position up to which audits have read pictures in this rotation; the next audit continues there. None if this
         audit did not take part: it was limited to chosen blocks, or is from before there were rotations.
+    pending
+        Blocks whose documents did not follow the latest corrections and take-downs yet; they are compared with those
+        that they follow.
     """
 
     run: str
@@ -194,6 +216,7 @@ class Audit(Record):
     ended: str
     input_problems: tuple[str, ...] = ()
     pictures_to: int | None = None
+    pending: tuple[int, ...] = ()
 
     @classmethod
     def remedy(cls, path: str) -> str:
