@@ -4,7 +4,18 @@ import sys
 
 import typer
 
-from tinytags_tasks.cli import accounts, blocks, corpora, corrections, engines, models, nets, publishing, reviews, stages
+from tinytags_tasks.cli import (
+    accounts,
+    blocks,
+    corpora,
+    corrections,
+    engines,
+    models,
+    nets,
+    publishing,
+    reviews,
+    stages,
+)
 from tinytags_tasks.errors import TinyTagsError
 
 app = typer.Typer(

@@ -319,9 +319,7 @@ class _Applying:
 
     def _bodies(self, change: _Change) -> Iterable[bytes]:
         pixels = self._pixels(change) if self._run.thumbnails == "solr" and len(change.rows) else None
-        return list(
-            document_bodies(change.rows, change.source, pixels, self._run.model, change.keywords, self._fields)
-        )
+        return list(document_bodies(change.rows, change.source, pixels, self._run.model, change.keywords, self._fields))
 
     def _pixels(self, change: _Change) -> npt.NDArray[np.uint8]:
         """Return an array for all of a block's images, of which only those that are written are filled.
@@ -335,9 +333,7 @@ class _Applying:
         # What is never written takes no memory.
         pixels = np.zeros((source.images, source.image_bytes), dtype=np.uint8)
         named = self._pictures(source)
-        for position, stored in read_images(
-            self._corpus, change.rows.column("position").to_pylist(), self._storage
-        ):
+        for position, stored in read_images(self._corpus, change.rows.column("position").to_pylist(), self._storage):
             if picture_hash(stored) not in named[position]:
                 raise CorruptError(
                     f"{layout.shard_file(source.corpus, source.shard)}: position {position} is not the picture that "
@@ -358,9 +354,7 @@ class _Applying:
             named.setdefault(position, set()).add(picture)
         return named
 
-    def _refuse(
-        self, failures: dict[int, FinalError], wrong: Sequence[BlockRecord], counts: dict[int, int]
-    ) -> None:
+    def _refuse(self, failures: dict[int, FinalError], wrong: Sequence[BlockRecord], counts: dict[int, int]) -> None:
         """Raise what is wrong with blocks, all in one error."""
         if failures:
             first = next(iter(failures.values()))

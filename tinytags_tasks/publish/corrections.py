@@ -7,7 +7,6 @@ the move. So one of the two always finds the other, and no word misses the run t
 from collections.abc import Callable
 from itertools import accumulate
 
-
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, blocks_with_words, is_pending
@@ -114,7 +113,7 @@ def _corpus_of(run: Run, storage: Storage) -> Corpus | None:
 
 
 def _pending_without_corpus(run: Run, storage: Storage) -> tuple[int, ...]:
-    """Return pending blocks by the ledger alone: verified blocks follow each other, and say how many images they have."""
+    """Return pending blocks by the ledger alone: blocks follow each other, and say how many images they have."""
     corrections = Corrections.of_log(ReviewLog(run.corpus, storage).read(), run.corpus_digest)
     if not len(corrections.words):
         return ()

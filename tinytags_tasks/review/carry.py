@@ -137,9 +137,7 @@ def _words_on_others(
     return iter(sorted(found, key=lambda each: each[1]["number"]))
 
 
-def _find_by_position(
-    corpus: Corpus, words: Sequence[dict[str, object]], storage: Storage
-) -> dict[bytes, set[int]]:
+def _find_by_position(corpus: Corpus, words: Sequence[dict[str, object]], storage: Storage) -> dict[bytes, set[int]]:
     """Return the positions at which pictures still stand, of those where words were said of them."""
     found: dict[bytes, set[int]] = {}
     positions = {word["position"] for word in words if word["position"] < corpus.images}
