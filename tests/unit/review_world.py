@@ -73,7 +73,10 @@ def make_frame(run: Run, corpus: Corpus) -> Frame:
     names = [*TAGS, DROPPED]
     positions = range(corpus.images)
     sizes = Counter(tag_of(position) for position in positions)
-    strata = [Stratum(name, tag, 40 if tag else -1, 100 if tag else -1, sizes[tag]) for name, tag in zip(names, (*TAGS, ""))]
+    strata = [
+        Stratum(name, tag, 40 if tag else -1, 100 if tag else -1, sizes[tag])
+        for name, tag in zip(names, (*TAGS, ""), strict=True)
+    ]
     return Frame(
         run=run.name,
         corpus=corpus.name,
@@ -96,7 +99,13 @@ def make_frame(run: Run, corpus: Corpus) -> Frame:
 
 
 def draw_in_order(
-    frame: Frame, words: pa.Table, *, count: int, taken: Collection[int] = (), exclude: Collection[int] = (), **_: object
+    frame: Frame,
+    words: pa.Table,
+    *,
+    count: int,
+    taken: Collection[int] = (),
+    exclude: Collection[int] = (),
+    **_: object,
 ) -> list[Drawn]:
     """Return the first pictures that nobody looked at or is looking at."""
     own = words.filter(pc.equal(words.column("run"), frame.run))

@@ -47,6 +47,7 @@ from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, read_scored
+from tinytags_tasks.store.block_lease import BlockLeases, embedding_leases
 from tinytags_tasks.store.embedding_files import embeddings_sha256, read_embeddings, write_embeddings
 from tinytags_tasks.store.ledger import add_up, read_ledger
 from tinytags_tasks.store.local import LocalStorage
@@ -242,6 +243,36 @@ def test_damaged_embeddings_are_deleted_and_the_next_try_makes_them(storage, dam
     embed(storage, [3])
     score(storage, run)
     assert kept(storage, run) == expected(40)
+
+
+def test_damaged_embeddings_are_left_to_whoever_is_embedding_the_block(storage):
+    run = make_net_run(storage)
+    embed(storage)
+    path = layout.embeddings_file(CORPUS, HALF_NET, 3)
+    truncate(storage, path)
+    for _ in embedding_leases(CORPUS, HALF_NET).hold([3], storage=storage, report=quiet):
+        with pytest.raises(TransientError, match="another process is embedding the block: try again"):
+            score(storage, run)
+        assert storage.exists(path)
+
+
+def test_embeddings_that_were_made_again_since_they_were_read_stay(storage, monkeypatch):
+    run = make_net_run(storage)
+    embed(storage)
+    path = layout.embeddings_file(CORPUS, HALF_NET, 3)
+    good = storage.read(path)
+    truncate(storage, path)
+    hold = BlockLeases.hold
+
+    def hold_after_another_writer(*arguments, **options):
+        storage.write(path, good)
+        yield from hold(*arguments, **options)
+
+    (task,) = step._block_tasks(run, [3], storage)
+    monkeypatch.setattr(BlockLeases, "hold", hold_after_another_writer)
+    with pytest.raises(TransientError, match=r"damaged .*so does the next try"):
+        score_block(task, address_of(storage))
+    assert storage.read(path) == good
 
 
 def test_embeddings_of_other_bytes_than_the_shard_holds_are_made_again(storage):

@@ -252,8 +252,9 @@ class _Applying:
         self._changed += changed
         self._removed += removed
         self._report(
-            f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow people's words "
-            f"up to number {self._corrections.last}: {changed:,} documents written, {removed:,} pictures without one"
+            f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow "
+            f"people's words up to number {self._corrections.last}: {changed:,} documents written, "
+            f"{removed:,} pictures without one"
         )
 
     def _send(self, records: Iterable[BlockRecord]) -> tuple[list[_Change], dict[int, FinalError]]:

@@ -113,7 +113,7 @@ def _corpus_of(run: Run, storage: Storage) -> Corpus | None:
 
 
 def _pending_without_corpus(run: Run, storage: Storage) -> tuple[int, ...]:
-    """Return pending blocks by the ledger alone: blocks follow each other, and say how many images they have."""
+    """Return pending blocks by the ledger alone: verified blocks follow each other, each with its images."""
     corrections = Corrections.of_log(ReviewLog(run.corpus, storage).read(), run.corpus_digest)
     if not len(corrections.words):
         return ()

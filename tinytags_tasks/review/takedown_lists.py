@@ -79,7 +79,7 @@ def parse_positions(texts: Iterable[str], corpus: Corpus) -> list[int]:
         If one is none of these, or not in the corpus.
     """
     found: dict[int, None] = {}
-    for text in (part.strip() for each in texts for part in each.split(",")):
+    for text in (part.strip() for given in texts for part in given.split(",")):
         match = re.fullmatch(rf"(?:{re.escape(corpus.name)}:)?(\d+)(?:-(\d+))?", text)
         first = int(match[1]) if match else -1
         last = int(match[2] or first) if match else -1
