@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, blocks_with_words, is_pending
+from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending_among
 from tinytags_tasks.errors import FinalError, TransientError
 from tinytags_tasks.publish.publications import live_collection, run_of
 from tinytags_tasks.store import layout
@@ -18,6 +18,7 @@ from tinytags_tasks.store.corrections import Corrections
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockState, Run
 
 _MOST_SWITCHES = 10
@@ -67,9 +68,7 @@ def pending_blocks(run: Run, storage: Storage) -> tuple[int, ...]:
     corpus = _corpus_of(run, storage)
     if corpus is None:
         return _pending_without_corpus(run, storage)
-    corrections = Corrections.read(corpus, storage)
-    records = read_ledger(storage, run, blocks_with_words(corpus, corrections))
-    return tuple(record.block for record in records if is_pending(record, corpus, corrections))
+    return tuple(pending_among(RunBlocks(run, corpus, storage)))
 
 
 def apply_before_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> bool:
