@@ -117,7 +117,7 @@ def share_of_ratio(images: Floats, looks: Floats, found: Floats, all_there: Floa
     variance = float(images**2 @ (left * np.maximum(square - mean**2, 0) / looks)) / likely_there**2
     effective = likely * (1 - likely) / variance if variance > 0 else np.inf
     low, high = (share, share) if np.isinf(effective) else wilson(share, max(effective, 1.0))
-    return Estimate(*(round(100.0 * min(1.0, max(0.0, each)), 2) for each in (share, low, high)))
+    return Estimate(*(round(float(100.0 * min(1.0, max(0.0, each))), 2) for each in (share, low, high)))
 
 
 def _with_seen(images: float, looks: float, right: float, share: float, interval: tuple[float, float]) -> Estimate:
@@ -126,4 +126,4 @@ def _with_seen(images: float, looks: float, right: float, share: float, interval
     low, high = (left * min(1.0, max(0.0, each)) for each in interval)
     # Whole images: of two that nobody looked at, none, one or both are right.
     counts = (left * share, math.floor(low + 1e-9), min(left, math.ceil(high - 1e-9)))
-    return Estimate(*(round(100.0 * (right + each) / images, 2) for each in counts))
+    return Estimate(*(round(float(100.0 * (right + each) / images), 2) for each in counts))
