@@ -42,7 +42,7 @@ class ReviewSessions:
         self._progress: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def find(self, run: str, patience_seconds: float = PATIENCE_SECONDS) -> ReviewSession | None:
+    def find(self, run: str, patience_seconds: float | None = None) -> ReviewSession | None:
         """Return the review of a run; None if it is still being opened.
 
         Raises
@@ -60,7 +60,7 @@ class ReviewSessions:
             self._sessions.move_to_end(run)
             while len(self._sessions) > MOST_SESSIONS:
                 self._sessions.popitem(last=False)
-        wait([opening], timeout=patience_seconds)
+        wait([opening], timeout=PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
         if not opening.done():
             return None
         try:
