@@ -160,6 +160,23 @@ def test_what_a_picture_does_not_show_is_gone_and_comes_back_when_undone(pages: 
     assert pages.seen() == before
 
 
+def test_what_was_said_is_listed_and_can_be_undone_from_there(pages: Pages) -> None:
+    before = pages.seen()
+    fields = pages.form(pages.client("operator"), 0)
+    pages.post("operator", "/corrections", fields | {"say": "none"})
+    other = pages.form(pages.client("operator"), list(before)[1])
+    pages.post("operator", "/takedowns", other | {"reason": "asked to"})
+    assert pages.client("reader").get("/corrections").status_code == 403
+    text = pages.client("reviewer").get("/corrections").text
+    assert "1 picture marked as showing none of the tags" in text
+    assert "1 picture taken down" in text
+    assert re.findall(r'name="said" value="([^"]*)"', text) == [f"{CORPUS}:1"]  # restoring is for operators
+    assert len(re.findall(r'name="said"', pages.client("operator").get("/corrections").text)) == 2
+    undone = pages.post("operator", "/undo", {"token": fields["token"], "said": f"{CORPUS}:1", "back": "/corrections"})
+    assert undone.headers["Location"] == "/corrections?said=pets%3A3"
+    assert set(before) - set(pages.seen()) == {list(before)[1]}
+
+
 def test_none_of_the_tags_hides_a_picture(pages: Pages) -> None:
     position = next(iter(pages.seen()))
     fields = pages.form(pages.client("reviewer"), position)
