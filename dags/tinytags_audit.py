@@ -8,9 +8,9 @@
 | `judge` | nothing differs (the run ends here), or **Repair** is on; otherwise it fails and names the blocks |
 | `backfill` | the Dag `tinytags_backfill` is redoing what the audit found |
 
-Corrections and take-downs that are not applied yet are named, and with **Repair** applied. A block whose scored file and
-documents are good only gets its record in the ledger written again. Documents of no block
-of the corpus are never deleted by this Dag: `tinytags audit RUN --repair` shows them and asks.
+Corrections and take-downs that are not applied yet are named, and applied with **Repair**. A block whose scored file
+and documents are good only gets its record in the ledger written again. Documents of no block of the corpus are never
+deleted by this Dag: `tinytags audit RUN --repair` shows them and asks.
 
 **When**: manually, and on the schedule in `TINYTAGS_AUDIT_CRON`, a cron expression in UTC such as `0 3 * * 0` (not set:
 no schedule). With `TINYTAGS_AUDIT_REPAIR=1`, scheduled audits repair what they find. Airflow creates this Dag paused:

@@ -182,7 +182,10 @@ def audit(
     deep: Annotated[bool, typer.Option("--deep", help="Compare every picture byte by byte.")] = False,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Write damaged records again, redo the blocks that differ, apply people's words, audit again."),
+        typer.Option(
+            "--repair",
+            help="Write damaged records again, redo the blocks that differ, apply people's words, then audit again.",
+        ),
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="With --repair, delete documents of no block without asking.")
