@@ -23,9 +23,11 @@ from small_words import none, restore, say, tag, takedown, wrong
 from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, blocks, common
+from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.errors import CorruptError, ReconcileError
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks
 from tinytags_tasks.publish.step import reconcile_run
+from tinytags_tasks.review.words import say as say_words
 from tinytags_tasks.score.export import ExportRequest, export_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.store import layout
@@ -36,6 +38,7 @@ from tinytags_tasks.store.ledger import add_up, read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
 from tinytags_tasks.store.run_records import BlockState
+from tinytags_tasks.upkeep import audit as audit_module
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs
@@ -188,6 +191,41 @@ def test_words_that_are_not_applied_yet_are_pending_and_nothing_is_wrong(storage
     assert (found.problems, found.pending) == ({}, (2, 5))
     assert any("blocks 2, 5 are pending" in line for line in lines)
     assert reconcile(storage, solr, run)[0].kept == 6
+
+
+@pytest.mark.parametrize("look", ["counts", "documents", "the ledger, later"])
+def test_an_audit_while_words_are_applied_blames_no_block(storage, solr, run, monkeypatch, look):
+    corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
+    say_words(corpus, [takedown(4), tag(10, "dog")], by="ann", storage=storage, report=quiet)
+
+    def apply():
+        apply_corrections(run, storage=storage, solr=solr, report=quiet)
+
+    if look == "the ledger, later":  # the documents are committed, and the ledger is not written yet
+        kept = {block: storage.read(layout.ledger_file(run.name, block)) for block in (2, 5)}
+        apply()
+        new = {block: storage.read(layout.ledger_file(run.name, block)) for block in kept}
+        for block, stored in kept.items():
+            storage.write(layout.ledger_file(run.name, block), stored)
+
+        def later(seconds):
+            for block, stored in new.items():
+                storage.write(layout.ledger_file(run.name, block), stored)
+
+        monkeypatch.setattr(audit_module.time, "sleep", later)
+    else:
+        name = "count_by_block" if look == "counts" else "field_names"
+        real = getattr(solr, name)
+
+        def meanwhile(*asked):
+            monkeypatch.setattr(solr, name, real)
+            apply()
+            return real(*asked)
+
+        monkeypatch.setattr(solr, name, meanwhile)
+    assert audit(storage, solr, run).problems == {}
+    found = audit(storage, solr, run)
+    assert (found.problems, found.pending) == ({}, ())
 
 
 def test_a_backfill_of_blocks_brings_nothing_back(storage, solr, run):

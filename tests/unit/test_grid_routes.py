@@ -420,6 +420,7 @@ def test_pictures_that_were_taken_down_are_not_shown_and_a_persons_tag_is(app: o
     images = f"/api/runs/{run.run.name}"
     say(run.storage, tag(0, "yak"), takedown(1))
     try:
+        assert asked.get(f"{images}/cells").json()["totals"]["taken_down"] == 0  # of no document yet
         page = asked.get(f"{images}/blocks/0/images").json()
         assert [(image["position"], image["label"]) for image in page["images"]] == [(0, "yak, 100 %")]
         assert asked.get(f"{images}/images/1.png").status_code == 404

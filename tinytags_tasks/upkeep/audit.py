@@ -1,5 +1,6 @@
 """Auditing: every document against what was scored, and a share of the pictures byte by byte."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -7,12 +8,14 @@ from functools import partial
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.correct.apply import is_only_corrected
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.inputs import model_problem, shard_problems, shards_of
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.publications import live_run, refuse_without_collection
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import BlockSource
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.model_records import ModelCard
@@ -27,6 +30,9 @@ from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_sh
 
 _AT_ONCE = 2
 """Blocks that are checked at once."""
+
+_LOOKS, _LOOK_SECONDS = 5, 0.5
+"""How often, and how far apart, blocks are looked at again while words may be being applied to them."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +155,10 @@ def audit_run(
     differing = content.differing_blocks(good, report)
     compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr))
     problems |= compared.problems | differing
+    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
+    problems = _look_again(problems, records, blocks, sources, solr)
     inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
     inputs += _damaged_records(run, request.alias, storage)
-    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     audit = Audit(
         run=run.name,
         collection=run.collection,
@@ -179,6 +186,37 @@ def _compare_files(records: Sequence[BlockRecord], check: BlockCheck, report: Ca
             if done % 100 == 0:
                 report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
     return problems
+
+
+def _look_again(
+    problems: Mapping[int, str],
+    records: Sequence[BlockRecord],
+    blocks: RunBlocks,
+    sources: Mapping[int, BlockSource],
+    solr: SolrClient,
+) -> dict[int, str]:
+    """Return what is still wrong once the words are applied that were being applied while blocks were compared.
+
+    Applying commits documents first, and the ledger after that. Only blocks that are pending, or whose record follows
+    more words than before, are looked at again.
+    """
+    left, before = dict(problems), {record.block: record for record in records}
+    run, storage = blocks.run, blocks.storage
+    for look in range(_LOOKS):
+        blocks = RunBlocks(run, blocks.corpus, storage)
+        found = read_ledger(storage, run, [block for block in left if block in before])
+        pending = set(blocks.pending(found))
+        moving = [one for one in found if one.block in pending or is_only_corrected(before[one.block], one)]
+        if not moving:
+            break
+        if look:
+            time.sleep(_LOOK_SECONDS)
+        counts = solr.count_by_block(run.collection, [record.block for record in moving])
+        again = _compare_files(moving, BlockCheck(blocks, sources, counts), lambda _: None)
+        good = [record for record in moving if record.block not in again]
+        again |= ContentComparison(run, blocks.corpus, storage, solr).differing_blocks(good, lambda _: None)
+        left = {block: problem for block, problem in left.items() if block not in {one.block for one in moving}} | again
+    return left
 
 
 def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
