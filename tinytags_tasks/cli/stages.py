@@ -76,6 +76,12 @@ def train(
     corpus: Annotated[
         str | None, typer.Option(help="An ingested corpus; warns if its images were prepared in another way.")
     ] = None,
+    reviews: Annotated[
+        str | None, typer.Option(help="An ingested corpus; also learns from what people said of its pictures.")
+    ] = None,
+    new_tags: Annotated[
+        bool, typer.Option("--new-tags", help="Also learn tags that only reviews name, from 5 pictures on.")
+    ] = False,
 ) -> None:
     """Train a head on a net's embeddings, or on pixels, in Spark, and publish it as a model."""
     from tinytags_tasks.cli.follow import tell_of_model
@@ -99,6 +105,8 @@ def train(
         head=head,
         none=none,
         corpus=corpus,
+        reviews=reviews,
+        new_tags=new_tags,
         **chosen_parameters(head, parameters, options),
     )
     trained = train_model(

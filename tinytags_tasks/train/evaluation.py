@@ -1,6 +1,7 @@
 """Evaluates a model on labelled images; the results are the figures on its card."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnxruntime
 
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.nets.running import BATCH as NET_BATCH
+from tinytags_tasks.store.lessons import picture_name
 from tinytags_tasks.store.model_records import (
     ConfidenceBand,
     Evaluation,
@@ -36,6 +38,29 @@ class Yardstick:
 
     test: tuple[LabelledSet, str] | None
     other: tuple[LabelledSet, str] | None
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return sum(len(part[0].images) for part in (self.test, self.other) if part)
+
+    def without(self, pictures: Collection[bytes]) -> "Yardstick":
+        """Return the images that are not among some pictures, see :func:`~tinytags_tasks.store.lessons.picture_name`.
+
+        A test set of which nothing is left is not measured.
+        """
+
+        def rest(part: tuple[LabelledSet, str] | None) -> tuple[LabelledSet, str] | None:
+            if part is None:
+                return None
+            labelled, sha256 = part
+            keep = np.array(
+                [picture_name(image.tobytes()) not in pictures for image in labelled.images], dtype=np.bool_
+            )
+            left = replace(labelled, images=labelled.images[keep], labels=labelled.labels[keep])
+            return (left, sha256) if keep.any() else None
+
+        return Yardstick(rest(self.test), rest(self.other))
 
     def measure(
         self, classifier: Classifier, gallery: Gallery | None = None
