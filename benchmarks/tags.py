@@ -1,17 +1,18 @@
 """Measure tags by content beside the original's forest on pixels: what is right, what ranks first, seconds to train.
 
-``python benchmarks/tags.py [CALTECH-101]`` starts its own HDFS and Spark, and prints Markdown. The argument is the
-folder of Caltech-101 with a folder for each category (`101_ObjectCategories`); without it, the rows about a source that
-no net saw are left out.
+``python benchmarks/tags.py [CALTECH-101 [NATURAL-IMAGES]]`` starts its own HDFS and Spark, and prints Markdown. The
+arguments are sources that no net saw, a folder for each category: Caltech-101's `101_ObjectCategories`, and the data
+set "Natural Images" (airplane, car, cat, ...); without them, their rows are left out.
 """
 
+import io
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,9 +30,10 @@ from tinytags_tasks.nets.recipe.evaluate import (
     CALTECH_ARGUABLE,
     CALTECH_TAGS,
     MOST_A_CATEGORY,
-    NEW_TAGS,
+    NATURAL_TAGS,
     read_folders,
 )
+from tinytags_tasks.nets.shipped import read_packaged
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store import layout
@@ -39,24 +41,25 @@ from tinytags_tasks.store.model_figures import share
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.train.evaluation import count_votes
 from tinytags_tasks.train.images import LEFT_OUT, read_other
+from tinytags_tasks.train.parameters import HELD_OUT
 from tinytags_tasks.train.step import TrainRequest, train_model
 
 NET = "general32"
-DRAWS = 3
 SHOTS = (5, 20)
+ROUNDS = 3
 THRESHOLDS = (40, 60, 80)
 
-OTHER_CLASSES = {
-    "goldfish": "n01443537",
-    "bullfrog": "n01641577",
-    "tarantula": "n01774750",
-    "koala": "n01882714",
-    "snail": "n01944390",
-    "monarch butterfly": "n02279972",
-    "elephant": "n02504458",
-    "banana": "n07753592",
-}
-"""Eight classes of the other sample. The net has seen training pictures of them, so these figures flatter it."""
+SETS = 9
+"""How many sets of eight new tags are dealt from a source: as many as Caltech-101 has."""
+
+MOST_OF_NATURAL = 500
+"""How many pictures a category of Natural Images has at the most."""
+
+LEAST_OF_TAG, MOST_OF_TAG = 40, 100
+"""How many pictures a new tag of Caltech-101 has: so that as many are left to measure as are taught; and no more."""
+
+NOT_NEW = {"BACKGROUND_Google", "Faces", *CALTECH_TAGS}
+"""Categories of Caltech-101 that are no new tags; those of Faces are in Faces_easy, too."""
 
 Labels = npt.NDArray[np.int64]
 Pictures = tuple[list[bytes], Labels, tuple[str, ...]]
@@ -88,15 +91,18 @@ def silent(line: str) -> None:
 class Bench:
     """The engines, and the files that several parts use."""
 
-    def __init__(self, folder: Path, settings: Settings, caltech: Path | None) -> None:
+    def __init__(self, folder: Path, settings: Settings, caltech: Path | None, natural: Path | None) -> None:
         self.folder = folder
         self.runtime = Runtime(settings)
         self.storage = self.runtime.storage
         self.source = settings.demo_source
         self.caltech = caltech
+        self.natural = natural
 
-    def train(self, way: Way, labelled: Path, test: Path | None, other: Path | None = None) -> tuple[ModelCard, float]:
-        """Train a model, but none that is measured on held-out images; return its card, and the seconds of the step."""
+    def train(
+        self, way: Way, labelled: Path, test: Path | None, other: Path | None = None, held_out: int = 0
+    ) -> tuple[ModelCard, float]:
+        """Train a model; return its card, and the seconds of the step."""
         request = TrainRequest(
             str(labelled),
             str(test) if test else None,
@@ -105,7 +111,7 @@ class Bench:
             head=way.head,
             none=way.none,
             other=str(other) if other else None,
-            held_out=0,
+            held_out=held_out,
         )
         began = time.perf_counter()
         trained = train_model(request, storage=self.storage, connect_spark=self.runtime.connect_spark, report=silent)
@@ -151,6 +157,26 @@ def measure_accuracy(bench: Bench) -> dict[Way, ModelCard]:
     return cards
 
 
+# Seconds, on stored embeddings
+
+
+def measure_seconds(bench: Bench) -> None:
+    """Print the seconds of the whole step, card included, on embeddings that are stored, with Spark warm."""
+    labelled, test = (bench.source / name for name in (TRAIN_FILE, TEST_FILE))
+    rows = []
+    for way in (FOREST, LOGISTIC, DEFAULT):
+        for held_out in (0, HELD_OUT.default):
+            named = [replace(way, name_of_model=f"round-{number}-{held_out}") for number in range(ROUNDS)]
+            found = [bench.train(each, labelled, test, held_out=held_out) for each in named]
+            seconds = [f"{seconds:.1f}" for _, seconds in found]
+            parts = found[-1][0].seconds
+            of_parts = ", ".join(f"{part} {parts[part]}" for part in parts)
+            rows.append([way.name, f"{held_out} %" if held_out else "none", ", ".join(seconds), of_parts])
+            print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+    print("\n### Seconds to train a head on 50,000 stored embeddings, card included\n")
+    print_table(("model", "held out to measure a second head", "seconds of each round", "the last round's parts"), rows)
+
+
 # Ranking: does a picture that shows a tag get more votes than one that shows none?
 
 
@@ -158,7 +184,9 @@ def measure_ranking(bench: Bench, cards: dict[Way, ModelCard]) -> None:
     """Print AUROC of tag against none, by the votes of the surest tag, before anybody has reviewed anything."""
     sources = {"other sample": other_sample(bench.source / OTHER_FILE)}
     if bench.caltech:
-        sources["Caltech-101"] = caltech_sample(bench.caltech)
+        sources["Caltech-101"] = unseen_sample(bench.caltech, CALTECH_TAGS, MOST_A_CATEGORY)
+    if bench.natural:
+        sources["Natural Images"] = unseen_sample(bench.natural, NATURAL_TAGS, MOST_OF_NATURAL)
     rows = []
     for way, card in cards.items():
         row = [way.name]
@@ -180,13 +208,13 @@ def other_sample(path: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
     return read.images[known], read.labels[known]
 
 
-def caltech_sample(folder: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
-    """Return the same of Caltech-101, without the categories that can be argued either way."""
+def unseen_sample(folder: Path, tags: Mapping[str, int], most: int) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Return the same of a folder for each category, without Caltech's that can be argued either way."""
     names = sorted(place.name for place in folder.iterdir() if place.is_dir() and place.name not in CALTECH_ARGUABLE)
-    encoded, categories = read_folders(folder, names, MOST_A_CATEGORY)
-    labels = np.array([CALTECH_TAGS.get(name, -1) for name in names])[categories]
+    encoded, categories = read_folders(folder, names, most)
+    labels = np.array([tags.get(name, -1) for name in names])[categories]
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "caltech.parquet"
+        path = Path(temporary) / "unseen.parquet"
         write_labelled(path, encoded, labels, CIFAR10_TAGS)
         return other_sample(path)
 
@@ -203,20 +231,20 @@ def write_labelled(path: Path, encoded: Sequence[bytes], labels: Labels, tags: S
 def measure_handful(bench: Bench) -> None:
     """Print how often eight new tags are right that were taught with a handful of pictures each."""
     rows = []
-    for name, pictures in new_tags(bench).items():
+    for source, sets in new_tags(bench).items():
         for way in (PIXELS, LOGISTIC, DEFAULT):
-            row = [name, way.name]
+            row = [source, way.name]
             for shots in SHOTS:
-                draws = 1 if way is PIXELS else DRAWS
-                found = [learn_handful(bench, way, pictures, shots, draw) for draw in range(draws)]
+                found = [learn_handful(bench, way, pictures, shots, draw) for draw, pictures in enumerate(sets)]
                 right, seconds = zip(*found, strict=True)
-                row += [f"{statistics.mean(right):.1f} %", f"{statistics.median(seconds):.1f}"]
+                span = f"{min(right):.1f} to {max(right):.1f} %"
+                row += [f"{statistics.mean(right):.1f} %", span, f"{statistics.median(seconds):.1f}"]
             rows.append(row)
             print(" | ".join(row), file=sys.stderr, flush=True)
     print("\n### Eight new tags from a handful of labelled pictures\n")
-    print(f"The mean of {DRAWS} draws; one draw of the original.\n")
-    columns = [name for shots in SHOTS for name in (f"{shots} each: right", "seconds of the whole step")]
-    print_table(("tags", "model", *columns), rows)
+    print(f"{SETS} sets of eight a source, dealt by chance; measured on the pictures that were not taught.\n")
+    columns = [name for shots in SHOTS for name in (f"{shots} each: right (mean)", "of the sets", "seconds (median)")]
+    print_table(("pictures", "model", *columns), rows)
 
 
 def learn_handful(bench: Bench, way: Way, pictures: Pictures, shots: int, draw: int) -> tuple[float, float]:
@@ -231,26 +259,47 @@ def learn_handful(bench: Bench, way: Way, pictures: Pictures, shots: int, draw: 
     return card.metrics["test_accuracy"], seconds
 
 
-def new_tags(bench: Bench) -> dict[str, Pictures]:
-    table = pq.read_table(bench.source / OTHER_FILE)["img"].to_pylist()
-    folders = [row["path"].partition("/")[0] for row in table]
-    found = {}
+def new_tags(bench: Bench) -> dict[str, list[Pictures]]:
+    """Return sets of eight tags by source, without those that a net learned as one of CIFAR-10's tags."""
+    found = {"other sample": [other_tags(bench, chosen) for chosen in deal(other_classes(bench))]}
     if bench.caltech:
-        for name, categories in NEW_TAGS.items():
-            encoded, labels = read_folders(bench.caltech, categories, 200)
-            found[f"Caltech-101, {name}"] = encoded, labels, tuple(categories)
-    if found:
-        return found
-    places = list(OTHER_CLASSES.values())
-    chosen = [row for row, folder in enumerate(folders) if folder in places]
-    labels = np.array([places.index(folders[row]) for row in chosen])
-    found["other sample"] = [table[row]["bytes"] for row in chosen], labels, tuple(OTHER_CLASSES)
+        places = [place for place in bench.caltech.iterdir() if place.is_dir() and place.name not in NOT_NEW]
+        names = sorted(place.name for place in places if sum(1 for _ in place.iterdir()) >= LEAST_OF_TAG)
+        found["Caltech-101"] = [caltech_tags(bench.caltech, chosen) for chosen in deal(names)]
     return found
+
+
+def deal(names: Sequence[str]) -> list[list[str]]:
+    """Deal classes into sets of eight by chance, with a fixed seed; no class is in two of them."""
+    order = np.random.default_rng(0).permutation(len(names))
+    return [[names[place] for place in order[8 * number : 8 * number + 8]] for number in range(SETS)]
+
+
+def caltech_tags(folder: Path, names: Sequence[str]) -> Pictures:
+    encoded, labels = read_folders(folder, names, MOST_OF_TAG)
+    return encoded, labels, tuple(names)
+
+
+def other_classes(bench: Bench) -> list[str]:
+    """Return the folders of the other sample that show none of CIFAR-10's tags."""
+    table = pq.read_table(bench.source / OTHER_FILE)
+    shown = zip(table["img"].to_pylist(), table["label"].to_pylist(), strict=True)
+    return sorted({row["path"].partition("/")[0] for row, label in shown if label == -1})
+
+
+def other_tags(bench: Bench, folders: Sequence[str]) -> Pictures:
+    table = pq.read_table(bench.source / OTHER_FILE)["img"].to_pylist()
+    # The background has the same classes, and what names a tag does not teach "none".
+    background = pq.read_table(io.BytesIO(read_packaged("background.parquet")), columns=["wnid", "class"])
+    names = dict(zip(*(column.to_pylist() for column in background.columns), strict=True))
+    chosen = [row for row in table if row["path"].partition("/")[0] in folders]
+    labels = np.array([folders.index(row["path"].partition("/")[0]) for row in chosen])
+    return [row["bytes"] for row in chosen], labels, tuple(names[folder].partition(",")[0] for folder in folders)
 
 
 def main() -> None:
     """Run all parts on engines of their own."""
-    caltech = Path(sys.argv[1]).absolute() if sys.argv[1:] else None
+    caltech, natural = [*map(Path, sys.argv[1:]), None, None][:2]
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
         folder = Path(name)
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
@@ -260,8 +309,9 @@ def main() -> None:
         settings = services.up(load_settings(), engines=["hdfs", "spark"], standard_ports=False, die_with_parent=True)
         try:
             print(f"## Tags\n\n{describe_machine()}; `{NET}`.\n")
-            bench = Bench(folder, settings, caltech)
+            bench = Bench(folder, settings, caltech, natural)
             cards = measure_accuracy(bench)
+            measure_seconds(bench)
             measure_ranking(bench, cards)
             measure_handful(bench)
         finally:

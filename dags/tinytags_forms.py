@@ -87,8 +87,8 @@ def _model_fields() -> Form:
         "labelled": _text(
             "Labelled images",
             section="Model",
-            description="A folder with a folder for each tag, or a Parquet file with the columns img and label; empty: "
-            "the demo's",
+            description="A folder with a folder for each tag, a Parquet file with the columns img and label, or a "
+            "WebDataset tar; empty: the demo's",
         ),
         "test": _text(
             "Test images",

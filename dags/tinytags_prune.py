@@ -50,13 +50,14 @@ def show() -> dict[str, Any]:
 def prune(shown: dict[str, Any]) -> dict[str, Any]:
     """Drop what was shown and may still be dropped; skipped unless Really is on."""
     from tinytags_tasks.upkeep.prune import PruneRequest, prune_collections
+    from tinytags_tasks.upkeep.prune_embeddings import PrunableEmbeddings
 
     form = read_form()
     if not form["really"]:
         raise AirflowSkipException("nothing is dropped: trigger the Dag again with Really on")
     clients = runtime()
     runs = tuple(one["run"] for one in shown["drop"])
-    embeddings = tuple(f"{one['corpus']}/{one['net']}" for one in shown["embeddings"])
+    embeddings = tuple(PrunableEmbeddings(**one).name for one in shown["embeddings"])
     request = PruneRequest(form["alias"], form["keep"], form["scored"], runs, embeddings)
     dropped = prune_collections(request, storage=clients.storage, solr=clients.solr, report=report)
     report(f"deleted {dropped.leftovers:,} temporary files of killed writers")

@@ -70,7 +70,7 @@ def _stored(folder: str, clients: Runtime) -> list[str]:
 def _remember(file: str, versions: list[str], clients: Runtime) -> None:
     from tinytags_airflow import report
 
-    from tinytags_tasks.services.files import write_atomically
+    from tinytags_tasks.private_files import write_atomically
 
     path = clients.settings.home / file
     try:

@@ -1,4 +1,4 @@
-"""Adds the search page to Airflow's navigation."""
+"""Adds the search page and the review to Airflow's navigation."""
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -7,9 +7,9 @@ from tinytags_tasks.settings import load_settings
 
 
 def search_views() -> list[dict[str, str | bool]]:
-    """Return the link to the search page in the format of Airflow's ``external_views``; empty if it has no address.
+    """Return the links to our own pages in the format of Airflow's ``external_views``; empty if these have no address.
 
-    The link has no ``url_route``, so that Airflow does not show the page in a frame, which the page refuses.
+    A link has no ``url_route``, so that Airflow does not show the page in a frame, which the page refuses.
     """
     try:
         url = load_settings().search_url
@@ -17,11 +17,12 @@ def search_views() -> list[dict[str, str | bool]]:
         return []  # invalid settings must not break Airflow's UI; every task reports what is wrong with them
     if not url or not url.startswith(("http://", "https://")):
         return []
-    return [{"name": "TinyTags search", "href": url, "destination": "nav", "nav_top_level": True}]
+    pages = {"TinyTags search": url, "TinyTags review": f"{url.rstrip('/')}/review"}
+    return [{"name": name, "href": href, "destination": "nav", "nav_top_level": True} for name, href in pages.items()]
 
 
 class TinyTagsLinks(AirflowPlugin):  # type: ignore[misc]  # Airflow comes without types here
-    """Links to TinyTags' own pages."""
+    """Links to our own pages."""
 
     name = "tinytags_links"
     external_views = search_views()

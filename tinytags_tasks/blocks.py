@@ -98,6 +98,20 @@ class Partition:
         stop = (index + 1) * images // self.blocks_per_shard
         return Block(number, shard, shard * self.shard_images + start, start, stop - start)
 
+    def block_at(self, position: int) -> int:
+        """Return the number of the block that an image is in.
+
+        Raises
+        ------
+        BadInputError
+            If the corpus has no such image.
+        """
+        if not 0 <= position < self.images:
+            raise BadInputError(f"position {position} is out of range: this corpus has {self.images:,} images, from 0")
+        shard, offset = divmod(position, self.shard_images)
+        index = ((offset + 1) * self.blocks_per_shard - 1) // self.images_in_shard(shard)
+        return shard * self.blocks_per_shard + index
+
     def name_blocks(self, numbers: Iterable[int]) -> str:
         """Return shards and blocks in a form for people: ``"shard 0, blocks 3, 17-20"``."""
         numbers = sorted(set(numbers))

@@ -1,11 +1,14 @@
-"""Prefetching: a thread produces items before they are needed."""
+"""Prefetching: threads produce items before they are needed."""
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar, cast
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _END = object()
 
@@ -58,3 +61,31 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
     finally:
         stopped.set()
         thread.join()
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Result]:
+    """Yield the results of work on items, in the order of the items; an exception in a thread is raised here.
+
+    Parameters
+    ----------
+    work
+        What is done with each item, in a thread.
+    items
+        What to iterate over, in the thread of the consumer.
+    threads
+        How many items are worked on at once.
+    ahead
+        How many results there are at most, finished or not, besides the one that the consumer has.
+    """
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -4,7 +4,6 @@ The forest has ten trees. Tree *k* looks only at value *k* of a picture: up to 8
 tag 1, otherwise for tag 2. So a picture's first ten values determine its votes.
 """
 
-import base64
 import hashlib
 import io
 import itertools
@@ -308,10 +307,9 @@ class SolrHere:
         last = block.first + block.images - 1
         yield self.export(cores, fields, first=block.first, last=last, block=block.number)
 
-    def images_by_id(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
-        found = self.documents(collection)
-        images = {name: found[name]["data"] for name in ids if "data" in found.get(name, {})}
-        return {name: base64.b64encode(image).decode() for name, image in images.items()}
+    def images_at(self, collection: str, first: int, last: int, most: int) -> tuple[int, dict[str, bytes]]:
+        found = [document for document in self.documents(collection).values() if first <= document["position"] <= last]
+        return len(found), {document["id"]: document["data"] for document in found[:most] if "data" in document}
 
     def delete_block(self, collection: str, block: int) -> None:
         self.delete_ids(collection, self.ids_of_block(collection, block))

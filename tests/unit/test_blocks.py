@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinytags_tasks.blocks import Partition, format_block_numbers, group_blocks, parse_block_numbers
+from tinytags_tasks.cli.common import groups_of
 from tinytags_tasks.errors import BadInputError
 
 partitions = st.builds(Partition, st.integers(0, 1_000), st.integers(1, 300), st.integers(1, 60))
@@ -137,3 +138,27 @@ def test_a_negative_group_size_is_refused():
 )
 def test_a_name_tells_shards_and_blocks(numbers: Iterable[int], name: str) -> None:
     assert Partition(79_302_017).name_blocks(numbers) == name
+
+
+@pytest.mark.parametrize(
+    "images, shard_images, blocks", [(1, 10, 3), (17, 5, 2), (25, 10, 3), (3, 10, 7), (100, 100, 1)]
+)
+def test_each_position_is_found_in_the_block_that_holds_it(images, shard_images, blocks):
+    partition = Partition(images, shard_images, blocks)
+    for number in range(partition.blocks):
+        block = partition.block(number)
+        assert [partition.block_at(at) for at in range(block.first, block.first + block.images)] == [
+            number
+        ] * block.images
+    with pytest.raises(BadInputError, match=f"position {images} is out of range"):
+        partition.block_at(images)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "groups", "first"), [(0, 0, 0), (1, 1, 1), (20, 1, 20), (21, 2, 20), (9_000, 392, 23)]
+)
+def test_commands_do_twenty_blocks_or_more_at_a_time_in_four_hundred_calls_at_most(blocks, groups, first):
+    found = groups_of(range(blocks))
+    assert len(found) == groups
+    assert [block for group in found for block in group] == list(range(blocks))
+    assert not found or len(found[0]) == first

@@ -277,7 +277,7 @@ def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage,
 @pytest.fixture
 def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The task ``blocks`` on a run whose model sees a net's embeddings, with stages that a test can let fail."""
-    import small_net
+    import small_nets
     import tinytags_blocks
     from small_run import BLOCKS
 
@@ -285,12 +285,12 @@ def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
     from tinytags_tasks.index import step as indexing
     from tinytags_tasks.score import step as scoring
 
-    run = small_net.make_net_run(storage)
+    run = small_nets.make_net_run(storage)
     there = SimpleNamespace(run=run, storage=storage, unembeddable={}, calls=[])
 
     def embed_blocks(request: Any, **_: Any) -> None:
         there.calls.append(("embed", request.corpus, request.net, request.blocks))
-        small_net.embed(storage, sorted(set(request.blocks) - set(there.unembeddable)))
+        small_nets.embed(storage, sorted(set(request.blocks) - set(there.unembeddable)))
         for error in there.unembeddable.values():
             raise error
 
@@ -307,12 +307,12 @@ def group(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
 
 
 def test_a_group_is_embedded_then_scored_then_indexed(group: SimpleNamespace) -> None:
-    from small_net import NET
+    from small_nets import HALF_NET
 
     every = tuple(range(group.run.blocks))
     group.task()
     assert group.calls == [
-        ("embed", group.run.corpus, NET, every),
+        ("embed", group.run.corpus, HALF_NET, every),
         ("score", every),
         ("index", every),
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
-from means_net import NET, NET_BYTES, embeddings_of, means_net, net_card, publish_means_net
+from small_nets import MEANS_BYTES, MEANS_NET, means_card, means_net, means_of, publish_means_net
 from small_run import (
     BLOCKS,
     CORPUS,
@@ -61,7 +61,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def embed(storage: Storage, spark: SparkHere | None = None, report=quiet, **request: object) -> EmbedResult:
     inner = storage.inner if isinstance(storage, FaultyStorage) else storage
     return embed_blocks(
-        EmbedRequest(CORPUS, **{"net": NET, **request}),
+        EmbedRequest(CORPUS, **{"net": MEANS_NET, **request}),
         storage=storage,
         address=address_of(inner),
         connect_spark=spark or SparkHere(),
@@ -70,22 +70,22 @@ def embed(storage: Storage, spark: SparkHere | None = None, report=quiet, **requ
 
 
 def path_of(block: int) -> str:
-    return layout.embeddings_file(CORPUS, NET, block)
+    return layout.embeddings_file(CORPUS, MEANS_NET, block)
 
 
 def stored(storage: Storage) -> np.ndarray:
     """Return the embeddings of the whole corpus, each block checked; nothing else may be in the folder."""
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
-    found = [read_embeddings(storage, source, NET)[0] for source in block_sources(storage, corpus, ALL)]
+    found = [read_embeddings(storage, source, MEANS_NET)[0] for source in block_sources(storage, corpus, ALL)]
     names = [layout.file_name(path_of(block)) for block in ALL]
-    assert sorted(files_under(storage.root / layout.embeddings_folder(CORPUS, NET))) == names
+    assert sorted(files_under(storage.root / layout.embeddings_folder(CORPUS, MEANS_NET))) == names
     return np.concatenate(found)
 
 
 def test_every_image_has_the_embedding_of_its_pixels(storage):
     spark = SparkHere()
-    assert embed(storage, spark) == EmbedResult(CORPUS, NET, ALL, BLOCKS)
-    np.testing.assert_array_equal(stored(storage), embeddings_of(pictures()))
+    assert embed(storage, spark) == EmbedResult(CORPUS, MEANS_NET, ALL, BLOCKS)
+    np.testing.assert_array_equal(stored(storage), means_of(pictures()))
     assert spark.sessions == spark.stopped == 1
 
 
@@ -97,7 +97,7 @@ def test_a_block_without_images_is_embedded_too(tmp_path, monkeypatch):
     embed(storage)
     sources = block_sources(storage, corpus, range(corpus.partition.blocks))
     assert 0 in [source.images for source in sources]
-    assert [len(read_embeddings(storage, source, NET)[0]) for source in sources] == [
+    assert [len(read_embeddings(storage, source, MEANS_NET)[0]) for source in sources] == [
         source.images for source in sources
     ]
 
@@ -115,13 +115,13 @@ def test_the_default_net_is_found_by_name_and_stored(storage):
 
 def test_pictures_of_another_size_than_the_nets_are_resized(storage):
     other = means_net(16)
-    sixteen = net_card(version=net_version("means", other), height=16, width=16)
+    sixteen = means_card(version=net_version("means", other), height=16, width=16)
     publish_net(sixteen, other, None, storage)
     embed(storage, net=sixteen.version)
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     halves = pictures().astype(float).reshape(-1, 16, 2, 16, 2, 3).mean(axis=(2, 4))
     found = [read_embeddings(storage, source, sixteen.version)[0] for source in block_sources(storage, corpus, ALL)]
-    assert np.abs(np.concatenate(found) - embeddings_of(np.rint(halves).astype(np.uint8))).max() <= 1
+    assert np.abs(np.concatenate(found) - means_of(np.rint(halves).astype(np.uint8))).max() <= 1
 
 
 # What is committed is not done again
@@ -130,20 +130,20 @@ def test_pictures_of_another_size_than_the_nets_are_resized(storage):
 def test_only_blocks_that_are_not_embedded_are(storage):
     told = []
     assert embed(storage, blocks=(1, 4)).embedded == 2
-    before = files_under(storage.root / layout.embeddings_folder(CORPUS, NET))
+    before = files_under(storage.root / layout.embeddings_folder(CORPUS, MEANS_NET))
     spark = SparkHere()
     assert embed(storage, spark, told.append).embedded == spark.ran == BLOCKS - 2
-    assert told[0] == f"2 of 6 blocks are embedded by {NET}, 4 to embed"
-    assert before.items() <= files_under(storage.root / layout.embeddings_folder(CORPUS, NET)).items()
+    assert told[0] == f"2 of 6 blocks are embedded by {MEANS_NET}, 4 to embed"
+    assert before.items() <= files_under(storage.root / layout.embeddings_folder(CORPUS, MEANS_NET)).items()
     assert embed(storage, spark).embedded == 0
     assert spark.sessions == 1
 
 
 def test_redo_embeds_again(storage):
     embed(storage)
-    before = storage.versions(layout.embeddings_folder(CORPUS, NET))
+    before = storage.versions(layout.embeddings_folder(CORPUS, MEANS_NET))
     assert embed(storage, blocks=(0, 3), redo=True).embedded == 2
-    after = storage.versions(layout.embeddings_folder(CORPUS, NET))
+    after = storage.versions(layout.embeddings_folder(CORPUS, MEANS_NET))
     assert [name for name in before if before[name] != after[name]] == ["000000.parquet", "000003.parquet"]
 
 
@@ -155,14 +155,14 @@ def test_a_file_that_was_cut_short_is_made_again(storage, damage: Callable[[byte
     storage.write(path_of(3), damage(storage.read(path_of(3))))
     spark = SparkHere()
     assert embed(storage, spark).embedded == spark.ran == 1
-    np.testing.assert_array_equal(stored(storage), embeddings_of(pictures()))
+    np.testing.assert_array_equal(stored(storage), means_of(pictures()))
 
 
 def test_a_lost_file_is_made_again(storage):
     embed(storage)
     storage.delete(path_of(2))
     assert embed(storage).embedded == 1
-    np.testing.assert_array_equal(stored(storage), embeddings_of(pictures()))
+    np.testing.assert_array_equal(stored(storage), means_of(pictures()))
 
 
 def test_embeddings_of_other_bytes_than_the_shard_holds_are_made_again(storage, monkeypatch):
@@ -178,20 +178,20 @@ def test_embeddings_of_other_bytes_than_the_shard_holds_are_made_again(storage, 
     kept.rename(storage.root / layout.all_embeddings_folder(CORPUS))
     spark = SparkHere()
     assert embed(storage, spark).embedded == spark.ran == 1
-    np.testing.assert_array_equal(stored(storage), embeddings_of(others))
+    np.testing.assert_array_equal(stored(storage), means_of(others))
 
 
 def test_another_blocks_file_is_made_again(storage):
     embed(storage)
     storage.write(path_of(1), storage.read(path_of(2)))
     assert embed(storage).embedded == 1
-    np.testing.assert_array_equal(stored(storage), embeddings_of(pictures()))
+    np.testing.assert_array_equal(stored(storage), means_of(pictures()))
 
 
 # The ledger shows it
 
 
-def run_of_net(storage: LocalStorage, net: str = NET) -> Run:
+def run_of_net(storage: LocalStorage, net: str = MEANS_NET) -> Run:
     """Plan a run of a model that reads a net's embeddings."""
     publish_model(storage, card(features=net))
     return Run.load(storage, layout.run_file(plan_run(PlanRequest(CORPUS, MODEL), storage=storage).run))
@@ -231,7 +231,7 @@ def test_embeddings_are_listed_once_for_a_ledger_that_is_read_in_parts(storage, 
     monkeypatch.setattr(storage, "names", lambda path: asked.append(path) or names(path))
     for block in ALL:
         reader.read([block])
-    assert asked.count(layout.embeddings_folder(CORPUS, NET)) == 1
+    assert asked.count(layout.embeddings_folder(CORPUS, MEANS_NET)) == 1
 
 
 def test_a_ledger_whose_model_is_lost_can_be_read(storage):
@@ -256,7 +256,7 @@ def test_verifying_finds_nothing_in_good_embeddings(storage, deep):
     assert verify_corpus(CORPUS, storage=storage, files=None, deep=deep, report=quiet).embeddings == ()
     embed(storage, blocks=(0, 1, 5))
     found = verified(storage, deep=deep)
-    assert (found.net, found.blocks, found.damaged) == (NET, 3, {})
+    assert (found.net, found.blocks, found.damaged) == (MEANS_NET, 3, {})
     assert (found.read_bytes > 0) == deep
 
 
@@ -264,7 +264,7 @@ def test_verifying_names_embeddings_that_were_cut_short_or_made_of_other_bytes(s
     embed(storage)
     storage.write(path_of(1), storage.read(path_of(1))[:-10])
     (source,) = block_sources(storage, Corpus.load(storage, layout.corpus_file(CORPUS)), [4])
-    embeddings, record = read_embeddings(storage, source, NET)
+    embeddings, record = read_embeddings(storage, source, MEANS_NET)
     write_embeddings(storage, embeddings, record.replaced(source_sha256="0" * 64), overwrite=True)
     found = verified(storage, deep=False)
     assert sorted(found.damaged) == [1, 4]
@@ -277,7 +277,7 @@ def test_verifying_names_embeddings_that_were_cut_short_or_made_of_other_bytes(s
 def test_verifying_deep_finds_a_number_that_is_not_what_was_embedded(storage):
     embed(storage)
     (source,) = block_sources(storage, Corpus.load(storage, layout.corpus_file(CORPUS)), [2])
-    embeddings, record = read_embeddings(storage, source, NET)
+    embeddings, record = read_embeddings(storage, source, MEANS_NET)
     write_embeddings(storage, embeddings + np.int8(1), record, overwrite=True)
     assert verified(storage, deep=False).damaged == {}
     assert list(verified(storage, deep=True).damaged) == [2]
@@ -305,7 +305,7 @@ def test_an_unknown_corpus_is_named_with_the_remedy(storage):
         MissingError, match="corpus absent is not in the store: ingest it with `tinytags ingest absent`"
     ):
         embed_blocks(
-            EmbedRequest("absent", NET), storage=storage, address=address_of(storage), connect_spark=SparkHere()
+            EmbedRequest("absent", MEANS_NET), storage=storage, address=address_of(storage), connect_spark=SparkHere()
         )
 
 
@@ -324,17 +324,19 @@ def test_a_store_without_room_is_refused_before_anything_is_written(storage, mon
 
 def test_a_net_whose_file_was_replaced_is_named_and_never_used(storage):
     embed(storage, blocks=(0,))  # a session is open now
-    storage.write(layout.net_file(NET), means_net(8))
+    storage.write(layout.net_file(MEANS_NET), means_net(8))
     refused(
-        storage, CorruptError, f"{layout.net_file(NET)}: is not the net that was published: its sha256 should begin"
+        storage,
+        CorruptError,
+        f"{layout.net_file(MEANS_NET)}: is not the net that was published: its sha256 should begin",
     )
-    storage.write(layout.net_file(NET), NET_BYTES)
+    storage.write(layout.net_file(MEANS_NET), MEANS_BYTES)
     assert embed(storage).embedded == BLOCKS - 1
 
 
 def test_a_net_whose_embeddings_are_of_another_size_than_its_card_says_is_named(storage):
-    net_card(dimensions=4).save(storage, layout.net_card_file(NET))
-    refused(storage, CorruptError, f"{layout.net_file(NET)}: .*import or train the same net again")
+    means_card(dimensions=4).save(storage, layout.net_card_file(MEANS_NET))
+    refused(storage, CorruptError, f"{layout.net_file(MEANS_NET)}: .*import or train the same net again")
 
 
 def test_a_damaged_file_of_the_net_that_ships_is_written_again(storage):
@@ -352,9 +354,9 @@ def test_a_damaged_byte_of_a_shard_is_named_and_the_other_blocks_are_embedded(st
     storage.write(shard, bytes(content))
     with pytest.raises(FinalError, match=r"pets by means-.*: blocks 0 failed: .*00000.bin: block 0 .* is not what was"):
         embed(storage)
-    assert storage.names(layout.embeddings_folder(CORPUS, NET)) == [f"{block:06d}.parquet" for block in ALL[1:]] + [
-        "leases"
-    ]
+    assert storage.names(layout.embeddings_folder(CORPUS, MEANS_NET)) == [
+        f"{block:06d}.parquet" for block in ALL[1:]
+    ] + ["leases"]
 
 
 def test_a_manifest_that_changed_since_the_driver_read_it_fails_its_block_alone(storage, monkeypatch):
@@ -375,7 +377,7 @@ def test_a_manifest_that_changed_since_the_driver_read_it_fails_its_block_alone(
 def test_a_provider_that_no_worker_has_is_named(storage):
     with pytest.raises(FinalError, match=r"ONNX Runtime offers no FPGA on this machine.*TINYTAGS_ONNX_PROVIDERS"):
         embed_blocks(
-            EmbedRequest(CORPUS, NET),
+            EmbedRequest(CORPUS, MEANS_NET),
             storage=storage,
             address=address_of(storage),
             connect_spark=SparkHere(),
@@ -427,20 +429,20 @@ def test_embedding_that_fails_at_any_change_and_is_run_again_is_as_if_it_never_h
         met = min(faulty.calls, at)
         embed(storage, redo=redo)
         embed(storage, blocks=(0,), redo=True)  # the next writer clears what a killed one left after its last block
-        np.testing.assert_array_equal(stored(storage), embeddings_of(pictures()))
+        np.testing.assert_array_equal(stored(storage), means_of(pictures()))
         if not redo:
-            storage.delete(layout.embeddings_folder(CORPUS, NET))
+            storage.delete(layout.embeddings_folder(CORPUS, MEANS_NET))
     assert at > 3 * BLOCKS
 
 
 def test_what_a_killed_worker_committed_is_left_when_spark_tries_its_blocks_again(storage, monkeypatch):
     embed(storage, blocks=(1,))
-    before = storage.versions(layout.embeddings_folder(CORPUS, NET))
+    before = storage.versions(layout.embeddings_folder(CORPUS, MEANS_NET))
     sources = block_sources(storage, Corpus.load(storage, layout.corpus_file(CORPUS)), [0, 1, 2])
-    tasks = [block_module.BlockTask(source, NET) for source in sources]
+    tasks = [block_module.BlockTask(source, MEANS_NET) for source in sources]
     outcomes = worker.embed_tasks(tasks, address_of(storage), ("CPUExecutionProvider",), is_retried=True)
     assert [outcome.reason for outcome in outcomes] == ["", "", ""]
-    after = storage.versions(layout.embeddings_folder(CORPUS, NET))
+    after = storage.versions(layout.embeddings_folder(CORPUS, MEANS_NET))
     assert before.items() <= after.items()
     assert len(after) == 3
 
@@ -462,7 +464,7 @@ def test_two_at_once_both_end_well_and_no_block_is_embedded_twice(storage, redo)
         thread.join(60)
     assert errors == []
     assert sum(spark.ran for spark in sparks) == BLOCKS + (4 if redo else 0)
-    np.testing.assert_array_equal(stored(storage), embeddings_of(pictures()))
+    np.testing.assert_array_equal(stored(storage), means_of(pictures()))
 
 
 def test_a_worker_that_comes_back_after_its_blocks_were_taken_over_writes_nothing(storage):
@@ -470,7 +472,7 @@ def test_a_worker_that_comes_back_after_its_blocks_were_taken_over_writes_nothin
     embed(storage)
     before = files_under(storage.root)
     for source in sources:
-        task = block_module.BlockTask(source, NET, "zombie", redo=True)
+        task = block_module.BlockTask(source, MEANS_NET, "zombie", redo=True)
         with pytest.raises(TransientError, match=f"block {source.block} was taken over by another writer"):
             block_module.embed_block(task, address_of(storage), ("CPUExecutionProvider",))
     assert files_under(storage.root) == before
@@ -497,7 +499,7 @@ def test_only_as_many_blocks_are_held_as_a_job_takes(storage, monkeypatch):
     run = step.embed_tasks
 
     def note(tasks, *arguments, **options):
-        folder = layout.embedding_leases_folder(CORPUS, NET)
+        folder = layout.embedding_leases_folder(CORPUS, MEANS_NET)
         held.append([name for name in storage.names(folder) if name.endswith(".block")])
         return run(tasks, *arguments, **options)
 
@@ -508,7 +510,7 @@ def test_only_as_many_blocks_are_held_as_a_job_takes(storage, monkeypatch):
 
 
 def test_a_second_process_gets_the_blocks_that_the_first_has_not_begun(storage):
-    leases = embedding_leases(CORPUS, NET)
+    leases = embedding_leases(CORPUS, MEANS_NET)
     with contextlib.closing(leases.hold([0, 1, 2], storage=storage, report=quiet, most=2)) as first:
         assert next(first).blocks == [0, 1]
         for second in leases.hold([0, 1, 2, 3], storage=storage, report=quiet):

@@ -11,7 +11,7 @@ import pytest
 from airflow_database import add_dag_run, add_plan, add_task, airflow_database, open_session, token
 from fastapi.testclient import TestClient
 from PIL import Image
-from small_net import NONE, embed, make_net_run
+from small_nets import NONE, embed, make_net_run
 from small_run import SolrHere, index_all, make_run, pictures, score_all
 from sqlalchemy import delete, select
 

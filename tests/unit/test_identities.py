@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_corpora import SOURCES, define
-from small_net import net_card
+from small_nets import half_card
 from small_run import card, quiet
 
 from tinytags_tasks.blocks import Partition
@@ -173,7 +173,7 @@ def training_of(request):
     """Return the identity of a training through a net that has a background."""
     if request.features == "pixels":
         return step._training_id(request, "")
-    net = net_card().replaced(version=f"{request.features}-0123456789ab", background_sha256="1" * 64)
+    net = half_card().replaced(version=f"{request.features}-0123456789ab", background_sha256="1" * 64)
     return step._training_id(request, "", net, has_none=request.none is None)
 
 

@@ -201,6 +201,24 @@ def test_a_damaged_card_is_told_with_its_path_and_the_remedy(storage):
             find()
     with pytest.raises(CorruptError, match=path):
         list_nets(storage)
+    told = []
+    other = put(storage, "other", seed=1)
+    assert list_nets(storage, on_damage=told.append) == sorted([other, shipped_card()], key=lambda card: card.created)
+    (problem,) = told
+    assert problem.startswith(path)
+    assert "import or train the same net again" in problem
+
+
+def test_a_name_names_the_damaged_card_that_could_be_the_latest_and_the_versions_to_choose_from(storage):
+    one, two = put(storage), put(storage, seed=1)
+    path = layout.net_card_file(one.version)
+    damage(storage, path)
+    with pytest.raises(CorruptError, match=rf"{path}: .*; until then, say which net small means: {two.version}$"):
+        load_net_card(storage, "small")
+    assert load_net_card(storage, two.version) == two
+    storage.delete(path)
+    with pytest.raises(MissingError, match=rf"{path}: does not exist; import or train .* means: {two.version}$"):
+        load_net_card(storage, "small")
 
 
 def test_the_beginning_of_a_version_is_enough_if_only_one_net_begins_with_it(storage):

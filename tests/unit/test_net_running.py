@@ -10,7 +10,7 @@ from small_nets import patches, small_card, small_net
 from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.nets import running
 from tinytags_tasks.nets.graph import embedding_graph
-from tinytags_tasks.nets.running import CPU, CUDA, choose_providers, embed, open_session
+from tinytags_tasks.nets.running import CPU, CUDA, choose_providers, embed, offered_here, open_session
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import load_settings
 
@@ -48,13 +48,30 @@ def test_the_setting_decides_in_its_own_order(offers):
     assert choose_providers(f"TensorrtExecutionProvider, {CUDA},{CPU}") == ("TensorrtExecutionProvider", CUDA, CPU)
 
 
-def test_a_provider_that_is_not_offered_is_told_with_those_that_are(offers):
+def test_a_driver_without_the_gpu_passes_the_setting_on_to_workers_that_have_it(offers):
     offers("AzureExecutionProvider", CPU)
-    with pytest.raises(
-        BadInputError,
-        match=rf"offers no {CUDA} on this machine; it offers Azure\w+, {CPU}: set TINYTAGS_ONNX_PROVIDERS",
-    ):
-        choose_providers(f"{CUDA},{CPU}")
+    assert choose_providers(f"{CUDA},{CPU}") == (CUDA, CPU)
+
+
+def test_a_name_that_onnx_runtime_knows_on_no_machine_is_told_with_those_it_knows(offers):
+    offers(CUDA, CPU)
+    with pytest.raises(BadInputError, match=rf"knows no CUDAProvider; it knows .*{CUDA}.*: set TINYTAGS_ONNX_PROVIDER"):
+        choose_providers(f"CUDAProvider,{CPU}")
+
+
+@pytest.mark.parametrize("chosen", [(CUDA, CPU), (CUDA,)])
+def test_a_driver_without_the_gpu_runs_its_own_nets_on_the_processor_and_says_so(offers, chosen):
+    offers("AzureExecutionProvider", CPU)
+    told = []
+    assert offered_here(chosen, told.append) == (CPU,)
+    assert told == [f"ONNX Runtime offers no {CUDA} on this machine, which runs nets on {CPU}"]
+
+
+def test_a_driver_with_the_gpu_uses_it_and_says_nothing(offers):
+    offers(CUDA, CPU)
+    told = []
+    assert offered_here((CUDA, CPU), told.append) == (CUDA, CPU)
+    assert told == []
 
 
 def test_the_environment_sets_it(monkeypatch, offers):

@@ -57,6 +57,18 @@ def test_the_list_has_a_line_for_each_net_the_one_that_ships_included(run, impor
     assert "%" not in other
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_list_names_a_damaged_card_lists_the_others_and_ends_with_1(run, storage, imported, as_json):
+    path = layout.net_card_file(imported.version)
+    storage.write(path, b"damaged")
+    code, printed, errors = run("list", *(["--json"] if as_json else []))
+    assert code == 1
+    assert shipped_card().version in printed
+    assert imported.version not in printed
+    assert errors.startswith(f"left out: {path}: ")
+    assert "import or train the same net again" in errors
+
+
 def test_everything_on_a_card_is_shown(run, imported):
     code, printed, _ = run("show", "small")
     assert code == 0

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from small_net import NET, NONE, embed, make_net_run, publish_net_model
+from small_nets import HALF_NET, NONE, embed, make_net_run, publish_net_model
 from small_run import BLOCKS, VOTES, SolrHere, SparkHere, address_of, index_all, make_run, quiet, score_all
 from typer.testing import CliRunner
 
@@ -135,8 +135,8 @@ def test_a_wrong_none_in_a_scored_file_is_found_and_the_block_scored_again(stora
     table, scored = read_scored(storage, run.name, BLOCK)
     write_scored(storage, table, scored.replaced(**changes))
     said = tinytags("audit", run.name, code=1)
-    if "below" in changes:  # the sum is right, but the ledger knows the file's hash
-        assert f"block {BLOCK}: its scored file is not the one that was committed" in said
+    if "below" in changes:  # the sum is right, but the file says which images are none
+        assert f"block {BLOCK}: its scored file is damaged (wrong marks of none)" in said
     else:
         wrong = f"wrong kept + below + none + unreadable {1 + changes['none']}, and must be 2"
         assert f"block {BLOCK}: its scored file is damaged ({wrong})" in said
@@ -222,13 +222,13 @@ def test_a_comparison_counts_none_of_both_runs(storage, solr, run, tinytags):
 
 def test_a_model_says_what_it_reads_and_what_taught_it_none(storage):
     use = BackgroundUse(
-        net=NET, sha256="0" * 64, images=4_000, left_out_by_name=("tabby cat",), left_out_by_look=("fox", "wolf")
+        net=HALF_NET, sha256="0" * 64, images=4_000, left_out_by_name=("tabby cat",), left_out_by_look=("fox", "wolf")
     )
     described = describe_model(publish_net_model(storage, head="logistic", background=use))
-    assert described["features"] == f"embeddings by net {NET}"
+    assert described["features"] == f"embeddings by net {HALF_NET}"
     assert described["head"] == "logistic"
     assert described["none"].startswith("knows images that show none of its tags")
-    assert described["learned none from"] == f"4,000 general pictures that came with net {NET}"
+    assert described["learned none from"] == f"4,000 general pictures that came with net {HALF_NET}"
     assert described["left out of these, because they name a tag"] == "tabby cat"
     assert described["left out of these, because a tag was found in them"] == "fox, wolf"
 

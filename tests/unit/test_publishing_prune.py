@@ -16,10 +16,12 @@ from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_lease import embedding_leases
 from tinytags_tasks.store.configsets import current_configset, read_configset
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import temporary_name
 from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.upkeep.prune import PruneRequest, plan_prune, prune_collections
+from tinytags_tasks.upkeep.prune_embeddings import drop_embeddings, find_embeddings
 
 
 @pytest.fixture(scope="module")
@@ -382,6 +384,65 @@ def test_only_embeddings_that_were_shown_are_dropped(world):
     first, second = embed_by(world), embed_by(world, "other-0123456789ab")
     prune(world, keep=9, embeddings=("pets/other-0123456789ab",))
     assert (world.storage.exists(first), world.storage.exists(second)) == (True, False)
+
+
+def test_embeddings_of_blocks_that_a_corpus_no_longer_has_are_shown_and_dropped(world):
+    folder = embed_by(world)
+    publish_reader_of(world, NET)
+    for gone in (6, 7, 11):  # it was ingested again with fewer images
+        world.storage.write(layout.embeddings_file("pets", NET, gone), b"embeddings")
+    found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
+    shown = (
+        f"would drop the embeddings of corpus pets by {NET} (3 blocks, 0.0 MB), whose blocks the corpus no longer has"
+    )
+    assert (found.lines("would drop"), found.is_empty) == ([shown], False)
+    assert found.embeddings[0].name == f"pets/{NET}/6-7, 11"
+    assert len(files_in(world, folder)) == 5, "showing changes nothing"
+    lines = []
+    prune(world, lines.append, keep=9)
+    assert lines == [shown.replace("would drop", "dropped")]
+    assert files_in(world, folder) == ["000000.parquet", "000003.parquet"]
+    assert plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr).is_empty
+
+
+def test_embeddings_beyond_a_corpus_whose_size_nobody_knows_stay(world):
+    folder = embed_by(world)
+    publish_reader_of(world, NET)
+    world.storage.write(layout.embeddings_file("pets", NET, 6), b"embeddings")
+    world.storage.delete(layout.corpus_file("pets"))  # as while it is ingested again
+    prune(world, keep=9)
+    assert len(files_in(world, folder)) == 3
+
+
+def test_embeddings_of_a_block_that_is_back_since_they_were_found_stay(world, monkeypatch):
+    folder = embed_by(world)
+    publish_reader_of(world, NET)
+    world.storage.write(layout.embeddings_file("pets", NET, 6), b"embeddings")
+    (found,), _ = find_embeddings(world.storage)
+    path = layout.corpus_file("pets")
+    corpus = Corpus.load(world.storage, path)
+    corpus.replaced(images=100).save(world.storage, path)
+    drop_embeddings(found, world.storage)
+    assert len(files_in(world, folder)) == 3
+    corpus.save(world.storage, path)
+    drop_embeddings(found, world.storage)
+    assert len(files_in(world, folder)) == 2
+
+
+def test_embeddings_of_gone_blocks_stay_while_somebody_embeds(world):
+    folder = embed_by(world)
+    publish_reader_of(world, NET)
+    world.storage.write(layout.embeddings_file("pets", NET, 6), b"embeddings")
+    (found,), _ = find_embeddings(world.storage)
+    for _ in embedding_leases("pets", NET).hold([6], storage=world.storage, report=quiet):
+        kept = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr).kept
+        assert "are being written by" in kept[f"the embeddings of corpus pets by {NET}"]
+        drop_embeddings(found, world.storage)  # the writer came after the look
+        assert len(files_in(world, folder)) == 3
+
+
+def files_in(world, folder):
+    return [name for name in world.storage.names(folder) if name.endswith(".parquet")]
 
 
 def test_embeddings_half_dropped_by_a_killed_prune_are_gone_for_everybody(world, monkeypatch):

@@ -5,19 +5,18 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_net import (
+from small_nets import (
     EMBED_SECONDS,
-    NET,
+    HALF_NET,
     NET_TAGS,
     NONE,
     embed,
-    embedder,
-    head,
-    make_graph,
+    half_embedder,
+    half_head,
+    linear_head,
     make_net_run,
     publish_net_model,
 )
@@ -48,6 +47,7 @@ from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, read_scored
+from tinytags_tasks.store.block_lease import BlockLeases, embedding_leases
 from tinytags_tasks.store.embedding_files import embeddings_sha256, read_embeddings, write_embeddings
 from tinytags_tasks.store.ledger import add_up, read_ledger
 from tinytags_tasks.store.local import LocalStorage
@@ -157,26 +157,11 @@ def decoded(picture: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB").resize((32, 32)))
 
 
-def logistic_head(dimensions: int) -> bytes:
-    """Return a head with random weights: percentages of three classes."""
-    random = np.random.default_rng(0)
-    nodes = [
-        onnx.helper.make_node("Cast", ["features"], ["real"], to=onnx.TensorProto.FLOAT),
-        onnx.helper.make_node("MatMul", ["real", "weights"], ["scores"]),
-        onnx.helper.make_node("Softmax", ["scores"], ["shares"], axis=1),
-        onnx.helper.make_node("Mul", ["shares", "hundred"], ["votes"]),
-    ]
-    weights = random.normal(0, 0.02, (dimensions, 3)).astype(np.float32)
-    constants = {"weights": weights, "hundred": np.array(100, dtype=np.float32)}
-    features = ("features", onnx.TensorProto.INT8, ["images", dimensions])
-    return make_graph(nodes, "logistic", features, ("votes", onnx.TensorProto.FLOAT, ["images", 3]), constants)
-
-
 def test_votes_from_stored_embeddings_of_the_shipped_net_are_those_of_the_whole_graph(storage):
     pixels = real_pictures()
     net = shipped_card()
     embedder = embedding_graph(shipped_net(), net, 32, 32)
-    model = compose_model(embedder, logistic_head(net.dimensions), {})
+    model = compose_model(embedder, linear_head(net.dimensions, 3), {})
     source = BlockSource(CORPUS, 0, 0, 0, len(pixels), 0, IMAGE_BYTES, 32, "0" * 64, None, ())
     embeddings = embed_pixels(open_session(embedder, "net"), pixels)
     record = EmbeddedBlock(
@@ -201,7 +186,7 @@ def test_votes_from_stored_embeddings_of_the_shipped_net_are_those_of_the_whole_
 
 
 def test_votes_from_embeddings_are_those_of_the_whole_graph(storage):
-    model = compose_model(embedder(), head(), {})
+    model = compose_model(half_embedder(), half_head(), {})
     pixels = np.concatenate(
         [pictures().reshape(len(VOTES), -1), np.random.default_rng(0).integers(0, 256, (200, 3072), dtype=np.uint8)]
     )
@@ -218,7 +203,7 @@ def test_votes_from_embeddings_are_those_of_the_whole_graph(storage):
 def test_a_block_that_is_not_embedded_is_worth_a_retry_that_embeds(storage):
     run = make_net_run(storage)
     embed(storage, [block for block in ALL if block not in (1, 4)])
-    again = rf"`tinytags embed {CORPUS} --net {NET} --blocks 1` makes it, and so does the next try"
+    again = rf"`tinytags embed {CORPUS} --net {HALF_NET} --blocks 1` makes it, and so does the next try"
     with pytest.raises(TransientError, match=rf"failed for blocks 1, 4: .*000001\.parquet: block 1 is not .*{again}"):
         score(storage, run)
     records = read_ledger(storage, run)
@@ -240,22 +225,54 @@ def flip_a_byte(storage, path):
 
 
 def exchange(storage, path):
-    storage.write(path, storage.read(layout.embeddings_file(CORPUS, NET, 4)))
+    storage.write(path, storage.read(layout.embeddings_file(CORPUS, HALF_NET, 4)))
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_byte, exchange])
 def test_damaged_embeddings_are_deleted_and_the_next_try_makes_them(storage, damage):
     run = make_net_run(storage)
     embed(storage)
-    path = layout.embeddings_file(CORPUS, NET, 3)
+    path = layout.embeddings_file(CORPUS, HALF_NET, 3)
     damage(storage, path)
-    said = rf"failed for blocks 3: {path}: .* the file is deleted: `tinytags embed {CORPUS} --net {NET} --blocks 3`"
+    said = (
+        rf"failed for blocks 3: {path}: .* the file is deleted: `tinytags embed {CORPUS} --net {HALF_NET} --blocks 3`"
+    )
     with pytest.raises(TransientError, match=said):
         score(storage, run)
     assert not storage.exists(path)
     embed(storage, [3])
     score(storage, run)
     assert kept(storage, run) == expected(40)
+
+
+def test_damaged_embeddings_are_left_to_whoever_is_embedding_the_block(storage):
+    run = make_net_run(storage)
+    embed(storage)
+    path = layout.embeddings_file(CORPUS, HALF_NET, 3)
+    truncate(storage, path)
+    for _ in embedding_leases(CORPUS, HALF_NET).hold([3], storage=storage, report=quiet):
+        with pytest.raises(TransientError, match="another process is embedding the block: try again"):
+            score(storage, run)
+        assert storage.exists(path)
+
+
+def test_embeddings_that_were_made_again_since_they_were_read_stay(storage, monkeypatch):
+    run = make_net_run(storage)
+    embed(storage)
+    path = layout.embeddings_file(CORPUS, HALF_NET, 3)
+    good = storage.read(path)
+    truncate(storage, path)
+    hold = BlockLeases.hold
+
+    def hold_after_another_writer(*arguments, **options):
+        storage.write(path, good)
+        yield from hold(*arguments, **options)
+
+    (task,) = step._block_tasks(run, [3], storage)
+    monkeypatch.setattr(BlockLeases, "hold", hold_after_another_writer)
+    with pytest.raises(TransientError, match=r"damaged .*so does the next try"):
+        score_block(task, address_of(storage))
+    assert storage.read(path) == good
 
 
 def test_embeddings_of_other_bytes_than_the_shard_holds_are_made_again(storage):
@@ -265,17 +282,17 @@ def test_embeddings_of_other_bytes_than_the_shard_holds_are_made_again(storage):
     changed = replace(task, source=replace(task.source, sha256="0" * 64))
     with pytest.raises(TransientError, match="was made of other bytes than the shard holds"):
         score_block(changed, address_of(storage))
-    assert not storage.exists(layout.embeddings_file(CORPUS, NET, 2))
+    assert not storage.exists(layout.embeddings_file(CORPUS, HALF_NET, 2))
 
 
 def test_only_blocks_that_are_to_be_scored_need_embeddings(storage):
     run = make_net_run(storage)
-    assert step.needed_embeddings(step.ScoreRequest(run.name, ALL), storage=storage) == (NET, ALL)
+    assert step.needed_embeddings(step.ScoreRequest(run.name, ALL), storage=storage) == (HALF_NET, ALL)
     embed(storage)
     score(storage, run, (0, 3))
-    assert step.needed_embeddings(step.ScoreRequest(run.name, ALL), storage=storage) == (NET, (1, 2, 4, 5))
+    assert step.needed_embeddings(step.ScoreRequest(run.name, ALL), storage=storage) == (HALF_NET, (1, 2, 4, 5))
     again = step.ScoreRequest(run.name, (0, 1), redo=True)
-    assert step.needed_embeddings(again, storage=storage) == (NET, (0, 1))
+    assert step.needed_embeddings(again, storage=storage) == (HALF_NET, (0, 1))
 
 
 def test_a_model_of_pixels_needs_none(storage):
@@ -289,8 +306,10 @@ def test_a_model_of_pixels_needs_none(storage):
 def test_a_model_whose_net_is_not_in_the_store_is_refused_before_anything_is_written(storage):
     make_corpus(storage)
     model = publish_net_model(storage)
-    storage.delete(layout.net_folder(NET))
-    with pytest.raises(MissingError, match=rf"{model.version} reads embeddings by a net that is not .*{NET}: no such"):
+    storage.delete(layout.net_folder(HALF_NET))
+    with pytest.raises(
+        MissingError, match=rf"{model.version} reads embeddings by a net that is not .*{HALF_NET}: no such"
+    ):
         plan_run(PlanRequest(CORPUS, model.version), storage=storage)
     assert storage.names(layout.RUNS) == []
 
@@ -326,10 +345,10 @@ def test_a_model_whose_output_is_not_as_its_card_says_is_refused_before_spark_is
 def test_a_head_that_reads_other_embeddings_than_its_net_gives_is_refused(storage):
     make_corpus(storage)
     model = publish_net_model(storage)
-    net = layout.net_card_file(NET)
+    net = layout.net_card_file(HALF_NET)
     NetCard.load(storage, net).replaced(dimensions=256).save(storage, net)
     run = Run.load(storage, layout.run_file(plan_run(PlanRequest(CORPUS, model.version), storage=storage).run))
-    with pytest.raises(CorruptError, match=rf"its input is .* by net {NET} .* need embedding of .images, 256."):
+    with pytest.raises(CorruptError, match=rf"its input is .* by net {HALF_NET} .* need embedding of .images, 256."):
         score(storage, run)
 
 

@@ -1,4 +1,4 @@
-"""The link from Airflow's navigation to the search page."""
+"""The links from Airflow's navigation to the search page and the review."""
 
 import importlib.util
 import sys
@@ -25,13 +25,14 @@ def load_plugin() -> ModuleType:
     return module
 
 
-def test_the_search_page_is_linked_and_not_framed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_page_and_the_review_are_linked_and_not_framed(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
 
     monkeypatch.setenv("TINYTAGS_SEARCH_URL", "http://127.0.0.1:8500")
     views = load_plugin().TinyTagsLinks.external_views
-    view = ExternalViewResponse.model_validate(views[0])
-    assert (view.href, view.destination, view.url_route) == ("http://127.0.0.1:8500", "nav", None)
+    found = [ExternalViewResponse.model_validate(view) for view in views]
+    assert [view.href for view in found] == ["http://127.0.0.1:8500", "http://127.0.0.1:8500/review"]
+    assert {(view.destination, view.url_route) for view in found} == {("nav", None)}
 
 
 def test_the_recorded_address_is_used(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Heads on a net's embeddings: embedded once, kept in the store, and published as one graph from pixels to votes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.catalogue import net_for
 from tinytags_tasks.nets.compose import split_head
+from tinytags_tasks.nets.running import CPU, CUDA
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.models import load_report
 from tinytags_tasks.train import features as features_module
 from tinytags_tasks.train import logistic_spark
+from tinytags_tasks.train.evaluation import count_votes, evaluate, evaluate_other
 from tinytags_tasks.train.features import head_votes, read_features, sight_of
+from tinytags_tasks.train.images import read_labelled, read_other
 from tinytags_tasks.train.logistic import with_fair_none
 from tinytags_tasks.train.parameters import TrainRequest, chosen_parameters
 from tinytags_tasks.train.step import train_model
@@ -26,12 +31,18 @@ TAGS = ("dark", "light")
 IMAGES = 40
 
 
+def write_shades(path: Path, seed: int, none_below: int = 0) -> np.ndarray:
+    """Write images of one shade each, and return them; 128 or more is light, and what is below a shade is none."""
+    shades = np.random.default_rng(seed).integers(0, 256, IMAGES, dtype=np.uint8)
+    images = np.repeat(shades, 8 * 8 * 3).reshape(IMAGES, 8, 8, 3)
+    labels = np.where(shades < none_below, -1, shades >= 128).astype(np.int64)
+    write_labelled_parquet(path, images, labels, TAGS)
+    return images
+
+
 @pytest.fixture
 def labelled(tmp_path) -> Path:
-    """Images of one shade each; 128 or more is light."""
-    shades = np.random.default_rng(1).integers(0, 256, IMAGES, dtype=np.uint8)
-    images = np.repeat(shades, 8 * 8 * 3).reshape(IMAGES, 8, 8, 3)
-    write_labelled_parquet(tmp_path / "labelled.parquet", images, (shades >= 128).astype(np.int64), TAGS)
+    write_shades(tmp_path / "labelled.parquet", 1)
     return tmp_path / "labelled.parquet"
 
 
@@ -111,6 +122,45 @@ def test_a_model_is_one_graph_from_pixels_to_percentages_of_the_tags_and_none(la
     np.testing.assert_allclose(votes.sum(axis=1), 100, atol=1e-3)
     assert (votes.argmax(axis=1) == 1).all()  # of as many as there are labelled images, none is no longer likely
     np.testing.assert_array_equal(head_votes(split_head(model), np.zeros((4, 256), dtype=np.int8)), votes)
+
+
+def test_images_to_measure_on_are_embedded_once_and_the_figures_are_those_of_the_published_file(
+    labelled, tmp_path, storage, monkeypatch
+):
+    random = np.random.default_rng(0)
+    weights = random.normal(0, 0.05, (3, 256)), np.zeros(3)
+    monkeypatch.setattr(logistic_spark, "fit_weights", lambda *_, **__: weights)
+    test, other = tmp_path / "test.parquet", tmp_path / "other.parquet"
+    images, others = write_shades(test, 2), write_shades(other, 3, none_below=100)
+    request = TrainRequest(str(labelled), str(test), other=str(other), height=8, width=8)
+    card = train(request, storage)
+    model = storage.read(layout.model_file(card.version))
+    sets = read_labelled(test, TAGS, 8, 8), read_other(other, TAGS, 8, 8)
+    expected = (
+        evaluate(count_votes(model, images), sets[0], 100, file_sha256(test)),
+        evaluate_other(count_votes(model, others), sets[1], 100, file_sha256(other)),
+    )
+    assert (card.test, card.other) == expected
+    assert 0 < card.other.without_tag < IMAGES
+    for reader in ("read_labelled", "read_other"):
+        monkeypatch.setattr(features_module, reader, lambda *_: pytest.fail("decoded again"))
+    again = train(replace(request, name="again"), storage)
+    assert (again.test, again.other) == expected
+    assert "embed" not in again.seconds
+    assert load_report(storage, again.version).count("<img") == load_report(storage, card.version).count("<img") > 0
+
+
+def test_a_driver_without_the_gpu_of_the_workers_embeds_the_labelled_set_on_its_processor(labelled, storage, asked):
+    spoken: list[str] = []
+    trained = train_model(
+        TrainRequest(str(labelled), height=8, width=8),
+        storage=storage,
+        connect_spark=Spark,
+        report=spoken.append,
+        providers=(CUDA, CPU),
+    )
+    assert trained.trained
+    assert f"ONNX Runtime offers no {CUDA} on this machine, which runs nets on {CPU}" in spoken
 
 
 def test_the_second_head_is_asked_for_what_the_first_is_of_fewer_images(labelled, storage, asked):

@@ -4,7 +4,18 @@ import sys
 
 import typer
 
-from tinytags_tasks.cli import blocks, corpora, engines, models, nets, publishing, stages
+from tinytags_tasks.cli import (
+    accounts,
+    blocks,
+    corpora,
+    corrections,
+    engines,
+    models,
+    nets,
+    publishing,
+    reviews,
+    stages,
+)
 from tinytags_tasks.errors import TinyTagsError
 
 app = typer.Typer(
@@ -14,8 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (engines.app, corpora.app, stages.app, models.app, nets.app, blocks.app, publishing.app):
-    app.add_typer(commands)
+for area in (engines, corpora, stages, models, nets, blocks, publishing, corrections, reviews, accounts):
+    app.add_typer(area.app)
 
 
 def main() -> None:

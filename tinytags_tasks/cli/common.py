@@ -8,7 +8,7 @@ import typer
 from tinytags_tasks.errors import BadInputError, MissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.table import Table
 
@@ -69,6 +69,13 @@ def embed_and_score(request: "ScoreRequest", runtime: "Runtime") -> None:
         connect_spark=runtime.connect_spark,
         report=say,
     )
+
+
+def groups_of(blocks: "Sequence[int]") -> "list[tuple[int, ...]]":
+    """Return groups of blocks, each of which is done in one call: 20 blocks or more, and at most 400 groups."""
+    from tinytags_tasks.blocks import group_blocks
+
+    return group_blocks(blocks, max(20, -(-len(blocks) // 400)))
 
 
 def make_table(*columns: str) -> "Table":

@@ -151,7 +151,7 @@ def import_model(
 
 @app.command()
 def lab(
-    labelled: Annotated[Path, typer.Argument(help="Labelled Parquet file, or folder of folders.")],
+    labelled: Annotated[Path, typer.Argument(help="Labelled Parquet file, folder of folders, or tar.")],
     sample: Annotated[int, typer.Option(help="Number of images to try on.")] = 10_000,
     trees: Annotated[str, typer.Option(help="Numbers of trees to try.")] = "5,10,20",
     depth: Annotated[str, typer.Option(help="Depths to try.")] = "6,8,10",

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def train_net(
     labelled: Annotated[
-        Path, typer.Argument(metavar="LABELLED", help="Labelled Parquet file, or folder with a folder for each class.")
+        Path,
+        typer.Argument(metavar="LABELLED", help="Labelled Parquet file, folder with a folder for each class, or tar."),
     ],
     name: Annotated[str, typer.Option(help="First part of the net's version.")],
     general: Annotated[
@@ -85,16 +86,17 @@ def train_net(
 
 
 def _read(path: Path) -> "NamedPictures":
-    """Return the pictures of a labelled file, or of a folder with a folder for each class."""
+    """Return the pictures of a labelled set."""
     from tinytags_tasks.corpus.labelled import file_sha256
+    from tinytags_tasks.corpus.labelled_tar import tars_of
     from tinytags_tasks.nets.recipe.pictures import read_folder
     from tinytags_tasks.nets.recipe.training import NamedPictures
     from tinytags_tasks.train.encoded_pictures import read_encoded
 
     if not path.exists():
         raise BadInputError(
-            f"{path}: does not exist; give a labelled Parquet file, or a folder with a folder for each class"
+            f"{path}: does not exist; give a labelled Parquet file, a folder with a folder for each class, or a tar"
         )
-    if path.is_dir():
+    if path.is_dir() and not tars_of(path):
         return read_folder(path)
     return NamedPictures(path.name, file_sha256(path), *read_encoded(path))

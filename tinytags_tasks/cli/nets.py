@@ -1,13 +1,18 @@
 """Commands for nets: list, show, import and train them."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table
+from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, refuse_damaged
 from tinytags_tasks.cli.net_import import import_net
 from tinytags_tasks.cli.net_train import train_net
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinytags_tasks.store.net_records import NetCard
 
 app = typer.Typer()
 nets_app = typer.Typer(no_args_is_help=True)
@@ -20,14 +25,21 @@ Net = Annotated[str, typer.Argument(metavar="NET", help="A net's name, version, 
 
 @nets_app.command("list")
 def list_nets(as_json: AsJson = False) -> None:
-    """List the nets that models can see through, the latest at the end."""
+    """List the nets that models can see through, the latest at the end; exit code 1 if a card is damaged."""
     from tinytags_tasks.nets.catalogue import list_nets
-    from tinytags_tasks.nets.description import background, cifar10
 
-    cards = list_nets(clients().storage)
+    damaged: list[str] = []
+    cards = list_nets(clients().storage, on_damage=damaged.append)
     if as_json:
         print(json.dumps([card.model_dump() for card in cards], indent=2))
-        return
+    elif cards:
+        _print_nets(cards)
+    refuse_damaged(damaged)
+
+
+def _print_nets(cards: "Sequence[NetCard]") -> None:
+    from tinytags_tasks.nets.description import background, cifar10
+
     table = make_table("net", "size", "dimensions", "arithmetic", "origin", "CIFAR-10", "background")
     for card in cards:
         size = f"{card.height}x{card.width}"

@@ -133,7 +133,7 @@ def prune(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Drop collections that no reader or rollback needs, embeddings that no model sees, and leftovers; asks before."""
+    """Drop collections that no reader or rollback needs, embeddings that nobody needs, and leftovers; asks before."""
     from dataclasses import replace
 
     from tinytags_tasks.upkeep.prune import PruneRequest, plan_prune, prune_collections

@@ -14,6 +14,7 @@ from tinytags_tasks.cli.common import (
     clients,
     embed_and_score,
     find_run,
+    groups_of,
     make_table,
     print_table,
     say,
@@ -31,7 +32,9 @@ app = typer.Typer()
 def train(
     labelled: Annotated[
         Path,
-        typer.Argument(help="Parquet file with the columns img and label, or a folder with a folder for each tag."),
+        typer.Argument(
+            help="Parquet file with the columns img and label, folder with a folder for each tag, or WebDataset tar."
+        ),
     ],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
     name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
@@ -168,7 +171,7 @@ def score(
     If the model reads embeddings, those that the store lacks are made first. Committed blocks are not scored again, so
     `tinytags score RUN --export json --output FILE` only exports a finished run.
     """
-    from tinytags_tasks.blocks import group_blocks, parse_block_numbers
+    from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.score import export as exports
     from tinytags_tasks.score.step import ScoreRequest
 
@@ -181,7 +184,7 @@ def score(
     numbers = parse_block_numbers(blocks, run.blocks)
     chosen = f"{run.corpus} by {run.model}, confidence from {run.threshold} %"
     say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
-    for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
+    for group in groups_of(numbers):
         embed_and_score(ScoreRequest(run.name, group, redo), runtime)
     if export:
         exports.export_run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
@@ -212,7 +215,7 @@ def index(
     redo: Annotated[bool, typer.Option("--redo", help="Also index blocks that are verified.")] = False,
 ) -> None:
     """Index scored blocks into the run's Solr collection, and verify their documents."""
-    from tinytags_tasks.blocks import group_blocks, parse_block_numbers
+    from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 
     runtime = clients()
@@ -226,7 +229,7 @@ def index(
         replicas=runtime.settings.solr_replicas,
     )
     documents = 0
-    for group in group_blocks(numbers, max(20, -(-len(numbers) // 400))):
+    for group in groups_of(numbers):
         request = IndexRequest(run.name, group, redo)
         documents += index_blocks(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
     print(f"{documents:,} documents of {len(numbers)} blocks")
@@ -247,15 +250,17 @@ def search(
     from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
     from tinytags_tasks.search.query import iterate_images, search_images
     from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
+    from tinytags_tasks.search.word_logs import hidden_from_readers
 
     if rows < 1:
         raise BadInputError(f"--rows is {rows}: it must be 1 or more")
-    settings = clients().settings
+    runtime = clients()
+    settings, hidden = runtime.settings, hidden_from_readers(runtime)
     request = SearchRequest(
         tuple(tags or ()), min_confidence, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
     )
-    page = search_images(settings, request)
-    images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, limit=rows)
+    page = search_images(settings, request, hidden)
+    images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, rows, hidden)
     if as_json:
         found = [values_as_json(image.values) for image in images]
         print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
@@ -277,7 +282,7 @@ def run(
         str, typer.Option(help="Version of a published model; default: train one.", show_default=False)
     ] = "",
     labelled: Annotated[
-        Path | None, typer.Option(help="Labelled Parquet file, or folder of folders; default: the demo's.")
+        Path | None, typer.Option(help="Labelled Parquet file, folder of folders, or tar; default: the demo's.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
     other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 import orjson
 import urllib3
 
+from tinytags_tasks.clients import javabin_answer
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login, SolrRole
 
@@ -102,12 +103,13 @@ class SolrHttp:
     def request(
         self, path: str, parameters: Mapping[str, object] | None = None, body: bytes | None = None, mime: str = ""
     ) -> dict[str, Any]:
-        """Send a request, retry it while Solr is busy or down, and return the JSON response.
+        """Send a request, retry it while Solr is busy or down, and return the response.
 
         Parameters
         ----------
         path
-            The path below Solr's address; with parameters of its own if there is a body.
+            The path below Solr's address; with parameters of its own if there is a body, such as the response format:
+            JSON or javabin.
         parameters
             The parameters of a request without a body; the response format, JSON, is added.
         body, mime
@@ -165,7 +167,7 @@ class SolrHttp:
                 f"{self.url}: Solr does not answer; see `tinytags status`, start it with `tinytags up` "
                 f"or check TINYTAGS_SOLR_URL ({type(error).__name__})"
             ) from error
-        answer = _json_object(response.data)
+        answer = _mapping(response.data)
         if response.status == 200:
             if answer is None:
                 raise NotSolrError(f"{self.url}/{path}: the response is not from Solr; check TINYTAGS_SOLR_URL")
@@ -219,10 +221,11 @@ def unknown_user(url: str, role: SolrRole, login: Login | None) -> str:
     )
 
 
-def _json_object(content: bytes) -> dict[str, Any] | None:
-    """Return a JSON object; None if the content is something else."""
+def _mapping(content: bytes) -> dict[str, Any] | None:
+    """Return the mapping that a response in JSON or javabin holds; None if the content is something else."""
+    read = javabin_answer.read_answer if content.startswith(javabin_answer.VERSION) else orjson.loads
     try:
-        found = orjson.loads(content)  # five times as fast as json, and a block's rows are a megabyte
+        found = read(content)  # orjson is five times as fast as json, and a block's rows are a megabyte
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -1,4 +1,4 @@
-"""Labelled sets: a Parquet file of encoded images and labels, as on the Hugging Face Hub, or a folder per tag."""
+"""Labelled sets: a Parquet file of encoded images and labels, as on the Hugging Face Hub, a folder per tag, or tars."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from tinytags_tasks.corpus.labelled_tar import iterate_tars, place_in_tars, tags_of_tars, tars_of, tars_sha256
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
 from tinytags_tasks.errors import BadInputError
 
@@ -56,7 +57,8 @@ class LabelledSet:
 def file_sha256(path: Path) -> str:
     """Return the hash of a labelled set's bytes; this takes a tenth of a second where decoding takes ten.
 
-    That of a folder is over the names, below the folder, and the hashes of its pictures.
+    That of a folder is over the names, below the folder, and the hashes of its pictures; that of WebDataset's tars over
+    their names and hashes.
 
     Raises
     ------
@@ -64,10 +66,14 @@ def file_sha256(path: Path) -> str:
         If it cannot be read.
     """
     try:
+        if tars := tars_of(path):
+            return tars_sha256(tars)
         if path.is_dir():
             names = [(picture.relative_to(path).as_posix(), _sha256(picture)) for _, picture in _files(path)]
             return hashlib.sha256(json.dumps(names).encode()).hexdigest()
         return _sha256(path)
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: no such file; give the path of a labelled file or folder") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the path of a labelled file") from error
 
@@ -124,20 +130,23 @@ def iterate_pictures(
     Parameters
     ----------
     path
-        A Parquet file, or a folder of folders.
+        A Parquet file, a folder of folders, or WebDataset's tars.
     tags
-        The tags that a folder's names are looked up in; a file has labels.
+        The tags that the names of folders and classes are looked up in; a Parquet file has labels.
     unknown
-        The label of pictures in a folder that is named after none of the tags; None refuses them.
+        The label of pictures of a folder or class that is named after none of the tags; None refuses them.
     with_pictures
         Whether to read the pictures; else there are only labels.
 
     Raises
     ------
     BadInputError
-        If the set is missing or damaged, lacks the columns ``img`` and ``label`` or a label, or has a folder that is no
-        tag.
+        If the set is missing or damaged, lacks the columns ``img`` and ``label`` or a label, or has a folder or class
+        that is no tag.
     """
+    if tars := tars_of(path):
+        yield from iterate_tars(tars, tags, unknown, _BATCH, with_pictures=with_pictures)
+        return
     if path.is_dir():
         yield from _iterate_folder(path, tags, unknown, with_pictures=with_pictures)
         return
@@ -173,7 +182,9 @@ def _iterate_folder(
 
 
 def place_of(path: Path, row: int) -> str:
-    """Return the words for a picture of a labelled set: its row in the file, or its path."""
+    """Return the words for a picture of a labelled set: its row in the file, its path, or its sample in a tar."""
+    if tars := tars_of(path):
+        return place_in_tars(tars, row)
     return str(_files(path)[row][1]) if path.is_dir() else f"{path}: row {row}"
 
 
@@ -231,13 +242,15 @@ def _are_words(tags: object) -> bool:
 
 
 def tags_of_set(path: Path) -> tuple[str, ...]:
-    """Return the tags of a labelled set: a folder's folders, a file's names, or CIFAR-10's if it has none.
+    """Return the tags of a labelled set: folders' names, tars' classes, a file's names, or else CIFAR-10's.
 
     Raises
     ------
     BadInputError
         If the file cannot be read, or its names are not words.
     """
+    if tars := tars_of(path):
+        return tags_of_tars(tars)
     if path.is_dir():
         return tuple(sorted({name for name, _ in _files(path)}))
     return carried_tags(_open(path).schema_arrow, str(path)) or CIFAR10_TAGS

@@ -1,8 +1,9 @@
 """Nets in the store, which never change: publishing, finding and reading them."""
 
 import hashlib
+from collections.abc import Callable
 
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, explained
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, explained
 from tinytags_tasks.nets.background import Background, parse_background
 from tinytags_tasks.nets.shipped import DEFAULT_NET, shipped_background, shipped_card, shipped_net
 from tinytags_tasks.store import layout
@@ -166,12 +167,45 @@ def remedy(version: str) -> str:
     return f"{NetCard.remedy(version)}, or restore the file from a copy"
 
 
-def list_nets(storage: Storage) -> list[NetCard]:
-    """Return the cards of all nets, latest last; the one that ships is among them, whether or not it is stored yet."""
-    cards = {version: load_net_card(storage, version) for version in storage.names(layout.NETS)}
-    shipped = shipped_card()
-    cards.setdefault(shipped.version, shipped)
-    return sorted(cards.values(), key=lambda card: (card.created, card.version))
+def list_nets(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[NetCard]:
+    """Return the cards of all nets, latest last; the one that ships is among them, whether or not it is stored yet.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    on_damage
+        Called for each card that cannot be read, with what is wrong and the remedy; the others are returned. None
+        raises this as an error.
+
+    Raises
+    ------
+    FinalError
+        If a card cannot be read and ``on_damage`` is None.
+    """
+    stored, shipped = storage.names(layout.NETS), shipped_card()
+    cards = [] if shipped.version in stored else [shipped]
+    for version in stored:
+        try:
+            cards.append(_card(storage, version))
+        except FinalError as error:
+            if on_damage is None:
+                raise
+            on_damage(str(error))
+    return sorted(cards, key=lambda card: (card.created, card.version))
+
+
+def _card(storage: Storage, version: str) -> NetCard:
+    """Return a stored net's card."""
+    path = layout.net_card_file(version)
+    try:
+        return NetCard.load(storage, path)
+    except MissingError as error:
+        raise MissingError(f"{path}: does not exist; {remedy(version)}") from error
+    except CorruptError as error:
+        if version == shipped_card().version:
+            raise explained(error, f"{error}; {remedy(version)}") from error
+        raise
 
 
 def load_net_card(storage: Storage, name_or_version: str) -> NetCard:
@@ -192,18 +226,11 @@ def load_net_card(storage: Storage, name_or_version: str) -> NetCard:
     BadInputError
         If several versions begin with it.
     CorruptError
-        If the card is damaged.
+        If the card is damaged, or, where a name is given, that of any net of this name.
     """
     shipped, stored = shipped_card(), storage.names(layout.NETS)
     version = _find(name_or_version, stored, storage)
-    if version not in stored:
-        return shipped
-    try:
-        return NetCard.load(storage, layout.net_card_file(version))
-    except (MissingError, CorruptError) as error:
-        if version == shipped.version:
-            raise explained(error, f"{error}; {remedy(version)}") from error
-        raise
+    return _card(storage, version) if version in stored else shipped
 
 
 def _find(name_or_version: str, stored: list[str], storage: Storage) -> str:
@@ -215,8 +242,7 @@ def _find(name_or_version: str, stored: list[str], storage: Storage) -> str:
     if name_or_version == DEFAULT_NET:
         return shipped
     if of_name := [version for version in stored if net_name(version) == name_or_version]:
-        cards = [NetCard.load(storage, layout.net_card_file(version)) for version in of_name]
-        return max(cards, key=lambda card: (card.created, card.version)).version
+        return _latest(name_or_version, of_name, storage)
     found = sorted(version for version in known if name_or_version and version.startswith(name_or_version))
     if not found:
         raise MissingError(f"{name_or_version}: no such net; `tinytags nets list` lists the nets")
@@ -225,6 +251,20 @@ def _find(name_or_version: str, stored: list[str], storage: Storage) -> str:
             f"{name_or_version}: {len(found)} nets begin with it ({', '.join(found[:5])}); give more characters"
         )
     return found[0]
+
+
+def _latest(name: str, versions: list[str], storage: Storage) -> str:
+    """Return the latest of the nets of a name; a net whose card is damaged could be it, so it is not passed over."""
+    if len(versions) == 1:
+        return versions[0]
+    cards = []
+    for version in versions:
+        try:
+            cards.append(_card(storage, version))
+        except FinalError as error:
+            others = ", ".join(sorted(set(versions) - {version}))
+            raise explained(error, f"{error}; until then, say which net {name} means: {others}") from error
+    return max(cards, key=lambda card: (card.created, card.version)).version
 
 
 def net_for(name: str, storage: Storage) -> NetCard:

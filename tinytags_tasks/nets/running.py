@@ -1,6 +1,6 @@
 """Runs ONNX graphs: on a processor, or on a GPU where ONNX Runtime offers one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,24 +24,48 @@ _BATCH_BYTES = 2**26
 
 
 def choose_providers(setting: str | None) -> tuple[str, ...]:
-    """Return the execution providers that sessions use, first choice first.
+    """Return the execution providers that Spark's workers use, first choice first.
+
+    Whether a worker offers them is checked where it opens a session: only the workers may have the GPU.
 
     Parameters
     ----------
     setting
-        ``TINYTAGS_ONNX_PROVIDERS``: names with commas between; empty or None takes CUDA if ONNX Runtime offers it, and
-        the CPU for the rest.
+        ``TINYTAGS_ONNX_PROVIDERS``: names with commas between; empty or None takes CUDA if ONNX Runtime offers it here,
+        and the CPU for the rest.
 
     Raises
     ------
     BadInputError
-        If ONNX Runtime does not offer one of them here.
+        If ONNX Runtime knows no provider of one of these names, on any machine.
     """
     chosen = tuple(name.strip() for name in (setting or "").split(",") if name.strip())
     if not chosen:
-        chosen = (CUDA, CPU) if CUDA in onnxruntime.get_available_providers() else (CPU,)
-    _refuse_unavailable(chosen)
+        return (CUDA, CPU) if CUDA in onnxruntime.get_available_providers() else (CPU,)
+    known = onnxruntime.get_all_providers()
+    if unknown := [name for name in chosen if name not in known]:
+        raise BadInputError(
+            f"ONNX Runtime knows no {', '.join(unknown)}; it knows {', '.join(known)}: set TINYTAGS_ONNX_PROVIDERS to "
+            "some of these"
+        )
     return chosen
+
+
+def offered_here(providers: Sequence[str], report: Callable[[str], None]) -> tuple[str, ...]:
+    """Return those of the workers' providers that this process can use, or the CPU if it can use none of them.
+
+    Parameters
+    ----------
+    providers
+        What the workers use, first choice first.
+    report
+        Told what is missing here: a net then runs slower on this machine than on the workers.
+    """
+    available = onnxruntime.get_available_providers()
+    here = tuple(name for name in providers if name in available) or (CPU,)
+    if missing := [name for name in providers if name not in available]:
+        report(f"ONNX Runtime offers no {', '.join(missing)} on this machine, which runs nets on {', '.join(here)}")
+    return here
 
 
 def _refuse_unavailable(providers: Sequence[str]) -> None:

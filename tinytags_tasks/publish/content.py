@@ -1,20 +1,22 @@
-"""Comparing content: whether Solr holds now, block by block, exactly the documents that were scored.
+"""Comparing content: whether Solr holds now, block by block, exactly the documents that it must.
+
+These are what was scored, corrected by people's words up to the number in the block's record in the ledger.
 
 Documents are read by ranges of positions, several at once, and hashed in order: memory does not grow with the run.
 """
 
 import time
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.clients.solr import EXPORT_POSITIONS, SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
 from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.prefetch import in_order
 from tinytags_tasks.store.block_documents import (
     DocumentsHash,
     compared_fields,
@@ -26,10 +28,8 @@ from tinytags_tasks.store.block_documents import (
 from tinytags_tasks.store.block_files import KeywordsReader, block_sources, read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, Run
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _AHEAD = CONNECTIONS + 1
 """Ranges of positions that are read or wait to be hashed."""
@@ -74,11 +74,13 @@ class ContentComparison:
     recomputed: frozenset[int] = frozenset()
     _fields: frozenset[str] = field(init=False)
     _keywords: KeywordsReader = field(init=False)
+    _blocks: RunBlocks = field(init=False)
 
     def __post_init__(self) -> None:
         """Ask Solr for the collection's fields."""
         self._fields = self.solr.field_names(self.run.collection)
         self._keywords = KeywordsReader(self.storage)
+        self._blocks = RunBlocks(self.run, self.corpus, self.storage)
 
     def differing_blocks(self, records: Sequence[BlockRecord], report: Callable[[str], None]) -> dict[int, str]:
         """Return the blocks whose documents are not what was scored, and how they differ.
@@ -100,7 +102,9 @@ class ContentComparison:
             found = self.solr.export(cores, fields, first=parts[0].first, last=parts[-1].stop - 1)
             return parts, [document for document in found if 0 <= document["block"] < blocks]
 
-        for parts, documents in _in_order(read, _together(_parts(self.corpus.partition, records))):
+        for parts, documents in in_order(
+            read, _together(_parts(self.corpus.partition, records)), threads=CONNECTIONS, ahead=_AHEAD
+        ):
             at = 0
             for part in parts:
                 end = len(documents) if part is parts[-1] else bisect_left(documents, part.stop, at, key=_position)
@@ -121,6 +125,7 @@ class ContentComparison:
         try:
             table, scored = read_scored(self.storage, self.run.name, record.block)
             (source,) = block_sources(self.storage, self.corpus, [record.block])
+            table = self._blocks.correct(table, scored, upto=record.corrections, source=source).table
             expected = expected_checksum(table, source, scored.model, self._keywords.read(source), self._fields)
         except (MissingError, CorruptError) as error:
             return f"cannot be compared with Solr: {error}"
@@ -178,22 +183,6 @@ def _together(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         documents += part.documents
     if pending:
         yield pending
-
-
-def _in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the results of work on items in their order; a few threads are ahead by a few items."""
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > _AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 class _Progress:

@@ -1,10 +1,12 @@
 """Reconciling: whether all that was written down of a run agrees with what the store and Solr hold now."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks.blocks import block_numbers_argument, format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.correct.apply import is_only_corrected
 from tinytags_tasks.errors import ReconcileError, TransientError
 from tinytags_tasks.publish.content import ContentComparison, compare_with_ledger
 from tinytags_tasks.publish.inputs import ScoredFiles, compare_scored_files, model_problem, shard_problems, shards_of
@@ -14,12 +16,16 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.models import has_none
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 SAMPLED_PICTURES = 200
 """Pictures that are compared byte by byte before a run is published."""
 
 _CHANGED_FILE = "the scored file is missing or not the one that was committed"
+_LOOKS, _LOOK_SECONDS = 5, 0.5
+"""How often, and how far apart, the documents and the ledger are looked at while words may be being applied."""
+
 _MOST_DESCRIBED = 20
 """Blocks whose difference an error describes; it names all."""
 
@@ -47,9 +53,10 @@ def reconcile_blocks(
     _refuse(run, [*filter(None, [model_problem(run, storage)]), *shard_problems(corpus, shards, storage).values()])
     solr.wait_until_settled(run.collection)
     counts = solr.count_by_block(run.collection, blocks)
-    problems = block_problems(run, corpus, records, counts, compare_scored_files(records, storage))
+    files = compare_scored_files(records, RunBlocks(run, corpus, storage))
+    problems = block_problems(run, corpus, records, counts, files)
     if blocks is None:
-        problems += total_problems(run, corpus, records, solr.count(run.collection))
+        problems += total_problems(run, corpus, records, solr.count(run.collection), files)
     _refuse(run, problems)
     differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
     good = [record for record in records if record.block not in differing]
@@ -57,39 +64,70 @@ def reconcile_blocks(
     _refuse(run, describe_differing(run, differing))
     totals = add_up(records)
     none = f"{totals.none:,} none of the tags + " if totals.none or has_none(run.model, storage) else ""
+    taken_down = f" + {totals.taken_down:,} taken down" if totals.taken_down else ""
     report(
         f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
-        f"the threshold + {none}{totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
+        f"the threshold + {none}{totals.unreadable:,} unreadable{taken_down}; {totals.kept:,} documents in Solr"
     )
     return totals
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What changes when a block of a run is written: the files of its ledger, and how many documents it has."""
+    """What changes when a block of a run is written: the files of its ledger, and how many documents it has.
+
+    ``records`` are the ledger's records at that time.
+    """
 
     ledger: dict[str, str]
     documents: int
+    records: tuple[BlockRecord, ...]
 
 
 def read_state(run: Run, storage: Storage, solr: SolrClient) -> RunState:
-    """Return the present state of a run that has a collection, in two requests."""
+    """Return the present state of a run that has a collection."""
     solr.wait_until_settled(run.collection)
-    return RunState(storage.versions(layout.ledger_folder(run.name)), solr.count(run.collection))
+    ledger = storage.versions(layout.ledger_folder(run.name))
+    return RunState(ledger, solr.count(run.collection), tuple(read_ledger(storage, run)))
 
 
 def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClient) -> None:
     """Refuse to move an alias to a run that was written after a comparison of it began.
 
+    People's words may have been applied meanwhile: that changes the same records and documents, and nothing else.
+
     Raises
     ------
     TransientError
-        If it was.
+        If it was written otherwise.
     """
-    if read_state(run, storage, solr) != before:
-        raise TransientError(
-            f"run {run.name} was written while it was compared with what was scored; the alias is left alone: try again"
-        )
+    for looks_left in reversed(range(_LOOKS)):
+        solr.wait_until_settled(run.collection)
+        pairs, documents = _changed_records(run, before, storage), solr.count(run.collection)
+        if pairs is None:
+            break
+        if documents - before.documents == sum(after.kept - one.kept for one, after in pairs):
+            return
+        if looks_left:  # documents are committed before the ledger is written
+            time.sleep(_LOOK_SECONDS)
+    raise TransientError(
+        f"run {run.name} was written while it was compared with what was scored; the alias is left alone: try again"
+    )
+
+
+def is_corrected_since(run: Run, before: RunState, storage: Storage) -> bool:
+    """Tell whether people's words, and nothing else, were written to a run's ledger since it was in a state."""
+    return bool(_changed_records(run, before, storage))
+
+
+def _changed_records(run: Run, before: RunState, storage: Storage) -> list[tuple[BlockRecord, BlockRecord]] | None:
+    """Return earlier and later records of blocks to which words were applied; None if the ledger changed otherwise."""
+    ledger = storage.versions(layout.ledger_folder(run.name))
+    changed = {name for name in ledger | before.ledger if ledger.get(name) != before.ledger.get(name)}
+    earlier = [one for one in before.records if layout.file_name(layout.ledger_file(run.name, one.block)) in changed]
+    pairs = list(zip(earlier, read_ledger(storage, run, [one.block for one in earlier]), strict=True))
+    is_so = len(pairs) == len(changed) and all(is_only_corrected(*pair) for pair in pairs)
+    return pairs if is_so else None
 
 
 def document_problems(run: Run, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[str]:
@@ -166,6 +204,7 @@ def block_problems(
         One sentence for each kind of difference, with the blocks; empty when everything agrees.
     """
     partition = corpus.partition
+    taken_down = " + taken down" if any(record.taken_down for record in records) else ""
     checks: tuple[tuple[str, Callable[[BlockRecord], bool]], ...] = (
         ("not verified", lambda record: record.state is BlockState.VERIFIED),
         (
@@ -173,7 +212,7 @@ def block_problems(
             lambda record: record.block < partition.blocks and record.read == partition.block(record.block).images,
         ),
         (
-            "read is not kept + below + none + unreadable",
+            "read is not kept + below + none + unreadable" + taken_down,
             lambda record: record.read == record.accounted,
         ),
         ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
@@ -199,7 +238,9 @@ def block_problems(
     return problems
 
 
-def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
+def total_problems(
+    run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int, files: ScoredFiles
+) -> list[str]:
     """Compare the sums over all blocks with the corpus and with Solr, and say what is not equal.
 
     Parameters
@@ -210,6 +251,8 @@ def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], doc
         A record for each block, in order.
     documents
         All of Solr's documents.
+    files
+        How the scored files differ from the ledger.
     """
     blocks = corpus.partition.blocks
     problems = []
@@ -222,8 +265,9 @@ def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], doc
         )
     if totals.read != corpus.images:
         problems.append(f"{totals.read:,} images were read, the corpus has {corpus.images:,}")
-    if totals.unreadable != corpus.unreadable:
-        problems.append(f"{totals.unreadable:,} images were unreadable, at ingestion {corpus.unreadable:,}")
+    unreadable = totals.unreadable + files.unreadable_taken_down
+    if unreadable != corpus.unreadable:
+        problems.append(f"{unreadable:,} images were unreadable, at ingestion {corpus.unreadable:,}")
     if documents != totals.kept:
         problems.append(f"Solr holds {documents:,} documents, {totals.kept:,} images were kept")
     return problems

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
+from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.publications import (
     live_collection,
     lock_alias,
@@ -17,7 +18,7 @@ from tinytags_tasks.publish.publications import (
     unmark_pruned,
     with_missing_change,
 )
-from tinytags_tasks.publish.reconciliation import RunState, document_problems, read_state, refuse_changed
+from tinytags_tasks.publish.reconciliation import RunState, document_problems, refuse_changed
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
@@ -62,7 +63,7 @@ def roll_back(
     MissingError
         If nothing was live before, or its collection was dropped.
     FinalError
-        If what was live before does not belong to a run of this store.
+        If what was live before does not belong to a run of this store, or people's words cannot be applied to it.
     ReconcileError
         If its documents are not what was scored; the alias is left alone.
     TransientError
@@ -82,13 +83,15 @@ def roll_back(
                     "with what was scored; roll back again"
                 )
             refuse_changed(compared.run, compared.state, storage, solr)
+            apply_before_switch(compared.run, storage=storage, solr=solr, report=report)
             unmark_pruned(compared.run, storage)
             switch_alias(request.alias, present.target, solr)
             done = record_change(Change.ROLLED_BACK, present.target, present.live, alias=request.alias, storage=storage)
-            documents = compared.documents
         else:
             report("it was rolled back before; the change is recorded now")
-            documents = solr.count(present.live)
+    if run := run_of(done.collection, storage):
+        apply_after_switch(run, storage=storage, solr=solr, report=report)
+    documents = solr.count(done.collection)
     report(f"alias {request.alias} points at {done.collection} again, and no longer at {done.previous}")
     return RollbackResult(done.run, done.collection, documents, done.previous)
 
@@ -117,10 +120,9 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Compared:
-    """A run whose documents are what was scored, how many it has, and its state before they were compared."""
+    """A run whose documents are what was scored, and its state before they were compared."""
 
     run: Run
-    documents: int
     state: RunState
 
 
@@ -183,10 +185,13 @@ def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callab
             f"run {run.name} was live before, but its collection {collection} does not exist; index the run again with "
             f"`tinytags index {run.name}`, then `tinytags publish {run.name}`"
         )
-    state = read_state(run, storage, solr)
-    if problems := document_problems(run, storage, solr, report):
-        raise ReconcileError(
-            f"cannot roll back to run {run.name}: {'; '.join(problems)}; then roll back again, or publish another run "
-            "with `tinytags publish RUN`"
-        )
-    return _Compared(run, state.documents, state)
+
+    def compare() -> None:
+        if problems := document_problems(run, storage, solr, report):
+            raise ReconcileError(
+                f"cannot roll back to run {run.name}: {'; '.join(problems)}; then roll back again, or publish another "
+                "run with `tinytags publish RUN`"
+            )
+
+    state, _ = compare_corrected(run, compare, storage=storage, solr=solr, report=report)
+    return _Compared(run, state)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError
+from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.gate import gate_problems, precision_at
 from tinytags_tasks.publish.publications import (
     live_collection,
@@ -19,10 +20,11 @@ from tinytags_tasks.publish.publications import (
     switch_alias,
     unmark_pruned,
 )
-from tinytags_tasks.publish.reconciliation import read_state, reconcile_blocks, refuse_changed
+from tinytags_tasks.publish.reconciliation import reconcile_blocks, refuse_changed
+from tinytags_tasks.review.carry import refuse_uncarried
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.ledger import Totals
+from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Run
@@ -94,12 +96,20 @@ def publish_run(
     """
     run = Run.load(storage, layout.run_file(request.run))
     refuse_without_collection(run, solr, may_be_new=True)
-    state = read_state(run, storage, solr)
-    totals = reconcile_run(request.run, storage=storage, solr=solr, report=report)
+    refuse_uncarried(Corpus.load(storage, layout.corpus_file(run.corpus)), storage)
+    state, totals = compare_corrected(
+        run,
+        lambda: reconcile_run(request.run, storage=storage, solr=solr, report=report),
+        storage=storage,
+        solr=solr,
+        report=report,
+    )
     with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         run = Run.load(storage, layout.run_file(request.run))
         refuse_without_collection(run, solr)
         refuse_changed(run, state, storage, solr)
+        if apply_before_switch(run, storage=storage, solr=solr, report=report):
+            totals = add_up(read_ledger(storage, run))
         unmark_pruned(run, storage)
         live = live_collection(request.alias, solr)
         history = read_history(request.alias, storage)
@@ -112,6 +122,7 @@ def publish_run(
             history.append(
                 record_change(Change.PUBLISHED, run.collection, before, alias=request.alias, storage=storage)
             )
+    apply_after_switch(run, storage=storage, solr=solr, report=report)
     report(f"alias {request.alias} points at {run.collection}")
     return PublishResult(run.name, run.collection, next(iter(previous_collections(history)), ""), totals)
 

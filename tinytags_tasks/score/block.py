@@ -14,8 +14,8 @@ import pyarrow as pa
 from tinytags_tasks.errors import CorruptError, MissingError, TransientError
 from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, write_scored
-from tinytags_tasks.store.block_lease import refuse_lost
+from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, with_none_bits, write_scored
+from tinytags_tasks.store.block_lease import embedding_leases, refuse_lost
 from tinytags_tasks.store.embedding_files import read_embeddings
 from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.store.models import read_model
@@ -87,7 +87,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         If the shard's bytes do not match the manifest, or the model's output is not votes.
     TransientError
         If another writer took the block over because this one was silent for too long, or its driver is gone; or if the
-        block's embeddings are missing or damaged. A damaged file is deleted, so that embedding makes it again.
+        block's embeddings are missing or damaged. A damaged file is deleted unless another
+        process is embedding the block, so that embedding makes it again.
     """
     started = time.monotonic()
     storage = open_store(address)
@@ -108,6 +109,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
         ],
         schema=SCHEMA,
     )
+    if task.none:
+        table = with_none_bits(table, none)
     record = BlockRecord(
         run=task.run,
         block=source.block,
@@ -152,18 +155,46 @@ def read_features(storage: Storage, task: BlockTask) -> tuple[Features, float]:
     source, net = task.source, task.features
     if net == PIXELS:
         return read_pixels(storage, source), 0.0
-    path = layout.embeddings_file(source.corpus, net, source.block)
-    again = f"`tinytags embed {source.corpus} --net {net} --blocks {source.block}` makes it, and so does the next try"
     try:
-        embeddings, record = read_embeddings(storage, source, net)
-        if record.dimensions != task.columns:
-            raise CorruptError(f"{path}: has {record.dimensions} numbers an image, and net {net} gives {task.columns}")
+        return _read_embeddings(storage, task)
     except MissingError as error:
-        raise TransientError(f"{path}: block {source.block} is not embedded; {again}") from error
-    except CorruptError as error:  # whoever embeds takes an existing file for good
-        storage.delete(path)
-        raise TransientError(f"{error}; the file is deleted: {again}") from error
+        path = layout.embeddings_file(source.corpus, net, source.block)
+        raise TransientError(f"{path}: block {source.block} is not embedded; {_embed_again(task)}") from error
+    except CorruptError as error:
+        raise TransientError(f"{error}; {_drop_damaged(storage, task)}") from error
+
+
+def _read_embeddings(storage: Storage, task: BlockTask) -> tuple[Features, float]:
+    source, net = task.source, task.features
+    embeddings, record = read_embeddings(storage, source, net)
+    if record.dimensions != task.columns:
+        path = layout.embeddings_file(source.corpus, net, source.block)
+        raise CorruptError(f"{path}: has {record.dimensions} numbers an image, and net {net} gives {task.columns}")
     return embeddings, record.seconds
+
+
+def _drop_damaged(storage: Storage, task: BlockTask) -> str:
+    """Delete a block's damaged embeddings, unless another process is embedding the block; return what comes next.
+
+    Whoever embeds takes an existing file for good, so without this the next try would read the same file.
+    """
+    source = task.source
+    leases = embedding_leases(source.corpus, task.features)
+    for _ in leases.hold([source.block], storage=storage, report=lambda line: None, patience_seconds=0.0):
+        try:
+            _read_embeddings(storage, task)  # it may have been made again since it was read
+        except MissingError:
+            pass
+        except CorruptError:
+            storage.delete(layout.embeddings_file(source.corpus, task.features, source.block))
+        return f"the file is deleted: {_embed_again(task)}"
+    return "another process is embedding the block: try again"
+
+
+def _embed_again(task: BlockTask) -> str:
+    source = task.source
+    command = f"`tinytags embed {source.corpus} --net {task.features} --blocks {source.block}`"
+    return f"{command} makes it, and so does the next try"
 
 
 def load_model(address: StoreAddress, version: str, features: str) -> Any:  # noqa: ANN401 - onnxruntime has no types

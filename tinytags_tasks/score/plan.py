@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import load_net_card
+from tinytags_tasks.review.carry import refuse_uncarried
 from tinytags_tasks.settings import Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
@@ -74,8 +75,11 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
         has no configset.
     BadInputError
         If the model does not fit the corpus.
+    FinalError
+        If pictures were taken down of another version of the corpus, and that was not carried over to this one.
     """
     corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
+    refuse_uncarried(corpus, storage)
     card = ModelCard.load(storage, layout.card_file(request.model))
     if reason := misfit(card, corpus):
         raise BadInputError(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import TinyTagsError, TransientError
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, block_sources
@@ -72,6 +72,20 @@ class StoredImages:
             replace(image, image=found.get(image.id), missing=missing.get(image.id, "")) if image.is_in_store else image
             for image in images
         )
+
+    def read(self, corpus: Corpus, position: int) -> npt.NDArray[np.uint8]:
+        """Return one image of a corpus, uint8 of shape (height, width, channels).
+
+        Raises
+        ------
+        TransientError
+            If it cannot be read at the moment.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        found, reasons = self._read(corpus, {position: corpus.partition.block_at(position)}, deadline)
+        if position not in found:
+            raise TransientError(f"picture {position} of corpus {corpus.name} cannot be shown: {reasons[position]}")
+        return found[position]
 
     def _read(
         self, corpus: Corpus, blocks: Mapping[int, int], deadline: float

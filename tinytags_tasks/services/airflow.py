@@ -11,10 +11,11 @@ from datetime import datetime
 from importlib.metadata import version
 
 from tinytags_tasks.errors import EngineDownError, FinalError
+from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment, get_json
-from tinytags_tasks.services.files import last_lines, make_folder, write_atomically
+from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import PROJECT_ROOT, Settings

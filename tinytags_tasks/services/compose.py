@@ -2,7 +2,7 @@
 
 import shlex
 
-from tinytags_tasks.services.files import make_folder, write_atomically
+from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services.solr_security import make_logins, security_json
 from tinytags_tasks.settings import Settings, load_settings
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import airflow, hdfs, processes, search, solr, spark
 from tinytags_tasks.services.engine import Context, Engine, Group, engine_folder
-from tinytags_tasks.services.files import last_lines, locked, make_folder, write_atomically
+from tinytags_tasks.services.files import last_lines, locked
 from tinytags_tasks.services.ports import PortChooser
 from tinytags_tasks.services.starting import engine_log, is_running, start_all
 from tinytags_tasks.settings import ADDRESSES, Settings

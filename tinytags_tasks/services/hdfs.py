@@ -5,8 +5,8 @@ import subprocess
 from xml.sax.saxutils import escape
 
 from tinytags_tasks.errors import EngineDownError, FinalError
+from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment, get_json
-from tinytags_tasks.services.files import make_folder
 from tinytags_tasks.services.jars import fetch_jars, locked_jars, pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.ports import LOOPBACK, Port

@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from tinytags_tasks.errors import CorruptError, FinalError
-from tinytags_tasks.services.files import make_folder
+from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services.java import find_java
 from tinytags_tasks.settings import Settings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tinytags_tasks.services.files import make_folder, write_atomically
+from tinytags_tasks.private_files import make_folder, write_atomically
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Processes that this process started, so that their exit codes can be collected."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from tinytags_tasks.services.files import make_folder
+from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.settings import Settings
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
-from tinytags_tasks.services.files import make_folder, write_atomically
 from tinytags_tasks.services.jars import fetch_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.ports import LOOPBACK, Port

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
-from tinytags_tasks.services.files import make_folder
 from tinytags_tasks.services.jars import pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.ports import LOOPBACK, Port

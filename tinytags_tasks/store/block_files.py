@@ -1,5 +1,6 @@
 """A block's files: its bytes in a shard, its part of the shard's keywords, and its scored file."""
 
+import base64
 import hashlib
 import io
 from collections.abc import Iterable
@@ -16,8 +17,17 @@ from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord
 
+Pixels = npt.NDArray[np.uint8]
+"""Shape (images, values of an image)."""
+
 RECORD_KEY = b"tinytags.block"
 """Key in a scored file's metadata under which the block's record is kept."""
+
+_NONE_KEY = b"tinytags.none"
+"""Key in a scored file's metadata under which one bit an image says whether it is none of the tags.
+
+Only files of models that know "none" have it, and of these only newer ones. It is base64, as Parquet wants text.
+"""
 
 CONFIDENCE_COLUMN = "accuracy"
 """A scored file's column of confidences; stored files keep the name that the original system gave it."""
@@ -106,7 +116,7 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
     return sources
 
 
-def read_pixels(storage: Storage, source: BlockSource) -> npt.NDArray[np.uint8]:
+def read_pixels(storage: Storage, source: BlockSource) -> Pixels:
     """Return a block's pixels, uint8 of shape (images, values of an image), checked against the manifest.
 
     Raises
@@ -168,7 +178,7 @@ class KeywordsReader:
             return None
         path = layout.keywords_file(source.corpus, source.shard)
         if (path, source.keywords_sha256) != (self._path, self._sha256):
-            self._column = _read_keywords_file(self._storage, path, source.keywords_sha256)
+            self._column = read_shard_keywords(self._storage, path, source.keywords_sha256)
             self._path, self._sha256 = path, source.keywords_sha256
         keywords: list[str | None] = self._column.slice(
             source.offset_bytes // source.image_bytes, source.images
@@ -181,7 +191,8 @@ class KeywordsReader:
         return keywords
 
 
-def _read_keywords_file(storage: Storage, path: str, sha256: str) -> pa.ChunkedArray:
+def read_shard_keywords(storage: Storage, path: str, sha256: str) -> pa.ChunkedArray:
+    """Return a shard's keywords, one for each image, from a file that must have this hash."""
     try:
         stored = storage.read(path)
     except MissingError as error:
@@ -212,8 +223,9 @@ def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, over
     Without ``overwrite``, a file that exists is left as it is, and its record is returned.
     """
     sink = io.BytesIO()
+    none = {key: value for key, value in (table.schema.metadata or {}).items() if key == _NONE_KEY}
     pq.write_table(
-        table.replace_schema_metadata({RECORD_KEY: record.stored()}),
+        table.replace_schema_metadata({RECORD_KEY: record.stored(), **none}),
         sink,
         compression="zstd",
         write_page_checksum=True,
@@ -221,6 +233,51 @@ def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, over
     if not storage.write(layout.scored_file(record.run, record.block), sink.getvalue(), overwrite=overwrite):
         return read_scored(storage, record.run, record.block)[1]
     return _with_file(record, sink.getvalue())
+
+
+def with_none_bits(table: pa.Table, none: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return the table of a scored file that says which images of its block are none of the tags.
+
+    Parameters
+    ----------
+    table
+        The images that were kept.
+    none
+        One for each image of the block.
+    """
+    return table.replace_schema_metadata({_NONE_KEY: base64.b64encode(np.packbits(none).tobytes())})
+
+
+def none_bits(table: pa.Table, scored: BlockRecord, images: int) -> npt.NDArray[np.bool_] | None:
+    """Return for each image of a block whether it is none of the tags; None if its scored file does not say.
+
+    Parameters
+    ----------
+    table, scored
+        The scored file, as :func:`read_scored` returns it.
+    images
+        How many images the block has.
+
+    Raises
+    ------
+    CorruptError
+        If what the file says is damaged, or contradicts its record.
+    """
+    stored = (table.schema.metadata or {}).get(_NONE_KEY)
+    if stored is None:
+        return None
+    path = layout.scored_file(scored.run, scored.block)
+    try:
+        packed = np.frombuffer(base64.b64decode(stored, validate=True), dtype=np.uint8)
+    except ValueError as error:
+        raise CorruptError(f"{path}: damaged ({error}); {BlockRecord.remedy(path)}") from error
+    none = np.unpackbits(packed).astype(np.bool_)
+    if len(packed) != -(-images // 8) or none[images:].any() or int(none.sum()) != scored.none:
+        raise CorruptError(
+            f"{path}: damaged ({int(none.sum()):,} images are marked as none of the tags, and it counts "
+            f"{scored.none:,}); {BlockRecord.remedy(path)}"
+        )
+    return none[:images]
 
 
 def _with_file(record: BlockRecord, stored: bytes) -> BlockRecord:

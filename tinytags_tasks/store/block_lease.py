@@ -58,6 +58,7 @@ class BlockLeases:
         report: Callable[[str], None],
         lease_seconds: float = LEASE_SECONDS,
         most: int | None = None,
+        patience_seconds: float | None = None,
     ) -> Iterator[HeldBlocks]:
         """Yield blocks that no one else can write until the next are requested; first free ones, then those of others.
 
@@ -75,6 +76,9 @@ class BlockLeases:
             How long a writer may go without renewing its lease.
         most
             How many blocks to hold at the same time; None holds all that are free.
+        patience_seconds
+            How long to wait for other writers altogether; blocks that they still hold then are not yielded. None waits
+            for as long as they live.
 
         Raises
         ------
@@ -84,7 +88,7 @@ class BlockLeases:
         waiting = list(blocks)
         if not waiting:
             return
-        reported = ""
+        reported, waited = "", 0.0
         with self._writer(storage, lease_seconds) as writer:
             while waiting:
                 began = time.monotonic()
@@ -101,10 +105,14 @@ class BlockLeases:
                     report(f"blocks {numbers} were taken over by another writer: checking them again")
                 waiting = [block for block in waiting if block not in taken or block in lost]
                 if waiting and not taken:
+                    if patience_seconds is not None and waited >= patience_seconds:
+                        return
                     if (owner := writer.describe(waiting[0])) != reported:
                         report(f"block {waiting[0]} is being written by {owner}: waiting for it")
                         reported = owner
-                    time.sleep(max(_POLL_SECONDS, _POLL_SHARE * check_seconds))
+                    pause = max(_POLL_SECONDS, _POLL_SHARE * check_seconds)
+                    waited += pause
+                    time.sleep(pause)
 
     def refuse_lost(self, storage: Storage, block: int, writer: str) -> None:
         """Refuse to write a block that this writer no longer holds.
@@ -152,9 +160,12 @@ def hold_blocks(
     storage: Storage,
     report: Callable[[str], None],
     lease_seconds: float = LEASE_SECONDS,
+    patience_seconds: float | None = None,
 ) -> Iterator[HeldBlocks]:
     """Hold blocks of a run; see :meth:`BlockLeases.hold`."""
-    return run_leases(run).hold(blocks, storage=storage, report=report, lease_seconds=lease_seconds)
+    return run_leases(run).hold(
+        blocks, storage=storage, report=report, lease_seconds=lease_seconds, patience_seconds=patience_seconds
+    )
 
 
 def refuse_lost(storage: Storage, run: str, block: int, writer: str) -> None:

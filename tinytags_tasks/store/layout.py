@@ -32,6 +32,7 @@
     reviews/<corpus>/log/000001.parquet          people's words on a corpus' pictures, one file a request; append-only
     reviews/<corpus>/log/000001-000256.parquet   the words of many requests, merged
     reviews/<corpus>/log.lease                   who is merging the log
+    reviews/<corpus>/carried/<version>.json      up to which word other versions' words were carried over to this one
     reviews/<corpus>/frames/<run>.parquet        the pictures from which a run's reviews are drawn
     claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
 """
@@ -273,6 +274,11 @@ def review_log_file(corpus: str, first: int, last: int = 0) -> str:
 def review_log_lease_file(corpus: str) -> str:
     """Path of the lease on merging a corpus' review log."""
     return f"{review_log_folder(corpus)}.lease"
+
+
+def carried_words_file(corpus: str, digest: str) -> str:
+    """Path of the record of what was carried over to a version of a corpus."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/carried/{digest[:16]}.json"
 
 
 def frame_file(corpus: str, run: str) -> str:

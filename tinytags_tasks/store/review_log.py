@@ -3,14 +3,21 @@
 A request's file appears by one rename, with the next free number, so two writers never lose a word of each other. A
 later number wins. Words name the version of the corpus that they were said of: those on another version do not count
 until they were carried over.
+
+When many small files stand, whoever appends merges them, under the log's lease: the merged file appears by one rename,
+and from then on the files that it holds do not count, whether they were deleted or not. A writer that was slow may find
+its number free again because that file was merged and deleted. So each writer looks whether its file counts, and
+otherwise writes it again with a higher number.
 """
 
 import hashlib
 import io
+import itertools
 import re
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +25,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TinyTagsError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.review_records import OPINIONS, SCHEMA, LogPart, Verdict, Word
 
 MOST_WORDS = 100_000
 """The most words of one request."""
+
+MERGED_AT = 256
+"""How many small files of requests stand before they are merged."""
+
+_SMALL_BYTES = 128 * 1024
+"""The most bytes of a file that is merged with others: larger ones gain nothing, and would take much memory."""
+
+_Part = tuple[int, int]
+"""The numbers of the first and the last request in a file of a log."""
 
 _RECORD_KEY = b"tinytags.log"
 _READERS = 8
@@ -60,20 +77,37 @@ def append_words(corpus: Corpus, words: Sequence[Word], *, by: str, run: str = "
             f"position {wrong[0]} is not in corpus {corpus.name}, which has {corpus.images:,} images, from 0"
         )
     request = {"corpus_digest": corpus.digest, "by": by, "time": now(), "run": run}
-    number = max((last for _, last in _parts(corpus.name, storage)), default=0) + 1
-    storage.delete_leftovers(layout.review_log_file(corpus.name, number), least_age_seconds=LEFTOVER_SECONDS)
-    while not _write_part(corpus.name, _as_table(words, {**request, "number": number}), storage):
-        number += 1
+    parts = _parts(corpus.name, storage)
+    while True:
+        number = parts[-1][1] + 1 if parts else 1
+        storage.delete_leftovers(layout.review_log_file(corpus.name, number), least_age_seconds=LEFTOVER_SECONDS)
+        while not _write_part(corpus.name, _as_table(words, {**request, "number": number}), storage):
+            number += 1
+        parts = _parts(corpus.name, storage)
+        if (number, number) in parts:
+            break
+        storage.delete(layout.review_log_file(corpus.name, number))  # it was merged before this file was written
+    if _mergeable(corpus.name, parts, storage):
+        with suppress(TinyTagsError):  # the words are committed; whoever reads a damaged file names it
+            _merge(corpus.name, storage)
     return number
 
 
 def rows_sha256(table: pa.Table) -> str:
-    """Return the sha256 of rows of a log: of their Arrow IPC stream, as one batch."""
-    sink = io.BytesIO()
-    plain = table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None).combine_chunks()
-    with pa.ipc.new_stream(sink, plain.schema) as writer:
-        writer.write_table(plain)
-    return hashlib.sha256(sink.getvalue()).hexdigest()
+    """Return the sha256 of rows of a log: of their values alone, column by column."""
+    digest = hashlib.sha256(len(table).to_bytes(8, "little"))
+    for column_field in SCHEMA:
+        column = table.column(column_field.name).cast(column_field.type)
+        digest.update(column_field.name.encode())
+        if column.null_count:  # no writer writes one
+            digest.update(column.is_null().to_numpy().tobytes())
+        if pa.types.is_string(column_field.type) or pa.types.is_binary(column_field.type):
+            values = column.cast(pa.binary()).fill_null(b"")
+            digest.update(pc.binary_length(values).to_numpy().astype("<i8").tobytes())
+            digest.update(b"".join(values.to_pylist()))
+        else:
+            digest.update(column.cast(pa.int64()).fill_null(0).to_numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _as_table(words: Sequence[Word], request: dict[str, object]) -> pa.Table:
@@ -83,6 +117,10 @@ def _as_table(words: Sequence[Word], request: dict[str, object]) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
+def _path(corpus: str, first: int, last: int) -> str:
+    return layout.review_log_file(corpus, first, last if last != first else 0)
+
+
 def _write_part(corpus: str, table: pa.Table, storage: Storage) -> bool:
     """Commit rows as a part of a log; return False if another writer's part has this number."""
     numbers = table.column("number")
@@ -90,12 +128,11 @@ def _write_part(corpus: str, table: pa.Table, storage: Storage) -> bool:
     record = LogPart(corpus=corpus, first=first, last=last, words=len(table), sha256=rows_sha256(table))
     sink = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({_RECORD_KEY: record.stored()}), sink, compression="zstd")
-    path = layout.review_log_file(corpus, first, last if last != first else 0)
-    return storage.write(path, sink.getvalue(), overwrite=False)
+    return storage.write(_path(corpus, first, last), sink.getvalue(), overwrite=False)
 
 
-def _read_part(corpus: str, first: int, last: int, storage: Storage) -> pa.Table:
-    path = layout.review_log_file(corpus, first, last if last != first else 0)
+def _read_part(corpus: str, part: _Part, storage: Storage) -> pa.Table:
+    path = _path(corpus, *part)
     stored = storage.read(path)
     try:
         table = pq.read_table(io.BytesIO(stored))
@@ -103,22 +140,78 @@ def _read_part(corpus: str, first: int, last: int, storage: Storage) -> pa.Table
         table = table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); {LogPart.remedy(path)}") from error
-    if (record.corpus, record.first, record.last) != (corpus, first, last) or record.sha256 != rows_sha256(table):
+    if (record.corpus, record.first, record.last) != (corpus, *part) or record.sha256 != rows_sha256(table):
         raise CorruptError(f"{path}: damaged (its words are not those that were written); {LogPart.remedy(path)}")
     return table
 
 
-def _parts(corpus: str, storage: Storage) -> list[tuple[int, int]]:
-    """Return the first and last number of each part that counts; parts that were merged into another do not."""
-    found = []
+def _listed(corpus: str, storage: Storage) -> set[_Part]:
+    """Return all parts of a log that stand, whether they count or not."""
+    found = set()
     for name in storage.names(layout.review_log_folder(corpus)):
         if match := re.fullmatch(r"(\d+)(?:-(\d+))?\.parquet", name):
-            found.append((int(match[1]), int(match[2] or match[1])))
-    counting: list[tuple[int, int]] = []
+            found.add((int(match[1]), int(match[2] or match[1])))
+    return found
+
+
+def _counting(found: Iterable[_Part]) -> list[_Part]:
+    """Return the parts that count, in order: those that were merged into another do not."""
+    counting: list[_Part] = []
     for first, last in sorted(found, key=lambda part: (part[0], -part[1])):
         if not counting or first > counting[-1][1]:
             counting.append((first, last))
     return counting
+
+
+def _parts(corpus: str, storage: Storage) -> list[_Part]:
+    """Return the parts of a log that count, in order.
+
+    A listing while others write may have a file and lack an earlier one, so where a number is missing, a second listing
+    tells whether it is.
+    """
+    found = _listed(corpus, storage)
+    parts = _counting(found)
+    ends = [0, *(last for _, last in parts)]
+    if any(first != end + 1 for (first, _), end in zip(parts, ends, strict=False)):
+        found |= {part for part in _listed(corpus, storage) if part[1] <= ends[-1]}
+        parts = _counting(found)
+    return parts
+
+
+def _mergeable(corpus: str, parts: Sequence[_Part], storage: Storage) -> list[list[_Part]]:
+    """Return the parts that are to be merged, those of each future part together; empty if there are too few."""
+    if sum(first == last for first, last in parts) < MERGED_AT:
+        return []
+    sizes = storage.sizes(layout.review_log_folder(corpus))
+
+    def is_small(part: _Part) -> bool:
+        return part[0] == part[1] and 0 < sizes.get(layout.file_name(_path(corpus, *part)), 0) <= _SMALL_BYTES
+
+    groups = []
+    for is_chosen, together in itertools.groupby(parts, is_small):
+        group = list(together) if is_chosen else []
+        groups += [group[at : at + MERGED_AT] for at in range(0, len(group), MERGED_AT)]
+    groups = [group for group in groups if len(group) > 1]
+    return groups if sum(map(len, groups)) >= MERGED_AT else []
+
+
+def _merge(corpus: str, storage: Storage) -> None:
+    """Merge small files, unless another writer is merging them; delete the files that do not count any more."""
+    with Leases(storage).hold(layout.review_log_lease_file(corpus)) as is_ours:
+        if not is_ours:
+            return
+        for group in _mergeable(corpus, _parts(corpus, storage), storage):
+            storage.delete_leftovers(_path(corpus, group[0][0], group[-1][1]))
+            _write_part(corpus, _read_parts(corpus, group, storage), storage)
+        # Only now, and only what a merged file holds: a kill before this line, or within it, loses nothing.
+        found = _listed(corpus, storage)
+        for part in found.difference(_counting(found)):
+            storage.delete(_path(corpus, *part))
+
+
+def _read_parts(corpus: str, parts: Sequence[_Part], storage: Storage) -> pa.Table:
+    with ThreadPoolExecutor(_READERS) as pool:
+        return pa.concat_tables(list(pool.map(lambda part: _read_part(corpus, part, storage), parts)))
 
 
 class ReviewLog:
@@ -155,15 +248,19 @@ class ReviewLog:
             If the store does not answer.
         """
         with self._lock:
-            new = [part for part in _parts(self._corpus, self._storage) if part[1] > self._last]
-            if new:
-                with ThreadPoolExecutor(_READERS) as pool:
-                    tables = pool.map(lambda part: _read_part(self._corpus, part[0], part[1], self._storage), new)
-                    read = pa.concat_tables(list(tables))
+            if new := self._new_parts():
+                try:
+                    read = _read_parts(self._corpus, new, self._storage)
+                except MissingError:  # they were merged since they were listed
+                    new = self._new_parts()
+                    read = _read_parts(self._corpus, new, self._storage)
                 unread = read.filter(pc.greater(read.column("number"), self._last))
                 self._table = pa.concat_tables([self._table, unread]).combine_chunks()
                 self._last = new[-1][1]
             return self._table
+
+    def _new_parts(self) -> list[_Part]:
+        return [part for part in _parts(self._corpus, self._storage) if part[1] > self._last]
 
 
 def read_words(corpus: Corpus, storage: Storage) -> pa.Table:
@@ -200,7 +297,9 @@ def counting_words(words: pa.Table, verdicts: Iterable[Verdict] = OPINIONS) -> p
 
 def _is_undone(words: pa.Table) -> npt.NDArray[np.bool_]:
     undoing = words.filter(pc.equal(words.column("verdict"), str(Verdict.UNDO)))
-    undone = set(zip(undoing.column("position").to_pylist(), undoing.column("undoes").to_pylist(), strict=True))
+    names = ("position", "undoes", "number")
+    rows = zip(*(undoing.column(name).to_pylist() for name in names), strict=True)
+    undone = {(position, undoes) for position, undoes, number in rows if undoes < number}
     if not undone:
         return np.zeros(len(words), dtype=bool)
     own = zip(words.column("position").to_pylist(), words.column("number").to_pylist(), strict=True)

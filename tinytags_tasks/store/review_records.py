@@ -158,3 +158,27 @@ class LogPart(Record):
         return (
             f"restore {layout.file_name(path)} from a copy, or move it away: its words are then gone, and only they are"
         )
+
+
+class CarriedWords(Record):
+    """What is known of the words on other versions of a corpus: those up to a number were carried over to this one.
+
+    Attributes
+    ----------
+    corpus, corpus_digest
+        The corpus, and the version to which words were carried over.
+    upto
+        The number of the last request in the log that was looked at.
+    missing
+        How many words are on pictures that this version does not have.
+    """
+
+    corpus: str
+    corpus_digest: str
+    upto: int
+    missing: int
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes it again."""
+        return f"delete it, then write it again with `tinytags reviews carry {layout.path_name(path)}`"

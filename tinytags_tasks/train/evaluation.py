@@ -1,7 +1,7 @@
 """Evaluates a model on labelled images; the results are the figures on its card."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnxruntime
 
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.nets.running import BATCH as NET_BATCH
-from tinytags_tasks.store.lessons import picture_name
+from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.model_records import (
     ConfidenceBand,
     Evaluation,
@@ -18,9 +18,11 @@ from tinytags_tasks.store.model_records import (
     OtherFigures,
     ThresholdFigures,
 )
+from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.family import Classifier
+from tinytags_tasks.train.features import LabelledFeatures, Sight, are_among, head_votes, read_features
 from tinytags_tasks.train.gallery import Gallery
-from tinytags_tasks.train.images import LEFT_OUT, NONE, read_labelled, read_other
+from tinytags_tasks.train.images import LEFT_OUT, NONE, read_rows
 from tinytags_tasks.votes import Decisions, Votes, decide, least_votes
 
 THRESHOLDS = range(40, 101, 10)
@@ -34,68 +36,95 @@ _BATCH = 5_000
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The images on which a model is evaluated: a test set and images of other things, each with its file's hash."""
+    """What a head sees of the images on which it is evaluated: a test set, and images of other things.
 
-    test: tuple[LabelledSet, str] | None
-    other: tuple[LabelledSet, str] | None
+    Attributes
+    ----------
+    sight
+        What the head sees of an image.
+    test, other
+        The images.
+    test_rows
+        The numbers of the test images in their file, if some were left out.
+    """
+
+    sight: Sight
+    test: LabelledFeatures | None
+    other: LabelledFeatures | None
+    test_rows: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
     @property
-    def images(self) -> int:
-        """How many images there are."""
-        return sum(len(part[0].images) for part in (self.test, self.other) if part)
+    def embed_seconds(self) -> float:
+        """How long decoding and embedding took; 0 if nothing had to be embedded."""
+        return sum(each.embed_seconds for each in (self.test, self.other) if each)
 
-    def without(self, pictures: Collection[bytes]) -> "Yardstick":
-        """Return the images that are not among some pictures, see :func:`~tinytags_tasks.store.lessons.picture_name`.
-
-        A test set of which nothing is left is not measured.
-        """
-
-        def rest(part: tuple[LabelledSet, str] | None) -> tuple[LabelledSet, str] | None:
+    def without(self, learned: Embeddings, report: Callable[[str], None]) -> "Yardstick":
+        """Return the images that a head does not learn from; a set of which nothing is left is not measured."""
+        left_out, rows = 0, None
+        parts: list[LabelledFeatures | None] = []
+        for part in (self.test, self.other):
             if part is None:
-                return None
-            labelled, sha256 = part
-            keep = np.array(
-                [picture_name(image.tobytes()) not in pictures for image in labelled.images], dtype=np.bool_
+                parts.append(None)
+                continue
+            keep = ~are_among(part.values, learned)
+            left_out += int((~keep).sum())
+            parts.append(part.part(keep) if keep.any() else None)
+            if part is self.test:
+                rows = np.flatnonzero(keep)
+        if left_out:
+            report(
+                f"{left_out:,} of the images to measure on were reviewed, and are left out: the model learns from them"
             )
-            left = replace(labelled, images=labelled.images[keep], labels=labelled.labels[keep])
-            return (left, sha256) if keep.any() else None
+        return Yardstick(self.sight, parts[0], parts[1], rows)
 
-        return Yardstick(rest(self.test), rest(self.other))
-
-    def measure(
-        self, classifier: Classifier, gallery: Gallery | None = None
-    ) -> tuple[Evaluation | None, OtherEvaluation | None]:
-        """Return a model's figures, and add pictures of the test set to a gallery."""
+    def measure(self, head: Classifier, gallery: Gallery) -> tuple[Evaluation | None, OtherEvaluation | None]:
+        """Return a head's figures, and add pictures of the test set to a gallery."""
         test = other = None
         if self.test:
-            images, sha256 = self.test
-            votes = count_votes(classifier.onnx_model, images.images)
-            test = evaluate(votes, images, classifier.total, sha256)
-            if gallery:
-                gallery.add("test", votes, images.labels, classifier.total, images.images.__getitem__)
+            path, labels = self.test.path, self.test.labels
+            votes = head_votes(head.onnx_model, self.test.values)
+            test = evaluate(votes, self.test, head.total, self.test.sha256)
+
+            def read(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+                rows = rows if self.test_rows is None else self.test_rows[rows]
+                return read_rows(path, rows, self.sight.height, self.sight.width)
+
+            gallery.add("test", votes, labels, head.total, read)
         if self.other:
-            images, sha256 = self.other
-            votes = count_votes(classifier.onnx_model, images.images)
-            other = evaluate_other(votes, images, classifier.total, sha256)
+            votes = head_votes(head.onnx_model, self.other.values)
+            other = evaluate_other(votes, self.other, head.total, self.other.sha256)
         return test, other
 
 
-def read_yardstick(test: str | None, other: str | None, tags: tuple[str, ...], height: int, width: int) -> Yardstick:
-    """Read the images on which a model is evaluated; without a file, nothing is evaluated.
+def read_yardstick(
+    test: str | None,
+    other: str | None,
+    tags: tuple[str, ...],
+    sight: Sight,
+    storage: Storage,
+    report: Callable[[str], None],
+) -> Yardstick:
+    """Read what a head sees of the images on which it is evaluated; without a file, nothing is evaluated.
+
+    Embeddings are made once, as those of a labelled set are.
 
     Raises
     ------
     BadInputError
         If a file cannot be used.
     """
-    return Yardstick(
-        (read_labelled(Path(test), tags, height, width), file_sha256(Path(test))) if test else None,
-        (read_other(Path(other), tags, height, width), file_sha256(Path(other))) if other else None,
-    )
+
+    def read(file: str | None, *, is_other: bool) -> LabelledFeatures | None:
+        if not file:
+            return None
+        path = Path(file)
+        return read_features(path, file_sha256(path), tags, sight, storage, report, is_other=is_other)
+
+    return Yardstick(sight, read(test, is_other=False), read(other, is_other=True))
 
 
 def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
-    """Return a model's votes for each tag.
+    """Return the votes of a published model's file for each tag, from pixels.
 
     Parameters
     ----------
@@ -118,7 +147,7 @@ def count_votes(onnx_model: bytes, images: npt.NDArray[np.uint8]) -> Votes:
     )
 
 
-def evaluate(votes: Votes, labelled: LabelledSet, total: int, sha256: str) -> Evaluation:
+def evaluate(votes: Votes, labelled: LabelledSet | LabelledFeatures, total: int, sha256: str) -> Evaluation:
     """Return the figures of a model's votes on images whose tags are known.
 
     Parameters
@@ -155,7 +184,7 @@ def evaluate(votes: Votes, labelled: LabelledSet, total: int, sha256: str) -> Ev
     return Evaluation(
         labelled_set=labelled.path.name,
         sha256=sha256,
-        images=len(labelled.images),
+        images=len(labelled.labels),
         accuracy=round(100.0 * float((decided.winner == labelled.labels).mean()), 2),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         thresholds=tuple(figures),
@@ -180,7 +209,7 @@ def _reliability(decided: Decisions, labels: npt.NDArray[np.int64], total: int) 
     )
 
 
-def evaluate_other(votes: Votes, other: LabelledSet, total: int, sha256: str) -> OtherEvaluation:
+def evaluate_other(votes: Votes, other: LabelledSet | LabelledFeatures, total: int, sha256: str) -> OtherEvaluation:
     """Return the figures of a model's votes on images of other things.
 
     Parameters

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import read_net
 from tinytags_tasks.nets.graph import embedding_graph
@@ -22,7 +23,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.embedding_files import Embeddings, embeddings_sha256
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.train.images import check_labels, preparation, read_labelled, read_labels
+from tinytags_tasks.train.images import check_labels, preparation, read_labelled, read_labels, read_other
 from tinytags_tasks.votes import Votes
 
 _BATCH = 5_000
@@ -110,6 +111,8 @@ def read_features(
     sight: Sight,
     storage: Storage,
     report: Callable[[str], None],
+    *,
+    is_other: bool = False,
 ) -> LabelledFeatures:
     """Read a labelled set as a head sees it.
 
@@ -127,25 +130,33 @@ def read_features(
         The store.
     report
         Receives progress.
+    is_other
+        Whether its images are of other things: labels may be -1 (none of the tags) or -2 (left out).
 
     Raises
     ------
     BadInputError
         If the set cannot be used.
     """
+
+    def decoded(tags: tuple[str, ...] | None) -> LabelledSet:
+        if is_other:
+            return read_other(path, tags or (), sight.height, sight.width)
+        return read_labelled(path, tags, sight.height, sight.width)
+
     if sight.net is None:
-        labelled = read_labelled(path, tags, sight.height, sight.width)
+        labelled = decoded(tags)
         flat = labelled.images.reshape(len(labelled.images), -1)
         return LabelledFeatures(path, sha256, labelled.tags, labelled.labels, flat)
     stored = layout.labelled_embeddings_file(_identity(sha256, sight, sight.net))
     storage.delete_leftovers(stored)
-    names, labels = read_labels(path, tags)
-    check_labels(path, labels, names)
+    names, labels = read_labels(path, tags, is_other=is_other)
+    check_labels(path, labels, names, is_other=is_other)
     embeddings = _stored_embeddings(storage, stored, (len(labels), sight.net.dimensions), report)
     if embeddings is not None:
         return LabelledFeatures(path, sha256, names, labels, embeddings)
     started = time.monotonic()
-    labelled = read_labelled(path, names, sight.height, sight.width)
+    labelled = decoded(names)
     report(f"embedding {len(labels):,} images of {path.name} with {sight.net.version}")
     embeddings = see(sight, labelled.images)
     storage.write(stored, _parquet(embeddings))
@@ -157,6 +168,12 @@ def see(sight: Sight, images: npt.NDArray[np.uint8]) -> Embeddings:
     assert sight.net is not None  # noqa: S101 - for the type checker
     session: Any = open_session(sight.graph, layout.net_file(sight.net.version), sight.providers, threads=0)
     return embed(session, images.reshape(len(images), -1))
+
+
+def are_among(rows: npt.NDArray[np.generic], others: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Return which rows are equal to one of the others, bool, shape (rows,): the same picture looks the same."""
+    known = {other.tobytes() for other in others}
+    return np.array([row.tobytes() in known for row in rows], dtype=np.bool_)
 
 
 def head_votes(head: bytes, values: npt.NDArray[np.uint8] | Embeddings) -> Votes:

@@ -16,7 +16,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.family import Classifier, Features
-from tinytags_tasks.train.features import LabelledFeatures
+from tinytags_tasks.train.features import LabelledFeatures, are_among
 from tinytags_tasks.train.none import Chosen
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.reviews import Reviewed
@@ -99,7 +99,7 @@ def make_lesson(
         weights[-len(reviewed.labels) :] = reviewed.weight
         values.append(reviewed.embeddings)
         labels.append(reviewed.labels)
-        held_back.append(_are_among(reviewed.embeddings, labelled.values[held_out]))
+        held_back.append(are_among(reviewed.embeddings, labelled.values[held_out]))
     rows = Rows(
         values=np.concatenate(values) if len(values) > 1 else labelled.values,  # pixels are many: no copy
         labels=np.concatenate(labels),
@@ -108,12 +108,6 @@ def make_lesson(
         weights=weights,
     )
     return Lesson(rows, labelled.tags, held_out, len(others), background_held_back)
-
-
-def _are_among(rows: Embeddings, others: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    """Return which rows are equal to one of the others: a labelled image that is reviewed as well is the same image."""
-    known = {other.tobytes() for other in others}
-    return np.array([row.tobytes() in known for row in rows], dtype=np.bool_)
 
 
 def hold_out(labels: npt.NDArray[np.int64], tags: int, request: TrainRequest) -> npt.NDArray[np.bool_]:

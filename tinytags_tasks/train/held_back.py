@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.labelled import LabelledSet
 from tinytags_tasks.store.model_records import BackgroundUse, Evaluation, OtherEvaluation
 from tinytags_tasks.train.evaluation import evaluate, evaluate_background
 from tinytags_tasks.train.features import LabelledFeatures, head_votes
@@ -33,9 +32,7 @@ def measure_held_out(
             return read_rows(Path(request.labelled), rows[numbers], request.height, request.width)
 
         gallery.add("held_out", votes, part.labels, total, read)
-    # The figures count the images, and look at none.
-    counted = LabelledSet(part.path, part.values.view(np.uint8), part.labels, part.tags)
-    return evaluate(votes, counted, total, labelled.sha256)
+    return evaluate(votes, part, total, labelled.sha256)
 
 
 def measure_background(fitted: Fitted, lesson: Lesson, use: BackgroundUse | None) -> OtherEvaluation | None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.corpus.labelled import LabelledSet, iterate_pictures, place_of, tags_of_set
+from tinytags_tasks.corpus.labelled_tar import tars_of
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch
@@ -34,8 +35,8 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     Parameters
     ----------
     path
-        A Parquet file with a column ``img`` (struct with ``bytes``) and a column ``label``; or a folder with a folder
-        for each tag.
+        A Parquet file with a column ``img`` (struct with ``bytes``) and a column ``label``; a folder with a folder for
+        each tag; or WebDataset's tars.
     tags
         The names of the labels; None takes those of the file or the folders, or CIFAR-10's if there are none.
     height, width
@@ -92,8 +93,15 @@ def _batches_of_rows(path: Path, rows: _Labels) -> Iterator[Batch]:
         first += len(encoded)
 
 
-def read_labels(path: Path, tags: tuple[str, ...] | None) -> tuple[tuple[str, ...], _Labels]:
+def read_labels(path: Path, tags: tuple[str, ...] | None, *, is_other: bool = False) -> tuple[tuple[str, ...], _Labels]:
     """Return a labelled set's tags and labels, without decoding its pictures.
+
+    Parameters
+    ----------
+    path, tags
+        As for :func:`read_labelled`.
+    is_other
+        Whether its images are of other things, as for :func:`read_other`.
 
     Raises
     ------
@@ -101,29 +109,30 @@ def read_labels(path: Path, tags: tuple[str, ...] | None) -> tuple[tuple[str, ..
         If the set cannot be used.
     """
     names = tags or tags_of_set(path)
-    labels = [labels for _, labels in iterate_pictures(path, names, with_pictures=False)]
+    parts = iterate_pictures(path, names, NONE if is_other else None, with_pictures=False)
+    labels = [labels for _, labels in parts]
     if not labels:
         raise BadInputError(f"{path}: holds no images")
     return names, np.concatenate(labels)
 
 
-def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...]) -> None:
-    """Refuse labels that nothing can be learned from.
+def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...], *, is_other: bool = False) -> None:
+    """Refuse labels that nothing can be learned from; or those that :func:`read_other` does not know.
 
     Raises
     ------
     BadInputError
         If a label has no tag, or all are the same.
     """
-    _refuse_wrong(path, 0, labels, 0, tags)
-    if len(np.unique(labels)) < 2:
+    _refuse_wrong(path, 0, labels, LEFT_OUT if is_other else 0, tags)
+    if not is_other and len(np.unique(labels)) < 2:
         raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
 
 
 def read_other(path: Path, tags: tuple[str, ...], height: int, width: int) -> LabelledSet:
     """Read images of other things, like :func:`read_labelled`; labels may be -1 (none of the tags) or -2 (exclude).
 
-    In a folder of folders, those that are named after no tag show none.
+    In a folder of folders or a tar, those of folders or classes that are named after no tag show none.
     """
     images, labels = _read(path, LEFT_OUT, tags, height, width)
     return LabelledSet(path, images, labels, tags)
@@ -138,7 +147,7 @@ def _read(
         for batch in decoder.decode_batches(_batches(path, labels.append, lowest, tags)):
             if batch.unreadable:
                 row = min(batch.unreadable)
-                what = "it" if path.is_dir() else "the row"
+                what = "it" if path.is_dir() or tars_of(path) else "the row"
                 raise BadInputError(
                     f"{place_of(path, row)}: {batch.unreadable[row]}; repair the picture or remove {what}"
                 )

@@ -21,6 +21,7 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
+from tinytags_tasks.train.features import Sight
 from tinytags_tasks.train.gallery import Gallery
 from tinytags_tasks.train.onnx_signature import Fitting, Kind
 from tinytags_tasks.train.onnx_wrap import Wrapped, wrap_classifier
@@ -133,7 +134,9 @@ def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[
             report(f"model {model}: its file was missing or damaged, and is written again")
         report(f"model {model} is published already: nothing to do, and its card is not changed")
         return ImportResult(model, imported=False)
-    yardstick = read_yardstick(request.test, request.other, request.tags, request.height, request.width)
+    yardstick = read_yardstick(
+        request.test, request.other, request.tags, Sight(request.height, request.width), storage, report
+    )
     gallery = Gallery()
     test, other = yardstick.measure(classifier, gallery)
     card = _card(request, model, classifier, test, other)

@@ -32,7 +32,7 @@ class TrainRequest:
     Attributes
     ----------
     labelled
-        The training images: a Parquet file, or a folder with a folder for each tag.
+        The training images: a Parquet file, a folder with a folder for each tag, or WebDataset's tars.
     test
         A labelled set of images on which the model is evaluated, for its card; None skips that.
     name

@@ -13,7 +13,7 @@ from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import net_for, read_background
 from tinytags_tasks.nets.compose import compose_model
-from tinytags_tasks.nets.running import CPU
+from tinytags_tasks.nets.running import CPU, offered_here
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.model_records import (
@@ -30,7 +30,7 @@ from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.train import none, review_weight
-from tinytags_tasks.train.evaluation import Yardstick, read_yardstick
+from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
 from tinytags_tasks.train.features import LabelledFeatures, head_votes, read_features, sight_of
 from tinytags_tasks.train.fitting import fit_heads, make_lesson
@@ -106,7 +106,8 @@ def train_model(
 ) -> TrainResult:
     """Publish the model that the labelled set and the request determine, unless it has been published already.
 
-    If another process is training the same model, wait for it.
+    If another process is training the same model, wait for it. The labelled set is embedded in this process, by those
+    of ``providers`` that ONNX Runtime offers it.
 
     Raises
     ------
@@ -157,25 +158,28 @@ def _train(
         _report_unmeasured(request, existing, report)
         warn_again(request, existing, storage, report)
         return TrainResult(existing.version, trained=False)
-    sight = sight_of(training.net, request.height, request.width, storage, providers)
+    here = offered_here(providers, report) if training.net else (CPU,)
+    sight = sight_of(training.net, request.height, request.width, storage, here)
     path = Path(request.labelled)
     labelled = read_features(path, training.labelled_sha256, request.tags, sight, storage, report)
     if training.reviews:
         labelled = replace(labelled, tags=training.reviews.tags)
     report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
     # Before the long part, so that a file that cannot be used is reported at once.
-    yardstick = _yardstick(training, labelled.tags, report)
+    yardstick = read_yardstick(request.test, request.other, labelled.tags, sight, storage, report)
     probe = probe_training(request, len(labelled.labels), storage, report)
     background = _background(training, labelled, storage, report)
     reviewed = None
     if training.reviews:
         reviewed = embed_reviewed(training.reviews, sight, storage, report)
+        yardstick = yardstick.without(reviewed.embeddings, report)
         way = choose_way(request, labelled, background, reviewed, report)
         request, reviewed, background = way.applied(request, reviewed, background)
     lesson = make_lesson(request, labelled, background, reviewed, has_none=training.has_none)
-    seconds = {"load": round(time.monotonic() - started - labelled.embed_seconds, 1)}
-    if labelled.embed_seconds:
-        seconds["embed"] = round(labelled.embed_seconds, 1)
+    embed_seconds = labelled.embed_seconds + yardstick.embed_seconds
+    seconds = {"load": round(time.monotonic() - started - embed_seconds, 1)}
+    if embed_seconds:
+        seconds["embed"] = round(embed_seconds, 1)
     fitted = fit_heads(request, lesson, identity, storage, connect_spark, report)
     seconds |= fitted.seconds
     fitted_at = time.monotonic()
@@ -185,7 +189,7 @@ def _train(
         classifier = replace(classifier, onnx_model=whole)
     gallery = Gallery()
     held_out = measure_held_out(fitted, lesson, labelled, request, gallery)
-    test, other = yardstick.measure(classifier, gallery)
+    test, other = yardstick.measure(fitted.classifier, gallery)
     figures = _Figures(held_out, test, other, _metrics(fitted.classifier, labelled, held_out, test))
     seconds["measure"] = round(time.monotonic() - fitted_at, 1)
     card = _card(training, labelled, background, classifier, figures, seconds)
@@ -276,18 +280,6 @@ def _background(
         f"{len(chosen.left_out_by_name)} classes by name, {len(chosen.left_out_by_look)} by look"
     )
     return chosen
-
-
-def _yardstick(training: _Training, tags: tuple[str, ...], report: Callable[[str], None]) -> Yardstick:
-    """Return the images on which the model is evaluated, without those that it learns from as reviews."""
-    request = training.request
-    yardstick = read_yardstick(request.test, request.other, tags, request.height, request.width)
-    if training.reviews is None:
-        return yardstick
-    rest = yardstick.without(set(training.reviews.teaching.pictures))
-    if left_out := yardstick.images - rest.images:
-        report(f"{left_out:,} of the images to measure on were reviewed, and are left out: the model learns from them")
-    return rest
 
 
 def _review_use(training: _Training, reviewed: Reviewed | None, background: none.Chosen | None) -> ReviewUse | None:

@@ -1,6 +1,6 @@
 """Cleaning up: drops the collections of runs that readers neither see nor can get back by a rollback.
 
-Embeddings that no model sees are dropped as well; nets and models are kept. Temporary files of killed writers,
+Embeddings that nobody needs are dropped as well; nets and models are kept. Temporary files of killed writers,
 anywhere in the store, are deleted.
 """
 
@@ -99,13 +99,13 @@ class PruneResult:
     drop
         The collections and scored files to drop, by run.
     kept
-        The other collections, and embeddings that no model sees, each with the reason why it is kept.
+        The other collections, and embeddings that nobody needs, each with the reason why it is kept.
     leftovers, leftover_bytes
         Temporary files and folders of killed writers that are at least a day old.
     configsets
         Old configsets in Solr that no collection uses any longer.
     embeddings
-        Embeddings that no model sees.
+        Embeddings that no model sees, or whose blocks a corpus no longer has.
     """
 
     drop: tuple[Prunable, ...]

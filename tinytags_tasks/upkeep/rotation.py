@@ -1,16 +1,17 @@
 """The rotation of audits: each one compares the next share of the pictures, so that a known number compares all."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.publish.pictures import PictureComparison
+from tinytags_tasks.prefetch import in_order
+from tinytags_tasks.publish.pictures import BlockPixels, PictureComparison
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record_series import record_numbers
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import Audit, BlockRecord
 
 AUDITS = 30
@@ -111,22 +112,51 @@ def next_share(corpus: Corpus, records: Sequence[BlockRecord], first: int, docum
     return Share(first, documents, tuple(chosen), len(chosen) == len(later))
 
 
-def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, storage: Storage) -> Compared:
-    """Compare the pictures of a share, block by block."""
-    compared = Compared(share.first)
-    left = share.documents
-    for record in share.records:
-        if left <= 0:
-            return compared
-        table, _ = read_scored(storage, pictures.run.name, record.block)
-        rest = [position for position in table.column("position").to_pylist() if position >= share.first]
-        positions, left = rest[:left], left - len(rest)
-        compared.pictures_to = _stop(corpus, record) if left >= 0 else positions[-1] + 1
-        if positions:
-            _compare_block(record, positions, pictures, compared)
-    if share.is_end and left >= 0:
-        compared.pictures_to = corpus.images
+@dataclass(frozen=True)
+class _Part:
+    """Pictures of one block that are compared; ``stop`` is the position up to which all have been compared then."""
+
+    block: int
+    positions: Sequence[int]
+    stop: int
+
+
+def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison) -> Compared:
+    """Compare the pictures of a share, block by block; the next block is read while one is compared."""
+
+    def read(part: _Part) -> tuple[_Part, BlockPixels | MissingError | CorruptError | None]:
+        try:
+            return part, pictures.read_block(part.block) if part.positions else None
+        except (MissingError, CorruptError) as error:
+            return part, error
+
+    is_complete = share.is_end and not share.records
+    compared = Compared(corpus.images if is_complete else share.first)
+    for part, ingested in in_order(
+        read, _parts(share, RunBlocks(pictures.run, corpus, pictures.storage)), threads=1, ahead=1
+    ):
+        compared.pictures_to = part.stop
+        if isinstance(ingested, MissingError | CorruptError):
+            compared.damaged[part.block] = str(ingested)
+        elif ingested:
+            compared.documents += len(part.positions)
+            if problem := pictures.block_problem(part.positions, ingested):
+                compared.problems[part.block] = problem
     return compared
+
+
+def _parts(share: Share, blocks: RunBlocks) -> Iterator[_Part]:
+    corpus = blocks.corpus
+    left = share.documents
+    for number, record in enumerate(share.records, 1):
+        if left <= 0:
+            return
+        positions = blocks.read(record.block, upto=record.corrections).table.column("position").to_numpy()
+        rest = positions[positions >= share.first].tolist()
+        own, left = rest[:left], left - len(rest)
+        stop = _stop(corpus, record) if left >= 0 else own[-1] + 1
+        is_last = share.is_end and number == len(share.records) and left >= 0
+        yield _Part(record.block, own, corpus.images if is_last else stop)
 
 
 def rotated_to(
@@ -149,19 +179,6 @@ def rotated_to(
         if is_bad and block.first + block.images > share.first:
             reached = min(reached, max(block.first, share.first))
     return reached
-
-
-def _compare_block(
-    record: BlockRecord, positions: Sequence[int], pictures: PictureComparison, compared: Compared
-) -> None:
-    try:
-        problem = pictures.block_problem(record.block, positions)
-    except (MissingError, CorruptError) as error:
-        compared.damaged[record.block] = str(error)
-        return
-    compared.documents += len(positions)
-    if problem:
-        compared.problems[record.block] = problem
 
 
 def _stop(corpus: Corpus, record: BlockRecord) -> int:

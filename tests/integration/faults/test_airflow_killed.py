@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,10 +16,11 @@ import psutil
 import pytest
 from conftest import DEPTH, IMAGES, all_documents, engine_process, restart, wait_for
 
+from tinytags_tasks import services
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.settings import Settings
+from tinytags_tasks.settings import PROJECT_ROOT, Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_records import BlockState, Run
@@ -196,3 +198,40 @@ def test_a_run_whose_scheduler_was_killed_goes_on_when_that_is_started_again(
     assert {record.state for record in records} == {BlockState.VERIFIED}
     assert sum(record.read for record in records) == IMAGES
     assert sum(record.kept for record in records) == runtime.solr.count(run.collection)
+
+
+def test_after_a_power_cut_the_same_command_joins_the_run_and_follows_it_to_its_end(
+    disturbed: tuple[Runtime, set[str], dict[str, int]], tinytags_here: Command
+) -> None:
+    """Everything is killed at once while blocks are scored: engines, Airflow, its tasks, and the command itself."""
+    runtime, _, _ = disturbed
+    storage, client = runtime.storage, airflow_client(runtime)
+    command = ("run", "killed", "--model", live_run(runtime).model, "--threshold", "20", "--blocks-per-task", "1")
+    command += ("--no-publish",)
+
+    def states_of_blocks() -> set[str | None]:
+        return {task.state for task in client.task_states(DAG, dag_run) if task.task == "blocks"}
+
+    with subprocess.Popen([sys.executable, "-m", "tinytags_tasks.cli", *command], cwd=PROJECT_ROOT) as given:
+        (dag_run,) = wait_for(lambda: list(client.unfinished_runs(DAG)))
+        wait_for(states_of_blocks, {"success", "running"}.issubset)
+        victims = [*everything(runtime.settings), psutil.Process(given.pid)]
+        for process in victims:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert psutil.wait_procs(victims, 30)[1] == []
+    restart("hdfs", "solr", "spark", "airflow", "search")
+    joined = tinytags_here(*command)
+    assert joined.returncode == 0, joined.stderr
+    assert f"run {dag_run} has the same parameters and has not ended: joining it" in joined.stderr
+    run = Run.load(storage, layout.run_file(client.result(DAG, dag_run, "reconcile")["run"]))
+    assert sum(record.read for record in read_ledger(storage, run)) == IMAGES
+    audited = tinytags_here("audit", run.name, "--deep")
+    assert audited.returncode == 0, audited.stderr
+    assert "everything is as it was scored" in audited.stderr
+
+
+def everything(settings: Settings) -> list[psutil.Process]:
+    """Return the processes of all engines, with all that these have started."""
+    engines = [psutil.Process(status.pid) for status in services.status(settings) if status.pid is not None]
+    return [process for engine in engines for process in (engine, *engine.children(recursive=True))]

@@ -1,4 +1,4 @@
-"""Write the learned net as ONNX: in float32, and in int8 with the scales that it was taught with."""
+"""Write the learned net as ONNX: in int8, with the scales that it was taught with."""
 
 from collections.abc import Mapping
 
@@ -19,13 +19,18 @@ from tinytags_tasks.nets.recipe.shape import (
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 
-class _Graph:
-    """Adds nodes; a tensor is its name, and in int8 the scale of what it holds is kept beside it."""
+class _Int8:
+    """Adds nodes; a tensor is its name, and the scale of what it holds is kept beside it.
+
+    Between any two operations are a QuantizeLinear and a DequantizeLinear, which ONNX Runtime fuses into int8 kernels.
+    A ReLU needs no node of its own: with a zero point of 0 uint8 cuts off what is negative.
+    """
 
     def __init__(self, arrays: Arrays, shape: Shape, name: str) -> None:
         self.arrays, self.shape, self.name = arrays, shape, name
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.scales: dict[str, np.float32] = {}
 
     def add(self, kind: str, *inputs: str, **attributes: object) -> str:
         output = f"{kind.lower()}_{len(self.nodes)}"
@@ -63,56 +68,13 @@ class _Graph:
         branch = self.convolution(branch, f"{name}.second", 1, relu=False)
         if f"{name}.shortcut.weight" in self.arrays:
             images = self.convolution(images, f"{name}.shortcut", stride, relu=False)
-        return self.leave_block(self.add("Add", branch, images), name)
+        return self.round(self.add("Add", branch, images), f"{name}.out", 0)
 
     def convolve(self, images: str, weight: str, bias: str, name: str, stride: int) -> str:
         size = self.arrays[f"{name}.weight"].shape[2]
         return self.add(
             "Conv", images, weight, bias, kernel_shape=[size] * 2, strides=[stride] * 2, pads=[size // 2] * 4
         )
-
-    def enter(self) -> str:
-        raise NotImplementedError
-
-    def convolution(self, images: str, name: str, stride: int, *, relu: bool) -> str:
-        raise NotImplementedError
-
-    def leave_block(self, images: str, name: str) -> str:
-        raise NotImplementedError
-
-    def leave(self, images: str) -> None:
-        raise NotImplementedError
-
-
-class _Float32(_Graph):
-    def enter(self) -> str:
-        pixels = self.add("Cast", "pixels", to=TensorProto.FLOAT)
-        pixels = self.add("Sub", pixels, self.constant(np.float32(PIXEL_MIDDLE)))
-        pixels = self.add("Div", pixels, self.constant(np.float32(PIXEL_RANGE)))
-        return self.add("Transpose", pixels, perm=[0, 3, 1, 2])
-
-    def convolution(self, images: str, name: str, stride: int, *, relu: bool) -> str:
-        weight, bias = (self.constant(self.arrays[f"{name}.{part}"]) for part in ("weight", "bias"))
-        images = self.convolve(images, weight, bias, name, stride)
-        return self.add("Relu", images) if relu else images
-
-    def leave_block(self, images: str, name: str) -> str:
-        return self.add("Relu", images)
-
-    def leave(self, images: str) -> None:
-        pooled = self.add("GlobalAveragePool", images)
-        self.nodes.append(helper.make_node("Flatten", [pooled], ["embedding"]))
-
-
-class _Int8(_Graph):
-    """Between any two operations a QuantizeLinear and a DequantizeLinear, which ONNX Runtime fuses into int8 kernels.
-
-    A ReLU needs no node of its own: with a zero point of 0 uint8 cuts off what is negative.
-    """
-
-    def __init__(self, arrays: Arrays, shape: Shape, name: str) -> None:
-        super().__init__(arrays, shape, name)
-        self.scales: dict[str, np.float32] = {}
 
     def enter(self) -> str:
         pixels = self.add("Transpose", "pixels", perm=[0, 3, 1, 2])
@@ -137,9 +99,6 @@ class _Int8(_Graph):
         outputs = self.convolve(images, weights, biases, name, stride)
         return self.round(outputs, f"{name}.out", 0 if relu else PIXEL_MIDDLE)
 
-    def leave_block(self, images: str, name: str) -> str:
-        return self.round(images, f"{name}.out", 0)
-
     def leave(self, images: str) -> None:
         pooled = self.round(self.add("GlobalAveragePool", images), "out", 0)
         most = self.constant(np.float32(EMBEDDING_LEVELS) * self.scales[pooled])
@@ -156,11 +115,9 @@ class _Int8(_Graph):
         return values
 
 
-def float32_model(arrays: Arrays, shape: Shape, name: str) -> onnx.ModelProto:
-    """Return the net in float32: uint8 pixels (n, 32, 32, 3) to float32 embeddings (n, width of the last stage)."""
-    return _Float32(arrays, shape, name).model()
-
-
 def int8_model(arrays: Arrays, shape: Shape, name: str) -> onnx.ModelProto:
-    """Return the net in int8, with the same inputs and outputs; embeddings are 0 to 127 times ``out.scale``."""
+    """Return the net: uint8 pixels (n, 32, 32, 3) to float32 embeddings (n, width of the last stage).
+
+    Embeddings are 0 to 127 times ``out.scale``.
+    """
     return _Int8(arrays, shape, name).model()

@@ -1,0 +1,241 @@
+"""Commands for a person's word on what readers see: correct tags, take pictures down, carry both over."""
+
+import getpass
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, say
+from tinytags_tasks.cli.reviews import reviews_app
+from tinytags_tasks.errors import BadInputError, TinyTagsError, TransientError
+
+if TYPE_CHECKING:
+    from tinytags_tasks.correct.apply import ApplyResult
+    from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.review_records import Word
+
+app = typer.Typer()
+takedown_app = typer.Typer(no_args_is_help=True)
+app.add_typer(takedown_app, name="takedown", help="Take pictures down for good, list them, show them again.")
+
+CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="Name of a corpus in the store.")]
+Positions = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[POSITIONS]...", help="Positions and ranges, such as 3 17-20.", show_default=False),
+]
+FromFile = Annotated[
+    Path | None,
+    typer.Option("--from", help="CSV file with the columns position and reason.", show_default=False),
+]
+Keyword = Annotated[
+    str,
+    typer.Option(
+        help="All pictures that the source calls so now, also those that no model keeps; pictures that are added to "
+        "the corpus later are not among them.",
+        show_default=False,
+    ),
+]
+_MOST_MISSING = 20
+
+By = Annotated[str, typer.Option(help="Who says so; default: the user of this machine.", show_default=False)]
+
+
+@app.command()
+def correct(
+    corpus_name: CorpusName,
+    positions: Annotated[
+        list[str], typer.Argument(metavar="POSITIONS...", help="Positions and ranges, such as 3 17-20.")
+    ],
+    tag: Annotated[str, typer.Option(help="What the pictures show; the model need not know it.")] = "",
+    not_tag: Annotated[str, typer.Option("--not", help="A tag that the pictures do not show.")] = "",
+    none: Annotated[bool, typer.Option("--none", help="The pictures show none of the tags.")] = False,
+    undo: Annotated[int, typer.Option(help="Take back the words of the request with this number.")] = 0,
+    by: By = "",
+) -> None:
+    """Correct the tags of pictures in what readers see, and in every run from now on."""
+    from tinytags_tasks.review.takedown_lists import parse_positions
+    from tinytags_tasks.store.corpus_records import load_corpus
+    from tinytags_tasks.store.review_records import Verdict, Word
+
+    if sum(map(bool, (tag, not_tag, none, undo))) != 1:
+        raise BadInputError("say one thing of the pictures: --tag TAG, --not TAG, --none or --undo NUMBER")
+    verdict = Verdict.TAG if tag else Verdict.WRONG if not_tag else Verdict.NONE if none else Verdict.UNDO
+    runtime = clients()
+    corpus = load_corpus(corpus_name, runtime.storage)
+    words = [
+        Word(position, verdict, tag or not_tag, is_public=True, undoes=undo)
+        for position in parse_positions(positions, corpus)
+    ]
+    _say_and_show(corpus, words, by, runtime, "corrected" if not undo else "as they were before that")
+
+
+@takedown_app.command()
+def add(
+    corpus_name: CorpusName,
+    positions: Positions = None,
+    from_file: FromFile = None,
+    keyword: Keyword = "",
+    reason: Annotated[str, typer.Option(help="Why; a file may give each picture its own reason.")] = "",
+    by: By = "",
+) -> None:
+    """Take pictures down: gone from what readers see, and from every run from now on."""
+    from tinytags_tasks.review.takedowns import taken_down
+    from tinytags_tasks.store.corpus_records import load_corpus
+    from tinytags_tasks.store.review_records import Verdict, Word
+
+    runtime = clients()
+    corpus = load_corpus(corpus_name, runtime.storage)
+    if not reason.strip() and from_file is None:
+        raise BadInputError("a take-down needs a reason: give it with --reason")
+    reasons = _chosen(corpus, positions, from_file, keyword, reason.strip(), runtime)
+    known = set(taken_down(corpus, runtime.storage).tolist())
+    words = [
+        Word(position, Verdict.TAKEDOWN, is_public=True, reason=said)
+        for position, said in reasons.items()
+        if position not in known
+    ]
+    if len(words) < len(reasons):
+        say(f"{len(reasons) - len(words):,} of {len(reasons):,} pictures were taken down before")
+    _say_and_show(corpus, words, by, runtime, "taken down")
+
+
+@takedown_app.command()
+def remove(
+    corpus_name: CorpusName,
+    positions: Positions = None,
+    from_file: FromFile = None,
+    keyword: Keyword = "",
+    reason: Annotated[str, typer.Option(help="Why they are shown again.")] = "",
+    by: By = "",
+) -> None:
+    """Show pictures again that were taken down."""
+    from tinytags_tasks.review.takedowns import taken_down
+    from tinytags_tasks.store.corpus_records import load_corpus
+    from tinytags_tasks.store.review_records import Verdict, Word
+
+    runtime = clients()
+    corpus = load_corpus(corpus_name, runtime.storage)
+    chosen = _chosen(corpus, positions, from_file, keyword, reason.strip() or "shown again", runtime)
+    known = set(taken_down(corpus, runtime.storage).tolist())
+    words = [Word(position, Verdict.RESTORE, is_public=True, reason=reason) for position in chosen if position in known]
+    if len(words) < len(chosen):
+        say(f"{len(chosen) - len(words):,} of {len(chosen):,} pictures are not taken down")
+    _say_and_show(corpus, words, by, runtime, "no longer taken down")
+
+
+@takedown_app.command("list")
+def list_all(
+    corpus_name: CorpusName,
+    limit: Annotated[int, typer.Option(help="Rows of the table.")] = 200,
+    to_file: Annotated[
+        Path | None, typer.Option("--to", help="Write all to this new CSV file.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the pictures that are taken down: since when, by whom, and why."""
+    from tinytags_tasks.review.takedown_lists import write_takedown_list
+    from tinytags_tasks.review.takedowns import list_takedowns
+    from tinytags_tasks.store.corpus_records import load_corpus
+
+    storage = clients().storage
+    words = list_takedowns(load_corpus(corpus_name, storage), storage)
+    columns = ["position", "number", "time", "by", "reason"]
+    if to_file is not None:
+        write_takedown_list(to_file, words)
+        print(f"{to_file}: {len(words):,} pictures that are taken down")
+        return
+    if as_json:
+        print(json.dumps(words.select(columns).to_pylist(), indent=2))
+        return
+    table = make_table(*columns)
+    for row in words.slice(0, limit).select(columns).to_pylist():
+        add_row(table, *row.values())
+    print_table(table)
+    more = f"; --limit {len(words)} shows all" if len(words) > limit else ""
+    print(f"{len(words):,} pictures of corpus {corpus_name} are taken down{more}")
+
+
+def _chosen(
+    corpus: "Corpus",
+    positions: list[str] | None,
+    from_file: Path | None,
+    keyword: str,
+    reason: str,
+    runtime: "Runtime",
+) -> dict[int, str]:
+    """Return the pictures that a person chose in one of three ways, each with the reason."""
+    from tinytags_tasks.review.takedown_lists import parse_positions, read_takedown_list
+    from tinytags_tasks.review.takedowns import positions_of_keyword
+
+    if sum(map(bool, (positions, from_file, keyword))) != 1:
+        raise BadInputError("choose pictures in one way: POSITIONS, --from FILE or --keyword WORD")
+    if from_file:
+        return read_takedown_list(from_file, corpus, reason)
+    if keyword:
+        return dict.fromkeys(positions_of_keyword(corpus, keyword, runtime.storage).tolist(), reason)
+    return dict.fromkeys(parse_positions(positions or (), corpus), reason)
+
+
+def _say_and_show(corpus: "Corpus", words: "Sequence[Word]", by: str, runtime: "Runtime", outcome: str) -> None:
+    """Commit words, apply them to what readers see, and print what they see now.
+
+    Without words, what a killed command left is applied.
+    """
+    from tinytags_tasks.review.words import say as say_words
+
+    started = time.monotonic()
+    recorded = "nothing new was recorded"
+    if words:
+        number = say_words(corpus, words, by=by or getpass.getuser(), storage=runtime.storage, report=say)
+        recorded = f"{len(words):,} pictures are {outcome} (request {number})"
+    _show(corpus, recorded, started, runtime)
+
+
+def _show(corpus: "Corpus", recorded: str, started: float, runtime: "Runtime") -> None:
+    """Apply all words to what readers see, and print what was recorded and what they see now."""
+    from tinytags_tasks.publish.corrections import correct_live
+
+    alias = runtime.settings.alias
+    try:
+        applied = correct_live(corpus.name, alias, storage=runtime.storage, solr=runtime.solr, report=say)
+    except TinyTagsError as error:
+        raise TransientError(
+            f"{recorded}, but readers do not see all of it yet: {error}; run the command again to apply it"
+        ) from error
+    seconds = time.monotonic() - started
+    print(f"{recorded}; {_seen(applied, corpus.name)}, after {seconds:.1f} s")
+
+
+def _seen(applied: "Sequence[ApplyResult]", corpus: str) -> str:
+    """Return what readers see now, in words."""
+    if not applied:
+        return f"readers see no run of this version of corpus {corpus}, so nothing changed for them"
+    last = applied[-1]
+    if last.waiting:
+        return f"readers of run {last.run} do not see all of it yet, as another writer holds its blocks"
+    changed, removed = (sum(getattr(one, name) for one in applied) for name in ("changed", "removed"))
+    return f"readers of run {last.run} see it: {changed:,} documents written, {removed:,} pictures without one"
+
+
+@reviews_app.command()
+def carry(corpus_name: CorpusName) -> None:
+    """Carry words over from other versions of a corpus whose source changed: pictures are found by their content."""
+    from tinytags_tasks.review.carry import carry_words
+    from tinytags_tasks.store.corpus_records import load_corpus
+
+    runtime = clients()
+    corpus = load_corpus(corpus_name, runtime.storage)
+    started = time.monotonic()
+    found = carry_words(corpus, storage=runtime.storage, report=say)
+    for position, what in found.missing[:_MOST_MISSING]:
+        print(f"position {position} ({what}): this version has no such picture")
+    if len(found.missing) > _MOST_MISSING:
+        print(f"and {len(found.missing) - _MOST_MISSING:,} more that this version does not have")
+    gone = f"the pictures of {len(found.missing):,} are gone"
+    recorded = f"{found.carried:,} words are carried over, {found.there:,} were there already, {gone}"
+    _show(corpus, recorded, started, runtime)

@@ -1,0 +1,205 @@
+"""WebDataset's tars as a labelled set: the class of a sample, and its picture."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tinytags_tasks.corpus.sources.tar_samples import COMPRESSED_ENDINGS, TarSample, iterate_samples
+from tinytags_tasks.errors import BadInputError
+
+CLASS_NAMES_FILE = "classnames.txt"
+"""A file with the name of one class a line, beside the tars or in the folder above, where classes are numbers."""
+
+_FIELDS = ("class_name", "label_name", "class", "label", "cls")
+"""Where a sample's JSON may have its class; names come before numbers."""
+
+_MOST_TEXT_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A sample's picture: where its bytes are, and the name of its class."""
+
+    tar: Path
+    key: str
+    offset: int
+    size_bytes: int
+    tag: str
+
+
+def tars_of(path: Path) -> list[Path]:
+    """Return the tars of a labelled set: a tar, or a folder of tars without folders; none if it is of another kind."""
+    endings = (".tar", *COMPRESSED_ENDINGS)
+    if not path.is_dir():
+        return [path] if path.name.lower().endswith(endings) else []
+    inside = sorted(path.iterdir())
+    if any(each.is_dir() for each in inside):
+        return []
+    return [each for each in inside if each.name.lower().endswith(endings)]
+
+
+def tars_sha256(tars: Sequence[Path]) -> str:
+    """Return the hash of tars: of their names and contents, and of the names of classes that lie beside them."""
+    names = _class_names_file(tars)
+    files = [*tars, *([names] if names else [])]
+    return hashlib.sha256(json.dumps([(file.name, _sha256(file)) for file in files]).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tags_of_tars(tars: Sequence[Path]) -> tuple[str, ...]:
+    """Return the tags of tars: the named classes, or else those that samples have, in the order of names or numbers.
+
+    Raises
+    ------
+    BadInputError
+        If they cannot be used.
+    """
+    pictures, names = _listed(tars)
+    if names:
+        return names
+    found = {picture.tag for picture in pictures}
+    return tuple(sorted(found, key=int) if all(map(_is_number, found)) else sorted(found))
+
+
+def iterate_tars(
+    tars: Sequence[Path], tags: tuple[str, ...], unknown: int | None, batch: int, *, with_pictures: bool
+) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
+    """Yield encoded pictures and labels; see :func:`tinytags_tasks.corpus.labelled.iterate_pictures`."""
+    pictures, _ = _listed(tars)
+    label_of = {tag: label for label, tag in enumerate(tags)}
+    if unknown is None:
+        for picture in pictures:
+            if picture.tag not in label_of:
+                raise BadInputError(
+                    f"{_place(picture)}: its class {picture.tag} is none of the tags {', '.join(tags)}; correct or "
+                    "remove it"
+                )
+    for start in range(0, len(pictures), batch):
+        part = pictures[start : start + batch]
+        encoded = _read(part) if with_pictures else []
+        yield encoded, np.array([label_of.get(picture.tag, unknown) for picture in part], dtype=np.int64)
+
+
+def place_in_tars(tars: Sequence[Path], row: int) -> str:
+    """Return the words for a picture: its tar and its sample."""
+    return _place(_listed(tars)[0][row])
+
+
+def _place(picture: _Picture) -> str:
+    return f"{picture.tar}: sample {picture.key}"
+
+
+def _read(pictures: Sequence[_Picture]) -> list[bytes]:
+    encoded = []
+    opened = None
+    try:
+        for picture in pictures:
+            if opened is None or opened.name != str(picture.tar):
+                if opened:
+                    opened.close()
+                opened = picture.tar.open("rb")
+            opened.seek(picture.offset)
+            encoded.append(opened.read(picture.size_bytes))
+    except OSError as error:
+        raise BadInputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    finally:
+        if opened:
+            opened.close()
+    return encoded
+
+
+def _listed(tars: Sequence[Path]) -> tuple[tuple[_Picture, ...], tuple[str, ...]]:
+    """Return the pictures of tars, and the names of the classes if these lie beside them."""
+    names = _class_names_file(tars)
+    try:
+        versions = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in (*tars, names) if file)
+        return _list_tars(tuple(tars), names, versions)
+    except OSError as error:
+        raise BadInputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+@lru_cache(maxsize=4)  # a training asks for tags, labels, pictures and places one after the other
+def _list_tars(
+    tars: tuple[Path, ...], names_file: Path | None, versions: tuple[object, ...]
+) -> tuple[tuple[_Picture, ...], tuple[str, ...]]:
+    samples = [(tar, sample) for tar in tars for sample in _samples(tar)]
+    if not samples:
+        raise BadInputError(f"{tars[0]}: holds no samples; members of a sample are 0001.jpg and 0001.cls, for example")
+    classes = _classes(samples)
+    names: tuple[str, ...] = ()
+    if names_file and all(map(_is_number, classes)):
+        names = tuple(line.strip() for line in names_file.read_text(encoding="utf-8").splitlines() if line.strip())
+    pictures = []
+    for (tar, sample), tag in zip(samples, classes, strict=True):
+        where = f"{tar}: sample {sample.key.lstrip('/')}"
+        image = sample.image(str(tar))
+        if image is None:
+            raise BadInputError(f"{where} has no image; images are members that end in .jpg, .jpeg, .png or .webp")
+        if names and int(tag) >= len(names):
+            raise BadInputError(f"{where} is of class {tag}, but {names_file} has {len(names)} names (from 0)")
+        named = names[int(tag)] if names else tag
+        pictures.append(_Picture(tar, sample.key.lstrip("/"), image.offset_data, image.size, named))
+    return tuple(pictures), names
+
+
+def _samples(tar: Path) -> Iterator[TarSample]:
+    with tar.open("rb") as stream:
+        yield from iterate_samples(stream, str(tar), tar.stat().st_size, ("cls", "json"), _MOST_TEXT_BYTES)
+
+
+def _classes(samples: Sequence[tuple[Path, TarSample]]) -> list[str]:
+    """Return the class of each sample: from its .cls, or else its .json, or else the folder of its key."""
+    for read, what in ((_class_of_cls, "its .cls"), (_class_of_json, "its .json"), (_class_of_key, "a folder")):
+        found = [read(sample) for _, sample in samples]
+        if not any(found):
+            continue
+        for (tar, sample), tag in zip(samples, found, strict=True):
+            if not tag:
+                raise BadInputError(
+                    f"{tar}: sample {sample.key.lstrip('/')} has no class in {what}, where others have theirs; add or "
+                    "remove it"
+                )
+        return [tag for tag in found if tag]
+    raise BadInputError(
+        f"{samples[0][0]}: no sample has a class; give each a .cls file, a .json with one of {', '.join(_FIELDS)}, or "
+        "a folder named after it"
+    )
+
+
+def _class_of_cls(sample: TarSample) -> str | None:
+    return sample.texts.get("cls", "").strip() or None
+
+
+def _class_of_json(sample: TarSample) -> str | None:
+    try:
+        fields = json.loads(sample.texts.get("json", ""))
+    except ValueError:
+        return None
+    if not isinstance(fields, dict):
+        return None
+    values = (fields.get(name) for name in _FIELDS)
+    return next((str(value).strip() for value in values if isinstance(value, str | int) and str(value).strip()), None)
+
+
+def _class_of_key(sample: TarSample) -> str | None:
+    return sample.key.rpartition("/")[0].rpartition("/")[2] or None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _class_names_file(tars: Sequence[Path]) -> Path | None:
+    folder = tars[0].absolute().parent
+    places = (folder / CLASS_NAMES_FILE, folder.parent / CLASS_NAMES_FILE)
+    return next((place for place in places if place.is_file()), None)

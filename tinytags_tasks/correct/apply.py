@@ -1,0 +1,360 @@
+"""Applying people's words to an index: only the documents of the pictures that something was said of are written.
+
+A block is pending while the log has a public word on one of its pictures that its record in the ledger does not name
+yet. Of such a block, every picture with a word that is newer than the record gets its document written again, or
+deleted, as all words together want it, whatever a killed writer left there. The records follow after one commit for all
+blocks. So whoever applies next ends what a killed process began.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError, explained
+from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.index.javabin import MIME
+from tinytags_tasks.index.posting import collection_missing
+from tinytags_tasks.review.words import picture_hash
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_documents import expected_checksum
+from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, block_sources, read_scored
+from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, refuse_lost
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.corrections import CorrectedBlock
+from tinytags_tasks.store.image_ranges import read_images
+from tinytags_tasks.store.lease import LEASE_SECONDS
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
+from tinytags_tasks.store.run_identity import refuse_another_corpus
+from tinytags_tasks.store.run_records import BlockRecord, Run
+
+PATIENCE_SECONDS = 3.0
+"""How long to wait for other writers of a block; then it stays pending, and readers' pages hide what was taken down."""
+
+_COUNTS = ("kept", "below", "none", "unreadable", "taken_down", "corrected", "corrections", "kept_by_tag")
+_WRITTEN = (*_COUNTS, "documents", "checksum")
+"""The fields of a block's record that applying words changes."""
+
+_AT_ONCE = 8
+_IDS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class ApplyResult:
+    """What was applied to a run.
+
+    Attributes
+    ----------
+    run
+        The run.
+    blocks
+        The blocks that were pending and no longer are.
+    changed, removed
+        How many documents were written, and how many pictures must have none.
+    last
+        The number of the last request in the log that was considered.
+    waiting
+        Blocks that are still pending, because another writer holds them.
+    """
+
+    run: str
+    blocks: tuple[int, ...]
+    changed: int
+    removed: int
+    last: int
+    waiting: tuple[int, ...] = ()
+
+
+def apply_corrections(
+    run: Run,
+    *,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None] = print,
+    lease_seconds: float = LEASE_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
+    blocks: Collection[int] | None = None,
+) -> ApplyResult:
+    """Make a run's verified blocks follow all public words on their pictures, in Solr and in the ledger.
+
+    Blocks that are not verified are left alone: indexing them applies the words. A block that another writer holds for
+    longer than ``patience_seconds`` stays pending; the result and a message say so.
+
+    Parameters
+    ----------
+    run
+        The run.
+    storage, solr
+        The store, and the Solr that has the run's collection.
+    report
+        Called with messages for people.
+    lease_seconds
+        How long a writer may go without renewing its lease.
+    patience_seconds
+        How long to wait for other writers.
+    blocks
+        Only these blocks; None means all.
+
+    Raises
+    ------
+    CorruptError
+        If the log, a scored file, a manifest or a picture is damaged, or the corpus is no longer the run's.
+    MissingError
+        If the corpus, the model's card, a scored file or the collection does not exist.
+    TransientError
+        If Solr or the store is unavailable, another writer has taken over a block, or a block did not have the
+        documents that the ledger counts.
+    """
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    refuse_another_corpus(run, corpus)
+    reader = RunBlocks(run, corpus, storage)
+    waiting = pending_among(reader, blocks)
+    if not waiting:
+        return ApplyResult(run.name, (), 0, 0, reader.corrections.last)
+    applying = _Applying(reader, solr, report)
+    for held in hold_blocks(
+        run.name,
+        waiting,
+        storage=storage,
+        report=report,
+        lease_seconds=lease_seconds,
+        patience_seconds=patience_seconds,
+    ):
+        applying.apply(held)
+        waiting = [block for block in waiting if block not in held.blocks]
+    if waiting:
+        report(
+            f"run {run.name}: blocks {format_block_numbers(waiting)} are held by another writer and stay pending; "
+            f"`tinytags audit {run.name} --repair` applies the words"
+        )
+    return applying.result(tuple(waiting))
+
+
+def pending_among(reader: RunBlocks, among: Collection[int] | None = None) -> list[int]:
+    """Return the verified blocks, among some or all, whose documents do not follow all words on their pictures yet.
+
+    Only the records of blocks with words are read.
+    """
+    partition = reader.corpus.partition
+    positions = reader.corrections.words.column("position").to_numpy()
+    spoken_of, at = [], 0
+    while at < len(positions):
+        block = partition.block(partition.block_at(int(positions[at])))
+        spoken_of.append(block.number)
+        at = int(np.searchsorted(positions, block.first + block.images))
+    chosen = [number for number in spoken_of if among is None or number in among]
+    return reader.pending(read_ledger(reader.storage, reader.run, chosen))
+
+
+def is_only_corrected(before: BlockRecord, after: BlockRecord) -> bool:
+    """Tell whether a block's record differs from an earlier one by words alone that were applied meanwhile."""
+    unchanged = {name: getattr(before, name) for name in _WRITTEN}
+    return after.corrections > before.corrections and after.replaced(**unchanged) == before
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What becomes of a block: the record to save, the rows to write again, and the positions without a document."""
+
+    source: BlockSource
+    record: BlockRecord
+    rows: pa.Table
+    removed: list[int]
+    keywords: list[str | None] | None
+
+
+class _Applying:
+    """Applies words to the blocks that one writer holds, as often as it gets more of them."""
+
+    def __init__(self, reader: RunBlocks, solr: SolrClient, report: Callable[[str], None]) -> None:
+        self._reader = reader
+        self._run = reader.run
+        self._corpus = reader.corpus
+        self._words = reader.corrections.words
+        self._last = reader.corrections.last
+        self._storage = reader.storage
+        self._solr = solr
+        self._report = report
+        self._fields = self._field_names()
+        self._keywords = KeywordsReader(reader.storage)
+        self._blocks: list[int] = []
+        self._changed = self._removed = 0
+
+    def result(self, waiting: tuple[int, ...]) -> ApplyResult:
+        """Return what was applied until now."""
+        blocks = tuple(sorted(self._blocks))
+        return ApplyResult(self._run.name, blocks, self._changed, self._removed, self._last, waiting)
+
+    def apply(self, held: HeldBlocks) -> None:
+        """Write what changed, commit once, then save the records; the blocks that fail are named together at the end.
+
+        Raises
+        ------
+        FinalError, TransientError
+            As :func:`apply_corrections`, after all other blocks are done.
+        """
+        records = read_ledger(self._storage, self._run, held.blocks)
+        pending = self._reader.pending(records)  # another writer may have applied the words
+        records = [record for record in records if record.block in pending]
+        if not records:
+            return
+        changes, failures = self._send(records)
+        self._solr.commit(self._run.collection)
+        counts = self._solr.count_by_block(self._run.collection, [change.record.block for change in changes])
+        good = [change for change in changes if counts.get(change.record.block, 0) == change.record.kept]
+        self._storage.delete_leftovers(*(self._ledger_file(record.block) for record in records))
+
+        def save(change: _Change) -> None:
+            refuse_lost(self._storage, self._run.name, change.record.block, held.writer)
+            change.record.save(self._storage, self._ledger_file(change.record.block))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(save, good))
+        self._add(good)
+        self._refuse(failures, [change.record for change in changes if change not in good], counts)
+
+    def _field_names(self) -> frozenset[str]:
+        try:
+            self._solr.wait_until_settled(self._run.collection)
+        except MissingError as error:
+            raise collection_missing(self._run) from error
+        return self._solr.field_names(self._run.collection)
+
+    def _ledger_file(self, block: int) -> str:
+        return layout.ledger_file(self._run.name, block)
+
+    def _add(self, done: Sequence[_Change]) -> None:
+        if not done:
+            return
+        changed, removed = sum(len(change.rows) for change in done), sum(len(change.removed) for change in done)
+        self._blocks += [change.record.block for change in done]
+        self._changed += changed
+        self._removed += removed
+        self._report(
+            f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow "
+            f"people's words up to number {self._last}: {changed:,} documents written, "
+            f"{removed:,} pictures without one"
+        )
+
+    def _send(self, records: Iterable[BlockRecord]) -> tuple[list[_Change], dict[int, FinalError]]:
+        """Send all documents and deletions; return the blocks' changes, and the errors of the blocks that failed."""
+        sent: list[tuple[_Change, list[Future[dict[str, Any]]]]] = []
+        failures: dict[int, FinalError] = {}
+        removed: list[str] = []
+        with self._solr.posting(self._run.collection, MIME) as post:
+            for record in records:
+                try:
+                    change = self._change(record)
+                    removed += [layout.document_id(self._corpus.name, position) for position in change.removed]
+                    sent.append((change, [post(body) for body in self._bodies(change)]))
+                except FinalError as error:
+                    failures[record.block] = error
+        accepted = []
+        for change, answers in sent:
+            try:
+                for answer in answers:
+                    answer.result()
+                accepted.append(change)
+            except MissingError as error:
+                raise collection_missing(self._run) from error
+            except FinalError as error:
+                block = change.record.block
+                failures[block] = explained(error, f"Solr refused a document of block {block}: {error}")
+        for at in range(0, len(removed), _IDS_AT_ONCE):  # even if another picture of the block cannot be written
+            self._solr.delete_ids(self._run.collection, removed[at : at + _IDS_AT_ONCE])
+        return accepted, failures
+
+    def _change(self, record: BlockRecord) -> _Change:
+        run, block = self._run, record.block
+        table, scored = read_scored(self._storage, run.name, block)
+        if scored.model != run.model or record.scored_sha256 not in ("", scored.scored_sha256):
+            raise CorruptError(
+                f"{layout.scored_file(run.name, block)}: is not the file that was indexed; redo the block with "
+                f"`tinytags backfill {run.name} --blocks {block}`, which applies the words as well"
+            )
+        (source,) = block_sources(self._storage, self._corpus, [block])
+        corrected = self._reader.correct(table, scored, source=source)
+        keywords = self._keywords.read(source)
+        spoken_of = self._spoken_of(source, record.corrections)
+        positions = corrected.table.column("position")
+        rows = corrected.table.filter(pc.is_in(positions, value_set=pa.array(spoken_of, pa.int64())))
+        removed = np.setdiff1d(spoken_of, rows.column("position").to_numpy()).tolist()
+        return _Change(source, self._record(record, corrected, source, keywords), rows, removed, keywords)
+
+    def _record(
+        self, record: BlockRecord, corrected: CorrectedBlock, source: BlockSource, keywords: list[str | None] | None
+    ) -> BlockRecord:
+        return record.replaced(
+            **{name: getattr(corrected.record, name) for name in _COUNTS},
+            documents=corrected.record.kept,
+            checksum=expected_checksum(corrected.table, source, self._run.model, keywords, self._fields),
+        )
+
+    def _spoken_of(self, source: BlockSource, after: int) -> npt.NDArray[np.int64]:
+        """Return the positions of a block with a word that is newer than a number, ascending."""
+        positions, numbers = (self._words.column(name).to_numpy() for name in ("position", "number"))
+        start, stop = np.searchsorted(positions, [source.first, source.first + source.images])
+        return np.unique(positions[start:stop][numbers[start:stop] > after])
+
+    def _bodies(self, change: _Change) -> Iterable[bytes]:
+        pixels = self._pixels(change) if self._run.thumbnails == "solr" and len(change.rows) else None
+        return list(document_bodies(change.rows, change.source, pixels, self._run.model, change.keywords, self._fields))
+
+    def _pixels(self, change: _Change) -> npt.NDArray[np.uint8]:
+        """Return an array for all of a block's images, of which only those that are written are filled.
+
+        Raises
+        ------
+        CorruptError
+            If a picture is not the one that something was said of.
+        """
+        source = change.source
+        # What is never written takes no memory.
+        pixels = np.zeros((source.images, source.image_bytes), dtype=np.uint8)
+        named = self._pictures(source)
+        for position, stored in read_images(self._corpus, change.rows.column("position").to_pylist(), self._storage):
+            if picture_hash(stored) not in named[position]:
+                raise CorruptError(
+                    f"{layout.shard_file(source.corpus, source.shard)}: position {position} is not the picture that "
+                    f"was spoken of; write the shard again with `tinytags ingest {source.corpus} --redo "
+                    f"{source.shard}`, then `tinytags audit {self._run.name} --repair`"
+                )
+            pixels[position - source.first] = np.frombuffer(stored, dtype=np.uint8)
+        return pixels
+
+    def _pictures(self, source: BlockSource) -> dict[int, set[bytes]]:
+        """Return the hashes by which the words on a block's pictures name them."""
+        positions = self._words.column("position").to_numpy()
+        start, stop = np.searchsorted(positions, [source.first, source.first + source.images])
+        pictures = self._words.column("picture").slice(start, stop - start).to_pylist()
+        named: dict[int, set[bytes]] = {}
+        for position, picture in zip(positions[start:stop].tolist(), pictures, strict=True):
+            named.setdefault(position, set()).add(picture)
+        return named
+
+    def _refuse(self, failures: dict[int, FinalError], wrong: Sequence[BlockRecord], counts: dict[int, int]) -> None:
+        """Raise what is wrong with blocks, all in one error."""
+        if failures:
+            first = next(iter(failures.values()))
+            problems = "; ".join(str(error) for error in list(failures.values())[:3])
+            raise explained(
+                first,
+                f"run {self._run.name}: people's words on blocks {format_block_numbers(failures)} cannot be applied: "
+                f"{problems}",
+            )
+        if wrong:
+            numbers = format_block_numbers(record.block for record in wrong)
+            found = ", ".join(f"{counts.get(one.block, 0):,} of {one.kept:,}" for one in wrong[:5])
+            raise TransientError(
+                f"run {self._run.name}: after people's words were applied, blocks {numbers} have {found} documents; "
+                f"redo them with `tinytags backfill {self._run.name} --blocks {numbers}`"
+            )

@@ -1,0 +1,161 @@
+"""People's words and what is live: words are applied to the run that readers see, also while it changes.
+
+Whoever speaks commits the words first, and looks afterwards what is live; whoever moves an alias looks for words after
+the move. So one of the two always finds the other, and no word misses the run that readers see.
+"""
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TypeVar
+
+from tinytags_tasks.blocks import format_block_numbers
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending_among
+from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
+from tinytags_tasks.publish.publications import live_collection, run_of
+from tinytags_tasks.publish.reconciliation import RunState, is_corrected_since, read_state
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.corrections import Corrections
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.review_log import ReviewLog
+from tinytags_tasks.store.run_blocks import RunBlocks
+from tinytags_tasks.store.run_records import BlockState, Run
+
+Result = TypeVar("Result")
+
+_MOST_SWITCHES = 10
+"""How often what is live may change while words are applied to it, or words while a run is compared."""
+
+
+def correct_live(
+    corpus_name: str, alias: str, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
+) -> list[ApplyResult]:
+    """Make what readers see of a corpus follow all public words; return what was applied, to which runs.
+
+    Nothing is applied if another corpus is live, or none, or another version of this one: a message says so.
+
+    Raises
+    ------
+    FinalError, TransientError
+        As :func:`apply_corrections`. The words stay in the log, and are applied by the next one who applies any.
+    """
+    results: list[ApplyResult] = []
+    for _ in range(_MOST_SWITCHES):
+        live = live_collection(alias, solr)
+        run = run_of(live, storage) if live else None
+        if run is None or run.corpus != corpus_name:
+            report(f"{live or 'nothing'} is live under {alias}, nothing of corpus {corpus_name}: readers see no change")
+            return results
+        if _corpus_of(run, storage) is None:
+            report(
+                f"run {run.name}, which is live, shows another version of corpus {corpus_name}, and stays as it is: "
+                f"publish a run of this one with `tinytags run {corpus_name}`"
+            )
+            return results
+        results.append(apply_corrections(run, storage=storage, solr=solr, report=report))
+        if live_collection(alias, solr) == live:
+            return results
+        report(f"alias {alias} was moved meanwhile: looking at what is live now")
+    raise TransientError(f"alias {alias} is moved again and again: the words are recorded, try again to apply them")
+
+
+def pending_blocks(run: Run, storage: Storage) -> tuple[int, ...]:
+    """Return the verified blocks of a run whose documents do not follow all public words; the corpus may be gone.
+
+    Raises
+    ------
+    CorruptError
+        If the log is damaged.
+    """
+    corpus = _corpus_of(run, storage)
+    if corpus is None:
+        return _pending_without_corpus(run, storage)
+    return tuple(pending_among(RunBlocks(run, corpus, storage)))
+
+
+def apply_before_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> bool:
+    """Make sure that no words are pending of a run that is about to become live; return whether any were applied.
+
+    Raises
+    ------
+    FinalError
+        If there are, and the corpus is gone or is another one, so that they cannot be applied.
+    TransientError
+        If a block with pending words is held by another writer.
+    """
+    if _corpus_of(run, storage) is None:
+        if pending := pending_blocks(run, storage):
+            raise FinalError(
+                f"run {run.name}: people said something of pictures of blocks {format_block_numbers(pending)} that its "
+                f"documents do not follow yet, and its version of corpus {run.corpus} is not in the store: ingest it "
+                f"again with `tinytags ingest {run.corpus}`, or publish a run of another version"
+            )
+        return False
+    applied = apply_corrections(run, storage=storage, solr=solr, report=report)
+    if applied.waiting:
+        raise TransientError(
+            f"run {run.name}: people's words on blocks {format_block_numbers(applied.waiting)} are not applied yet, as "
+            "another writer holds these blocks; the alias is left alone: try again"
+        )
+    return bool(applied.blocks)
+
+
+def compare_corrected(
+    run: Run,
+    compare: Callable[[], Result],
+    *,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+) -> tuple[RunState, Result]:
+    """Apply words to a run, then compare it; return its state before the comparison, and what that returned.
+
+    A comparison that fails because words were applied at the same time is made again.
+
+    Raises
+    ------
+    ReconcileError
+        As ``compare``, if no words explain it.
+    FinalError, TransientError
+        As :func:`apply_before_switch`; or words are applied again and again.
+    """
+    for _ in range(_MOST_SWITCHES):
+        apply_before_switch(run, storage=storage, solr=solr, report=report)
+        state = read_state(run, storage, solr)
+        try:
+            return state, compare()
+        except ReconcileError:
+            if not (is_corrected_since(run, state, storage) or pending_blocks(run, storage)):
+                raise
+        report(f"run {run.name}: people's words were applied while it was compared: comparing it again")
+    raise TransientError(f"run {run.name}: people's words are applied to it all the time; try again")
+
+
+def apply_after_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
+    """Apply the words that were said of a run while it became live: who said them may have looked too early."""
+    if _corpus_of(run, storage) is not None:
+        apply_corrections(run, storage=storage, solr=solr, report=report)
+
+
+def _corpus_of(run: Run, storage: Storage) -> Corpus | None:
+    """Return a run's corpus if the store has it in the run's version."""
+    path = layout.corpus_file(run.corpus)
+    corpus = Corpus.load(storage, path) if storage.exists(path) else None
+    return corpus if corpus is not None and corpus.digest == run.corpus_digest else None
+
+
+def _pending_without_corpus(run: Run, storage: Storage) -> tuple[int, ...]:
+    """Return pending blocks by the ledger alone: verified blocks follow each other, each with its images."""
+    corrections = Corrections.of_log(ReviewLog(run.corpus, storage).read(), run.corpus_digest)
+    if not len(corrections.words):
+        return ()
+    records = read_ledger(storage, run)
+    ends = accumulate(record.read for record in records)
+    return tuple(
+        record.block
+        for record, end in zip(records, ends, strict=True)
+        if record.state is BlockState.VERIFIED
+        and corrections.last_of(end - record.read, record.read) > record.corrections
+    )

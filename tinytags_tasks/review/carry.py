@@ -1,0 +1,202 @@
+"""Carrying people's words over to another version of their corpus, whose pictures may stand at other positions.
+
+Words name the version of the corpus that they were said of, and do not count on another one. Each picture is looked for
+at its old position first, then by its content everywhere. What was carried over is words of the new version like any
+other, in the log; a record says up to which number the log was looked through.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tinytags_tasks.errors import FinalError, MissingError
+from tinytags_tasks.review.words import WORDS_AT_ONCE, picture_hash, picture_hashes
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.review_log import ReviewLog, append_words, counting_words, of_version
+from tinytags_tasks.store.review_records import OPINIONS, CarriedWords, Verdict, Why, Word
+
+_SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
+_KINDS = ((_SHOWING, True), (OPINIONS, True), (OPINIONS, False))
+"""Which words hide each other: the latest of each kind counts, and public ones count by themselves."""
+
+_MOST_NAMED = 20
+_REPORT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class CarryResult:
+    """What became of the words on other versions of a corpus.
+
+    Attributes
+    ----------
+    carried
+        How many words were recorded for this version.
+    there
+        How many were there already, or were followed by a later word.
+    missing
+        The words whose picture this version does not have, by their old position.
+    """
+
+    carried: int
+    there: int
+    missing: tuple[tuple[int, str], ...]
+
+
+def refuse_uncarried(corpus: Corpus, storage: Storage) -> None:
+    """Refuse to go on while pictures were taken down of another version of a corpus, and no one carried that over.
+
+    Raises
+    ------
+    FinalError
+        If there are any.
+    """
+    words = ReviewLog(corpus.name, storage).read()
+    if not len(words):
+        return
+    upto = _carried_upto(corpus, storage)
+    takedowns = sum(
+        word["verdict"] == Verdict.TAKEDOWN and word["number"] > upto
+        for _, word in _words_on_others(words, corpus, [_KINDS[0]])
+    )
+    if takedowns:
+        raise FinalError(
+            f"{takedowns:,} pictures were taken down of another version of corpus {corpus.name}, whose source has "
+            f"changed since: find them in this version with `tinytags reviews carry {corpus.name}`, then try again"
+        )
+
+
+def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], None] = print) -> CarryResult:
+    """Record for this version of a corpus what people said of the same pictures in other versions.
+
+    Only the words that count are carried over, under the names of those who said them. A word of this version that is
+    later stays decisive. A picture that stood at one position and now stands at several gets the word at each. Carrying
+    over again records nothing twice.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        If a shard or the log cannot be read.
+    TransientError
+        If the store does not answer.
+    """
+    log = ReviewLog(corpus.name, storage)
+    words = log.read()
+    found = list(_words_on_others(words, corpus, _KINDS))
+    at_place = _find_by_position(corpus, [word for _, word in found], storage)
+    lost = {word["picture"] for _, word in found if word["position"] not in at_place.get(word["picture"], ())}
+    lost.discard(picture_hash(bytes(corpus.image_bytes)))  # what could not be read is no picture
+    by_content = _find_by_content(corpus, lost, storage, report) if lost else {}
+    latest = _latest_here(of_version(words, corpus.digest))
+    chosen: dict[tuple[int, int], dict[str, object]] = {}
+    missing: list[tuple[int, str]] = []
+    there = 0
+    for kind, word in found:
+        stands_still = word["position"] in at_place.get(word["picture"], ())
+        places = [word["position"]] if stands_still else by_content.get(word["picture"], [])
+        if not places:
+            missing.append((word["position"], " ".join(filter(None, (word["verdict"], word["tag"])))))
+        for place in places:
+            if latest.get((kind, place), 0) > word["number"]:
+                there += 1
+            else:
+                chosen[kind, place] = {**word, "position": place}  # words come by number: a later one wins
+    _append(corpus, list(chosen.values()), storage, report)
+    CarriedWords(corpus=corpus.name, corpus_digest=corpus.digest, upto=log.last, missing=len(missing)).save(
+        storage, layout.carried_words_file(corpus.name, corpus.digest)
+    )
+    return CarryResult(len(chosen), there, tuple(missing))
+
+
+def _carried_upto(corpus: Corpus, storage: Storage) -> int:
+    try:
+        return CarriedWords.load(storage, layout.carried_words_file(corpus.name, corpus.digest)).upto
+    except MissingError:
+        return 0
+
+
+def _words_on_others(
+    words: pa.Table, corpus: Corpus, kinds: Iterable[tuple[Sequence[Verdict], bool]]
+) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield the words that count on other versions of a corpus, each with the number of its kind, by their numbers."""
+    found: list[tuple[int, dict[str, object]]] = []
+    for digest in words.column("corpus_digest").unique().to_pylist():
+        if digest == corpus.digest:
+            continue
+        own = of_version(words, digest)
+        for verdicts, is_public in kinds:
+            undoes = pc.equal(own.column("verdict"), str(Verdict.UNDO))
+            concerned = own.filter(pc.or_(undoes, pc.equal(own.column("is_public"), is_public)))
+            kind = _KINDS.index((verdicts, is_public))
+            found += [(kind, word) for word in counting_words(concerned, verdicts).to_pylist()]
+    return iter(sorted(found, key=lambda each: each[1]["number"]))
+
+
+def _find_by_position(corpus: Corpus, words: Sequence[dict[str, object]], storage: Storage) -> dict[bytes, set[int]]:
+    """Return the positions at which pictures still stand, of those where words were said of them."""
+    found: dict[bytes, set[int]] = {}
+    positions = {word["position"] for word in words if word["position"] < corpus.images}
+    for position, picture in picture_hashes(corpus, positions, storage):
+        found.setdefault(picture, set()).add(position)
+    return found
+
+
+def _find_by_content(
+    corpus: Corpus, pictures: set[bytes], storage: Storage, report: Callable[[str], None]
+) -> dict[bytes, list[int]]:
+    """Return all positions of pictures, by one pass over the shards; memory does not grow with the corpus."""
+    found: dict[bytes, list[int]] = {}
+    started = reported = time.monotonic()
+    report(f"{len(pictures):,} pictures moved or are gone: looking for them in all {corpus.images:,} images")
+    for shard in range(corpus.partition.shards):
+        first = shard * corpus.shard_images
+        here = range(first, first + corpus.partition.images_in_shard(shard))
+        for position, picture in picture_hashes(corpus, here, storage):
+            if picture in pictures:
+                found.setdefault(picture, []).append(position)
+            if position % 1_000 == 0 and (time_now := time.monotonic()) - reported > _REPORT_SECONDS:
+                reported = time_now
+                left = (time_now - started) * (corpus.images - position) / max(position, 1)
+                report(
+                    f"looked at {position:,} of {corpus.images:,} images, found {len(found):,} of {len(pictures):,} "
+                    f"pictures; about {left:,.0f} s left"
+                )
+    return found
+
+
+def _latest_here(words: pa.Table) -> dict[tuple[int, int], int]:
+    """Return the number of the last word of each kind on each position, whether it still counts or was taken back."""
+    latest: dict[tuple[int, int], int] = {}
+    columns = words.select(["position", "verdict", "is_public", "number"]).to_pydict()
+    for position, verdict, is_public, number in zip(*columns.values(), strict=True):
+        for kind, (verdicts, wanted) in enumerate(_KINDS):
+            if verdict in verdicts and is_public == wanted:
+                latest[kind, position] = max(number, latest.get((kind, position), 0))
+    return latest
+
+
+def _append(corpus: Corpus, rows: list[dict[str, object]], storage: Storage, report: Callable[[str], None]) -> None:
+    """Commit words for this version of the corpus, as those who said them."""
+
+    def request(row: dict[str, object]) -> tuple[str, str]:
+        return str(row["by"]), str(row["run"])
+
+    done = 0
+    for (by, run), group in groupby(sorted(rows, key=request), key=request):
+        words = [_word(row) for row in group]
+        for first in range(0, len(words), WORDS_AT_ONCE):
+            chunk = words[first : first + WORDS_AT_ONCE]
+            append_words(corpus, chunk, by=by, run=run, storage=storage)
+            done += len(chunk)
+            if len(rows) > WORDS_AT_ONCE:
+                report(f"{done:,} of {len(rows):,} words are carried over")
+
+
+def _word(row: dict[str, object]) -> Word:
+    fields = {name: row[name] for name in Word.__dataclass_fields__}
+    return Word(**{**fields, "verdict": Verdict(row["verdict"]), "why": Why(row["why"])})

@@ -1,0 +1,97 @@
+"""Which pictures are taken down, and which have a keyword."""
+
+import threading
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_shard_keywords
+from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
+from tinytags_tasks.store.review_records import Verdict
+
+
+class _Known:
+    """A corpus' log, and the pictures that are taken down by what was read of it."""
+
+    def __init__(self, corpus: str, storage: Storage) -> None:
+        self._log = ReviewLog(corpus, storage)
+        self._lock = threading.Lock()
+        self._of: tuple[int, str] = (-1, "")
+        self._positions = np.empty(0, dtype=np.int64)
+
+    def positions(self, digest: str) -> npt.NDArray[np.int64]:
+        with self._lock:
+            words = self._log.read()
+            if self._of != (self._log.last, digest):
+                self._positions = _takedowns(of_version(words, digest)).column("position").to_numpy()
+                self._of = (self._log.last, digest)
+            return self._positions
+
+
+_lock = threading.Lock()
+_known: WeakKeyDictionary[Storage, dict[str, _Known]] = WeakKeyDictionary()
+
+
+def taken_down(corpus: Corpus, storage: Storage) -> npt.NDArray[np.int64]:
+    """Return the positions of the pictures that are taken down now, ascending; whether Solr knows or not.
+
+    What was read of the log is kept as long as the store's client is: asking again costs one listing.
+
+    Raises
+    ------
+    CorruptError
+        If the log is damaged.
+    TransientError
+        If the store does not answer.
+    """
+    with _lock:
+        known = _known.setdefault(storage, {}).setdefault(corpus.name, _Known(corpus.name, storage))
+    return known.positions(corpus.digest)
+
+
+def list_takedowns(corpus: Corpus, storage: Storage) -> pa.Table:
+    """Return the words by which pictures are taken down now, by position, with the columns of the log."""
+    return _takedowns(of_version(ReviewLog(corpus.name, storage).read(), corpus.digest))
+
+
+def _takedowns(words: pa.Table) -> pa.Table:
+    latest = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
+    return latest.filter(pc.equal(latest.column("verdict"), str(Verdict.TAKEDOWN)))
+
+
+def positions_of_keyword(corpus: Corpus, keyword: str, storage: Storage) -> npt.NDArray[np.int64]:
+    """Return the positions of all pictures that their source calls so, whether a model kept them or not.
+
+    Raises
+    ------
+    BadInputError
+        If the corpus has no keywords, or none of its pictures has this one.
+    CorruptError
+        If a shard's keywords are damaged.
+    """
+    found = list(_positions_by_shard(corpus, keyword, storage))
+    if not found:
+        raise BadInputError(f"corpus {corpus.name} has no keywords: name positions")
+    positions = np.concatenate(found)
+    if not len(positions):
+        raise BadInputError(f"no picture of corpus {corpus.name} has the keyword {keyword!r}")
+    return positions
+
+
+def _positions_by_shard(corpus: Corpus, keyword: str, storage: Storage) -> Iterator[npt.NDArray[np.int64]]:
+    for shard in range(corpus.partition.shards):
+        manifest = ShardManifest.load(storage, layout.shard_manifest_file(corpus.name, shard))
+        if manifest.keywords_sha256 is None:
+            continue
+        path = layout.keywords_file(corpus.name, shard)
+        column = read_shard_keywords(storage, path, manifest.keywords_sha256)
+        is_it = pc.fill_null(pc.equal(column.cast(pa.string()), keyword), False)
+        yield np.flatnonzero(is_it.to_numpy()) + manifest.first

@@ -1,0 +1,179 @@
+"""Saying something of pictures: words are checked, get the hash of their picture, and are committed to the log."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.image_ranges import read_images
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.review_log import append_words, read_words
+from tinytags_tasks.store.review_records import OPINIONS, PICTURE_BYTES, Verdict, Word
+from tinytags_tasks.store.run_records import Run
+
+WORDS_AT_ONCE = 10_000
+"""The most words of one request; more become several requests."""
+
+_SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
+_REPORT_SECONDS = 5.0
+
+
+def say(
+    corpus: Corpus,
+    words: Sequence[Word],
+    *,
+    by: str,
+    run: str = "",
+    storage: Storage,
+    report: Callable[[str], None] = print,
+) -> int:
+    """Commit words to a corpus' log, all checked before the first is written; return the number of the last request.
+
+    Up to :data:`WORDS_AT_ONCE` words are one request, and committed by one step. Take-downs are always public, and to
+    take back a word is as public as that word was.
+
+    Parameters
+    ----------
+    corpus
+        The corpus, as it is now.
+    words
+        Without ``picture``; a word that has one is refused unless the picture at its position is that one.
+    by
+        Who says so.
+    run
+        The run that the pictures were shown of; empty if none was.
+    storage
+        The store.
+    report
+        Called every few seconds if there are more words than one request holds.
+
+    Raises
+    ------
+    BadInputError
+        If there are no words, no one says them, two words on one picture contradict each other, a position is not in
+        the corpus, or what was shown is another version of the corpus.
+    MissingError, CorruptError
+        If a picture cannot be read.
+    TransientError
+        If the store does not answer.
+    """
+    words = _checked(corpus, words, by, run, storage)
+    given = {word.position: word.picture for word in words if word.picture}
+    for position, picture in picture_hashes(corpus, given, storage):
+        if given[position] != picture:
+            raise BadInputError(
+                f"position {position} of corpus {corpus.name} does not show the picture that the word was said of; if "
+                f"the corpus changed, carry its words over with `tinytags reviews carry {corpus.name}`"
+            )
+    words = sorted(words, key=lambda word: word.position)  # so that a request reads few parts of the shards
+    progress = _Progress(len(words), report)
+    number = 0
+    for start in range(0, len(words), WORDS_AT_ONCE):
+        chunk = words[start : start + WORDS_AT_ONCE]
+        hashes = dict(picture_hashes(corpus, {word.position for word in chunk}, storage))
+        shown = [replace(word, picture=hashes[word.position]) for word in chunk]
+        number = append_words(corpus, shown, by=by, run=run, storage=storage)
+        progress.add(len(chunk))
+    return number
+
+
+def picture_hashes(corpus: Corpus, positions: Iterable[int], storage: Storage) -> Iterator[tuple[int, bytes]]:
+    """Yield pictures' positions, ascending, and how a word names them: the beginning of the sha256 of their bytes."""
+    for position, stored in read_images(corpus, positions, storage):
+        yield position, picture_hash(stored)
+
+
+def picture_hash(stored: bytes | memoryview) -> bytes:
+    """Return how a word names a picture."""
+    return hashlib.sha256(stored).digest()[:PICTURE_BYTES]
+
+
+def _checked(corpus: Corpus, words: Sequence[Word], by: str, run: str, storage: Storage) -> list[Word]:
+    """Return words once each, as public as they must be."""
+    if not words:
+        raise BadInputError("there is nothing to record: no words on pictures")
+    if not by.strip():
+        raise BadInputError("a word on a picture needs the name of who says it")
+    wrong = [word.position for word in words if not 0 <= word.position < corpus.images]
+    if wrong:
+        more = f", nor are {len(wrong) - 1:,} others" if len(wrong) > 1 else ""
+        raise BadInputError(
+            f"position {wrong[0]} is not in corpus {corpus.name}, which has {corpus.images:,} images, from 0{more}; "
+            "nothing was recorded"
+        )
+    if run:
+        _refuse_another_version(corpus, Run.load(storage, layout.run_file(run)))
+    unique = list(dict.fromkeys(words))
+    _refuse_contradictions(unique)
+    publicity = _publicity(corpus, [word for word in unique if word.verdict is Verdict.UNDO], storage)
+    return [
+        replace(word, is_public=publicity.get((word.position, word.undoes), True))
+        if word.verdict in (*_SHOWING, Verdict.UNDO)
+        else word
+        for word in unique
+    ]
+
+
+def _refuse_another_version(corpus: Corpus, run: Run) -> None:
+    if (run.corpus, run.corpus_digest) != (corpus.name, corpus.digest):
+        raise BadInputError(
+            f"run {run.name} shows another version of corpus {corpus.name} than the one in the store: publish a run of "
+            f"this one with `tinytags run {corpus.name}`, and look at that"
+        )
+
+
+def _refuse_contradictions(words: Iterable[Word]) -> None:
+    """Refuse two different opinions on one picture, or to take it down and to restore it."""
+    said: dict[tuple[int, bool], Word] = {}
+    for word in words:
+        if word.verdict is Verdict.UNDO:
+            continue
+        other = said.setdefault((word.position, word.verdict in OPINIONS), word)
+        if other is not word:
+            one, two = (" ".join(filter(None, (each.verdict, each.tag))) for each in (other, word))
+            raise BadInputError(
+                f"position {word.position} gets two words at once, {one!r} and {two!r}: say one; nothing was recorded"
+            )
+
+
+def _publicity(corpus: Corpus, undoing: Sequence[Word], storage: Storage) -> Mapping[tuple[int, int], bool]:
+    """Return for each word that is taken back, by position and number, whether it is public."""
+    if not undoing:
+        return {}
+    wanted = {(word.position, word.undoes) for word in undoing}
+    columns = read_words(corpus, storage).select(["position", "number", "verdict", "is_public"]).to_pydict()
+    found = {
+        (position, number): is_public
+        for position, number, verdict, is_public in zip(*columns.values(), strict=True)
+        if verdict != Verdict.UNDO and (position, number) in wanted
+    }
+    for position, number in wanted:
+        if (position, number) not in found:
+            raise BadInputError(
+                f"request {number} has no word on position {position} of this version of corpus {corpus.name} that "
+                f"could be taken back; `tinytags reviews list {corpus.name}` shows what was said"
+            )
+    return found
+
+
+class _Progress:
+    """Reports every few seconds how many words are recorded, and the time left."""
+
+    def __init__(self, words: int, report: Callable[[str], None]) -> None:
+        self._words = words
+        self._report = report
+        self._started = self._reported = time.monotonic()
+        self._done = 0
+
+    def add(self, words: int) -> None:
+        """Count words that were recorded."""
+        self._done += words
+        time_now = time.monotonic()
+        if self._words <= WORDS_AT_ONCE or time_now - self._reported < _REPORT_SECONDS:
+            return
+        self._reported = time_now
+        left = (time_now - self._started) * (self._words - self._done) / self._done
+        self._report(f"{self._done:,} of {self._words:,} words are recorded; about {left:,.0f} s left")

@@ -1,0 +1,52 @@
+"""What the areas of the search page share: settings, clients, templates, what is live, and what people said."""
+
+from dataclasses import dataclass, field
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.search.applying import Applier
+from tinytags_tasks.search.forms import form_token
+from tinytags_tasks.search.hidden import Hidden
+from tinytags_tasks.search.live import LiveRun as LiveRun
+from tinytags_tasks.search.live import LiveRuns
+from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.stored_images import StoredImages
+from tinytags_tasks.search.word_logs import WordLogs
+from tinytags_tasks.settings import Settings
+
+
+@dataclass(frozen=True)
+class PageContext:
+    """What each area's ``add_routes(app, context)`` gets."""
+
+    settings: Settings
+    runtime: Runtime
+    templates: Environment = field(repr=False)
+    stored_images: StoredImages = field(repr=False)
+    live: LiveRuns = field(repr=False)
+    logs: WordLogs = field(repr=False)
+    applier: Applier = field(repr=False)
+    measured: MeasuredRuns = field(repr=False)
+
+    def hidden(self) -> Hidden:
+        """Return what readers do not see of the live index.
+
+        Raises
+        ------
+        EngineDownError
+            If it was never known, and cannot be.
+        """
+        return self.logs.hidden().at_least(self.live.least_confidence)
+
+    def render(self, request: Request, template: str, *, status: int = 200, **values: object) -> HTMLResponse:
+        """Return a page made by a template.
+
+        Templates always have ``account``, who is signed in, and ``token``, the hidden field of forms.
+        """
+        page = self.templates.get_template(template).render(
+            account=request.state.account, token=form_token(request), **values
+        )
+        return HTMLResponse(page, status_code=status)

@@ -1,0 +1,96 @@
+"""Signs people in: with an account of the file, or as ``search_user``, the operator of the settings.
+
+A login that was right is remembered for minutes, under a keyed hash, because Argon2 is slow on purpose. Wrong ones are
+counted by name and address, and after a few of them that address has to wait.
+"""
+
+import hmac
+import secrets
+import threading
+
+from cachetools import TTLCache
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.search.account_file import HASHER, AccountFile
+from tinytags_tasks.search.accounts import Account, Role
+from tinytags_tasks.settings import Settings
+
+REMEMBERED_SECONDS = 300
+MOST_FAILURES = 10
+FAILURE_SECONDS = 300
+"""How long a wrong password counts: after :data:`MOST_FAILURES` of them, an address has to wait for that long."""
+
+
+class TooManyFailuresError(BadInputError):
+    """A name was tried too often with wrong passwords from one address."""
+
+
+class SignIn:
+    """Knows who may sign in.
+
+    Parameters
+    ----------
+    settings
+        Have the operator's name and password, and say where the file of accounts is.
+
+    Raises
+    ------
+    BadInputError
+        If the operator has no password.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._operator = Account(settings.search_user, Role.OPERATOR)
+        self._operator_password = settings.password("search_password").encode()
+        self._file = AccountFile(settings)
+        self._key = secrets.token_bytes(32)
+        self._known: TTLCache[bytes, str] = TTLCache(10_000, REMEMBERED_SECONDS)
+        self._failures: TTLCache[tuple[str, str], int] = TTLCache(100_000, FAILURE_SECONDS)
+        self._lock = threading.Lock()
+
+    def remembered(self, name: str, password: str) -> Account | None:
+        """Return the account of a login that is known to be right; it takes no time to say.
+
+        Raises
+        ------
+        BadInputError
+            If the file of accounts cannot be used.
+        """
+        if name == self._operator.name:
+            is_right = hmac.compare_digest(password.encode(), self._operator_password)
+            return self._operator if is_right else None
+        stored = self._file.read().get(name)
+        with self._lock:
+            is_known = stored is not None and self._known.get(self._digest(name, password)) == stored.password_hash
+        return stored.account if stored and is_known else None
+
+    def verify(self, name: str, password: str, peer: str) -> Account | None:
+        """Return the account with a name and password, None if there is none; takes as long in both cases.
+
+        Raises
+        ------
+        TooManyFailuresError
+            If the name was tried too often with wrong passwords from this address.
+        BadInputError
+            If the file of accounts cannot be used.
+        """
+        with self._lock:
+            if self._failures.get((name, peer), 0) >= MOST_FAILURES:
+                raise TooManyFailuresError(
+                    f"too many wrong passwords from this address: wait {FAILURE_SECONDS // 60} minutes"
+                )
+        stored = self._file.read().get(name) if name != self._operator.name else None
+        if stored is None:
+            HASHER.hash(password)  # in vain: the time taken must not tell that there is no such name
+        elif stored.has_password(password):
+            with self._lock:
+                self._known[self._digest(name, password)] = stored.password_hash
+                self._failures.pop((name, peer), None)
+            return stored.account
+        with self._lock:
+            # Writing it again lets all of them count for as long as the latest.
+            self._failures[name, peer] = self._failures.get((name, peer), 0) + 1
+        return None
+
+    def _digest(self, name: str, password: str) -> bytes:
+        return hmac.digest(self._key, f"{name}\n{password}".encode(), "sha256")
