@@ -27,7 +27,7 @@ from tinytags_tasks.store.review_records import Verdict, Why, Word
 from tinytags_tasks.train import logistic_spark, none, step
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
-from tinytags_tasks.train.review_weight import _shares
+from tinytags_tasks.train.review_weight import predict_shares
 from tinytags_tasks.train.step import TrainResult, train_model
 
 TAGS = ("dark", "light")
@@ -96,7 +96,7 @@ def lessons(monkeypatch) -> dict[bool, dict]:
         strength = regularization * weights.sum()
         zero, units = np.zeros((1, values.shape[1]), np.float32), np.eye(values.shape[1], dtype=np.float32)
         shares = np.log(
-            np.maximum(_shares(values, labels, weights, strength, np.concatenate([zero, units]), classes), 1e-30)
+            np.maximum(predict_shares(values, labels, weights, strength, np.concatenate([zero, units]), classes), 1e-30)
         )
         return (shares[1:] - shares[0]).T, shares[0]
 

@@ -293,6 +293,9 @@ def run(
     none: Annotated[
         bool, typer.Option(help="Whether the model can say that an image shows none of the tags, if the net allows it.")
     ] = True,
+    reviews: Annotated[
+        bool, typer.Option(help="Whether a trained model also learns from what people said of the corpus' pictures.")
+    ] = True,
     trees: Annotated[int, typer.Option(help="Trees of a forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a forest's trees.")] = 10,
     threshold: Annotated[int, typer.Option(help="Least confidence in percent of an image to keep.")] = 40,
@@ -325,6 +328,7 @@ def run(
         "features": features,
         "head": head,
         "none": "yes" if none else "no",
+        "reviews": "yes" if reviews else "no",
         "trees": trees,
         "depth": depth,
         "threshold": threshold,

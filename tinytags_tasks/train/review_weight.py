@@ -20,16 +20,13 @@ from tinytags_tasks.train.features import LabelledFeatures
 from tinytags_tasks.train.logistic import LOGISTIC
 from tinytags_tasks.train.none import Chosen
 from tinytags_tasks.train.parameters import TrainRequest
-from tinytags_tasks.train.reviews import Reviewed
+from tinytags_tasks.train.reviews import ENOUGH, Reviewed
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0)
 """How many times as much as a labelled picture a reviewed one may count."""
 
 USUAL_WEIGHT = 20.0
 """What it counts if there are too few reviews to choose."""
-
-ENOUGH = 50
-"""From how many reviews on the weight is chosen by cross-validation; the background stays where there are fewer."""
 
 CAUTIONS = (1, 10)
 """By how much a logistic head's regularization may be multiplied: reviews are few, and each has a great weight."""
@@ -168,7 +165,7 @@ class _StandIn:
             values.append(self._background)
             labels.append(np.full(len(self._background), self._classes - 1))
             weights.append(np.full(len(self._background), self._background_weight))
-        shares = _shares(
+        shares = predict_shares(
             np.concatenate(values),
             np.concatenate(labels),
             np.concatenate(weights),
@@ -188,7 +185,7 @@ def _sample(labels: npt.NDArray[np.int64], tags: int, random: np.random.Generato
     return np.concatenate([places[: max(1, len(places) * MOST_LABELLED // len(labels))] for places in of_tag])
 
 
-def _shares(
+def predict_shares(
     values: _Numbers,
     labels: npt.NDArray[np.int64],
     weights: npt.NDArray[np.float64],

@@ -25,6 +25,9 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.features import Sight, see
 from tinytags_tasks.train.parameters import TrainRequest
 
+ENOUGH = 50
+"""From how many reviews on the way to learn from them is chosen by cross-validation, and the Dag learns from them."""
+
 FEWEST_OF_NEW_TAG = 5
 """How many pictures must show a tag that the labelled set lacks before it can be learned."""
 
