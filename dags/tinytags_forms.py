@@ -108,7 +108,7 @@ def _model_fields() -> Form:
             enum=["yes", "no"],
             title="Learn from reviews",
             section="Model",
-            description="yes: what people said of the corpus' pictures is learned, too, from 50 of them on; not by a model "
+            description="yes: what people said of the corpus' pictures is learned, too, from 50 on; not by a model "
             "that sees pixels",
         ),
         "new_tags": Param(
