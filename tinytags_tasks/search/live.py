@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from tinytags_tasks.errors import MissingError
-from tinytags_tasks.publish.publications import live_collection, read_history, run_of
+from tinytags_tasks.publish.publications import (
+    live_collection,
+    read_history,
+    read_plan,
+    run_of,
+    with_missing_change,
+)
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.settings import Settings
@@ -26,7 +32,7 @@ class LiveRun:
     corpus
         Its corpus, as it is in the store now: of another version if ``corpus.digest`` is not ``run.corpus_digest``.
     publication
-        How it became live; None if that was not recorded.
+        How it became live, and from which confidence on readers see its tags; None if nothing is known about it.
     """
 
     run: Run
@@ -78,6 +84,8 @@ class LiveRuns:
         names = live_collection(self._alias, self._runtime.solr).split(",")
         runs = [run for run in (run_of(name, storage) for name in names if name) if run]
         history = read_history(self._alias, storage) if runs else []
+        if len(names) == 1 and runs:  # a process that was killed may have recorded only what it was about to do
+            history = with_missing_change(history, names[0], storage, read_plan(self._alias, storage))
         latest = {publication.collection: publication for publication in history}
         return tuple(
             LiveRun(run, Corpus.load(storage, layout.corpus_file(run.corpus)), latest.get(run.collection))
