@@ -82,9 +82,9 @@ def roll_back(
         if done is None:
             target = present.target
             if compared is None or target is None or (present.live, target) != (step.live, step.target):
-                compared_one = step.target.collection if step.target else step.live
+                other = step.target.collection if step.target else step.live
                 raise TransientError(
-                    f"alias {request.alias} was moved to {present.live} while {compared_one} was compared with what was "
+                    f"alias {request.alias} was moved to {present.live} while {other} was compared with what was "
                     "scored; roll back again"
                 )
             refuse_changed(compared.run, compared.state, storage, solr)
