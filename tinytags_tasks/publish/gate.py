@@ -3,14 +3,10 @@
 from collections.abc import Callable
 
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
-from tinytags_tasks.review.frame import load_frame
-from tinytags_tasks.review.precision import measure
+from tinytags_tasks.review.measuring import measure_run
 from tinytags_tasks.review.thresholds import choose_thresholds
-from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import read_words
 from tinytags_tasks.store.run_records import NextPublication, Run
 
 
@@ -70,10 +66,8 @@ def choose_publication(
     """
     if not least_measured_precision:
         return NextPublication(collection=run.collection)
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
-    table = measure(load_frame(run, storage, report), read_words(corpus, storage))
     try:
-        chosen = choose_thresholds(table, least_measured_precision)
+        chosen = choose_thresholds(measure_run(run, storage, report), least_measured_precision)
     except BadInputError as error:
         raise FinalError(f"run {run.name} is verified, but not published: {error}") from error
     for line in chosen.lines:
