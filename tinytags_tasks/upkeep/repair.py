@@ -5,6 +5,7 @@ from functools import partial
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.correct.apply import ApplyResult, apply_corrections
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, read_plan, run_of
@@ -83,6 +84,19 @@ def _provable_records(
                 index_seconds=record.index_seconds if is_readable else 0.0,
             )
     return found
+
+
+def apply_pending(
+    run_name: str, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
+) -> ApplyResult:
+    """Make a run's documents follow people's words, where a killed process left that undone.
+
+    Raises
+    ------
+    FinalError, TransientError
+        As :func:`~tinytags_tasks.correct.apply.apply_corrections`.
+    """
+    return apply_corrections(load_run(run_name, storage), storage=storage, solr=solr, report=report)
 
 
 def count_foreign_documents(run: Run, corpus: Corpus, storage: Storage, solr: SolrClient) -> dict[int, int]:
