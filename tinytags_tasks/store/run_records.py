@@ -105,6 +105,27 @@ class Publication(Record):
         return f"write it again from the changes before and after it with `{command}`"
 
 
+class NextPublication(Record):
+    """What is about to become live under an alias; written before the alias is switched and the change recorded.
+
+    A process that is killed in between leaves no doubt about what readers may see.
+
+    Attributes
+    ----------
+    collection, thresholds, least_precision
+        As in :class:`Publication`.
+    """
+
+    collection: str
+    thresholds: dict[str, int] | None = None
+    least_precision: float | None = None
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes it again."""
+        return "publish the live run again with `tinytags publish RUN --least-measured-precision PERCENT`, or roll back"
+
+
 class BlockState(StrEnum):
     """The state of a block; a block without a record is planned, or embedded if the corpus holds its embeddings."""
 
