@@ -1,8 +1,8 @@
 """Measure tags by content beside the original's forest on pixels: what is right, what ranks first, seconds to train.
 
-``python benchmarks/tags.py [CALTECH-101]`` starts its own HDFS and Spark, and prints Markdown. The argument is the
-folder of Caltech-101 with a folder for each category (`101_ObjectCategories`); without it, the rows about a source that
-no net saw are left out.
+``python benchmarks/tags.py [CALTECH-101 [NATURAL-IMAGES]]`` starts its own HDFS and Spark, and prints Markdown. The
+arguments are sources that no net saw, a folder for each category: Caltech-101's `101_ObjectCategories`, and the data
+set "Natural Images" (airplane, car, cat, ...); without them, their rows are left out.
 """
 
 import io
@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tinytags_tasks.nets.recipe.evaluate import (
     CALTECH_ARGUABLE,
     CALTECH_TAGS,
     MOST_A_CATEGORY,
+    NATURAL_TAGS,
     read_folders,
 )
 from tinytags_tasks.nets.shipped import read_packaged
@@ -50,6 +51,9 @@ THRESHOLDS = (40, 60, 80)
 
 SETS = 9
 """How many sets of eight new tags are dealt from a source: as many as Caltech-101 has."""
+
+MOST_OF_NATURAL = 500
+"""How many pictures a category of Natural Images has at the most."""
 
 LEAST_OF_TAG, MOST_OF_TAG = 40, 100
 """How many pictures a new tag of Caltech-101 has: so that as many are left to measure as are taught; and no more."""
@@ -87,12 +91,13 @@ def silent(line: str) -> None:
 class Bench:
     """The engines, and the files that several parts use."""
 
-    def __init__(self, folder: Path, settings: Settings, caltech: Path | None) -> None:
+    def __init__(self, folder: Path, settings: Settings, caltech: Path | None, natural: Path | None) -> None:
         self.folder = folder
         self.runtime = Runtime(settings)
         self.storage = self.runtime.storage
         self.source = settings.demo_source
         self.caltech = caltech
+        self.natural = natural
 
     def train(
         self, way: Way, labelled: Path, test: Path | None, other: Path | None = None, held_out: int = 0
@@ -179,7 +184,9 @@ def measure_ranking(bench: Bench, cards: dict[Way, ModelCard]) -> None:
     """Print AUROC of tag against none, by the votes of the surest tag, before anybody has reviewed anything."""
     sources = {"other sample": other_sample(bench.source / OTHER_FILE)}
     if bench.caltech:
-        sources["Caltech-101"] = caltech_sample(bench.caltech)
+        sources["Caltech-101"] = unseen_sample(bench.caltech, CALTECH_TAGS, MOST_A_CATEGORY)
+    if bench.natural:
+        sources["Natural Images"] = unseen_sample(bench.natural, NATURAL_TAGS, MOST_OF_NATURAL)
     rows = []
     for way, card in cards.items():
         row = [way.name]
@@ -201,13 +208,13 @@ def other_sample(path: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
     return read.images[known], read.labels[known]
 
 
-def caltech_sample(folder: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
-    """Return the same of Caltech-101, without the categories that can be argued either way."""
+def unseen_sample(folder: Path, tags: Mapping[str, int], most: int) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Return the same of a folder for each category, without Caltech's that can be argued either way."""
     names = sorted(place.name for place in folder.iterdir() if place.is_dir() and place.name not in CALTECH_ARGUABLE)
-    encoded, categories = read_folders(folder, names, MOST_A_CATEGORY)
-    labels = np.array([CALTECH_TAGS.get(name, -1) for name in names])[categories]
+    encoded, categories = read_folders(folder, names, most)
+    labels = np.array([tags.get(name, -1) for name in names])[categories]
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "caltech.parquet"
+        path = Path(temporary) / "unseen.parquet"
         write_labelled(path, encoded, labels, CIFAR10_TAGS)
         return other_sample(path)
 
@@ -292,7 +299,7 @@ def other_tags(bench: Bench, folders: Sequence[str]) -> Pictures:
 
 def main() -> None:
     """Run all parts on engines of their own."""
-    caltech = Path(sys.argv[1]).absolute() if sys.argv[1:] else None
+    caltech, natural = [*map(Path, sys.argv[1:]), None, None][:2]
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
         folder = Path(name)
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
@@ -302,7 +309,7 @@ def main() -> None:
         settings = services.up(load_settings(), engines=["hdfs", "spark"], standard_ports=False, die_with_parent=True)
         try:
             print(f"## Tags\n\n{describe_machine()}; `{NET}`.\n")
-            bench = Bench(folder, settings, caltech)
+            bench = Bench(folder, settings, caltech, natural)
             cards = measure_accuracy(bench)
             measure_seconds(bench)
             measure_ranking(bench, cards)

@@ -153,6 +153,15 @@ FIELDS = (
         "The version of the model that chose the tag.",
         shown=Shown.ANSWERS | Shown.TABLES,
     ),
+    DocumentField(
+        "corrected",
+        "long",
+        "The number of the request by which a person decided the tag; missing if the model did.",
+        shown=Shown.ANSWERS | Shown.CARDS,
+        phrase=lambda value: "tag from a person",
+        is_required=False,
+        is_later=True,
+    ),
     DocumentField("corpus", "string", "The set of images that this image belongs to.", shown=Shown.ANSWERS),
     DocumentField("shard", "int", "The file of the corpus that contains the image."),
     DocumentField(

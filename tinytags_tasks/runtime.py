@@ -15,9 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Clients of the engines that are configured, each built when it is first used."""
+    """Clients of the engines that are configured, each built when it is first used.
+
+    Attributes
+    ----------
+    settings
+        The addresses and logins.
+    as_writer
+        Whether Solr is only asked as the writer, who can manage nothing; for the search page.
+    """
 
     settings: Settings = field(default_factory=load_settings)
+    as_writer: bool = False
 
     @cached_property
     def store_address(self) -> "StoreAddress":
@@ -51,13 +60,16 @@ class Runtime:
 
     @cached_property
     def solr(self) -> "SolrClient":
-        """Solr, for the pipeline; the search page has its own client, which is only a reader."""
+        """Solr, for the pipeline and for corrections; searches have their own client, which is only a reader."""
         from tinytags_tasks.clients.solr import SolrClient
+        from tinytags_tasks.clients.solr_http import PAUSES_SECONDS
 
         return SolrClient(
             self.settings.address("solr_url"),
-            admin=self.settings.solr_login("admin"),
+            admin=None if self.as_writer else self.settings.solr_login("admin"),
             writer=self.settings.solr_login("writer"),
+            as_writer=self.as_writer,
+            pauses_seconds=PAUSES_SECONDS[:1] if self.as_writer else PAUSES_SECONDS,  # a page does not wait for long
         )
 
     @cached_property

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     solr_admin_password: SecretStr | None = Field(None, description="their password; unset if Solr requires none")
     solr_writer_user: str = Field("writer", description="the user who writes and counts documents; may be the admin")
     solr_writer_password: SecretStr | None = Field(None, description="their password, as above")
-    solr_reader_user: str = Field("reader", description="the user who searches; the only one that the search page has")
+    solr_reader_user: str = Field("reader", description="the user who searches")
     solr_reader_password: SecretStr | None = Field(None, description="their password, as above")
     solr_passwords: Literal["generated"] | None = Field(
         None, description="set by `tinytags up`: the embedded Solr requires the passwords under home"
@@ -85,7 +85,9 @@ class Settings(BaseSettings):
         False, description="whether a scheduled audit starts a backfill of the blocks that differ"
     )
     search_url: str | None = Field(None, description="the search page's address")
-    search_user: str = Field("tinytags", description="who may open the search page")
+    search_user: str = Field(
+        "tinytags", description="an operator of the search page, besides the accounts of `tinytags accounts`"
+    )
     search_password: SecretStr | None = Field(None, description="their password; default: the generated password")
     demo_source: Path = Field(
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"

@@ -4,9 +4,11 @@ from tinytags_tasks.document_fields import FieldValue, Shown, describe, document
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, read_scored
+from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN
 from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.corrections import Corrections
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import Run
 
 IMAGES_A_PAGE = 24
@@ -18,7 +20,8 @@ SCORED_FIELDS = {CONFIDENCE_COLUMN: "confidence"}
 def block_images(run: Run, block: int, start: int, storage: Storage) -> tuple[int, list[TaggedImage]]:
     """Return how many images of a block can be shown, and one page of them, without pixels.
 
-    These are the images that were kept, by position; all images if the block was not scored or kept none.
+    These are the images that are kept, by position; all images if the block was not scored or keeps none. What was
+    taken down is never among them.
 
     Parameters
     ----------
@@ -41,31 +44,37 @@ def block_images(run: Run, block: int, start: int, storage: Storage) -> tuple[in
     run.check_blocks([block])
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     check_corpus(run, corpus)
+    blocks = RunBlocks(run, corpus, storage)
     try:
-        table, _ = read_scored(storage, run.name, block)
+        table = blocks.read(block).table
     except MissingError:
         table = None
     if table is not None and table.num_rows:
         rows = table.slice(start, IMAGES_A_PAGE).to_pylist()
         return table.num_rows, [_image(run, block, **row) for row in rows]
     cut = corpus.partition.block(block)
-    positions = range(cut.first, cut.first + cut.images)[start : start + IMAGES_A_PAGE]
-    return cut.images, [_image(run, block, position) for position in positions]
+    hidden = blocks.corrections.taken_down(cut.first, cut.images)
+    positions = [position for position in range(cut.first, cut.first + cut.images) if position not in hidden]
+    return len(positions), [_image(run, block, position) for position in positions[start : start + IMAGES_A_PAGE]]
 
 
-def image_at(run: Run, corpus: Corpus, position: int) -> TaggedImage:
+def image_at(run: Run, corpus: Corpus, position: int, corrections: Corrections) -> TaggedImage:
     """Return the image at a position of a run's corpus, without pixels.
 
     Raises
     ------
     BadInputError
         If the corpus has no such image.
+    MissingError
+        If it was taken down.
     CorruptError
         If the corpus is not the one that was scored.
     """
     check_corpus(run, corpus)
     if not 0 <= position < corpus.images:
         raise BadInputError(f"position {position} is out of range: {corpus.name} has images 0 to {corpus.images - 1}")
+    if corrections.taken_down(position, 1):
+        raise MissingError(f"position {position}: this image of {corpus.name} was taken down")
     partition = corpus.partition
     shard, offset = divmod(position, partition.shard_images)
     block = next(cut for cut in partition.blocks_of_shard(shard) if cut.offset <= offset < cut.offset + cut.images)

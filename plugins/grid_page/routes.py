@@ -14,6 +14,7 @@ from grid_page.images import block_images, captioned, image_at
 from grid_page.watch import STATES, Watches
 from tinytags_tasks.airflow_names import BACKFILL_DAG
 from tinytags_tasks.search.stored_images import StoredImages
+from tinytags_tasks.store.corrections import CorrectionsReader
 from tinytags_tasks.store.models import REPORT_POLICY, load_report
 
 
@@ -83,6 +84,7 @@ def run_routes(watches: Watches) -> APIRouter:
 
 def _add_image_routes(router: APIRouter, watches: Watches) -> None:
     stored_images = StoredImages(lambda: watches.clients.storage)
+    corrections = CorrectionsReader(lambda: watches.clients.storage)
 
     @router.get("/api/runs/{name}/blocks/{block}/images")
     def images(name: str, block: int, start: int = Query(0, ge=0)) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def _add_image_routes(router: APIRouter, watches: Watches) -> None:
     def image(name: str, position: int) -> Response:
         """Return one image of the run's corpus; those of the page that was just shown are cached."""
         watch = watches.watch(name)
-        (found,) = stored_images.complete([image_at(watch.run, watch.corpus, position)])
+        (found,) = stored_images.complete([image_at(watch.run, watch.corpus, position, corrections.read(watch.corpus))])
         if found.image is None:
             raise HTTPException(404, found.missing)
         png = io.BytesIO()

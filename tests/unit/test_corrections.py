@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_run import CORPUS
-from small_words import as_log, bare_corpus, none, restore, say, tag, takedown, undo, wrong
+from small_words import DIGEST, as_log, bare_corpus, none, restore, say, tag, takedown, undo, wrong
 
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.store import layout
@@ -69,7 +69,7 @@ def with_bits():
 
 
 def correct(*requests, table=None, scored=None, upto=None):
-    corrections = Corrections.of_log(as_log(requests), CORPUS_RECORD)
+    corrections = Corrections.of_log(as_log(requests), DIGEST)
     return corrections.correct(with_bits() if table is None else table, scored or scored_record(), SOURCE, TOTAL, upto)
 
 
@@ -155,14 +155,14 @@ def test_a_word_that_was_taken_back_never_counts_again(is_public):
     undone = [undo(100, 2, is_public=is_public)]
     assert rows_of(correct([tag(100, "dog")], [tag(100, "emu")], undone))[100] == ("dog", TOTAL, 100, 1)
     assert counts_of(correct([none(1)], [takedown(100)], undone).record) == MODEL_COUNTS
-    corrections = Corrections.of_log(as_log([[none(1)], [takedown(100)], undone]), CORPUS_RECORD)
+    corrections = Corrections.of_log(as_log([[none(1)], [takedown(100)], undone]), DIGEST)
     assert corrections.last_of(FIRST, IMAGES) == 3
 
 
 def test_only_public_words_on_this_version_count():
     assert rows_of(correct([Word(100, Verdict.NONE), Word(101, Verdict.TAG, "emu")])) == MODEL_ROWS
     log = as_log([[none(100)]], digest="another version")
-    corrections = Corrections.of_log(log, CORPUS_RECORD)
+    corrections = Corrections.of_log(log, DIGEST)
     assert (corrections.last, corrections.last_of(FIRST, IMAGES), len(corrections.words)) == (1, 0, 0)
 
 
@@ -177,7 +177,7 @@ def test_words_after_a_number_do_not_count_and_the_record_names_that_number():
 
 
 def test_the_last_word_on_a_range_of_positions_is_found():
-    corrections = Corrections.of_log(as_log([[none(3)], [none(100), none(5)], [Word(4, Verdict.NONE)]]), CORPUS_RECORD)
+    corrections = Corrections.of_log(as_log([[none(3)], [none(100), none(5)], [Word(4, Verdict.NONE)]]), DIGEST)
     assert corrections.last == 3
     assert [corrections.last_of(first, 10) for first in (0, 4, 6, 91, 101)] == [2, 2, 0, 2, 0]
 

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from read_javabin import read_documents
 from small_run import BLOCKS, CORPUS, KEYWORDS, SolrHere, index_all, make_run, score_all
+from small_words import say, tag
 
 from tinytags_tasks.document_fields import (
     FIELDS,
@@ -40,6 +41,7 @@ from tinytags_tasks.store.block_files import (
 from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_blocks import RunBlocks
 
 OF_SOLR = {"_version_"}
 """Fields of the schema that are Solr's own."""
@@ -85,6 +87,7 @@ def test_the_schema_declares_each_document_field_and_no_other() -> None:
 
 def test_each_document_field_is_filled_and_no_other(storage, scored) -> None:
     solr = SolrHere()
+    say(storage, tag(0, "yak"))
     index_all(storage, scored, solr)
     documents = list(solr.documents(scored.collection).values())
     assert {name for document in documents for name in document} == {field.solr_name for field in FIELDS}
@@ -175,11 +178,13 @@ def test_bytes_sent_to_solr_and_checksums_are_those_of_every_earlier_version(sto
 def test_what_is_posted_is_what_verification_expects(storage, scored) -> None:
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     keywords = KeywordsReader(storage)
+    say(storage, tag(0, "yak"), tag(3, "dog"))
+    blocks = RunBlocks(scored, corpus, storage)
     every_field = {field.solr_name for field in FIELDS}
-    for fields in (every_field, every_field - {"width"}, every_field - {"keyword"}):
+    for fields in (every_field, every_field - {"corrected"}, every_field - {"width"}, every_field - {"keyword"}):
         compared = set(compared_fields(fields))
         for source in block_sources(storage, corpus, range(BLOCKS)):
-            table, _ = read_scored(storage, scored.name, source.block)
+            table = blocks.read(source.block).table
             words = keywords.read(source)
             bodies = document_bodies(table, source, read_pixels(storage, source), "forest-0123456789ab", words, fields)
             posted = [document for body in bodies for document in read_documents(body)]

@@ -135,8 +135,8 @@ def test_a_wrong_none_in_a_scored_file_is_found_and_the_block_scored_again(stora
     table, scored = read_scored(storage, run.name, BLOCK)
     write_scored(storage, table, scored.replaced(**changes))
     said = tinytags("audit", run.name, code=1)
-    if "below" in changes:  # the sum is right, but the ledger knows the file's hash
-        assert f"block {BLOCK}: its scored file is not the one that was committed" in said
+    if "below" in changes:  # the sum is right, but the file says which images are none
+        assert f"block {BLOCK}: its scored file is damaged (wrong marks of none)" in said
     else:
         wrong = f"wrong kept + below + none + unreadable {1 + changes['none']}, and must be 2"
         assert f"block {BLOCK}: its scored file is damaged ({wrong})" in said

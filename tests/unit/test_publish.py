@@ -32,6 +32,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import Evaluation, ThresholdFigures
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockState, Change, Run
 
 
@@ -357,10 +358,10 @@ def test_everything_that_differs_is_told_at_once(storage, indexed, solr):
 def test_nothing_is_told_when_everything_agrees(storage, indexed, solr):
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     records, counts = read_ledger(storage, indexed), solr.count_by_block(indexed.collection)
-    files = compare_scored_files(records, storage)
+    files = compare_scored_files(records, RunBlocks(indexed, corpus, storage))
     assert files == ScoredFiles([], {})
     assert block_problems(indexed, corpus, records, counts, files) == []
-    assert total_problems(indexed, corpus, records, solr.count(indexed.collection)) == []
+    assert total_problems(indexed, corpus, records, solr.count(indexed.collection), files) == []
 
 
 def test_some_blocks_can_be_reconciled_alone_and_the_alias_is_left(storage, indexed, solr):

@@ -409,3 +409,66 @@ def test_a_binary_response_that_is_cut_short_is_refused(solr, client):
     solr.will_answer((200, b"\x02\xa1\xe0\x28respo"))
     with pytest.raises(NotSolrError, match="TINYTAGS_SOLR_URL"):
         client.images_at("run", 3, 9, 2)
+
+
+def counted(count, **same):
+    """Return Solr's answer of how many documents there are, and how many have each field's most frequent value."""
+    fields = {name: {"buckets": [{"val": value, "count": of}]} for name, (value, of) in same.items()}
+    return 200, {"facets": {"count": count, **fields}}
+
+
+def exported(*documents):
+    return 200, {"response": {"numFound": len(documents), "docs": list(documents)}}
+
+
+def asked_fields(solr):
+    """Return the fields that each export asked for."""
+    queries = (parse_qs(path.partition("?")[2]) for _, path, _ in solr.asked if "/export?" in path)
+    return [query["fl"][0].split(",") for query in queries]
+
+
+def test_fields_that_all_documents_have_in_common_are_counted_instead_of_read(solr, client):
+    solr.will_answer(
+        counted(2, model=("m", 2), block=(7, 1), width=(32, 2)),
+        exported({"id": "a:3", "position": 3, "block": 7}, {"id": "a:4", "position": 4, "block": 8}),
+    )
+    found = client.export(("run",), ("id", "position", "block", "model", "width"), first=3, last=9)
+    same = {"model": "m", "width": 32}
+    assert found == [{"id": "a:3", "position": 3, "block": 7, **same}, {"id": "a:4", "position": 4, "block": 8, **same}]
+    assert asked_fields(solr) == [["id", "position", "block"]]
+    assert json.loads(solr.asked[0][2])["query"].endswith("position:[3 TO 9]")
+
+
+def test_a_field_that_one_document_lacks_is_read(solr, client):
+    one = {"id": "a:4", "position": 4}
+    solr.will_answer(counted(2, width=(32, 1)), exported({"id": "a:3", "position": 3, "width": 32}, one))
+    assert client.export(("run",), ("id", "position", "width"))[1] == one
+    assert asked_fields(solr) == [["id", "position", "width"]]
+
+
+def test_all_fields_are_read_if_the_number_of_documents_changes_meanwhile(solr, client):
+    more = [{"id": "a:3", "position": 3, "model": "m"}, {"id": "a:4", "position": 4, "model": "other"}]
+    without = [{"id": each["id"], "position": each["position"]} for each in more]
+    solr.will_answer(counted(1, model=("m", 1)), exported(*without), exported(*more))
+    assert client.export(("run",), ("id", "position", "model")) == more
+
+
+def test_documents_of_several_cores_come_by_position(solr, client):
+    solr.will_answer(
+        counted(1, model=("m", 1)),
+        exported({"id": "a:4", "position": 4}),
+        counted(1, model=("n", 1)),
+        exported({"id": "a:3", "position": 3}),
+    )
+    found = client.export(("one", "two"), ("id", "position", "model"))
+    assert [(each["position"], each["model"]) for each in found] == [(3, "n"), (4, "m")]
+    assert [path.split("/")[2] for _, path, _ in solr.asked] == ["one", "one", "two", "two"]
+
+
+@pytest.mark.parametrize(
+    "response", [{"numFound": 2, "docs": [{"EXCEPTION": "out of memory"}]}, {"numFound": 2, "docs": [{"id": "a:3"}]}]
+)
+def test_an_export_that_breaks_off_is_worth_a_retry(solr, client, response):
+    solr.will_answer(counted(2), (200, {"response": response}))
+    with pytest.raises(TransientError, match=r"out of memory|1 of 2 documents came"):
+        client.export(("run",), ("id", "position"))

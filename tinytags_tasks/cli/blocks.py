@@ -65,8 +65,9 @@ def ledger(
         print(json.dumps(found, indent=2))
         return
     shows_none = bool(totals.none) or has_none(run.model, clients().storage)
-    counted = ("read", "kept", "below", *(("none",) if shows_none else ()), "unreadable")
-    table = make_table("block", "state", *counted, "documents", "tries", "seconds", "reason")
+    counted = ["read", "kept", "below", *(["none"] if shows_none else []), "unreadable"]
+    counted += ["taken_down"] if totals.taken_down else []
+    table = make_table("block", "state", *map(_words, counted), "documents", "tries", "seconds", "reason")
     for record in records[:limit]:
         seconds = f"{record.score_seconds + record.index_seconds:.1f}"
         documents = "" if record.documents is None else f"{record.documents:,}"
@@ -81,11 +82,16 @@ def ledger(
         print(run.description)
     print(
         f"{totals.blocks} blocks ({states or 'none'}): "
-        f"{totals.read:,} read = {' + '.join(f'{getattr(totals, name):,} {name}' for name in counted[1:])}; "
+        f"{totals.read:,} read = {' + '.join(f'{getattr(totals, name):,} {_words(name)}' for name in counted[1:])}; "
         f"{totals.documents:,} documents"
     )
     if speed:
         print(_speed(speed))
+
+
+def _words(name: str) -> str:
+    """Return the name of a count in words."""
+    return name.replace("_", " ")
 
 
 def _speed(speed: "Rates") -> str:

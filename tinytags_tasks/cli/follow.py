@@ -187,6 +187,7 @@ def _print_summary(
         (f"below the threshold of {run.threshold} %", totals.below),
         *((("none of the tags", totals.none),) if shows_none else ()),
         ("unreadable", totals.unreadable),
+        *((("taken down", totals.taken_down),) if totals.taken_down else ()),
         ("documents in Solr", documents),
     ):
         table.add_row(what, f"{count:,}")

@@ -242,15 +242,17 @@ def search(
     from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
     from tinytags_tasks.search.query import iterate_images, search_images
     from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
+    from tinytags_tasks.search.word_logs import hidden_from_readers
 
     if rows < 1:
         raise BadInputError(f"--rows is {rows}: it must be 1 or more")
-    settings = clients().settings
+    runtime = clients()
+    settings, hidden = runtime.settings, hidden_from_readers(runtime)
     request = SearchRequest(
         tuple(tags or ()), min_confidence, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
     )
-    page = search_images(settings, request)
-    images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, limit=rows)
+    page = search_images(settings, request, hidden)
+    images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, rows, hidden)
     if as_json:
         found = [values_as_json(image.values) for image in images]
         print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))

@@ -6,7 +6,7 @@ Reference: https://solr.apache.org/guide/solr/9_10/deployment-guide/collections-
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
 from tinytags_tasks.errors import FinalError, MissingError, TransientError
-from tinytags_tasks.settings import Login
+from tinytags_tasks.settings import Login, SolrRole
 from tinytags_tasks.store.configsets import Configset
 
 _PAGE = 5_000
@@ -23,6 +23,9 @@ EXPORT_POSITIONS = 30_000
 """Positions to export at once: about 25 MB of documents. Solr collects 30,000 documents a pass."""
 
 _LEADS = ("active", "true")
+
+_OFTEN_SAME = frozenset({"block", "corpus", "model", "shard", "width"})
+"""Fields that neighbouring documents have in common: half of what an export would send."""
 
 
 class SolrClient:
@@ -37,6 +40,8 @@ class SolrClient:
     writer
         User and password for writing, deleting and counting documents. Both are None if Solr requires no
         authentication.
+    as_writer
+        Whether the writer makes the requests of the admin, too; those that manage anything are then refused.
     pauses_seconds
         How long to wait before each retry of a request for which Solr was busy or down.
     timeout_seconds
@@ -49,10 +54,13 @@ class SolrClient:
         *,
         admin: Login | None = None,
         writer: Login | None = None,
+        as_writer: bool = False,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
     ) -> None:
-        self._admin = SolrHttp(url, "admin", admin, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
+        role: SolrRole = "writer" if as_writer else "admin"
+        login = writer if as_writer else admin
+        self._admin = SolrHttp(url, role, login, pauses_seconds=pauses_seconds, timeout_seconds=timeout_seconds)
         self._writer = SolrHttp(
             url,
             "writer",
@@ -275,7 +283,8 @@ class SolrClient:
     ) -> list[dict[str, Any]]:
         """Return fields of all visible documents by position, then id; fields that a document lacks are left out.
 
-        All are held in memory, so ask for a range of positions.
+        All are held in memory, so ask for a range of positions. A field that has the same value in all of them is
+        counted instead of read, which takes a tenth of the time.
 
         Parameters
         ----------
@@ -295,21 +304,45 @@ class SolrClient:
         """
         low, high = ("*" if bound is None else int(bound) for bound in (first, last))
         query = f"position:[{low} TO {high}]" + ("" if block is None else f" AND block:{int(block)}")
-        asked = {"q": query, "fl": ",".join(fields), "sort": "position asc,id asc"}
         found: list[dict[str, Any]] = []
         for core in cores:
-            answer = self.request(f"{quote(core)}/export", asked)["response"]
-            documents = answer["docs"]
-            if documents and "EXCEPTION" in documents[-1]:
-                raise TransientError(f"{self.url}/{core}/export: {documents[-1]['EXCEPTION']}")
-            if len(documents) != answer["numFound"]:
-                raise TransientError(
-                    f"{self.url}/{core}/export: {len(documents):,} of {answer['numFound']:,} documents came; try again"
-                )
+            count, same = self._same_in_all(core, query, _OFTEN_SAME.intersection(fields))
+            documents = self._export_core(core, query, [name for name in fields if name not in same])
+            if len(documents) != count:  # there was a writer in between
+                documents, same = self._export_core(core, query, fields), {}
+            for document in documents:
+                document.update(same)
             found += documents
         if len(cores) > 1:
             found.sort(key=lambda document: (document["position"], document["id"]))
         return found
+
+    def _same_in_all(self, core: str, query: str, fields: Iterable[str]) -> tuple[int, dict[str, Any]]:
+        """Return how many documents of a core match a query, and the values that all have in common, by field."""
+        asked = {
+            "query": f"{{!cache=false}}{query}",
+            "limit": 0,
+            "facet": {name: {"type": "terms", "field": name, "limit": 1} for name in sorted(fields)},
+            "params": {"distrib": "false"},
+        }
+        facets = self._select(core, asked)["facets"]
+        most_frequent = {name: facets.get(name, {}).get("buckets", []) for name in fields}
+        count: int = facets["count"]
+        return count, {
+            name: each[0]["val"] for name, each in most_frequent.items() if each and each[0]["count"] == count
+        }
+
+    def _export_core(self, core: str, query: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+        asked = {"q": query, "fl": ",".join(fields), "sort": "position asc,id asc", "indent": "false"}
+        answer = self.request(f"{quote(core)}/export", asked)["response"]
+        documents: list[dict[str, Any]] = answer["docs"]
+        if documents and "EXCEPTION" in documents[-1]:
+            raise TransientError(f"{self.url}/{core}/export: {documents[-1]['EXCEPTION']}")
+        if len(documents) != answer["numFound"]:
+            raise TransientError(
+                f"{self.url}/{core}/export: {len(documents):,} of {answer['numFound']:,} documents came; try again"
+            )
+        return documents
 
     def export_block(self, cores: Sequence[str], fields: Sequence[str], block: Block) -> Iterator[list[dict[str, Any]]]:
         """Yield the documents that say they are of a block, at the block's positions, in parts as :meth:`export`."""

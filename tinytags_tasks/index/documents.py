@@ -15,6 +15,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource
 
 _CONFIDENCE = document_field("confidence").solr_name
+_CORRECTED = document_field("corrected").solr_name
 
 MOST_DOCUMENTS = 2_000
 """The most documents in one body: about 6 MB at 32x32 pixels."""
@@ -42,7 +43,8 @@ def document_bodies(
     Parameters
     ----------
     scored
-        The block's scored file: position, tag, votes and confidence of each image that was kept.
+        The block's scored file, corrected: position, tag, votes and confidence of each image that is kept, and
+        ``corrected`` where a person decided the tag.
     source
         Where the block is in the corpus.
     pixels
@@ -66,13 +68,15 @@ def document_bodies(
     block = {name: value for name, value in block.items() if name not in lacking}
     if "keyword" in lacking:
         keywords = None
+    has_corrected = _CORRECTED in scored.column_names and _CORRECTED not in lacking
     every_pixel = None if pixels is None else pixels.reshape(-1).data
     common: dict[tuple[str, int, int], dict[str, int | str]] = {}
     for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):
         columns = batch.to_pydict()
+        corrected = columns[_CORRECTED] if has_corrected else [None] * batch.num_rows
         body = Body()
-        for position, tag, confidence, votes in zip(
-            columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], strict=True
+        for position, tag, confidence, votes, number in zip(
+            columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], corrected, strict=True
         ):
             shared = common.get((tag, confidence, votes))
             if shared is None:
@@ -83,5 +87,7 @@ def document_bodies(
                 own["data"] = every_pixel[at * source.image_bytes : (at + 1) * source.image_bytes]
             if keywords and (keyword := keywords[at]):
                 own["keyword"] = keyword
+            if number is not None:
+                own[_CORRECTED] = number
             body.add(own, shared)
         yield body.finished()

@@ -19,23 +19,22 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum
 from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, read_pixels, read_scored
 from tinytags_tasks.store.block_lease import HeldBlocks, refuse_lost
-from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
 def post_blocks(
     held: HeldBlocks,
-    run: Run,
+    blocks: RunBlocks,
     sources: Iterable[BlockSource],
-    storage: Storage,
     solr: SolrClient,
     report: Callable[[str], None],
 ) -> tuple[dict[int, BlockRecord], dict[int, FinalError]]:
     """Post blocks one after another; return the records of those that Solr accepted and the errors of the others.
 
-    A block's bodies are sent before the responses for the previous block have arrived, so Solr never idles between
-    blocks.
+    What is posted is corrected by people's words. A block's bodies are sent before the responses for the previous block
+    have arrived, so Solr never idles between blocks.
 
     Raises
     ------
@@ -44,6 +43,7 @@ def post_blocks(
     TransientError
         If Solr or the store is unavailable, or another writer has taken over a block.
     """
+    run, storage = blocks.run, blocks.storage
     records: dict[int, BlockRecord] = {}
     failures: dict[int, FinalError] = {}
 
@@ -64,7 +64,7 @@ def post_blocks(
     fields = solr.field_names(run.collection)
     with solr.posting(run.collection, MIME) as post:
         previous: _PostedBlock | None = None
-        for contents in prefetch(_read_blocks(run, sources, storage), 1):
+        for contents in prefetch(_read_blocks(blocks, sources), 1):
             if not isinstance(contents, _BlockContents):
                 failures[contents[0]] = contents[1]
                 continue
@@ -91,7 +91,7 @@ class _BlockContents:
 
     source: BlockSource
     table: pa.Table
-    scored: BlockRecord
+    corrected: BlockRecord
     pixels: npt.NDArray[np.uint8] | None
     keywords: list[str | None] | None
 
@@ -113,7 +113,7 @@ class _PostedBlock:
 
     def record(self, run: Run, fields: frozenset[str]) -> BlockRecord:
         contents = self.contents
-        return contents.scored.replaced(
+        return contents.corrected.replaced(
             state=BlockState.INDEXED,
             checksum=expected_checksum(contents.table, contents.source, run.model, contents.keywords, fields),
             index_seconds=round(time.monotonic() - self.started, 3),
@@ -122,18 +122,19 @@ class _PostedBlock:
 
 
 def _read_blocks(
-    run: Run, sources: Iterable[BlockSource], storage: Storage
+    blocks: RunBlocks, sources: Iterable[BlockSource]
 ) -> Iterator[_BlockContents | tuple[int, FinalError]]:
     """Yield each block's contents, or its number and the reason why it cannot be indexed."""
-    keywords = KeywordsReader(storage)
+    keywords = KeywordsReader(blocks.storage)
     for source in sources:
         try:
-            yield _read_block(run, source, keywords, storage)
+            yield _read_block(blocks, source, keywords)
         except FinalError as error:
             yield source.block, error
 
 
-def _read_block(run: Run, source: BlockSource, keywords: KeywordsReader, storage: Storage) -> _BlockContents:
+def _read_block(blocks: RunBlocks, source: BlockSource, keywords: KeywordsReader) -> _BlockContents:
+    run, storage = blocks.run, blocks.storage
     path = layout.scored_file(run.name, source.block)
     command = f"tinytags score {run.name} --blocks {source.block}"
     try:
@@ -149,5 +150,6 @@ def _read_block(run: Run, source: BlockSource, keywords: KeywordsReader, storage
             f"run {run.name}: block {source.block} was scored on bytes other than those in the shard; run "
             f"`{command} --redo`, which writes {path} again"
         )
+    block = blocks.correct(table, scored, source=source)
     pixels = read_pixels(storage, source) if run.thumbnails == "solr" else None
-    return _BlockContents(source, table, scored, pixels, keywords.read(source))
+    return _BlockContents(source, block.table, block.record, pixels, keywords.read(source))

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import FinalError, MissingError, TransientError, explained
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError, explained
 from tinytags_tasks.index.posting import collection_missing, post_blocks
 from tinytags_tasks.index.verification import delete_foreign_documents, differing_blocks, unverified_blocks
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import block_sources
+from tinytags_tasks.store.block_files import block_sources, read_scored_record
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held, refuse_lost
 from tinytags_tasks.store.configsets import current_configset, keep_configset, kept_configset
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_identity import refuse_another_corpus
 from tinytags_tasks.store.run_records import UNRECORDED, BlockRecord, BlockState, Run
 
@@ -117,11 +119,12 @@ def index_blocks(
     report: Callable[[str], None] = print,
     lease_seconds: float = LEASE_SECONDS,
 ) -> IndexResult:
-    """Make the collection hold exactly the scored images of these blocks, and verify each block by a checksum.
+    """Make the collection hold exactly the images of these blocks that are kept, and verify each block by a checksum.
 
-    Ids are deterministic, so indexing again overwrites documents. Documents of a block that are not in its scored file
-    are deleted by id. Nothing is visible until one commit for all blocks. A block that another writer holds is left to
-    that writer, and checked again once the other blocks are done.
+    What is kept follows from the scored file and people's words on the corpus. Ids are deterministic, so indexing again
+    overwrites documents. Documents of a block that must not be there are deleted by id. Nothing is visible until one
+    commit for all blocks. A block that another writer holds is left to that writer, and checked again once the other
+    blocks are done.
 
     Raises
     ------
@@ -181,7 +184,7 @@ def delete_blocks(
             refuse_lost(storage, run.name, record.block, held.writer)
             # The ledger first, so that it never promises documents that were deleted.
             if record.state in (BlockState.INDEXED, BlockState.VERIFIED):
-                record = record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="")
+                record = _as_scored(record, storage)
                 record.save(storage, layout.ledger_file(run.name, record.block))
             solr.delete_block(run.collection, record.block)
         solr.commit(run.collection)
@@ -192,6 +195,14 @@ def delete_blocks(
             )
     report(f"{sum(before.values()):,} documents of blocks {format_block_numbers(request.blocks)} are deleted")
     return DeleteResult(run.name, request.blocks, sum(before.values()))
+
+
+def _as_scored(record: BlockRecord, storage: Storage) -> BlockRecord:
+    """Return the record of a block that has no documents any more; its counts are the model's again."""
+    if record.corrections:
+        with suppress(MissingError, CorruptError):  # whoever needs the file says so
+            record = read_scored_record(storage, record.run, record.block)
+    return record.replaced(state=BlockState.SCORED, documents=None, checksum="", indexed="", corrections=0)
 
 
 def _wait_until_settled(run: Run, solr: SolrClient) -> None:
@@ -206,11 +217,12 @@ def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, repor
     storage.delete_leftovers(*(layout.ledger_file(run.name, block) for block in held.blocks))
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     refuse_another_corpus(run, corpus)
-    records, failures = post_blocks(held, run, block_sources(storage, corpus, held.blocks), storage, solr, report)
+    blocks = RunBlocks(run, corpus, storage)
+    records, failures = post_blocks(held, blocks, block_sources(storage, corpus, held.blocks), solr, report)
     solr.commit(run.collection)
     wrong = differing_blocks(run, corpus.partition, records, solr)
     if wrong:
-        delete_foreign_documents(run, wrong, storage, solr)
+        delete_foreign_documents(blocks, wrong, solr)
         wrong = differing_blocks(run, corpus.partition, {block: records[block] for block in wrong}, solr)
     verified = [
         record.replaced(state=BlockState.VERIFIED, documents=record.kept)

@@ -1,4 +1,4 @@
-"""Verifies, block by block, that Solr has exactly the documents that were scored."""
+"""Verifies, block by block, that Solr has exactly the documents that were posted."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,9 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import DocumentsHash, compared_fields
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
@@ -47,10 +47,11 @@ def differing_blocks(
         return {block: found for block, found in differences if found}
 
 
-def delete_foreign_documents(run: Run, blocks: Iterable[int], storage: Storage, solr: SolrClient) -> None:
-    """Delete the documents of these blocks that are not in their scored files."""
-    for block in blocks:
-        table, _ = read_scored(storage, run.name, block)
+def delete_foreign_documents(blocks: RunBlocks, numbers: Iterable[int], solr: SolrClient) -> None:
+    """Delete the documents of these blocks that are not of images that are kept."""
+    run = blocks.run
+    for block in numbers:
+        table = blocks.read(block).table
         own = {layout.document_id(run.corpus, position) for position in table.column("position").to_pylist()}
         foreign = [found for found in solr.ids_of_block(run.collection, block) if found not in own]
         solr.delete_ids(run.collection, foreign)

@@ -1,4 +1,6 @@
-"""Comparing content: whether Solr holds now, block by block, exactly the documents that were scored.
+"""Comparing content: whether Solr holds now, block by block, exactly the documents that it must.
+
+These are what was scored, corrected by people's words up to the number in the block's record in the ledger.
 
 Documents are read by ranges of positions, several at once, and hashed in order: memory does not grow with the run.
 """
@@ -26,6 +28,7 @@ from tinytags_tasks.store.block_documents import (
 from tinytags_tasks.store.block_files import KeywordsReader, block_sources, read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 _AHEAD = CONNECTIONS + 1
@@ -71,11 +74,13 @@ class ContentComparison:
     recomputed: frozenset[int] = frozenset()
     _fields: frozenset[str] = field(init=False)
     _keywords: KeywordsReader = field(init=False)
+    _blocks: RunBlocks = field(init=False)
 
     def __post_init__(self) -> None:
         """Ask Solr for the collection's fields."""
         self._fields = self.solr.field_names(self.run.collection)
         self._keywords = KeywordsReader(self.storage)
+        self._blocks = RunBlocks(self.run, self.corpus, self.storage)
 
     def differing_blocks(self, records: Sequence[BlockRecord], report: Callable[[str], None]) -> dict[int, str]:
         """Return the blocks whose documents are not what was scored, and how they differ.
@@ -120,6 +125,7 @@ class ContentComparison:
         try:
             table, scored = read_scored(self.storage, self.run.name, record.block)
             (source,) = block_sources(self.storage, self.corpus, [record.block])
+            table = self._blocks.correct(table, scored, upto=record.corrections, source=source).table
             expected = expected_checksum(table, source, scored.model, self._keywords.read(source), self._fields)
         except (MissingError, CorruptError) as error:
             return f"cannot be compared with Solr: {error}"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored_record
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.ledger import contradiction
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
@@ -82,28 +82,35 @@ class ScoredFiles:
     changed
         Blocks whose file is not the one in the ledger, by its sha256, or cannot be read.
     contradicted
-        Of the other blocks, those whose record in the ledger the file's own record contradicts, and in which fields.
+        Of the other blocks, those whose record in the ledger contradicts the file, corrected by people's words, and in
+        which fields.
+    unreadable_taken_down
+        How many images of these blocks are unreadable by their file, and counted as taken down.
     """
 
     changed: list[int]
     contradicted: dict[int, str]
+    unreadable_taken_down: int = 0
 
 
-def compare_scored_files(records: Sequence[BlockRecord], storage: Storage) -> ScoredFiles:
-    """Compare the ledger with the scored files: their hashes, and what the record in each says of its block."""
+def compare_scored_files(records: Sequence[BlockRecord], blocks: RunBlocks) -> ScoredFiles:
+    """Compare the ledger with the scored files: their hashes, and the counts that they and people's words give."""
 
-    def compare(record: BlockRecord) -> str | None:
+    def compare(record: BlockRecord) -> tuple[str | None, int]:
         try:
-            scored = read_scored_record(storage, record.run, record.block)
+            expected, scored = blocks.read_record(record.block, upto=record.corrections)
         except (MissingError, CorruptError):
-            return None
+            return None, 0
         if record.scored_sha256 not in ("", scored.scored_sha256):
-            return None
-        return contradiction(record, scored) if record.state is BlockState.VERIFIED else ""
+            return None, 0
+        wrong = contradiction(record, expected) if record.state is BlockState.VERIFIED else ""
+        return wrong, scored.unreadable - expected.unreadable
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = {record.block: wrong for record, wrong in zip(records, pool.map(compare, records), strict=True)}
+        compared = list(pool.map(compare, records))
+    found = {record.block: wrong for record, (wrong, _) in zip(records, compared, strict=True)}
     return ScoredFiles(
         [block for block, wrong in found.items() if wrong is None],
         {block: wrong for block, wrong in found.items() if wrong},
+        sum(taken_down for _, taken_down in compared),
     )

@@ -14,9 +14,10 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import CONNECTIONS
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import Pixels, block_sources, read_pixels, read_scored
+from tinytags_tasks.store.block_files import Pixels, block_sources, read_pixels
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 _PAGE_BYTES = 6_000_000
@@ -71,9 +72,12 @@ class PictureComparison:
             in_block = row - ends[which] + records[which].kept
             drawn.setdefault(records[which].block, set()).add(in_block - in_block % _AT_A_PLACE)
 
+        blocks = RunBlocks(self.run, self.corpus, self.storage)
+        upto = {record.block: record.corrections for record in records}
+
         def problem(block: int) -> str:
             try:
-                positions = read_scored(self.storage, self.run.name, block)[0].column("position").to_numpy()
+                positions = blocks.read(block, upto=upto[block]).table.column("position").to_numpy()
                 problems = (
                     self._place_problem(positions[row : row + _AT_A_PLACE].tolist()) for row in sorted(drawn[block])
                 )

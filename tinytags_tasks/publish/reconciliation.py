@@ -16,6 +16,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.models import has_none
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 SAMPLED_PICTURES = 200
@@ -52,9 +53,10 @@ def reconcile_blocks(
     _refuse(run, [*filter(None, [model_problem(run, storage)]), *shard_problems(corpus, shards, storage).values()])
     solr.wait_until_settled(run.collection)
     counts = solr.count_by_block(run.collection, blocks)
-    problems = block_problems(run, corpus, records, counts, compare_scored_files(records, storage))
+    files = compare_scored_files(records, RunBlocks(run, corpus, storage))
+    problems = block_problems(run, corpus, records, counts, files)
     if blocks is None:
-        problems += total_problems(run, corpus, records, solr.count(run.collection))
+        problems += total_problems(run, corpus, records, solr.count(run.collection), files)
     _refuse(run, problems)
     differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
     good = [record for record in records if record.block not in differing]
@@ -62,9 +64,10 @@ def reconcile_blocks(
     _refuse(run, describe_differing(run, differing))
     totals = add_up(records)
     none = f"{totals.none:,} none of the tags + " if totals.none or has_none(run.model, storage) else ""
+    taken_down = f" + {totals.taken_down:,} taken down" if totals.taken_down else ""
     report(
         f"reconciled {totals.blocks} blocks: {totals.read:,} images = {totals.kept:,} kept + {totals.below:,} below "
-        f"the threshold + {none}{totals.unreadable:,} unreadable; {totals.kept:,} documents in Solr"
+        f"the threshold + {none}{totals.unreadable:,} unreadable{taken_down}; {totals.kept:,} documents in Solr"
     )
     return totals
 
@@ -100,12 +103,8 @@ def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClien
     """
     for looks_left in reversed(range(_LOOKS)):
         solr.wait_until_settled(run.collection)
-        ledger, documents = storage.versions(layout.ledger_folder(run.name)), solr.count(run.collection)
-        changed = {name for name in ledger | before.ledger if ledger.get(name) != before.ledger.get(name)}
-        earlier = [one for one in before.records if layout.file_name(_ledger_file(one)) in changed]
-        later = read_ledger(storage, run, [one.block for one in earlier])
-        pairs = list(zip(earlier, later, strict=True))
-        if len(pairs) != len(changed) or not all(is_only_corrected(*pair) for pair in pairs):
+        pairs, documents = _changed_records(run, before, storage), solr.count(run.collection)
+        if pairs is None:
             break
         if documents - before.documents == sum(after.kept - one.kept for one, after in pairs):
             return
@@ -116,8 +115,19 @@ def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClien
     )
 
 
-def _ledger_file(record: BlockRecord) -> str:
-    return layout.ledger_file(record.run, record.block)
+def is_corrected_since(run: Run, before: RunState, storage: Storage) -> bool:
+    """Tell whether people's words, and nothing else, were written to a run's ledger since it was in a state."""
+    return bool(_changed_records(run, before, storage))
+
+
+def _changed_records(run: Run, before: RunState, storage: Storage) -> list[tuple[BlockRecord, BlockRecord]] | None:
+    """Return earlier and later records of blocks to which words were applied; None if the ledger changed otherwise."""
+    ledger = storage.versions(layout.ledger_folder(run.name))
+    changed = {name for name in ledger | before.ledger if ledger.get(name) != before.ledger.get(name)}
+    earlier = [one for one in before.records if layout.file_name(layout.ledger_file(run.name, one.block)) in changed]
+    pairs = list(zip(earlier, read_ledger(storage, run, [one.block for one in earlier]), strict=True))
+    is_so = len(pairs) == len(changed) and all(is_only_corrected(*pair) for pair in pairs)
+    return pairs if is_so else None
 
 
 def document_problems(run: Run, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[str]:
@@ -194,6 +204,7 @@ def block_problems(
         One sentence for each kind of difference, with the blocks; empty when everything agrees.
     """
     partition = corpus.partition
+    taken_down = " + taken down" if any(record.taken_down for record in records) else ""
     checks: tuple[tuple[str, Callable[[BlockRecord], bool]], ...] = (
         ("not verified", lambda record: record.state is BlockState.VERIFIED),
         (
@@ -201,7 +212,7 @@ def block_problems(
             lambda record: record.block < partition.blocks and record.read == partition.block(record.block).images,
         ),
         (
-            "read is not kept + below + none + unreadable",
+            "read is not kept + below + none + unreadable" + taken_down,
             lambda record: record.read == record.accounted,
         ),
         ("kept is not the sum over the tags", lambda record: record.kept == sum(record.kept_by_tag.values())),
@@ -227,7 +238,9 @@ def block_problems(
     return problems
 
 
-def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int) -> list[str]:
+def total_problems(
+    run: Run, corpus: Corpus, records: Sequence[BlockRecord], documents: int, files: ScoredFiles
+) -> list[str]:
     """Compare the sums over all blocks with the corpus and with Solr, and say what is not equal.
 
     Parameters
@@ -238,6 +251,8 @@ def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], doc
         A record for each block, in order.
     documents
         All of Solr's documents.
+    files
+        How the scored files differ from the ledger.
     """
     blocks = corpus.partition.blocks
     problems = []
@@ -250,8 +265,9 @@ def total_problems(run: Run, corpus: Corpus, records: Sequence[BlockRecord], doc
         )
     if totals.read != corpus.images:
         problems.append(f"{totals.read:,} images were read, the corpus has {corpus.images:,}")
-    if totals.unreadable != corpus.unreadable:
-        problems.append(f"{totals.unreadable:,} images were unreadable, at ingestion {corpus.unreadable:,}")
+    unreadable = totals.unreadable + files.unreadable_taken_down
+    if unreadable != corpus.unreadable:
+        problems.append(f"{unreadable:,} images were unreadable, at ingestion {corpus.unreadable:,}")
     if documents != totals.kept:
         problems.append(f"Solr holds {documents:,} documents, {totals.kept:,} images were kept")
     return problems

@@ -1,40 +1,86 @@
-"""The pictures from which a run's reviews are drawn: per stratum its size, and the first pictures in a fixed order."""
+"""The pictures from which a run's reviews are drawn: per stratum its size, and the first pictures in a fixed order.
 
-from collections.abc import Callable, Collection
+Each picture of a corpus has a permanent random number, which follows from the corpus' digest and its position (see
+Ohlsson, "Coordination of samples using permanent random numbers", 1995). The sample of n pictures of a stratum is those
+with the n smallest numbers. So a sample grows without being drawn again, and whoever computes it gets the same.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.review.sampler import Numbers
+from tinytags_tasks.review.strata import Stratum
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import unscored_blocks
+from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
+from tinytags_tasks.store.record import Record
 from tinytags_tasks.store.run_records import Run
 
+SCHEMA = pa.schema(
+    [
+        ("stratum", pa.int32()),
+        ("position", pa.int64()),
+        ("block", pa.int32()),
+        ("confidence", pa.int16()),
+        ("order", pa.int32()),
+        ("spread", pa.int32()),
+    ]
+)
+"""Columns of a frame's pictures, see :class:`Frame`."""
 
-@dataclass(frozen=True)
-class Stratum:
-    """Pictures of a run that are alike: those of one tag in one band of confidence, or those that the run dropped.
+_RECORD_KEY = b"tinytags.frame"
+
+
+class FrameRecord(Record):
+    """What a frame was made of; it is kept in the file's metadata.
 
     Attributes
     ----------
-    name
-        Such as ``cat 80-100``, ``none`` or ``below``.
-    tag
-        Their tag; empty if the run dropped them.
-    low, high
-        The lowest and the highest confidence, in percent, both included; -1 if the run dropped them.
-    images
-        How many they are.
+    scored
+        Hash of the versions of the run's scored files.
+    left_out
+        Hash of the positions that were left out because the model learned from them.
+    strata
+        Name, tag, lowest and highest confidence, and images of each stratum.
+    counts
+        As in :class:`Frame`.
+    sha256
+        Hash of the pictures' columns.
     """
 
-    name: str
-    tag: str
-    low: int
-    high: int
-    images: int
+    run: str
+    corpus: str
+    corpus_digest: str
+    model: str
+    tags: tuple[str, ...]
+    threshold: int
+    scored: str
+    left_out: str
+    strata: tuple[tuple[str, str, int, int, int], ...]
+    counts: dict[str, tuple[int, ...]]
+    sha256: str
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return what makes it again."""
+        return "it is made again when the run is next reviewed or measured"
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A run's strata, and of each the first pictures in the order of their permanent random numbers.
+
+    Pictures that cannot be read, that were taken down, or from which the model learned are in none of them.
 
     Attributes
     ----------
@@ -48,7 +94,8 @@ class Frame:
         Those with pictures; dropped ones last.
     pictures
         Columns ``stratum`` (index into :attr:`strata`), ``position``, ``block``, ``confidence`` (-1 if dropped),
-        ``order`` (place in the stratum's random order, from 0; -1 if it is here to teach only).
+        ``order`` (place in the stratum's random order, from 0; -1 if it is here to teach only) and ``spread`` (place in
+        an order in which each differs most from those before it; -1 if it has none).
     counts
         For each tag, how many images it has at each confidence from 0 to 100.
     """
@@ -63,10 +110,53 @@ class Frame:
     pictures: pa.Table = field(repr=False)
     counts: dict[str, tuple[int, ...]] = field(repr=False)
 
+    @cached_property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns of its pictures, by name."""
+        return {name: self.pictures.column(name).to_numpy() for name in SCHEMA.names}
 
-def load_frame(
-    run: Run, storage: Storage, report: Callable[[str], None] = print, *, exclude: Collection[int] = ()
-) -> Frame:
+    @cached_property
+    def sizes(self) -> Numbers:
+        """How many images each stratum has."""
+        return np.array([stratum.images for stratum in self.strata], dtype=np.int64)
+
+    @cached_property
+    def row_tags(self) -> Numbers:
+        """The index of each picture's tag; -1 if the run dropped it."""
+        places = {tag: place for place, tag in enumerate(self.tags)}
+        own = np.array([places.get(stratum.tag, -1) for stratum in self.strata], dtype=np.int64)
+        tags: Numbers = own[self.columns["stratum"]]
+        return tags
+
+    @cached_property
+    def surest_fifths(self) -> Numbers:
+        """For each tag, the confidence from which on a picture is among its surest fifth."""
+        counts = np.array([self.counts[tag] for tag in self.tags], dtype=np.int64).reshape(-1, 101)
+        surer = counts[:, ::-1].cumsum(axis=1)
+        least: Numbers = 100 - (surer * 5 >= surer[:, -1:]).argmax(axis=1)
+        return least
+
+    @cached_property
+    def is_lowest(self) -> npt.NDArray[np.bool_]:
+        """Whether each picture is in the lowest band of confidence."""
+        lows = np.array([stratum.low for stratum in self.strata], dtype=np.int64)
+        lowest: npt.NDArray[np.bool_] = lows[self.columns["stratum"]] == self.threshold
+        return lowest
+
+    @cached_property
+    def _by_position(self) -> Numbers:
+        return np.argsort(self.columns["position"], kind="stable")
+
+    def rows_of(self, positions: Numbers) -> Numbers:
+        """Return for each position the row of its picture; -1 if it is not among them."""
+        own = self.columns["position"][self._by_position]
+        if not len(own):
+            return np.full(len(positions), -1)
+        places = np.minimum(np.searchsorted(own, positions), len(own) - 1)
+        return np.where(own[places] == positions, self._by_position[places], -1)
+
+
+def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print) -> Frame:
     """Return a run's frame, after making it if it is missing, or the run's scored files have changed since.
 
     Parameters
@@ -75,12 +165,92 @@ def load_frame(
         The run, all of whose blocks are scored.
     report
         Called with a line of progress now and then.
-    exclude
-        Positions that the run's model learned from.
 
     Raises
     ------
     BadInputError
-        If a block is not scored.
+        If a block is not scored, or the corpus is no longer the one that the run scored.
+    CorruptError
+        If a scored file is damaged.
     """
-    raise NotImplementedError
+    if unscored := unscored_blocks(storage, run.name, range(run.blocks)):
+        raise BadInputError(
+            f"run {run.name} cannot be reviewed yet: {len(unscored):,} of its {run.blocks:,} blocks are not scored; "
+            f"score them with `tinytags score {run.name}`"
+        )
+    left_out = _learned_from(run, storage)
+    path = layout.frame_file(run.corpus, run.name)
+    identity = (_versions_sha256(run, storage), hashlib.sha256(left_out.tobytes()).hexdigest())
+    if (found := _read_frame(run, path, identity, storage)) is not None:
+        return found
+    # Imported here because a frame is made once and read often, and making it needs the corpus' records, too.
+    from tinytags_tasks.review.frame_making import make_frame
+
+    frame = make_frame(run, left_out, storage, report)
+    storage.delete_leftovers(path, least_age_seconds=LEFTOVER_SECONDS)
+    storage.write(path, _as_parquet(frame, *identity))
+    return frame
+
+
+def _learned_from(run: Run, storage: Storage) -> Numbers:
+    """Return the positions that a run's model learned from, in ascending order."""
+    return np.zeros(0, dtype=np.int64)
+
+
+def _versions_sha256(run: Run, storage: Storage) -> str:
+    versions = storage.versions(layout.scored_folder(run.name))
+    lines = "\n".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _rows_sha256(pictures: pa.Table) -> str:
+    rows = hashlib.sha256()
+    for name in SCHEMA.names:
+        rows.update(np.ascontiguousarray(pictures.column(name).to_numpy()).data)
+    return rows.hexdigest()
+
+
+def _as_parquet(frame: Frame, scored: str, left_out: str) -> bytes:
+    record = FrameRecord(
+        run=frame.run,
+        corpus=frame.corpus,
+        corpus_digest=frame.corpus_digest,
+        model=frame.model,
+        tags=frame.tags,
+        threshold=frame.threshold,
+        scored=scored,
+        left_out=left_out,
+        strata=tuple((each.name, each.tag, each.low, each.high, each.images) for each in frame.strata),
+        counts=frame.counts,
+        sha256=_rows_sha256(frame.pictures),
+    )
+    sink = io.BytesIO()
+    pq.write_table(frame.pictures.replace_schema_metadata({_RECORD_KEY: record.stored()}), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _read_frame(run: Run, path: str, identity: tuple[str, str], storage: Storage) -> Frame | None:
+    """Return the stored frame; None if it is missing or damaged, or was made of something else."""
+    try:
+        table = pq.read_table(io.BytesIO(storage.read(path)))
+        record = FrameRecord.parse(table.schema.metadata[_RECORD_KEY], path)
+        pictures = table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None).combine_chunks()
+    except (MissingError, CorruptError, pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None
+    same = (record.run, record.corpus, record.corpus_digest) == (run.name, run.corpus, run.corpus_digest)
+    if not same or (record.scored, record.left_out) != identity or record.sha256 != _rows_sha256(pictures):
+        return None
+    return Frame(
+        run=record.run,
+        corpus=record.corpus,
+        corpus_digest=record.corpus_digest,
+        model=record.model,
+        tags=record.tags,
+        threshold=record.threshold,
+        strata=tuple(Stratum(*each) for each in record.strata),
+        pictures=pictures,
+        counts=record.counts,
+    )
+
+
+__all__ = ["SCHEMA", "Frame", "FrameRecord", "Stratum", "load_frame"]

@@ -1,4 +1,4 @@
-"""Exports a scored run in the original system's format: one line with a JSON object for each image that was kept.
+"""Exports a scored run in the original system's format: one line with a JSON object for each image that is kept.
 
 The format does not follow :mod:`tinytags_tasks.document_fields`: programs that read it expect exactly these
 four names, so confidence is still ``accuracy`` here.
@@ -29,6 +29,7 @@ from tinytags_tasks.store.block_files import (
 )
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 STANDARD_OUTPUT = "-"
@@ -63,7 +64,9 @@ class ExportResult:
 
 
 def export_run(request: ExportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ExportResult:
-    """Write a line for each image that the blocks keep, by position; a file gets its name only once it is complete.
+    """Write a line for each image that is kept, by position; a file gets its name only once it is complete.
+
+    What is kept follows from the scored files and people's words: what was taken down is not exported.
 
     A line is ``{"block": 3, "data": "<base64>", "label": "cat", "accuracy": 60}``: ``data`` is the image's bytes,
     row-major HWC uint8, ``label`` is its tag and ``accuracy`` its confidence in percent. Only one block is in memory.
@@ -83,8 +86,9 @@ def export_run(request: ExportRequest, *, storage: Storage, report: Callable[[st
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     images = 0
     with _opened(request.output) as output:
+        blocks = RunBlocks(run, corpus, storage)
         for source in block_sources(storage, corpus, request.blocks):
-            for line in _lines(run, source, storage):
+            for line in _lines(blocks, source):
                 output.write(line)
                 images += 1
     report(f"wrote {images:,} images of {len(request.blocks)} blocks of run {run.name}")
@@ -100,13 +104,15 @@ def _refuse_unscored(request: ExportRequest, storage: Storage) -> None:
         )
 
 
-def _lines(run: Run, source: BlockSource, storage: Storage) -> Iterator[bytes]:
+def _lines(blocks: RunBlocks, source: BlockSource) -> Iterator[bytes]:
+    run, storage = blocks.run, blocks.storage
     table, record = read_scored(storage, run.name, source.block)
     if record.sha256 != source.sha256:
         raise CorruptError(
             f"run {run.name}: block {source.block} was scored on bytes other than those in the shard; "
             f"{BlockRecord.remedy(layout.scored_file(run.name, source.block))}"
         )
+    table = blocks.correct(table, record, source=source).table
     pixels = read_pixels(storage, source)
     columns = (table.column(name).to_pylist() for name in ("position", "tag", CONFIDENCE_COLUMN))
     for position, tag, confidence in zip(*columns, strict=True):

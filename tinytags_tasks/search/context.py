@@ -1,97 +1,21 @@
-"""What the areas of the search page share: settings, clients, templates, and what is live."""
+"""What the areas of the search page share: settings, clients, templates, what is live, and what people said."""
 
-import threading
-import time
 from dataclasses import dataclass, field
 
 from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from tinytags_tasks.errors import MissingError
-from tinytags_tasks.publish.publications import live_collection, read_history, run_of
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.search.applying import Applier
 from tinytags_tasks.search.forms import form_token
+from tinytags_tasks.search.hidden import Hidden
+from tinytags_tasks.search.live import LiveRun as LiveRun
+from tinytags_tasks.search.live import LiveRuns
+from tinytags_tasks.search.measured import MeasuredRuns
 from tinytags_tasks.search.stored_images import StoredImages
+from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
-from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.run_records import Publication, Run
-
-KEPT_SECONDS = 3.0
-"""How long what is live counts as known."""
-
-
-@dataclass(frozen=True)
-class LiveRun:
-    """A run that readers see.
-
-    Attributes
-    ----------
-    run
-        The run.
-    corpus
-        Its corpus, as it is in the store now: of another version if ``corpus.digest`` is not ``run.corpus_digest``.
-    publication
-        How it became live; None if that was not recorded.
-    """
-
-    run: Run
-    corpus: Corpus
-    publication: Publication | None
-
-
-class LiveRuns:
-    """Knows what is live under the alias; asks Solr and the store at most every few seconds."""
-
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        self._alias = settings.alias
-        self._runtime = runtime
-        self._found: tuple[LiveRun, ...] = ()
-        self._until = 0.0
-        self._lock = threading.Lock()
-
-    def runs(self) -> tuple[LiveRun, ...]:
-        """Return the live runs; empty if nothing is live, or nothing of this store.
-
-        Raises
-        ------
-        TransientError
-            If Solr or the store does not answer.
-        FinalError
-            If Solr refuses, or a record is damaged.
-        """
-        with self._lock:
-            if time.monotonic() >= self._until:
-                self._found = self._look()
-                self._until = time.monotonic() + KEPT_SECONDS
-            return self._found
-
-    def run(self) -> LiveRun:
-        """Return the live run; the first of several.
-
-        Raises the errors of :meth:`runs`, and ``MissingError`` if nothing of this store is live.
-        """
-        found = self.runs()
-        if not found:
-            raise MissingError(f"no run of this store is live under {self._alias!r}: publish one with `tinytags run`")
-        return found[0]
-
-    def forget(self) -> None:
-        """Look again at the next question, because something was published just now."""
-        with self._lock:
-            self._until = 0.0
-
-    def _look(self) -> tuple[LiveRun, ...]:
-        storage = self._runtime.storage
-        names = live_collection(self._alias, self._runtime.solr).split(",")
-        runs = [run for run in (run_of(name, storage) for name in names if name) if run]
-        history = read_history(self._alias, storage) if runs else []
-        latest = {publication.collection: publication for publication in history}
-        return tuple(
-            LiveRun(run, Corpus.load(storage, layout.corpus_file(run.corpus)), latest.get(run.collection))
-            for run in runs
-        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +27,19 @@ class PageContext:
     templates: Environment = field(repr=False)
     stored_images: StoredImages = field(repr=False)
     live: LiveRuns = field(repr=False)
+    logs: WordLogs = field(repr=False)
+    applier: Applier = field(repr=False)
+    measured: MeasuredRuns = field(repr=False)
+
+    def hidden(self) -> Hidden:
+        """Return what readers do not see of the live index.
+
+        Raises
+        ------
+        EngineDownError
+            If it was never known, and cannot be.
+        """
+        return self.logs.hidden().at_least(self.live.least_confidence)
 
     def render(self, request: Request, template: str, *, status: int = 200, **values: object) -> HTMLResponse:
         """Return a page made by a template.

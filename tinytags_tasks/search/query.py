@@ -6,7 +6,7 @@ checked numbers appear in the text of a query.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
 from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
 from tinytags_tasks.search.request import FIRST_CURSOR, MOST_TAGS, SearchRequest
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
@@ -54,8 +55,8 @@ class SearchPage:
     seconds: float
 
 
-def search_images(settings: Settings, request: SearchRequest) -> SearchPage:
-    """Return one page of the published images, the most confident first.
+def search_images(settings: Settings, request: SearchRequest, hidden: Hidden = NOTHING) -> SearchPage:
+    """Return one page of the published images that are not hidden, the most confident first.
 
     Raises
     ------
@@ -69,13 +70,15 @@ def search_images(settings: Settings, request: SearchRequest) -> SearchPage:
         If the documents are not TinyTags' own.
     """
     started = time.monotonic()
-    answer = _ask_for_known_fields(settings, request)
+    answer = _ask_for_known_fields(settings, request, hidden)
     try:
         facets = answer.get("facets", {})
         cursor = answer.get("nextCursorMark")
         return SearchPage(
             total=answer["response"]["numFound"],
-            images=tuple(read_document(document, request.with_pixels) for document in answer["response"]["docs"]),
+            images=hidden.leave_out(
+                read_document(document, request.with_pixels) for document in answer["response"]["docs"]
+            ),
             tag_counts={str(value): count for value, count in _buckets(facets, "tags")},
             confidence_counts={int(value): count for value, count in _buckets(facets, "confidences")},
             models=tuple(str(value) for value, _ in _buckets(facets, "models")),
@@ -90,35 +93,39 @@ def search_images(settings: Settings, request: SearchRequest) -> SearchPage:
         ) from error
 
 
-def iterate_images(settings: Settings, request: SearchRequest, limit: int | None = None) -> Iterator[TaggedImage]:
+def iterate_images(
+    settings: Settings, request: SearchRequest, limit: int | None = None, hidden: Hidden = NOTHING
+) -> Iterator[TaggedImage]:
     """Yield all images that a request finds, or the first ``limit``, in pages of its ``rows``.
 
     Raises the errors of :func:`search_images` at any page.
     """
-    return islice(_all_images(settings, replace(request, start=0, cursor=FIRST_CURSOR)), limit)
+    return islice(_all_images(settings, replace(request, start=0, cursor=FIRST_CURSOR), hidden), limit)
 
 
-def _all_images(settings: Settings, request: SearchRequest) -> Iterator[TaggedImage]:
+def _all_images(settings: Settings, request: SearchRequest, hidden: Hidden) -> Iterator[TaggedImage]:
     cursor: str | None = request.cursor
     while cursor:
-        page = search_images(settings, replace(request, cursor=cursor))
+        page = search_images(settings, replace(request, cursor=cursor), hidden)
         yield from page.images
         cursor = page.next_cursor
 
 
-def _ask_for_known_fields(settings: Settings, request: SearchRequest) -> dict[str, Any]:
+def _ask_for_known_fields(settings: Settings, request: SearchRequest, hidden: Hidden) -> dict[str, Any]:
     """Ask again without a field if what is published was indexed before that field was added."""
     lacking: frozenset[str] = frozenset()
     while True:
         try:
-            return ask_solr(settings, solr_parameters(request, lacking))
+            return ask_solr(settings, solr_parameters(request, lacking, hidden))
         except UndefinedFieldError as error:
             if error.field in lacking:
                 raise
             lacking |= {error.field}
 
 
-def solr_parameters(request: SearchRequest, lacking: frozenset[str] = frozenset()) -> Parameters:
+def solr_parameters(
+    request: SearchRequest, lacking: frozenset[str] = frozenset(), hidden: Hidden = NOTHING
+) -> Parameters:
     """Return a request as the parameters of Solr's ``/select``.
 
     Parameters
@@ -127,6 +134,8 @@ def solr_parameters(request: SearchRequest, lacking: frozenset[str] = frozenset(
         What a reader asks for.
     lacking
         Fields that do not exist in what is published: nothing is found by them, and they are not counted.
+    hidden
+        Pictures that are not found.
     """
     filters = []
     parameters: Parameters = {
@@ -150,6 +159,14 @@ def solr_parameters(request: SearchRequest, lacking: frozenset[str] = frozenset(
         by_keyword = "{!term tag=by_keyword f=keyword v=$keyword}"
         filters.append("{!tag=by_keyword}-*:*" if "keyword" in lacking else by_keyword)
         parameters["keyword"] = request.keyword
+    if hidden.pending_ids:
+        # Not cached in Solr: it differs with every picture that is taken down, and is gone soon.
+        filters.append("{!bool cache=false must=$everything must_not=$hidden}")
+        parameters["everything"] = "*:*"
+        parameters["hidden"] = "{!terms f=id v=$hidden_ids}"
+        parameters["hidden_ids"] = ",".join(hidden.pending_ids)
+    if hidden.least is not None:
+        filters.append(_at_least(hidden.least, parameters, by_people="corrected" not in lacking))
     parameters["fq"] = filters
     if request.cursor is None:
         parameters["start"] = request.start
@@ -160,6 +177,25 @@ def solr_parameters(request: SearchRequest, lacking: frozenset[str] = frozenset(
             {name: facet for name, facet in _facets().items() if facet["field"] not in lacking}
         )
     return parameters
+
+
+def _at_least(least: Mapping[str, int], parameters: Parameters, by_people: bool) -> str:
+    """Return the filter that leaves tags from certain confidences on, and add what it needs to the parameters."""
+    tags: dict[int, list[str]] = {}
+    for tag, confidence in least.items():
+        tags.setdefault(confidence, []).append(tag)
+    choices = []
+    for confidence, names in sorted(tags.items()):
+        name = f"least_{confidence:d}"
+        parameters[name] = f"{{!bool must=${name}_range must=${name}_tags}}"
+        parameters[f"{name}_range"] = f"{_CONFIDENCE}:[{confidence:d} TO *]"
+        parameters[f"{name}_tags"] = rf'{{!terms f=tag separator="\n" v=${name}_names}}'
+        parameters[f"{name}_names"] = "\n".join(names)
+        choices.append(f"should=${name}")
+    if by_people:
+        parameters["least_people"] = "corrected:[* TO *]"
+        choices.append("should=$least_people")
+    return f"{{!bool {' '.join(choices)}}}" if choices else "-*:*"
 
 
 def _facets() -> dict[str, dict[str, Any]]:

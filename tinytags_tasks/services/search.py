@@ -12,8 +12,10 @@ from tinytags_tasks.settings import Settings
 
 def _prepare(context: Context) -> None:
     secret(context.settings, "search_password")
+    secret(context.settings, "search_form_key")
     if context.settings.solr_passwords:
         secret(context.settings, "solr_reader_password")
+        secret(context.settings, "solr_writer_password")
 
 
 def _launch(context: Context) -> Launch:
@@ -22,8 +24,7 @@ def _launch(context: Context) -> Launch:
         *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
     )
     variables = environment(context)
-    for role in ("ADMIN", "WRITER"):  # the page only reads, and must not know other passwords
-        variables.pop(f"TINYTAGS_SOLR_{role}_PASSWORD", None)
+    variables.pop("TINYTAGS_SOLR_ADMIN_PASSWORD", None)  # the page reads, and writes corrections; it manages nothing
     return Launch(command, variables)
 
 

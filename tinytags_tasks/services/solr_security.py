@@ -18,11 +18,15 @@ from tinytags_tasks.settings import Login, Settings, SolrRole
 ROLES: tuple[SolrRole, ...] = get_args(SolrRole)
 
 # The first matching permission decides. Readers may use /select only: Solr's predefined permission `read` would also
-# allow /stream, whose expressions can write.
+# allow /stream, whose expressions can write. The writer may also look at aliases, schemas and the state of replicas,
+# because the search page corrects documents with no other login.
 PERMISSIONS = (
     {"name": "search", "path": "/select", "role": ["reader", "writer", "admin"]},
     {"name": "read", "role": ["writer", "admin"]},
     {"name": "update", "role": ["writer", "admin"]},
+    {"name": "collection-admin-read", "role": ["writer", "admin"]},
+    {"name": "schema-read", "role": ["writer", "admin"]},
+    {"name": "metrics-read", "role": ["writer", "admin"]},
     {"name": "all", "role": "admin"},
 )
 

@@ -1,6 +1,7 @@
 """What a block's documents must say, and the checksum by which this is compared with what Solr holds.
 
-What a document says follows from the scored file, the shard's manifest and keywords, and the run: Solr is not asked.
+What a document says follows from the scored file, people's words, the shard's manifest and keywords, and the run: Solr
+is not asked.
 
 A checksum begins with the number of its version. Version 2 covers every field but the pixels. Checksums without a
 number are of the first version, which covers five fields; blocks that were verified by one are not indexed again. See
@@ -27,6 +28,7 @@ from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource
 _VERSION = "2:"
 _AT_ONCE = 5_000
 _CONFIDENCE = document_field("confidence").solr_name
+_CORRECTED = document_field("corrected").solr_name
 
 
 def is_present_version(checksum: str) -> bool:
@@ -82,7 +84,7 @@ def expected_checksum(
     Parameters
     ----------
     table
-        The block's scored file.
+        The block's scored file, corrected by people's words; see :mod:`tinytags_tasks.store.corrections`.
     source
         Where the block lies in the corpus.
     model
@@ -131,6 +133,10 @@ def _expected_documents(
                 columns["position"], columns["tag"], columns["votes"], columns[CONFIDENCE_COLUMN], strict=True
             )
         ]
+        if _CORRECTED in columns and _CORRECTED not in lacking:
+            for document, number in zip(documents, columns[_CORRECTED], strict=True):
+                if number is not None:
+                    document[_CORRECTED] = number
         if keywords:
             for document in documents:
                 if keyword := keywords[document["position"] - source.first]:

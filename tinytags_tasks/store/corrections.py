@@ -6,7 +6,9 @@ that was taken down is counted as that alone. A picture that could not be read c
 never change: they are the model's word.
 """
 
+import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -92,17 +94,21 @@ class Corrections:
         TransientError
             If the store does not answer.
         """
-        return cls.of_log(ReviewLog(corpus.name, storage).read(), corpus)
+        return cls.of_log(ReviewLog(corpus.name, storage).read(), corpus.digest)
 
     @classmethod
-    def of_log(cls, log: pa.Table, corpus: Corpus) -> "Corrections":
-        """Return what a log, with the columns of the review log's ``SCHEMA``, says of this version of its corpus."""
+    def of_log(cls, log: pa.Table, digest: str) -> "Corrections":
+        """Return what a log, with the columns of the review log's ``SCHEMA``, says of one version of its corpus."""
         last = pc.max(log.column("number")).as_py() or 0
-        return cls(last, _public_words(of_version(log, corpus.digest)))
+        return cls(last, _public_words(of_version(log, digest)))
 
     def last_of(self, first: int, images: int) -> int:
         """Return the number of the last request with a word on one of these positions; 0 without one."""
         return pc.max(self._words_on(first, images).column("number")).as_py() or 0
+
+    def taken_down(self, first: int, images: int) -> frozenset[int]:
+        """Return which of these positions are taken down."""
+        return frozenset(_taken_down(self._words_on(first, images)).tolist())
 
     def correct(
         self, table: pa.Table, scored: BlockRecord, source: BlockSource, total: int, upto: int | None = None
@@ -138,11 +144,38 @@ class Corrections:
 
     @cached_property
     def _positions(self) -> npt.NDArray[np.int64]:
-        return self.words.column("position").to_numpy()
+        return np.asarray(self.words.column("position"), dtype=np.int64)
 
     def _words_on(self, first: int, images: int) -> pa.Table:
         start, stop = np.searchsorted(self._positions, [first, first + images])
         return self.words.slice(start, stop - start)
+
+
+class CorrectionsReader:
+    """Reads corpora's public words again and again; each time, only what is new is read.
+
+    Parameters
+    ----------
+    open_storage
+        Returns the store; called when words are needed.
+    """
+
+    def __init__(self, open_storage: Callable[[], Storage]) -> None:
+        self._open_storage = open_storage
+        self._logs: dict[str, ReviewLog] = {}
+        self._known: dict[str, tuple[str, Corrections]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, corpus: Corpus) -> Corrections:
+        """Return what a corpus' log says now; see :meth:`Corrections.read`."""
+        with self._lock:
+            log = self._logs.setdefault(corpus.name, ReviewLog(corpus.name, self._open_storage()))
+            words = log.read()
+            digest, known = self._known.get(corpus.name, ("", None))
+            if known is None or (digest, known.last) != (corpus.digest, log.last):
+                known = Corrections.of_log(words, corpus.digest)
+                self._known[corpus.name] = corpus.digest, known
+            return known
 
 
 def _public_words(words: pa.Table) -> pa.Table:
@@ -166,6 +199,13 @@ def _public_words(words: pa.Table) -> pa.Table:
     return words.take(order).combine_chunks()
 
 
+def _taken_down(words: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the positions that are taken down by these words."""
+    takedowns = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
+    is_takedown = pc.equal(takedowns.column("verdict"), str(Verdict.TAKEDOWN))
+    return np.asarray(takedowns.filter(is_takedown).column("position"), dtype=np.int64)
+
+
 def _by_model(table: pa.Table, scored: BlockRecord, source: BlockSource) -> _Fates:
     """Return what becomes of each image by the model's word."""
     at = table.column("position").to_numpy() - source.first
@@ -186,9 +226,7 @@ def _by_model(table: pa.Table, scored: BlockRecord, source: BlockSource) -> _Fat
 def _by_people(by_model: _Fates, table: pa.Table, words: pa.Table, source: BlockSource) -> tuple[_Fates, pa.Table]:
     """Return what becomes of each image, and the words that say the tag of an image that is kept."""
     fates = by_model.copy()
-    takedowns = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
-    is_takedown = pc.equal(takedowns.column("verdict"), str(Verdict.TAKEDOWN))
-    fates[takedowns.filter(is_takedown).column("position").to_numpy() - source.first] = _Fate.TAKEN_DOWN
+    fates[_taken_down(words) - source.first] = _Fate.TAKEN_DOWN
     opinions = counting_words(words)
     at = opinions.column("position").to_numpy() - source.first
     opinions = opinions.filter(pa.array(~np.isin(fates[at], [_Fate.TAKEN_DOWN, _Fate.UNREADABLE])))

@@ -29,6 +29,8 @@ class Totals:
     below: int
     none: int
     unreadable: int
+    taken_down: int
+    corrected: int
     documents: int
     by_state: dict[str, int]
     kept_by_tag: dict[str, int]
@@ -39,7 +41,7 @@ class Totals:
     @property
     def accounted(self) -> int:
         """How many images became something; equal to those that were read."""
-        return self.kept + self.below + self.none + self.unreadable
+        return self.kept + self.below + self.none + self.unreadable + self.taken_down
 
 
 def list_runs(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[Run]:
@@ -216,22 +218,35 @@ def _rate(events: list[tuple[str, float, int]], until: float | None) -> float:
     return sum(count for _, _, count in ended) / max(last - first, 1.0)
 
 
-_SCORED_FIELDS = ("model", "sha256", "read", "kept", "below", "none", "unreadable", "kept_by_tag")
-"""Fields of a block's record that the scored file has as well."""
+_SCORED_FIELDS = (
+    "model",
+    "sha256",
+    "read",
+    "kept",
+    "below",
+    "none",
+    "unreadable",
+    "taken_down",
+    "corrected",
+    "kept_by_tag",
+)
+"""Fields of a block's record that follow from the scored file and people's words."""
 
 
-def contradiction(record: BlockRecord, scored: BlockRecord) -> str:
-    """Return the fields of a verified block's record that the scored file's own record contradicts; empty if none is.
+def contradiction(record: BlockRecord, expected: BlockRecord) -> str:
+    """Return the fields of a verified block's record that are not as they must be; empty if all are.
 
     Parameters
     ----------
-    record, scored
-        The ledger's record, and that of the scored file.
+    record
+        The ledger's record.
+    expected
+        The record of the scored file, corrected by people's words up to the number in the ledger's record.
     """
-    pairs = [(name, getattr(record, name), getattr(scored, name)) for name in _SCORED_FIELDS]
-    pairs.append(("documents", record.documents, scored.kept))
+    pairs = [(name, getattr(record, name), getattr(expected, name)) for name in _SCORED_FIELDS]
+    pairs.append(("documents", record.documents, expected.kept))
     if record.scored_bytes:
-        pairs.append(("scored_bytes", record.scored_bytes, scored.scored_bytes))
+        pairs.append(("scored_bytes", record.scored_bytes, expected.scored_bytes))
     wrong = [(name, _short(said), _short(right)) for name, said, right in pairs if said != right]
     return ", ".join(f"{name} is {said}, and must be {right}" for name, said, right in wrong)
 
@@ -261,6 +276,8 @@ def add_up(records: Iterable[BlockRecord]) -> Totals:
         below=sum(record.below for record in records),
         none=sum(record.none for record in records),
         unreadable=sum(record.unreadable for record in records),
+        taken_down=sum(record.taken_down for record in records),
+        corrected=sum(record.corrected for record in records),
         documents=sum(record.documents or 0 for record in records),
         by_state={state.value: count for state, count in Counter(record.state for record in records).items()},
         kept_by_tag=dict(kept_by_tag),

@@ -42,6 +42,9 @@ MERGED_AT = 256
 _SMALL_BYTES = 128 * 1024
 """The most bytes of a file that is merged with others: larger ones gain nothing, and would take much memory."""
 
+_Part = tuple[int, int]
+"""The numbers of the first and the last request in a file of a log."""
+
 _RECORD_KEY = b"tinytags.log"
 _READERS = 8
 
@@ -128,8 +131,8 @@ def _write_part(corpus: str, table: pa.Table, storage: Storage) -> bool:
     return storage.write(_path(corpus, first, last), sink.getvalue(), overwrite=False)
 
 
-def _read_part(corpus: str, first: int, last: int, storage: Storage) -> pa.Table:
-    path = _path(corpus, first, last)
+def _read_part(corpus: str, part: _Part, storage: Storage) -> pa.Table:
+    path = _path(corpus, *part)
     stored = storage.read(path)
     try:
         table = pq.read_table(io.BytesIO(stored))
@@ -137,13 +140,9 @@ def _read_part(corpus: str, first: int, last: int, storage: Storage) -> pa.Table
         table = table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); {LogPart.remedy(path)}") from error
-    if (record.corpus, record.first, record.last) != (corpus, first, last) or record.sha256 != rows_sha256(table):
+    if (record.corpus, record.first, record.last) != (corpus, *part) or record.sha256 != rows_sha256(table):
         raise CorruptError(f"{path}: damaged (its words are not those that were written); {LogPart.remedy(path)}")
     return table
-
-
-_Part = tuple[int, int]
-"""The numbers of the first and the last request in a file of a log."""
 
 
 def _listed(corpus: str, storage: Storage) -> set[_Part]:
@@ -212,7 +211,7 @@ def _merge(corpus: str, storage: Storage) -> None:
 
 def _read_parts(corpus: str, parts: Sequence[_Part], storage: Storage) -> pa.Table:
     with ThreadPoolExecutor(_READERS) as pool:
-        return pa.concat_tables(list(pool.map(lambda part: _read_part(corpus, *part, storage), parts)))
+        return pa.concat_tables(list(pool.map(lambda part: _read_part(corpus, part, storage), parts)))
 
 
 class ReviewLog:

@@ -201,6 +201,9 @@ class Audit(Record):
     pictures_to
         Position up to which audits have read pictures in this rotation; the next audit continues there. None if this
         audit did not take part: it was limited to chosen blocks, or is from before there were rotations.
+    pending
+        Blocks whose documents did not follow the latest corrections and take-downs yet; they are compared with those
+        that they follow.
     """
 
     run: str
@@ -213,6 +216,7 @@ class Audit(Record):
     ended: str
     input_problems: tuple[str, ...] = ()
     pictures_to: int | None = None
+    pending: tuple[int, ...] = ()
 
     @classmethod
     def remedy(cls, path: str) -> str:

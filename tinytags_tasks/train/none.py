@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.background import Background
@@ -115,7 +116,8 @@ def _look_like_tags(
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     scale = np.where(deviation > 0, 1 / np.maximum(deviation, 1e-6), 0).astype(np.float32)
     own = LogisticRegression(C=1 / 100, max_iter=50)
-    with warnings.catch_warnings():
+    # For so little, more threads mostly wait for each other: for ten times as long if other processes need the cores.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it need not be the best
         own.fit((values - mean) * scale, labelled.labels[chosen])
     is_sure = own.predict_proba((embeddings.astype(np.float32) - mean) * scale).max(axis=1) >= SURE

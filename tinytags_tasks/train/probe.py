@@ -136,6 +136,7 @@ def probe(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float | N
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     if min(len(one), len(other)) < FEWEST or min(*one.shape[1:3], *other.shape[1:3]) < 2 * _SIDE:
         return None
@@ -143,7 +144,8 @@ def probe(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float | N
     is_other = np.repeat([0, 1], [min(len(one), SAMPLE), min(len(other), SAMPLE)])
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, class_weight="balanced", max_iter=500))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED)
-    scores = cross_val_predict(classifier, features, is_other, cv=folds, method="decision_function")
+    with threadpool_limits(1):  # as in tinytags_tasks.train.none
+        scores = cross_val_predict(classifier, features, is_other, cv=folds, method="decision_function")
     return float(roc_auc_score(is_other, scores))
 
 

@@ -19,6 +19,7 @@ from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Record, now
 from tinytags_tasks.store.record_series import append_record, record_numbers
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_identity import check_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
@@ -84,6 +85,8 @@ class AuditResult:
     pictures_percent
         How much of the corpus has been compared byte by byte in this rotation of audits; None if the audit is of chosen
         blocks.
+    pending
+        Blocks whose documents do not follow the latest corrections and take-downs yet. This is no problem of the block.
     """
 
     run: str
@@ -95,6 +98,7 @@ class AuditResult:
     path: str
     input_problems: tuple[str, ...] = ()
     pictures_percent: float | None = None
+    pending: tuple[int, ...] = ()
 
     @property
     def wrong(self) -> tuple[int, ...]:
@@ -114,7 +118,8 @@ def audit_run(
     MissingError
         If nothing is live, or the run's collection does not exist.
     CorruptError
-        If the run's record or its corpus' totals are damaged, or the corpus was ingested again from other images.
+        If the run's record, its corpus' totals or people's words on it are damaged, or the corpus was ingested again
+        from other images.
     TransientError
         If Solr or the store is not available.
     """
@@ -131,7 +136,9 @@ def audit_run(
     counts = solr.count_by_block(run.collection, request.blocks)
     broken_shards = shard_problems(corpus, shards_of(corpus, (record.block for record in records)), storage)
     sources = read_sources(storage, corpus, (record.block for record in records))
-    problems = _compare_files(records, BlockCheck(run, corpus, sources, counts, storage), report)
+    blocks = RunBlocks(run, corpus, storage)
+    pending = blocks.pending(records)
+    problems = _compare_files(records, BlockCheck(blocks, sources, counts), report)
     problems |= _foreign_documents(run, corpus, counts)
     good = [record for record in records if record.block not in problems]
     first = 0 if request.is_deep or request.blocks is not None else last_position(run.name, storage)
@@ -140,7 +147,7 @@ def audit_run(
     share = next_share(corpus, readable, first, wanted)
     content = ContentComparison(run, corpus, storage, solr, recomputed=share.blocks)
     differing = content.differing_blocks(good, report)
-    compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr), storage)
+    compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr))
     problems |= compared.problems | differing
     inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
     inputs += _damaged_records(run, request.alias, storage)
@@ -156,6 +163,7 @@ def audit_run(
         ended=now(),
         input_problems=tuple(problem for problem in inputs if problem),
         pictures_to=rotated if request.blocks is None else None,
+        pending=tuple(pending),
     )
     path = append_record(audit, partial(layout.audit_file, run.name), storage)
     return _result(audit, path, corpus, report)
@@ -208,6 +216,11 @@ def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], Non
     if audit.pictures_to is not None:
         percent = 100.0 * audit.pictures_to / corpus.images if corpus.images else 100.0
         report(f"{percent:.1f} % of the corpus has been compared byte by byte in this rotation of audits")
+    if audit.pending:
+        report(
+            f"blocks {format_block_numbers(audit.pending)} are pending: their documents do not follow the latest "
+            "corrections and take-downs yet"
+        )
     for problem in audit.input_problems:
         report(problem)
     return AuditResult(
@@ -220,6 +233,7 @@ def _result(audit: Audit, path: str, corpus: Corpus, report: Callable[[str], Non
         path=path,
         input_problems=audit.input_problems,
         pictures_percent=percent,
+        pending=audit.pending,
     )
 
 

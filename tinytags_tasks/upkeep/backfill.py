@@ -13,6 +13,7 @@ from tinytags_tasks.store.block_lease import hold_blocks
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import is_scored_whole, read_ledger
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_identity import load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 from tinytags_tasks.upkeep.audit import last_audit
@@ -166,7 +167,7 @@ def _delete_damaged_scored_files(
     storage: Storage,
     report: Callable[[str], None],
 ) -> None:
-    check = BlockCheck(run, corpus, read_sources(storage, corpus, blocks), {}, storage)
+    check = BlockCheck(RunBlocks(run, corpus, storage), read_sources(storage, corpus, blocks), {})
     damaged = [block for block in blocks if damaged_scored_file(check, block)]
     for held in hold_blocks(run.name, damaged, storage=storage, report=report):
         for block in held.blocks:

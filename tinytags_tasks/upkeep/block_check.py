@@ -16,11 +16,13 @@ from tinytags_tasks.store.block_files import (
     CONFIDENCE_COLUMN,
     BlockSource,
     block_sources,
+    none_bits,
     read_scored,
 )
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import contradiction, read_ledger
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks, applied_to
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
@@ -33,9 +35,9 @@ class BlockFindings:
     scored
         The scored file is missing, damaged, or not what the block and the model can give.
     ledger
-        The record in the ledger is missing, damaged, or contradicts the scored file.
+        The record in the ledger is missing, damaged, or contradicts the scored file and people's words.
     documents
-        Solr holds another number of documents than were scored.
+        Solr holds another number of documents than it must.
     is_unfinished
         Whether the record says that the block is not verified.
     """
@@ -69,19 +71,27 @@ class BlockCheck:
 
     Attributes
     ----------
-    run, corpus
-        The run and its corpus.
+    blocks
+        Reads the run's blocks.
     sources
         Where the blocks' bytes are.
     counts
         Solr's documents in each block that has any.
     """
 
-    run: Run
-    corpus: Corpus
+    blocks: RunBlocks
     sources: Mapping[int, BlockSource]
     counts: Mapping[int, int]
-    storage: Storage
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self.blocks.run
+
+    @property
+    def storage(self) -> Storage:
+        """The store."""
+        return self.blocks.storage
 
     def check(self, record: BlockRecord) -> BlockFindings:
         """Return what is wrong with a block.
@@ -101,17 +111,22 @@ class BlockCheck:
             return replace(findings, scored=str(error))
         if problem := self.scored_problem(table, scored):
             return replace(findings, scored=f"its scored file is damaged ({problem})")
-        if record.state is BlockState.VERIFIED:
-            if record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
-                return replace(
-                    findings,
-                    scored=f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)",
-                )
-            wrong = contradiction(record, scored)
+        is_verified = record.state is BlockState.VERIFIED
+        if is_verified and record.scored_sha256 and scored.scored_sha256 != record.scored_sha256:
+            return replace(
+                findings, scored=f"its scored file is not the one that was committed ({record.scored_sha256[:12]}...)"
+            )
+        try:
+            source = self.sources.get(record.block)
+            expected = self.blocks.correct(table, scored, upto=applied_to(record), source=source).record
+        except (MissingError, CorruptError) as error:
+            return replace(findings, scored=f"it cannot be corrected: {error}")
+        if is_verified:
+            wrong = contradiction(record, expected)
             findings = replace(findings, ledger=f"its record in the ledger is wrong: {wrong}" if wrong else "")
         count = self.counts.get(record.block, 0)
-        if count != scored.kept:
-            findings = replace(findings, documents=f"has {count:,} of {scored.kept:,} documents")
+        if count != expected.kept:
+            findings = replace(findings, documents=f"has {count:,} of {expected.kept:,} documents")
         return findings
 
     def scored_problem(self, table: pa.Table, scored: BlockRecord) -> str:
@@ -119,7 +134,7 @@ class BlockCheck:
         if scored.model != self.run.model:
             return f"it was scored by {scored.model}"
         positions = table.column("position").to_numpy()
-        block = self.corpus.partition.block(scored.block)
+        block = self.blocks.corpus.partition.block(scored.block)
         is_in_order = bool((np.diff(positions) > 0).all())
         is_own = bool(((positions >= block.first) & (positions < block.first + block.images)).all())
         counted = {each["values"]: each["counts"] for each in table.column("tag").value_counts().to_pylist()}
@@ -141,6 +156,12 @@ class BlockCheck:
             if found != right:
                 shown = "" if "positions" in name else f" {found}, and must be {right}"
                 return f"wrong {name}{shown}"
+        try:
+            none = none_bits(table, scored, block.images)
+        except CorruptError:
+            return "wrong marks of none"
+        if none is not None and none[positions - block.first].any():
+            return "wrong marks of none"
         if not (table.column(CONFIDENCE_COLUMN).to_numpy() >= self.run.threshold).all():
             return f"it has images below the threshold of {self.run.threshold} %"
         return ""

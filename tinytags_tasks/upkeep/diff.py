@@ -1,4 +1,4 @@
-"""Comparing two runs of one corpus by their scored files: images that changed their tag, were gained or were lost."""
+"""Comparing two runs of one corpus by what they keep: images that changed their tag, were gained or were lost."""
 
 import heapq
 from collections import Counter
@@ -20,6 +20,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, read_scored, unscored_blocks
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 MOST_EXAMPLES = 16
@@ -119,6 +120,9 @@ class DiffResult:
 def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[str], None] = print) -> DiffResult:
     """Compare two runs, block by block, in memory that does not grow with the corpus.
 
+    What a run keeps follows from its scored files and people's words: a picture that was taken down is in neither run.
+    If the corpus was ingested again after these runs, no words count on it, and the models' own are compared.
+
     Raises
     ------
     BadInputError
@@ -140,8 +144,9 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
     for run in (old, new):
         _refuse_unscored(run, blocks, storage)
     total = _Sum()
+    read_old, read_new = (_block_reader(run, storage) for run in (old, new))
     with ThreadPoolExecutor(_READERS) as pool:
-        for done, found in enumerate(pool.map(partial(_compare_block, old, new, storage), blocks), 1):
+        for done, found in enumerate(pool.map(partial(_compare_block, read_old, read_new), blocks), 1):
             total.add(found)
             if done % 500 == 0:
                 report(f"{done:,} of {len(blocks):,} blocks have been compared")
@@ -284,8 +289,11 @@ def _refuse_unscored(run: Run, blocks: Iterable[int], storage: Storage) -> None:
         )
 
 
-def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> _BlockDiff:
-    (old, old_record), (new, new_record) = (_read_block(run, block, storage) for run in (old_run, new_run))
+_ReadBlock = Callable[[int], tuple[pa.Table, BlockRecord]]
+
+
+def _compare_block(read_old: _ReadBlock, read_new: _ReadBlock, block: int) -> _BlockDiff:
+    (old, old_record), (new, new_record) = read_old(block), read_new(block)
     joined = old.join(
         new, "position", join_type="full outer", left_suffix="_old", right_suffix="_new", use_threads=False
     )
@@ -308,15 +316,30 @@ def _compare_block(old_run: Run, new_run: Run, storage: Storage, block: int) -> 
     )
 
 
+def _block_reader(run: Run, storage: Storage) -> _ReadBlock:
+    """Return what reads a block of a run: the images that are kept, and its record."""
+    path = layout.corpus_file(run.corpus)
+    corpus = Corpus.load(storage, path) if storage.exists(path) else None
+    blocks = RunBlocks(run, corpus, storage) if corpus and corpus.digest == run.corpus_digest else None
+
+    def read(block: int) -> tuple[pa.Table, BlockRecord]:
+        table, record = _read_block(run, block, storage)
+        if blocks:
+            corrected = blocks.correct(table, record)
+            table, record = corrected.table, corrected.record
+        return table.select(["position", "tag", CONFIDENCE_COLUMN]), record
+
+    return read
+
+
 def _read_block(run: Run, block: int, storage: Storage) -> tuple[pa.Table, BlockRecord]:
-    """Return the images of a block that are kept, and its record."""
     table, record = read_scored(storage, run.name, block)
     if record.model != run.model:
         raise CorruptError(
             f"{layout.scored_file(run.name, block)}: was scored by {record.model}, but the run is of {run.model}; "
             f"{BlockRecord.remedy(layout.scored_file(run.name, block))}"
         )
-    return table.select(["position", "tag", CONFIDENCE_COLUMN]), record
+    return table, record
 
 
 def _examples(differing: pa.Table) -> list[tuple[int, Example]]:

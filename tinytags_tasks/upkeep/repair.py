@@ -10,13 +10,14 @@ from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum, first_checksum
-from tinytags_tasks.store.block_files import KeywordsReader, read_scored
+from tinytags_tasks.store.block_files import KeywordsReader
 from tinytags_tasks.store.block_lease import hold_blocks, is_held
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.record_series import record_numbers
+from tinytags_tasks.store.run_blocks import RunBlocks, applied_to
 from tinytags_tasks.store.run_identity import load_run, rebuild_run
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
@@ -58,24 +59,25 @@ def _provable_records(
 ) -> dict[int, BlockRecord]:
     """Return the records of blocks as they must be if the documents are right, where the ledger has others."""
     sources, counts = read_sources(storage, corpus, blocks), solr.count_by_block(run.collection, blocks)
-    check = BlockCheck(run, corpus, sources, counts, storage)
+    run_blocks = RunBlocks(run, corpus, storage)
+    check = BlockCheck(run_blocks, sources, counts)
     fields, keywords = solr.field_names(run.collection), KeywordsReader(storage)
     found = {}
     for record in read_ledger(storage, run, blocks):
         findings = check.check(record)
         if findings.scored or findings.documents or findings.is_unfinished or record.block not in sources:
             continue
-        table, scored = read_scored(storage, run.name, record.block)
+        block = run_blocks.read(record.block, upto=applied_to(record))
         source = sources[record.block]
         try:
-            checksum = expected_checksum(table, source, run.model, keywords.read(source), fields)
+            checksum = expected_checksum(block.table, source, run.model, keywords.read(source), fields)
         except (MissingError, CorruptError):  # the keywords: redoing the block says so
             continue
-        if findings.ledger or record.checksum not in (checksum, first_checksum(table, run.corpus, run.model)):
+        if findings.ledger or record.checksum not in (checksum, first_checksum(block.table, run.corpus, run.model)):
             is_readable = record.state is BlockState.VERIFIED
-            found[record.block] = scored.replaced(
+            found[record.block] = block.record.replaced(
                 state=BlockState.VERIFIED,
-                documents=scored.kept,
+                documents=block.record.kept,
                 checksum=checksum,
                 indexed=record.indexed if is_readable and record.indexed else now(),
                 index_seconds=record.index_seconds if is_readable else 0.0,

@@ -8,10 +8,10 @@ from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.prefetch import in_order
 from tinytags_tasks.publish.pictures import BlockPixels, PictureComparison
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record_series import record_numbers
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import Audit, BlockRecord
 
 AUDITS = 30
@@ -121,7 +121,7 @@ class _Part:
     stop: int
 
 
-def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, storage: Storage) -> Compared:
+def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison) -> Compared:
     """Compare the pictures of a share, block by block; the next block is read while one is compared."""
 
     def read(part: _Part) -> tuple[_Part, BlockPixels | MissingError | CorruptError | None]:
@@ -132,7 +132,9 @@ def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, sto
 
     is_complete = share.is_end and not share.records
     compared = Compared(corpus.images if is_complete else share.first)
-    for part, ingested in in_order(read, _parts(share, corpus, pictures.run.name, storage), threads=1, ahead=1):
+    for part, ingested in in_order(
+        read, _parts(share, RunBlocks(pictures.run, corpus, pictures.storage)), threads=1, ahead=1
+    ):
         compared.pictures_to = part.stop
         if isinstance(ingested, MissingError | CorruptError):
             compared.damaged[part.block] = str(ingested)
@@ -143,12 +145,13 @@ def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison, sto
     return compared
 
 
-def _parts(share: Share, corpus: Corpus, run_name: str, storage: Storage) -> Iterator[_Part]:
+def _parts(share: Share, blocks: RunBlocks) -> Iterator[_Part]:
+    corpus = blocks.corpus
     left = share.documents
     for number, record in enumerate(share.records, 1):
         if left <= 0:
             return
-        positions = read_scored(storage, run_name, record.block)[0].column("position").to_numpy()
+        positions = blocks.read(record.block, upto=record.corrections).table.column("position").to_numpy()
         rest = positions[positions >= share.first].tolist()
         own, left = rest[:left], left - len(rest)
         stop = _stop(corpus, record) if left >= 0 else own[-1] + 1

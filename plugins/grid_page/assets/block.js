@@ -13,6 +13,9 @@ const FIELDS = [
   ["below", "Below the threshold"],
   ["none", "None of the tags"],
   ["unreadable", "Unreadable"],
+  ["taken_down", "Taken down"],
+  ["corrected", "Tag from a person"],
+  ["corrections", "Corrected up to request"],
   ["documents", "Documents posted"],
   ["attempts", "Tries"],
   ["embed_seconds", "Seconds to embed"],
@@ -24,6 +27,9 @@ const FIELDS = [
   ["model", "Model"],
   ["sha256", "SHA-256 of its bytes"],
 ];
+
+// Figures that are shown only if they are not 0.
+const IF_ANY = ["taken_down", "corrected", "corrections", "embed_seconds"];
 
 export class BlockPanel {
   constructor(panel, { onclear, onact, onclose }) {
@@ -76,7 +82,7 @@ export class BlockPanel {
   figures(cell, hasNone) {
     const { record } = cell;
     const isShown = (field) => record[field] !== null && record[field] !== ""
-      && (field !== "none" || hasNone || record.none) && (field !== "embed_seconds" || record.embed_seconds);
+      && (field !== "none" || hasNone || record.none) && (record[field] || !IF_ANY.includes(field));
     const known = FIELDS.filter(([field]) => isShown(field));
     const rows = known.map(([field, name]) => {
       const value = record[field];

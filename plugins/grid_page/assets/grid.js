@@ -106,6 +106,8 @@ function showProgress({ counts, totals, rates, read }) {
   byId("with-none").hidden = !run.has_none && !totals.none;
   byId("none").textContent = count(totals.none);
   byId("unreadable").textContent = count(totals.unreadable);
+  byId("with-taken-down").hidden = !totals.taken_down;
+  byId("taken-down").textContent = count(totals.taken_down);
   const byTag = Object.entries(totals.kept_by_tag).sort((a, b) => b[1] - a[1]);
   byId("by-tag").replaceChildren(...byTag.map(([tag, kept]) =>
     make("li", {}, `${tag} `, make("meter", { min: 0, max: byTag[0][1], value: kept, "aria-hidden": "true" }), ` ${count(kept)}`)));

@@ -215,9 +215,11 @@ def test_after_a_power_cut_the_same_command_joins_the_run_and_follows_it_to_its_
     with subprocess.Popen([sys.executable, "-m", "tinytags_tasks.cli", *command], cwd=PROJECT_ROOT) as given:
         (dag_run,) = wait_for(lambda: list(client.unfinished_runs(DAG)))
         wait_for(states_of_blocks, {"success", "running"}.issubset)
-        for process in (*everything(runtime.settings), psutil.Process(given.pid)):
+        victims = [*everything(runtime.settings), psutil.Process(given.pid)]
+        for process in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+    assert psutil.wait_procs(victims, 30)[1] == []
     restart("hdfs", "solr", "spark", "airflow", "search")
     joined = tinytags_here(*command)
     assert joined.returncode == 0, joined.stderr

@@ -1,0 +1,164 @@
+"""What the looks say of strata, of tags from a threshold on, and of the pictures that were missed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from tinytags_tasks.review.frame import Frame
+from tinytags_tasks.review.intervals import Estimate, Floats, Share, share_found, share_of_sample, share_of_strata
+from tinytags_tasks.review.looks import Flags, Looks
+from tinytags_tasks.review.sampler import Numbers
+from tinytags_tasks.review.strata import Stratum
+
+
+@dataclass(frozen=True, eq=False)
+class ByConfidence:
+    """Looks, and how many of them are right, of each tag at each confidence: shape (tags, 101)."""
+
+    looks: Floats = field(repr=False)
+    right: Floats = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the looks at a run's strata say.
+
+    Attributes
+    ----------
+    frame
+        The run's pictures.
+    images
+        Of each stratum, how many images can be drawn to measure.
+    looks, right
+        Of each stratum.
+    similar
+        The likely share of each stratum, from the strata of the same band.
+    by_confidence
+        Of each tag.
+    strata, confidences, shows
+        Of each look: its stratum, its confidence, and the index of the tag that it shows, or -1.
+    """
+
+    frame: Frame = field(repr=False)
+    images: Floats = field(repr=False)
+    looks: Floats = field(repr=False)
+    right: Floats = field(repr=False)
+    similar: Floats = field(repr=False)
+    by_confidence: ByConfidence = field(repr=False)
+    strata: Numbers = field(repr=False)
+    confidences: Numbers = field(repr=False)
+    shows: Numbers = field(repr=False)
+
+    def of_stratum(self, index: int) -> Estimate | None:
+        """Return the precision of one stratum."""
+        found = share_of_sample(self.images[index], self.looks[index], self.right[index])
+        return found.estimate if found else None
+
+    def overall(self) -> Estimate | None:
+        """Return the precision of all images with a tag."""
+        kept = ~self._is_dropped
+        found = share_of_strata(self.images[kept], self.looks[kept], self.right[kept], self.similar[kept])
+        return found.estimate if found else None
+
+    def precision_from(self, tag: str, threshold: int) -> Estimate | None:
+        """Return the precision of a tag's images with at least a confidence."""
+        found, _ = self._found({tag: threshold})
+        return found.estimate if found else None
+
+    def recall_from(self, tags: Sequence[str], thresholds: Mapping[str, int]) -> Estimate | None:
+        """Return the share of the pictures that show one of some tags that have it with at least its confidence.
+
+        A tag without a threshold is found nowhere. None if no picture that the run dropped was looked at, although
+        there are some, or no look is at an image with one of the tags.
+        """
+        if self._is_dropped.any() and not self.looks[self._is_dropped].sum():
+            return None
+        found, images = self._found({tag: thresholds[tag] for tag in tags if tag in thresholds})
+        missed = self._missed(tags, thresholds)
+        if missed is None or (found is None and any(tag in thresholds for tag in tags)):
+            return None
+        share = share_found((found or Share(0.0, 0.0, 0.0)).times(images), missed.times(float(self.images.sum())))
+        return share.estimate if share else None
+
+    def _found(self, thresholds: Mapping[str, int]) -> tuple[Share | None, float]:
+        """Return the share of the images from some tags' thresholds on that is right, and how many images these are."""
+        strata = self.frame.strata
+        above = np.array([_images_from(self.frame, each, thresholds.get(each.tag, 101)) for each in strata])
+        images = self.images * above / np.maximum(self.frame.sizes, 1)
+        is_in = self.confidences >= self._least(thresholds)
+        looks = np.bincount(self.strata[is_in], minlength=len(strata)).astype(np.float64)
+        right = np.bincount(self.strata[is_in & self._is_right], minlength=len(strata)).astype(np.float64)
+        return share_of_strata(images, np.minimum(looks, images), np.minimum(right, images), self.similar), float(
+            images.sum()
+        )
+
+    def _missed(self, tags: Sequence[str], thresholds: Mapping[str, int]) -> Share | None:
+        """Return the share of all images that show one of some tags and do not have it from its threshold on."""
+        wanted = np.array([tag in set(tags) for tag in self.frame.tags] + [False], dtype=bool)
+        is_missed = wanted[self.shows] & ~(self._is_right & (self.confidences >= self._least(thresholds)))
+        missed = np.bincount(self.strata[is_missed], minlength=len(self.images)).astype(np.float64)
+        # That no look at a dropped picture shows the tag does not mean that none does: these are too many for that.
+        similar = np.where(self._is_dropped, 0.5, _similar(self.frame, self.looks, missed))
+        return share_of_strata(self.images, self.looks, missed, similar)
+
+    def _least(self, thresholds: Mapping[str, int]) -> Numbers:
+        """Return for each look the threshold of its own tag; 101 if it has none."""
+        own = np.array([thresholds.get(each.tag, 101) for each in self.frame.strata], dtype=np.int64)
+        least: Numbers = own[self.strata]
+        return least
+
+    @cached_property
+    def _is_dropped(self) -> Flags:
+        return np.array([each.is_dropped for each in self.frame.strata], dtype=bool)
+
+    @cached_property
+    def _is_right(self) -> Flags:
+        places = {tag: place for place, tag in enumerate(self.frame.tags)}
+        own = np.array([places.get(each.tag, -2) for each in self.frame.strata], dtype=np.int64)
+        right: Flags = self.shows == own[self.strata]
+        return right
+
+
+def _images_from(frame: Frame, stratum: Stratum, threshold: int) -> int:
+    """Return how many images of a stratum have at least a confidence."""
+    if stratum.is_dropped:
+        return 0
+    return sum(frame.counts[stratum.tag][max(stratum.low, threshold) : stratum.high + 1])
+
+
+def _similar(frame: Frame, looks: Floats, right: Floats) -> Floats:
+    """Return the likely share of each stratum, from those of the same band."""
+    bands = np.array([each.low for each in frame.strata], dtype=np.int64)
+    similar = np.zeros(len(bands))
+    for band in np.unique(bands):
+        same = bands == band
+        similar[same] = (right[same].sum() + 0.5) / (looks[same].sum() + 1)
+    return similar
+
+
+def gather_evidence(frame: Frame, looks: Looks) -> Evidence:
+    """Return what looks say of a run's strata."""
+    number, tags = len(frame.strata), len(frame.tags)
+    strata = frame.columns["stratum"][looks.rows].astype(np.int64)
+    confidences = frame.columns["confidence"][looks.rows].astype(np.int64)
+    count = np.bincount(strata, minlength=number).astype(np.float64)
+    right = np.bincount(strata[looks.is_right], minlength=number).astype(np.float64)
+    own_tags = frame.row_tags[looks.rows]
+    is_kept = own_tags >= 0
+    cells = own_tags[is_kept] * 101 + confidences[is_kept]
+    by_looks = np.bincount(cells, minlength=tags * 101).reshape(tags, 101).astype(np.float64)
+    right_cells = own_tags[looks.is_right] * 101 + confidences[looks.is_right]
+    by_right = np.bincount(right_cells, minlength=tags * 101).reshape(tags, 101).astype(np.float64)
+    return Evidence(
+        frame=frame,
+        images=looks.sizes.astype(np.float64),
+        looks=count,
+        right=right,
+        similar=_similar(frame, count, right),
+        by_confidence=ByConfidence(by_looks, by_right),
+        strata=strata,
+        confidences=confidences,
+        shows=looks.shows,
+    )

@@ -1,0 +1,214 @@
+"""Correcting and taking down pictures from the search page, with and without scripts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.search.accounts import Account, Role, require
+from tinytags_tasks.search.context import PageContext
+from tinytags_tasks.search.forms import CheckedForm, Form
+from tinytags_tasks.search.images import TaggedImage
+from tinytags_tasks.search.speaking import SHOWING, Spoken, speak
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.review_records import Verdict, Word
+
+PATIENCE_SECONDS = 5.0
+"""How long a form waits for the live index."""
+
+NOTICE = "said"
+"""The parameter of the page's address that names the request whose success the page reports."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a form names it: ``corpus:position:confidence:tag``, with what was shown of it.
+
+    ``confidence`` is -1 if the tag was a person's.
+    """
+
+    corpus: str
+    position: int
+    confidence: int
+    tag: str
+
+    def __str__(self) -> str:
+        """Return it as a form names it."""
+        return f"{self.corpus}:{self.position}:{self.confidence}:{self.tag}"
+
+    @classmethod
+    def of(cls, image: TaggedImage) -> "Picture":
+        """Return how a form names an image."""
+        is_person = image.values.get("corrected") is not None
+        confidence = -1 if is_person else int(image.values["confidence"] or 0)
+        return cls(image.corpus, image.position, confidence, str(image.values["tag"]))
+
+    @classmethod
+    def parse(cls, text: str) -> "Picture":
+        """Read what a form sent.
+
+        Raises
+        ------
+        BadInputError
+            If it is something else.
+        """
+        corpus, position, confidence, tag = [*text.split(":", 3), "", "", ""][:4]
+        try:
+            return cls(layout.checked_name(corpus, "corpus"), int(position), int(confidence), tag)
+        except ValueError as error:
+            raise BadInputError(f"{text[:100]!r} does not name a picture") from error
+
+    def word(self, verdict: Verdict, **more: Any) -> Word:  # noqa: ANN401 - the fields of a word
+        """Return a word on it."""
+        is_model = self.confidence >= 0
+        return Word(
+            self.position,
+            verdict,
+            is_public=True,
+            shown_tag=self.tag if is_model else "",
+            shown_confidence=self.confidence if is_model else -1,
+            **more,
+        )
+
+
+def add_routes(app: FastAPI, context: PageContext) -> None:
+    """Add what the forms of the search page post to."""
+
+    @app.post("/corrections")
+    def correct(request: Request, form: CheckedForm) -> Response:
+        require(request, Role.REVIEWER)
+        pictures = _pictures(form)
+        verdict = form.get("say", "")
+        if verdict == Verdict.TAG:
+            words = [picture.word(Verdict.TAG, tag=form.get("tag", "").strip()) for picture in pictures]
+        elif verdict == Verdict.WRONG:
+            words = [picture.word(Verdict.WRONG, tag=picture.tag) for picture in pictures]
+        elif verdict == Verdict.NONE:
+            words = [picture.word(Verdict.NONE) for picture in pictures]
+        else:
+            raise BadInputError(f"{verdict[:100]!r} cannot be said of a picture: say tag, wrong or none")
+        return _answer(request, form, _speak(request, context, form, pictures, words))
+
+    @app.post("/takedowns")
+    def take_down(request: Request, form: CheckedForm) -> Response:
+        require(request, Role.OPERATOR)
+        pictures = _pictures(form)
+        reason = form.get("reason", "").strip()
+        words = [picture.word(Verdict.TAKEDOWN, reason=reason) for picture in pictures]
+        return _answer(request, form, _speak(request, context, form, pictures, words))
+
+    @app.post("/undo")
+    def undo(request: Request, form: CheckedForm) -> Response:
+        require(request, Role.REVIEWER)
+        corpus, number = _read_notice(form.get(NOTICE, ""))
+        context.logs.forget()
+        said = context.logs.of(corpus).request(number)
+        positions = said.column("position").to_pylist()
+        if "position" in form:  # only this one of the request's pictures
+            positions = [position for position in positions if str(position) == form["position"]]
+        if not positions:
+            raise BadInputError(f"corpus {corpus} has no request {number} on such a picture: nothing to undo")
+        words = [Word(position, Verdict.UNDO, undoes=number, is_public=True) for position in positions]
+        spoken = speak(request, context, corpus, words, run="", patience_seconds=PATIENCE_SECONDS)
+        return _answer(request, form, spoken)
+
+
+def notice(context: PageContext, account: Account, text: str) -> dict[str, Any] | None:
+    """Return what the page says about the request that its address names; None without a valid one.
+
+    Raises
+    ------
+    EngineDownError
+        If the logs cannot be read.
+    """
+    try:
+        corpus, number = _read_notice(text)
+    except BadInputError:
+        return None
+    known = context.logs.of(corpus)
+    words = known.request(number)
+    if not len(words) or not account.may_review:
+        return None
+    verdicts = Counter(zip(words.column("verdict").to_pylist(), words.column("tag").to_pylist(), strict=True))
+    is_undo = any(verdict == Verdict.UNDO for verdict, _ in verdicts)
+    needs_operator = any(verdict in SHOWING for verdict, _ in verdicts)
+    return {
+        "name": text,
+        "said": "; ".join(_describe(verdict, tag, count) for (verdict, tag), count in verdicts.items()),
+        "is_shown": context.logs.applied(corpus) >= number,
+        "can_undo": not is_undo and (account.may_operate or not needs_operator),
+    }
+
+
+def corrected_by(context: PageContext, images: Sequence[TaggedImage]) -> dict[str, str]:
+    """Return for each image whose tag is a person's, by its id: who said so, and when."""
+    found = {}
+    for image in images:
+        number = image.values.get("corrected")
+        said = context.logs.of(image.corpus).said(int(number)) if number else None
+        if said:
+            found[image.id] = f"corrected by {said.by}, {said.time[:10]}"
+    return found
+
+
+def _describe(verdict: str, tag: str, count: int) -> str:
+    pictures = "1 picture" if count == 1 else f"{count:,} pictures"
+    words = {
+        Verdict.TAG: f"tagged {tag}",
+        Verdict.WRONG: f"marked as not {tag}",
+        Verdict.NONE: "marked as showing none of the tags",
+        Verdict.TAKEDOWN: "taken down",
+        Verdict.RESTORE: "restored",
+        Verdict.UNDO: "with the earlier word undone",
+    }
+    return f"{pictures} {words.get(Verdict(verdict), verdict)}"
+
+
+def _pictures(form: Form) -> list[Picture]:
+    pictures = [Picture.parse(text) for text in dict.fromkeys(form.getlist("picture"))]
+    if not pictures:
+        raise BadInputError("no picture was chosen: tick at least one")
+    if len({picture.corpus for picture in pictures}) > 1:
+        raise BadInputError("these pictures are of several corpora: correct those of one corpus at a time")
+    return pictures
+
+
+def _speak(
+    request: Request, context: PageContext, form: Form, pictures: Sequence[Picture], words: Sequence[Word]
+) -> Spoken:
+    return speak(
+        request,
+        context,
+        pictures[0].corpus,
+        words,
+        run=form.get("run", ""),
+        patience_seconds=PATIENCE_SECONDS,
+    )
+
+
+def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
+    """Return to the search with a notice; to a script, say what happened."""
+    name = f"{spoken.corpus}:{spoken.number}"
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse({"said": name, "message": spoken.message, "is_shown": spoken.applied.is_shown})
+    back = _own_address(form.get("back", "/"))
+    return RedirectResponse(f"{back}{'&' if '?' in back else '?'}{NOTICE}={quote(name)}", status_code=303)
+
+
+def _own_address(text: str) -> str:
+    """Return an address of the search page, whatever a form says."""
+    parts = urlsplit(text)
+    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and parts.path == "/"
+    return f"/?{parts.query}" if is_own and parts.query else "/"
+
+
+def _read_notice(text: str) -> tuple[str, int]:
+    corpus, _, number = text.partition(":")
+    if not (number.isascii() and number.isdigit() and len(number) <= 10):
+        raise BadInputError(f"{text[:100]!r} does not name a request")
+    return layout.checked_name(corpus, "corpus"), int(number)

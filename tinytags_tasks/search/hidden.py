@@ -1,0 +1,53 @@
+"""What readers do not see of the live index: pictures that were taken down, and what the publication leaves out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tinytags_tasks.search.images import TaggedImage
+
+MOST_FILTERED = 2_000
+"""Pictures that Solr is asked to leave out at most, so that counts are right; any others are left out afterwards."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """What is left out.
+
+    Attributes
+    ----------
+    positions
+        Pictures that were taken down: by corpus their positions, ascending.
+    pending_ids
+        Ids of their documents that Solr may still have, at most :data:`MOST_FILTERED`.
+    least
+        The lowest confidence, in percent, at which each tag is shown. A tag that is missing is shown only where a
+        person said it. None shows all.
+    """
+
+    positions: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    pending_ids: Sequence[str] = ()
+    least: Mapping[str, int] | None = None
+
+    def hides(self, corpus: str, position: int) -> bool:
+        """Return whether a picture must not be shown."""
+        positions = self.positions.get(corpus)
+        if positions is None or not len(positions):
+            return False
+        at = int(np.searchsorted(positions, position))
+        return at < len(positions) and int(positions[at]) == position
+
+    def leave_out(self, images: Iterable[TaggedImage]) -> tuple[TaggedImage, ...]:
+        """Return the images that may be shown."""
+        return tuple(image for image in images if not self.hides(image.corpus, image.position))
+
+    def at_least(self, least: Mapping[str, int] | None) -> "Hidden":
+        """Return this with tags from certain confidences on as well."""
+        if least is None or self.least is None:
+            return replace(self, least=self.least if least is None else least)
+        return replace(self, least={tag: max(self.least[tag], low) for tag, low in least.items() if tag in self.least})
+
+
+NOTHING = Hidden()

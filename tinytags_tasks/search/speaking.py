@@ -1,0 +1,81 @@
+"""What a person says of pictures on a page or through the API: checked, recorded, and brought to the live index."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.review.words import say
+from tinytags_tasks.search.accounts import Role, require
+from tinytags_tasks.search.applying import Applied
+from tinytags_tasks.search.context import PageContext
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.review_records import Verdict, Word
+
+SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A request that was recorded.
+
+    Attributes
+    ----------
+    corpus
+        The corpus.
+    number
+        The number of the request in its log.
+    words
+        How many pictures it speaks of.
+    applied
+        Whether readers see it yet.
+    """
+
+    corpus: str
+    number: int
+    words: int
+    applied: Applied
+
+    @property
+    def message(self) -> str:
+        """What to tell the person."""
+        pictures = "1 picture" if self.words == 1 else f"{self.words:,} pictures"
+        if self.applied.is_shown:
+            return f"Recorded for {pictures}. Readers see it now."
+        why = f" ({self.applied.problem})" if self.applied.problem else ""
+        return f"Recorded for {pictures}. Readers will see it soon{why}."
+
+
+def speak(
+    request: Request, context: PageContext, corpus: str, words: Sequence[Word], *, run: str, patience_seconds: float
+) -> Spoken:
+    """Record words, and bring them to readers.
+
+    Raises
+    ------
+    HTTPException
+        403 if the account's role does not suffice: taking down, and restoring, needs an operator.
+    BadInputError, MissingError, CorruptError, TransientError
+        If the words cannot be recorded; nothing was then.
+    """
+    account = require(request, Role.REVIEWER)
+    if any(word.verdict in SHOWING for word in words) or _undoes_showing(context, corpus, words):
+        require(request, Role.OPERATOR)
+    if not words:
+        raise BadInputError("no picture was named: choose at least one")
+    storage = context.runtime.storage
+    number = say(Corpus.load(storage, layout.corpus_file(corpus)), words, by=account.name, run=run, storage=storage)
+    context.logs.forget()  # from here on, no page shows what was taken down
+    return Spoken(corpus, number, len(words), context.applier.apply(corpus, patience_seconds=patience_seconds))
+
+
+def _undoes_showing(context: PageContext, corpus: str, words: Sequence[Word]) -> bool:
+    undone = {word.undoes for word in words if word.verdict is Verdict.UNDO}
+    if not undone:
+        return False
+    context.logs.forget()
+    known = context.logs.of(corpus)
+    verdicts = {verdict for number in undone for verdict in known.request(number).column("verdict").to_pylist()}
+    return bool(verdicts & {str(verdict) for verdict in SHOWING})

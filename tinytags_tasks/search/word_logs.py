@@ -1,0 +1,187 @@
+"""What people said of pictures, as the page knows it: who corrected what, and which pictures were taken down.
+
+The logs are listed every few seconds, not at each request. If they cannot be read, what was last read counts; if they
+never were, nothing may be shown, because a picture that was taken down could be among it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tinytags_tasks.errors import EngineDownError, TinyTagsError
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.search.hidden import MOST_FILTERED, Hidden
+from tinytags_tasks.search.kept import Kept
+from tinytags_tasks.search.live import LiveRuns
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.review_log import ReviewLog, counting_words
+from tinytags_tasks.store.review_records import SCHEMA, Verdict
+
+KEPT_SECONDS = 2.0
+"""How long what was read counts as current; a take-down elsewhere is hidden after that."""
+
+_SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
+
+
+@dataclass(frozen=True)
+class Said:
+    """Who said something, and when."""
+
+    by: str
+    time: str
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusWords:
+    """People's words on a corpus' pictures.
+
+    Attributes
+    ----------
+    words
+        All words, in the order of their requests, with the columns of a review log.
+    last
+        The number of the last request; 0 without any.
+    last_public
+        The number of the last request that changes what readers see.
+    versions
+        The digests of the corpus' versions that readers may see.
+    taken_down
+        The words by which pictures are taken down, by position.
+    """
+
+    words: pa.Table = field(repr=False)
+    last: int
+    last_public: int
+    versions: frozenset[str]
+    taken_down: pa.Table = field(repr=False)
+
+    def request(self, number: int) -> pa.Table:
+        """Return the words of a request; none if there is no such request."""
+        numbers = self.words.column("number").to_numpy()
+        first, end = np.searchsorted(numbers, [number, number + 1])
+        return self.words.slice(int(first), int(end - first))
+
+    def said(self, number: int) -> Said | None:
+        """Return who made a request, and when; None if there is no such request."""
+        words = self.request(number)
+        if not len(words):
+            return None
+        return Said(words.column("by")[0].as_py(), words.column("time")[0].as_py())
+
+
+_NO_WORDS = CorpusWords(SCHEMA.empty_table(), 0, 0, frozenset(), SCHEMA.empty_table())
+
+
+class WordLogs:
+    """Reads the logs of all corpora.
+
+    Parameters
+    ----------
+    runtime
+        Has the store.
+    live
+        Knows which versions of corpora readers see.
+    """
+
+    def __init__(self, runtime: Runtime, live: LiveRuns) -> None:
+        self._runtime = runtime
+        self._live = live
+        self._logs: dict[str, ReviewLog] = {}
+        self._applied: dict[str, int] = {}
+        self._kept = Kept("the words on pictures", self._read, KEPT_SECONDS)
+
+    def hidden(self) -> Hidden:
+        """Return which pictures must not be shown.
+
+        Raises
+        ------
+        EngineDownError
+            If the logs were never read, and cannot be.
+        """
+        words = self._look()
+        positions = {name: of.taken_down.column("position").to_numpy() for name, of in words.items()}
+        pending: list[str] = []
+        for name, of in words.items():
+            is_new = of.taken_down.column("number").to_numpy() > self.applied(name)
+            pending += [layout.document_id(name, position) for position in positions[name][is_new][:MOST_FILTERED]]
+        return Hidden(positions, tuple(pending[:MOST_FILTERED]))
+
+    def of(self, corpus: str) -> CorpusWords:
+        """Return what was said of a corpus' pictures; raises the errors of :meth:`hidden`."""
+        return self._look().get(corpus, _NO_WORDS)
+
+    def forget(self) -> None:
+        """Read the logs again at the next question, because something was said just now."""
+        self._kept.forget()
+
+    def note_applied(self, corpus: str, number: int) -> None:
+        """Note that readers see a corpus' words up to a number."""
+        self._applied[corpus] = number
+
+    def applied(self, corpus: str) -> int:
+        """Return the number up to which this page knows that readers see a corpus' words."""
+        return self._applied.get(corpus, 0)
+
+    def _look(self) -> Mapping[str, CorpusWords]:
+        try:
+            return self._kept.get()
+        except TinyTagsError as error:
+            raise EngineDownError(
+                f"pictures may have been taken down, and the list of them cannot be read, so nothing is shown: {error}"
+            ) from error
+
+    def _read(self) -> dict[str, CorpusWords]:
+        storage = self._runtime.storage
+        words = dict(self._kept.known or {})
+        for name in storage.names(layout.REVIEWS):
+            log = self._logs.setdefault(name, ReviewLog(name, storage))
+            table = log.read()
+            versions = self._versions(name)
+            if name in words and (words[name].last, words[name].versions) == (log.last, versions):
+                continue
+            public = table.column("number").filter(table.column("is_public"))
+            words[name] = CorpusWords(
+                words=table,
+                last=log.last,
+                last_public=pc.max(public).as_py() or 0,
+                versions=versions,
+                taken_down=_taken_down(table, versions),
+            )
+        return words
+
+    def _versions(self, corpus: str) -> frozenset[str]:
+        """Return the versions of a corpus whose pictures readers may see: the one in the store, and live ones."""
+        path = layout.corpus_file(corpus)
+        storage = self._runtime.storage
+        own = [Corpus.load(storage, path).digest] if storage.exists(path) else []
+        live = [run.run.corpus_digest for run in self._live.known if run.run.corpus == corpus]
+        return frozenset((*own, *live))
+
+
+def hidden_from_readers(runtime: Runtime) -> Hidden:
+    """Return what readers do not see of the live index, for a command that looks once.
+
+    Raises
+    ------
+    TinyTagsError
+        If that cannot be known.
+    """
+    live = LiveRuns(runtime.settings, runtime)
+    return WordLogs(runtime, live).hidden().at_least(live.least_confidence)
+
+
+def _taken_down(words: pa.Table, versions: frozenset[str]) -> pa.Table:
+    """Return the words by which pictures of some versions of a corpus are taken down, by position."""
+    kinds = pa.array([str(verdict) for verdict in (*_SHOWING, Verdict.UNDO)])
+    words = words.filter(pc.is_in(words.column("verdict"), value_set=kinds))
+    found = [SCHEMA.empty_table()]
+    for version in sorted(versions):
+        of_version = words.filter(pc.equal(words.column("corpus_digest"), version))
+        latest = counting_words(of_version, _SHOWING)
+        found.append(latest.filter(pc.equal(latest.column("verdict"), str(Verdict.TAKEDOWN))))
+    together: pa.Table = pa.concat_tables(found)
+    return together.sort_by("position")
