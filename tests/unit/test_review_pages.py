@@ -21,8 +21,8 @@ from review_world import CORPUS, RUN, make_reviewed_run, tag_of
 from small_run import SolrHere
 
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search import account_file, review_sessions
+from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.settings import Settings
@@ -35,7 +35,7 @@ from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 ROLES = {"ann": Role.REVIEWER, "bob": Role.REVIEWER, "ray": Role.READER, "oli": Role.OPERATOR}
 PAGE = f"/review/{RUN}"
-PASSWORD = "correct horse battery"  # noqa: S105
+PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def start(
 ) -> Callable[[], Callable[[str], TestClient]]:
     """Start the search page; the returned function opens it as somebody."""
 
-    monkeypatch.setattr(page_module, "Runtime", lambda settings: SimpleNamespace(storage=storage, solr=solr))
+    monkeypatch.setattr(page_module, "Runtime", lambda settings, **_: SimpleNamespace(storage=storage, solr=solr))
     settings = Settings(home=tmp_path, search_password="pass")
     monkeypatch.setattr(account_file, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     accounts = account_file.AccountFile(settings)
