@@ -156,14 +156,6 @@ class ReviewSession:
             own += drawn
         return own
 
-    def give_back(self, seat: str, positions: Collection[int]) -> None:
-        """Let others have pictures that were kept for a seat, such as those of a wall that was left."""
-        with self._lock:
-            for position in positions:
-                if (kept := self._kept.get(position)) and kept.seat == seat:
-                    del self._kept[position]
-                    self._ready.append(kept.drawn)
-
     def drawn(self, position: int, why: str = "") -> Drawn:
         """Return what the run says of a picture that was drawn.
 
