@@ -60,11 +60,15 @@ def make_lesson(request: TrainRequest, labelled: LabelledFeatures, background: C
         return Lesson(Rows(labelled.values, labelled.labels, tags, held_out), labelled.tags, held_out)
     others: Embeddings = background.embeddings
     held_back = _choose(len(others), request) if held_out.any() else np.zeros(len(others), dtype=np.bool_)
+    weights = None
+    if request.family.most_background is not None and len(others) > len(labelled.labels):
+        weights = np.repeat([1.0, len(labelled.labels) / len(others)], [len(labelled.labels), len(others)])
     rows = Rows(
         values=np.concatenate([labelled.values, others]),
         labels=np.concatenate([labelled.labels, np.full(len(others), tags)]),
         classes=tags + 1,
         held_out=np.concatenate([held_out, held_back]),
+        weights=weights,
     )
     return Lesson(rows, labelled.tags, held_out, others[held_back])
 
