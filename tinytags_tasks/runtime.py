@@ -62,12 +62,14 @@ class Runtime:
     def solr(self) -> "SolrClient":
         """Solr, for the pipeline and for corrections; searches have their own client, which is only a reader."""
         from tinytags_tasks.clients.solr import SolrClient
+        from tinytags_tasks.clients.solr_http import PAUSES_SECONDS
 
         return SolrClient(
             self.settings.address("solr_url"),
             admin=None if self.as_writer else self.settings.solr_login("admin"),
             writer=self.settings.solr_login("writer"),
             as_writer=self.as_writer,
+            pauses_seconds=PAUSES_SECONDS[:1] if self.as_writer else PAUSES_SECONDS,  # a page does not wait for long
         )
 
     @cached_property

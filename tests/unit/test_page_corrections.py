@@ -18,6 +18,7 @@ from small_run import CORPUS
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.publish.corrections import pending_blocks
+from tinytags_tasks.review.precision import Estimate
 from tinytags_tasks.search import account_file, applying, corrections
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.account_file import AccountFile
@@ -28,7 +29,9 @@ from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.review_log import ReviewLog
+from tinytags_tasks.store.run_records import Publication
 
 PASSWORD = "correct horse"
 
@@ -123,7 +126,7 @@ class Pages:
 def pages(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     found = Pages(world, settings, monkeypatch)
     yield found
-    found.app.state.applier.stop()
+    found.app.state.context.applier.stop()
 
 
 def test_a_reviewer_corrects_and_readers_see_it_at_once(pages: Pages) -> None:
@@ -375,3 +378,44 @@ def test_a_form_leads_back_to_the_search(pages: Pages) -> None:
     text = client.get("/?tag=cat&confidence=40&said=pets:1").text
     back = html.unescape(re.findall(r'name="back" value="([^"]*)"', text)[0])
     assert back == "/?tag=cat&confidence=40"
+
+
+def test_measured_precision_is_shown_and_filters(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pages.world.runs[0]
+
+    class Table:
+        model = run.model
+        curves = ("cat", "dog")
+
+        def precision_of(self, tag: str, confidence: int) -> Estimate | None:
+            return Estimate(float(confidence) - 5, 50.0, 100.0) if tag in self.curves else None
+
+        def as_json(self) -> dict[str, str]:
+            return {"run": run.name}
+
+    measured = pages.app.state.context.measured
+    assert pages.client("reader").get("/api/precision").json() == {
+        "run": run.name,
+        "is_measured": False,
+        "message": "not measured on this corpus",
+    }
+    refused = pages.client("reader").get("/api/search?precision=80")
+    assert refused.status_code == 400
+    assert "not measured" in refused.json()["error"]
+    monkeypatch.setattr(measured, "table", lambda run, patience_seconds=0: Table())
+    images = pages.client("reader").get("/api/search?precision=80").json()["images"]
+    assert pages.asked[-1].least == {"cat": 85, "dog": 85}
+    assert next(image["precision"] for image in images if image["tag"] == "cat")["low"] == 50.0
+    assert "precision 95 %" in pages.client("reader").get("/").text
+    assert pages.client("reader").get(f"/api/precision?run={run.name}").json() == {"run": run.name}
+    for wrong in ("nowhere", "../x"):
+        assert pages.client("reader").get("/api/precision", params={"run": wrong}).status_code in (400, 404)
+
+
+def test_readers_see_what_the_live_publication_shows(pages: Pages) -> None:
+    latest = layout.publication_file(ALIAS, 1)
+    publication = Publication.load(pages.world.storage, latest)
+    pages.world.storage.delete(latest)
+    publication.replaced(thresholds={"cat": 60}).save(pages.world.storage, latest)
+    pages.seen()
+    assert pages.asked[-1].least == {"cat": 60}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import DAMAGED
 from tinytags_tasks.search.query import iterate_images, search_images, solr_parameters
 from tinytags_tasks.search.request import FIRST_CURSOR, SearchRequest
@@ -376,3 +377,32 @@ def test_foreign_documents_are_named_as_such(solr: StubSolr, settings: Settings)
     solr.answers = [answer({"id": "something else"})]
     with pytest.raises(CorruptError, match="TINYTAGS_ALIAS"):
         search_images(settings, SearchRequest())
+
+
+def test_what_was_taken_down_is_not_found_and_never_returned(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer(*(document(position, None) for position in range(3)))]
+    hidden = Hidden({"demo": np.array([0, 2])}, ("demo:2",))
+    found = search_images(settings, SearchRequest(), hidden)
+    assert [image.position for image in found.images] == [1]
+    (asked,) = solr.asked
+    assert asked["hidden_ids"] == ["demo:2"]
+    assert "{!bool cache=false must=$everything must_not=$hidden}" in asked["fq"]
+
+
+def test_tags_below_what_was_published_are_not_found_and_peoples_words_always_are() -> None:
+    hidden = Hidden(least={"cat": 60, "dog": 80, "a,b": 60})
+    parameters = solr_parameters(SearchRequest(), hidden=hidden)
+    assert parameters["fq"] == ["{!bool should=$least_60 should=$least_80 should=$least_people}"]
+    assert parameters["least_60_range"] == "accuracy:[60 TO *]"
+    assert parameters["least_60_names"] == "cat\na,b"
+    assert parameters["least_people"] == "corrected:[* TO *]"
+    older = solr_parameters(SearchRequest(), frozenset({"corrected"}), hidden)
+    assert older["fq"] == ["{!bool should=$least_60 should=$least_80}"]
+    assert solr_parameters(SearchRequest(), frozenset({"corrected"}), Hidden(least={}))["fq"] == ["-*:*"]
+
+
+def test_two_limits_together_are_the_higher_of_each_tag() -> None:
+    published = Hidden(least={"cat": 60, "dog": 80})
+    assert published.at_least({"cat": 70, "dog": 50, "emu": 40}).least == {"cat": 70, "dog": 80}
+    assert published.at_least(None).least == {"cat": 60, "dog": 80}
+    assert Hidden().at_least({"cat": 70}).least == {"cat": 70}

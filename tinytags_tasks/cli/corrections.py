@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, say
+from tinytags_tasks.cli.reviews import reviews_app
 from tinytags_tasks.errors import BadInputError, TinyTagsError, TransientError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ Keyword = Annotated[
         show_default=False,
     ),
 ]
+_MOST_MISSING = 20
+
 By = Annotated[str, typer.Option(help="Who says so; default: the user of this machine.", show_default=False)]
 
 
@@ -183,15 +186,20 @@ def _say_and_show(corpus: "Corpus", words: "Sequence[Word]", by: str, runtime: "
 
     Without words, what a killed command left is applied.
     """
-    from tinytags_tasks.publish.corrections import correct_live
     from tinytags_tasks.review.words import say as say_words
 
     started = time.monotonic()
     recorded = "nothing new was recorded"
     if words:
-        person = by or getpass.getuser()
-        number = say_words(corpus, words, by=person, storage=runtime.storage, report=say)
+        number = say_words(corpus, words, by=by or getpass.getuser(), storage=runtime.storage, report=say)
         recorded = f"{len(words):,} pictures are {outcome} (request {number})"
+    _show(corpus, recorded, started, runtime)
+
+
+def _show(corpus: "Corpus", recorded: str, started: float, runtime: "Runtime") -> None:
+    """Apply all words to what readers see, and print what was recorded and what they see now."""
+    from tinytags_tasks.publish.corrections import correct_live
+
     alias = runtime.settings.alias
     try:
         applied = correct_live(corpus.name, alias, storage=runtime.storage, solr=runtime.solr, report=say)
@@ -214,6 +222,7 @@ def _seen(applied: "Sequence[ApplyResult]", corpus: str) -> str:
     return f"readers of run {last.run} see it: {changed:,} documents written, {removed:,} pictures without one"
 
 
+@reviews_app.command()
 def carry(corpus_name: CorpusName) -> None:
     """Carry words over from other versions of a corpus whose source changed: pictures are found by their content."""
     from tinytags_tasks.review.carry import carry_words
@@ -221,17 +230,12 @@ def carry(corpus_name: CorpusName) -> None:
 
     runtime = clients()
     corpus = load_corpus(corpus_name, runtime.storage)
+    started = time.monotonic()
     found = carry_words(corpus, storage=runtime.storage, report=say)
     for position, what in found.missing[:_MOST_MISSING]:
         print(f"position {position} ({what}): this version has no such picture")
     if len(found.missing) > _MOST_MISSING:
         print(f"and {len(found.missing) - _MOST_MISSING:,} more that this version does not have")
-    print(
-        f"{found.carried:,} words are carried over, {found.there:,} were there already, the pictures of "
-        f"{len(found.missing):,} are gone"
-    )
-    if found.carried:
-        _say_and_show(corpus, (), "", runtime, "")
-
-
-_MOST_MISSING = 20
+    gone = f"the pictures of {len(found.missing):,} are gone"
+    recorded = f"{found.carried:,} words are carried over, {found.there:,} were there already, {gone}"
+    _show(corpus, recorded, started, runtime)

@@ -242,12 +242,12 @@ def search(
     from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
     from tinytags_tasks.search.query import iterate_images, search_images
     from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
-    from tinytags_tasks.search.word_logs import hidden_pictures
+    from tinytags_tasks.search.word_logs import hidden_from_readers
 
     if rows < 1:
         raise BadInputError(f"--rows is {rows}: it must be 1 or more")
     runtime = clients()
-    settings, hidden = runtime.settings, hidden_pictures(runtime)
+    settings, hidden = runtime.settings, hidden_from_readers(runtime)
     request = SearchRequest(
         tuple(tags or ()), min_confidence, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
     )

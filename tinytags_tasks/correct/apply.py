@@ -28,14 +28,14 @@ from tinytags_tasks.store.block_documents import expected_checksum
 from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, block_sources, read_scored
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, refuse_lost
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.corrections import CorrectedBlock, Corrections
+from tinytags_tasks.store.corrections import CorrectedBlock
 from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
-from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_identity import refuse_another_corpus
-from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+from tinytags_tasks.store.run_records import BlockRecord, Run
 
 PATIENCE_SECONDS = 3.0
 """How long to wait for other writers of a block; then it stays pending, and readers' pages hide what was taken down."""
@@ -116,12 +116,11 @@ def apply_corrections(
     """
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     refuse_another_corpus(run, corpus)
-    corrections = Corrections.read(corpus, storage)
-    records = read_ledger(storage, run, blocks_with_words(corpus, corrections, blocks))
-    waiting = [record.block for record in records if is_pending(record, corpus, corrections)]
+    reader = RunBlocks(run, corpus, storage)
+    waiting = pending_among(reader, blocks)
     if not waiting:
-        return ApplyResult(run.name, (), 0, 0, corrections.last)
-    applying = _Applying(run, corpus, corrections, storage, solr, report)
+        return ApplyResult(run.name, (), 0, 0, reader.corrections.last)
+    applying = _Applying(reader, solr, report)
     for held in hold_blocks(
         run.name,
         waiting,
@@ -140,22 +139,20 @@ def apply_corrections(
     return applying.result(tuple(waiting))
 
 
-def blocks_with_words(corpus: Corpus, corrections: Corrections, among: Collection[int] | None = None) -> list[int]:
-    """Return the blocks, among some or all, with a public word on any of their pictures."""
-    positions = corrections.words.column("position").to_numpy()
-    found, at = [], 0
+def pending_among(reader: RunBlocks, among: Collection[int] | None = None) -> list[int]:
+    """Return the verified blocks, among some or all, whose documents do not follow all words on their pictures yet.
+
+    Only the records of blocks with words are read.
+    """
+    partition = reader.corpus.partition
+    positions = reader.corrections.words.column("position").to_numpy()
+    spoken_of, at = [], 0
     while at < len(positions):
-        block = corpus.partition.block(corpus.partition.block_at(int(positions[at])))
-        found.append(block.number)
+        block = partition.block(partition.block_at(int(positions[at])))
+        spoken_of.append(block.number)
         at = int(np.searchsorted(positions, block.first + block.images))
-    return found if among is None else [number for number in found if number in among]
-
-
-def is_pending(record: BlockRecord, corpus: Corpus, corrections: Corrections) -> bool:
-    """Tell whether a verified block's documents do not follow all public words on its pictures."""
-    block = corpus.partition.block(record.block)
-    is_behind = corrections.last_of(block.first, block.images) > record.corrections
-    return is_behind and record.state is BlockState.VERIFIED
+    chosen = [number for number in spoken_of if among is None or number in among]
+    return reader.pending(read_ledger(reader.storage, reader.run, chosen))
 
 
 def is_only_corrected(before: BlockRecord, after: BlockRecord) -> bool:
@@ -178,31 +175,24 @@ class _Change:
 class _Applying:
     """Applies words to the blocks that one writer holds, as often as it gets more of them."""
 
-    def __init__(
-        self,
-        run: Run,
-        corpus: Corpus,
-        corrections: Corrections,
-        storage: Storage,
-        solr: SolrClient,
-        report: Callable[[str], None],
-    ) -> None:
-        self._run = run
-        self._corpus = corpus
-        self._corrections = corrections
-        self._storage = storage
+    def __init__(self, reader: RunBlocks, solr: SolrClient, report: Callable[[str], None]) -> None:
+        self._reader = reader
+        self._run = reader.run
+        self._corpus = reader.corpus
+        self._words = reader.corrections.words
+        self._last = reader.corrections.last
+        self._storage = reader.storage
         self._solr = solr
         self._report = report
-        self._total = ModelCard.load(storage, layout.card_file(run.model)).trees
         self._fields = self._field_names()
-        self._keywords = KeywordsReader(storage)
+        self._keywords = KeywordsReader(reader.storage)
         self._blocks: list[int] = []
         self._changed = self._removed = 0
 
     def result(self, waiting: tuple[int, ...]) -> ApplyResult:
         """Return what was applied until now."""
         blocks = tuple(sorted(self._blocks))
-        return ApplyResult(self._run.name, blocks, self._changed, self._removed, self._corrections.last, waiting)
+        return ApplyResult(self._run.name, blocks, self._changed, self._removed, self._last, waiting)
 
     def apply(self, held: HeldBlocks) -> None:
         """Write what changed, commit once, then save the records; the blocks that fail are named together at the end.
@@ -212,11 +202,9 @@ class _Applying:
         FinalError, TransientError
             As :func:`apply_corrections`, after all other blocks are done.
         """
-        records = [
-            record
-            for record in read_ledger(self._storage, self._run, held.blocks)  # another writer may have applied them
-            if is_pending(record, self._corpus, self._corrections)
-        ]
+        records = read_ledger(self._storage, self._run, held.blocks)
+        pending = self._reader.pending(records)  # another writer may have applied the words
+        records = [record for record in records if record.block in pending]
         if not records:
             return
         changes, failures = self._send(records)
@@ -253,7 +241,7 @@ class _Applying:
         self._removed += removed
         self._report(
             f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow "
-            f"people's words up to number {self._corrections.last}: {changed:,} documents written, "
+            f"people's words up to number {self._last}: {changed:,} documents written, "
             f"{removed:,} pictures without one"
         )
 
@@ -294,7 +282,7 @@ class _Applying:
                 f"`tinytags backfill {run.name} --blocks {block}`, which applies the words as well"
             )
         (source,) = block_sources(self._storage, self._corpus, [block])
-        corrected = self._corrections.correct(table, scored, source, self._total)
+        corrected = self._reader.correct(table, scored, source=source)
         keywords = self._keywords.read(source)
         spoken_of = self._spoken_of(source, record.corrections)
         positions = corrected.table.column("position")
@@ -313,8 +301,7 @@ class _Applying:
 
     def _spoken_of(self, source: BlockSource, after: int) -> npt.NDArray[np.int64]:
         """Return the positions of a block with a word that is newer than a number, ascending."""
-        words = self._corrections.words
-        positions, numbers = (words.column(name).to_numpy() for name in ("position", "number"))
+        positions, numbers = (self._words.column(name).to_numpy() for name in ("position", "number"))
         start, stop = np.searchsorted(positions, [source.first, source.first + source.images])
         return np.unique(positions[start:stop][numbers[start:stop] > after])
 
@@ -346,10 +333,9 @@ class _Applying:
 
     def _pictures(self, source: BlockSource) -> dict[int, set[bytes]]:
         """Return the hashes by which the words on a block's pictures name them."""
-        words = self._corrections.words
-        positions = words.column("position").to_numpy()
+        positions = self._words.column("position").to_numpy()
         start, stop = np.searchsorted(positions, [source.first, source.first + source.images])
-        pictures = words.column("picture").slice(start, stop - start).to_pylist()
+        pictures = self._words.column("picture").slice(start, stop - start).to_pylist()
         named: dict[int, set[bytes]] = {}
         for position, picture in zip(positions[start:stop].tolist(), pictures, strict=True):
             named.setdefault(position, set()).add(picture)

@@ -6,22 +6,27 @@ the move. So one of the two always finds the other, and no word misses the run t
 
 from collections.abc import Callable
 from itertools import accumulate
+from typing import TypeVar
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, blocks_with_words, is_pending
-from tinytags_tasks.errors import FinalError, TransientError
+from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending_among
+from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
 from tinytags_tasks.publish.publications import live_collection, run_of
+from tinytags_tasks.publish.reconciliation import RunState, is_corrected_since, read_state
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.corrections import Corrections
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog
+from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockState, Run
 
+Result = TypeVar("Result")
+
 _MOST_SWITCHES = 10
-"""How often what is live may change while words are applied to it."""
+"""How often what is live may change while words are applied to it, or words while a run is compared."""
 
 
 def correct_live(
@@ -67,9 +72,7 @@ def pending_blocks(run: Run, storage: Storage) -> tuple[int, ...]:
     corpus = _corpus_of(run, storage)
     if corpus is None:
         return _pending_without_corpus(run, storage)
-    corrections = Corrections.read(corpus, storage)
-    records = read_ledger(storage, run, blocks_with_words(corpus, corrections))
-    return tuple(record.block for record in records if is_pending(record, corpus, corrections))
+    return tuple(pending_among(RunBlocks(run, corpus, storage)))
 
 
 def apply_before_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> bool:
@@ -97,6 +100,37 @@ def apply_before_switch(run: Run, *, storage: Storage, solr: SolrClient, report:
             "another writer holds these blocks; the alias is left alone: try again"
         )
     return bool(applied.blocks)
+
+
+def compare_corrected(
+    run: Run,
+    compare: Callable[[], Result],
+    *,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+) -> tuple[RunState, Result]:
+    """Apply words to a run, then compare it; return its state before the comparison, and what that returned.
+
+    A comparison that fails because words were applied at the same time is made again.
+
+    Raises
+    ------
+    ReconcileError
+        As ``compare``, if no words explain it.
+    FinalError, TransientError
+        As :func:`apply_before_switch`; or words are applied again and again.
+    """
+    for _ in range(_MOST_SWITCHES):
+        apply_before_switch(run, storage=storage, solr=solr, report=report)
+        state = read_state(run, storage, solr)
+        try:
+            return state, compare()
+        except ReconcileError:
+            if not (is_corrected_since(run, state, storage) or pending_blocks(run, storage)):
+                raise
+        report(f"run {run.name}: people's words were applied while it was compared: comparing it again")
+    raise TransientError(f"run {run.name}: people's words are applied to it all the time; try again")
 
 
 def apply_after_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:

@@ -103,12 +103,8 @@ def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClien
     """
     for looks_left in reversed(range(_LOOKS)):
         solr.wait_until_settled(run.collection)
-        ledger, documents = storage.versions(layout.ledger_folder(run.name)), solr.count(run.collection)
-        changed = {name for name in ledger | before.ledger if ledger.get(name) != before.ledger.get(name)}
-        earlier = [one for one in before.records if layout.file_name(_ledger_file(one)) in changed]
-        later = read_ledger(storage, run, [one.block for one in earlier])
-        pairs = list(zip(earlier, later, strict=True))
-        if len(pairs) != len(changed) or not all(is_only_corrected(*pair) for pair in pairs):
+        pairs, documents = _changed_records(run, before, storage), solr.count(run.collection)
+        if pairs is None:
             break
         if documents - before.documents == sum(after.kept - one.kept for one, after in pairs):
             return
@@ -119,8 +115,19 @@ def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClien
     )
 
 
-def _ledger_file(record: BlockRecord) -> str:
-    return layout.ledger_file(record.run, record.block)
+def is_corrected_since(run: Run, before: RunState, storage: Storage) -> bool:
+    """Tell whether people's words, and nothing else, were written to a run's ledger since it was in a state."""
+    return bool(_changed_records(run, before, storage))
+
+
+def _changed_records(run: Run, before: RunState, storage: Storage) -> list[tuple[BlockRecord, BlockRecord]] | None:
+    """Return earlier and later records of blocks to which words were applied; None if the ledger changed otherwise."""
+    ledger = storage.versions(layout.ledger_folder(run.name))
+    changed = {name for name in ledger | before.ledger if ledger.get(name) != before.ledger.get(name)}
+    earlier = [one for one in before.records if layout.file_name(layout.ledger_file(run.name, one.block)) in changed]
+    pairs = list(zip(earlier, read_ledger(storage, run, [one.block for one in earlier]), strict=True))
+    is_so = len(pairs) == len(changed) and all(is_only_corrected(*pair) for pair in pairs)
+    return pairs if is_so else None
 
 
 def document_problems(run: Run, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
-from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch
+from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.publications import (
     live_collection,
     lock_alias,
@@ -18,7 +18,7 @@ from tinytags_tasks.publish.publications import (
     unmark_pruned,
     with_missing_change,
 )
-from tinytags_tasks.publish.reconciliation import RunState, document_problems, read_state, refuse_changed
+from tinytags_tasks.publish.reconciliation import RunState, document_problems, refuse_changed
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
@@ -185,11 +185,13 @@ def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callab
             f"run {run.name} was live before, but its collection {collection} does not exist; index the run again with "
             f"`tinytags index {run.name}`, then `tinytags publish {run.name}`"
         )
-    apply_before_switch(run, storage=storage, solr=solr, report=report)
-    state = read_state(run, storage, solr)
-    if problems := document_problems(run, storage, solr, report):
-        raise ReconcileError(
-            f"cannot roll back to run {run.name}: {'; '.join(problems)}; then roll back again, or publish another run "
-            "with `tinytags publish RUN`"
-        )
+
+    def compare() -> None:
+        if problems := document_problems(run, storage, solr, report):
+            raise ReconcileError(
+                f"cannot roll back to run {run.name}: {'; '.join(problems)}; then roll back again, or publish another "
+                "run with `tinytags publish RUN`"
+            )
+
+    state, _ = compare_corrected(run, compare, storage=storage, solr=solr, report=report)
     return _Compared(run, state)

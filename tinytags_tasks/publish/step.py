@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError
-from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch
+from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.gate import gate_problems, precision_at
 from tinytags_tasks.publish.publications import (
     live_collection,
@@ -20,7 +20,7 @@ from tinytags_tasks.publish.publications import (
     switch_alias,
     unmark_pruned,
 )
-from tinytags_tasks.publish.reconciliation import read_state, reconcile_blocks, refuse_changed
+from tinytags_tasks.publish.reconciliation import reconcile_blocks, refuse_changed
 from tinytags_tasks.review.carry import refuse_uncarried
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -96,12 +96,14 @@ def publish_run(
     """
     run = Run.load(storage, layout.run_file(request.run))
     refuse_without_collection(run, solr, may_be_new=True)
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
-    refuse_uncarried(corpus, storage)
-    if corpus.digest == run.corpus_digest:  # otherwise the comparison says what is wrong
-        apply_before_switch(run, storage=storage, solr=solr, report=report)
-    state = read_state(run, storage, solr)
-    totals = reconcile_run(request.run, storage=storage, solr=solr, report=report)
+    refuse_uncarried(Corpus.load(storage, layout.corpus_file(run.corpus)), storage)
+    state, totals = compare_corrected(
+        run,
+        lambda: reconcile_run(request.run, storage=storage, solr=solr, report=report),
+        storage=storage,
+        solr=solr,
+        report=report,
+    )
     with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         run = Run.load(storage, layout.run_file(request.run))
         refuse_without_collection(run, solr)

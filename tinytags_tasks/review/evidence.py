@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from tinytags_tasks.review.frame import Frame
-from tinytags_tasks.review.intervals import Estimate, Floats, share_of_ratio, share_of_sample, share_of_strata
-from tinytags_tasks.review.looks import Looks
+from tinytags_tasks.review.intervals import Estimate, Floats, Share, share_found, share_of_sample, share_of_strata
+from tinytags_tasks.review.looks import Flags, Looks
 from tinytags_tasks.review.sampler import Numbers
+from tinytags_tasks.review.strata import Stratum
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,58 +53,89 @@ class Evidence:
 
     def of_stratum(self, index: int) -> Estimate | None:
         """Return the precision of one stratum."""
-        return share_of_sample(self.images[index], self.looks[index], self.right[index])
+        found = share_of_sample(self.images[index], self.looks[index], self.right[index])
+        return found.estimate if found else None
 
     def overall(self) -> Estimate | None:
         """Return the precision of all images with a tag."""
-        kept = np.array([not each.is_dropped for each in self.frame.strata], dtype=bool)
-        return share_of_strata(self.images[kept], self.looks[kept], self.right[kept], self.similar[kept])
+        kept = ~self._is_dropped
+        found = share_of_strata(self.images[kept], self.looks[kept], self.right[kept], self.similar[kept])
+        return found.estimate if found else None
 
     def precision_from(self, tag: str, threshold: int) -> Estimate | None:
         """Return the precision of a tag's images with at least a confidence."""
-        images, looks, right, similar = [], [], [], []
-        for index, stratum in enumerate(self.frame.strata):
-            if stratum.tag != tag or stratum.high < threshold:
-                continue
-            share, mask = self._part(index, threshold)
-            images.append(self.images[index] * share)
-            looks.append(float(mask.sum()))
-            right.append(float((self.shows[mask] == self.frame.tags.index(tag)).sum()))
-            similar.append(self.similar[index])
-        columns = (np.array(column, dtype=np.float64) for column in (images, looks, right, similar))
-        return share_of_strata(*columns)
-
-    def _part(self, index: int, threshold: int) -> tuple[float, "np.ndarray[tuple[int], np.dtype[np.bool_]]"]:
-        """Return the share of a stratum's images that have at least a confidence, and which looks are at them."""
-        stratum = self.frame.strata[index]
-        counts = self.frame.counts[stratum.tag]
-        above = sum(counts[max(stratum.low, threshold) : stratum.high + 1])
-        return above / max(1, stratum.images), (self.strata == index) & (self.confidences >= threshold)
+        found, _ = self._found({tag: threshold})
+        return found.estimate if found else None
 
     def recall_from(self, tags: Sequence[str], thresholds: Mapping[str, int]) -> Estimate | None:
         """Return the share of the pictures that show one of some tags that have it with at least its confidence.
 
-        None if no picture that the run dropped was looked at, or no look shows one of the tags.
+        A tag without a threshold is found nowhere. None if no picture that the run dropped was looked at, although
+        there are some, or no look is at an image with one of the tags.
         """
-        frame = self.frame
-        dropped = [index for index, each in enumerate(frame.strata) if each.is_dropped]
-        if dropped and not self.looks[dropped].sum():
+        if self._is_dropped.any() and not self.looks[self._is_dropped].sum():
             return None
-        wanted = np.array([frame.tags.index(tag) for tag in tags], dtype=np.int64)
-        least = np.full(len(frame.tags), 101, dtype=np.int64)
-        for tag, place in zip(tags, wanted, strict=True):
-            least[place] = thresholds[tag]
-        places = {tag: place for place, tag in enumerate(frame.tags)}
-        own = np.array([places.get(each.tag, -1) for each in frame.strata], dtype=np.int64)[self.strata]
-        shows = np.isin(self.shows, wanted)
-        found = shows & (self.shows == own) & (self.confidences >= least[np.maximum(self.shows, 0)])
-        number = len(frame.strata)
-        return share_of_ratio(
-            self.images,
-            self.looks,
-            np.bincount(self.strata[found], minlength=number).astype(np.float64),
-            np.bincount(self.strata[shows], minlength=number).astype(np.float64),
+        found, images = self._found({tag: thresholds[tag] for tag in tags if tag in thresholds})
+        missed = self._missed(tags, thresholds)
+        if missed is None or (found is None and any(tag in thresholds for tag in tags)):
+            return None
+        share = share_found((found or Share(0.0, 0.0, 0.0)).times(images), missed.times(float(self.images.sum())))
+        return share.estimate if share else None
+
+    def _found(self, thresholds: Mapping[str, int]) -> tuple[Share | None, float]:
+        """Return the share of the images from some tags' thresholds on that is right, and how many images these are."""
+        strata = self.frame.strata
+        above = np.array([_images_from(self.frame, each, thresholds.get(each.tag, 101)) for each in strata])
+        images = self.images * above / np.maximum(self.frame.sizes, 1)
+        is_in = self.confidences >= self._least(thresholds)
+        looks = np.bincount(self.strata[is_in], minlength=len(strata)).astype(np.float64)
+        right = np.bincount(self.strata[is_in & self._is_right], minlength=len(strata)).astype(np.float64)
+        return share_of_strata(images, np.minimum(looks, images), np.minimum(right, images), self.similar), float(
+            images.sum()
         )
+
+    def _missed(self, tags: Sequence[str], thresholds: Mapping[str, int]) -> Share | None:
+        """Return the share of all images that show one of some tags and do not have it from its threshold on."""
+        wanted = np.array([tag in set(tags) for tag in self.frame.tags] + [False], dtype=bool)
+        is_missed = wanted[self.shows] & ~(self._is_right & (self.confidences >= self._least(thresholds)))
+        missed = np.bincount(self.strata[is_missed], minlength=len(self.images)).astype(np.float64)
+        # That no look at a dropped picture shows the tag does not mean that none does: these are too many for that.
+        similar = np.where(self._is_dropped, 0.5, _similar(self.frame, self.looks, missed))
+        return share_of_strata(self.images, self.looks, missed, similar)
+
+    def _least(self, thresholds: Mapping[str, int]) -> Numbers:
+        """Return for each look the threshold of its own tag; 101 if it has none."""
+        own = np.array([thresholds.get(each.tag, 101) for each in self.frame.strata], dtype=np.int64)
+        least: Numbers = own[self.strata]
+        return least
+
+    @cached_property
+    def _is_dropped(self) -> Flags:
+        return np.array([each.is_dropped for each in self.frame.strata], dtype=bool)
+
+    @cached_property
+    def _is_right(self) -> Flags:
+        places = {tag: place for place, tag in enumerate(self.frame.tags)}
+        own = np.array([places.get(each.tag, -2) for each in self.frame.strata], dtype=np.int64)
+        right: Flags = self.shows == own[self.strata]
+        return right
+
+
+def _images_from(frame: Frame, stratum: Stratum, threshold: int) -> int:
+    """Return how many images of a stratum have at least a confidence."""
+    if stratum.is_dropped:
+        return 0
+    return sum(frame.counts[stratum.tag][max(stratum.low, threshold) : stratum.high + 1])
+
+
+def _similar(frame: Frame, looks: Floats, right: Floats) -> Floats:
+    """Return the likely share of each stratum, from those of the same band."""
+    bands = np.array([each.low for each in frame.strata], dtype=np.int64)
+    similar = np.zeros(len(bands))
+    for band in np.unique(bands):
+        same = bands == band
+        similar[same] = (right[same].sum() + 0.5) / (looks[same].sum() + 1)
+    return similar
 
 
 def gather_evidence(frame: Frame, looks: Looks) -> Evidence:
@@ -112,11 +145,6 @@ def gather_evidence(frame: Frame, looks: Looks) -> Evidence:
     confidences = frame.columns["confidence"][looks.rows].astype(np.int64)
     count = np.bincount(strata, minlength=number).astype(np.float64)
     right = np.bincount(strata[looks.is_right], minlength=number).astype(np.float64)
-    bands = np.array([each.low for each in frame.strata], dtype=np.int64)
-    similar = np.zeros(number)
-    for band in np.unique(bands):
-        same = bands == band
-        similar[same] = (right[same].sum() + 0.5) / (count[same].sum() + 1)
     own_tags = frame.row_tags[looks.rows]
     is_kept = own_tags >= 0
     cells = own_tags[is_kept] * 101 + confidences[is_kept]
@@ -128,7 +156,7 @@ def gather_evidence(frame: Frame, looks: Looks) -> Evidence:
         images=looks.sizes.astype(np.float64),
         looks=count,
         right=right,
-        similar=similar,
+        similar=_similar(frame, count, right),
         by_confidence=ByConfidence(by_looks, by_right),
         strata=strata,
         confidences=confidences,

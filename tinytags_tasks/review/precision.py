@@ -5,7 +5,7 @@ interval (:mod:`.intervals`). The *stated* precision of a tag with a confidence 
 looks at other tags and bands, too (:mod:`.calibration`), and counts those at its own band exactly.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -138,6 +138,10 @@ class PrecisionTable:
     def recall(self, tag: str, threshold: int) -> Estimate | None:
         """Return the share of the pictures that show a tag that have it with at least this confidence."""
         return self.evidence.recall_from((tag,), {tag: threshold})
+
+    def recall_with(self, thresholds: Mapping[str, int]) -> Estimate | None:
+        """Return the share of the pictures that show one of the model's tags that have it from these thresholds on."""
+        return self.evidence.recall_from([each.tag for each in self.tags], thresholds)
 
     @cached_property
     def more_looks(self) -> str:

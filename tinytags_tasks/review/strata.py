@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-EDGES = (60, 80, 95)
+EDGES = (65, 90)
 """Where bands of confidence begin, in percent, besides the one that begins at a run's threshold."""
 
 NONE, BELOW = "none", "below"
@@ -20,7 +20,7 @@ class Stratum:
     Attributes
     ----------
     name
-        Such as ``cat 80-94``, ``none`` or ``below``.
+        Such as ``cat 65-89``, ``none`` or ``below``.
     tag
         Their tag; empty if the run dropped them.
     low, high

@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.request import SearchRequest
 
-PAGE_PARAMETERS = frozenset({"tag", "confidence", "block", "keyword", "rows", "page"})
+PAGE_PARAMETERS = frozenset({"tag", "confidence", "precision", "block", "keyword", "rows", "page"})
 API_PARAMETERS = PAGE_PARAMETERS | {"cursor", "pixels"}
 
 OLD_NAMES = {"accuracy": "confidence"}
@@ -41,6 +41,7 @@ def read_address(parameters: QueryParams, known: frozenset[str]) -> SearchReques
     return SearchRequest(
         tags=_distinct(parameters.getlist("tag")),
         min_confidence=_number(given, "confidence", 0),
+        min_precision=_number(given, "precision", 0),
         block=None if block < 0 else block,
         keyword=given.get("keyword", "").strip(),
         rows=rows,
@@ -56,6 +57,8 @@ def page_address(search: SearchRequest, **changes: object) -> str:
     parameters: list[tuple[str, str | int]] = [("tag", tag) for tag in search.tags]
     if search.min_confidence:
         parameters.append(("confidence", search.min_confidence))
+    if search.min_precision:
+        parameters.append(("precision", search.min_precision))
     if search.block is not None:
         parameters.append(("block", search.block))
     if search.keyword:

@@ -109,7 +109,7 @@ class Applier:
     def _look(self) -> None:
         """Apply what others said, and what could not be applied before."""
         try:
-            corpora = {run.corpus.name for run in self._live.runs()}
+            corpora = {live.run.corpus for live in self._live.runs()}
             behind = [name for name in corpora if self._logs.of(name).last_public > self._logs.applied(name)]
         except TinyTagsError as error:
             _log.warning("cannot tell whether there are words to apply; trying again: %s", error)

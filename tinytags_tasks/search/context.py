@@ -9,8 +9,10 @@ from starlette.responses import HTMLResponse
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.applying import Applier
 from tinytags_tasks.search.forms import form_token
+from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.live import LiveRun as LiveRun
 from tinytags_tasks.search.live import LiveRuns
+from tinytags_tasks.search.measured import MeasuredRuns
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
@@ -27,6 +29,17 @@ class PageContext:
     live: LiveRuns = field(repr=False)
     logs: WordLogs = field(repr=False)
     applier: Applier = field(repr=False)
+    measured: MeasuredRuns = field(repr=False)
+
+    def hidden(self) -> Hidden:
+        """Return what readers do not see of the live index.
+
+        Raises
+        ------
+        EngineDownError
+            If it was never known, and cannot be.
+        """
+        return self.logs.hidden().at_least(self.live.least_confidence)
 
     def render(self, request: Request, template: str, *, status: int = 200, **values: object) -> HTMLResponse:
         """Return a page made by a template.

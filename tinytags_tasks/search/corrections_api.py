@@ -1,4 +1,4 @@
-"""Corrections and take-downs for programs: many at once, as JSON.
+"""Corrections, take-downs and measured precision for programs, as JSON.
 
 A browser that has signed in sends its password with requests that other sites make, too. So a request must be JSON,
 which no form can be, and must not come from another site.
@@ -11,11 +11,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.review.precision import NOT_MEASURED
 from tinytags_tasks.search.accounts import Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import read_body, refuse_cross_site
 from tinytags_tasks.search.speaking import Spoken, speak
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.review_records import Verdict, Word
+from tinytags_tasks.store.run_records import Run
 
 MOST_AT_ONCE = 10_000
 PATIENCE_SECONDS = 50.0
@@ -96,6 +99,15 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         verdict = Verdict.RESTORE if asked.restore else Verdict.TAKEDOWN
         words = [Word(position, verdict, reason=asked.reason, is_public=True) for position in asked.positions]
         return _answer(speak(request, context, asked.corpus, words, run="", patience_seconds=PATIENCE_SECONDS))
+
+    @app.get("/api/precision")
+    def precision(run: str = "") -> JSONResponse:
+        storage = context.runtime.storage
+        found = Run.load(storage, layout.run_file(run)) if run else context.live.run().run
+        table = context.measured.table(found, PATIENCE_SECONDS)
+        if table is None:
+            return JSONResponse({"run": found.name, "is_measured": False, "message": NOT_MEASURED})
+        return JSONResponse(table.as_json())
 
 
 def _parse(kind: type[B], body: bytes) -> B:

@@ -1,7 +1,7 @@
-"""Pictures that a page must not show although Solr may still have their documents: they were taken down."""
+"""What readers do not see of the live index: pictures that were taken down, and what the publication leaves out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +14,22 @@ MOST_FILTERED = 2_000
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """Which pictures are taken down.
+    """What is left out.
 
     Attributes
     ----------
     positions
-        By corpus: positions, ascending.
+        Pictures that were taken down: by corpus their positions, ascending.
     pending_ids
-        Ids of documents that Solr may still have, at most :data:`MOST_FILTERED`.
+        Ids of their documents that Solr may still have, at most :data:`MOST_FILTERED`.
+    least
+        The lowest confidence, in percent, at which each tag is shown. A tag that is missing is shown only where a
+        person said it. None shows all.
     """
 
     positions: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     pending_ids: Sequence[str] = ()
+    least: Mapping[str, int] | None = None
 
     def hides(self, corpus: str, position: int) -> bool:
         """Return whether a picture must not be shown."""
@@ -38,6 +42,12 @@ class Hidden:
     def leave_out(self, images: Iterable[TaggedImage]) -> tuple[TaggedImage, ...]:
         """Return the images that may be shown."""
         return tuple(image for image in images if not self.hides(image.corpus, image.position))
+
+    def at_least(self, least: Mapping[str, int] | None) -> "Hidden":
+        """Return this with tags from certain confidences on as well."""
+        if least is None or self.least is None:
+            return replace(self, least=self.least if least is None else least)
+        return replace(self, least={tag: max(self.least[tag], low) for tag, low in least.items() if tag in self.least})
 
 
 NOTHING = Hidden()

@@ -29,14 +29,19 @@ class Kept(Generic[V]):
         Returns the state; called in a thread of its own.
     kept_seconds
         How long a state counts as current.
+    first_seconds
+        How long to wait for the first state.
     """
 
-    def __init__(self, what: str, ask: Callable[[], V], kept_seconds: float) -> None:
+    def __init__(
+        self, what: str, ask: Callable[[], V], kept_seconds: float, first_seconds: float = FIRST_SECONDS
+    ) -> None:
         self._what = what
         self._ask = ask
         self._kept_seconds = kept_seconds
+        self._first_seconds = first_seconds
         self._changed = threading.Condition()
-        self._state: V | None = None
+        self._state: tuple[V] | None = None
         self._error: TinyTagsError | None = None
         self._until = 0.0
         self._started: float | None = None
@@ -45,7 +50,7 @@ class Kept(Generic[V]):
     @property
     def known(self) -> V | None:
         """The state that was last seen; None if there was none."""
-        return self._state
+        return None if self._state is None else self._state[0]
 
     def forget(self) -> None:
         """Ask again at the next question; an answer that is on its way then comes too early to count."""
@@ -53,15 +58,21 @@ class Kept(Generic[V]):
             self._until = 0.0
             self._is_outdated = self._started is not None
 
-    def get(self) -> V:
+    def get(self, first_seconds: float | None = None) -> V:
         """Return the state, or the last known one if there is no answer.
+
+        Parameters
+        ----------
+        first_seconds
+            How long to wait for the first state; None waits as usual.
 
         Raises
         ------
         TinyTagsError
             If it was never known, and cannot be.
         """
-        deadline = time.monotonic() + FIRST_SECONDS
+        first_seconds = self._first_seconds if first_seconds is None else first_seconds
+        deadline = time.monotonic() + first_seconds
         with self._changed:
             while time.monotonic() >= self._until:
                 if self._started is None:
@@ -74,13 +85,14 @@ class Kept(Generic[V]):
                     break
                 self._changed.wait(left)
             if self._state is not None:
-                return self._state
-            raise self._error or EngineDownError(f"{self._what}: no answer within {FIRST_SECONDS:g} s")
+                return self._state[0]
+            raise self._error or EngineDownError(f"{self._what}: no answer within {first_seconds:g} s")
 
     def _look(self) -> None:
-        state, problem = None, None
+        state: tuple[V] | None = None
+        problem: TinyTagsError | None = None
         try:
-            state = self._ask()
+            state = (self._ask(),)
         except TinyTagsError as error:
             _log.warning("%s: the last known state counts, as there is no newer one: %s", self._what, error)
             problem = error

@@ -4,7 +4,7 @@ Everything is rendered here and works without scripts; the page's policy allows 
 """
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import BadInputError, TinyTagsError
+from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import corrections, corrections_api, picture_pages, review_pages, scripts
 from tinytags_tasks.search.accounts import Account
@@ -25,6 +26,7 @@ from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRuns
+from tinytags_tasks.search.measured import MeasuredRuns, least_confidence
 from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.sign_in import SignIn
@@ -52,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="TinyTags search", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan)
     app.state.form_key = _form_key(settings)
     context = _make_context(settings)
-    app.state.applier = context.applier
+    app.state.context = context
     add_guard(app, sign_in)
     add_error_pages(app, context.templates)
     for area in (scripts, corrections, corrections_api, picture_pages, review_pages):
@@ -63,9 +65,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.applier.start()
+    app.state.context.applier.start()
     yield
-    app.state.applier.stop()
+    app.state.context.applier.stop()
 
 
 def _form_key(settings: Settings) -> bytes:
@@ -88,14 +90,22 @@ def _make_context(settings: Settings) -> PageContext:
         live=live,
         logs=logs,
         applier=Applier(runtime, settings.alias, live, logs),
+        measured=MeasuredRuns(runtime, logs),
     )
 
 
 def _add_routes(app: FastAPI, context: PageContext) -> None:
     settings, stored_images = context.settings, context.stored_images
 
+    def measured() -> PrecisionTable | None:
+        live = context.live.runs()
+        return context.measured.table(live[0].run) if live else None
+
     def search_with_pixels(search: SearchRequest) -> SearchPage:
-        page = search_images(settings, search, context.logs.hidden())
+        hidden = context.hidden()
+        if search.min_precision:
+            hidden = hidden.at_least(_least_confidence(measured(), search.min_precision))
+        page = search_images(settings, search, hidden)
         return replace(page, images=stored_images.complete(page.images)) if search.with_pixels else page
 
     @app.get("/healthz")
@@ -110,7 +120,7 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
         return context.render(
             request,
             "search.html",
-            **page_view(search, page, settings.alias),
+            **page_view(search, page, settings.alias, measured()),
             notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
             corrected=corrections.corrected_by(context, page.images),
             pictures={image.id: corrections.Picture.of(image) for image in page.images},
@@ -126,7 +136,13 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
-        return JSONResponse(search_as_json(search_with_pixels(search), search))
+        return JSONResponse(search_as_json(search_with_pixels(search), search, measured()))
+
+
+def _least_confidence(measured: PrecisionTable | None, least_precision: int) -> Mapping[str, int]:
+    if measured is None:
+        raise BadInputError("precision was not measured on this corpus: review pictures of the live run first")
+    return least_confidence(measured, least_precision)
 
 
 def _run_name(context: PageContext, images: Sequence[TaggedImage]) -> str:

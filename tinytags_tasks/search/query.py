@@ -6,7 +6,7 @@ checked numbers appear in the text of a query.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -165,6 +165,8 @@ def solr_parameters(
         parameters["everything"] = "*:*"
         parameters["hidden"] = "{!terms f=id v=$hidden_ids}"
         parameters["hidden_ids"] = ",".join(hidden.pending_ids)
+    if hidden.least is not None:
+        filters.append(_at_least(hidden.least, parameters, by_people="corrected" not in lacking))
     parameters["fq"] = filters
     if request.cursor is None:
         parameters["start"] = request.start
@@ -175,6 +177,25 @@ def solr_parameters(
             {name: facet for name, facet in _facets().items() if facet["field"] not in lacking}
         )
     return parameters
+
+
+def _at_least(least: Mapping[str, int], parameters: Parameters, by_people: bool) -> str:
+    """Return the filter that leaves tags from certain confidences on, and add what it needs to the parameters."""
+    tags: dict[int, list[str]] = {}
+    for tag, confidence in least.items():
+        tags.setdefault(confidence, []).append(tag)
+    choices = []
+    for confidence, names in sorted(tags.items()):
+        name = f"least_{confidence:d}"
+        parameters[name] = f"{{!bool must=${name}_range must=${name}_tags}}"
+        parameters[f"{name}_range"] = f"{_CONFIDENCE}:[{confidence:d} TO *]"
+        parameters[f"{name}_tags"] = rf'{{!terms f=tag separator="\n" v=${name}_names}}'
+        parameters[f"{name}_names"] = "\n".join(names)
+        choices.append(f"should=${name}")
+    if by_people:
+        parameters["least_people"] = "corrected:[* TO *]"
+        choices.append("should=$least_people")
+    return f"{{!bool {' '.join(choices)}}}" if choices else "-*:*"
 
 
 def _facets() -> dict[str, dict[str, Any]]:

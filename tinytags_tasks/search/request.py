@@ -28,6 +28,8 @@ class SearchRequest:
         Any of these; empty means all.
     min_confidence
         In percent, 0 to 100.
+    min_precision
+        In percent, 0 to 100: only images whose tag and confidence have meant at least this, as measured by reviews.
     block
         Only images of this block.
     keyword
@@ -49,6 +51,7 @@ class SearchRequest:
 
     tags: tuple[str, ...] = ()
     min_confidence: int = 0
+    min_precision: int = 0
     block: int | None = None
     keyword: str = ""
     rows: int = 60
@@ -77,6 +80,8 @@ class SearchRequest:
                 raise BadInputError(f"{tag[:100]!r} is not a tag: a tag has 1 to 100 printable characters")
         if not 0 <= self.min_confidence <= 100:
             raise BadInputError(f"minimum confidence {self.min_confidence} is out of range: give 0 to 100 percent")
+        if not 0 <= self.min_precision <= 100:
+            raise BadInputError(f"minimum precision {self.min_precision} is out of range: give 0 to 100 percent")
         if self.block is not None and not 0 <= self.block < 2**31:
             raise BadInputError(f"block {self.block} is out of range: give its number, 0 or more")
         if self.keyword and not (len(self.keyword) <= LONGEST and self.keyword.isprintable()):
@@ -87,4 +92,4 @@ class SearchRequest:
     @property
     def is_filtered(self) -> bool:
         """Whether it asks for less than everything that is published."""
-        return bool(self.tags or self.min_confidence or self.block is not None or self.keyword)
+        return bool(self.tags or self.min_confidence or self.min_precision or self.block is not None or self.keyword)

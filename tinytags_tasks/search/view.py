@@ -1,9 +1,11 @@
 """What the template shows of a search, and the same for programs."""
 
+from dataclasses import asdict
 from typing import Any
 
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.document_fields import FIELDS, DocumentField, Shown, describe, values_as_json
+from tinytags_tasks.review.precision import Estimate, PrecisionTable
 from tinytags_tasks.search.address import page_address
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.query import SearchPage
@@ -17,9 +19,26 @@ CONFIDENCE_STEPS = range(40, 101, 10)
 ROW_CHOICES = (20, 60, 100)
 
 
-def page_view(search: SearchRequest, page: SearchPage, alias: str) -> dict[str, Any]:
-    """Return what the template of the search page shows."""
+def page_view(
+    search: SearchRequest, page: SearchPage, alias: str, measured: PrecisionTable | None = None
+) -> dict[str, Any]:
+    """Return what the template of the search page shows.
+
+    Parameters
+    ----------
+    measured
+        What was measured of the live run; None if nothing was.
+    """
+    stated = {image.id: stated_precision(image, measured) for image in page.images}
     return {
+        "is_measured": measured is not None,
+        "precision": {name: f"precision {found.percent:.0f} %" for name, found in stated.items() if found},
+        "intervals": {
+            name: f"measured by reviews: of images with this tag and confidence, {found.low:.0f} to {found.high:.0f} % "
+            "have the tag rightly (95 % interval)"
+            for name, found in stated.items()
+            if found
+        },
         "alias": alias,
         "search": search,
         "page": page,
@@ -37,7 +56,14 @@ def page_view(search: SearchRequest, page: SearchPage, alias: str) -> dict[str, 
     }
 
 
-def search_as_json(page: SearchPage, search: SearchRequest) -> dict[str, Any]:
+def stated_precision(image: TaggedImage, measured: PrecisionTable | None) -> Estimate | None:
+    """Return what an image's confidence has meant for its tag; None if that was not measured, or a person said it."""
+    if measured is None or image.values.get("corrected") or image.values["model"] != measured.model:
+        return None
+    return measured.precision_of(str(image.values["tag"]), int(image.values["confidence"] or 0))
+
+
+def search_as_json(page: SearchPage, search: SearchRequest, measured: PrecisionTable | None = None) -> dict[str, Any]:
     """Return a page as the API's JSON.
 
     Confidences are there under their former name as well, as in each image: see
@@ -45,7 +71,10 @@ def search_as_json(page: SearchPage, search: SearchRequest) -> dict[str, Any]:
     """
     return {
         "total": page.total,
-        "images": [_image_as_json(image, search.with_pixels) for image in page.images],
+        "images": [
+            _image_as_json(image, search.with_pixels) | {"precision": _as_json(stated_precision(image, measured))}
+            for image in page.images
+        ],
         "next_cursor": page.next_cursor,
         "tags": page.tag_counts,
         "confidences": page.confidence_counts,
@@ -54,6 +83,10 @@ def search_as_json(page: SearchPage, search: SearchRequest) -> dict[str, Any]:
         "corpora": page.corpora,
         "milliseconds": round(page.seconds * 1000),
     }
+
+
+def _as_json(stated: Estimate | None) -> dict[str, float] | None:
+    return None if stated is None else asdict(stated)
 
 
 def _lines(image: TaggedImage) -> list[tuple[DocumentField, str]]:

@@ -162,15 +162,16 @@ class WordLogs:
         return frozenset((*own, *live))
 
 
-def hidden_pictures(runtime: Runtime) -> Hidden:
-    """Return which pictures must not be shown, for a command that looks once.
+def hidden_from_readers(runtime: Runtime) -> Hidden:
+    """Return what readers do not see of the live index, for a command that looks once.
 
     Raises
     ------
-    EngineDownError
-        If the logs cannot be read.
+    TinyTagsError
+        If that cannot be known.
     """
-    return WordLogs(runtime, LiveRuns(runtime.settings, runtime)).hidden()
+    live = LiveRuns(runtime.settings, runtime)
+    return WordLogs(runtime, live).hidden().at_least(live.least_confidence)
 
 
 def _taken_down(words: pa.Table, versions: frozenset[str]) -> pa.Table:

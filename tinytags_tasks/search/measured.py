@@ -1,0 +1,71 @@
+"""What was measured of live runs, for pages that show it beside what they found; pages never wait for it."""
+
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+
+from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.review.frame import load_frame
+from tinytags_tasks.review.precision import PrecisionTable, measure
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.search.kept import Kept
+from tinytags_tasks.search.word_logs import WordLogs
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.review_log import of_version
+from tinytags_tasks.store.run_records import Run
+
+KEPT_SECONDS = 10.0
+"""How long a figure counts as current; looks that are new by then are in the next one."""
+
+PATIENCE_SECONDS = 0.3
+
+
+class MeasuredRuns:
+    """Measures runs in the background, again only after new looks.
+
+    A run that nobody reviews has no frame, and none is made for a reader: that would read all its scored files.
+    """
+
+    def __init__(self, runtime: Runtime, logs: WordLogs) -> None:
+        self._runtime = runtime
+        self._logs = logs
+        self._kept: dict[str, Kept[PrecisionTable | None]] = {}
+        self._lock = threading.Lock()
+
+    def table(self, run: Run, patience_seconds: float = PATIENCE_SECONDS) -> PrecisionTable | None:
+        """Return what was measured of a run; None if nothing was, or it is not known in time."""
+        with self._lock:
+            kept = self._kept.get(run.name)
+            if kept is None:
+                kept = self._kept[run.name] = Kept(
+                    f"the precision of run {run.name}", lambda: self._measure(run), KEPT_SECONDS, PATIENCE_SECONDS
+                )
+        with suppress(TinyTagsError):
+            return kept.get(patience_seconds)
+        return None
+
+    def _measure(self, run: Run) -> PrecisionTable | None:
+        storage = self._runtime.storage
+        if not storage.exists(layout.frame_file(run.corpus, run.name)):
+            return None
+        words = self._logs.of(run.corpus)
+        known = self._kept[run.name].known
+        if known is not None and known.last == words.last:
+            return known
+        frame = load_frame(run, storage, lambda _: None)
+        table = measure(frame, of_version(words.words, run.corpus_digest))
+        return table if table.is_measured else None
+
+
+def least_confidence(table: PrecisionTable, least_precision: int) -> Mapping[str, int]:
+    """Return for each tag the lowest confidence with at least this stated precision; tags that never reach it lack."""
+    found = {}
+    for tag in table.curves:
+        reached = (
+            confidence
+            for confidence in range(101)
+            if (stated := table.precision_of(tag, confidence)) and stated.percent >= least_precision
+        )
+        if (lowest := next(reached, None)) is not None:
+            found[tag] = lowest
+    return found
