@@ -8,7 +8,7 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.correct.apply import ApplyResult, apply_corrections
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.publish.content import ContentComparison
-from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, run_of
+from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, read_plan, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum, first_checksum
 from tinytags_tasks.store.block_files import KeywordsReader
@@ -163,6 +163,8 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
             run = run_of(collection, storage)
             neighbour = after or (earlier[-1] if earlier else None)
             is_back = previous_collections(earlier)[:1] == [collection]
+            plan = read_plan(alias, storage)
+            is_planned = is_last and plan is not None and plan.collection == collection
             made = Publication(
                 change=Change.ROLLED_BACK if is_back else Change.FOUND,
                 run=run.name if run else "",
@@ -170,6 +172,8 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
                 previous=earlier[-1].collection if earlier else "",
                 time=neighbour.time if neighbour else now(),
                 host="",
+                thresholds=plan.thresholds if plan and is_planned else None,
+                least_precision=plan.least_precision if plan and is_planned else None,
             )
             made.save(storage, path)
             earlier.append(made)
