@@ -251,7 +251,11 @@ def read_sources(folder: Path, caltech: Path | None) -> list[Source]:
     chosen = choose_background(background, labelled, net.version)
     sources = [Source("other source", seen(sight, *other_sample(data / OTHER_FILE)), labelled, chosen)]
     if caltech:
-        sources.append(Source("third source", seen(sight, *unseen_sample(caltech, CALTECH_TAGS, MOST_A_CATEGORY)), labelled, chosen))
+        sources.append(
+            Source(
+                "third source", seen(sight, *unseen_sample(caltech, CALTECH_TAGS, MOST_A_CATEGORY)), labelled, chosen
+            )
+        )
     few = np.array([FEW_TAGS.index(tag) if tag in FEW_TAGS else -1 for tag in CIFAR10_TAGS])
     own = replace(labelled.part(few[labelled.labels] >= 0), tags=FEW_TAGS)
     own = replace(own, labels=few[labelled.labels][few[labelled.labels] >= 0])

@@ -28,7 +28,8 @@ from tinytags_tasks.train import logistic_spark, none, step
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.review_weight import predict_shares
-from tinytags_tasks.train.step import TrainResult, train_model
+from tinytags_tasks.train.step import TrainResult, request_with_reviews, train_model
+from tinytags_tasks.upkeep.learn import corpora_to_learn, last_request
 
 TAGS = ("dark", "light")
 IMAGES = 90
@@ -312,3 +313,35 @@ def test_a_log_that_lost_what_a_model_learned_from_is_reported(storage, corpus, 
     storage.delete(layout.review_log_file("hues", 1))
     with pytest.raises(CorruptError, match=f"does not have the words that model {card.version} learned from"):
         learned_positions(card, storage)
+
+
+def test_a_corpus_is_due_when_enough_was_said_since_a_model_learned_from_it(storage, corpus, labelled, lessons):
+    spoken: list[str] = []
+
+    def due(least: int) -> list[str]:
+        return corpora_to_learn(least, storage=storage, report=spoken.append)
+
+    say(corpus, storage, dict.fromkeys(of_hue(0), "light") | dict.fromkeys(of_hue(1), ""))
+    assert due(1) == []  # nobody knows yet what a model for it is trained on
+    train(storage, labelled, reviews=None, corpus="hues")
+    assert (due(60), due(61)) == (["hues"], [])
+    assert "corpus hues: people said something of 60 pictures that no model has learned yet" in spoken
+    request = request_with_reviews("hues", last_request("hues", storage))
+    assert (request.labelled, request.reviews, request.held_out) == (labelled, "hues", 0)
+    trained = train_model(request, storage=storage, connect_spark=Spark, report=spoken.append)
+    assert trained.trained
+    assert due(1) == []
+    say(corpus, storage, {2: "blue", 0: "light", 3: "dark"})  # one is new, one is as before, one is another word
+    assert (due(2), due(3)) == (["hues"], [])
+    with pytest.raises(BadInputError, match="0 reviews: give 1 or more"):
+        due(0)
+
+
+def test_a_damaged_log_does_not_keep_other_corpora_from_learning(storage, corpus, labelled, lessons):
+    say(corpus, storage, {0: "light"})
+    train(storage, labelled, reviews=None, corpus="hues")
+    storage.write(layout.review_log_file("hues", 1), b"no parquet", overwrite=True)
+    storage.write(layout.last_training_file("elsewhere"), b"{}")
+    spoken: list[str] = []
+    assert corpora_to_learn(1, storage=storage, report=spoken.append) == []
+    assert [line.partition(":")[0] for line in spoken] == ["corpus elsewhere is skipped", "corpus hues is skipped"]

@@ -20,7 +20,7 @@ from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.lessons import Teaching, picture_name, positions_sha256, read_teaching
-from tinytags_tasks.store.model_records import ReviewUse
+from tinytags_tasks.store.model_records import PIXELS, ReviewUse
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.features import Sight, see
 from tinytags_tasks.train.parameters import TrainRequest
@@ -122,12 +122,17 @@ def find_reviews(request: TrainRequest, storage: Storage, report: Callable[[str]
     Raises
     ------
     BadInputError
-        If none teaches anything, or the corpus' images have another size.
+        If none teaches anything, the corpus' images have another size, or the model sees pixels.
     MissingError
         If there is no such corpus.
     """
     if request.reviews is None:
         return None
+    if request.features == PIXELS:
+        raise BadInputError(
+            "reviews teach heads on a net's embeddings only: on pixels, a few hundred pictures change nothing; choose "
+            "a net, or no reviews"
+        )
     corpus = load_corpus(request.reviews, storage)
     if (corpus.height, corpus.width) != (request.height, request.width):
         raise BadInputError(
