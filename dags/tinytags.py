@@ -259,7 +259,8 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
         raise AirflowSkipException(
             f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
         )
-    gate = (form["gate_documents"], form["gate_precision"]) if form["publish"] == "gate" else (None, None)
+    limits = ("gate_documents", "gate_precision", "gate_measured_precision")
+    gate = [form[limit] if form["publish"] == "gate" else None for limit in limits]
     clients = runtime()
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
     published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))

@@ -386,6 +386,17 @@ def _gate_fields(documents: float | None = None) -> Form:
             description="Gate: least precision in percent at the run's threshold, as the model's card says; a run with "
             "less is not published",
         ),
+        "gate_measured_precision": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=100,
+            title="Minimum measured precision",
+            section="Publishing",
+            description="Gate: readers see each tag from the lowest confidence on whose precision, as reviews measured "
+            "it on this corpus, is at least this percentage with 95 % certainty; tags that cannot reach it are not "
+            "shown, and a run that nobody reviewed is not published",
+        ),
     }
 
 

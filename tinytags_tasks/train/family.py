@@ -138,6 +138,13 @@ class Family(Protocol):
     def most_partitions(self) -> int:
         """How many Spark tasks learn from embeddings at the most: as many as give the same model in every fit."""
 
+    @property
+    def most_background(self) -> int | None:
+        """How many pictures of the background there may be for each labelled one; None if there may be any number.
+
+        With a limit, they also weigh no more than the labelled ones, all together.
+        """
+
     def describe(self, chosen: Mapping[str, int]) -> str:
         """Return the chosen parameters in words, such as "10 trees of depth 10"."""
 

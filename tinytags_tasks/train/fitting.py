@@ -93,19 +93,21 @@ def make_lesson(
         values.append(others)
         labels.append(np.full(len(others), tags))
         held_back.append(chosen)
-    weights = None
+    row_weights = [1.0] * len(labels)
+    if request.family.most_background is not None and len(others) > len(labelled.labels):
+        row_weights[-1] = len(labelled.labels) / len(others)
     if reviewed is not None:
-        weights = np.ones(sum(map(len, labels)) + len(reviewed.labels))
-        weights[-len(reviewed.labels) :] = reviewed.weight
+        row_weights.append(reviewed.weight)
         values.append(reviewed.embeddings)
         labels.append(reviewed.labels)
         held_back.append(are_among(reviewed.embeddings, labelled.values[held_out]))
+    is_weighted = any(weight != 1 for weight in row_weights)
     rows = Rows(
         values=np.concatenate(values) if len(values) > 1 else labelled.values,  # pixels are many: no copy
         labels=np.concatenate(labels),
         classes=tags + (has_none or background is not None),
         held_out=np.concatenate(held_back),
-        weights=weights,
+        weights=np.repeat(row_weights, [len(each) for each in labels]) if is_weighted else None,
     )
     return Lesson(rows, labelled.tags, held_out, len(others), background_held_back)
 

@@ -26,6 +26,7 @@ class Logistic:
     )
     # The mean and the deviation of each value are merged in the order in which partitions end.
     most_partitions = 1
+    most_background = None  # with_fair_none corrects for their number
 
     def describe(self, chosen: Mapping[str, int]) -> str:
         """See the protocol."""

@@ -266,6 +266,8 @@ def _training_id(
         ]
     if net and net.background_sha256 and has_none:
         decisive["background"] = [net.background_sha256, none.SURE, none.OFTEN, none.SELDOM]
+        if request.family.most_background is not None:
+            decisive["most_background"] = request.family.most_background
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -300,6 +302,8 @@ def _background(
     if net is None or not net.background_sha256 or not training.has_none:
         return None
     chosen = none.choose_background(read_background(storage, net), labelled, net.version)
+    if (most := training.request.family.most_background) is not None:
+        chosen = chosen.sample(most * len(labelled.labels), training.request.seed)
     report(
         f"learning none of the tags from {len(chosen.embeddings):,} general pictures; left out as tags: "
         f"{len(chosen.left_out_by_name)} classes by name, {len(chosen.left_out_by_look)} by look"
