@@ -24,10 +24,11 @@ from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import describe_model, load_report
 from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import Verdict, Why, Word
-from tinytags_tasks.train import logistic_spark, none, step
+from tinytags_tasks.train import logistic_spark, none, reviews, step
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.review_weight import predict_shares
+from tinytags_tasks.train.reviews import FEWEST_NONE
 from tinytags_tasks.train.step import TrainResult, request_with_reviews, train_model
 from tinytags_tasks.upkeep.learn import corpora_to_learn, last_request
 
@@ -161,7 +162,8 @@ def test_what_people_said_counts_more_than_a_labelled_picture_and_is_on_the_card
     assert (lesson["weights"][:-61] == 1).all()
     described = describe_model(card)["learned from reviews"]
     assert described.startswith("61 pictures of corpus hues (up to request 1): dark 1, light 30, none 30; each counts")
-    assert "learned from reviews" in load_report(storage, trained.model)
+    page = load_report(storage, trained.model)
+    assert "<td>1</td><td>30</td><td>30</td><td>61</td>" in page.partition("<h2>Learned from reviews</h2>")[2]
 
 
 def test_a_model_without_reviews_is_the_same_whatever_was_said(storage, corpus, labelled, lessons):
@@ -246,11 +248,24 @@ def test_a_reviewed_picture_that_is_held_out_teaches_the_second_head_nothing(tmp
 
 def test_without_a_background_reviews_alone_teach_none(storage, corpus, labelled, lessons, monkeypatch):
     say(corpus, storage, dict.fromkeys(of_hue(1), "") | {0: "light"})
-    monkeypatch.setattr(step, "net_for", lambda name, storage: net_for(name, storage).replaced(background_sha256=""))
+    net = net_for("general32", storage).replaced(background_sha256="")
+    monkeypatch.setattr(step, "net_for", lambda *_: net)
+    monkeypatch.setattr(reviews, "load_net_card", lambda *_: net)
     card = card_of(storage, train(storage, labelled))
     assert (card.none, card.background, card.reviews.replaced_background) == (True, None, False)
     card = card_of(storage, train(storage, labelled, none=False))
     assert (card.none, card.reviews.none, card.reviews.words) == (False, 0, 1)
+
+
+def test_a_few_reviews_of_none_teach_nothing_to_a_model_that_does_not_know_none(
+    storage, corpus, labelled, lessons, monkeypatch
+):
+    say(corpus, storage, dict.fromkeys(of_hue(1)[: FEWEST_NONE - 1], ""))
+    net = net_for("general32", storage).replaced(background_sha256="")
+    monkeypatch.setattr(step, "net_for", lambda *_: net)
+    monkeypatch.setattr(reviews, "load_net_card", lambda *_: net)
+    with pytest.raises(BadInputError, match="no review of corpus hues says that a picture shows one of the"):
+        train(storage, labelled)
 
 
 def test_a_few_reviews_are_no_reason_to_refuse_where_so_many_are_asked_for(storage, corpus, labelled, lessons):

@@ -123,10 +123,7 @@ def train_model(
     labelled_sha256 = file_sha256(Path(request.labelled))
     reviews = find_reviews(request, storage, report)
     net = None if request.features == PIXELS else net_for(request.features, storage)
-    has_none = _has_none(request, net, reviews)
-    if reviews and not has_none:
-        reviews = reviews.without_none()
-    training = _Training(request, labelled_sha256, net, has_none, reviews)
+    training = _Training(request, labelled_sha256, net, _has_none(request, net, reviews), reviews)
     lease = layout.training_lease_file(training.identity)
     with Leases(storage).wait_for(lease, f"training {training.identity}", report):
         trained = _train(training, storage, connect_spark, report, providers)
