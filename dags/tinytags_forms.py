@@ -102,6 +102,23 @@ def _model_fields() -> Form:
             "ones; it shows how the model does on what a real corpus contains",
         ),
         **_head_fields(),
+        "reviews": Param(
+            "yes",
+            type="string",
+            enum=["yes", "no"],
+            title="Learn from reviews",
+            section="Model",
+            description="yes: what people said of the corpus' pictures is learned, too, from 50 on; not by a model "
+            "that sees pixels",
+        ),
+        "new_tags": Param(
+            "no",
+            type="string",
+            enum=["yes", "no"],
+            title="Learn new tags",
+            section="Model",
+            description="yes: tags that only reviews name are learned, too, from 5 pictures of each on",
+        ),
         "held_out": Param(
             10,
             type="integer",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.review.draw import Drawn
+from tinytags_tasks.review.evidence import Evidence
 from tinytags_tasks.review.frame import Frame, Stratum
 from tinytags_tasks.review.precision import Estimate, PrecisionRow, PrecisionTable, TagPrecision
 from tinytags_tasks.search import review_session, review_sessions
@@ -92,6 +94,7 @@ def make_frame(run: Run, corpus: Corpus) -> Frame:
                 "block": pa.array([corpus.partition.block_at(position) for position in positions], pa.int32()),
                 "confidence": pa.array([70 if tag_of(position) else -1 for position in positions], pa.int16()),
                 "order": pa.array([-1 if position % 5 == 4 else position // 4 for position in positions], pa.int32()),
+                "spread": pa.array([-1] * corpus.images, pa.int32()),
             }
         ),
         counts={tag: (0,) * 101 for tag in TAGS},
@@ -143,6 +146,9 @@ def measure_simply(frame: Frame, words: pa.Table, *, exclude: Collection[int] = 
         corpus=frame.corpus,
         corpus_digest=frame.corpus_digest,
         model=frame.model,
+        threshold=frame.threshold,
+        recall_overall=None,
+        evidence=cast(Evidence, None),
         last=max((row["number"] for row in words.to_pylist()), default=0),
         looks=sum(tag.looks for tag in tags),
         dropped_looks=0,

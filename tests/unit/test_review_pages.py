@@ -14,16 +14,16 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 from PIL import Image
 from review_world import CORPUS, RUN, make_reviewed_run, tag_of
 from small_run import SolrHere
 
 from tinytags_tasks.review.words import say
+from tinytags_tasks.search import account_file, review_sessions
 from tinytags_tasks.search import page as page_module
-from tinytags_tasks.search import review_sessions
-from tinytags_tasks.search.accounts import Account, Role
-from tinytags_tasks.search.guard import add_guard
+from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
@@ -34,7 +34,8 @@ from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 ROLES = {"ann": Role.REVIEWER, "bob": Role.REVIEWER, "ray": Role.READER, "oli": Role.OPERATOR}
-PAGE, SEAT = f"/review/{RUN}", "0123456789ab"
+PAGE = f"/review/{RUN}"
+PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
@@ -53,18 +54,18 @@ def start(
 ) -> Callable[[], Callable[[str], TestClient]]:
     """Start the search page; the returned function opens it as somebody."""
 
-    def sign_in(name: str, password: str) -> Account | None:
-        return Account(name, ROLES[name]) if name in ROLES else None
-
-    monkeypatch.setattr(page_module, "add_guard", lambda app, _: add_guard(app, sign_in))
-    monkeypatch.setattr(page_module, "Runtime", lambda settings: SimpleNamespace(storage=storage, solr=solr))
+    monkeypatch.setattr(page_module, "Runtime", lambda settings, **_: SimpleNamespace(storage=storage, solr=solr))
     settings = Settings(home=tmp_path, search_password="pass")
+    monkeypatch.setattr(account_file, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    accounts = account_file.AccountFile(settings)
+    for name, role in ROLES.items():
+        accounts.add(name, role, PASSWORD)
 
     def start() -> Callable[[str], TestClient]:
         app = create_app(settings)
 
         def open_as(name: str) -> TestClient:
-            credentials = base64.b64encode(f"{name}:x".encode()).decode()
+            credentials = base64.b64encode(f"{name}:{PASSWORD}".encode()).decode()
             return TestClient(app, headers={"Authorization": f"Basic {credentials}"})
 
         return open_as

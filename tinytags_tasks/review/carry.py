@@ -32,7 +32,7 @@ _REPORT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class CarryResult:
-    """What became of the words on other versions of a corpus.
+    """The state of the words on other versions of a corpus.
 
     Attributes
     ----------

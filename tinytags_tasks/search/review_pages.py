@@ -36,7 +36,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     _add_overview(app, context, reviews)
     _add_looking(app, context, reviews)
     _add_wall(app, context, reviews)
-    _add_api(app, reviews)
+    _add_api(app, context, reviews)
 
 
 def _add_overview(app: FastAPI, context: PageContext, reviews: ReviewSessions) -> None:
@@ -84,12 +84,12 @@ def _add_looking(app: FastAPI, context: PageContext, reviews: ReviewSessions) ->
 
     @app.post("/review/{run}/look")
     def look(request: Request, run: str, form: CheckedForm) -> Response:
-        _, session, sitting, _ = _save_look(request, reviews, run, form)
+        _, session, sitting, _ = _save_look(request, context, reviews, run, form)
         return RedirectResponse(sitting.address(f"/review/{session.run.name}/one"), _SEE_OTHER)
 
     @app.post("/review/{run}/undo")
     def undo(request: Request, run: str, form: CheckedForm) -> Response:
-        _, session, sitting, _ = _undo(request, reviews, run, form)
+        _, session, sitting, _ = _undo(request, context, reviews, run, form)
         page, more = ("wall", {"tag": form["tag"]}) if form.get("tag") else ("one", {})
         return RedirectResponse(sitting.address(f"/review/{session.run.name}/{page}", **more), _SEE_OTHER)
 
@@ -117,6 +117,7 @@ def _add_wall(app: FastAPI, context: PageContext, reviews: ReviewSessions) -> No
         sitting = _seated(form, session)
         words = read_wall(session, form, sitting)
         session.say(_seat(account, sitting), words, by=account.name)
+        _show(context, session, any(word.is_public for word in words))
         out = sum(word.verdict == "wrong" for word in words)
         address = sitting.address(
             f"/review/{session.run.name}/wall", tag=form.get("tag", ""), saved=str(len(words)), out=str(out)
@@ -124,7 +125,7 @@ def _add_wall(app: FastAPI, context: PageContext, reviews: ReviewSessions) -> No
         return RedirectResponse(address, _SEE_OTHER)
 
 
-def _add_api(app: FastAPI, reviews: ReviewSessions) -> None:
+def _add_api(app: FastAPI, context: PageContext, reviews: ReviewSessions) -> None:
     @app.get("/api/review/{run}/token")
     def token(request: Request, run: str) -> JSONResponse:
         """Return a new token, for a page that was open for days or while the search page was started again."""
@@ -133,12 +134,12 @@ def _add_api(app: FastAPI, reviews: ReviewSessions) -> None:
 
     @app.post("/api/review/{run}/look")
     def look(request: Request, run: str, form: CheckedForm) -> JSONResponse:
-        account, session, sitting, number = _save_look(request, reviews, run, form)
+        account, session, sitting, number = _save_look(request, context, reviews, run, form)
         return JSONResponse({"number": number, **_next(account, session, sitting)})
 
     @app.post("/api/review/{run}/undo")
     def undo(request: Request, run: str, form: CheckedForm) -> JSONResponse:
-        account, session, sitting, again = _undo(request, reviews, run, form)
+        account, session, sitting, again = _undo(request, context, reviews, run, form)
         last = session.last_number(_seat(account, sitting), account.name)
         return JSONResponse({"again": again, "last": last, **_next(account, session, sitting)})
 
@@ -150,23 +151,33 @@ def _add_api(app: FastAPI, reviews: ReviewSessions) -> None:
 
 
 def _save_look(
-    request: Request, reviews: ReviewSessions, run: str, form: Form
+    request: Request, context: PageContext, reviews: ReviewSessions, run: str, form: Form
 ) -> tuple[Account, ReviewSession, Sitting, int]:
     account = require(request, Role.REVIEWER)
     session = _open(reviews, run)
     sitting = _seated(form, session)
-    number = session.say(_seat(account, sitting), [read_look(session, form, sitting)], by=account.name)
+    word = read_look(session, form, sitting)
+    number = session.say(_seat(account, sitting), [word], by=account.name)
+    _show(context, session, word.is_public)
     return account, session, sitting, number
 
 
 def _undo(
-    request: Request, reviews: ReviewSessions, run: str, form: Form
+    request: Request, context: PageContext, reviews: ReviewSessions, run: str, form: Form
 ) -> tuple[Account, ReviewSession, Sitting, list[dict[str, Any]]]:
     account = require(request, Role.REVIEWER)
     session = _open(reviews, run)
     sitting = _seated(form, session)
-    again = session.undo(_seat(account, sitting), whole_number(form, "number", 0), by=account.name)
+    again, was_public = session.undo(_seat(account, sitting), whole_number(form, "number", 0), by=account.name)
+    _show(context, session, was_public)
     return account, session, sitting, [picture_view(session, drawn) for drawn in again]
+
+
+def _show(context: PageContext, session: ReviewSession, is_public: bool) -> None:
+    """Bring public words to readers in the background: the next picture does not wait for it."""
+    if is_public:
+        context.logs.forget()
+        context.applier.apply(session.corpus.name, patience_seconds=0.0)
 
 
 def _next(account: Account, session: ReviewSession, sitting: Sitting) -> dict[str, Any]:

@@ -7,7 +7,7 @@ process), so a restart forgets that and nothing else. Looks made elsewhere are s
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +64,6 @@ class ReviewSession:
     ----------
     run, corpus, frame
         The run, its corpus, and the pictures from which its reviews are drawn.
-    learned
-        Positions that the run's model learned from.
     storage
         The store.
     pool
@@ -80,7 +78,6 @@ class ReviewSession:
         corpus: Corpus,
         frame: Frame,
         *,
-        learned: Collection[int],
         storage: Storage,
         pool: Executor,
         clock: Callable[[], float] = time.monotonic,
@@ -88,7 +85,6 @@ class ReviewSession:
         self.run = run
         self.corpus = corpus
         self.frame = frame
-        self._learned = learned
         self._storage = storage
         self._pool = pool
         self._clock = clock
@@ -125,7 +121,7 @@ class ReviewSession:
         words = self.words()
         found = self._measured
         if found is None or found.last != self._log.last:
-            found = measure(self.frame, words, exclude=self._learned)
+            found = measure(self.frame, words)
             self._measured = found
         return found
 
@@ -150,7 +146,6 @@ class ReviewSession:
                     self.words(),
                     count=count - len(own),
                     taken=others,
-                    exclude=self._learned,
                 )
                 with self._lock:
                     # Those that were drawn for anybody are still free: a wall may have them.
@@ -160,14 +155,6 @@ class ReviewSession:
                 self._keywords.read(drawn)
             own += drawn
         return own
-
-    def give_back(self, seat: str, positions: Collection[int]) -> None:
-        """Let others have pictures that were kept for a seat, such as those of a wall that was left."""
-        with self._lock:
-            for position in positions:
-                if (kept := self._kept.get(position)) and kept.seat == seat:
-                    del self._kept[position]
-                    self._ready.append(kept.drawn)
 
     def drawn(self, position: int, why: str = "") -> Drawn:
         """Return what the run says of a picture that was drawn.
@@ -207,8 +194,15 @@ class ReviewSession:
             self._renewed(seat)
         return number
 
-    def undo(self, seat: str, number: int, *, by: str) -> list[Drawn]:
-        """Take back all that a person said in one request; return its pictures, which are kept for the seat again.
+    def undo(self, seat: str, number: int, *, by: str) -> tuple[list[Drawn], bool]:
+        """Take back all that a person said in one request; its pictures are kept for the seat again.
+
+        Returns
+        -------
+        list of Drawn
+            The pictures.
+        bool
+            Whether readers saw any of it.
 
         Raises
         ------
@@ -228,7 +222,7 @@ class ReviewSession:
                 del self._kept[kept.drawn.position]
             self._keep(seat, again)  # first, so that they are shown next
             self._keep(seat, [kept.drawn for kept in others])
-        return again
+        return again, any(row["is_public"] for row in said)
 
     def last_number(self, seat: str, by: str) -> int:
         """Return the number of the last request that :meth:`undo` can take back; 0 if there is none.
@@ -330,7 +324,7 @@ class ReviewSession:
                     return
                 # What is said from here on was kept for somebody until then, so it cannot be drawn again.
                 taken = set(self._kept) | {picture.position for picture in self._ready}
-            drawn = next_pictures(self.frame, self.words(), count=count, taken=taken, exclude=self._learned)
+            drawn = next_pictures(self.frame, self.words(), count=count, taken=taken)
             self._keywords.read(drawn)
             with self._lock:
                 self._ready.extend(drawn)

@@ -107,7 +107,7 @@ class ReviewSessions:
             self._progress[name] = line
 
         frame = load_frame(run, storage, report)
-        return ReviewSession(run, corpus, frame, learned=(), storage=storage, pool=self._working)
+        return ReviewSession(run, corpus, frame, storage=storage, pool=self._working)
 
 
 def _load_run(name: str, storage: Storage) -> Run:

@@ -150,7 +150,8 @@ class BlockRecord(Record):
     Attributes
     ----------
     none
-        How many images show none of the tags, by the model's own word; 0 if the model has no "none".
+        How many images show none of the tags, by the word of the model or a person; of a model without "none", only a
+        person's.
     embed_seconds
         How long the block's embeddings took when they were made; 0 if the model reads pixels.
     taken_down

@@ -150,6 +150,7 @@ def audit_run(
     differing = content.differing_blocks(good, report)
     compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr))
     problems |= compared.problems | differing
+    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     problems = problems_that_stay(
         problems,
         records,
@@ -160,7 +161,6 @@ def audit_run(
         pending = RunBlocks(run, corpus, storage).pending(read_ledger(storage, run, pending))
     inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
     inputs += _damaged_records(run, request.alias, storage)
-    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     audit = Audit(
         run=run.name,
         collection=run.collection,

@@ -114,7 +114,7 @@ function startLooking(main) {
     const response = await fetch(address, {method: "POST", body: fields(more), keepalive: true});
     if (response.status === 403 && !isAgain && await renewToken()) return post(path, more, true);
     const answer = await response.json().catch(() => ({}));
-    if (!response.ok) throw new Error(answer.error || `the server answered ${response.status}`);
+    if (!answer.pictures) throw new Error(answer.error || `the server answered ${response.status}`);
     return answer;
   }
 
