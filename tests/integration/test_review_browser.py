@@ -242,7 +242,7 @@ def test_everything_works_without_scripts(settings: Settings, open_as: Callable[
     expect_looks(page, 3)
     page.get_by_role("button", name="Take back the last look").click()
     expect_looks(page, 2)
-    page.get_by_label("Hide the model’s tag").check()
+    page.get_by_label("Hide the model's tag").check()
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_text("What does it show?")).to_be_visible()
     expect(page.get_by_role("button", name="Right")).to_have_count(0)
