@@ -22,6 +22,9 @@ triggering the Dag again with the same form continues the same run.
 so other models on the same net tag the corpus without reading its pixels. The original system is `features` pixels,
 `head` forest. If the form names a model, its own features and head apply.
 
+**What people said of the corpus' pictures** (reviews and corrections) is learned, too, as soon as 50 of them can teach
+something. Then the same form gives another model, and so another run beside the live one.
+
 **A trial** names blocks, such as `3, 17-20`. Only these are scored, indexed and reconciled, and nothing is published.
 Trigger the same form without blocks to do the rest of the run.
 
@@ -156,7 +159,8 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
     """Train a model on the labelled images and publish it, or find the model that the form names."""
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.corpus_records import Corpus
-    from tinytags_tasks.store.model_records import ModelCard
+    from tinytags_tasks.store.model_records import PIXELS, ModelCard
+    from tinytags_tasks.train.reviews import ENOUGH
     from tinytags_tasks.train.step import TrainRequest, train_model
 
     context = get_current_context()
@@ -174,6 +178,9 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         width=corpus.width,
         none=False if form["none"] == "no" else None,
         corpus=corpus.name,
+        reviews=corpus.name if form["reviews"] == "yes" and form["features"] != PIXELS else None,
+        new_tags=form["new_tags"] == "yes",
+        least_reviews=ENOUGH,
         **{name: form[name] for name in _PASSED_ON},
     )
     trained = train_model(
@@ -252,7 +259,8 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
         raise AirflowSkipException(
             f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
         )
-    gate = (form["gate_documents"], form["gate_precision"]) if form["publish"] == "gate" else (None, None)
+    limits = ("gate_documents", "gate_precision", "gate_measured_precision")
+    gate = [form[limit] if form["publish"] == "gate" else None for limit in limits]
     clients = runtime()
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
     published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))

@@ -8,8 +8,9 @@
 | `judge` | nothing differs (the run ends here), or **Repair** is on; otherwise it fails and names the blocks |
 | `backfill` | the Dag `tinytags_backfill` is redoing what the audit found |
 
-A block whose scored file and documents are good only gets its record in the ledger written again. Documents of no block
-of the corpus are never deleted by this Dag: `tinytags audit RUN --repair` shows them and asks.
+Corrections and take-downs that are not applied yet are named, and applied with **Repair**. A block whose scored file
+and documents are good only gets its record in the ledger written again. Documents of no block of the corpus are never
+deleted by this Dag: `tinytags audit RUN --repair` shows them and asks.
 
 **When**: manually, and on the schedule in `TINYTAGS_AUDIT_CRON`, a cron expression in UTC such as `0 3 * * 0` (not set:
 no schedule). With `TINYTAGS_AUDIT_REPAIR=1`, scheduled audits repair what they find. Airflow creates this Dag paused:
@@ -38,6 +39,7 @@ MOST_PROBLEMS = 20
 def audit() -> dict[str, Any]:
     """Compare all blocks, and record what differs."""
     from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
+    from tinytags_tasks.upkeep.repair import apply_pending
 
     form = read_form()
     clients = runtime()
@@ -47,6 +49,8 @@ def audit() -> dict[str, Any]:
         report(f"block {block}: {problem}")
     for problem in result.input_problems[:MOST_PROBLEMS]:
         report(problem)
+    if result.pending and form["repair"]:
+        apply_pending(result.run, storage=clients.storage, solr=clients.solr, report=report)
     # JSON has no integer keys.
     return {**asdict(result), "problems": {str(block): problem for block, problem in result.problems.items()}}
 

@@ -35,9 +35,10 @@ def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
         load_definition(clients.settings.corpora_folder, form["corpus"])
     if form["blocks"].strip():
         parse_block_numbers(form["blocks"], _MOST_BLOCKS)  # the corpus may not be ingested yet
-    has_gate = form["gate_documents"] is not None or form["gate_precision"] is not None
+    limits = ("gate_documents", "gate_precision", "gate_measured_precision")
+    has_gate = any(form[limit] is not None for limit in limits)
     if form["publish"] == "gate" and not has_gate:
-        raise BadInputError("the gate has no limit: set the minimum documents or the minimum precision, or choose yes")
+        raise BadInputError("the gate has no limit: set the minimum documents or a minimum precision, or choose yes")
     if form["publish"] == "yes" and has_gate:
         raise BadInputError("the gate has limits, but yes ignores them: choose gate, or clear its fields")
 

@@ -102,6 +102,23 @@ def _model_fields() -> Form:
             "ones; it shows how the model does on what a real corpus contains",
         ),
         **_head_fields(),
+        "reviews": Param(
+            "yes",
+            type="string",
+            enum=["yes", "no"],
+            title="Learn from reviews",
+            section="Model",
+            description="yes: what people said of the corpus' pictures is learned, too, from 50 on; not by a model "
+            "that sees pixels",
+        ),
+        "new_tags": Param(
+            "no",
+            type="string",
+            enum=["yes", "no"],
+            title="Learn new tags",
+            section="Model",
+            description="yes: tags that only reviews name are learned, too, from 5 pictures of each on",
+        ),
         "held_out": Param(
             10,
             type="integer",
@@ -354,6 +371,17 @@ def _gate_fields(documents: float | None = None) -> Form:
             section="Publishing",
             description="Gate: least precision in percent at the run's threshold, as the model's card says; a run with "
             "less is not published",
+        ),
+        "gate_measured_precision": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=100,
+            title="Minimum measured precision",
+            section="Publishing",
+            description="Gate: readers see each tag from the lowest confidence on whose precision, as reviews measured "
+            "it on this corpus, is at least this percentage with 95 % certainty; tags that cannot reach it are not "
+            "shown, and a run that nobody reviewed is not published",
         ),
     }
 

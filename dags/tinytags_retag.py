@@ -130,7 +130,8 @@ def publish(planned: dict[str, Any]) -> dict[str, Any]:
     context["ti"].xcom_push("comparison", comparison)  # kept even if the gate refuses the run
     if is_trial:
         return {**planned, "published": False, "totals": asdict(totals), "comparison": comparison}
-    request = PublishRequest(name, planned["alias"], form["gate_documents"], form["gate_precision"])
+    limits = ("gate_documents", "gate_precision", "gate_measured_precision")
+    request = PublishRequest(name, planned["alias"], *(form[limit] for limit in limits))
     published = asdict(publish_run(request, storage=storage, solr=solr, report=report))
     result = {**planned, "published": True, **published, "comparison": comparison}
     context["outlet_events"][NEW_INDEXES].add(INDEX_ASSET, extra=result)

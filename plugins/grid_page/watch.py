@@ -191,7 +191,7 @@ class RunWatch:
 
 
 def _totals(totals: Totals) -> dict[str, Any]:
-    names = ("read", "kept", "below", "none", "unreadable", "documents", "kept_by_tag")
+    names = ("read", "kept", "below", "none", "unreadable", "taken_down", "documents", "kept_by_tag")
     return {name: getattr(totals, name) for name in names}
 
 

@@ -87,7 +87,7 @@ def test_an_account_signs_in_with_its_role(client: TestClient) -> None:
 
 def test_a_remembered_login_costs_no_hash(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/who", headers=basic("a-reader")).status_code == 200
-    monkeypatch.setattr(account_file.StoredAccount, "has_password", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr(sign_in, "has_password", lambda *_: pytest.fail("hashed again"))
     assert client.get("/who", headers=basic("a-reader")).status_code == 200
 
 
@@ -130,6 +130,13 @@ def test_guessing_is_stopped_and_does_not_lock_out_who_is_signed_in(client: Test
     assert int(refused.headers["Retry-After"]) > 0
     assert client.get("/who", headers=basic("a-reader")).status_code == 200
     assert client.get("/who", headers=basic("a-reviewer")).status_code == 200
+
+
+@pytest.mark.parametrize(("name", "password"), [("a-reader", PASSWORD), ("tinytags", "pässword")])
+def test_after_too_many_guesses_even_the_right_one_is_refused(client: TestClient, name: str, password: str) -> None:
+    for _ in range(MOST_FAILURES):
+        assert client.get("/who", headers=basic(name, "a wrong password")).status_code == 401
+    assert client.get("/who", headers=basic(name, password)).status_code == 429
 
 
 def test_the_settings_operator_gets_in_when_the_file_is_damaged(client: TestClient, accounts: AccountFile) -> None:

@@ -242,13 +242,15 @@ def test_a_failure_is_told_to_nobody_without_a_connection(
         ({"publish": "gate"}, "the gate has no limit"),
         ({"gate_documents": 90}, "yes ignores them: choose gate"),
         ({"gate_precision": 0}, "yes ignores them: choose gate"),
+        ({"gate_measured_precision": 80}, "yes ignores them: choose gate"),
     ],
 )
 def test_choices_that_cannot_be_followed_are_refused(tmp_path: Path, choice: dict[str, Any], message: str) -> None:
     from tinytags_checks import refuse_contradictions
 
     clients = SimpleNamespace(settings=SimpleNamespace(corpora_folder=tmp_path))
-    fine = {"corpus": "", "blocks": "", "publish": "yes", "gate_documents": None, "gate_precision": None}
+    limits = ("gate_documents", "gate_precision", "gate_measured_precision")
+    fine = {"corpus": "", "blocks": "", "publish": "yes", **dict.fromkeys(limits)}
     refuse_contradictions(fine, clients)
     with pytest.raises(BadInputError, match=message):
         refuse_contradictions(fine | choice, clients)

@@ -12,7 +12,8 @@ from airflow_database import add_dag_run, add_plan, add_task, airflow_database, 
 from fastapi.testclient import TestClient
 from PIL import Image
 from small_nets import NONE, embed, make_net_run
-from small_run import SolrHere, index_all, make_run, pictures, score_all
+from small_run import CORPUS, SolrHere, index_all, make_run, pictures, score_all
+from small_words import say, tag, takedown
 from sqlalchemy import delete, select
 
 from tinytags_tasks.errors import EngineDownError
@@ -412,6 +413,21 @@ def test_the_images_of_a_block_are_the_kept_ones_and_come_as_png(app: object, ru
     shown = Image.open(io.BytesIO(answer.content))
     assert shown.tobytes() == pictures()[1].tobytes()
     assert asked.get(f"/api/runs/{run.run.name}/images/11.png").status_code == 400
+
+
+def test_pictures_that_were_taken_down_are_not_shown_and_a_persons_tag_is(app: object, run: SimpleNamespace) -> None:
+    asked = client(app, "viewer")
+    images = f"/api/runs/{run.run.name}"
+    say(run.storage, tag(0, "yak"), takedown(1))
+    try:
+        assert asked.get(f"{images}/cells").json()["totals"]["taken_down"] == 0  # of no document yet
+        page = asked.get(f"{images}/blocks/0/images").json()
+        assert [(image["position"], image["label"]) for image in page["images"]] == [(0, "yak, 100 %")]
+        assert asked.get(f"{images}/images/1.png").status_code == 404
+        say(run.storage, takedown(0))
+        assert asked.get(f"{images}/blocks/0/images").json() == {"total": 0, "images": []}
+    finally:
+        run.storage.delete(layout.review_log_folder(CORPUS))
 
 
 def test_images_of_a_corpus_that_was_ingested_anew_are_not_shown(app: object, run: SimpleNamespace) -> None:

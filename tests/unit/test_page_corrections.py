@@ -5,6 +5,7 @@ import html
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
+from faulty_storage import FaultyStorage, Killed, Mode
 from published_runs import ALIAS, World, make_world
 from small_run import CORPUS
 
@@ -158,6 +160,23 @@ def test_what_a_picture_does_not_show_is_gone_and_comes_back_when_undone(pages: 
     assert pages.seen() == before
 
 
+def test_what_was_said_is_listed_and_can_be_undone_from_there(pages: Pages) -> None:
+    before = pages.seen()
+    fields = pages.form(pages.client("operator"), 0)
+    pages.post("operator", "/corrections", fields | {"say": "none"})
+    other = pages.form(pages.client("operator"), list(before)[1])
+    pages.post("operator", "/takedowns", other | {"reason": "asked to"})
+    assert pages.client("reader").get("/corrections").status_code == 403
+    text = pages.client("reviewer").get("/corrections").text
+    assert "1 picture marked as showing none of the tags" in text
+    assert "1 picture taken down" in text
+    assert re.findall(r'name="said" value="([^"]*)"', text) == [f"{CORPUS}:1"]  # restoring is for operators
+    assert len(re.findall(r'name="said"', pages.client("operator").get("/corrections").text)) == 2
+    undone = pages.post("operator", "/undo", {"token": fields["token"], "said": f"{CORPUS}:1", "back": "/corrections"})
+    assert undone.headers["Location"] == "/corrections?said=pets%3A3"
+    assert set(before) - set(pages.seen()) == {list(before)[1]}
+
+
 def test_none_of_the_tags_hides_a_picture(pages: Pages) -> None:
     position = next(iter(pages.seen()))
     fields = pages.form(pages.client("reviewer"), position)
@@ -245,6 +264,32 @@ def test_a_word_that_cannot_be_applied_is_safe_and_applied_later(pages: Pages, m
             time.sleep(0.05)
     assert f"{CORPUS}:0" not in pages.documents
     assert 0 not in pages.seen()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the killed thread
+@pytest.mark.parametrize("mode", ["before", "after"])
+def test_killed_anywhere_a_take_down_that_was_recorded_is_never_shown(
+    made: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: Mode
+) -> None:
+    recorded = 0
+    for fail_at in range(1, 100):
+        pages = Pages(made.copy(tmp_path / f"{mode}-{fail_at}"), settings, monkeypatch)
+        monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 0.5)
+        fields = pages.form(pages.client("operator"), 0)
+        pages.storage = FaultyStorage(pages.world.storage, fail_at, mode, Killed)
+        pages.restart()
+        fields["token"] = pages.form(pages.client("operator"), 0)["token"]
+        with suppress(Killed, BaseExceptionGroup):
+            pages.post("operator", "/takedowns", fields | {"reason": "asked to"})
+        is_over = pages.storage.calls < fail_at
+        pages.storage = pages.world.storage
+        pages.restart()
+        recorded += bool(pages.words())
+        assert (0 in pages.seen()) is not bool(pages.words())
+        if is_over:
+            break
+    assert 1 < recorded < fail_at or mode == "after"
+    assert f"{CORPUS}:0" not in pages.documents
 
 
 def test_nothing_is_shown_while_it_cannot_be_known_what_was_taken_down(

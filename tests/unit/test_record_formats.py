@@ -33,7 +33,7 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import Training
 from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.record import CHECKSUM_KEY, Record
-from tinytags_tasks.store.review_records import LogPart
+from tinytags_tasks.store.review_records import CarriedWords, LogPart
 from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Change, Claim, Publication, Run
 
 PATH = "folder/record.json"
@@ -108,11 +108,12 @@ def samples(tmp_path):
             corpus="pets", block=0, net="net-0", source_sha256="s", images=3, dimensions=4, sha256="e", seconds=0.1
         ),
         LogPart(corpus="pets", first=1, last=2, words=3, sha256="l"),
+        CarriedWords(corpus="pets", corpus_digest="d", upto=2, missing=1),
     ]
 
 
 KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication", "BlockRecord", "Audit", "Claim"]
-KINDS += ["IngestPlan", "NetCard", "EmbeddedBlock", "LogPart"]
+KINDS += ["IngestPlan", "NetCard", "EmbeddedBlock", "LogPart", "CarriedWords"]
 
 
 @pytest.fixture(params=KINDS)

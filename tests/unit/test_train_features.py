@@ -19,11 +19,13 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import load_report
 from tinytags_tasks.train import features as features_module
-from tinytags_tasks.train import logistic_spark
+from tinytags_tasks.train import logistic_spark, step
 from tinytags_tasks.train.evaluation import count_votes, evaluate, evaluate_other
 from tinytags_tasks.train.features import head_votes, read_features, sight_of
+from tinytags_tasks.train.fitting import make_lesson
 from tinytags_tasks.train.images import read_labelled, read_other
 from tinytags_tasks.train.logistic import with_fair_none
+from tinytags_tasks.train.none import Chosen
 from tinytags_tasks.train.parameters import TrainRequest, chosen_parameters
 from tinytags_tasks.train.step import train_model
 
@@ -189,6 +191,32 @@ def test_other_features_heads_and_none_are_other_trainings_and_what_is_published
     before = len(asked)
     assert not train_model(requests[0], storage=storage, connect_spark=Spark, report=lambda line: None).trained
     assert len(asked) == before
+
+
+@pytest.mark.parametrize(("head", "count", "weight"), [("forest", 4 * IMAGES, 0.25), ("logistic", None, None)])
+def test_general_pictures_do_not_outweigh_a_handful_that_a_forest_learns_from(
+    labelled, storage, monkeypatch, head, count, weight
+):
+    lessons = []
+    monkeypatch.setattr(step, "fit_heads", lambda request, lesson, *_: lessons.append(lesson) or pytest.fail("seen"))
+    with pytest.raises(pytest.fail.Exception, match="seen"):
+        train(TrainRequest(str(labelled), height=8, width=8, head=head), storage)
+    rows = lessons[0].rows
+    is_background = rows.labels == len(TAGS)
+    if head == "logistic":
+        assert (rows.weights, is_background.sum() > 10_000) == (None, True)
+    else:
+        assert is_background.sum() == count
+        assert set(rows.weights[is_background]) == {weight}
+        assert set(rows.weights[~is_background]) == {1.0}
+
+
+def test_a_forest_that_learns_from_more_labelled_than_general_pictures_reads_no_weights(labelled, storage):
+    features = read(labelled, storage, [])
+    few = Chosen(features.values[:10], (), ())
+    request = TrainRequest(str(labelled), head="forest")
+    assert make_lesson(request, features, few).rows.weights is None
+    assert set(make_lesson(request, features.part(np.arange(IMAGES) < 8), few).rows.weights) == {1.0, 0.8}
 
 
 def test_none_counts_at_most_as_often_as_all_tags_together():

@@ -53,6 +53,15 @@ def test_classes_that_name_a_tag_or_look_like_one_are_left_out():
     np.testing.assert_array_equal(chosen.embeddings, np.concatenate([cloud(8)] * 3))
 
 
+def test_at_most_so_many_pictures_are_drawn_the_same_ones_in_every_training():
+    chosen = choose_background(background(), labelled(), "a net")
+    assert chosen.sample(3 * IMAGES, 1) is chosen
+    some = chosen.sample(5, 1)
+    assert (len(some.embeddings), some.left_out_by_name) == (5, chosen.left_out_by_name)
+    np.testing.assert_array_equal(some.embeddings, chosen.sample(5, 1).embeddings)
+    assert (some.embeddings != chosen.sample(5, 2).embeddings).any()
+
+
 def test_a_head_that_is_sure_of_nearly_everything_leaves_nothing_out_by_look(monkeypatch):
     monkeypatch.setitem(CLASSES, "tabby, tabby cat", ())
     flat = background()

@@ -313,6 +313,8 @@ class _Saves:
 class _Session:
     """A session whose frames are empty."""
 
+    columns = ("label", "features")
+
     def __init__(self):
         self.conf, self.read = self, self
 

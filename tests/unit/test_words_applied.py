@@ -25,7 +25,9 @@ from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep import meanwhile
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
+from tinytags_tasks.upkeep.repair import apply_pending
 
 CAT_AT_7 = Word(7, Verdict.TAG, "cat", is_public=True)
 GNU_AT_0 = Word(0, Verdict.TAG, "gnu", is_public=True)
@@ -351,7 +353,7 @@ class Interrupting:
 
 
 def test_a_word_at_any_point_of_a_publication_is_seen_afterwards(prepared, tmp_path):
-    for at in range(1, 2_000, 3):
+    for at in range(1, 2_000, 7):
         world = prepared.copy(tmp_path / str(at))
         counter = [at]
 
@@ -375,7 +377,7 @@ def test_a_word_at_any_point_of_a_publication_is_seen_afterwards(prepared, tmp_p
 def test_a_word_at_any_point_of_a_rollback_is_seen_afterwards(prepared, tmp_path):
     prepared = prepared.copy(tmp_path / "prepared")
     prepared.publish(prepared.runs[1])
-    for at in range(1, 2_000, 3):
+    for at in range(1, 2_000, 7):
         world = prepared.copy(tmp_path / str(at))
         counter = [at]
 
@@ -465,3 +467,36 @@ def test_an_audit_names_pending_blocks_and_finds_nothing_wrong_after_they_were_a
     show(world)
     audited = audit_run(AuditRequest(run.name, is_deep=True), storage=world.storage, solr=world.solr, report=quiet)
     assert not audited.pending and not audited.problems and not audited.input_problems
+
+
+def test_a_word_at_any_point_of_an_audit_is_not_called_wrong(prepared, tmp_path):
+    for at in range(1, 2_000, 7):
+        world = prepared.copy(tmp_path / str(at))
+        counter = [at]
+
+        def interrupt(world=world) -> None:
+            speak(world, *SEVERAL)
+            show(world)
+
+        clients = [Interrupting(client, counter, interrupt) for client in (world.storage, world.solr)]
+        request = AuditRequest(world.runs[0].name, is_deep=True)
+        audited = audit_run(request, storage=clients[0], solr=clients[1], report=quiet)
+        assert not audited.problems and not audited.input_problems, at
+        if counter[0] > 0:
+            break
+        shutil.rmtree(tmp_path / str(at))
+    assert at > 50
+
+
+def test_an_audit_of_words_that_a_killed_process_half_applied_names_them_and_the_repair_ends_them(world, monkeypatch):
+    monkeypatch.setattr(meanwhile, "_LOOK_SECONDS", 0.0)
+    run = world.runs[0]
+    speak(world, *SEVERAL)
+    with pytest.raises(Killed):
+        show(world, solr=FaultySolr(world.solr, 4, "after"))  # the commit, before the ledger
+    audited = audit_run(AuditRequest(run.name), storage=world.storage, solr=world.solr, report=quiet)
+    assert set(audited.pending) == {0, 1, 4}
+    apply_pending(run.name, storage=world.storage, solr=world.solr, report=quiet)
+    assert_followed(world)
+    audited = audit_run(AuditRequest(run.name), storage=world.storage, solr=world.solr, report=quiet)
+    assert not audited.pending and not audited.problems

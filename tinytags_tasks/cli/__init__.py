@@ -12,6 +12,7 @@ from tinytags_tasks.cli import (
     engines,
     models,
     nets,
+    precision,
     publishing,
     reviews,
     stages,
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for area in (engines, corpora, stages, models, nets, blocks, publishing, corrections, reviews, accounts):
+for area in (engines, corpora, stages, models, nets, blocks, publishing, corrections, reviews, precision, accounts):
     app.add_typer(area.app)
 
 

@@ -182,7 +182,10 @@ def audit(
     deep: Annotated[bool, typer.Option("--deep", help="Compare every picture byte by byte.")] = False,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Write damaged records again, redo the blocks that differ, then audit again."),
+        typer.Option(
+            "--repair",
+            help="Write damaged records again, redo the blocks that differ, apply people's words, then audit again.",
+        ),
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="With --repair, delete documents of no block without asking.")
@@ -197,23 +200,29 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Compare what is in Solr with the ledger, the scored files and the shards; exit code 1 if it differs."""
+    from tinytags_tasks.publish.publications import live_collection
     from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
+    from tinytags_tasks.upkeep.repair import apply_pending
 
     runtime = clients()
     request = AuditRequest(run_name, alias or runtime.settings.alias, sample, is_deep=deep)
     if repair:
         request = replace(request, run=_repair_records(run_name, request.alias, runtime))
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    if result.problems and repair and not result.input_problems:
+    if (result.problems or result.pending) and repair and not result.input_problems:
         for block, problem in sorted(result.problems.items()):
             say(f"block {block}: {problem}")
-        _repair_blocks(result, runtime, yes=yes)
+        if result.problems:
+            _repair_blocks(result, runtime, yes=yes)
+        apply_pending(result.run, storage=runtime.storage, solr=runtime.solr, report=say)
         result = audit_run(replace(request, run=result.run), storage=runtime.storage, solr=runtime.solr, report=say)
     if as_json:
         print(json.dumps(asdict(result), indent=2))
     else:
         _print_audit(result)
-    if result.problems or result.input_problems:
+    # Words that are pending on a run that nobody sees are applied when it is published.
+    is_behind = bool(result.pending) and live_collection(request.alias, runtime.solr) == result.collection
+    if result.problems or result.input_problems or is_behind:
         raise typer.Exit(1)
 
 
@@ -281,6 +290,11 @@ def _print_audit(result: "AuditResult") -> None:
     )
     if result.pictures_percent is not None:
         print(f"compared byte by byte in this rotation of audits: {result.pictures_percent:.1f} % of the corpus")
+    if result.pending:
+        print(
+            f"blocks {format_block_numbers(result.pending)} do not follow people's latest words yet: apply them with "
+            f"`tinytags audit {result.run} --repair`"
+        )
     if result.input_problems:
         print("repair these first, then audit again")
     elif result.problems:

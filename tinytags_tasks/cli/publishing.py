@@ -44,14 +44,26 @@ def publish(
         float | None,
         typer.Option(help="Refuse a run whose model has a precision below this percentage at the run's threshold."),
     ] = None,
+    least_measured_precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Show each tag from the lowest confidence on whose precision, as reviews measured it on this corpus, "
+            "is at least this percentage with 95 % certainty; tags that cannot reach it are not shown. 0 shows all."
+        ),
+    ] = None,
 ) -> None:
     """Reconcile all blocks of a run, ask the gate, and publish it."""
     from tinytags_tasks.publish.step import PublishRequest, publish_run
 
     runtime = clients()
-    request = PublishRequest(find_run(run_name).name, runtime.settings.alias, gate_documents, gate_precision)
+    request = PublishRequest(
+        find_run(run_name).name, runtime.settings.alias, gate_documents, gate_precision, least_measured_precision
+    )
     result = publish_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     print(f"{result.totals.kept:,} documents are live in {result.collection}")
+    if result.thresholds is not None:
+        shown = ", ".join(f"{tag} from {threshold} %" for tag, threshold in sorted(result.thresholds.items()))
+        print(f"readers see {shown}")
 
 
 @app.command()
@@ -93,16 +105,21 @@ def runs(
 
 
 def _print_runs(result: "RunsResult", *, knows_solr: bool) -> None:
+    from tinytags_tasks.review.precision import NOT_MEASURED
+
     found = result.runs
-    table = make_table("run", "corpus", "model", "from %", "blocks", "collection", "documents", "planned", "live under")
+    table = make_table(
+        "run", "corpus", "model", "from %", "blocks", "collection", "documents", "precision", "planned", "live under"
+    )
     for one in found:
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(one.by_state.items()))
         documents = "" if one.documents is None else f"{one.documents:,}"
         absent = "pruned" if one.pruned else ("" if knows_solr else "?")
         collection = absent if one.documents is None else one.collection
         live = ", ".join(one.live_under)
-        cells = (one.run, one.corpus, one.model, one.threshold, states, collection, documents, one.created, live)
-        add_row(table, *cells)
+        precision = one.precision or NOT_MEASURED
+        cells = (one.run, one.corpus, one.model, one.threshold, states, collection, documents, precision, one.created)
+        add_row(table, *cells, live)
     print_table(table)
     if result.known > len(found):
         print(f"the latest {len(found)} of {result.known:,} runs; --limit {result.known} shows all")

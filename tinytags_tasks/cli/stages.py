@@ -79,6 +79,12 @@ def train(
     corpus: Annotated[
         str | None, typer.Option(help="An ingested corpus; warns if its images were prepared in another way.")
     ] = None,
+    reviews: Annotated[
+        str | None, typer.Option(help="An ingested corpus; also learns from what people said of its pictures.")
+    ] = None,
+    new_tags: Annotated[
+        bool, typer.Option("--new-tags", help="Also learn tags that only reviews name, from 5 pictures on.")
+    ] = False,
 ) -> None:
     """Train a head on a net's embeddings, or on pixels, in Spark, and publish it as a model."""
     from tinytags_tasks.cli.follow import tell_of_model
@@ -102,6 +108,8 @@ def train(
         head=head,
         none=none,
         corpus=corpus,
+        reviews=reviews,
+        new_tags=new_tags,
         **chosen_parameters(head, parameters, options),
     )
     trained = train_model(
@@ -285,6 +293,9 @@ def run(
     none: Annotated[
         bool, typer.Option(help="Whether the model can say that an image shows none of the tags, if the net allows it.")
     ] = True,
+    reviews: Annotated[
+        bool, typer.Option(help="Whether a trained model also learns from what people said of the corpus' pictures.")
+    ] = True,
     trees: Annotated[int, typer.Option(help="Trees of a forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a forest's trees.")] = 10,
     threshold: Annotated[int, typer.Option(help="Least confidence in percent of an image to keep.")] = 40,
@@ -317,6 +328,7 @@ def run(
         "features": features,
         "head": head,
         "none": "yes" if none else "no",
+        "reviews": "yes" if reviews else "no",
         "trees": trees,
         "depth": depth,
         "threshold": threshold,

@@ -1,7 +1,13 @@
 """The gate before publishing: a run that is complete may still be too poor to replace what is live."""
 
-from tinytags_tasks.errors import MissingError
+from collections.abc import Callable
+
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError
+from tinytags_tasks.review.measuring import measure_run
+from tinytags_tasks.review.thresholds import choose_thresholds
 from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import NextPublication, Run
 
 
 def precision_at(card: ModelCard, threshold: int) -> float:
@@ -37,6 +43,38 @@ def precision_at(card: ModelCard, threshold: int) -> float:
             f"{threshold} %, so there is no precision; {remedy}"
         )
     return 100.0 * figures.right / figures.kept
+
+
+def choose_publication(
+    run: Run, least_measured_precision: float | None, storage: Storage, report: Callable[[str], None]
+) -> NextPublication:
+    """Return what readers are to see of a run: each tag from the confidence on that reaches a measured precision.
+
+    Parameters
+    ----------
+    run
+        The run.
+    least_measured_precision
+        In percent; None or 0 shows every document.
+    storage, report
+        The store, and what is called with each line about what was chosen and what it costs.
+
+    Raises
+    ------
+    FinalError
+        If nothing was measured, or no tag reaches it.
+    """
+    if not least_measured_precision:
+        return NextPublication(collection=run.collection)
+    try:
+        chosen = choose_thresholds(measure_run(run, storage, report), least_measured_precision)
+    except BadInputError as error:
+        raise FinalError(f"run {run.name} is verified, but not published: {error}") from error
+    for line in chosen.lines:
+        report(line)
+    return NextPublication(
+        collection=run.collection, thresholds=chosen.thresholds, least_precision=least_measured_precision
+    )
 
 
 def gate_problems(

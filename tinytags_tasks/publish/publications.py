@@ -18,7 +18,7 @@ from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.record_series import append_record, record_numbers
-from tinytags_tasks.store.run_records import Change, Publication, Run
+from tinytags_tasks.store.run_records import Change, NextPublication, Publication, Run
 
 WAIT_SECONDS = 300.0
 """How long a change of an alias waits for another change; the lease of a dead process is taken over sooner."""
@@ -148,14 +148,55 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
         return list(pool.map(lambda path: Publication.load(storage, path), paths))
 
 
-def record_change(change: Change, collection: str, previous: str, *, alias: str, storage: Storage) -> Publication:
-    """Append a change to an alias' history and return it; the caller must hold the lease on the alias."""
-    record = _publication(change, collection, previous, storage)
+def plan_change(following: NextPublication, *, alias: str, storage: Storage) -> None:
+    """Record what is about to become live; the caller must hold the lease on the alias."""
+    path = layout.next_publication_file(alias)
+    storage.delete_leftovers(path)
+    following.save(storage, path)
+
+
+def read_plan(alias: str, storage: Storage) -> NextPublication | None:
+    """Return what was last about to become live; None if that was never recorded.
+
+    Raises
+    ------
+    CorruptError
+        If its record is damaged.
+    """
+    try:
+        return NextPublication.load(storage, layout.next_publication_file(alias))
+    except MissingError:
+        return None
+
+
+def record_change(
+    change: Change,
+    collection: str,
+    previous: str,
+    *,
+    alias: str,
+    storage: Storage,
+    plan: NextPublication | None = None,
+) -> Publication:
+    """Append a change to an alias' history and return it; the caller must hold the lease on the alias.
+
+    Parameters
+    ----------
+    change, collection, previous
+        As in :class:`Publication`.
+    alias, storage
+        Whose history it is.
+    plan
+        From which confidence on readers see the collection; None shows every document.
+    """
+    record = _publication(change, plan or NextPublication(collection=collection), previous, storage)
     append_record(record, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return record
 
 
-def with_missing_change(history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
+def with_missing_change(
+    history: Sequence[Publication], live: str, storage: Storage, plan: NextPublication | None = None
+) -> list[Publication]:
     """Return a history with the change that is missing at its end, if any; nothing is written.
 
     An unrecorded switch that leads back to what was live before counts as rolled back.
@@ -166,45 +207,77 @@ def with_missing_change(history: Sequence[Publication], live: str, storage: Stor
         The recorded changes.
     live
         The collection that the alias points at; empty if there is no such alias.
+    storage
+        The store.
+    plan
+        What was last about to become live. If it did, its thresholds count; otherwise those with which the collection
+        was last live.
     """
     last = history[-1].collection if history else ""
     if live in ("", last):
         return [*history]
     is_back = previous_collections(history)[:1] == [live]
-    return [*history, _publication(Change.ROLLED_BACK if is_back else Change.FOUND, live, last, storage)]
+    if plan is None or plan.collection != live:
+        before = next((record for record in reversed(history) if record.collection == live), None)
+        plan = as_plan(before) if before else NextPublication(collection=live)
+    return [*history, _publication(Change.ROLLED_BACK if is_back else Change.FOUND, plan, last, storage)]
 
 
 def record_missing_change(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
     """Record the change that is missing at a history's end, if any, and return the complete history."""
-    complete = with_missing_change(history, live, storage)
+    complete = with_missing_change(history, live, storage, read_plan(alias, storage))
     for missing in complete[len(history) :]:
-        record_change(missing.change, missing.collection, missing.previous, alias=alias, storage=storage)
+        append_record(missing, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return complete
 
 
-def previous_collections(history: Sequence[Publication]) -> list[str]:
-    """Return the collections that successive rollbacks lead to, from a history's last change; each of them once.
+def as_plan(publication: Publication) -> NextPublication:
+    """Return what would make a publication live again."""
+    return NextPublication(
+        collection=publication.collection,
+        thresholds=publication.thresholds,
+        least_precision=publication.least_precision,
+    )
 
-    Collections that were rolled back are left out, so a second rollback leads further back, not forward again.
+
+def previous_publications(history: Sequence[Publication]) -> list[Publication]:
+    """Return the publications that successive rollbacks lead to, from a history's last change; each of them once.
+
+    The same collection with other thresholds is another publication. Those that were rolled back are left out, so a
+    second rollback leads further back, not forward again.
     """
-    earlier_live: list[str] = []
+    earlier_live: list[Publication] = []
     for record in history:
-        if record.change is Change.ROLLED_BACK and record.collection in earlier_live:
-            while earlier_live[-1] != record.collection:
-                earlier_live.pop()
-        elif earlier_live[-1:] != [record.collection]:
-            earlier_live.append(record.collection)
-    *earlier, last = earlier_live or [""]
-    return [collection for collection in dict.fromkeys(reversed(earlier)) if collection != last]
+        plans = [as_plan(other) for other in earlier_live]
+        if record.change is Change.ROLLED_BACK:
+            same = [place for place, plan in enumerate(plans) if plan == as_plan(record)]
+            alike = [place for place, plan in enumerate(plans) if plan.collection == record.collection]
+            earlier_live[(same or alike or [len(plans)])[-1] :] = [record]
+        elif not plans or plans[-1] != as_plan(record):
+            earlier_live.append(record)
+    found: list[Publication] = []
+    for record in reversed(earlier_live[:-1]):
+        if as_plan(record) not in [as_plan(other) for other in (earlier_live[-1], *found)]:
+            found.append(record)
+    return found
 
 
-def _publication(change: Change, collection: str, previous: str, storage: Storage) -> Publication:
-    run = run_of(collection, storage)
+def previous_collections(history: Sequence[Publication]) -> list[str]:
+    """Return the collections that successive rollbacks lead to, from a history's last change; each of them once."""
+    last = history[-1].collection if history else ""
+    collections = dict.fromkeys(record.collection for record in previous_publications(history))
+    return [collection for collection in collections if collection != last]
+
+
+def _publication(change: Change, following: NextPublication, previous: str, storage: Storage) -> Publication:
+    run = run_of(following.collection, storage)
     return Publication(
         change=change,
         run=run.name if run else "",
-        collection=collection,
+        collection=following.collection,
         previous=previous,
         time=now(),
         host=socket.gethostname(),
+        thresholds=following.thresholds,
+        least_precision=following.least_precision,
     )

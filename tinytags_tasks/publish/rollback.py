@@ -7,10 +7,13 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.publications import (
+    as_plan,
     live_collection,
     lock_alias,
-    previous_collections,
+    plan_change,
+    previous_publications,
     read_history,
+    read_plan,
     record_change,
     record_missing_change,
     run_of,
@@ -21,7 +24,7 @@ from tinytags_tasks.publish.publications import (
 from tinytags_tasks.publish.reconciliation import RunState, document_problems, refuse_changed
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import Change, Publication, Run
+from tinytags_tasks.store.run_records import Change, NextPublication, Publication, Run
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class RollbackRequest:
         What readers search.
     run
         The run to roll back. Repeating the request changes nothing, so a task names the run. Empty rolls back whatever
-        is live, one step further each time.
+        is live, one step further each time; the same run with the thresholds that it had before is a step of its own.
     """
 
     alias: str = "tinytags"
@@ -71,28 +74,37 @@ def roll_back(
         did not move.
     """
     step = _next_step(request, storage, solr)
-    compared = _compare(step.target, storage, solr, report) if step.target else None
+    compared = _compare(step.target.collection, storage, solr, report) if step.target else None
     with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         present = _next_step(request, storage, solr)
         record_missing_change(request.alias, present.recorded, present.live, storage)
         done = present.done
         if done is None:
-            if compared is None or (present.live, present.target) != (step.live, step.target):
+            target = present.target
+            if compared is None or target is None or (present.live, target) != (step.live, step.target):
+                other = step.target.collection if step.target else step.live
                 raise TransientError(
-                    f"alias {request.alias} was moved to {present.live} while {step.target or step.live} was compared "
-                    "with what was scored; roll back again"
+                    f"alias {request.alias} was moved to {present.live} while {other} was compared with what was "
+                    "scored; roll back again"
                 )
             refuse_changed(compared.run, compared.state, storage, solr)
             apply_before_switch(compared.run, storage=storage, solr=solr, report=report)
             unmark_pruned(compared.run, storage)
-            switch_alias(request.alias, present.target, solr)
-            done = record_change(Change.ROLLED_BACK, present.target, present.live, alias=request.alias, storage=storage)
+            plan_change(target, alias=request.alias, storage=storage)
+            if target.collection != present.live:
+                switch_alias(request.alias, target.collection, solr)
+            done = record_change(
+                Change.ROLLED_BACK, target.collection, present.live, alias=request.alias, storage=storage, plan=target
+            )
         else:
             report("it was rolled back before; the change is recorded now")
     if run := run_of(done.collection, storage):
         apply_after_switch(run, storage=storage, solr=solr, report=report)
     documents = solr.count(done.collection)
-    report(f"alias {request.alias} points at {done.collection} again, and no longer at {done.previous}")
+    if done.collection == done.previous:
+        report(f"alias {request.alias} still points at {done.collection}, with the thresholds that it had before")
+    else:
+        report(f"alias {request.alias} points at {done.collection} again, and no longer at {done.previous}")
     return RollbackResult(done.run, done.collection, documents, done.previous)
 
 
@@ -109,13 +121,13 @@ class _Step:
     done
         The change that already did what is requested; None if it is still to be done.
     target
-        The collection to go back to; empty if that is done.
+        What to go back to: a collection and its thresholds; None if that is done.
     """
 
     live: str
     recorded: list[Publication]
     done: Publication | None
-    target: str
+    target: NextPublication | None
 
 
 @dataclass(frozen=True)
@@ -132,9 +144,12 @@ def _next_step(request: RollbackRequest, storage: Storage, solr: SolrClient) -> 
     if not live:
         raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
     recorded = read_history(request.alias, storage)
-    history = with_missing_change(recorded, live, storage)
+    history = with_missing_change(recorded, live, storage, read_plan(request.alias, storage))
     done = _rolled_back_already(request, history, len(recorded), storage)
-    target = "" if done else next(iter(previous_collections(history)), "")
+    earlier = [as_plan(each) for each in previous_publications(history)]
+    if request.run:  # other thresholds of the same run would leave the run that is named live
+        earlier = [each for each in earlier if each.collection != live]
+    target = None if done else next(iter(earlier), None)
     if not (done or target):
         raise MissingError(
             f"alias {request.alias}: nothing is recorded as live before {live}; publish another run with "

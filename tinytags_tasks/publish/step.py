@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
-from tinytags_tasks.publish.gate import gate_problems, precision_at
+from tinytags_tasks.publish.gate import choose_publication, gate_problems, precision_at
 from tinytags_tasks.publish.publications import (
+    as_plan,
     live_collection,
     lock_alias,
+    plan_change,
     previous_collections,
     read_history,
+    read_plan,
     record_change,
     record_missing_change,
     refuse_without_collection,
     run_of,
     switch_alias,
     unmark_pruned,
+    with_missing_change,
 )
 from tinytags_tasks.publish.reconciliation import reconcile_blocks, refuse_changed
 from tinytags_tasks.review.carry import refuse_uncarried
@@ -43,12 +47,17 @@ class PublishRequest:
     least_precision
         The lowest precision, in percent, that the model's card may have at the run's threshold; None does not check
         this.
+    least_measured_precision
+        The lowest precision, in percent, that each tag must have on this corpus, as reviews measured it and with 95 %
+        certainty. Readers see each tag from the lowest confidence on that reaches it; tags that cannot are not shown.
+        None shows everything, but leaves the thresholds of a run that is live already as they are; 0 removes them.
     """
 
     run: str
     alias: str = "tinytags"
     least_documents_percent: float | None = None
     least_precision: float | None = None
+    least_measured_precision: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are not percentages.
@@ -62,20 +71,23 @@ class PublishRequest:
             raise BadInputError(
                 f"the gate requires {self.least_documents_percent:g} % of the documents: it must be 0 or more"
             )
-        if self.least_precision is not None and not 0 <= self.least_precision <= 100:
-            raise BadInputError(
-                f"the gate requires a precision of {self.least_precision:g} %: it must be between 0 and 100"
-            )
+        for least in (self.least_precision, self.least_measured_precision):
+            if least is not None and not 0 <= least <= 100:
+                raise BadInputError(f"the gate requires a precision of {least:g} %: it must be between 0 and 100")
 
 
 @dataclass(frozen=True)
 class PublishResult:
-    """The alias' collection now, the previous one (empty if there was none), and the totals that were reconciled."""
+    """The alias' collection now, the previous one (empty if there was none), and the totals that were reconciled.
+
+    ``thresholds`` is from which confidence on readers see each tag; None if they see every document.
+    """
 
     run: str
     collection: str
     previous: str
     totals: Totals
+    thresholds: dict[str, int] | None = None
 
 
 def publish_run(
@@ -90,7 +102,8 @@ def publish_run(
     ReconcileError
         Naming what differs and the remedy; the alias does not move.
     FinalError
-        If the run does not pass the gate; it stays verified, and the alias does not move.
+        If the run does not pass the gate, or no tag reaches the precision that must be measured; it stays verified, and
+        the alias does not move.
     TransientError
         If another process holds the alias for too long, or writes the run meanwhile; or the alias did not move.
     """
@@ -104,6 +117,7 @@ def publish_run(
         solr=solr,
         report=report,
     )
+    chosen = choose_publication(run, request.least_measured_precision, storage, report)
     with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         run = Run.load(storage, layout.run_file(request.run))
         refuse_without_collection(run, solr)
@@ -113,18 +127,25 @@ def publish_run(
         unmark_pruned(run, storage)
         live = live_collection(request.alias, solr)
         history = read_history(request.alias, storage)
-        if live != run.collection:
+        is_live = live == run.collection
+        if not is_live:
             _ask_gate(request, run, totals, live, storage, solr)
             history = record_missing_change(request.alias, history, live, storage)
-            switch_alias(request.alias, run.collection, solr)
-        if not history or history[-1].collection != run.collection:  # otherwise it is live and recorded
+        elif request.least_measured_precision is None:  # repeating a publication shows no more than before
+            chosen = as_plan(with_missing_change(history, live, storage, read_plan(request.alias, storage))[-1])
+        if not (is_live and history and as_plan(history[-1]) == chosen):  # otherwise it is live and recorded
+            plan_change(chosen, alias=request.alias, storage=storage)
+            if not is_live:
+                switch_alias(request.alias, run.collection, solr)
             before = history[-1].collection if history else ""
-            history.append(
-                record_change(Change.PUBLISHED, run.collection, before, alias=request.alias, storage=storage)
+            record = record_change(
+                Change.PUBLISHED, run.collection, before, alias=request.alias, storage=storage, plan=chosen
             )
+            history.append(record)
     apply_after_switch(run, storage=storage, solr=solr, report=report)
     report(f"alias {request.alias} points at {run.collection}")
-    return PublishResult(run.name, run.collection, next(iter(previous_collections(history)), ""), totals)
+    previous = next(iter(previous_collections(history)), "")
+    return PublishResult(run.name, run.collection, previous, totals, chosen.thresholds)
 
 
 def reconcile_run(

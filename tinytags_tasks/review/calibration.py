@@ -122,10 +122,10 @@ def _knot_weights(knots: npt.NDArray[np.int64]) -> Floats:
 def _fit(found: _Looks, shift: float, bend: float) -> _Fit:
     """Fit the lines by Newton's method, for one spread of the tags; the tags' own steps are eliminated first."""
     number, knots = found.number_of_tags, found.weights.shape[1]
-    spread = np.linalg.inv(shift**2 * np.ones((knots, knots)) + bend**2 * np.eye(knots))
+    spread = np.linalg.inv(shift**2 * np.ones((knots, knots)) + bend**2 * np.eye(knots)).astype(np.float64)
     rough = np.diff(np.eye(knots), n=2, axis=0) if knots > 2 else np.zeros((0, knots))
     level = np.full((1, knots), 1 / knots)
-    prior = level.T @ level / _LEVEL**2 + rough.T @ rough / _ROUGH**2 + np.eye(knots) / 5.0**2
+    prior: Floats = level.T @ level / _LEVEL**2 + rough.T @ rough / _ROUGH**2 + np.eye(knots) / 5.0**2
     line, own = np.zeros(knots), np.zeros((number, knots))
     value = _log_posterior(found, line, own, prior, spread)
     for _ in range(_STEPS):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +32,7 @@ _REPORT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class CarryResult:
-    """What became of the words on other versions of a corpus.
+    """The state of the words on other versions of a corpus.
 
     Attributes
     ----------
@@ -93,7 +94,7 @@ def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], Non
     lost.discard(picture_hash(bytes(corpus.image_bytes)))  # what could not be read is no picture
     by_content = _find_by_content(corpus, lost, storage, report) if lost else {}
     latest = _latest_here(of_version(words, corpus.digest))
-    chosen: dict[tuple[int, int], dict[str, object]] = {}
+    chosen: dict[tuple[int, int], dict[str, Any]] = {}
     missing: list[tuple[int, str]] = []
     there = 0
     for kind, word in found:
@@ -122,9 +123,9 @@ def _carried_upto(corpus: Corpus, storage: Storage) -> int:
 
 def _words_on_others(
     words: pa.Table, corpus: Corpus, kinds: Iterable[tuple[Sequence[Verdict], bool]]
-) -> Iterator[tuple[int, dict[str, object]]]:
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the words that count on other versions of a corpus, each with the number of its kind, by their numbers."""
-    found: list[tuple[int, dict[str, object]]] = []
+    found: list[tuple[int, dict[str, Any]]] = []
     for digest in words.column("corpus_digest").unique().to_pylist():
         if digest == corpus.digest:
             continue
@@ -137,7 +138,7 @@ def _words_on_others(
     return iter(sorted(found, key=lambda each: each[1]["number"]))
 
 
-def _find_by_position(corpus: Corpus, words: Sequence[dict[str, object]], storage: Storage) -> dict[bytes, set[int]]:
+def _find_by_position(corpus: Corpus, words: Sequence[dict[str, Any]], storage: Storage) -> dict[bytes, set[int]]:
     """Return the positions at which pictures still stand, of those where words were said of them."""
     found: dict[bytes, set[int]] = {}
     positions = {word["position"] for word in words if word["position"] < corpus.images}
@@ -180,10 +181,10 @@ def _latest_here(words: pa.Table) -> dict[tuple[int, int], int]:
     return latest
 
 
-def _append(corpus: Corpus, rows: list[dict[str, object]], storage: Storage, report: Callable[[str], None]) -> None:
+def _append(corpus: Corpus, rows: list[dict[str, Any]], storage: Storage, report: Callable[[str], None]) -> None:
     """Commit words for this version of the corpus, as those who said them."""
 
-    def request(row: dict[str, object]) -> tuple[str, str]:
+    def request(row: dict[str, Any]) -> tuple[str, str]:
         return str(row["by"]), str(row["run"])
 
     done = 0
@@ -197,6 +198,6 @@ def _append(corpus: Corpus, rows: list[dict[str, object]], storage: Storage, rep
                 report(f"{done:,} of {len(rows):,} words are carried over")
 
 
-def _word(row: dict[str, object]) -> Word:
+def _word(row: dict[str, Any]) -> Word:
     fields = {name: row[name] for name in Word.__dataclass_fields__}
     return Word(**{**fields, "verdict": Verdict(row["verdict"]), "why": Why(row["why"])})

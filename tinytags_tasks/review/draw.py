@@ -94,8 +94,14 @@ def next_pictures(
     measuring = round(count * purpose_share)
     to_measure = _rows_to_measure(frame, is_free, drawn, looks.sizes, measuring)
     is_free[to_measure] = False
-    to_teach = _rows_to_teach(frame, is_free, count - measuring)
     drawn += np.bincount(strata[to_measure], minlength=len(frame.strata))
+    to_teach = _rows_to_teach(frame, is_free, count - measuring)
+    is_free[to_teach] = False
+    missing = count - len(to_measure) - len(to_teach)
+    if missing > 0:
+        more = _rows_to_measure(frame, is_free, drawn, looks.sizes, missing)
+        drawn += np.bincount(strata[more], minlength=len(frame.strata))
+        to_measure = np.concatenate([to_measure, more])
     chances = drawn / np.maximum(looks.sizes, 1)
     rows = np.concatenate([to_measure, to_teach])
     order = np.argsort(random_numbers(_SHUFFLE, frame.columns["position"][rows]))
@@ -124,7 +130,8 @@ def _rows_to_measure(frame: Frame, is_free: Flags, drawn: Numbers, sizes: Number
     of_dropped = is_dropped[frame.columns["stratum"][rows]]
     first = _allocate(frame, rows[of_dropped], drawn, sizes, dropped)
     others = _allocate(frame, rows[~of_dropped], drawn, sizes, count - len(first))
-    return np.concatenate([first, others])
+    rest = np.setdiff1d(rows[of_dropped], first)[: count - len(first) - len(others)]
+    return np.concatenate([first, others, rest])
 
 
 def _allocate(frame: Frame, rows: Numbers, drawn: Numbers, sizes: Numbers, count: int) -> Numbers:

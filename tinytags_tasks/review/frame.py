@@ -180,7 +180,7 @@ def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print
         )
     left_out = _learned_from(run, storage)
     path = layout.frame_file(run.corpus, run.name)
-    identity = (_versions_sha256(run, storage), hashlib.sha256(left_out.tobytes()).hexdigest())
+    identity = _identity(run, left_out, storage)
     if (found := _read_frame(run, path, identity, storage)) is not None:
         return found
     # Imported here because a frame is made once and read often, and making it needs the corpus' records, too.
@@ -190,6 +190,19 @@ def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print
     storage.delete_leftovers(path, least_age_seconds=LEFTOVER_SECONDS)
     storage.write(path, _as_parquet(frame, *identity))
     return frame
+
+
+def stored_frame(run: Run, storage: Storage) -> Frame | None:
+    """Return a run's frame if it was made before and still fits the run; nothing is made for whoever only looks."""
+    path = layout.frame_file(run.corpus, run.name)
+    if not storage.exists(path):
+        return None
+    return _read_frame(run, path, _identity(run, _learned_from(run, storage), storage), storage)
+
+
+def _identity(run: Run, left_out: Numbers, storage: Storage) -> tuple[str, str]:
+    """Return what a frame must have been made of: hashes of the scored files' versions, and of what is left out."""
+    return _versions_sha256(run, storage), hashlib.sha256(left_out.tobytes()).hexdigest()
 
 
 def _learned_from(run: Run, storage: Storage) -> Numbers:
@@ -253,4 +266,4 @@ def _read_frame(run: Run, path: str, identity: tuple[str, str], storage: Storage
     )
 
 
-__all__ = ["SCHEMA", "Frame", "FrameRecord", "Stratum", "load_frame"]
+__all__ = ["SCHEMA", "Frame", "FrameRecord", "Stratum", "load_frame", "stored_frame"]

@@ -5,7 +5,7 @@ the stratified one. It is formed for the images that nobody looked at; those tha
 Little, Louis and Slud, "Comparative Study of Confidence Intervals for Proportions in Complex Sample Surveys", Journal
 of Survey Statistics and Methodology 7, 2019, and Korn and Graubard, "Confidence Intervals for Proportions with Small
 Expected Number of Positive Counts", Survey Methodology 24, 1998. Variances use shares that are drawn a little towards
-those of similar strata, because a stratum in which all looks agree is not without variance. ``benchmarks/reviews.py``
+those of similar strata, because a stratum in which all looks agree is not without variance. ``benchmarks/precision.py``
 checks by simulation how often the intervals cover the truth.
 """
 

@@ -35,13 +35,6 @@ class StoredAccount:
     account: Account
     password_hash: str
 
-    def has_password(self, password: str) -> bool:
-        """Return whether this is its password; takes as long as hashing one, some 50 ms."""
-        try:
-            return HASHER.verify(self.password_hash, password)
-        except (VerificationError, InvalidHashError):
-            return False
-
 
 class AccountFile:
     """Reads and changes the file; each change is one rename, and two at once wait for each other.
@@ -177,6 +170,14 @@ def hash_password(password: str) -> str:
     if not LEAST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
         raise BadInputError(f"a password has {LEAST_PASSWORD} to {_LONGEST_PASSWORD:,} characters")
     return HASHER.hash(password)
+
+
+def has_password(password_hash: str, password: str) -> bool:
+    """Return whether a hash is that of a password; takes as long as hashing one, some 50 ms."""
+    try:
+        return HASHER.verify(password_hash, password)
+    except (VerificationError, InvalidHashError):
+        return False
 
 
 def _parse(text: str, path: Path) -> dict[str, StoredAccount]:

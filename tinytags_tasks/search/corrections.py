@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
@@ -23,6 +25,11 @@ PATIENCE_SECONDS = 5.0
 
 NOTICE = "said"
 """The parameter of the page's address that names the request whose success the page reports."""
+
+
+MOST_REQUESTS = 50
+MOST_VERDICTS = 5
+"""What of a request is described."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,13 @@ class Picture:
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add what the forms of the search page post to."""
 
+    @app.get("/corrections")
+    def show(request: Request) -> Response:
+        account = require(request, Role.REVIEWER)
+        return context.render(
+            request, "corrections.html", corpora=latest_requests(context, account), most=MOST_REQUESTS
+        )
+
     @app.post("/corrections")
     def correct(request: Request, form: CheckedForm) -> Response:
         require(request, Role.REVIEWER)
@@ -130,16 +144,36 @@ def notice(context: PageContext, account: Account, text: str) -> dict[str, Any] 
         corpus, number = _read_notice(text)
     except BadInputError:
         return None
-    known = context.logs.of(corpus)
-    words = known.request(number)
-    if not len(words) or not account.may_review:
-        return None
+    words = context.logs.of(corpus).request(number)
+    return _describe_request(context, account, corpus, words) if len(words) and account.may_review else None
+
+
+def latest_requests(context: PageContext, account: Account) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return for each corpus its latest public requests, the newest first."""
+    found = []
+    for corpus in context.logs.corpora():
+        words = context.logs.of(corpus).words
+        public = words.filter(words.column("is_public"))
+        numbers = pc.unique(public.column("number")).to_pylist()[-MOST_REQUESTS:]
+        known = context.logs.of(corpus)
+        requests = [_describe_request(context, account, corpus, known.request(number)) for number in reversed(numbers)]
+        if requests:
+            found.append((corpus, requests))
+    return found
+
+
+def _describe_request(context: PageContext, account: Account, corpus: str, words: pa.Table) -> dict[str, Any]:
+    number = words.column("number")[0].as_py()
     verdicts = Counter(zip(words.column("verdict").to_pylist(), words.column("tag").to_pylist(), strict=True))
     is_undo = any(verdict == Verdict.UNDO for verdict, _ in verdicts)
     needs_operator = any(verdict in SHOWING for verdict, _ in verdicts)
+    said = [_describe(verdict, tag, count) for (verdict, tag), count in verdicts.most_common(MOST_VERDICTS)]
     return {
-        "name": text,
-        "said": "; ".join(_describe(verdict, tag, count) for (verdict, tag), count in verdicts.items()),
+        "name": f"{corpus}:{number}",
+        "number": number,
+        "by": words.column("by")[0].as_py(),
+        "time": words.column("time")[0].as_py()[:16].replace("T", " "),
+        "said": "; ".join(said) + ("; …" if len(verdicts) > MOST_VERDICTS else ""),
         "is_shown": context.logs.applied(corpus) >= number,
         "can_undo": not is_undo and (account.may_operate or not needs_operator),
     }
@@ -203,8 +237,10 @@ def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
 def _own_address(text: str) -> str:
     """Return an address of the search page, whatever a form says."""
     parts = urlsplit(text)
-    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and parts.path == "/"
-    return f"/?{parts.query}" if is_own and parts.query else "/"
+    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and parts.path in ("/", "/corrections")
+    if not is_own:
+        return "/"
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def _read_notice(text: str) -> tuple[str, int]:

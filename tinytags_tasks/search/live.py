@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr_http import ForbiddenError
 from tinytags_tasks.errors import MissingError
-from tinytags_tasks.publish.publications import live_collection, read_history, run_of
+from tinytags_tasks.publish.publications import (
+    live_collection,
+    read_history,
+    read_plan,
+    run_of,
+    with_missing_change,
+)
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.settings import Settings
@@ -30,7 +36,7 @@ class LiveRun:
         Its corpus, as it is in the store now: of another version if ``corpus.digest`` is not ``run.corpus_digest``;
         None if it is gone.
     publication
-        How it became live; None if that was not recorded.
+        How it became live, and from which confidence on readers see its tags; None if nothing is known about it.
     """
 
     run: Run
@@ -92,6 +98,8 @@ class LiveRuns:
         except ForbiddenError:  # by a Solr whose writer may not look at aliases: the history has to do
             names = history[-1].collection if history else ""
         runs = [run for run in (run_of(name, storage) for name in names.split(",") if name) if run]
+        if names and "," not in names:  # a killed process may have recorded only what it was about to make live
+            history = with_missing_change(history, names, storage, read_plan(self._alias, storage))
         latest = {publication.collection: publication for publication in history}
         return tuple(LiveRun(run, _corpus_of(run, storage), latest.get(run.collection)) for run in runs)
 

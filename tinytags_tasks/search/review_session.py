@@ -7,7 +7,7 @@ process), so a restart forgets that and nothing else. Looks made elsewhere are s
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any

@@ -11,7 +11,7 @@ import threading
 from cachetools import TTLCache
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.search.account_file import HASHER, AccountFile
+from tinytags_tasks.search.account_file import HASHER, AccountFile, has_password
 from tinytags_tasks.search.accounts import Account, Role
 from tinytags_tasks.settings import Settings
 
@@ -19,6 +19,8 @@ REMEMBERED_SECONDS = 300
 MOST_FAILURES = 10
 FAILURE_SECONDS = 300
 """How long a wrong password counts: after :data:`MOST_FAILURES` of them, an address has to wait for that long."""
+
+_OPERATOR = "settings"
 
 
 class TooManyFailuresError(BadInputError):
@@ -56,13 +58,10 @@ class SignIn:
         BadInputError
             If the file of accounts cannot be used.
         """
-        if name == self._operator.name:
-            is_right = hmac.compare_digest(password.encode(), self._operator_password)
-            return self._operator if is_right else None
-        stored = self._file.read().get(name)
+        account, secret = self._find(name)
         with self._lock:
-            is_known = stored is not None and self._known.get(self._digest(name, password)) == stored.password_hash
-        return stored.account if stored and is_known else None
+            is_known = self._known.get(self._digest(name, password)) == secret
+        return account if is_known else None
 
     def verify(self, name: str, password: str, peer: str) -> Account | None:
         """Return the account with a name and password, None if there is none; takes as long in both cases.
@@ -79,18 +78,29 @@ class SignIn:
                 raise TooManyFailuresError(
                     f"too many wrong passwords from this address: wait {FAILURE_SECONDS // 60} minutes"
                 )
-        stored = self._file.read().get(name) if name != self._operator.name else None
-        if stored is None:
-            HASHER.hash(password)  # in vain: the time taken must not tell that there is no such name
-        elif stored.has_password(password):
-            with self._lock:
-                self._known[self._digest(name, password)] = stored.password_hash
-                self._failures.pop((name, peer), None)
-            return stored.account
+        account, secret = self._find(name)
+        if name == self._operator.name and hmac.compare_digest(password.encode(), self._operator_password):
+            is_right = True
+        elif account is None or name == self._operator.name:
+            is_right = False
+            HASHER.hash(password)  # in vain: the time taken must not tell whether there is such a name
+        else:
+            is_right = has_password(secret, password)
         with self._lock:
-            # Writing it again lets all of them count for as long as the latest.
-            self._failures[name, peer] = self._failures.get((name, peer), 0) + 1
-        return None
+            if is_right:
+                self._known[self._digest(name, password)] = secret
+                self._failures.pop((name, peer), None)
+            else:
+                # Writing it again lets all of them count for as long as the latest.
+                self._failures[name, peer] = self._failures.get((name, peer), 0) + 1
+        return account if is_right else None
+
+    def _find(self, name: str) -> tuple[Account | None, str]:
+        """Return an account, and what changes with its password."""
+        if name == self._operator.name:
+            return self._operator, _OPERATOR
+        stored = self._file.read().get(name)
+        return (stored.account, stored.password_hash) if stored else (None, "")
 
     def _digest(self, name: str, password: str) -> bytes:
         return hmac.digest(self._key, f"{name}\n{password}".encode(), "sha256")

@@ -114,6 +114,10 @@ class WordLogs:
         """Return what was said of a corpus' pictures; raises the errors of :meth:`hidden`."""
         return self._look().get(corpus, _NO_WORDS)
 
+    def corpora(self) -> list[str]:
+        """Return the corpora of whose pictures something was said; raises the errors of :meth:`hidden`."""
+        return sorted(self._look())
+
     def forget(self) -> None:
         """Read the logs again at the next question, because something was said just now."""
         self._kept.forget()

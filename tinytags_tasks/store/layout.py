@@ -29,6 +29,7 @@
     configsets/<configset>.zip                   a Solr configset of a run; written before the run
     publications/<alias>/000001.json             what became live under the alias, one record per change
     publications/<alias>.lease                   who is changing the alias
+    publications/<alias>.next.json               what is about to become live, and from which confidence on
     reviews/<corpus>/log/000001.parquet          people's words on a corpus' pictures, one file a request; append-only
     reviews/<corpus>/log/000001-000256.parquet   the words of many requests, merged
     reviews/<corpus>/log.lease                   who is merging the log
@@ -304,6 +305,11 @@ def publications_folder(alias: str) -> str:
 def publication_file(alias: str, number: int) -> str:
     """Path of a record in an alias' history; numbers begin with 1."""
     return f"{publications_folder(alias)}/{number:06d}.json"
+
+
+def next_publication_file(alias: str) -> str:
+    """Path of the record of what is about to become live under an alias."""
+    return f"{publications_folder(alias)}.next.json"
 
 
 def alias_lease_file(alias: str) -> str:

@@ -182,6 +182,44 @@ class BackgroundUse(Part):
     left_out_by_look: tuple[str, ...] = ()
 
 
+class ReviewUse(Part):
+    """What people said of a corpus' pictures, as far as a model learned from it.
+
+    Attributes
+    ----------
+    corpus, corpus_digest
+        The corpus, and its version.
+    upto
+        The number of the last request of its review log that was read.
+    words
+        How many pictures the model learned from: those said to show one of its tags, or none of them.
+    weight
+        How many times as much as a labelled picture each of them counts.
+    replaced_background
+        Whether they took the place of the net's background.
+    positions_sha256
+        Hash of their positions, see :func:`tinytags_tasks.store.lessons.positions_sha256`.
+    of_tags, none
+        How many were said to show each of the model's tags, and how many to show none.
+    new_tags
+        Which of the model's tags are not in the labelled set.
+    other_tags
+        Tags that the model lacks, each with the number of pictures said to show it.
+    """
+
+    corpus: str
+    corpus_digest: str
+    upto: int
+    words: int
+    weight: float
+    replaced_background: bool
+    positions_sha256: str
+    of_tags: tuple[int, ...]
+    none: int
+    new_tags: tuple[str, ...] = ()
+    other_tags: dict[str, int]
+
+
 DIFFERENT_LOOKS = 0.9
 """From this AUROC of a probe on, two sets of pictures count as prepared in different ways."""
 
@@ -255,6 +293,8 @@ class ModelCard(Record):
         Figures on the part of the background that it did not learn from.
     probe
         How different the preparation of the corpus is for which it was trained; None if it was trained for none.
+    reviews
+        What it learned from people's words; None if it learned from the labelled set alone.
     """
 
     version: str
@@ -285,6 +325,7 @@ class ModelCard(Record):
     other: OtherEvaluation | None = None
     background_held_back: OtherEvaluation | None = None
     probe: Probe | None = None
+    reviews: ReviewUse | None = None
 
     @classmethod
     def remedy(cls, path: str) -> str:

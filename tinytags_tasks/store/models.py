@@ -1,14 +1,14 @@
 """Published models, which never change: storing, listing, describing and comparing them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.model_figures import describe_figures
-from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, ModelCard
+from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, ModelCard, ReviewUse
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
 REPORT_POLICY = (
@@ -233,6 +233,7 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
         "images": f"{size}, {card.preparation}" if card.preparation else size,
         "imported from": card.origin,
         "learned from": f"{card.labelled_images:,} images of {card.labelled_set}" if card.labelled_set else "",
+        **_describe_reviews(card.reviews, card.tags),
         "licence": card.licence,
         **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }
@@ -250,6 +251,23 @@ def _describe_background(background: BackgroundUse | None) -> dict[str, str]:
     ):
         described[f"left out of these, because {why}"] = ", ".join(classes)
     return described
+
+
+def _describe_reviews(use: ReviewUse | None, tags: Sequence[str]) -> dict[str, str]:
+    """Return what a model learned from people's words."""
+    if use is None:
+        return {}
+    counts = [f"{tag} {count:,}" for tag, count in zip(tags, use.of_tags, strict=True) if count]
+    if use.none:
+        counts.append(f"none {use.none:,}")
+    described = {
+        "learned from reviews": f"{use.words:,} pictures of corpus {use.corpus} (up to request {use.upto}): "
+        f"{', '.join(counts)}; each counts {use.weight:g} times"
+        f"{', and no general pictures' if use.replaced_background else ''}",
+        "tags from reviews alone": ", ".join(use.new_tags),
+        "tags in reviews that were not learned": ", ".join(f"{tag} {count}" for tag, count in use.other_tags.items()),
+    }
+    return {heading: text for heading, text in described.items() if text}
 
 
 def compare_models(one: ModelCard, other: ModelCard) -> tuple[list[tuple[str, str, str]], list[str]]:

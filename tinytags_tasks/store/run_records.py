@@ -105,6 +105,27 @@ class Publication(Record):
         return f"write it again from the changes before and after it with `{command}`"
 
 
+class NextPublication(Record):
+    """What is about to become live under an alias; written before the alias is switched and the change recorded.
+
+    A process that is killed in between leaves no doubt about what readers may see.
+
+    Attributes
+    ----------
+    collection, thresholds, least_precision
+        As in :class:`Publication`.
+    """
+
+    collection: str
+    thresholds: dict[str, int] | None = None
+    least_precision: float | None = None
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes it again."""
+        return "publish the live run again with `tinytags publish RUN --least-measured-precision PERCENT`, or roll back"
+
+
 class BlockState(StrEnum):
     """The state of a block; a block without a record is planned, or embedded if the corpus holds its embeddings."""
 
@@ -129,7 +150,8 @@ class BlockRecord(Record):
     Attributes
     ----------
     none
-        How many images show none of the tags, by the model's own word; 0 if the model has no "none".
+        How many images show none of the tags, by the word of the model or a person; of a model without "none", only a
+        person's.
     embed_seconds
         How long the block's embeddings took when they were made; 0 if the model reads pixels.
     taken_down

@@ -1,7 +1,7 @@
 """Evaluates a model on labelled images; the results are the figures on its card."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnxruntime
 
 from tinytags_tasks.corpus.labelled import LabelledSet, file_sha256
 from tinytags_tasks.nets.running import BATCH as NET_BATCH
+from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.model_records import (
     ConfidenceBand,
     Evaluation,
@@ -19,7 +20,7 @@ from tinytags_tasks.store.model_records import (
 )
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.family import Classifier
-from tinytags_tasks.train.features import LabelledFeatures, Sight, head_votes, read_features
+from tinytags_tasks.train.features import LabelledFeatures, Sight, are_among, head_votes, read_features
 from tinytags_tasks.train.gallery import Gallery
 from tinytags_tasks.train.images import LEFT_OUT, NONE, read_rows
 from tinytags_tasks.votes import Decisions, Votes, decide, least_votes
@@ -35,16 +36,46 @@ _BATCH = 5_000
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What a head sees of the images on which it is evaluated: a test set, and images of other things."""
+    """What a head sees of the images on which it is evaluated: a test set, and images of other things.
+
+    Attributes
+    ----------
+    sight
+        What the head sees of an image.
+    test, other
+        The images.
+    test_rows
+        The numbers of the test images in their file, if some were left out.
+    """
 
     sight: Sight
     test: LabelledFeatures | None
     other: LabelledFeatures | None
+    test_rows: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
     @property
     def embed_seconds(self) -> float:
         """How long decoding and embedding took; 0 if nothing had to be embedded."""
         return sum(each.embed_seconds for each in (self.test, self.other) if each)
+
+    def without(self, learned: Embeddings, report: Callable[[str], None]) -> "Yardstick":
+        """Return the images that a head does not learn from; a set of which nothing is left is not measured."""
+        left_out, rows = 0, None
+        parts: list[LabelledFeatures | None] = []
+        for part in (self.test, self.other):
+            if part is None:
+                parts.append(None)
+                continue
+            keep = ~are_among(part.values, learned)
+            left_out += int((~keep).sum())
+            parts.append(part.part(keep) if keep.any() else None)
+            if part is self.test:
+                rows = np.flatnonzero(keep)
+        if left_out:
+            report(
+                f"{left_out:,} of the images to measure on were reviewed, and are left out: the model learns from them"
+            )
+        return Yardstick(self.sight, parts[0], parts[1], rows)
 
     def measure(self, head: Classifier, gallery: Gallery) -> tuple[Evaluation | None, OtherEvaluation | None]:
         """Return a head's figures, and add pictures of the test set to a gallery."""
@@ -55,6 +86,7 @@ class Yardstick:
             test = evaluate(votes, self.test, head.total, self.test.sha256)
 
             def read(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+                rows = rows if self.test_rows is None else self.test_rows[rows]
                 return read_rows(path, rows, self.sight.height, self.sight.width)
 
             gallery.add("test", votes, labels, head.total, read)

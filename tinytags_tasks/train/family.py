@@ -87,9 +87,12 @@ class Features:
     has_none
         Whether the last class is "none of the tags".
     labelled, held_out
-        How many labelled images there are, and how many of these are held out.
+        How much the images of the tags weigh, and how much of that is held out. A labelled image weighs 1, a reviewed
+        one may weigh more.
     background, background_held_out
         How many general pictures there are that show none of the tags, and how many of these are held out.
+    none, none_held_out
+        How much the pictures weigh that people said show none of the tags, and how much of that is held out.
     """
 
     folder: str
@@ -97,10 +100,12 @@ class Features:
     values: int
     is_embedding: bool = False
     has_none: bool = False
-    labelled: int = 0
-    held_out: int = 0
+    labelled: float = 0
+    held_out: float = 0
     background: int = 0
     background_held_out: int = 0
+    none: float = 0
+    none_held_out: float = 0
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -132,6 +137,13 @@ class Family(Protocol):
     @property
     def most_partitions(self) -> int:
         """How many Spark tasks learn from embeddings at the most: as many as give the same model in every fit."""
+
+    @property
+    def most_background(self) -> int | None:
+        """How many pictures of the background there may be for each labelled one; None if there may be any number.
+
+        With a limit, they also weigh no more than the labelled ones, all together.
+        """
 
     def describe(self, chosen: Mapping[str, int]) -> str:
         """Return the chosen parameters in words, such as "10 trees of depth 10"."""

@@ -170,6 +170,12 @@ def see(sight: Sight, images: npt.NDArray[np.uint8]) -> Embeddings:
     return embed(session, images.reshape(len(images), -1))
 
 
+def are_among(rows: npt.NDArray[np.generic], others: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Return which rows are equal to one of the others, bool, shape (rows,): the same picture looks the same."""
+    known = {other.tobytes() for other in others}
+    return np.array([row.tobytes() in known for row in rows], dtype=np.bool_)
+
+
 def head_votes(head: bytes, values: npt.NDArray[np.uint8] | Embeddings) -> Votes:
     """Return the votes of a head, a graph whose only input is what it sees; float32, shape (images, classes)."""
     session: Any = open_session(head, "the head", threads=0)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,31 +16,35 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.family import Classifier, Features
-from tinytags_tasks.train.features import LabelledFeatures
+from tinytags_tasks.train.features import LabelledFeatures, are_among
 from tinytags_tasks.train.none import Chosen
 from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.reviews import Reviewed
 from tinytags_tasks.train.spark_features import PARTITION_VALUES, Rows, write_features
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a head learns from: the labelled images first, then the background.
+    """What a head learns from: the labelled images first, then the background, then reviewed pictures.
 
     Attributes
     ----------
     rows
-        The features of both.
+        The features of all.
     tags
         The names of the tags; if there is one more class, it is "none of the tags".
     held_out
         bool, shape (labelled images,): those that the second head does not learn from.
+    background
+        How many pictures of the background there are.
     background_held_back
-        The background that it does not learn from, int8, shape (pictures, dimensions).
+        The background that the second head does not learn from, int8, shape (pictures, dimensions).
     """
 
     rows: Rows
     tags: tuple[str, ...]
     held_out: npt.NDArray[np.bool_] = field(repr=False)
+    background: int = 0
     background_held_back: Embeddings = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int8), repr=False)
 
 
@@ -52,21 +57,59 @@ class Fitted:
     seconds: dict[str, float]
 
 
-def make_lesson(request: TrainRequest, labelled: LabelledFeatures, background: Chosen | None) -> Lesson:
-    """Return what a head learns from."""
+def make_lesson(
+    request: TrainRequest,
+    labelled: LabelledFeatures,
+    background: Chosen | None,
+    reviewed: Reviewed | None = None,
+    *,
+    has_none: bool = False,
+) -> Lesson:
+    """Return what a head learns from.
+
+    Parameters
+    ----------
+    request
+        The training.
+    labelled
+        The labelled images.
+    background
+        The general pictures that show none of the tags; None if it learns from none.
+    reviewed
+        The reviewed pictures, with their weight; None if it learns from none.
+    has_none
+        Whether "none of the tags" is a class even without a background.
+    """
     tags = len(labelled.tags)
     held_out = hold_out(labelled.labels, tags, request)
-    if background is None:
-        return Lesson(Rows(labelled.values, labelled.labels, tags, held_out), labelled.tags, held_out)
-    others: Embeddings = background.embeddings
-    held_back = _choose(len(others), request) if held_out.any() else np.zeros(len(others), dtype=np.bool_)
+    values: list[npt.NDArray[Any]] = [labelled.values]
+    labels, held_back = [labelled.labels], [held_out]
+    others: Embeddings = np.zeros((0, 0), dtype=np.int8)
+    background_held_back = others
+    if background is not None:
+        others = background.embeddings
+        chosen = _choose(len(others), request) if held_out.any() else np.zeros(len(others), dtype=np.bool_)
+        background_held_back = others[chosen]
+        values.append(others)
+        labels.append(np.full(len(others), tags))
+        held_back.append(chosen)
+    row_weights = [1.0] * len(labels)
+    if request.family.most_background is not None and len(others) > len(labelled.labels):
+        row_weights[-1] = len(labelled.labels) / len(others)
+    if reviewed is not None:
+        row_weights.append(reviewed.weight)
+        values.append(reviewed.embeddings)
+        labels.append(reviewed.labels)
+        held_back.append(are_among(reviewed.embeddings, labelled.values[held_out]))
+    is_weighted = any(weight != 1 for weight in row_weights)
     rows = Rows(
-        values=np.concatenate([labelled.values, others]),
-        labels=np.concatenate([labelled.labels, np.full(len(others), tags)]),
-        classes=tags + 1,
-        held_out=np.concatenate([held_out, held_back]),
+        values=np.concatenate(values) if len(values) > 1 else labelled.values,  # pixels are many: no copy
+        labels=np.concatenate(labels),
+        classes=tags + (has_none or background is not None),
+        held_out=np.concatenate(held_back),
+        weights=np.repeat(row_weights, [len(each) for each in labels]) if is_weighted else None,
     )
-    return Lesson(rows, labelled.tags, held_out, others[held_back])
+    return Lesson(rows, labelled.tags, held_out, len(others), background_held_back)
 
 
 def hold_out(labels: npt.NDArray[np.int64], tags: int, request: TrainRequest) -> npt.NDArray[np.bool_]:
@@ -136,7 +179,10 @@ def fit_heads(
 def _write(request: TrainRequest, lesson: Lesson, training: str, storage: Storage) -> Features:
     rows = lesson.rows
     # What is held out, and which background is left out, are no part of the training's id.
-    chosen = hashlib.sha256(rows.held_out.tobytes() + rows.labels.tobytes()).hexdigest()[:8]
+    decisive = [rows.held_out.tobytes(), rows.labels.tobytes()]
+    if rows.weights is not None:
+        decisive.append(rows.weights.tobytes())
+    chosen = hashlib.sha256(b"".join(decisive)).hexdigest()[:8]
     folder = layout.labelled_file(f"{training}-{chosen}")
     is_embedding = rows.values.dtype == np.int8
     if is_embedding:
@@ -145,14 +191,25 @@ def _write(request: TrainRequest, lesson: Lesson, training: str, storage: Storag
         partition_rows = max(1, PARTITION_VALUES // rows.values.shape[1])
     storage.delete_leftovers(folder)
     write_features(rows, folder, storage, partition_rows=partition_rows)
+    is_none = rows.labels == len(lesson.tags)
+    is_background = np.zeros(len(rows.labels), dtype=np.bool_)
+    is_background[len(lesson.held_out) : len(lesson.held_out) + lesson.background] = True
+    is_reviewed_none = is_none & ~is_background
     return Features(
         folder,
         lesson.tags,
         rows.values.shape[1],
         is_embedding=is_embedding,
         has_none=rows.classes > len(lesson.tags),
-        labelled=len(lesson.held_out),
-        held_out=int(lesson.held_out.sum()),
-        background=len(rows.labels) - len(lesson.held_out),
+        labelled=_weight(rows, ~is_none),
+        held_out=_weight(rows, ~is_none & rows.held_out),
+        background=lesson.background,
         background_held_out=len(lesson.background_held_back),
+        none=_weight(rows, is_reviewed_none),
+        none_held_out=_weight(rows, is_reviewed_none & rows.held_out),
     )
+
+
+def _weight(rows: Rows, chosen: npt.NDArray[np.bool_]) -> float:
+    """Return how much some of the rows weigh together."""
+    return float(chosen.sum() if rows.weights is None else rows.weights[chosen].sum())

@@ -22,6 +22,9 @@ class Forest:
     # Bagging is seeded by partition, and statistics are sums, so two partitions give the same trees in every fit.
     most_partitions = 2
 
+    # Among thousands of general pictures, a tree finds leaves for none around every labelled one: see ADR 22.
+    most_background = 4
+
     def describe(self, chosen: Mapping[str, int]) -> str:
         """See the protocol."""
         return f"{chosen['trees']} trees of depth {chosen['depth']}"

@@ -9,7 +9,7 @@ from tinytags_tasks.clients.spark import spark_errors
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.store.protocol import Storage, temporary_name
 from tinytags_tasks.train.forest_trees import Tree, trees_from_spark
-from tinytags_tasks.train.spark_features import read_features
+from tinytags_tasks.train.spark_features import WEIGHT, read_features
 
 
 def fit_trees(
@@ -46,8 +46,13 @@ def fit_trees(
     try:
         with spark_errors("training the forest"):
             frame = read_features(spark, storage.url(folder), with_held_out=with_held_out)
+            weighted = {"weightCol": WEIGHT} if WEIGHT in frame.columns else {}
             forest = RandomForestClassifier(
-                numTrees=chosen["trees"], maxDepth=chosen["depth"], maxBins=chosen["bins"], seed=chosen["seed"]
+                numTrees=chosen["trees"],
+                maxDepth=chosen["depth"],
+                maxBins=chosen["bins"],
+                seed=chosen["seed"],
+                **weighted,
             ).fit(frame)
             forest.write().overwrite().save(storage.url(saved))
             trees = trees_from_spark(spark.read.parquet(storage.url(f"{saved}/data")).toArrow().to_pylist())

@@ -26,6 +26,7 @@ class Logistic:
     )
     # The mean and the deviation of each value are merged in the order in which partitions end.
     most_partitions = 1
+    most_background = None  # with_fair_none corrects for their number
 
     def describe(self, chosen: Mapping[str, int]) -> str:
         """See the protocol."""
@@ -44,39 +45,45 @@ class Logistic:
         # Imported here because importing PySpark takes seconds, and `tinytags lab` needs only the parameters.
         from tinytags_tasks.train import logistic_spark
 
-        labelled, background = features.labelled, features.background
+        labelled, background, none = features.labelled, features.background, features.none
         if not with_held_out:
             labelled, background = labelled - features.held_out, background - features.background_held_out
+            none -= features.none_held_out
         coefficients, intercepts = logistic_spark.fit_weights(
             features.folder,
             storage,
             spark,
-            regularization=chosen["regularization"] / (labelled + background),
+            regularization=chosen["regularization"] / (labelled + background + none),
             iterations=chosen["iterations"],
             with_held_out=with_held_out,
         )
         if features.has_none:
-            intercepts = with_fair_none(intercepts, labelled, background)
+            intercepts = with_fair_none(intercepts, labelled, background, none)
         onnx_model = logistic_to_onnx(coefficients, intercepts, features)
         return Classifier(onnx_model, "probabilities", total=PERCENT, parameters=dict(chosen))
 
 
-def with_fair_none(intercepts: npt.NDArray[np.float64], labelled: int, background: int) -> npt.NDArray[np.float64]:
+def with_fair_none(
+    intercepts: npt.NDArray[np.float64], labelled: float, background: int, none: float = 0
+) -> npt.NDArray[np.float64]:
     """Return intercepts as if the background had at most as many pictures as all the tags together.
 
     Thousands of general pictures teach what a handful of labelled ones cannot: which values vary at all, and where none
     of the tags begins. But then nearly everything would be none. Only the intercept knows how many there were: see King
-    and Zeng, "Logistic Regression in Rare Events Data", 2001, section 4.1.
+    and Zeng, "Logistic Regression in Rare Events Data", 2001, section 4.1. Reviewed pictures are of the corpus, so how
+    many of them show none stands as it is.
 
     Parameters
     ----------
     intercepts
         Shape (classes,); the last one is that of "none".
-    labelled, background
-        How many pictures the regression was fitted on.
+    labelled, background, none
+        How much the pictures weigh that the regression was fitted on: those of the tags, the general ones, and those
+        that people said show none.
     """
     fair = intercepts.copy()
-    fair[-1] += np.log(min(1.0, labelled / background))
+    if background + none:
+        fair[-1] += np.log((min(background, labelled) + none) / (background + none))
     return fair
 
 

@@ -6,7 +6,7 @@ head that knows the tags alone is sure of one in most of its pictures.
 
 import re
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,13 @@ class Chosen:
     embeddings: Embeddings = field(repr=False)
     left_out_by_name: tuple[str, ...]
     left_out_by_look: tuple[str, ...]
+
+    def sample(self, most: int, seed: int) -> "Chosen":
+        """Return at most so many of the pictures, drawn with a seed."""
+        if len(self.embeddings) <= most:
+            return self
+        rows = np.random.default_rng(seed % 2**63).permutation(len(self.embeddings))[:most]
+        return replace(self, embeddings=self.embeddings[np.sort(rows)])
 
 
 def choose_background(background: Background, labelled: LabelledFeatures, net: str) -> Chosen:

@@ -62,6 +62,13 @@ class TrainRequest:
         Whether the model can say "none of the tags", which the net's background teaches it. None: if it has one.
     regularization, iterations
         The logistic head's parameters: see :mod:`tinytags_tasks.train.logistic`.
+    reviews
+        The name of a stored corpus: what people said of its pictures joins the labelled set, see
+        :mod:`tinytags_tasks.train.reviews`. None learns from the labelled set alone.
+    new_tags
+        Whether tags of reviews that the labelled set lacks are learned, too.
+    least_reviews
+        If fewer reviews teach, the model learns from the labelled set alone; 0 refuses a corpus of which none does.
     """
 
     labelled: str
@@ -83,6 +90,9 @@ class TrainRequest:
     regularization: int = _DEFAULTS["regularization"]
     iterations: int = _DEFAULTS["iterations"]
     corpus: str | None = None
+    reviews: str | None = None
+    new_tags: bool = False
+    least_reviews: int = 0
 
     def __post_init__(self) -> None:
         """Refuse parameters that Spark or the index cannot handle.
@@ -98,6 +108,11 @@ class TrainRequest:
         layout.checked_name(self.features, "net")
         if self.none and self.features == PIXELS:
             raise BadInputError("pixels have no background that could teach none of the tags: choose a net, or no none")
+        if self.reviews and self.features == PIXELS:
+            raise BadInputError(
+                "reviews teach heads on a net's embeddings only: on pixels, a few hundred pictures change nothing; "
+                "choose a net, or no reviews"
+            )
         for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):
             parameter.check(getattr(self, parameter.name))
 

@@ -22,13 +22,14 @@ from tinytags_tasks.store.model_records import (
     Evaluation,
     ModelCard,
     OtherEvaluation,
+    ReviewUse,
     Training,
 )
 from tinytags_tasks.store.models import model_version, publish_model, read_model
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
-from tinytags_tasks.train import none
+from tinytags_tasks.train import none, review_weight
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
 from tinytags_tasks.train.features import LabelledFeatures, head_votes, read_features, sight_of
@@ -39,6 +40,8 @@ from tinytags_tasks.train.images import preparation
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.probe import probe_training, warn_again
 from tinytags_tasks.train.report import render_report
+from tinytags_tasks.train.review_weight import choose_way
+from tinytags_tasks.train.reviews import FEWEST_NONE, Reviewed, Reviews, embed_reviewed, find_reviews
 from tinytags_tasks.train.spark_features import PARTITION_VALUES
 from tinytags_tasks.votes import winners
 
@@ -67,17 +70,20 @@ class _Training:
         The net that the model sees through; None if it sees pixels.
     has_none
         Whether the model can say "none of the tags".
+    reviews
+        What people said of a corpus' pictures; None if it learns from the labelled set alone.
     """
 
     request: TrainRequest
     labelled_sha256: str
     net: NetCard | None
     has_none: bool
+    reviews: Reviews | None = None
 
     @property
     def identity(self) -> str:
         """The hash of everything that decides the outcome."""
-        return _training_id(self.request, self.labelled_sha256, self.net, has_none=self.has_none)
+        return _training_id(self.request, self.labelled_sha256, self.net, has_none=self.has_none, reviews=self.reviews)
 
 
 @dataclass(frozen=True)
@@ -113,21 +119,26 @@ def train_model(
         If Spark or HDFS is unavailable.
     """
     labelled_sha256 = file_sha256(Path(request.labelled))
+    reviews = find_reviews(request, storage, report)
     net = None if request.features == PIXELS else net_for(request.features, storage)
-    training = _Training(request, labelled_sha256, net, _has_none(request, net))
+    has_none = _has_none(request, net, reviews)
+    if reviews and not has_none:
+        reviews = reviews.without_none()
+    training = _Training(request, labelled_sha256, net, has_none, reviews)
     lease = layout.training_lease_file(training.identity)
     with Leases(storage).wait_for(lease, f"training {training.identity}", report):
         return _train(training, storage, connect_spark, report, providers)
 
 
-def _has_none(request: TrainRequest, net: NetCard | None) -> bool:
+def _has_none(request: TrainRequest, net: NetCard | None, reviews: Reviews | None) -> bool:
     has_background = net is not None and bool(net.background_sha256)
-    if request.none and not has_background:
+    can_learn = has_background or (reviews is not None and reviews.none >= FEWEST_NONE)
+    if request.none and not can_learn:
         raise BadInputError(
-            f"net {request.features} has no background that could teach none of the tags: train with --no-none, or "
-            "with a net that has one"
+            f"net {request.features} has no background that could teach none of the tags: train with --no-none, with "
+            f"a net that has one, or with reviews of {FEWEST_NONE} pictures that show none"
         )
-    return has_background if request.none is None else request.none
+    return can_learn if request.none is None else request.none
 
 
 def _train(
@@ -151,12 +162,20 @@ def _train(
     sight = sight_of(training.net, request.height, request.width, storage, here)
     path = Path(request.labelled)
     labelled = read_features(path, training.labelled_sha256, request.tags, sight, storage, report)
+    if training.reviews:
+        labelled = replace(labelled, tags=training.reviews.tags)
     report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
     # Before the long part, so that a file that cannot be used is reported at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, sight, storage, report)
     probe = probe_training(request, len(labelled.labels), storage, report)
     background = _background(training, labelled, storage, report)
-    lesson = make_lesson(request, labelled, background)
+    reviewed = None
+    if training.reviews:
+        reviewed = embed_reviewed(training.reviews, sight, storage, report)
+        yardstick = yardstick.without(reviewed.embeddings, report)
+        way = choose_way(request, labelled, background, reviewed, report)
+        request, reviewed, background = way.applied(request, reviewed, background)
+    lesson = make_lesson(request, labelled, background, reviewed, has_none=training.has_none)
     embed_seconds = labelled.embed_seconds + yardstick.embed_seconds
     seconds = {"load": round(time.monotonic() - started - embed_seconds, 1)}
     if embed_seconds:
@@ -174,7 +193,11 @@ def _train(
     figures = _Figures(held_out, test, other, _metrics(fitted.classifier, labelled, held_out, test))
     seconds["measure"] = round(time.monotonic() - fitted_at, 1)
     card = _card(training, labelled, background, classifier, figures, seconds)
-    card = card.replaced(probe=probe, background_held_back=measure_background(fitted, lesson, card.background))
+    card = card.replaced(
+        probe=probe,
+        background_held_back=measure_background(fitted, lesson, card.background),
+        reviews=_review_use(training, reviewed, background),
+    )
     publish_model(card, classifier.onnx_model, render_report(card, gallery), storage)
     Training(model=card.version).save(storage, layout.training_file(identity))
     report(f"published {card.version}: " + ", ".join(f"{name} {value:g}" for name, value in card.metrics.items()))
@@ -182,7 +205,12 @@ def _train(
 
 
 def _training_id(
-    request: TrainRequest, labelled_sha256: str, net: NetCard | None = None, *, has_none: bool = False
+    request: TrainRequest,
+    labelled_sha256: str,
+    net: NetCard | None = None,
+    *,
+    has_none: bool = False,
+    reviews: Reviews | None = None,
 ) -> str:
     """Hash everything that determines a model's votes, but not the card's figures or the files' paths.
 
@@ -202,8 +230,19 @@ def _training_id(
         decisive["head"] = request.head
     if net:
         decisive["net"] = net.version
-    if net and has_none:
+    if reviews:
+        # Of the log, only the words that teach: a word that changes nothing gives no other model.
+        decisive["reviews"] = [
+            reviews.corpus.digest,
+            reviews.teaching.sha256,
+            reviews.tags,
+            has_none,
+            review_weight.RULE,
+        ]
+    if net and net.background_sha256 and has_none:
         decisive["background"] = [net.background_sha256, none.SURE, none.OFTEN, none.SELDOM]
+        if request.family.most_background is not None:
+            decisive["most_background"] = request.family.most_background
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -235,14 +274,23 @@ def _background(
 ) -> none.Chosen | None:
     """Return the pictures that teach "none of the tags"; None if the model does not learn it."""
     net = training.net
-    if net is None or not training.has_none:
+    if net is None or not net.background_sha256 or not training.has_none:
         return None
     chosen = none.choose_background(read_background(storage, net), labelled, net.version)
+    if (most := training.request.family.most_background) is not None:
+        chosen = chosen.sample(most * len(labelled.labels), training.request.seed)
     report(
         f"learning none of the tags from {len(chosen.embeddings):,} general pictures; left out as tags: "
         f"{len(chosen.left_out_by_name)} classes by name, {len(chosen.left_out_by_look)} by look"
     )
     return chosen
+
+
+def _review_use(training: _Training, reviewed: Reviewed | None, background: none.Chosen | None) -> ReviewUse | None:
+    if training.reviews is None or reviewed is None:
+        return None
+    had_background = training.has_none and training.net is not None and bool(training.net.background_sha256)
+    return training.reviews.use(weight=reviewed.weight, replaced_background=had_background and background is None)
 
 
 def _metadata(tags: tuple[str, ...], training: _Training) -> dict[str, str]:

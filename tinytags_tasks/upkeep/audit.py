@@ -23,6 +23,7 @@ from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_identity import check_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
+from tinytags_tasks.upkeep.meanwhile import problems_that_stay
 from tinytags_tasks.upkeep.rotation import compare_share, last_position, next_share, rotated_to
 
 _AT_ONCE = 2
@@ -149,9 +150,17 @@ def audit_run(
     differing = content.differing_blocks(good, report)
     compared = compare_share(share, corpus, PictureComparison(run, corpus, storage, solr))
     problems |= compared.problems | differing
+    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
+    problems = problems_that_stay(
+        problems,
+        records,
+        partial(RunBlocks, run, corpus, storage),
+        partial(_compare_again, run, corpus, storage, solr, report),
+    )
+    if pending:
+        pending = RunBlocks(run, corpus, storage).pending(read_ledger(storage, run, pending))
     inputs = [model_problem(run, storage), *broken_shards.values(), *compared.damaged.values()]
     inputs += _damaged_records(run, request.alias, storage)
-    rotated = rotated_to(share, compared, corpus, problems, broken_shards)
     audit = Audit(
         run=run.name,
         collection=run.collection,
@@ -179,6 +188,24 @@ def _compare_files(records: Sequence[BlockRecord], check: BlockCheck, report: Ca
             if done % 100 == 0:
                 report(f"{done:,} of {len(records):,} scored files are read, {len(problems):,} blocks differ")
     return problems
+
+
+def _compare_again(
+    run: Run,
+    corpus: Corpus,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+    records: Sequence[BlockRecord],
+) -> dict[int, str]:
+    """Return what is wrong with blocks now, apart from their pictures."""
+    numbers = [record.block for record in records]
+    blocks, sources = RunBlocks(run, corpus, storage), read_sources(storage, corpus, numbers)
+    problems = _compare_files(
+        records, BlockCheck(blocks, sources, solr.count_by_block(run.collection, numbers)), report
+    )
+    good = [record for record in records if record.block not in problems]
+    return problems | ContentComparison(run, corpus, storage, solr).differing_blocks(good, report)
 
 
 def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:

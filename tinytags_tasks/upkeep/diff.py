@@ -85,7 +85,7 @@ class DiffResult:
     old_confidence, new_confidence
         Mean confidence of the images that are kept, in percent; None if there are none.
     old_none, new_none
-        How many images show none of the tags, by the word of each run's model; 0 if it has no "none".
+        How many images show none of the tags, by the word of each run's model or a person.
     same, changed, gained, lost
         How many images are kept in both runs with the same tag, in both with different tags, only in the new run, and
         only in the old one.

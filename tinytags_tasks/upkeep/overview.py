@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.review.intervals import Estimate
+from tinytags_tasks.review.measuring import overall_precision
 from tinytags_tasks.store.ledger import add_up, list_runs, read_ledger
 from tinytags_tasks.store.protocol import Storage
 
@@ -42,6 +44,8 @@ class RunOverview:
         When its collection was dropped; empty if it was not.
     live_under
         The aliases that point at it.
+    precision
+        The measured precision of all its images with a tag; None before any review.
     """
 
     run: str
@@ -56,6 +60,7 @@ class RunOverview:
     documents: int | None
     pruned: str
     live_under: tuple[str, ...]
+    precision: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
                 live_under=tuple(
                     alias for alias, points_at in sorted(aliases.items()) if run.collection in points_at.split(",")
                 ),
+                precision=overall_precision(run, storage),
             )
         )
     return RunsResult(found, len(runs), tuple(damaged))

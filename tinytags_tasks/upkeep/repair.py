@@ -5,9 +5,10 @@ from functools import partial
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.correct.apply import ApplyResult, apply_corrections
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.publish.content import ContentComparison
-from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, run_of
+from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, read_plan, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum, first_checksum
 from tinytags_tasks.store.block_files import KeywordsReader
@@ -85,6 +86,19 @@ def _provable_records(
     return found
 
 
+def apply_pending(
+    run_name: str, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
+) -> ApplyResult:
+    """Make a run's documents follow people's words, where a killed process left that undone.
+
+    Raises
+    ------
+    FinalError, TransientError
+        As :func:`~tinytags_tasks.correct.apply.apply_corrections`.
+    """
+    return apply_corrections(load_run(run_name, storage), storage=storage, solr=solr, report=report)
+
+
 def count_foreign_documents(run: Run, corpus: Corpus, storage: Storage, solr: SolrClient) -> dict[int, int]:
     """Return the documents that may be deleted: of no block of the run or the corpus, and of no scored file.
 
@@ -149,6 +163,8 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
             run = run_of(collection, storage)
             neighbour = after or (earlier[-1] if earlier else None)
             is_back = previous_collections(earlier)[:1] == [collection]
+            plan = read_plan(alias, storage)
+            is_planned = is_last and plan is not None and plan.collection == collection
             made = Publication(
                 change=Change.ROLLED_BACK if is_back else Change.FOUND,
                 run=run.name if run else "",
@@ -156,6 +172,8 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
                 previous=earlier[-1].collection if earlier else "",
                 time=neighbour.time if neighbour else now(),
                 host="",
+                thresholds=plan.thresholds if plan and is_planned else None,
+                least_precision=plan.least_precision if plan and is_planned else None,
             )
             made.save(storage, path)
             earlier.append(made)

@@ -201,6 +201,9 @@ def _configset_of(run: Run) -> str:
 
 def _was_rolled_back(model: str, configset: str, history: Sequence[Publication], live: Run, storage: Storage) -> bool:
     """Return whether a run of this corpus and model was rolled back; for the live model, one with this configset."""
-    found = (run_of(record.previous, storage) for record in history if record.change is Change.ROLLED_BACK)
+    back = [
+        record for record in history if record.change is Change.ROLLED_BACK and record.previous != record.collection
+    ]
+    found = (run_of(record.previous, storage) for record in back)
     runs = [run for run in found if run is not None and run.corpus == live.corpus and run.model == model]
     return any(model != live.model or _configset_of(run) == configset for run in runs)

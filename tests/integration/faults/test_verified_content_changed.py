@@ -27,7 +27,10 @@ from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import first_checksum
 from tinytags_tasks.store.block_files import read_scored
-from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import add_up, read_ledger
+from tinytags_tasks.store.review_log import append_words
+from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import BlockState, Run
 from tinytags_tasks.upkeep import rotation
 from tinytags_tasks.upkeep.audit import AuditRequest, AuditResult, audit_run
@@ -335,3 +338,57 @@ def test_several_solr_shards_are_compared_as_one(site: Runtime, run: Run) -> Non
     rewrite(site, run, AT, tag="gnu")
     with pytest.raises(ReconcileError, match="block 3 has documents with ids or fields that differ"):
         reconcile(site, run)
+
+
+DOWN, NONE_AT = AT + 1, AT + 11
+"""Positions of block 3 that are kept by the model."""
+
+
+@pytest.fixture
+def words(site: Runtime) -> Iterator[int]:
+    """What people say of pictures of blocks 3 and 0: a tag that the model lacks, none of the tags, and take-downs."""
+    said = [
+        Word(AT, Verdict.TAG, "gnu", is_public=True),
+        Word(NONE_AT, Verdict.NONE, is_public=True),
+        *(Word(at, Verdict.TAKEDOWN, is_public=True, reason="the owner asked") for at in (DOWN, 0)),
+    ]
+    corpus = Corpus.load(site.storage, layout.corpus_file(CORPUS))
+    yield append_words(corpus, said, by="ann", storage=site.storage)
+    site.storage.delete(layout.review_log_folder(CORPUS))
+
+
+def test_what_people_said_holds_in_every_run_through_repairs_and_backfills(site: Runtime, run: Run, words: int) -> None:
+    as_scored = visible(site, run)
+    gone = {f"{CORPUS}:{at}" for at in (0, DOWN, NONE_AT)}
+    assert gone < set(as_scored)
+    assert audit(site, run).pending == (0, 3)
+    index(site, run, redo=True)  # as a run that is made after the words
+    clean = visible(site, run)
+    said = {"tag": "gnu", "votes": 10, "accuracy": 100, "corrected": words}
+    expected = {**as_scored, f"{CORPUS}:{AT}": {**as_scored[f"{CORPUS}:{AT}"], **said}}
+    assert clean == {name: document for name, document in expected.items() if name not in gone}
+    totals = add_up(read_ledger(site.storage, run))
+    assert (totals.taken_down, totals.corrected) == (2, 1)
+    assert totals.read == IMAGES == totals.accounted
+
+    for plant, problem in (
+        (lambda: update(site, run, [as_scored[f"{CORPUS}:{DOWN}"]]), "kept is not Solr's count: blocks 3"),
+        (
+            lambda: update(site, run, [as_scored[f"{CORPUS}:{AT}"]]),
+            "block 3 has documents with ids or fields that differ",
+        ),
+        (lambda: update(site, run, {"delete": [f"{CORPUS}:{AT}"]}), "kept is not Solr's count: blocks 3"),
+        (lambda: rewrite(site, run, AT, corrected=words + 1), "block 3 has documents with ids or fields that differ"),
+    ):
+        plant()
+        assert problem in refused(site, run)
+        assert audit(site, run).wrong == (3,)
+        repair(site, run)
+        assert visible(site, run) == clean
+
+    index(site, run, redo=True)
+    assert visible(site, run) == clean
+    found = audit(site, run, is_deep=True)
+    assert (found.problems, found.input_problems, found.pending) == ({}, (), ())
+    publish(site, run)
+    assert visible(site, run) == clean

@@ -17,6 +17,11 @@ document.addEventListener("submit", async (event) => {
     const text = isJson ? await answer.json() : { message: answer.ok ? "Done." : await heading(answer) };
     message.textContent = text.message ?? text.error;
     if (answer.ok) {
+      const back = fields.get("back");
+      const undo = document.createElement("a");
+      undo.href = `${back}${back.includes("?") ? "&" : "?"}said=${encodeURIComponent(text.said)}`;
+      undo.textContent = "Reload to see it or undo it";
+      message.append(" ", undo);
       form.closest("details").open = false;
       card.classList.add("done");
     }

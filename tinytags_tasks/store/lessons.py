@@ -1,0 +1,157 @@
+"""What people's words teach a model: which pictures show one of its tags, or none of them.
+
+The latest opinion on a picture counts, whatever it was asked for. ``wrong`` and ``unclear`` teach nothing: they do not
+say what the picture shows. Pictures that were taken down teach nothing either.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import load_corpus
+from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
+from tinytags_tasks.store.review_records import PICTURE_BYTES, Verdict
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The words on one version of a corpus that can teach, by position.
+
+    Attributes
+    ----------
+    upto
+        The number of the last request of the log that was read.
+    positions
+        int64, shape (pictures,), ascending.
+    tags
+        What each picture shows; empty if none of the tags.
+    pictures
+        How each word names its picture: the beginning of the sha256 of its bytes.
+    """
+
+    upto: int
+    positions: Positions = field(repr=False)
+    tags: tuple[str, ...] = field(repr=False)
+    pictures: tuple[bytes, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return how many pictures there are."""
+        return len(self.tags)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all that decides what is learned: which pictures, and what each shows."""
+        rows = zip(self.positions.tolist(), self.tags, self.pictures, strict=True)
+        text = "\n".join(f"{position} {picture.hex()} {tag}" for position, tag, picture in rows)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> "Teaching":
+        """Return some of the pictures."""
+        places = np.flatnonzero(chosen).tolist()
+        return Teaching(
+            self.upto,
+            self.positions[chosen],
+            tuple(self.tags[place] for place in places),
+            tuple(self.pictures[place] for place in places),
+        )
+
+    def of(self, tags: Sequence[str], *, with_none: bool) -> npt.NDArray[np.bool_]:
+        """Return which of the pictures show one of some tags, or none if that teaches, too."""
+        known = {*tags, ""} if with_none else set(tags)
+        return np.array([tag in known for tag in self.tags], dtype=np.bool_)
+
+
+def read_teaching(corpus: str, digest: str, storage: Storage, upto: int | None = None) -> Teaching:
+    """Return the words on a version of a corpus that can teach.
+
+    Parameters
+    ----------
+    corpus, digest
+        The corpus' name and the version's digest.
+    storage
+        The store.
+    upto
+        The number of the last request that counts; None takes all.
+
+    Raises
+    ------
+    CorruptError
+        If the log is damaged.
+    TransientError
+        If the store does not answer.
+    """
+    log = ReviewLog(corpus, storage)
+    words = log.read()
+    if upto is not None:
+        words = words.filter(pc.less_equal(words.column("number"), upto))
+    words = of_version(words, digest)
+    shown = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
+    down = shown.filter(pc.equal(shown.column("verdict"), str(Verdict.TAKEDOWN))).column("position")
+    said = counting_words(words)
+    teaches = pc.is_in(said.column("verdict"), value_set=pa.array([str(Verdict.TAG), str(Verdict.NONE)]))
+    is_down = pc.is_in(said.column("position"), value_set=down.combine_chunks())
+    said = said.filter(pc.and_(teaches, pc.invert(is_down)))
+    return Teaching(
+        log.last if upto is None else upto,
+        said.column("position").to_numpy().astype(np.int64),
+        tuple(said.column("tag").to_pylist()),
+        tuple(said.column("picture").to_pylist()),
+    )
+
+
+def picture_name(stored: bytes | memoryview) -> bytes:
+    """Return how a word names a picture: the beginning of the sha256 of its bytes."""
+    return hashlib.sha256(stored).digest()[:PICTURE_BYTES]
+
+
+def positions_sha256(positions: Positions) -> str:
+    """Return the hash of positions."""
+    return hashlib.sha256(np.ascontiguousarray(positions, dtype="<i8").data).hexdigest()
+
+
+def learned_positions(card: ModelCard, storage: Storage, corpus: str | None = None) -> set[int]:
+    """Return the positions of the pictures whose reviews a model learned from: they say nothing about its precision.
+
+    Parameters
+    ----------
+    card
+        The model's card.
+    storage
+        The store.
+    corpus
+        The corpus that is asked about; None takes the one that the model learned from. If that one's source changed
+        since then, the same pictures are found again by the words that were carried over.
+
+    Raises
+    ------
+    CorruptError
+        If the log is damaged, or no longer has the words that the model learned from.
+    """
+    use = card.reviews
+    if use is None or (corpus is not None and corpus != use.corpus):
+        return set()
+    taught = read_teaching(use.corpus, use.corpus_digest, storage, use.upto)
+    is_learned = taught.of(card.tags, with_none=card.none)
+    positions = taught.positions[is_learned]
+    if positions_sha256(positions) != use.positions_sha256:
+        raise CorruptError(
+            f"{layout.review_log_folder(use.corpus)}: does not have the words that model {card.version} learned from; "
+            "restore the missing files from a copy, or train again with `tinytags train --reviews`"
+        )
+    if (digest := load_corpus(use.corpus, storage).digest) == use.corpus_digest:
+        return set(positions.tolist())
+    pictures = {picture for picture, learned in zip(taught.pictures, is_learned, strict=True) if learned and picture}
+    words = of_version(ReviewLog(use.corpus, storage).read(), digest)
+    rows = zip(words.column("position").to_pylist(), words.column("picture").to_pylist(), strict=True)
+    return {position for position, picture in rows if picture in pictures}
