@@ -141,9 +141,13 @@ class Frame:
     @cached_property
     def is_lowest(self) -> npt.NDArray[np.bool_]:
         """Whether each picture is in the lowest band of confidence."""
-        lows = np.array([stratum.low for stratum in self.strata], dtype=np.int64)
-        lowest: npt.NDArray[np.bool_] = lows[self.columns["stratum"]] == self.threshold
+        lowest: npt.NDArray[np.bool_] = self.lows[self.columns["stratum"]] == self.threshold
         return lowest
+
+    @cached_property
+    def lows(self) -> Numbers:
+        """Where the band of each stratum begins; -1 if it was dropped."""
+        return np.array([stratum.low for stratum in self.strata], dtype=np.int64)
 
     @cached_property
     def _by_position(self) -> Numbers:
