@@ -74,8 +74,8 @@ class FrameRecord(Record):
 
     @classmethod
     def remedy(cls, path: str) -> str:
-        """Return what makes it again."""
-        return "it is made again when the run is next reviewed or measured"
+        """Return the command that makes it again."""
+        return f"`tinytags precision {layout.file_name(path).partition('.')[0]}` makes it again"
 
 
 @dataclass(frozen=True, eq=False)
