@@ -219,6 +219,10 @@ MANIFEST = ShardManifest(
     corpus="pets", shard=0, first=0, images=1, image_bytes=1, source=SOURCE, blocks=(BLOCK,), unreadable=(UNREADABLE,)
 )
 
+OF_WORDS = ("reviews", "new_tags", "least_reviews")
+"""Fields that only say which people's words are learned from; these words are in the identity, and not in a request."""
+
+
 DECIDED = [
     (ListedItem("a", 1, 2, 3, "v"), lambda item: item.identity, set()),
     (SourceFile("a", 1, "v"), lambda file: file.identity, set()),
@@ -242,13 +246,24 @@ DECIDED = [
     (
         TrainRequest("l", features="pixels", head="forest"),
         training_of,
-        {"labelled", "test", "other", "held_out", "licence", "corpus", "none", "regularization", "iterations"},
+        {
+            "labelled",
+            "test",
+            "other",
+            "held_out",
+            "licence",
+            "corpus",
+            "none",
+            "regularization",
+            "iterations",
+            *OF_WORDS,
+        },
     ),
     (
         TrainRequest("l"),
         training_of,
         # The seed only chooses what is held out.
-        {"labelled", "test", "other", "held_out", "licence", "corpus", "trees", "depth", "bins", "seed"},
+        {"labelled", "test", "other", "held_out", "licence", "corpus", "trees", "depth", "bins", "seed", *OF_WORDS},
     ),
 ]
 """An object, what is made of it, and its fields that decide nothing. A new field is in the identity or in this list.

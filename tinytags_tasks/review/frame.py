@@ -22,6 +22,8 @@ from tinytags_tasks.review.sampler import Numbers
 from tinytags_tasks.review.strata import Stratum
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import unscored_blocks
+from tinytags_tasks.store.lessons import learned_positions
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
 from tinytags_tasks.store.record import Record
 from tinytags_tasks.store.run_records import Run
@@ -207,7 +209,8 @@ def _identity(run: Run, left_out: Numbers, storage: Storage) -> tuple[str, str]:
 
 def _learned_from(run: Run, storage: Storage) -> Numbers:
     """Return the positions that a run's model learned from, in ascending order."""
-    return np.zeros(0, dtype=np.int64)
+    card = ModelCard.load(storage, layout.card_file(run.model))
+    return np.array(sorted(learned_positions(card, storage, run.corpus)), dtype=np.int64)
 
 
 def _versions_sha256(run: Run, storage: Storage) -> str:
