@@ -6,7 +6,8 @@ deleted, as all words together want it, whatever a killed writer left there. The
 blocks. So whoever applies next ends what a killed process began.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.correct.changes import WRITTEN, BlockChange, ChangeReader
+from tinytags_tasks.correct.changes import WRITTEN, ChangeReader
 from tinytags_tasks.errors import FinalError, MissingError, TransientError, explained
 from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.index.posting import collection_missing
@@ -33,6 +34,7 @@ PATIENCE_SECONDS = 3.0
 """How long to wait for other writers of a block; then it stays pending, and readers' pages hide what was taken down."""
 
 _AT_ONCE = 8
+_REPORT_SECONDS = 10.0
 _IDS_AT_ONCE = 1_000
 
 
@@ -149,6 +151,16 @@ def is_only_corrected(before: BlockRecord, after: BlockRecord) -> bool:
     return after.corrections > before.corrections and after.replaced(**unchanged) == before
 
 
+@dataclass(frozen=True, eq=False)
+class _SentBlock:
+    """A block whose changes were sent: the record to save, how many changes there are, and Solr's responses."""
+
+    record: BlockRecord
+    changed: int
+    removed: int
+    answers: list[Future[dict[str, Any]]]
+
+
 class _Applying:
     """Applies words to the blocks that one writer holds, as often as it gets more of them."""
 
@@ -182,20 +194,20 @@ class _Applying:
         records = [record for record in records if record.block in pending]
         if not records:
             return
-        changes, failures = self._send(records)
+        sent, failures = self._send(records)
         self._solr.commit(self._run.collection)
-        counts = self._solr.count_by_block(self._run.collection, [change.record.block for change in changes])
-        good = [change for change in changes if counts.get(change.record.block, 0) == change.record.kept]
+        counts = self._solr.count_by_block(self._run.collection, [one.record.block for one in sent]) if sent else {}
+        good = [one for one in sent if counts.get(one.record.block, 0) == one.record.kept]
         self._storage.delete_leftovers(*(self._ledger_file(record.block) for record in records))
 
-        def save(change: BlockChange) -> None:
-            refuse_lost(self._storage, self._run.name, change.record.block, held.writer)
-            change.record.save(self._storage, self._ledger_file(change.record.block))
+        def save(one: _SentBlock) -> None:
+            refuse_lost(self._storage, self._run.name, one.record.block, held.writer)
+            one.record.save(self._storage, self._ledger_file(one.record.block))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(save, good))
         self._add(good)
-        self._refuse(failures, [change.record for change in changes if change not in good], counts)
+        self._refuse(failures, [one.record for one in sent if one not in good], counts)
 
     def _field_names(self) -> frozenset[str]:
         try:
@@ -207,46 +219,54 @@ class _Applying:
     def _ledger_file(self, block: int) -> str:
         return layout.ledger_file(self._run.name, block)
 
-    def _add(self, done: Sequence[BlockChange]) -> None:
+    def _add(self, done: Sequence[_SentBlock]) -> None:
         if not done:
             return
-        changed, removed = sum(len(change.rows) for change in done), sum(len(change.removed) for change in done)
-        self._blocks += [change.record.block for change in done]
+        changed, removed = sum(one.changed for one in done), sum(one.removed for one in done)
+        self._blocks += [one.record.block for one in done]
         self._changed += changed
         self._removed += removed
         self._report(
-            f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow "
-            f"people's words up to number {self._last}: {changed:,} documents written, "
-            f"{removed:,} pictures without one"
+            f"run {self._run.name}: blocks {format_block_numbers(one.record.block for one in done)} follow people's "
+            f"words up to number {self._last}: {changed:,} documents written, {removed:,} pictures without one"
         )
 
-    def _send(self, records: Iterable[BlockRecord]) -> tuple[list[BlockChange], dict[int, FinalError]]:
-        """Send all documents and deletions; return the blocks' changes, and the errors of the blocks that failed."""
-        sent: list[tuple[BlockChange, list[Future[dict[str, Any]]]]] = []
+    def _send(self, records: Sequence[BlockRecord]) -> tuple[list[_SentBlock], dict[int, FinalError]]:
+        """Send all documents and deletions; return the blocks that Solr accepted, and the errors of the others."""
+        sent: list[_SentBlock] = []
         failures: dict[int, FinalError] = {}
         removed: list[str] = []
+        reported = time.monotonic()
         with self._solr.posting(self._run.collection, MIME) as post:
-            for record in records:
+            for done, record in enumerate(records):
                 try:
                     change = self._reads.change(record)
                     removed += [layout.document_id(self._corpus.name, position) for position in change.removed]
-                    sent.append((change, [post(body) for body in self._reads.bodies(change)]))
+                    answers = [post(body) for body in self._reads.bodies(change)]
+                    sent.append(_SentBlock(change.record, len(change.rows), len(change.removed), answers))
                 except FinalError as error:
                     failures[record.block] = error
+                if time.monotonic() - reported > _REPORT_SECONDS:
+                    reported = time.monotonic()
+                    self._report(f"people's words are sent for {done + 1:,} of {len(records):,} blocks")
+        for at in range(0, len(removed), _IDS_AT_ONCE):  # even if another picture of the block cannot be written
+            self._solr.delete_ids(self._run.collection, removed[at : at + _IDS_AT_ONCE])
+        return self._accepted(sent, failures), failures
+
+    def _accepted(self, sent: Sequence[_SentBlock], failures: dict[int, FinalError]) -> list[_SentBlock]:
+        """Return the blocks of which Solr accepted everything, and add the errors of the others."""
         accepted = []
-        for change, answers in sent:
+        for one in sent:
             try:
-                for answer in answers:
+                for answer in one.answers:
                     answer.result()
-                accepted.append(change)
+                accepted.append(one)
             except MissingError as error:
                 raise collection_missing(self._run) from error
             except FinalError as error:
-                block = change.record.block
+                block = one.record.block
                 failures[block] = explained(error, f"Solr refused a document of block {block}: {error}")
-        for at in range(0, len(removed), _IDS_AT_ONCE):  # even if another picture of the block cannot be written
-            self._solr.delete_ids(self._run.collection, removed[at : at + _IDS_AT_ONCE])
-        return accepted, failures
+        return accepted
 
     def _refuse(self, failures: dict[int, FinalError], wrong: Sequence[BlockRecord], counts: dict[int, int]) -> None:
         """Raise what is wrong with blocks, all in one error."""
