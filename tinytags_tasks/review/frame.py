@@ -74,8 +74,8 @@ class FrameRecord(Record):
 
     @classmethod
     def remedy(cls, path: str) -> str:
-        """Return what makes it again."""
-        return "it is made again when the run is next reviewed or measured"
+        """Return the command that makes it again."""
+        return f"`tinytags precision {layout.file_name(path).partition('.')[0]}` makes it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +141,13 @@ class Frame:
     @cached_property
     def is_lowest(self) -> npt.NDArray[np.bool_]:
         """Whether each picture is in the lowest band of confidence."""
-        lows = np.array([stratum.low for stratum in self.strata], dtype=np.int64)
-        lowest: npt.NDArray[np.bool_] = lows[self.columns["stratum"]] == self.threshold
+        lowest: npt.NDArray[np.bool_] = self.lows[self.columns["stratum"]] == self.threshold
         return lowest
+
+    @cached_property
+    def lows(self) -> Numbers:
+        """Where the band of each stratum begins; -1 if it was dropped."""
+        return np.array([stratum.low for stratum in self.strata], dtype=np.int64)
 
     @cached_property
     def _by_position(self) -> Numbers:
