@@ -77,7 +77,10 @@ def train(
     width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
     licence: Annotated[str, typer.Option(help="Licence of the labelled images, for the model's card.")] = "",
     corpus: Annotated[
-        str | None, typer.Option(help="An ingested corpus; warns if its images were prepared in another way.")
+        str | None,
+        typer.Option(
+            help="An ingested corpus; warns if its images were prepared in another way; default: that of --reviews."
+        ),
     ] = None,
     reviews: Annotated[
         str | None, typer.Option(help="An ingested corpus; also learns from what people said of its pictures.")
@@ -107,7 +110,7 @@ def train(
         features=features,
         head=head,
         none=none,
-        corpus=corpus,
+        corpus=corpus or reviews,
         reviews=reviews,
         new_tags=new_tags,
         **chosen_parameters(head, parameters, options),
