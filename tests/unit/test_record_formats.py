@@ -31,7 +31,7 @@ from tinytags_tasks.store.block_files import RECORD_KEY, read_scored
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.store.model_records import Training
+from tinytags_tasks.store.model_records import LastTraining, Training
 from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.record import CHECKSUM_KEY, Record
 from tinytags_tasks.store.review_records import CarriedWords, LogPart
@@ -117,6 +117,7 @@ def samples(tmp_path):
         EmbeddedBlock(
             corpus="pets", block=0, net="net-0", source_sha256="s", images=3, dimensions=4, sha256="e", seconds=0.1
         ),
+        LastTraining(model=MODEL, request={"head": "logistic", "trees": 10}),
         LogPart(corpus="pets", first=1, last=2, words=3, sha256="l"),
         CarriedWords(corpus="pets", corpus_digest="d", upto=2, missing=1),
         NextPublication(collection="c", thresholds={"cat": 60}, least_precision=80),
@@ -137,7 +138,16 @@ def samples(tmp_path):
 
 
 KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication", "BlockRecord", "Audit", "Claim"]
-KINDS += ["IngestPlan", "NetCard", "EmbeddedBlock", "LogPart", "CarriedWords", "NextPublication", "FrameRecord"]
+KINDS += [
+    "LastTraining",
+    "IngestPlan",
+    "NetCard",
+    "EmbeddedBlock",
+    "LogPart",
+    "CarriedWords",
+    "NextPublication",
+    "FrameRecord",
+]
 
 
 @pytest.fixture(params=KINDS)
