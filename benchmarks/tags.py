@@ -79,9 +79,10 @@ class Way:
 
 PIXELS = Way("the original: forest on pixels", "pixels", "forest", False)
 FOREST = Way(f"forest on {NET}", NET, "forest", False)
+FOREST_NONE = Way(f"forest on {NET}, with none", NET, "forest", None)
 LOGISTIC = Way(f"logistic on {NET}", NET, "logistic", False)
 DEFAULT = Way(f"**logistic on {NET}, with none** (the default)", NET, "logistic", None)
-WAYS = (PIXELS, FOREST, LOGISTIC, DEFAULT)
+WAYS = (PIXELS, FOREST, FOREST_NONE, LOGISTIC, DEFAULT)
 
 
 def silent(line: str) -> None:
@@ -164,7 +165,7 @@ def measure_seconds(bench: Bench) -> None:
     """Print the seconds of the whole step, card included, on embeddings that are stored, with Spark warm."""
     labelled, test = (bench.source / name for name in (TRAIN_FILE, TEST_FILE))
     rows = []
-    for way in (FOREST, LOGISTIC, DEFAULT):
+    for way in (FOREST, FOREST_NONE, LOGISTIC, DEFAULT):
         for held_out in (0, HELD_OUT.default):
             named = [replace(way, name_of_model=f"round-{number}-{held_out}") for number in range(ROUNDS)]
             found = [bench.train(each, labelled, test, held_out=held_out) for each in named]
@@ -232,7 +233,7 @@ def measure_handful(bench: Bench) -> None:
     """Print how often eight new tags are right that were taught with a handful of pictures each."""
     rows = []
     for source, sets in new_tags(bench).items():
-        for way in (PIXELS, LOGISTIC, DEFAULT):
+        for way in (PIXELS, FOREST_NONE, LOGISTIC, DEFAULT):
             row = [source, way.name]
             for shots in SHOTS:
                 found = [learn_handful(bench, way, pictures, shots, draw) for draw, pictures in enumerate(sets)]

@@ -255,6 +255,20 @@ def retag_form() -> Form:
     }
 
 
+def learn_form() -> Form:
+    """Return the form of the Dag ``tinytags_learn``."""
+    settings = settings_or_none()
+    return {
+        "reviews": Param(
+            (settings.retag_reviews if settings else None) or 250,
+            type="integer",
+            minimum=1,
+            title="Reviews",
+            description="How many pictures people must have spoken of, since a model last learned from a corpus",
+        ),
+    }
+
+
 def audit_form() -> Form:
     """Return the form of the Dag ``tinytags_audit``."""
     return {

@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         None,
         description="when to tag live indexes again, as a cron expression in UTC; default: when there is a new model",
     )
+    retag_reviews: int | None = Field(
+        None,
+        ge=1,
+        description="after how many reviews of a corpus its model learns again; default: only when a run is triggered",
+    )
     audit_cron: str | None = Field(
         None, description="when to audit live indexes, as a cron expression in UTC; default: only by hand"
     )

@@ -38,7 +38,7 @@ from tinytags_tasks.store.ledger import add_up, read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
 from tinytags_tasks.store.run_records import BlockState
-from tinytags_tasks.upkeep import audit as audit_module
+from tinytags_tasks.upkeep import meanwhile as meanwhile_module
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs
@@ -212,7 +212,7 @@ def test_an_audit_while_words_are_applied_blames_no_block(storage, solr, run, mo
             for block, stored in new.items():
                 storage.write(layout.ledger_file(run.name, block), stored)
 
-        monkeypatch.setattr(audit_module.time, "sleep", later)
+        monkeypatch.setattr(meanwhile_module.time, "sleep", later)
     else:
         name = "count_by_block" if look == "counts" else "field_names"
         real = getattr(solr, name)

@@ -10,11 +10,20 @@ import pytest
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.train.parameters import TrainRequest
 
-DAGS = ("tinytags", "tinytags_audit", "tinytags_backfill", "tinytags_prune", "tinytags_retag", "tinytags_rollback")
+DAGS = (
+    "tinytags",
+    "tinytags_audit",
+    "tinytags_backfill",
+    "tinytags_learn",
+    "tinytags_prune",
+    "tinytags_retag",
+    "tinytags_rollback",
+)
 
 TOLD = {
     "TINYTAGS_POOLS": "1",
     "TINYTAGS_RETAG_CRON": "0 2 * * 6",
+    "TINYTAGS_RETAG_REVIEWS": "100",
     "TINYTAGS_AUDIT_CRON": "0 3 * * 0",
     "TINYTAGS_AUDIT_REPAIR": "true",
     "TINYTAGS_ALIAS": "photos",
@@ -180,6 +189,7 @@ def test_tagging_again_publishes_each_alias_by_itself_whatever_became_of_the_oth
 def test_the_small_dags_look_before_they_act(described: dict) -> None:
     edges = {name: described["dags"][name]["edges"] for name in DAGS}
     assert edges["tinytags_audit"] == {"audit": ["judge"], "judge": ["backfill"], "backfill": []}
+    assert edges["tinytags_learn"] == {"find": ["train"], "train": []}
     assert edges["tinytags_prune"] == {"show": ["prune"], "prune": []}
     assert edges["tinytags_rollback"] == {"choose": ["rollback"], "rollback": []}
 
@@ -213,6 +223,8 @@ def test_nothing_runs_by_itself_until_it_is_asked_to(described: dict, set_up: di
         "tinytags_retag",
     }
     assert set_up["tinytags_retag"]["timetable"] == "AssetOrTimeSchedule"
+    assert set_up["tinytags_learn"]["timetable"] == "CronTriggerTimetable"
+    assert set_up["tinytags_learn"]["values"] == {"reviews": 100}
     assert set_up["tinytags_audit"]["timetable"] == "CronTriggerTimetable"
 
 

@@ -85,6 +85,7 @@ def test_runs_are_listed_with_what_became_of_them(world):
         "documents": world.solr.count(second.collection),
         "pruned": "",
         "live_under": [ALIAS],
+        "precision": None,
     }
     assert found[third.name]["live_under"] == []
     assert found[first.name]["documents"] is None

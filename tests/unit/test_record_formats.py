@@ -23,6 +23,7 @@ from tinytags_tasks.errors import CorruptError, FinalError, NewerFormatError
 from tinytags_tasks.ingest.plan import IngestPlan, plan_ingestion
 from tinytags_tasks.ingest.plan import PlanRequest as IngestRequest
 from tinytags_tasks.ingest.verify import verify_corpus
+from tinytags_tasks.review.frame import FrameRecord
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store import record as record_module
@@ -30,11 +31,20 @@ from tinytags_tasks.store.block_files import RECORD_KEY, read_scored
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.store.model_records import Training
+from tinytags_tasks.store.model_records import LastTraining, Training
 from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.record import CHECKSUM_KEY, Record
 from tinytags_tasks.store.review_records import CarriedWords, LogPart
-from tinytags_tasks.store.run_records import Audit, BlockRecord, BlockState, Change, Claim, Publication, Run
+from tinytags_tasks.store.run_records import (
+    Audit,
+    BlockRecord,
+    BlockState,
+    Change,
+    Claim,
+    NextPublication,
+    Publication,
+    Run,
+)
 
 PATH = "folder/record.json"
 SOURCE = Source(
@@ -107,13 +117,37 @@ def samples(tmp_path):
         EmbeddedBlock(
             corpus="pets", block=0, net="net-0", source_sha256="s", images=3, dimensions=4, sha256="e", seconds=0.1
         ),
+        LastTraining(model=MODEL, request={"head": "logistic", "trees": 10}),
         LogPart(corpus="pets", first=1, last=2, words=3, sha256="l"),
         CarriedWords(corpus="pets", corpus_digest="d", upto=2, missing=1),
+        NextPublication(collection="c", thresholds={"cat": 60}, least_precision=80),
+        FrameRecord(
+            run="r",
+            corpus="pets",
+            corpus_digest="d",
+            model=MODEL,
+            tags=("cat",),
+            threshold=40,
+            scored="s",
+            left_out="l",
+            strata=(("cat 40-64", "cat", 40, 64, 3),),
+            counts={"cat": (0, 3)},
+            sha256="f",
+        ),
     ]
 
 
 KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication", "BlockRecord", "Audit", "Claim"]
-KINDS += ["IngestPlan", "NetCard", "EmbeddedBlock", "LogPart", "CarriedWords"]
+KINDS += [
+    "LastTraining",
+    "IngestPlan",
+    "NetCard",
+    "EmbeddedBlock",
+    "LogPart",
+    "CarriedWords",
+    "NextPublication",
+    "FrameRecord",
+]
 
 
 @pytest.fixture(params=KINDS)

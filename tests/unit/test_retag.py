@@ -11,6 +11,7 @@ from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.model_records import ReviewUse
 from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.upkeep.retag import Comparison, Retag, RetagRequest, compare_with_live, plan_retags
 
@@ -53,6 +54,26 @@ def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world)
     reason = f"run {live.name} used {MODEL}"
     assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, reason),)
     assert result.skipped == {}
+
+
+def test_what_reviews_of_another_corpus_taught_is_not_for_this_one_unless_named(world):
+    use = ReviewUse(
+        corpus="elsewhere",
+        corpus_digest="d",
+        upto=1,
+        words=60,
+        weight=20,
+        replaced_background=False,
+        positions_sha256="",
+        of_tags=(60, 0, 0),
+        none=0,
+        other_tags={},
+    )
+    add_model(world, reviews=use)
+    assert look(world).due == ()
+    assert [due.model for due in look(world, model=NEWER).due] == [NEWER]
+    add_model(world, reviews=use.replaced(corpus=world.runs[0].corpus))
+    assert [due.model for due in look(world).due] == [NEWER]
 
 
 def test_the_damaged_card_of_another_model_is_named_and_does_not_stop_retagging(world):

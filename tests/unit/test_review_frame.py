@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import make_another_run, make_run, quiet, score_all
+from small_run import card, make_another_run, make_run, quiet, score_all
 
 import tinytags_tasks.review.frame_making as frame_making
 from tinytags_tasks.errors import BadInputError
@@ -13,7 +13,9 @@ from tinytags_tasks.review.sampler import Sampler, random_numbers
 from tinytags_tasks.review.spread import farthest_first
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.lessons import positions_sha256
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.model_records import ReviewUse
 from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Run
@@ -62,6 +64,28 @@ def test_a_frame_is_made_once_and_read_again(run: Run, storage: LocalStorage, mo
     assert read.pictures == made.pictures
     assert (read.strata, read.counts, read.tags) == (made.strata, made.counts, made.tags)
     assert stored_frame(run, storage).pictures == made.pictures
+
+
+def test_what_the_runs_model_learned_from_cannot_be_drawn(run: Run, storage: LocalStorage) -> None:
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    append_words(corpus, [Word(0, Verdict.TAG, "cat"), Word(2, Verdict.NONE)], by="ada", storage=storage)
+    use = ReviewUse(
+        corpus=corpus.name,
+        corpus_digest=corpus.digest,
+        upto=1,
+        words=1,
+        weight=20,
+        replaced_background=False,
+        positions_sha256=positions_sha256(np.array([0])),  # the model does not know none
+        of_tags=(1, 0, 0),
+        none=0,
+        other_tags={},
+    )
+    card(reviews=use).save(storage, layout.card_file(run.model))
+
+    frame = load_frame(run, storage, quiet)
+
+    assert sorted(frame.columns["position"].tolist()) == [2, 3, 4, 5, 6, 7, 8, 10]
 
 
 def test_a_damaged_frame_is_made_again(run: Run, storage: LocalStorage) -> None:

@@ -130,7 +130,10 @@ def test_large_files_are_left_alone(storage, corpus, merged_soon, monkeypatch):
     monkeypatch.setattr(review_log, "_SMALL_BYTES", large - 1)
     for _ in range(3):
         say(corpus, storage, 0)
-    assert files(storage) == ["000001-000006.parquet", "000007.parquet", "000008-000009.parquet", "000010.parquet"]
+    assert files(storage) == [
+        *("000001-000006.parquet", "000007.parquet", "000008.parquet"),
+        *("000009.parquet", "000010.parquet"),
+    ]
     assert len(ReviewLog(CORPUS, storage).read()) == 9 + 5_000
 
 
@@ -168,6 +171,39 @@ def test_a_writer_that_was_slow_does_not_hide_its_word_behind_a_merged_file(stor
     assert say(corpus, storage, 2, "emu") == MERGED_AT + 1
     assert words_of(storage)[-2:] == [(MERGED_AT, "dog"), (MERGED_AT + 1, "emu")]
     assert files(storage) == ["000001-000008.parquet", "000009.parquet"]
+
+
+def test_two_who_merge_at_the_same_time_hide_no_word(storage, corpus, merged_soon, monkeypatch):
+    """The lease of the first is taken over while it reads; it writes when the second has merged more than it saw."""
+    for _ in range(MERGED_AT - 1):
+        say(corpus, storage, 0)
+    real = review_log._read_parts
+    late = iter([True])
+
+    def read_late(name, parts, store):
+        read = real(name, parts, store)
+        if next(late, False):
+            storage.delete(layout.review_log_lease_file(CORPUS))
+            for _ in range(MERGED_AT + 3):
+                say(corpus, storage, 1)
+        return read
+
+    monkeypatch.setattr(review_log, "_read_parts", read_late)
+    say(corpus, storage, 0)
+    assert [number for number, _ in words_of(storage)] == list(range(1, 2 * MERGED_AT + 4))
+    for _ in range(MERGED_AT):
+        say(corpus, storage, 2)
+    assert [number for number, _ in words_of(storage)] == list(range(1, 3 * MERGED_AT + 4))
+
+
+def test_the_number_of_a_file_that_was_put_aside_is_not_given_again(storage, corpus):
+    for position in range(3):
+        say(corpus, storage, position)
+    path = layout.review_log_file(CORPUS, 3)
+    storage.rename(path, f"{path}.damaged")
+    assert [number for number, _ in words_of(storage)] == [1, 2]
+    assert say(corpus, storage, 4) == 4
+    assert [number for number, _ in words_of(storage)] == [1, 2, 4]
 
 
 def test_threads_that_append_at_once_lose_no_word(storage, corpus, merged_soon):

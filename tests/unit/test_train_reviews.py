@@ -24,11 +24,13 @@ from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import describe_model, load_report
 from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import Verdict, Why, Word
-from tinytags_tasks.train import logistic_spark, none, step
+from tinytags_tasks.train import logistic_spark, none, reviews, step
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.review_weight import predict_shares
-from tinytags_tasks.train.step import TrainResult, train_model
+from tinytags_tasks.train.reviews import FEWEST_NONE
+from tinytags_tasks.train.step import TrainResult, request_with_reviews, train_model
+from tinytags_tasks.upkeep.learn import corpora_to_learn, last_request
 
 TAGS = ("dark", "light")
 IMAGES = 90
@@ -160,7 +162,8 @@ def test_what_people_said_counts_more_than_a_labelled_picture_and_is_on_the_card
     assert (lesson["weights"][:-61] == 1).all()
     described = describe_model(card)["learned from reviews"]
     assert described.startswith("61 pictures of corpus hues (up to request 1): dark 1, light 30, none 30; each counts")
-    assert "learned from reviews" in load_report(storage, trained.model)
+    page = load_report(storage, trained.model)
+    assert "<td>1</td><td>30</td><td>30</td><td>61</td>" in page.partition("<h2>Learned from reviews</h2>")[2]
 
 
 def test_a_model_without_reviews_is_the_same_whatever_was_said(storage, corpus, labelled, lessons):
@@ -245,11 +248,24 @@ def test_a_reviewed_picture_that_is_held_out_teaches_the_second_head_nothing(tmp
 
 def test_without_a_background_reviews_alone_teach_none(storage, corpus, labelled, lessons, monkeypatch):
     say(corpus, storage, dict.fromkeys(of_hue(1), "") | {0: "light"})
-    monkeypatch.setattr(step, "net_for", lambda name, storage: net_for(name, storage).replaced(background_sha256=""))
+    net = net_for("general32", storage).replaced(background_sha256="")
+    monkeypatch.setattr(step, "net_for", lambda *_: net)
+    monkeypatch.setattr(reviews, "load_net_card", lambda *_: net)
     card = card_of(storage, train(storage, labelled))
     assert (card.none, card.background, card.reviews.replaced_background) == (True, None, False)
     card = card_of(storage, train(storage, labelled, none=False))
     assert (card.none, card.reviews.none, card.reviews.words) == (False, 0, 1)
+
+
+def test_a_few_reviews_of_none_teach_nothing_to_a_model_that_does_not_know_none(
+    storage, corpus, labelled, lessons, monkeypatch
+):
+    say(corpus, storage, dict.fromkeys(of_hue(1)[: FEWEST_NONE - 1], ""))
+    net = net_for("general32", storage).replaced(background_sha256="")
+    monkeypatch.setattr(step, "net_for", lambda *_: net)
+    monkeypatch.setattr(reviews, "load_net_card", lambda *_: net)
+    with pytest.raises(BadInputError, match="no review of corpus hues says that a picture shows one of the"):
+        train(storage, labelled)
 
 
 def test_a_few_reviews_are_no_reason_to_refuse_where_so_many_are_asked_for(storage, corpus, labelled, lessons):
@@ -312,3 +328,35 @@ def test_a_log_that_lost_what_a_model_learned_from_is_reported(storage, corpus, 
     storage.delete(layout.review_log_file("hues", 1))
     with pytest.raises(CorruptError, match=f"does not have the words that model {card.version} learned from"):
         learned_positions(card, storage)
+
+
+def test_a_corpus_is_due_when_enough_was_said_since_a_model_learned_from_it(storage, corpus, labelled, lessons):
+    spoken: list[str] = []
+
+    def due(least: int) -> list[str]:
+        return corpora_to_learn(least, storage=storage, report=spoken.append)
+
+    say(corpus, storage, dict.fromkeys(of_hue(0), "light") | dict.fromkeys(of_hue(1), ""))
+    assert due(1) == []  # nobody knows yet what a model for it is trained on
+    train(storage, labelled, reviews=None, corpus="hues")
+    assert (due(60), due(61)) == (["hues"], [])
+    assert "corpus hues: people said something of 60 pictures that no model has learned yet" in spoken
+    request = request_with_reviews("hues", last_request("hues", storage))
+    assert (request.labelled, request.reviews, request.held_out) == (labelled, "hues", 0)
+    trained = train_model(request, storage=storage, connect_spark=Spark, report=spoken.append)
+    assert trained.trained
+    assert due(1) == []
+    say(corpus, storage, {2: "blue", 0: "light", 3: "dark"})  # one is new, one is as before, one is another word
+    assert (due(2), due(3)) == (["hues"], [])
+    with pytest.raises(BadInputError, match="0 reviews: give 1 or more"):
+        due(0)
+
+
+def test_a_damaged_log_does_not_keep_other_corpora_from_learning(storage, corpus, labelled, lessons):
+    say(corpus, storage, {0: "light"})
+    train(storage, labelled, reviews=None, corpus="hues")
+    storage.write(layout.review_log_file("hues", 1), b"no parquet", overwrite=True)
+    storage.write(layout.last_training_file("elsewhere"), b"{}")
+    spoken: list[str] = []
+    assert corpora_to_learn(1, storage=storage, report=spoken.append) == []
+    assert [line.partition(":")[0] for line in spoken] == ["corpus elsewhere is skipped", "corpus hues is skipped"]

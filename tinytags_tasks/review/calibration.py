@@ -178,6 +178,8 @@ def _derivatives(found: _Looks, line: Floats, own: Floats) -> tuple[Floats, Floa
 
 def _rising(values: Floats, weights: Floats) -> Floats:
     """Return the nearest values that never fall, by pooling adjacent violators."""
+    if (np.diff(values) >= 0).all():
+        return values
     levels: list[list[float]] = []
     for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
         levels.append([value, weight, 1])

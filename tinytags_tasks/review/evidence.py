@@ -84,19 +84,24 @@ class Evidence:
 
     def _found(self, thresholds: Mapping[str, int]) -> tuple[Share | None, float]:
         """Return the share of the images from some tags' thresholds on that is right, and how many images these are."""
-        strata = self.frame.strata
-        above = np.array([_images_from(self.frame, each, thresholds.get(each.tag, 101)) for each in strata])
+        own = [index for tag in thresholds for index in self._own.get(tag, ())]
+        above = np.zeros(len(self.images))
+        for index in own:
+            stratum = self.frame.strata[index]
+            above[index] = _images_from(self.frame, stratum, thresholds[stratum.tag])
         images = self.images * above / np.maximum(self.frame.sizes, 1)
         is_in = self.confidences >= self._least(thresholds)
-        looks = np.bincount(self.strata[is_in], minlength=len(strata)).astype(np.float64)
-        right = np.bincount(self.strata[is_in & self._is_right], minlength=len(strata)).astype(np.float64)
-        return share_of_strata(images, np.minimum(looks, images), np.minimum(right, images), self.similar), float(
-            images.sum()
+        looks = np.bincount(self.strata[is_in], minlength=len(above)).astype(np.float64)
+        right = np.bincount(self.strata[is_in & self._is_right], minlength=len(above)).astype(np.float64)
+        found = share_of_strata(
+            images[own], np.minimum(looks, images)[own], np.minimum(right, images)[own], self.similar[own]
         )
+        return found, float(images.sum())
 
     def _missed(self, tags: Sequence[str], thresholds: Mapping[str, int]) -> Share | None:
         """Return the share of all images that show one of some tags and do not have it from its threshold on."""
-        wanted = np.array([tag in set(tags) for tag in self.frame.tags] + [False], dtype=bool)
+        chosen = set(tags)
+        wanted = np.array([*(tag in chosen for tag in self.frame.tags), False], dtype=bool)
         is_missed = wanted[self.shows] & ~(self._is_right & (self.confidences >= self._least(thresholds)))
         missed = np.bincount(self.strata[is_missed], minlength=len(self.images)).astype(np.float64)
         # That no look at a dropped picture shows the tag does not mean that none does: these are too many for that.
@@ -105,9 +110,19 @@ class Evidence:
 
     def _least(self, thresholds: Mapping[str, int]) -> Numbers:
         """Return for each look the threshold of its own tag; 101 if it has none."""
-        own = np.array([thresholds.get(each.tag, 101) for each in self.frame.strata], dtype=np.int64)
-        least: Numbers = own[self.strata]
+        by_stratum = np.full(len(self.images), 101, dtype=np.int64)
+        for tag, threshold in thresholds.items():
+            by_stratum[self._own.get(tag, [])] = threshold
+        least: Numbers = by_stratum[self.strata]
         return least
+
+    @cached_property
+    def _own(self) -> dict[str, list[int]]:
+        """The strata of each tag."""
+        own: dict[str, list[int]] = {}
+        for index, stratum in enumerate(self.frame.strata):
+            own.setdefault(stratum.tag, []).append(index)
+        return own
 
     @cached_property
     def _is_dropped(self) -> Flags:
@@ -130,10 +145,9 @@ def _images_from(frame: Frame, stratum: Stratum, threshold: int) -> int:
 
 def _similar(frame: Frame, looks: Floats, right: Floats) -> Floats:
     """Return the likely share of each stratum, from those of the same band."""
-    bands = np.array([each.low for each in frame.strata], dtype=np.int64)
-    similar = np.zeros(len(bands))
-    for band in np.unique(bands):
-        same = bands == band
+    similar = np.zeros(len(frame.strata))
+    for band in np.unique(frame.lows):
+        same = frame.lows == band
         similar[same] = (right[same].sum() + 0.5) / (looks[same].sum() + 1)
     return similar
 

@@ -22,6 +22,8 @@ from tinytags_tasks.review.sampler import Numbers
 from tinytags_tasks.review.strata import Stratum
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import unscored_blocks
+from tinytags_tasks.store.lessons import learned_positions
+from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
 from tinytags_tasks.store.record import Record
 from tinytags_tasks.store.run_records import Run
@@ -72,8 +74,8 @@ class FrameRecord(Record):
 
     @classmethod
     def remedy(cls, path: str) -> str:
-        """Return what makes it again."""
-        return "it is made again when the run is next reviewed or measured"
+        """Return the command that makes it again."""
+        return f"`tinytags precision {layout.file_name(path).partition('.')[0]}` makes it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +141,13 @@ class Frame:
     @cached_property
     def is_lowest(self) -> npt.NDArray[np.bool_]:
         """Whether each picture is in the lowest band of confidence."""
-        lows = np.array([stratum.low for stratum in self.strata], dtype=np.int64)
-        lowest: npt.NDArray[np.bool_] = lows[self.columns["stratum"]] == self.threshold
+        lowest: npt.NDArray[np.bool_] = self.lows[self.columns["stratum"]] == self.threshold
         return lowest
+
+    @cached_property
+    def lows(self) -> Numbers:
+        """Where the band of each stratum begins; -1 if it was dropped."""
+        return np.array([stratum.low for stratum in self.strata], dtype=np.int64)
 
     @cached_property
     def _by_position(self) -> Numbers:
@@ -207,7 +213,8 @@ def _identity(run: Run, left_out: Numbers, storage: Storage) -> tuple[str, str]:
 
 def _learned_from(run: Run, storage: Storage) -> Numbers:
     """Return the positions that a run's model learned from, in ascending order."""
-    return np.zeros(0, dtype=np.int64)
+    card = ModelCard.load(storage, layout.card_file(run.model))
+    return np.array(sorted(learned_positions(card, storage, run.corpus)), dtype=np.int64)
 
 
 def _versions_sha256(run: Run, storage: Storage) -> str:

@@ -73,7 +73,7 @@ def make_frame(run: Run, exclude: Numbers, storage: Storage, report: Callable[[s
     if corpus.digest != run.corpus_digest:
         raise BadInputError(
             f"run {run.name} is of another version of corpus {run.corpus}: review a run of the present one, which "
-            f"`tinytags score --corpus {run.corpus}` begins"
+            f"`tinytags score {run.corpus}` begins"
         )
     card = ModelCard.load(storage, layout.card_file(run.model))
     left_out = np.union1d(exclude, _taken_down(corpus, storage))

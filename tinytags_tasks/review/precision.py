@@ -205,7 +205,7 @@ def measure(frame: Frame, words: pa.Table, *, exclude: Collection[int] | Numbers
         dropped_looks=dropped,
         unclear=looks.unclear,
         rows=tuple(_rows(frame, evidence, curves)),
-        tags=tuple(_tag(frame, evidence, tag) for tag in frame.tags),
+        tags=tuple(_tags(frame, evidence)),
         overall=evidence.overall(),
         recall_overall=evidence.recall_from(frame.tags, dict.fromkeys(frame.tags, 0)),
         evidence=evidence,
@@ -249,13 +249,16 @@ def _rows(frame: Frame, evidence: Evidence, curves: dict[str, Floats]) -> list[P
     return rows
 
 
-def _tag(frame: Frame, evidence: Evidence, tag: str) -> TagPrecision:
-    own = [index for index, stratum in enumerate(frame.strata) if stratum.tag == tag]
-    return TagPrecision(
-        tag=tag,
-        images=sum(frame.strata[index].images for index in own),
-        looks=int(evidence.looks[own].sum()),
-        right=int(evidence.right[own].sum()),
-        precision=evidence.precision_from(tag, 0),
-        recall=evidence.recall_from((tag,), {tag: 0}),
-    )
+def _tags(frame: Frame, evidence: Evidence) -> list[TagPrecision]:
+    by = evidence.by_confidence
+    return [
+        TagPrecision(
+            tag=tag,
+            images=sum(frame.counts[tag]),
+            looks=int(by.looks[place].sum()),
+            right=int(by.right[place].sum()),
+            precision=evidence.precision_from(tag, 0),
+            recall=evidence.recall_from((tag,), {tag: 0}),
+        )
+        for place, tag in enumerate(frame.tags)
+    ]

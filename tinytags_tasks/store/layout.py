@@ -35,6 +35,7 @@
     reviews/<corpus>/log.lease                   who is merging the log
     reviews/<corpus>/carried/<version>.json      up to which word other versions' words were carried over to this one
     reviews/<corpus>/frames/<run>.parquet        the pictures from which a run's reviews are drawn
+    reviews/<corpus>/training.json               how the last model for the corpus was trained
     claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
 """
 
@@ -280,6 +281,11 @@ def review_log_lease_file(corpus: str) -> str:
 def carried_words_file(corpus: str, digest: str) -> str:
     """Path of the record of what was carried over to a version of a corpus."""
     return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/carried/{digest[:16]}.json"
+
+
+def last_training_file(corpus: str) -> str:
+    """Path of the record of how the last model for a corpus was trained."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/training.json"
 
 
 def frame_file(corpus: str, run: str) -> str:

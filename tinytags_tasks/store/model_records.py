@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import PIXEL_ORDER
 from tinytags_tasks.store.record import Part, Record
 
@@ -347,3 +348,23 @@ class Training(Record):
     def remedy(cls, path: str) -> str:
         """Return the command that writes it again."""
         return "train again with the same parameters, with `tinytags train`"
+
+
+class LastTraining(Record):
+    """How the last model for a corpus was trained, so that it can learn again when people have said more.
+
+    Attributes
+    ----------
+    model
+        The model.
+    request
+        The fields of its training's request.
+    """
+
+    model: str
+    request: dict[str, str | int | bool | tuple[str, ...] | None]
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return the command that writes it again."""
+        return f"train for the corpus again, with `tinytags train LABELLED --corpus {layout.path_name(path)}`"

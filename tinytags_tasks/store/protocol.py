@@ -130,7 +130,9 @@ class Storage(Protocol):
         - for a training and its labelled set, or a model: the holder of the lease on it;
         - for a corpus' totals, plan, listing and shard leases: the corpus' commit, once every shard is complete.
           Another writer of one of these files then retries (see :meth:`write`);
-        - for files without a lease (audits, claims): anyone, with ``least_age_seconds`` of :data:`LEFTOVER_SECONDS`.
+        - for a merged file of a corpus' review log: the holder of the log's lease;
+        - for files without a lease (audits, claims, a request's words): anyone, with ``least_age_seconds`` of
+          :data:`LEFTOVER_SECONDS`.
 
         Parameters
         ----------

@@ -37,7 +37,7 @@ MOST_WORDS = 100_000
 """The most words of one request."""
 
 MERGED_AT = 256
-"""How many small files of requests stand before they are merged."""
+"""So many requests are merged into one file, once all of them are there."""
 
 _SMALL_BYTES = 128 * 1024
 """The most bytes of a file that is merged with others: larger ones gain nothing, and would take much memory."""
@@ -77,9 +77,9 @@ def append_words(corpus: Corpus, words: Sequence[Word], *, by: str, run: str = "
             f"position {wrong[0]} is not in corpus {corpus.name}, which has {corpus.images:,} images, from 0"
         )
     request = {"corpus_digest": corpus.digest, "by": by, "time": now(), "run": run}
-    parts = _parts(corpus.name, storage)
+    number = _last_number(corpus.name, storage)
     while True:
-        number = parts[-1][1] + 1 if parts else 1
+        number += 1
         storage.delete_leftovers(layout.review_log_file(corpus.name, number), least_age_seconds=LEFTOVER_SECONDS)
         while not _write_part(corpus.name, _as_table(words, {**request, "number": number}), storage):
             number += 1
@@ -87,6 +87,7 @@ def append_words(corpus: Corpus, words: Sequence[Word], *, by: str, run: str = "
         if (number, number) in parts:
             break
         storage.delete(layout.review_log_file(corpus.name, number))  # it was merged before this file was written
+        number = _last_number(corpus.name, storage)
     if _mergeable(corpus.name, parts, storage):
         with suppress(TinyTagsError):  # the words are committed; whoever reads a damaged file names it
             _merge(corpus.name, storage)
@@ -102,9 +103,11 @@ def rows_sha256(table: pa.Table) -> str:
         if column.null_count:  # no writer writes one
             digest.update(column.is_null().to_numpy().tobytes())
         if pa.types.is_string(column_field.type) or pa.types.is_binary(column_field.type):
-            values = column.cast(pa.binary()).fill_null(b"")
-            digest.update(pc.binary_length(values).to_numpy().astype("<i8").tobytes())
-            digest.update(b"".join(values.to_pylist()))
+            values = pa.concat_arrays(column.cast(pa.binary()).fill_null(b"").chunks or [pa.array([], pa.binary())])
+            ends = np.frombuffer(values.buffers()[1], dtype=np.int32)[values.offset : values.offset + len(values) + 1]
+            digest.update(np.diff(ends).astype("<i8").tobytes())
+            if len(values) and ends[-1] > ends[0]:
+                digest.update(memoryview(values.buffers()[2])[ends[0] : ends[-1]])
         else:
             digest.update(column.cast(pa.int64()).fill_null(0).to_numpy().astype("<i8").tobytes())
     return digest.hexdigest()
@@ -154,6 +157,13 @@ def _listed(corpus: str, storage: Storage) -> set[_Part]:
     return found
 
 
+def _last_number(corpus: str, storage: Storage) -> int:
+    """Return the highest number that was ever given, as far as names tell: that of a file put aside counts, too."""
+    names = storage.names(layout.review_log_folder(corpus))
+    given = (re.match(r"(?:\d+-)?(\d+)\.parquet", name) for name in names)
+    return max((int(match[1]) for match in given if match), default=0)
+
+
 def _counting(found: Iterable[_Part]) -> list[_Part]:
     """Return the parts that count, in order: those that were merged into another do not."""
     counting: list[_Part] = []
@@ -179,20 +189,24 @@ def _parts(corpus: str, storage: Storage) -> list[_Part]:
 
 
 def _mergeable(corpus: str, parts: Sequence[_Part], storage: Storage) -> list[list[_Part]]:
-    """Return the parts that are to be merged, those of each future part together; empty if there are too few."""
-    if sum(first == last for first, last in parts) < MERGED_AT:
+    """Return the parts that are to be merged, those of each future part together.
+
+    Only numbers up to a multiple of :data:`MERGED_AT` are merged, and those between two multiples together. So all who
+    merge, however late, write the same parts, and no part ever holds only some of another's words.
+    """
+    last = parts[-1][1] if parts else 0
+    ripe = {part for part in parts if part[0] == part[1] <= last - last % MERGED_AT}
+    if len(ripe) < 2:
         return []
     sizes = storage.sizes(layout.review_log_folder(corpus))
 
-    def is_small(part: _Part) -> bool:
-        return part[0] == part[1] and 0 < sizes.get(layout.file_name(_path(corpus, *part)), 0) <= _SMALL_BYTES
+    def group(part: _Part) -> int:
+        """Return the number of the range that a small file is in; -1 for others."""
+        size = sizes.get(layout.file_name(_path(corpus, *part)), 0)
+        return (part[0] - 1) // MERGED_AT if part in ripe and 0 < size <= _SMALL_BYTES else -1
 
-    groups = []
-    for is_chosen, together in itertools.groupby(parts, is_small):
-        group = list(together) if is_chosen else []
-        groups += [group[at : at + MERGED_AT] for at in range(0, len(group), MERGED_AT)]
-    groups = [group for group in groups if len(group) > 1]
-    return groups if sum(map(len, groups)) >= MERGED_AT else []
+    groups = [(number, list(together)) for number, together in itertools.groupby(parts, group)]
+    return [together for number, together in groups if number >= 0 and len(together) > 1]
 
 
 def _merge(corpus: str, storage: Storage) -> None:

@@ -155,8 +155,10 @@ class LogPart(Record):
     @classmethod
     def remedy(cls, path: str) -> str:
         """Return what to do: a person's words cannot be made again."""
+        name = layout.file_name(path)
         return (
-            f"restore {layout.file_name(path)} from a copy, or move it away: its words are then gone, and only they are"
+            f"restore {name} from a copy, or rename it to {name}.damaged, so that nobody gets its number again: its "
+            "words are then gone, and only they are"
         )
 
 

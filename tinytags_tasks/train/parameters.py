@@ -108,11 +108,6 @@ class TrainRequest:
         layout.checked_name(self.features, "net")
         if self.none and self.features == PIXELS:
             raise BadInputError("pixels have no background that could teach none of the tags: choose a net, or no none")
-        if self.reviews and self.features == PIXELS:
-            raise BadInputError(
-                "reviews teach heads on a net's embeddings only: on pixels, a few hundred pictures change nothing; "
-                "choose a net, or no reviews"
-            )
         for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):
             parameter.check(getattr(self, parameter.name))
 

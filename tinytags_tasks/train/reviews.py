@@ -7,7 +7,7 @@ counts as much as several labelled pictures, because it is of the corpus itself:
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from tinytags_tasks.corpus.labelled import tags_of_set
 from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.lessons import Teaching, picture_name, positions_sha256, read_teaching
-from tinytags_tasks.store.model_records import ReviewUse
+from tinytags_tasks.store.model_records import PIXELS, ReviewUse
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.features import Sight, see
 from tinytags_tasks.train.parameters import TrainRequest
@@ -76,10 +77,6 @@ class Reviews:
         """How many pictures show none of the tags."""
         return self.teaching.tags.count("")
 
-    def without_none(self) -> "Reviews":
-        """Return the same for a model that does not know "none of the tags"."""
-        return replace(self, teaching=self.teaching.part(np.array([bool(tag) for tag in self.teaching.tags])))
-
     def use(self, *, weight: float, replaced_background: bool) -> ReviewUse:
         """Return what a model's card says of them."""
         return ReviewUse(
@@ -122,12 +119,17 @@ def find_reviews(request: TrainRequest, storage: Storage, report: Callable[[str]
     Raises
     ------
     BadInputError
-        If none teaches anything, or the corpus' images have another size.
+        If none teaches anything, the corpus' images have another size, or the model sees pixels.
     MissingError
-        If there is no such corpus.
+        If there is no such corpus, or no such net.
     """
     if request.reviews is None:
         return None
+    if request.features == PIXELS:
+        raise BadInputError(
+            "reviews teach heads on a net's embeddings only: on pixels, a few hundred pictures change nothing; choose "
+            "a net, or no reviews"
+        )
     corpus = load_corpus(request.reviews, storage)
     if (corpus.height, corpus.width) != (request.height, request.width):
         raise BadInputError(
@@ -139,7 +141,9 @@ def find_reviews(request: TrainRequest, storage: Storage, report: Callable[[str]
     named = Counter(tag for tag in teaching.tags if tag and tag not in tags)
     new = tuple(sorted(tag for tag, count in named.items() if request.new_tags and count >= FEWEST_OF_NEW_TAG))
     others = {tag: count for tag, count in sorted(named.items()) if tag not in new}
-    is_known = teaching.of((*tags, *new), with_none=request.none is not False)
+    has_background = bool(load_net_card(storage, request.features).background_sha256)
+    learns_none = request.none is not False and (has_background or teaching.tags.count("") >= FEWEST_NONE)
+    is_known = teaching.of((*tags, *new), with_none=learns_none)
     reviews = Reviews(corpus, teaching.part(is_known), tags, new, others)
     if not len(reviews.teaching) and not request.least_reviews:
         raise BadInputError(_nothing_to_learn(corpus, others))

@@ -4,9 +4,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tinytags_tasks.clients.spark import ConnectSpark
 from tinytags_tasks.corpus.labelled import file_sha256
@@ -20,6 +21,7 @@ from tinytags_tasks.store.model_records import (
     PIXELS,
     BackgroundUse,
     Evaluation,
+    LastTraining,
     ModelCard,
     OtherEvaluation,
     ReviewUse,
@@ -41,7 +43,7 @@ from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.probe import probe_training, warn_again
 from tinytags_tasks.train.report import render_report
 from tinytags_tasks.train.review_weight import choose_way
-from tinytags_tasks.train.reviews import FEWEST_NONE, Reviewed, Reviews, embed_reviewed, find_reviews
+from tinytags_tasks.train.reviews import ENOUGH, FEWEST_NONE, Reviewed, Reviews, embed_reviewed, find_reviews
 from tinytags_tasks.train.spark_features import PARTITION_VALUES
 from tinytags_tasks.votes import winners
 
@@ -121,13 +123,33 @@ def train_model(
     labelled_sha256 = file_sha256(Path(request.labelled))
     reviews = find_reviews(request, storage, report)
     net = None if request.features == PIXELS else net_for(request.features, storage)
-    has_none = _has_none(request, net, reviews)
-    if reviews and not has_none:
-        reviews = reviews.without_none()
-    training = _Training(request, labelled_sha256, net, has_none, reviews)
+    training = _Training(request, labelled_sha256, net, _has_none(request, net, reviews), reviews)
     lease = layout.training_lease_file(training.identity)
     with Leases(storage).wait_for(lease, f"training {training.identity}", report):
-        return _train(training, storage, connect_spark, report, providers)
+        trained = _train(training, storage, connect_spark, report, providers)
+    if request.corpus:
+        last = LastTraining(model=trained.model, request=asdict(request))
+        last.save(storage, layout.last_training_file(request.corpus))
+    return trained
+
+
+def request_with_reviews(corpus: str, last: LastTraining) -> TrainRequest:
+    """Return the request of a corpus' last training, with what people have said of the corpus since.
+
+    Raises
+    ------
+    BadInputError
+        If it can no longer be made: a newer or older TinyTags has other parameters.
+    """
+    known = {each.name for each in fields(TrainRequest)}
+    given: dict[str, Any] = {name: value for name, value in last.request.items() if name in known}
+    try:
+        return replace(TrainRequest(**given), reviews=corpus, least_reviews=ENOUGH)
+    except TypeError as error:
+        raise BadInputError(
+            f"{layout.last_training_file(corpus)}: not a training's request ({error}); "
+            f"{last.remedy(layout.last_training_file(corpus))}"
+        ) from error
 
 
 def _has_none(request: TrainRequest, net: NetCard | None, reviews: Reviews | None) -> bool:

@@ -171,6 +171,8 @@ def _find_retag(
         if live_card is None:
             return f"the card of its model {run.model} cannot be read, so its tags are unknown; name a model"
         tags = set(live_card.tags)
+        # What another corpus' reviews taught, its own weight and prior included, is not for this one.
+        fitting = [card for card in fitting if card.reviews is None or card.reviews.corpus == corpus.name]
         fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
         if request.model and request.alias:
