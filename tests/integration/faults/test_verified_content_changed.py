@@ -376,10 +376,7 @@ def test_what_people_said_holds_in_every_run_through_repairs_and_backfills(site:
 
     for plant, problem in (
         (lambda: write_as_scored(DOWN), "kept is not Solr's count: blocks 3"),
-        (
-            lambda: write_as_scored(AT),
-            "block 3 has documents with ids or fields that differ",
-        ),
+        (lambda: write_as_scored(AT), "block 3 has documents with ids or fields that differ"),
         (lambda: update(site, run, {"delete": [f"{CORPUS}:{AT}"]}), "kept is not Solr's count: blocks 3"),
         (lambda: rewrite(site, run, AT, corrected=words + 1), "block 3 has documents with ids or fields that differ"),
     ):
