@@ -309,12 +309,17 @@ def run(
     from tinytags_tasks.cli.follow import follow_run
     from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.nets.catalogue import load_net_card
+    from tinytags_tasks.review.carry import refuse_uncarried
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.corpus_records import Corpus
     from tinytags_tasks.store.model_records import PIXELS
     from tinytags_tasks.train.families import FAMILIES
 
     runtime = clients()
     if corpus:
         load_definition(runtime.settings.corpora_folder, corpus)
+        if runtime.storage.exists(layout.corpus_file(corpus)):
+            refuse_uncarried(Corpus.load(runtime.storage, layout.corpus_file(corpus)), runtime.storage)
     for path in (labelled, test, other):
         if path and not path.exists():
             raise BadInputError(f"{path}: no such file or folder")

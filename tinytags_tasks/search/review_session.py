@@ -21,7 +21,7 @@ from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
 from tinytags_tasks.review.words import say
 from tinytags_tasks.search.review_keywords import PictureKeywords
-from tinytags_tasks.search.review_places import FramePlaces, frame_of_tag
+from tinytags_tasks.search.review_places import drawn_at, frame_of_tag
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
@@ -89,7 +89,6 @@ class ReviewSession:
         self._pool = pool
         self._clock = clock
         self._log = ReviewLog(corpus.name, storage)
-        self._places = FramePlaces(frame)
         self._keywords = PictureKeywords(corpus, storage)
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
@@ -179,7 +178,7 @@ class ReviewSession:
         with self._lock:
             if kept := self._kept.get(position):
                 return kept.drawn
-        return self._places.drawn(position, why)
+        return drawn_at(self.frame, position, why)
 
     def say(self, seat: str, words: Sequence[Word], *, by: str) -> int:
         """Save words on pictures that a seat was shown, and return the number of their request."""
@@ -215,7 +214,7 @@ class ReviewSession:
             for row in said
         ]
         self.say(seat, undoing, by=by)
-        again = [self._places.drawn(row["position"], row["why"]) for row in said]
+        again = [drawn_at(self.frame, row["position"], row["why"]) for row in said]
         with self._lock:
             others = [kept for kept in self._kept.values() if kept.seat == seat]
             for kept in others:
