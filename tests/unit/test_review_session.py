@@ -160,6 +160,14 @@ def test_looks_made_elsewhere_are_seen_after_a_few_seconds(world: World) -> None
     assert here.looks == 2
 
 
+def test_a_picture_that_was_taken_down_after_it_was_drawn_is_not_shown(world: World) -> None:
+    session = world.open()
+    positions(session, "ann/1", 1)
+    say(world.corpus, [Word(5, Verdict.TAKEDOWN, reason="asked")], by="oli", storage=world.storage)
+    world.seconds += REREAD_SECONDS + 1
+    assert 5 not in positions(session, "ann/1", 20)
+
+
 def test_of_two_verdicts_at_once_the_later_wins_and_nobody_is_told_off(world: World) -> None:
     here, there = world.open(), world.open()
     here.say("ann/1", [right(0)], by="ann")
