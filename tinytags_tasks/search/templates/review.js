@@ -50,7 +50,9 @@ function startLooking(main) {
     $("count").textContent = `${done} of ${of} looks`;
     document.title = `Review ${done} of ${of} – TinyTags`;
     undo.hidden = !looked.length && !returning;
+    $("picture").classList.toggle("waiting", !picture);
     if (!picture) {
+      shown = -1;
       if (looks < state.to && !hasFailed) return ask();
       return void sending.then(() => { if (!hasFailed) location.reload(); });
     }
