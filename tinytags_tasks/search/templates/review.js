@@ -245,6 +245,9 @@ function startLooking(main) {
     if (queue[0]) showTag(queue[0]);
   });
   startSwiping($("picture"), (isRight) => answer({answer: isRight ? "right" : "wrong"}));
+  const keys = $("keys").querySelector("input");
+  keys.checked = localStorage.getItem("single-keys") !== "off";
+  keys.addEventListener("change", () => localStorage.setItem("single-keys", keys.checked ? "on" : "off"));
   $("keys").hidden = false;
   take(state.pictures);
   show();
