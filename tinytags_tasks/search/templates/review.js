@@ -2,6 +2,8 @@
    Walls: arrow keys move from picture to picture. Both pages also work without this script. */
 "use strict";
 
+const ATTEMPTS = 10;
+
 const $ = (id) => document.getElementById(id);
 
 function isTyping(target) {
@@ -112,12 +114,27 @@ function startLooking(main) {
   }
 
   async function post(path, more, isAgain = false) {
-    const address = `/api/review/${state.run}/${path}`;
-    const response = await fetch(address, {method: "POST", body: fields(more), keepalive: true});
+    const response = await reach(`/api/review/${state.run}/${path}`, fields(more));
     if (response.status === 403 && !isAgain && await renewToken()) return post(path, more, true);
     const answer = await response.json().catch(() => ({}));
     if (!answer.pictures) throw new Error(answer.error || `the server answered ${response.status}`);
     return answer;
+  }
+
+  /* A search page that is being started again, or a store that is busy, answers a little later. */
+  async function reach(address, body) {
+    const problem = $("problem");
+    for (let attempt = 1; ; attempt += 1) {
+      const response = await fetch(address, {method: "POST", body, keepalive: true}).catch(() => null);
+      if (response && response.status !== 503) {
+        problem.hidden = true;
+        return response;
+      }
+      if (attempt === ATTEMPTS) return response || Promise.reject(new Error("the server does not answer"));
+      problem.textContent = "The server does not answer. Your looks are kept here and sent as soon as it does.";
+      problem.hidden = false;
+      await new Promise((resume) => setTimeout(resume, 1000 * Math.min(attempt, 5)));
+    }
   }
 
   async function renewToken() {
