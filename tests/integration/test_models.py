@@ -22,10 +22,14 @@ from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import read_model
+from tinytags_tasks.store.review_log import append_words
+from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.train.evaluation import count_votes
 from tinytags_tasks.train.step import TrainRequest, train_model
 from tinytags_tasks.votes import decide
 
@@ -93,6 +97,39 @@ def test_a_head_on_embeddings_is_the_same_in_every_fit_and_its_images_are_embedd
     assert cards[0].held_out.accuracy > 50.0  # of six shapes
     assert cards[0].background.images > 10_000
     assert (cards[0].features, cards[0].head, cards[0].none) == ("general32-e278f193f89b", head, True)
+
+
+@pytest.mark.parametrize("head", ["logistic", "forest"])
+def test_reviews_of_scribbles_teach_none_and_the_same_reviews_give_the_same_model(runtime, pictures, head):
+    fields = {"source": str(pictures["corpus"]), "format": "tiny-images", "shard_images": 600, "blocks_per_shard": 3}
+    ingest_corpus(make_definition("reviewed", fields), storage=runtime.storage)
+    corpus = Corpus.load(runtime.storage, layout.corpus_file("reviewed"))
+    ((images, labels),) = draw_pictures(
+        IMAGES, seed=1, batch=IMAGES, scribbles=0.25
+    )  # the content of the fixture's file
+    reviewed, others = np.arange(IMAGES // 2), np.arange(IMAGES // 2, IMAGES)
+    words = [
+        Word(position, Verdict.NONE) if labels[position] < 0 else Word(position, Verdict.TAG, SHAPES[labels[position]])
+        for position in reviewed.tolist()
+    ]
+    append_words(corpus, words, by="ada", storage=runtime.storage)
+
+    def train(name: str, **changes: str) -> ModelCard:
+        request = TrainRequest(str(pictures["labelled"]), head=head, name=name, held_out=0, **changes)
+        trained = train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark)
+        return card_of(runtime, trained.model)
+
+    def right(card: ModelCard) -> float:
+        votes = count_votes(runtime.storage.read(layout.model_file(card.version)), images[others])
+        expected = np.where(labels[others] < 0, len(SHAPES), labels[others])
+        return float((votes.argmax(axis=1) == expected).mean())
+
+    before, after = train(f"{head}-plain"), train(f"{head}-reviewed", reviews="reviewed")
+    assert after.reviews.words == len(reviewed)
+    assert after.reviews.none == (labels[reviewed] < 0).sum()
+    assert right(after) > right(before) + 0.05
+    again = train(f"{head}-again", reviews="reviewed")
+    assert again.version.rpartition("-")[2] == after.version.rpartition("-")[2]  # the hash of their bytes
 
 
 def test_a_trained_model_knows_how_it_does_on_what_it_never_saw(runtime, model):

@@ -336,7 +336,7 @@ def test_it_fits_a_telephone(open_as: Callable[..., Page]) -> None:
             page.goto(path)
             run = page.url.rpartition("/")[2]
         else:
-            page.goto(f"/review/{run}/{path.rpartition('/')[2]}?tag=emu")
+            page.goto(f"/review/{run}/{path.rpartition('/')[2]}?tag=dog")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         sizes = page.evaluate(
             "[...document.querySelectorAll('main button, main a, main select')].filter(e => e.offsetParent)"

@@ -89,7 +89,7 @@ def make_frame(run: Run, corpus: Corpus) -> Frame:
         strata=tuple(strata),
         pictures=pa.table(
             {
-                "stratum": pa.array([position % 4 for position in positions], pa.int16()),
+                "stratum": pa.array([position % 4 for position in positions], pa.int32()),
                 "position": pa.array(positions, pa.int64()),
                 "block": pa.array([corpus.partition.block_at(position) for position in positions], pa.int32()),
                 "confidence": pa.array([70 if tag_of(position) else -1 for position in positions], pa.int16()),

@@ -191,7 +191,8 @@ def test_a_form_needs_the_token_of_who_sends_it(client: TestClient) -> None:
 
 
 def test_the_file_is_private_and_has_no_password(accounts: AccountFile) -> None:
-    assert stat.S_IMODE(accounts.path.stat().st_mode) == 0o600
+    for path in accounts.path.parent.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert PASSWORD not in accounts.path.read_text()
     assert "$argon2id$" in accounts.path.read_text()
 

@@ -26,6 +26,7 @@ from tinytags_tasks.cli import app, blocks, common
 from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.errors import CorruptError, ReconcileError
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks
+from tinytags_tasks.publish import reconciliation
 from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.review.words import say as say_words
 from tinytags_tasks.score.export import ExportRequest, export_run
@@ -193,28 +194,17 @@ def test_words_that_are_not_applied_yet_are_pending_and_nothing_is_wrong(storage
     assert reconcile(storage, solr, run)[0].kept == 6
 
 
-@pytest.mark.parametrize("look", ["counts", "documents", "the ledger, later"])
-def test_an_audit_while_words_are_applied_blames_no_block(storage, solr, run, monkeypatch, look):
+@pytest.fixture(params=["counts", "documents", "the ledger, later"])
+def being_applied(request, storage, solr, run, monkeypatch):
+    """Words are applied when the counts or the documents are read first, or the ledger follows the documents late."""
     corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
     say_words(corpus, [takedown(4), tag(10, "dog")], by="ann", storage=storage, report=quiet)
 
     def apply():
         apply_corrections(run, storage=storage, solr=solr, report=quiet)
 
-    if look == "the ledger, later":  # the documents are committed, and the ledger is not written yet
-        kept = {block: storage.read(layout.ledger_file(run.name, block)) for block in (2, 5)}
-        apply()
-        new = {block: storage.read(layout.ledger_file(run.name, block)) for block in kept}
-        for block, stored in kept.items():
-            storage.write(layout.ledger_file(run.name, block), stored)
-
-        def later(seconds):
-            for block, stored in new.items():
-                storage.write(layout.ledger_file(run.name, block), stored)
-
-        monkeypatch.setattr(meanwhile_module.time, "sleep", later)
-    else:
-        name = "count_by_block" if look == "counts" else "field_names"
+    if request.param != "the ledger, later":
+        name = "count_by_block" if request.param == "counts" else "field_names"
         real = getattr(solr, name)
 
         def meanwhile(*asked):
@@ -223,9 +213,31 @@ def test_an_audit_while_words_are_applied_blames_no_block(storage, solr, run, mo
             return real(*asked)
 
         monkeypatch.setattr(solr, name, meanwhile)
+        return
+    paths = [layout.ledger_file(run.name, block) for block in (2, 5)]
+    before = [storage.read(path) for path in paths]
+    apply()
+    after = [storage.read(path) for path in paths]
+
+    def write(records):
+        for path, stored in zip(paths, records, strict=True):
+            storage.write(path, stored)
+
+    write(before)
+    for module in (meanwhile_module, reconciliation):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: write(after)))
+
+
+def test_an_audit_while_words_are_applied_blames_no_block(storage, solr, run, being_applied):
     assert audit(storage, solr, run).problems == {}
     found = audit(storage, solr, run)
     assert (found.problems, found.pending) == ({}, ())
+
+
+def test_a_run_is_reconciled_while_words_are_applied(storage, solr, run, being_applied):
+    totals, said = reconcile(storage, solr, run)
+    assert (totals.kept, totals.taken_down) == (5, 3)
+    assert "2 below" not in said and "3 taken down; 5 documents" in said
 
 
 def test_a_backfill_of_blocks_brings_nothing_back(storage, solr, run):

@@ -141,6 +141,25 @@ def test_a_number_beyond_the_list_of_names_is_told(write, tmp_path):
         read_labelled(write(samples(["0", "2"])), None, 8, 8)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"duck\ngull\nduck\n", r"classnames\.txt: has the name duck twice"),
+        (b"duck\n\xff\n", r"classnames\.txt: is not text in UTF-8"),
+    ],
+)
+def test_a_list_of_names_that_cannot_be_used_is_told(write, tmp_path, content, message):
+    (tmp_path / "classnames.txt").write_bytes(content)
+    with pytest.raises(BadInputError, match=message):
+        read_labelled(write(samples(["0", "1"])), None, 8, 8)
+
+
+def test_a_tar_that_is_not_there_is_told(tmp_path):
+    for read in (file_sha256, tags_of_set):
+        with pytest.raises(BadInputError, match=r"gone\.tar: (no such file|cannot be read)"):
+            read(tmp_path / "gone.tar")
+
+
 def test_a_cut_or_compressed_tar_is_told(write, tmp_path):
     path = write(samples(["owl", "gull"]))
     path.write_bytes(path.read_bytes()[:2_000])

@@ -8,8 +8,8 @@ from faulty_storage import MODES, FaultyStorage, Killed
 from published_runs import ALIAS, FaultySolr, World, make_world
 from small_run import quiet
 
-from tinytags_tasks.errors import BadInputError, FinalError
-from tinytags_tasks.publish.publications import live_collection, read_history, read_plan, with_missing_change
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
+from tinytags_tasks.publish.publications import complete_history, live_collection, read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, PublishResult, publish_run
 from tinytags_tasks.review.draw import next_pictures
@@ -65,7 +65,7 @@ def shown_to_readers(world: World, storage: Storage | None = None) -> tuple[str,
     """Return the collection and the thresholds that readers get, as the search page finds them out."""
     storage = storage or world.storage
     live = live_collection(ALIAS, world.solr)
-    last = with_missing_change(read_history(ALIAS, storage), live, storage, read_plan(ALIAS, storage))[-1]
+    last = complete_history(ALIAS, read_history(ALIAS, storage), live, storage)[-1]
     return live, last.thresholds
 
 
@@ -186,6 +186,27 @@ def test_a_kill_at_the_switch_of_a_rollback_leaves_the_thresholds_that_fit(
     first, second, _ = world.runs
     expected = (first.collection, SURE_ONES) if is_switched else (second.collection, None)
     assert shown_to_readers(world) == expected
+
+
+def test_a_damaged_plan_is_named_with_the_command_that_removes_it(world: World) -> None:
+    publish(world, world.runs[0], 80)
+    world.storage.write(layout.next_publication_file(ALIAS), b"{")
+    world.solr.set_alias(ALIAS, world.runs[1].collection)  # so that it must be known what was about to become live
+
+    with pytest.raises(CorruptError, match=rf"{ALIAS}.next.json: .* `tinytags audit --alias {ALIAS} --repair`"):
+        publish(world, world.runs[0], 80)
+    repair_history(ALIAS, world.storage, world.solr, quiet)
+
+    assert publish(world, world.runs[0], 80).thresholds == SURE_ONES
+
+
+def test_a_damaged_plan_that_nobody_needs_stops_nothing(world: World) -> None:
+    publish(world, world.runs[0], 80)
+    world.storage.write(layout.next_publication_file(ALIAS), b"{")
+
+    assert publish(world, world.runs[0], None).thresholds == SURE_ONES
+    roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
+    assert shown_to_readers(world) == (world.runs[1].collection, None)
 
 
 def test_a_damaged_last_record_is_repaired_with_its_thresholds(world: World) -> None:

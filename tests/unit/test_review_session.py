@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 from review_world import CORPUS, IMAGES, RUN, draw_in_order, make_frame, make_reviewed_run, tag_of
+from small_run import make_run, quiet, score_all
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.review.draw import next_pictures
+from tinytags_tasks.review.frame import load_frame
 from tinytags_tasks.review.words import say
 from tinytags_tasks.search import review_session as module
+from tinytags_tasks.search.review_places import frame_of_tag
 from tinytags_tasks.search.review_session import KEPT_SECONDS, REREAD_SECONDS, ReviewSession
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.review_log import counting_words, read_words
 from tinytags_tasks.store.review_records import Verdict, Why, Word
@@ -156,6 +160,14 @@ def test_looks_made_elsewhere_are_seen_after_a_few_seconds(world: World) -> None
     assert here.looks == 2
 
 
+def test_a_picture_that_was_taken_down_after_it_was_drawn_is_not_shown(world: World) -> None:
+    session = world.open()
+    positions(session, "ann/1", 1)
+    say(world.corpus, [Word(5, Verdict.TAKEDOWN, reason="asked")], by="oli", storage=world.storage)
+    world.seconds += REREAD_SECONDS + 1
+    assert 5 not in positions(session, "ann/1", 20)
+
+
 def test_of_two_verdicts_at_once_the_later_wins_and_nobody_is_told_off(world: World) -> None:
     here, there = world.open(), world.open()
     here.say("ann/1", [right(0)], by="ann")
@@ -257,3 +269,17 @@ def test_the_next_picture_is_drawn_before_it_is_asked_for(world: World, monkeypa
             session.say("ann/1", [right(drawn.position)], by="ann")
     assert draws
     assert all(name.startswith("background") for name in draws)
+
+
+def test_a_wall_of_a_real_run_has_only_its_tag_and_measures_as_pictures_one_by_one_do(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "store")
+    run = make_run(storage)
+    score_all(storage, run)
+    frame = load_frame(run, storage, quiet)
+    words = read_words(load_corpus(run.corpus, storage), storage)
+    wall = next_pictures(frame_of_tag(frame, "cat"), words, count=50)
+    every = next_pictures(frame, words, count=50, purpose_share=1.0)
+    assert {drawn.tag for drawn in wall} == {"cat"}
+    assert {drawn.position for drawn in wall} == {drawn.position for drawn in every if drawn.tag == "cat"}
+    strata = {drawn.position: drawn.stratum for drawn in every}
+    assert all(strata[drawn.position] == drawn.stratum for drawn in wall)

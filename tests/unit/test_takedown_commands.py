@@ -76,6 +76,13 @@ def test_correct_says_what_readers_see_and_how_long_it_took(world):
     assert not {"pets:0", "pets:1", "pets:7"} & set(documents(world))
 
 
+def test_a_tag_that_the_model_lacks_is_allowed_and_how_it_is_learned_is_said(world):
+    outcome = CliRunner().invoke(app, ["correct", CORPUS, "7", "--tag", "gnu"], catch_exceptions=False)
+    assert "does not know the tag 'gnu': a model learns it with `tinytags train --reviews pets" in outcome.stderr
+    outcome = CliRunner().invoke(app, ["correct", CORPUS, "7", "--tag", "cat"], catch_exceptions=False)
+    assert "does not know" not in outcome.stderr
+
+
 @pytest.mark.parametrize("options", [(), ("--tag", "cat", "--none"), ("--not", "cat", "--undo", "1")])
 def test_correct_takes_one_word(world, options):
     with pytest.raises(BadInputError, match="say one thing of the pictures"):

@@ -500,3 +500,24 @@ def test_an_audit_of_words_that_a_killed_process_half_applied_names_them_and_the
     assert_followed(world)
     audited = audit_run(AuditRequest(run.name), storage=world.storage, solr=world.solr, report=quiet)
     assert not audited.pending and not audited.problems
+
+
+def test_who_applies_words_also_applies_those_that_waited_for_its_blocks_in_vain(world):
+    class Slow:
+        """Somebody else speaks of the same block before these words are committed, and gives up waiting."""
+
+        spoke = False
+
+        def __getattr__(self, name):
+            return getattr(world.solr, name)
+
+        def commit(self, collection):
+            if not self.spoke:
+                self.spoke = True
+                speak(world, DOWN_8)
+            world.solr.commit(collection)
+
+    speak(world, CAT_AT_7)
+    show(world, solr=Slow())
+    assert_followed(world)
+    assert "pets:8" not in documents(world)

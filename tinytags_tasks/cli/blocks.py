@@ -157,12 +157,14 @@ def _backfill(request: "BackfillRequest", runtime: "Runtime") -> "BackfillPlan":
     from tinytags_tasks.publish.step import reconcile_run
     from tinytags_tasks.score.step import ScoreRequest
     from tinytags_tasks.upkeep.backfill import plan_backfill
+    from tinytags_tasks.upkeep.repair import apply_pending
 
     storage, solr = runtime.storage, runtime.solr
     planned = plan_backfill(request, storage=storage, solr=solr, alias=runtime.settings.alias, report=say)
     for group in planned.groups:
         embed_and_score(ScoreRequest(planned.run, group), runtime)
         index_blocks(IndexRequest(planned.run, group, redo=True), storage=storage, solr=solr, report=say)
+    apply_pending(planned.run, storage=storage, solr=solr, report=say)  # said while these blocks were being indexed
     reconcile_run(planned.run, storage=storage, solr=solr, blocks=planned.all_blocks, report=say)
     return planned
 

@@ -72,6 +72,8 @@ def correct(
         for position in parse_positions(positions, corpus)
     ]
     _say_and_show(corpus, words, by, runtime, "corrected" if not undo else "as they were before that")
+    if tag:
+        _note_new_tag(tag, corpus, runtime)
 
 
 @takedown_app.command()
@@ -209,6 +211,20 @@ def _show(corpus: "Corpus", recorded: str, started: float, runtime: "Runtime") -
         ) from error
     seconds = time.monotonic() - started
     print(f"{recorded}; {_seen(applied, corpus.name)}, after {seconds:.1f} s")
+
+
+def _note_new_tag(tag: str, corpus: "Corpus", runtime: "Runtime") -> None:
+    """Say how a model learns a tag that the live run's model does not know."""
+    from tinytags_tasks.publish.publications import live_collection, run_of
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.model_records import ModelCard
+
+    run = run_of(live_collection(runtime.settings.alias, runtime.solr), runtime.storage)
+    if run and tag not in ModelCard.load(runtime.storage, layout.card_file(run.model)).tags:
+        say(
+            f"model {run.model} does not know the tag {tag!r}: a model learns it with "
+            f"`tinytags train --reviews {corpus.name} --new-tags`"
+        )
 
 
 def _seen(applied: "Sequence[ApplyResult]", corpus: str) -> str:

@@ -77,7 +77,10 @@ def train(
     width: Annotated[int, typer.Option(help="Width of the images of the model's corpora.")] = 32,
     licence: Annotated[str, typer.Option(help="Licence of the labelled images, for the model's card.")] = "",
     corpus: Annotated[
-        str | None, typer.Option(help="An ingested corpus; warns if its images were prepared in another way.")
+        str | None,
+        typer.Option(
+            help="An ingested corpus; warns if its images were prepared in another way; default: that of --reviews."
+        ),
     ] = None,
     reviews: Annotated[
         str | None, typer.Option(help="An ingested corpus; also learns from what people said of its pictures.")
@@ -107,7 +110,7 @@ def train(
         features=features,
         head=head,
         none=none,
-        corpus=corpus,
+        corpus=corpus or reviews,
         reviews=reviews,
         new_tags=new_tags,
         **chosen_parameters(head, parameters, options),
@@ -306,12 +309,17 @@ def run(
     from tinytags_tasks.cli.follow import follow_run
     from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.nets.catalogue import load_net_card
+    from tinytags_tasks.review.carry import refuse_uncarried
+    from tinytags_tasks.store import layout
+    from tinytags_tasks.store.corpus_records import Corpus
     from tinytags_tasks.store.model_records import PIXELS
     from tinytags_tasks.train.families import FAMILIES
 
     runtime = clients()
     if corpus:
         load_definition(runtime.settings.corpora_folder, corpus)
+        if runtime.storage.exists(layout.corpus_file(corpus)):
+            refuse_uncarried(Corpus.load(runtime.storage, layout.corpus_file(corpus)), runtime.storage)
     for path in (labelled, test, other):
         if path and not path.exists():
             raise BadInputError(f"{path}: no such file or folder")

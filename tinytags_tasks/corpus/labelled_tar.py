@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -136,9 +137,7 @@ def _list_tars(
     if not samples:
         raise BadInputError(f"{tars[0]}: holds no samples; members of a sample are 0001.jpg and 0001.cls, for example")
     classes = _classes(samples)
-    names: tuple[str, ...] = ()
-    if names_file and all(map(_is_number, classes)):
-        names = tuple(line.strip() for line in names_file.read_text(encoding="utf-8").splitlines() if line.strip())
+    names = _class_names(names_file) if names_file and all(map(_is_number, classes)) else ()
     pictures = []
     for (tar, sample), tag in zip(samples, classes, strict=True):
         where = f"{tar}: sample {sample.key.lstrip('/')}"
@@ -197,6 +196,16 @@ def _class_of_key(sample: TarSample) -> str | None:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{file}: is not text in UTF-8 ({error}); write one name of a class a line") from error
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise BadInputError(f"{file}: has the name {twice[0]} twice; give each class a name of its own")
+    return tuple(names)
 
 
 def _class_names_file(tars: Sequence[Path]) -> Path | None:

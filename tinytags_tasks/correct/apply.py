@@ -6,30 +6,23 @@ deleted, as all words together want it, whatever a killed writer left there. The
 blocks. So whoever applies next ends what a killed process began.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError, explained
-from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.correct.changes import WRITTEN, ChangeReader
+from tinytags_tasks.errors import FinalError, MissingError, TransientError, explained
 from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.index.posting import collection_missing
-from tinytags_tasks.review.words import picture_hash
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_documents import expected_checksum
-from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, block_sources, read_scored
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, refuse_lost
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.corrections import CorrectedBlock
-from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
@@ -40,11 +33,8 @@ from tinytags_tasks.store.run_records import BlockRecord, Run
 PATIENCE_SECONDS = 3.0
 """How long to wait for other writers of a block; then it stays pending, and readers' pages hide what was taken down."""
 
-_COUNTS = ("kept", "below", "none", "unreadable", "taken_down", "corrected", "corrections", "kept_by_tag")
-_WRITTEN = (*_COUNTS, "documents", "checksum")
-"""The fields of a block's record that applying words changes."""
-
 _AT_ONCE = 8
+_REPORT_SECONDS = 10.0
 _IDS_AT_ONCE = 1_000
 
 
@@ -157,19 +147,18 @@ def pending_among(reader: RunBlocks, among: Collection[int] | None = None) -> li
 
 def is_only_corrected(before: BlockRecord, after: BlockRecord) -> bool:
     """Tell whether a block's record differs from an earlier one by words alone that were applied meanwhile."""
-    unchanged = {name: getattr(before, name) for name in _WRITTEN}
+    unchanged = {name: getattr(before, name) for name in WRITTEN}
     return after.corrections > before.corrections and after.replaced(**unchanged) == before
 
 
 @dataclass(frozen=True, eq=False)
-class _Change:
-    """What becomes of a block: the record to save, the rows to write again, and the positions without a document."""
+class _SentBlock:
+    """A block whose changes were sent: the record to save, how many changes there are, and Solr's responses."""
 
-    source: BlockSource
     record: BlockRecord
-    rows: pa.Table
-    removed: list[int]
-    keywords: list[str | None] | None
+    changed: int
+    removed: int
+    answers: list[Future[dict[str, Any]]]
 
 
 class _Applying:
@@ -179,13 +168,11 @@ class _Applying:
         self._reader = reader
         self._run = reader.run
         self._corpus = reader.corpus
-        self._words = reader.corrections.words
         self._last = reader.corrections.last
         self._storage = reader.storage
         self._solr = solr
         self._report = report
-        self._fields = self._field_names()
-        self._keywords = KeywordsReader(reader.storage)
+        self._reads = ChangeReader(reader, self._field_names())
         self._blocks: list[int] = []
         self._changed = self._removed = 0
 
@@ -207,20 +194,20 @@ class _Applying:
         records = [record for record in records if record.block in pending]
         if not records:
             return
-        changes, failures = self._send(records)
+        sent, failures = self._send(records)
         self._solr.commit(self._run.collection)
-        counts = self._solr.count_by_block(self._run.collection, [change.record.block for change in changes])
-        good = [change for change in changes if counts.get(change.record.block, 0) == change.record.kept]
+        counts = self._solr.count_by_block(self._run.collection, [one.record.block for one in sent]) if sent else {}
+        good = [one for one in sent if counts.get(one.record.block, 0) == one.record.kept]
         self._storage.delete_leftovers(*(self._ledger_file(record.block) for record in records))
 
-        def save(change: _Change) -> None:
-            refuse_lost(self._storage, self._run.name, change.record.block, held.writer)
-            change.record.save(self._storage, self._ledger_file(change.record.block))
+        def save(one: _SentBlock) -> None:
+            refuse_lost(self._storage, self._run.name, one.record.block, held.writer)
+            one.record.save(self._storage, self._ledger_file(one.record.block))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(save, good))
         self._add(good)
-        self._refuse(failures, [change.record for change in changes if change not in good], counts)
+        self._refuse(failures, [one.record for one in sent if one not in good], counts)
 
     def _field_names(self) -> frozenset[str]:
         try:
@@ -232,114 +219,54 @@ class _Applying:
     def _ledger_file(self, block: int) -> str:
         return layout.ledger_file(self._run.name, block)
 
-    def _add(self, done: Sequence[_Change]) -> None:
+    def _add(self, done: Sequence[_SentBlock]) -> None:
         if not done:
             return
-        changed, removed = sum(len(change.rows) for change in done), sum(len(change.removed) for change in done)
-        self._blocks += [change.record.block for change in done]
+        changed, removed = sum(one.changed for one in done), sum(one.removed for one in done)
+        self._blocks += [one.record.block for one in done]
         self._changed += changed
         self._removed += removed
         self._report(
-            f"run {self._run.name}: blocks {format_block_numbers(change.record.block for change in done)} follow "
-            f"people's words up to number {self._last}: {changed:,} documents written, "
-            f"{removed:,} pictures without one"
+            f"run {self._run.name}: blocks {format_block_numbers(one.record.block for one in done)} follow people's "
+            f"words up to number {self._last}: {changed:,} documents written, {removed:,} pictures without one"
         )
 
-    def _send(self, records: Iterable[BlockRecord]) -> tuple[list[_Change], dict[int, FinalError]]:
-        """Send all documents and deletions; return the blocks' changes, and the errors of the blocks that failed."""
-        sent: list[tuple[_Change, list[Future[dict[str, Any]]]]] = []
+    def _send(self, records: Sequence[BlockRecord]) -> tuple[list[_SentBlock], dict[int, FinalError]]:
+        """Send all documents and deletions; return the blocks that Solr accepted, and the errors of the others."""
+        sent: list[_SentBlock] = []
         failures: dict[int, FinalError] = {}
         removed: list[str] = []
+        reported = time.monotonic()
         with self._solr.posting(self._run.collection, MIME) as post:
-            for record in records:
+            for done, record in enumerate(records):
                 try:
-                    change = self._change(record)
+                    change = self._reads.change(record)
                     removed += [layout.document_id(self._corpus.name, position) for position in change.removed]
-                    sent.append((change, [post(body) for body in self._bodies(change)]))
+                    answers = [post(body) for body in self._reads.bodies(change)]
+                    sent.append(_SentBlock(change.record, len(change.rows), len(change.removed), answers))
                 except FinalError as error:
                     failures[record.block] = error
+                if time.monotonic() - reported > _REPORT_SECONDS:
+                    reported = time.monotonic()
+                    self._report(f"people's words are sent for {done + 1:,} of {len(records):,} blocks")
+        for at in range(0, len(removed), _IDS_AT_ONCE):  # even if another picture of the block cannot be written
+            self._solr.delete_ids(self._run.collection, removed[at : at + _IDS_AT_ONCE])
+        return self._accepted(sent, failures), failures
+
+    def _accepted(self, sent: Sequence[_SentBlock], failures: dict[int, FinalError]) -> list[_SentBlock]:
+        """Return the blocks of which Solr accepted everything, and add the errors of the others."""
         accepted = []
-        for change, answers in sent:
+        for one in sent:
             try:
-                for answer in answers:
+                for answer in one.answers:
                     answer.result()
-                accepted.append(change)
+                accepted.append(one)
             except MissingError as error:
                 raise collection_missing(self._run) from error
             except FinalError as error:
-                block = change.record.block
+                block = one.record.block
                 failures[block] = explained(error, f"Solr refused a document of block {block}: {error}")
-        for at in range(0, len(removed), _IDS_AT_ONCE):  # even if another picture of the block cannot be written
-            self._solr.delete_ids(self._run.collection, removed[at : at + _IDS_AT_ONCE])
-        return accepted, failures
-
-    def _change(self, record: BlockRecord) -> _Change:
-        run, block = self._run, record.block
-        table, scored = read_scored(self._storage, run.name, block)
-        if scored.model != run.model or record.scored_sha256 not in ("", scored.scored_sha256):
-            raise CorruptError(
-                f"{layout.scored_file(run.name, block)}: is not the file that was indexed; redo the block with "
-                f"`tinytags backfill {run.name} --blocks {block}`, which applies the words as well"
-            )
-        (source,) = block_sources(self._storage, self._corpus, [block])
-        corrected = self._reader.correct(table, scored, source=source)
-        keywords = self._keywords.read(source)
-        spoken_of = self._spoken_of(source, record.corrections)
-        positions = corrected.table.column("position")
-        rows = corrected.table.filter(pc.is_in(positions, value_set=pa.array(spoken_of, pa.int64())))
-        removed = np.setdiff1d(spoken_of, rows.column("position").to_numpy()).tolist()
-        return _Change(source, self._record(record, corrected, source, keywords), rows, removed, keywords)
-
-    def _record(
-        self, record: BlockRecord, corrected: CorrectedBlock, source: BlockSource, keywords: list[str | None] | None
-    ) -> BlockRecord:
-        return record.replaced(
-            **{name: getattr(corrected.record, name) for name in _COUNTS},
-            documents=corrected.record.kept,
-            checksum=expected_checksum(corrected.table, source, self._run.model, keywords, self._fields),
-        )
-
-    def _spoken_of(self, source: BlockSource, after: int) -> npt.NDArray[np.int64]:
-        """Return the positions of a block with a word that is newer than a number, ascending."""
-        positions, numbers = (self._words.column(name).to_numpy() for name in ("position", "number"))
-        start, stop = np.searchsorted(positions, [source.first, source.first + source.images])
-        return np.unique(positions[start:stop][numbers[start:stop] > after])
-
-    def _bodies(self, change: _Change) -> Iterable[bytes]:
-        pixels = self._pixels(change) if self._run.thumbnails == "solr" and len(change.rows) else None
-        return list(document_bodies(change.rows, change.source, pixels, self._run.model, change.keywords, self._fields))
-
-    def _pixels(self, change: _Change) -> npt.NDArray[np.uint8]:
-        """Return an array for all of a block's images, of which only those that are written are filled.
-
-        Raises
-        ------
-        CorruptError
-            If a picture is not the one that something was said of.
-        """
-        source = change.source
-        # What is never written takes no memory.
-        pixels = np.zeros((source.images, source.image_bytes), dtype=np.uint8)
-        named = self._pictures(source)
-        for position, stored in read_images(self._corpus, change.rows.column("position").to_pylist(), self._storage):
-            if picture_hash(stored) not in named[position]:
-                raise CorruptError(
-                    f"{layout.shard_file(source.corpus, source.shard)}: position {position} is not the picture that "
-                    f"was spoken of; write the shard again with `tinytags ingest {source.corpus} --redo "
-                    f"{source.shard}`, then `tinytags audit {self._run.name} --repair`"
-                )
-            pixels[position - source.first] = np.frombuffer(stored, dtype=np.uint8)
-        return pixels
-
-    def _pictures(self, source: BlockSource) -> dict[int, set[bytes]]:
-        """Return the hashes by which the words on a block's pictures name them."""
-        positions = self._words.column("position").to_numpy()
-        start, stop = np.searchsorted(positions, [source.first, source.first + source.images])
-        pictures = self._words.column("picture").slice(start, stop - start).to_pylist()
-        named: dict[int, set[bytes]] = {}
-        for position, picture in zip(positions[start:stop].tolist(), pictures, strict=True):
-            named.setdefault(position, set()).add(picture)
-        return named
+        return accepted
 
     def _refuse(self, failures: dict[int, FinalError], wrong: Sequence[BlockRecord], counts: dict[int, int]) -> None:
         """Raise what is wrong with blocks, all in one error."""

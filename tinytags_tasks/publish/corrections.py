@@ -19,7 +19,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.corrections import Corrections
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog
+from tinytags_tasks.store.review_log import ReviewLog, last_number
 from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockState, Run
 
@@ -55,6 +55,9 @@ def correct_live(
             )
             return results
         results.append(apply_corrections(run, storage=storage, solr=solr, report=report))
+        if results[-1].blocks and last_number(corpus_name, storage) > results[-1].last:
+            # Who spoke meanwhile may have waited for these blocks in vain.
+            results.append(apply_corrections(run, storage=storage, solr=solr, report=report))
         if live_collection(alias, solr) == live:
             return results
         report(f"alias {alias} was moved meanwhile: looking at what is live now")

@@ -223,9 +223,21 @@ def with_missing_change(
     return [*history, _publication(Change.ROLLED_BACK if is_back else Change.FOUND, plan, last, storage)]
 
 
+def complete_history(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
+    """Return :func:`with_missing_change` by what was last about to become live, which is read only if it is needed.
+
+    Raises
+    ------
+    CorruptError
+        If it is needed, and its record is damaged.
+    """
+    is_complete = live in ("", history[-1].collection if history else "")
+    return with_missing_change(history, live, storage, None if is_complete else read_plan(alias, storage))
+
+
 def record_missing_change(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
     """Record the change that is missing at a history's end, if any, and return the complete history."""
-    complete = with_missing_change(history, live, storage, read_plan(alias, storage))
+    complete = complete_history(alias, history, live, storage)
     for missing in complete[len(history) :]:
         append_record(missing, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return complete

@@ -26,6 +26,9 @@ _CHANGED_FILE = "the scored file is missing or not the one that was committed"
 _LOOKS, _LOOK_SECONDS = 5, 0.5
 """How often, and how far apart, the documents and the ledger are looked at while words may be being applied."""
 
+_TRIES = 3
+"""How often a run is compared while words are applied to it."""
+
 _MOST_DESCRIBED = 20
 """Blocks whose difference an error describes; it names all."""
 
@@ -41,14 +44,44 @@ def reconcile_blocks(
     """Return the totals of a run, or of some of its blocks, if everything agrees as it is now.
 
     The model and the shards are checked first: if they are not what they were, no block is blamed. Then come the counts
-    and the scored files, then what every document says, then a sample of the pictures.
+    and the scored files, then what every document says, then a sample of the pictures. If words are being applied to
+    the run meanwhile, it is compared again.
 
     Raises
     ------
     ReconcileError
         Naming what differs, and the remedy.
     """
-    records = read_ledger(storage, run, blocks)
+    for tries_left in reversed(range(_TRIES)):
+        records = read_ledger(storage, run, blocks)
+        try:
+            return _reconcile(run, corpus, records, blocks, storage, solr, report)
+        except ReconcileError:
+            if not tries_left or not _are_words_applied(run, corpus, records, storage):
+                raise
+            report(f"run {run.name}: people's words are applied to it meanwhile, so it is compared again")
+            time.sleep(_LOOK_SECONDS)
+    raise AssertionError("the last try returns or raises")
+
+
+def _are_words_applied(run: Run, corpus: Corpus, before: Sequence[BlockRecord], storage: Storage) -> bool:
+    """Tell whether words were applied to any of these blocks since their records were read, or may be just now."""
+    later = read_ledger(storage, run, [record.block for record in before])
+    if any(is_only_corrected(*pair) for pair in zip(before, later, strict=True)):
+        return True
+    return bool(RunBlocks(run, corpus, storage).pending(later))
+
+
+def _reconcile(
+    run: Run,
+    corpus: Corpus,
+    records: Sequence[BlockRecord],
+    blocks: tuple[int, ...] | None,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+) -> Totals:
+    """Compare once; see :func:`reconcile_blocks`."""
     shards = shards_of(corpus, (record.block for record in records if record.block < corpus.partition.blocks))
     _refuse(run, [*filter(None, [model_problem(run, storage)]), *shard_problems(corpus, shards, storage).values()])
     solr.wait_until_settled(run.collection)

@@ -8,18 +8,17 @@ from tinytags_tasks.errors import BadInputError, FinalError, MissingError, Recon
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.publications import (
     as_plan,
+    complete_history,
     live_collection,
     lock_alias,
     plan_change,
     previous_publications,
     read_history,
-    read_plan,
     record_change,
     record_missing_change,
     run_of,
     switch_alias,
     unmark_pruned,
-    with_missing_change,
 )
 from tinytags_tasks.publish.reconciliation import RunState, document_problems, refuse_changed
 from tinytags_tasks.store import layout
@@ -144,7 +143,7 @@ def _next_step(request: RollbackRequest, storage: Storage, solr: SolrClient) -> 
     if not live:
         raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
     recorded = read_history(request.alias, storage)
-    history = with_missing_change(recorded, live, storage, read_plan(request.alias, storage))
+    history = complete_history(request.alias, recorded, live, storage)
     done = _rolled_back_already(request, history, len(recorded), storage)
     earlier = [as_plan(each) for each in previous_publications(history)]
     if request.run:  # other thresholds of the same run would leave the run that is named live

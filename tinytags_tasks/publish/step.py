@@ -10,19 +10,18 @@ from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_
 from tinytags_tasks.publish.gate import choose_publication, gate_problems, precision_at
 from tinytags_tasks.publish.publications import (
     as_plan,
+    complete_history,
     live_collection,
     lock_alias,
     plan_change,
     previous_collections,
     read_history,
-    read_plan,
     record_change,
     record_missing_change,
     refuse_without_collection,
     run_of,
     switch_alias,
     unmark_pruned,
-    with_missing_change,
 )
 from tinytags_tasks.publish.reconciliation import reconcile_blocks, refuse_changed
 from tinytags_tasks.review.carry import refuse_uncarried
@@ -132,7 +131,7 @@ def publish_run(
             _ask_gate(request, run, totals, live, storage, solr)
             history = record_missing_change(request.alias, history, live, storage)
         elif request.least_measured_precision is None:  # repeating a publication shows no more than before
-            chosen = as_plan(with_missing_change(history, live, storage, read_plan(request.alias, storage))[-1])
+            chosen = as_plan(complete_history(request.alias, history, live, storage)[-1])
         if not (is_live and history and as_plan(history[-1]) == chosen):  # otherwise it is live and recorded
             plan_change(chosen, alias=request.alias, storage=storage)
             if not is_live:

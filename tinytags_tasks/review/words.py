@@ -109,12 +109,15 @@ def _checked(corpus: Corpus, words: Sequence[Word], by: str, run: str, storage: 
     unique = list(dict.fromkeys(words))
     _refuse_contradictions(unique)
     publicity = _publicity(corpus, [word for word in unique if word.verdict is Verdict.UNDO], storage)
-    return [
-        replace(word, is_public=publicity.get((word.position, word.undoes), True))
-        if word.verdict in (*_SHOWING, Verdict.UNDO)
-        else word
-        for word in unique
-    ]
+    return [_as_public_as_due(word, publicity) for word in unique]
+
+
+def _as_public_as_due(word: Word, publicity: Mapping[tuple[int, int], bool]) -> Word:
+    if word.verdict is Verdict.UNDO:
+        is_public = publicity[word.position, word.undoes]
+    else:
+        is_public = word.is_public or word.verdict in _SHOWING
+    return word if word.is_public == is_public else replace(word, is_public=is_public)
 
 
 def _refuse_another_version(corpus: Corpus, run: Run) -> None:

@@ -5,6 +5,7 @@ next request of the search page; no restart is needed.
 """
 
 import fcntl
+import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -143,7 +144,8 @@ class AccountFile:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, StoredAccount]]:
         make_folder(self.path.parent)
-        with (self.path.parent / ".accounts.lock").open("a") as lock:
+        lock_path = self.path.parent / ".accounts.lock"
+        with os.fdopen(os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             accounts = dict(self.read())
             yield accounts

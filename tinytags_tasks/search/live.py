@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr_http import ForbiddenError
 from tinytags_tasks.errors import MissingError
-from tinytags_tasks.publish.publications import (
-    live_collection,
-    read_history,
-    read_plan,
-    run_of,
-    with_missing_change,
-)
+from tinytags_tasks.publish.publications import complete_history, live_collection, read_history, run_of
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.settings import Settings
@@ -99,7 +93,7 @@ class LiveRuns:
             names = history[-1].collection if history else ""
         runs = [run for run in (run_of(name, storage) for name in names.split(",") if name) if run]
         if names and "," not in names:  # a killed process may have recorded only what it was about to make live
-            history = with_missing_change(history, names, storage, read_plan(self._alias, storage))
+            history = complete_history(self._alias, history, names, storage)
         latest = {publication.collection: publication for publication in history}
         return tuple(LiveRun(run, _corpus_of(run, storage), latest.get(run.collection)) for run in runs)
 

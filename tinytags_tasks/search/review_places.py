@@ -11,39 +11,30 @@ from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.store.review_records import Why
 
 
-class FramePlaces:
-    """Finds a frame's pictures by position."""
+def drawn_at(frame: Frame, position: int, why: str) -> Drawn:
+    """Return what the run says of a picture that can have been drawn, and why it was, if ``why`` can be true.
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-        positions = frame.pictures.column("position").to_numpy()
-        self._order = np.argsort(positions, kind="stable")
-        self._positions = positions[self._order]
-
-    def drawn(self, position: int, why: str) -> Drawn:
-        """Return what the run says of a picture that can have been drawn, and why it was, if ``why`` can be true.
-
-        Raises
-        ------
-        BadInputError
-            If it cannot have been drawn.
-        """
-        place = int(np.searchsorted(self._positions, position))
-        if place == len(self._positions) or self._positions[place] != position:
-            raise BadInputError(f"position {position} was not drawn for the review of run {self._frame.run}")
-        row = self._frame.pictures.slice(int(self._order[place]), 1).to_pylist()[0]
-        stratum = self._frame.strata[row["stratum"]]
-        # A picture that is there to teach only never measures, whatever a page says.
-        reason = Why.MEASURE if why == Why.MEASURE and row["order"] >= 0 else Why.TEACH
-        return Drawn(
-            position=position,
-            block=row["block"],
-            tag=stratum.tag,
-            confidence=row["confidence"],
-            why=reason,
-            stratum=stratum.name,
-            chance=0.0,
-        )
+    Raises
+    ------
+    BadInputError
+        If it cannot have been drawn.
+    """
+    row = int(frame.rows_of(np.array([position]))[0])
+    if row < 0:
+        raise BadInputError(f"position {position} was not drawn for the review of run {frame.run}")
+    columns = frame.columns
+    stratum = frame.strata[int(columns["stratum"][row])]
+    # A picture that is there to teach only never measures, whatever a page says.
+    is_measuring = why == Why.MEASURE and columns["order"][row] >= 0
+    return Drawn(
+        position=position,
+        block=int(columns["block"][row]),
+        tag=stratum.tag,
+        confidence=int(columns["confidence"][row]),
+        why=Why.MEASURE if is_measuring else Why.TEACH,
+        stratum=stratum.name,
+        chance=0.0,
+    )
 
 
 def frame_of_tag(frame: Frame, tag: str) -> Frame:
@@ -54,15 +45,14 @@ def frame_of_tag(frame: Frame, tag: str) -> Frame:
     BadInputError
         If the run gave it to none.
     """
-    chosen = [number for number, stratum in enumerate(frame.strata) if stratum.tag == tag and tag]
+    chosen = [number for number, stratum in enumerate(frame.strata) if stratum.tag == tag and tag and stratum.images]
     if not chosen:
         raise BadInputError(f"run {frame.run} has no picture with the tag {tag[:100]!r}")
-    numbers = np.full(len(frame.strata), -1)
+    numbers = np.full(len(frame.strata), -1, dtype=np.int32)
     numbers[chosen] = range(len(chosen))
-    renumbered = numbers[frame.pictures.column("stratum").to_numpy()]
+    renumbered = numbers[frame.columns["stratum"]]
     column = frame.pictures.schema.get_field_index("stratum")
-    field = frame.pictures.schema.field(column)
-    pictures = frame.pictures.set_column(column, field, pa.array(renumbered).cast(field.type, safe=False))
+    pictures = frame.pictures.set_column(column, "stratum", pa.array(renumbered))
     return replace(
         frame,
         strata=tuple(frame.strata[number] for number in chosen),

@@ -12,6 +12,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,9 +21,10 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.review.draw import Drawn, next_pictures
 from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
+from tinytags_tasks.review.takedowns import taken_down
 from tinytags_tasks.review.words import say
 from tinytags_tasks.search.review_keywords import PictureKeywords
-from tinytags_tasks.search.review_places import FramePlaces, frame_of_tag
+from tinytags_tasks.search.review_places import drawn_at, frame_of_tag
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
@@ -89,7 +92,6 @@ class ReviewSession:
         self._pool = pool
         self._clock = clock
         self._log = ReviewLog(corpus.name, storage)
-        self._places = FramePlaces(frame)
         self._keywords = PictureKeywords(corpus, storage)
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
@@ -179,7 +181,7 @@ class ReviewSession:
         with self._lock:
             if kept := self._kept.get(position):
                 return kept.drawn
-        return self._places.drawn(position, why)
+        return drawn_at(self.frame, position, why)
 
     def say(self, seat: str, words: Sequence[Word], *, by: str) -> int:
         """Save words on pictures that a seat was shown, and return the number of their request."""
@@ -215,7 +217,7 @@ class ReviewSession:
             for row in said
         ]
         self.say(seat, undoing, by=by)
-        again = [self._places.drawn(row["position"], row["why"]) for row in said]
+        again = [drawn_at(self.frame, row["position"], row["why"]) for row in said]
         with self._lock:
             others = [kept for kept in self._kept.values() if kept.seat == seat]
             for kept in others:
@@ -247,12 +249,14 @@ class ReviewSession:
         words = self.words()
         own = counting_words(words.filter(pc.equal(words.column("run"), self.run.name)))
         looked_at = set(own.column("position").to_pylist())
+        down = taken_down(self.corpus, self._storage)
         with self._lock:
             self._looked_at = looked_at
             later, self._journal = self._journal[noted:], []
             for position, is_opinion in later:
                 self._note(position, is_opinion)
-            self._ready = deque(picture for picture in self._ready if picture.position not in self._looked_at)
+            ready = [picture for picture in self._ready if picture.position not in self._looked_at]
+            self._ready = deque(picture for picture in ready if not _has(down, picture.position))
             self._read_at = self._clock()
 
     def _rows(self, condition: pc.Expression) -> pa.Table:
@@ -345,3 +349,9 @@ class ReviewSession:
             self._draw(BATCH)
         finally:
             self._is_busy = False
+
+
+def _has(positions: npt.NDArray[np.int64], position: int) -> bool:
+    """Return whether a position is among others, which ascend."""
+    at = int(np.searchsorted(positions, position))
+    return at < len(positions) and int(positions[at]) == position

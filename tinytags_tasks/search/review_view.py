@@ -51,14 +51,14 @@ def say_outlook(table: PrecisionTable, looks: int) -> str:
     They are assumed to be spread evenly over the tags and the dropped pictures. The width of an interval shrinks with
     the square root of the number of looks; that of a tag without any is Wilson's.
     """
-    if not table.tags:
+    tags = [tag for tag in table.tags if tag.images]
+    if not tags:
         return ""
-    more = looks * _MEASURING_SHARE / (len(table.tags) + 1)
-    seen = [tag for tag in table.tags if tag.precision and tag.looks]
-    later = sum(_half_width_later(tag, more) for tag in table.tags) / len(table.tags)
-    if not seen:
+    more = looks * _MEASURING_SHARE / (len(tags) + 1)
+    later = sum(_half_width_later(tag, more) for tag in tags) / len(tags)
+    if not any(tag.precision and tag.looks for tag in tags):
         return f"{looks} looks measure the precision of each tag to about ±{max(1, round(later))} points."
-    now = sum(_half_width(tag) for tag in table.tags) / len(table.tags)
+    now = sum(_half_width(tag) for tag in tags) / len(tags)
     return (
         f"{looks} more looks narrow the 95 % interval of a tag's precision from about ±{max(1, round(now))} to "
         f"±{max(1, round(later))} points."

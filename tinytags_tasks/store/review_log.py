@@ -77,7 +77,7 @@ def append_words(corpus: Corpus, words: Sequence[Word], *, by: str, run: str = "
             f"position {wrong[0]} is not in corpus {corpus.name}, which has {corpus.images:,} images, from 0"
         )
     request = {"corpus_digest": corpus.digest, "by": by, "time": now(), "run": run}
-    number = _last_number(corpus.name, storage)
+    number = last_number(corpus.name, storage)
     while True:
         number += 1
         storage.delete_leftovers(layout.review_log_file(corpus.name, number), least_age_seconds=LEFTOVER_SECONDS)
@@ -87,7 +87,7 @@ def append_words(corpus: Corpus, words: Sequence[Word], *, by: str, run: str = "
         if (number, number) in parts:
             break
         storage.delete(layout.review_log_file(corpus.name, number))  # it was merged before this file was written
-        number = _last_number(corpus.name, storage)
+        number = last_number(corpus.name, storage)
     if _mergeable(corpus.name, parts, storage):
         with suppress(TinyTagsError):  # the words are committed; whoever reads a damaged file names it
             _merge(corpus.name, storage)
@@ -157,7 +157,7 @@ def _listed(corpus: str, storage: Storage) -> set[_Part]:
     return found
 
 
-def _last_number(corpus: str, storage: Storage) -> int:
+def last_number(corpus: str, storage: Storage) -> int:
     """Return the highest number that was ever given, as far as names tell: that of a file put aside counts, too."""
     names = storage.names(layout.review_log_folder(corpus))
     given = (re.match(r"(?:\d+-)?(\d+)\.parquet", name) for name in names)

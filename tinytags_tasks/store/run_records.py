@@ -122,8 +122,9 @@ class NextPublication(Record):
 
     @classmethod
     def remedy(cls, path: str) -> str:
-        """Return the command that writes it again."""
-        return "publish the live run again with `tinytags publish RUN --least-measured-precision PERCENT`, or roll back"
+        """Return the command that removes it; the next change of the alias writes it again."""
+        alias = layout.path_name(path).partition(".")[0]
+        return f"remove it with `tinytags audit --alias {alias} --repair`, then publish what is to be live again"
 
 
 class BlockState(StrEnum):

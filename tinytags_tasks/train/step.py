@@ -191,9 +191,8 @@ def _train(
     yardstick = read_yardstick(request.test, request.other, labelled.tags, sight, storage, report)
     probe = probe_training(request, len(labelled.labels), storage, report)
     background = _background(training, labelled, storage, report)
-    reviewed = None
-    if training.reviews:
-        reviewed = embed_reviewed(training.reviews, sight, storage, report)
+    reviewed = embed_reviewed(training.reviews, sight, storage, report) if training.reviews else None
+    if reviewed:
         yardstick = yardstick.without(reviewed.embeddings, report)
         way = choose_way(request, labelled, background, reviewed, report)
         request, reviewed, background = way.applied(request, reviewed, background)

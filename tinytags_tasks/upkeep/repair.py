@@ -20,7 +20,7 @@ from tinytags_tasks.store.record import now
 from tinytags_tasks.store.record_series import record_numbers
 from tinytags_tasks.store.run_blocks import RunBlocks, applied_to
 from tinytags_tasks.store.run_identity import load_run, rebuild_run
-from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, Publication, Run
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, NextPublication, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 
 
@@ -143,9 +143,13 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
     """
     path_of = partial(layout.publication_file, alias)
     damaged = [number for number in record_numbers(path_of, storage) if _publication(path_of(number), storage) is None]
-    if not damaged:
+    if not damaged and _plan(alias, storage) is not None:
         return
     with lock_alias(alias, storage, report):
+        if _plan(alias, storage) is None:
+            path = layout.next_publication_file(alias)
+            storage.delete(path)
+            report(f"{path}: was damaged, and is deleted")
         numbers = record_numbers(path_of, storage)
         earlier: list[Publication] = []
         for at, number in enumerate(numbers):
@@ -163,7 +167,7 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
             run = run_of(collection, storage)
             neighbour = after or (earlier[-1] if earlier else None)
             is_back = previous_collections(earlier)[:1] == [collection]
-            plan = read_plan(alias, storage)
+            plan = _plan(alias, storage)
             is_planned = is_last and plan is not None and plan.collection == collection
             made = Publication(
                 change=Change.ROLLED_BACK if is_back else Change.FOUND,
@@ -178,6 +182,14 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
             made.save(storage, path)
             earlier.append(made)
             report(f"{path}: was damaged, and is written again: {collection} was live then")
+
+
+def _plan(alias: str, storage: Storage) -> NextPublication | None:
+    """Return what was last about to become live, with no collection if that was never recorded; None if damaged."""
+    try:
+        return read_plan(alias, storage) or NextPublication(collection="")
+    except CorruptError:
+        return None
 
 
 def _publication(path: str, storage: Storage) -> Publication | None:
