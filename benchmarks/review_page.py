@@ -201,7 +201,7 @@ def main() -> None:
     print(f"Opening the review for the first time took {opening:.1f} s, {again:.2f} s later.\n")
     rows = {
         "answer to a look, with the next pictures (the script shows the next one without waiting for it)": waits,
-        "a picture, fetched six looks before it is shown": seen,
+        "a picture, fetched twelve looks before it is shown": seen,
         "without scripts: save, next page and its picture": plain,
         "a wall of 50 pictures, without their bytes": walls,
     }

@@ -13,7 +13,7 @@ from tinytags_tasks.search.thumbnails import ENLARGED_BELOW
 TAG_KEYS = "1234567890qweasdfgrcvpoijlmbk"
 """Keys of the first tags; the letters that answer something else are not among them."""
 
-AHEAD = 6
+AHEAD = 12
 """Pictures that a page has ready besides the one that it shows."""
 
 WALL_PICTURES = 50

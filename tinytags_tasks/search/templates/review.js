@@ -2,6 +2,8 @@
    Walls: arrow keys move from picture to picture. Both pages also work without this script. */
 "use strict";
 
+const ATTEMPTS = 10;
+
 const $ = (id) => document.getElementById(id);
 
 function isTyping(target) {
@@ -50,7 +52,9 @@ function startLooking(main) {
     $("count").textContent = `${done} of ${of} looks`;
     document.title = `Review ${done} of ${of} – TinyTags`;
     undo.hidden = !looked.length && !returning;
+    $("picture").classList.toggle("waiting", !picture);
     if (!picture) {
+      shown = -1;
       if (looks < state.to && !hasFailed) return ask();
       return void sending.then(() => { if (!hasFailed) location.reload(); });
     }
@@ -110,12 +114,27 @@ function startLooking(main) {
   }
 
   async function post(path, more, isAgain = false) {
-    const address = `/api/review/${state.run}/${path}`;
-    const response = await fetch(address, {method: "POST", body: fields(more), keepalive: true});
+    const response = await reach(`/api/review/${state.run}/${path}`, fields(more));
     if (response.status === 403 && !isAgain && await renewToken()) return post(path, more, true);
     const answer = await response.json().catch(() => ({}));
     if (!answer.pictures) throw new Error(answer.error || `the server answered ${response.status}`);
     return answer;
+  }
+
+  /* A search page that is being started again, or a store that is busy, answers a little later. */
+  async function reach(address, body) {
+    const problem = $("problem");
+    for (let attempt = 1; ; attempt += 1) {
+      const response = await fetch(address, {method: "POST", body, keepalive: true}).catch(() => null);
+      if (response && response.status !== 503) {
+        problem.hidden = true;
+        return response;
+      }
+      if (attempt === ATTEMPTS) return response || Promise.reject(new Error("the server does not answer"));
+      problem.textContent = "The server does not answer. Your looks are kept here and sent as soon as it does.";
+      problem.hidden = false;
+      await new Promise((resume) => setTimeout(resume, 1000 * Math.min(attempt, 5)));
+    }
   }
 
   async function renewToken() {
@@ -243,6 +262,9 @@ function startLooking(main) {
     if (queue[0]) showTag(queue[0]);
   });
   startSwiping($("picture"), (isRight) => answer({answer: isRight ? "right" : "wrong"}));
+  const keys = $("keys").querySelector("input");
+  keys.checked = localStorage.getItem("single-keys") !== "off";
+  keys.addEventListener("change", () => localStorage.setItem("single-keys", keys.checked ? "on" : "off"));
   $("keys").hidden = false;
   take(state.pictures);
   show();
