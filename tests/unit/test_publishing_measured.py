@@ -14,6 +14,7 @@ from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, PublishResult, publish_run
 from tinytags_tasks.review.draw import next_pictures
 from tinytags_tasks.review.frame import load_frame
+from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
@@ -40,7 +41,8 @@ def world(prepared: World, tmp_path: Path) -> World:
     return prepared.copy(tmp_path / "store")
 
 
-def look_at_all(world: World, run: Run) -> None:
+def look_at_all(world: World | Runtime, run: Run) -> None:
+    """Look at every picture of a run: what has 50 % or more is right, and nothing else is."""
     storage = world.storage
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     drawn = next_pictures(load_frame(run, storage, quiet), read_words(corpus, storage), count=50, purpose_share=1.0)

@@ -7,7 +7,15 @@ from functools import cached_property
 import numpy as np
 
 from tinytags_tasks.review.frame import Frame
-from tinytags_tasks.review.intervals import Estimate, Floats, Share, share_found, share_of_sample, share_of_strata
+from tinytags_tasks.review.intervals import (
+    PSEUDO_LOOKS,
+    Estimate,
+    Floats,
+    Share,
+    share_found,
+    share_of_sample,
+    share_of_strata,
+)
 from tinytags_tasks.review.looks import Flags, Looks
 from tinytags_tasks.review.sampler import Numbers
 from tinytags_tasks.review.strata import Stratum
@@ -30,7 +38,7 @@ class Evidence:
     frame
         The run's pictures.
     images
-        Of each stratum, how many images can be drawn to measure.
+        Of each stratum, how many images can be drawn to measure and are clear.
     looks, right
         Of each stratum.
     similar
@@ -143,6 +151,21 @@ def _images_from(frame: Frame, stratum: Stratum, threshold: int) -> int:
     return sum(frame.counts[stratum.tag][max(stratum.low, threshold) : stratum.high + 1])
 
 
+def _clear_images(frame: Frame, looks: Looks, clear: Floats) -> Floats:
+    """Return how many images of each stratum are clear: unclear ones are no part of what is estimated.
+
+    The share of those that nobody looked at follows from the looks at the stratum and, a little, at its band.
+    """
+    images = clear.copy()
+    for band in np.unique(frame.lows):
+        same = frame.lows == band
+        drawn = looks.drawn[same]
+        in_band = clear[same].sum() / drawn.sum() if drawn.sum() else 1.0
+        shares = (clear[same] + PSEUDO_LOOKS * in_band) / (drawn + PSEUDO_LOOKS)
+        images[same] += shares * np.maximum(looks.sizes[same] - drawn, 0)
+    return images
+
+
 def _similar(frame: Frame, looks: Floats, right: Floats) -> Floats:
     """Return the likely share of each stratum, from those of the same band."""
     similar = np.zeros(len(frame.strata))
@@ -167,7 +190,7 @@ def gather_evidence(frame: Frame, looks: Looks) -> Evidence:
     by_right = np.bincount(right_cells, minlength=tags * 101).reshape(tags, 101).astype(np.float64)
     return Evidence(
         frame=frame,
-        images=looks.sizes.astype(np.float64),
+        images=_clear_images(frame, looks, count),
         looks=count,
         right=right,
         similar=_similar(frame, count, right),

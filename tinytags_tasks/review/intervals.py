@@ -18,7 +18,7 @@ import numpy.typing as npt
 Z = 1.959964
 """Standard normal quantile of a 95 % interval."""
 
-PSEUDO_LOOKS = 2.0
+PSEUDO_LOOKS = 4.0
 """How many looks the share of similar strata counts for in a variance."""
 
 Floats = npt.NDArray[np.float64]
@@ -101,8 +101,19 @@ def share_of_strata(images: Floats, looks: Floats, right: Floats, similar: Float
     shrunk = 1 - looks / (looks + PSEUDO_LOOKS) ** 2
     scatter = drawn * (1 - drawn) / shrunk * (1 / np.maximum(looks, 1) + 1 / np.maximum(left, 1))
     likely = float(weights @ drawn)
-    effective = max(likely * (1 - likely) / max(float(weights**2 @ scatter), 1e-12), 1.0)
+    effective = likely * (1 - likely) / max(float(weights**2 @ scatter), 1e-12)
+    effective = max(effective * _few_looks(seen, int((looks > 0).sum())), 1.0)
     return _with_seen(float(images.sum()), seen, float(right.sum()), share, wilson(share, effective))
+
+
+def _few_looks(looks: float, strata: int) -> float:
+    """Return by how much few looks shrink an effective sample size: Korn and Graubard's ratio of quantiles, squared.
+
+    Student's quantile is by the first term of its expansion. Similar strata lend looks, so that at least half of them
+    count as degrees of freedom.
+    """
+    freedom = max(looks - strata, looks / 2, 1.0)
+    return (Z / (Z + (Z**3 + Z) / (4 * freedom))) ** 2
 
 
 def share_found(found: Share, missed: Share) -> Share | None:
