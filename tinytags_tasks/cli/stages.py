@@ -245,12 +245,18 @@ def search(
         int,
         typer.Option("--min-confidence", "--min-accuracy", help="In percent; --min-accuracy is the former name."),
     ] = 0,
+    min_precision: Annotated[
+        int, typer.Option(help="In percent: what reviews of the live run measured for this tag and confidence.")
+    ] = 0,
     keyword: Annotated[str, typer.Option(help="Only images with exactly this keyword.")] = "",
     rows: Annotated[int, typer.Option(help="How many to show, the most confident first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Search the published images."""
     from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
+    from tinytags_tasks.publish.publications import live_run
+    from tinytags_tasks.review.measuring import measure_run
+    from tinytags_tasks.search.measured import least_confidence
     from tinytags_tasks.search.query import iterate_images, search_images
     from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
     from tinytags_tasks.search.word_logs import hidden_from_readers
@@ -260,8 +266,16 @@ def search(
     runtime = clients()
     settings, hidden = runtime.settings, hidden_from_readers(runtime)
     request = SearchRequest(
-        tuple(tags or ()), min_confidence, keyword=keyword, rows=min(rows, MOST_ROWS), with_pixels=False
+        tuple(tags or ()),
+        min_confidence,
+        min_precision=min_precision,
+        keyword=keyword,
+        rows=min(rows, MOST_ROWS),
+        with_pixels=False,
     )
+    if min_precision:
+        measured = measure_run(live_run(settings.alias, runtime.storage, runtime.solr), runtime.storage, say)
+        hidden = hidden.at_least(least_confidence(measured, min_precision))
     page = search_images(settings, request, hidden)
     images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, rows, hidden)
     if as_json:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import BadInputError, TinyTagsError
 from tinytags_tasks.review.frame import load_frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
 from tinytags_tasks.runtime import Runtime
@@ -57,8 +57,16 @@ class MeasuredRuns:
         return table if table.is_measured else None
 
 
-def least_confidence(table: PrecisionTable, least_precision: int) -> Mapping[str, int]:
-    """Return for each tag the lowest confidence with at least this stated precision; tags that never reach it lack."""
+def least_confidence(table: PrecisionTable | None, least_precision: int) -> Mapping[str, int]:
+    """Return for each tag the lowest confidence with at least this stated precision; tags that never reach it lack.
+
+    Raises
+    ------
+    BadInputError
+        If nothing was measured.
+    """
+    if table is None or not table.is_measured:
+        raise BadInputError("precision was not measured on this corpus: review pictures of the live run first")
     found = {}
     for tag in table.curves:
         reached = (

@@ -4,7 +4,7 @@ Everything is rendered here and works without scripts; the page's policy allows 
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tinytags_tasks.errors import BadInputError, TinyTagsError
+from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import corrections, corrections_api, picture_pages, review_pages, scripts
@@ -104,7 +104,7 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     def search_with_pixels(search: SearchRequest) -> SearchPage:
         hidden = context.hidden()
         if search.min_precision:
-            hidden = hidden.at_least(_least_confidence(measured(), search.min_precision))
+            hidden = hidden.at_least(least_confidence(measured(), search.min_precision))
         page = search_images(settings, search, hidden)
         return replace(page, images=stored_images.complete(page.images)) if search.with_pixels else page
 
@@ -137,12 +137,6 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
         return JSONResponse(search_as_json(search_with_pixels(search), search, measured()))
-
-
-def _least_confidence(measured: PrecisionTable | None, least_precision: int) -> Mapping[str, int]:
-    if measured is None:
-        raise BadInputError("precision was not measured on this corpus: review pictures of the live run first")
-    return least_confidence(measured, least_precision)
 
 
 def _run_name(context: PageContext, images: Sequence[TaggedImage]) -> str:
