@@ -1,4 +1,4 @@
-"""What `tinytags precision` and `tinytags publish --least-measured-precision` print."""
+"""What `tinytags precision` and `tinytags publish --gate-measured-precision` print."""
 
 import json
 from pathlib import Path
@@ -75,9 +75,9 @@ def test_programs_get_the_same_figures(world: World) -> None:
 def test_publishing_says_from_which_confidence_on_readers_see_each_tag(world: World) -> None:
     first = world.runs[0]
     with pytest.raises(FinalError, match="not measured on this corpus"):
-        tinytags("publish", first.name, "--least-measured-precision", "80")
+        tinytags("publish", first.name, "--gate-measured-precision", "80")
     look_at_all(world, first)
 
-    said = tinytags("publish", first.name, "--least-measured-precision", "80")
+    said = tinytags("publish", first.name, "--gate-measured-precision", "80")
 
     assert said.splitlines()[-1] == "readers see cat from 45 %, dog from 45 %, emu from 45 %"

@@ -44,7 +44,7 @@ def publish(
         float | None,
         typer.Option(help="Refuse a run whose model has a precision below this percentage at the run's threshold."),
     ] = None,
-    least_measured_precision: Annotated[
+    gate_measured_precision: Annotated[
         float | None,
         typer.Option(
             help="Show each tag from the lowest confidence on whose precision, as reviews measured it on this corpus, "
@@ -57,7 +57,7 @@ def publish(
 
     runtime = clients()
     request = PublishRequest(
-        find_run(run_name).name, runtime.settings.alias, gate_documents, gate_precision, least_measured_precision
+        find_run(run_name).name, runtime.settings.alias, gate_documents, gate_precision, gate_measured_precision
     )
     result = publish_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     print(f"{result.totals.kept:,} documents are live in {result.collection}")
