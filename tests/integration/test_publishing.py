@@ -14,6 +14,7 @@ from conftest import assert_one_error_line
 from PIL import Image
 from published_runs import age_ledger
 from small_run import MODEL, SparkHere, pictures, publish_model
+from test_publishing_measured import look_at_all
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.definition import make_definition
@@ -29,6 +30,7 @@ from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.word_logs import hidden_from_readers
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.run_records import Change, Run
@@ -96,6 +98,28 @@ def index_run(site: Runtime, run: Run) -> None:
 
 def publish(site: Runtime, run: Run) -> None:
     publish_run(PublishRequest(run.name, site.settings.alias), storage=site.storage, solr=site.solr)
+
+
+def test_readers_see_only_what_reaches_the_measured_precision(site: Runtime, runs: tuple[Run, Run]) -> None:
+    first, second = runs
+    publish(site, second)
+    look_at_all(site, first)
+    request = PublishRequest(first.name, site.settings.alias, least_measured_precision=80)
+
+    published = publish_run(request, storage=site.storage, solr=site.solr)
+
+    assert published.thresholds == {"cat": 45, "dog": 45, "emu": 45}
+    assert solr_shows(site) == {0, 1, 7, 8, 9}
+    assert site.solr.count(first.collection) == 11
+    roll_back(RollbackRequest(site.settings.alias), storage=site.storage, solr=site.solr)
+    assert solr_shows(site) == {0, 1, 7, 9}
+
+
+def solr_shows(site: Runtime) -> set[int]:
+    """Return the positions that readers find."""
+    page = search_images(site.settings, SearchRequest(with_pixels=False), hidden_from_readers(site))
+    assert page.total == len(page.images) == sum(page.tag_counts.values())
+    return {image.position for image in page.images}
 
 
 def take_back(site: Runtime, run: str = "") -> None:
