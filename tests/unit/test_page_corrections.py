@@ -21,6 +21,7 @@ from small_run import CORPUS
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.publish.corrections import pending_blocks
 from tinytags_tasks.review.precision import Estimate
+from tinytags_tasks.review.words import say
 from tinytags_tasks.search import account_file, applying, corrections
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.account_file import AccountFile
@@ -32,7 +33,9 @@ from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_log import ReviewLog
+from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Publication
 
 PASSWORD = "correct horse"
@@ -202,6 +205,29 @@ def test_only_an_operator_takes_down_and_undoes_it(pages: Pages) -> None:
     assert pages.post("reviewer", "/undo", {"token": own["token"], "said": f"{CORPUS}:1"}).status_code == 403
     assert pages.post("operator", "/undo", {"token": fields["token"], "said": f"{CORPUS}:1"}).status_code == 303
     assert pages.seen() == before
+
+
+def test_a_take_down_that_the_page_did_not_see_yet_is_not_undone_by_a_reviewer(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = next(iter(pages.seen()))
+    monkeypatch.setattr(pages.app.state.context.logs, "forget", lambda: None)
+    corpus = Corpus.load(pages.world.storage, layout.corpus_file(CORPUS))
+    say(corpus, [Word(position, Verdict.TAKEDOWN, reason="asked")], by="oli", storage=pages.world.storage)
+    body = {"corpus": CORPUS, "corrections": [{"position": position, "verdict": "undo", "undoes": 1}]}
+    refused = pages.client("reviewer").post("/api/corrections", json=body)
+    assert (refused.status_code, len(pages.words())) == (403, 1)
+    assert "needs the role operator" in refused.json()["error"]
+
+
+def test_a_look_that_readers_do_not_see_is_undone_by_who_said_it_or_an_operator(pages: Pages) -> None:
+    corpus = Corpus.load(pages.world.storage, layout.corpus_file(CORPUS))
+    for position, by in ((0, "bob"), (1, "bob"), (2, "reviewer")):
+        say(corpus, [Word(position, Verdict.NONE)], by=by, storage=pages.world.storage)
+    for role, position, status in (("reviewer", 0, 403), ("operator", 1, 200), ("reviewer", 2, 200)):
+        undo = {"position": position, "verdict": "undo", "undoes": position + 1}
+        answer = pages.client(role).post("/api/corrections", json={"corpus": CORPUS, "corrections": [undo]})
+        assert answer.status_code == status, answer.text
 
 
 def test_a_reader_has_no_buttons_and_is_refused(pages: Pages) -> None:

@@ -118,10 +118,12 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
 
     @app.post("/undo")
     def undo(request: Request, form: CheckedForm) -> Response:
-        require(request, Role.REVIEWER)
+        account = require(request, Role.REVIEWER)
         corpus, number = _read_notice(form.get(NOTICE, ""))
         context.logs.forget()
         said = context.logs.of(corpus).request(number)
+        if not account.may_operate:  # the looks of a wall that readers do not see stay, unless they are one's own
+            said = said.filter(pc.or_(said.column("is_public"), pc.equal(said.column("by"), account.name)))
         positions = said.column("position").to_pylist()
         if "position" in form:  # only this one of the request's pictures
             positions = [position for position in positions if str(position) == form["position"]]
