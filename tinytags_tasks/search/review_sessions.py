@@ -70,7 +70,10 @@ class ReviewSessions:
         with self._lock:
             if run in self._sessions:
                 self._sessions.move_to_end(run)
-        wait([opening], timeout=PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
+        with self._context.waiting.seconds(
+            PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        ) as patience:
+            wait([opening], timeout=patience)
         if not opening.done():
             return None
         try:

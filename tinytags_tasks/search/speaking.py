@@ -74,4 +74,6 @@ def speak(
         require(request, Role.OPERATOR)
         raise
     context.logs.forget()  # from here on, no page shows what was taken down
-    return Spoken(corpus, number, len(words), context.applier.apply(corpus, patience_seconds=patience_seconds))
+    with context.waiting.seconds(patience_seconds) as patience:
+        applied = context.applier.apply(corpus, patience_seconds=patience)
+    return Spoken(corpus, number, len(words), applied)
