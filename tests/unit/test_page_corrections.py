@@ -32,7 +32,9 @@ from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.review_log import ReviewLog
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.review_log import ReviewLog, append_words
+from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Publication
 
 PASSWORD = "correct horse"
@@ -464,3 +466,17 @@ def test_readers_see_what_the_live_publication_shows(pages: Pages) -> None:
     publication.replaced(thresholds={"cat": 60}).save(pages.world.storage, latest)
     pages.seen()
     assert pages.asked[-1].least == {"cat": 60}
+
+
+def test_only_take_downs_of_the_version_that_readers_see_are_hidden(pages: Pages) -> None:
+    """A position is another picture in another version."""
+    before = set(pages.seen())
+    mine, others = sorted(before)[:2]
+    storage = pages.world.storage
+    present = Corpus.load(storage, layout.corpus_file(CORPUS))
+    append_words(present, [Word(mine, Verdict.TAKEDOWN, reason="asked", is_public=True)], by="ann", storage=storage)
+    other = present.replaced(digest="another")
+    other.save(storage, layout.corpus_file(CORPUS))
+    append_words(other, [Word(others, Verdict.TAKEDOWN, reason="asked", is_public=True)], by="ann", storage=storage)
+    pages.restart()
+    assert before - set(pages.seen()) == {mine}

@@ -158,12 +158,19 @@ class WordLogs:
         return words
 
     def _versions(self, corpus: str) -> frozenset[str]:
-        """Return the versions of a corpus whose pictures readers may see: the one in the store, and live ones."""
+        """Return the versions of a corpus whose pictures readers see; if none is live, the one in the store.
+
+        A position is another picture in another version, so only live ones count.
+        """
+        try:
+            runs = self._live.runs()
+        except TinyTagsError:  # then nothing is found, either
+            runs = ()
+        if live := frozenset(run.run.corpus_digest for run in runs if run.run.corpus == corpus):
+            return live
         path = layout.corpus_file(corpus)
         storage = self._runtime.storage
-        own = [Corpus.load(storage, path).digest] if storage.exists(path) else []
-        live = [run.run.corpus_digest for run in self._live.known if run.run.corpus == corpus]
-        return frozenset((*own, *live))
+        return frozenset([Corpus.load(storage, path).digest] if storage.exists(path) else [])
 
 
 def hidden_from_readers(runtime: Runtime) -> Hidden:
