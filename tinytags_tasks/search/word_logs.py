@@ -91,7 +91,7 @@ class WordLogs:
         self._runtime = runtime
         self._live = live
         self._logs: dict[str, ReviewLog] = {}
-        self._applied: dict[str, int] = {}
+        self._applied: dict[tuple[str, str], int] = {}
         self._kept = Kept("the words on pictures", self._read, KEPT_SECONDS)
 
     def hidden(self) -> Hidden:
@@ -122,13 +122,14 @@ class WordLogs:
         """Read the logs again at the next question, because something was said just now."""
         self._kept.forget()
 
-    def note_applied(self, corpus: str, number: int) -> None:
-        """Note that readers see a corpus' words up to a number."""
-        self._applied[corpus] = number
+    def note_applied(self, corpus: str, run: str, number: int) -> None:
+        """Note that a run's documents follow its corpus' words up to a number."""
+        self._applied[corpus, run] = number
 
     def applied(self, corpus: str) -> int:
         """Return the number up to which this page knows that readers see a corpus' words."""
-        return self._applied.get(corpus, 0)
+        live = [run.run.name for run in self._live.known if run.run.corpus == corpus]
+        return min((self._applied.get((corpus, run), 0) for run in live), default=0)
 
     def _look(self) -> Mapping[str, CorpusWords]:
         try:
