@@ -74,9 +74,7 @@ def export_words(
     return len(words)
 
 
-def _without_taken_down(
-    words: pa.Table, corpus: Corpus, storage: Storage, report: Callable[[str], None]
-) -> pa.Table:
+def _without_taken_down(words: pa.Table, corpus: Corpus, storage: Storage, report: Callable[[str], None]) -> pa.Table:
     """Return the words on pictures that may be shown: these forms hold the pictures themselves."""
     is_down = np.isin(words.column("position").to_numpy(), taken_down(corpus, storage))
     if left_out := int(is_down.sum()):
