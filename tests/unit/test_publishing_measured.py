@@ -8,7 +8,7 @@ from faulty_storage import MODES, FaultyStorage, Killed
 from published_runs import ALIAS, FaultySolr, World, make_world
 from small_run import quiet
 
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, TransientError
 from tinytags_tasks.publish.publications import complete_history, live_collection, read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, PublishResult, publish_run
@@ -131,6 +131,21 @@ def test_a_wish_outlives_the_run_that_it_was_asked_of(world: World) -> None:
     assert thresholds
     assert read_history(ALIAS, world.storage)[-1].least_precision == 80
     assert shown_to_readers(world) == (second.collection, thresholds)
+
+
+def test_a_wish_that_ends_while_a_run_is_measured_is_not_published_at(world: World) -> None:
+    first, second, _ = world.runs
+    publish(world, first, 80)
+    look_at_all(world, second)
+
+    def interfere(line: str) -> None:
+        if "readers see:" in line:
+            publish(world, first, 0)
+
+    with pytest.raises(TransientError, match="at another measured precision meanwhile; try again"):
+        publish_run(PublishRequest(second.name, ALIAS), storage=world.storage, solr=world.solr, report=interfere)
+    assert shown_to_readers(world) == (first.collection, None)
+    assert publish(world, second, None).thresholds is None
 
 
 def test_a_wish_of_zero_ends_an_earlier_one(world: World) -> None:
