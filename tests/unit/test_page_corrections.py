@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from faulty_storage import FaultyStorage, Killed, Mode
 from pages_of_world import Pages, make_settings
-from published_runs import World, make_world
+from published_runs import ALIAS, World, make_world
 from small_run import CORPUS
 
 from tinytags_tasks.errors import EngineDownError
@@ -23,7 +23,10 @@ from tinytags_tasks.search import applying, corrections
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import Verdict, Word
+from tinytags_tasks.store.run_records import BlockState
 
 
 @pytest.fixture(scope="module")
@@ -375,3 +378,46 @@ def test_a_form_leads_back_to_the_search(pages: Pages) -> None:
     text = client.get("/?tag=cat&confidence=40&said=pets:1").text
     back = html.unescape(re.findall(r'name="back" value="([^"]*)"', text)[0])
     assert back == "/?tag=cat&confidence=40"
+
+
+def test_only_take_downs_of_the_version_that_readers_see_are_hidden(pages: Pages) -> None:
+    """A position is another picture in another version."""
+    before = set(pages.seen())
+    mine, others = sorted(before)[:2]
+    storage = pages.world.storage
+    present = Corpus.load(storage, layout.corpus_file(CORPUS))
+    append_words(present, [Word(mine, Verdict.TAKEDOWN, reason="asked", is_public=True)], by="ann", storage=storage)
+    other = present.replaced(digest="another")
+    other.save(storage, layout.corpus_file(CORPUS))
+    append_words(other, [Word(others, Verdict.TAKEDOWN, reason="asked", is_public=True)], by="ann", storage=storage)
+    pages.restart()
+    assert before - set(pages.seen()) == {mine}
+
+
+def test_a_word_on_a_block_that_is_being_redone_is_called_shown_once_it_is(pages: Pages) -> None:
+    world, run = pages.world, pages.world.runs[0]
+    position = max(pages.seen())
+    block = pages.documents[f"{CORPUS}:{position}"]["block"]
+    fields = pages.form(pages.client("reviewer"), position)
+    (record,) = read_ledger(world.storage, run, [block])
+    record.replaced(state=BlockState.SCORED).save(world.storage, layout.ledger_file(run.name, block))
+    answer = pages.post("reviewer", "/corrections", fields | {"say": "none"}, Accept="application/json")
+    assert "Readers will see it soon (blocks of the live run are being redone)" in answer.json()["message"]
+    assert "readers will see it soon" in pages.client("reviewer").get(f"/?said={CORPUS}:1").text
+    record.save(world.storage, layout.ledger_file(run.name, block))
+    again = pages.form(pages.client("reviewer"), min(pages.seen()))
+    answer = pages.post("reviewer", "/corrections", again | {"say": "none"}, Accept="application/json")
+    assert "Readers see it now" in answer.json()["message"]
+    assert not pending_blocks(run, world.storage)
+
+
+def test_what_one_run_follows_another_need_not(pages: Pages) -> None:
+    first, second = pages.world.runs[:2]
+    fields = pages.form(pages.client("reviewer"), min(pages.seen()))
+    pages.post("reviewer", "/corrections", fields | {"say": "none"})
+    context = pages.app.state.context
+    assert context.logs.applied(CORPUS) == 1
+    pages.world.solr.set_alias(ALIAS, second.collection)
+    context.live.forget()
+    assert [live.run for live in context.live.runs()] != [first]
+    assert context.logs.applied(CORPUS) == 0

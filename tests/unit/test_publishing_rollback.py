@@ -2,14 +2,17 @@
 
 import pytest
 from published_runs import ALIAS, make_world
-from small_run import quiet
+from small_run import CORPUS, quiet
 
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
 from tinytags_tasks.publish import rollback as rolling_back
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.review_log import append_words
+from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import BlockState, Change, Run
 
 
@@ -240,3 +243,31 @@ def test_a_run_whose_pruning_was_cut_short_is_pruned_no_more_when_it_is_live_aga
     first.replaced(pruned="2024-05-01").save(world.storage, layout.run_file(first.name))
     rollback(world)
     assert Run.load(world.storage, layout.run_file(first.name)) == first
+
+
+def of_another_version(world, *words):
+    """Say something of pictures as if another version of the corpus stood in the store, and the run's were gone."""
+    path = layout.corpus_file(CORPUS)
+    corpus = Corpus.load(world.storage, path).replaced(digest="another")
+    corpus.save(world.storage, path)
+    append_words(corpus, words, by="ann", storage=world.storage)
+
+
+def test_a_run_of_another_version_is_not_given_back_while_it_may_show_what_was_taken_down(world):
+    first, second, _ = world.runs
+    world.publish(first, second)
+    of_another_version(world, Word(5, Verdict.TAKEDOWN, picture=b"p" * 16, is_public=True, reason="asked"))
+    with pytest.raises(FinalError, match=r"1 pictures again that were taken down of another .*`tinytags run pets`"):
+        rollback(world)
+    assert world.live() == second.collection
+
+
+def test_a_run_of_another_version_is_given_back_if_the_same_pictures_are_taken_down_there(world):
+    first, second, _ = world.runs
+    down = {"picture": b"p" * 16, "is_public": True, "reason": "asked"}
+    corpus = Corpus.load(world.storage, layout.corpus_file(CORPUS))
+    append_words(corpus, [Word(3, Verdict.TAKEDOWN, **down)], by="ann", storage=world.storage)
+    world.publish(first, second)
+    of_another_version(world, Word(5, Verdict.TAKEDOWN, **down))
+    rollback(world)
+    assert world.live() == first.collection

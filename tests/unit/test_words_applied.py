@@ -105,7 +105,7 @@ def test_only_documents_of_pictures_that_were_spoken_of_are_written_and_committe
     posted, commits = world.solr.posted, world.solr.commits
     show(world)
     assert world.solr.posted - posted == 2
-    assert world.solr.deleted[-3:] == ["pets:1", "pets:2", "pets:8"]
+    assert world.solr.deleted[-3:] == ["pets:8", "pets:1", "pets:2"]
     assert world.solr.commits - commits == 1
 
 
@@ -152,6 +152,17 @@ def test_a_picture_that_is_not_the_one_that_was_spoken_of_is_not_written(world):
         show(world)
     assert documents(world)["pets:7"]["tag"] == "emu"
     assert "pets:8" not in documents(world)  # what was taken down goes, whatever else is wrong
+
+
+@pytest.mark.parametrize("damaged", ["scored", "manifest"])
+def test_what_was_taken_down_goes_even_if_its_block_cannot_be_read(world, damaged):
+    speak(world, DOWN_8)
+    scored, manifest = layout.scored_file(world.runs[0].name, 4), layout.shard_manifest_file(CORPUS, 1)
+    world.storage.write(scored if damaged == "scored" else manifest, b"damaged")
+    with pytest.raises(CorruptError, match="damaged|not"):
+        show(world)
+    assert "pets:8" not in documents(world)
+    assert read_ledger(world.storage, world.runs[0], [4])[0].corrections == 0  # and is tried again
 
 
 class FaultySolr:
@@ -298,7 +309,10 @@ def test_what_is_not_verified_is_left_to_indexing(world):
     speak(world, *SEVERAL)
     (applied,) = show(world)
     assert 4 not in applied.blocks and pending_blocks(run, world.storage) == ()
+    assert applied.unfinished == (4,) and not applied.is_complete
     index_all(world.storage, run, world.solr)
+    (applied,) = show(world)
+    assert applied.is_complete
     assert_followed(world)
 
 

@@ -229,11 +229,19 @@ def _note_new_tag(tag: str, corpus: "Corpus", runtime: "Runtime") -> None:
 
 def _seen(applied: "Sequence[ApplyResult]", corpus: str) -> str:
     """Return what readers see now, in words."""
+    from tinytags_tasks.blocks import format_block_numbers
+
     if not applied:
         return f"readers see no run of this version of corpus {corpus}, so nothing changed for them"
     last = applied[-1]
     if last.waiting:
         return f"readers of run {last.run} do not see all of it yet, as another writer holds its blocks"
+    if last.unfinished:
+        numbers = format_block_numbers(last.unfinished)
+        return (
+            f"readers of run {last.run} do not see all of it yet, as its blocks {numbers} are not verified: "
+            f"`tinytags backfill {last.run} --blocks {numbers}` ends that"
+        )
     changed, removed = (sum(getattr(one, name) for one in applied) for name in ("changed", "removed"))
     return f"readers of run {last.run} see it: {changed:,} documents written, {removed:,} pictures without one"
 

@@ -7,7 +7,7 @@ blocks. So whoever applies next ends what a killed process began.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,6 @@ from tinytags_tasks.index.posting import collection_missing
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, refuse_lost
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
@@ -35,7 +34,6 @@ PATIENCE_SECONDS = 3.0
 
 _AT_ONCE = 8
 _REPORT_SECONDS = 10.0
-_IDS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class ApplyResult:
         The number of the last request in the log that was considered.
     waiting
         Blocks that are still pending, because another writer holds them.
+    unfinished
+        Blocks that are not verified and have words that are not applied: indexing them applies the words.
     """
 
     run: str
@@ -62,6 +62,12 @@ class ApplyResult:
     removed: int
     last: int
     waiting: tuple[int, ...] = ()
+    unfinished: tuple[int, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run's documents follow all words."""
+        return not self.waiting and not self.unfinished
 
 
 def apply_corrections(
@@ -70,13 +76,11 @@ def apply_corrections(
     storage: Storage,
     solr: SolrClient,
     report: Callable[[str], None] = print,
-    lease_seconds: float = LEASE_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
-    blocks: Collection[int] | None = None,
 ) -> ApplyResult:
     """Make a run's verified blocks follow all public words on their pictures, in Solr and in the ledger.
 
-    Blocks that are not verified are left alone: indexing them applies the words. A block that another writer holds for
+    Blocks that are not verified are left alone, and named: indexing them applies the words. A block that another writer holds for
     longer than ``patience_seconds`` stays pending; the result and a message say so.
 
     Parameters
@@ -87,12 +91,8 @@ def apply_corrections(
         The store, and the Solr that has the run's collection.
     report
         Called with messages for people.
-    lease_seconds
-        How long a writer may go without renewing its lease.
     patience_seconds
         How long to wait for other writers.
-    blocks
-        Only these blocks; None means all.
 
     Raises
     ------
@@ -107,33 +107,33 @@ def apply_corrections(
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
     refuse_another_corpus(run, corpus)
     reader = RunBlocks(run, corpus, storage)
-    waiting = pending_among(reader, blocks)
+    records = _spoken_of(reader)
+    waiting, unfinished = reader.pending(records), reader.unfinished(records)
     if not waiting:
-        return ApplyResult(run.name, (), 0, 0, reader.corrections.last)
+        return ApplyResult(run.name, (), 0, 0, reader.corrections.last, unfinished=tuple(unfinished))
     applying = _Applying(reader, solr, report)
-    for held in hold_blocks(
-        run.name,
-        waiting,
-        storage=storage,
-        report=report,
-        lease_seconds=lease_seconds,
-        patience_seconds=patience_seconds,
-    ):
+    taken: list[int] = []
+    for held in hold_blocks(run.name, waiting, storage=storage, report=report, patience_seconds=patience_seconds):
         applying.apply(held)
+        taken += held.blocks
         waiting = [block for block in waiting if block not in held.blocks]
     if waiting:
         report(
             f"run {run.name}: blocks {format_block_numbers(waiting)} are held by another writer and stay pending; "
             f"`tinytags audit {run.name} --repair` applies the words"
         )
-    return applying.result(tuple(waiting))
+    # Another writer may have begun to write some of them before they were held, or has ended others meanwhile.
+    unfinished = reader.unfinished(read_ledger(storage, run, sorted({*unfinished, *taken})))
+    return applying.result(tuple(waiting), tuple(unfinished))
 
 
-def pending_among(reader: RunBlocks, among: Collection[int] | None = None) -> list[int]:
-    """Return the verified blocks, among some or all, whose documents do not follow all words on their pictures yet.
+def pending_of(reader: RunBlocks) -> list[int]:
+    """Return the verified blocks whose documents do not follow all words on their pictures yet."""
+    return reader.pending(_spoken_of(reader))
 
-    Only the records of blocks with words are read.
-    """
+
+def _spoken_of(reader: RunBlocks) -> list[BlockRecord]:
+    """Return the records of the blocks with words; no others are read."""
     partition = reader.corpus.partition
     positions = reader.corrections.words.column("position").to_numpy()
     spoken_of, at = [], 0
@@ -141,8 +141,7 @@ def pending_among(reader: RunBlocks, among: Collection[int] | None = None) -> li
         block = partition.block(partition.block_at(int(positions[at])))
         spoken_of.append(block.number)
         at = int(np.searchsorted(positions, block.first + block.images))
-    chosen = [number for number in spoken_of if among is None or number in among]
-    return reader.pending(read_ledger(reader.storage, reader.run, chosen))
+    return read_ledger(reader.storage, reader.run, spoken_of)
 
 
 def is_only_corrected(before: BlockRecord, after: BlockRecord) -> bool:
@@ -176,10 +175,10 @@ class _Applying:
         self._blocks: list[int] = []
         self._changed = self._removed = 0
 
-    def result(self, waiting: tuple[int, ...]) -> ApplyResult:
+    def result(self, waiting: tuple[int, ...], unfinished: tuple[int, ...]) -> ApplyResult:
         """Return what was applied until now."""
         blocks = tuple(sorted(self._blocks))
-        return ApplyResult(self._run.name, blocks, self._changed, self._removed, self._last, waiting)
+        return ApplyResult(self._run.name, blocks, self._changed, self._removed, self._last, waiting, unfinished)
 
     def apply(self, held: HeldBlocks) -> None:
         """Write what changed, commit once, then save the records; the blocks that fail are named together at the end.
@@ -235,13 +234,16 @@ class _Applying:
         """Send all documents and deletions; return the blocks that Solr accepted, and the errors of the others."""
         sent: list[_SentBlock] = []
         failures: dict[int, FinalError] = {}
-        removed: list[str] = []
+        # Whatever else is wrong with a block, what was taken down goes.
+        self._delete(position for record in records for position in self._reads.taken_down(record))
+        removed: list[int] = []
         reported = time.monotonic()
         with self._solr.posting(self._run.collection, MIME) as post:
             for done, record in enumerate(records):
                 try:
                     change = self._reads.change(record)
-                    removed += [layout.document_id(self._corpus.name, position) for position in change.removed]
+                    down = set(self._reads.taken_down(record))
+                    removed += [position for position in change.removed if position not in down]
                     answers = [post(body) for body in self._reads.bodies(change)]
                     sent.append(_SentBlock(change.record, len(change.rows), len(change.removed), answers))
                 except FinalError as error:
@@ -249,9 +251,12 @@ class _Applying:
                 if time.monotonic() - reported > _REPORT_SECONDS:
                     reported = time.monotonic()
                     self._report(f"people's words are sent for {done + 1:,} of {len(records):,} blocks")
-        for at in range(0, len(removed), _IDS_AT_ONCE):  # even if another picture of the block cannot be written
-            self._solr.delete_ids(self._run.collection, removed[at : at + _IDS_AT_ONCE])
+        self._delete(removed)  # even if another picture of the block cannot be written
         return self._accepted(sent, failures), failures
+
+    def _delete(self, positions: Iterable[int]) -> None:
+        if ids := [layout.document_id(self._corpus.name, position) for position in positions]:
+            self._solr.delete_ids(self._run.collection, ids)
 
     def _accepted(self, sent: Sequence[_SentBlock], failures: dict[int, FinalError]) -> list[_SentBlock]:
         """Return the blocks of which Solr accepted everything, and add the errors of the others."""

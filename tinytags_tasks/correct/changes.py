@@ -72,7 +72,7 @@ class ChangeReader:
         (source,) = block_sources(self._storage, self._corpus, [block])
         corrected = self._reader.correct(table, scored, source=source)
         keywords = self._keywords.read(source)
-        spoken_of = self._spoken_of(source, record.corrections)
+        spoken_of = self._spoken_of(source.first, source.images, record.corrections)
         positions = corrected.table.column("position")
         rows = corrected.table.filter(pc.is_in(positions, value_set=pa.array(spoken_of, pa.int64())))
         removed = np.setdiff1d(spoken_of, rows.column("position").to_numpy()).tolist()
@@ -87,10 +87,17 @@ class ChangeReader:
             checksum=expected_checksum(corrected.table, source, self._run.model, keywords, self._fields),
         )
 
-    def _spoken_of(self, source: BlockSource, after: int) -> npt.NDArray[np.int64]:
+    def taken_down(self, record: BlockRecord) -> list[int]:
+        """Return the pictures of a block that are taken down and were spoken of since; only the log is read."""
+        where = self._corpus.partition.block(record.block)
+        spoken_of = self._spoken_of(where.first, where.images, record.corrections)
+        down = self._reader.corrections.taken_down(where.first, where.images)
+        return [position for position in spoken_of.tolist() if position in down]
+
+    def _spoken_of(self, first: int, images: int, after: int) -> npt.NDArray[np.int64]:
         """Return the positions of a block with a word that is newer than a number, ascending."""
         positions, numbers = (self._words.column(name).to_numpy() for name in ("position", "number"))
-        start, stop = np.searchsorted(positions, [source.first, source.first + source.images])
+        start, stop = np.searchsorted(positions, [first, first + images])
         return np.unique(positions[start:stop][numbers[start:stop] > after])
 
     def bodies(self, change: BlockChange) -> list[bytes]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending_among
+from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending_of
 from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
 from tinytags_tasks.publish.publications import live_collection, run_of
 from tinytags_tasks.publish.reconciliation import RunState, is_corrected_since, read_state
@@ -75,7 +75,7 @@ def pending_blocks(run: Run, storage: Storage) -> tuple[int, ...]:
     corpus = _corpus_of(run, storage)
     if corpus is None:
         return _pending_without_corpus(run, storage)
-    return tuple(pending_among(RunBlocks(run, corpus, storage)))
+    return tuple(pending_of(RunBlocks(run, corpus, storage)))
 
 
 def apply_before_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> bool:

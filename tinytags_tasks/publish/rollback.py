@@ -21,6 +21,7 @@ from tinytags_tasks.publish.publications import (
     unmark_pruned,
 )
 from tinytags_tasks.publish.reconciliation import RunState, document_problems, refuse_changed
+from tinytags_tasks.review.carry import refuse_shown_again
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, NextPublication, Publication, Run
@@ -65,7 +66,8 @@ def roll_back(
     MissingError
         If nothing was live before, or its collection was dropped.
     FinalError
-        If what was live before does not belong to a run of this store, or people's words cannot be applied to it.
+        If what was live before does not belong to a run of this store, people's words cannot be applied to it, or it
+        shows what was taken down of another version of its corpus.
     ReconcileError
         If its documents are not what was scored; the alias is left alone.
     TransientError
@@ -87,6 +89,7 @@ def roll_back(
                     "scored; roll back again"
                 )
             refuse_changed(compared.run, compared.state, storage, solr)
+            refuse_shown_again(compared.run, storage)
             apply_before_switch(compared.run, storage=storage, solr=solr, report=report)
             unmark_pruned(compared.run, storage)
             plan_change(target, alias=request.alias, storage=storage)
@@ -199,6 +202,8 @@ def _compare(collection: str, storage: Storage, solr: SolrClient, report: Callab
             f"run {run.name} was live before, but its collection {collection} does not exist; index the run again with "
             f"`tinytags index {run.name}`, then `tinytags publish {run.name}`"
         )
+
+    refuse_shown_again(run, storage)
 
     def compare() -> None:
         if problems := document_problems(run, storage, solr, report):

@@ -21,6 +21,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, append_words, counting_words, of_version
 from tinytags_tasks.store.review_records import OPINIONS, CarriedWords, Verdict, Why, Word
+from tinytags_tasks.store.run_records import Run
 
 _SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
 _KINDS = ((_SHOWING, True), (OPINIONS, True), (OPINIONS, False))
@@ -58,17 +59,40 @@ def refuse_uncarried(corpus: Corpus, storage: Storage) -> None:
         If there are any.
     """
     words = ReviewLog(corpus.name, storage).read()
-    if not len(words):
-        return
-    upto = _carried_upto(corpus, storage)
-    takedowns = sum(
-        word["verdict"] == Verdict.TAKEDOWN and word["number"] > upto
-        for _, word in _words_on_others(words, corpus, [_KINDS[0]])
-    )
-    if takedowns:
+    if takedowns := len(_uncarried(words, corpus.name, corpus.digest, storage)):
         raise FinalError(
             f"{takedowns:,} pictures were taken down of another version of corpus {corpus.name}, whose source has "
             f"changed since: find them in this version with `tinytags reviews carry {corpus.name}`, then try again"
+        )
+
+
+def refuse_shown_again(run: Run, storage: Storage) -> None:
+    """Refuse to show a run of any version of its corpus whose documents have pictures that were taken down of another.
+
+    That version may be gone, so whether it has such a picture cannot be looked up: the hashes must be taken down there.
+
+    Raises
+    ------
+    FinalError
+        If there are any.
+    """
+    words = ReviewLog(run.corpus, storage).read()
+    uncarried = _uncarried(words, run.corpus, run.corpus_digest, storage)
+    if not uncarried:
+        return
+    here = counting_words(of_version(words, run.corpus_digest), _SHOWING).to_pylist()
+    taken_down = {word["picture"] for word in here if word["verdict"] == Verdict.TAKEDOWN}
+    if shown := sum(word["picture"] not in taken_down for word in uncarried):
+        path = layout.corpus_file(run.corpus)
+        is_present = storage.exists(path) and Corpus.load(storage, path).digest == run.corpus_digest
+        remedy = (
+            f"find them in this version with `tinytags reviews carry {run.corpus}`, then try again"
+            if is_present
+            else f"publish a run of the present version with `tinytags run {run.corpus}`"
+        )
+        raise FinalError(
+            f"run {run.name} may show {shown:,} pictures again that were taken down of another version of corpus "
+            f"{run.corpus} than the one it is of: {remedy}"
         )
 
 
@@ -88,7 +112,7 @@ def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], Non
     """
     log = ReviewLog(corpus.name, storage)
     words = log.read()
-    found = list(_words_on_others(words, corpus, _KINDS))
+    found = list(_words_on_others(words, corpus.digest, _KINDS))
     at_place = _find_by_position(corpus, [word for _, word in found], storage)
     lost = {word["picture"] for _, word in found if word["position"] not in at_place.get(word["picture"], ())}
     lost.discard(picture_hash(bytes(corpus.image_bytes)))  # what could not be read is no picture
@@ -114,20 +138,25 @@ def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], Non
     return CarryResult(len(chosen), there, tuple(missing))
 
 
-def _carried_upto(corpus: Corpus, storage: Storage) -> int:
+def _uncarried(words: pa.Table, corpus: str, digest: str, storage: Storage) -> list[dict[str, Any]]:
+    """Return the take-downs that count on other versions of a corpus, and that no one looked for in this one."""
+    if not len(words):
+        return []
     try:
-        return CarriedWords.load(storage, layout.carried_words_file(corpus.name, corpus.digest)).upto
+        upto = CarriedWords.load(storage, layout.carried_words_file(corpus, digest)).upto
     except MissingError:
-        return 0
+        upto = 0
+    found = (word for _, word in _words_on_others(words, digest, [_KINDS[0]]))
+    return [word for word in found if word["verdict"] == Verdict.TAKEDOWN and word["number"] > upto]
 
 
 def _words_on_others(
-    words: pa.Table, corpus: Corpus, kinds: Iterable[tuple[Sequence[Verdict], bool]]
+    words: pa.Table, here: str, kinds: Iterable[tuple[Sequence[Verdict], bool]]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the words that count on other versions of a corpus, each with the number of its kind, by their numbers."""
+    """Yield the words that count on versions other than ``here``, each with the number of its kind, by their numbers."""
     found: list[tuple[int, dict[str, Any]]] = []
     for digest in words.column("corpus_digest").unique().to_pylist():
-        if digest == corpus.digest:
+        if digest == here:
             continue
         own = of_version(words, digest)
         for verdicts, is_public in kinds:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.review.sampler import Numbers
 from tinytags_tasks.review.strata import Stratum
+from tinytags_tasks.review.takedowns import taken_down_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import unscored_blocks
 from tinytags_tasks.store.lessons import learned_positions
@@ -51,7 +52,7 @@ class FrameRecord(Record):
     scored
         Hash of the versions of the run's scored files.
     left_out
-        Hash of the positions that were left out because the model learned from them.
+        Hash of the positions that were left out: the model learned from them, or they are taken down.
     strata
         Name, tag, lowest and highest confidence, and images of each stratum.
     counts
@@ -163,7 +164,10 @@ class Frame:
 
 
 def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print) -> Frame:
-    """Return a run's frame, after making it if it is missing, or the run's scored files have changed since.
+    """Return a run's frame, after making it if it is missing, or no longer what it would be.
+
+    It is made again if the run's scored files have changed, or pictures were taken down or restored: estimates are of
+    the pictures that readers can see.
 
     Parameters
     ----------
@@ -184,7 +188,7 @@ def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print
             f"run {run.name} cannot be reviewed yet: {len(unscored):,} of its {run.blocks:,} blocks are not scored; "
             f"score them with `tinytags score {run.name}`"
         )
-    left_out = _learned_from(run, storage)
+    left_out = _left_out(run, storage)
     path = layout.frame_file(run.corpus, run.name)
     identity = _identity(run, left_out, storage)
     if (found := _read_frame(run, path, identity, storage)) is not None:
@@ -203,7 +207,7 @@ def stored_frame(run: Run, storage: Storage) -> Frame | None:
     path = layout.frame_file(run.corpus, run.name)
     if not storage.exists(path):
         return None
-    return _read_frame(run, path, _identity(run, _learned_from(run, storage), storage), storage)
+    return _read_frame(run, path, _identity(run, _left_out(run, storage), storage), storage)
 
 
 def _identity(run: Run, left_out: Numbers, storage: Storage) -> tuple[str, str]:
@@ -211,10 +215,12 @@ def _identity(run: Run, left_out: Numbers, storage: Storage) -> tuple[str, str]:
     return _versions_sha256(run, storage), hashlib.sha256(left_out.tobytes()).hexdigest()
 
 
-def _learned_from(run: Run, storage: Storage) -> Numbers:
-    """Return the positions that a run's model learned from, in ascending order."""
+def _left_out(run: Run, storage: Storage) -> Numbers:
+    """Return the positions that a run's model learned from, or that are taken down, in ascending order."""
     card = ModelCard.load(storage, layout.card_file(run.model))
-    return np.array(sorted(learned_positions(card, storage, run.corpus)), dtype=np.int64)
+    learned = np.array(sorted(learned_positions(card, storage, run.corpus)), dtype=np.int64)
+    left_out: Numbers = np.union1d(learned, taken_down_of(run.corpus, run.corpus_digest, storage))
+    return left_out
 
 
 def _versions_sha256(run: Run, storage: Storage) -> str:

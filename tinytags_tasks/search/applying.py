@@ -134,7 +134,8 @@ class Applier:
                 _log.info("%s", line)
         if not results:  # readers see nothing of this corpus
             return Applied(False, lines[-1] if lines else "")
-        if results[-1].waiting:
-            return Applied(False, "another writer has these blocks", tuple(results))
-        self._logs.note_applied(corpus, results[-1].last)
+        if not results[-1].is_complete:
+            why = "another writer has these blocks" if results[-1].waiting else "blocks of the live run are being redone"
+            return Applied(False, why, tuple(results))
+        self._logs.note_applied(corpus, results[-1].run, results[-1].last)
         return Applied(True, results=tuple(results))

@@ -103,7 +103,7 @@ class WordLogs:
         self._runtime = runtime
         self._live = live
         self._logs: dict[str, ReviewLog] = {}
-        self._applied: dict[str, int] = {}
+        self._applied: dict[tuple[str, str], int] = {}
         self._kept = Kept("the words on pictures", self._read, KEPT_SECONDS)
 
     def hidden(self) -> Hidden:
@@ -151,13 +151,14 @@ class WordLogs:
         """Read the logs again at the next question, because something was said just now."""
         self._kept.forget()
 
-    def note_applied(self, corpus: str, number: int) -> None:
-        """Note that readers see a corpus' words up to a number."""
-        self._applied[corpus] = number
+    def note_applied(self, corpus: str, run: str, number: int) -> None:
+        """Note that a run's documents follow its corpus' words up to a number."""
+        self._applied[corpus, run] = number
 
     def applied(self, corpus: str) -> int:
         """Return the number up to which this page knows that readers see a corpus' words."""
-        return self._applied.get(corpus, 0)
+        live = [run.run.name for run in self._live.known if run.run.corpus == corpus]
+        return min((self._applied.get((corpus, run), 0) for run in live), default=0)
 
     def _look(self) -> _Logs:
         try:
@@ -205,12 +206,19 @@ class WordLogs:
         )
 
     def _versions(self, corpus: str) -> frozenset[str]:
-        """Return the versions of a corpus whose pictures readers may see: the one in the store, and live ones."""
+        """Return the versions of a corpus whose pictures readers see; if none is live, the one in the store.
+
+        A position is another picture in another version, so only live ones count.
+        """
+        try:
+            runs = self._live.runs()
+        except TinyTagsError:  # then nothing is found, either
+            runs = ()
+        if live := frozenset(run.run.corpus_digest for run in runs if run.run.corpus == corpus):
+            return live
         path = layout.corpus_file(corpus)
         storage = self._runtime.storage
-        own = [Corpus.load(storage, path).digest] if storage.exists(path) else []
-        live = [run.run.corpus_digest for run in self._live.known if run.run.corpus == corpus]
-        return frozenset((*own, *live))
+        return frozenset([Corpus.load(storage, path).digest] if storage.exists(path) else [])
 
 
 def _nothing_is_shown(error: TinyTagsError) -> EngineDownError:

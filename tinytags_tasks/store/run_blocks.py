@@ -102,6 +102,14 @@ class RunBlocks:
             if record.state is BlockState.VERIFIED and self._last_of(record.block) > record.corrections
         ]
 
+    def unfinished(self, records: Iterable[BlockRecord]) -> list[int]:
+        """Return the blocks that are not verified, and whose documents, if any, need not follow the words on them."""
+        return [
+            record.block
+            for record in records
+            if record.state is not BlockState.VERIFIED and self._last_of(record.block) > (applied_to(record) or 0)
+        ]
+
     @cached_property
     def _total(self) -> int:
         return ModelCard.load(self.storage, layout.card_file(self.run.model)).trees
