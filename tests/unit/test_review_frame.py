@@ -140,7 +140,7 @@ def test_a_frame_follows_what_is_taken_down_and_restored(run: Run, storage: Loca
     before = sizes()
 
     append_words(corpus, [Word(3, Verdict.TAKEDOWN, reason="asked for", is_public=True)], by="ann", storage=storage)
-    assert stored_frame(run, storage) is None
+    assert stored_frame(run, storage) is not None  # a reader sees figures all the same
     assert sizes() == {**before, "below": before["below"] - 1}
 
     append_words(corpus, [Word(3, Verdict.RESTORE, is_public=True)], by="ann", storage=storage)
