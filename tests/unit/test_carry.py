@@ -178,3 +178,59 @@ def test_killed_at_any_write_the_next_one_ends_it(storage, tmp_path, mode):
             carry_words(corpus, storage=storage, report=quiet)
         assert in_order(words_here(storage, corpus)) == CARRIED, fail_at
     assert fail_at >= 3
+
+
+def test_a_word_that_is_said_while_pictures_are_searched_is_not_overruled(storage):
+    corpus = ingest(storage, moved())
+    said: list[int] = []
+
+    def speak(_: str) -> None:
+        if not said:
+            said.append(say(corpus, [Word(6, Verdict.TAG, "dog", is_public=True)], by="eve", storage=storage))
+
+    carry_words(corpus, storage=storage, report=speak)
+    here = counting_words(read_words(corpus, storage).filter(read_words(corpus, storage).column("is_public")))
+    assert {row["position"]: row["tag"] for row in here.to_pylist()}[6] == "dog"
+
+
+def twice(position: int) -> np.ndarray:
+    """Return the pictures, one of them once more at the end."""
+    return np.stack([*pictures(), pictures()[position]])
+
+
+def test_a_picture_that_is_taken_down_at_one_of_its_positions_is_taken_down(storage):
+    first = ingest(storage, twice(1))
+    down = [Word(at, Verdict.TAKEDOWN, reason="asked") for at in (1, 11)]
+    say(first, down, by="ann", storage=storage)
+    say(first, [Word(11, Verdict.RESTORE)], by="ann", storage=storage)
+    corpus = ingest(storage, pictures()[::-1])
+    carry_words(corpus, storage=storage, report=quiet)
+    assert 9 in taken_down(corpus, storage).tolist()
+
+
+def test_a_picture_that_is_not_taken_down_is_not_restored(storage):
+    first = Corpus.load(storage, layout.corpus_file(CORPUS))
+    say(first, [Word(3, Verdict.RESTORE)], by="ann", storage=storage)
+    corpus = ingest(storage, moved())
+    found = carry_words(corpus, storage=storage, report=quiet)
+    assert "restore" not in {row[1] for row in words_here(storage, corpus)}
+    assert (found.carried, found.there) == (5, 1)
+
+
+def test_words_on_one_picture_keep_their_order(storage):
+    first = Corpus.load(storage, layout.corpus_file(CORPUS))
+    say(first, [Word(9, Verdict.TAG, "dog")], by="zoe", storage=storage)
+    say(first, [Word(9, Verdict.TAG, "cat", is_public=True)], by="ann", storage=storage)
+    corpus = ingest(storage, pictures()[::-1])
+    carry_words(corpus, storage=storage, report=quiet)
+    said = [row["tag"] for row in read_words(corpus, storage).to_pylist() if row["position"] == 1]
+    assert said == ["dog", "cat"]
+
+
+def test_no_cat_is_carried_over_only_if_it_decided(storage):
+    first = Corpus.load(storage, layout.corpus_file(CORPUS))
+    say(first, [Word(9, Verdict.TAG, "dog", is_public=True)], by="ann", storage=storage)
+    say(first, [Word(9, Verdict.WRONG, "cat", is_public=True)], by="bob", storage=storage)
+    corpus = ingest(storage, pictures()[::-1])
+    carry_words(corpus, storage=storage, report=quiet)
+    assert [row[1:3] for row in words_here(storage, corpus) if row[0] == 1] == [("tag", "dog")]

@@ -147,7 +147,16 @@ def test_what_was_restored_is_again_what_people_and_the_model_say():
 def test_the_latest_opinion_counts_and_within_a_request_the_last():
     assert rows_of(correct([tag(100, "dog")], [none(100)], [wrong(100, "cat"), tag(100, "emu")]))[100][0] == "emu"
     assert 100 not in rows_of(correct([tag(100, "dog")], [none(100)]))
-    assert rows_of(correct([tag(100, "dog")], [wrong(100, "dog")])) == MODEL_ROWS
+    assert rows_of(correct([tag(100, "dog")], [Word(100, Verdict.UNCLEAR, is_public=True)])) == MODEL_ROWS
+
+
+def test_not_that_tag_is_said_of_the_tag_that_is_shown_then():
+    """It drops what an earlier person said without bringing back what that person overruled; otherwise it is void."""
+    assert 100 not in rows_of(correct([tag(100, "dog")], [wrong(100, "dog")]))
+    assert 100 not in rows_of(correct([wrong(100, "cat")], [wrong(100, "dog")]))
+    assert rows_of(correct([tag(100, "dog")], [wrong(100, "cat")]))[100] == ("dog", TOTAL, 100, 1)
+    assert counts_of(correct([tag(102, "dog")], [wrong(102, "dog")]).record) == MODEL_COUNTS  # the model says none
+    assert rows_of(correct([tag(100, "dog")], [wrong(100, "dog")], [undo(100, 2)]))[100][0] == "dog"
 
 
 @pytest.mark.parametrize("is_public", [True, False])
@@ -286,15 +295,18 @@ def plainly(position, requests, upto):
         if word.verdict in (Verdict.TAG, Verdict.NONE, Verdict.WRONG, Verdict.UNCLEAR)
     ]
     own = MODEL_ROWS.get(position)
-    if opinions:
-        number, word = opinions[-1]
+    by_model = ("kept", own) if own else ("none" if position in NONE else "below", None)
+    outcome = by_model
+    for number, word in opinions:
         if word.verdict is Verdict.TAG:
-            return "kept", (word.tag, TOTAL, 100, number)
-        if word.verdict is Verdict.NONE:
-            return "none", None
-        if word.verdict is Verdict.WRONG and own and own[0] == word.tag:
-            return "below", None
-    return ("kept", own) if own else ("none" if position in NONE else "below", None)
+            outcome = "kept", (word.tag, TOTAL, 100, number)
+        elif word.verdict is Verdict.NONE:
+            outcome = "none", None
+        elif word.verdict is Verdict.UNCLEAR:
+            outcome = by_model
+        elif outcome[1] and outcome[1][0] == word.tag:
+            outcome = ("below", None) if own else by_model
+    return outcome
 
 
 @given(requests=REQUESTS, upto=st.integers(0, 6), has_bits=st.booleans())

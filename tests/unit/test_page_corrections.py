@@ -421,3 +421,15 @@ def test_what_one_run_follows_another_need_not(pages: Pages) -> None:
     context.live.forget()
     assert [live.run for live in context.live.runs()] != [first]
     assert context.logs.applied(CORPUS) == 0
+
+
+def test_positions_of_a_version_that_readers_do_not_see_are_refused(pages: Pages) -> None:
+    storage = pages.world.storage
+    present = Corpus.load(storage, layout.corpus_file(CORPUS))
+    present.replaced(digest="another").save(storage, layout.corpus_file(CORPUS))
+    client = pages.client("operator")
+    down = client.post("/api/takedowns", json={"corpus": CORPUS, "positions": [3], "reason": "asked"})
+    said = {"position": 3, "verdict": "none"}
+    corrected = client.post("/api/corrections", json={"corpus": CORPUS, "corrections": [said]})
+    assert (down.status_code, corrected.status_code, pages.words()) == (400, 400, [])
+    assert "shows another version of corpus pets" in down.text

@@ -206,6 +206,38 @@ def test_the_number_of_a_file_that_was_put_aside_is_not_given_again(storage, cor
     assert [number for number, _ in words_of(storage)] == [1, 2, 4]
 
 
+def test_a_file_that_was_put_aside_and_restored_is_not_merged_away(storage, corpus, merged_soon):
+    for _ in range(MERGED_AT - 1):
+        say(corpus, storage, 0)
+    path = layout.review_log_file(CORPUS, 3)
+    storage.rename(path, f"{path}.damaged")
+    for _ in range(MERGED_AT + 1):
+        say(corpus, storage, 1)
+    assert "000002.parquet" in files(storage) and "000009-000016.parquet" in files(storage)
+    storage.rename(f"{path}.damaged", path)
+    say(corpus, storage, 2)
+    assert [number for number, _ in words_of(storage)] == list(range(1, 2 * MERGED_AT + 2))
+    assert "000001-000008.parquet" in files(storage)
+
+
+def test_a_request_that_is_merged_before_its_writer_looks_is_recorded_once(storage, corpus, merged_soon, monkeypatch):
+    for _ in range(MERGED_AT - 2):
+        say(corpus, storage, 0)
+    real = review_log._write_part
+    late = iter([True])
+
+    def look_late(name, table, store):
+        is_written = real(name, table, store)
+        if next(late, False):
+            assert say(corpus, storage, 1, "dog") == MERGED_AT
+            assert files(storage) == ["000001-000008.parquet"]
+        return is_written
+
+    monkeypatch.setattr(review_log, "_write_part", look_late)
+    assert say(corpus, storage, 2, "emu") == MERGED_AT - 1
+    assert words_of(storage)[-2:] == [(MERGED_AT - 1, "emu"), (MERGED_AT, "dog")]
+
+
 def test_threads_that_append_at_once_lose_no_word(storage, corpus, merged_soon):
     start = threading.Barrier(4)
 

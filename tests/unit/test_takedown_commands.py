@@ -9,7 +9,7 @@ from published_runs import ALIAS, make_world
 from small_run import CORPUS, KEYWORDS, make_corpus, pictures
 from typer.testing import CliRunner
 
-from tinytags_tasks.cli import app, common, corrections
+from tinytags_tasks.cli import app, common, corrections, reviews
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
 from tinytags_tasks.review import words as words_module
 from tinytags_tasks.review.takedown_lists import parse_positions, read_takedown_list
@@ -33,7 +33,7 @@ def prepared(tmp_path_factory):
 def world(prepared, tmp_path, monkeypatch):
     world = prepared.copy(tmp_path / "store")
     runtime = SimpleNamespace(storage=world.storage, solr=world.solr, settings=SimpleNamespace(alias=ALIAS))
-    for module in (common, corrections):
+    for module in (common, corrections, reviews):
         monkeypatch.setattr(module, "clients", lambda: runtime)
     monkeypatch.setenv("COLUMNS", "120")
     return world
@@ -271,3 +271,46 @@ def test_what_is_taken_down_is_known_as_soon_as_it_is_said(world, corpus):
     say(corpus, [Word(3, Verdict.RESTORE)], by="ann", storage=world.storage)
     assert taken_down(corpus, world.storage).tolist() == [7]
     assert taken_down(corpus.replaced(digest="another"), world.storage).tolist() == []
+
+
+# What the commands say of several requests, and of another version
+
+
+def test_all_numbers_of_a_large_request_are_named_and_taken_back_together(world, monkeypatch):
+    monkeypatch.setattr(words_module, "WORDS_AT_ONCE", 4)
+    before = documents(world).copy()
+    assert "11 pictures are corrected (requests 1 to 3)" in tinytags("correct", CORPUS, "0-10", "--tag", "gnu")
+    said = tinytags("reviews", "undo", CORPUS, "1-2", "3")
+    assert "11 pictures are as they were before that (requests 4 to 6); readers of run" in said
+    assert documents(world) == before
+
+
+@pytest.mark.parametrize("numbers", [("2",), ("1", "x"), ("1-99999",)])
+def test_requests_that_cannot_be_taken_back_are_refused(world, numbers):
+    tinytags("correct", CORPUS, "3", "--tag", "gnu")
+    with pytest.raises(BadInputError, match="no such word on the present version|names no requests|more than 1,000"):
+        tinytags("reviews", "undo", CORPUS, *numbers)
+    assert requests(world) == 1
+
+
+def test_pictures_are_shown_again_for_the_reasons_in_the_list(world, tmp_path):
+    tinytags("takedown", "add", CORPUS, "3", "5", "--reason", "asked")
+    file = tmp_path / "list.csv"
+    file.write_text("position,reason\n3,a mistake\n5,\n")
+    tinytags("takedown", "remove", CORPUS, "--from", file, "--reason", "the owner agreed")
+    restored = [row for row in ReviewLog(CORPUS, world.storage).read().to_pylist() if row["verdict"] == "restore"]
+    assert [row["reason"] for row in restored] == ["a mistake", "the owner agreed"]
+
+
+def test_positions_of_a_version_that_readers_do_not_see_are_refused_unless_said_on_purpose(world, corpus):
+    corpus.replaced(digest="another").save(world.storage, layout.corpus_file(CORPUS))
+    with pytest.raises(BadInputError, match=r"another version of corpus pets.*--unpublished if the positions"):
+        tinytags("takedown", "add", CORPUS, "3", "--reason", "asked")
+    assert requests(world) == 0
+    said = tinytags("takedown", "add", CORPUS, "3", "--reason", "asked", "--unpublished")
+    assert "readers see no run of this version" in said
+
+
+def test_a_tag_neither_begins_nor_ends_with_a_space(world):
+    with pytest.raises(BadInputError, match="neither begins nor ends with a space"):
+        tinytags("correct", CORPUS, "3", "--tag", " gnu")

@@ -211,12 +211,17 @@ def audit(
     if repair:
         request = replace(request, run=_repair_records(run_name, request.alias, runtime))
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    if (result.problems or result.pending) and repair and not result.input_problems:
+    if (result.pending or (result.problems and not result.input_problems)) and repair:
         for block, problem in sorted(result.problems.items()):
             say(f"block {block}: {problem}")
-        if result.problems:
+        if result.problems and not result.input_problems:
             _repair_blocks(result, runtime, yes=yes)
-        apply_pending(result.run, storage=runtime.storage, solr=runtime.solr, report=say)
+        try:
+            apply_pending(result.run, storage=runtime.storage, solr=runtime.solr, report=say)
+        except FinalError as error:
+            if not result.input_problems:
+                raise
+            say(str(error))  # the audit names the causes
         result = audit_run(replace(request, run=result.run), storage=runtime.storage, solr=runtime.solr, report=say)
     if as_json:
         print(json.dumps(asdict(result), indent=2))

@@ -1,9 +1,7 @@
 """Commands for a person's word on what readers see: correct tags, take pictures down, carry both over."""
 
-import getpass
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +9,12 @@ import typer
 
 from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, say
 from tinytags_tasks.cli.reviews import reviews_app
-from tinytags_tasks.errors import BadInputError, TinyTagsError, TransientError
+from tinytags_tasks.cli.spoken import refuse_unseen_version, say_and_show, show
+from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
-    from tinytags_tasks.correct.apply import ApplyResult
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.corpus_records import Corpus
-    from tinytags_tasks.store.review_records import Word
 
 app = typer.Typer()
 takedown_app = typer.Typer(no_args_is_help=True)
@@ -42,6 +39,10 @@ Keyword = Annotated[
 ]
 _MOST_MISSING = 20
 
+Unpublished = Annotated[
+    bool,
+    typer.Option("--unpublished", help="The positions are of the version in the store, though readers see another."),
+]
 By = Annotated[str, typer.Option(help="Who says so; default: the user of this machine.", show_default=False)]
 
 
@@ -55,6 +56,7 @@ def correct(
     not_tag: Annotated[str, typer.Option("--not", help="A tag that the pictures do not show.")] = "",
     none: Annotated[bool, typer.Option("--none", help="The pictures show none of the tags.")] = False,
     undo: Annotated[int, typer.Option(help="Take back the words of the request with this number.")] = 0,
+    unpublished: Unpublished = False,
     by: By = "",
 ) -> None:
     """Correct the tags of pictures in what readers see, and in every run from now on."""
@@ -67,11 +69,12 @@ def correct(
     verdict = Verdict.TAG if tag else Verdict.WRONG if not_tag else Verdict.NONE if none else Verdict.UNDO
     runtime = clients()
     corpus = load_corpus(corpus_name, runtime.storage)
+    refuse_unseen_version(corpus, runtime, on_purpose=unpublished)
     words = [
         Word(position, verdict, tag or not_tag, is_public=True, undoes=undo)
         for position in parse_positions(positions, corpus)
     ]
-    _say_and_show(corpus, words, by, runtime, "corrected" if not undo else "as they were before that")
+    say_and_show(corpus, words, by, runtime, "corrected" if not undo else "as they were before that")
     if tag:
         _note_new_tag(tag, corpus, runtime)
 
@@ -83,6 +86,7 @@ def add(
     from_file: FromFile = None,
     keyword: Keyword = "",
     reason: Annotated[str, typer.Option(help="Why; a file may give each picture its own reason.")] = "",
+    unpublished: Unpublished = False,
     by: By = "",
 ) -> None:
     """Take pictures down: gone from what readers see, and from every run from now on."""
@@ -92,6 +96,7 @@ def add(
 
     runtime = clients()
     corpus = load_corpus(corpus_name, runtime.storage)
+    refuse_unseen_version(corpus, runtime, on_purpose=unpublished)
     if not reason.strip() and from_file is None:
         raise BadInputError("a take-down needs a reason: give it with --reason")
     reasons = _chosen(corpus, positions, from_file, keyword, reason.strip(), runtime)
@@ -103,7 +108,7 @@ def add(
     ]
     if len(words) < len(reasons):
         say(f"{len(reasons) - len(words):,} of {len(reasons):,} pictures were taken down before")
-    _say_and_show(corpus, words, by, runtime, "taken down")
+    say_and_show(corpus, words, by, runtime, "taken down")
 
 
 @takedown_app.command()
@@ -113,6 +118,7 @@ def remove(
     from_file: FromFile = None,
     keyword: Keyword = "",
     reason: Annotated[str, typer.Option(help="Why they are shown again.")] = "",
+    unpublished: Unpublished = False,
     by: By = "",
 ) -> None:
     """Show pictures again that were taken down."""
@@ -122,12 +128,17 @@ def remove(
 
     runtime = clients()
     corpus = load_corpus(corpus_name, runtime.storage)
+    refuse_unseen_version(corpus, runtime, on_purpose=unpublished)
     chosen = _chosen(corpus, positions, from_file, keyword, reason.strip() or "shown again", runtime)
     known = set(taken_down(corpus, runtime.storage).tolist())
-    words = [Word(position, Verdict.RESTORE, is_public=True, reason=reason) for position in chosen if position in known]
+    words = [
+        Word(position, Verdict.RESTORE, is_public=True, reason=said)
+        for position, said in chosen.items()
+        if position in known
+    ]
     if len(words) < len(chosen):
         say(f"{len(chosen) - len(words):,} of {len(chosen):,} pictures are not taken down")
-    _say_and_show(corpus, words, by, runtime, "no longer taken down")
+    say_and_show(corpus, words, by, runtime, "no longer taken down")
 
 
 @takedown_app.command("list")
@@ -183,36 +194,6 @@ def _chosen(
     return dict.fromkeys(parse_positions(positions or (), corpus), reason)
 
 
-def _say_and_show(corpus: "Corpus", words: "Sequence[Word]", by: str, runtime: "Runtime", outcome: str) -> None:
-    """Commit words, apply them to what readers see, and print what they see now.
-
-    Without words, what a killed command left is applied.
-    """
-    from tinytags_tasks.review.words import say as say_words
-
-    started = time.monotonic()
-    recorded = "nothing new was recorded"
-    if words:
-        number = say_words(corpus, words, by=by or getpass.getuser(), storage=runtime.storage, report=say)
-        recorded = f"{len(words):,} pictures are {outcome} (request {number})"
-    _show(corpus, recorded, started, runtime)
-
-
-def _show(corpus: "Corpus", recorded: str, started: float, runtime: "Runtime") -> None:
-    """Apply all words to what readers see, and print what was recorded and what they see now."""
-    from tinytags_tasks.publish.corrections import correct_live
-
-    alias = runtime.settings.alias
-    try:
-        applied = correct_live(corpus.name, alias, storage=runtime.storage, solr=runtime.solr, report=say)
-    except TinyTagsError as error:
-        raise TransientError(
-            f"{recorded}, but readers do not see all of it yet: {error}; run the command again to apply it"
-        ) from error
-    seconds = time.monotonic() - started
-    print(f"{recorded}; {_seen(applied, corpus.name)}, after {seconds:.1f} s")
-
-
 def _note_new_tag(tag: str, corpus: "Corpus", runtime: "Runtime") -> None:
     """Say how a model learns a tag that the live run's model does not know."""
     from tinytags_tasks.publish.publications import live_collection, run_of
@@ -225,25 +206,6 @@ def _note_new_tag(tag: str, corpus: "Corpus", runtime: "Runtime") -> None:
             f"model {run.model} does not know the tag {tag!r}: a model learns it with "
             f"`tinytags train --reviews {corpus.name} --new-tags`"
         )
-
-
-def _seen(applied: "Sequence[ApplyResult]", corpus: str) -> str:
-    """Return what readers see now, in words."""
-    from tinytags_tasks.blocks import format_block_numbers
-
-    if not applied:
-        return f"readers see no run of this version of corpus {corpus}, so nothing changed for them"
-    last = applied[-1]
-    if last.waiting:
-        return f"readers of run {last.run} do not see all of it yet, as another writer holds its blocks"
-    if last.unfinished:
-        numbers = format_block_numbers(last.unfinished)
-        return (
-            f"readers of run {last.run} do not see all of it yet, as its blocks {numbers} are not verified: "
-            f"`tinytags backfill {last.run} --blocks {numbers}` ends that"
-        )
-    changed, removed = (sum(getattr(one, name) for one in applied) for name in ("changed", "removed"))
-    return f"readers of run {last.run} see it: {changed:,} documents written, {removed:,} pictures without one"
 
 
 @reviews_app.command()
@@ -262,4 +224,4 @@ def carry(corpus_name: CorpusName) -> None:
         print(f"and {len(found.missing) - _MOST_MISSING:,} more that this version does not have")
     gone = f"the pictures of {len(found.missing):,} are gone"
     recorded = f"{found.carried:,} words are carried over, {found.there:,} were there already, {gone}"
-    _show(corpus, recorded, started, runtime)
+    show(corpus, recorded, started, runtime)

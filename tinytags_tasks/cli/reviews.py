@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinytags_tasks.cli.common import AsJson, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.cli.spoken import named_requests, say_and_show, user
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ demo_app = typer.Typer(no_args_is_help=True)
 app.add_typer(demo_app, name="demo", help="The demo's own commands.")
 
 CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="Name of a corpus in the store.")]
+_LONGEST_NUMBERS = 20
+_MOST_UNDONE = 1_000
+
 By = Annotated[str, typer.Option(help="Who says so; default: the user of this machine.", show_default=False)]
 
 
@@ -93,27 +97,30 @@ def import_words(
 ) -> None:
     """Add labels and reviews that were made elsewhere; they teach, and are no sample that measures."""
     from tinytags_tasks.review.exchange import read_foreign
-    from tinytags_tasks.review.words import say as say_words
+    from tinytags_tasks.review.words import say_requests
     from tinytags_tasks.store.corpus_records import load_corpus
 
     runtime = clients()
     record = load_corpus(corpus, runtime.storage)
     words = [found.word for found in read_foreign(file, corpus, field=field, none_label=none_label)]
-    number = say_words(record, words, by=by or _user(), storage=runtime.storage)
-    print(f"{len(words):,} words imported; the last request's number is {number}")
+    numbers = say_requests(record, words, by=by or user(), storage=runtime.storage)
+    print(f"{len(words):,} words imported ({named_requests(numbers)})")
 
 
 @reviews_app.command()
 def undo(
     corpus: CorpusName,
-    number: Annotated[int, typer.Argument(help="Number of the request, from `tinytags reviews list`.")],
-    position: Annotated[int | None, typer.Option(help="Only the word on this picture.")] = None,
+    numbers: Annotated[
+        list[str],
+        typer.Argument(metavar="NUMBERS...", help="Numbers of requests, from `tinytags reviews list`, such as 3 5-7."),
+    ],
+    position: Annotated[int | None, typer.Option(help="Only the words on this picture.")] = None,
     by: By = "",
 ) -> None:
-    """Take back the words of a request, as if they had never been said; the log keeps them."""
+    """Take back the words of requests, as if they had never been said; the log keeps them."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tinytags_tasks.publish.corrections import correct_live
     from tinytags_tasks.review.words import say as say_words
     from tinytags_tasks.store.corpus_records import load_corpus
     from tinytags_tasks.store.review_log import read_words
@@ -121,18 +128,39 @@ def undo(
 
     runtime = clients()
     record = load_corpus(corpus, runtime.storage)
+    wanted = _request_numbers(numbers)
     words: pa.Table = read_words(record, runtime.storage)
-    words = words.filter(pc.equal(words.column("number"), number))
+    words = words.filter(pc.not_equal(words.column("verdict"), str(Verdict.UNDO)))
     if position is not None:
         words = words.filter(pc.equal(words.column("position"), position))
-    rows = [row for row in words.to_pylist() if row["verdict"] != Verdict.UNDO]
-    if not rows:
-        raise BadInputError(f"request {number} has no such word; `tinytags reviews list {corpus}` has the numbers")
-    undone = [Word(row["position"], Verdict.UNDO, undoes=number, is_public=row["is_public"]) for row in rows]
-    say_words(record, undone, by=by or _user(), storage=runtime.storage)
+    words = words.filter(pc.is_in(words.column("number"), value_set=pa.array(wanted, pa.int64())))
+    if lacking := sorted(set(wanted).difference(words.column("number").to_pylist())):
+        raise BadInputError(
+            f"request {lacking[0]} has no such word on the present version of corpus {corpus}; "
+            f"`tinytags reviews list {corpus}` has the numbers"
+        )
+    undone = [
+        Word(row["position"], Verdict.UNDO, undoes=row["number"], is_public=row["is_public"])
+        for row in words.to_pylist()
+    ]
     if any(word.is_public for word in undone):
-        correct_live(corpus, runtime.settings.alias, storage=runtime.storage, solr=runtime.solr, report=say)
-    print(f"{len(undone):,} words taken back")
+        say_and_show(record, undone, by, runtime, "as they were before that")
+    else:
+        say_words(record, undone, by=by or user(), storage=runtime.storage)
+        print(f"{len(undone):,} words taken back")
+
+
+def _request_numbers(texts: list[str]) -> list[int]:
+    numbers: list[int] = []
+    for text in texts:
+        first, dash, last = text.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash) and len(text) <= _LONGEST_NUMBERS):
+            raise BadInputError(f"{text[:100]!r} names no requests: give numbers and ranges, such as 3 5-7")
+        found = range(int(first), int(last or first) + 1)
+        if len(found) > _MOST_UNDONE:
+            raise BadInputError(f"{text} are more than {_MOST_UNDONE:,} requests: undo fewer at once")
+        numbers += found
+    return numbers
 
 
 @demo_app.command()
@@ -171,12 +199,3 @@ def review(
         f"{said:,} pictures of {found.name} looked at in {time.monotonic() - started:.1f} s; see "
         f"`tinytags precision {found.name}`, and learn from them with `tinytags train --reviews {found.corpus}`"
     )
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"

@@ -6,6 +6,7 @@ other, in the log; a record says up to which number the log was looked through.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,7 +20,7 @@ from tinytags_tasks.review.words import WORDS_AT_ONCE, picture_hash, picture_has
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, append_words, counting_words, of_version
+from tinytags_tasks.store.review_log import ReviewLog, append_words, counting_words, of_version, standing_words
 from tinytags_tasks.store.review_records import OPINIONS, CarriedWords, Verdict, Why, Word
 from tinytags_tasks.store.run_records import Run
 
@@ -99,9 +100,10 @@ def refuse_shown_again(run: Run, storage: Storage) -> None:
 def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], None] = print) -> CarryResult:
     """Record for this version of a corpus what people said of the same pictures in other versions.
 
-    Only the words that count are carried over, under the names of those who said them. A word of this version that is
-    later stays decisive. A picture that stood at one position and now stands at several gets the word at each. Carrying
-    over again records nothing twice.
+    Only the words that count are carried over, under the names of those who said them, those on one picture in their
+    order. A word of this version that is later stays decisive. A picture that stood at one position and now stands at
+    several gets the word at each. Of a picture that stood at several and was taken down at one of them, that counts.
+    Carrying over again records nothing twice.
 
     Raises
     ------
@@ -112,30 +114,61 @@ def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], Non
     """
     log = ReviewLog(corpus.name, storage)
     words = log.read()
+    upto = log.last
     found = list(_words_on_others(words, corpus.digest, _KINDS))
     at_place = _find_by_position(corpus, [word for _, word in found], storage)
     lost = {word["picture"] for _, word in found if word["position"] not in at_place.get(word["picture"], ())}
     lost.discard(picture_hash(bytes(corpus.image_bytes)))  # what could not be read is no picture
     by_content = _find_by_content(corpus, lost, storage, report) if lost else {}
-    latest = _latest_here(of_version(words, corpus.digest))
-    chosen: dict[tuple[int, int], dict[str, Any]] = {}
     missing: list[tuple[int, str]] = []
-    there = 0
+    placed: list[tuple[int, dict[str, Any]]] = []
     for kind, word in found:
         stands_still = word["position"] in at_place.get(word["picture"], ())
         places = [word["position"]] if stands_still else by_content.get(word["picture"], [])
         if not places:
             missing.append((word["position"], " ".join(filter(None, (word["verdict"], word["tag"])))))
-        for place in places:
-            if latest.get((kind, place), 0) > word["number"]:
-                there += 1
-            else:
-                chosen[kind, place] = {**word, "position": place}  # words come by number: a later one wins
-    _append(corpus, list(chosen.values()), storage, report)
-    CarriedWords(corpus=corpus.name, corpus_digest=corpus.digest, upto=log.last, missing=len(missing)).save(
+        placed += [(kind, {**word, "position": place}) for place in places]
+    # Somebody may have spoken while all images were searched, so the log is read again at the last moment.
+    chosen, there = _choose(placed, of_version(log.read(), corpus.digest))
+    _append(corpus, chosen, storage, report)
+    CarriedWords(corpus=corpus.name, corpus_digest=corpus.digest, upto=upto, missing=len(missing)).save(
         storage, layout.carried_words_file(corpus.name, corpus.digest)
     )
     return CarryResult(len(chosen), there, tuple(missing))
+
+
+def _choose(placed: Iterable[tuple[int, dict[str, Any]]], here: pa.Table) -> tuple[list[dict[str, Any]], int]:
+    """Return the words to record, in the order of saying, and how many were there already.
+
+    Parameters
+    ----------
+    placed
+        Words with their kinds and new positions, by their numbers.
+    here
+        The words on this version.
+    """
+    latest = _latest_here(here)
+    shown = counting_words(here, _SHOWING)
+    taken_down = set(shown.filter(pc.equal(shown.column("verdict"), str(Verdict.TAKEDOWN)))["position"].to_pylist())
+    chosen: dict[tuple[int, int], dict[str, Any]] = {}
+    there = 0
+    for kind, word in placed:
+        key = kind, word["position"]
+        earlier = chosen.get(key)
+        if latest.get(key, 0) > word["number"]:
+            there += 1
+        elif word["verdict"] == Verdict.RESTORE and earlier and earlier["corpus_digest"] == word["corpus_digest"]:
+            continue  # of the same picture at another position of that version, which is taken down
+        else:
+            chosen[key] = word  # words come by number: a later one wins
+    void = [
+        key
+        for key, word in chosen.items()
+        if word["verdict"] == Verdict.RESTORE and word["position"] not in taken_down
+    ]
+    for key in void:
+        del chosen[key]
+    return sorted(chosen.values(), key=lambda word: int(word["number"])), there + len(void)
 
 
 def _uncarried(words: pa.Table, corpus: str, digest: str, storage: Storage) -> list[dict[str, Any]]:
@@ -163,8 +196,23 @@ def _words_on_others(
             undoes = pc.equal(own.column("verdict"), str(Verdict.UNDO))
             concerned = own.filter(pc.or_(undoes, pc.equal(own.column("is_public"), is_public)))
             kind = _KINDS.index((verdicts, is_public))
-            found += [(kind, word) for word in counting_words(concerned, verdicts).to_pylist()]
+            is_shown_tag = (verdicts, is_public) == (OPINIONS, True)
+            counting = _deciding(concerned) if is_shown_tag else counting_words(concerned, verdicts).to_pylist()
+            found += [(kind, word) for word in counting]
     return iter(sorted(found, key=lambda each: each[1]["number"]))
+
+
+def _deciding(words: pa.Table) -> Iterable[dict[str, Any]]:
+    """Return for each picture the opinion that decides what is shown: not "no cat" of one that is called a dog."""
+    deciding: dict[int, dict[str, Any]] = {}
+    for word in standing_words(words).to_pylist():
+        earlier = deciding.get(word["position"])
+        is_void = earlier is not None and (
+            earlier["verdict"] == Verdict.NONE or (earlier["verdict"] == Verdict.TAG and earlier["tag"] != word["tag"])
+        )
+        if word["verdict"] != Verdict.WRONG or not is_void:
+            deciding[word["position"]] = word
+    return deciding.values()
 
 
 def _find_by_position(corpus: Corpus, words: Sequence[dict[str, Any]], storage: Storage) -> dict[bytes, set[int]]:
@@ -211,13 +259,19 @@ def _latest_here(words: pa.Table) -> dict[tuple[int, int], int]:
 
 
 def _append(corpus: Corpus, rows: list[dict[str, Any]], storage: Storage, report: Callable[[str], None]) -> None:
-    """Commit words for this version of the corpus, as those who said them."""
+    """Commit words for this version of the corpus, as those who said them, those on one picture in their order."""
+    counted: Counter[int] = Counter()
+    turns: list[int] = []  # how many earlier words there are on the same picture
+    for row in rows:
+        turns.append(counted[row["position"]])
+        counted[row["position"]] += 1
+    rows = [{**row, "turn": turn} for row, turn in zip(rows, turns, strict=True)]
 
-    def request(row: dict[str, Any]) -> tuple[str, str]:
-        return str(row["by"]), str(row["run"])
+    def request(row: dict[str, Any]) -> tuple[int, str, str]:
+        return int(row["turn"]), str(row["by"]), str(row["run"])
 
     done = 0
-    for (by, run), group in groupby(sorted(rows, key=request), key=request):
+    for (_, by, run), group in groupby(sorted(rows, key=request), key=request):
         words = [_word(row) for row in group]
         for first in range(0, len(words), WORDS_AT_ONCE):
             chunk = words[first : first + WORDS_AT_ONCE]

@@ -35,7 +35,20 @@ def say(
     storage: Storage,
     report: Callable[[str], None] = print,
 ) -> int:
-    """Commit words to a corpus' log, all checked before the first is written; return the number of the last request.
+    """Commit words to a corpus' log as :func:`say_requests`; return the number of the last request."""
+    return say_requests(corpus, words, by=by, run=run, storage=storage, report=report)[-1]
+
+
+def say_requests(
+    corpus: Corpus,
+    words: Sequence[Word],
+    *,
+    by: str,
+    run: str = "",
+    storage: Storage,
+    report: Callable[[str], None] = print,
+) -> list[int]:
+    """Commit words to a corpus' log, all checked before the first is written; return the requests' numbers.
 
     Up to :data:`WORDS_AT_ONCE` words are one request, and committed by one step. Take-downs are always public, and to
     take back a word is as public as that word was.
@@ -80,14 +93,14 @@ def say(
             )
     words = sorted(words, key=lambda word: word.position)  # so that a request reads few parts of the shards
     progress = _Progress(len(words), report)
-    number = 0
+    numbers: list[int] = []
     for start in range(0, len(words), WORDS_AT_ONCE):
         chunk = words[start : start + WORDS_AT_ONCE]
         hashes = dict(picture_hashes(corpus, {word.position for word in chunk}, storage))
         shown = [replace(word, picture=hashes[word.position]) for word in chunk]
-        number = append_words(corpus, shown, by=by, run=run, storage=storage)
+        numbers.append(append_words(corpus, shown, by=by, run=run, storage=storage))
         progress.add(len(chunk))
-    return number
+    return numbers
 
 
 def picture_hashes(corpus: Corpus, positions: Iterable[int], storage: Storage) -> Iterator[tuple[int, bytes]]:
@@ -117,7 +130,7 @@ def _checked(
             "nothing was recorded"
         )
     if run:
-        _refuse_another_version(corpus, Run.load(storage, layout.run_file(run)))
+        refuse_another_version(corpus, Run.load(storage, layout.run_file(run)))
     unique = list(dict.fromkeys(words))
     _refuse_contradictions(unique)
     publicity = _publicity(
@@ -134,11 +147,18 @@ def _as_public_as_due(word: Word, publicity: Mapping[tuple[int, int], bool]) -> 
     return word if word.is_public == is_public else replace(word, is_public=is_public)
 
 
-def _refuse_another_version(corpus: Corpus, run: Run) -> None:
+def refuse_another_version(corpus: Corpus, run: Run, remedy: str = "") -> None:
+    """Refuse words on what a run shows if that is another version of its corpus than the one in the store.
+
+    Raises
+    ------
+    BadInputError
+        If it is, with a further remedy if one is given.
+    """
     if (run.corpus, run.corpus_digest) != (corpus.name, corpus.digest):
         raise BadInputError(
             f"run {run.name} shows another version of corpus {corpus.name} than the one in the store: publish a run of "
-            f"this one with `tinytags run {corpus.name}`, and look at that"
+            f"this one with `tinytags run {corpus.name}`, and look at that{remedy}"
         )
 
 

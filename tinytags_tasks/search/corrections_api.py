@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.review.precision import NOT_MEASURED
+from tinytags_tasks.review.words import refuse_another_version
 from tinytags_tasks.search.accounts import Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import read_body, refuse_cross_site
 from tinytags_tasks.search.speaking import Spoken, speak
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Run
 
@@ -86,6 +88,8 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     def correct(request: Request, body: JsonBody) -> JSONResponse:
         require(request, Role.REVIEWER)
         asked = _parse(Corrections, body)
+        if not asked.run:
+            _refuse_unseen_version(context, asked.corpus)
         words = [
             Word(one.position, Verdict(one.verdict), tag=one.tag, undoes=one.undoes, is_public=True)
             for one in asked.corrections
@@ -96,6 +100,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     def take_down(request: Request, body: JsonBody) -> JSONResponse:
         require(request, Role.OPERATOR)
         asked = _parse(Takedowns, body)
+        _refuse_unseen_version(context, asked.corpus)
         verdict = Verdict.RESTORE if asked.restore else Verdict.TAKEDOWN
         words = [Word(position, verdict, reason=asked.reason, is_public=True) for position in asked.positions]
         return _answer(speak(request, context, asked.corpus, words, run="", patience_seconds=PATIENCE_SECONDS))
@@ -118,6 +123,13 @@ def _parse(kind: type[B], body: bytes) -> B:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise BadInputError(f"{where}: {first['msg']}; nothing was recorded") from error
+
+
+def _refuse_unseen_version(context: PageContext, corpus: str) -> None:
+    """Refuse positions that name no run while readers see another version of the corpus than the one in the store."""
+    for live in context.live.runs():
+        if live.run.corpus == corpus:
+            refuse_another_version(Corpus.load(context.runtime.storage, layout.corpus_file(corpus)), live.run)
 
 
 def _answer(spoken: Spoken) -> JSONResponse:

@@ -1,8 +1,9 @@
 """What people's public words make of a scored block: its documents, and its counts.
 
 A picture whose tag a person said is kept with that tag, whatever the model says. A picture of which a person said that
-it shows none of the tags is none; one of which a person said that it does not show the model's tag is below. A picture
-that was taken down is counted as that alone. A picture that could not be read can only be taken down. Scored files
+it shows none of the tags is none. One of which a person said that it does not show the tag which it has then, the
+model's or an earlier person's, is below; of any other tag, that says nothing new. A picture that was taken down is
+counted as that alone. A picture that could not be read can only be taken down. Scored files
 never change: they are the model's word.
 """
 
@@ -23,7 +24,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, SCHEMA, BlockSource, none_bits
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
+from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version, standing_words
 from tinytags_tasks.store.review_records import Verdict
 from tinytags_tasks.store.run_records import BlockRecord
 
@@ -227,7 +228,7 @@ def _by_people(by_model: _Fates, table: pa.Table, words: pa.Table, source: Block
     """Return what becomes of each image, and the words that say the tag of an image that is kept."""
     fates = by_model.copy()
     fates[_taken_down(words) - source.first] = _Fate.TAKEN_DOWN
-    opinions = counting_words(words)
+    opinions = standing_words(words)
     at = opinions.column("position").to_numpy() - source.first
     opinions = opinions.filter(pa.array(~np.isin(fates[at], [_Fate.TAKEN_DOWN, _Fate.UNREADABLE])))
 
@@ -235,16 +236,21 @@ def _by_people(by_model: _Fates, table: pa.Table, words: pa.Table, source: Block
     verdicts, tags = opinions.column("verdict").to_pylist(), opinions.column("tag").to_pylist()
     rows = np.searchsorted(table.column("position").to_numpy(), at + source.first)
     own_tags = table.column("tag")
-    says_tag = np.zeros(len(at), dtype=bool)
+    said: dict[int, int] = {}  # by image, the place of the word that says its tag
     for place, (image, verdict, tag) in enumerate(zip(at.tolist(), verdicts, tags, strict=True)):
+        if verdict == Verdict.WRONG:
+            if fates[image] != _Fate.KEPT:
+                continue
+            shown = tags[said[image]] if image in said else own_tags[int(rows[place])].as_py()
+            if shown != tag:
+                continue
+            fates[image] = _Fate.BELOW if by_model[image] == _Fate.KEPT else by_model[image]
+        else:
+            fates[image] = {Verdict.TAG: _Fate.KEPT, Verdict.NONE: _Fate.NONE}.get(verdict, by_model[image])
+        said.pop(image, None)
         if verdict == Verdict.TAG:
-            fates[image] = _Fate.KEPT
-            says_tag[place] = True
-        elif verdict == Verdict.NONE:
-            fates[image] = _Fate.NONE
-        elif verdict == Verdict.WRONG and by_model[image] == _Fate.KEPT and own_tags[int(rows[place])].as_py() == tag:
-            fates[image] = _Fate.BELOW
-    return fates, opinions.filter(pa.array(says_tag))
+            said[image] = place
+    return fates, opinions.take(pa.array(sorted(said.values()), pa.int64()))
 
 
 def _corrected_table(table: pa.Table, fates: _Fates, said: pa.Table, first: int, total: int) -> pa.Table:

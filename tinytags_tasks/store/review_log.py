@@ -15,6 +15,7 @@ import io
 import itertools
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -81,10 +82,10 @@ def append_words(corpus: Corpus, words: Sequence[Word], *, by: str, run: str = "
     while True:
         number += 1
         storage.delete_leftovers(layout.review_log_file(corpus.name, number), least_age_seconds=LEFTOVER_SECONDS)
-        while not _write_part(corpus.name, _as_table(words, {**request, "number": number}), storage):
+        while not _write_part(corpus.name, table := _as_table(words, {**request, "number": number}), storage):
             number += 1
         parts = _parts(corpus.name, storage)
-        if (number, number) in parts:
+        if (number, number) in parts or _is_merged(corpus.name, table, number, parts, storage):
             break
         storage.delete(layout.review_log_file(corpus.name, number))  # it was merged before this file was written
         number = last_number(corpus.name, storage)
@@ -92,6 +93,13 @@ def append_words(corpus: Corpus, words: Sequence[Word], *, by: str, run: str = "
         with suppress(TinyTagsError):  # the words are committed; whoever reads a damaged file names it
             _merge(corpus.name, storage)
     return number
+
+
+def _is_merged(corpus: str, rows: pa.Table, number: int, parts: Iterable[_Part], storage: Storage) -> bool:
+    """Tell whether a request's own rows were merged since they were written."""
+    covering = [part for part in parts if part[0] <= number <= part[1]]
+    found = [_read_part(corpus, part, storage) for part in covering]
+    return any(rows_sha256(part.filter(pc.equal(part.column("number"), number))) == rows_sha256(rows) for part in found)
 
 
 def rows_sha256(table: pa.Table) -> str:
@@ -192,10 +200,14 @@ def _mergeable(corpus: str, parts: Sequence[_Part], storage: Storage) -> list[li
     """Return the parts that are to be merged, those of each future part together.
 
     Only numbers up to a multiple of :data:`MERGED_AT` are merged, and those between two multiples together. So all who
-    merge, however late, write the same parts, and no part ever holds only some of another's words.
+    merge, however late, write the same parts, and no part ever holds only some of another's words. Where a number is
+    missing, its file was put aside, and may be restored: a merged file must not cover it.
     """
-    last = parts[-1][1] if parts else 0
-    ripe = {part for part in parts if part[0] == part[1] <= last - last % MERGED_AT}
+    there: Counter[int] = Counter()
+    for first, end in parts:
+        there[(first - 1) // MERGED_AT] += end - first + 1
+    whole = {number for number, requests in there.items() if requests == MERGED_AT}
+    ripe = {part for part in parts if part[0] == part[1] and (part[0] - 1) // MERGED_AT in whole}
     if len(ripe) < 2:
         return []
     sizes = storage.sizes(layout.review_log_folder(corpus))
@@ -297,16 +309,21 @@ def counting_words(words: pa.Table, verdicts: Iterable[Verdict] = OPINIONS) -> p
     verdicts
         The kinds; one that is not among them neither counts nor hides an earlier one.
     """
+    words = standing_words(words, verdicts)
+    positions = words.column("position").to_numpy()
+    is_last = np.ones(len(positions), dtype=bool)
+    is_last[:-1] = positions[1:] != positions[:-1]
+    return words.filter(pa.array(is_last))
+
+
+def standing_words(words: pa.Table, verdicts: Iterable[Verdict] = OPINIONS) -> pa.Table:
+    """Return all words of some kinds that were not undone, by position, the words on each in the order of saying."""
     if not len(words):
         return words
     order = pc.sort_indices(words, sort_keys=[("position", "ascending"), ("number", "ascending")])
     words = words.take(order)  # the sort is stable, so a request's later word on a picture comes later
     is_kind = pc.is_in(words.column("verdict"), value_set=pa.array([str(verdict) for verdict in verdicts]))
-    words = words.filter(pc.and_(is_kind, pa.array(~_is_undone(words))))
-    positions = words.column("position").to_numpy()
-    is_last = np.ones(len(positions), dtype=bool)
-    is_last[:-1] = positions[1:] != positions[:-1]
-    return words.filter(pa.array(is_last))
+    return words.filter(pc.and_(is_kind, pa.array(~_is_undone(words))))
 
 
 def _is_undone(words: pa.Table) -> npt.NDArray[np.bool_]:

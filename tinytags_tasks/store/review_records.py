@@ -95,9 +95,11 @@ class Word:
     def __post_init__(self) -> None:
         """Refuse words that say nothing, or two things."""
         if self.verdict in (Verdict.TAG, Verdict.WRONG):
-            if not (1 <= len(self.tag) <= LONGEST_TAG and self.tag.isprintable()):
+            is_tag = 1 <= len(self.tag) <= LONGEST_TAG and self.tag.isprintable() and self.tag == self.tag.strip()
+            if not is_tag:
                 raise BadInputError(
-                    f"{self.tag[:100]!r} is not a tag: a tag has 1 to {LONGEST_TAG} printable characters"
+                    f"{self.tag[:100]!r} is not a tag: a tag has 1 to {LONGEST_TAG} printable characters, and neither "
+                    "begins nor ends with a space"
                 )
         elif self.tag:
             raise BadInputError(f"position {self.position}: {self.verdict} takes no tag (got {self.tag[:100]!r})")
