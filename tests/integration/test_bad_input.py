@@ -42,7 +42,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "away", "message"),
     [
-        ("train no-such.parquet", "", "no-such.parquet: cannot be read"),
+        ("train no-such.parquet", "", "no-such.parquet: no such file"),
         ("train {corpus}", "", "not a readable Parquet file"),
         ("train {labelled} --head forest --trees 0", "", "trees is 0: it must be 1 to 1000"),
         ("train {labelled} --seed 5", "spark", "Spark does not answer"),

@@ -108,6 +108,7 @@ def test_a_run_that_is_still_going_on_is_joined_by_the_same_command(
         "features": "general32",
         "head": "logistic",
         "none": "yes",
+        "reviews": "yes",
         "trees": 10,
         "depth": 10,
         "threshold": 40,
