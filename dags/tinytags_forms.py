@@ -395,7 +395,8 @@ def _gate_fields(documents: float | None = None) -> Form:
             section="Publishing",
             description="Gate: readers see each tag from the lowest confidence on whose precision, as reviews measured "
             "it on this corpus, is at least this percentage with 95 % certainty; tags that cannot reach it are not "
-            "shown, and a run that nobody reviewed is not published",
+            "shown, and a run that nobody reviewed is not published. Empty: what the live run of the same corpus was "
+            "published at stays in force, even if Publish is yes; 0: every tag is shown",
         ),
     }
 

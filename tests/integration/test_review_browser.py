@@ -285,7 +285,7 @@ def test_an_open_page_goes_on_after_a_restart(settings: Settings, server: Server
     wait_for(lambda: len(said(settings)) == len(before) + 1)
     server.stop()
     page.keyboard.press("x")
-    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer. Looks not saved yet: 1.")
     server.start()
     page.keyboard.press("u")
     wait_for(lambda: len(said(settings)) == len(before) + 3)

@@ -307,8 +307,9 @@ class SolrHere:
         last = block.first + block.images - 1
         yield self.export(cores, fields, first=block.first, last=last, block=block.number)
 
-    def images_at(self, collection: str, first: int, last: int, most: int) -> tuple[int, dict[str, bytes]]:
-        found = [document for document in self.documents(collection).values() if first <= document["position"] <= last]
+    def images_at(self, collection: str, block: int, first: int, last: int, most: int) -> tuple[int, dict[str, bytes]]:
+        own = [document for document in self.documents(collection).values() if document["block"] == block]
+        found = [document for document in own if first <= document["position"] <= last]
         return len(found), {document["id"]: document["data"] for document in found[:most] if "data" in document}
 
     def delete_block(self, collection: str, block: int) -> None:

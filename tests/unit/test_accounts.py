@@ -19,7 +19,9 @@ from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.forms import CheckedForm, form_token
 from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.sign_in import MOST_FAILURES, SignIn
+from tinytags_tasks.search.sign_in import MOST_FAILURES, MOST_FAILURES_OF_NAME, SignIn, TooManyFailuresError
+from tinytags_tasks.services import search
+from tinytags_tasks.services.engine import Context
 from tinytags_tasks.settings import Settings
 
 PASSWORD = "correct horse"
@@ -130,6 +132,26 @@ def test_guessing_is_stopped_and_does_not_lock_out_who_is_signed_in(client: Test
     assert int(refused.headers["Retry-After"]) > 0
     assert client.get("/who", headers=basic("a-reader")).status_code == 200
     assert client.get("/who", headers=basic("a-reviewer")).status_code == 200
+
+
+def test_guessing_from_many_addresses_is_stopped_too(settings: Settings, accounts: AccountFile) -> None:
+    found = SignIn(settings)
+    for number in range(MOST_FAILURES_OF_NAME):
+        assert found.verify("a-reader", "a wrong password", f"10.0.0.{number}") is None
+    with pytest.raises(TooManyFailuresError, match="of this account"):
+        found.verify("a-reader", "a wrong password", "10.0.1.1")
+    assert found.verify("a-reviewer", PASSWORD, "10.0.0.1") is not None
+
+
+def test_names_that_no_account_can_have_are_not_counted(settings: Settings, accounts: AccountFile) -> None:
+    found = SignIn(settings)
+    for _ in range(MOST_FAILURES + 1):
+        assert found.verify("x" * 65, "a wrong password", "10.0.0.1") is None
+
+
+def test_the_address_of_a_guess_is_not_taken_from_a_header(settings: Settings) -> None:
+    launch = search.GROUP.engines[0].launch(Context(settings, {"search": {"http": 8765}}))
+    assert "--no-proxy-headers" in launch.command
 
 
 @pytest.mark.parametrize(("name", "password"), [("a-reader", PASSWORD), ("tinytags", "pässword")])

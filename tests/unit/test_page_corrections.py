@@ -1,6 +1,5 @@
 """Correcting and taking down on the search page and through its API: who may, what readers see, what a kill leaves."""
 
-import base64
 import html
 import re
 import time
@@ -9,36 +8,25 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
-from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 from faulty_storage import FaultyStorage, Killed, Mode
+from pages_of_world import Pages, make_settings
 from published_runs import ALIAS, World, make_world
 from small_run import CORPUS
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.publish.corrections import pending_blocks
-from tinytags_tasks.review.precision import Estimate
-from tinytags_tasks.search import account_file, applying, corrections
-from tinytags_tasks.search import page as page_module
-from tinytags_tasks.search.account_file import AccountFile
-from tinytags_tasks.search.accounts import Role
-from tinytags_tasks.search.hidden import Hidden
-from tinytags_tasks.search.images import read_document
-from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.query import SearchPage
-from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.review.words import say
+from tinytags_tasks.search import applying, corrections
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
-from tinytags_tasks.store.review_log import ReviewLog, append_words
+from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import Verdict, Word
-from tinytags_tasks.store.run_records import BlockState, Publication
-
-PASSWORD = "correct horse"
+from tinytags_tasks.store.run_records import BlockState
 
 
 @pytest.fixture(scope="module")
@@ -55,76 +43,7 @@ def world(made: World, tmp_path: Path) -> World:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(account_file, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    settings = Settings(home=tmp_path, search_password="pässword", alias=ALIAS)
-    accounts = AccountFile(settings)
-    for role in Role:
-        accounts.add(role.label, role, PASSWORD)
-    return settings
-
-
-class Pages:
-    """The page over a world; each account is a client of its own."""
-
-    def __init__(self, world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.world = world
-        self.settings = settings
-        self.asked: list[Hidden] = []
-        self.storage: Any = world.storage
-        monkeypatch.setattr(
-            page_module, "Runtime", lambda settings, as_writer: SimpleNamespace(storage=self.storage, solr=world.solr)
-        )
-        monkeypatch.setattr(page_module, "search_images", self.search)
-        monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
-        self.restart()
-
-    def restart(self) -> None:
-        """Start another process of the page; the first one was killed."""
-        self.app = create_app(self.settings)
-
-    def client(self, role: str) -> TestClient:
-        token = base64.b64encode(f"{role}:{PASSWORD}".encode()).decode()
-        return TestClient(self.app, headers={"Authorization": f"Basic {token}"})
-
-    def search(self, settings: Settings, request: SearchRequest, hidden: Hidden) -> SearchPage:
-        self.asked.append(hidden)
-        documents = sorted(self.documents.values(), key=lambda document: document["position"])
-        documents = [document for document in documents if document["id"] not in hidden.pending_ids]
-        images = hidden.leave_out(read_document(self.as_json(document), request.with_pixels) for document in documents)
-        return SearchPage(len(documents), images, {"cat": 1, "dog": 1}, {40: 1}, ("m",), (CORPUS,), None, 0.0)
-
-    def as_json(self, document: dict[str, Any]) -> dict[str, Any]:
-        return document | {"data": base64.b64encode(document["data"]).decode()}
-
-    @property
-    def documents(self) -> dict[str, dict[str, Any]]:
-        return self.world.solr.documents(self.world.live())
-
-    def seen(self, role: str = "reader") -> dict[int, str]:
-        """Return what readers see: the tag of each position."""
-        found = self.client(role).get("/api/search").json()["images"]
-        return {image["position"]: image["tag"] for image in found}
-
-    def form(self, client: TestClient, position: int) -> dict[str, str]:
-        """Return the hidden fields of a card's form."""
-        text = client.get("/?rows=100").text
-        card = next(card for card in text.split('<li class="card">')[1:] if f'"{CORPUS}:{position}:' in card)
-        return {
-            name: html.unescape(value)
-            for name, value in re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', card)
-        }
-
-    def post(self, role: str, path: str, fields: list[tuple[str, str]] | dict[str, str], **headers: str) -> Any:
-        """Send a form as a browser would, and do not follow what it answers."""
-        return self.client(role).post(
-            path,
-            content=urlencode(fields),
-            headers={"Content-Type": "application/x-www-form-urlencoded", **headers},
-            follow_redirects=False,
-        )
-
-    def words(self) -> list[dict[str, Any]]:
-        return ReviewLog(CORPUS, self.world.storage).read().to_pylist()
+    return make_settings(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -205,6 +124,39 @@ def test_only_an_operator_takes_down_and_undoes_it(pages: Pages) -> None:
     assert pages.post("reviewer", "/undo", {"token": own["token"], "said": f"{CORPUS}:1"}).status_code == 403
     assert pages.post("operator", "/undo", {"token": fields["token"], "said": f"{CORPUS}:1"}).status_code == 303
     assert pages.seen() == before
+
+
+def test_a_take_down_that_the_page_did_not_see_yet_is_not_undone_by_a_reviewer(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = next(iter(pages.seen()))
+    monkeypatch.setattr(pages.app.state.context.logs, "forget", lambda: None)
+    corpus = Corpus.load(pages.world.storage, layout.corpus_file(CORPUS))
+    say(corpus, [Word(position, Verdict.TAKEDOWN, reason="asked")], by="oli", storage=pages.world.storage)
+    body = {"corpus": CORPUS, "corrections": [{"position": position, "verdict": "undo", "undoes": 1}]}
+    refused = pages.client("reviewer").post("/api/corrections", json=body)
+    assert (refused.status_code, len(pages.words())) == (403, 1)
+    assert "needs the role operator" in refused.json()["error"]
+
+
+def test_a_look_that_readers_do_not_see_is_undone_by_who_said_it_or_an_operator(pages: Pages) -> None:
+    corpus = Corpus.load(pages.world.storage, layout.corpus_file(CORPUS))
+    for position, by in ((0, "bob"), (1, "bob"), (2, "reviewer")):
+        say(corpus, [Word(position, Verdict.NONE)], by=by, storage=pages.world.storage)
+    for role, position, status in (("reviewer", 0, 403), ("operator", 1, 200), ("reviewer", 2, 200)):
+        undo = {"position": position, "verdict": "undo", "undoes": position + 1}
+        answer = pages.client(role).post("/api/corrections", json={"corpus": CORPUS, "corrections": [undo]})
+        assert answer.status_code == status, answer.text
+
+
+def test_undoing_a_wall_of_another_leaves_the_looks_that_readers_do_not_see(pages: Pages) -> None:
+    first, second = list(pages.seen())[:2]
+    corpus = Corpus.load(pages.world.storage, layout.corpus_file(CORPUS))
+    wall = [Word(first, Verdict.NONE, is_public=True), Word(second, Verdict.NONE)]
+    say(corpus, wall, by="bob", storage=pages.world.storage)
+    token = pages.form(pages.client("reviewer"), second)["token"]
+    assert pages.post("reviewer", "/undo", {"token": token, "said": f"{CORPUS}:1"}).status_code == 303
+    assert [word["position"] for word in pages.words() if word["verdict"] == "undo"] == [first]
 
 
 def test_a_reader_has_no_buttons_and_is_refused(pages: Pages) -> None:
@@ -426,47 +378,6 @@ def test_a_form_leads_back_to_the_search(pages: Pages) -> None:
     text = client.get("/?tag=cat&confidence=40&said=pets:1").text
     back = html.unescape(re.findall(r'name="back" value="([^"]*)"', text)[0])
     assert back == "/?tag=cat&confidence=40"
-
-
-def test_measured_precision_is_shown_and_filters(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = pages.world.runs[0]
-
-    class Table:
-        model = run.model
-        curves = ("cat", "dog")
-
-        def precision_of(self, tag: str, confidence: int) -> Estimate | None:
-            return Estimate(float(confidence) - 5, 50.0, 100.0) if tag in self.curves else None
-
-        def as_json(self) -> dict[str, str]:
-            return {"run": run.name}
-
-    measured = pages.app.state.context.measured
-    assert pages.client("reader").get("/api/precision").json() == {
-        "run": run.name,
-        "is_measured": False,
-        "message": "not measured on this corpus",
-    }
-    refused = pages.client("reader").get("/api/search?precision=80")
-    assert refused.status_code == 400
-    assert "not measured" in refused.json()["error"]
-    monkeypatch.setattr(measured, "table", lambda run, patience_seconds=0: Table())
-    images = pages.client("reader").get("/api/search?precision=80").json()["images"]
-    assert pages.asked[-1].least == {"cat": 85, "dog": 85}
-    assert next(image["precision"] for image in images if image["tag"] == "cat")["low"] == 50.0
-    assert "precision 95 %" in pages.client("reader").get("/").text
-    assert pages.client("reader").get(f"/api/precision?run={run.name}").json() == {"run": run.name}
-    for wrong in ("nowhere", "../x"):
-        assert pages.client("reader").get("/api/precision", params={"run": wrong}).status_code in (400, 404)
-
-
-def test_readers_see_what_the_live_publication_shows(pages: Pages) -> None:
-    latest = layout.publication_file(ALIAS, 1)
-    publication = Publication.load(pages.world.storage, latest)
-    pages.world.storage.delete(latest)
-    publication.replaced(thresholds={"cat": 60}).save(pages.world.storage, latest)
-    pages.seen()
-    assert pages.asked[-1].least == {"cat": 60}
 
 
 def test_only_take_downs_of_the_version_that_readers_see_are_hidden(pages: Pages) -> None:

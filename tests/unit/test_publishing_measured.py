@@ -8,7 +8,7 @@ from faulty_storage import MODES, FaultyStorage, Killed
 from published_runs import ALIAS, FaultySolr, World, make_world
 from small_run import quiet
 
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, TransientError
 from tinytags_tasks.publish.publications import complete_history, live_collection, read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, PublishResult, publish_run
@@ -18,8 +18,8 @@ from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import append_words, read_words
-from tinytags_tasks.store.review_records import Verdict, Word
+from tinytags_tasks.store.review_log import append_words
+from tinytags_tasks.store.review_records import SCHEMA, Verdict, Word
 from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.upkeep.repair import repair_history
 
@@ -45,7 +45,7 @@ def look_at_all(world: World | Runtime, run: Run) -> None:
     """Look at every picture of a run: what has 50 % or more is right, and nothing else is."""
     storage = world.storage
     corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
-    drawn = next_pictures(load_frame(run, storage, quiet), read_words(corpus, storage), count=50, purpose_share=1.0)
+    drawn = next_pictures(load_frame(run, storage, quiet), SCHEMA.empty_table(), count=50, purpose_share=1.0)
     words = [
         Word(each.position, Verdict.TAG, each.tag, why=each.why)
         if each.confidence >= 50
@@ -118,10 +118,48 @@ def test_repeating_a_publication_without_a_wish_shows_no_more_than_before(world:
     assert publish(world, world.runs[0], 0).thresholds is None
 
 
+def test_a_wish_outlives_the_run_that_it_was_asked_of(world: World) -> None:
+    first, second, _ = world.runs
+    publish(world, first, 80)
+
+    with pytest.raises(FinalError, match=r"precision of 80 %, which stays in force .* --gate-measured-precision 0`"):
+        publish(world, second, None)
+    assert shown_to_readers(world) == (first.collection, SURE_ONES)
+
+    look_at_all(world, second)
+    thresholds = publish(world, second, None).thresholds
+    assert thresholds
+    assert read_history(ALIAS, world.storage)[-1].least_precision == 80
+    assert shown_to_readers(world) == (second.collection, thresholds)
+
+
+def test_a_wish_that_ends_while_a_run_is_measured_is_not_published_at(world: World) -> None:
+    first, second, _ = world.runs
+    publish(world, first, 80)
+    look_at_all(world, second)
+
+    def interfere(line: str) -> None:
+        if "readers see:" in line:
+            publish(world, first, 0)
+
+    with pytest.raises(TransientError, match="at another measured precision meanwhile; try again"):
+        publish_run(PublishRequest(second.name, ALIAS), storage=world.storage, solr=world.solr, report=interfere)
+    assert shown_to_readers(world) == (first.collection, None)
+    assert publish(world, second, None).thresholds is None
+
+
+def test_a_wish_of_zero_ends_an_earlier_one(world: World) -> None:
+    first, second, third = world.runs
+    publish(world, first, 80)
+
+    assert publish(world, second, 0).thresholds is None
+    assert publish(world, third, None).thresholds is None
+
+
 def test_a_rollback_brings_the_earlier_thresholds_back(world: World) -> None:
     first, second, _ = world.runs
     publish(world, first, 80)
-    publish(world, second, None)
+    publish(world, second, 0)
     assert shown_to_readers(world) == (second.collection, None)
 
     roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=world.solr, report=quiet)
@@ -179,7 +217,7 @@ def test_a_kill_at_the_switch_of_a_rollback_leaves_the_thresholds_that_fit(
 ) -> None:
     world = prepared.copy(tmp_path / mode)
     publish(world, world.runs[0], 80)
-    publish(world, world.runs[1], None)
+    publish(world, world.runs[1], 0)
     faulty = FaultySolr(world.solr, 1, mode, Killed)
     with pytest.raises(Killed):
         roll_back(RollbackRequest(ALIAS), storage=world.storage, solr=faulty, report=quiet)

@@ -179,7 +179,7 @@ def test_a_record_says_its_format_first_and_comes_back_equal(storage, record):
     record.save(storage, PATH)
     stored = json.loads(storage.read(PATH))
     assert list(stored) == ["format", *type(record).model_fields, CHECKSUM_KEY]
-    assert stored["format"] == type(record).FORMAT
+    assert stored["format"] == record.written_format
     assert type(record).load(storage, PATH) == record
 
 
@@ -287,6 +287,16 @@ def test_a_new_field_of_a_definition_raises_the_plans_format():
         }
     }
     assert set(CorpusDefinition.model_fields) == known[IngestPlan.FORMAT]
+
+
+def test_only_what_hides_something_from_readers_is_kept_from_an_older_tinytags():
+    shown = {"change": Change.PUBLISHED, "run": "r", "collection": "c", "previous": "", "time": "t", "host": "h"}
+    for plain in (NextPublication(collection="c"), Publication(**shown)):
+        assert json.loads(plain.stored())["format"] == 1
+        assert type(plain).parse(plain.stored(), PATH) == plain
+        hiding = plain.replaced(thresholds={"cat": 45}, least_precision=80)
+        assert json.loads(hiding.stored())["format"] == 2
+        assert type(plain).parse(hiding.stored(), PATH) == hiding
 
 
 def test_a_record_of_an_older_format_is_upgraded(storage):

@@ -140,6 +140,18 @@ def test_an_export_for_label_studio_has_the_models_word_and_can_be_imported_agai
     assert task["data"]["image"].startswith("data:image/png;base64,")
 
 
+@pytest.mark.parametrize("form", ["fiftyone", "label-studio"])
+def test_pictures_that_are_taken_down_are_not_exported(tmp_path, reviewed, form):
+    storage, corpus, words = reviewed
+    append_words(corpus, [Word(3, Verdict.TAKEDOWN, reason="asked for", is_public=True)], by="anna", storage=storage)
+    lines = []
+    assert export_words(words, corpus, tmp_path / "e.json", form, storage=storage, report=lines.append) == 2
+    assert lines[1:] == ["1 words on pictures that are taken down are left out"]
+    assert said(read_foreign(tmp_path / "e.json", CORPUS)) == [(1, "none", ""), (2, "unclear", "")]
+    append_words(corpus, [Word(3, Verdict.RESTORE, is_public=True)], by="anna", storage=storage)
+    assert export_words(words, corpus, tmp_path / "again.json", form, storage=storage, report=lines.append) == 3
+
+
 def test_a_table_with_a_byte_order_mark_and_a_blank_line_is_read(tmp_path):
     file = tmp_path / "labels.csv"
     file.write_bytes("position,label\n\n3,café\n".encode("utf-8-sig"))

@@ -132,6 +132,21 @@ def test_pictures_that_were_taken_down_are_in_no_stratum(run: Run, storage: Loca
     assert {stratum.name: stratum.images for stratum in frame.strata}["below"] == 5
 
 
+def test_a_frame_follows_what_is_taken_down_and_restored(run: Run, storage: LocalStorage) -> None:
+    def sizes() -> dict[str, int]:
+        return {stratum.name: stratum.images for stratum in load_frame(run, storage, quiet).strata}
+
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    before = sizes()
+
+    append_words(corpus, [Word(3, Verdict.TAKEDOWN, reason="asked for", is_public=True)], by="ann", storage=storage)
+    assert stored_frame(run, storage) is not None  # a reader sees figures all the same
+    assert sizes() == {**before, "below": before["below"] - 1}
+
+    append_words(corpus, [Word(3, Verdict.RESTORE, is_public=True)], by="ann", storage=storage)
+    assert sizes() == before
+
+
 def test_a_run_that_is_not_completely_scored_is_refused_with_the_remedy(storage: LocalStorage) -> None:
     run = make_run(storage)
     score_all(storage, run)

@@ -97,7 +97,79 @@ def test_a_tag_that_nobody_looked_at_is_stated_from_the_others(frame: Frame, wor
     assert stated.high - stated.low > others.high - others.low
 
 
-def test_what_was_chosen_to_teach_is_in_no_estimate(frame: Frame) -> None:
+def few_cats(wrong: int, right: int, unseen: int = 0) -> tuple[Frame, np.ndarray]:
+    """Return a frame of cats, and what they show: first none, then cats."""
+    images = wrong + right + unseen
+    return make_frame(np.zeros(images, dtype=np.int64), np.full(images, 95)), np.repeat(
+        [NONE, 0], [wrong, images - wrong]
+    )
+
+
+def look_at(frame: Frame, truth: np.ndarray, measured: range, **others: str) -> pa.Table:
+    """Return words on all pictures but the last: some measure, and the others are of another kind."""
+    drawn = next_pictures(frame, NO_WORDS, count=len(truth), purpose_share=1.0)
+    measuring = look([each for each in drawn if each.position in measured], truth, 1)
+    other = look([each for each in drawn if each.position < measured.start], truth, 2, **others)
+    return pa.concat_tables([measuring, other])
+
+
+@pytest.mark.parametrize("why", ["teach", "correction", "import"])
+def test_what_people_said_is_wrong_for_another_reason_is_wrong_in_every_figure(why: str) -> None:
+    frame, truth = few_cats(wrong=8, right=2)
+
+    table = measure(frame, look_at(frame, truth, range(8, 10), why=why))
+
+    assert table.overall.percent == table.tags[0].precision.percent == table.rows[0].precision == 20
+    assert table.precision_from("cat", 95).low == 20
+    assert (table.looks, table.rows[0].looks) == (2, 2)
+    with pytest.raises(BadInputError, match="no tag of run pets-1 reaches"):
+        choose_thresholds(table, 90)
+
+
+def test_what_readers_no_longer_see_under_a_tag_is_not_in_its_figures() -> None:
+    frame, truth = few_cats(wrong=8, right=2)
+    words = look_at(frame, truth, range(8, 10), why="correction")
+    public = pa.array([number == 2 for number in words.column("number").to_pylist()])
+    words = words.set_column(words.schema.get_field_index("is_public"), "is_public", public)
+
+    table = measure(frame, words)
+
+    assert (table.overall.percent, table.overall.low) == (100, 100)
+    assert choose_thresholds(table, 90).thresholds == {"cat": 40}
+
+
+def test_what_a_model_learned_from_is_not_known_either() -> None:
+    frame, truth = few_cats(wrong=8, right=2)
+
+    table = measure(frame, look_at(frame, truth, range(8, 10), why="teach"), exclude=range(8))
+
+    assert table.overall.percent == 100
+
+
+def test_known_pictures_count_by_their_number_and_the_sample_for_the_others() -> None:
+    frame, truth = few_cats(wrong=10, right=20, unseen=70)
+
+    table = measure(frame, look_at(frame, truth, range(10, 30), why="teach"))
+
+    assert table.overall.percent == 90
+    assert table.overall.high == 90  # at least the ten are wrong
+    assert 70 < table.overall.low < 85
+
+
+def test_known_pictures_that_were_dropped_are_missed() -> None:
+    tags, sure = np.repeat([0, 3], 20), np.repeat([95, 0], 20)
+    truth = np.repeat([0, 0, NONE], [20, 10, 10])
+    frame = make_frame(tags, sure)
+    drawn = next_pictures(frame, NO_WORDS, count=40, purpose_share=1.0)
+    measuring = look([each for each in drawn if not 20 <= each.position < 30], truth, 1)
+    teaching = look([each for each in drawn if 20 <= each.position < 30], truth, 2, why="teach")
+
+    table = measure(frame, pa.concat_tables([measuring, teaching]))
+
+    assert table.recall("cat", 40).percent == pytest.approx(100 * 20 / 30, abs=0.01)
+
+
+def test_what_was_chosen_to_teach_is_in_no_sample(frame: Frame) -> None:
     drawn = next_pictures(frame, NO_WORDS, count=250)
     words = look(drawn, PETS.truth, 1)
     without = words.filter(pa.array([why == "measure" for why in words.column("why").to_pylist()]))

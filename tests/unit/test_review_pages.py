@@ -21,7 +21,7 @@ from review_world import CORPUS, RUN, make_reviewed_run, tag_of
 from small_run import SolrHere
 
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import account_file, review_sessions
+from tinytags_tasks.search import account_file, present, review_sessions
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.page import create_app
@@ -277,7 +277,8 @@ def test_the_script_gets_the_next_pictures_with_each_answer(ann: TestClient, sto
     page = ann.get(f"{PAGE}/one")
     state = json.loads(html.unescape(re.findall(r'data-state="([^"]*)"', page.text)[0]))
     first, second = state["pictures"][:2]
-    assert first["source"] == f"/pictures/{CORPUS}/{first['position']}.png"
+    assert first["source"].startswith(f"/pictures/{CORPUS}/{first['position']}.png?version=")
+    assert ann.get(first["source"]).status_code == 200
     common = {name: form_of(page)[name] for name in ("token", "seat", "from", "to")}
     look = {**common, "position": str(first["position"]), "why": first["why"], "answer": "right"}
     saved = ann.post(f"/api{PAGE}/look", data=look).json()
@@ -410,6 +411,51 @@ def test_while_a_review_is_prepared_the_page_says_so_and_goes_on_by_itself(
     assert ann.get(f"{PAGE}/one").status_code == 200
 
 
+def test_after_the_corpus_was_replaced_nothing_of_the_old_run_is_shown_or_saved(
+    start: Callable[[], Callable[[str], TestClient]], storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(present, "KNOWN_SECONDS", 0.0)
+    ann = start()("ann")
+    page = ann.get(f"{PAGE}/one")
+    source = html.unescape(re.findall(r'src="(/pictures/[^"]*)"', page.text)[0])
+    path = layout.corpus_file(CORPUS)
+    corpus = Corpus.load(storage, path)
+    storage.delete(path)
+    corpus.replaced(digest="e" * 64).save(storage, path)
+    with monkeypatch.context() as patched:  # as in the seconds in which the page does not know yet
+        patched.setattr(review_sessions, "_refuse_another_version", lambda *_: None)
+        refused = ann.post(f"{PAGE}/look", data={**form_of(page), "answer": "right"})
+    assert (refused.status_code, "another version" in refused.text) == (400, True)
+    for path in (PAGE, f"{PAGE}/one", f"{PAGE}/wall?tag=cat"):
+        refused = ann.get(path)
+        assert (refused.status_code, "review a later run" in refused.text) == (400, True)
+    assert ann.get(source).status_code == 404
+    assert words(storage) == []
+
+
+def test_opening_other_runs_closes_no_review_at_which_somebody_is(
+    ann: TestClient, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review_sessions, "MOST_SESSIONS", 2)
+    loaded = []
+    make = review_sessions.load_frame
+    monkeypatch.setattr(review_sessions, "load_frame", lambda run, *more: loaded.append(run.name) or make(run, *more))
+    run = Run.load(storage, layout.run_file(RUN))
+    for name in ("pets-2", "pets-3", "pets-4"):
+        run.replaced(name=name).save(storage, layout.run_file(name))
+        for block in range(run.blocks):
+            record = BlockRecord(run=name, block=block, state=BlockState.VERIFIED)
+            record.save(storage, layout.ledger_file(name, block))
+    ann.get(f"{PAGE}/one")
+    for name in ("pets-2", "nowhere", "pets-3", "gone", "lost"):
+        ann.get(f"/review/{name}")
+    assert ann.get(f"{PAGE}/one").status_code == 200
+    assert loaded == [RUN, "pets-2", "pets-3"]
+    ann.get("/review/pets-3/one")
+    full = ann.get("/review/pets-4")
+    assert (full.status_code, "somebody is at each" in full.text) == (503, True)
+
+
 def test_a_picture_is_served_whole_and_only_once(ann: TestClient, storage: LocalStorage) -> None:
     found = ann.get(f"/pictures/{CORPUS}/151.png")
     assert found.headers["content-type"] == "image/png"
@@ -450,10 +496,5 @@ def test_a_picture_that_is_not_there_is_said_so(ann: TestClient, path: str, stat
 
 def test_the_address_of_a_sitting_has_all_that_it_needs(ann: TestClient) -> None:
     page = ann.get(f"{PAGE}/one?hide=1&public=1&from=5&to=9")
-    assert dict(parse_qsl(urlsplit(str(page.url)).query)) | {"seat": ""} == {
-        "seat": "",
-        "from": "5",
-        "to": "9",
-        "hide": "1",
-        "public": "1",
-    }
+    fields = dict(parse_qsl(urlsplit(str(page.url)).query)) | {"seat": ""}
+    assert fields == {"seat": "", "from": "5", "to": "9", "hide": "1", "public": "1"}

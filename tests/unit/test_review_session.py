@@ -224,6 +224,52 @@ def test_a_wall_has_one_tag_stays_the_same_and_is_for_nobody_else(world: World) 
     assert not set(wall) & set(positions(session, "bob/1", 60))
 
 
+def test_a_wall_gets_what_was_kept_for_somebody_who_left(world: World) -> None:
+    session = world.open()
+    kept = [drawn.position for drawn in session.take_of_tag("ann/1", "dog", 50)]
+    world.seconds += KEPT_SECONDS
+    assert [drawn.position for drawn in session.take_of_tag("bob/1", "dog", 50)] == kept
+
+
+def test_what_is_kept_for_others_while_a_wall_is_drawn_is_not_on_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = world.open()
+    session.take("eve/1", 1)
+    others: list[int] = []
+
+    def draw(*arguments: Any, **options: Any) -> Any:
+        drawn = draw_in_order(*arguments, **options)
+        monkeypatch.setattr(module, "next_pictures", draw_in_order)
+        others.extend(positions(session, "bob/1", 10))
+        session.say("bob/1", [right(others[0])], by="bob")
+        return drawn
+
+    monkeypatch.setattr(module, "next_pictures", draw)
+    wall = [drawn.position for drawn in session.take_of_tag("ann/1", "cat", 10)]
+    assert len(others) == 10
+    assert wall
+    assert not set(wall) & set(others)
+
+
+def test_a_look_that_is_being_taken_back_is_given_to_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = world.open()
+    (first,) = positions(session, "ann/1", 1)
+    number = session.say("ann/1", [right(first)], by="ann")
+    others: list[int] = []
+
+    def say_and_be_overtaken(*arguments: Any, **options: Any) -> int:
+        said = say(*arguments, **options)
+        others.extend(positions(session, "bob/1", IMAGES))
+        return said
+
+    monkeypatch.setattr(module, "say", say_and_be_overtaken)
+    session.undo("ann/1", number, by="ann")
+    assert len(others) > 10
+    assert first not in others
+    assert positions(session, "ann/1", 1) == [first]
+
+
 def test_a_wall_of_a_tag_that_the_run_never_gave_is_refused(world: World) -> None:
     for tag in ("unicorn", ""):
         with pytest.raises(BadInputError, match="has no picture with the tag"):

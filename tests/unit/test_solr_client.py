@@ -391,10 +391,11 @@ def test_solrs_words_for_an_undefined_field(reason, field):
 def test_images_are_read_by_a_range_of_positions_as_bytes(solr, client):
     two = b"\x0b\xa2\xe0\x22id\x23a:3\xe0\x24data\x0d\x02\x00\xff" + b"\x0b\xa1\xe2\x23a:4"  # one has no image
     solr.will_answer((200, b"\x02\xa1\xe0\x28response\x0c\x83\x45\x60\x00\x82" + two))
-    assert client.images_at("run", 3, 9, 2) == (5, {"a:3": b"\x00\xff"})
+    assert client.images_at("run", 1, 3, 9, 2) == (5, {"a:3": b"\x00\xff"})
     (((_, path, body)),) = solr.asked
     assert path == "/solr/run/select?wt=javabin"
     assert json.loads(body)["query"].endswith("position:[3 TO 9]")
+    assert json.loads(body)["filter"].endswith("block:1")
     assert json.loads(body)["limit"] == 2
 
 
@@ -402,13 +403,13 @@ def test_a_refusal_in_the_binary_format_says_why(solr, client):
     refusal = b'\x02\xa1\xe0\x25error\xa1\xe0\x23msg\x34undefined field: "x"'
     solr.will_answer((400, refusal))
     with pytest.raises(UndefinedFieldError, match='undefined field: "x"'):
-        client.images_at("run", 3, 9, 2)
+        client.images_at("run", 1, 3, 9, 2)
 
 
 def test_a_binary_response_that_is_cut_short_is_refused(solr, client):
     solr.will_answer((200, b"\x02\xa1\xe0\x28respo"))
     with pytest.raises(NotSolrError, match="TINYTAGS_SOLR_URL"):
-        client.images_at("run", 3, 9, 2)
+        client.images_at("run", 1, 3, 9, 2)
 
 
 def counted(count, **same):

@@ -48,7 +48,9 @@ def publish(
         float | None,
         typer.Option(
             help="Show each tag from the lowest confidence on whose precision, as reviews measured it on this corpus, "
-            "is at least this percentage with 95 % certainty; tags that cannot reach it are not shown. 0 shows all."
+            "is at least this percentage with 95 % certainty; tags that cannot reach it are not shown. 0 shows all. "
+            "Default: what the live run of this corpus was published at.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:

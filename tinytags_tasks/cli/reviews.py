@@ -94,7 +94,7 @@ def import_words(
     none_label: Annotated[str, typer.Option(help="The label that means none of the tags.")] = "none",
     by: By = "",
 ) -> None:
-    """Add labels and reviews that were made elsewhere; they teach, but never enter a measured precision."""
+    """Add labels and reviews that were made elsewhere; they teach, and are no sample that measures."""
     from tinytags_tasks.review.exchange import read_foreign
     from tinytags_tasks.review.words import say_requests
     from tinytags_tasks.store.corpus_records import load_corpus

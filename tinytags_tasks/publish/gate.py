@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
+from tinytags_tasks.publish.publications import complete_history, live_collection, read_history, run_of
 from tinytags_tasks.review.measuring import measure_run
 from tinytags_tasks.review.thresholds import choose_thresholds
 from tinytags_tasks.store.model_records import ModelCard
@@ -45,8 +47,25 @@ def precision_at(card: ModelCard, threshold: int) -> float:
     return 100.0 * figures.right / figures.kept
 
 
+def standing_wish(run: Run, alias: str, storage: Storage, solr: SolrClient) -> float | None:
+    """Return the measured precision at which the publication that a run is to replace was asked for.
+
+    None if that is this run itself, or of another corpus, or shows every document.
+    """
+    live = live_collection(alias, solr)
+    live_run = run_of(live, storage) if live != run.collection else None
+    if live_run is None or live_run.corpus != run.corpus:
+        return None
+    return complete_history(alias, read_history(alias, storage), live, storage)[-1].least_precision
+
+
 def choose_publication(
-    run: Run, least_measured_precision: float | None, storage: Storage, report: Callable[[str], None]
+    run: Run,
+    least_measured_precision: float | None,
+    storage: Storage,
+    report: Callable[[str], None],
+    *,
+    standing_under: str = "",
 ) -> NextPublication:
     """Return what readers are to see of a run: each tag from the confidence on that reaches a measured precision.
 
@@ -58,6 +77,8 @@ def choose_publication(
         In percent; None or 0 shows every document.
     storage, report
         The store, and what is called with each line about what was chosen and what it costs.
+    standing_under
+        The alias whose live publication asks for this precision, if nobody asked for it now.
 
     Raises
     ------
@@ -69,7 +90,13 @@ def choose_publication(
     try:
         chosen = choose_thresholds(measure_run(run, storage, report), least_measured_precision)
     except BadInputError as error:
-        raise FinalError(f"run {run.name} is verified, but not published: {error}") from error
+        why = ""
+        if standing_under:
+            why = (
+                f"what is live under {standing_under} was published at a measured precision of "
+                f"{least_measured_precision:g} %, which stays in force until a publication asks for another; "
+            )
+        raise FinalError(f"run {run.name} is verified, but not published: {why}{error}") from error
     for line in chosen.lines:
         report(line)
     return NextPublication(

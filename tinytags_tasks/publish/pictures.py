@@ -112,9 +112,10 @@ class PictureComparison:
             return next(filter(None, pool.map(lambda page: self._page_problem(page, ingested.picture), pages)), "")
 
     def _page_problem(self, positions: Sequence[int], picture_at: Callable[[int], bytes]) -> str:
-        """Compare pictures that are near each other, read in one request."""
+        """Compare pictures of one block that are near each other, read in one request."""
         first, last, wanted = positions[0], positions[-1], len(positions)
-        documents, found = self.solr.images_at(self.run.collection, first, last, wanted)
+        block = self.corpus.partition.block_at(first)
+        documents, found = self.solr.images_at(self.run.collection, block, first, last, wanted)
         if documents > wanted:
             return f"has {documents:,} documents at positions {first} to {last}, not {wanted:,}"
         for position in positions:

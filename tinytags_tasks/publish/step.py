@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, FinalError
+from tinytags_tasks.errors import BadInputError, FinalError, TransientError
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
-from tinytags_tasks.publish.gate import choose_publication, gate_problems, precision_at
+from tinytags_tasks.publish.gate import choose_publication, gate_problems, precision_at, standing_wish
 from tinytags_tasks.publish.publications import (
     as_plan,
     complete_history,
@@ -49,7 +49,8 @@ class PublishRequest:
     least_measured_precision
         The lowest precision, in percent, that each tag must have on this corpus, as reviews measured it and with 95 %
         certainty. Readers see each tag from the lowest confidence on that reaches it; tags that cannot are not shown.
-        None shows everything, but leaves the thresholds of a run that is live already as they are; 0 removes them.
+        None asks for what the live run of the same corpus was published at, if anything, and leaves the thresholds of a
+        run that is live already as they are; 0 shows every document.
     """
 
     run: str
@@ -104,7 +105,8 @@ def publish_run(
         If the run does not pass the gate, or no tag reaches the precision that must be measured; it stays verified, and
         the alias does not move.
     TransientError
-        If another process holds the alias for too long, or writes the run meanwhile; or the alias did not move.
+        If another process holds the alias for too long, or writes the run or publishes at another measured precision
+        meanwhile; or the alias did not move.
     """
     run = Run.load(storage, layout.run_file(request.run))
     refuse_without_collection(run, solr, may_be_new=True)
@@ -116,7 +118,10 @@ def publish_run(
         solr=solr,
         report=report,
     )
-    chosen = choose_publication(run, request.least_measured_precision, storage, report)
+    least, standing = request.least_measured_precision, None
+    if least is None:
+        least = standing = standing_wish(run, request.alias, storage, solr)
+    chosen = choose_publication(run, least, storage, report, standing_under=request.alias if standing else "")
     with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         run = Run.load(storage, layout.run_file(request.run))
         refuse_without_collection(run, solr)
@@ -128,6 +133,7 @@ def publish_run(
         history = read_history(request.alias, storage)
         is_live = live == run.collection
         if not is_live:
+            _refuse_other_wish(request, run, standing, storage, solr)
             _ask_gate(request, run, totals, live, storage, solr)
             history = record_missing_change(request.alias, history, live, storage)
         elif request.least_measured_precision is None:  # repeating a publication shows no more than before
@@ -170,6 +176,18 @@ def reconcile_run(
         run.check_blocks(blocks)
     refuse_without_collection(run, solr, may_be_new=True)
     return reconcile_blocks(run, corpus, blocks, storage, solr, report)
+
+
+def _refuse_other_wish(
+    request: PublishRequest, run: Run, standing: float | None, storage: Storage, solr: SolrClient
+) -> None:
+    """Refuse to publish at the measured precision of what was live before, if something else is live by now."""
+    if request.least_measured_precision is None:
+        now = standing_wish(run, request.alias, storage, solr)
+        if (now or None) != (standing or None):
+            raise TransientError(
+                f"another run was published under {request.alias} at another measured precision meanwhile; try again"
+            )
 
 
 def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient) -> None:

@@ -15,6 +15,7 @@ from tinytags_tasks.review.intervals import (
     share_found,
     share_of_sample,
     share_of_strata,
+    with_known,
 )
 from tinytags_tasks.review.looks import Flags, Looks
 from tinytags_tasks.review.sampler import Numbers
@@ -27,6 +28,15 @@ class ByConfidence:
 
     looks: Floats = field(repr=False)
     right: Floats = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Of some pictures: their strata, their confidences, and the indexes of the tags that they show, or -1."""
+
+    strata: Numbers = field(repr=False)
+    confidences: Numbers = field(repr=False)
+    shows: Numbers = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +57,10 @@ class Evidence:
         Of each tag.
     strata, confidences, shows
         Of each look: its stratum, its confidence, and the index of the tag that it shows, or -1.
+    known
+        The same of each picture that is known without a look that measures. These are in every share, but no sample.
+    lost
+        The same of each picture that cannot be drawn to measure, but not what it shows.
     """
 
     frame: Frame = field(repr=False)
@@ -58,16 +72,23 @@ class Evidence:
     strata: Numbers = field(repr=False)
     confidences: Numbers = field(repr=False)
     shows: Numbers = field(repr=False)
+    known: "Pictures" = field(repr=False)
+    lost: "Pictures" = field(repr=False)
 
     def of_stratum(self, index: int) -> Estimate | None:
         """Return the precision of one stratum."""
-        found = share_of_sample(self.images[index], self.looks[index], self.right[index])
+        images = self.images[index]
+        found = share_of_sample(images, self.looks[index], self.right[index])
+        is_own = self.known.strata == index
+        found = with_known(found, images, float(is_own.sum()), float((is_own & self._is_known_right).sum()))
         return found.estimate if found else None
 
     def overall(self) -> Estimate | None:
         """Return the precision of all images with a tag."""
         kept = ~self._is_dropped
         found = share_of_strata(self.images[kept], self.looks[kept], self.right[kept], self.similar[kept])
+        known = float(kept[self.known.strata].sum())
+        found = with_known(found, float(self.images[kept].sum()), known, float(self._is_known_right.sum()))
         return found.estimate if found else None
 
     def precision_from(self, tag: str, threshold: int) -> Estimate | None:
@@ -87,7 +108,7 @@ class Evidence:
         missed = self._missed(tags, thresholds)
         if missed is None or (found is None and any(tag in thresholds for tag in tags)):
             return None
-        share = share_found((found or Share(0.0, 0.0, 0.0)).times(images), missed.times(float(self.images.sum())))
+        share = share_found((found or Share(0.0, 0.0, 0.0)).times(images), missed)
         return share.estimate if share else None
 
     def _found(self, thresholds: Mapping[str, int]) -> tuple[Share | None, float]:
@@ -97,31 +118,40 @@ class Evidence:
         for index in own:
             stratum = self.frame.strata[index]
             above[index] = _images_from(self.frame, stratum, thresholds[stratum.tag])
-        images = self.images * above / np.maximum(self.frame.sizes, 1)
-        is_in = self.confidences >= self._least(thresholds)
+        least = self._least(thresholds)
+        lost = np.bincount(self.lost.strata, minlength=len(above))
+        is_lost = self.lost.confidences >= least[self.lost.strata]
+        above -= np.bincount(self.lost.strata[is_lost], minlength=len(above))
+        images = self.images * np.maximum(above, 0) / np.maximum(self.frame.sizes - lost, 1)
+        is_in = self.confidences >= least[self.strata]
         looks = np.bincount(self.strata[is_in], minlength=len(above)).astype(np.float64)
         right = np.bincount(self.strata[is_in & self._is_right], minlength=len(above)).astype(np.float64)
         found = share_of_strata(
             images[own], np.minimum(looks, images)[own], np.minimum(right, images)[own], self.similar[own]
         )
-        return found, float(images.sum())
+        is_known = self.known.confidences >= least[self.known.strata]
+        known, free = float(is_known.sum()), float(images.sum())
+        return with_known(found, free, known, float((is_known & self._is_known_right).sum())), free + known
 
     def _missed(self, tags: Sequence[str], thresholds: Mapping[str, int]) -> Share | None:
-        """Return the share of all images that show one of some tags and do not have it from its threshold on."""
+        """Return how many images show one of some tags and do not have it from its threshold on."""
         chosen = set(tags)
         wanted = np.array([*(tag in chosen for tag in self.frame.tags), False], dtype=bool)
-        is_missed = wanted[self.shows] & ~(self._is_right & (self.confidences >= self._least(thresholds)))
+        least = self._least(thresholds)
+        is_missed = wanted[self.shows] & ~(self._is_right & (self.confidences >= least[self.strata]))
         missed = np.bincount(self.strata[is_missed], minlength=len(self.images)).astype(np.float64)
         # That no look at a dropped picture shows the tag does not mean that none does: these are too many for that.
         similar = np.where(self._is_dropped, 0.5, _similar(self.frame, self.looks, missed))
-        return share_of_strata(self.images, self.looks, missed, similar)
+        found = share_of_strata(self.images, self.looks, missed, similar)
+        is_found = self._is_known_right & (self.known.confidences >= least[self.known.strata])
+        known = float((wanted[self.known.shows] & ~is_found).sum())
+        return found and found.times(float(self.images.sum())).plus(known)
 
     def _least(self, thresholds: Mapping[str, int]) -> Numbers:
-        """Return for each look the threshold of its own tag; 101 if it has none."""
-        by_stratum = np.full(len(self.images), 101, dtype=np.int64)
+        """Return for each stratum the threshold of its own tag; 101 if it has none."""
+        least = np.full(len(self.images), 101, dtype=np.int64)
         for tag, threshold in thresholds.items():
-            by_stratum[self._own.get(tag, [])] = threshold
-        least: Numbers = by_stratum[self.strata]
+            least[self._own.get(tag, [])] = threshold
         return least
 
     @cached_property
@@ -138,10 +168,19 @@ class Evidence:
 
     @cached_property
     def _is_right(self) -> Flags:
-        places = {tag: place for place, tag in enumerate(self.frame.tags)}
-        own = np.array([places.get(each.tag, -2) for each in self.frame.strata], dtype=np.int64)
-        right: Flags = self.shows == own[self.strata]
+        right: Flags = self.shows == self._own_tags[self.strata]
         return right
+
+    @cached_property
+    def _is_known_right(self) -> Flags:
+        right: Flags = self.known.shows == self._own_tags[self.known.strata]
+        return right
+
+    @cached_property
+    def _own_tags(self) -> Numbers:
+        """The index of each stratum's tag; -2 if it was dropped."""
+        places = {tag: place for place, tag in enumerate(self.frame.tags)}
+        return np.array([places.get(each.tag, -2) for each in self.frame.strata], dtype=np.int64)
 
 
 def _images_from(frame: Frame, stratum: Stratum, threshold: int) -> int:
@@ -198,4 +237,11 @@ def gather_evidence(frame: Frame, looks: Looks) -> Evidence:
         strata=strata,
         confidences=confidences,
         shows=looks.shows,
+        known=_pictures(frame, looks.known.rows, looks.known.shows),
+        lost=_pictures(frame, looks.lost, np.full(len(looks.lost), -1)),
     )
+
+
+def _pictures(frame: Frame, rows: Numbers, shows: Numbers) -> Pictures:
+    strata, confidences = (frame.columns[name][rows].astype(np.int64) for name in ("stratum", "confidence"))
+    return Pictures(strata, confidences, shows)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.review.exchange import NONE_LABEL, UNCLEAR_LABEL
+from tinytags_tasks.review.takedowns import taken_down
 from tinytags_tasks.store.block_files import block_sources, read_pixels
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
@@ -43,7 +44,7 @@ def export_words(
         The file; for ``fiftyone``, the folder.
     form
         ``csv`` and ``parquet`` hold every column. ``fiftyone`` and ``label-studio`` hold the pictures, too, but cannot
-        say ``wrong``: such words are left out.
+        say ``wrong``: such words are left out, as are those on pictures that are taken down.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def export_words(
         if part.is_dir():
             shutil.rmtree(part)
         if form in ("fiftyone", "label-studio"):
-            words = _labels_only(words, report)
+            words = _without_taken_down(_labels_only(words, report), corpus, storage, report)
             write = _write_fiftyone if form == "fiftyone" else _write_label_studio
             write(words, part, corpus, storage)
         else:
@@ -71,6 +72,14 @@ def export_words(
     except OSError as error:
         raise BadInputError(f"{path}: cannot be written ({error})") from error
     return len(words)
+
+
+def _without_taken_down(words: pa.Table, corpus: Corpus, storage: Storage, report: Callable[[str], None]) -> pa.Table:
+    """Return the words on pictures that may be shown: these forms hold the pictures themselves."""
+    is_down = np.isin(words.column("position").to_numpy(), taken_down(corpus, storage))
+    if left_out := int(is_down.sum()):
+        report(f"{left_out:,} words on pictures that are taken down are left out")
+    return words.filter(pa.array(~is_down))
 
 
 def _labels_only(words: pa.Table, report: Callable[[str], None]) -> pa.Table:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.review.sampler import Numbers
 from tinytags_tasks.review.strata import Stratum
+from tinytags_tasks.review.takedowns import taken_down_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import unscored_blocks
 from tinytags_tasks.store.lessons import learned_positions
@@ -52,6 +53,8 @@ class FrameRecord(Record):
         Hash of the versions of the run's scored files.
     left_out
         Hash of the positions that were left out because the model learned from them.
+    taken_down
+        Hash of the positions that were left out because they are taken down.
     strata
         Name, tag, lowest and highest confidence, and images of each stratum.
     counts
@@ -68,6 +71,7 @@ class FrameRecord(Record):
     threshold: int
     scored: str
     left_out: str
+    taken_down: str = ""
     strata: tuple[tuple[str, str, int, int, int], ...]
     counts: dict[str, tuple[int, ...]]
     sha256: str
@@ -163,7 +167,10 @@ class Frame:
 
 
 def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print) -> Frame:
-    """Return a run's frame, after making it if it is missing, or the run's scored files have changed since.
+    """Return a run's frame, after making it if it is missing, or no longer what it would be.
+
+    It is made again if the run's scored files have changed, or pictures were taken down or restored: estimates are of
+    the pictures that readers can see.
 
     Parameters
     ----------
@@ -184,31 +191,39 @@ def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print
             f"run {run.name} cannot be reviewed yet: {len(unscored):,} of its {run.blocks:,} blocks are not scored; "
             f"score them with `tinytags score {run.name}`"
         )
-    left_out = _learned_from(run, storage)
+    learned, taken_down = _learned_from(run, storage), taken_down_of(run.corpus, run.corpus_digest, storage)
     path = layout.frame_file(run.corpus, run.name)
-    identity = _identity(run, left_out, storage)
+    identity = (*_identity(run, learned, storage), _positions_sha256(taken_down))
     if (found := _read_frame(run, path, identity, storage)) is not None:
         return found
     # Imported here because a frame is made once and read often, and making it needs the corpus' records, too.
     from tinytags_tasks.review.frame_making import make_frame
 
-    frame = make_frame(run, left_out, storage, report)
+    frame = make_frame(run, np.union1d(learned, taken_down), storage, report)
     storage.delete_leftovers(path, least_age_seconds=LEFTOVER_SECONDS)
     storage.write(path, _as_parquet(frame, *identity))
     return frame
 
 
 def stored_frame(run: Run, storage: Storage) -> Frame | None:
-    """Return a run's frame if it was made before and still fits the run; nothing is made for whoever only looks."""
+    """Return a run's frame if it was made before and still fits the run; nothing is made for whoever only looks.
+
+    Pictures may have been taken down or restored since. Until the frame is made again, the sizes of its strata are
+    those of before, less those of its pictures that are taken down.
+    """
     path = layout.frame_file(run.corpus, run.name)
     if not storage.exists(path):
         return None
     return _read_frame(run, path, _identity(run, _learned_from(run, storage), storage), storage)
 
 
-def _identity(run: Run, left_out: Numbers, storage: Storage) -> tuple[str, str]:
-    """Return what a frame must have been made of: hashes of the scored files' versions, and of what is left out."""
-    return _versions_sha256(run, storage), hashlib.sha256(left_out.tobytes()).hexdigest()
+def _identity(run: Run, learned: Numbers, storage: Storage) -> tuple[str, str]:
+    """Return what a frame must have been made of: hashes of the scored files' versions and of the learned positions."""
+    return _versions_sha256(run, storage), _positions_sha256(learned)
+
+
+def _positions_sha256(positions: Numbers) -> str:
+    return hashlib.sha256(np.ascontiguousarray(positions, dtype=np.int64).tobytes()).hexdigest()
 
 
 def _learned_from(run: Run, storage: Storage) -> Numbers:
@@ -230,7 +245,7 @@ def _rows_sha256(pictures: pa.Table) -> str:
     return rows.hexdigest()
 
 
-def _as_parquet(frame: Frame, scored: str, left_out: str) -> bytes:
+def _as_parquet(frame: Frame, scored: str, left_out: str, taken_down: str) -> bytes:
     record = FrameRecord(
         run=frame.run,
         corpus=frame.corpus,
@@ -240,6 +255,7 @@ def _as_parquet(frame: Frame, scored: str, left_out: str) -> bytes:
         threshold=frame.threshold,
         scored=scored,
         left_out=left_out,
+        taken_down=taken_down,
         strata=tuple((each.name, each.tag, each.low, each.high, each.images) for each in frame.strata),
         counts=frame.counts,
         sha256=_rows_sha256(frame.pictures),
@@ -249,7 +265,7 @@ def _as_parquet(frame: Frame, scored: str, left_out: str) -> bytes:
     return sink.getvalue()
 
 
-def _read_frame(run: Run, path: str, identity: tuple[str, str], storage: Storage) -> Frame | None:
+def _read_frame(run: Run, path: str, identity: tuple[str, ...], storage: Storage) -> Frame | None:
     """Return the stored frame; None if it is missing or damaged, or was made of something else."""
     try:
         table = pq.read_table(io.BytesIO(storage.read(path)))
@@ -258,7 +274,8 @@ def _read_frame(run: Run, path: str, identity: tuple[str, str], storage: Storage
     except (MissingError, CorruptError, pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
     same = (record.run, record.corpus, record.corpus_digest) == (run.name, run.corpus, run.corpus_digest)
-    if not same or (record.scored, record.left_out) != identity or record.sha256 != _rows_sha256(pictures):
+    same &= (record.scored, record.left_out, record.taken_down)[: len(identity)] == identity
+    if not same or record.sha256 != _rows_sha256(pictures):
         return None
     return Frame(
         run=record.run,

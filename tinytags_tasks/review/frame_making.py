@@ -21,8 +21,6 @@ from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource, blo
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import counting_words, read_words
-from tinytags_tasks.store.review_records import Verdict
 from tinytags_tasks.store.run_records import Run
 
 PICTURES = 200_000
@@ -58,7 +56,7 @@ def make_frame(run: Run, exclude: Numbers, storage: Storage, report: Callable[[s
     run
         The run, all of whose blocks are scored.
     exclude
-        Positions from which its model learned, in ascending order.
+        Positions that are in no stratum, in ascending order.
     storage, report
         As for :func:`tinytags_tasks.review.frame.load_frame`.
 
@@ -76,25 +74,17 @@ def make_frame(run: Run, exclude: Numbers, storage: Storage, report: Callable[[s
             f"`tinytags score {run.corpus}` begins"
         )
     card = ModelCard.load(storage, layout.card_file(run.model))
-    left_out = np.union1d(exclude, _taken_down(corpus, storage))
     passing = _Pass(run, Strata(card.tags, run.threshold), seed_of(run.corpus_digest))
     sources = block_sources(storage, corpus, range(run.blocks))
     progress = _Progress(run, report)
     with ThreadPoolExecutor(_READERS) as pool:
         for first in range(0, len(sources), 8 * _READERS):  # so that few blocks wait in memory
             some = sources[first : first + 8 * _READERS]
-            for block in prefetch(pool.map(lambda each: _read(run, card.tags, each, left_out, storage), some), 4):
+            for block in prefetch(pool.map(lambda each: _read(run, card.tags, each, exclude, storage), some), 4):
                 passing.add(block)
             progress.report(min(first + len(some), len(sources)))
     net = card.features if card.features != PIXELS else ""
     return passing.frame(lambda positions, blocks: spread_out(positions, blocks, corpus, net, storage))
-
-
-def _taken_down(corpus: Corpus, storage: Storage) -> Numbers:
-    words = counting_words(read_words(corpus, storage), (Verdict.TAKEDOWN, Verdict.RESTORE))
-    is_down = pc.equal(words.column("verdict"), str(Verdict.TAKEDOWN))
-    positions: Numbers = words.filter(is_down).column("position").to_numpy().astype(np.int64)
-    return positions
 
 
 def _read(run: Run, tags: tuple[str, ...], source: BlockSource, left_out: Numbers, storage: Storage) -> _Block:

@@ -59,6 +59,10 @@ class Share:
         """Return how many of so many images that is."""
         return Share(self.share * images, self.low * images, self.high * images)
 
+    def plus(self, images: float) -> "Share":
+        """Return this number of images and so many more."""
+        return Share(self.share + images, self.low + images, self.high + images)
+
 
 def wilson(share: float, looks: float) -> tuple[float, float]:
     """Return Wilson's interval of a share of so many looks, which need not be a whole number."""
@@ -114,6 +118,16 @@ def _few_looks(looks: float, strata: int) -> float:
     """
     freedom = max(looks - strata, looks / 2, 1.0)
     return (Z / (Z + (Z**3 + Z) / (4 * freedom))) ** 2
+
+
+def with_known(found: Share | None, images: float, known: float, right: float) -> Share | None:
+    """Return the share of so many images and of others that are known, some of them right.
+
+    ``found`` is the share of the images; None if nobody looked at one. So is the result then, unless there are none.
+    """
+    if found is None and (images > 0 or known <= 0):
+        return None
+    return (found or Share(0.0, 0.0, 0.0)).times(images).plus(right).times(1 / (images + known))
 
 
 def share_found(found: Share, missed: Share) -> Share | None:

@@ -32,6 +32,10 @@ class Looks:
         How many images of each stratum can be drawn to measure, looked at or not.
     drawn
         How many of each stratum were looked at, those among them that were unclear.
+    known
+        The pictures that are known without a look that measures.
+    lost
+        The rows of the pictures that cannot be drawn to measure, the known ones among them.
     unclear
         How many could not be decided.
     last
@@ -43,8 +47,27 @@ class Looks:
     is_right: Flags = field(repr=False)
     sizes: Numbers = field(repr=False)
     drawn: Numbers = field(repr=False)
+    known: "Known" = field(repr=False)
+    lost: Numbers = field(repr=False)
     unclear: int
     last: int
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Pictures that were spoken of to teach, to correct or by an import: they are no sample, but readers see them.
+
+    Those that a public word changed are not among them: readers no longer see the run's tag. Nor are those that the
+    model learned from.
+
+    Attributes
+    ----------
+    rows, shows
+        As in :class:`Looks`.
+    """
+
+    rows: Numbers = field(repr=False)
+    shows: Numbers = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +83,15 @@ class Spoken:
     left_out
         Rows of the frame that cannot be drawn to measure: spoken of for another reason first, taken down, or learned
         from.
+    public
+        The counting public opinion on each picture.
+    known
+        Positions that were spoken of for another reason, neither taken down nor learned from.
     """
 
     words: pa.Table = field(repr=False)
+    public: pa.Table = field(repr=False)
+    known: Numbers = field(repr=False)
     measured: Numbers = field(repr=False)
     left_out: Flags = field(repr=False)
 
@@ -80,11 +109,19 @@ def read_spoken(frame: Frame, words: pa.Table, exclude: Collection[int] | Number
     is_down = pc.equal(shown.column("verdict"), str(Verdict.TAKEDOWN))
     taken_down = shown.filter(is_down).column("position").to_numpy().astype(np.int64)
     never = np.union1d(np.fromiter(exclude, dtype=np.int64), taken_down)
-    others = np.union1d(np.setdiff1d(positions, measured_positions), never)
+    known = np.setdiff1d(positions, measured_positions)
+    others = np.union1d(known, never)
     left_out = np.zeros(len(frame.pictures), dtype=bool)
     rows = frame.rows_of(others)
     left_out[rows[rows >= 0]] = True
-    return Spoken(opinions, np.setdiff1d(measured_positions, never), left_out)
+    public = counting_words(words.filter(pc.or_(words.column("is_public"), is_undoing)))
+    return Spoken(
+        words=opinions,
+        public=public,
+        known=np.setdiff1d(known, never),
+        measured=np.setdiff1d(measured_positions, never),
+        left_out=left_out,
+    )
 
 
 def read_looks(frame: Frame, words: pa.Table, exclude: Collection[int] | Numbers = ()) -> Looks:
@@ -102,30 +139,52 @@ def read_looks(frame: Frame, words: pa.Table, exclude: Collection[int] | Numbers
     spoken = read_spoken(frame, words, exclude)
     strata = frame.columns["stratum"]
     lost = np.bincount(strata[spoken.left_out], minlength=len(frame.strata))
-    opinions = spoken.words
+    measured = _read(frame, spoken.words, spoken.measured)
+    clear = ~measured.is_unclear
+    return Looks(
+        rows=measured.rows[clear],
+        shows=measured.shows[clear],
+        is_right=((measured.shows == measured.own_tags) & (measured.own_tags >= 0))[clear],
+        sizes=frame.sizes - lost,
+        drawn=np.bincount(strata[measured.rows], minlength=len(frame.strata)),
+        known=_known(frame, spoken),
+        lost=np.flatnonzero(spoken.left_out),
+        unclear=int(measured.is_unclear.sum()),
+        last=int(pc.max(words.column("number")).as_py() or 0),
+    )
+
+
+def _known(frame: Frame, spoken: Spoken) -> Known:
+    public = _read(frame, spoken.public, spoken.known)
+    changed = public.rows[~public.is_unclear & (public.shows != public.own_tags)]
+    said = _read(frame, spoken.words, spoken.known)
+    chosen = ~said.is_unclear & ~np.isin(said.rows, changed)
+    return Known(said.rows[chosen], said.shows[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What opinions say of a frame's pictures: their rows, the tags that they show and have, and what is undecided."""
+
+    rows: Numbers
+    shows: Numbers
+    own_tags: Numbers
+    is_unclear: Flags
+
+
+def _read(frame: Frame, opinions: pa.Table, chosen: Numbers) -> _Read:
+    """Return what opinions say of the pictures at some positions, as far as these are in the frame."""
     positions = opinions.column("position").to_numpy().astype(np.int64)
     rows = frame.rows_of(positions)
-    is_measured = np.isin(positions, spoken.measured) & (rows >= 0)
-    rows, opinions = rows[is_measured], opinions.filter(pa.array(is_measured))
-    said = _said_tags(frame, opinions)
-    own = np.array([frame.tags.index(each.tag) if each.tag else -1 for each in frame.strata], dtype=np.int64)
-    own_tags = own[strata[rows]]
+    is_chosen = np.isin(positions, chosen) & (rows >= 0)
+    rows, opinions = rows[is_chosen], opinions.filter(pa.array(is_chosen))
+    said, own_tags = _said_tags(frame, opinions), frame.row_tags[rows]
     verdicts = opinions.column("verdict").to_numpy(zero_copy_only=False)
     # That a picture does not show another tag than its own says nothing of its own.
     is_unclear = (verdicts == str(Verdict.UNCLEAR)) | (
         (verdicts == str(Verdict.WRONG)) & ((said != own_tags) | (said < 0))
     )
-    shows = np.where(verdicts == str(Verdict.TAG), said, -1)
-    clear = ~is_unclear
-    return Looks(
-        rows=rows[clear],
-        shows=shows[clear],
-        is_right=((shows == own_tags) & (own_tags >= 0))[clear],
-        sizes=frame.sizes - lost,
-        drawn=np.bincount(strata[rows], minlength=len(frame.strata)),
-        unclear=int(is_unclear.sum()),
-        last=int(pc.max(words.column("number")).as_py() or 0),
-    )
+    return _Read(rows, np.where(verdicts == str(Verdict.TAG), said, -1), own_tags, is_unclear)
 
 
 def _said_tags(frame: Frame, opinions: pa.Table) -> Numbers:

@@ -52,9 +52,14 @@ def taken_down(corpus: Corpus, storage: Storage) -> npt.NDArray[np.int64]:
     TransientError
         If the store does not answer.
     """
+    return taken_down_of(corpus.name, corpus.digest, storage)
+
+
+def taken_down_of(corpus: str, digest: str, storage: Storage) -> npt.NDArray[np.int64]:
+    """Return :func:`taken_down` of a version of a corpus by its digest."""
     with _lock:
-        known = _known.setdefault(storage, {}).setdefault(corpus.name, _Known(corpus.name, storage))
-    return known.positions(corpus.digest)
+        known = _known.setdefault(storage, {}).setdefault(corpus, _Known(corpus, storage))
+    return known.positions(digest)
 
 
 def list_takedowns(corpus: Corpus, storage: Storage) -> pa.Table:

@@ -66,7 +66,7 @@ def choose_thresholds(table: PrecisionTable, least_precision: float) -> Threshol
     if not table.is_measured:
         raise BadInputError(
             f"the precision of run {table.run} is {NOT_MEASURED}: look at some of its pictures on the page Review "
-            "first, or publish it without asking for a measured precision"
+            f"first, or show every tag with `tinytags publish {table.run} --gate-measured-precision 0`"
         )
     tags = {each.tag: each for each in table.tags}
     thresholds: dict[str, int] = {}
@@ -90,7 +90,7 @@ def choose_thresholds(table: PrecisionTable, least_precision: float) -> Threshol
         raise BadInputError(
             f"no tag of run {table.run} reaches a measured precision of {least_precision:g} % with 95 % certainty "
             f"(the best reaches {highest:.1f} %, after {table.looks:,} looks): look at more pictures, learn from the "
-            "reviews with `tinytags train --reviews`, or ask for less"
+            "reviews with `tinytags train --reviews`, or ask for less (0 shows every tag)"
         )
     return Thresholds(
         least_precision=least_precision,

@@ -21,17 +21,22 @@ _SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
 _REPORT_SECONDS = 5.0
 
 
+class OperatorNeededError(BadInputError):
+    """A word that only an operator may take back."""
+
+
 def say(
     corpus: Corpus,
     words: Sequence[Word],
     *,
     by: str,
     run: str = "",
+    is_operator: bool = True,
     storage: Storage,
     report: Callable[[str], None] = print,
 ) -> int:
     """Commit words to a corpus' log as :func:`say_requests`; return the number of the last request."""
-    return say_requests(corpus, words, by=by, run=run, storage=storage, report=report)[-1]
+    return say_requests(corpus, words, by=by, run=run, is_operator=is_operator, storage=storage, report=report)[-1]
 
 
 def say_requests(
@@ -40,6 +45,7 @@ def say_requests(
     *,
     by: str,
     run: str = "",
+    is_operator: bool = True,
     storage: Storage,
     report: Callable[[str], None] = print,
 ) -> list[int]:
@@ -58,6 +64,9 @@ def say_requests(
         Who says so.
     run
         The run that the pictures were shown of; empty if none was.
+    is_operator
+        Whether whoever says it may take back any word; others take back no take-down and no restoring, and of what
+        others said only what is public.
     storage
         The store.
     report
@@ -68,12 +77,14 @@ def say_requests(
     BadInputError
         If there are no words, no one says them, two words on one picture contradict each other, a position is not in
         the corpus, or what was shown is another version of the corpus.
+    OperatorNeededError
+        If a word is taken back that only an operator may take back.
     MissingError, CorruptError
         If a picture cannot be read.
     TransientError
         If the store does not answer.
     """
-    words = _checked(corpus, words, by, run, storage)
+    words = _checked(corpus, words, by, run, is_operator, storage)
     given = {word.position: word.picture for word in words if word.picture}
     for position, picture in picture_hashes(corpus, given, storage):
         if given[position] != picture:
@@ -104,7 +115,9 @@ def picture_hash(stored: bytes | memoryview) -> bytes:
     return hashlib.sha256(stored).digest()[:PICTURE_BYTES]
 
 
-def _checked(corpus: Corpus, words: Sequence[Word], by: str, run: str, storage: Storage) -> list[Word]:
+def _checked(
+    corpus: Corpus, words: Sequence[Word], by: str, run: str, is_operator: bool, storage: Storage
+) -> list[Word]:
     """Return words once each, as public as they must be."""
     if not words:
         raise BadInputError("there is nothing to record: no words on pictures")
@@ -121,7 +134,9 @@ def _checked(corpus: Corpus, words: Sequence[Word], by: str, run: str, storage: 
         refuse_another_version(corpus, Run.load(storage, layout.run_file(run)))
     unique = list(dict.fromkeys(words))
     _refuse_contradictions(unique)
-    publicity = _publicity(corpus, [word for word in unique if word.verdict is Verdict.UNDO], storage)
+    publicity = _publicity(
+        corpus, [word for word in unique if word.verdict is Verdict.UNDO], None if is_operator else by, storage
+    )
     return [_as_public_as_due(word, publicity) for word in unique]
 
 
@@ -162,17 +177,27 @@ def _refuse_contradictions(words: Iterable[Word]) -> None:
             )
 
 
-def _publicity(corpus: Corpus, undoing: Sequence[Word], storage: Storage) -> Mapping[tuple[int, int], bool]:
-    """Return for each word that is taken back, by position and number, whether it is public."""
+def _publicity(
+    corpus: Corpus, undoing: Sequence[Word], reviewer: str | None, storage: Storage
+) -> Mapping[tuple[int, int], bool]:
+    """Return for each word that is taken back, by position and number, whether it is public.
+
+    If a reviewer takes them back, each must be one that they may: who may is decided by what was read for this.
+    """
     if not undoing:
         return {}
     wanted = {(word.position, word.undoes) for word in undoing}
-    columns = read_words(corpus, storage).select(["position", "number", "verdict", "is_public"]).to_pydict()
-    found = {
-        (position, number): is_public
-        for position, number, verdict, is_public in zip(*columns.values(), strict=True)
-        if verdict != Verdict.UNDO and (position, number) in wanted
-    }
+    columns = read_words(corpus, storage).select(["position", "number", "verdict", "is_public", "by"]).to_pydict()
+    found = {}
+    for position, number, verdict, is_public, by in zip(*columns.values(), strict=True):
+        if verdict == Verdict.UNDO or (position, number) not in wanted:
+            continue
+        if reviewer is not None and (verdict in _SHOWING or not (is_public or by == reviewer)):
+            raise OperatorNeededError(
+                f"request {number} on position {position} of corpus {corpus.name} can be taken back only by an "
+                "operator, or, if it is a look, by who said it; nothing was recorded"
+            )
+        found[position, number] = is_public
     for position, number in wanted:
         if (position, number) not in found:
             raise BadInputError(

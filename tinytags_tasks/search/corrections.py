@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -11,13 +12,14 @@ import pyarrow.compute as pc
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, TinyTagsError
 from tinytags_tasks.search.accounts import Account, Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import CheckedForm, Form
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.speaking import SHOWING, Spoken, speak
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.review_records import Verdict, Word
 
 PATIENCE_SECONDS = 5.0
@@ -118,10 +120,12 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
 
     @app.post("/undo")
     def undo(request: Request, form: CheckedForm) -> Response:
-        require(request, Role.REVIEWER)
+        account = require(request, Role.REVIEWER)
         corpus, number = _read_notice(form.get(NOTICE, ""))
         context.logs.forget()
         said = context.logs.of(corpus).request(number)
+        if not account.may_operate:  # the looks of a wall that readers do not see stay, unless they are one's own
+            said = said.filter(pc.or_(said.column("is_public"), pc.equal(said.column("by"), account.name)))
         positions = said.column("position").to_pylist()
         if "position" in form:  # only this one of the request's pictures
             positions = [position for position in positions if str(position) == form["position"]]
@@ -145,7 +149,9 @@ def notice(context: PageContext, account: Account, text: str) -> dict[str, Any] 
     except BadInputError:
         return None
     words = context.logs.of(corpus).request(number)
-    return _describe_request(context, account, corpus, words) if len(words) and account.may_review else None
+    if not len(words) or not account.may_review:
+        return None
+    return _describe_request(context, account, corpus, words, _standing(context, corpus))
 
 
 def latest_requests(context: PageContext, account: Account) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -156,13 +162,35 @@ def latest_requests(context: PageContext, account: Account) -> list[tuple[str, l
         public = words.filter(words.column("is_public"))
         numbers = pc.unique(public.column("number")).to_pylist()[-MOST_REQUESTS:]
         known = context.logs.of(corpus)
-        requests = [_describe_request(context, account, corpus, known.request(number)) for number in reversed(numbers)]
+        standing = _standing(context, corpus)
+        requests = [
+            _describe_request(context, account, corpus, known.request(number), standing) for number in reversed(numbers)
+        ]
         if requests:
             found.append((corpus, requests))
     return found
 
 
-def _describe_request(context: PageContext, account: Account, corpus: str, words: pa.Table) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Standing:
+    """A corpus' present digest, empty if it is unknown, and whether readers see a run of it, as far as is known."""
+
+    digest: str
+    is_live: bool
+
+
+def _standing(context: PageContext, corpus: str) -> _Standing:
+    digest, is_live = "", True
+    with suppress(TinyTagsError):
+        digest = load_corpus(corpus, context.runtime.storage).digest
+    with suppress(TinyTagsError):
+        is_live = any(live.run.corpus == corpus for live in context.live.runs())
+    return _Standing(digest, is_live)
+
+
+def _describe_request(
+    context: PageContext, account: Account, corpus: str, words: pa.Table, standing: _Standing
+) -> dict[str, Any]:
     number = words.column("number")[0].as_py()
     verdicts = Counter(zip(words.column("verdict").to_pylist(), words.column("tag").to_pylist(), strict=True))
     is_undo = any(verdict == Verdict.UNDO for verdict, _ in verdicts)
@@ -174,8 +202,12 @@ def _describe_request(context: PageContext, account: Account, corpus: str, words
         "by": words.column("by")[0].as_py(),
         "time": words.column("time")[0].as_py()[:16].replace("T", " "),
         "said": "; ".join(said) + ("; …" if len(verdicts) > MOST_VERDICTS else ""),
-        "is_shown": context.logs.applied(corpus) >= number,
-        "can_undo": not is_undo and (account.may_operate or not needs_operator),
+        "is_shown": standing.is_live and context.logs.applied(corpus) >= number,
+        "is_live": standing.is_live,
+        # Words on an older version of the corpus cannot be taken back: their pictures are not there any more.
+        "can_undo": not is_undo
+        and words.column("corpus_digest")[0].as_py() == standing.digest
+        and (account.may_operate or not needs_operator),
     }
 
 

@@ -109,7 +109,8 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     def precision(run: str = "") -> JSONResponse:
         storage = context.runtime.storage
         found = Run.load(storage, layout.run_file(run)) if run else context.live.run().run
-        table = context.measured.table(found, PATIENCE_SECONDS)
+        with context.waiting.seconds(PATIENCE_SECONDS) as patience:
+            table = context.measured.table(found, patience)
         if table is None:
             return JSONResponse({"run": found.name, "is_measured": False, "message": NOT_MEASURED})
         return JSONResponse(table.as_json())

@@ -1,16 +1,16 @@
 """What was measured of live runs, for pages that show it beside what they found; pages never wait for it."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 
 from tinytags_tasks.errors import BadInputError, TinyTagsError
-from tinytags_tasks.review.frame import load_frame
+from tinytags_tasks.review.frame import stored_frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.search.word_logs import WordLogs
-from tinytags_tasks.store import layout
 from tinytags_tasks.store.review_log import of_version
 from tinytags_tasks.store.run_records import Run
 
@@ -18,6 +18,9 @@ KEPT_SECONDS = 10.0
 """How long a figure counts as current; looks that are new by then are in the next one."""
 
 PATIENCE_SECONDS = 0.3
+
+MOST_RUNS = 8
+"""Runs whose figures are kept; of more, those that nobody asked for for the longest time are forgotten."""
 
 
 class MeasuredRuns:
@@ -29,32 +32,33 @@ class MeasuredRuns:
     def __init__(self, runtime: Runtime, logs: WordLogs) -> None:
         self._runtime = runtime
         self._logs = logs
-        self._kept: dict[str, Kept[PrecisionTable | None]] = {}
+        self._kept: OrderedDict[str, Kept[PrecisionTable | None]] = OrderedDict()
         self._lock = threading.Lock()
 
     def table(self, run: Run, patience_seconds: float = PATIENCE_SECONDS) -> PrecisionTable | None:
         """Return what was measured of a run; None if nothing was, or it is not known in time."""
         with self._lock:
-            kept = self._kept.get(run.name)
-            if kept is None:
-                kept = self._kept[run.name] = Kept(
-                    f"the precision of run {run.name}", lambda: self._measure(run), KEPT_SECONDS, PATIENCE_SECONDS
-                )
+            kept = self._kept.setdefault(run.name, self._make(run))
+            self._kept.move_to_end(run.name)
+            if len(self._kept) > MOST_RUNS:
+                self._kept.popitem(last=False)
         with suppress(TinyTagsError):
             return kept.get(patience_seconds)
         return None
 
-    def _measure(self, run: Run) -> PrecisionTable | None:
-        storage = self._runtime.storage
-        if not storage.exists(layout.frame_file(run.corpus, run.name)):
-            return None
-        words = self._logs.of(run.corpus)
-        known = self._kept[run.name].known
-        if known is not None and known.last == words.last:
-            return known
-        frame = load_frame(run, storage, lambda _: None)
-        table = measure(frame, of_version(words.words, run.corpus_digest))
-        return table if table.is_measured else None
+    def _make(self, run: Run) -> Kept[PrecisionTable | None]:
+        def measure_again() -> PrecisionTable | None:
+            words = self._logs.of(run.corpus)
+            if kept.known is not None and kept.known.last == words.last:
+                return kept.known
+            frame = stored_frame(run, self._runtime.storage)
+            if frame is None:
+                return None
+            table = measure(frame, of_version(words.words, run.corpus_digest))
+            return table if table.is_measured else None
+
+        kept = Kept(f"the precision of run {run.name}", measure_again, KEPT_SECONDS, PATIENCE_SECONDS)
+        return kept
 
 
 def least_confidence(table: PrecisionTable | None, least_precision: int) -> Mapping[str, int]:

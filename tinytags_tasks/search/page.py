@@ -109,7 +109,7 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
         return replace(page, images=stored_images.complete(page.images)) if search.with_pixels else page
 
     @app.get("/healthz")
-    def healthz() -> PlainTextResponse:
+    async def healthz() -> PlainTextResponse:  # needs no thread: it answers while all of them wait
         return PlainTextResponse("ok")
 
     @app.get("/")

@@ -2,10 +2,8 @@
 
 import io
 import re
-import threading
 
 import numpy as np
-from cachetools import TTLCache
 from fastapi import FastAPI, Request, Response
 from PIL import Image
 
@@ -13,27 +11,19 @@ from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.review.takedowns import taken_down
 from tinytags_tasks.search.accounts import Role, require
 from tinytags_tasks.search.context import PageContext
-from tinytags_tasks.store.corpus_records import Corpus, load_corpus
-
-KNOWN_SECONDS = 3.0
-"""How long a corpus' record counts as known."""
-
-_MOST_CORPORA = 100
+from tinytags_tasks.search.present import PresentCorpora
+from tinytags_tasks.store.corpus_records import Corpus
 
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Serve single pictures."""
-    lock = threading.Lock()
-    corpora = TTLCache[str, Corpus](_MOST_CORPORA, KNOWN_SECONDS)
+    corpora = PresentCorpora(context.runtime)
 
-    def find(name: str, position: int) -> Corpus:
-        """Return a corpus with a picture that may be shown."""
-        with lock:
-            corpus = corpora.get(name)
-        if corpus is None:
-            corpus = load_corpus(name, context.runtime.storage)
-            with lock:
-                corpora[name] = corpus
+    def find(name: str, position: int, version: str) -> Corpus:
+        """Return a corpus with a picture that may be shown; it is of the version asked for, if one is."""
+        corpus = corpora.find(name)
+        if version and not corpus.digest.startswith(version):
+            raise MissingError(f"corpus {name} is another version by now: load the page again")
         if position >= corpus.images:
             raise MissingError(f"corpus {name} has no picture {position}: it has {corpus.images:,}, from 0")
         down = taken_down(corpus, context.runtime.storage)
@@ -43,13 +33,13 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         return corpus
 
     @app.get("/pictures/{corpus}/{name}")
-    def picture(request: Request, corpus: str, name: str) -> Response:
+    def picture(request: Request, corpus: str, name: str, version: str = "") -> Response:
         require(request, Role.REVIEWER)
         match = re.fullmatch(r"([0-9]{1,12})\.png", name)
         if not match:
             raise BadInputError(f"{name[:40]!r} is no picture: ask for <position>.png")
         position = int(match[1])
-        found = find(corpus, position)
+        found = find(corpus, position, version)
         etag = f'"{found.digest[:16]}-{position}"'
         # Asked for again each time, so that a picture that was taken down is not shown from a browser's cache.
         headers = {"ETag": etag, "Cache-Control": "private, no-cache"}

@@ -25,7 +25,7 @@ from tinytags_tasks.review.takedowns import taken_down
 from tinytags_tasks.review.words import say
 from tinytags_tasks.search.review_keywords import PictureKeywords
 from tinytags_tasks.search.review_places import drawn_at, frame_of_tag
-from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
 from tinytags_tasks.store.review_records import OPINIONS, Verdict, Why, Word
@@ -110,6 +110,13 @@ class ReviewSession:
         """How many pictures somebody has looked at for this run."""
         return len(self._looked_at)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a picture is kept for somebody."""
+        with self._lock:
+            self._release()
+            return bool(self._kept)
+
     def keyword(self, position: int) -> str:
         """Return the keyword of a picture that was drawn; empty if it has none."""
         return self._keywords.get(position)
@@ -140,16 +147,19 @@ class ReviewSession:
         """Return pictures that the run gave a tag, and keep them for a seat; those that it has come first."""
         with self._lock:
             own = [kept.drawn for kept in self._renewed(seat) if kept.drawn.tag == tag][:count]
+            self._release()
         if len(own) < count:
             with self._drawing:
-                others = self._being_looked_at()
+                with self._lock:
+                    taken = set(self._kept)
                 drawn = next_pictures(
                     frame_of_tag(self.frame, tag),
                     self.words(),
                     count=count - len(own),
-                    taken=others,
+                    taken=taken,
                 )
                 with self._lock:
+                    drawn = self._free(drawn)
                     # Those that were drawn for anybody are still free: a wall may have them.
                     positions = {picture.position for picture in drawn}
                     self._ready = deque(picture for picture in self._ready if picture.position not in positions)
@@ -184,8 +194,15 @@ class ReviewSession:
         return drawn_at(self.frame, position, why)
 
     def say(self, seat: str, words: Sequence[Word], *, by: str) -> int:
-        """Save words on pictures that a seat was shown, and return the number of their request."""
-        number = say(self.corpus, words, by=by, run=self.run.name, storage=self._storage)
+        """Save words on pictures that a seat was shown, and return the number of their request.
+
+        Raises
+        ------
+        BadInputError
+            If the corpus is another version by now, or a word is not valid.
+        """
+        present = load_corpus(self.corpus.name, self._storage)  # read now: the pictures may be others by now
+        number = say(present, words, by=by, run=self.run.name, storage=self._storage)
         with self._lock:
             for word in words:
                 is_opinion = word.verdict in OPINIONS
@@ -216,14 +233,22 @@ class ReviewSession:
             Word(row["position"], Verdict.UNDO, undoes=number, why=Why(row["why"]), is_public=row["is_public"])
             for row in said
         ]
-        self.say(seat, undoing, by=by)
         again = [drawn_at(self.frame, row["position"], row["why"]) for row in said]
         with self._lock:
-            others = [kept for kept in self._kept.values() if kept.seat == seat]
-            for kept in others:
-                del self._kept[kept.drawn.position]
+            others = [kept.drawn for kept in self._kept.values() if kept.seat == seat]
+            for picture in others:
+                del self._kept[picture.position]
+            # Before the log has it: from then on, they could be drawn for somebody else.
+            again = [picture for picture in again if picture.position not in self._kept]
             self._keep(seat, again)  # first, so that they are shown next
-            self._keep(seat, [kept.drawn for kept in others])
+            self._keep(seat, others)
+        try:
+            self.say(seat, undoing, by=by)
+        except BaseException:
+            with self._lock:
+                for picture in again:
+                    self._kept.pop(picture.position, None)
+            raise
         return again, any(row["is_public"] for row in said)
 
     def last_number(self, seat: str, by: str) -> int:
@@ -306,19 +331,27 @@ class ReviewSession:
 
     def _top_up(self, seat: str, count: int) -> list[Drawn]:
         with self._lock:
-            now = self._clock()
             own = self._renewed(seat)
-            for kept in [kept for kept in self._kept.values() if kept.until <= now]:
-                del self._kept[kept.drawn.position]
-                self._ready.appendleft(kept.drawn)
+            self._release()
             while len(own) < count and self._ready:
-                self._keep(seat, [self._ready.popleft()])
+                self._keep(seat, self._free([self._ready.popleft()]))
                 own = [kept for kept in self._kept.values() if kept.seat == seat]
             return [kept.drawn for kept in own[:count]]
 
-    def _being_looked_at(self) -> set[int]:
-        with self._lock:
-            return set(self._kept)
+    def _release(self) -> None:
+        """Give what was kept for too long to others; the lock is held."""
+        now = self._clock()
+        for kept in [kept for kept in self._kept.values() if kept.until <= now]:
+            del self._kept[kept.drawn.position]
+            self._ready.appendleft(kept.drawn)
+
+    def _free(self, pictures: Sequence[Drawn]) -> list[Drawn]:
+        """Return pictures that are kept for nobody, and at which nobody looked; the lock is held."""
+        return [
+            picture
+            for picture in pictures
+            if picture.position not in self._kept and picture.position not in self._looked_at
+        ]
 
     def _draw(self, count: int) -> None:
         """Draw pictures for anybody."""
@@ -326,12 +359,11 @@ class ReviewSession:
             with self._lock:
                 if len(self._ready) >= LOW:
                     return
-                # What is said from here on was kept for somebody until then, so it cannot be drawn again.
                 taken = set(self._kept) | {picture.position for picture in self._ready}
             drawn = next_pictures(self.frame, self.words(), count=count, taken=taken)
             self._keywords.read(drawn)
             with self._lock:
-                self._ready.extend(drawn)
+                self._ready.extend(self._free(drawn))  # without those that were kept or looked at meanwhile
 
     def _refresh(self) -> None:
         """Read the log and draw in the background, if it is time for that."""

@@ -73,7 +73,8 @@ def picture_view(session: ReviewSession, drawn: Drawn) -> dict[str, Any]:
         "confidence": drawn.confidence,
         "why": str(drawn.why),
         "keyword": session.keyword(drawn.position),
-        "source": f"/pictures/{session.corpus.name}/{drawn.position}.png",
+        # With the version, so that no picture of a later one stands beside this run's tag.
+        "source": f"/pictures/{session.corpus.name}/{drawn.position}.png?version={session.corpus.digest[:16]}",
         "field": picture_field(drawn),
     }
 

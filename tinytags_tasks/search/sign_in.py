@@ -1,7 +1,8 @@
 """Signs people in: with an account of the file, or as ``search_user``, the operator of the settings.
 
 A login that was right is remembered for minutes, under a keyed hash, because Argon2 is slow on purpose. Wrong ones are
-counted by name and address, and after a few of them that address has to wait.
+counted by name and address, and after a few of them that address has to wait. After many, from whatever addresses,
+everybody has to wait who tries that name and is not remembered.
 """
 
 import hmac
@@ -17,14 +18,20 @@ from tinytags_tasks.settings import Settings
 
 REMEMBERED_SECONDS = 300
 MOST_FAILURES = 10
+MOST_FAILURES_OF_NAME = 100
+"""Wrong passwords of one name from all addresses together."""
+
 FAILURE_SECONDS = 300
 """How long a wrong password counts: after :data:`MOST_FAILURES` of them, an address has to wait for that long."""
+
+LONGEST_NAME = 64
+"""No account has a longer name, so none is counted."""
 
 _OPERATOR = "settings"
 
 
 class TooManyFailuresError(BadInputError):
-    """A name was tried too often with wrong passwords from one address."""
+    """A name was tried too often with wrong passwords."""
 
 
 class SignIn:
@@ -48,6 +55,7 @@ class SignIn:
         self._key = secrets.token_bytes(32)
         self._known: TTLCache[bytes, str] = TTLCache(10_000, REMEMBERED_SECONDS)
         self._failures: TTLCache[tuple[str, str], int] = TTLCache(100_000, FAILURE_SECONDS)
+        self._failures_of_name: TTLCache[str, int] = TTLCache(100_000, FAILURE_SECONDS)
         self._lock = threading.Lock()
 
     def remembered(self, name: str, password: str) -> Account | None:
@@ -69,14 +77,20 @@ class SignIn:
         Raises
         ------
         TooManyFailuresError
-            If the name was tried too often with wrong passwords from this address.
+            If the name was tried too often with wrong passwords, from this address or from all together.
         BadInputError
             If the file of accounts cannot be used.
         """
+        if len(name) > LONGEST_NAME and name != self._operator.name:
+            return None
         with self._lock:
             if self._failures.get((name, peer), 0) >= MOST_FAILURES:
                 raise TooManyFailuresError(
                     f"too many wrong passwords from this address: wait {FAILURE_SECONDS // 60} minutes"
+                )
+            if self._failures_of_name.get(name, 0) >= MOST_FAILURES_OF_NAME:
+                raise TooManyFailuresError(
+                    f"too many wrong passwords of this account: wait {FAILURE_SECONDS // 60} minutes"
                 )
         account, secret = self._find(name)
         if name == self._operator.name and hmac.compare_digest(password.encode(), self._operator_password):
@@ -93,6 +107,7 @@ class SignIn:
             else:
                 # Writing it again lets all of them count for as long as the latest.
                 self._failures[name, peer] = self._failures.get((name, peer), 0) + 1
+                self._failures_of_name[name] = self._failures_of_name.get(name, 0) + 1
         return account if is_right else None
 
     def _find(self, name: str) -> tuple[Account | None, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.review.words import say
+from tinytags_tasks.review.words import OperatorNeededError, say
 from tinytags_tasks.search.accounts import Role, require
 from tinytags_tasks.search.applying import Applied
 from tinytags_tasks.search.context import PageContext
@@ -56,26 +56,24 @@ def speak(
     Raises
     ------
     HTTPException
-        403 if the account's role does not suffice: taking down, and restoring, needs an operator.
+        403 if the account's role does not suffice: taking down, restoring, and taking back either, or what others said
+        and readers do not see, needs an operator.
     BadInputError, MissingError, CorruptError, TransientError
         If the words cannot be recorded; nothing was then.
     """
     account = require(request, Role.REVIEWER)
-    if any(word.verdict in SHOWING for word in words) or _undoes_showing(context, corpus, words):
+    if any(word.verdict in SHOWING for word in words):
         require(request, Role.OPERATOR)
     if not words:
         raise BadInputError("no picture was named: choose at least one")
     storage = context.runtime.storage
-    number = say(Corpus.load(storage, layout.corpus_file(corpus)), words, by=account.name, run=run, storage=storage)
+    record = Corpus.load(storage, layout.corpus_file(corpus))
+    try:
+        number = say(record, words, by=account.name, run=run, is_operator=account.may_operate, storage=storage)
+    except OperatorNeededError:
+        require(request, Role.OPERATOR)
+        raise
     context.logs.forget()  # from here on, no page shows what was taken down
-    return Spoken(corpus, number, len(words), context.applier.apply(corpus, patience_seconds=patience_seconds))
-
-
-def _undoes_showing(context: PageContext, corpus: str, words: Sequence[Word]) -> bool:
-    undone = {word.undoes for word in words if word.verdict is Verdict.UNDO}
-    if not undone:
-        return False
-    context.logs.forget()
-    known = context.logs.of(corpus)
-    verdicts = {verdict for number in undone for verdict in known.request(number).column("verdict").to_pylist()}
-    return bool(verdicts & {str(verdict) for verdict in SHOWING})
+    with context.waiting.seconds(patience_seconds) as patience:
+        applied = context.applier.apply(corpus, patience_seconds=patience)
+    return Spoken(corpus, number, len(words), applied)

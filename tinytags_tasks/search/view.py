@@ -58,7 +58,9 @@ def page_view(
 
 def stated_precision(image: TaggedImage, measured: PrecisionTable | None) -> Estimate | None:
     """Return what an image's confidence has meant for its tag; None if that was not measured, or a person said it."""
-    if measured is None or image.values.get("corrected") or image.values["model"] != measured.model:
+    if measured is None or image.values.get("corrected"):
+        return None
+    if (image.corpus, image.values["model"]) != (measured.corpus, measured.model):
         return None
     return measured.precision_of(str(image.values["tag"]), int(image.values["confidence"] or 0))
 

@@ -1,9 +1,11 @@
 """What people said of pictures, as the page knows it: who corrected what, and which pictures were taken down.
 
 The logs are listed every few seconds, not at each request. If they cannot be read, what was last read counts; if they
-never were, nothing may be shown, because a picture that was taken down could be among it.
+never were, nothing may be shown, because a picture that was taken down could be among it. The damaged log of one corpus
+hides nothing of the others.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,6 +25,8 @@ from tinytags_tasks.store.review_records import SCHEMA, Verdict
 
 KEPT_SECONDS = 2.0
 """How long what was read counts as current; a take-down elsewhere is hidden after that."""
+
+_log = logging.getLogger(__name__)
 
 _SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
 
@@ -73,6 +77,14 @@ class CorpusWords:
         return Said(words.column("by")[0].as_py(), words.column("time")[0].as_py())
 
 
+@dataclass(frozen=True, eq=False)
+class _Logs:
+    """What was read of the logs, by corpus, and why others were never read."""
+
+    words: Mapping[str, CorpusWords]
+    unread: Mapping[str, TinyTagsError]
+
+
 _NO_WORDS = CorpusWords(SCHEMA.empty_table(), 0, 0, frozenset(), SCHEMA.empty_table())
 
 
@@ -100,9 +112,11 @@ class WordLogs:
         Raises
         ------
         EngineDownError
-            If the logs were never read, and cannot be.
+            If the logs were never read, and cannot be; or if that of a live corpus cannot be.
         """
-        words = self._look()
+        logs = self._look()
+        self._refuse_unread_live(logs.unread)
+        words = logs.words
         positions = {name: of.taken_down.column("position").to_numpy() for name, of in words.items()}
         pending: list[str] = []
         for name, of in words.items():
@@ -111,12 +125,27 @@ class WordLogs:
         return Hidden(positions, tuple(pending[:MOST_FILTERED]))
 
     def of(self, corpus: str) -> CorpusWords:
-        """Return what was said of a corpus' pictures; raises the errors of :meth:`hidden`."""
-        return self._look().get(corpus, _NO_WORDS)
+        """Return what was said of a corpus' pictures.
+
+        Raises
+        ------
+        EngineDownError
+            If its log was never read, and cannot be.
+        """
+        logs = self._look()
+        if error := logs.unread.get(corpus):
+            raise _nothing_is_shown(error)
+        return logs.words.get(corpus, _NO_WORDS)
 
     def corpora(self) -> list[str]:
-        """Return the corpora of whose pictures something was said; raises the errors of :meth:`hidden`."""
-        return sorted(self._look())
+        """Return the corpora of whose pictures something was said, as far as their logs can be read.
+
+        Raises
+        ------
+        EngineDownError
+            If no log was ever read, or can be.
+        """
+        return sorted(self._look().words)
 
     def forget(self) -> None:
         """Read the logs again at the next question, because something was said just now."""
@@ -131,32 +160,50 @@ class WordLogs:
         live = [run.run.name for run in self._live.known if run.run.corpus == corpus]
         return min((self._applied.get((corpus, run), 0) for run in live), default=0)
 
-    def _look(self) -> Mapping[str, CorpusWords]:
+    def _look(self) -> _Logs:
         try:
             return self._kept.get()
         except TinyTagsError as error:
-            raise EngineDownError(
-                f"pictures may have been taken down, and the list of them cannot be read, so nothing is shown: {error}"
-            ) from error
+            raise _nothing_is_shown(error) from error
 
-    def _read(self) -> dict[str, CorpusWords]:
+    def _refuse_unread_live(self, unread: Mapping[str, TinyTagsError]) -> None:
+        """Refuse to show anything if the log of a live corpus was never read."""
+        if not unread:
+            return
+        try:
+            live = {run.run.corpus for run in self._live.runs()}
+        except TinyTagsError as error:
+            raise _nothing_is_shown(next(iter(unread.values()))) from error
+        for name in sorted(live & set(unread)):
+            raise _nothing_is_shown(unread[name])
+
+    def _read(self) -> _Logs:
         storage = self._runtime.storage
-        words = dict(self._kept.known or {})
+        words = dict(self._kept.known.words) if self._kept.known else {}
+        unread: dict[str, TinyTagsError] = {}
         for name in storage.names(layout.REVIEWS):
-            log = self._logs.setdefault(name, ReviewLog(name, storage))
-            table = log.read()
-            versions = self._versions(name)
-            if name in words and (words[name].last, words[name].versions) == (log.last, versions):
-                continue
-            public = table.column("number").filter(table.column("is_public"))
-            words[name] = CorpusWords(
-                words=table,
-                last=log.last,
-                last_public=pc.max(public).as_py() or 0,
-                versions=versions,
-                taken_down=_taken_down(table, versions),
-            )
-        return words
+            try:
+                words[name] = self._read_log(name, words.get(name))
+            except TinyTagsError as error:
+                _log.warning("the words on pictures of %s cannot be read: %s", name, error)
+                if name not in words:  # else what was last read counts
+                    unread[name] = error
+        return _Logs(words, unread)
+
+    def _read_log(self, name: str, known: CorpusWords | None) -> CorpusWords:
+        log = self._logs.setdefault(name, ReviewLog(name, self._runtime.storage))
+        table = log.read()
+        versions = self._versions(name)
+        if known is not None and (known.last, known.versions) == (log.last, versions):
+            return known
+        public = table.column("number").filter(table.column("is_public"))
+        return CorpusWords(
+            words=table,
+            last=log.last,
+            last_public=pc.max(public).as_py() or 0,
+            versions=versions,
+            taken_down=_taken_down(table, versions),
+        )
 
     def _versions(self, corpus: str) -> frozenset[str]:
         """Return the versions of a corpus whose pictures readers see; if none is live, the one in the store.
@@ -172,6 +219,12 @@ class WordLogs:
         path = layout.corpus_file(corpus)
         storage = self._runtime.storage
         return frozenset([Corpus.load(storage, path).digest] if storage.exists(path) else [])
+
+
+def _nothing_is_shown(error: TinyTagsError) -> EngineDownError:
+    return EngineDownError(
+        f"pictures may have been taken down, and the list of them cannot be read, so nothing is shown: {error}"
+    )
 
 
 def hidden_from_readers(runtime: Runtime) -> Hidden:

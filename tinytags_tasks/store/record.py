@@ -69,6 +69,11 @@ class Record(Part):
 
     FORMAT: ClassVar[int] = 1
 
+    @property
+    def written_format(self) -> int:
+        """The number that it is stored with: an earlier one if an older TinyTags may read this very record."""
+        return self.FORMAT
+
     @classmethod
     def upgraded(cls, fields: dict[str, Any], number: int) -> dict[str, Any]:
         """Return the fields of an older format, ``number``, as the current format has them."""
@@ -145,7 +150,7 @@ class Record(Part):
 
     def stored(self) -> bytes:
         """Return the JSON that the store holds: the format's number, the fields, and a checksum of both."""
-        fields = {"format": self.FORMAT, **self.model_dump(mode="json")}
+        fields = {"format": self.written_format, **self.model_dump(mode="json")}
         return to_json({**fields, CHECKSUM_KEY: _fields_checksum(from_json(to_json(fields)))}, indent=1)
 
     def save(self, storage: Storage, path: str, *, overwrite: bool = True) -> bool:

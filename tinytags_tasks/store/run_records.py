@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -89,6 +90,8 @@ class Publication(Record):
         The measured precision, in percent, for which the thresholds were chosen; None if they were not.
     """
 
+    FORMAT: ClassVar[int] = 2
+
     change: Change
     run: str
     collection: str
@@ -97,6 +100,11 @@ class Publication(Record):
     host: str
     thresholds: dict[str, int] | None = None
     least_precision: float | None = None
+
+    @property
+    def written_format(self) -> int:
+        """A TinyTags of format 1 knows no thresholds, and must not show what they hide; it may read records without."""
+        return 1 if self.thresholds is None else self.FORMAT
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -116,9 +124,16 @@ class NextPublication(Record):
         As in :class:`Publication`.
     """
 
+    FORMAT: ClassVar[int] = 2
+
     collection: str
     thresholds: dict[str, int] | None = None
     least_precision: float | None = None
+
+    @property
+    def written_format(self) -> int:
+        """A TinyTags of format 1 knows no thresholds, and must not show what they hide; it may read records without."""
+        return 1 if self.thresholds is None else self.FORMAT
 
     @classmethod
     def remedy(cls, path: str) -> str:

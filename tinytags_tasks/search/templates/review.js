@@ -2,7 +2,7 @@
    Walls: arrow keys move from picture to picture. Both pages also work without this script. */
 "use strict";
 
-const ATTEMPTS = 10;
+const AWAY = [502, 503, 504];   // the server, or what is in front of it, says: later
 
 const $ = (id) => document.getElementById(id);
 
@@ -20,6 +20,7 @@ function startLooking(main) {
   let sending = Promise.resolve();
   let waiting = 0;              // requests that were not answered yet
   let hasFailed = false;
+  let isAway = false;           // the server does not answer
   let isAsking = false;
   let shown = -1;               // its position
   let returning = state.last;   // the last look of before this page was opened
@@ -121,20 +122,28 @@ function startLooking(main) {
     return answer;
   }
 
-  /* A search page that is being started again, or a store that is busy, answers a little later. */
+  /* A search page that is being started again, or a store that is busy, answers later: looks wait for as long as that. */
   async function reach(address, body) {
-    const problem = $("problem");
     for (let attempt = 1; ; attempt += 1) {
       const response = await fetch(address, {method: "POST", body, keepalive: true}).catch(() => null);
-      if (response && response.status !== 503) {
-        problem.hidden = true;
+      isAway = !response || AWAY.includes(response.status);
+      if (!isAway) {
+        $("problem").hidden = true;
         return response;
       }
-      if (attempt === ATTEMPTS) return response || Promise.reject(new Error("the server does not answer"));
-      problem.textContent = "The server does not answer. Your looks are kept here and sent as soon as it does.";
-      problem.hidden = false;
+      tellAway();
       await new Promise((resume) => setTimeout(resume, 1000 * Math.min(attempt, 5)));
     }
+  }
+
+  function unsaved() {
+    return looked.filter((done) => !done.number).length;
+  }
+
+  function tellAway() {
+    const problem = $("problem");
+    problem.textContent = `The server does not answer. Looks not saved yet: ${unsaved()}. They are kept in this page and sent as soon as it does.`;
+    problem.hidden = false;
   }
 
   async function renewToken() {
@@ -169,8 +178,9 @@ function startLooking(main) {
     const again = document.createElement("a");
     again.href = location.href;
     again.textContent = "Load the page again";
-    problem.textContent = `The last look was not saved: ${error.message}. `;
-    problem.append(again, " to go on; everything before it is saved.");
+    const lost = unsaved() > 1 ? `The last ${unsaved()} looks were not saved` : "The last look was not saved";
+    problem.textContent = `${lost}: ${error.message}. `;
+    problem.append(again, " to go on; everything before is saved.");
     problem.hidden = false;
   }
 
@@ -193,6 +203,7 @@ function startLooking(main) {
     const done = {picture, number: 0};
     looked.push(done);
     looks += 1;
+    if (isAway) tellAway();
     send("look", () => ({position: picture.position, why: picture.why, ...more}), (saved) => { done.number = saved.number; });
     show();
     $("picture").focus({preventScroll: true});
@@ -205,6 +216,7 @@ function startLooking(main) {
       answered.delete(last.picture.position);
       queue.unshift(last.picture);
       looks -= 1;
+      if (isAway) tellAway();
       show();
     }
     const number = returning;
