@@ -402,7 +402,7 @@ def test_a_word_on_a_block_that_is_being_redone_is_called_shown_once_it_is(pages
     (record,) = read_ledger(world.storage, run, [block])
     record.replaced(state=BlockState.SCORED).save(world.storage, layout.ledger_file(run.name, block))
     answer = pages.post("reviewer", "/corrections", fields | {"say": "none"}, Accept="application/json")
-    assert "Readers will see it soon (blocks of the live run are being redone)" in answer.json()["message"]
+    assert "Readers will see it soon (its blocks are being redone)" in answer.json()["message"]
     assert "readers will see it soon" in pages.client("reviewer").get(f"/?said={CORPUS}:1").text
     record.save(world.storage, layout.ledger_file(run.name, block))
     again = pages.form(pages.client("reviewer"), min(pages.seen()))

@@ -288,7 +288,7 @@ def test_all_numbers_of_a_large_request_are_named_and_taken_back_together(world,
 @pytest.mark.parametrize("numbers", [("2",), ("1", "x"), ("1-99999",)])
 def test_requests_that_cannot_be_taken_back_are_refused(world, numbers):
     tinytags("correct", CORPUS, "3", "--tag", "gnu")
-    with pytest.raises(BadInputError, match="no such word on the present version|names no requests|more than 1,000"):
+    with pytest.raises(BadInputError, match=r"no such word on the present version|names no requests|more than 1,000"):
         tinytags("reviews", "undo", CORPUS, *numbers)
     assert requests(world) == 1
 

@@ -5,12 +5,15 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed
 from published_runs import ALIAS, World, make_world
 from small_run import CORPUS, SolrHere, index_all, quiet
+from typer.testing import CliRunner
 
+from tinytags_tasks.cli import app, blocks
 from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.index.step import DeleteRequest, delete_blocks
@@ -25,6 +28,7 @@ from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep import audit as auditing
 from tinytags_tasks.upkeep import meanwhile
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 from tinytags_tasks.upkeep.repair import apply_pending
@@ -159,7 +163,7 @@ def test_what_was_taken_down_goes_even_if_its_block_cannot_be_read(world, damage
     speak(world, DOWN_8)
     scored, manifest = layout.scored_file(world.runs[0].name, 4), layout.shard_manifest_file(CORPUS, 1)
     world.storage.write(scored if damaged == "scored" else manifest, b"damaged")
-    with pytest.raises(CorruptError, match="damaged|not"):
+    with pytest.raises(CorruptError, match=r"damaged|is not"):
         show(world)
     assert "pets:8" not in documents(world)
     assert read_ledger(world.storage, world.runs[0], [4])[0].corrections == 0  # and is tried again
@@ -500,6 +504,36 @@ def test_a_word_at_any_point_of_an_audit_is_not_called_wrong(prepared, tmp_path)
             break
         shutil.rmtree(tmp_path / str(at))
     assert at > 50
+
+
+def test_a_wrong_picture_is_named_even_if_words_on_its_block_are_applied_meanwhile(world, monkeypatch):
+    run = world.runs[0]
+    at = next(name for name, one in documents(world).items() if one["block"] == 4 and name != "pets:8")
+    documents(world)[at]["data"] = documents(world)["pets:0"]["data"]
+    real, spoke = auditing.compare_share, []
+
+    def compare_and_speak(*arguments):
+        compared = real(*arguments)
+        if not spoke:
+            spoke.append(speak(world, DOWN_8))
+            show(world)
+        return compared
+
+    monkeypatch.setattr(auditing, "compare_share", compare_and_speak)
+    request = AuditRequest(run.name, is_deep=True)
+    audited = audit_run(request, storage=world.storage, solr=world.solr, report=quiet)
+    assert set(audited.problems) == {4} and "pets:8" not in documents(world)
+
+
+def test_a_repair_applies_words_whatever_else_is_wrong(world, monkeypatch):
+    runtime = SimpleNamespace(storage=world.storage, solr=world.solr, settings=SimpleNamespace(alias=ALIAS))
+    monkeypatch.setattr(blocks, "clients", lambda: runtime)
+    path = world.storage.root / layout.shard_file(CORPUS, 0)
+    path.write_bytes(path.read_bytes()[:-1])
+    speak(world, DOWN_8)
+    outcome = CliRunner().invoke(app, ["audit", world.runs[0].name, "--repair"], catch_exceptions=False)
+    assert outcome.exit_code == 1  # the shard
+    assert "pets:8" not in documents(world) and pending_blocks(world.runs[0], world.storage) == ()
 
 
 def test_an_audit_of_words_that_a_killed_process_half_applied_names_them_and_the_repair_ends_them(world, monkeypatch):

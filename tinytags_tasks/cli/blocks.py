@@ -19,7 +19,7 @@ from tinytags_tasks.cli.common import (
     print_table,
     say,
 )
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, FinalError
 
 if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime

@@ -12,7 +12,6 @@ from tinytags_tasks.cli.spoken import named_requests, say_and_show, user
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from rich.table import Table
 
 app = typer.Typer()

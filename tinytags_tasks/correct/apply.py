@@ -80,8 +80,8 @@ def apply_corrections(
 ) -> ApplyResult:
     """Make a run's verified blocks follow all public words on their pictures, in Solr and in the ledger.
 
-    Blocks that are not verified are left alone, and named: indexing them applies the words. A block that another writer holds for
-    longer than ``patience_seconds`` stays pending; the result and a message say so.
+    Blocks that are not verified are left alone, and named: indexing them applies the words. A block that another writer
+    holds for longer than ``patience_seconds`` stays pending; the result and a message say so.
 
     Parameters
     ----------

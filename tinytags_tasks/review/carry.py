@@ -162,9 +162,7 @@ def _choose(placed: Iterable[tuple[int, dict[str, Any]]], here: pa.Table) -> tup
         else:
             chosen[key] = word  # words come by number: a later one wins
     void = [
-        key
-        for key, word in chosen.items()
-        if word["verdict"] == Verdict.RESTORE and word["position"] not in taken_down
+        key for key, word in chosen.items() if word["verdict"] == Verdict.RESTORE and word["position"] not in taken_down
     ]
     for key in void:
         del chosen[key]
@@ -186,7 +184,7 @@ def _uncarried(words: pa.Table, corpus: str, digest: str, storage: Storage) -> l
 def _words_on_others(
     words: pa.Table, here: str, kinds: Iterable[tuple[Sequence[Verdict], bool]]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the words that count on versions other than ``here``, each with the number of its kind, by their numbers."""
+    """Yield the words that count on versions other than ``here``, with the numbers of their kinds, in their order."""
     found: list[tuple[int, dict[str, Any]]] = []
     for digest in words.column("corpus_digest").unique().to_pylist():
         if digest == here:

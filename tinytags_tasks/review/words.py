@@ -36,7 +36,7 @@ def say(
     report: Callable[[str], None] = print,
 ) -> int:
     """Commit words to a corpus' log as :func:`say_requests`; return the number of the last request."""
-    return say_requests(corpus, words, by=by, run=run, storage=storage, report=report)[-1]
+    return say_requests(corpus, words, by=by, run=run, is_operator=is_operator, storage=storage, report=report)[-1]
 
 
 def say_requests(
@@ -45,6 +45,7 @@ def say_requests(
     *,
     by: str,
     run: str = "",
+    is_operator: bool = True,
     storage: Storage,
     report: Callable[[str], None] = print,
 ) -> list[int]:

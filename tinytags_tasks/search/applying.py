@@ -135,9 +135,7 @@ class Applier:
         if not results:  # readers see nothing of this corpus
             return Applied(False, lines[-1] if lines else "")
         if not results[-1].is_complete:
-            why = (
-                "another writer has these blocks" if results[-1].waiting else "blocks of the live run are being redone"
-            )
+            why = "another writer has these blocks" if results[-1].waiting else "its blocks are being redone"
             return Applied(False, why, tuple(results))
         self._logs.note_applied(corpus, results[-1].run, results[-1].last)
         return Applied(True, results=tuple(results))

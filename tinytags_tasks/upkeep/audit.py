@@ -1,6 +1,6 @@
 """Auditing: every document against what was scored, and a share of the pictures byte by byte."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -155,7 +155,7 @@ def audit_run(
         problems,
         records,
         partial(RunBlocks, run, corpus, storage),
-        partial(_compare_again, run, corpus, storage, solr, report),
+        partial(_compare_again, run, corpus, storage, solr, report, frozenset(compared.problems)),
     )
     if pending:
         pending = RunBlocks(run, corpus, storage).pending(read_ledger(storage, run, pending))
@@ -196,16 +196,20 @@ def _compare_again(
     storage: Storage,
     solr: SolrClient,
     report: Callable[[str], None],
+    differing: Collection[int],
     records: Sequence[BlockRecord],
 ) -> dict[int, str]:
-    """Return what is wrong with blocks now, apart from their pictures."""
+    """Return what is wrong with blocks now; of pictures, only with those of the blocks of which any differed."""
     numbers = [record.block for record in records]
     blocks, sources = RunBlocks(run, corpus, storage), read_sources(storage, corpus, numbers)
     problems = _compare_files(
         records, BlockCheck(blocks, sources, solr.count_by_block(run.collection, numbers)), report
     )
     good = [record for record in records if record.block not in problems]
-    return problems | ContentComparison(run, corpus, storage, solr).differing_blocks(good, report)
+    problems |= ContentComparison(run, corpus, storage, solr).differing_blocks(good, report)
+    seen = [record for record in good if record.block in differing]
+    share = next_share(corpus, seen, 0, sum(record.kept for record in seen))
+    return compare_share(share, corpus, PictureComparison(run, corpus, storage, solr)).problems | problems
 
 
 def _foreign_documents(run: Run, corpus: Corpus, counts: Mapping[int, int]) -> dict[int, str]:
