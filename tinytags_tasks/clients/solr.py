@@ -352,7 +352,7 @@ class SolrClient:
             yield self.export(cores, fields, first=first, last=last, block=block.number)
 
     def images_at(self, collection: str, block: int, first: int, last: int, most: int) -> tuple[int, dict[str, bytes]]:
-        """Return how many documents of a block are at these positions, and the images of ``most`` of them at most, by id.
+        """Return how many documents of a block are at these positions, and images of ``most`` of them at most, by id.
 
         Documents without an image are omitted. All images are held in memory. Ranges are twice as fast as lists of ids,
         and Solr's binary format is twice as fast as base64 in JSON.
