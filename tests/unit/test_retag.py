@@ -11,6 +11,7 @@ from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.store.model_records import ReviewUse
 from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.upkeep.retag import Comparison, Retag, RetagRequest, compare_with_live, plan_retags
@@ -101,7 +102,7 @@ def test_a_live_index_whose_corpus_is_gone_is_skipped_with_the_reason(world):
 
 def test_a_live_index_with_the_newest_model_is_due_when_the_configset_has_changed(world, monkeypatch, tmp_path):
     live = world.runs[0]
-    check_out(monkeypatch, with_comment(tmp_path / "comment"))
+    check_out(monkeypatch, with_comment(tmp_path / "comment", CONFIGSET_FOLDER))
     assert look(world).due == ()
     later = check_out(monkeypatch, with_field(tmp_path / "field"))
     (due,) = look(world).due
