@@ -20,12 +20,18 @@ from tinytags_tasks.review.words import WORDS_AT_ONCE, picture_hash, picture_has
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, append_words, counting_words, of_version, standing_words
-from tinytags_tasks.store.review_records import OPINIONS, CarriedWords, Verdict, Why, Word
+from tinytags_tasks.store.review_log import (
+    ReviewLog,
+    append_words,
+    counting_words,
+    of_version,
+    standing_words,
+    takedowns,
+)
+from tinytags_tasks.store.review_records import OPINIONS, SHOWING, CarriedWords, Verdict, Why, Word
 from tinytags_tasks.store.run_records import Run
 
-_SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
-_KINDS = ((_SHOWING, True), (OPINIONS, True), (OPINIONS, False))
+_KINDS = ((SHOWING, True), (OPINIONS, True), (OPINIONS, False))
 """Which words hide each other: the latest of each kind counts, and public ones count by themselves."""
 
 _MOST_NAMED = 20
@@ -60,9 +66,9 @@ def refuse_uncarried(corpus: Corpus, storage: Storage) -> None:
         If there are any.
     """
     words = ReviewLog(corpus.name, storage).read()
-    if takedowns := len(_uncarried(words, corpus.name, corpus.digest, storage)):
+    if found := len(_uncarried(words, corpus.name, corpus.digest, storage)):
         raise FinalError(
-            f"{takedowns:,} pictures were taken down of another version of corpus {corpus.name}, whose source has "
+            f"{found:,} pictures were taken down of another version of corpus {corpus.name}, whose source has "
             f"changed since: find them in this version with `tinytags reviews carry {corpus.name}`, then try again"
         )
 
@@ -81,8 +87,7 @@ def refuse_shown_again(run: Run, storage: Storage) -> None:
     uncarried = _uncarried(words, run.corpus, run.corpus_digest, storage)
     if not uncarried:
         return
-    here = counting_words(of_version(words, run.corpus_digest), _SHOWING).to_pylist()
-    taken_down = {word["picture"] for word in here if word["verdict"] == Verdict.TAKEDOWN}
+    taken_down = set(takedowns(of_version(words, run.corpus_digest)).column("picture").to_pylist())
     if shown := sum(word["picture"] not in taken_down for word in uncarried):
         path = layout.corpus_file(run.corpus)
         is_present = storage.exists(path) and Corpus.load(storage, path).digest == run.corpus_digest
@@ -148,8 +153,7 @@ def _choose(placed: Iterable[tuple[int, dict[str, Any]]], here: pa.Table) -> tup
         The words on this version.
     """
     latest = _latest_here(here)
-    shown = counting_words(here, _SHOWING)
-    taken_down = set(shown.filter(pc.equal(shown.column("verdict"), str(Verdict.TAKEDOWN)))["position"].to_pylist())
+    taken_down = set(takedowns(here).column("position").to_pylist())
     chosen: dict[tuple[int, int], dict[str, Any]] = {}
     there = 0
     for kind, word in placed:

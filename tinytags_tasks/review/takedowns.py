@@ -14,8 +14,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_shard_keywords
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
-from tinytags_tasks.store.review_records import Verdict
+from tinytags_tasks.store.review_log import ReviewLog, of_version, takedowns
 
 
 class _Known:
@@ -31,7 +30,7 @@ class _Known:
         with self._lock:
             words = self._log.read()
             if self._of != (self._log.last, digest):
-                self._positions = _takedowns(of_version(words, digest)).column("position").to_numpy()
+                self._positions = takedowns(of_version(words, digest)).column("position").to_numpy()
                 self._of = (self._log.last, digest)
             return self._positions
 
@@ -64,12 +63,7 @@ def taken_down_of(corpus: str, digest: str, storage: Storage) -> npt.NDArray[np.
 
 def list_takedowns(corpus: Corpus, storage: Storage) -> pa.Table:
     """Return the words by which pictures are taken down now, by position, with the columns of the log."""
-    return _takedowns(of_version(ReviewLog(corpus.name, storage).read(), corpus.digest))
-
-
-def _takedowns(words: pa.Table) -> pa.Table:
-    latest = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
-    return latest.filter(pc.equal(latest.column("verdict"), str(Verdict.TAKEDOWN)))
+    return takedowns(of_version(ReviewLog(corpus.name, storage).read(), corpus.digest))
 
 
 def positions_of_keyword(corpus: Corpus, keyword: str, storage: Storage) -> npt.NDArray[np.int64]:

@@ -24,7 +24,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, SCHEMA, BlockSource, none_bits
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version, standing_words
+from tinytags_tasks.store.review_log import ReviewLog, of_version, standing_words, takedowns
 from tinytags_tasks.store.review_records import Verdict
 from tinytags_tasks.store.run_records import BlockRecord
 
@@ -202,9 +202,7 @@ def _public_words(words: pa.Table) -> pa.Table:
 
 def _taken_down(words: pa.Table) -> npt.NDArray[np.int64]:
     """Return the positions that are taken down by these words."""
-    takedowns = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
-    is_takedown = pc.equal(takedowns.column("verdict"), str(Verdict.TAKEDOWN))
-    return np.asarray(takedowns.filter(is_takedown).column("position"), dtype=np.int64)
+    return np.asarray(takedowns(words).column("position"), dtype=np.int64)
 
 
 def _by_model(table: pa.Table, scored: BlockRecord, source: BlockSource) -> _Fates:

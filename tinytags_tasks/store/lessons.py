@@ -18,7 +18,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
+from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version, takedowns
 from tinytags_tasks.store.review_records import PICTURE_BYTES, Verdict
 
 Positions = npt.NDArray[np.int64]
@@ -96,8 +96,7 @@ def read_teaching(corpus: str, digest: str, storage: Storage, upto: int | None =
     if upto is not None:
         words = words.filter(pc.less_equal(words.column("number"), upto))
     words = of_version(words, digest)
-    shown = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
-    down = shown.filter(pc.equal(shown.column("verdict"), str(Verdict.TAKEDOWN))).column("position")
+    down = takedowns(words).column("position")
     said = counting_words(words)
     teaches = pc.is_in(said.column("verdict"), value_set=pa.array([str(Verdict.TAG), str(Verdict.NONE)]))
     is_down = pc.is_in(said.column("position"), value_set=down.combine_chunks())

@@ -32,7 +32,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
 from tinytags_tasks.store.record import now
-from tinytags_tasks.store.review_records import OPINIONS, SCHEMA, LogPart, Verdict, Word
+from tinytags_tasks.store.review_records import OPINIONS, SCHEMA, SHOWING, LogPart, Verdict, Word
 
 MOST_WORDS = 100_000
 """The most words of one request."""
@@ -314,6 +314,12 @@ def counting_words(words: pa.Table, verdicts: Iterable[Verdict] = OPINIONS) -> p
     is_last = np.ones(len(positions), dtype=bool)
     is_last[:-1] = positions[1:] != positions[:-1]
     return words.filter(pa.array(is_last))
+
+
+def takedowns(words: pa.Table) -> pa.Table:
+    """Return the words by which pictures are taken down, by position, of words on one version of a corpus."""
+    latest = counting_words(words, SHOWING)
+    return latest.filter(pc.equal(latest.column("verdict"), str(Verdict.TAKEDOWN)))
 
 
 def standing_words(words: pa.Table, verdicts: Iterable[Verdict] = OPINIONS) -> pa.Table:

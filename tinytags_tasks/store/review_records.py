@@ -37,6 +37,9 @@ class Verdict(StrEnum):
 
 OPINIONS = (Verdict.TAG, Verdict.NONE, Verdict.WRONG, Verdict.UNCLEAR)
 
+SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
+"""The verdicts that decide whether a picture may be shown at all."""
+
 
 class Why(StrEnum):
     """Why a person was asked, or spoke unasked.
