@@ -116,6 +116,7 @@ def open_as(server: Server) -> Iterator[Callable[..., Page]]:
                 **options,
             )
             context.set_default_timeout(30_000)
+            expect.set_options(timeout=30_000)  # a busy machine saves a look in a second
             page = context.new_page()
             page.on("console", lambda line: complaints.append(line.text) if is_complaint(line) else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))

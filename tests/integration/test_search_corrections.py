@@ -88,6 +88,7 @@ def open_as(url: str) -> Iterator[Callable[..., Page]]:
                 viewport={"width": 1280, "height": 900},
             )
             context.set_default_timeout(30_000)
+            expect.set_options(timeout=30_000)
             page = context.new_page()
             page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
             page.goto("/?rows=100")
