@@ -111,7 +111,7 @@ def with_torch(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("missing.parquet",), "missing.parquet: does not exist; give a labelled Parquet file, or a folder"),
+        (("missing.parquet",), "missing.parquet: does not exist; give a labelled Parquet file, a folder"),
         (("missing.parquet", "--size", "huge"), "size is 'huge': it must be general32, small, tiny"),
         (("missing.parquet", "--batch", "1"), "batch is 1: it must be from 8 to 65,536"),
         (("missing.parquet", "--student-epochs", "0"), "student_epochs is 0.0: it must be from 0.01"),
