@@ -33,7 +33,7 @@ from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.review_log import counting_words, read_words
 
-CORPUS = ALIAS = "reviewed"
+CORPUS = ALIAS = "looked-at"
 PASSWORD = "correct horse"
 LOOKS = 20
 
@@ -176,6 +176,7 @@ def test_twenty_pictures_are_reviewed_by_keyboard_and_what_they_measure_is_shown
     picture(page, "review")
     keys, expected = ("Enter", "1", "x", "u", "n"), {}
     for looks in range(LOOKS):
+        expect(page.locator("#picture:not(.waiting)")).to_be_visible()  # a key without a picture says nothing
         at, has_tag = position(page), page.locator("#says").inner_text() != "The model gave it no tag"
         key = keys[looks % len(keys)] if has_tag or looks % len(keys) < 4 else "x"
         page.keyboard.press(key)
@@ -204,7 +205,7 @@ def test_twenty_pictures_are_reviewed_by_keyboard_and_what_they_measure_is_shown
     wait_for(lambda: len(said(settings)) == LOOKS)
     assert said(settings)[list(expected)[-2]]["tag"] == "guinea pig"
 
-    page.get_by_role("link", name="reviewed-").click()
+    page.get_by_role("link", name="looked-at-").click()
     expect(page.get_by_text("95 % interval.", exact=False).first).to_be_visible()
     expect(page.get_by_text(f"{LOOKS} pictures of this run were looked at")).to_be_visible()
     picture(page, "review-measured")
