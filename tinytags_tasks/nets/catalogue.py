@@ -10,6 +10,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage, temporary_name
+from tinytags_tasks.store.record import load_readable
 
 
 def net_version(name: str, net: bytes) -> str:
@@ -184,14 +185,9 @@ def list_nets(storage: Storage, *, on_damage: Callable[[str], None] | None = Non
         If a card cannot be read and ``on_damage`` is None.
     """
     stored, shipped = storage.names(layout.NETS), shipped_card()
-    cards = [] if shipped.version in stored else [shipped]
-    for version in stored:
-        try:
-            cards.append(_card(storage, version))
-        except FinalError as error:
-            if on_damage is None:
-                raise
-            on_damage(str(error))
+    cards = load_readable(stored, lambda version: _card(storage, version), on_damage)
+    if shipped.version not in stored:
+        cards.append(shipped)
     return sorted(cards, key=lambda card: (card.created, card.version))
 
 

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Callable, Sequence
 
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.model_figures import describe_figures
 from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, ModelCard, ReviewUse
 from tinytags_tasks.store.protocol import Storage, temporary_name
+from tinytags_tasks.store.record import load_readable
 
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; "
@@ -146,14 +147,7 @@ def list_models(storage: Storage, *, on_damage: Callable[[str], None] | None = N
     FinalError
         If a card cannot be read and ``on_damage`` is None.
     """
-    cards = []
-    for version in storage.names(layout.MODELS):
-        try:
-            cards.append(_card(storage, version))
-        except FinalError as error:
-            if on_damage is None:
-                raise
-            on_damage(str(error))
+    cards = load_readable(storage.names(layout.MODELS), lambda version: _card(storage, version), on_damage)
     return sorted(cards, key=lambda card: (card.created, card.version))
 
 

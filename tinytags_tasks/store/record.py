@@ -3,14 +3,15 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
-from tinytags_tasks.errors import CorruptError, NewerFormatError
+from tinytags_tasks.errors import CorruptError, FinalError, NewerFormatError
 from tinytags_tasks.store.protocol import Storage
 
 CHECKSUM_KEY = "record_sha256"
@@ -156,6 +157,39 @@ class Record(Part):
     def save(self, storage: Storage, path: str, *, overwrite: bool = True) -> bool:
         """Write the record in one atomic step; return False if it exists and must not be overwritten."""
         return storage.write(path, self.stored(), overwrite=overwrite)
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def load_readable(
+    names: Iterable[str], load: Callable[[str], AnyRecord], on_damage: Callable[[str], None] | None
+) -> list[AnyRecord]:
+    """Return the records of some names, for lists that one damaged record must not stop.
+
+    Parameters
+    ----------
+    names
+        The names.
+    load
+        Returns the record of a name.
+    on_damage
+        Called for each record that cannot be read, with what is wrong and the remedy. None raises this as an error.
+
+    Raises
+    ------
+    FinalError
+        If a record cannot be read and ``on_damage`` is None.
+    """
+    records = []
+    for name in names:
+        try:
+            records.append(load(name))
+        except FinalError as error:
+            if on_damage is None:
+                raise
+            on_damage(str(error))
+    return records
 
 
 def _fields_checksum(fields: dict[str, Any]) -> str:
