@@ -13,8 +13,11 @@ from tinytags_tasks.cli.spoken import refuse_unseen_version, say_and_show, show
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.review_records import Verdict
 
 app = typer.Typer()
 takedown_app = typer.Typer(no_args_is_help=True)
@@ -90,9 +93,8 @@ def add(
     by: By = "",
 ) -> None:
     """Take pictures down: gone from what readers see, and from every run from now on."""
-    from tinytags_tasks.review.takedowns import taken_down
     from tinytags_tasks.store.corpus_records import load_corpus
-    from tinytags_tasks.store.review_records import Verdict, Word
+    from tinytags_tasks.store.review_records import Verdict
 
     runtime = clients()
     corpus = load_corpus(corpus_name, runtime.storage)
@@ -100,15 +102,7 @@ def add(
     if not reason.strip() and from_file is None:
         raise BadInputError("a take-down needs a reason: give it with --reason")
     reasons = _chosen(corpus, positions, from_file, keyword, reason.strip(), runtime)
-    known = set(taken_down(corpus, runtime.storage).tolist())
-    words = [
-        Word(position, Verdict.TAKEDOWN, is_public=True, reason=said)
-        for position, said in reasons.items()
-        if position not in known
-    ]
-    if len(words) < len(reasons):
-        say(f"{len(reasons) - len(words):,} of {len(reasons):,} pictures were taken down before")
-    say_and_show(corpus, words, by, runtime, "taken down")
+    _say_where_it_changes(Verdict.TAKEDOWN, reasons, corpus, by, runtime)
 
 
 @takedown_app.command()
@@ -122,23 +116,34 @@ def remove(
     by: By = "",
 ) -> None:
     """Show pictures again that were taken down."""
-    from tinytags_tasks.review.takedowns import taken_down
     from tinytags_tasks.store.corpus_records import load_corpus
-    from tinytags_tasks.store.review_records import Verdict, Word
+    from tinytags_tasks.store.review_records import Verdict
 
     runtime = clients()
     corpus = load_corpus(corpus_name, runtime.storage)
     refuse_unseen_version(corpus, runtime, on_purpose=unpublished)
     chosen = _chosen(corpus, positions, from_file, keyword, reason.strip() or "shown again", runtime)
-    known = set(taken_down(corpus, runtime.storage).tolist())
+    _say_where_it_changes(Verdict.RESTORE, chosen, corpus, by, runtime)
+
+
+def _say_where_it_changes(
+    verdict: "Verdict", reasons: "Mapping[int, str]", corpus: "Corpus", by: str, runtime: "Runtime"
+) -> None:
+    """Take pictures down or restore them, by position, each with its reason; those that are so already are left out."""
+    from tinytags_tasks.review.takedowns import taken_down
+    from tinytags_tasks.store.review_records import Verdict, Word
+
+    takes_down = verdict is Verdict.TAKEDOWN
+    down = set(taken_down(corpus, runtime.storage).tolist())
     words = [
-        Word(position, Verdict.RESTORE, is_public=True, reason=said)
-        for position, said in chosen.items()
-        if position in known
+        Word(position, verdict, is_public=True, reason=reason)
+        for position, reason in reasons.items()
+        if (position in down) is not takes_down
     ]
-    if len(words) < len(chosen):
-        say(f"{len(chosen) - len(words):,} of {len(chosen):,} pictures are not taken down")
-    say_and_show(corpus, words, by, runtime, "no longer taken down")
+    if len(words) < len(reasons):
+        already = "were taken down before" if takes_down else "are not taken down"
+        say(f"{len(reasons) - len(words):,} of {len(reasons):,} pictures {already}")
+    say_and_show(corpus, words, by, runtime, "taken down" if takes_down else "no longer taken down")
 
 
 @takedown_app.command("list")

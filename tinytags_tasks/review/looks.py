@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.review.sampler import Numbers
-from tinytags_tasks.store.review_log import counting_words, of_version
+from tinytags_tasks.store.review_log import counting_words, of_version, takedowns
 from tinytags_tasks.store.review_records import Verdict, Why
 
 Flags = npt.NDArray[np.bool_]
@@ -105,9 +105,7 @@ def read_spoken(frame: Frame, words: pa.Table, exclude: Collection[int] | Number
     measured = counting_words(words.filter(pc.or_(is_measuring, is_undoing)))
     measured_positions = measured.column("position").to_numpy().astype(np.int64)
     positions = opinions.column("position").to_numpy().astype(np.int64)
-    shown = counting_words(words, (Verdict.TAKEDOWN, Verdict.RESTORE))
-    is_down = pc.equal(shown.column("verdict"), str(Verdict.TAKEDOWN))
-    taken_down = shown.filter(is_down).column("position").to_numpy().astype(np.int64)
+    taken_down = takedowns(words).column("position").to_numpy().astype(np.int64)
     never = np.union1d(np.fromiter(exclude, dtype=np.int64), taken_down)
     known = np.setdiff1d(positions, measured_positions)
     others = np.union1d(known, never)

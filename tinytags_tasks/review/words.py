@@ -11,13 +11,12 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import append_words, read_words
-from tinytags_tasks.store.review_records import OPINIONS, PICTURE_BYTES, Verdict, Word
+from tinytags_tasks.store.review_records import OPINIONS, PICTURE_BYTES, SHOWING, Verdict, Word
 from tinytags_tasks.store.run_records import Run
 
 WORDS_AT_ONCE = 10_000
 """The most words of one request; more become several requests."""
 
-_SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
 _REPORT_SECONDS = 5.0
 
 
@@ -144,7 +143,7 @@ def _as_public_as_due(word: Word, publicity: Mapping[tuple[int, int], bool]) -> 
     if word.verdict is Verdict.UNDO:
         is_public = publicity[word.position, word.undoes]
     else:
-        is_public = word.is_public or word.verdict in _SHOWING
+        is_public = word.is_public or word.verdict in SHOWING
     return word if word.is_public == is_public else replace(word, is_public=is_public)
 
 
@@ -192,7 +191,7 @@ def _publicity(
     for position, number, verdict, is_public, by in zip(*columns.values(), strict=True):
         if verdict == Verdict.UNDO or (position, number) not in wanted:
             continue
-        if reviewer is not None and (verdict in _SHOWING or not (is_public or by == reviewer)):
+        if reviewer is not None and (verdict in SHOWING or not (is_public or by == reviewer)):
             raise OperatorNeededError(
                 f"request {number} on position {position} of corpus {corpus.name} can be taken back only by an "
                 "operator, or, if it is a look, by who said it; nothing was recorded"

@@ -17,10 +17,10 @@ from tinytags_tasks.search.accounts import Account, Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import CheckedForm, Form
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.search.speaking import SHOWING, Spoken, speak
+from tinytags_tasks.search.speaking import Spoken, speak
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import load_corpus
-from tinytags_tasks.store.review_records import Verdict, Word
+from tinytags_tasks.store.review_records import SHOWING, Verdict, Word
 
 PATIENCE_SECONDS = 5.0
 """How long a form waits for the live index."""

@@ -12,9 +12,7 @@ from tinytags_tasks.search.applying import Applied
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.review_records import Verdict, Word
-
-SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
+from tinytags_tasks.store.review_records import SHOWING, Word
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,13 @@ from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.review_log import ReviewLog, counting_words
-from tinytags_tasks.store.review_records import SCHEMA, Verdict
+from tinytags_tasks.store.review_log import ReviewLog, of_version, takedowns
+from tinytags_tasks.store.review_records import SCHEMA
 
 KEPT_SECONDS = 2.0
 """How long what was read counts as current; a take-down elsewhere is hidden after that."""
 
 _log = logging.getLogger(__name__)
-
-_SHOWING = (Verdict.TAKEDOWN, Verdict.RESTORE)
 
 
 @dataclass(frozen=True)
@@ -241,12 +239,6 @@ def hidden_from_readers(runtime: Runtime) -> Hidden:
 
 def _taken_down(words: pa.Table, versions: frozenset[str]) -> pa.Table:
     """Return the words by which pictures of some versions of a corpus are taken down, by position."""
-    kinds = pa.array([str(verdict) for verdict in (*_SHOWING, Verdict.UNDO)])
-    words = words.filter(pc.is_in(words.column("verdict"), value_set=kinds))
-    found = [SCHEMA.empty_table()]
-    for version in sorted(versions):
-        of_version = words.filter(pc.equal(words.column("corpus_digest"), version))
-        latest = counting_words(of_version, _SHOWING)
-        found.append(latest.filter(pc.equal(latest.column("verdict"), str(Verdict.TAKEDOWN))))
-    together: pa.Table = pa.concat_tables(found)
+    found = [takedowns(of_version(words, version)) for version in sorted(versions)]
+    together: pa.Table = pa.concat_tables([SCHEMA.empty_table(), *found])
     return together.sort_by("position")
