@@ -46,6 +46,7 @@ class Kept(Generic[V]):
         self._until = 0.0
         self._started: float | None = None
         self._is_outdated = False
+        self._answers = 0
 
     @property
     def known(self) -> V | None:
@@ -74,7 +75,8 @@ class Kept(Generic[V]):
         first_seconds = self._first_seconds if first_seconds is None else first_seconds
         deadline = time.monotonic() + first_seconds
         with self._changed:
-            while time.monotonic() >= self._until:
+            answers = self._answers
+            while time.monotonic() >= self._until and self._answers == answers:
                 if self._started is None:
                     self._started = time.monotonic()
                     threading.Thread(target=self._look, name=f"look at {self._what}", daemon=True).start()
@@ -104,6 +106,9 @@ class Kept(Generic[V]):
             self._error = problem
             if problem is None:
                 self._state = state
-            self._until = 0.0 if self._is_outdated else time.monotonic() + self._kept_seconds
-            self._is_outdated = False
+            self._until = time.monotonic() + self._kept_seconds
+            if self._is_outdated:
+                self._until, self._is_outdated = 0.0, False
+            else:
+                self._answers += 1  # whoever waited takes it, however late they wake up
             self._changed.notify_all()
