@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tinytags_tasks.derived_fields import keyword_words, shuffle_numbers
 from tinytags_tasks.document_fields import LATER_FIELDS, document_field
 from tinytags_tasks.index.javabin import Body, Value
 from tinytags_tasks.store import layout
@@ -68,15 +69,23 @@ def document_bodies(
     block = {name: value for name, value in block.items() if name not in lacking}
     if "keyword" in lacking:
         keywords = None
+    has_words, has_shuffle = "word" not in lacking, "shuffle" not in lacking
     has_corrected = _CORRECTED in scored.column_names and _CORRECTED not in lacking
     every_pixel = None if pixels is None else pixels.reshape(-1).data
     common: dict[tuple[str, int, int], dict[str, int | str]] = {}
     for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):
         columns = batch.to_pydict()
         corrected = columns[_CORRECTED] if has_corrected else [None] * batch.num_rows
+        shuffled = shuffle_numbers(source.corpus, batch.column("position").to_numpy())
         body = Body()
-        for position, tag, confidence, votes, number in zip(
-            columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], corrected, strict=True
+        for position, tag, confidence, votes, number, place in zip(
+            columns["position"],
+            columns["tag"],
+            columns[CONFIDENCE_COLUMN],
+            columns["votes"],
+            corrected,
+            shuffled,
+            strict=True,
         ):
             shared = common.get((tag, confidence, votes))
             if shared is None:
@@ -87,6 +96,10 @@ def document_bodies(
                 own["data"] = every_pixel[at * source.image_bytes : (at + 1) * source.image_bytes]
             if keywords and (keyword := keywords[at]):
                 own["keyword"] = keyword
+                if has_words and (words := keyword_words(keyword)):
+                    own["word"] = words
+            if has_shuffle:
+                own["shuffle"] = place
             if number is not None:
                 own[_CORRECTED] = number
             body.add(own, shared)

@@ -13,11 +13,11 @@ MIME = "application/javabin"
 
 _VERSION = b"\x02"
 _INT, _FLOAT, _BYTES, _ITERATOR, _END, _DOCUMENT = 6, 8, 13, 14, 15, 16
-_TEXT, _SMALL_INT, _SMALL_LONG, _NAMED_LIST, _NAME = (kind << 5 for kind in (1, 2, 3, 6, 7))
+_TEXT, _SMALL_INT, _SMALL_LONG, _ARRAY, _NAMED_LIST, _NAME = (kind << 5 for kind in (1, 2, 3, 4, 6, 7))
 _BYTE = [bytes([value]) for value in range(256)]
 _NO_BOOST = bytes([_FLOAT]) + b"\x3f\x80\x00\x00"
 
-Value = int | str | bytes | memoryview
+Value = int | str | bytes | memoryview | tuple[str, ...]
 
 
 class Body:
@@ -36,7 +36,7 @@ class Body:
         ]
 
     def add(self, own: Mapping[str, Value], common: Mapping[str, int | str]) -> None:
-        """Add a document with values by field name: strings, bytes, and integers from 0 to 56 bits.
+        """Add a document with values by field name: strings or several of them, bytes, and integers from 0 to 56 bits.
 
         Parameters
         ----------
@@ -56,6 +56,8 @@ class Body:
         for name, value in own.items():
             if isinstance(value, int | str):
                 self._parts.append(self._name(name) + _scalar(value))
+            elif isinstance(value, tuple):
+                self._parts.append(self._name(name) + _several(value))
             else:
                 self._parts.append(self._name(name) + _head(_BYTES, len(value)))
                 self._parts.append(value)
@@ -82,6 +84,11 @@ def _scalar(value: int | str) -> bytes:
     if value < 0x0F:
         return _BYTE[kind | value]
     return _BYTE[kind | 0x10 | value & 0x0F] + _groups(value >> 4)
+
+
+@lru_cache(10_000)
+def _several(values: tuple[str, ...]) -> bytes:
+    return _head(_ARRAY, len(values)) + b"".join(map(_scalar, values))
 
 
 @lru_cache(1_000)
