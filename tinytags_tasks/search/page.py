@@ -27,6 +27,7 @@ from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns, least_confidence
+from tinytags_tasks.search.proxies import add_proxies
 from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.sign_in import SignIn
@@ -60,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for area in (scripts, corrections, corrections_api, picture_pages, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
+    add_proxies(app, settings)
     return app
 
 
