@@ -104,9 +104,7 @@ def test_a_browser_without_fetch_metadata_may_send_forms(behind: TestClient) -> 
     fields = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page.text))
     sent = {**fields, "answer": "unclear"}
     for origin, status in ((OUTSIDE, 303), ("https://elsewhere.example", 403)):
-        answer = behind.post(
-            f"{BASE}/review/{RUN}/look", data=sent, headers={"Origin": origin}, follow_redirects=False
-        )
+        answer = behind.post(f"{BASE}/review/{RUN}/look", data=sent, headers={"Origin": origin}, follow_redirects=False)
         assert answer.status_code == status
         assert status == 403 or answer.headers["location"].startswith(f"{BASE}/review/{RUN}/one?")
 
