@@ -136,7 +136,7 @@ def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], Non
     # Somebody may have spoken while all images were searched, so the log is read again at the last moment.
     chosen, there = _choose(placed, of_version(log.read(), corpus.digest))
     _append(corpus, chosen, storage, report)
-    CarriedWords(corpus=corpus.name, corpus_digest=corpus.digest, upto=upto, missing=len(missing)).save(
+    CarriedWords(corpus=corpus.name, corpus_digest=corpus.digest, upto=upto).save(
         storage, layout.carried_words_file(corpus.name, corpus.digest)
     )
     return CarryResult(len(chosen), there, tuple(missing))
