@@ -38,7 +38,7 @@ def _error_response(templates: Environment, request: Request, status: int, messa
     if path.startswith("/api/"):
         return JSONResponse({"error": message}, status_code=status, headers=headers)
     heading = _HEADINGS.get(status, "Something went wrong")
-    if status == 400 and request.method == "GET" and path == "/":
+    if status == 400 and request.method == "GET" and path in ("/", "/search"):
         heading = "This search is not valid"
     page = templates.get_template("error.html").render(
         heading=heading, message=message, status=status, url=partial(url, request)
