@@ -21,6 +21,7 @@ from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchPage
+from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.settings import Settings
 
 BASE = "/tags"
@@ -69,7 +70,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(page_module, "Runtime", lambda settings, **_: SimpleNamespace(storage=storage, solr=SolrHere()))
     monkeypatch.setattr(account_file, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     found = SearchPage(250, (), {"cat": 250}, {40: 250}, ("model",), (CORPUS,), None, 0.0)
-    monkeypatch.setattr(page_module, "search_images", lambda *_: found)
+    monkeypatch.setattr(Searches, "page", lambda *_: found)
     account_file.AccountFile(Settings(home=tmp_path, search_password="pass")).add(LOGIN[0], Role.REVIEWER, LOGIN[1])
     return lambda **settings: create_app(Settings(home=tmp_path, search_password="pass", **settings))
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from tinytags_tasks.search.api_v1 import make_router
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.problems import DOCS, KINDS, V1, Problem
 from tinytags_tasks.search.proxies import url
@@ -20,8 +21,10 @@ _TEXT = (
 _REFERENCE = "#/components/schemas/"
 
 
-def add_routes(app: FastAPI, context: PageContext, router: APIRouter) -> None:
-    """Serve the description of a router's routes."""
+def add_api(app: FastAPI, context: PageContext) -> None:
+    """Add the API and its description."""
+    router = make_router(context)
+    app.include_router(router)
     described = describe(router)
 
     @app.get(DESCRIPTION)

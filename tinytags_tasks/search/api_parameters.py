@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError
@@ -38,6 +38,15 @@ Cursor = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_CURSO
 
 class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def leave_out_empty(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Take an empty parameter as absent, because a form of a page without scripts sends all of its fields."""
+        kept = {
+            name: [one for one in value if one] if isinstance(value, list) else value for name, value in given.items()
+        }
+        return {name: value for name, value in kept.items() if value not in ("", [])}
 
 
 class FilterParameters(_Parameters):
@@ -92,9 +101,7 @@ class SearchParameters(FilterParameters):
 
     def request(self) -> SearchRequest:
         """Return what is asked for; raises ``BadInputError`` as :class:`SearchRequest`."""
-        return SearchRequest(
-            **self.filters(), sort=Sort(self.sort), seed=self.seed, rows=self.rows, cursor=self.cursor
-        )
+        return SearchRequest(**self.filters(), sort=Sort(self.sort), seed=self.seed, rows=self.rows, cursor=self.cursor)
 
 
 class PageParameters(_Parameters):

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.api_models import (
@@ -33,12 +33,12 @@ from tinytags_tasks.search.problems import KINDS, MEDIA_TYPE, V1, Problem, probl
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.readiness import Readiness
 from tinytags_tasks.search.request import SearchRequest
-from tinytags_tasks.search.shown_pictures import ShownPicture
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.models import list_models
 
-HEALTH = f"{V1}/health"
-"""Says that the process lives; strangers may ask, too."""
+if TYPE_CHECKING:
+    from tinytags_tasks.search.shown_pictures import ShownPicture
 
 LISTED_SECONDS = 10.0
 """How long lists of models and of runs count as current."""
@@ -53,7 +53,9 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": KINDS[status].meaning, "content": content} for status in statuses}
 
 
-_PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
 _UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as If-None-Match says."}}
 _Nothing = Annotated[NoParameters, Query()]
 
@@ -95,20 +97,20 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
 
 
 def _add_images(router: APIRouter, context: PageContext) -> None:
-    def find(name: str) -> ShownPicture:
+    def find(name: str) -> "ShownPicture":
         match = _ID.fullmatch(name)
         if not match:
             raise BadInputError(f"{name[:100]!r} is no image's id: an id is <corpus>:<position>")
-        return context.pictures.find(match[1], int(match[2]), context.hidden())
+        return context.pictures.find(layout.checked_name(match[1], "corpus"), int(match[2]), context.hidden())
 
     @router.get("/images/{id}.png", response_class=Response, responses=_PNG | _problems(404))
-    def picture(request: Request, id: str, asked: _Nothing) -> Response:  # noqa: A002 - the name in the address
+    def picture(request: Request, id: str, asked: _Nothing) -> Response:
         """Return a published image's picture as a PNG."""
         shown = find(id)
         return answer_bytes(request, shown.png, shown.digest, "image/png")
 
     @router.get("/images/{id}", response_model=Image, responses=_problems(404))
-    def image(request: Request, id: str, asked: _Nothing) -> Response:  # noqa: A002
+    def image(request: Request, id: str, asked: _Nothing) -> Response:
         """Return what is known of a published image."""
         return answer_json(request, Image.of(find(id).image, context.searches.table(), url(request, "")))
 
@@ -117,9 +119,9 @@ def _add_lists(router: APIRouter, context: PageContext) -> None:
     def ignore(_: str) -> None:
         """Leave out a damaged record: `tinytags models` and `tinytags runs` name it, with the remedy."""
 
-    storage = context.runtime
-    models_kept = Kept("the models", lambda: list_models(storage.storage, on_damage=ignore)[::-1], LISTED_SECONDS)
-    runs_kept = Kept("the runs", lambda: list_runs(storage.storage, on_damage=ignore)[::-1], LISTED_SECONDS)
+    runtime = context.runtime
+    models_kept = Kept("the models", lambda: list_models(runtime.storage, on_damage=ignore)[::-1], LISTED_SECONDS)
+    runs_kept = Kept("the runs", lambda: list_runs(runtime.storage, on_damage=ignore)[::-1], LISTED_SECONDS)
 
     @router.get("/models", response_model=Models)
     def models(request: Request, asked: Annotated[PageParameters, Query()]) -> Response:

@@ -2,12 +2,14 @@
 
 import re
 
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.problems import is_v1
+from tinytags_tasks.settings import Settings
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:[0-9]{1,5})?")
 _METHODS = ("GET", "POST")
@@ -31,6 +33,18 @@ def parse_origins(text: str) -> tuple[str, ...]:
                 "such as https://pictures.example,http://localhost:3000"
             )
     return origins
+
+
+def add_other_origins(app: FastAPI, settings: Settings) -> None:
+    """Open the API to the origins of the settings; call it after the guard is added, so that it runs before it.
+
+    Raises
+    ------
+    BadInputError
+        If the setting cannot be used.
+    """
+    if origins := parse_origins(settings.search_cors_origins or ""):
+        app.add_middleware(OtherOrigins, origins=origins)
 
 
 class OtherOrigins:

@@ -17,6 +17,9 @@ from tinytags_tasks.search.proxies import own_path, url
 
 V1 = "/api/v1"
 DOCS = "/api/docs"
+HEALTH = f"{V1}/health"
+"""Says that the process lives; strangers may ask, too."""
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 10
 """After how many seconds to ask again while an engine is away."""

@@ -10,12 +10,14 @@ import time
 from dataclasses import dataclass
 
 from cachetools import LRUCache
+from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.problems import is_v1, problem_response
+from tinytags_tasks.settings import Settings
 
 WINDOW_SECONDS = 60
 _MOST_ACCOUNTS = 10_000
@@ -58,6 +60,12 @@ class Buckets:
         return Allowance(is_refused, int(left), max(1, math.ceil(missing / rate)))
 
 
+def add_rate_limit(app: FastAPI, settings: Settings) -> None:
+    """Limit requests as the settings say; call it before the guard is added, so that it runs after it."""
+    if settings.search_rate_limit:
+        app.add_middleware(RateLimit, most=settings.search_rate_limit)
+
+
 class RateLimit:
     """Refuses an account's requests to the API that are too many; runs after the guard, which knows the account."""
 
@@ -79,9 +87,7 @@ class RateLimit:
         }
         if allowed.is_refused:
             message = f"{account.name} may make {self._most:,} requests a minute: go on in {allowed.seconds} s"
-            refusal = problem_response(
-                request, 429, message, headers={**fields, "Retry-After": str(allowed.seconds)}
-            )
+            refusal = problem_response(request, 429, message, headers={**fields, "Retry-After": str(allowed.seconds)})
             await refusal(scope, receive, send)
             return
 
