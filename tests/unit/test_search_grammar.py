@@ -122,7 +122,7 @@ def test_what_a_text_asks_for(text: str, asked: dict[str, Any]) -> None:
         ("confidence:90-70 cat", "confidence:90-70", "lower one first"),
         ("confidence:70-101", "confidence:70-101", "0 to 100"),
         ("confidence:-", "confidence:-", "70-90"),
-        ("confidence:٧", "confidence:٧", "70-90"),
+        ("confidence:\u0667", "confidence:\u0667", "70-90"),
         ("cat block:x", "block:x", "whole number"),
         ("block:99999999999", "block:99999999999", "whole number"),
         ("block:4294967296", "block:4294967296", "out of range"),
