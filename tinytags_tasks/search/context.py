@@ -13,6 +13,7 @@ from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.live import LiveRun as LiveRun
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.shown_pictures import ShownPictures
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
@@ -27,6 +28,7 @@ class PageContext:
     runtime: Runtime
     templates: Environment = field(repr=False)
     stored_images: StoredImages = field(repr=False)
+    pictures: ShownPictures = field(repr=False)
     live: LiveRuns = field(repr=False)
     logs: WordLogs = field(repr=False)
     applier: Applier = field(repr=False)

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search import corrections, corrections_api, picture_pages, review_pages, scripts
+from tinytags_tasks.search import corrections, corrections_api, picture_files, review_pages, scripts
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.address import API_PARAMETERS, PAGE_PARAMETERS, page_address, read_address
 from tinytags_tasks.search.applying import Applier
@@ -29,6 +29,7 @@ from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns, least_confidence
 from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.shown_pictures import ShownPictures
 from tinytags_tasks.search.sign_in import SignIn
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.view import page_view, search_as_json
@@ -57,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.context = context
     add_guard(app, sign_in)
     add_error_pages(app, context.templates)
-    for area in (scripts, corrections, corrections_api, picture_pages, review_pages):
+    for area in (scripts, corrections, corrections_api, picture_files, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
     return app
@@ -82,11 +83,13 @@ def _make_context(settings: Settings) -> PageContext:
     runtime = Runtime(settings, as_writer=True)
     live = LiveRuns(settings, runtime)
     logs = WordLogs(runtime, live)
+    stored_images = StoredImages(lambda: runtime.storage)
     return PageContext(
         settings=settings,
         runtime=runtime,
         templates=Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined),
-        stored_images=StoredImages(lambda: runtime.storage),
+        stored_images=stored_images,
+        pictures=ShownPictures(settings, live, logs, stored_images),
         live=live,
         logs=logs,
         applier=Applier(runtime, settings.alias, live, logs),
