@@ -14,6 +14,7 @@ from tinytags_tasks.search.live import LiveRun as LiveRun
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
 from tinytags_tasks.search.shown_pictures import ShownPictures
+from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
@@ -33,6 +34,7 @@ class PageContext:
     logs: WordLogs = field(repr=False)
     applier: Applier = field(repr=False)
     measured: MeasuredRuns = field(repr=False)
+    source_places: SourcePlaces = field(repr=False)
     waiting: Waiting = field(repr=False, default_factory=Waiting)
 
     def hidden(self) -> Hidden:

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search import corrections, corrections_api, picture_files, review_pages, scripts
+from tinytags_tasks.search import corrections, corrections_api, picture_files, picture_pages, review_pages, scripts
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.address import API_PARAMETERS, PAGE_PARAMETERS, page_address, read_address
 from tinytags_tasks.search.applying import Applier
@@ -31,6 +31,7 @@ from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.shown_pictures import ShownPictures
 from tinytags_tasks.search.sign_in import SignIn
+from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.view import page_view, search_as_json
 from tinytags_tasks.search.word_logs import WordLogs
@@ -58,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.context = context
     add_guard(app, sign_in)
     add_error_pages(app, context.templates)
-    for area in (scripts, corrections, corrections_api, picture_files, review_pages):
+    for area in (scripts, corrections, corrections_api, picture_files, picture_pages, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
     return app
@@ -94,6 +95,7 @@ def _make_context(settings: Settings) -> PageContext:
         logs=logs,
         applier=Applier(runtime, settings.alias, live, logs),
         measured=MeasuredRuns(runtime, logs),
+        source_places=SourcePlaces(runtime),
     )
 
 
