@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pages_of_world import Pages, make_settings
+from PIL import Image
 from published_runs import World, make_world
 from small_run import CORPUS, pictures
 

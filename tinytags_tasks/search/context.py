@@ -13,6 +13,7 @@ from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.live import LiveRun as LiveRun
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.search.shown_pictures import ShownPictures
 from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
@@ -35,6 +36,7 @@ class PageContext:
     applier: Applier = field(repr=False)
     measured: MeasuredRuns = field(repr=False)
     source_places: SourcePlaces = field(repr=False)
+    searches: Searches = field(repr=False)
     waiting: Waiting = field(repr=False, default_factory=Waiting)
 
     def hidden(self) -> Hidden:

@@ -213,9 +213,7 @@ def _parquet(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
 def _features() -> dict[str, object]:
     """Return the columns as the ``datasets`` library describes them, so that it decodes the pictures."""
     of_type = {"string": "string", "int": "int32", "long": "int64"}
-    values: dict[str, object] = {
-        field.name: {"dtype": of_type[field.type], "_type": "Value"} for field in COLUMNS
-    }
+    values: dict[str, object] = {field.name: {"dtype": of_type[field.type], "_type": "Value"} for field in COLUMNS}
     return values | {"image": {"_type": "Image"}}
 
 

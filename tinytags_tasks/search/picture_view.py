@@ -140,7 +140,9 @@ def picture_view(
     }
 
 
-def opinions(context: PageContext, corpus: str, digest: str, position: int, *, are_private_shown: bool) -> list[Opinion]:
+def opinions(
+    context: PageContext, corpus: str, digest: str, position: int, *, are_private_shown: bool
+) -> list[Opinion]:
     """Return what people said of a picture and did not take back, the latest first.
 
     Parameters

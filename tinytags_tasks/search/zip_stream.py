@@ -113,6 +113,4 @@ class ZipStream:
             )
             yield _LOCATOR64.pack(b"PK\6\7", 0, self._offset + size_bytes, 1)
         counts = min(members, _MOST_MEMBERS), min(members, _MOST_MEMBERS)
-        yield _END.pack(
-            b"PK\5\6", 0, 0, *counts, min(size_bytes, _LARGEST), min(self._offset, _LARGEST), 0
-        )
+        yield _END.pack(b"PK\5\6", 0, 0, *counts, min(size_bytes, _LARGEST), min(self._offset, _LARGEST), 0)
