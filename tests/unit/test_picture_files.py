@@ -150,7 +150,7 @@ def test_pictures_that_the_store_does_not_give_are_not_asked_for_again_and_again
         "-1.png",
         "1e3.png",
         "9" * 13 + ".bin",
-        "１.png",
+        "\N{FULLWIDTH DIGIT ONE}.png",
         "1.png?scale=0",
         "0.png?scale=65",
         "0.png?scale=x",

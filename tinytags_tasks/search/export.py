@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +29,8 @@ PIECE_BYTES = 128 * 1024
 """About how many bytes are sent at once."""
 
 ROWS_PER_GROUP = 1_000
-"""Rows of a group of a Parquet file: what is kept in memory."""
+GROUP_BYTES = 8 * 2**20
+"""Rows of a group of a Parquet file at most, and about how large their pictures are at most: it is kept in memory."""
 
 LONGEST_FOLDER = 60
 LISTING = "images.csv"
@@ -145,9 +147,10 @@ def _pages(export: Export, kind: Format) -> Iterator[tuple[TaggedImage, ...]]:
             break
         yield images
     if seen != export.images:
+        there_are = "more" if seen > export.images else f"{seen:,}"
         raise CorruptError(
-            f"{export.images:,} pictures were to be exported, and there are {'more' if seen > export.images else seen}: "
-            "what is published changed meanwhile; export again"
+            f"{export.images:,} pictures were to be exported, and there are {there_are}: what is published changed "
+            "meanwhile; export again"
         )
 
 
@@ -190,22 +193,19 @@ def _parquet(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
         {"huggingface": orjson.dumps({"info": {"features": _features()}})},
     )
     sink = _Sink()
-    rows: list[TaggedImage] = []
-
-    def write(writer: pq.ParquetWriter) -> bytes:
-        columns = [[image.values.get(field.name) for image in rows] for field in COLUMNS]
-        pictures = [{"bytes": png_bytes(_pixels(one)), "path": f"{picture_name(one)}.png"} for one in rows]
-        writer.write_table(pa.table([*columns, pictures], schema=schema))
-        rows.clear()
-        return sink.take()
-
     writer = pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True)
-    for images in pages:
-        rows += images
-        if len(rows) >= ROWS_PER_GROUP:
-            yield write(writer)
+    rows: list[list[object]] = []
+    size_bytes = 0
+    for image in (image for images in pages for image in images):
+        picture = png_bytes(_pixels(image))
+        rows.append([*_values(image), {"bytes": picture, "path": f"{picture_name(image)}.png"}])
+        size_bytes += len(picture)
+        if len(rows) == ROWS_PER_GROUP or size_bytes >= GROUP_BYTES:
+            writer.write_table(pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema))
+            rows, size_bytes = [], 0
+            yield sink.take()
     if rows:
-        yield write(writer)
+        writer.write_table(pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema))
     writer.close()
     yield sink.take()
 
@@ -274,6 +274,7 @@ def _zip(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
         yield from archive.end()
 
 
-def _pixels(image: TaggedImage) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    assert image.image is not None
+def _pixels(image: TaggedImage) -> npt.NDArray[np.uint8]:
+    if image.image is None:  # refused before
+        raise CorruptError(f"picture {image.id} has no pixels")
     return image.image

@@ -15,7 +15,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search import corrections, corrections_api, picture_files, picture_pages, review_pages, scripts
+from tinytags_tasks.search import (
+    corrections,
+    corrections_api,
+    export_pages,
+    picture_files,
+    picture_pages,
+    review_pages,
+    scripts,
+)
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.address import API_PARAMETERS, PAGE_PARAMETERS, page_address, read_address
 from tinytags_tasks.search.applying import Applier
@@ -59,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.context = context
     add_guard(app, sign_in)
     add_error_pages(app, context.templates)
-    for area in (scripts, corrections, corrections_api, picture_files, picture_pages, review_pages):
+    for area in (scripts, corrections, corrections_api, export_pages, picture_files, picture_pages, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
     return app

@@ -14,6 +14,9 @@ from typing import Self
 _UTF8 = 1 << 11
 _VERSION, _VERSION_ZIP64 = 20, 45
 _LARGEST = 0xFFFFFFFF
+_FURTHER = 0xFFFFFFFF
+"""Stands for a number that follows as one of 64 bits."""
+
 _MOST_MEMBERS = 0xFFFF
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
@@ -94,7 +97,7 @@ class ZipStream:
         is_far = self._offset >= _LARGEST
         needed = _VERSION_ZIP64 if is_far else _VERSION
         extra = struct.pack("<HHQ", 1, 8, self._offset) if is_far else b""
-        more = len(extra), 0, 0, 0, 0o100644 << 16, _LARGEST if is_far else self._offset
+        more = len(extra), 0, 0, 0, 0o100644 << 16, _FURTHER if is_far else self._offset
         self._directory.add(
             _CENTRAL.pack(b"PK\1\2", (3 << 8) | needed, needed, _UTF8, 0, _TIME, _DATE, *sizes, *more) + encoded + extra
         )
@@ -113,4 +116,4 @@ class ZipStream:
             )
             yield _LOCATOR64.pack(b"PK\6\7", 0, self._offset + size_bytes, 1)
         counts = min(members, _MOST_MEMBERS), min(members, _MOST_MEMBERS)
-        yield _END.pack(b"PK\5\6", 0, 0, *counts, min(size_bytes, _LARGEST), min(self._offset, _LARGEST), 0)
+        yield _END.pack(b"PK\5\6", 0, 0, *counts, min(size_bytes, _FURTHER), min(self._offset, _FURTHER), 0)
