@@ -97,6 +97,14 @@ class Settings(BaseSettings):
     search_export_images: int = Field(
         100_000, ge=1, description="how many images the search page exports at once, at most"
     )
+    search_base_path: str | None = Field(
+        None, description="the path below which a proxy serves the search page, such as /tags; default: none"
+    )
+    search_trusted_proxies: str | None = Field(
+        None,
+        description="addresses and networks of proxies, with commas between, whose X-Forwarded-Prefix, -Proto, -Host "
+        "and -For the search page believes; default: none",
+    )
     demo_source: Path = Field(
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
     )

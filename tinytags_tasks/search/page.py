@@ -34,6 +34,7 @@ from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.proxies import add_proxies
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.searches import Searches
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for area in (scripts, corrections, corrections_api, export_pages, picture_files, picture_pages, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
+    add_proxies(app, settings)
     return app
 
 
