@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from tinytags_tasks.search.context import PageContext
 
 FOLDER = Path(__file__).parent / "templates"
-SCRIPTS = ("select.js", "review.js", "review.css")
+SCRIPTS = ("keys.js", "select.js", "review.js", "review.css", "search.css")
 """The scripts that are served, and the styles of single pages."""
 
 

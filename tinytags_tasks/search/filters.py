@@ -1,0 +1,146 @@
+"""What results can be narrowed by, beside them: chips of what is asked for, tags with counts, and ranges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+from tinytags_tasks.search.address import page_address
+from tinytags_tasks.search.grammar import write
+from tinytags_tasks.search.query import SearchPage
+from tinytags_tasks.search.request import SearchRequest, Sort
+
+USUAL_LEAST = 40
+"""Where the range of confidence begins, in percent, if nothing below is kept."""
+
+HISTOGRAM_HEIGHT = 40.0
+_LOWEST_BAR = 1.5
+"""Of a confidence with any image, so that it is seen."""
+
+_MARKS = 5
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A part of a search, and the address of the search without it."""
+
+    label: str
+    href: str
+    is_without: bool = False
+
+
+@dataclass(frozen=True)
+class TagChoice:
+    """A tag among the filters; its addresses take it in or leave it, and exclude it or do not."""
+
+    label: str
+    count: int
+    is_chosen: bool
+    is_without: bool
+    href: str
+    without_href: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a histogram: the images with one confidence."""
+
+    percent: int
+    count: int
+    height: float
+    is_inside: bool
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range from one percentage to another, to be changed at both ends."""
+
+    least: int
+    low: int
+    high: int
+    bars: tuple[Bar, ...] = ()
+
+    @property
+    def marks(self) -> list[int]:
+        """Percentages that are written below it."""
+        return [round(self.least + (100 - self.least) * step / (_MARKS - 1)) for step in range(_MARKS)]
+
+
+def make_chips(search: SearchRequest) -> list[Chip]:
+    """Return the parts of a search as they are written in the search box; removing one keeps the others."""
+    changes: list[dict[str, object]] = []
+    for name in ("tags", "without_tags", "words", "without_words", "corpora"):
+        values: tuple[str, ...] = getattr(search, name)
+        changes += [{name: (value,)} for value in values]
+    if (search.min_confidence, search.max_confidence) != (0, 100):
+        changes.append({"min_confidence": search.min_confidence, "max_confidence": search.max_confidence})
+    if (search.min_precision, search.max_precision) != (0, 100):
+        changes.append({"min_precision": search.min_precision, "max_precision": search.max_precision})
+    nothing = SearchRequest()
+    for name in ("block", "keyword", "run", "is_one_of_alike"):
+        if getattr(search, name) != getattr(nothing, name):
+            changes.append({name: getattr(search, name)})
+    if search.similar_to:
+        changes.append({"similar_to": search.similar_to, "sort": Sort.SIMILAR})
+    elif search.sort is not nothing.sort:
+        changes.append({"sort": search.sort, "seed": search.seed})
+    return [_chip(search, change) for change in changes]
+
+
+def _chip(search: SearchRequest, change: dict[str, object]) -> Chip:
+    rest: dict[str, object] = {}
+    for name, value in change.items():
+        whole = getattr(search, name)
+        is_one_of = isinstance(value, tuple)
+        rest[name] = tuple(each for each in whole if each not in value) if is_one_of else getattr(SearchRequest(), name)
+    label = _ALIKE if "is_one_of_alike" in change else write(SearchRequest(**change))  # type: ignore[arg-type]
+    return Chip(label, page_address(search, **rest), is_without=label.startswith("-"))
+
+
+_ALIKE = "one of each group of near-duplicates"
+
+
+def make_tag_choices(search: SearchRequest, counts: Mapping[str, int]) -> list[TagChoice]:
+    """Return the tags that were found and those that are asked for: chosen and excluded ones first, then by count."""
+    chosen, without = set(search.tags), set(search.without_tags)
+    choices = []
+    for tag in {*counts, *chosen, *without}:
+        left = tuple(other for other in search.tags if other != tag)
+        not_without = tuple(other for other in search.without_tags if other != tag)
+        choices.append(
+            TagChoice(
+                label=tag,
+                count=counts.get(tag, 0),
+                is_chosen=tag in chosen,
+                is_without=tag in without,
+                href=page_address(search, tags=left if tag in chosen else (*left, tag), without_tags=not_without),
+                without_href=page_address(
+                    search, tags=left, without_tags=not_without if tag in without else (*not_without, tag)
+                ),
+            )
+        )
+    return sorted(choices, key=lambda one: (not (one.is_chosen or one.is_without), -one.count, one.label))
+
+
+def confidence_range(search: SearchRequest, page: SearchPage) -> Range:
+    """Return the range of confidence with how many images have each, whatever range is asked for."""
+    counts = page.confidence_counts
+    asked = (search.min_confidence,) if search.min_confidence else ()
+    least = min((USUAL_LEAST, search.max_confidence, *asked, *counts))
+    low = max(least, search.min_confidence)
+    most = max(counts.values(), default=0)
+    bars = tuple(
+        Bar(percent, count, _height(count, most), low <= percent <= search.max_confidence)
+        for percent in range(least, 101)
+        for count in (counts.get(percent, 0),)
+    )
+    return Range(least, low, search.max_confidence, bars if most else ())
+
+
+def precision_range(search: SearchRequest) -> Range:
+    """Return the range of measured precision."""
+    return Range(0, search.min_precision, search.max_precision)
+
+
+def _height(count: int, most: int) -> float:
+    """Return a bar's height: the square root, so that what is rare is seen beside what is frequent."""
+    return round(max(_LOWEST_BAR, HISTOGRAM_HEIGHT * sqrt(count / most)), 1) if count else 0.0
