@@ -16,6 +16,7 @@ from small_run import CORPUS
 
 from tinytags_tasks.search import account_file, corrections
 from tinytags_tasks.search import page as page_module
+from tinytags_tasks.search import searches
 from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.hidden import Hidden
@@ -50,7 +51,7 @@ class Pages:
         monkeypatch.setattr(
             page_module, "Runtime", lambda settings, as_writer: SimpleNamespace(storage=self.storage, solr=world.solr)
         )
-        monkeypatch.setattr(page_module, "search_images", self.search)
+        monkeypatch.setattr(searches, "search_images", self.search)
         monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
         self.restart()
 

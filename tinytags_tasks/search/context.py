@@ -13,6 +13,7 @@ from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.live import LiveRun as LiveRun
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
@@ -31,6 +32,7 @@ class PageContext:
     logs: WordLogs = field(repr=False)
     applier: Applier = field(repr=False)
     measured: MeasuredRuns = field(repr=False)
+    searches: Searches = field(repr=False)
     waiting: Waiting = field(repr=False, default_factory=Waiting)
 
     def hidden(self) -> Hidden:

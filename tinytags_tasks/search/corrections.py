@@ -269,7 +269,9 @@ def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
 def _own_address(text: str) -> str:
     """Return an address of the search page, whatever a form says."""
     parts = urlsplit(text)
-    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and parts.path in ("/", "/corrections")
+    is_own = (
+        text.startswith("/") and not text.startswith(("//", "/\\")) and parts.path in ("/", "/search", "/corrections")
+    )
     if not is_own:
         return "/"
     return f"{parts.path}?{parts.query}" if parts.query else parts.path

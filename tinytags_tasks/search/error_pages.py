@@ -34,7 +34,7 @@ def _error_response(templates: Environment, request: Request, status: int, messa
     if request.scope["path"].startswith("/api/"):
         return JSONResponse({"error": message}, status_code=status, headers=headers)
     heading = _HEADINGS.get(status, "Something went wrong")
-    if status == 400 and request.method == "GET" and request.scope["path"] == "/":
+    if status == 400 and request.method == "GET" and request.scope["path"] in ("/", "/search"):
         heading = "This search is not valid"
     page = templates.get_template("error.html").render(heading=heading, message=message, status=status)
     return HTMLResponse(page, status_code=status, headers=headers)
