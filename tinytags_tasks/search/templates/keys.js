@@ -64,6 +64,8 @@ for (const range of document.querySelectorAll("[data-range]")) {
       if (isInside) count += Number(bar.dataset.count);
     }
     const images = bars.length ? ` · ${count.toLocaleString("en")}` : "";
+    range.style.setProperty("--from", (low - from.min) / (100 - from.min));
+    range.style.setProperty("--to", (high - from.min) / (100 - from.min));
     said.textContent = `${low}–${high} %${images}`;
     // The end that can still move lies on top when both are at the same place.
     from.classList.toggle("above", low > (Number(from.min) + 100) / 2);
@@ -72,5 +74,6 @@ for (const range of document.querySelectorAll("[data-range]")) {
     end.addEventListener("input", () => show(end));
     end.addEventListener("pointerup", () => setTimeout(() => end.form.requestSubmit()));
   }
+  range.classList.add("is-live");
   show(to);
 }
