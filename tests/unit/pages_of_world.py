@@ -14,9 +14,8 @@ from fastapi.testclient import TestClient
 from published_runs import ALIAS, World
 from small_run import CORPUS
 
-from tinytags_tasks.search import account_file, corrections
+from tinytags_tasks.search import account_file, corrections, searches
 from tinytags_tasks.search import page as page_module
-from tinytags_tasks.search import searches
 from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.hidden import Hidden

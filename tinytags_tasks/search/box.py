@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from tinytags_tasks.search.grammar import GrammarError, write
+from tinytags_tasks.search.grammar import MOST_CHARACTERS, GrammarError, write
 from tinytags_tasks.search.request import SearchRequest
-
-LONGEST_TEXT = 2_000
-"""Characters of a search as text."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Box:
     word: str = ""
     after: str = ""
     kept: tuple[tuple[str, str], ...] = ()
-    longest: int = field(default=LONGEST_TEXT, init=False)
+    longest: int = field(default=MOST_CHARACTERS, init=False)
 
     @classmethod
     def of(cls, search: SearchRequest) -> "Box":

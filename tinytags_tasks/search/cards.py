@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from tinytags_tasks.document_fields import DocumentField, Shown, describe
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.review.precision import PrecisionTable
+from tinytags_tasks.review.precision import Estimate, PrecisionTable
 from tinytags_tasks.search import corrections
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.images import TaggedImage
@@ -147,13 +147,17 @@ def _make_card(image: TaggedImage, frame: Frame, measured: PrecisionTable | None
         is_enlarged=frame.is_enlarged,
         details=tuple(_lines(image)),
         precision=f"precision {stated.percent:.0f} %" if stated else "",
-        interval=f"measured by reviews: of images with this tag and confidence, {stated.low:.0f} to {stated.high:.0f} % "
-        "have the tag rightly (95 % interval)"
-        if stated
-        else "",
+        interval=_interval(stated) if stated else "",
         corrected=int(corrected) if corrected else None,
         corrected_by=corrected_by,
         named=corrections.Picture.of(image),
+    )
+
+
+def _interval(stated: Estimate) -> str:
+    return (
+        f"measured by reviews: of images with this tag and confidence, {stated.low:.0f} to {stated.high:.0f} % have the "
+        "tag rightly (95 % interval)"
     )
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import sqrt
 
 from tinytags_tasks.search.address import page_address
-from tinytags_tasks.search.grammar import write
+from tinytags_tasks.search.grammar import chips
 from tinytags_tasks.search.query import SearchPage
-from tinytags_tasks.search.request import SearchRequest, Sort
+from tinytags_tasks.search.request import SearchRequest
 
 USUAL_LEAST = 40
 """Where the range of confidence begins, in percent, if nothing below is kept."""
@@ -67,36 +67,7 @@ class Range:
 
 def make_chips(search: SearchRequest) -> list[Chip]:
     """Return the parts of a search as they are written in the search box; removing one keeps the others."""
-    changes: list[dict[str, object]] = []
-    for name in ("tags", "without_tags", "words", "without_words", "corpora"):
-        values: tuple[str, ...] = getattr(search, name)
-        changes += [{name: (value,)} for value in values]
-    if (search.min_confidence, search.max_confidence) != (0, 100):
-        changes.append({"min_confidence": search.min_confidence, "max_confidence": search.max_confidence})
-    if (search.min_precision, search.max_precision) != (0, 100):
-        changes.append({"min_precision": search.min_precision, "max_precision": search.max_precision})
-    nothing = SearchRequest()
-    for name in ("block", "keyword", "run", "is_one_of_alike"):
-        if getattr(search, name) != getattr(nothing, name):
-            changes.append({name: getattr(search, name)})
-    if search.similar_to:
-        changes.append({"similar_to": search.similar_to, "sort": Sort.SIMILAR})
-    elif search.sort is not nothing.sort:
-        changes.append({"sort": search.sort, "seed": search.seed})
-    return [_chip(search, change) for change in changes]
-
-
-def _chip(search: SearchRequest, change: dict[str, object]) -> Chip:
-    rest: dict[str, object] = {}
-    for name, value in change.items():
-        whole = getattr(search, name)
-        is_one_of = isinstance(value, tuple)
-        rest[name] = tuple(each for each in whole if each not in value) if is_one_of else getattr(SearchRequest(), name)
-    label = _ALIKE if "is_one_of_alike" in change else write(SearchRequest(**change))  # type: ignore[arg-type]
-    return Chip(label, page_address(search, **rest), is_without=label.startswith("-"))
-
-
-_ALIKE = "one of each group of near-duplicates"
+    return [Chip(chip.text, page_address(chip.without), is_without=chip.text.startswith("-")) for chip in chips(search)]
 
 
 def make_tag_choices(search: SearchRequest, counts: Mapping[str, int]) -> list[TagChoice]:

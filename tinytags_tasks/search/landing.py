@@ -132,7 +132,11 @@ def _show(context: PageContext, request: Request, page: SearchPage, examples: Ex
         tries=_tries(shown),
         tags=[
             Plate(
-                tag, count, _href(tag), _examples(pictures.get(tag, ()), frames), tuple(_measured(tag, tables, len(live)))
+                tag,
+                count,
+                _href(tag),
+                _examples(pictures.get(tag, ()), frames),
+                tuple(_measured(tag, tables, len(live))),
             )
             for tag, count in counts[:MOST_PLATES]
         ],
@@ -178,7 +182,7 @@ def _measured(tag: str, tables: Mapping[str, PrecisionTable], corpora: int) -> l
         if of_tag and of_tag.precision:
             found = of_tag.precision
             where = f" on {corpus}" if corpora > 1 else ""
-            lines.append(f"{found.percent:.0f} % right{where} ({found.low:.0f}–{found.high:.0f} %)")
+            lines.append(f"{found.percent:.0f} % right{where} ({found.low:.0f} to {found.high:.0f} %)")
     return lines
 
 
@@ -187,7 +191,7 @@ def _corpus(live: LiveRun, page: SearchPage, corpora: int) -> dict[str, Any]:
     if corpora == 1:
         facts.append(("with a tag", f"{page.total:,}"))
     if live.corpus:
-        facts.append(("size", f"{live.corpus.width} × {live.corpus.height} pixels"))
+        facts.append(("size", f"{live.corpus.width} by {live.corpus.height} pixels"))
     facts.append(("kept from", f"{live.run.threshold} % confidence"))
     if live.publication:
         facts.append(("published", live.publication.time[:16].replace("T", " ")))

@@ -16,7 +16,7 @@ from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
 from tinytags_tasks.review.precision import NOT_MEASURED
 from tinytags_tasks.search import corrections, filters, search_forms, situation
 from tinytags_tasks.search.accounts import Account
-from tinytags_tasks.search.address import PAGE_PARAMETERS, address_parameters, page_address, read_address
+from tinytags_tasks.search.address import PAGE_PARAMETERS, page_address, read_address
 from tinytags_tasks.search.box import Box
 from tinytags_tasks.search.cards import frames_of, make_cards
 from tinytags_tasks.search.context import PageContext

@@ -1,13 +1,12 @@
 """What the forms of the search page send, as the search that it means; its address is then the usual one."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from starlette.datastructures import QueryParams
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.address import PAGE_PARAMETERS, read_address
-from tinytags_tasks.search.box import LONGEST_TEXT
 from tinytags_tasks.search.grammar import parse
 from tinytags_tasks.search.request import SearchRequest
 
@@ -43,9 +42,7 @@ def read_form(parameters: QueryParams) -> SearchRequest:
     search = read_address(usual, PAGE_PARAMETERS)
     changes: dict[str, Any] = {"cursor": None, "start": 0}
     if text := _only(parameters, TEXT):
-        if len(text) > LONGEST_TEXT:
-            raise BadInputError(f"a search of {len(text):,} characters is too long: write up to {LONGEST_TEXT:,}")
-        search = replace(SearchRequest(rows=search.rows), **cast(dict[str, Any], parse(text)))
+        search = parse(text, SearchRequest(rows=search.rows))
     least = _percent(parameters, LEAST) if LEAST in parameters else 0
     for name in RANGES:
         if all(f"{name}_{end}" in parameters for end in ENDS):
