@@ -102,6 +102,7 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         repairs=_repairs(search, page),
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
+        export_all=_export_address(search),
         run=_run_name(context, search, page.images),
     )
 
@@ -237,6 +238,12 @@ def _repairs(search: SearchRequest, page: SearchPage) -> list[Chip]:
     if len(chips) > 1:
         found += [Chip(f"without {chip.label}", chip.href) for chip in chips]
     return found[:MOST_REPAIRS] or [Chip("all images", page_address(SearchRequest()))]
+
+
+def _export_address(search: SearchRequest) -> str:
+    """Return the address of the page that exports all that a search finds."""
+    _, _, query = page_address(search, rows=SearchRequest.rows).partition("?")
+    return f"/export?{query}" if query else "/export"
 
 
 def _run_name(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
