@@ -16,14 +16,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import corrections, corrections_api, landing, picture_pages, results, review_pages, scripts
 from tinytags_tasks.search.address import API_PARAMETERS, read_address
+from tinytags_tasks.search.api_docs import add_api
 from tinytags_tasks.search.applying import Applier
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.origins import add_other_origins
 from tinytags_tasks.search.proxies import add_proxies
 from tinytags_tasks.search.query import SearchPage
+from tinytags_tasks.search.rate_limit import add_rate_limit
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.search.sign_in import SignIn
@@ -52,11 +55,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.form_key = _form_key(settings)
     context = _make_context(settings)
     app.state.context = context
+    add_rate_limit(app, settings)  # before the guard, so that it runs after it
     add_guard(app, sign_in)
     add_error_pages(app, context.templates)
     for area in (scripts, landing, results, corrections, corrections_api, picture_pages, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
+    add_api(app, context)
+    add_other_origins(app, settings)
     add_proxies(app, settings)
     return app
 
