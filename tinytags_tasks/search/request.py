@@ -42,6 +42,10 @@ class SearchRequest:
         Instead of ``start``: :data:`FIRST_CURSOR`, then the ``next_cursor`` of each page. Has no limit.
     with_pixels
         Whether images come with their pixels.
+    similar_to
+        A document's id: the images that look most like its own.
+    is_one_of_alike
+        Whether only one image of each group of near-duplicates is found.
 
     Raises
     ------
@@ -58,6 +62,8 @@ class SearchRequest:
     start: int = 0
     cursor: str | None = None
     with_pixels: bool = True
+    similar_to: str = ""
+    is_one_of_alike: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range."""
