@@ -55,6 +55,8 @@ class DocumentField:
         Whether every document has it.
     is_later
         Whether it was added after the first version, so that older collections lack it. It must not be required then.
+    is_multivalued
+        Whether a document may have several values: Solr's ``multiValued``. It is shown nowhere then.
     """
 
     name: str
@@ -68,6 +70,7 @@ class DocumentField:
     is_countable: bool = True
     is_required: bool = True
     is_later: bool = False
+    is_multivalued: bool = False
 
     @property
     def solr_name(self) -> str:

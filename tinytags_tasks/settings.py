@@ -94,6 +94,14 @@ class Settings(BaseSettings):
         "tinytags", description="an operator of the search page, besides the accounts of `tinytags accounts`"
     )
     search_password: SecretStr | None = Field(None, description="their password; default: the generated password")
+    search_base_path: str | None = Field(
+        None, description="the path below which a proxy serves the search page, such as /tags; default: none"
+    )
+    search_trusted_proxies: str | None = Field(
+        None,
+        description="addresses and networks of proxies, with commas between, whose X-Forwarded-Prefix, -Proto, -Host "
+        "and -For the search page believes; default: none",
+    )
     demo_source: Path = Field(
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
     )

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from published_runs import ALIAS, World
 from small_run import CORPUS
 
-from tinytags_tasks.search import account_file, corrections
+from tinytags_tasks.search import account_file, corrections, searches
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role
@@ -50,7 +50,7 @@ class Pages:
         monkeypatch.setattr(
             page_module, "Runtime", lambda settings, as_writer: SimpleNamespace(storage=self.storage, solr=world.solr)
         )
-        monkeypatch.setattr(page_module, "search_images", self.search)
+        monkeypatch.setattr(searches, "search_images", self.search)
         monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
         self.restart()
 

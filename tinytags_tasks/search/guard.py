@@ -11,6 +11,7 @@ from fastapi.responses import PlainTextResponse
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.proxies import own_path
 from tinytags_tasks.search.sign_in import FAILURE_SECONDS, SignIn, TooManyFailuresError
 
 HEADERS = {
@@ -36,7 +37,7 @@ def add_guard(app: FastAPI, sign_in: SignIn) -> None:
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         # Not request.url: that is built from the Host header, which a stranger writes.
-        if request.scope["path"] == "/healthz":
+        if own_path(request.scope) == "/healthz":
             response = await call_next(request)
         else:
             try:

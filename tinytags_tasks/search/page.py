@@ -14,7 +14,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import corrections, corrections_api, picture_pages, review_pages, scripts
 from tinytags_tasks.search.accounts import Account
@@ -26,9 +25,11 @@ from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRuns
-from tinytags_tasks.search.measured import MeasuredRuns, least_confidence
-from tinytags_tasks.search.query import SearchPage, search_images
+from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.proxies import add_proxies
+from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.search.sign_in import SignIn
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.view import page_view, search_as_json
@@ -60,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for area in (scripts, corrections, corrections_api, picture_pages, review_pages):
         area.add_routes(app, context)
     _add_routes(app, context)
+    add_proxies(app, settings)
     return app
 
 
@@ -82,6 +84,7 @@ def _make_context(settings: Settings) -> PageContext:
     runtime = Runtime(settings, as_writer=True)
     live = LiveRuns(settings, runtime)
     logs = WordLogs(runtime, live)
+    measured = MeasuredRuns(runtime, logs)
     return PageContext(
         settings=settings,
         runtime=runtime,
@@ -90,22 +93,16 @@ def _make_context(settings: Settings) -> PageContext:
         live=live,
         logs=logs,
         applier=Applier(runtime, settings.alias, live, logs),
-        measured=MeasuredRuns(runtime, logs),
+        measured=measured,
+        searches=Searches(settings, live, logs, measured),
     )
 
 
 def _add_routes(app: FastAPI, context: PageContext) -> None:
     settings, stored_images = context.settings, context.stored_images
 
-    def measured() -> PrecisionTable | None:
-        live = context.live.runs()
-        return context.measured.table(live[0].run) if live else None
-
     def search_with_pixels(search: SearchRequest) -> SearchPage:
-        hidden = context.hidden()
-        if search.min_precision:
-            hidden = hidden.at_least(least_confidence(measured(), search.min_precision))
-        page = search_images(settings, search, hidden)
+        page = context.searches.page(search)
         return replace(page, images=stored_images.complete(page.images)) if search.with_pixels else page
 
     @app.get("/healthz")
@@ -113,18 +110,19 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
         return PlainTextResponse("ok")
 
     @app.get("/")
+    @app.get("/search")
     def index(request: Request) -> HTMLResponse:
         search = read_address(request.query_params, PAGE_PARAMETERS | {NOTICE})
-        page = search_with_pixels(search)
+        page = search_with_pixels(replace(search, with_pixels=True))
         account: Account = request.state.account
         return context.render(
             request,
             "search.html",
-            **page_view(search, page, settings.alias, measured()),
+            **page_view(search, page, settings.alias, context.searches.table()),
             notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
             corrected=corrections.corrected_by(context, page.images),
             pictures={image.id: corrections.Picture.of(image) for image in page.images},
-            here=page_address(search, start=search.start),
+            here=page_address(search, cursor=search.cursor),
             run=_run_name(context, page.images),
         )
 
@@ -136,7 +134,7 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
-        return JSONResponse(search_as_json(search_with_pixels(search), search, measured()))
+        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.table()))
 
 
 def _run_name(context: PageContext, images: Sequence[TaggedImage]) -> str:

@@ -9,14 +9,14 @@ from tinytags_tasks.review.precision import Estimate, PrecisionTable
 from tinytags_tasks.search.address import page_address
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.query import SearchPage
-from tinytags_tasks.search.request import LAST_START, SearchRequest
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.thumbnails import encode_png, make_thumbnail
 
 DRAWN = "drawn"
 """Corpora whose names start so hold generated pictures."""
 
 CONFIDENCE_STEPS = range(40, 101, 10)
-ROW_CHOICES = (20, 60, 100)
+ROW_CHOICES = (30, 60, 100)
 
 
 def page_view(
@@ -52,7 +52,7 @@ def page_view(
         "row_choices": sorted({*ROW_CHOICES, search.rows}),
         "all_tags": page_address(search, tags=()),
         "milliseconds": round(page.seconds * 1000),
-        **_pager(search, page.total),
+        **_pager(search, page),
     }
 
 
@@ -127,21 +127,12 @@ def _confidence_choices(search: SearchRequest, page: SearchPage) -> list[dict[st
     return choices
 
 
-def _pager(search: SearchRequest, total: int) -> dict[str, Any]:
-    reachable = LAST_START // search.rows
-    pages = max(1, -(-total // search.rows))
-    number = search.start // search.rows + 1
-
-    def link(target: int) -> str | None:
-        is_there = 1 <= target <= min(pages, reachable)
-        return page_address(search, start=(target - 1) * search.rows) if is_there else None
+def _pager(search: SearchRequest, page: SearchPage) -> dict[str, str | None]:
+    def link(cursor: str | None) -> str | None:
+        return page_address(search, cursor=cursor) if cursor else None
 
     return {
-        "number": number,
-        "pages": pages,
-        "first": link(1) if number > 1 else None,
-        "previous": link(number - 1) if number <= pages else link(pages),
-        "next": link(number + 1),
-        "is_cut": number == reachable < pages,
-        "last_start": LAST_START,
+        "first": page_address(search) if search.cursor or search.start else None,
+        "previous": link(page.previous_cursor),
+        "next": link(page.next_cursor),
     }

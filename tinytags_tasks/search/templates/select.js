@@ -19,7 +19,7 @@ document.addEventListener("submit", async (event) => {
     if (answer.ok) {
       const back = fields.get("back");
       const undo = document.createElement("a");
-      undo.href = `${back}${back.includes("?") ? "&" : "?"}said=${encodeURIComponent(text.said)}`;
+      undo.href = `${document.documentElement.dataset.base}${back}${back.includes("?") ? "&" : "?"}said=${encodeURIComponent(text.said)}`;
       undo.textContent = "Reload to see it or undo it";
       message.append(" ", undo);
       form.closest("details").open = false;
