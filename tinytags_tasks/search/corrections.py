@@ -17,6 +17,7 @@ from tinytags_tasks.search.accounts import Account, Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import CheckedForm, Form
 from tinytags_tasks.search.images import TaggedImage
+from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.speaking import Spoken, speak
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import load_corpus
@@ -263,7 +264,7 @@ def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"said": name, "message": spoken.message, "is_shown": spoken.applied.is_shown})
     back = _own_address(form.get("back", "/"))
-    return RedirectResponse(f"{back}{'&' if '?' in back else '?'}{NOTICE}={quote(name)}", status_code=303)
+    return RedirectResponse(f"{url(request, back)}{'&' if '?' in back else '?'}{NOTICE}={quote(name)}", status_code=303)
 
 
 def _own_address(text: str) -> str:
