@@ -105,6 +105,12 @@ class Settings(BaseSettings):
         description="addresses and networks of proxies, with commas between, whose X-Forwarded-Prefix, -Proto, -Host "
         "and -For the search page believes; default: none",
     )
+    search_rate_limit: int = Field(
+        3000, ge=0, description="requests to the API that an account may make a minute; 0 for any number"
+    )
+    search_cors_origins: str | None = Field(
+        None, description="origins, with commas between, whose scripts may use the API; default: none"
+    )
     demo_source: Path = Field(
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
     )

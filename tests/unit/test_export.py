@@ -1,197 +1,243 @@
-"""Exported files: right way up, whole or recognisably not, safe names and cells, and memory that stays flat."""
+"""Exporting a scored run: the original's lines, only from committed blocks, and no half-written files."""
 
-import csv
-import io
-import shutil
-import subprocess
-import tarfile
-import tracemalloc
-import zipfile
-from collections.abc import Iterator
-from dataclasses import replace
+import base64
+import json
+import os
+import sys
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
+from faulty_storage import Killed
+from small_run import (
+    BLOCKS,
+    CORPUS,
+    MODEL,
+    TAGS,
+    UNREADABLE,
+    VOTES,
+    SparkHere,
+    address_of,
+    make_corpus,
+    make_run,
+    pictures,
+    publish_model,
+    quiet,
+    score_all,
+)
+from typer.testing import CliRunner
 
-from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.errors import CorruptError
-from tinytags_tasks.ingest.step import ingest_corpus
-from tinytags_tasks.search import export, zip_stream
-from tinytags_tasks.search.export import Export, Format, cell, file_name, folder_name, write_export
-from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.search.zip_stream import ZipStream
+from tinytags_tasks.cli import app, stages
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.score import export
+from tinytags_tasks.score.export import ExportRequest
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.record import CHECKSUM_KEY
 
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-
-
-def marked(seed: int = 0) -> np.ndarray:
-    """Return a picture whose upper left corner is red, upper right green, lower left blue; else noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    pixels[:8, :8], pixels[:8, -8:], pixels[-8:, :8] = RED, GREEN, BLUE
-    return pixels
+ALL = tuple(range(BLOCKS))
+FIRST_OF_BLOCK = (0, 2, 4, 6, 7, 9, 11)
 
 
-def image(position: int, tag: str = "cat", keyword: str | None = "Tabby", **values: object) -> TaggedImage:
-    known = {
-        "id": f"pets:{position}",
-        "tag": tag,
-        "confidence": 70,
-        "votes": 7,
-        "block": 3,
-        "position": position,
-        "model": "forest-12ab",
-        "corpus": "pets",
-        "keyword": keyword,
-        "corrected": None,
-    }
-    return TaggedImage(known | values, image=marked(position))
+@pytest.fixture
+def storage(tmp_path):
+    return LocalStorage(tmp_path / "store")
 
 
-IMAGES = (image(0), image(7, "dog", None), image(123_456, "=cmd|' /C calc'!A0", 'Säbel\nzahn, "x"', corrected=4))
+@pytest.fixture
+def scored(storage):
+    run = make_run(storage, unreadable=UNREADABLE)
+    score_all(storage, run)
+    return run
 
 
-def exported(kind: Format, images: tuple[TaggedImage, ...] = IMAGES) -> bytes:
-    return b"".join(write_export(Export([images[:2], images[2:]], len(images), lambda some: some), kind))
+def lines_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def decoded(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)))
+def expected_lines(blocks=ALL) -> list[dict]:
+    """Return what follows from each picture's votes."""
+    return [
+        {
+            "block": block,
+            "data": base64.b64encode(pictures()[position].tobytes()).decode(),
+            "label": TAGS[VOTES[position].index(max(VOTES[position]))],
+            "accuracy": 10 * max(VOTES[position]),
+        }
+        for block in blocks
+        for position in range(FIRST_OF_BLOCK[block], FIRST_OF_BLOCK[block + 1])
+        if position not in UNREADABLE and max(VOTES[position]) >= 4
+    ]
 
 
-def test_a_table_has_a_row_for_each_picture_and_no_formula() -> None:
-    text = exported(Format.CSV).decode()
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    assert [row["id"] for row in rows] == ["pets:0", "pets:7", "pets:123456"]
-    assert rows[0] | {"tag": "cat", "confidence": "70", "keyword": "Tabby", "corrected": ""} == rows[0]
-    assert rows[1]["keyword"] == ""
-    assert (rows[2]["tag"], rows[2]["keyword"]) == ("'=cmd|' /C calc'!A0", 'Säbel\nzahn, "x"')
-    assert text.endswith("\r\n")
+def write(storage, run, output, blocks=ALL):
+    return export.export_run(ExportRequest(run.name, tuple(blocks), str(output)), storage=storage, report=quiet)
 
 
-@given(st.text(max_size=20))
-def test_no_cell_begins_like_a_formula(text: str) -> None:
-    assert not str(cell(text)).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert str(cell(text)).removeprefix("'").removeprefix("'") in (text, text.removeprefix("'"), text[2:])
+def test_every_kept_image_is_a_line_in_the_order_of_positions(storage, scored, tmp_path):
+    output = tmp_path / "scored.jsonl"
+    result = write(storage, scored, output)
+    assert lines_of(output) == expected_lines()
+    assert (result.run, result.blocks, result.images) == (scored.name, ALL, len(expected_lines()))
 
 
-def test_parquet_has_the_pictures_and_can_be_ingested_again(tmp_path) -> None:
-    path = tmp_path / "found.parquet"
-    path.write_bytes(exported(Format.PARQUET))
-    table = pq.read_table(path, page_checksum_verification=True)
-    assert table.column("position").to_pylist() == [0, 7, 123_456]
-    assert table.column("tag")[2].as_py().startswith("=cmd")  # no spreadsheet: the value is as it is
-    np.testing.assert_array_equal(decoded(table.column("image")[0].as_py()["bytes"]), marked(0))
-    storage = LocalStorage(tmp_path / "store")
-    definition = CorpusDefinition(name="again", source=str(path), format="parquet", keywords="tag", shard_images=10)
-    ingest_corpus(definition, storage=storage, report=lambda line: None)
-    corpus = Corpus.load(storage, layout.corpus_file("again"))
-    assert corpus.images == 3
-    assert storage.read(layout.shard_file("again", 0), 0, corpus.image_bytes) == marked(0).tobytes()
+def test_a_line_has_the_names_of_the_original_and_no_others(storage, scored, tmp_path):
+    output = tmp_path / "scored.jsonl"
+    write(storage, scored, output)
+    assert [tuple(line) for line in lines_of(output)] == [("block", "data", "label", "accuracy")] * len(
+        expected_lines()
+    )
 
 
-def test_a_tar_is_a_webdataset() -> None:
-    with tarfile.open(fileobj=io.BytesIO(exported(Format.TAR))) as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar}
-    keys = [f"pets-{position:012d}" for position in (0, 7, 123_456)]
-    assert list(members) == [f"{key}.{ending}" for key in keys for ending in ("png", "cls", "json")]
-    np.testing.assert_array_equal(decoded(members[f"{keys[1]}.png"]), marked(7))
-    assert members[f"{keys[1]}.cls"] == b"dog"
-    assert b'"confidence":70' in members[f"{keys[1]}.json"]
+def test_only_the_blocks_asked_for_are_written(storage, scored, tmp_path):
+    output = tmp_path / "scored.jsonl"
+    write(storage, scored, output, [4, 2])
+    assert lines_of(output) == expected_lines([4, 2])
 
 
-def test_a_zip_has_a_folder_for_each_tag_and_a_list(tmp_path) -> None:
-    content = exported(Format.ZIP)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert archive.testzip() is None
-        names = archive.namelist()
-        np.testing.assert_array_equal(decoded(archive.read(names[0])), marked(0))
-        rows = list(csv.DictReader(io.StringIO(archive.read("images.csv").decode(), newline="")))
-    assert names[:2] == ["cat/pets-000000000000.png", "dog/pets-000000000007.png"]
-    assert [row["file"] for row in rows] == names[:3]
-    if shutil.which("unzip"):
-        (tmp_path / "found.zip").write_bytes(content)
-        subprocess.run(["unzip", "-tq", tmp_path / "found.zip"], check=True, capture_output=True)
+def test_the_standard_output_gets_the_same_lines(storage, scored, capfd):
+    write(storage, scored, "-")
+    assert [json.loads(line) for line in capfd.readouterr().out.splitlines()] == expected_lines()
 
 
-def test_a_zip_with_more_members_than_an_old_one_may_have_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zip_stream, "_LARGEST", 500)  # as if the archive were beyond 4 GB
-    with ZipStream() as archive:
-        content = b"".join([archive.member(f"{number}.txt", b"x" * 100) for number in range(20)])
-        content += b"".join(archive.end())
-    found = zipfile.ZipFile(io.BytesIO(content))
-    assert found.testzip() is None
-    assert [member.file_size for member in found.infolist()] == [100] * 20
-    monkeypatch.undo()
-    with ZipStream() as archive:
-        content = b"".join([archive.member(f"{number}", b"") for number in range(70_000)])
-        content += b"".join(archive.end())
-    assert len(zipfile.ZipFile(io.BytesIO(content)).namelist()) == 70_000
+def test_blocks_that_are_not_scored_are_named_and_nothing_is_written(storage, scored, tmp_path):
+    for block in (1, 2, 5):
+        storage.delete(layout.scored_file(scored.name, block))
+    output = tmp_path / "scored.jsonl"
+    with pytest.raises(MissingError, match=rf"3 of 6 .* 1-2,5; run `tinytags score {scored.name} --blocks 1-2,5` "):
+        write(storage, scored, output)
+    assert not output.exists()
+    write(storage, scored, output, [0, 3, 4])
+    assert lines_of(output) == expected_lines([0, 3, 4])
 
 
-@pytest.mark.parametrize("kind", Format)
-@pytest.mark.parametrize("counted", [2, 4])
-def test_a_file_whose_pictures_changed_meanwhile_breaks_off(kind: Format, counted: int) -> None:
-    received = []
-    with pytest.raises(CorruptError, match="export again"):
-        received.extend(write_export(Export([IMAGES], counted, lambda some: some), kind))
-    content = b"".join(received)
-    if kind is Format.PARQUET:
-        assert not content.endswith(b"PAR1")
-    if kind is Format.ZIP:
-        assert not zipfile.is_zipfile(io.BytesIO(content))
+def test_a_block_that_the_run_does_not_have_is_refused(storage, scored, tmp_path):
+    with pytest.raises(BadInputError, match="block 6 is out of range"):
+        write(storage, scored, tmp_path / "scored.jsonl", [6])
 
 
-def test_a_picture_that_cannot_be_read_breaks_the_file_off() -> None:
-    lost = (replace(IMAGES[0], image=None, missing="HDFS is away"),)
-    with pytest.raises(CorruptError, match="pets:0 cannot be exported: HDFS is away"):
-        list(write_export(Export([lost], 1, lambda some: some), Format.TAR))
-    assert b"pets:0" in b"".join(write_export(Export([lost], 1, lambda some: some), Format.CSV))
+def test_a_block_scored_on_other_bytes_is_corrupt(storage, scored, tmp_path):
+    path = layout.shard_manifest_file(CORPUS, 0)
+    manifest = json.loads(storage.read(path))
+    del manifest[CHECKSUM_KEY]
+    manifest["blocks"][1]["sha256"] = "0" * 64
+    storage.write(path, json.dumps(manifest).encode())
+    output = tmp_path / "scored.jsonl"
+    with pytest.raises(CorruptError, match=r"block 1 was scored on bytes other than .*; score block 1 again with"):
+        write(storage, scored, output)
+    assert list(tmp_path.glob("*scored.jsonl*")) == []
 
 
-@given(st.text(max_size=120))
-def test_every_system_can_store_the_folder_of_a_tag(tag: str) -> None:
-    name = folder_name(tag)
-    assert name.isascii()
-    assert 1 <= len(name) <= 64
-    assert not set(name) & set('<>:"/\\|?*. ')
-    assert name.upper() not in {"CON", "PRN", "AUX", "NUL", "COM1", "LPT9"}
+def test_a_damaged_shard_leaves_what_stood_under_the_files_name(storage, scored, tmp_path):
+    output = tmp_path / "scored.jsonl"
+    output.write_text("the last export")
+    path = storage.root / layout.shard_file(CORPUS, 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptError, match="block 5"):
+        write(storage, scored, output)
+    assert output.read_text() == "the last export"
+    assert [found.name for found in tmp_path.glob("*scored.jsonl*")] == ["scored.jsonl"]
+
+
+def test_an_export_killed_in_the_middle_leaves_no_file_of_its_name(storage, scored, tmp_path, monkeypatch):
+    genuine = export.read_pixels
+
+    def read_until_the_kill(storage, source):
+        if source.block == 3:
+            raise Killed
+        return genuine(storage, source)
+
+    monkeypatch.setattr(export, "read_pixels", read_until_the_kill)
+    output = tmp_path / "scored.jsonl"
+    with pytest.raises(Killed):
+        write(storage, scored, output)
+    assert not output.exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(storage, scored, tmp_path):
+    with pytest.raises(BadInputError, match="no-such-folder/a: cannot be written"):
+        write(storage, scored, tmp_path / "no-such-folder" / "a")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "store"):
+        with pytest.raises(BadInputError, match=f"{name}: is not a regular file"):
+            write(storage, scored, tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_reader_that_goes_away_is_told(storage, scored, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(BadInputError, match="standard output was closed before the export was complete"):
+            write(storage, scored, "-")
+
+
+# The command
+
+
+@pytest.fixture
+def command(storage, monkeypatch):
+    """Run `tinytags score` on a store without engines; return its outcome and how many Spark sessions it opened."""
+    spark = SparkHere()
+
+    class Clients:
+        def __init__(self) -> None:
+            self.storage, self.store_address, self.connect_spark = storage, address_of(storage), spark
+
+    monkeypatch.setattr(stages, "clients", Clients)
+    monkeypatch.setattr(stages, "find_run", lambda name: next(run for run in list_runs(storage) if run.name == name))
+
+    def score(*arguments: str):
+        outcome = CliRunner().invoke(app, ["score", *arguments])
+        return outcome, spark.sessions
+
+    return score
+
+
+def test_a_corpus_is_scored_and_its_run_named(storage, command):
+    make_corpus(storage)
+    publish_model(storage)
+    outcome, _ = command(CORPUS, "--threshold", "60")
+    (run,) = list_runs(storage)
+    assert (outcome.exit_code, outcome.stdout) == (0, f"{run.name}\n")
+    assert (run.model, run.threshold) == (MODEL, 60)
+    assert len(storage.names(layout.scored_folder(run.name))) == BLOCKS
+
+
+def test_a_run_is_scored_by_its_name_and_only_what_is_missing(storage, command):
+    run = make_run(storage, threshold=50)
+    command(run.name, "--blocks", "1-2")
+    assert storage.names(layout.scored_folder(run.name)) == ["000001.parquet", "000002.parquet"]
+    outcome, _ = command(run.name)
+    assert "2 of 6 blocks are committed, 4 to score" in outcome.stderr
+    assert [found.name for found in list_runs(storage)] == [run.name]
+
+
+def test_a_finished_run_is_exported_without_spark(storage, scored, command, tmp_path):
+    output = tmp_path / "scored.jsonl"
+    outcome, sessions = command(scored.name, "--export", "json", "--output", str(output))
+    assert (outcome.exit_code, outcome.stdout, sessions) == (0, f"{scored.name}\n", 0)
+    assert lines_of(output) == expected_lines()
 
 
 @pytest.mark.parametrize(
-    ("name", "safe"),
+    ("arguments", "message"),
     [
-        ("cat dog", "tinytags-cat-dog-12-images.csv"),
-        ('../../x"; \r\n', "tinytags-x-12-images.csv"),
-        ("", "tinytags-12-images.csv"),
-        ("猫", "tinytags-12-images.csv"),
+        (["--export", "csv"], "--export is 'csv': the only format is json"),
+        (["--output", "a"], "--output a is for an export: add --export json"),
+        (["--threshold", "50"], "has a model and a threshold already"),
+        (["--model", MODEL], "has a model and a threshold already"),
+        (["--blocks", "6"], "block 6 is out of range"),
     ],
 )
-def test_the_name_of_a_file_is_safe_and_says_how_many_it_holds(name: str, safe: str) -> None:
-    assert file_name(name, 12, Format.CSV) == safe
+def test_options_that_do_not_go_together_are_refused(scored, command, arguments, message):
+    outcome, _ = command(scored.name, *arguments)
+    assert isinstance(outcome.exception, BadInputError)
+    assert message in str(outcome.exception)
 
 
-@pytest.mark.parametrize("kind", Format)
-def test_memory_does_not_grow_with_the_pictures(kind: Format, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "GROUP_BYTES", 200_000)
-    some = tuple(image(position) for position in range(30))
-
-    def pages(number: int) -> Iterator[tuple[TaggedImage, ...]]:
-        yield from (some for _ in range(number))
-
-    def peak(number: int) -> int:
-        tracemalloc.start()
-        for _ in write_export(Export(pages(number), 30 * number, lambda images: images), kind):
-            pass
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found
-
-    peak(1)
-    assert peak(40) < peak(2) + 2_500_000  # the pictures of 38 pages are 3.5 MB
+def test_a_name_that_is_neither_corpus_nor_run_is_missing(storage, command):
+    publish_model(storage)
+    outcome, _ = command("nobody")
+    assert isinstance(outcome.exception, MissingError)
+    assert "corpora/nobody/corpus.json" in str(outcome.exception)

@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse
 
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.applying import Applier
+from tinytags_tasks.search.embedder import Embedder
 from tinytags_tasks.search.forms import form_token
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.live import LiveRun as LiveRun
@@ -40,6 +41,7 @@ class PageContext:
     source_places: SourcePlaces = field(repr=False)
     searches: Searches = field(repr=False)
     waiting: Waiting = field(repr=False, default_factory=Waiting)
+    embedder: Embedder = field(repr=False, default_factory=Embedder)
 
     def hidden(self) -> Hidden:
         """Return what readers do not see of the live index.
