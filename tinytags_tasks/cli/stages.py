@@ -267,13 +267,12 @@ def search(
     settings, hidden = runtime.settings, hidden_from_readers(runtime)
     request = SearchRequest(
         tuple(tags or ()),
-        min_confidence,
+        min_confidence=min_confidence,
         min_precision=min_precision,
         keyword=keyword,
         rows=min(rows, MOST_ROWS),
-        with_pixels=False,
     )
-    if min_precision:
+    if request.has_precision:
         measured = measure_run(live_run(settings.alias, runtime.storage, runtime.solr), runtime.storage, say)
         hidden = hidden.at_least(least_confidence(measured, min_precision))
     page = search_images(settings, request, hidden)
