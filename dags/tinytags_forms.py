@@ -39,6 +39,15 @@ def tagging_form() -> Form:
             description="Least confidence in percent of an image to keep: a logistic head's percentage for the tag, or "
             "the share of a forest's trees that agree on it",
         ),
+        "similar": Param(
+            settings.similar if (settings := settings_or_none()) else "auto",
+            type="string",
+            enum=["auto", "on", "off"],
+            title="Similar pictures",
+            section="Run",
+            description="Whether similar pictures can be found: each document then holds an embedding, which doubles the "
+            "time of indexing; auto: only up to a million images",
+        ),
         "blocks_per_task": _blocks_per_task(5),
         "blocks": _trial_blocks(),
         "publish": Param(

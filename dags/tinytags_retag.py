@@ -76,8 +76,8 @@ def choose() -> list[dict[str, Any]]:
     _claim_or_wait([due.corpus for due in found], storage)
     planned = []
     for due in found:
-        request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails)
-        name = plan_run(request, storage=storage).run
+        request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails, similar=due.similar)
+        name = plan_run(request, storage=storage, report=report).run
         shards, replicas = settings.solr_shards, settings.solr_replicas
         prepare_collection(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
         planned.append({"run": name, **asdict(due)})

@@ -31,18 +31,19 @@ class Searches:
         TinyTagsError
             See :func:`~tinytags_tasks.search.query.search_images`.
         """
-        return search_images(self.settings, request, self._hidden(request))
+        return search_images(self.settings, request, self.hidden(request))
 
     def images(self, request: SearchRequest, limit: int | None = None) -> Iterator[TaggedImage]:
         """Yield all images that a request finds, or the first ``limit``; raises as :meth:`page`."""
-        return iterate_images(self.settings, request, limit, self._hidden(request))
+        return iterate_images(self.settings, request, limit, self.hidden(request))
 
     def table(self) -> PrecisionTable | None:
         """Return what was measured of the live run; None if nothing was."""
         live = self.live.runs()
         return self.measured.table(live[0].run) if live else None
 
-    def _hidden(self, request: SearchRequest) -> Hidden:
+    def hidden(self, request: SearchRequest) -> Hidden:
+        """Return what a request does not find, whatever its filters."""
         hidden = self.logs.hidden().at_least(self.live.least_confidence)
         if request.has_precision:
             hidden = hidden.at_least(least_confidence(self.table(), request.min_precision))

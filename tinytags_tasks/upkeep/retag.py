@@ -10,7 +10,7 @@ from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.publish.publications import read_history, run_of, with_missing_change
-from tinytags_tasks.settings import Thumbnails
+from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset
 from tinytags_tasks.store.corpus_records import Corpus
@@ -45,7 +45,7 @@ class Retag:
     ----------
     alias, live_run
         What readers search, and the run that is live there.
-    corpus, model, threshold, thumbnails
+    corpus, model, threshold, thumbnails, similar
         What to plan the new run with: the same as the live run's, except for the model.
     reason
         Why it is due.
@@ -57,6 +57,7 @@ class Retag:
     model: str
     threshold: int
     thumbnails: Thumbnails
+    similar: Similar
     reason: str
 
 
@@ -193,7 +194,8 @@ def _find_retag(
     history = with_missing_change(read_history(alias, storage), collection, storage)
     if not request.model and _was_rolled_back(model, configset, history, run, storage):
         return f"{model} was rolled back here; name the model to try it again"
-    return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, reason)
+    similar: Similar = "on" if run.similar else load_settings().similar
+    return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, similar, reason)
 
 
 def _configset_of(run: Run) -> str:
