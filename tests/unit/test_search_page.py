@@ -25,6 +25,7 @@ from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 
+
 @pytest.mark.parametrize("path", ["/", "/api/search", "/style.css", "/docs", "/openapi.json", "/nowhere", "/healthz/"])
 @pytest.mark.parametrize(
     "authorization",

@@ -90,7 +90,14 @@ def document_bodies(
         corrected = columns[_CORRECTED] if has_corrected else [None] * batch.num_rows
         body = Body()
         for row, (position, tag, confidence, votes, number) in enumerate(
-            zip(columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], corrected, strict=True)
+            zip(
+                columns["position"],
+                columns["tag"],
+                columns[CONFIDENCE_COLUMN],
+                columns["votes"],
+                corrected,
+                strict=True,
+            )
         ):
             shared = common.get((tag, confidence, votes))
             if shared is None:
