@@ -23,8 +23,8 @@ from tinytags_tasks.errors import BadInputError, EngineDownError
 
 if TYPE_CHECKING:
     from tinytags_tasks.clients.solr import SolrClient
-    from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.publish.diff import DiffResult
+    from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.upkeep.overview import RunsResult
 
 app = typer.Typer()

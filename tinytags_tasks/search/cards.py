@@ -116,7 +116,7 @@ def _frame(digest: str, width: int, height: int) -> Frame:
 def make_cards(
     context: PageContext, images: Iterable[TaggedImage], frames: Mapping[str, Frame], measured: PrecisionTable | None
 ) -> list[Card]:
-    """Return pictures as a grid shows them.
+    """Return pictures as a grid shows them; a browser will ask for all of them.
 
     Raises
     ------
@@ -124,6 +124,7 @@ def make_cards(
         If what people said of them cannot be read.
     """
     images = tuple(images)
+    context.pictures.expect(images)
     corrected_by = corrections.corrected_by(context, images)
     return [
         _make_card(image, frames.get(image.corpus, Frame()), measured, corrected_by.get(image.id, ""))

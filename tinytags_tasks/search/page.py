@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import (
+    about_pages,
     corrections,
     corrections_api,
     export_pages,
@@ -23,6 +24,7 @@ from tinytags_tasks.search import (
     picture_pages,
     results,
     review_pages,
+    run_pages,
     scripts,
 )
 from tinytags_tasks.search.address import API_PARAMETERS, read_address
@@ -60,6 +62,8 @@ _AREAS = (
     picture_files,
     picture_pages,
     review_pages,
+    run_pages,
+    about_pages,
 )
 
 
