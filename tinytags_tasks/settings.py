@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         "tinytags", description="an operator of the search page, besides the accounts of `tinytags accounts`"
     )
     search_password: SecretStr | None = Field(None, description="their password; default: the generated password")
+    search_export_images: int = Field(
+        100_000, ge=1, description="how many images the search page exports at once, at most"
+    )
     search_base_path: str | None = Field(
         None, description="the path below which a proxy serves the search page, such as /tags; default: none"
     )

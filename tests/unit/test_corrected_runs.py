@@ -42,7 +42,7 @@ from tinytags_tasks.store.run_records import BlockState
 from tinytags_tasks.upkeep import meanwhile as meanwhile_module
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
-from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs
+from tinytags_tasks.publish.diff import DiffRequest, compare_runs
 
 WORDS = (tag(0, "yak"), none(2), wrong(3, "cat"), takedown(7), tag(8, "emu"), takedown(9))
 """Position 9 is unreadable; all others were kept, but for position 1."""

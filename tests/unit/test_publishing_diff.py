@@ -17,7 +17,7 @@ from tinytags_tasks.store.block_files import SCHEMA, write_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
-from tinytags_tasks.upkeep.diff import MOST_EXAMPLES, DiffRequest, Example, TagChange, compare_runs, draw_sheet
+from tinytags_tasks.publish.diff import MOST_EXAMPLES, DiffRequest, Example, TagChange, compare_runs, draw_sheet
 
 BLOCK = 20
 """Images a block, of the runs that are made up here."""

@@ -67,6 +67,17 @@ def _error_response(
     if status == 400 and request.method == "GET" and path in ("/", "/search"):
         heading = "This search is not valid"
     page = templates.get_template("error.html").render(
-        heading=heading, message=message, status=status, url=partial(url, request)
+        heading=heading,
+        message=message,
+        status=status,
+        url=partial(url, request),
+        again=_again(request, path) if status == 503 else "",
     )
     return HTMLResponse(page, status_code=status, headers=headers)
+
+
+def _again(request: Request, path: str) -> str:
+    """Return the address that was asked for, to be asked for again; empty if it took a form."""
+    if request.method != "GET":
+        return ""
+    return f"{path}?{request.url.query}" if request.url.query else path

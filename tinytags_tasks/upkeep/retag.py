@@ -18,7 +18,7 @@ from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import list_models, load_card, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
-from tinytags_tasks.upkeep import diff
+from tinytags_tasks.publish import diff
 
 
 @dataclass(frozen=True)
