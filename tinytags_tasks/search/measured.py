@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from tinytags_tasks.errors import BadInputError, TinyTagsError
@@ -46,6 +46,10 @@ class MeasuredRuns:
             return kept.get(patience_seconds)
         return None
 
+    def tables(self, runs: Iterable[Run]) -> dict[str, PrecisionTable | None]:
+        """Return by corpus what was measured of its live run, each as :meth:`table` does."""
+        return {run.corpus: self.table(run) for run in runs}
+
     def _make(self, run: Run) -> Kept[PrecisionTable | None]:
         def measure_again() -> PrecisionTable | None:
             words = self._logs.of(run.corpus)
@@ -61,16 +65,31 @@ class MeasuredRuns:
         return kept
 
 
-def least_confidence(table: PrecisionTable | None, least_precision: int) -> Mapping[str, int]:
-    """Return for each tag the lowest confidence with at least this stated precision; tags that never reach it lack.
+def least_confidence(
+    tables: Mapping[str, PrecisionTable | None], least_precision: int
+) -> Mapping[str, Mapping[str, int]]:
+    """Return by corpus, for each tag, the lowest confidence with at least this stated precision.
+
+    Tags that never reach it lack, and so do all of a corpus that was not measured.
+
+    Parameters
+    ----------
+    tables
+        What was measured of each corpus' live run; None if nothing was.
+    least_precision
+        In percent.
 
     Raises
     ------
     BadInputError
-        If nothing was measured.
+        If nothing was measured at all.
     """
-    if table is None or not table.is_measured:
+    if not any(table is not None and table.is_measured for table in tables.values()):
         raise BadInputError("precision was not measured on this corpus: review pictures of the live run first")
+    return {corpus: _least_of(table, least_precision) if table else {} for corpus, table in tables.items()}
+
+
+def _least_of(table: PrecisionTable, least_precision: int) -> dict[str, int]:
     found = {}
     for tag in table.curves:
         reached = (

@@ -97,9 +97,8 @@ def _make_context(settings: Settings) -> PageContext:
 def _add_routes(app: FastAPI, context: PageContext) -> None:
     settings, stored_images = context.settings, context.stored_images
 
-    def measured() -> PrecisionTable | None:
-        live = context.live.runs()
-        return context.measured.table(live[0].run) if live else None
+    def measured() -> dict[str, PrecisionTable | None]:
+        return context.measured.tables(live.run for live in context.live.runs())
 
     def search_with_pixels(search: SearchRequest) -> SearchPage:
         hidden = context.hidden()

@@ -1,5 +1,6 @@
 """What the template shows of a search, and the same for programs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,23 +16,25 @@ from tinytags_tasks.search.thumbnails import encode_png, make_thumbnail
 DRAWN = "drawn"
 """Corpora whose names start so hold generated pictures."""
 
+Measured = Mapping[str, PrecisionTable | None]
+"""What was measured of live runs, by corpus; None if nothing was."""
+
 CONFIDENCE_STEPS = range(40, 101, 10)
 ROW_CHOICES = (20, 60, 100)
 
 
-def page_view(
-    search: SearchRequest, page: SearchPage, alias: str, measured: PrecisionTable | None = None
-) -> dict[str, Any]:
+def page_view(search: SearchRequest, page: SearchPage, alias: str, measured: Measured | None = None) -> dict[str, Any]:
     """Return what the template of the search page shows.
 
     Parameters
     ----------
     measured
-        What was measured of the live run; None if nothing was.
+        What was measured of each corpus' live run.
     """
-    stated = {image.id: stated_precision(image, measured) for image in page.images}
+    tables = measured or {}
+    stated = {image.id: stated_precision(image, tables.get(image.corpus)) for image in page.images}
     return {
-        "is_measured": measured is not None,
+        "is_measured": any(tables.values()),
         "precision": {name: f"precision {found.percent:.0f} %" for name, found in stated.items() if found},
         "intervals": {
             name: f"measured by reviews: of images with this tag and confidence, {found.low:.0f} to {found.high:.0f} % "
@@ -65,16 +68,18 @@ def stated_precision(image: TaggedImage, measured: PrecisionTable | None) -> Est
     return measured.precision_of(str(image.values["tag"]), int(image.values["confidence"] or 0))
 
 
-def search_as_json(page: SearchPage, search: SearchRequest, measured: PrecisionTable | None = None) -> dict[str, Any]:
+def search_as_json(page: SearchPage, search: SearchRequest, measured: Measured | None = None) -> dict[str, Any]:
     """Return a page as the API's JSON.
 
     Confidences are there under their former name as well, as in each image: see
     :func:`~tinytags_tasks.document_fields.values_as_json`.
     """
+    tables = measured or {}
     return {
         "total": page.total,
         "images": [
-            _image_as_json(image, search.with_pixels) | {"precision": _as_json(stated_precision(image, measured))}
+            _image_as_json(image, search.with_pixels)
+            | {"precision": _as_json(stated_precision(image, tables.get(image.corpus)))}
             for image in page.images
         ],
         "next_cursor": page.next_cursor,
