@@ -18,7 +18,7 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import BackgroundUse
 from tinytags_tasks.store.models import compare_models, describe_model
 from tinytags_tasks.store.record import CHECKSUM_KEY
-from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs
+from tinytags_tasks.publish.diff import DiffRequest, compare_runs
 
 ALIAS = "live"
 

@@ -23,9 +23,9 @@ from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 
 if TYPE_CHECKING:
     from tinytags_tasks.clients.solr import SolrClient
+    from tinytags_tasks.publish.diff import DiffResult
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.run_records import Publication
-    from tinytags_tasks.upkeep.diff import DiffResult
     from tinytags_tasks.upkeep.overview import RunsResult
 
 app = typer.Typer()
@@ -268,7 +268,7 @@ def diff(
 ) -> None:
     """Compare two runs of one corpus: documents by tag, images that changed tag, gained, lost, mean confidence."""
     from tinytags_tasks.blocks import parse_block_numbers
-    from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs, draw_sheet
+    from tinytags_tasks.publish.diff import DiffRequest, compare_runs, draw_sheet
 
     runtime = clients()
     chosen = parse_block_numbers(blocks, find_run(run_a).blocks) if blocks else None

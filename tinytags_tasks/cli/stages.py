@@ -267,16 +267,15 @@ def search(
     settings, hidden = runtime.settings, hidden_from_readers(runtime)
     request = SearchRequest(
         tuple(tags or ()),
-        min_confidence,
+        min_confidence=min_confidence,
         min_precision=min_precision,
         keyword=keyword,
         rows=min(rows, MOST_ROWS),
-        with_pixels=False,
     )
-    if min_precision:
+    if request.has_precision:
         live = live_runs(settings.alias, runtime.storage, runtime.solr)
         measured = {run.corpus: measure_run(run, runtime.storage, say) for run in live}
-        hidden = hidden.at_least(least_confidence(measured, min_precision))
+        hidden = hidden.at_least(least_confidence(measured, measured, min_precision))
     page = search_images(settings, request, hidden)
     images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, rows, hidden)
     if as_json:

@@ -39,6 +39,15 @@ class Hidden:
         at = int(np.searchsorted(positions, position))
         return at < len(positions) and int(positions[at]) == position
 
+    def shows(self, image: TaggedImage) -> bool:
+        """Return whether readers see an image: it is not taken down, and its tag is shown at its confidence."""
+        if self.hides(image.corpus, image.position):
+            return False
+        if image.corpus not in self.least or image.values.get("corrected"):
+            return True
+        least = self.least[image.corpus].get(str(image.values["tag"]))
+        return least is not None and int(image.values["confidence"] or 0) >= least
+
     def leave_out(self, images: Iterable[TaggedImage]) -> tuple[TaggedImage, ...]:
         """Return the images that may be shown."""
         return tuple(image for image in images if not self.hides(image.corpus, image.position))

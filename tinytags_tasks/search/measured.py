@@ -23,6 +23,10 @@ MOST_RUNS = 8
 """Runs whose figures are kept; of more, those that nobody asked for for the longest time are forgotten."""
 
 
+Measured = Mapping[str, PrecisionTable]
+"""What was measured of live runs, by corpus; a corpus that was not measured lacks."""
+
+
 class MeasuredRuns:
     """Measures runs in the background, again only after new looks.
 
@@ -46,9 +50,9 @@ class MeasuredRuns:
             return kept.get(patience_seconds)
         return None
 
-    def tables(self, runs: Iterable[Run]) -> dict[str, PrecisionTable | None]:
-        """Return by corpus what was measured of its live run, each as :meth:`table` does."""
-        return {run.corpus: self.table(run) for run in runs}
+    def tables(self, runs: Iterable[Run]) -> Measured:
+        """Return what was measured of live runs, each as :meth:`table` does."""
+        return {run.corpus: table for run in runs if (table := self.table(run)) is not None}
 
     def _make(self, run: Run) -> Kept[PrecisionTable | None]:
         def measure_again() -> PrecisionTable | None:
@@ -66,7 +70,7 @@ class MeasuredRuns:
 
 
 def least_confidence(
-    tables: Mapping[str, PrecisionTable | None], least_precision: int
+    measured: Measured, corpora: Iterable[str], least_precision: int
 ) -> Mapping[str, Mapping[str, int]]:
     """Return by corpus, for each tag, the lowest confidence with at least this stated precision.
 
@@ -74,8 +78,10 @@ def least_confidence(
 
     Parameters
     ----------
-    tables
-        What was measured of each corpus' live run; None if nothing was.
+    measured
+        What was measured.
+    corpora
+        All corpora that are live.
     least_precision
         In percent.
 
@@ -84,9 +90,9 @@ def least_confidence(
     BadInputError
         If nothing was measured at all.
     """
-    if not any(table is not None and table.is_measured for table in tables.values()):
+    if not any(table.is_measured for table in measured.values()):
         raise BadInputError("precision was not measured on this corpus: review pictures of the live run first")
-    return {corpus: _least_of(table, least_precision) if table else {} for corpus, table in tables.items()}
+    return {corpus: _least_of(measured[corpus], least_precision) if corpus in measured else {} for corpus in corpora}
 
 
 def _least_of(table: PrecisionTable, least_precision: int) -> dict[str, int]:

@@ -39,8 +39,13 @@ class SearchPage:
         Images by confidence, whatever minimum was asked for.
     models, corpora
         Of everything that is published.
-    next_cursor
-        For the next page; None on the last one and without a cursor.
+    next_cursor, previous_cursor
+        For the page after this one and for the one before it, at any depth; None where there is none.
+    collections
+        Solr's collections that were searched.
+    moved
+        Whether something was published since the page that the cursor is from, so that this page goes on in what is
+        live now.
     seconds
         How long the search took.
     """
@@ -53,6 +58,9 @@ class SearchPage:
     corpora: tuple[str, ...]
     next_cursor: str | None
     seconds: float
+    previous_cursor: str | None = None
+    collections: tuple[str, ...] = ()
+    moved: bool = False
 
 
 def search_images(settings: Settings, request: SearchRequest, hidden: Hidden = NOTHING) -> SearchPage:
@@ -83,8 +91,9 @@ def search_images(settings: Settings, request: SearchRequest, hidden: Hidden = N
             confidence_counts={int(value): count for value, count in _buckets(facets, "confidences")},
             models=tuple(str(value) for value, _ in _buckets(facets, "models")),
             corpora=tuple(str(value) for value, _ in _buckets(facets, "corpora")),
-            next_cursor=cursor if cursor != request.cursor else None,
+            next_cursor=cursor if cursor != (request.cursor or FIRST_CURSOR) else None,
             seconds=time.monotonic() - started,
+            collections=(settings.alias,),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptError(
@@ -100,15 +109,16 @@ def iterate_images(
 
     Raises the errors of :func:`search_images` at any page.
     """
-    return islice(_all_images(settings, replace(request, start=0, cursor=FIRST_CURSOR), hidden), limit)
+    return islice(_all_images(settings, replace(request, start=0, cursor=None), hidden), limit)
 
 
 def _all_images(settings: Settings, request: SearchRequest, hidden: Hidden) -> Iterator[TaggedImage]:
-    cursor: str | None = request.cursor
-    while cursor:
-        page = search_images(settings, replace(request, cursor=cursor), hidden)
+    while True:
+        page = search_images(settings, request, hidden)
         yield from page.images
-        cursor = page.next_cursor
+        if page.next_cursor is None:
+            return
+        request = replace(request, cursor=page.next_cursor)
 
 
 def _ask_for_known_fields(settings: Settings, request: SearchRequest, hidden: Hidden) -> dict[str, Any]:
@@ -168,10 +178,10 @@ def solr_parameters(
     if hidden.least:
         filters.append(_at_least(hidden.least, parameters))
     parameters["fq"] = filters
-    if request.cursor is None:
+    if request.start:
         parameters["start"] = request.start
     else:
-        parameters["cursorMark"] = request.cursor
+        parameters["cursorMark"] = request.cursor or FIRST_CURSOR
     if request.cursor in (None, FIRST_CURSOR):
         parameters["json.facet"] = json.dumps(
             {name: facet for name, facet in _facets().items() if facet["field"] not in lacking}

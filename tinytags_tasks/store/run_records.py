@@ -17,6 +17,8 @@ class Run(Record):
 
     ``pruned`` is when its collection was dropped to make room; empty if the collection exists or was not created yet.
     ``configset`` is the name of the configset of its collection; empty in runs from before this was recorded.
+    ``similar`` is the version of the net by whose embeddings its pictures can be compared: each document has one as its
+    vector. Empty if documents have none.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Run(Record):
     created: str
     pruned: str = ""
     configset: str = ""
+    similar: str = ""
 
     @classmethod
     def remedy(cls, path: str) -> str:

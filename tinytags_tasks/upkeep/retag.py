@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.publish import diff
 from tinytags_tasks.publish.live import collections_of, run_of
 from tinytags_tasks.publish.publications import of_corpus, read_history, with_missing_change
 from tinytags_tasks.settings import Thumbnails
@@ -19,7 +20,6 @@ from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import list_models, load_card, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
-from tinytags_tasks.upkeep import diff
 
 
 @dataclass(frozen=True)
