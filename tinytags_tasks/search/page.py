@@ -148,4 +148,4 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
-        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.table()))
+        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.tables()))
