@@ -179,7 +179,7 @@ def _size(image: TaggedImage | None, corpus: Corpus | None) -> tuple[int, int]:
 
 
 def _stated(context: PageContext, image: TaggedImage | None, live: LiveRun | None) -> Estimate | None:
-    return stated_precision(image, context.measured.table(live.run)) if image and live else None
+    return stated_precision(image, context.searches.tables()) if image and live else None
 
 
 def _neighbours(
