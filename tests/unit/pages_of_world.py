@@ -64,7 +64,7 @@ class Pages:
         token = base64.b64encode(f"{role}:{PASSWORD}".encode()).decode()
         return TestClient(self.app, headers={"Authorization": f"Basic {token}"})
 
-    def search(self, settings: Settings, request: SearchRequest, hidden: Hidden) -> SearchPage:
+    def search(self, settings: Settings, request: SearchRequest, hidden: Hidden, *_: object) -> SearchPage:
         self.asked.append(hidden)
         documents = sorted(self.documents.values(), key=lambda document: document["position"])
         documents = [document for document in documents if document["id"] not in hidden.pending_ids]
