@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -339,7 +338,7 @@ def test_two_corpora_are_live_side_by_side(
         tinytags_here("rollback", TINYTAGS_STORE=STORE, TINYTAGS_ALIAS=alias), "name one of them: birds, fossils"
     )
 
-    assert seen_by_corpus(site, SearchRequest(keyword="tabby")) == {"birds": 11}
+    assert seen_by_corpus(site, "tabby") == {"birds": 11}
     assert seen_by_corpus(site, hidden=Hidden(least={"birds": {"cat": 100}})) == {"birds": 1, "fossils": 11}
     corpus = Corpus.load(storage, layout.corpus_file("birds"))
     say(corpus, [Word(3, Verdict.TAG, "dog", is_public=True)], by="ann", storage=storage)
@@ -364,9 +363,9 @@ def test_two_corpora_are_live_side_by_side(
     assert seen_by_corpus(site) == {"birds": 11, "fossils": 11}
 
 
-def seen_by_corpus(site: Runtime, request: SearchRequest = SearchRequest(), hidden: Hidden = NOTHING) -> dict[str, int]:
+def seen_by_corpus(site: Runtime, keyword: str = "", hidden: Hidden = NOTHING) -> dict[str, int]:
     """Return how many pictures of each corpus a reader finds."""
-    page = search_images(site.settings, replace(request, rows=100), hidden)
+    page = search_images(site.settings, SearchRequest(keyword=keyword, rows=100), hidden)
     assert page.total == len(page.images) == sum(page.confidence_counts.values())
     return dict(Counter(image.corpus for image in page.images))
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinytags_tasks.cli.common import AsJson, RunName, add_row, clients, find_run, make_table, print_table, say
-
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
