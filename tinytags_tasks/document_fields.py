@@ -168,6 +168,23 @@ FIELDS = (
     DocumentField("corpus", "string", "The set of images that this image belongs to.", shown=Shown.ANSWERS),
     DocumentField("shard", "int", "The file of the corpus that contains the image."),
     DocumentField(
+        "word",
+        "string",
+        "The words of the keyword, in folded case, by which keywords are searched.",
+        is_stored=False,
+        is_required=False,
+        is_later=True,
+        is_multivalued=True,
+    ),
+    DocumentField(
+        "shuffle",
+        "int",
+        "The image's place in random orders: a number that follows from its position.",
+        is_stored=False,
+        is_required=False,
+        is_later=True,
+    ),
+    DocumentField(
         "width",
         "int",
         "Pixels per row; together with the number of bytes, this gives the height.",

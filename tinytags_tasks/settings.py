@@ -102,6 +102,9 @@ class Settings(BaseSettings):
         "tinytags", description="an operator of the search page, besides the accounts of `tinytags accounts`"
     )
     search_password: SecretStr | None = Field(None, description="their password; default: the generated password")
+    search_export_images: int = Field(
+        100_000, ge=1, description="how many images the search page exports at once, at most"
+    )
     search_base_path: str | None = Field(
         None, description="the path below which a proxy serves the search page, such as /tags; default: none"
     )
@@ -109,6 +112,12 @@ class Settings(BaseSettings):
         None,
         description="addresses and networks of proxies, with commas between, whose X-Forwarded-Prefix, -Proto, -Host "
         "and -For the search page believes; default: none",
+    )
+    search_rate_limit: int = Field(
+        3000, ge=0, description="requests to the API that an account may make a minute; 0 for any number"
+    )
+    search_cors_origins: str | None = Field(
+        None, description="origins, with commas between, whose scripts may use the API; default: none"
     )
     demo_source: Path = Field(
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"

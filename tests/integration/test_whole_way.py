@@ -175,6 +175,9 @@ def test_the_run_ends_with_a_table_and_the_addresses(
     assert re.search(r"seconds of publish\s*│\s*\d", first_run.stdout)
     for address in (airflow.airflow_url, airflow.search_url, airflow.webhdfs_url, airflow.solr_url):
         assert str(address) in first_run.stdout
+    assert f"{airflow.search_url}/review" in first_run.stdout
+    *_, next_step = first_run.stdout.splitlines()
+    assert next_step.endswith(f"`tinytags precision {ledger['run']['name']}`")
 
 
 def test_a_second_run_rebuilds_nothing(

@@ -280,7 +280,7 @@ def search(
 ) -> None:
     """Search the published images."""
     from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
-    from tinytags_tasks.publish.publications import live_run
+    from tinytags_tasks.publish.live import live_runs
     from tinytags_tasks.review.measuring import measure_run
     from tinytags_tasks.search.measured import least_confidence
     from tinytags_tasks.search.query import iterate_images, search_images
@@ -299,8 +299,9 @@ def search(
         rows=min(rows, MOST_ROWS),
     )
     if request.has_precision:
-        measured = measure_run(live_run(settings.alias, runtime.storage, runtime.solr), runtime.storage, say)
-        hidden = hidden.at_least(least_confidence(measured, min_precision))
+        live = live_runs(settings.alias, runtime.storage, runtime.solr)
+        measured = {run.corpus: measure_run(run, runtime.storage, say) for run in live}
+        hidden = hidden.at_least(least_confidence(measured, measured, min_precision))
     page = search_images(settings, request, hidden)
     images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, rows, hidden)
     if as_json:

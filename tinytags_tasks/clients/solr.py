@@ -139,12 +139,16 @@ class SolrClient:
         self.request("admin/collections", {"action": "DELETE", "name": name})
 
     def aliases(self) -> dict[str, str]:
-        """Return each alias and its collection."""
+        """Return each alias and its collections, separated by commas."""
         return dict(self.request("admin/collections", {"action": "LISTALIASES"}).get("aliases") or {})
 
-    def set_alias(self, alias: str, collection: str) -> None:
-        """Point an alias at a collection in one atomic step."""
-        self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collection})
+    def set_alias(self, alias: str, collections: str) -> None:
+        """Point an alias at collections, separated by commas, in one atomic step."""
+        self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collections})
+
+    def delete_alias(self, alias: str) -> None:
+        """Delete an alias; its collections stay."""
+        self.request("admin/collections", {"action": "DELETEALIAS", "name": alias})
 
     def _cluster(self, collection: str) -> dict[str, Any]:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from tinytags_tasks.derived_fields import keyword_words, shuffle_numbers
 from tinytags_tasks.document_fields import LATER_FIELDS, LOOK_FIELDS, VECTOR_FIELD, VECTOR_NUMBERS, document_field
 from tinytags_tasks.index.javabin import Body, Numbers, Value, encode_numbers
 from tinytags_tasks.look import looks
@@ -80,6 +81,7 @@ def document_bodies(
     block = {name: value for name, value in block.items() if name not in lacking}
     if "keyword" in lacking:
         keywords = None
+    has_words, has_shuffle = "word" not in lacking, "shuffle" not in lacking
     has_corrected = _CORRECTED in scored.column_names and _CORRECTED not in lacking
     every_pixel = None if pixels is None else pixels.reshape(-1).data
     seen = None if lacking.issuperset(LOOK_FIELDS) else pixels if seen is None else seen
@@ -95,6 +97,7 @@ def document_bodies(
         every_look = None if seen is None else looks(seen[rows], source.width).tolist()
         every_vector = None if embeddings is None else _vectors(embeddings[rows])
         corrected = columns[_CORRECTED] if has_corrected else [None] * batch.num_rows
+        shuffled = shuffle_numbers(source.corpus, batch.column("position").to_numpy())
         body = Body()
         for row, (position, tag, confidence, votes, number) in enumerate(
             zip(
@@ -115,6 +118,10 @@ def document_bodies(
                 own["data"] = every_pixel[at * source.image_bytes : (at + 1) * source.image_bytes]
             if keywords and (keyword := keywords[at]):
                 own["keyword"] = keyword
+                if has_words and (words := keyword_words(keyword)):
+                    own["word"] = words
+            if has_shuffle:
+                own["shuffle"] = shuffled[row]
             if number is not None:
                 own[_CORRECTED] = number
             if every_look is not None:

@@ -39,7 +39,7 @@ def encode_numbers(rows: npt.NDArray[np.int8]) -> list[Numbers]:
     return [Numbers(count, row.data) for row in encoded.reshape(images, 2 * count)]
 
 
-Value = int | str | bytes | memoryview | Numbers
+Value = int | str | bytes | memoryview | tuple[str, ...] | Numbers
 
 
 class Body:
@@ -58,7 +58,7 @@ class Body:
         ]
 
     def add(self, own: Mapping[str, Value], common: Mapping[str, int | str]) -> None:
-        """Add a document with values by field name: strings, bytes, lists of small numbers, and integers.
+        """Add a document with values by field name: strings or several of them, bytes, small numbers, and integers.
 
         Integers have up to 56 bits; negative ones have up to 31.
 
@@ -80,6 +80,8 @@ class Body:
         for name, value in own.items():
             if isinstance(value, int | str):
                 self._parts.append(self._name(name) + _scalar(value))
+            elif isinstance(value, tuple):
+                self._parts.append(self._name(name) + _several(value))
             elif isinstance(value, Numbers):
                 self._parts.append(self._name(name) + _head(_ARRAY, value.count))
                 self._parts.append(value.encoded)
@@ -109,6 +111,11 @@ def _scalar(value: int | str) -> bytes:
     if value < 0x0F:
         return _BYTE[kind | value]
     return _BYTE[kind | 0x10 | value & 0x0F] + _groups(value >> 4)
+
+
+@lru_cache(10_000)
+def _several(values: tuple[str, ...]) -> bytes:
+    return _head(_ARRAY, len(values)) + b"".join(map(_scalar, values))
 
 
 @lru_cache(1_000)

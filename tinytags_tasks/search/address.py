@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.search.grammar import parse
 from tinytags_tasks.search.request import FIRST_CURSOR, SearchRequest, Sort
 
 RESULTS = "/search"
@@ -32,7 +33,7 @@ NUMBERS = {
 }
 TEXTS = {"keyword": "keyword", "run": "run", "to": "similar_to"}
 
-PAGE_PARAMETERS = frozenset({*LISTS, *NUMBERS, *TEXTS, "sort", "alike", "cursor", "page"})
+PAGE_PARAMETERS = frozenset({*LISTS, *NUMBERS, *TEXTS, "q", "sort", "alike", "cursor", "page"})
 API_PARAMETERS = frozenset({"tag", "confidence", "precision", "block", "keyword", "rows", "page", "cursor", "pixels"})
 """Those of the old API, ``/api/search``."""
 
@@ -46,8 +47,12 @@ OLD_ROWS = 60
 def read_address(parameters: QueryParams, known: frozenset[str]) -> SearchRequest:
     """Return what an address asks for; an empty parameter counts as absent.
 
+    ``q`` is what somebody wrote into the search box: it adds to the other parameters.
+
     Raises
     ------
+    GrammarError
+        If a word of ``q`` cannot be understood.
     BadInputError
         If a parameter is unknown, given twice or malformed.
     """
@@ -76,7 +81,7 @@ def read_address(parameters: QueryParams, known: frozenset[str]) -> SearchReques
         asked["with_pixels"] = "pixels" in given and _number(given, "pixels") > 0
     if given.get("cursor", FIRST_CURSOR) != FIRST_CURSOR:
         asked["cursor"] = given["cursor"]
-    search = SearchRequest(**asked)
+    search = parse(given.get("q", ""), SearchRequest(**asked))
     if search.sort is Sort.SIMILAR and not search.similar_to:
         raise BadInputError("sort=similar needs a picture to compare with: give its id as to=...")
     return search

@@ -17,6 +17,8 @@ from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.searches import Searches
+from tinytags_tasks.search.shown_pictures import ShownPictures
+from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
@@ -31,10 +33,12 @@ class PageContext:
     runtime: Runtime
     templates: Environment = field(repr=False)
     stored_images: StoredImages = field(repr=False)
+    pictures: ShownPictures = field(repr=False)
     live: LiveRuns = field(repr=False)
     logs: WordLogs = field(repr=False)
     applier: Applier = field(repr=False)
     measured: MeasuredRuns = field(repr=False)
+    source_places: SourcePlaces = field(repr=False)
     searches: Searches = field(repr=False)
     waiting: Waiting = field(repr=False, default_factory=Waiting)
     embedder: Embedder = field(repr=False, default_factory=Embedder)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tinytags_tasks.corpus.keywords import LONGEST
+from tinytags_tasks.derived_fields import split_words
 from tinytags_tasks.errors import BadInputError
 
 MOST_ROWS = 100
@@ -136,7 +137,8 @@ class SearchRequest:
         if len(words) > MOST_WORDS or len(self.corpora) > MOST_WORDS:
             raise BadInputError(f"too many words or corpora: name up to {MOST_WORDS} of each")
         for word in words:
-            if not (word.strip("*") and len(word) <= LONGEST and word.isprintable()):
+            beginning = word.removesuffix("*")
+            if "*" in beginning or not split_words(beginning) or len(word) > LONGEST or not word.isprintable():
                 raise BadInputError(f"{word[:100]!r} is not a word of a keyword: write a word, or its beginning and *")
         for name, what in (
             (self.run, "run"),

@@ -176,14 +176,11 @@ class CarriedWords(Record):
         The corpus, and the version to which words were carried over.
     upto
         The number of the last request in the log that was looked at.
-    missing
-        How many words are on pictures that this version does not have.
     """
 
     corpus: str
     corpus_digest: str
     upto: int
-    missing: int
 
     @classmethod
     def remedy(cls, path: str) -> str:

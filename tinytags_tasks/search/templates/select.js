@@ -1,4 +1,4 @@
-// Corrections without loading the page again, and Shift to select several images. The page works without this.
+// Corrections without loading the page again, and Shift to select several images at once. The page works without this.
 "use strict";
 
 document.addEventListener("submit", async (event) => {
@@ -46,6 +46,6 @@ document.addEventListener("click", (event) => {
   }
   last = box;
   const chosen = boxes.filter((one) => one.checked).length;
-  const menu = document.querySelector(".selection");
-  menu.querySelector("summary").textContent = chosen ? `Correct ${chosen} selected` : "Correct the selected images";
+  const said = document.getElementById("picked");
+  if (said) said.textContent = chosen ? `${chosen} selected` : "Tick images to select them.";
 });
