@@ -18,6 +18,9 @@ ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", 
 Thumbnails = Literal["solr", "store"]
 """Where the images of a run's documents are kept: in the documents, or only in the store's shards."""
 
+Similar = Literal["auto", "on", "off"]
+"""Whether the documents of a run get vectors: ``auto`` gives them up to a size, if there are embeddings."""
+
 SolrRole = Literal["admin", "writer", "reader"]
 """Who uses Solr: the admin manages configsets, collections and aliases, the writer documents; the reader searches."""
 
@@ -67,6 +70,11 @@ class Settings(BaseSettings):
     thumbnails: Thumbnails = Field(
         "solr", description="where the images of a new run's documents are kept: solr or store"
     )
+    similar: Similar = Field(
+        "auto",
+        description="whether a new run's documents get vectors, so that similar pictures can be found: on, off, or auto: "
+        "only up to a million images",
+    )
     alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
     keep_collections: int = Field(
         1, ge=0, description="earlier collections to keep for a rollback, besides the live one"
@@ -94,6 +102,9 @@ class Settings(BaseSettings):
         "tinytags", description="an operator of the search page, besides the accounts of `tinytags accounts`"
     )
     search_password: SecretStr | None = Field(None, description="their password; default: the generated password")
+    search_export_images: int = Field(
+        100_000, ge=1, description="how many images the search page exports at once, at most"
+    )
     search_base_path: str | None = Field(
         None, description="the path below which a proxy serves the search page, such as /tags; default: none"
     )

@@ -14,12 +14,12 @@ from fastapi.testclient import TestClient
 from published_runs import ALIAS, World
 from small_run import CORPUS
 
-from tinytags_tasks.search import account_file, corrections, searches
+from tinytags_tasks.search import account_file, corrections, searches, shown_pictures
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.hidden import Hidden
-from tinytags_tasks.search.images import read_document
+from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
@@ -46,10 +46,12 @@ class Pages:
         self.world = world
         self.settings = settings
         self.asked: list[Hidden] = []
+        self.fetched: list[list[str]] = []
         self.storage: Any = world.storage
         monkeypatch.setattr(
             page_module, "Runtime", lambda settings, as_writer: SimpleNamespace(storage=self.storage, solr=world.solr)
         )
+        monkeypatch.setattr(shown_pictures, "find_documents", self.find_documents)
         monkeypatch.setattr(searches, "search_images", self.search)
         monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
         self.restart()
@@ -68,6 +70,13 @@ class Pages:
         documents = [document for document in documents if document["id"] not in hidden.pending_ids]
         images = hidden.leave_out(read_document(self.as_json(document), request.with_pixels) for document in documents)
         return SearchPage(len(documents), images, {"cat": 1, "dog": 1}, {40: 1}, ("m",), (CORPUS,), None, 0.0)
+
+    def find_documents(
+        self, settings: Settings, ids: list[str], hidden: Hidden, *, with_pixels: bool
+    ) -> dict[str, TaggedImage]:
+        self.fetched.append(list(ids))
+        images = (read_document(self.as_json(self.documents[one]), with_pixels) for one in ids if one in self.documents)
+        return {image.id: image for image in images if hidden.shows(image)}
 
     def as_json(self, document: dict[str, Any]) -> dict[str, Any]:
         return document | {"data": base64.b64encode(document["data"]).decode()}

@@ -67,7 +67,8 @@ def scored(storage):
 
 def test_the_schema_declares_each_document_field_and_no_other() -> None:
     def flags(element: ET.Element) -> dict[str, object]:
-        is_set = {flag: element.get(flag, "false") == "true" for flag in ("indexed", "stored", "docValues", "required")}
+        names = ("indexed", "stored", "docValues", "required", "multiValued")
+        is_set = {flag: element.get(flag, "false") == "true" for flag in names}
         return {"type": element.get("type"), **is_set}
 
     schema = ET.parse(CONFIGSET_FOLDER / "schema.xml").getroot()
@@ -79,6 +80,7 @@ def test_the_schema_declares_each_document_field_and_no_other() -> None:
             "stored": field.is_stored,
             "docValues": field.is_countable,
             "required": field.is_required,
+            "multiValued": field.is_multivalued,
         }
         for field in FIELDS
     }
@@ -114,7 +116,7 @@ def test_a_field_that_older_collections_lack_is_marked_as_later_and_never_requir
 def test_every_field_that_is_shown_says_what_it_means() -> None:
     for field in FIELDS:
         assert field.meaning.endswith("."), field.name
-        assert field.shown or field.name in ("shard", *PIXEL_FIELDS), field.name
+        assert field.shown or field.name in ("shard", "word", "shuffle", *PIXEL_FIELDS), field.name
 
 
 def test_names_are_unique_and_no_alias_is_another_fields_name() -> None:
@@ -181,7 +183,10 @@ def test_what_is_posted_is_what_verification_expects(storage, scored) -> None:
     say(storage, tag(0, "yak"), tag(3, "dog"))
     blocks = RunBlocks(scored, corpus, storage)
     every_field = {field.solr_name for field in FIELDS}
-    for fields in (every_field, every_field - {"corrected"}, every_field - {"width"}, every_field - {"keyword"}):
+    for fields in (
+        every_field,
+        *(every_field - {name} for name in ("corrected", "width", "shuffle", "word", "keyword")),
+    ):
         compared = set(compared_fields(fields))
         for source in block_sources(storage, corpus, range(BLOCKS)):
             table = blocks.read(source.block).table

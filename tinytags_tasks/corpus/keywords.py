@@ -52,20 +52,6 @@ class StopList:
         return " ".join(printable.split())[:LONGEST].rstrip() or None
 
 
-@lru_cache(100_000)
-def split_words(text: str) -> tuple[str, ...]:
-    """Return the words of a keyword in the form in which they are searched: NFKC, folded case, in their order.
-
-    A word is letters and digits with the marks on them; anything else separates words.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return tuple(
-        "".join(
-            letter if letter.isalnum() or unicodedata.category(letter)[0] == "M" else " " for letter in folded
-        ).split()
-    )
-
-
 def _words(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
 

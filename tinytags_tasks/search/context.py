@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse
 
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.applying import Applier
+from tinytags_tasks.search.embedder import Embedder
 from tinytags_tasks.search.forms import form_token
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.live import LiveRun as LiveRun
@@ -16,6 +17,8 @@ from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.searches import Searches
+from tinytags_tasks.search.shown_pictures import ShownPictures
+from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
@@ -30,12 +33,15 @@ class PageContext:
     runtime: Runtime
     templates: Environment = field(repr=False)
     stored_images: StoredImages = field(repr=False)
+    pictures: ShownPictures = field(repr=False)
     live: LiveRuns = field(repr=False)
     logs: WordLogs = field(repr=False)
     applier: Applier = field(repr=False)
     measured: MeasuredRuns = field(repr=False)
+    source_places: SourcePlaces = field(repr=False)
     searches: Searches = field(repr=False)
     waiting: Waiting = field(repr=False, default_factory=Waiting)
+    embedder: Embedder = field(repr=False, default_factory=Embedder)
 
     def hidden(self) -> Hidden:
         """Return what readers do not see of the live index.

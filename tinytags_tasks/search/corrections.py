@@ -1,5 +1,6 @@
 """Correcting and taking down pictures from the search page, with and without scripts."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,6 +30,8 @@ PATIENCE_SECONDS = 5.0
 NOTICE = "said"
 """The parameter of the page's address that names the request whose success the page reports."""
 
+
+_OWN_PATH = re.compile(r"/(search|similar|corrections|pictures/[a-z0-9_-]+/[0-9]+)?")
 
 MOST_REQUESTS = 50
 MOST_VERDICTS = 5
@@ -270,10 +273,7 @@ def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
 def _own_address(text: str) -> str:
     """Return an address of the search page, whatever a form says."""
     parts = urlsplit(text)
-    is_own = (
-        text.startswith("/") and not text.startswith(("//", "/\\")) and parts.path in ("/", "/search", "/corrections")
-    )
-    if not is_own:
+    if not _OWN_PATH.fullmatch(parts.path) or not text.startswith(parts.path):
         return "/"
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
 

@@ -14,7 +14,19 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search import corrections, corrections_api, landing, picture_pages, results, review_pages, scripts
+from tinytags_tasks.search import (
+    about_pages,
+    corrections,
+    corrections_api,
+    export_pages,
+    landing,
+    picture_files,
+    picture_pages,
+    results,
+    review_pages,
+    run_pages,
+    scripts,
+)
 from tinytags_tasks.search.address import API_PARAMETERS, read_address
 from tinytags_tasks.search.api_docs import add_api
 from tinytags_tasks.search.applying import Applier
@@ -29,7 +41,9 @@ from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.rate_limit import add_rate_limit
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.searches import Searches
+from tinytags_tasks.search.shown_pictures import ShownPictures
 from tinytags_tasks.search.sign_in import SignIn
+from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.view import search_as_json
 from tinytags_tasks.search.word_logs import WordLogs
@@ -37,6 +51,20 @@ from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store.models import REPORT_POLICY, load_report
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+_AREAS = (
+    scripts,
+    landing,
+    results,
+    corrections,
+    corrections_api,
+    export_pages,
+    picture_files,
+    picture_pages,
+    review_pages,
+    run_pages,
+    about_pages,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -58,7 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_rate_limit(app, settings)  # before the guard, so that it runs after it
     add_guard(app, sign_in)
     add_error_pages(app, context.templates)
-    for area in (scripts, landing, results, corrections, corrections_api, picture_pages, review_pages):
+    for area in _AREAS:
         area.add_routes(app, context)
     _add_routes(app, context)
     add_api(app, context)
@@ -86,15 +114,18 @@ def _make_context(settings: Settings) -> PageContext:
     runtime = Runtime(settings, as_writer=True)
     live = LiveRuns(settings, runtime)
     logs = WordLogs(runtime, live)
+    stored_images = StoredImages(lambda: runtime.storage)
     measured = MeasuredRuns(runtime, logs)
     return PageContext(
         settings=settings,
         runtime=runtime,
         templates=Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined),
-        stored_images=StoredImages(lambda: runtime.storage),
+        stored_images=stored_images,
+        pictures=ShownPictures(settings, live, logs, stored_images),
         live=live,
         logs=logs,
         applier=Applier(runtime, settings.alias, live, logs),
+        source_places=SourcePlaces(runtime),
         measured=measured,
         searches=Searches(settings, live, logs, measured),
     )
@@ -117,4 +148,4 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
-        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.table()))
+        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.tables()))

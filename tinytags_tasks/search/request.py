@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tinytags_tasks.corpus.keywords import LONGEST, split_words
+from tinytags_tasks.corpus.keywords import LONGEST
+from tinytags_tasks.derived_fields import split_words
 from tinytags_tasks.errors import BadInputError
 
 MOST_ROWS = 100

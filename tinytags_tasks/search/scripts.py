@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from tinytags_tasks.search.context import PageContext
 
 FOLDER = Path(__file__).parent / "templates"
-SCRIPTS = ("keys.js", "select.js", "review.js", "review.css", "search.css", "api.css")
+SCRIPTS = tuple(sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".js", ".css")))
 """The scripts that are served, and the styles of single pages."""
 
 
