@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for area in (
+AREAS = (
     engines,
     corpora,
     stages,
@@ -40,7 +40,8 @@ for area in (
     reviews,
     precision,
     accounts,
-):
+)
+for area in AREAS:
     app.add_typer(area.app)
 
 

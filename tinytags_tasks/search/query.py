@@ -190,10 +190,11 @@ def _read_page(
     counts: Counts,
     started: float,
 ) -> SearchPage:
-    def ask(parameters: Parameters) -> dict[str, Any]:
-        return ask_solr(settings, parameters, searched.collections)
-
     names = searched.collections or (settings.alias,)
+
+    def ask(parameters: Parameters) -> dict[str, Any]:
+        return ask_solr(settings, {**parameters, "collection": ",".join(names)})
+
     order = cursor.order if cursor else order_of(request)
     found = _find(request, filters, order, cursor, ask)
     if cursor and not order.is_forward and not found.has_previous and len(found.documents) < request.rows:

@@ -108,12 +108,12 @@ class Searches:
 
     def _known_tags(self, searched: Searched, hidden: Hidden) -> Iterator[str]:
         """Return the tags of all documents that are searched."""
+        names = searched.collections or (self.settings.alias,)
 
         def ask(parameters: Parameters) -> dict[str, Any]:
-            return ask_solr(self.settings, parameters, searched.collections)
+            return ask_solr(self.settings, {**parameters, "collection": ",".join(names)})
 
-        documents = (searched.collections or (self.settings.alias,), searched.changes)
-        counted = self.counts.get(documents, make_filters(SearchRequest(), hidden), ask, ("tags",))
+        counted = self.counts.get((names, searched.changes), make_filters(SearchRequest(), hidden), ask, ("tags",))
         return (str(tag) for tag, _ in counted["tags"])
 
     def _hidden_live(self) -> Hidden:

@@ -1,6 +1,5 @@
 """Asks Solr as a reader: one attempt within a bounded time, because a page waits for the answer."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -48,17 +47,16 @@ def _connect(address: str, login: Login | None) -> SolrHttp:
     )
 
 
-def ask_solr(settings: Settings, parameters: Parameters, collections: Sequence[str] = ()) -> dict[str, Any]:
+def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
     """Search what is published, and return Solr's answer.
 
     Parameters
     ----------
     settings
-        Where Solr is, and the alias.
+        Of Solr and the alias.
     parameters
-        Of ``/select``.
-    collections
-        Which collections; none means those of the alias.
+        As Solr takes them. ``collection`` names the collections that are searched instead of the alias: Solr itself
+        would search those that the alias points at as well.
 
     Raises
     ------
@@ -78,12 +76,10 @@ def ask_solr(settings: Settings, parameters: Parameters, collections: Sequence[s
         http = _connect(settings.address("solr_url"), login)
     except BadInputError as error:
         raise EngineDownError(str(error)) from error
-    names = collections or (settings.alias,)
-    parameters = {"timeAllowed": ALLOWED_SECONDS * 1_000, **parameters}
-    if len(names) > 1:
-        parameters["collection"] = ",".join(names)
+    asked = {"timeAllowed": ALLOWED_SECONDS * 1_000, **parameters}
+    searched = str(asked.pop("collection", settings.alias))
     try:
-        answer = dict(_SolrReader(http, names[0]).search(**parameters).raw_response)
+        answer = dict(_SolrReader(http, searched).search(**asked).raw_response)
         if answer.get("responseHeader", {}).get("partialResults"):
             raise EngineDownError(f"the search took longer than {ALLOWED_SECONDS} s: ask for less, or try again later")
         return answer
