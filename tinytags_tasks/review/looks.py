@@ -57,17 +57,21 @@ class Looks:
 class Known:
     """Pictures that were spoken of to teach, to correct or by an import: they are no sample, but readers see them.
 
-    Those that a public word changed are not among them: readers no longer see the run's tag. Nor are those that the
-    model learned from.
+    Of those that a public word changed, readers no longer see the run's tag, so that they are in no figure: of these,
+    only those are here that a look measured, to be taken off what the sample says. Those that the model learned from
+    are not here.
 
     Attributes
     ----------
     rows, shows
         As in :class:`Looks`.
+    images
+        1 each; -1 for one that is to be taken off.
     """
 
     rows: Numbers = field(repr=False)
     shows: Numbers = field(repr=False)
+    images: Numbers = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,25 +143,31 @@ def read_looks(frame: Frame, words: pa.Table, exclude: Collection[int] | Numbers
     lost = np.bincount(strata[spoken.left_out], minlength=len(frame.strata))
     measured = _read(frame, spoken.words, spoken.measured)
     clear = ~measured.is_unclear
+    rows, shows = measured.rows[clear], measured.shows[clear]
     return Looks(
-        rows=measured.rows[clear],
-        shows=measured.shows[clear],
+        rows=rows,
+        shows=shows,
         is_right=((measured.shows == measured.own_tags) & (measured.own_tags >= 0))[clear],
         sizes=frame.sizes - lost,
         drawn=np.bincount(strata[measured.rows], minlength=len(frame.strata)),
-        known=_known(frame, spoken),
+        known=_known(frame, spoken, rows, shows),
         lost=np.flatnonzero(spoken.left_out),
         unclear=int(measured.is_unclear.sum()),
         last=int(pc.max(words.column("number")).as_py() or 0),
     )
 
 
-def _known(frame: Frame, spoken: Spoken) -> Known:
-    public = _read(frame, spoken.public, spoken.known)
+def _known(frame: Frame, spoken: Spoken, rows: Numbers, shows: Numbers) -> Known:
+    """Return the known pictures; ``rows`` and ``shows`` are of the looks that measure."""
+    public = _read(frame, spoken.public, np.union1d(spoken.known, spoken.measured))
     changed = public.rows[~public.is_unclear & (public.shows != public.own_tags)]
     said = _read(frame, spoken.words, spoken.known)
-    chosen = ~said.is_unclear & ~np.isin(said.rows, changed)
-    return Known(said.rows[chosen], said.shows[chosen])
+    chosen, gone = ~said.is_unclear & ~np.isin(said.rows, changed), np.isin(rows, changed)
+    return Known(
+        rows=np.concatenate([said.rows[chosen], rows[gone]]),
+        shows=np.concatenate([said.shows[chosen], shows[gone]]),
+        images=np.repeat([1, -1], [chosen.sum(), gone.sum()]),
+    )
 
 
 @dataclass(frozen=True, eq=False)

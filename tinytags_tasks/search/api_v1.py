@@ -79,7 +79,7 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
     def search(request: Request, asked: Annotated[SearchParameters, Query()]) -> Response:
         """Find images; the cursors of an answer lead to the pages after and before it, at any depth."""
         page = searches.page(asked.request())
-        return answer_json(request, SearchAnswer.of(page, searches.table(), url(request, "")), page.seconds)
+        return answer_json(request, SearchAnswer.of(page, searches.tables(), url(request, "")), page.seconds)
 
     @router.get("/facets", response_model=Facets, responses=_problems(404))
     def facets(request: Request, asked: Annotated[FilterParameters, Query()]) -> Response:
@@ -110,7 +110,7 @@ def _add_images(router: APIRouter, context: PageContext) -> None:
     @router.get("/images/{id}", response_model=Image, responses=_problems(404))
     def image(request: Request, id: str, asked: _Nothing) -> Response:
         """Return what is known of a published image."""
-        return answer_json(request, Image.of(find(id).image, context.searches.table(), url(request, "")))
+        return answer_json(request, Image.of(find(id).image, context.searches.tables(), url(request, "")))
 
 
 def _add_lists(router: APIRouter, context: PageContext) -> None:
