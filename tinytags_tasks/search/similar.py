@@ -139,9 +139,7 @@ def _nearest(
         "collection": ",".join(run.collection for run in runs),
     }
     answer = ask_solr(context.settings, parameters)
-    images = hidden.leave_out(
-        read_document(document, request.with_pixels) for document in answer["response"]["docs"]
-    )
+    images = hidden.leave_out(read_document(document, request.with_pixels) for document in answer["response"]["docs"])
     return SearchPage(
         total=answer["response"]["numFound"],
         images=images,
