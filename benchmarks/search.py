@@ -1,14 +1,13 @@
 """Measure the search page and its API under load: 20 clients, over HTTP, on real images.
 
-``python benchmarks/search.py [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints Markdown. Images
-are the demo's, repeated; they are kept in the store, and documents have none.
+``python benchmarks/search.py [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints Markdown.
+Images are the demo's, repeated; they are kept in the store, and documents have none.
 """
 
 import asyncio
 import os
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.secrets import secret
-from tinytags_tasks.settings import Settings, load_settings
+from tinytags_tasks.settings import load_settings
 
 CLIENTS = 20
 SECONDS = 60.0
@@ -91,7 +90,7 @@ async def load(connect: Callable[[], httpx.AsyncClient], ask: Ask, seconds: floa
     end = time.perf_counter() + seconds
 
     async def one(number: int) -> None:
-        chance = random.Random(number)  # noqa: S311 (not for secrets)
+        chance = random.Random(number)
         await asyncio.sleep(pause * number / CLIENTS)
         async with connect() as client:
             while (started := time.perf_counter()) < end:

@@ -18,6 +18,9 @@ ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", 
 Thumbnails = Literal["solr", "store"]
 """Where the images of a run's documents are kept: in the documents, or only in the store's shards."""
 
+Similar = Literal["auto", "on", "off"]
+"""Whether the documents of a run get vectors: ``auto`` gives them up to a size, if there are embeddings."""
+
 SolrRole = Literal["admin", "writer", "reader"]
 """Who uses Solr: the admin manages configsets, collections and aliases, the writer documents; the reader searches."""
 
@@ -66,6 +69,11 @@ class Settings(BaseSettings):
     solr_replicas: int = Field(1, ge=1, description="replicas of each shard of a new collection")
     thumbnails: Thumbnails = Field(
         "solr", description="where the images of a new run's documents are kept: solr or store"
+    )
+    similar: Similar = Field(
+        "auto",
+        description="whether similar pictures can be found in a new run, whose documents then hold vectors: on, off, or "
+        "auto, which is on up to a million images",
     )
     alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
     keep_collections: int = Field(

@@ -114,10 +114,10 @@ def test_a_correction_and_a_threshold_count_for_pictures_too(pages: Pages) -> No
     image = read_document(pages.as_json(pages.documents[f"{CORPUS}:0"]), False)
     confidence = int(image.values["confidence"] or 0)
     tag = str(image.values["tag"])
-    assert Hidden(least={tag: confidence}).shows(image)
-    assert not Hidden(least={tag: confidence + 1}).shows(image)
-    assert not Hidden(least={}).shows(image)
-    assert Hidden(least={}).shows(TaggedImage({**image.values, "corrected": 3}))
+    assert Hidden(least={CORPUS: {tag: confidence}}).shows(image)
+    assert not Hidden(least={CORPUS: {tag: confidence + 1}}).shows(image)
+    assert not Hidden(least={CORPUS: {}}).shows(image)
+    assert Hidden(least={CORPUS: {}}).shows(TaggedImage({**image.values, "corrected": 3}))
 
 
 def test_pictures_that_the_store_does_not_give_are_not_asked_for_again_and_again(

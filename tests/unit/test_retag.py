@@ -185,7 +185,7 @@ def test_a_model_that_was_rolled_back_is_tried_again_only_by_its_name(world):
 
 def test_an_alias_that_points_at_nothing_of_ours_is_left_alone(world):
     add_model(world)
-    world.solr.set_alias(ALIAS, "somebody-elses")
+    world.solr.alias_of[ALIAS] = "somebody-elses"
     assert look(world).skipped == {ALIAS: "somebody-elses does not belong to a run of this store"}
     del world.solr.alias_of[ALIAS]
     assert look(world).skipped == {ALIAS: "it points at nothing"}

@@ -390,19 +390,21 @@ def test_what_was_taken_down_is_not_found_and_never_returned(solr: StubSolr, set
 
 
 def test_tags_below_what_was_published_are_not_found_and_peoples_words_always_are() -> None:
-    hidden = Hidden(least={"cat": 60, "dog": 80, "a,b": 60})
+    hidden = Hidden(least={"pets": {"cat": 60, "dog": 80, "a,b": 60}, "birds": {}})
     parameters = solr_parameters(SearchRequest(), hidden=hidden)
-    assert parameters["fq"] == ["{!bool should=$least_60 should=$least_80 should=$least_people}"]
-    assert parameters["least_60_range"] == "accuracy:[60 TO *]"
-    assert parameters["least_60_names"] == "cat\na,b"
-    assert parameters["least_people"] == "corrected:[* TO *]"
-    older = solr_parameters(SearchRequest(), frozenset({"corrected"}), hidden)
-    assert older["fq"] == ["{!bool should=$least_60 should=$least_80}"]
-    assert solr_parameters(SearchRequest(), frozenset({"corrected"}), Hidden(least={}))["fq"] == ["-*:*"]
+    assert parameters["fq"] == [
+        "{!bool should=$least_others should=$least_people should=$least_1_60 should=$least_1_80}"
+    ]
+    assert parameters["least_corpora_names"] == "pets,birds"
+    assert parameters["least_1_corpus_name"] == "pets"
+    assert parameters["least_1_60"] == "{!bool must=$least_1_corpus must=$least_1_60_range must=$least_1_60_tags}"
+    assert parameters["least_1_60_range"] == "accuracy:[60 TO *]"
+    assert parameters["least_1_60_names"] == "cat\na,b"
+    assert "corrected" in str(parameters["least_people_xml"])
 
 
-def test_two_limits_together_are_the_higher_of_each_tag() -> None:
-    published = Hidden(least={"cat": 60, "dog": 80})
-    assert published.at_least({"cat": 70, "dog": 50, "emu": 40}).least == {"cat": 70, "dog": 80}
-    assert published.at_least(None).least == {"cat": 60, "dog": 80}
-    assert Hidden().at_least({"cat": 70}).least == {"cat": 70}
+def test_two_limits_together_are_the_higher_of_each_tag_of_a_corpus() -> None:
+    published = Hidden(least={"pets": {"cat": 60, "dog": 80}})
+    both = published.at_least({"pets": {"cat": 70, "dog": 50, "emu": 40}, "birds": {"owl": 20}})
+    assert both.least == {"pets": {"cat": 70, "dog": 80}, "birds": {"owl": 20}}
+    assert published.at_least({}).least == published.least

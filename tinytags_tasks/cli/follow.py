@@ -91,13 +91,14 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     totals = add_up(read_ledger(runtime.storage, run))
     is_published = parameters.get("publish") != "no"
     searched = runtime.settings.alias if is_published else run.collection
-    documents = runtime.solr.count(searched)
+    documents = runtime.solr.count(run.collection)
     _print_summary(runtime, run, totals, documents, searched, tasks)
     corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
     if not (totals.read == corpus.images == totals.accounted and totals.kept == documents):
         raise ReconcileError(
             f"run {run.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
-            f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {run.name}`"
+            f"read, {totals.kept:,} kept, and {run.collection} has {documents:,} documents; see `tinytags ledger "
+            f"{run.name}`"
         )
     if not is_published:
         report(f"readers do not see it yet; publish it with `tinytags publish {run.name}`")

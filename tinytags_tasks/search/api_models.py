@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRun
+from tinytags_tasks.search.measured import Measured
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.view import stated_precision
 from tinytags_tasks.store.model_records import ModelCard
@@ -39,7 +39,7 @@ class Image(BaseModel):
     picture: str = Field(description="the address of the picture as a PNG, on this server")
 
     @classmethod
-    def of(cls, image: TaggedImage, measured: PrecisionTable | None, base: str) -> "Image":
+    def of(cls, image: TaggedImage, measured: Measured, base: str) -> "Image":
         """Return an image as the API says it.
 
         Parameters
@@ -75,7 +75,7 @@ class SearchAnswer(BaseModel):
     moved: bool = Field(description="whether something was published since the cursor's page: this one is of it")
 
     @classmethod
-    def of(cls, page: SearchPage, measured: PrecisionTable | None, base: str) -> "SearchAnswer":
+    def of(cls, page: SearchPage, measured: Measured, base: str) -> "SearchAnswer":
         """Return a page as the API says it."""
         return cls(
             total=page.total,

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError
@@ -22,14 +22,9 @@ def _whole(value: object) -> object:
     return value
 
 
-def _number(high: int, low: int = 0) -> Any:  # noqa: ANN401 - a type
-    schema = {"type": "integer", "minimum": low, "maximum": high}
-    return Annotated[int, BeforeValidator(_whole), Field(ge=low, le=high), WithJsonSchema(schema)]
-
-
-Percent = _number(100)
-Rows = _number(MOST_ROWS, 1)
-Block = _number(2**31 - 1)
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**31 - 1)]
+Percent = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=100)]
+Rows = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_ROWS)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 KeywordWord = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
@@ -58,7 +53,7 @@ class FilterParameters(_Parameters):
     max_confidence: Percent = Field(100, description="at most this confidence, in percent")
     precision: Percent = Field(0, description="only what reviews measured to be at least this precise, in percent")
     max_precision: Percent = Field(100, description="only what reviews measured to be at most this precise")
-    block: Block | None = Field(None, description="only this block of the corpus")
+    block: Whole | None = Field(None, description="only this block of the corpus")
     keyword: str = Field("", max_length=LONGEST, description="exactly this keyword")
     word: list[KeywordWord] = Field(
         [], max_length=MOST_WORDS, description="all of these words in the keyword; tab* is any word that begins so"
@@ -95,7 +90,7 @@ class SearchParameters(FilterParameters):
     """Which images are meant, in which order, and which page of them."""
 
     sort: Literal["confidence", "position", "random"] = Field("confidence", description="the order")
-    seed: Block = Field(0, description="which of the random orders")
+    seed: Whole = Field(0, description="which of the random orders")
     rows: Rows = Field(SearchRequest.rows, description="images a page")
     cursor: Cursor | None = Field(None, description="the next_cursor or previous_cursor of a page of the same search")
 

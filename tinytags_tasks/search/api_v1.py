@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -33,12 +33,10 @@ from tinytags_tasks.search.problems import KINDS, MEDIA_TYPE, V1, Problem, probl
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.readiness import Readiness
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.shown_pictures import ShownPicture
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.models import list_models
-
-if TYPE_CHECKING:
-    from tinytags_tasks.search.shown_pictures import ShownPicture
 
 LISTED_SECONDS = 10.0
 """How long lists of models and of runs count as current."""
@@ -81,7 +79,7 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
     def search(request: Request, asked: Annotated[SearchParameters, Query()]) -> Response:
         """Find images; the cursors of an answer lead to the pages after and before it, at any depth."""
         page = searches.page(asked.request())
-        return answer_json(request, SearchAnswer.of(page, searches.table(), url(request, "")), page.seconds)
+        return answer_json(request, SearchAnswer.of(page, searches.tables(), url(request, "")), page.seconds)
 
     @router.get("/facets", response_model=Facets, responses=_problems(404))
     def facets(request: Request, asked: Annotated[FilterParameters, Query()]) -> Response:
@@ -97,7 +95,7 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
 
 
 def _add_images(router: APIRouter, context: PageContext) -> None:
-    def find(name: str) -> "ShownPicture":
+    def find(name: str) -> ShownPicture:
         match = _ID.fullmatch(name)
         if not match:
             raise BadInputError(f"{name[:100]!r} is no image's id: an id is <corpus>:<position>")
@@ -112,7 +110,7 @@ def _add_images(router: APIRouter, context: PageContext) -> None:
     @router.get("/images/{id}", response_model=Image, responses=_problems(404))
     def image(request: Request, id: str, asked: _Nothing) -> Response:
         """Return what is known of a published image."""
-        return answer_json(request, Image.of(find(id).image, context.searches.table(), url(request, "")))
+        return answer_json(request, Image.of(find(id).image, context.searches.tables(), url(request, "")))
 
 
 def _add_lists(router: APIRouter, context: PageContext) -> None:

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 from tinytags_tasks.document_fields import DocumentField, Shown, describe
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.review.precision import Estimate, PrecisionTable
+from tinytags_tasks.review.precision import Estimate
 from tinytags_tasks.search import corrections
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.images import TaggedImage
+from tinytags_tasks.search.measured import Measured
 from tinytags_tasks.search.thumbnails import ENLARGED_BELOW, LONGEST_SIDE
 from tinytags_tasks.search.view import stated_precision
 from tinytags_tasks.store import layout
@@ -19,7 +20,7 @@ from tinytags_tasks.store.run_records import Run
 _USUAL_SIDE = 32
 """Pixels a side of the pictures of a corpus that is not in the store."""
 
-_VERSION_LENGTH = 16
+VERSION_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,13 @@ def _frame(digest: str, width: int, height: int) -> Frame:
     longest = max(width, height)
     if longest > LONGEST_SIDE:
         width, height = max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest)
-    return Frame(digest[:_VERSION_LENGTH], width, height, longest < ENLARGED_BELOW)
+    return Frame(digest[:VERSION_LENGTH], width, height, longest < ENLARGED_BELOW)
 
 
 def make_cards(
-    context: PageContext, images: Iterable[TaggedImage], frames: Mapping[str, Frame], measured: PrecisionTable | None
+    context: PageContext, images: Iterable[TaggedImage], frames: Mapping[str, Frame], measured: Measured
 ) -> list[Card]:
-    """Return pictures as a grid shows them.
+    """Return pictures as a grid shows them; a browser will ask for all of them.
 
     Raises
     ------
@@ -124,6 +125,7 @@ def make_cards(
         If what people said of them cannot be read.
     """
     images = tuple(images)
+    context.pictures.expect(images)
     corrected_by = corrections.corrected_by(context, images)
     return [
         _make_card(image, frames.get(image.corpus, Frame()), measured, corrected_by.get(image.id, ""))
@@ -131,7 +133,7 @@ def make_cards(
     ]
 
 
-def _make_card(image: TaggedImage, frame: Frame, measured: PrecisionTable | None, corrected_by: str) -> Card:
+def _make_card(image: TaggedImage, frame: Frame, measured: Measured, corrected_by: str) -> Card:
     stated = stated_precision(image, measured)
     corrected = image.values.get("corrected")
     return Card(

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import (
+    about_pages,
     corrections,
     corrections_api,
     export_pages,
@@ -23,6 +24,7 @@ from tinytags_tasks.search import (
     picture_pages,
     results,
     review_pages,
+    run_pages,
     scripts,
 )
 from tinytags_tasks.search.address import API_PARAMETERS, read_address
@@ -60,6 +62,8 @@ _AREAS = (
     picture_files,
     picture_pages,
     review_pages,
+    run_pages,
+    about_pages,
 )
 
 
@@ -144,4 +148,4 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
-        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.table()))
+        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.tables()))

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Any
 
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
-from tinytags_tasks.document_fields import document_field
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.document_fields import LOOK_FIELDS, document_field
+from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
 from tinytags_tasks.search.request import FIRST_CURSOR, MOST_TAGS, SearchRequest
@@ -175,8 +175,10 @@ def solr_parameters(
         parameters["everything"] = "*:*"
         parameters["hidden"] = "{!terms f=id v=$hidden_ids}"
         parameters["hidden_ids"] = ",".join(hidden.pending_ids)
-    if hidden.least is not None:
-        filters.append(_at_least(hidden.least, parameters, by_people="corrected" not in lacking))
+    if hidden.least:
+        filters.append(_at_least(hidden.least, parameters))
+    if request.is_one_of_alike:
+        filters += _one_of_alike(lacking)
     parameters["fq"] = filters
     if request.start:
         parameters["start"] = request.start
@@ -189,23 +191,46 @@ def solr_parameters(
     return parameters
 
 
-def _at_least(least: Mapping[str, int], parameters: Parameters, by_people: bool) -> str:
-    """Return the filter that leaves tags from certain confidences on, and add what it needs to the parameters."""
-    tags: dict[int, list[str]] = {}
-    for tag, confidence in least.items():
-        tags.setdefault(confidence, []).append(tag)
-    choices = []
-    for confidence, names in sorted(tags.items()):
-        name = f"least_{confidence:d}"
-        parameters[name] = f"{{!bool must=${name}_range must=${name}_tags}}"
-        parameters[f"{name}_range"] = f"{_CONFIDENCE}:[{confidence:d} TO *]"
-        parameters[f"{name}_tags"] = rf'{{!terms f=tag separator="\n" v=${name}_names}}'
-        parameters[f"{name}_names"] = "\n".join(names)
-        choices.append(f"should=${name}")
-    if by_people:
-        parameters["least_people"] = "corrected:[* TO *]"
-        choices.append("should=$least_people")
-    return f"{{!bool {' '.join(choices)}}}" if choices else "-*:*"
+def _one_of_alike(lacking: frozenset[str]) -> list[str]:
+    """Return the filters that leave the most confident picture of each group of near-duplicates, of each Solr shard."""
+    if lacking.intersection(LOOK_FIELDS):
+        raise BadInputError(
+            "one of alike pictures cannot be chosen here: what is published was indexed before TinyTags noted how "
+            "pictures look; a new run with `tinytags run` does"
+        )
+    return [f"{{!collapse field={field} nullPolicy=expand max={_CONFIDENCE}}}" for field in LOOK_FIELDS]
+
+
+# Solr's own parsers fail if one of the collections lacks the field; this one of Lucene's finds nothing there.
+_BY_PEOPLE = f'<PointRangeQuery fieldName="corrected" type="long" lowerTerm="{-(2**63):d}" upperTerm="{2**63 - 1:d}"/>'
+
+
+def _at_least(least: Mapping[str, Mapping[str, int]], parameters: Parameters) -> str:
+    """Return the filter that leaves each corpus' tags from certain confidences on; add what it needs to the parameters.
+
+    What a person said is left, and everything of other corpora.
+    """
+    parameters["least_any"] = "*:*"
+    parameters["least_corpora"] = "{!terms f=corpus v=$least_corpora_names}"
+    parameters["least_corpora_names"] = ",".join(least)
+    parameters["least_others"] = "{!bool must=$least_any must_not=$least_corpora}"
+    parameters["least_people"] = "{!xmlparser v=$least_people_xml}"
+    parameters["least_people_xml"] = _BY_PEOPLE
+    choices = ["should=$least_others", "should=$least_people"]
+    for number, (corpus, lowest) in enumerate(sorted(least.items())):
+        tags: dict[int, list[str]] = {}
+        for tag, confidence in lowest.items():
+            tags.setdefault(confidence, []).append(tag)
+        parameters[f"least_{number}_corpus"] = "{!term f=corpus v=$" + f"least_{number}_corpus_name" + "}"
+        parameters[f"least_{number}_corpus_name"] = corpus
+        for confidence, names in sorted(tags.items()):
+            name = f"least_{number}_{confidence:d}"
+            parameters[name] = f"{{!bool must=$least_{number}_corpus must=${name}_range must=${name}_tags}}"
+            parameters[f"{name}_range"] = f"{_CONFIDENCE}:[{confidence:d} TO *]"
+            parameters[f"{name}_tags"] = rf'{{!terms f=tag separator="\n" v=${name}_names}}'
+            parameters[f"{name}_names"] = "\n".join(names)
+            choices.append(f"should=${name}")
+    return f"{{!bool {' '.join(choices)}}}"
 
 
 def _facets() -> dict[str, dict[str, Any]]:

@@ -83,14 +83,14 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         return situation.show(context, request, str(error))
     if not page.total and not search.is_filtered and not search.run:
         return situation.show(context, request, "")
-    measured = context.searches.table()
+    measured = context.searches.tables()
     account: Account = request.state.account
     cards = make_cards(context, page.images, frames_of(context, search.run), measured)
     return context.render(
         request,
         "search.html",
         **_asked(search, page),
-        **_filters(search, page, is_measured=measured is not None),
+        **_filters(search, page, is_measured=bool(measured)),
         **_pager(search, page),
         runs=request.app.state.runs.names(search.run),
         page=page,

@@ -44,7 +44,7 @@ def _add_overview(app: FastAPI, context: PageContext, reviews: ReviewSessions) -
     @app.get("/review")
     def choose(request: Request) -> Response:
         require(request, Role.REVIEWER)
-        run = request.query_params.get("run", "") or reviews.live_run()
+        run = request.query_params.get("run", "") or next(iter(reviews.live_runs()), "")
         if not run:
             choices = reviews.choices()
             if not choices:
@@ -62,7 +62,7 @@ def _add_overview(app: FastAPI, context: PageContext, reviews: ReviewSessions) -
             request,
             "review.html",
             run=session.run,
-            live=reviews.live_run(),
+            live=reviews.live_runs(),
             choices=reviews.choices(),
             **overview(session),
         )

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRuns
-from tinytags_tasks.search.measured import MeasuredRuns, least_confidence
+from tinytags_tasks.search.measured import Measured, MeasuredRuns, least_confidence
 from tinytags_tasks.search.query import SearchPage, iterate_images, search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.word_logs import WordLogs
@@ -31,19 +30,20 @@ class Searches:
         TinyTagsError
             See :func:`~tinytags_tasks.search.query.search_images`.
         """
-        return search_images(self.settings, request, self._hidden(request))
+        return search_images(self.settings, request, self.hidden(request))
 
     def images(self, request: SearchRequest, limit: int | None = None) -> Iterator[TaggedImage]:
         """Yield all images that a request finds, or the first ``limit``; raises as :meth:`page`."""
-        return iterate_images(self.settings, request, limit, self._hidden(request))
+        return iterate_images(self.settings, request, limit, self.hidden(request))
 
-    def table(self) -> PrecisionTable | None:
-        """Return what was measured of the live run; None if nothing was."""
-        live = self.live.runs()
-        return self.measured.table(live[0].run) if live else None
+    def tables(self) -> Measured:
+        """Return what was measured of each corpus' live run."""
+        return self.measured.tables(live.run for live in self.live.runs())
 
-    def _hidden(self, request: SearchRequest) -> Hidden:
+    def hidden(self, request: SearchRequest) -> Hidden:
+        """Return what a request does not find, whatever its filters."""
         hidden = self.logs.hidden().at_least(self.live.least_confidence)
         if request.has_precision:
-            hidden = hidden.at_least(least_confidence(self.table(), request.min_precision))
+            corpora = [live.run.corpus for live in self.live.runs()]
+            hidden = hidden.at_least(least_confidence(self.tables(), corpora, request.min_precision))
         return hidden

@@ -18,7 +18,7 @@ from tinytags_tasks.search.images import read_document
 from tinytags_tasks.search.live import LiveRun
 from tinytags_tasks.search.query import SearchPage, solr_parameters
 from tinytags_tasks.search.request import SearchRequest
-from tinytags_tasks.search.solr_reader import ask_solr
+from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.store.embedding_files import Embeddings
 
 LOOKED_AT = 100
@@ -30,7 +30,7 @@ _ID = re.compile(r"([^:\s]{1,100}):([0-9]{1,12})")
 def similar_to(context: PageContext, request: SearchRequest) -> SearchPage:
     """Return the pictures that look most like the one with the id ``request.similar_to``, the most alike first.
 
-    The request's filters apply; its sort and cursor do not. A page holds ``request.rows`` pictures, and is the only one.
+    The request's filters apply, not its sort and cursor. A page holds ``request.rows`` pictures, and is the only one.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def similar_to(context: PageContext, request: SearchRequest) -> SearchPage:
     if found is None:
         raise BadInputError(f"{request.similar_to[:100]!r} is no picture: give its id, such as demo:17")
     own = _live_run_of(context, found[1])
-    hidden = context.hidden()
+    hidden = context.searches.hidden(request)
     vector = _stored_vector(context, own, request.similar_to, hidden)
     return _nearest(context, request, own.run.similar, vector, hidden, started)
 
@@ -74,9 +74,12 @@ def similar_to_picture(context: PageContext, request: SearchRequest, encoded: by
     """
     started = time.monotonic()
     for live in context.live.runs():
-        if live.run.similar and live.corpus is not None:
-            embedding = context.embedder.embed(encoded, live.run.similar, live.corpus, context.runtime.storage)
-            return _nearest(context, request, live.run.similar, as_vector(embedding), context.hidden(), started)
+        net = live.run.similar
+        if net and live.corpus is not None:
+            embedding = context.embedder.embed(encoded, net, live.corpus, context.runtime.storage)
+            return _nearest(
+                context, request, net, as_vector(embedding), context.searches.hidden(request), started
+            )
     raise _without_vectors("what is published")
 
 
@@ -102,9 +105,7 @@ def _without_vectors(what: str) -> MissingError:
 
 
 def _stored_vector(context: PageContext, live: LiveRun, document_id: str, hidden: Hidden) -> Sequence[int]:
-    parameters = solr_parameters(SearchRequest(rows=1), hidden=hidden)
-    parameters.pop("json.facet", None)
-    parameters |= {
+    parameters = _filters(SearchRequest(rows=1), hidden) | {
         "q": "{!term f=id v=$id}",
         "id": document_id,
         "fl": f"corpus,position,{VECTOR_FIELD}",
@@ -119,13 +120,18 @@ def _stored_vector(context: PageContext, live: LiveRun, document_id: str, hidden
     return [int(number) for number in vector]
 
 
+def _filters(request: SearchRequest, hidden: Hidden) -> Parameters:
+    """Return a request's filters as parameters of a search that has one page and counts nothing."""
+    parameters = solr_parameters(replace(request, cursor=None, start=0), hidden=hidden)
+    return {name: value for name, value in parameters.items() if name not in ("json.facet", "cursorMark")}
+
+
 def _nearest(
     context: PageContext, request: SearchRequest, net: str, vector: Sequence[int], hidden: Hidden, started: float
 ) -> SearchPage:
     """Return the pictures nearest to a vector, of all live runs that have vectors by its net."""
     runs = [live.run for live in context.live.runs() if live.run.similar == net]
-    parameters = solr_parameters(replace(request, cursor=None), hidden=hidden)
-    parameters.pop("json.facet", None)
+    parameters = _filters(request, hidden)
     filters = parameters["fq"]
     assert isinstance(filters, list)  # noqa: S101 - solr_parameters gives a list
     if request.similar_to:
@@ -149,4 +155,5 @@ def _nearest(
         corpora=tuple(dict.fromkeys(run.corpus for run in runs)),
         next_cursor=None,
         seconds=time.monotonic() - started,
+        collections=tuple(run.collection for run in runs),
     )

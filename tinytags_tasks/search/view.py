@@ -4,23 +4,23 @@ from dataclasses import asdict
 from typing import Any
 
 from tinytags_tasks.document_fields import values_as_json
-from tinytags_tasks.review.precision import Estimate, PrecisionTable
+from tinytags_tasks.review.precision import Estimate
 from tinytags_tasks.search.images import TaggedImage
+from tinytags_tasks.search.measured import Measured
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.thumbnails import encode_png
 
 
-def stated_precision(image: TaggedImage, measured: PrecisionTable | None) -> Estimate | None:
+def stated_precision(image: TaggedImage, measured: Measured) -> Estimate | None:
     """Return what an image's confidence has meant for its tag; None if that was not measured, or a person said it."""
-    if measured is None or image.values.get("corrected"):
+    table = measured.get(image.corpus)
+    if table is None or image.values["model"] != table.model or image.values.get("corrected"):
         return None
-    if (image.corpus, image.values["model"]) != (measured.corpus, measured.model):
-        return None
-    return measured.precision_of(str(image.values["tag"]), int(image.values["confidence"] or 0))
+    return table.precision_of(str(image.values["tag"]), int(image.values["confidence"] or 0))
 
 
-def search_as_json(page: SearchPage, search: SearchRequest, measured: PrecisionTable | None = None) -> dict[str, Any]:
+def search_as_json(page: SearchPage, search: SearchRequest, measured: Measured) -> dict[str, Any]:
     """Return a page as the API's JSON.
 
     Confidences are there under their former name as well, as in each image: see

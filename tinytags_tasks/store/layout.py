@@ -359,3 +359,9 @@ def run_of_collection(collection: str) -> str:
     """Name of the run that a collection belongs to by its name; empty if the name is not one of ours."""
     run = collection.removeprefix(COLLECTION_PREFIX)
     return run if run != collection and re.fullmatch(_NAME, run) else ""
+
+
+def corpus_of_run(run: str) -> str:
+    """Name of the corpus that a run is of by its name; empty if the name is not one that a run is given."""
+    match = re.fullmatch(rf"({_NAME})-[0-9a-f]{{12}}", run)
+    return match[1] if match else ""

@@ -45,14 +45,18 @@ async function showRuns() {
   byId("runs").value = wanted;
   const { live } = found;
   byId("live").textContent = live.problem
-    ?? (live.collection
-      ? `Live under ${live.alias}: ${live.collection}${live.model ? `, tagged by ${live.model}` : ", which belongs to no run"}`
+    ?? (live.collections.length
+      ? `Live under ${live.alias}: ${live.collections.map(describeLive).join("; ")}`
       : `Nothing is live under ${live.alias}`);
   if (!found.runs.length) byId("about").textContent = "No run has been planned yet.";
   else if (address.get("dag_run") && !found.of_dag_run && !run) {
     byId("outcome").textContent = "This Dag run has not planned a run yet; the latest run is shown instead.";
   }
   return wanted;
+}
+
+function describeLive({ collection, corpus, model }) {
+  return collection + (model ? `, corpus ${corpus}, tagged by ${model}` : ", which belongs to no run");
 }
 
 async function showRun(name) {
