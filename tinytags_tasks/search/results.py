@@ -247,7 +247,7 @@ def _export_address(search: SearchRequest) -> str:
 
 
 def _run_names(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
-    """Return the runs that images are shown of, one of each corpus, as far as they are known: words then name theirs."""
+    """Return the runs that images are shown of, one of each corpus, if they are known: words then name theirs."""
     if search.run:
         return search.run
     with suppress(TinyTagsError):
