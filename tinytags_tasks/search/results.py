@@ -103,7 +103,7 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
         export_all=_export_address(search),
-        run=_run_name(context, search, page.images),
+        run=_run_names(context, search, page.images),
     )
 
 
@@ -246,11 +246,11 @@ def _export_address(search: SearchRequest) -> str:
     return f"/export?{query}" if query else "/export"
 
 
-def _run_name(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
-    """Return the run that images are shown of, if it is known: words then name it."""
+def _run_names(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
+    """Return the runs that images are shown of, one of each corpus, if they are known: words then name theirs."""
     if search.run:
         return search.run
     with suppress(TinyTagsError):
         corpora = {image.corpus for image in images}
-        return next((live.run.name for live in context.live.runs() if live.run.corpus in corpora), "")
+        return ",".join(live.run.name for live in context.live.runs() if live.run.corpus in corpora)
     return ""
