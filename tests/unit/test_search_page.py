@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +15,7 @@ from small_run import make_run, pictures
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError, TinyTagsError
 from tinytags_tasks.search import page as page_module
-from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.settings import Settings
