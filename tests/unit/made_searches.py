@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 
 from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.search import account_file, sign_in
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.page import create_app
@@ -93,7 +95,9 @@ def use_store(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for module in (account_file, sign_in):
+        monkeypatch.setattr(module, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "search_password").write_text("pässword\n")
     return Settings(home=tmp_path, search_user="tinytags", search_password=None)

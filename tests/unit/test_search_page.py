@@ -5,22 +5,28 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import made_searches
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from made_searches import IMAGE, PAGE, VALUES, Answer, basic, use_store, with_values
 from PIL import Image
 from small_run import make_run, pictures
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError, TinyTagsError
-from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
+
+answer = made_searches.answer
+reader = made_searches.reader
+settings = made_searches.settings
+store = made_searches.store
+stranger = made_searches.stranger
 
 
 @pytest.mark.parametrize("path", ["/", "/api/search", "/style.css", "/docs", "/openapi.json", "/nowhere", "/healthz/"])
@@ -77,20 +83,11 @@ def test_an_empty_password_opens_nothing(settings: Settings) -> None:
         create_app(settings)
 
 
-def test_the_page_links_the_report_of_each_model(
-    reader: TestClient, stranger: TestClient, answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_report_of_a_model_is_served_without_scripts(
+    reader: TestClient, stranger: TestClient, store: LocalStorage
 ) -> None:
-    answer(replace(PAGE, models=("forest-12ab", "forest-34cd")))
-    storage = LocalStorage(tmp_path / "store")
-    storage.write(layout.report_file("forest-12ab"), "<p>Säbel</p>".encode())
-    monkeypatch.setattr(
-        page_module,
-        "Runtime",
-        lambda settings, as_writer: SimpleNamespace(storage=storage, solr=SimpleNamespace(aliases=dict)),
-    )
-    reader = TestClient(create_app(Settings(home=tmp_path)), headers=dict(reader.headers))
-    links = re.findall(r'href="(/models/[^"]+)"', reader.get("/").text)
-    assert links == ["/models/forest-12ab/report", "/models/forest-34cd/report"]
+    store.write(layout.report_file("forest-12ab"), "<p>Säbel</p>".encode())
+    links = ["/models/forest-12ab/report", "/models/forest-34cd/report"]
     shown = reader.get(links[0])
     assert (shown.status_code, shown.text) == (200, "<p>Säbel</p>")
     policy = shown.headers["Content-Security-Policy"]
@@ -166,7 +163,7 @@ def test_a_fault_of_ours_shows_no_traceback(
     assert "secret" not in response.text
 
 
-def test_an_image_out_of_reach_leaves_a_page_that_says_why(
+def test_the_api_says_which_image_is_out_of_reach_and_why(
     reader: TestClient, store: LocalStorage, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> bytes:
@@ -174,34 +171,25 @@ def test_an_image_out_of_reach_leaves_a_page_that_says_why(
 
     monkeypatch.setattr(store, "read", away)
     answer(replace(PAGE, images=(replace(IMAGE, image=None, is_in_store=True), IMAGE)))
-    response = reader.get("/")
-    assert response.status_code == 200
-    assert len(sources(response.text)) == 1
-    assert "Some pictures cannot be shown: HDFS does not answer" in response.text
-    assert ">unavailable<" in response.text
+    assert reader.get("/search").status_code == 200
     out_of_reach, shown = reader.get("/api/search?pixels=1").json()["images"]
     assert out_of_reach["png"] is None
     assert "tinytags up" in out_of_reach["missing"]
     assert "missing" not in shown
 
 
-def test_an_image_of_the_store_is_shown_like_any_other(
+def test_an_image_of_the_store_is_given_like_any_other(
     settings: Settings, answer: Answer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     storage = LocalStorage(tmp_path / "store")
     run = make_run(storage)
-    monkeypatch.setattr(
-        page_module,
-        "Runtime",
-        lambda settings, as_writer: SimpleNamespace(storage=storage, solr=SimpleNamespace(aliases=dict)),
-    )
+    use_store(storage, monkeypatch)
     in_store = with_values(id="pets:6", corpus=run.corpus, block=3, position=6)
-    in_store = replace(in_store, image=None, is_in_store=True)
-    answer(replace(PAGE, images=(in_store,)))
-    page = TestClient(create_app(settings)).get("/", headers={"Authorization": basic("tinytags:pässword")})
-    (shown,) = sources(page.text)
+    answer(replace(PAGE, images=(replace(in_store, image=None, is_in_store=True),)))
+    client = TestClient(create_app(settings), headers={"Authorization": basic("tinytags:pässword")})
+    found = client.get("/api/search?pixels=1").json()["images"][0]
+    (shown,) = sources(f'src="{found["png"]}"')
     np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), pictures()[6])
-    assert 'role="note"' not in page.text
 
 
 def test_the_api_gives_pixels_only_when_asked(reader: TestClient, answer: Answer) -> None:

@@ -20,7 +20,7 @@ from tinytags_tasks.store.run_records import Run
 _USUAL_SIDE = 32
 """Pixels a side of the pictures of a corpus that is not in the store."""
 
-_VERSION_LENGTH = 16
+VERSION_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _frame(digest: str, width: int, height: int) -> Frame:
     longest = max(width, height)
     if longest > LONGEST_SIDE:
         width, height = max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest)
-    return Frame(digest[:_VERSION_LENGTH], width, height, longest < ENLARGED_BELOW)
+    return Frame(digest[:VERSION_LENGTH], width, height, longest < ENLARGED_BELOW)
 
 
 def make_cards(

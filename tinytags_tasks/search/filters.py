@@ -1,6 +1,6 @@
 """What results can be narrowed by, beside them: chips of what is asked for, tags with counts, and ranges."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
@@ -72,11 +72,13 @@ def make_chips(search: SearchRequest) -> list[Chip]:
 
 def make_tag_choices(search: SearchRequest, counts: Mapping[str, int]) -> list[TagChoice]:
     """Return the tags that were found and those that are asked for: chosen and excluded ones first, then by count."""
-    chosen, without = set(search.tags), set(search.without_tags)
+    known = {tag.casefold(): tag for tag in counts}
+    chosen = {known.get(tag.casefold(), tag) for tag in search.tags}
+    without = {known.get(tag.casefold(), tag) for tag in search.without_tags}
     choices = []
     for tag in {*counts, *chosen, *without}:
-        left = tuple(other for other in search.tags if other != tag)
-        not_without = tuple(other for other in search.without_tags if other != tag)
+        left, not_without = _others(search.tags, tag), _others(search.without_tags, tag)
+        more_without = not_without if tag in without else (*not_without, tag)
         choices.append(
             TagChoice(
                 label=tag,
@@ -84,12 +86,14 @@ def make_tag_choices(search: SearchRequest, counts: Mapping[str, int]) -> list[T
                 is_chosen=tag in chosen,
                 is_without=tag in without,
                 href=page_address(search, tags=left if tag in chosen else (*left, tag), without_tags=not_without),
-                without_href=page_address(
-                    search, tags=left, without_tags=not_without if tag in without else (*not_without, tag)
-                ),
+                without_href=page_address(search, tags=left, without_tags=more_without),
             )
         )
     return sorted(choices, key=lambda one: (not (one.is_chosen or one.is_without), -one.count, one.label))
+
+
+def _others(tags: Iterable[str], tag: str) -> tuple[str, ...]:
+    return tuple(other for other in tags if other.casefold() != tag.casefold())
 
 
 def confidence_range(search: SearchRequest, page: SearchPage) -> Range:
