@@ -1,11 +1,17 @@
 """Similar pictures: looks and vectors in documents, what keeps them right, and the searches that use them."""
 
+import html
 import io
+import json
+import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from pages_of_world import Pages, make_settings
 from PIL import Image
+from published_runs import World
 from read_javabin import read_documents
 from small_nets import HALF_NET, MEANS_NET, embed, make_net_run, means_of, publish_means_net
 from small_run import (
@@ -32,6 +38,7 @@ from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.review.words import say
 from tinytags_tasks.score import vectors
 from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.search import similar
 from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES, Embedder
 from tinytags_tasks.search.query import solr_parameters
 from tinytags_tasks.search.request import SearchRequest
@@ -229,12 +236,13 @@ def test_a_model_on_pixels_takes_the_shipped_nets_embeddings_if_they_are_there(s
 def test_vectors_are_part_of_a_runs_name_which_proves_a_damaged_record(storage) -> None:
     model = make_net_run(storage).model
     names = {
-        similar: plan_run(PlanRequest(CORPUS, model, similar=similar), storage=storage).run for similar in ("on", "off")
+        choice: plan_run(PlanRequest(CORPUS, model, similar=choice), storage=storage, report=quiet).run
+        for choice in ("on", "off")
     }
     assert names["on"] != names["off"]
-    for similar, net in (("on", HALF_NET), ("off", "")):
-        storage.write(layout.run_file(names[similar]), b"damaged", overwrite=True)
-        assert rebuild_run(names[similar], storage).similar == net
+    for choice, net in (("on", HALF_NET), ("off", "")):
+        storage.write(layout.run_file(names[choice]), b"damaged", overwrite=True)
+        assert rebuild_run(names[choice], storage).similar == net
 
 
 def test_embeddings_that_a_run_has_as_vectors_are_not_pruned(storage, run) -> None:
@@ -329,3 +337,120 @@ def test_too_many_pictures_at_once_are_refused_for_the_moment(storage, corpus, e
     for thread in threads:
         thread.join(20)
     assert embedder.embed(good, MEANS_NET, corpus, storage).shape == (3,)
+
+
+# The pages
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A run whose documents have vectors is live."""
+    storage, solr = LocalStorage(tmp_path_factory.mktemp("world")), SolrHere()
+    planned = make_net_run(storage)
+    embed(storage)
+    score_all(storage, planned)
+    index_all(storage, planned, solr)
+    made = World(storage, solr, (planned,))
+    made.publish(planned)
+    return made
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Solr's parameters of each search for similar pictures."""
+    found: list[dict] = []
+    monkeypatch.setattr(similar, "ask_solr", lambda settings, parameters: found.append(parameters) or NEAREST)
+    return found
+
+
+NEAREST = {
+    "response": {
+        "numFound": 1,
+        "docs": [
+            {
+                "id": f"{CORPUS}:1",
+                "corpus": CORPUS,
+                "tag": "dog",
+                "accuracy": 100,
+                "votes": 10,
+                "block": 0,
+                "position": 1,
+                "model": "m",
+                "vector": list(range(VECTOR_NUMBERS)),
+            }
+        ],
+    }
+}
+
+
+@pytest.fixture
+def pages(prepared, tmp_path, monkeypatch):
+    made = Pages(prepared, make_settings(tmp_path / "home", monkeypatch), monkeypatch)
+    monkeypatch.setattr(made.app.state.context.live, "_fields", {})
+    return made
+
+
+def test_the_nearest_are_asked_for_after_the_filters_and_without_the_picture_itself(pages, asked) -> None:
+    context = pages.app.state.context
+    request = SearchRequest(similar_to=f"{CORPUS}:0", tags=("dog",), min_confidence=70, rows=10)
+    page = similar.similar_to(context, request)
+    assert [image.id for image in page.images] == [f"{CORPUS}:1"]
+    vector, nearest = asked
+    assert (vector["q"], vector["id"]) == ("{!term f=id v=$id}", f"{CORPUS}:0")
+    assert nearest["q"] == "{!knn f=vector topK=200 v=$vector}"
+    assert json.loads(nearest["vector"]) == list(range(VECTOR_NUMBERS))
+    assert nearest["collection"] == vector["collection"] == pages.world.live()
+    assert (nearest["tags"], nearest["rows"], nearest["similar_to"]) == ("dog", 10, f"{CORPUS}:0")
+    assert any("accuracy:[70 TO" in each for each in nearest["fq"])
+    assert any("must_not=$itself" in each for each in nearest["fq"])
+    assert "cursorMark" not in nearest and "json.facet" not in nearest
+
+
+@pytest.mark.parametrize(("name", "error"), [("x", BadInputError), ("a:b", BadInputError), ("other:1", MissingError)])
+def test_a_picture_that_is_not_there_is_named(pages, asked, name, error) -> None:
+    with pytest.raises(error, match=name.partition(":")[0]):
+        similar.similar_to(pages.app.state.context, SearchRequest(similar_to=name))
+    assert asked == []
+
+
+def test_an_older_run_says_that_it_has_no_vectors(pages, asked, monkeypatch) -> None:
+    live = [replace(one, run=one.run.replaced(similar="")) for one in pages.app.state.context.live.runs()]
+    monkeypatch.setattr(type(pages.app.state.context.live), "runs", lambda self: tuple(live))
+    context = pages.app.state.context
+    with pytest.raises(MissingError, match="--similar on"):
+        similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:1"))
+    with pytest.raises(MissingError, match="--similar on"):
+        similar.similar_to_picture(context, SearchRequest(), encoded(pictures()[0]))
+
+
+def hand_in(pages, picture: bytes, token: str | None = None, **kept) -> object:
+    client = pages.client("reader")
+    if token is None:
+        form = client.get("/").text.partition('action="/similar"')[2]
+        token = html.unescape(re.search('name="token" value="([^"]*)"', form)[1])
+    return client.post("/similar", data={"token": token}, files={"picture": ("mine.png", picture)}, **kept)
+
+
+def test_a_picture_that_is_handed_in_is_compared_by_its_embedding(pages, asked, monkeypatch) -> None:
+    context = pages.app.state.context
+    context.live.runs()
+    numbers = np.arange(10, dtype=np.int8)
+    given = []
+    monkeypatch.setattr(context.embedder, "embed", lambda upload, *which: given.append(upload) or numbers)
+    upload = encoded(pictures()[0])
+    answer = hand_in(pages, upload)
+    assert answer.status_code == 200
+    assert given == [upload]
+    assert json.loads(asked[0]["vector"]) == [*numbers.tolist(), *[0] * (VECTOR_NUMBERS - 10)]
+    assert f"/pictures/{CORPUS}/1" in answer.text and "was not kept" in answer.text
+
+
+def test_only_our_own_form_hands_pictures_in(pages, asked) -> None:
+    pages.app.state.context.live.runs()
+    upload = encoded(pictures()[0])
+    assert hand_in(pages, upload, token="").status_code == 403
+    assert hand_in(pages, upload, headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    assert pages.client("reader").post("/similar", data={"picture": "x"}).status_code == 400
+    assert hand_in(pages, b"").status_code == 400
+    assert hand_in(pages, b"x" * (MOST_PICTURE_BYTES + 2**17)).status_code == 400
+    assert asked == []
