@@ -44,6 +44,11 @@ MOST_TAGS_SHOWN = 30
 
 MOST_REPAIRS = 6
 
+_HANDED_IN = (
+    "These are the most similar to the picture that you chose, which was not kept: filters and sorting begin another "
+    "search."
+)
+
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add the results of searches."""
@@ -65,8 +70,10 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             return context.render(request, "search_problem.html", status=400, box=box)
 
 
-def show_results(context: PageContext, request: Request, search: SearchRequest) -> Response:
-    """Return the page with what a search finds, or with why nothing can be found.
+def show_results(
+    context: PageContext, request: Request, search: SearchRequest, found: SearchPage | None = None
+) -> Response:
+    """Return the page with what a search finds, or found already, or with why nothing can be found.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         If Solr does not answer.
     """
     try:
-        page = context.searches.page(search)
+        page = found or context.searches.page(search)
     except MissingError as error:
         if search.run or search.cursor or search.similar_to:
             raise
@@ -96,7 +103,7 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         page=page,
         images=cards,
         milliseconds=round(page.seconds * 1000),
-        messages=messages_about(page.corpora, is_moved=page.moved),
+        messages=[*([_HANDED_IN] if found else []), *messages_about(page.corpora, is_moved=page.moved)],
         density=request.cookies.get(SIZE) if request.cookies.get(SIZE) in SIZES else USUAL_SIZE,
         densities=_sizes(search, request.cookies.get(SIZE, USUAL_SIZE)),
         repairs=_repairs(search, page),
