@@ -92,7 +92,7 @@ class Pages:
 
     def form(self, client: TestClient, position: int) -> dict[str, str]:
         """Return the hidden fields of a card's form."""
-        text = client.get("/?rows=100").text
+        text = client.get("/search?rows=100").text
         card = next(card for card in text.split('<li class="card">')[1:] if f'"{CORPUS}:{position}:' in card)
         return {
             name: html.unescape(value)
