@@ -72,8 +72,8 @@ class Settings(BaseSettings):
     )
     similar: Similar = Field(
         "auto",
-        description="whether a new run's documents get vectors, so that similar pictures can be found: on, off, or auto: "
-        "only up to a million images",
+        description="whether similar pictures can be found in a new run, whose documents then hold vectors: on, off, or "
+        "auto, which is on up to a million images",
     )
     alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
     keep_collections: int = Field(

@@ -59,6 +59,8 @@ class _Reader:
         if kind == 6:
             return {self.name(): self.value() for _ in range(self.size(tag))}
         assert kind == 0, tag
+        if tag == 3:
+            return int.from_bytes(self.stream.read(1), signed=True)
         if tag == 6:
             return int.from_bytes(self.stream.read(4), signed=True)
         if tag == 8:

@@ -316,6 +316,14 @@ class SolrHere:
         found = [document for document in own if first <= document["position"] <= last]
         return len(found), {document["id"]: document["data"] for document in found[:most] if "data" in document}
 
+    def picture_values_at(
+        self, collection: str, block: int, first: int, last: int, most: int, fields: Sequence[str]
+    ) -> tuple[int, dict[str, dict]]:
+        own = [document for document in self.documents(collection).values() if document["block"] == block]
+        found = [document for document in own if first <= document["position"] <= last]
+        kept = {"id", *fields}
+        return len(found), {one["id"]: {name: one[name] for name in kept & one.keys()} for one in found[:most]}
+
     def delete_block(self, collection: str, block: int) -> None:
         self.delete_ids(collection, self.ids_of_block(collection, block))
 

@@ -32,6 +32,10 @@ def documents_per_body(image_bytes: int) -> int:
     return max(1, min(MOST_DOCUMENTS, _MOST_IMAGE_BYTES // image_bytes))
 
 
+_MOST_WITH_VECTORS = 500
+"""The most documents with vectors in one body: Solr takes milliseconds for each, and must take a body within seconds."""
+
+
 def document_bodies(
     scored: pa.Table,
     source: BlockSource,
@@ -83,8 +87,11 @@ def document_bodies(
     seen = None if lacking.issuperset(LOOK_FIELDS) else pixels if seen is None else seen
     if VECTOR_FIELD in lacking:
         embeddings = None
+    at_once = documents_per_body(source.image_bytes)
+    if embeddings is not None:
+        at_once = min(at_once, _MOST_WITH_VECTORS)
     common: dict[tuple[str, int, int], dict[str, int | str]] = {}
-    for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):
+    for batch in scored.to_batches(max_chunksize=at_once):
         columns = batch.to_pydict()
         rows = batch.column("position").to_numpy() - source.first
         every_look = None if seen is None else looks(seen[rows], source.width).tolist()

@@ -15,6 +15,9 @@ from tinytags_tasks.store.model_records import PIXELS, ModelCard
 TINY_IMAGES = "tiny-images"
 """The format of the withdrawn corpus."""
 
+_OF_THRESHOLD = ": confidence from "
+"""What the headings of a model's figures at its thresholds have."""
+
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add the page about all this."""
@@ -50,12 +53,14 @@ def _models(live: tuple[LiveRun, ...], context: PageContext) -> list[dict[str, A
     for version in dict.fromkeys(one.run.model for one in live):
         with suppress(TinyTagsError):
             card = ModelCard.load(context.runtime.storage, layout.card_file(version))
+            figures = describe_figures(card).items()
             found.append(
                 {
                     "card": card,
                     "report": f"/models/{quote(version)}/report",
                     "sees": "pixels" if card.features == PIXELS else f"embeddings of the net {card.features}",
-                    "figures": describe_figures(card),
+                    "figures": [(name, text) for name, text in figures if _OF_THRESHOLD not in name],
+                    "thresholds": [(name, text) for name, text in figures if _OF_THRESHOLD in name],
                 }
             )
     return found

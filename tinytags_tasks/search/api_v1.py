@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -33,12 +33,10 @@ from tinytags_tasks.search.problems import KINDS, MEDIA_TYPE, V1, Problem, probl
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.readiness import Readiness
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.shown_pictures import ShownPicture
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.models import list_models
-
-if TYPE_CHECKING:
-    from tinytags_tasks.search.shown_pictures import ShownPicture
 
 LISTED_SECONDS = 10.0
 """How long lists of models and of runs count as current."""
@@ -97,7 +95,7 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
 
 
 def _add_images(router: APIRouter, context: PageContext) -> None:
-    def find(name: str) -> "ShownPicture":
+    def find(name: str) -> ShownPicture:
         match = _ID.fullmatch(name)
         if not match:
             raise BadInputError(f"{name[:100]!r} is no image's id: an id is <corpus>:<position>")

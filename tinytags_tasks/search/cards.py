@@ -22,7 +22,7 @@ from tinytags_tasks.store.run_records import Run
 _USUAL_SIDE = 32
 """Pixels a side of the pictures of a corpus that is not in the store."""
 
-_VERSION_LENGTH = 16
+VERSION_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _frame(run: Run, width: int, height: int) -> Frame:
     longest = max(width, height)
     if longest > LONGEST_SIDE:
         width, height = max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest)
-    return Frame(run.corpus_digest[:_VERSION_LENGTH], width, height, longest < ENLARGED_BELOW, bool(run.similar))
+    return Frame(run.corpus_digest[:VERSION_LENGTH], width, height, longest < ENLARGED_BELOW, bool(run.similar))
 
 
 def make_cards(

@@ -113,7 +113,7 @@ def _kinds(context: PageContext, wanted: _Wanted) -> list[dict[str, Any]]:
     about = {
         Format.CSV: (
             90,
-            "A table",
+            "CSV table",
             "One row a picture: tag, confidence, keyword and where it is. Opens in a spreadsheet.",
         ),
         Format.PARQUET: (image_bytes, "Parquet", "The same columns and the pictures, as on the Hugging Face hub."),

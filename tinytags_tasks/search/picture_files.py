@@ -12,7 +12,6 @@ import numpy.typing as npt
 from fastapi import FastAPI, Request, Response
 
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.review.takedowns import taken_down
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.present import PresentCorpora
@@ -94,9 +93,7 @@ def find_stored(context: PageContext, corpora: PresentCorpora, name: str, positi
         raise _another_version(name)
     if position >= corpus.images:
         raise MissingError(f"corpus {name} has no picture {position}: it has {corpus.images:,}, from 0")
-    down = taken_down(corpus, context.runtime.storage)
-    at = int(np.searchsorted(down, position))
-    if at < len(down) and down[at] == position:
+    if context.logs.is_taken_down(corpus, position):
         raise MissingError(f"picture {position} of corpus {name} was taken down")
     return corpus
 

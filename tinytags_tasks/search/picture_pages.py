@@ -5,9 +5,10 @@ from fastapi import FastAPI, Request, Response
 from tinytags_tasks.errors import MissingError
 from tinytags_tasks.search import corrections
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.cards import picture_address
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.picture_files import find_stored, read_position
-from tinytags_tasks.search.picture_view import address_of, opinions, picture_view
+from tinytags_tasks.search.picture_view import opinions, picture_view
 from tinytags_tasks.search.present import PresentCorpora
 from tinytags_tasks.store import layout
 
@@ -39,7 +40,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             opinions=opinions(context, corpus, digest, position, are_private_shown=account.may_review),
             picture=corrections.Picture.of(image) if image else None,
             notice=corrections.notice(context, account, request.query_params.get(corrections.NOTICE, "")),
-            here=address_of(corpus, position),
+            here=picture_address(corpus, position),
         )
 
 

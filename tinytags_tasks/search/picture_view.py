@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 
 from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.review.intervals import Estimate
+from tinytags_tasks.search.cards import VERSION_LENGTH, Frame, picture_address, picture_source
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.documents import neighbours
 from tinytags_tasks.search.images import TaggedImage
+from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.similar import similar_to
 from tinytags_tasks.search.source_places import SourcePlace
 from tinytags_tasks.search.thumbnails import ENLARGED_BELOW
 from tinytags_tasks.search.view import stated_precision
@@ -27,13 +29,13 @@ from tinytags_tasks.store.review_records import OPINIONS, SHOWING, Verdict
 MOST_NEIGHBOURS = 5
 """Neighbours of either side."""
 
+MOST_SIMILAR = 12
+
 MOST_WORDS = 20
 """Words of people that are shown, the latest first."""
 
 LARGE_SIDE = 512
 """About how many pixels a side an enlarged picture has."""
-
-VERSION_LENGTH = 16
 
 _SAYS = {
     Verdict.TAG: "it is {tag}",
@@ -61,7 +63,7 @@ class Bar:
     """A share of the votes."""
 
     name: str
-    votes: int
+    text: str
     percent: float
 
 
@@ -74,17 +76,6 @@ class Opinion:
     says: str
     is_public: bool
     reason: str
-
-
-def address_of(corpus: str, position: int) -> str:
-    """Return the path of a picture's page."""
-    return f"/pictures/{quote(corpus)}/{position}"
-
-
-def source_of(corpus: str, position: int, digest: str, **more: object) -> str:
-    """Return the path of a picture's PNG, which changes with the version of its corpus."""
-    query = urlencode({"version": digest[:VERSION_LENGTH], **more})
-    return f"{address_of(corpus, position)}.png?{query}"
 
 
 def picture_view(
@@ -113,30 +104,34 @@ def picture_view(
         Its corpus' name and version, and its position.
     """
     width, height = _size(image, corpus)
-    scale = max(1, LARGE_SIDE // max(width, height)) if max(width, height) < ENLARGED_BELOW else 1
-    stated = _stated(context, image, live)
+    is_enlarged = max(width, height) < ENLARGED_BELOW
+    scale = max(1, LARGE_SIDE // max(width, height)) if is_enlarged else 1
     before, after = _neighbours(context, name, position, live)
-    context.pictures.expect([*before, *after])
-    address = address_of(name, position)
+    similar = _similar(context, image, live)
+    context.pictures.expect([*before, *after, *similar])
+    frame = Frame(digest[:VERSION_LENGTH], width, height, is_enlarged)
+    address = picture_address(name, position)
     return {
         "corpus": name,
         "position": position,
         "image": image,
         "run": live.run if live else None,
-        "source": source_of(name, position, digest),
-        "large": source_of(name, position, digest, scale=scale),
+        "source": picture_source(name, position, frame),
+        "large": f"{address}.png?{urlencode({'scale': scale})}",
         "scale": scale,
         "raw": f"{address}.bin",
         "width": width,
         "height": height,
-        "is_enlarged": max(width, height) < ENLARGED_BELOW,
+        "is_enlarged": is_enlarged,
         "address": address,
         "facts": _facts(context, image, live, corpus, name, position),
         "bars": _bars(context, image),
-        "stated": stated,
+        "stated": stated_precision(image, context.searches.tables()) if image else None,
         "meaning": document_field("confidence").meaning,
-        "before": [_neighbour(one, digest) for one in before],
-        "after": [_neighbour(one, digest) for one in after],
+        "before": [_small(one, frame) for one in before],
+        "after": [_small(one, frame) for one in after],
+        "similar": [_small(one, frame) for one in similar],
+        "more_similar": f"/similar?{urlencode({'to': layout.document_id(name, position)})}",
     }
 
 
@@ -178,10 +173,6 @@ def _size(image: TaggedImage | None, corpus: Corpus | None) -> tuple[int, int]:
     return (corpus.width, corpus.height) if corpus else (32, 32)
 
 
-def _stated(context: PageContext, image: TaggedImage | None, live: LiveRun | None) -> Estimate | None:
-    return stated_precision(image, context.searches.tables()) if image and live else None
-
-
 def _neighbours(
     context: PageContext, corpus: str, position: int, live: LiveRun | None
 ) -> tuple[Sequence[TaggedImage], Sequence[TaggedImage]]:
@@ -192,10 +183,21 @@ def _neighbours(
     return [], []
 
 
-def _neighbour(image: TaggedImage, digest: str) -> dict[str, Any]:
+def _similar(context: PageContext, image: TaggedImage | None, live: LiveRun | None) -> Sequence[TaggedImage]:
+    """Return the pictures that look most like this one; none if the run's pictures cannot be compared."""
+    if image is None or live is None or not live.run.similar:
+        return ()
+    with suppress(TinyTagsError):  # the page is worth showing without
+        asked = SearchRequest(corpora=(image.corpus,), similar_to=image.id, rows=MOST_SIMILAR + 1)
+        return [one for one in similar_to(context, asked).images if one.id != image.id][:MOST_SIMILAR]
+    return ()
+
+
+def _small(image: TaggedImage, frame: Frame) -> dict[str, Any]:
+    """Return another picture of the corpus as the page shows it."""
     return {
-        "address": address_of(image.corpus, image.position),
-        "source": source_of(image.corpus, image.position, digest),
+        "address": picture_address(image.corpus, image.position),
+        "source": picture_source(image.corpus, image.position, frame),
         "label": f"{image.values['tag']}, image {image.position}",
     }
 
@@ -207,10 +209,10 @@ def _bars(context: PageContext, image: TaggedImage | None) -> list[Bar]:
     votes = int(image.values["votes"] or 0)
     with suppress(TinyTagsError):
         card = ModelCard.load(context.runtime.storage, layout.card_file(str(image.values["model"])))
-        total = card.trees if card.output == "votes" else 100
+        total, unit = (card.trees, f" of {card.trees}") if card.output == "votes" else (100, " %")
+        shares = (str(image.values["tag"]), votes), ("all other tags together", total - votes)
         if 0 < votes <= total:
-            tag = Bar(str(image.values["tag"]), votes, 100 * votes / total)
-            return [tag, Bar("all other tags together", total - votes, 100 * (total - votes) / total)]
+            return [Bar(name, f"{share}{unit}", 100 * share / total) for name, share in shares]
     return []
 
 

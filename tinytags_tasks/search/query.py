@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Any
 
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
-from tinytags_tasks.document_fields import document_field
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.document_fields import LOOK_FIELDS, document_field
+from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
 from tinytags_tasks.search.request import FIRST_CURSOR, MOST_TAGS, SearchRequest
@@ -177,6 +177,8 @@ def solr_parameters(
         parameters["hidden_ids"] = ",".join(hidden.pending_ids)
     if hidden.least:
         filters.append(_at_least(hidden.least, parameters))
+    if request.is_one_of_alike:
+        filters += _one_of_alike(lacking)
     parameters["fq"] = filters
     if request.start:
         parameters["start"] = request.start
@@ -187,6 +189,16 @@ def solr_parameters(
             {name: facet for name, facet in _facets().items() if facet["field"] not in lacking}
         )
     return parameters
+
+
+def _one_of_alike(lacking: frozenset[str]) -> list[str]:
+    """Return the filters that leave the most confident picture of each group of near-duplicates, of each Solr shard."""
+    if lacking.intersection(LOOK_FIELDS):
+        raise BadInputError(
+            "one of alike pictures cannot be chosen here: what is published was indexed before TinyTags noted how "
+            "pictures look; a new run with `tinytags run` does"
+        )
+    return [f"{{!collapse field={field} nullPolicy=expand max={_CONFIDENCE}}}" for field in LOOK_FIELDS]
 
 
 # Solr's own parsers fail if one of the collections lacks the field; this one of Lucene's finds nothing there.

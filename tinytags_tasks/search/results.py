@@ -91,7 +91,6 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         return situation.show(context, request, "")
     measured = context.searches.tables()
     account: Account = request.state.account
-    context.pictures.expect(page.images)
     frames = frames_of(context, search.run)
     cards = make_cards(context, page.images, frames, measured)
     return context.render(

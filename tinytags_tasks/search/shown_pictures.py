@@ -70,7 +70,7 @@ class ShownPicture:
     @cached_property
     def digest(self) -> str:
         """A hash of its pixels; raises as :attr:`pixels`."""
-        return hashlib.sha256(self.pixels).hexdigest()[:16]
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16]
 
 
 _Key = tuple[Hashable, str]

@@ -74,11 +74,10 @@ def similar_to_picture(context: PageContext, request: SearchRequest, encoded: by
     """
     started = time.monotonic()
     for live in context.live.runs():
-        if live.run.similar and live.corpus is not None:
-            embedding = context.embedder.embed(encoded, live.run.similar, live.corpus, context.runtime.storage)
-            return _nearest(
-                context, request, live.run.similar, as_vector(embedding), context.searches.hidden(request), started
-            )
+        net = live.run.similar
+        if net and live.corpus is not None:
+            embedding = context.embedder.embed(encoded, net, live.corpus, context.runtime.storage)
+            return _nearest(context, request, net, as_vector(embedding), context.searches.hidden(request), started)
     raise _without_vectors("what is published")
 
 

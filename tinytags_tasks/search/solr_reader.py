@@ -47,6 +47,14 @@ def _connect(address: str, login: Login | None) -> SolrHttp:
 def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
     """Search what is published, and return Solr's answer.
 
+    Parameters
+    ----------
+    settings
+        Of Solr and the alias.
+    parameters
+        As Solr takes them. ``collection`` names the collections that are searched instead of the alias: Solr itself
+        would search those that the alias points at as well.
+
     Raises
     ------
     EngineDownError
@@ -66,7 +74,9 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
     except BadInputError as error:
         raise EngineDownError(str(error)) from error
     try:
-        return dict(_SolrReader(http, settings.alias).search(**parameters).raw_response)
+        asked = {name: value for name, value in parameters.items() if name != "collection"}
+        searched = str(parameters.get("collection", settings.alias))
+        return dict(_SolrReader(http, searched).search(**asked).raw_response)
     except EngineDownError:
         raise
     except (TransientError, NotSolrError) as error:
