@@ -93,7 +93,7 @@ class Pages:
 
     def form(self, client: TestClient, position: int, corpus: str = CORPUS) -> dict[str, str]:
         """Return the hidden fields of a card's form."""
-        text = client.get("/?rows=100").text
+        text = client.get("/search?rows=100").text
         card = next(card for card in text.split('<li class="card">')[1:] if f'"{corpus}:{position}:' in card)
         return {
             name: html.unescape(value)
