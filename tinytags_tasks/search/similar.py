@@ -77,9 +77,7 @@ def similar_to_picture(context: PageContext, request: SearchRequest, encoded: by
         net = live.run.similar
         if net and live.corpus is not None:
             embedding = context.embedder.embed(encoded, net, live.corpus, context.runtime.storage)
-            return _nearest(
-                context, request, net, as_vector(embedding), context.searches.hidden(request), started
-            )
+            return _nearest(context, request, net, as_vector(embedding), context.searches.hidden(request), started)
     raise _without_vectors("what is published")
 
 
