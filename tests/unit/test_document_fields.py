@@ -1,7 +1,6 @@
 """What a document shows is declared once: the schema, what is indexed and what people see follow from it."""
 
 import hashlib
-import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -23,9 +22,11 @@ from tinytags_tasks.document_fields import (
     values_as_json,
 )
 from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.search.counts import FACETS
+from tinytags_tasks.search.cursor import order_of
 from tinytags_tasks.search.images import read_fields
 from tinytags_tasks.search.query import solr_parameters
-from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.request import SearchRequest, Sort
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import (
     compared_fields,
@@ -134,9 +135,9 @@ def test_searches_filter_sort_and_count_only_by_fields_that_allow_it() -> None:
     filtered = re.findall(r"f=(\w+)|}(\w+):", filters)
     assert len(filtered) == len(asked["fq"]) == 4
     assert all(by_solr_name[one or other].is_searchable for one, other in filtered)
-    sorted_by = re.findall(r"(\w+) (?:asc|desc)", str(asked["sort"]))
-    counted = [facet["field"] for facet in json.loads(str(asked["json.facet"])).values()]
-    assert all(by_solr_name[name].is_countable for name in (*sorted_by, *counted))
+    sorted_by = {name for sort in Sort for name in order_of(SearchRequest(sort=sort)).fields}
+    counted = {facet.field for facet in FACETS.values()}
+    assert all(by_solr_name[name].is_countable for name in sorted_by | counted)
 
 
 def test_a_search_reads_what_is_shown_and_pixels_only_when_asked_for() -> None:
