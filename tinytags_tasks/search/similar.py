@@ -21,7 +21,7 @@ from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.store.embedding_files import Embeddings
 
-LOOKED_AT = 100
+LOOKED_AT = 200
 """How many of the nearest pictures Solr looks for at least: the more, the surer are the first ten."""
 
 _ID = re.compile(r"([^:\s]{1,100}):([0-9]{1,12})")
@@ -77,9 +77,7 @@ def similar_to_picture(context: PageContext, request: SearchRequest, encoded: by
         net = live.run.similar
         if net and live.corpus is not None:
             embedding = context.embedder.embed(encoded, net, live.corpus, context.runtime.storage)
-            return _nearest(
-                context, request, net, as_vector(embedding), context.searches.hidden(request), started
-            )
+            return _nearest(context, request, net, as_vector(embedding), context.searches.hidden(request), started)
     raise _without_vectors("what is published")
 
 
