@@ -45,6 +45,11 @@ MOST_TAGS_SHOWN = 30
 
 MOST_REPAIRS = 6
 
+_HANDED_IN = (
+    "These are the most similar to the picture that you chose, which was not kept: filters and sorting begin another "
+    "search."
+)
+
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add the results of searches."""
@@ -71,8 +76,10 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             return context.render(request, "search_problem.html", status=400, box=box)
 
 
-def show_results(context: PageContext, request: Request, search: SearchRequest) -> Response:
-    """Return the page with what a search finds, or with why nothing can be found.
+def show_results(
+    context: PageContext, request: Request, search: SearchRequest, found: SearchPage | None = None
+) -> Response:
+    """Return the page with what a search finds, or found already, or with why nothing can be found.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         If Solr does not answer.
     """
     try:
-        page = _find(context, search)
+        page = found or _find(context, search)
     except MissingError as error:
         if search.run or search.cursor or search.similar_to:
             raise
@@ -104,14 +111,14 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         images=cards,
         like=_like(search, frames),
         milliseconds=round(page.seconds * 1000),
-        messages=messages_about(page.corpora, is_moved=page.moved),
+        messages=[*([_HANDED_IN] if found else []), *messages_about(page.corpora, is_moved=page.moved)],
         density=request.cookies.get(SIZE) if request.cookies.get(SIZE) in SIZES else USUAL_SIZE,
         densities=_sizes(search, request.cookies.get(SIZE, USUAL_SIZE)),
         repairs=_repairs(search, page),
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
         export_all=_export_address(search),
-        run=_run_name(context, search, page.images),
+        run=_run_names(context, search, page.images),
     )
 
 
@@ -281,11 +288,11 @@ def _export_address(search: SearchRequest) -> str:
     return f"/export?{query}" if query else "/export"
 
 
-def _run_name(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
-    """Return the run that images are shown of, if it is known: words then name it."""
+def _run_names(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
+    """Return the runs that images are shown of, one of each corpus, if they are known: words then name theirs."""
     if search.run:
         return search.run
     with suppress(TinyTagsError):
         corpora = {image.corpus for image in images}
-        return next((live.run.name for live in context.live.runs() if live.run.corpus in corpora), "")
+        return ",".join(live.run.name for live in context.live.runs() if live.run.corpus in corpora)
     return ""

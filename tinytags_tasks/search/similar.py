@@ -21,7 +21,7 @@ from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.store.embedding_files import Embeddings
 
-LOOKED_AT = 100
+LOOKED_AT = 200
 """How many of the nearest pictures Solr looks for at least: the more, the surer are the first ten."""
 
 _ID = re.compile(r"([^:\s]{1,100}):([0-9]{1,12})")
