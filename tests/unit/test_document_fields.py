@@ -12,7 +12,9 @@ from small_words import say, tag
 from tinytags_tasks.document_fields import (
     FIELDS,
     FIRST_CHECKSUM_FIELDS,
+    PICTURE_FIELDS,
     PIXEL_FIELDS,
+    VECTOR_FIELD,
     Shown,
     describe,
     document_field,
@@ -93,7 +95,8 @@ def test_each_document_field_is_filled_and_no_other(storage, scored) -> None:
     say(storage, tag(0, "yak"))
     index_all(storage, scored, solr)
     documents = list(solr.documents(scored.collection).values())
-    assert {name for document in documents for name in document} == {field.solr_name for field in FIELDS}
+    filled = {field.solr_name for field in FIELDS} - {VECTOR_FIELD}  # a run of a model on pixels has none
+    assert {name for document in documents for name in document} == filled
     required = {field.solr_name for field in FIELDS if field.is_required}
     assert all(required <= document.keys() for document in documents)
 
@@ -117,7 +120,7 @@ def test_a_field_that_older_collections_lack_is_marked_as_later_and_never_requir
 def test_every_field_that_is_shown_says_what_it_means() -> None:
     for field in FIELDS:
         assert field.meaning.endswith("."), field.name
-        assert field.shown or field.name in ("shard", "word", "shuffle", *PIXEL_FIELDS), field.name
+        assert field.shown or field.name in ("shard", "word", "shuffle", "width", *PICTURE_FIELDS), field.name
 
 
 def test_names_are_unique_and_no_alias_is_another_fields_name() -> None:
@@ -197,4 +200,4 @@ def test_what_is_posted_is_what_verification_expects(storage, scored) -> None:
             posted = [{name: document[name] for name in compared & set(document)} for document in posted]
             expected = expected_checksum(table, source, "forest-0123456789ab", words, fields)
             assert documents_checksum(posted) == expected
-    assert compared | {"keyword", "data"} == every_field
+    assert compared | {"keyword", *PICTURE_FIELDS} == every_field

@@ -60,6 +60,8 @@ def _print(table: "PrecisionTable") -> None:
     add_row(tags, "all", f"{images:,}", looks, describe(table.overall), describe(table.recall_overall))
     print_table(tags)
     unclear = f", and {table.unclear:,} more were unclear" if table.unclear else ""
+    if table.labelled:
+        unclear += f"; {table.labelled:,} more are in the labelled set, and count nowhere"
     print(
         f"{table.looks:,} looks that measure, {table.dropped_looks:,} of them at pictures that the run dropped"
         f"{unclear}; request {table.last:,} of the review log is the last"

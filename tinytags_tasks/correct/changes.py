@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 from tinytags_tasks.document_fields import LOOK_FIELDS, VECTOR_FIELD
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.index.documents import document_bodies
-from tinytags_tasks.review.words import picture_hash
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum
 from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, block_sources, read_scored
 from tinytags_tasks.store.corrections import CorrectedBlock
 from tinytags_tasks.store.embedding_files import read_vectors
 from tinytags_tasks.store.image_ranges import read_images
+from tinytags_tasks.store.review_records import picture_hash
 from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinytags_tasks.errors import FinalError, MissingError
-from tinytags_tasks.review.words import WORDS_AT_ONCE, picture_hash, picture_hashes
+from tinytags_tasks.review.words import WORDS_AT_ONCE, picture_hashes
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
@@ -28,7 +28,7 @@ from tinytags_tasks.store.review_log import (
     standing_words,
     takedowns,
 )
-from tinytags_tasks.store.review_records import OPINIONS, SHOWING, CarriedWords, Verdict, Why, Word
+from tinytags_tasks.store.review_records import OPINIONS, SHOWING, CarriedWords, Verdict, Why, Word, picture_hash
 from tinytags_tasks.store.run_records import Run
 
 _Word = dict[str, Any]

@@ -26,6 +26,7 @@ from tinytags_tasks.search import (
     review_pages,
     run_pages,
     scripts,
+    similar_pages,
 )
 from tinytags_tasks.search.address import API_PARAMETERS, read_address
 from tinytags_tasks.search.api_docs import add_api
@@ -64,6 +65,7 @@ _AREAS = (
     picture_pages,
     review_pages,
     run_pages,
+    similar_pages,
     about_pages,
 )
 

@@ -15,6 +15,7 @@
     nets/<name>-<hash>/background.parquet        embeddings of general pictures, if the net has a background
     labelled/<training>.parquet/part-00000.parquet  a training's labelled set, in the form that Spark reads
     labelled/<hash>.embeddings.parquet           the embeddings of a labelled set, by the hash of all that decides them
+    labelled/<hash>.pictures.parquet             which pictures a labelled set has, to recognize them in a corpus
     trainings/<training>.json                    the model that a labelled set and parameters gave
     trainings/<training>.lease                   who is training it
     trainings/<name>-<hash>.lease                who is publishing the model
@@ -180,6 +181,11 @@ def labelled_file(training: str) -> str:
 def labelled_embeddings_file(identity: str) -> str:
     """Path of a labelled set's embeddings; ``identity`` hashes the set, its preparation and the net."""
     return f"labelled/{checked_name(identity, 'labelled set')}.embeddings.parquet"
+
+
+def labelled_pictures_file(identity: str) -> str:
+    """Path of the hashes of a labelled set's pictures; ``identity`` hashes the set and its preparation."""
+    return f"labelled/{checked_name(identity, 'labelled set')}.pictures.parquet"
 
 
 def training_file(training: str) -> str:
