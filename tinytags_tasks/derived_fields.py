@@ -44,7 +44,8 @@ def random_numbers(seed: int, positions: Numbers) -> RandomNumbers:
 
 def shuffle_numbers(corpus: str, positions: Numbers) -> list[int]:
     """Return each picture's place in random orders, 0 to 2**31 - 1; it is the same in every run of the corpus."""
-    return (random_numbers(_seed(corpus), positions) >> np.uint64(33)).tolist()
+    places: list[int] = (random_numbers(_seed(corpus), positions) >> np.uint64(33)).tolist()
+    return places
 
 
 @lru_cache(100)

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     similar: Similar = Field(
         "auto",
-        description="whether similar pictures can be found in a new run, whose documents then hold vectors: on, off, or "
+        description="whether similar pictures can be found in a new run, whose documents then hold vectors: on, off or "
         "auto, which is on up to a million images",
     )
     alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")

@@ -64,7 +64,7 @@ class Pages:
         token = base64.b64encode(f"{role}:{PASSWORD}".encode()).decode()
         return TestClient(self.app, headers={"Authorization": f"Basic {token}"})
 
-    def search(self, settings: Settings, request: SearchRequest, hidden: Hidden) -> SearchPage:
+    def search(self, settings: Settings, request: SearchRequest, hidden: Hidden, *_: object) -> SearchPage:
         self.asked.append(hidden)
         documents = sorted(self.documents.values(), key=lambda document: document["position"])
         documents = [document for document in documents if document["id"] not in hidden.pending_ids]
@@ -83,17 +83,18 @@ class Pages:
 
     @property
     def documents(self) -> dict[str, dict[str, Any]]:
-        return self.world.solr.documents(self.world.live())
+        collections = [self.world.solr.documents(name) for name in self.world.live().split(",")]
+        return {name: document for documents in collections for name, document in documents.items()}
 
     def seen(self, role: str = "reader") -> dict[int, str]:
         """Return what readers see: the tag of each position."""
         found = self.client(role).get("/api/search").json()["images"]
         return {image["position"]: image["tag"] for image in found}
 
-    def form(self, client: TestClient, position: int) -> dict[str, str]:
+    def form(self, client: TestClient, position: int, corpus: str = CORPUS) -> dict[str, str]:
         """Return the hidden fields of a card's form."""
-        text = client.get("/?rows=100").text
-        card = next(card for card in text.split('<li class="card">')[1:] if f'"{CORPUS}:{position}:' in card)
+        text = client.get("/search?rows=100").text
+        card = next(card for card in text.split('<li class="card">')[1:] if f'"{corpus}:{position}:' in card)
         return {
             name: html.unescape(value)
             for name, value in re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', card)

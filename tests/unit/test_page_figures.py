@@ -162,7 +162,7 @@ def test_measured_precision_is_shown_and_filters(pages: Pages, monkeypatch: pyte
     images = pages.client("reader").get("/api/search?precision=80").json()["images"]
     assert pages.asked[-1].least == {run.corpus: {"cat": 85, "dog": 85}}
     assert next(image["precision"] for image in images if image["tag"] == "cat")["low"] == 50.0
-    assert "precision 95 %" in pages.client("reader").get("/").text
+    assert "precision 95 %" in pages.client("reader").get("/search").text
     assert pages.client("reader").get(f"/api/precision?run={run.name}").json() == {"run": run.name}
     for wrong in ("nowhere", "../x"):
         assert pages.client("reader").get("/api/precision", params={"run": wrong}).status_code in (400, 404)

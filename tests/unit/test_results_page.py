@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from made_searches import IMAGE, PAGE, Answer, with_values
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, MissingError
+from tinytags_tasks.search import similar
 from tinytags_tasks.search.request import SearchRequest, Sort
 
 answer = made_searches.answer
@@ -222,7 +223,21 @@ def test_another_order_or_another_number_of_images_begins_at_the_first_page(read
     assert re.search(r'<a href="/search\?tag=cat&seed=\d+&sort=random" aria-current="true"[^>]*>Random</a>', text)
     assert re.search(r'<a href="/search\?tag=cat&seed=7&rows=60&sort=random"[^>]*>60</a>', text)
     assert "Most similar" not in text
-    assert "Most similar" in reader.get("/search?to=demo:5&sort=similar").text
+
+
+def test_pictures_that_are_alike_are_shown_with_the_one_that_they_are_like(
+    reader: TestClient, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(replace(PAGE, images=()))
+    alike = replace(PAGE, total=1, tag_counts={}, confidence_counts={}, next_cursor=None)
+    monkeypatch.setattr(similar, "similar_to", lambda context, search: alike)
+    response = reader.get("/similar?to=demo:5&tag=cat")
+    assert response.url.path == "/search"
+    text = response.text
+    assert 'The most similar to <a href="/pictures/demo/5">image 5 of demo</a>' in text
+    assert re.search(r'aria-current="true"[^>]*>Most similar</a>', text)
+    assert 'alt="cat, image 1234 of demo"' in text
+    assert "Exclude dog" in text  # counts are of all that the filters leave
 
 
 def test_the_size_of_images_is_remembered_and_is_no_part_of_the_address(reader: TestClient, answer: Answer) -> None:

@@ -53,7 +53,7 @@ def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world)
     live = world.runs[0]
     result = look(world)
     reason = f"run {live.name} used {MODEL}"
-    assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, reason),)
+    assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, "auto", reason),)
     assert result.skipped == {}
 
 

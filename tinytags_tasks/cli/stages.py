@@ -1,22 +1,17 @@
-"""Commands for a run: each stage by itself, all stages in Airflow, and the search."""
+"""Commands for a run: each stage by itself, and all stages in Airflow."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from tinytags_tasks.cli.common import (
-    AsJson,
     Blocks,
     RunName,
-    add_row,
     clients,
     embed_and_score,
     find_run,
     groups_of,
-    make_table,
-    print_table,
     say,
 )
 from tinytags_tasks.errors import BadInputError
@@ -262,58 +257,6 @@ def index(
         request = IndexRequest(run.name, group, redo)
         documents += index_blocks(request, storage=runtime.storage, solr=runtime.solr, report=say).documents
     print(f"{documents:,} documents of {len(numbers)} blocks")
-
-
-@app.command()
-def search(
-    tags: Annotated[list[str] | None, typer.Argument(help="Any of these; all when none is given.")] = None,
-    min_confidence: Annotated[
-        int,
-        typer.Option("--min-confidence", "--min-accuracy", help="In percent; --min-accuracy is the former name."),
-    ] = 0,
-    min_precision: Annotated[
-        int, typer.Option(help="In percent: what reviews of the live run measured for this tag and confidence.")
-    ] = 0,
-    keyword: Annotated[str, typer.Option(help="Only images with exactly this keyword.")] = "",
-    rows: Annotated[int, typer.Option(help="How many to show, the most confident first.")] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """Search the published images."""
-    from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
-    from tinytags_tasks.publish.live import live_runs
-    from tinytags_tasks.review.measuring import measure_run
-    from tinytags_tasks.search.measured import least_confidence
-    from tinytags_tasks.search.query import iterate_images, search_images
-    from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
-    from tinytags_tasks.search.word_logs import hidden_from_readers
-
-    if rows < 1:
-        raise BadInputError(f"--rows is {rows}: it must be 1 or more")
-    runtime = clients()
-    settings, hidden = runtime.settings, hidden_from_readers(runtime)
-    request = SearchRequest(
-        tuple(tags or ()),
-        min_confidence=min_confidence,
-        min_precision=min_precision,
-        keyword=keyword,
-        rows=min(rows, MOST_ROWS),
-    )
-    if request.has_precision:
-        live = live_runs(settings.alias, runtime.storage, runtime.solr)
-        measured = {run.corpus: measure_run(run, runtime.storage, say) for run in live}
-        hidden = hidden.at_least(least_confidence(measured, measured, min_precision))
-    page = search_images(settings, request, hidden)
-    images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, rows, hidden)
-    if as_json:
-        found = [values_as_json(image.values) for image in images]
-        print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
-        return
-    columns = [field.name for field in fields_shown(Shown.TABLES)]
-    table = make_table(*columns)
-    for image in images:
-        add_row(table, *("" if (cell := image.values[name]) is None else cell for name in columns))
-    print_table(table)
-    print(f"{page.total:,} images")
 
 
 @app.command()

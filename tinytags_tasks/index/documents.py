@@ -33,7 +33,7 @@ def documents_per_body(image_bytes: int) -> int:
 
 
 _MOST_WITH_VECTORS = 500
-"""The most documents with vectors in one body: Solr takes milliseconds for each, and must take a body within seconds."""
+"""The most documents with vectors in a body: Solr takes milliseconds for each, and must take a body within seconds."""
 
 
 def document_bodies(

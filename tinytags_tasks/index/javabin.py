@@ -7,7 +7,7 @@ seven bits, lowest first. A name is spelled out once, and referred to by its num
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -99,6 +99,27 @@ class Body:
             self._names[name] = _head(_NAME, len(self._names) + 1)
             return _head(_NAME, 0) + _scalar(name)
         return reference
+
+
+def encode_sort_values(values: Sequence[tuple[int | str, bool]]) -> bytes:
+    """Return what Solr's cursor marks are base64 of: values by which documents are sorted.
+
+    Parameters
+    ----------
+    values
+        Each with whether its field is a long; integers are 0 or more.
+    """
+    return (
+        _VERSION
+        + _head(_ARRAY, len(values))
+        + b"".join(_long(value) if is_long and isinstance(value, int) else _scalar(value) for value, is_long in values)
+    )
+
+
+def _long(value: int) -> bytes:
+    return (
+        _BYTE[_SMALL_LONG | value] if value < 0x0F else _BYTE[_SMALL_LONG | 0x10 | value & 0x0F] + _groups(value >> 4)
+    )
 
 
 def _scalar(value: int | str) -> bytes:

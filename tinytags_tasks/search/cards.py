@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from tinytags_tasks.document_fields import DocumentField, Shown, describe
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.review.precision import Estimate
 from tinytags_tasks.search import corrections
+from tinytags_tasks.search.address import page_address
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.measured import Measured
+from tinytags_tasks.search.request import SearchRequest, Sort
 from tinytags_tasks.search.thumbnails import ENLARGED_BELOW, LONGEST_SIDE
 from tinytags_tasks.search.view import stated_precision
 from tinytags_tasks.store import layout
@@ -35,12 +37,15 @@ class Frame:
         As a page shows them, in pixels.
     is_enlarged
         Whether their pixels are to be seen.
+    has_similar
+        Whether pictures that look like them can be searched for.
     """
 
     version: str = ""
     width: int = _USUAL_SIDE
     height: int = _USUAL_SIDE
     is_enlarged: bool = True
+    has_similar: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,19 +104,19 @@ def frames_of(context: PageContext, run: str = "") -> dict[str, Frame]:
     with suppress(TinyTagsError):  # what is live need not be known to show what was found
         for live in context.live.runs():
             width, height = (live.corpus.width, live.corpus.height) if live.corpus else (_USUAL_SIDE, _USUAL_SIDE)
-            found[live.run.corpus] = _frame(live.run.corpus_digest, width, height)
+            found[live.run.corpus] = _frame(live.run, width, height)
         if run:
             chosen = Run.load(context.runtime.storage, layout.run_file(run))
             known = found.get(chosen.corpus, Frame())
-            found[chosen.corpus] = _frame(chosen.corpus_digest, known.width, known.height)
+            found[chosen.corpus] = replace(_frame(chosen, known.width, known.height), has_similar=False)
     return found
 
 
-def _frame(digest: str, width: int, height: int) -> Frame:
+def _frame(run: Run, width: int, height: int) -> Frame:
     longest = max(width, height)
     if longest > LONGEST_SIDE:
         width, height = max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest)
-    return Frame(digest[:VERSION_LENGTH], width, height, longest < ENLARGED_BELOW)
+    return Frame(run.corpus_digest[:VERSION_LENGTH], width, height, longest < ENLARGED_BELOW, bool(run.similar))
 
 
 def make_cards(
@@ -153,13 +158,14 @@ def _make_card(image: TaggedImage, frame: Frame, measured: Measured, corrected_b
         corrected=int(corrected) if corrected else None,
         corrected_by=corrected_by,
         named=corrections.Picture.of(image),
+        similar=page_address(SearchRequest(similar_to=image.id, sort=Sort.SIMILAR)) if frame.has_similar else "",
     )
 
 
 def _interval(stated: Estimate) -> str:
     return (
-        f"measured by reviews: of images with this tag and confidence, {stated.low:.0f} to {stated.high:.0f} % have the "
-        "tag rightly (95 % interval)"
+        f"measured by reviews: of images with this tag and confidence, {stated.low:.0f} to {stated.high:.0f} % have "
+        "the tag rightly (95 % interval)"
     )
 
 

@@ -57,9 +57,15 @@ class PageContext:
         """Return a page made by a template.
 
         Templates always have ``account``, who is signed in, ``token``, the hidden field of forms, and ``url(path)``,
-        which puts the base path before a path of ours: every link goes through it.
+        which puts the base path before a path of ours: every link goes through it. ``has_vectors`` says whether
+        pictures can be compared.
         """
+        has_vectors = any(live.run.similar for live in self.live.known)
         page = self.templates.get_template(template).render(
-            account=request.state.account, token=form_token(request), url=partial(url, request), **values
+            account=request.state.account,
+            token=form_token(request),
+            url=partial(url, request),
+            has_vectors=has_vectors,
+            **values,
         )
         return HTMLResponse(page, status_code=status)

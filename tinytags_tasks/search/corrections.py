@@ -256,9 +256,15 @@ def _speak(
         context,
         pictures[0].corpus,
         words,
-        run=form.get("run", ""),
+        run=_run_of(pictures[0].corpus, form.get("run", "")),
         patience_seconds=PATIENCE_SECONDS,
     )
+
+
+def _run_of(corpus: str, names: str) -> str:
+    """Return which of the runs that a page shows is of a corpus; empty if it shows several, and none is."""
+    runs = names.split(",")
+    return names if len(runs) == 1 else next((run for run in runs if layout.corpus_of_run(run) == corpus), "")
 
 
 def _answer(request: Request, form: Form, spoken: Spoken) -> Response:

@@ -25,11 +25,15 @@ class Hidden:
     least
         By corpus, the lowest confidence, in percent, at which each tag is shown. A tag that is missing there is shown
         only where a person said it. Of a corpus that is missing, all are shown.
+    between
+        By corpus, the lowest and the highest confidence of each tag that are asked for; anything else, and what a
+        person said, is not. None asks for all.
     """
 
     positions: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     pending_ids: Sequence[str] = ()
     least: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    between: Mapping[str, Mapping[str, tuple[int, int]]] | None = None
 
     def hides(self, corpus: str, position: int) -> bool:
         """Return whether a picture must not be shown."""

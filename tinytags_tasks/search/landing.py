@@ -119,10 +119,11 @@ def _show(context: PageContext, request: Request, page: SearchPage, examples: Ex
     with suppress(TinyTagsError):
         live = context.live.runs()
     account: Account = request.state.account
-    tables = {one.run.corpus: table for one in live if (table := context.measured.table(one.run)) is not None}
+    tables = context.measured.tables(one.run for one in live)
     counts = sorted(page.tag_counts.items(), key=lambda each: (-each[1], each[0]))
     shown = [tag for tag, _ in counts[:MOST_PLATES]]
     pictures = examples.of(shown, [*page.collections, *(one.run.collection for one in live)])
+    context.pictures.expect(image for images in pictures.values() for image in images)
     frames = frames_of(context)
     return context.render(
         request,

@@ -95,6 +95,36 @@ def least_confidence(
     return {corpus: _least_of(measured[corpus], least_precision) if corpus in measured else {} for corpus in corpora}
 
 
+def confidence_ranges(
+    measured: Measured, corpora: Iterable[str], low: int, high: int
+) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+    """Return by corpus, for each tag, the lowest and the highest confidence with a stated precision in a range.
+
+    A stated precision never falls as the confidence rises, so all between them have it, too. What lacks is as for
+    :func:`least_confidence`.
+
+    Raises
+    ------
+    BadInputError
+        If nothing was measured at all.
+    """
+    least = least_confidence(measured, corpora, low)
+    return {corpus: _ranges_of(measured[corpus], lowest, high) for corpus, lowest in least.items() if lowest}
+
+
+def _ranges_of(table: PrecisionTable, least: Mapping[str, int], high: int) -> dict[str, tuple[int, int]]:
+    found = {}
+    for tag, lowest in least.items():
+        reached = [
+            confidence
+            for confidence in range(lowest, 101)
+            if (stated := table.precision_of(tag, confidence)) and stated.percent <= high
+        ]
+        if reached:
+            found[tag] = lowest, reached[-1]
+    return found
+
+
 def _least_of(table: PrecisionTable, least_precision: int) -> dict[str, int]:
     found = {}
     for tag in table.curves:

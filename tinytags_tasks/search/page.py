@@ -26,10 +26,12 @@ from tinytags_tasks.search import (
     review_pages,
     run_pages,
     scripts,
+    similar_pages,
 )
 from tinytags_tasks.search.address import API_PARAMETERS, read_address
 from tinytags_tasks.search.api_docs import add_api
 from tinytags_tasks.search.applying import Applier
+from tinytags_tasks.search.chosen_runs import ChosenRuns
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.guard import add_guard
@@ -63,6 +65,7 @@ _AREAS = (
     picture_pages,
     review_pages,
     run_pages,
+    similar_pages,
     about_pages,
 )
 
@@ -127,7 +130,7 @@ def _make_context(settings: Settings) -> PageContext:
         applier=Applier(runtime, settings.alias, live, logs),
         source_places=SourcePlaces(runtime),
         measured=measured,
-        searches=Searches(settings, live, logs, measured),
+        searches=Searches(settings, live, logs, measured, ChosenRuns(settings, runtime)),
     )
 
 

@@ -112,6 +112,8 @@ class SearchRequest:
         """Refuse values that are out of range."""
         self._check_names()
         self._check_numbers()
+        if self.start and self.sort is Sort.RANDOM:
+            raise BadInputError("random orders have no numbered pages: begin at the first page")
         if self.start < 0 or self.start + self.rows > LAST_START:
             raise BadInputError(
                 f"numbered pages end at image {LAST_START:,}: begin at the first page, and read on with its cursors"

@@ -1,8 +1,9 @@
 """The results of a search: pictures with what narrows them, page by page."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -14,11 +15,11 @@ from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.document_fields import FIELDS
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
 from tinytags_tasks.review.precision import NOT_MEASURED
-from tinytags_tasks.search import corrections, filters, search_forms, situation
+from tinytags_tasks.search import corrections, filters, search_forms, similar, situation
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.address import PAGE_PARAMETERS, page_address, read_address
 from tinytags_tasks.search.box import Box
-from tinytags_tasks.search.cards import frames_of, make_cards
+from tinytags_tasks.search.cards import Frame, frames_of, make_cards, picture_address, picture_source
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.corrections import NOTICE
 from tinytags_tasks.search.filters import Chip
@@ -44,10 +45,20 @@ MOST_TAGS_SHOWN = 30
 
 MOST_REPAIRS = 6
 
+_HANDED_IN = (
+    "These are the most similar to the picture that you chose, which was not kept: filters and sorting begin another "
+    "search."
+)
+
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add the results of searches."""
     app.state.runs = situation.Runs(context)
+
+    @app.get("/similar")
+    def alike(request: Request) -> Response:
+        rest = [(name, value) for name, value in request.query_params.multi_items() if name != "sort"]
+        return RedirectResponse(url(request, f"/search?{urlencode([*rest, ('sort', Sort.SIMILAR.value)])}"))
 
     @app.get("/search")
     def results(request: Request) -> Response:
@@ -65,8 +76,10 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             return context.render(request, "search_problem.html", status=400, box=box)
 
 
-def show_results(context: PageContext, request: Request, search: SearchRequest) -> Response:
-    """Return the page with what a search finds, or with why nothing can be found.
+def show_results(
+    context: PageContext, request: Request, search: SearchRequest, found: SearchPage | None = None
+) -> Response:
+    """Return the page with what a search finds, or found already, or with why nothing can be found.
 
     Raises
     ------
@@ -76,7 +89,7 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         If Solr does not answer.
     """
     try:
-        page = context.searches.page(search)
+        page = _find(context, search) if found is None else _with_counts(context, search, found)
     except MissingError as error:
         if search.run or search.cursor or search.similar_to:
             raise
@@ -85,7 +98,8 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         return situation.show(context, request, "")
     measured = context.searches.tables()
     account: Account = request.state.account
-    cards = make_cards(context, page.images, frames_of(context, search.run), measured)
+    frames = frames_of(context, search.run)
+    cards = make_cards(context, page.images, frames, measured)
     return context.render(
         request,
         "search.html",
@@ -95,15 +109,34 @@ def show_results(context: PageContext, request: Request, search: SearchRequest) 
         runs=request.app.state.runs.names(search.run),
         page=page,
         images=cards,
+        like=_like(search, frames),
         milliseconds=round(page.seconds * 1000),
-        messages=messages_about(page.corpora, is_moved=page.moved),
+        messages=[*([] if found is None else [_HANDED_IN]), *messages_about(page.corpora, is_moved=page.moved)],
         density=request.cookies.get(SIZE) if request.cookies.get(SIZE) in SIZES else USUAL_SIZE,
         densities=_sizes(search, request.cookies.get(SIZE, USUAL_SIZE)),
         repairs=_repairs(search, page),
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
         export_all=_export_address(search),
-        run=_run_name(context, search, page.images),
+        run=_run_names(context, search, page.images),
+    )
+
+
+def _find(context: PageContext, search: SearchRequest) -> SearchPage:
+    if search.sort is not Sort.SIMILAR:
+        return context.searches.page(search)
+    return _with_counts(context, search, similar.similar_to(context, search))
+
+
+def _with_counts(context: PageContext, search: SearchRequest, alike: SearchPage) -> SearchPage:
+    """Return a page of pictures that are alike with the counts of the search without that."""
+    counted = context.searches.page(replace(search, sort=Sort.CONFIDENCE, similar_to="", cursor=None, rows=1))
+    return replace(
+        alike,
+        tag_counts=counted.tag_counts,
+        confidence_counts=counted.confidence_counts,
+        models=counted.models,
+        corpora=counted.corpora,
     )
 
 
@@ -240,17 +273,29 @@ def _repairs(search: SearchRequest, page: SearchPage) -> list[Chip]:
     return found[:MOST_REPAIRS] or [Chip("all images", page_address(SearchRequest()))]
 
 
+def _like(search: SearchRequest, frames: Mapping[str, Frame]) -> dict[str, str] | None:
+    """Return the picture that others are compared with; None without one."""
+    corpus, _, position = search.similar_to.rpartition(":")
+    if not (corpus and position.isascii() and position.isdigit()):
+        return None
+    return {
+        "label": f"image {int(position):,} of {corpus}",
+        "address": picture_address(corpus, int(position)),
+        "source": picture_source(corpus, int(position), frames.get(corpus, Frame())),
+    }
+
+
 def _export_address(search: SearchRequest) -> str:
     """Return the address of the page that exports all that a search finds."""
     _, _, query = page_address(search, rows=SearchRequest.rows).partition("?")
     return f"/export?{query}" if query else "/export"
 
 
-def _run_name(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
-    """Return the run that images are shown of, if it is known: words then name it."""
+def _run_names(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:
+    """Return the runs that images are shown of, one of each corpus, if they are known: words then name theirs."""
     if search.run:
         return search.run
     with suppress(TinyTagsError):
         corpora = {image.corpus for image in images}
-        return next((live.run.name for live in context.live.runs() if live.run.corpus in corpora), "")
+        return ",".join(live.run.name for live in context.live.runs() if live.run.corpus in corpora)
     return ""
