@@ -17,6 +17,9 @@ from tinytags_tasks.review.precision import Estimate
 from tinytags_tasks.search import landing
 from tinytags_tasks.search.live import LiveRun
 from tinytags_tasks.search.page import PageContext
+from tinytags_tasks.search.query import SearchPage
+from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Run
@@ -74,15 +77,13 @@ def test_examples_that_are_taken_down_are_left_out_at_once(
     assert "/pictures/demo/1234.png" in text
 
 
-def test_without_examples_in_time_the_tags_are_there(
-    reader: TestClient, answer: Answer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer(PAGE)
+def test_without_examples_in_time_the_tags_are_there(reader: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(_: Searches, request: SearchRequest) -> SearchPage:
+        if request.tags:
+            raise EngineDownError("Solr does not answer")
+        return PAGE
 
-    def away(*_: object) -> None:
-        raise EngineDownError("Solr does not answer")
-
-    monkeypatch.setattr(landing.Examples, "_look", away)
+    monkeypatch.setattr(Searches, "page", search)
     text = reader.get("/").text
     assert "<b>cat</b>" in text
     assert "/pictures/" not in text
@@ -128,7 +129,6 @@ def test_before_anything_is_published_the_page_says_so_and_how_far_runs_are(
     assert "Nothing is published yet" in response.text
     assert "<code>tinytags run</code>" in response.text
     run = make_run(store)
-    context_of(reader)
     app: Any = reader.app
     app.state.runs = type(app.state.runs)(app.state.context)  # as some seconds later
     for path in ("/", "/search"):

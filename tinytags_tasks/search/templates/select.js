@@ -47,5 +47,5 @@ document.addEventListener("click", (event) => {
   last = box;
   const chosen = boxes.filter((one) => one.checked).length;
   const said = document.getElementById("picked");
-  if (said) said.textContent = chosen ? `${chosen} selected` : "Tick images to select them.";
+  if (said) said.textContent = chosen ? `${chosen} ticked` : "The ticked images";
 });
