@@ -45,8 +45,8 @@ def tagging_form() -> Form:
             enum=["auto", "on", "off"],
             title="Similar pictures",
             section="Run",
-            description="Whether similar pictures can be found, for which each document holds a vector; auto: up to a million "
-            "images",
+            description="Whether similar pictures can be found, for which each document holds a vector; auto: up to a "
+            "million images",
         ),
         "blocks_per_task": _blocks_per_task(5),
         "blocks": _trial_blocks(),

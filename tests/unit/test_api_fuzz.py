@@ -1,4 +1,4 @@
-"""The API under requests that schemathesis makes up from its description, valid and invalid ones: no failure of ours."""
+"""The API under requests that schemathesis makes up from its description, valid and invalid ones: nothing fails."""
 
 import base64
 from collections.abc import Iterator

@@ -14,6 +14,7 @@ from solr_of_pages import SolrOfPages
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search import readiness
+from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.rate_limit import Buckets
 from tinytags_tasks.settings import Settings
@@ -251,7 +252,18 @@ def test_the_api_describes_itself_for_programs_and_people(make: Callable[..., Te
     assert described["servers"] == [{"url": "/tags"}]
     assert set(described["paths"]) >= {
         f"/api/v1/{path}"
-        for path in ("search", "facets", "images/{id}", "images/{id}.png", "tags", "models", "runs", "health", "ready")
+        for path in (
+            "similar",
+            "search",
+            "facets",
+            "images/{id}",
+            "images/{id}.png",
+            "tags",
+            "models",
+            "runs",
+            "health",
+            "ready",
+        )
     }
     assert "422" not in json.dumps(described)
     page = client.get("/tags/api/docs")
@@ -261,6 +273,23 @@ def test_the_api_describes_itself_for_programs_and_people(make: Callable[..., Te
         assert f"<code>/tags{path}</code>" in page.text
     assert 'action="/tags/api/v1/search"' in page.text
     assert 'id="not-valid"' in page.text
+
+
+def test_similar_images_are_of_what_is_live(api: TestClient) -> None:
+    assert "to" in problem(api.get("/api/v1/similar"), 400)["detail"]
+    assert "no picture" in problem(api.get("/api/v1/similar?to=demo"), 400)["detail"]
+    assert "leave out run" in problem(api.get("/api/v1/similar?to=demo:7&run=r"), 400)["detail"]
+    assert "not published" in problem(api.get("/api/v1/similar?to=gone:7"), 404)["detail"]
+
+
+def test_an_upload_is_a_picture_that_no_form_of_another_site_can_send(api: TestClient) -> None:
+    def send(content: bytes, mime: str) -> Any:
+        return api.post("/api/v1/similar", content=content, headers={"Content-Type": mime})
+
+    for mime in ("", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"):
+        assert "Content-Type: image/jpeg" in problem(send(b"x", mime), 400)["detail"]
+    assert "smaller picture" in problem(send(bytes(MOST_PICTURE_BYTES + 1), "image/png"), 400)["detail"]
+    assert "no vectors" in problem(send(b"x", "image/png; charset=x"), 404)["detail"]
 
 
 def test_models_and_runs_are_listed_a_page_at_a_time(

@@ -392,7 +392,7 @@ def pages(prepared, tmp_path, monkeypatch):
 
 def test_the_nearest_are_asked_for_after_the_filters_and_without_the_picture_itself(pages, asked) -> None:
     context = pages.app.state.context
-    request = SearchRequest(similar_to=f"{CORPUS}:0", tags=("dog",), min_confidence=70, rows=10)
+    request = SearchRequest(similar_to=f"{CORPUS}:0", block=0, min_confidence=70, rows=10)
     page = similar.similar_to(context, request)
     assert [image.id for image in page.images] == [f"{CORPUS}:1"]
     vector, nearest = asked
@@ -400,7 +400,7 @@ def test_the_nearest_are_asked_for_after_the_filters_and_without_the_picture_its
     assert nearest["q"] == "{!knn f=vector topK=200 v=$vector}"
     assert json.loads(nearest["vector"]) == list(range(VECTOR_NUMBERS))
     assert nearest["collection"] == vector["collection"] == pages.world.live()
-    assert (nearest["tags"], nearest["rows"], nearest["similar_to"]) == ("dog", 10, f"{CORPUS}:0")
+    assert (nearest["block"], nearest["rows"], nearest["similar_to"]) == (0, 10, f"{CORPUS}:0")
     assert any("accuracy:[70 TO" in each for each in nearest["fq"])
     assert any("must_not=$itself" in each for each in nearest["fq"])
     assert "cursorMark" not in nearest and "json.facet" not in nearest

@@ -52,9 +52,10 @@ def describe(router: APIRouter) -> dict[str, Any]:
     """Return the OpenAPI description of a router's routes."""
     found = get_openapi(title="TinyTags search", version=VERSION, description=_TEXT, routes=router.routes)
     for path, methods in found["paths"].items():
-        for operation in methods.values():
+        for method, operation in methods.items():
             operation["responses"].pop("422", None)  # FastAPI's own; ours is the problem of status 400
-            operation["operationId"] = re.sub(r"\W+", "_", path.removeprefix(V1)).strip("_")
+            name = re.sub(r"\W+", "_", path.removeprefix(V1)).strip("_")
+            operation["operationId"] = name if method == "get" else f"{method}_{name}"
             if path.endswith("/health"):
                 operation["security"] = []
     components = found.setdefault("components", {})

@@ -1,5 +1,6 @@
 """What the API may be asked for: the parameters of the results page's address, each with its type and limits."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
@@ -97,6 +98,28 @@ class SearchParameters(FilterParameters):
     def request(self) -> SearchRequest:
         """Return what is asked for; raises ``BadInputError`` as :class:`SearchRequest`."""
         return SearchRequest(**self.filters(), sort=Sort(self.sort), seed=self.seed, rows=self.rows, cursor=self.cursor)
+
+
+class UploadParameters(FilterParameters):
+    """Among which images those are looked for that are most like one, and how many."""
+
+    rows: Rows = Field(SearchRequest.rows, description="images at most")
+
+    def request(self) -> SearchRequest:
+        """Return what is asked for; raises ``BadInputError`` as :class:`SearchRequest`, or if it names a run."""
+        if self.run.strip():
+            raise BadInputError("similar images are looked for in what is live: leave out run")
+        return SearchRequest(**self.filters(), sort=Sort.SIMILAR, rows=self.rows)
+
+
+class SimilarParameters(UploadParameters):
+    """As for an upload, and which published image is compared with the others."""
+
+    to: Name = Field(description="the id of a published image")
+
+    def request(self) -> SearchRequest:
+        """Return what is asked for; raises as :meth:`UploadParameters.request`."""
+        return replace(super().request(), similar_to=self.to)
 
 
 class PageParameters(_Parameters):

@@ -24,16 +24,21 @@ from tinytags_tasks.search.api_parameters import (
     NoParameters,
     PageParameters,
     SearchParameters,
+    SimilarParameters,
+    UploadParameters,
     refuse_repeated,
 )
 from tinytags_tasks.search.conditional import answer_bytes, answer_json
 from tinytags_tasks.search.context import PageContext
+from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES
+from tinytags_tasks.search.forms import read_body
 from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.search.problems import KINDS, MEDIA_TYPE, V1, Problem, problem_response
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.readiness import Readiness
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.shown_pictures import ShownPicture
+from tinytags_tasks.search.similar import similar_to, similar_to_picture
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.models import list_models
@@ -54,6 +59,15 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
+PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
+"""What an upload may be; no form of another site's page can be called so."""
+
+_PICTURE = {
+    "requestBody": {
+        "required": True,
+        "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in PICTURE_TYPES},
+    }
+}
 _UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as If-None-Match says."}}
 _Nothing = Annotated[NoParameters, Query()]
 
@@ -66,6 +80,7 @@ def make_router(context: PageContext) -> APIRouter:
         responses=_problems(400, 401, 403, 429, 500, 503) | _UNCHANGED,
     )
     _add_search(router, context)
+    _add_similar(router, context)
     _add_images(router, context)
     _add_lists(router, context)
     _add_state(router, context)
@@ -92,6 +107,35 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
         """List the tags of what is live, with the number of their images."""
         page = searches.page(SearchRequest(rows=1))
         return answer_json(request, Tags(total=page.total, tags=tag_counts(page)), page.seconds)
+
+
+def _add_similar(router: APIRouter, context: PageContext) -> None:
+    @router.get("/similar", response_model=SearchAnswer, responses=_problems(404))
+    def similar(request: Request, asked: Annotated[SimilarParameters, Query()]) -> Response:
+        """Find the images that look most like a published one; there is one page of them."""
+        page = similar_to(context, asked.request())
+        return answer_json(request, SearchAnswer.of(page, context.searches.tables(), url(request, "")), page.seconds)
+
+    @router.post("/similar", response_model=SearchAnswer, responses=_problems(404), openapi_extra=_PICTURE)
+    def similar_upload(
+        request: Request, asked: Annotated[UploadParameters, Query()], encoded: Annotated[bytes, Depends(_read_picture)]
+    ) -> Response:
+        """Find the images that look most like a picture, which is not stored: a JPEG, PNG or WebP file as the body."""
+        page = similar_to_picture(context, asked.request(), encoded)
+        return answer_json(request, SearchAnswer.of(page, context.searches.tables(), url(request, "")), page.seconds)
+
+
+async def _read_picture(request: Request) -> bytes:
+    """Return the file that is the body; its type is one that a page of another site may only send if it is let in.
+
+    Raises
+    ------
+    BadInputError
+        If it is called something else, or is too large.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in PICTURE_TYPES:
+        raise BadInputError(f"send a picture as the body, with the header Content-Type: {' or '.join(PICTURE_TYPES)}")
+    return await read_body(request, MOST_PICTURE_BYTES, "send a smaller picture")
 
 
 def _add_images(router: APIRouter, context: PageContext) -> None:

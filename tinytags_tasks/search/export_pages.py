@@ -221,6 +221,13 @@ def _patiently(ask: Callable[[], T]) -> T:
     return ask()
 
 
+class BrokenOffError(Exception):
+    """Breaks the sending of a file off, so that nobody takes it for whole.
+
+    It is none of our errors: those become pages, and it is too late for a page once a file has begun.
+    """
+
+
 class _Sending(StreamingResponse):
     """A file that is being sent; at its end, or when the other side is gone, its place is free again."""
 
@@ -251,9 +258,9 @@ def _send(
     def content() -> Iterator[bytes]:
         try:
             yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete), kind)
-        except TinyTagsError as error:  # the sending breaks off, so that nobody takes it for a whole file
+        except TinyTagsError as error:
             _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
-            raise
+            raise BrokenOffError(str(error)) from error
 
     name = file_name(wanted.name, wanted.images, kind)
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Images": str(wanted.images)}

@@ -89,7 +89,7 @@ def show_results(
         If Solr does not answer.
     """
     try:
-        page = found or _find(context, search)
+        page = _find(context, search) if found is None else _with_counts(context, search, found)
     except MissingError as error:
         if search.run or search.cursor or search.similar_to:
             raise
@@ -113,7 +113,7 @@ def show_results(
         like=_like(search, frames),
         milliseconds=round(page.seconds * 1000),
         messages=[
-            *([_HANDED_IN] if found else []),
+            *([] if found is None else [_HANDED_IN]),
             *messages_about(page.corpora, is_moved=page.moved, left_out=page.left_out),
         ],
         density=request.cookies.get(SIZE) if request.cookies.get(SIZE) in SIZES else USUAL_SIZE,
@@ -127,10 +127,13 @@ def show_results(
 
 
 def _find(context: PageContext, search: SearchRequest) -> SearchPage:
-    """Return what a search finds; its counts are there for pictures that are alike, too."""
     if search.sort is not Sort.SIMILAR:
         return context.searches.page(search)
-    alike = similar.similar_to(context, search)
+    return _with_counts(context, search, similar.similar_to(context, search))
+
+
+def _with_counts(context: PageContext, search: SearchRequest, alike: SearchPage) -> SearchPage:
+    """Return a page of pictures that are alike with the counts of the search without that."""
     counted = context.searches.page(replace(search, sort=Sort.CONFIDENCE, similar_to="", cursor=None, rows=1))
     return replace(
         alike,

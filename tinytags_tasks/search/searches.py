@@ -86,14 +86,26 @@ class Searches:
             return hidden.at_least(least_confidence(self.tables(request), corpora, low))
         return hidden
 
-    def _page(self, request: SearchRequest) -> SearchPage:
+    def prepare(self, request: SearchRequest) -> tuple[SearchRequest, Hidden, Sequence[LiveRun]]:
+        """Return a request with tags as they are written, what it does not find, and the runs that can be searched so.
+
+        Raises
+        ------
+        BadInputError
+            If what is published lacks a field that is searched by.
+        MissingError, EngineDownError
+            As :meth:`page`.
+        """
         hidden = self.hidden(request)
-        runs = self._runs(request)
-        able = _able(request, runs)
-        searched = self._searched(able)
+        able = _able(request, self._runs(request))
         if request.tags or request.without_tags:
-            request = match_tags(request, self._known_tags(searched, hidden))
-        page = search_images(self.settings, request, hidden, searched, self.counts)
+            request = match_tags(request, self._known_tags(self._searched(able), hidden))
+        return request, hidden, able
+
+    def _page(self, request: SearchRequest) -> SearchPage:
+        runs = self._runs(request)
+        request, hidden, able = self.prepare(request)
+        page = search_images(self.settings, request, hidden, self._searched(able), self.counts)
         left_out = tuple(live.run.corpus for live in runs if live not in able)
         return replace(page, left_out=left_out, request=request)
 

@@ -8,18 +8,19 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tinytags_tasks.document_fields import VECTOR_FIELD, VECTOR_NUMBERS
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.hidden import Hidden
-from tinytags_tasks.search.images import read_document
+from tinytags_tasks.search.images import read_document, read_fields
 from tinytags_tasks.search.live import LiveRun
-from tinytags_tasks.search.query import SearchPage, solr_parameters
+from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.solr_filters import Filter, make_filters, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.store.embedding_files import Embeddings
+from tinytags_tasks.store.run_records import Run
 
 LOOKED_AT = 200
 """How many of the nearest pictures Solr looks for at least: the more, the surer are the first ten."""
@@ -45,10 +46,10 @@ def similar_to(context: PageContext, request: SearchRequest) -> SearchPage:
     found = _ID.fullmatch(request.similar_to)
     if found is None:
         raise BadInputError(f"{request.similar_to[:100]!r} is no picture: give its id, such as demo:17")
-    own = _live_run_of(context, found[1])
-    hidden = context.searches.hidden(request)
+    request, hidden, runs = context.searches.prepare(request)
+    own = _run_of(found[1], runs)
     vector = _stored_vector(context, own, request.similar_to, hidden)
-    return _nearest(context, request, own.run.similar, vector, hidden, started)
+    return _nearest(context, request, _with_vectors(own.run.similar, runs), vector, hidden, started)
 
 
 def similar_to_picture(context: PageContext, request: SearchRequest, encoded: bytes) -> SearchPage:
@@ -73,11 +74,12 @@ def similar_to_picture(context: PageContext, request: SearchRequest, encoded: by
         If too many others hand in pictures, or Solr does not answer.
     """
     started = time.monotonic()
-    for live in context.live.runs():
-        net = live.run.similar
-        if net and live.corpus is not None:
-            embedding = context.embedder.embed(encoded, net, live.corpus, context.runtime.storage)
-            return _nearest(context, request, net, as_vector(embedding), context.searches.hidden(request), started)
+    request, hidden, runs = context.searches.prepare(request)
+    for live in runs:
+        net, corpus = live.run.similar, live.corpus
+        if net and corpus is not None:
+            vector = as_vector(context.embedder.embed(encoded, net, corpus, context.runtime.storage))
+            return _nearest(context, request, _with_vectors(net, runs), vector, hidden, started)
     raise _without_vectors("what is published")
 
 
@@ -86,14 +88,19 @@ def as_vector(embedding: Embeddings) -> list[int]:
     return [*embedding.tolist(), *[0] * (VECTOR_NUMBERS - len(embedding))]
 
 
-def _live_run_of(context: PageContext, corpus: str) -> LiveRun:
-    """Return the live run of a corpus, which has vectors."""
-    for live in context.live.runs():
+def _run_of(corpus: str, runs: Sequence[LiveRun]) -> LiveRun:
+    """Return the run of a corpus, which has vectors."""
+    for live in runs:
         if live.run.corpus == corpus:
             if not live.run.similar:
                 raise _without_vectors(f"run {live.run.name}")
             return live
     raise MissingError(f"corpus {corpus!r} is not published")
+
+
+def _with_vectors(net: str, runs: Sequence[LiveRun]) -> list[Run]:
+    """Return the runs that have vectors by a net."""
+    return [live.run for live in runs if live.run.similar == net]
 
 
 def _without_vectors(what: str) -> MissingError:
@@ -103,7 +110,8 @@ def _without_vectors(what: str) -> MissingError:
 
 
 def _stored_vector(context: PageContext, live: LiveRun, document_id: str, hidden: Hidden) -> Sequence[int]:
-    parameters = _filters(SearchRequest(rows=1), hidden) | {
+    parameters: Parameters = {
+        **solr_filters(make_filters(SearchRequest(), hidden)),
         "q": "{!term f=id v=$id}",
         "id": document_id,
         "fl": f"corpus,position,{VECTOR_FIELD}",
@@ -118,24 +126,23 @@ def _stored_vector(context: PageContext, live: LiveRun, document_id: str, hidden
     return [int(number) for number in vector]
 
 
-def _filters(request: SearchRequest, hidden: Hidden) -> Parameters:
-    """Return a request's filters as parameters of a search that has one page and counts nothing."""
-    parameters = solr_parameters(replace(request, cursor=None, start=0), hidden=hidden)
-    return {name: value for name, value in parameters.items() if name not in ("json.facet", "cursorMark")}
-
-
 def _nearest(
-    context: PageContext, request: SearchRequest, net: str, vector: Sequence[int], hidden: Hidden, started: float
+    context: PageContext,
+    request: SearchRequest,
+    runs: Sequence[Run],
+    vector: Sequence[int],
+    hidden: Hidden,
+    started: float,
 ) -> SearchPage:
-    """Return the pictures nearest to a vector, of all live runs that have vectors by its net."""
-    runs = [live.run for live in context.live.runs() if live.run.similar == net]
-    parameters = _filters(request, hidden)
-    filters = parameters["fq"]
-    assert isinstance(filters, list)  # noqa: S101 - solr_parameters gives a list
+    """Return the pictures of some runs that are nearest to a vector."""
+    filters = make_filters(request, hidden)
     if request.similar_to:
-        filters.append("{!bool cache=false must=$everything must_not=$itself}")
-        parameters |= {"everything": "*:*", "itself": "{!term f=id v=$similar_to}", "similar_to": request.similar_to}
-    parameters |= {
+        itself = {"everything": "*:*", "itself": "{!term f=id v=$similar_to}", "similar_to": request.similar_to}
+        filters += (Filter("", "{!bool cache=false must=$everything must_not=$itself}", itself),)
+    parameters: Parameters = {
+        **solr_filters(filters),
+        "rows": request.rows,
+        "fl": ",".join(read_fields(request.with_pixels)),
         # The filters come before the search for neighbours, except for the one that leaves one of alike pictures.
         "q": f"{{!knn f={VECTOR_FIELD} topK={max(LOOKED_AT, request.rows):d} v=$vector}}",
         "vector": json.dumps(list(vector)),
@@ -145,7 +152,7 @@ def _nearest(
     answer = ask_solr(context.settings, parameters)
     images = hidden.leave_out(read_document(document, request.with_pixels) for document in answer["response"]["docs"])
     return SearchPage(
-        total=answer["response"]["numFound"],
+        total=len(images),
         images=images,
         tag_counts={},
         confidence_counts={},
@@ -153,5 +160,6 @@ def _nearest(
         corpora=tuple(dict.fromkeys(run.corpus for run in runs)),
         next_cursor=None,
         seconds=time.monotonic() - started,
+        request=request,
         collections=tuple(run.collection for run in runs),
     )

@@ -18,6 +18,7 @@ let revision = 0;
 let timer = 0;
 let pause = PAUSE;
 let askedForRuns = 0;
+let named = new URLSearchParams(location.search).get("block") ?? ""; // the block to open first
 
 const cells = new Cells(byId("grid"), { onopen: (block) => open(block), onselect: showSelection });
 const panel = new BlockPanel(byId("block"), { onclear: clearBlock, onact: actOn, onclose: close });
@@ -143,7 +144,10 @@ async function poll() {
   try {
     if (!run || Date.now() - askedForRuns > RUNS_EVERY) {
       const wanted = await showRuns();
-      if (!run) await showRun(wanted);
+      if (!run) {
+        await showRun(wanted);
+        openNamed();
+      }
     }
     if (run && !(await showCells())) wait = 0;
     pause = PAUSE;
@@ -162,6 +166,11 @@ async function open(block) {
   } catch (error) {
     byId("outcome").textContent = error.message;
   }
+}
+
+function openNamed() {
+  if (/^\d+$/.test(named) && run && Number(named) < run.blocks) open(Number(named));
+  named = "";
 }
 
 function close() {
