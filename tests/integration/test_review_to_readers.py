@@ -132,7 +132,7 @@ def measured(page: Page, run: str) -> int:
 
 def stated(page: Page) -> list[int]:
     """Return the precision that the search page states of each image that it shows."""
-    page.goto("/?rows=100")
+    page.goto("/search?rows=100")
     return [int(words.split()[1]) for words in page.locator(".card .stated").all_inner_texts()]
 
 
@@ -142,7 +142,7 @@ def test_reviews_are_measured_and_learned_from_and_readers_see_a_better_index(
     ann, ben, rita = open_as("ann"), open_as("ben", scripts=False), open_as("rita", scripts=False)
     first = site.tag(site.train().version)
     site.do("publish", first)
-    rita.goto("/")
+    rita.goto("/search")
     expect(rita.locator(".card").first).to_be_visible()
     expect(rita.locator(".card .stated")).to_have_count(0)
     ann.goto("/review")
