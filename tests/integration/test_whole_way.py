@@ -251,7 +251,10 @@ def test_a_marked_corner_comes_out_of_the_page_unturned_and_unmirrored(
     assert base64.b64decode(document["data"]) == marked.tobytes()
 
     settings = runtime.settings.model_copy(update={"alias": "marked"})
-    page = TestClient(create_app(settings)).get("/", auth=(settings.search_user, secret(settings, "search_password")))
+    login = (settings.search_user, secret(settings, "search_password"))
+    client = TestClient(create_app(settings))
+    page = client.get("/search", auth=login)
     assert page.status_code == 200
-    (png,) = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page.text)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")), marked)
+    (source,) = re.findall(r'src="(/pictures/[^"]+\.png[^"]*)"', page.text)
+    png = client.get(source, auth=login).content
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), marked)
