@@ -59,8 +59,9 @@ class PageServer:
     def __init__(self, settings: Settings, accounts: Mapping[str, Role]) -> None:
         secret(settings, "search_password")
         secret(settings, "search_form_key")
-        for name, role in accounts.items():
-            AccountFile(settings).add(name, role, PASSWORD)
+        file = AccountFile(settings)
+        for name in accounts.keys() - file.read().keys():  # the modules of a session share the file
+            file.add(name, accounts[name], PASSWORD)
         self._settings = settings
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -234,7 +234,7 @@ def test_readers_see_a_correction_at_once_if_the_reviewer_wishes(
     wait_for(lambda: said(settings).get(at, {}).get("is_public"))
 
     def is_shown() -> bool:
-        reader.goto("/?tag=quokka")
+        reader.goto("/search?tag=quokka")
         return reader.get_by_alt_text(f"quokka, image {at} of").count() == 1
 
     wait_for(is_shown)

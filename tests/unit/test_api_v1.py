@@ -176,8 +176,12 @@ def test_a_failure_that_nobody_thought_of_is_a_problem_too(
         raise RuntimeError("secret")
 
     monkeypatch.setattr(readiness.Readiness, "check", fail)
-    answer = make().get("/api/v1/ready")
-    assert "secret" not in json.dumps(problem(answer, 500))
+    for base in ("", "/tags"):
+        answer = make(search_base_path=base).get(f"{base}/api/v1/ready")
+        assert answer.status_code == 500
+        assert answer.json()["type"] == f"{base}/api/docs#failed"
+        assert "secret" not in answer.text
+        assert (answer.headers["cache-control"], answer.headers["x-frame-options"]) == ("no-store", "DENY")
 
 
 def test_it_is_ready_when_solr_answers(api: TestClient, solr: SolrOfPages, monkeypatch: pytest.MonkeyPatch) -> None:

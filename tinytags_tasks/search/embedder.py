@@ -74,7 +74,8 @@ class Embedder:
             with self._decoding:
                 pixels = self._decode(encoded, target_of(corpus.preparation, corpus.height, corpus.width))
             with self._embedding:
-                return embed(self._session(net, corpus, storage), pixels)[0]
+                embedding: Embeddings = embed(self._session(net, corpus, storage), pixels)[0]
+                return embedding
         finally:
             self._under_way.release()
 

@@ -10,6 +10,7 @@ from jinja2 import Environment
 from starlette.exceptions import HTTPException
 
 from tinytags_tasks.errors import TinyTagsError, http_status
+from tinytags_tasks.search.guard import HEADERS
 from tinytags_tasks.search.problems import error_response, is_v1, problem_response, validation_response
 from tinytags_tasks.search.proxies import own_path, url
 
@@ -47,13 +48,11 @@ def add_error_pages(app: FastAPI, templates: Environment) -> None:
         return _error_response(templates, request, 400, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
 
     @app.exception_handler(Exception)
-    def show_failure(request: Request, error: Exception) -> Response:  # Starlette logs it, after this
+    def show_failure(request: Request, error: Exception) -> Response:  # Starlette logs it; the guard has failed with it
         message = "The server cannot answer this; its log says why."
-        return (
-            problem_response(request, 500, message)
-            if is_v1(request)
-            else _error_response(templates, request, 500, message)
-        )
+        if is_v1(request):
+            return problem_response(request, 500, message, headers=HEADERS)
+        return _error_response(templates, request, 500, message, HEADERS)
 
 
 def _error_response(

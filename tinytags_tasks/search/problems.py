@@ -115,6 +115,6 @@ def validation_response(request: Request, errors: Sequence[Mapping[str, Any]]) -
 def _wrong_part(error: Mapping[str, Any]) -> WrongPart:
     name = ".".join(str(part) for part in error["loc"][1:]) or "the body"
     if error["type"] == "extra_forbidden":
-        return WrongPart(name=name[:100], detail=f"is not a parameter of this address: see {DOCS}")
+        return WrongPart(name=name[:100], detail="is not a parameter of this address")
     message = str(error["msg"]).removeprefix("Value error, ")
     return WrongPart(name=name[:100], detail=message[:1].lower() + message[1:])

@@ -89,8 +89,7 @@ class _Proxies:
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope = dict(scope)
+        if scope["type"] == "http":  # the scope itself is changed, so that whoever reports a failure sees it, too
             base_path = self._base_path or scope.get("root_path", "")
             if self._is_trusted((scope.get("client") or ("",))[0]):
                 base_path = _believe(scope, self._is_trusted) or base_path

@@ -118,7 +118,7 @@ def search_images(
     searched
         What is searched; None searches what the alias names.
     counts
-        Keeps counts from search to search; None counts anew.
+        Keeps counts from search to search; None counts every time.
 
     Raises
     ------

@@ -96,7 +96,8 @@ def show_results(
         return situation.show(context, request, str(error))
     if not page.total and not search.is_filtered and not search.run:
         return situation.show(context, request, "")
-    measured = context.searches.tables()
+    search = page.request or search  # tags as they are written in what is searched
+    measured = context.searches.tables(search)
     account: Account = request.state.account
     frames = frames_of(context, search.run)
     cards = make_cards(context, page.images, frames, measured)
@@ -111,7 +112,10 @@ def show_results(
         images=cards,
         like=_like(search, frames),
         milliseconds=round(page.seconds * 1000),
-        messages=[*([] if found is None else [_HANDED_IN]), *messages_about(page.corpora, is_moved=page.moved)],
+        messages=[
+            *([] if found is None else [_HANDED_IN]),
+            *messages_about(page.corpora, is_moved=page.moved, left_out=page.left_out),
+        ],
         density=request.cookies.get(SIZE) if request.cookies.get(SIZE) in SIZES else USUAL_SIZE,
         densities=_sizes(search, request.cookies.get(SIZE, USUAL_SIZE)),
         repairs=_repairs(search, page),
@@ -140,13 +144,15 @@ def _with_counts(context: PageContext, search: SearchRequest, alike: SearchPage)
     )
 
 
-def messages_about(corpora: Sequence[str], *, is_moved: bool = False) -> list[str]:
+def messages_about(corpora: Sequence[str], *, is_moved: bool = False, left_out: Sequence[str] = ()) -> list[str]:
     """Return what has to be said above pictures."""
     found = []
     if any(corpus.startswith(DRAWN) for corpus in corpora):
         found.append("These are generated pictures (drawn shapes), not photographs.")
     if is_moved:
         found.append("Something was published since the page before this one; this page continues in what is live now.")
+    if left_out:
+        found.append(f"Not searched, because it was indexed before this could be asked for: {', '.join(left_out)}.")
     return found
 
 
@@ -195,7 +201,7 @@ def _filters(search: SearchRequest, page: SearchPage, *, is_measured: bool) -> d
     }
 
 
-def _pager(search: SearchRequest, page: SearchPage) -> dict[str, str | None]:
+def _pager(search: SearchRequest, page: SearchPage) -> dict[str, Any]:
     def link(cursor: str | None) -> str | None:
         return page_address(search, cursor=cursor) if cursor else None
 

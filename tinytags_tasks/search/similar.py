@@ -2,6 +2,7 @@
 
 Pictures look alike if their embeddings by the same net point in the same direction. Solr looks for the nearest ones
 among those that the reader's filters leave: the filters come first, so that a page is full wherever enough are left.
+An embedding of zeros alone has no direction: nothing looks like it.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Pictures that readers hand in, to see what looks like them: the form's answer is a page of results."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -43,7 +43,7 @@ async def read_picture_form(request: Request) -> HandedIn:
         raise BadInputError(f"send the picture in a form, as {_KIND}")
     body = await read_body(request, MOST_PICTURE_BYTES + _OTHER_BYTES)
 
-    async def whole() -> AsyncIterator[bytes]:
+    async def whole() -> AsyncGenerator[bytes]:
         yield body
 
     parser = MultiPartParser(request.headers, whole(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_OTHER_BYTES)
