@@ -72,7 +72,7 @@ def assert_accessible(page: Page) -> None:
 def test_from_the_first_page_to_a_picture_and_back(open_as: Callable[..., Page], scripts: bool) -> None:
     page = open_as("rita", scripts)
     page.goto("/")
-    expect(page.get_by_role("heading", level=1)).to_contain_text(f"{IMAGES:,} small images")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"{IMAGES:,} images")
     if scripts:
         assert_pictures_load(page.locator(".plate").first.locator("img"))
         save_picture(page, "landing")

@@ -55,13 +55,14 @@ class Runs:
         self._progress = Kept("the progress of runs", self._look, KEPT_SECONDS, PATIENCE_SECONDS)
 
     def names(self, chosen: str = "") -> list[str]:
-        """Return the runs that a search may choose beside what is live, the newest first, and a chosen one.
+        """Return the runs that a search may choose beside what is live, the newest first, and the chosen one.
 
         It is empty if they are not known in time.
         """
         names: list[str] = []
         with suppress(TinyTagsError):
-            names = [run.name for run in self._runs.get()]
+            live = {live.run.name for live in self._context.live.known}
+            names = [run.name for run in self._runs.get() if run.name not in live]
         return names if not chosen or chosen in names else [chosen, *names]
 
     def progress(self) -> list[Progress]:
