@@ -143,7 +143,7 @@ def _values(features: Features) -> list[onnx.NodeProto]:
     """Return the nodes from the input to what the weights are for."""
     if features.whitening is None:
         return [helper.make_node("Cast", [features.input_name], ["values"], to=TensorProto.FLOAT)]
-    steps = (
+    steps: tuple[tuple[str, list[str], str, dict[str, int]], ...] = (
         ("Cast", [features.input_name], "embedding", {"to": TensorProto.FLOAT}),
         ("Abs", ["embedding"], "sizes", {}),
         ("Sqrt", ["sizes"], "roots", {}),
