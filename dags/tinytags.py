@@ -210,8 +210,15 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
     form = read_form()
     clients = runtime()
     planned = plan_run(
-        PlanRequest(ingested["corpus"], trained["model"], form["threshold"], form["blocks_per_task"]),
+        PlanRequest(
+            ingested["corpus"],
+            trained["model"],
+            form["threshold"],
+            form["blocks_per_task"],
+            similar=form["similar"],
+        ),
         storage=clients.storage,
+        report=report,
     )
     groups = planned.groups
     if form["blocks"].strip():

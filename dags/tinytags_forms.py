@@ -39,6 +39,15 @@ def tagging_form() -> Form:
             description="Least confidence in percent of an image to keep: a logistic head's percentage for the tag, or "
             "the share of a forest's trees that agree on it",
         ),
+        "similar": Param(
+            settings.similar if (settings := settings_or_none()) else "auto",
+            type="string",
+            enum=["auto", "on", "off"],
+            title="Similar pictures",
+            section="Run",
+            description="Whether similar pictures can be found, for which each document holds a vector; auto: up to a "
+            "million images",
+        ),
         "blocks_per_task": _blocks_per_task(5),
         "blocks": _trial_blocks(),
         "publish": Param(
@@ -247,8 +256,9 @@ def retag_form() -> Form:
             "Alias",
             pattern="^[a-z0-9_-]*$",
             section="Run",
-            description="Only the index that is live under this alias; empty: the indexes under all aliases",
+            description="Only what is live under this alias; empty: what is live under any",
         ),
+        "corpus": _corpus("Only the index of this corpus; empty: those of all corpora", section="Run"),
         "blocks": _trial_blocks(),
         "blocks_per_task": _blocks_per_task(5),
         **_gate_fields(documents=80),
@@ -272,7 +282,8 @@ def learn_form() -> Form:
 def audit_form() -> Form:
     """Return the form of the Dag ``tinytags_audit``."""
     return {
-        "run": _run("Name of a run; empty: the one that is live under the alias"),
+        "run": _run("Name of a run; empty: what is live under the alias, a run for each corpus"),
+        "corpus": _corpus("Only the live run of this corpus; empty: those of all corpora"),
         "alias": _alias("Params"),
         "sample": Param(
             None,
@@ -309,7 +320,7 @@ def prune_form() -> Form:
             type="integer",
             minimum=0,
             title="Keep",
-            description="How many collections to keep for rollbacks, besides the live one",
+            description="How many collections of each corpus to keep for rollbacks, besides the live one",
         ),
         "scored": Param(
             False,
@@ -325,7 +336,8 @@ def prune_form() -> Form:
 def rollback_form() -> Form:
     """Return the form of the Dag ``tinytags_rollback``."""
     return {
-        "run": _run("The run to roll back, which must be live; empty: whichever is live"),
+        "run": _run("The run to roll back, which must be live; empty: whichever is live of the corpus"),
+        "corpus": _corpus("The corpus to roll back; may be empty if a run is named, or only one corpus is live"),
         "alias": _alias("Params"),
     }
 
@@ -353,6 +365,10 @@ def _run(description: str) -> Param:
     return _text("Run", description, pattern=_NAME_OR_EMPTY_PATTERN)
 
 
+def _corpus(description: str, **schema: str) -> Param:
+    return _text("Corpus", description, pattern=_NAME_OR_EMPTY_PATTERN, examples=corpus_names(), **schema)
+
+
 def _alias(section: str) -> Param:
     settings = settings_or_none()
     return Param(
@@ -373,8 +389,8 @@ def _gate_fields(documents: float | None = None) -> Form:
             minimum=0,
             title="Minimum documents",
             section="Publishing",
-            description="Gate: least number of documents, in percent of those that are live now; a run with fewer is "
-            "not published",
+            description="Gate: least number of documents, in percent of those that are live of the corpus now; a run "
+            "with fewer is not published",
         ),
         "gate_precision": Param(
             None,

@@ -1,4 +1,4 @@
-"""### TinyTags: tag every live index again with a newer model.
+"""### TinyTags: tag every live index, each corpus under each alias, again with a newer model.
 
 `choose >> groups >> blocks, mapped >> publish, mapped`
 
@@ -71,13 +71,13 @@ def choose() -> list[dict[str, Any]]:
     storage, settings = clients.storage, clients.settings
     remember_models(clients)
     found = plan_retags(
-        RetagRequest(form["model"], form["alias"]), storage=storage, solr=clients.solr, report=report
+        RetagRequest(form["model"], form["alias"], form["corpus"]), storage=storage, solr=clients.solr, report=report
     ).due
     _claim_or_wait([due.corpus for due in found], storage)
     planned = []
     for due in found:
-        request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails)
-        name = plan_run(request, storage=storage).run
+        request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails, similar=due.similar)
+        name = plan_run(request, storage=storage, report=report).run
         shards, replicas = settings.solr_shards, settings.solr_replicas
         prepare_collection(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
         planned.append({"run": name, **asdict(due)})
@@ -103,7 +103,7 @@ def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 # Each run's own counts decide, so that a failure in one corpus does not hold back the others.
 @task(
-    map_index_template="{{ alias }}",
+    map_index_template="{{ index }}",
     trigger_rule="all_done",
     pool=pool(SOLR),
     outlets=[NEW_INDEXES],  # a trial emits no event
@@ -119,7 +119,7 @@ def publish(planned: dict[str, Any]) -> dict[str, Any]:
 
     context = get_current_context()
     form = read_form()
-    context["alias"] = planned["alias"]
+    context["index"] = f"{planned['alias']} {planned['corpus']}"
     clients = runtime()
     storage, solr = clients.storage, clients.solr
     name = planned["run"]

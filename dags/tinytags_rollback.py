@@ -1,11 +1,13 @@
-"""### TinyTags: restore what was live before.
+"""### TinyTags: restore what was live of a corpus before.
 
 `choose >> rollback`
 
 | task | once it has succeeded |
 | --- | --- |
-| `choose` | the run to roll back is known: the one that the form names, else the live one |
-| `rollback` | the alias points to what was live before that run, and that collection is complete |
+| `choose` | the run to roll back is known: the one that the form names, else the live one of the corpus |
+| `rollback` | the alias points to what was live of the corpus before that run, and that collection is complete |
+
+What other corpora have live stays.
 
 The run that was rolled back stays until it is pruned, and can be published again. Clearing `rollback` does not go back
 a second step: it rolls back the run that `choose` named, and finds that this is done.
@@ -36,11 +38,11 @@ from tinytags_tasks.airflow_names import SOLR
 @errors_for_airflow
 def choose() -> str:
     """Find the run to roll back."""
-    from tinytags_tasks.publish.publications import live_run
+    from tinytags_tasks.publish.live import live_run
 
     form = read_form()
     clients = runtime()
-    return str(form["run"]) or live_run(form["alias"], clients.storage, clients.solr).name
+    return str(form["run"]) or live_run(form["alias"], form["corpus"], clients.storage, clients.solr).name
 
 
 @task(pool=pool(SOLR), outlets=[INDEX_ASSET])

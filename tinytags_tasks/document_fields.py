@@ -12,7 +12,7 @@ from enum import Flag, auto
 from typing import Literal
 
 FieldValue = int | str
-FieldType = Literal["string", "int", "long", "binary"]
+FieldType = Literal["string", "int", "long", "binary", "vector"]
 
 
 class Shown(Flag):
@@ -55,6 +55,8 @@ class DocumentField:
         Whether every document has it.
     is_later
         Whether it was added after the first version, so that older collections lack it. It must not be required then.
+    is_multivalued
+        Whether a document may have several values: Solr's ``multiValued``. It is shown nowhere then.
     """
 
     name: str
@@ -68,6 +70,7 @@ class DocumentField:
     is_countable: bool = True
     is_required: bool = True
     is_later: bool = False
+    is_multivalued: bool = False
 
     @property
     def solr_name(self) -> str:
@@ -165,11 +168,48 @@ FIELDS = (
     DocumentField("corpus", "string", "The set of images that this image belongs to.", shown=Shown.ANSWERS),
     DocumentField("shard", "int", "The file of the corpus that contains the image."),
     DocumentField(
+        "word",
+        "string",
+        "The words of the keyword, in folded case, by which keywords are searched.",
+        is_stored=False,
+        is_required=False,
+        is_later=True,
+        is_multivalued=True,
+    ),
+    DocumentField(
+        "shuffle",
+        "int",
+        "The image's place in random orders: a number that follows from its position.",
+        is_stored=False,
+        is_required=False,
+        is_later=True,
+    ),
+    DocumentField(
         "width",
         "int",
         "Pixels per row; together with the number of bytes, this gives the height.",
         is_searchable=False,
         is_stored=False,
+        is_required=False,
+        is_later=True,
+    ),
+    *(
+        DocumentField(
+            name,
+            "int",
+            "A number that copies of the same picture share; compressed and resized ones mostly share one of the two.",
+            is_searchable=False,
+            is_stored=False,
+            is_required=False,
+            is_later=True,
+        )
+        for name in ("look", "other_look")
+    ),
+    DocumentField(
+        "vector",
+        "vector",
+        "The picture's embedding, by which similar ones are found; missing if the run has none.",
+        is_countable=False,
         is_required=False,
         is_later=True,
     ),
@@ -184,6 +224,13 @@ FIELDS = (
 )
 """All fields, in the order in which they are shown."""
 
+LOOK_FIELDS = ("look", "other_look")
+"""What the picture looks like, in the order of :func:`tinytags_tasks.look.looks`."""
+
+VECTOR_FIELD = "vector"
+VECTOR_NUMBERS = 256
+"""How many numbers a vector has: the schema fixes it. A shorter embedding is filled up with zeros."""
+
 PIXEL_FIELDS = ("width", "data")
 """The fields that make up an image; they are fetched only if pixels are needed."""
 
@@ -193,8 +240,11 @@ FIRST_CHECKSUM_FIELDS = ("id", "tag", "votes", "confidence", "model")
 LATER_FIELDS = frozenset(field.solr_name for field in FIELDS if field.is_later)
 """Names in Solr of the fields that older collections lack."""
 
-CHECKSUM_FIELDS = tuple(field.name for field in FIELDS if field.type != "binary")
-"""What the checksum of a block's documents covers: everything but the pixels.
+PICTURE_FIELDS = ("data", *LOOK_FIELDS, VECTOR_FIELD)
+"""What says how an image looks. It is compared with the picture itself."""
+
+CHECKSUM_FIELDS = tuple(field.name for field in FIELDS if field.name not in PICTURE_FIELDS)
+"""What the checksum of a block's documents covers: everything but what says how an image looks.
 
 A field that is added leaves older checksums valid, because documents of older collections lack it.
 """

@@ -18,6 +18,9 @@ ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", 
 Thumbnails = Literal["solr", "store"]
 """Where the images of a run's documents are kept: in the documents, or only in the store's shards."""
 
+Similar = Literal["auto", "on", "off"]
+"""Whether the documents of a run get vectors: ``auto`` gives them up to a size, if there are embeddings."""
+
 SolrRole = Literal["admin", "writer", "reader"]
 """Who uses Solr: the admin manages configsets, collections and aliases, the writer documents; the reader searches."""
 
@@ -67,6 +70,11 @@ class Settings(BaseSettings):
     thumbnails: Thumbnails = Field(
         "solr", description="where the images of a new run's documents are kept: solr or store"
     )
+    similar: Similar = Field(
+        "auto",
+        description="whether similar pictures can be found in a new run, whose documents then hold vectors: on, off or "
+        "auto, which is on up to a million images",
+    )
     alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
     keep_collections: int = Field(
         1, ge=0, description="earlier collections to keep for a rollback, besides the live one"
@@ -94,6 +102,23 @@ class Settings(BaseSettings):
         "tinytags", description="an operator of the search page, besides the accounts of `tinytags accounts`"
     )
     search_password: SecretStr | None = Field(None, description="their password; default: the generated password")
+    search_export_images: int = Field(
+        100_000, ge=1, description="how many images the search page exports at once, at most"
+    )
+    search_base_path: str | None = Field(
+        None, description="the path below which a proxy serves the search page, such as /tags; default: none"
+    )
+    search_trusted_proxies: str | None = Field(
+        None,
+        description="addresses and networks of proxies, with commas between, whose X-Forwarded-Prefix, -Proto, -Host "
+        "and -For the search page believes; default: none",
+    )
+    search_rate_limit: int = Field(
+        3000, ge=0, description="requests to the API that an account may make a minute; 0 for any number"
+    )
+    search_cors_origins: str | None = Field(
+        None, description="origins, with commas between, whose scripts may use the API; default: none"
+    )
     demo_source: Path = Field(
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
     )

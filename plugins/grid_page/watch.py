@@ -14,7 +14,7 @@ from grid_page.cells import BlockTask, Cells, CellState, cell_state, latest_task
 from grid_page.clients import Clients
 from grid_page.dag_runs import DagRuns
 from tinytags_tasks.errors import MissingError, TinyTagsError
-from tinytags_tasks.publish.publications import live_collection, run_of
+from tinytags_tasks.publish.live import live_collections, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import LedgerReader, Rates, Totals, add_up, list_runs, rates
@@ -254,11 +254,14 @@ class Watches:
         return found
 
 
-def _find_live(clients: Clients) -> dict[str, str]:
-    live = {"alias": clients.settings.alias}
+def _find_live(clients: Clients) -> dict[str, Any]:
+    """Return what is live: of each collection its run, corpus and model, if it is of a run of this store."""
+    live: dict[str, Any] = {"alias": clients.settings.alias, "collections": []}
     try:
-        live["collection"] = live_collection(clients.settings.alias, clients.solr)
-        run = run_of(live["collection"], clients.storage) if live["collection"] else None
-        return live | ({"run": run.name, "model": run.model} if run else {})
+        for collection in live_collections(clients.settings.alias, clients.solr):
+            run = run_of(collection, clients.storage)
+            of_run = {"run": run.name, "corpus": run.corpus, "model": run.model} if run else {}
+            live["collections"].append({"collection": collection} | of_run)
     except TinyTagsError as error:
-        return live | {"problem": f"What is live is unknown: {error}"}
+        live["problem"] = f"What is live is unknown: {error}"
+    return live

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 from hdfs import InsecureClient
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tinytags_tasks import services
 from tinytags_tasks.cli import main
@@ -56,6 +56,9 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         for name in ADDRESSES:
             patch.delenv(f"TINYTAGS_{name.upper()}", raising=False)
         patch.setenv("TINYTAGS_HOME", str(tmp_path_factory.mktemp("home")))
+        if "PYTHONDONTWRITEBYTECODE" in os.environ:  # else each of a hundred processes compiles a thousand modules
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("compiled")))
         try:
             yield Runtime(services.up(load_settings(), engines=["hdfs"], standard_ports=False, die_with_parent=True))
         finally:
@@ -77,11 +80,8 @@ def airflow(engines: Settings) -> Settings:
 @pytest.fixture(scope="module")
 def open_page(airflow: Settings) -> Iterator[Callable[[str], Page]]:
     """Open Airflow as one of its users."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install chromium: it is in the distribution's packages"
     url = airflow.address("airflow_url")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
 
         def open_page(user: str) -> Page:
             context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 860})
@@ -95,7 +95,6 @@ def open_page(airflow: Settings) -> Iterator[Callable[[str], Page]]:
             return page
 
         yield open_page
-        browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -172,6 +171,17 @@ def own_store(hdfs: Runtime, request: pytest.FixtureRequest) -> Runtime:
     """A store for a single test, in the same HDFS."""
     root = "/" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
     return Runtime(hdfs.settings.model_copy(update={"store": root}))
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the distribution's Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert path, "install chromium: it is in the distribution's packages"
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def hdfs_client(runtime: Runtime) -> InsecureClient:

@@ -219,8 +219,8 @@ def test_readers_search_a_collection_that_lacks_a_field(
     assert (page.total, page.models, page.corpora) == (0, (MODEL,), (CORPUS,))
     with TestClient(create_app(settings.model_copy(update={"search_password": SecretStr("hidden")}))) as client:
         client.auth = (settings.search_user, "hidden")
-        assert client.get("/", params={"keyword": "tabby"}).status_code == 200
-        assert client.get("/").text.count("<img") == len(EVERY_POSITION)
+        assert client.get("/search", params={"keyword": "tabby"}).status_code == 200
+        assert client.get("/search").text.count("<img") == len(EVERY_POSITION)
 
     reader = SolrHttp(settings.address("solr_url"), "reader", settings.solr_login("reader"), pauses_seconds=())
     assert reader.select(settings.alias, {"q": "*:*", "fl": "id,keyword"})["response"]["numFound"] == 11

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from configset_upgrades import FOUNDING_FOLDER, check_out, without_field
 from conftest import assert_one_error_line
 from PIL import Image
 from published_runs import age_ledger
@@ -17,29 +19,38 @@ from small_run import MODEL, SparkHere, pictures, publish_model
 from test_publishing_measured import look_at_all
 
 from tinytags_tasks import services
+from tinytags_tasks.clients.solr_http import SolrHttp, UndefinedFieldError
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.formats.tiny_images import to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_major
+from tinytags_tasks.document_fields import LATER_FIELDS
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.corrections import correct_live
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, publish_run
+from tinytags_tasks.review.words import say
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
+from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.word_logs import hidden_from_readers
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Change, Run
+from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 from tinytags_tasks.upkeep.prune import PruneRequest, prune_collections
+from tinytags_tasks.upkeep.retag import RetagRequest, plan_retags
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 STORE = "/publishing"
-SWITCHES = 50
+SWITCHES = 20
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +73,14 @@ def site(shared: Runtime, request: pytest.FixtureRequest) -> Runtime:
     return Runtime(shared.settings.model_copy(update={"alias": alias}))
 
 
-def make_runs(site: Runtime, corpus: str, folder: Path) -> tuple[Run, Run]:
+def make_runs(site: Runtime, corpus: str, folder: Path, **more: str) -> tuple[Run, Run]:
     (folder / "pets.bin").write_bytes(to_column_major(pictures()))
     fields = {
         "source": str(folder / "pets.bin"),
         "format": "tiny-images",
         "shard_images": 6,
         "blocks_per_shard": 3,
+        **more,
     }
     ingest_corpus(make_definition(corpus, fields), storage=site.storage)
     publish_model(site.storage)  # type: ignore[arg-type]
@@ -179,7 +191,7 @@ def test_a_reader_sees_one_run_or_the_other_during_many_switches(site: Runtime, 
 
     def read() -> set[tuple[int, ...]]:
         seen = set()
-        while not is_over.is_set():
+        while not is_over.wait(0.01):  # without a pause, readers would take the publisher's processor time
             seen.add(positions_seen(site))
         return seen
 
@@ -221,17 +233,17 @@ def test_two_publishers_at_once_take_turns(site: Runtime, runs: tuple[Run, Run])
 
 KILLED_BEFORE_THE_RECORD = """
 import os, signal, sys
-from tinytags_tasks.publish import {step} as step
+from tinytags_tasks.publish import replacement
 from tinytags_tasks.cli import main
-step.record_change = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+replacement.record_change = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = ["tinytags", *{arguments!r}]
 main()
 """
 
 
-def kill_between_switch_and_record(site: Runtime, step: str, *arguments: str) -> None:
+def kill_between_switch_and_record(site: Runtime, *arguments: str) -> None:
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED_BEFORE_THE_RECORD.format(step=step, arguments=arguments)],
+        [sys.executable, "-c", KILLED_BEFORE_THE_RECORD.format(arguments=arguments)],
         env={**os.environ, "TINYTAGS_STORE": STORE, "TINYTAGS_ALIAS": site.settings.alias},
         cwd=PROJECT_ROOT,
         timeout=300,
@@ -242,7 +254,7 @@ def kill_between_switch_and_record(site: Runtime, step: str, *arguments: str) ->
 def test_a_publisher_that_was_killed_after_the_switch_is_made_up_for(site: Runtime, runs: tuple[Run, Run]) -> None:
     first, second = runs
     publish(site, first)
-    kill_between_switch_and_record(site, "step", "publish", second.name)
+    kill_between_switch_and_record(site, "publish", second.name)
     assert live(site) == second.collection
     assert changes(site) == [(Change.PUBLISHED, first.name)]
     publish(site, second)
@@ -255,7 +267,7 @@ def test_a_rollback_that_was_killed_after_the_switch_is_made_up_for(site: Runtim
     first, second = runs
     publish(site, first)
     publish(site, second)
-    kill_between_switch_and_record(site, "rollback", "rollback")
+    kill_between_switch_and_record(site, "rollback")
     assert live(site) == first.collection
     take_back(site)
     assert live(site) == first.collection
@@ -284,6 +296,109 @@ def test_pruning_keeps_what_is_live_and_a_pruned_run_comes_back(site: Runtime, t
     assert Run.load(site.storage, layout.run_file(first.name)).pruned == ""
 
 
+@pytest.fixture
+def birds(shared: Runtime, tmp_path: Path) -> tuple[Run, Run]:
+    """Two runs of a corpus with keywords."""
+    (tmp_path / "tiny_metadata.bin").write_bytes(b"tabby".ljust(METADATA_BYTES) * 11)
+    return make_runs(shared, "birds", tmp_path, keywords=str(tmp_path / "tiny_metadata.bin"))
+
+
+@pytest.fixture
+def fossils(shared: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run of another corpus, in a collection from before there were later fields."""
+    origin = FOUNDING_FOLDER
+    for field in LATER_FIELDS:
+        origin = without_field(tmp_path / field, field, origin)
+    (tmp_path / "fossils").mkdir()
+    with monkeypatch.context() as patch:
+        check_out(patch, origin)
+        run, _ = make_runs(shared, "fossils", tmp_path / "fossils")
+    assert not LATER_FIELDS & shared.solr.field_names(run.collection)
+    return run
+
+
+def test_two_corpora_are_live_side_by_side(
+    site: Runtime, birds: tuple[Run, Run], fossils: Run, tinytags_here: Command
+) -> None:
+    storage, solr, alias = site.storage, site.solr, site.settings.alias
+
+    def tinytags(*arguments: str) -> str:
+        done = tinytags_here(*arguments, TINYTAGS_STORE=STORE, TINYTAGS_ALIAS=alias)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    publish(site, birds[0])
+    assert f"beside it stays what is live of corpus birds ({birds[0].collection})" in tinytags("publish", fossils.name)
+    assert seen_by_corpus(site) == {"birds": 11, "fossils": 11}
+    publish(site, birds[1])
+    assert seen_by_corpus(site) == {"birds": 4, "fossils": 11}
+    tinytags("rollback", "--corpus", "birds")
+    assert seen_by_corpus(site) == {"birds": 11, "fossils": 11}
+    assert_one_error_line(
+        tinytags_here("rollback", TINYTAGS_STORE=STORE, TINYTAGS_ALIAS=alias), "name one of them: birds, fossils"
+    )
+
+    assert seen_by_corpus(site, "tabby") == {"birds": 11}
+    assert seen_by_corpus(site, hidden=Hidden(least={"birds": {"cat": 100}})) == {"birds": 1, "fossils": 11}
+    corpus = Corpus.load(storage, layout.corpus_file("birds"))
+    say(corpus, [Word(3, Verdict.TAG, "dog", is_public=True)], by="ann", storage=storage)
+    correct_live("birds", alias, storage=storage, solr=solr)
+    assert seen_by_corpus(site, hidden=Hidden(least={"birds": {"cat": 100}})) == {"birds": 2, "fossils": 11}
+
+    (due,) = plan_retags(RetagRequest(alias=alias), storage=storage, solr=solr).due
+    assert (due.corpus, due.live_run) == ("fossils", fossils.name)
+    again = make_indexed(site, due.corpus, due.threshold, "2024-03-01")
+    publish(site, again)
+    assert set(live(site).split(",")) == {birds[0].collection, again.collection}
+    request = PruneRequest(alias, keep=0, runs=(fossils.name, again.name, *(run.name for run in birds)))
+    dropped = prune_collections(request, storage=storage, solr=solr).drop
+    assert {one.run for one in dropped} == {birds[1].name, fossils.name}
+    for name in ("birds", "fossils"):
+        found = audit_run(AuditRequest(alias=alias, corpus=name, is_deep=True), storage=storage, solr=solr)
+        assert (found.problems, found.input_problems, found.sampled) == ({}, (), 11)
+
+    tinytags("unpublish", "birds", "--yes")
+    assert seen_by_corpus(site) == {"fossils": 11}
+    tinytags("rollback", "--corpus", "birds")
+    assert seen_by_corpus(site) == {"birds": 11, "fossils": 11}
+
+
+def seen_by_corpus(site: Runtime, keyword: str = "", hidden: Hidden = NOTHING) -> dict[str, int]:
+    """Return how many pictures of each corpus a reader finds."""
+    page = search_images(site.settings, SearchRequest(keyword=keyword, rows=100), hidden)
+    assert page.total == len(page.images) == sum(page.confidence_counts.values())
+    return dict(Counter(image.corpus for image in page.images))
+
+
+def test_fields_that_one_collection_lacks_fail_no_search(site: Runtime, birds: tuple[Run, Run], fossils: Run) -> None:
+    """What Solr answers to each kind of parameter; filters, facets and sorts are made so that none of it is a 400."""
+    publish(site, birds[0])
+    publish(site, fossils)
+    reader = SolrHttp(
+        site.settings.address("solr_url"), "reader", site.settings.solr_login("reader"), pauses_seconds=()
+    )
+
+    def count(collection: str, **parameters: object) -> int:
+        found = reader.select(collection, {"q": "*:*", **parameters})
+        return int(found["response"]["numFound"])
+
+    alias, both = site.settings.alias, f"{birds[0].collection},{fossils.collection}"
+    ranges = '<RangeQuery fieldName="keyword" lowerTerm="tab" upperTerm="tac" includeUpper="false"/>'
+    assert count(alias, fl="id,keyword,corrected") == count(both) == 22
+    assert count(alias, fq="{!term f=keyword v=tabby}") == 11
+    assert count(alias, fq="{!xmlparser v=$range}", range=ranges) == 11
+    for parameters in (
+        {"fq": "{!terms f=keyword v=tabby}"},
+        {"fq": "{!prefix f=keyword v=tab}"},
+        {"fq": "corrected:[* TO *]"},
+        {"sort": "keyword asc"},
+        {"json.facet": '{"k":{"type":"terms","field":"keyword"}}'},
+    ):
+        with pytest.raises(UndefinedFieldError):
+            count(alias, **parameters)
+        assert count(birds[0].collection, **parameters) >= 0
+
+
 def test_solr_itself_refuses_to_drop_what_is_live(site: Runtime, runs: tuple[Run, Run]) -> None:
     publish(site, runs[0])
     with pytest.raises(FinalError, match="is part of aliases"):
@@ -310,7 +425,7 @@ def test_the_commands_do_all_of_it(
     assert (compared["same"], compared["lost"]) == (4, 7)
     assert Image.open(sheet).format == "PNG"
     assert tinytags("rollback", second.name).returncode == 0
-    assert_one_error_line(tinytags("rollback"), "nothing is recorded as live before")
+    assert_one_error_line(tinytags("rollback"), "nothing of corpus pets is recorded as live before")
     assert positions_seen(site) == LOOSE
     assert f"keeps {first.collection}: is live under" in tinytags("prune", "--yes").stdout
     assert_one_error_line(tinytags("diff", first.name, "none"), "runs/none/run.json")

@@ -3,137 +3,41 @@
 With ``TINYTAGS_SCREENSHOTS=<folder>`` it saves its screenshots there.
 """
 
-import os
-import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from conftest import wait_for
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
-from small_run import MODEL, SparkHere, publish_model
+from page_in_browser import PageServer, browsing, publish_small_run, save_picture, serving
+from playwright.sync_api import Page, expect
 
-from tinytags_tasks import services
-from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
-from tinytags_tasks.ingest.step import ingest_corpus
-from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest, plan_run
-from tinytags_tasks.score.step import ScoreRequest, score_blocks
-from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role
-from tinytags_tasks.search.page import create_app
-from tinytags_tasks.services.secrets import secret
-from tinytags_tasks.settings import Settings, load_settings
+from tinytags_tasks.settings import Settings
 from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.review_log import counting_words, read_words
 
-CORPUS = ALIAS = "looked-at"
-PASSWORD = "correct horse"
+CORPUS = "looked-at"
 LOOKS = 20
-
-
-class Server:
-    """The search page, as `tinytags up` serves it; it can be started again at the same address."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        config = uvicorn.Config(create_app(self._settings), host="127.0.0.1", port=self._port, log_level="warning")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        wait_for(lambda: self._server.started)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
 
 
 @pytest.fixture(scope="module")
 def settings(hdfs: Runtime, pictures: dict[str, Path]) -> Settings:
     """Only Solr besides HDFS, with a run that readers see."""
-    solr = services.up(load_settings(), engines=["solr"], standard_ports=False, die_with_parent=True)
-    settings = solr.model_copy(update={"alias": ALIAS})
-    runtime = Runtime(settings)
-    fields = {
-        "source": str(pictures["corpus"]),
-        "format": "tiny-images",
-        "shard_images": 400,
-        "blocks_per_shard": 3,
-        "keywords": str(pictures["metadata"]),
-    }
-    ingest_corpus(make_definition(CORPUS, fields), storage=runtime.storage)
-    publish_model(runtime.storage)
-    name = plan_run(PlanRequest(CORPUS, MODEL, threshold=50), storage=runtime.storage).run
-    prepare_collection(name, storage=runtime.storage, solr=runtime.solr)
-    blocks = tuple(range(9))
-    score_blocks(
-        ScoreRequest(name, blocks), storage=runtime.storage, address=runtime.store_address, connect_spark=SparkHere()
-    )
-    index_blocks(IndexRequest(name, blocks), storage=runtime.storage, solr=runtime.solr)
-    publish_run(PublishRequest(name, alias=ALIAS), storage=runtime.storage, solr=runtime.solr)
-    return settings
+    return publish_small_run(CORPUS, 50, pictures["corpus"], keywords=str(pictures["metadata"]))
 
 
 @pytest.fixture(scope="module")
-def server(settings: Settings) -> Iterator[Server]:
-    secret(settings, "search_password")
-    secret(settings, "search_form_key")
-    accounts = AccountFile(settings)
-    for name, role in {"rita": Role.READER, "ann": Role.REVIEWER, "ben": Role.REVIEWER}.items():
-        accounts.add(name, role, PASSWORD)
-    server = Server(settings)
-    server.start()
-    yield server
-    server.stop()
+def server(settings: Settings) -> Iterator[PageServer]:
+    with serving(settings, rita=Role.READER, ann=Role.REVIEWER, ben=Role.REVIEWER) as server:
+        yield server
 
 
 @pytest.fixture
-def open_as(server: Server) -> Iterator[Callable[..., Page]]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install chromium: it is in the distribution's packages"
-    complaints: list[str] = []
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-        def open_as(name: str, scripts: bool = True, width: int = 1280, **options: Any) -> Page:
-            context = browser.new_context(
-                base_url=server.url,
-                http_credentials={"username": name, "password": PASSWORD},
-                java_script_enabled=scripts,
-                viewport={"width": width, "height": 860},
-                **options,
-            )
-            context.set_default_timeout(30_000)
-            expect.set_options(timeout=30_000)  # a busy machine saves a look in a second
-            page = context.new_page()
-            page.on("console", lambda line: complaints.append(line.text) if is_complaint(line) else None)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            return page
-
+def open_as(server: PageServer) -> Iterator[Callable[..., Page]]:
+    with browsing(server.url) as open_as:
         yield open_as
-        browser.close()
-    assert complaints == []
-
-
-def is_complaint(line: ConsoleMessage) -> bool:
-    return line.type == "error" and "ERR_CONNECTION_REFUSED" not in line.text  # a test stops the server
-
-
-def picture(page: Page, name: str) -> None:
-    if folder := os.environ.get("TINYTAGS_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def said(settings: Settings) -> dict[int, dict[str, Any]]:
@@ -173,7 +77,7 @@ def test_twenty_pictures_are_reviewed_by_keyboard_and_what_they_measure_is_shown
     page.get_by_role("link", name="Review", exact=True).click()
     expect(page.get_by_text("Not measured on this corpus", exact=True)).to_be_visible()
     start_looking(page)
-    picture(page, "review")
+    save_picture(page, "review")
     keys, expected = ("Enter", "1", "x", "u", "n"), {}
     for looks in range(LOOKS):
         expect(page.locator("#picture:not(.waiting)")).to_be_visible()  # a key without a picture says nothing
@@ -208,7 +112,7 @@ def test_twenty_pictures_are_reviewed_by_keyboard_and_what_they_measure_is_shown
     page.get_by_role("link", name="looked-at-").click()
     expect(page.get_by_text("95 % interval.", exact=False).first).to_be_visible()
     expect(page.get_by_text(f"{LOOKS} pictures of this run were looked at")).to_be_visible()
-    picture(page, "review-measured")
+    save_picture(page, "review-measured")
 
 
 def test_a_wall_is_struck_out_by_mouse_and_keyboard_and_saved_at_once(
@@ -223,7 +127,7 @@ def test_a_wall_is_struck_out_by_mouse_and_keyboard_and_saved_at_once(
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     expect(page.locator("#struck")).to_have_text(f"2 struck out, {count - 2} right")
-    picture(page, "review-wall")
+    save_picture(page, "review-wall")
     page.get_by_role("button", name=f"Save all {count}").click()
     expect(page.get_by_text(f"Saved: {count - 2} right, 2 struck out.")).to_be_visible()
     new = [row for at, row in said(settings).items() if at not in before]
@@ -280,7 +184,9 @@ def test_two_at_once_never_get_the_same_picture(settings: Settings, open_as: Cal
     assert {found[at]["by"] for at in seen["ben"]} == {"ben"}
 
 
-def test_an_open_page_goes_on_after_a_restart(settings: Settings, server: Server, open_as: Callable[..., Page]) -> None:
+def test_an_open_page_goes_on_after_a_restart(
+    settings: Settings, server: PageServer, open_as: Callable[..., Page]
+) -> None:
     page, before = open_as("ann"), said(settings)
     start_looking(page)
     page.keyboard.press("x")
@@ -328,7 +234,7 @@ def test_readers_see_a_correction_at_once_if_the_reviewer_wishes(
     wait_for(lambda: said(settings).get(at, {}).get("is_public"))
 
     def is_shown() -> bool:
-        reader.goto("/?tag=quokka")
+        reader.goto("/search?tag=quokka")
         return reader.get_by_alt_text(f"quokka, image {at} of").count() == 1
 
     wait_for(is_shown)
@@ -350,4 +256,4 @@ def test_it_fits_a_telephone(open_as: Callable[..., Page]) -> None:
             ".map(e => { const box = e.getBoundingClientRect(); return [box.width, box.height]; })"
         )
         assert min(min(size) for size in sizes) >= 44 - 0.5
-        picture(page, f"review-narrow-{path.rpartition('/')[2]}")
+        save_picture(page, f"review-narrow-{path.rpartition('/')[2]}")

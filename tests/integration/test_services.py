@@ -7,7 +7,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,11 +17,11 @@ from hdfs import InsecureClient
 from tinytags_tasks.clients.spark import connect_spark, with_parameter
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.services import control, down, status, up
+from tinytags_tasks.services import control, status, up
 from tinytags_tasks.services.airflow_config import connections
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.solr import solr_is_ready
-from tinytags_tasks.settings import PROJECT_ROOT, Settings, load_settings
+from tinytags_tasks.settings import PROJECT_ROOT, Settings
 from tinytags_tasks.store.configsets import current_configset
 
 pytestmark = pytest.mark.integration
@@ -31,17 +30,9 @@ GROUPS = tuple(group.name for group in control.GROUPS)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """All engines in their own home."""
-    home = tmp_path_factory.mktemp("services") / "home"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("TINYTAGS_") and name.endswith("_URL")]:
-            patch.delenv(name)
-        asked = load_settings().model_copy(update={"home": home})
-        try:
-            yield up(asked, engines=GROUPS, standard_ports=False, die_with_parent=True)
-        finally:
-            down(asked)
+def settings(airflow: Settings) -> Settings:
+    """All engines."""
+    return airflow
 
 
 def kill(settings: Settings, engine: str) -> None:
@@ -106,6 +97,7 @@ def test_solr_is_ready_only_when_what_it_acknowledged_is_found_again(settings: S
     assert solr_is_ready(url, settings.solr_login("admin")) is None
     solr.request("kept/update", {"commit": "true"})
     assert solr.request("kept/select", {"q": "*:*", "rows": 0})["response"]["numFound"] == 20_000
+    solr.delete_collection("kept")
 
 
 def test_spark_runs_our_code_and_survives_a_killed_worker(settings: Settings, tmp_path: Path) -> None:

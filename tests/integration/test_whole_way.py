@@ -35,8 +35,10 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def first_run(airflow: Settings, tinytags: Command, pictures: dict[str, Path]) -> subprocess.CompletedProcess[str]:
-    added = tinytags(
+def first_run(
+    airflow: Settings, tinytags: Command, tinytags_here: Command, pictures: dict[str, Path]
+) -> subprocess.CompletedProcess[str]:
+    added = tinytags_here(
         *("corpus", "add", "small", str(pictures["corpus"]), "--format", "tiny-images"),
         *("--keywords", str(pictures["metadata"])),
         *("--shard-images", str(SHARD), "--blocks-per-shard", str(BLOCKS)),
@@ -46,9 +48,9 @@ def first_run(airflow: Settings, tinytags: Command, pictures: dict[str, Path]) -
 
 
 @pytest.fixture(scope="module")
-def ledger(first_run: subprocess.CompletedProcess[str], tinytags: Command) -> dict:
+def ledger(first_run: subprocess.CompletedProcess[str], tinytags_here: Command) -> dict:
     assert first_run.returncode == 0, first_run.stderr
-    return json.loads(tinytags("ledger", "--json").stdout)
+    return json.loads(tinytags_here("ledger", "--json").stdout)
 
 
 def trigger(tinytags: Command, pictures: dict[str, Path]) -> subprocess.CompletedProcess[str]:
@@ -175,27 +177,30 @@ def test_the_run_ends_with_a_table_and_the_addresses(
     assert re.search(r"seconds of publish\s*│\s*\d", first_run.stdout)
     for address in (airflow.airflow_url, airflow.search_url, airflow.webhdfs_url, airflow.solr_url):
         assert str(address) in first_run.stdout
+    assert f"{airflow.search_url}/review" in first_run.stdout
+    *_, next_step = first_run.stdout.splitlines()
+    assert next_step.endswith(f"`tinytags precision {ledger['run']['name']}`")
 
 
 def test_a_second_run_rebuilds_nothing(
-    runtime: Runtime, ledger: dict, tinytags: Command, pictures: dict[str, Path]
+    runtime: Runtime, ledger: dict, tinytags: Command, tinytags_here: Command, pictures: dict[str, Path]
 ) -> None:
     url = runtime.settings.address("solr_url")
     versions = ask_solr(url, "tinytags", q="*:*", rows=100_000, fl="id,_version_", sort="id asc")["response"]["docs"]
     again = trigger(tinytags, pictures)
     assert again.returncode == 0, again.stderr
-    assert json.loads(tinytags("ledger", "--json").stdout) == ledger
+    assert json.loads(tinytags_here("ledger", "--json").stdout) == ledger
     after = ask_solr(url, "tinytags", q="*:*", rows=100_000, fl="id,_version_", sort="id asc")["response"]["docs"]
     assert after == versions
 
 
 def test_a_failing_run_says_which_task_and_why_and_is_not_published(
-    runtime: Runtime, ledger: dict, tinytags: Command, pictures: dict[str, Path], tmp_path: Path
+    runtime: Runtime, ledger: dict, tinytags_here: Command, pictures: dict[str, Path], tmp_path: Path
 ) -> None:
     truncated = tmp_path / "truncated.bin"
     truncated.write_bytes(pictures["corpus"].read_bytes()[:-1])
-    assert tinytags("corpus", "add", "truncated", str(truncated), "--format", "tiny-images").returncode == 0
-    outcome = tinytags("run", "truncated")
+    assert tinytags_here("corpus", "add", "truncated", str(truncated), "--format", "tiny-images").returncode == 0
+    outcome = tinytags_here("run", "truncated")
     assert outcome.returncode == 2
     assert "ingest.plan: " in outcome.stderr
     assert "truncated.bin" in outcome.stderr
@@ -204,14 +209,14 @@ def test_a_failing_run_says_which_task_and_why_and_is_not_published(
     assert runtime.solr.aliases()["tinytags"] == ledger["run"]["collection"]
 
 
-def test_search_finds_by_tag_and_confidence(ledger: dict, tinytags: Command) -> None:
+def test_search_finds_by_tag_and_confidence(ledger: dict, tinytags_here: Command) -> None:
     tag, kept = max(ledger["totals"]["kept_by_tag"].items(), key=lambda item: item[1])
-    found = json.loads(tinytags("search", tag, "--json", "--rows", "1000").stdout)
+    found = json.loads(tinytags_here("search", tag, "--json", "--rows", "1000").stdout)
     assert found["total"] == kept == len(found["images"])
     assert {image["tag"] for image in found["images"]} == {tag}
     expected = {image["id"] for image in found["images"] if image["confidence"] >= 80}
     for option in ("--min-confidence", "--min-accuracy"):
-        surer = json.loads(tinytags("search", tag, option, "80", "--json", "--rows", "1000").stdout)
+        surer = json.loads(tinytags_here("search", tag, option, "80", "--json", "--rows", "1000").stdout)
         assert {image["id"] for image in surer["images"]} == expected
     assert all(image["accuracy"] == image["confidence"] for image in found["images"])
 
@@ -246,7 +251,10 @@ def test_a_marked_corner_comes_out_of_the_page_unturned_and_unmirrored(
     assert base64.b64decode(document["data"]) == marked.tobytes()
 
     settings = runtime.settings.model_copy(update={"alias": "marked"})
-    page = TestClient(create_app(settings)).get("/", auth=(settings.search_user, secret(settings, "search_password")))
+    login = (settings.search_user, secret(settings, "search_password"))
+    client = TestClient(create_app(settings))
+    page = client.get("/search", auth=login)
     assert page.status_code == 200
-    (png,) = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page.text)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")), marked)
+    (source,) = re.findall(r'src="(/pictures/[^"]+\.png[^"]*)"', page.text)
+    png = client.get(source, auth=login).content
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), marked)

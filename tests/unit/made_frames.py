@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tinytags_tasks.derived_fields import random_numbers
 from tinytags_tasks.review.draw import Drawn
 from tinytags_tasks.review.frame import SCHEMA, Frame
-from tinytags_tasks.review.sampler import random_numbers
 from tinytags_tasks.review.strata import Strata
 from tinytags_tasks.store.review_records import SCHEMA as WORDS
 

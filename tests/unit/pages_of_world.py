@@ -14,12 +14,12 @@ from fastapi.testclient import TestClient
 from published_runs import ALIAS, World
 from small_run import CORPUS
 
-from tinytags_tasks.search import account_file, corrections
+from tinytags_tasks.search import account_file, corrections, searches, shown_pictures
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.search.hidden import Hidden
-from tinytags_tasks.search.images import read_document
+from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
@@ -46,11 +46,13 @@ class Pages:
         self.world = world
         self.settings = settings
         self.asked: list[Hidden] = []
+        self.fetched: list[list[str]] = []
         self.storage: Any = world.storage
         monkeypatch.setattr(
             page_module, "Runtime", lambda settings, as_writer: SimpleNamespace(storage=self.storage, solr=world.solr)
         )
-        monkeypatch.setattr(page_module, "search_images", self.search)
+        monkeypatch.setattr(shown_pictures, "find_documents", self.find_documents)
+        monkeypatch.setattr(searches, "search_images", self.search)
         monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
         self.restart()
 
@@ -62,29 +64,38 @@ class Pages:
         token = base64.b64encode(f"{role}:{PASSWORD}".encode()).decode()
         return TestClient(self.app, headers={"Authorization": f"Basic {token}"})
 
-    def search(self, settings: Settings, request: SearchRequest, hidden: Hidden) -> SearchPage:
+    def search(self, settings: Settings, request: SearchRequest, hidden: Hidden, *_: object) -> SearchPage:
         self.asked.append(hidden)
         documents = sorted(self.documents.values(), key=lambda document: document["position"])
         documents = [document for document in documents if document["id"] not in hidden.pending_ids]
         images = hidden.leave_out(read_document(self.as_json(document), request.with_pixels) for document in documents)
         return SearchPage(len(documents), images, {"cat": 1, "dog": 1}, {40: 1}, ("m",), (CORPUS,), None, 0.0)
 
+    def find_documents(
+        self, settings: Settings, ids: list[str], hidden: Hidden, *, with_pixels: bool, collection: str = ""
+    ) -> dict[str, TaggedImage]:
+        self.fetched.append(list(ids))
+        documents = self.world.solr.documents(collection) if collection else self.documents
+        images = (read_document(self.as_json(documents[one]), with_pixels) for one in ids if one in documents)
+        return {image.id: image for image in images if hidden.shows(image)}
+
     def as_json(self, document: dict[str, Any]) -> dict[str, Any]:
         return document | {"data": base64.b64encode(document["data"]).decode()}
 
     @property
     def documents(self) -> dict[str, dict[str, Any]]:
-        return self.world.solr.documents(self.world.live())
+        collections = [self.world.solr.documents(name) for name in self.world.live().split(",")]
+        return {name: document for documents in collections for name, document in documents.items()}
 
     def seen(self, role: str = "reader") -> dict[int, str]:
         """Return what readers see: the tag of each position."""
         found = self.client(role).get("/api/search").json()["images"]
         return {image["position"]: image["tag"] for image in found}
 
-    def form(self, client: TestClient, position: int) -> dict[str, str]:
+    def form(self, client: TestClient, position: int, corpus: str = CORPUS) -> dict[str, str]:
         """Return the hidden fields of a card's form."""
-        text = client.get("/?rows=100").text
-        card = next(card for card in text.split('<li class="card">')[1:] if f'"{CORPUS}:{position}:' in card)
+        text = client.get("/search?rows=100").text
+        card = next(card for card in text.split('<li class="card">')[1:] if f'"{corpus}:{position}:' in card)
         return {
             name: html.unescape(value)
             for name, value in re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', card)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faulty_storage import Mode
-from small_run import SolrHere, index_all, make_another_run, make_run, quiet, score_all
+from small_run import SolrHere, index_all, make_another_run, make_corpus, make_run, quiet, score_all
 
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.publish.publications import read_history
@@ -76,6 +76,20 @@ def make_world(folder: Path) -> World:
     return World(storage, solr, runs)
 
 
+def add_corpus(world: World, corpus: str, *thresholds: int) -> tuple[Run, ...]:
+    """Create runs of another corpus, which has the same pictures; they are indexed as long ago."""
+    make_corpus(world.storage, name=corpus)
+    runs = tuple(
+        make_another_run(world.storage, threshold, f"2024-0{month}-15T00:00:00+00:00", corpus)
+        for month, threshold in enumerate(thresholds, 1)
+    )
+    for run in runs:
+        score_all(world.storage, run)
+        index_all(world.storage, run, world.solr)
+        age_ledger(world.storage, run)
+    return runs
+
+
 def age_ledger(storage: LocalStorage, run: Run, time: str = LONG_AGO) -> None:
     """Change the times at which a run's blocks were scored and indexed."""
     for record in read_ledger(storage, run):
@@ -97,8 +111,11 @@ class FaultySolr:
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def set_alias(self, alias: str, collection: str) -> None:
-        self._change(lambda: self.inner.set_alias(alias, collection))
+    def set_alias(self, alias: str, collections: str) -> None:
+        self._change(lambda: self.inner.set_alias(alias, collections))
+
+    def delete_alias(self, alias: str) -> None:
+        self._change(lambda: self.inner.delete_alias(alias))
 
     def delete_collection(self, name: str) -> None:
         self._change(lambda: self.inner.delete_collection(name))

@@ -54,9 +54,13 @@ class _Reader:
             return self.stream.read(self.size(tag)).decode()
         if kind in (2, 3):
             return (tag & 0x0F) | (self.groups() << 4 if tag & 0x10 else 0)
+        if kind == 4:
+            return [self.value() for _ in range(self.size(tag))]
         if kind == 6:
             return {self.name(): self.value() for _ in range(self.size(tag))}
         assert kind == 0, tag
+        if tag == 3:
+            return int.from_bytes(self.stream.read(1), signed=True)
         if tag == 6:
             return int.from_bytes(self.stream.read(4), signed=True)
         if tag == 8:

@@ -122,22 +122,26 @@ def card(**changes: object) -> ModelCard:
 
 
 def make_corpus(
-    storage: LocalStorage, *, unreadable: Sequence[int] = (), keywords: Sequence[str | None] = ()
+    storage: LocalStorage,
+    *,
+    name: str = CORPUS,
+    unreadable: Sequence[int] = (),
+    keywords: Sequence[str | None] = (),
 ) -> Corpus:
     """Ingest the pictures; ``unreadable`` and ``keywords`` are written to the manifests afterwards."""
     source = Path(storage.root).with_name("pets.bin")
     source.write_bytes(to_column_major(pictures()))
     definition = CorpusDefinition(
-        name=CORPUS,
+        name=name,
         source=str(source),
         format="tiny-images",
         shard_images=SHARD_IMAGES,
         blocks_per_shard=BLOCKS_PER_SHARD,
     )
     ingest_corpus(definition, storage=storage, report=quiet)
-    corpus = Corpus.load(storage, layout.corpus_file(CORPUS))
+    corpus = Corpus.load(storage, layout.corpus_file(name))
     for shard in range(corpus.partition.shards):
-        path = layout.shard_manifest_file(CORPUS, shard)
+        path = layout.shard_manifest_file(name, shard)
         manifest = ShardManifest.load(storage, path)
         here = range(manifest.first, manifest.first + manifest.images)
         manifest = manifest.replaced(
@@ -148,7 +152,7 @@ def make_corpus(
             manifest = manifest.replaced(keywords_sha256=sha256)
         manifest.save(storage, path)
     corpus = corpus.replaced(unreadable=len(unreadable))
-    corpus.save(storage, layout.corpus_file(CORPUS))
+    corpus.save(storage, layout.corpus_file(name))
     return corpus
 
 
@@ -180,9 +184,9 @@ def make_run(
     return Run.load(storage, layout.run_file(planned.run))
 
 
-def make_another_run(storage: LocalStorage, threshold: int, created: str = "") -> Run:
-    """Create another run of the same corpus and model; ``created`` changes its time."""
-    name = plan_run(PlanRequest(CORPUS, MODEL, threshold), storage=storage).run
+def make_another_run(storage: LocalStorage, threshold: int, created: str = "", corpus: str = CORPUS) -> Run:
+    """Create another run of the same model; ``created`` changes its time."""
+    name = plan_run(PlanRequest(corpus, MODEL, threshold), storage=storage).run
     run = Run.load(storage, layout.run_file(name))
     run = run.replaced(created=created or run.created)
     run.save(storage, layout.run_file(name))
@@ -260,6 +264,8 @@ class SolrHere:
         self.alias_of: dict[str, str] = {}
         self.configset_of: dict[str, str] = {}
         self.uploaded: dict[str, Configset] = {}
+        self.first_configset = current_configset()
+        """Of collections that were not created, but only written."""
         self.posted = 0
         self.deleted: list[str] = []
         self.commits = 0
@@ -312,6 +318,14 @@ class SolrHere:
         found = [document for document in own if first <= document["position"] <= last]
         return len(found), {document["id"]: document["data"] for document in found[:most] if "data" in document}
 
+    def picture_values_at(
+        self, collection: str, block: int, first: int, last: int, most: int, fields: Sequence[str]
+    ) -> tuple[int, dict[str, dict]]:
+        own = [document for document in self.documents(collection).values() if document["block"] == block]
+        found = [document for document in own if first <= document["position"] <= last]
+        kept = {"id", *fields}
+        return len(found), {one["id"]: {name: one[name] for name in kept & one.keys()} for one in found[:most]}
+
     def delete_block(self, collection: str, block: int) -> None:
         self.delete_ids(collection, self.ids_of_block(collection, block))
 
@@ -351,8 +365,14 @@ class SolrHere:
     def aliases(self) -> dict[str, str]:
         return dict(self.alias_of)
 
-    def set_alias(self, alias: str, collection: str) -> None:
-        self.alias_of[alias] = collection
+    def set_alias(self, alias: str, collections: str) -> None:
+        for name in collections.split(","):
+            if name not in self.visible:
+                raise FinalError(f"Can't create collection alias: '{name}' is not an existing collection or alias")
+        self.alias_of[alias] = collections
+
+    def delete_alias(self, alias: str) -> None:
+        self.alias_of.pop(alias, None)
 
     def collections(self) -> list[str]:
         return sorted(self.visible)
@@ -379,7 +399,7 @@ class SolrHere:
         return True
 
     def field_names(self, collection: str) -> frozenset[str]:
-        configset = self.uploaded.get(self.configset_of.get(collection, ""), current_configset())
+        configset = self.uploaded.get(self.configset_of.get(collection, ""), self.first_configset)
         names = (field.get("name", "") for field in ElementTree.fromstring(configset.files["schema.xml"]).iter("field"))
         return frozenset(names)
 
@@ -390,6 +410,6 @@ class SolrHere:
         """Delete an existing collection that is in no alias; Solr also rejects others."""
         if name not in self.visible:
             raise FinalError(f"Could not find collection : {name}")
-        if name in self.alias_of.values():
+        if any(name in collections.split(",") for collections in self.alias_of.values()):
             raise FinalError(f"Collection : {name} is part of aliases")
         del self.visible[name]

@@ -222,7 +222,7 @@ def test_nothing_live_and_no_collection_are_told_with_the_remedy(storage, solr, 
     with pytest.raises(MissingError, match="alias live points at nothing: publish a run"):
         look(storage, solr)
     solr.alias_of = {"live": "of-others"}
-    with pytest.raises(MissingError, match="of-others is live under live, but does not belong to a run of this store"):
+    with pytest.raises(MissingError, match="collection of-others is live under live, but not of a run of this store"):
         look(storage, solr)
     del solr.visible[live.collection]
     for doing in (lambda: look(storage, solr, run=live.name), lambda: choose(storage, solr, live, blocks="3")):

@@ -190,7 +190,12 @@ def test_a_word_that_is_said_while_pictures_are_searched_is_not_overruled(storag
 
     carry_words(corpus, storage=storage, report=speak)
     here = counting_words(read_words(corpus, storage).filter(read_words(corpus, storage).column("is_public")))
-    assert {row["position"]: row["tag"] for row in here.to_pylist()}[6] == "dog"
+    assert {row["position"]: (row["tag"], row["by"]) for row in here.to_pylist()} == {
+        0: ("", "ann"),
+        6: ("dog", "eve"),
+        11: ("cat", "ann"),
+    }
+    assert ("tag", "cat", "ann") not in {(row[1], row[2], row[3]) for row in words_here(storage, corpus) if row[0] == 6}
 
 
 def twice(position: int) -> np.ndarray:
@@ -234,3 +239,59 @@ def test_no_cat_is_carried_over_only_if_it_decided(storage):
     corpus = ingest(storage, pictures()[::-1])
     carry_words(corpus, storage=storage, report=quiet)
     assert [row[1:3] for row in words_here(storage, corpus) if row[0] == 1] == [("tag", "dog")]
+
+
+CALLED_A_DOG_AND_NOT = [("tag", "dog", "ann"), ("wrong", "dog", "bob")]
+
+
+def call_a_dog_and_not(storage: LocalStorage) -> None:
+    first = Corpus.load(storage, layout.corpus_file(CORPUS))
+    say(first, [Word(9, Verdict.TAG, "dog", is_public=True)], by="ann", storage=storage)
+    say(first, [Word(9, Verdict.WRONG, "dog", is_public=True)], by="bob", storage=storage)
+
+
+def said_of_the_second(storage: LocalStorage, corpus: Corpus) -> list[tuple[str, str, str]]:
+    """Return what was said of the picture that stood at 9, in the reversed corpus."""
+    return [
+        (row["verdict"], row["tag"], row["by"])
+        for row in read_words(corpus, storage).to_pylist()
+        if row["position"] == 1
+    ]
+
+
+def test_a_person_s_dog_that_is_no_dog_shows_no_other_tag_of_the_model_either(storage):
+    call_a_dog_and_not(storage)
+    corpus = ingest(storage, pictures()[::-1])
+    found = carry_words(corpus, storage=storage, report=quiet)
+    assert said_of_the_second(storage, corpus) == CALLED_A_DOG_AND_NOT
+    assert carry_words(corpus, storage=storage, report=quiet).there == found.carried
+
+
+def test_that_a_picture_shows_neither_a_cat_nor_a_dog_is_carried_over(storage):
+    first = Corpus.load(storage, layout.corpus_file(CORPUS))
+    for tag in ("cat", "dog", "cat"):
+        say(first, [Word(9, Verdict.WRONG, tag, is_public=True)], by="ann", storage=storage)
+    corpus = ingest(storage, pictures()[::-1])
+    carry_words(corpus, storage=storage, report=quiet)
+    assert said_of_the_second(storage, corpus) == [("wrong", "cat", "ann"), ("wrong", "dog", "ann")]
+
+
+def test_killed_between_two_words_on_one_picture_the_next_one_ends_it(storage):
+    call_a_dog_and_not(storage)
+    corpus = ingest(storage, pictures()[::-1])
+    log = storage.root / layout.review_log_folder(CORPUS)
+    clean = {path.name for path in log.iterdir()}
+    stopped = set()
+    for fail_at in range(1, 20):
+        for path in log.iterdir():
+            if path.name not in clean:
+                path.unlink()
+        storage.delete(f"{layout.REVIEWS}/{CORPUS}/carried")
+        try:
+            carry_words(corpus, storage=FaultyStorage(storage, fail_at, MODES[0], Killed), report=quiet)
+            break
+        except Killed:
+            stopped.add(len(said_of_the_second(storage, corpus)))
+            carry_words(corpus, storage=storage, report=quiet)
+        assert said_of_the_second(storage, corpus) == CALLED_A_DOG_AND_NOT, fail_at
+    assert stopped >= {0, 1, 2}

@@ -27,6 +27,7 @@ from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.errors import CorruptError, ReconcileError
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks
 from tinytags_tasks.publish import reconciliation
+from tinytags_tasks.publish.diff import DiffRequest, compare_runs
 from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.review.words import say as say_words
 from tinytags_tasks.score.export import ExportRequest, export_run
@@ -42,7 +43,6 @@ from tinytags_tasks.store.run_records import BlockState
 from tinytags_tasks.upkeep import meanwhile as meanwhile_module
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
-from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs
 
 WORDS = (tag(0, "yak"), none(2), wrong(3, "cat"), takedown(7), tag(8, "emu"), takedown(9))
 """Position 9 is unreadable; all others were kept, but for position 1."""

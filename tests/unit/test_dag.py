@@ -188,7 +188,13 @@ def test_tagging_again_publishes_each_alias_by_itself_whatever_became_of_the_oth
 
 def test_the_small_dags_look_before_they_act(described: dict) -> None:
     edges = {name: described["dags"][name]["edges"] for name in DAGS}
-    assert edges["tinytags_audit"] == {"audit": ["judge"], "judge": ["backfill"], "backfill": []}
+    assert edges["tinytags_audit"] == {
+        "choose": ["audit"],
+        "audit": ["judge"],
+        "judge": ["backfill"],
+        "backfill": [],
+    }
+    assert described["dags"]["tinytags_audit"]["mapped"] == ["audit", "backfill"]
     assert edges["tinytags_learn"] == {"find": ["train"], "train": []}
     assert edges["tinytags_prune"] == {"show": ["prune"], "prune": []}
     assert edges["tinytags_rollback"] == {"choose": ["rollback"], "rollback": []}

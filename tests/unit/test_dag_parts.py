@@ -48,13 +48,14 @@ def test_a_failed_audit_describes_some_of_its_findings_and_counts_the_others() -
     damaged = [f"shard {shard}: gone" for shard in range(MOST_PROBLEMS + 7)]
     audited = {"run": "pets-1", "path": "runs/pets-1/audits/000001.json", "problems": {}, "input_problems": damaged}
     with pytest.raises(AirflowFailException) as raised:
-        judge.function(audited)
+        judge.function([{**audited, "run": "birds-1", "input_problems": []}, audited])
     told = str(raised.value)
     assert told.count(": gone") == MOST_PROBLEMS
     assert "and 7 more, which runs/pets-1/audits/000001.json lists" in told
     with pytest.raises(AirflowFailException, match="shard 0: gone; no block is redone") as raised:
-        judge.function({**audited, "input_problems": damaged[:1]})
+        judge.function([{**audited, "input_problems": damaged[:1]}])
     assert "more" not in str(raised.value)
+    assert judge.function([{**audited, "input_problems": []}]) == []
 
 
 def test_a_second_run_on_one_corpus_is_refused_while_the_first_runs(storage: LocalStorage) -> None:

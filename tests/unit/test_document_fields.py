@@ -1,7 +1,6 @@
 """What a document shows is declared once: the schema, what is indexed and what people see follow from it."""
 
 import hashlib
-import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -13,7 +12,9 @@ from small_words import say, tag
 from tinytags_tasks.document_fields import (
     FIELDS,
     FIRST_CHECKSUM_FIELDS,
+    PICTURE_FIELDS,
     PIXEL_FIELDS,
+    VECTOR_FIELD,
     Shown,
     describe,
     document_field,
@@ -21,9 +22,11 @@ from tinytags_tasks.document_fields import (
     values_as_json,
 )
 from tinytags_tasks.index.documents import document_bodies
+from tinytags_tasks.search.counts import FACETS
+from tinytags_tasks.search.cursor import order_of
 from tinytags_tasks.search.images import read_fields
 from tinytags_tasks.search.query import solr_parameters
-from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.request import SearchRequest, Sort
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import (
     compared_fields,
@@ -67,7 +70,8 @@ def scored(storage):
 
 def test_the_schema_declares_each_document_field_and_no_other() -> None:
     def flags(element: ET.Element) -> dict[str, object]:
-        is_set = {flag: element.get(flag, "false") == "true" for flag in ("indexed", "stored", "docValues", "required")}
+        names = ("indexed", "stored", "docValues", "required", "multiValued")
+        is_set = {flag: element.get(flag, "false") == "true" for flag in names}
         return {"type": element.get("type"), **is_set}
 
     schema = ET.parse(CONFIGSET_FOLDER / "schema.xml").getroot()
@@ -79,6 +83,7 @@ def test_the_schema_declares_each_document_field_and_no_other() -> None:
             "stored": field.is_stored,
             "docValues": field.is_countable,
             "required": field.is_required,
+            "multiValued": field.is_multivalued,
         }
         for field in FIELDS
     }
@@ -90,7 +95,8 @@ def test_each_document_field_is_filled_and_no_other(storage, scored) -> None:
     say(storage, tag(0, "yak"))
     index_all(storage, scored, solr)
     documents = list(solr.documents(scored.collection).values())
-    assert {name for document in documents for name in document} == {field.solr_name for field in FIELDS}
+    filled = {field.solr_name for field in FIELDS} - {VECTOR_FIELD}  # a run of a model on pixels has none
+    assert {name for document in documents for name in document} == filled
     required = {field.solr_name for field in FIELDS if field.is_required}
     assert all(required <= document.keys() for document in documents)
 
@@ -114,7 +120,7 @@ def test_a_field_that_older_collections_lack_is_marked_as_later_and_never_requir
 def test_every_field_that_is_shown_says_what_it_means() -> None:
     for field in FIELDS:
         assert field.meaning.endswith("."), field.name
-        assert field.shown or field.name in ("shard", *PIXEL_FIELDS), field.name
+        assert field.shown or field.name in ("shard", "word", "shuffle", "width", *PICTURE_FIELDS), field.name
 
 
 def test_names_are_unique_and_no_alias_is_another_fields_name() -> None:
@@ -129,9 +135,9 @@ def test_searches_filter_sort_and_count_only_by_fields_that_allow_it() -> None:
     filtered = re.findall(r"f=(\w+)|}(\w+):", filters)
     assert len(filtered) == len(asked["fq"]) == 4
     assert all(by_solr_name[one or other].is_searchable for one, other in filtered)
-    sorted_by = re.findall(r"(\w+) (?:asc|desc)", str(asked["sort"]))
-    counted = [facet["field"] for facet in json.loads(str(asked["json.facet"])).values()]
-    assert all(by_solr_name[name].is_countable for name in (*sorted_by, *counted))
+    sorted_by = {name for sort in Sort for name in order_of(SearchRequest(sort=sort)).fields}
+    counted = {facet.field for facet in FACETS.values()}
+    assert all(by_solr_name[name].is_countable for name in sorted_by | counted)
 
 
 def test_a_search_reads_what_is_shown_and_pixels_only_when_asked_for() -> None:
@@ -181,7 +187,10 @@ def test_what_is_posted_is_what_verification_expects(storage, scored) -> None:
     say(storage, tag(0, "yak"), tag(3, "dog"))
     blocks = RunBlocks(scored, corpus, storage)
     every_field = {field.solr_name for field in FIELDS}
-    for fields in (every_field, every_field - {"corrected"}, every_field - {"width"}, every_field - {"keyword"}):
+    for fields in (
+        every_field,
+        *(every_field - {name} for name in ("corrected", "width", "shuffle", "word", "keyword")),
+    ):
         compared = set(compared_fields(fields))
         for source in block_sources(storage, corpus, range(BLOCKS)):
             table = blocks.read(source.block).table
@@ -191,4 +200,4 @@ def test_what_is_posted_is_what_verification_expects(storage, scored) -> None:
             posted = [{name: document[name] for name in compared & set(document)} for document in posted]
             expected = expected_checksum(table, source, "forest-0123456789ab", words, fields)
             assert documents_checksum(posted) == expected
-    assert compared | {"keyword", "data"} == every_field
+    assert compared | {"keyword", *PICTURE_FIELDS} == every_field

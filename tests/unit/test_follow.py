@@ -122,3 +122,11 @@ def test_run_refuses_an_unknown_head_or_net_before_it_triggers_anything(triggere
         stages.run(features="dino")
     stages.run(model="forest-000000000001", features="dino")  # a model has features of its own
     assert len(triggered) == 1
+
+
+@pytest.mark.parametrize("is_demo", [True, False])
+def test_a_run_ends_with_what_to_do_next(is_demo: bool) -> None:
+    said = follow._next_step(SimpleNamespace(name="pets-1"), is_demo=is_demo)
+    assert said.startswith("next: measure precision")
+    assert said.endswith("`tinytags precision pets-1`")
+    assert ("`tinytags demo review`" in said) is is_demo

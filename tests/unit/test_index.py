@@ -28,10 +28,12 @@ from small_run import (
 )
 
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
-from tinytags_tasks.document_fields import LATER_FIELDS
+from tinytags_tasks.derived_fields import keyword_words, shuffle_numbers
+from tinytags_tasks.document_fields import LATER_FIELDS, LOOK_FIELDS
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.index.documents import MOST_DOCUMENTS, document_bodies, documents_per_body
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks, prepare_collection
+from tinytags_tasks.look import looks
 from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.step import _block_tasks
 from tinytags_tasks.store import layout
@@ -105,6 +107,8 @@ def test_a_document_says_what_was_scored_and_carries_the_picture(storage, scored
         "corpus": CORPUS,
         "model": MODEL,
         "width": 32,
+        "shuffle": shuffle_numbers(CORPUS, np.array([6]))[0],
+        **dict(zip(LOOK_FIELDS, looks(pictures()[6].reshape(1, -1), 32)[0].tolist(), strict=True)),
     }
 
 
@@ -136,6 +140,9 @@ def test_documents_say_their_keyword_where_they_have_one(storage, solr):
     documents = solr.documents(planned.collection).values()
     assert {document["position"]: document.get("keyword") for document in documents} == dict(enumerate(KEYWORDS))
     assert all(document["keyword"] for document in documents if "keyword" in document)
+    assert {document["position"]: tuple(document.get("word", ())) for document in documents} == {
+        position: keyword_words(keyword or "") for position, keyword in enumerate(KEYWORDS)
+    }
 
 
 def test_an_empty_keyword_is_none(storage, solr):

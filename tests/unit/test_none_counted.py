@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, blocks, common, follow, publishing, stages
 from tinytags_tasks.errors import ReconcileError, TinyTagsError
+from tinytags_tasks.publish.diff import DiffRequest, compare_runs
 from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
@@ -18,7 +19,6 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import BackgroundUse
 from tinytags_tasks.store.models import compare_models, describe_model
 from tinytags_tasks.store.record import CHECKSUM_KEY
-from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs
 
 ALIAS = "live"
 

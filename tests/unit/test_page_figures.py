@@ -128,10 +128,10 @@ def test_asking_for_precision_makes_no_frame_and_few_runs_are_remembered(
 
 
 def test_the_precision_of_another_corpus_is_not_stated() -> None:
-    table: Any = SimpleNamespace(corpus="pets", model="m", precision_of=lambda *_: Estimate(90.0, 80.0, 95.0))
+    table: Any = SimpleNamespace(model="m", precision_of=lambda *_: Estimate(90.0, 80.0, 95.0))
     for corpus, is_stated in (("pets", True), ("others", False)):
         image: Any = SimpleNamespace(corpus=corpus, values={"model": "m", "tag": "cat", "confidence": 70})
-        assert (stated_precision(image, table) is not None) is is_stated
+        assert (stated_precision(image, {"pets": table}) is not None) is is_stated
 
 
 def test_measured_precision_is_shown_and_filters(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,9 +160,9 @@ def test_measured_precision_is_shown_and_filters(pages: Pages, monkeypatch: pyte
     assert "not measured" in refused.json()["error"]
     monkeypatch.setattr(figures, "table", lambda run, patience_seconds=0: Table())
     images = pages.client("reader").get("/api/search?precision=80").json()["images"]
-    assert pages.asked[-1].least == {"cat": 85, "dog": 85}
+    assert pages.asked[-1].least == {run.corpus: {"cat": 85, "dog": 85}}
     assert next(image["precision"] for image in images if image["tag"] == "cat")["low"] == 50.0
-    assert "precision 95 %" in pages.client("reader").get("/").text
+    assert "precision 95 %" in pages.client("reader").get("/search").text
     assert pages.client("reader").get(f"/api/precision?run={run.name}").json() == {"run": run.name}
     for wrong in ("nowhere", "../x"):
         assert pages.client("reader").get("/api/precision", params={"run": wrong}).status_code in (400, 404)
@@ -174,4 +174,4 @@ def test_readers_see_what_the_live_publication_shows(pages: Pages) -> None:
     pages.world.storage.delete(latest)
     publication.replaced(thresholds={"cat": 60}).save(pages.world.storage, latest)
     pages.seen()
-    assert pages.asked[-1].least == {"cat": 60}
+    assert pages.asked[-1].least == {publication.corpus: {"cat": 60}}

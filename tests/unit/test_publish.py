@@ -94,10 +94,24 @@ def test_readers_see_the_run_when_everything_agrees(storage, indexed, solr):
     assert f"{totals.kept:,} documents in Solr" in lines[0]
 
 
-def test_the_collection_that_readers_had_is_told(storage, indexed, solr):
+def test_a_live_collection_of_no_run_of_this_store_stays_and_is_told(storage, indexed, solr):
+    solr.visible["tinytags-older"] = {}
     solr.alias_of = {"live": "tinytags-older", "other": "x"}
-    assert publish(storage, indexed, solr).previous == "tinytags-older"
-    assert solr.aliases() == {"live": indexed.collection, "other": "x"}
+    lines = []
+    result = publish(storage, indexed, solr, lines.append)
+    assert (result.previous, result.replaced, result.beside) == ("", (), ("tinytags-older",))
+    assert solr.aliases() == {"live": f"tinytags-older,{indexed.collection}", "other": "x"}
+    assert any(
+        "tinytags-older is live under live, too, but not of a run of this store: it stays" in line for line in lines
+    )
+
+
+def test_a_live_collection_that_solr_has_lost_is_left_out_and_told(storage, indexed, solr):
+    solr.alias_of = {"live": "tinytags-gone"}
+    lines = []
+    publish(storage, indexed, solr, lines.append)
+    assert solr.aliases() == {"live": indexed.collection}
+    assert any("tinytags-gone is live under live, but Solr does not have it any more" in line for line in lines)
 
 
 def test_publishing_again_changes_nothing(storage, indexed, solr):
@@ -521,11 +535,13 @@ def test_what_became_live_is_written_down_with_what_was_live_before(storage, str
 
 def test_what_was_switched_past_tinytags_is_found_and_written_down_first(storage, stricter, indexed, solr):
     publish(storage, indexed, solr)
+    solr.visible["by-hand"] = {}
     solr.alias_of["live"] = "by-hand"
     publish(storage, stricter, solr)
     assert [
         (record.change, record.run, record.collection, record.previous) for record in read_history("live", storage)
     ][1:] == [
-        (Change.FOUND, "", "by-hand", indexed.collection),
-        (Change.PUBLISHED, stricter.name, stricter.collection, "by-hand"),
+        (Change.UNPUBLISHED, "", "", indexed.collection),
+        (Change.PUBLISHED, stricter.name, stricter.collection, ""),
     ]
+    assert solr.aliases()["live"] == f"by-hand,{stricter.collection}"

@@ -5,7 +5,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from published_runs import ALIAS, make_world
+from published_runs import ALIAS, add_corpus, make_world
 from small_run import make_another_run
 from typer.testing import CliRunner
 
@@ -97,11 +97,34 @@ def test_the_table_of_runs_shows_what_is_live_and_what_was_pruned(world):
     world.publish(first, second)
     tinytags("prune", "--keep", "0", "--yes")
     lines = tinytags("runs").splitlines()
-    (live,) = [line for line in lines if second.collection in line]
+    live, of_corpus = [line for line in lines if second.collection in line]
     for cell in ("6 verified", second.model, "50", ALIAS, str(world.solr.count(second.collection))):
         assert cell in live
-    (gone,) = [line for line in lines if first.name in line]
+    gone = next(line for line in lines if first.name in line)
     assert "pruned" in gone
+    assert "pets" in of_corpus
+    assert first.collection in of_corpus, "a rollback leads to it, once it is indexed again"
+
+
+def test_the_runs_of_a_corpus_are_listed_with_all_that_was_live_of_it(world):
+    (birds,) = add_corpus(world, "birds", 40)
+    world.publish(world.runs[0], birds)
+    assert "birds is not live under live; " in tinytags("unpublish", "birds", "--yes")
+    assert birds.name in tinytags("runs")
+    listed = tinytags("runs", "--corpus", "birds")
+    assert world.runs[0].name not in listed
+    (taken_out,) = [line for line in listed.splitlines() if "unpublished" in line]
+    assert "nothing" in taken_out
+    assert "nothing of corpus cats was ever live under live" in tinytags("runs", "--corpus", "cats")
+
+
+def test_a_corpus_is_taken_out_only_if_a_person_says_so(world):
+    world.publish(world.runs[0])
+    tinytags("unpublish", "pets", typed="n\n", code=1)
+    assert world.live() == world.runs[0].collection
+    tinytags("unpublish", "pets", typed="y\n")
+    assert world.live() == ""
+    assert "11 documents are live" in tinytags("rollback", "--corpus", "pets")
 
 
 def test_a_narrow_terminal_folds_names_and_cuts_none(world, monkeypatch):

@@ -12,12 +12,12 @@ from small_run import CORPUS, make_another_run, make_corpus, make_run, pictures,
 
 from tinytags_tasks.corpus.pictures.sheet import make_labelled_sheet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.publish.diff import MOST_EXAMPLES, DiffRequest, Example, TagChange, compare_runs, draw_sheet
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import SCHEMA, write_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
-from tinytags_tasks.upkeep.diff import MOST_EXAMPLES, DiffRequest, Example, TagChange, compare_runs, draw_sheet
 
 BLOCK = 20
 """Images a block, of the runs that are made up here."""

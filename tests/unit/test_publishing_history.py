@@ -9,49 +9,92 @@ from hypothesis import strategies as st
 from small_run import SolrHere, quiet
 
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
-from tinytags_tasks.publish import publications as history_module
+from tinytags_tasks.publish import live as live_module
+from tinytags_tasks.publish.live import lock_alias, put_in_place, switch_alias
 from tinytags_tasks.publish.publications import (
-    lock_alias,
+    of_corpus,
     previous_collections,
     read_history,
     record_change,
     record_missing_change,
-    switch_alias,
     with_missing_change,
 )
 from tinytags_tasks.store import layout
 from tinytags_tasks.store import record_series as numbered_module
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.store.run_records import Change, Publication, Run
-from tinytags_tasks.upkeep.repair import repair_history
+from tinytags_tasks.store.run_records import Change, NextPublication, Publication, Run
+from tinytags_tasks.upkeep.repair_history import repair_history
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Make waiters check often."""
-    monkeypatch.setattr(history_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(live_module, "_POLL_SECONDS", 0.01)
+
+
+def collection(letter, corpus="pets"):
+    """Return the name of a run's collection, by a letter; empty without one."""
+    return letter and f"tinytags-{corpus}-{letter * 12}"
 
 
 @pytest.fixture
 def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
+    """A store with runs of two corpora, whose collections have the letters a to d."""
+    storage = LocalStorage(tmp_path / "store")
+    for corpus in ("pets", "birds"):
+        for letter in "abcd":
+            name = f"{corpus}-{letter * 12}"
+            run = Run(
+                name=name,
+                corpus=corpus,
+                corpus_digest="",
+                model="",
+                threshold=40,
+                images=1,
+                blocks=1,
+                collection=collection(letter, corpus),
+                created="",
+            )
+            run.save(storage, layout.run_file(name))
+    return storage
 
 
-def history_of(*steps):
-    """Return a history: ``"a"`` is published, ``"<a"`` rolled back to."""
+def history_of(*steps, corpus="pets"):
+    """Return a corpus' history: ``"a"`` is published, ``"<a"`` rolled back to, ``"-"`` taken out."""
     records, live = [], ""
     for step in steps:
-        change, collection = (Change.ROLLED_BACK, step[1:]) if step[0] == "<" else (Change.PUBLISHED, step)
+        kinds = {"<": Change.ROLLED_BACK, "-": Change.UNPUBLISHED}
+        now_live = collection(step.lstrip("<-"), corpus)
         records.append(
-            Publication(change=change, run="", collection=collection, previous=live, time="2024", host="here")
+            Publication(
+                change=kinds.get(step[0], Change.PUBLISHED),
+                run="",
+                collection=now_live,
+                previous=live,
+                time="2024",
+                host="here",
+                corpus=corpus,
+            )
         )
-        live = collection
+        live = now_live
     return records
 
 
+def publish(letter, previous, storage, alias="live", corpus="pets", **more):
+    """Record that a collection became live."""
+    following = NextPublication(collection=collection(letter, corpus), corpus=corpus)
+    return record_change(
+        Change.PUBLISHED, following, collection(previous, corpus), alias=alias, storage=storage, **more
+    )
+
+
+def letters(collections):
+    return [name[-1:] for name in collections]
+
+
 def in_short(records):
-    return [(record.change, record.collection, record.previous) for record in records]
+    return [(record.change, record.collection[-1:], record.previous[-1:]) for record in records]
 
 
 @pytest.mark.parametrize(
@@ -68,20 +111,23 @@ def in_short(records):
         (["a", "a"], []),
         (["b", "<a"], ["b"]),
         (["a", "b", "c", "<b", "<a"], []),
+        (["a", "b", "-"], ["b", "a"]),
+        (["a", "b", "-", "<b"], ["a"]),
+        (["a", "b", "-", "c"], ["b", "a"]),
     ],
 )
 def test_rolling_back_leads_to_what_was_live_before_and_was_not_rolled_back(steps, previous):
-    assert previous_collections(history_of(*steps)) == previous
+    assert letters(previous_collections(history_of(*steps))) == previous
 
 
-@given(st.lists(st.sampled_from(["a", "b", "c", "back"]), max_size=20))
+@given(st.lists(st.sampled_from(["a", "b", "c", "-", "back"]), max_size=20))
 @settings(deadline=None)
 def test_rolling_back_again_and_again_comes_to_an_end(steps):
     records = []
     for step in steps:
         before = previous_collections(records)
         if step == "back" and before:
-            records = [*records, *history_of("<" + before[0])]
+            records = [*records, *history_of("<" + before[0][-1])]
         elif step != "back":
             records = [*records, *history_of(step)]
     for _ in steps:
@@ -90,55 +136,132 @@ def test_rolling_back_again_and_again_comes_to_an_end(steps):
             break
         assert before[0] != records[-1].collection
         assert len(set(before)) == len(before)
-        records = [*records, *history_of("<" + before[0])]
+        records = [*records, *history_of("<" + before[0][-1])]
     assert previous_collections(records) == []
 
 
 def test_a_change_that_was_not_written_down_is_found_by_the_alias(storage):
-    assert in_short(with_missing_change(history_of("a"), "b", storage))[1:] == [(Change.FOUND, "b", "a")]
-    assert in_short(with_missing_change([], "a", storage)) == [(Change.FOUND, "a", "")]
+    assert in_short(with_missing_change(history_of("a"), [collection("b")], storage))[1:] == [(Change.FOUND, "b", "a")]
+    assert in_short(with_missing_change([], [collection("a")], storage)) == [(Change.FOUND, "a", "")]
 
 
 def test_a_change_back_that_was_not_written_down_counts_as_rolled_back(storage):
-    assert in_short(with_missing_change(history_of("a", "b"), "a", storage))[2:] == [(Change.ROLLED_BACK, "a", "b")]
+    found = with_missing_change(history_of("a", "b"), [collection("a")], storage)
+    assert in_short(found)[2:] == [(Change.ROLLED_BACK, "a", "b")]
 
 
-@pytest.mark.parametrize("live", ["b", ""])
+@pytest.mark.parametrize("live", [["b"], []])
 def test_a_history_that_tells_what_is_live_lacks_nothing(storage, live):
     records = history_of("a", "b")
-    assert with_missing_change(records, live, storage) == records
+    assert with_missing_change(records, [collection(letter) for letter in live], storage) == records
 
 
 def test_looking_at_a_history_writes_nothing_and_catching_up_does(storage):
-    with_missing_change([], "a", storage)
+    live = [collection("a")]
+    with_missing_change([], live, storage)
     assert read_history("live", storage) == []
-    caught_up = record_missing_change("live", [], "a", storage)
+    caught_up = record_missing_change("live", [], live, storage)
     assert read_history("live", storage) == caught_up
-    assert record_missing_change("live", caught_up, "a", storage) == caught_up
+    assert record_missing_change("live", caught_up, live, storage) == caught_up
 
 
 def test_each_change_is_a_record_of_its_own(storage):
-    for collection in ("a", "b"):
-        record_change(Change.PUBLISHED, collection, "", alias="live", storage=storage)
-    record_change(Change.PUBLISHED, "c", "", alias="test", storage=storage)
+    publish("a", "", storage)
+    publish("b", "a", storage)
+    publish("c", "", storage, alias="test")
     assert storage.names("publications/live") == ["000001.json", "000002.json"]
-    assert [record.collection for record in read_history("live", storage)] == ["a", "b"]
-    assert [record.collection for record in read_history("test", storage)] == ["c"]
+    assert letters(record.collection for record in read_history("live", storage)) == ["a", "b"]
+    assert letters(record.collection for record in read_history("test", storage)) == ["c"]
 
 
 def test_a_record_that_another_wrote_meanwhile_is_not_overwritten(storage, monkeypatch):
-    record_change(Change.PUBLISHED, "a", "", alias="live", storage=storage)
+    publish("a", "", storage)
     with monkeypatch.context() as patch:
         patch.setattr(numbered_module, "record_numbers", lambda path_of, storage: [])
-        record_change(Change.PUBLISHED, "b", "a", alias="live", storage=storage)
-    assert [record.collection for record in read_history("live", storage)] == ["a", "b"]
+        publish("b", "a", storage)
+    assert letters(record.collection for record in read_history("live", storage)) == ["a", "b"]
+
+
+# Several corpora
+
+
+def test_each_corpus_lacks_its_own_change(storage):
+    history = [*history_of("a", "b"), *history_of("a", corpus="birds")]
+    live = [collection("a"), collection("c", "birds"), "customers"]
+    missing = with_missing_change(history, live, storage)[3:]
+    assert [(one.corpus, one.change, *letters([one.collection, one.previous])) for one in missing] == [
+        ("birds", Change.FOUND, "c", "a"),
+        ("pets", Change.ROLLED_BACK, "a", "b"),
+    ]
+    assert [one.beside for one in missing] == [(live[0], "customers"), (live[1], "customers")]
+
+
+def test_a_corpus_that_the_alias_has_lost_was_taken_out(storage):
+    history = [*history_of("a"), *history_of("b", corpus="birds")]
+    (missing,) = with_missing_change(history, [collection("b", "birds")], storage)[2:]
+    assert (missing.corpus, missing.change, missing.collection) == ("pets", Change.UNPUBLISHED, "")
+    assert letters(previous_collections(of_corpus("pets", [*history, missing]))) == ["a"]
+
+
+def test_older_records_follow_from_their_runs_and_replaced_whatever_was_live(storage):
+    previous = ""
+    for number, (corpus, letter) in enumerate([("pets", "a"), ("pets", "b"), ("birds", "a"), ("birds", "b")], 1):
+        now_live = collection(letter, corpus)
+        old = Publication(
+            change=Change.PUBLISHED,
+            run=f"{corpus}-{letter * 12}",
+            collection=now_live,
+            previous=previous,
+            time="2024",
+            host="here",
+        )
+        old.save(storage, layout.publication_file("live", number))
+        previous = now_live
+    history = read_history("live", storage)
+    assert in_short(of_corpus("pets", history))[1:] == [(Change.PUBLISHED, "b", "a"), (Change.UNPUBLISHED, "", "b")]
+    assert letters(previous_collections(of_corpus("birds", history))) == ["a"]
+    assert with_missing_change(history, [collection("b", "birds")], storage) == history
+
+
+def test_what_an_older_tinytags_must_not_replace_has_a_format_of_its_own(storage):
+    formats = [
+        publish("a", "", storage).written_format,
+        publish("a", "", storage, corpus="birds", beside=[collection("a")]).written_format,
+    ]
+    assert formats == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("live", "own", "new", "wanted"),
+    [
+        ([], [], "x", ["x"]),
+        (["a", "b", "c"], ["b"], "x", ["a", "x", "c"]),
+        (["a", "b"], [], "x", ["a", "b", "x"]),
+        (["a", "b", "c"], ["a", "c"], "x", ["x", "b"]),
+        (["a", "b"], ["b"], "b", ["a", "b"]),
+        (["a", "b"], ["a"], "", ["b"]),
+        (["a"], ["a"], "", []),
+    ],
+)
+def test_a_publication_replaces_only_what_is_live_of_its_corpus(live, own, new, wanted):
+    solr = SolrHere()
+    solr.visible = {name: {} for name in "abcx"}
+    assert put_in_place(live, own, new, solr) == (tuple(wanted), ())
+
+
+def test_a_collection_that_solr_has_lost_is_left_out():
+    solr = SolrHere()
+    solr.visible = {name: {} for name in "ax"}
+    assert put_in_place(["a", "gone"], ["a"], "x", solr) == (("x",), ("gone",))
 
 
 def test_many_who_write_at_once_lose_no_record(storage):
     names = [f"c{number}" for number in range(8)]
     threads = [
         threading.Thread(
-            target=record_change, args=(Change.PUBLISHED, name, ""), kwargs={"alias": "x", "storage": storage}
+            target=record_change,
+            args=(Change.PUBLISHED, NextPublication(collection=name, corpus="pets"), ""),
+            kwargs={"alias": "x", "storage": storage},
         )
         for name in names
     ]
@@ -150,7 +273,7 @@ def test_many_who_write_at_once_lose_no_record(storage):
 
 
 def test_a_record_cut_short_is_named(storage):
-    record_change(Change.PUBLISHED, "a", "", alias="live", storage=storage)
+    publish("a", "", storage)
     storage.write(layout.publication_file("live", 2), b'{"change": "publ')
     with pytest.raises(CorruptError, match=r"publications/live/000002\.json"):
         read_history("live", storage)
@@ -158,7 +281,7 @@ def test_a_record_cut_short_is_named(storage):
 
 def test_other_files_beside_the_records_are_left_alone(storage):
     storage.write("publications/live/notes.txt", b"")
-    record_change(Change.PUBLISHED, "a", "", alias="live", storage=storage)
+    publish("a", "", storage)
     assert len(read_history("live", storage)) == 1
 
 
@@ -168,21 +291,8 @@ def test_an_alias_that_could_leave_the_folder_is_refused(storage):
 
 
 def test_the_history_of_a_run_of_this_store_names_the_run(storage):
-    run = Run(
-        name="pets-1",
-        corpus="pets",
-        corpus_digest="",
-        model="",
-        threshold=40,
-        images=1,
-        blocks=1,
-        collection="tinytags-pets-1",
-        created="",
-    )
-    run.save(storage, layout.run_file(run.name))
-    record = record_change(Change.PUBLISHED, "tinytags-pets-1", "", alias="live", storage=storage)
-    assert record.run == "pets-1"
-    assert record_change(Change.PUBLISHED, "tinytags-pets-2", "", alias="live", storage=storage).run == ""
+    assert publish("a", "", storage).run == "pets-aaaaaaaaaaaa"
+    assert publish("f", "", storage).run == ""
 
 
 # One at a time
@@ -230,31 +340,47 @@ def test_aliases_do_not_wait_for_each_other(storage):
 
 def test_an_alias_that_did_not_move_is_worth_a_retry():
     solr = SolrHere()
-    solr.set_alias = lambda alias, collection: None
-    with pytest.raises(TransientError, match="alias live does not point at a after it was moved there"):
-        switch_alias("live", "a", solr)
+    solr.set_alias = lambda alias, collections: None
+    with pytest.raises(TransientError, match="alias live does not point at a,b after it was moved there"):
+        switch_alias("live", ["a", "b"], solr)
+
+
+def record(history, storage):
+    """Write a history down, and return a Solr whose alias points at what it leads to."""
+    live = {}
+    for one in history:
+        following = NextPublication(collection=one.collection, corpus=one.corpus)
+        record_change(one.change, following, one.previous, alias="live", storage=storage)
+        live[one.corpus] = one.collection
+    solr = SolrHere()
+    solr.alias_of = {"live": ",".join(filter(None, live.values()))}
+    return solr
 
 
 def test_a_damaged_rollback_is_written_again_as_one_so_that_the_next_leads_further_back(storage):
-    solr = SolrHere()
-    live = ""
-    for record in history_of("a", "b", "c", "<b"):
-        record_change(record.change, record.collection, live, alias="live", storage=storage)
-        live = record.collection
-    solr.alias_of = {"live": live}
+    solr = record(history_of("a", "b", "c", "<b"), storage)
     storage.write(layout.publication_file("live", 4), b"{")
     repair_history("live", storage, solr, quiet)
-    assert previous_collections(read_history("live", storage))[:1] == ["a"]
+    assert letters(previous_collections(read_history("live", storage)))[:1] == ["a"]
 
 
 def test_of_two_damaged_changes_in_a_row_none_is_made_of_what_is_live_now(storage):
-    solr = SolrHere()
-    live = ""
-    for record in history_of("a", "b", "c", "d"):
-        record_change(record.change, record.collection, live, alias="live", storage=storage)
-        live = record.collection
-    solr.alias_of = {"live": live}
+    solr = record(history_of("a", "b", "c", "d"), storage)
     for number in (2, 3):
         storage.write(layout.publication_file("live", number), b"{")
     repair_history("live", storage, solr, quiet)
-    assert [record.collection for record in read_history("live", storage)] == ["a", "c", "d"]
+    assert letters(record.collection for record in read_history("live", storage)) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_damaged_change_of_one_corpus_is_written_again_by_its_own(storage, number):
+    pets, birds = history_of("a", "b", "-", "c"), history_of("a", "b", "<a", corpus="birds")
+    solr = record([pets[0], birds[0], pets[1], birds[1], pets[2], birds[2], pets[3]], storage)
+    before = read_history("live", storage)
+    storage.write(layout.publication_file("live", number), b"{")
+    repair_history("live", storage, solr, quiet)
+    told = [
+        [(one.corpus, one.collection, one.previous) for one in history]
+        for history in (before, read_history("live", storage))
+    ]
+    assert told[0] == told[1]

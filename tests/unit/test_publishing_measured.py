@@ -9,7 +9,8 @@ from published_runs import ALIAS, FaultySolr, World, make_world
 from small_run import quiet
 
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, TransientError
-from tinytags_tasks.publish.publications import complete_history, live_collection, read_history
+from tinytags_tasks.publish.live import live_collections
+from tinytags_tasks.publish.publications import complete_history, read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, PublishResult, publish_run
 from tinytags_tasks.review.draw import next_pictures
@@ -21,7 +22,7 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import SCHEMA, Verdict, Word
 from tinytags_tasks.store.run_records import Run
-from tinytags_tasks.upkeep.repair import repair_history
+from tinytags_tasks.upkeep.repair_history import repair_history
 
 SURE_ONES = {"cat": 45, "dog": 45, "emu": 45}
 """Of the first run, everything from 50 % on is right, and nothing below is."""
@@ -66,8 +67,8 @@ def publish(
 def shown_to_readers(world: World, storage: Storage | None = None) -> tuple[str, Mapping[str, int] | None]:
     """Return the collection and the thresholds that readers get, as the search page finds them out."""
     storage = storage or world.storage
-    live = live_collection(ALIAS, world.solr)
-    last = complete_history(ALIAS, read_history(ALIAS, storage), live, storage)[-1]
+    (live,) = live_collections(ALIAS, world.solr)
+    last = complete_history(ALIAS, read_history(ALIAS, storage), [live], storage)[-1]
     return live, last.thresholds
 
 

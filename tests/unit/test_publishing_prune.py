@@ -134,7 +134,7 @@ def test_a_newer_run_that_waits_to_be_published_stays(world):
     score_all(world.storage, newer)
     index_all(world.storage, newer, world.solr)
     age_ledger(world.storage, newer)
-    assert reason(world, newer.collection) == "was never published, and is newer than what is live"
+    assert reason(world, newer.collection) == "was never published, and is newer than what is live of its corpus"
 
 
 def test_an_older_run_that_was_never_published_may_go(world):

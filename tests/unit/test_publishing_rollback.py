@@ -46,7 +46,9 @@ def test_each_rollback_leads_one_step_further_back(world):
     world.publish(*world.runs)
     assert rollback(world).run == world.runs[1].name
     assert rollback(world).run == world.runs[0].name
-    with pytest.raises(MissingError, match=rf"nothing is recorded as live before {world.runs[0].collection}"):
+    with pytest.raises(
+        MissingError, match=rf"nothing of corpus pets is recorded as live before {world.runs[0].collection}"
+    ):
         rollback(world)
     assert world.live() == world.runs[0].collection
 

@@ -119,7 +119,7 @@ def samples(tmp_path):
         ),
         LastTraining(model=MODEL, request={"head": "logistic", "trees": 10}),
         LogPart(corpus="pets", first=1, last=2, words=3, sha256="l"),
-        CarriedWords(corpus="pets", corpus_digest="d", upto=2, missing=1),
+        CarriedWords(corpus="pets", corpus_digest="d", upto=2),
         NextPublication(collection="c", thresholds={"cat": 60}, least_precision=80),
         FrameRecord(
             run="r",

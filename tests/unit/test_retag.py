@@ -53,7 +53,7 @@ def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world)
     live = world.runs[0]
     result = look(world)
     reason = f"run {live.name} used {MODEL}"
-    assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, reason),)
+    assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, "auto", reason),)
     assert result.skipped == {}
 
 
@@ -185,7 +185,7 @@ def test_a_model_that_was_rolled_back_is_tried_again_only_by_its_name(world):
 
 def test_an_alias_that_points_at_nothing_of_ours_is_left_alone(world):
     add_model(world)
-    world.solr.set_alias(ALIAS, "somebody-elses")
+    world.solr.alias_of[ALIAS] = "somebody-elses"
     assert look(world).skipped == {ALIAS: "somebody-elses does not belong to a run of this store"}
     del world.solr.alias_of[ALIAS]
     assert look(world).skipped == {ALIAS: "it points at nothing"}

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 from made_frames import TAGS, look, make_corpus, make_frame
 
+from tinytags_tasks.derived_fields import random_numbers
 from tinytags_tasks.review.draw import DROPPED_SHARE, Drawn, next_pictures
 from tinytags_tasks.review.frame import Frame
-from tinytags_tasks.review.sampler import random_numbers, seed_of
+from tinytags_tasks.review.sampler import seed_of
 from tinytags_tasks.store.review_records import SCHEMA, Why
 
 NO_WORDS = SCHEMA.empty_table()

@@ -7,9 +7,10 @@ import pytest
 from small_run import card, make_another_run, make_run, quiet, score_all
 
 import tinytags_tasks.review.frame_making as frame_making
+from tinytags_tasks.derived_fields import random_numbers
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.review.frame import load_frame, stored_frame
-from tinytags_tasks.review.sampler import Sampler, random_numbers
+from tinytags_tasks.review.sampler import Sampler
 from tinytags_tasks.review.spread import farthest_first
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus

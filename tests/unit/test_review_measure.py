@@ -138,6 +138,46 @@ def test_what_readers_no_longer_see_under_a_tag_is_not_in_its_figures() -> None:
     assert choose_thresholds(table, 90).thresholds == {"cat": 40}
 
 
+def made_public(words: pa.Table, positions: range) -> pa.Table:
+    """Return words of which those on some positions are public."""
+    public = pa.array([position in positions for position in words.column("position").to_pylist()])
+    return words.set_column(words.schema.get_field_index("is_public"), "is_public", public)
+
+
+def test_what_a_look_measured_and_corrected_at_once_is_seen_by_no_reader_either() -> None:
+    frame, truth = few_cats(wrong=6, right=14, unseen=20)
+    private = look_at(frame, truth, range(20))
+
+    before, after = (measure(frame, made_public(private, range(number))) for number in (0, 6))
+
+    assert before.overall.percent == pytest.approx(100 * (14 + 0.7 * 20) / 40, abs=0.01)
+    assert after.overall.percent == after.tags[0].precision.percent == after.rows[0].precision
+    assert after.overall.percent == pytest.approx(100 * (14 + 0.7 * 20) / 34, abs=0.01)
+    assert after.overall.low > before.overall.low
+    assert after.overall.high <= 100
+    assert after.rows[0].looks == before.rows[0].looks == 20
+    assert after.precision_of("cat", 95) == before.precision_of("cat", 95)  # of those that nobody corrected yet
+
+
+def test_once_all_is_looked_at_and_corrected_all_that_readers_see_is_right_or_there_is_nothing() -> None:
+    frame, truth = few_cats(wrong=6, right=14)
+    assert measure(frame, made_public(look_at(frame, truth, range(20)), range(6))).overall.low == 100
+    frame, truth = few_cats(wrong=6, right=0)
+    table = measure(frame, made_public(look_at(frame, truth, range(6)), range(6)))
+    assert (table.overall, table.tags[0].precision) == (None, None)
+
+
+def test_missed_pictures_whose_tag_a_person_told_readers_are_not_missed() -> None:
+    tags, sure = np.repeat([0, 3], 20), np.repeat([95, 0], 20)
+    truth = np.repeat([0, 0, NONE], [20, 10, 10])
+    frame = make_frame(tags, sure)
+    drawn = next_pictures(frame, NO_WORDS, count=40, purpose_share=1.0)
+
+    table = measure(frame, made_public(look(drawn, truth, 1), range(20, 26)))
+
+    assert table.recall("cat", 40).percent == pytest.approx(100 * 20 / 24, abs=0.01)
+
+
 def test_what_a_model_learned_from_is_not_known_either() -> None:
     frame, truth = few_cats(wrong=8, right=2)
 

@@ -3,121 +3,30 @@
 import base64
 import io
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import made_searches
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from made_searches import IMAGE, PAGE, VALUES, Answer, basic, use_store, with_values
 from PIL import Image
 from small_run import make_run, pictures
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError, TinyTagsError
-from tinytags_tasks.search import page as page_module
-from tinytags_tasks.search.hidden import Hidden
-from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.page import create_app
-from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.searches import Searches
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 
-VALUES = {
-    "id": "demo:1234",
-    "tag": "cat",
-    "confidence": 70,
-    "votes": 7,
-    "block": 3,
-    "position": 1234,
-    "model": "forest-12ab",
-    "corpus": "demo",
-    "keyword": "Säbelzahntiger",
-    "corrected": None,
-}
-IMAGE = TaggedImage(
-    VALUES,
-    image=np.zeros((32, 32, 3), dtype=np.uint8),
-)
-PAGE = SearchPage(
-    total=250,
-    images=(IMAGE,),
-    tag_counts={"cat": 250, "dog": 4},
-    confidence_counts={40: 50, 70: 200},
-    models=("forest-12ab",),
-    corpora=("demo",),
-    next_cursor=None,
-    seconds=0.012,
-)
-
-
-def with_values(**values: object) -> TaggedImage:
-    """Return the image with different values."""
-    return replace(IMAGE, values=VALUES | values)
-
-
-Answer = Callable[[SearchPage | TinyTagsError], list[SearchRequest]]
-
-
-@pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
-    """Prepare what every search finds; the returned list gets the requests."""
-
-    def prepare(found: SearchPage | TinyTagsError) -> list[SearchRequest]:
-        asked: list[SearchRequest] = []
-
-        def search(settings: Settings, request: SearchRequest, hidden: Hidden) -> SearchPage:
-            asked.append(request)
-            if isinstance(found, TinyTagsError):
-                raise found
-            return found
-
-        monkeypatch.setattr(page_module, "search_images", search)
-        return asked
-
-    return prepare
-
-
-def clients(storage: LocalStorage) -> SimpleNamespace:
-    """Return the clients of a page; nothing is live."""
-    return SimpleNamespace(storage=storage, solr=SimpleNamespace(aliases=dict))
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStorage:
-    """A store in which nobody said anything of any picture."""
-    storage = LocalStorage(tmp_path / "store")
-    monkeypatch.setattr(
-        page_module,
-        "Runtime",
-        lambda settings, as_writer: SimpleNamespace(storage=storage, solr=SimpleNamespace(aliases=dict)),
-    )
-    return storage
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "search_password").write_text("pässword\n")
-    return Settings(home=tmp_path, search_user="tinytags", search_password=None)
-
-
-@pytest.fixture
-def stranger(settings: Settings) -> TestClient:
-    return TestClient(create_app(settings))
-
-
-@pytest.fixture
-def reader(settings: Settings) -> TestClient:
-    client = TestClient(create_app(settings))
-    client.headers["Authorization"] = basic("tinytags:pässword")
-    return client
-
-
-def basic(credentials: str) -> str:
-    return "Basic " + base64.b64encode(credentials.encode()).decode()
+answer = made_searches.answer
+reader = made_searches.reader
+settings = made_searches.settings
+store = made_searches.store
+stranger = made_searches.stranger
 
 
 @pytest.mark.parametrize("path", ["/", "/api/search", "/style.css", "/docs", "/openapi.json", "/nowhere", "/healthz/"])
@@ -174,36 +83,11 @@ def test_an_empty_password_opens_nothing(settings: Settings) -> None:
         create_app(settings)
 
 
-def test_the_page_shows_each_image_with_its_words(reader: TestClient, answer: Answer) -> None:
-    answer(PAGE)
-    text = reader.get("/").text
-    for part in ("250 images", "data:image/png;base64,", "70 %", "7 votes", "block 3", "1,234", "forest-12ab", "12 ms"):
-        assert part in text
-    assert 'alt="cat, image 1234 of demo"' in text
-    assert "generated pictures" not in text
-
-
-def test_votes_that_only_repeat_the_confidence_are_not_shown(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, images=(with_values(votes=70),)))
-    text = reader.get("/").text
-    assert "70 %" in text
-    assert "70 votes" not in text
-
-
-def test_the_page_links_the_report_of_each_model(
-    reader: TestClient, stranger: TestClient, answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_report_of_a_model_is_served_without_scripts(
+    reader: TestClient, stranger: TestClient, store: LocalStorage
 ) -> None:
-    answer(replace(PAGE, models=("forest-12ab", "forest-34cd")))
-    storage = LocalStorage(tmp_path / "store")
-    storage.write(layout.report_file("forest-12ab"), "<p>Säbel</p>".encode())
-    monkeypatch.setattr(
-        page_module,
-        "Runtime",
-        lambda settings, as_writer: SimpleNamespace(storage=storage, solr=SimpleNamespace(aliases=dict)),
-    )
-    reader = TestClient(create_app(Settings(home=tmp_path)), headers=dict(reader.headers))
-    links = re.findall(r'href="(/models/[^"]+)"', reader.get("/").text)
-    assert links == ["/models/forest-12ab/report", "/models/forest-34cd/report"]
+    store.write(layout.report_file("forest-12ab"), "<p>Säbel</p>".encode())
+    links = ["/models/forest-12ab/report", "/models/forest-34cd/report"]
     shown = reader.get(links[0])
     assert (shown.status_code, shown.text) == (200, "<p>Säbel</p>")
     policy = shown.headers["Content-Security-Policy"]
@@ -232,94 +116,10 @@ def test_the_pages_policy_allows_only_our_own_scripts_and_no_frames(reader: Test
     assert "style=" not in response.text
 
 
-def test_what_a_reader_writes_is_escaped(reader: TestClient, answer: Answer) -> None:
-    asked = answer(replace(PAGE, images=(with_values(tag='"><img src=x onerror=alert(1)>'),)))
-    text = reader.get("/", params={"tag": "<script>alert(1)</script>"}).text
-    assert asked[0].tags == ("<script>alert(1)</script>",)
-    assert "<script>" not in text
-    assert "<img src=x" not in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-
-
-def test_an_error_is_escaped_too(reader: TestClient, answer: Answer) -> None:
-    answer(PAGE)
-    response = reader.get("/", params={"block": "<script>"})
-    assert response.status_code == 400
-    assert re.findall(r"<script[^>]*>(?!</script>)|<script(?! src=\"/scripts/)", response.text) == []
-
-
-def test_the_address_says_what_is_searched(reader: TestClient, answer: Answer) -> None:
-    asked = answer(PAGE)
-    reader.get("/?tag=cat&tag=dog&tag=cat&confidence=60&block=5&rows=20&page=3")
-    assert asked == [SearchRequest(tags=("cat", "dog"), min_confidence=60, block=5, rows=20, start=40)]
-
-
-def test_addresses_and_programs_from_before_confidence_had_its_name_still_work(
-    reader: TestClient, answer: Answer
-) -> None:
-    asked = answer(PAGE)
-    page = reader.get("/?tag=cat&accuracy=60")
-    found = reader.get("/api/search?tag=cat&accuracy=60").json()
-    assert [request.min_confidence for request in asked] == [60, 60]
-    assert "accuracy=" not in page.text
-    assert found["images"][0]["accuracy"] == found["images"][0]["confidence"] == 70
-    assert found["accuracies"] == found["confidences"]
-
-
-def test_the_page_says_what_confidence_means_and_what_it_does_not(reader: TestClient, answer: Answer) -> None:
-    answer(PAGE)
-    text = reader.get("/").text
-    (note,) = re.findall(r"<summary>What confidence means</summary>\s*<p>([^<]+)</p>", text)
-    assert "not the chance that the tag is right" in note
-    assert re.search(r'<span title="Share of the model&#39;s votes[^"]*">70 %</span>', text)
-
-
-def test_a_keyword_is_searched_and_kept_in_every_link(reader: TestClient, answer: Answer) -> None:
-    asked = answer(PAGE)
-    keyword = 'C++ "x" {!func}&tag=dog'
-    text = reader.get("/", params={"keyword": f" {keyword} ", "page": "2"}).text
-    assert asked == [SearchRequest(keyword=keyword, start=60)]
-    address = "keyword=C%2B%2B+%22x%22+%7B%21func%7D%26tag%3Ddog"
-    assert f'href="/?tag=cat&amp;{address}"' in text
-    assert f'href="/?confidence=40&amp;{address}"' in text
-    assert f'rel="next" href="/?{address}&amp;page=3"' in text
-    assert 'name="keyword" maxlength="200"' in text
-    assert 'value="C++ &#34;x&#34; {!func}&amp;tag=dog"' in text
-    assert "Clear all filters" in text
-
-
-def test_each_image_shows_its_keyword_where_it_has_one(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, images=(IMAGE, with_values(keyword=None))))
-    text = reader.get("/").text
-    assert text.count('class="detail keyword"') == 1
-    assert ">Säbelzahntiger</span>" in text
-
-
-def test_keywords_are_escaped(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, images=(with_values(keyword='"><script>alert(1)</script>'),)))
-    text = reader.get("/", params={"keyword": '"><img src=x onerror=alert(1)>'}).text
-    assert "<script>" not in text
-    assert "<img src=x" not in text
-
-
 def sources(text: str) -> list[Image.Image]:
     """Return the pictures of a page."""
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     return [Image.open(io.BytesIO(base64.b64decode(encoded))) for encoded in found]
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "shown"),
-    [(32, 32, (32, 32)), (48, 20, (20, 48)), (320, 200, (200, 320)), (1024, 512, (160, 320)), (1, 1024, (320, 1))],
-)
-def test_an_image_of_any_size_is_shown_in_its_proportions_and_never_larger_than_a_card(
-    reader: TestClient, answer: Answer, height: int, width: int, shown: tuple[int, int]
-) -> None:
-    answer(replace(PAGE, images=(replace(IMAGE, image=np.zeros((height, width, 3), dtype=np.uint8)),)))
-    text = reader.get("/").text
-    assert [picture.size for picture in sources(text)] == [shown]
-    assert re.search(rf'width="{shown[0]}"\s+height="{shown[1]}"', text)
-    assert ('class="enlarged"' in text) == (max(height, width) < 128)
 
 
 def test_the_api_gives_large_images_whole(reader: TestClient, answer: Answer) -> None:
@@ -327,75 +127,6 @@ def test_the_api_gives_large_images_whole(reader: TestClient, answer: Answer) ->
     found = reader.get("/api/search?pixels=1").json()["images"][0]
     assert [picture.size for picture in sources(f'src="{found["png"]}"')] == [(500, 400)]
     assert found["keyword"] == "Säbelzahntiger"
-
-
-def test_fields_left_empty_count_as_left_out(reader: TestClient, answer: Answer) -> None:
-    asked = answer(PAGE)
-    assert reader.get("/?tag=&confidence=&block=&keyword=&rows=60").status_code == 200
-    assert asked == [SearchRequest()]
-
-
-def test_a_chosen_tag_can_be_joined_and_left(reader: TestClient, answer: Answer) -> None:
-    answer(PAGE)
-    text = reader.get("/?tag=cat&confidence=40&page=2").text
-    assert 'href="/?tag=cat&amp;tag=dog&amp;confidence=40"' in text
-    assert 'href="/?confidence=40" aria-current="true"' in text
-    assert 'href="/?tag=cat&amp;confidence=40&amp;page=3"' in text
-
-
-def test_a_chosen_tag_without_images_can_still_be_left(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, total=0, images=(), tag_counts={}))
-    response = reader.get("/?tag=unicorn")
-    assert response.status_code == 200
-    assert "unicorn" in response.text
-    assert "No published image matches" in response.text
-
-
-def test_paging_ends_where_the_pages_end(reader: TestClient, answer: Answer) -> None:
-    answer(PAGE)
-    assert 'rel="next"' not in reader.get("/?page=5").text
-    beyond = reader.get("/?page=9").text
-    assert 'rel="prev" href="/?page=5"' in beyond
-
-
-def test_paging_stops_before_it_becomes_slow(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, total=1_000_000))
-    last = reader.get("/?page=100&rows=100").text
-    assert 'rel="next"' not in last
-    assert "Paging ends at image 10,000" in last
-    assert reader.get("/?page=101&rows=100").status_code == 400
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "confidence=101",
-        "confidence=-1",
-        "confidence=x",
-        "confidence=1e3",
-        "accuracy=101",
-        "accuracy=40&confidence=50",
-        "rows=0",
-        "rows=1000",
-        "page=0",
-        "page=99999999999999999999",
-        "block=٣",
-        "block=1&block=2",
-        "tag=" + "x" * 101,
-        "tag=%00",
-        "keyword=%00",
-        "keyword=" + "x" * 201,
-        "keyword=a&keyword=b",
-        "min_accuracy=50",
-        "cursor=*",
-    ],
-)
-def test_what_cannot_be_searched_is_said_readably(reader: TestClient, answer: Answer, query: str) -> None:
-    asked = answer(PAGE)
-    response = reader.get("/?" + query)
-    assert response.status_code == 400
-    assert "This search is not valid" in response.text
-    assert not asked
 
 
 @pytest.mark.parametrize(
@@ -425,21 +156,14 @@ def test_a_fault_of_ours_shows_no_traceback(
     def fail(*_: object) -> None:
         raise RuntimeError("a secret detail")
 
-    monkeypatch.setattr(page_module, "search_images", fail)
+    monkeypatch.setattr(Searches, "page", fail)
     client = TestClient(create_app(settings), raise_server_exceptions=False, headers=dict(reader.headers))
     response = client.get("/")
     assert response.status_code == 500
     assert "secret" not in response.text
 
 
-def test_a_damaged_image_is_shown_as_unreadable(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, images=(replace(IMAGE, image=None),)))
-    response = reader.get("/")
-    assert response.status_code == 200
-    assert "unreadable" in response.text
-
-
-def test_an_image_out_of_reach_leaves_a_page_that_says_why(
+def test_the_api_says_which_image_is_out_of_reach_and_why(
     reader: TestClient, store: LocalStorage, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> bytes:
@@ -447,45 +171,31 @@ def test_an_image_out_of_reach_leaves_a_page_that_says_why(
 
     monkeypatch.setattr(store, "read", away)
     answer(replace(PAGE, images=(replace(IMAGE, image=None, is_in_store=True), IMAGE)))
-    response = reader.get("/")
-    assert response.status_code == 200
-    assert len(sources(response.text)) == 1
-    assert "Some pictures cannot be shown: HDFS does not answer" in response.text
-    assert ">unavailable<" in response.text
+    assert reader.get("/search").status_code == 200
     out_of_reach, shown = reader.get("/api/search?pixels=1").json()["images"]
     assert out_of_reach["png"] is None
     assert "tinytags up" in out_of_reach["missing"]
     assert "missing" not in shown
 
 
-def test_an_image_of_the_store_is_shown_like_any_other(
+def test_an_image_of_the_store_is_given_like_any_other(
     settings: Settings, answer: Answer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     storage = LocalStorage(tmp_path / "store")
     run = make_run(storage)
-    monkeypatch.setattr(
-        page_module,
-        "Runtime",
-        lambda settings, as_writer: SimpleNamespace(storage=storage, solr=SimpleNamespace(aliases=dict)),
-    )
+    use_store(storage, monkeypatch)
     in_store = with_values(id="pets:6", corpus=run.corpus, block=3, position=6)
-    in_store = replace(in_store, image=None, is_in_store=True)
-    answer(replace(PAGE, images=(in_store,)))
-    page = TestClient(create_app(settings)).get("/", headers={"Authorization": basic("tinytags:pässword")})
-    (shown,) = sources(page.text)
+    answer(replace(PAGE, images=(replace(in_store, image=None, is_in_store=True),)))
+    client = TestClient(create_app(settings), headers={"Authorization": basic("tinytags:pässword")})
+    found = client.get("/api/search?pixels=1").json()["images"][0]
+    (shown,) = sources(f'src="{found["png"]}"')
     np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), pictures()[6])
-    assert 'role="note"' not in page.text
-
-
-def test_generated_pictures_are_named_as_such(reader: TestClient, answer: Answer) -> None:
-    answer(replace(PAGE, corpora=("drawn",)))
-    assert "generated pictures (drawn shapes), not photographs" in reader.get("/").text
 
 
 def test_the_api_gives_pixels_only_when_asked(reader: TestClient, answer: Answer) -> None:
     asked = answer(replace(PAGE, next_cursor="A"))
     without = reader.get("/api/search?tag=cat&cursor=*").json()
-    assert asked[0] == SearchRequest(tags=("cat",), cursor="*", with_pixels=False)
+    assert asked[0] == SearchRequest(tags=("cat",), rows=60)
     assert without["total"] == 250
     assert without["next_cursor"] == "A"
     assert without["images"][0]["id"] == "demo:1234"

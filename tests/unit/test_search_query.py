@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import DAMAGED
-from tinytags_tasks.search.query import iterate_images, search_images, solr_parameters
-from tinytags_tasks.search.request import FIRST_CURSOR, SearchRequest
+from tinytags_tasks.search.query import Searched, search_images, solr_parameters
+from tinytags_tasks.search.request import SearchRequest, Sort
 from tinytags_tasks.settings import Settings
 
 
@@ -110,7 +110,7 @@ def test_an_image_comes_back_with_its_pixels_and_counts(solr: StubSolr, settings
     image = np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)
     solr.answers = [answer(document(17, base64.b64encode(image.tobytes()).decode()))]
 
-    page = search_images(settings, SearchRequest())
+    page = search_images(settings, SearchRequest(with_pixels=True))
 
     assert page.total == 1
     assert page.images[0].id == "demo:17"
@@ -130,7 +130,7 @@ def test_an_image_of_any_size_comes_back_as_it_was(solr: StubSolr, settings: Set
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     solr.answers = [answer({**document(1, base64.b64encode(image.tobytes()).decode()), "width": width})]
 
-    found = search_images(settings, SearchRequest()).images[0].image
+    found = search_images(settings, SearchRequest(with_pixels=True)).images[0].image
 
     assert found is not None
     np.testing.assert_array_equal(found, image)
@@ -154,7 +154,7 @@ def test_damaged_pixels_are_shown_as_missing(solr: StubSolr, settings: Settings,
 def test_a_document_without_an_image_has_it_in_the_store(solr: StubSolr, settings: Settings) -> None:
     stored = base64.b64encode(bytes(3072)).decode()
     solr.answers = [answer(document(1, None), document(2, stored), document(3, "AAAA"))]
-    found = search_images(settings, SearchRequest()).images
+    found = search_images(settings, SearchRequest(with_pixels=True)).images
     assert [(image.is_in_store, image.missing) for image in found] == [(True, ""), (False, ""), (False, DAMAGED)]
     assert [image.image is None for image in found] == [True, False, True]
 
@@ -164,7 +164,8 @@ def test_solr_is_asked_as_the_reader(solr: StubSolr, settings: Settings) -> None
     reader = {"solr_reader_user": "leser", "solr_reader_password": SecretStr("größe:2")}
     search_images(settings.model_copy(update=reader), SearchRequest())
     search_images(settings, SearchRequest())
-    assert solr.authorizations == ["Basic " + base64.b64encode("leser:größe:2".encode()).decode(), None]
+    leser = "Basic " + base64.b64encode("leser:größe:2".encode()).decode()
+    assert solr.authorizations == [leser, leser, None, None]
 
 
 def test_a_wrong_password_is_named_by_its_variable(solr: StubSolr, settings: Settings) -> None:
@@ -206,7 +207,7 @@ def test_a_search_goes_to_solr_as_parameters(solr: StubSolr, settings: Settings)
         "{!term tag=by_keyword f=keyword v=$keyword}",
     ]
     assert asked["expandMacros"] == ["false"]  # or ${rows} in a keyword would become 10
-    assert (asked["start"], asked["rows"]) == (["20"], ["10"])
+    assert (asked["start"], asked["rows"]) == (["20"], ["11"])  # one more than fits says that there is a next page
     assert asked["sort"] == ["accuracy desc, position asc, id asc"]
 
 
@@ -250,15 +251,26 @@ def test_by_a_keyword_nothing_is_found_where_what_is_live_is_older_than_keywords
 ) -> None:
     solr.answers = [without("keyword"), answer(total=0)]
     assert search_images(settings, SearchRequest(keyword="tabby", block=3)).total == 0
-    first, second = solr.asked
+    first, second, _ = solr.asked
     assert "{!term tag=by_keyword f=keyword v=$keyword}" in first["fq"]
     assert second["fq"] == ["{!term tag=by_block f=block v=$block}", "{!tag=by_keyword}-*:*"]
 
 
-def test_a_count_by_a_field_that_what_is_live_lacks_is_left_out(solr: StubSolr, settings: Settings) -> None:
-    solr.answers = [without("corpus"), answer(document(1, None))]
-    assert search_images(settings, SearchRequest()).total == 1
-    assert set(json.loads(solr.asked[1]["json.facet"][0])) == {"tags", "confidences", "models"}
+@pytest.mark.parametrize(
+    ("field", "search"),
+    [
+        ("word", {"words": ("tab*",)}),
+        ("word", {"without_words": ("tabby",)}),
+        ("shuffle", {"sort": Sort.RANDOM}),
+        ("look", {"is_one_of_alike": True}),
+    ],
+)
+def test_what_is_live_may_be_older_than_what_is_asked_for(
+    solr: StubSolr, settings: Settings, field: str, search: dict[str, Any]
+) -> None:
+    solr.answers = [without(field)]
+    with pytest.raises(BadInputError, match=r"was indexed before .* `tinytags run` brings that"):
+        search_images(settings, SearchRequest(**search))
 
 
 def test_a_field_that_no_search_can_do_without_is_told(solr: StubSolr, settings: Settings) -> None:
@@ -268,8 +280,10 @@ def test_a_field_that_no_search_can_do_without_is_told(solr: StubSolr, settings:
     assert len(solr.asked) == 2
 
 
-def test_a_keyword_narrows_the_counts_of_tags_and_not_what_is_published() -> None:
-    facets = json.loads(str(solr_parameters(SearchRequest(keyword="tabby"))["json.facet"]))
+def test_a_keyword_narrows_the_counts_of_tags_and_not_what_is_published(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer()]
+    search_images(settings, SearchRequest(keyword="tabby"))
+    facets = json.loads(solr.asked[1]["json.facet"][0])
     assert "by_keyword" not in facets["tags"]["domain"]["excludeTags"]
     assert "by_keyword" not in facets["confidences"]["domain"]["excludeTags"]
     assert "by_keyword" in facets["models"]["domain"]["excludeTags"]
@@ -304,35 +318,14 @@ def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Setti
         {"rows": 0},
         {"rows": 101},
         {"start": -1},
-        {"start": 9_941},
+        {"start": 9_971},
         {"cursor": ""},
-        {"cursor": "*", "start": 60},
+        {"cursor": "later", "start": 60},
     ],
 )
 def test_a_request_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInputError):
         SearchRequest(**wrong)
-
-
-def test_a_cursor_goes_on_to_the_end_and_counts_once(solr: StubSolr, settings: Settings) -> None:
-    solr.answers = [
-        answer(document(1, None), document(2, None), total=3, cursor="A"),
-        answer(document(3, None), total=3, cursor="B"),
-        answer(total=3, cursor="B"),
-    ]
-
-    found = list(iterate_images(settings, SearchRequest(rows=2, with_pixels=False)))
-
-    assert [image.position for image in found] == [1, 2, 3]
-    assert [asked["cursorMark"] for asked in solr.asked] == [[FIRST_CURSOR], ["A"], ["B"]]
-    assert ["json.facet" in asked for asked in solr.asked] == [True, False, False]
-
-
-def test_a_limit_ends_the_reading_early(solr: StubSolr, settings: Settings) -> None:
-    solr.answers = [answer(document(1, None), document(2, None), total=9, cursor="A")]
-    found = list(iterate_images(settings, SearchRequest(rows=2, with_pixels=False), limit=2))
-    assert len(found) == 2
-    assert len(solr.asked) == 1
 
 
 def test_solr_being_away_names_address_and_remedy(tmp_path: Path) -> None:
@@ -359,7 +352,7 @@ def test_a_missing_alias_means_that_nothing_is_published(solr: StubSolr, setting
     ("status", "body", "expected"),
     [
         (503, '{"error": {"msg": "no servers hosting shard: shard1"}}', TransientError),
-        (400, '{"error": {"msg": "Unable to parse \'cursorMark\' after totem"}}', BadInputError),
+        (200, '{"responseHeader": {"partialResults": true}, "response": {"docs": []}}', EngineDownError),
         (400, '{"error": {"msg": "sort param field can\'t be found: accuracy"}}', FinalError),
         (200, "<html>a login page</html>", EngineDownError),
         (200, "[]", EngineDownError),
@@ -370,7 +363,7 @@ def test_what_solr_says_becomes_an_error_of_ours(
 ) -> None:
     solr.answers = [(status, body)]
     with pytest.raises(expected):
-        search_images(settings, SearchRequest(cursor="totem"))
+        search_images(settings, SearchRequest())
 
 
 def test_foreign_documents_are_named_as_such(solr: StubSolr, settings: Settings) -> None:
@@ -384,25 +377,72 @@ def test_what_was_taken_down_is_not_found_and_never_returned(solr: StubSolr, set
     hidden = Hidden({"demo": np.array([0, 2])}, ("demo:2",))
     found = search_images(settings, SearchRequest(), hidden)
     assert [image.position for image in found.images] == [1]
-    (asked,) = solr.asked
-    assert asked["hidden_ids"] == ["demo:2"]
-    assert "{!bool cache=false must=$everything must_not=$hidden}" in asked["fq"]
+    for asked in solr.asked:
+        assert asked["hidden_ids"] == ["demo:2"]
+        assert "{!bool cache=false must=$everything must_not=$hidden}" in asked["fq"]
 
 
 def test_tags_below_what_was_published_are_not_found_and_peoples_words_always_are() -> None:
-    hidden = Hidden(least={"cat": 60, "dog": 80, "a,b": 60})
+    hidden = Hidden(least={"pets": {"cat": 60, "dog": 80, "a,b": 60}, "birds": {}})
     parameters = solr_parameters(SearchRequest(), hidden=hidden)
-    assert parameters["fq"] == ["{!bool should=$least_60 should=$least_80 should=$least_people}"]
-    assert parameters["least_60_range"] == "accuracy:[60 TO *]"
-    assert parameters["least_60_names"] == "cat\na,b"
-    assert parameters["least_people"] == "corrected:[* TO *]"
-    older = solr_parameters(SearchRequest(), frozenset({"corrected"}), hidden)
-    assert older["fq"] == ["{!bool should=$least_60 should=$least_80}"]
-    assert solr_parameters(SearchRequest(), frozenset({"corrected"}), Hidden(least={}))["fq"] == ["-*:*"]
+    assert parameters["fq"] == [
+        "{!bool should=$least_others should=$least_people should=$least_1_60 should=$least_1_80}"
+    ]
+    assert parameters["least_corpora_names"] == "pets,birds"
+    assert parameters["least_1_corpus_name"] == "pets"
+    assert parameters["least_1_60"] == "{!bool must=$least_1_corpus must=$least_1_60_range must=$least_1_60_tags}"
+    assert parameters["least_1_60_range"] == "accuracy:[60 TO *]"
+    assert parameters["least_1_60_names"] == "cat\na,b"
+    assert "corrected" in str(parameters["least_people_xml"])
 
 
-def test_two_limits_together_are_the_higher_of_each_tag() -> None:
-    published = Hidden(least={"cat": 60, "dog": 80})
-    assert published.at_least({"cat": 70, "dog": 50, "emu": 40}).least == {"cat": 70, "dog": 80}
-    assert published.at_least(None).least == {"cat": 60, "dog": 80}
-    assert Hidden().at_least({"cat": 70}).least == {"cat": 70}
+def test_two_limits_together_are_the_higher_of_each_tag_of_a_corpus() -> None:
+    published = Hidden(least={"pets": {"cat": 60, "dog": 80}})
+    both = published.at_least({"pets": {"cat": 70, "dog": 50, "emu": 40}, "birds": {"owl": 20}})
+    assert both.least == {"pets": {"cat": 70, "dog": 80}, "birds": {"owl": 20}}
+    assert published.at_least({}).least == published.least
+
+
+def test_what_is_searched_can_be_named_and_bounded_in_time(solr: StubSolr, settings: Settings) -> None:
+    solr.answers = [answer(document(1, None))]
+    page = search_images(settings, SearchRequest(), searched=Searched(("one", "other")))
+    assert page.collections == ("one", "other")
+    assert [unquote(path.split("/")[2]) for path in solr.paths] == ["one,other"] * 2
+    assert all(int(asked["timeAllowed"][0]) <= 15_000 for asked in solr.asked)
+
+
+def test_every_filter_goes_to_solr_as_parameters() -> None:
+    evil = "x} OR *:* {!func}"
+    asked = solr_parameters(
+        SearchRequest(
+            without_tags=(evil, "b"),
+            min_confidence=40,
+            max_confidence=60,
+            words=("Guinea_PIG*",),
+            without_words=("Stra\u00dfe", "a b"),
+            corpora=("demo", evil),
+        )
+    )
+    assert asked["fq"] == [
+        "{!bool tag=by_tag must=$everything must_not=$without_tags}",
+        "{!tag=by_confidence}accuracy:[40 TO 60]",
+        r'{!terms tag=by_corpus f=corpus separator="\n" v=$corpora}',
+        "{!term tag=by_word f=word v=$word_0_0}",
+        "{!prefix tag=by_word f=word v=$word_0_1}",
+        "{!bool tag=by_word must=$everything must_not=$no_0 must_not=$no_1}",
+    ]
+    assert asked["without_tags_names"] == f"{evil}\nb"
+    assert (asked["word_0_0"], asked["word_0_1"]) == ("guinea", "pig")
+    assert (asked["no_0"], asked["no_0_0"], asked["no_0_0_word"]) == (
+        "{!bool must=$no_0_0}",
+        "{!term f=word v=$no_0_0}".replace("$no_0_0", "$no_0_0_word"),
+        "strasse",
+    )
+    assert asked["no_1"] == "{!bool must=$no_1_0 must=$no_1_1}"
+
+
+def test_a_range_of_precision_leaves_what_was_not_measured() -> None:
+    asked = solr_parameters(SearchRequest(), hidden=Hidden(between={"pets": {"cat": (40, 60), "dog": (70, 100)}}))
+    assert asked["fq"] == ["{!bool should=$between_0_40_60 should=$between_0_70 must_not=$between_people}"]
+    assert asked["between_0_40_60_range"] == "accuracy:[40 TO 60]"
+    assert solr_parameters(SearchRequest(), hidden=Hidden(between={}))["fq"] == ["-*:*"]

@@ -14,12 +14,12 @@ from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
 from tinytags_tasks.review import words as words_module
 from tinytags_tasks.review.takedown_lists import parse_positions, read_takedown_list
 from tinytags_tasks.review.takedowns import positions_of_keyword, taken_down
-from tinytags_tasks.review.words import picture_hash, say
+from tinytags_tasks.review.words import say
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.review_log import ReviewLog, read_words
-from tinytags_tasks.store.review_records import Verdict, Word
+from tinytags_tasks.store.review_records import Verdict, Word, picture_hash
 
 
 @pytest.fixture(scope="module")

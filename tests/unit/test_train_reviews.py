@@ -18,12 +18,12 @@ from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.nets.catalogue import net_for
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.lessons import learned_positions, picture_name
+from tinytags_tasks.store.lessons import learned_positions
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import describe_model, load_report
 from tinytags_tasks.store.review_log import append_words
-from tinytags_tasks.store.review_records import Verdict, Why, Word
+from tinytags_tasks.store.review_records import Verdict, Why, Word, picture_hash
 from tinytags_tasks.train import logistic_spark, none, reviews, step
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
@@ -127,7 +127,7 @@ def say(
 
 def picture_at(corpus: Corpus, storage: LocalStorage, position: int) -> bytes:
     shard, offset = divmod(position, corpus.shard_images)
-    return picture_name(
+    return picture_hash(
         storage.read(layout.shard_file(corpus.name, shard), offset * corpus.image_bytes, corpus.image_bytes)
     )
 

@@ -15,6 +15,7 @@ from tinytags_tasks.cli import (
     precision,
     publishing,
     reviews,
+    searching,
     stages,
 )
 from tinytags_tasks.errors import TinyTagsError
@@ -26,7 +27,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for area in (engines, corpora, stages, models, nets, blocks, publishing, corrections, reviews, precision, accounts):
+AREAS = (
+    engines,
+    corpora,
+    stages,
+    searching,
+    models,
+    nets,
+    blocks,
+    publishing,
+    corrections,
+    reviews,
+    precision,
+    accounts,
+)
+for area in AREAS:
     app.add_typer(area.app)
 
 

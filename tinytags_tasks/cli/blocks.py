@@ -24,7 +24,7 @@ from tinytags_tasks.errors import BadInputError, FinalError
 if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.ledger import Rates
-    from tinytags_tasks.upkeep.audit import AuditResult
+    from tinytags_tasks.upkeep.audit import AuditRequest, AuditResult
     from tinytags_tasks.upkeep.backfill import BackfillPlan, BackfillRequest
 
 app = typer.Typer()
@@ -119,14 +119,14 @@ def delete(
     """Delete all documents of blocks from a run's collection, one block at a time; scored files are kept."""
     from tinytags_tasks.blocks import format_block_numbers, parse_block_numbers
     from tinytags_tasks.index.step import DeleteRequest, delete_blocks
-    from tinytags_tasks.publish.publications import live_collection
+    from tinytags_tasks.publish.live import live_collections
 
     if not blocks:
         raise BadInputError("name the blocks, such as --blocks 3,17-20")
     runtime = clients()
     run = find_run(run_name)
     numbers = parse_block_numbers(blocks, run.blocks)
-    is_live = live_collection(runtime.settings.alias, runtime.solr) == run.collection
+    is_live = run.collection in live_collections(runtime.settings.alias, runtime.solr)
     seen = ", which readers see" if is_live else ""
     question = f"Delete the documents of blocks {format_block_numbers(numbers)} of run {run.name}{seen}?"
     if not yes and not typer.confirm(question):
@@ -199,17 +199,21 @@ def audit(
             show_default=False,
         ),
     ] = "",
+    corpus: Annotated[
+        str,
+        typer.Option(help="The corpus whose live run is the default, if several are live.", show_default=False),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Compare what is in Solr with the ledger, the scored files and the shards; exit code 1 if it differs."""
-    from tinytags_tasks.publish.publications import live_collection
+    from tinytags_tasks.publish.live import live_collections
     from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
     from tinytags_tasks.upkeep.repair import apply_pending
 
     runtime = clients()
-    request = AuditRequest(run_name, alias or runtime.settings.alias, sample, is_deep=deep)
+    request = AuditRequest(run_name, alias or runtime.settings.alias, sample, is_deep=deep, corpus=corpus)
     if repair:
-        request = replace(request, run=_repair_records(run_name, request.alias, runtime))
+        _repair_records(request, runtime)
     result = audit_run(request, storage=runtime.storage, solr=runtime.solr, report=say)
     if (result.pending or (result.problems and not result.input_problems)) and repair:
         for block, problem in sorted(result.problems.items()):
@@ -228,22 +232,25 @@ def audit(
     else:
         _print_audit(result)
     # Words that are pending on a run that nobody sees are applied when it is published.
-    is_behind = bool(result.pending) and live_collection(request.alias, runtime.solr) == result.collection
+    is_behind = bool(result.pending) and result.collection in live_collections(request.alias, runtime.solr)
     if result.problems or result.input_problems or is_behind:
         raise typer.Exit(1)
 
 
-def _repair_records(run_name: str, alias: str, runtime: "Runtime") -> str:
-    """Write a run's record and its alias' history again if they are damaged; return the run's name."""
-    from tinytags_tasks.publish.publications import live_collection
+def _repair_records(request: "AuditRequest", runtime: "Runtime") -> None:
+    """Write the record of the run, or those of all live runs, and the alias' history again if they are damaged."""
+    from tinytags_tasks.publish.live import live_collections
     from tinytags_tasks.store import layout
-    from tinytags_tasks.upkeep.repair import repair_history, repair_run_record
+    from tinytags_tasks.upkeep.repair import repair_run_record
+    from tinytags_tasks.upkeep.repair_history import repair_history
 
-    name = run_name or layout.run_of_collection(live_collection(alias, runtime.solr))
-    if name:
-        repair_run_record(name, runtime.storage, say)
-    repair_history(alias, runtime.storage, runtime.solr, say)
-    return name
+    storage, solr = runtime.storage, runtime.solr
+    live = () if request.run else live_collections(request.alias, solr)
+    names = [request.run] if request.run else [layout.run_of_collection(collection) for collection in live]
+    for name in names:
+        if request.run or (name and storage.exists(layout.run_file(name))):
+            repair_run_record(name, storage, say)
+    repair_history(request.alias, storage, solr, say)
 
 
 def _repair_blocks(result: "AuditResult", runtime: "Runtime", *, yes: bool) -> None:

@@ -200,17 +200,17 @@ def _chosen(
 
 
 def _note_new_tag(tag: str, corpus: "Corpus", runtime: "Runtime") -> None:
-    """Say how a model learns a tag that the live run's model does not know."""
-    from tinytags_tasks.publish.publications import live_collection, run_of
+    """Say how a model learns a tag that the model of the corpus' live run does not know."""
+    from tinytags_tasks.publish.live import live_runs
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.model_records import ModelCard
 
-    run = run_of(live_collection(runtime.settings.alias, runtime.solr), runtime.storage)
-    if run and tag not in ModelCard.load(runtime.storage, layout.card_file(run.model)).tags:
-        say(
-            f"model {run.model} does not know the tag {tag!r}: a model learns it with "
-            f"`tinytags train --reviews {corpus.name} --new-tags`"
-        )
+    for run in live_runs(runtime.settings.alias, runtime.storage, runtime.solr, corpus=corpus.name):
+        if tag not in ModelCard.load(runtime.storage, layout.card_file(run.model)).tags:
+            say(
+                f"model {run.model} does not know the tag {tag!r}: a model learns it with "
+                f"`tinytags train --reviews {corpus.name} --new-tags`"
+            )
 
 
 @reviews_app.command()

@@ -91,16 +91,28 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     totals = add_up(read_ledger(runtime.storage, run))
     is_published = parameters.get("publish") != "no"
     searched = runtime.settings.alias if is_published else run.collection
-    documents = runtime.solr.count(searched)
+    documents = runtime.solr.count(run.collection)
     _print_summary(runtime, run, totals, documents, searched, tasks)
     corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
     if not (totals.read == corpus.images == totals.accounted and totals.kept == documents):
         raise ReconcileError(
             f"run {run.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "
-            f"read, {totals.kept:,} kept, and {searched} has {documents:,} documents; see `tinytags ledger {run.name}`"
+            f"read, {totals.kept:,} kept, and {run.collection} has {documents:,} documents; see `tinytags ledger "
+            f"{run.name}`"
         )
     if not is_published:
         report(f"readers do not see it yet; publish it with `tinytags publish {run.name}`")
+    print(_next_step(run, is_demo=not parameters.get("corpus")))
+
+
+def _next_step(run: Run, *, is_demo: bool) -> str:
+    """Return what to do next: precision is not measured before somebody reviews."""
+    if is_demo:
+        return (
+            "next: measure precision, with a made reviewer who knows what the demo's pictures show: "
+            f"`tinytags demo review`, then `tinytags precision {run.name}`"
+        )
+    return f"next: measure precision: review 250 pictures, then `tinytags precision {run.name}`"
 
 
 def _unfinished_run(client: AirflowClient, parameters: Mapping[str, object]) -> str:
@@ -207,6 +219,8 @@ def _print_summary(
     ):
         if url:
             print(f"{what:<12} {url}  user {user}, password {settings.password(password)}")
+    if settings.search_url:
+        print(f"{'review':<12} {settings.search_url.rstrip('/')}/review  with the search page's password")
     print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
     login = f"  user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
     print(f"{'Solr':<12} {settings.solr_url}/{searched}{login}")

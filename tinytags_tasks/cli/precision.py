@@ -1,11 +1,12 @@
 """The command for what a run's confidence has meant on its corpus."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinytags_tasks.cli.common import AsJson, RunName, add_row, clients, find_run, make_table, print_table, say
+from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
     from tinytags_tasks.review.precision import PrecisionTable
@@ -14,11 +15,20 @@ app = typer.Typer()
 
 
 @app.command()
-def precision(run_name: RunName = None, as_json: AsJson = False) -> None:
+def precision(
+    run_name: RunName = None,
+    corpus: Annotated[str, typer.Option(help="The live run of this corpus.", show_default=False)] = "",
+    as_json: AsJson = False,
+) -> None:
     """Show a run's measured precision: for each tag and band of confidence, from looks that were drawn to measure."""
+    from tinytags_tasks.publish.live import live_run
     from tinytags_tasks.review.measuring import measure_run
 
-    table = measure_run(find_run(run_name), clients().storage, say)
+    if run_name and corpus:
+        raise BadInputError("name a run or --corpus, not both")
+    runtime = clients()
+    run = live_run(runtime.settings.alias, corpus, runtime.storage, runtime.solr) if corpus else find_run(run_name)
+    table = measure_run(run, runtime.storage, say)
     if as_json:
         print(json.dumps(table.as_json(), indent=2))
     else:
@@ -50,6 +60,8 @@ def _print(table: "PrecisionTable") -> None:
     add_row(tags, "all", f"{images:,}", looks, describe(table.overall), describe(table.recall_overall))
     print_table(tags)
     unclear = f", and {table.unclear:,} more were unclear" if table.unclear else ""
+    if table.labelled:
+        unclear += f"; {table.labelled:,} more are in the labelled set, and count nowhere"
     print(
         f"{table.looks:,} looks that measure, {table.dropped_looks:,} of them at pictures that the run dropped"
         f"{unclear}; request {table.last:,} of the review log is the last"

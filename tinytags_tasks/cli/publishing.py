@@ -19,12 +19,13 @@ from tinytags_tasks.cli.common import (
     refuse_damaged,
     say,
 )
-from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 
 if TYPE_CHECKING:
     from tinytags_tasks.clients.solr import SolrClient
+    from tinytags_tasks.publish.diff import DiffResult
     from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.upkeep.diff import DiffResult
+    from tinytags_tasks.store.run_records import Publication
     from tinytags_tasks.upkeep.overview import RunsResult
 
 app = typer.Typer()
@@ -69,6 +70,28 @@ def publish(
 
 
 @app.command()
+def unpublish(
+    corpus: Annotated[
+        str,
+        typer.Argument(metavar="CORPUS", help="The corpus; or a live collection that is of no run of this store."),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take a corpus out of what readers search; its run is kept until it is pruned, and a rollback brings it back."""
+    from tinytags_tasks.cli.spoken import user
+    from tinytags_tasks.publish.unpublish import UnpublishRequest
+    from tinytags_tasks.publish.unpublish import unpublish as take_out
+
+    runtime = clients()
+    alias = runtime.settings.alias
+    if not yes and not typer.confirm(f"Take {corpus} out of {alias}, so that readers do not find its pictures?"):
+        raise typer.Exit(1)
+    request = UnpublishRequest(corpus, alias, user())
+    result = take_out(request, storage=runtime.storage, solr=runtime.solr, report=say)
+    print(f"{corpus} is not live under {alias}; {', '.join(result.beside) or 'nothing'} is")
+
+
+@app.command()
 def rollback(
     run_name: Annotated[
         str,
@@ -78,24 +101,33 @@ def rollback(
             show_default=False,
         ),
     ] = "",
+    corpus: Annotated[
+        str,
+        typer.Option(help="The corpus to roll back, if several are or were live.", show_default=False),
+    ] = "",
 ) -> None:
-    """Restore what was live before; the run that is rolled back is kept until it is pruned."""
+    """Restore what was live of a corpus before; the run that is rolled back is kept until it is pruned."""
     from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 
     runtime = clients()
-    request = RollbackRequest(runtime.settings.alias, run_name)
+    request = RollbackRequest(runtime.settings.alias, run_name, corpus)
     result = roll_back(request, storage=runtime.storage, solr=runtime.solr, report=say)
-    print(f"{result.documents:,} documents are live in {result.collection} again; {result.taken_back} was rolled back")
+    taken_back = f"; {result.taken_back} was rolled back" if result.taken_back else ""
+    print(f"{result.documents:,} documents are live in {result.collection} again{taken_back}")
 
 
 @app.command()
 def runs(
-    limit: Annotated[int, typer.Option(help="How many runs, newest first.")] = 10, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(help="How many runs, newest first.")] = 10,
+    corpus: Annotated[
+        str, typer.Option(help="Only runs of this corpus, and all that was live of it.", show_default=False)
+    ] = "",
+    as_json: AsJson = False,
 ) -> None:
-    """List runs: their models, block states and collections, and which is live; exit code 1 if a record is damaged."""
+    """List runs, and what is live of each corpus; exit code 1 if a record is damaged."""
     from tinytags_tasks.upkeep.overview import RunsRequest, summarize_runs
 
-    request = RunsRequest(limit)
+    request = RunsRequest(limit, corpus)
     runtime = clients()
     solr = _solr_or_none(runtime)
     result = summarize_runs(request, storage=runtime.storage, solr=solr)
@@ -103,7 +135,13 @@ def runs(
         print(json.dumps([asdict(one) for one in result.runs], indent=2))
     else:
         _print_runs(result, knows_solr=solr is not None)
-    refuse_damaged(result.damaged)
+    damaged = list(result.damaged)
+    if solr and not as_json:
+        try:
+            _print_live(corpus, runtime, solr)
+        except CorruptError as error:
+            damaged += [str(error)] if str(error) not in damaged else []
+    refuse_damaged(damaged)
 
 
 def _print_runs(result: "RunsResult", *, knows_solr: bool) -> None:
@@ -127,6 +165,41 @@ def _print_runs(result: "RunsResult", *, knows_solr: bool) -> None:
         print(f"the latest {len(found)} of {result.known:,} runs; --limit {result.known} shows all")
     elif not (found or result.damaged):
         print("there is no run yet: start one with `tinytags run` or `tinytags score`")
+
+
+def _print_live(corpus: str, runtime: "Runtime", solr: "SolrClient") -> None:
+    """Print what is live of each corpus, and what rollbacks lead to; of a chosen corpus, all its changes as well."""
+    from tinytags_tasks.upkeep.live_corpora import list_corpora
+
+    alias = runtime.settings.alias
+    known = list_corpora(alias, storage=runtime.storage, solr=solr)
+    shown = [one for one in known if corpus in ("", one.corpus)]
+    if not shown:
+        print(f"nothing {f'of corpus {corpus} ' if corpus else ''}was ever live under {alias}")
+        return
+    table = make_table("corpus", f"live under {alias}", "since", "readers see", "a rollback leads to")
+    for one in shown:
+        last = one.changes[-1] if one.changes else None
+        live = ", ".join(one.live) or "nothing"
+        of_store = one.corpus or "of no run of this store"
+        back = one.back_to[0].collection if one.back_to else ""
+        add_row(table, of_store, live, last.time if last else "", _readers_see(last) if one.live else "", back)
+    print_table(table)
+    if corpus:
+        changes = make_table("when", "change", "live since then", "readers see", "by", "on")
+        for change in shown[0].changes:
+            live = change.collection or "nothing"
+            add_row(changes, change.time, change.change, live, _readers_see(change), change.by, change.host)
+        print_table(changes)
+
+
+def _readers_see(change: "Publication | None") -> str:
+    """Return in a few words from which confidence on readers see a publication."""
+    if change is None or not change.collection:
+        return ""
+    if change.least_precision is not None:
+        return f"tags of {change.least_precision:g} % measured precision"
+    return "everything" if change.thresholds is None else "some tags"
 
 
 def _solr_or_none(runtime: "Runtime") -> "SolrClient | None":
@@ -195,7 +268,7 @@ def diff(
 ) -> None:
     """Compare two runs of one corpus: documents by tag, images that changed tag, gained, lost, mean confidence."""
     from tinytags_tasks.blocks import parse_block_numbers
-    from tinytags_tasks.upkeep.diff import DiffRequest, compare_runs, draw_sheet
+    from tinytags_tasks.publish.diff import DiffRequest, compare_runs, draw_sheet
 
     runtime = clients()
     chosen = parse_block_numbers(blocks, find_run(run_a).blocks) if blocks else None

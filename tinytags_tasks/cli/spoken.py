@@ -47,11 +47,12 @@ def show(corpus: "Corpus", recorded: str, started: float, runtime: "Runtime") ->
 
 def refuse_unseen_version(corpus: "Corpus", runtime: "Runtime", *, on_purpose: bool) -> None:
     """Refuse positions that a person cannot have seen: those of another version of a corpus than readers see."""
-    from tinytags_tasks.publish.publications import live_collection, run_of
+    from tinytags_tasks.publish.live import live_runs
     from tinytags_tasks.review.words import refuse_another_version
 
-    run = None if on_purpose else run_of(live_collection(runtime.settings.alias, runtime.solr), runtime.storage)
-    if run is not None and run.corpus == corpus.name:
+    if on_purpose:
+        return
+    for run in live_runs(runtime.settings.alias, runtime.storage, runtime.solr, corpus=corpus.name):
         refuse_another_version(corpus, run, "; or give --unpublished if the positions are those of this one")
 
 

@@ -1,28 +1,24 @@
-"""Commands for a run: each stage by itself, all stages in Airflow, and the search."""
+"""Commands for a run: each stage by itself, and all stages in Airflow."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from tinytags_tasks.cli.common import (
-    AsJson,
     Blocks,
     RunName,
-    add_row,
     clients,
     embed_and_score,
     find_run,
     groups_of,
-    make_table,
-    print_table,
     say,
 )
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.settings import Similar
     from tinytags_tasks.store.run_records import Run
 
 app = typer.Typer()
@@ -162,6 +158,10 @@ def score(
         int | None,
         typer.Option(help="Least confidence in percent of an image to keep; default: 40.", show_default=False),
     ] = None,
+    similar: Annotated[
+        str,
+        typer.Option(help="Whether similar pictures can be found: on, off or auto.", show_default="TINYTAGS_SIMILAR"),
+    ] = "",
     blocks: Blocks = "",
     redo: Annotated[bool, typer.Option("--redo", help="Also score blocks that are committed.")] = False,
     export: Annotated[
@@ -183,7 +183,7 @@ def score(
     if output != exports.STANDARD_OUTPUT and not export:
         raise BadInputError(f"--output {output} is for an export: add --export json")
     runtime = clients()
-    run = _plan_or_find(name, model, threshold, runtime)
+    run = _plan_or_find(name, model, threshold, similar, runtime)
     numbers = parse_block_numbers(blocks, run.blocks)
     chosen = f"{run.corpus} by {run.model}, confidence from {run.threshold} %"
     say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
@@ -195,7 +195,7 @@ def score(
         print(run.name)
 
 
-def _plan_or_find(name: str, model: str, threshold: int | None, runtime: "Runtime") -> "Run":
+def _plan_or_find(name: str, model: str, threshold: int | None, similar: str, runtime: "Runtime") -> "Run":
     """Return the run for a corpus and options, which is planned if it does not exist, or the run of this name."""
     from tinytags_tasks.score.plan import PlanRequest, latest_model, plan_run
     from tinytags_tasks.store import layout
@@ -203,12 +203,33 @@ def _plan_or_find(name: str, model: str, threshold: int | None, runtime: "Runtim
 
     storage = runtime.storage
     if not storage.exists(layout.corpus_file(name)) and storage.exists(layout.run_file(name)):
-        if model or threshold is not None:
-            raise BadInputError(f"run {name} has a model and a threshold already: name its corpus to choose others")
+        if model or threshold is not None or similar:
+            raise BadInputError(
+                f"run {name} has a model, a threshold and vectors, or none, already: name its corpus to choose others"
+            )
         return find_run(name)
     chosen = PlanRequest.threshold if threshold is None else threshold
-    request = PlanRequest(name, model or latest_model(storage, report=say), chosen)
-    return Run.load(storage, layout.run_file(plan_run(request, storage=storage).run))
+    request = PlanRequest(
+        name, model or latest_model(storage, report=say), chosen, similar=_similar_or_setting(similar, runtime)
+    )
+    return Run.load(storage, layout.run_file(plan_run(request, storage=storage, report=say).run))
+
+
+def _similar_or_setting(similar: str, runtime: "Runtime") -> "Similar":
+    """Return the value of --similar, or the setting.
+
+    Raises
+    ------
+    BadInputError
+        If there is no such value.
+    """
+    from tinytags_tasks.settings import Similar
+
+    choices: tuple[Similar, ...] = get_args(Similar)
+    chosen = next((choice for choice in choices if choice == similar), None)
+    if similar and chosen is None:
+        raise BadInputError(f"--similar is {similar!r}: choose {', '.join(choices)}")
+    return chosen or runtime.settings.similar
 
 
 @app.command()
@@ -239,58 +260,6 @@ def index(
 
 
 @app.command()
-def search(
-    tags: Annotated[list[str] | None, typer.Argument(help="Any of these; all when none is given.")] = None,
-    min_confidence: Annotated[
-        int,
-        typer.Option("--min-confidence", "--min-accuracy", help="In percent; --min-accuracy is the former name."),
-    ] = 0,
-    min_precision: Annotated[
-        int, typer.Option(help="In percent: what reviews of the live run measured for this tag and confidence.")
-    ] = 0,
-    keyword: Annotated[str, typer.Option(help="Only images with exactly this keyword.")] = "",
-    rows: Annotated[int, typer.Option(help="How many to show, the most confident first.")] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """Search the published images."""
-    from tinytags_tasks.document_fields import Shown, fields_shown, values_as_json
-    from tinytags_tasks.publish.publications import live_run
-    from tinytags_tasks.review.measuring import measure_run
-    from tinytags_tasks.search.measured import least_confidence
-    from tinytags_tasks.search.query import iterate_images, search_images
-    from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
-    from tinytags_tasks.search.word_logs import hidden_from_readers
-
-    if rows < 1:
-        raise BadInputError(f"--rows is {rows}: it must be 1 or more")
-    runtime = clients()
-    settings, hidden = runtime.settings, hidden_from_readers(runtime)
-    request = SearchRequest(
-        tuple(tags or ()),
-        min_confidence,
-        min_precision=min_precision,
-        keyword=keyword,
-        rows=min(rows, MOST_ROWS),
-        with_pixels=False,
-    )
-    if min_precision:
-        measured = measure_run(live_run(settings.alias, runtime.storage, runtime.solr), runtime.storage, say)
-        hidden = hidden.at_least(least_confidence(measured, min_precision))
-    page = search_images(settings, request, hidden)
-    images = page.images if rows <= MOST_ROWS else iterate_images(settings, request, rows, hidden)
-    if as_json:
-        found = [values_as_json(image.values) for image in images]
-        print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
-        return
-    columns = [field.name for field in fields_shown(Shown.TABLES)]
-    table = make_table(*columns)
-    for image in images:
-        add_row(table, *("" if (cell := image.values[name]) is None else cell for name in columns))
-    print_table(table)
-    print(f"{page.total:,} images")
-
-
-@app.command()
 def run(
     corpus: Annotated[
         str, typer.Argument(help="Name of a defined corpus; default: the demo.", show_default=False)
@@ -316,6 +285,10 @@ def run(
     trees: Annotated[int, typer.Option(help="Trees of a forest.")] = 10,
     depth: Annotated[int, typer.Option(help="Depth of a forest's trees.")] = 10,
     threshold: Annotated[int, typer.Option(help="Least confidence in percent of an image to keep.")] = 40,
+    similar: Annotated[
+        str,
+        typer.Option(help="Whether similar pictures can be found: on, off or auto.", show_default="TINYTAGS_SIMILAR"),
+    ] = "",
     blocks_per_task: Annotated[int, typer.Option(help="Blocks per Airflow task.")] = 5,
     publish: Annotated[bool, typer.Option(help="Publish the run, or leave that to `tinytags publish`.")] = True,
 ) -> None:
@@ -354,6 +327,7 @@ def run(
         "trees": trees,
         "depth": depth,
         "threshold": threshold,
+        "similar": _similar_or_setting(similar, runtime),
         "blocks_per_task": blocks_per_task,
         "publish": "yes" if publish else "no",
     }

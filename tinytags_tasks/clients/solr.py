@@ -139,12 +139,16 @@ class SolrClient:
         self.request("admin/collections", {"action": "DELETE", "name": name})
 
     def aliases(self) -> dict[str, str]:
-        """Return each alias and its collection."""
+        """Return each alias and its collections, separated by commas."""
         return dict(self.request("admin/collections", {"action": "LISTALIASES"}).get("aliases") or {})
 
-    def set_alias(self, alias: str, collection: str) -> None:
-        """Point an alias at a collection in one atomic step."""
-        self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collection})
+    def set_alias(self, alias: str, collections: str) -> None:
+        """Point an alias at collections, separated by commas, in one atomic step."""
+        self.request("admin/collections", {"action": "CREATEALIAS", "name": alias, "collections": collections})
+
+    def delete_alias(self, alias: str) -> None:
+        """Delete an alias; its collections stay."""
+        self.request("admin/collections", {"action": "DELETEALIAS", "name": alias})
 
     def _cluster(self, collection: str) -> dict[str, Any]:
         try:
@@ -367,6 +371,22 @@ class SolrClient:
         path = f"{quote(collection)}/select?wt=javabin"
         found = self.request(path, body=body, mime="application/json")["response"]
         return found["numFound"], {document["id"]: document["data"] for document in found["docs"] if "data" in document}
+
+    def picture_values_at(
+        self, collection: str, block: int, first: int, last: int, most: int, fields: Sequence[str]
+    ) -> tuple[int, dict[str, dict[str, Any]]]:
+        """Return how many documents of a block are at these positions, and fields of ``most`` of them at most, by id.
+
+        In JSON, because lists of numbers are read faster from it than from Solr's binary format.
+        """
+        query = {
+            "query": f"{{!cache=false}}position:[{int(first)} TO {int(last)}]",
+            "filter": f"{{!cache=false}}block:{int(block)}",
+            "fields": ["id", *fields],
+            "limit": most,
+        }
+        found = self._select(collection, query)["response"]
+        return found["numFound"], {document["id"]: document for document in found["docs"]}
 
     def delete_ids(self, collection: str, ids: Sequence[str]) -> None:
         """Delete documents by id."""

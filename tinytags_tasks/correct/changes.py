@@ -7,14 +7,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tinytags_tasks.document_fields import LOOK_FIELDS, VECTOR_FIELD
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.index.documents import document_bodies
-from tinytags_tasks.review.words import picture_hash
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum
 from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, block_sources, read_scored
 from tinytags_tasks.store.corrections import CorrectedBlock
+from tinytags_tasks.store.embedding_files import read_vectors
 from tinytags_tasks.store.image_ranges import read_images
+from tinytags_tasks.store.review_records import picture_hash
 from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord
 
@@ -106,10 +108,27 @@ class ChangeReader:
         Raises
         ------
         MissingError, CorruptError
-            If a picture cannot be read, or is not the one that something was said of.
+            If a picture or its embedding cannot be read, or is not the one that something was said of.
         """
-        pixels = self._pixels(change) if self._run.thumbnails == "solr" and len(change.rows) else None
-        return list(document_bodies(change.rows, change.source, pixels, self._run.model, change.keywords, self._fields))
+        if not len(change.rows):
+            return []
+        run, fields = self._run, self._fields
+        needs_pixels = run.thumbnails == "solr" or not fields.isdisjoint(LOOK_FIELDS)
+        seen = self._pixels(change) if needs_pixels else None
+        pixels = seen if run.thumbnails == "solr" else None
+        embeddings = read_vectors(self._storage, change.source, run.similar) if VECTOR_FIELD in fields else None
+        return list(
+            document_bodies(
+                change.rows,
+                change.source,
+                pixels,
+                run.model,
+                change.keywords,
+                fields,
+                seen=seen,
+                embeddings=embeddings,
+            )
+        )
 
     def _pixels(self, change: BlockChange) -> npt.NDArray[np.uint8]:
         """Return an array for all of a block's images, of which only those that are written are filled.

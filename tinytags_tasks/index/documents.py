@@ -6,13 +6,15 @@ This is where the fields of :mod:`tinytags_tasks.document_fields` are filled.
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from tinytags_tasks.document_fields import LATER_FIELDS, document_field
-from tinytags_tasks.index.javabin import Body, Value
+from tinytags_tasks.derived_fields import keyword_words, shuffle_numbers
+from tinytags_tasks.document_fields import LATER_FIELDS, LOOK_FIELDS, VECTOR_FIELD, VECTOR_NUMBERS, document_field
+from tinytags_tasks.index.javabin import Body, Numbers, Value, encode_numbers
+from tinytags_tasks.look import looks
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource
+from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource, Pixels
+from tinytags_tasks.store.embedding_files import Embeddings
 
 _CONFIDENCE = document_field("confidence").solr_name
 _CORRECTED = document_field("corrected").solr_name
@@ -30,13 +32,20 @@ def documents_per_body(image_bytes: int) -> int:
     return max(1, min(MOST_DOCUMENTS, _MOST_IMAGE_BYTES // image_bytes))
 
 
+_MOST_WITH_VECTORS = 500
+"""The most documents with vectors in a body: Solr takes milliseconds for each, and must take a body within seconds."""
+
+
 def document_bodies(
     scored: pa.Table,
     source: BlockSource,
-    pixels: npt.NDArray[np.uint8] | None,
+    pixels: Pixels | None,
     model: str,
     keywords: Sequence[str | None] | None = None,
     fields: Collection[str] = LATER_FIELDS,
+    *,
+    seen: Pixels | None = None,
+    embeddings: Embeddings | None = None,
 ) -> Iterator[bytes]:
     """Yield the bodies of update requests, in Solr's binary format.
 
@@ -56,6 +65,10 @@ def document_bodies(
         One for each image of the block, or None for an image without one; None if the corpus has no keywords.
     fields
         The collection's fields. Fields of :data:`LATER_FIELDS` that it lacks are omitted.
+    seen
+        As ``pixels``, for the pictures' looks, if documents are to be without pixels.
+    embeddings
+        int8, shape (images, dimensions): of all of the block's images; None for documents without a vector.
     """
     block: dict[str, int | str] = {
         "block": source.block,
@@ -68,15 +81,33 @@ def document_bodies(
     block = {name: value for name, value in block.items() if name not in lacking}
     if "keyword" in lacking:
         keywords = None
+    has_words, has_shuffle = "word" not in lacking, "shuffle" not in lacking
     has_corrected = _CORRECTED in scored.column_names and _CORRECTED not in lacking
     every_pixel = None if pixels is None else pixels.reshape(-1).data
+    seen = None if lacking.issuperset(LOOK_FIELDS) else pixels if seen is None else seen
+    if VECTOR_FIELD in lacking:
+        embeddings = None
+    at_once = documents_per_body(source.image_bytes)
+    if embeddings is not None:
+        at_once = min(at_once, _MOST_WITH_VECTORS)
     common: dict[tuple[str, int, int], dict[str, int | str]] = {}
-    for batch in scored.to_batches(max_chunksize=documents_per_body(source.image_bytes)):
+    for batch in scored.to_batches(max_chunksize=at_once):
         columns = batch.to_pydict()
+        rows = batch.column("position").to_numpy() - source.first
+        every_look = None if seen is None else looks(seen[rows], source.width).tolist()
+        every_vector = None if embeddings is None else _vectors(embeddings[rows])
         corrected = columns[_CORRECTED] if has_corrected else [None] * batch.num_rows
+        shuffled = shuffle_numbers(source.corpus, batch.column("position").to_numpy())
         body = Body()
-        for position, tag, confidence, votes, number in zip(
-            columns["position"], columns["tag"], columns[CONFIDENCE_COLUMN], columns["votes"], corrected, strict=True
+        for row, (position, tag, confidence, votes, number) in enumerate(
+            zip(
+                columns["position"],
+                columns["tag"],
+                columns[CONFIDENCE_COLUMN],
+                columns["votes"],
+                corrected,
+                strict=True,
+            )
         ):
             shared = common.get((tag, confidence, votes))
             if shared is None:
@@ -87,7 +118,20 @@ def document_bodies(
                 own["data"] = every_pixel[at * source.image_bytes : (at + 1) * source.image_bytes]
             if keywords and (keyword := keywords[at]):
                 own["keyword"] = keyword
+                if has_words and (words := keyword_words(keyword)):
+                    own["word"] = words
+            if has_shuffle:
+                own["shuffle"] = shuffled[row]
             if number is not None:
                 own[_CORRECTED] = number
+            if every_look is not None:
+                own.update(zip(LOOK_FIELDS, every_look[row], strict=True))
+            if every_vector is not None:
+                own[VECTOR_FIELD] = every_vector[row]
             body.add(own, shared)
         yield body.finished()
+
+
+def _vectors(embeddings: Embeddings) -> list[Numbers]:
+    """Return embeddings as documents hold them: filled up with zeros, which changes no angle between two."""
+    return encode_numbers(np.pad(embeddings, ((0, 0), (0, VECTOR_NUMBERS - embeddings.shape[1]))))

@@ -6,18 +6,40 @@ what follows; for some types its low five bits also hold the size. Numbers of va
 seven bits, lowest first. A name is spelled out once, and referred to by its number after that.
 """
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 MIME = "application/javabin"
 
 _VERSION = b"\x02"
-_INT, _FLOAT, _BYTES, _ITERATOR, _END, _DOCUMENT = 6, 8, 13, 14, 15, 16
-_TEXT, _SMALL_INT, _SMALL_LONG, _NAMED_LIST, _NAME = (kind << 5 for kind in (1, 2, 3, 6, 7))
+_SMALL, _INT, _FLOAT, _BYTES, _ITERATOR, _END, _DOCUMENT = 3, 6, 8, 13, 14, 15, 16
+_TEXT, _SMALL_INT, _SMALL_LONG, _ARRAY, _NAMED_LIST, _NAME = (kind << 5 for kind in (1, 2, 3, 4, 6, 7))
 _BYTE = [bytes([value]) for value in range(256)]
 _NO_BOOST = bytes([_FLOAT]) + b"\x3f\x80\x00\x00"
 
-Value = int | str | bytes | memoryview
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A list of ``count`` whole numbers from -128 to 127, encoded."""
+
+    count: int
+    encoded: memoryview
+
+
+def encode_numbers(rows: npt.NDArray[np.int8]) -> list[Numbers]:
+    """Return each row as a list of numbers: each takes two bytes, and all rows are encoded at once."""
+    images, count = rows.shape
+    encoded = np.full((images, count, 2), _SMALL, dtype=np.uint8)
+    encoded[:, :, 1] = rows.view(np.uint8)
+    return [Numbers(count, row.data) for row in encoded.reshape(images, 2 * count)]
+
+
+Value = int | str | bytes | memoryview | tuple[str, ...] | Numbers
 
 
 class Body:
@@ -36,7 +58,9 @@ class Body:
         ]
 
     def add(self, own: Mapping[str, Value], common: Mapping[str, int | str]) -> None:
-        """Add a document with values by field name: strings, bytes, and integers from 0 to 56 bits.
+        """Add a document with values by field name: strings or several of them, bytes, small numbers, and integers.
+
+        Integers have up to 56 bits; negative ones have up to 31.
 
         Parameters
         ----------
@@ -56,6 +80,11 @@ class Body:
         for name, value in own.items():
             if isinstance(value, int | str):
                 self._parts.append(self._name(name) + _scalar(value))
+            elif isinstance(value, tuple):
+                self._parts.append(self._name(name) + _several(value))
+            elif isinstance(value, Numbers):
+                self._parts.append(self._name(name) + _head(_ARRAY, value.count))
+                self._parts.append(value.encoded)
             else:
                 self._parts.append(self._name(name) + _head(_BYTES, len(value)))
                 self._parts.append(value)
@@ -72,16 +101,42 @@ class Body:
         return reference
 
 
+def encode_sort_values(values: Sequence[tuple[int | str, bool]]) -> bytes:
+    """Return what Solr's cursor marks are base64 of: values by which documents are sorted.
+
+    Parameters
+    ----------
+    values
+        Each with whether its field is a long; integers are 0 or more.
+    """
+    return (
+        _VERSION
+        + _head(_ARRAY, len(values))
+        + b"".join(_long(value) if is_long and isinstance(value, int) else _scalar(value) for value, is_long in values)
+    )
+
+
+def _long(value: int) -> bytes:
+    return (
+        _BYTE[_SMALL_LONG | value] if value < 0x0F else _BYTE[_SMALL_LONG | 0x10 | value & 0x0F] + _groups(value >> 4)
+    )
+
+
 def _scalar(value: int | str) -> bytes:
     if isinstance(value, str):
         text = value.encode()
         return _head(_TEXT, len(text)) + text
-    if value == 0:
-        return bytes([_INT, 0, 0, 0, 0])  # the short form starts at 1
+    if value <= 0:
+        return bytes([_INT]) + struct.pack(">i", value)  # the short form starts at 1
     kind = _SMALL_INT if value < 2**31 else _SMALL_LONG
     if value < 0x0F:
         return _BYTE[kind | value]
     return _BYTE[kind | 0x10 | value & 0x0F] + _groups(value >> 4)
+
+
+@lru_cache(10_000)
+def _several(values: tuple[str, ...]) -> bytes:
+    return _head(_ARRAY, len(values)) + b"".join(map(_scalar, values))
 
 
 @lru_cache(1_000)

@@ -6,19 +6,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.document_fields import LOOK_FIELDS, VECTOR_FIELD
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, explained
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum
-from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, read_pixels, read_scored
+from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, Pixels, read_pixels, read_scored
 from tinytags_tasks.store.block_lease import HeldBlocks, refuse_lost
+from tinytags_tasks.store.embedding_files import Embeddings, read_vectors
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
@@ -64,7 +64,7 @@ def post_blocks(
     fields = solr.field_names(run.collection)
     with solr.posting(run.collection, MIME) as post:
         previous: _PostedBlock | None = None
-        for contents in prefetch(_read_blocks(blocks, sources), 1):
+        for contents in prefetch(_read_blocks(blocks, sources, fields), 1):
             if not isinstance(contents, _BlockContents):
                 failures[contents[0]] = contents[1]
                 continue
@@ -92,11 +92,21 @@ class _BlockContents:
     source: BlockSource
     table: pa.Table
     corrected: BlockRecord
-    pixels: npt.NDArray[np.uint8] | None
+    pixels: Pixels | None
+    embeddings: Embeddings | None
     keywords: list[str | None] | None
 
     def bodies(self, run: Run, fields: frozenset[str]) -> Iterator[bytes]:
-        return document_bodies(self.table, self.source, self.pixels, run.model, self.keywords, fields)
+        return document_bodies(
+            self.table,
+            self.source,
+            self.pixels if run.thumbnails == "solr" else None,
+            run.model,
+            self.keywords,
+            fields,
+            seen=self.pixels,
+            embeddings=self.embeddings,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +132,20 @@ class _PostedBlock:
 
 
 def _read_blocks(
-    blocks: RunBlocks, sources: Iterable[BlockSource]
+    blocks: RunBlocks, sources: Iterable[BlockSource], fields: frozenset[str]
 ) -> Iterator[_BlockContents | tuple[int, FinalError]]:
     """Yield each block's contents, or its number and the reason why it cannot be indexed."""
     keywords = KeywordsReader(blocks.storage)
     for source in sources:
         try:
-            yield _read_block(blocks, source, keywords)
+            yield _read_block(blocks, source, keywords, fields)
         except FinalError as error:
             yield source.block, error
 
 
-def _read_block(blocks: RunBlocks, source: BlockSource, keywords: KeywordsReader) -> _BlockContents:
+def _read_block(
+    blocks: RunBlocks, source: BlockSource, keywords: KeywordsReader, fields: frozenset[str]
+) -> _BlockContents:
     run, storage = blocks.run, blocks.storage
     path = layout.scored_file(run.name, source.block)
     command = f"tinytags score {run.name} --blocks {source.block}"
@@ -151,5 +163,7 @@ def _read_block(blocks: RunBlocks, source: BlockSource, keywords: KeywordsReader
             f"`{command} --redo`, which writes {path} again"
         )
     block = blocks.correct(table, scored, source=source)
-    pixels = read_pixels(storage, source) if run.thumbnails == "solr" else None
-    return _BlockContents(source, block.table, block.record, pixels, keywords.read(source))
+    needs_pixels = run.thumbnails == "solr" or not fields.isdisjoint(LOOK_FIELDS)
+    pixels = read_pixels(storage, source) if needs_pixels else None
+    embeddings = read_vectors(storage, source, run.similar) if VECTOR_FIELD in fields else None
+    return _BlockContents(source, block.table, block.record, pixels, embeddings, keywords.read(source))

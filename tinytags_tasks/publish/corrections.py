@@ -12,7 +12,7 @@ from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending_of
 from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
-from tinytags_tasks.publish.publications import live_collection, run_of
+from tinytags_tasks.publish.live import live_collections, live_runs
 from tinytags_tasks.publish.reconciliation import RunState, is_corrected_since, read_state
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -34,7 +34,7 @@ def correct_live(
 ) -> list[ApplyResult]:
     """Make what readers see of a corpus follow all public words; return what was applied, to which runs.
 
-    Nothing is applied if another corpus is live, or none, or another version of this one: a message says so.
+    Nothing is applied if nothing of the corpus is live, or another version of it: a message says so.
 
     Raises
     ------
@@ -43,25 +43,32 @@ def correct_live(
     """
     results: list[ApplyResult] = []
     for _ in range(_MOST_SWITCHES):
-        live = live_collection(alias, solr)
-        run = run_of(live, storage) if live else None
-        if run is None or run.corpus != corpus_name:
-            report(f"{live or 'nothing'} is live under {alias}, nothing of corpus {corpus_name}: readers see no change")
+        live = live_runs(alias, storage, solr, corpus=corpus_name)
+        if not live:
+            points_at = ", ".join(live_collections(alias, solr)) or "nothing"
+            report(f"{points_at} is live under {alias}, nothing of corpus {corpus_name}: readers see no change")
             return results
-        if _corpus_of(run, storage) is None:
-            report(
-                f"run {run.name}, which is live, shows another version of corpus {corpus_name}, and stays as it is: "
-                f"publish a run of this one with `tinytags run {corpus_name}`"
-            )
-            return results
-        results.append(apply_corrections(run, storage=storage, solr=solr, report=report))
-        if results[-1].blocks and last_number(corpus_name, storage) > results[-1].last:
-            # Who spoke meanwhile may have waited for these blocks in vain.
-            results.append(apply_corrections(run, storage=storage, solr=solr, report=report))
-        if live_collection(alias, solr) == live:
+        for run in live:
+            results += _correct(run, storage=storage, solr=solr, report=report)
+        if live_runs(alias, storage, solr, corpus=corpus_name) == live:
             return results
         report(f"alias {alias} was moved meanwhile: looking at what is live now")
     raise TransientError(f"alias {alias} is moved again and again: the words are recorded, try again to apply them")
+
+
+def _correct(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[ApplyResult]:
+    """Make a live run's documents follow all public words; return what was applied."""
+    if _corpus_of(run, storage) is None:
+        report(
+            f"run {run.name}, which is live, shows another version of corpus {run.corpus}, and stays as it is: "
+            f"publish a run of this one with `tinytags run {run.corpus}`"
+        )
+        return []
+    results = [apply_corrections(run, storage=storage, solr=solr, report=report)]
+    if results[-1].blocks and last_number(run.corpus, storage) > results[-1].last:
+        # Who spoke meanwhile may have waited for these blocks in vain.
+        results.append(apply_corrections(run, storage=storage, solr=solr, report=report))
+    return results
 
 
 def pending_blocks(run: Run, storage: Storage) -> tuple[int, ...]:

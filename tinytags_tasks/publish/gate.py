@@ -1,10 +1,11 @@
-"""The gate before publishing: a run that is complete may still be too poor to replace what is live."""
+"""The gate before publishing: a run that is complete may still be too poor to replace what is live of its corpus."""
 
 from collections.abc import Callable
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
-from tinytags_tasks.publish.publications import complete_history, live_collection, read_history, run_of
+from tinytags_tasks.publish.live import live_collections
+from tinytags_tasks.publish.publications import complete_history, live_by_corpus, of_corpus, read_history
 from tinytags_tasks.review.measuring import measure_run
 from tinytags_tasks.review.thresholds import choose_thresholds
 from tinytags_tasks.store.model_records import ModelCard
@@ -50,13 +51,15 @@ def precision_at(card: ModelCard, threshold: int) -> float:
 def standing_wish(run: Run, alias: str, storage: Storage, solr: SolrClient) -> float | None:
     """Return the measured precision at which the publication that a run is to replace was asked for.
 
-    None if that is this run itself, or of another corpus, or shows every document.
+    None if that is this run itself, or nothing of the corpus is live, or every document is shown.
     """
-    live = live_collection(alias, solr)
-    live_run = run_of(live, storage) if live != run.collection else None
-    if live_run is None or live_run.corpus != run.corpus:
+    live = live_collections(alias, solr)
+    if not live or live == (run.collection,):
         return None
-    return complete_history(alias, read_history(alias, storage), live, storage)[-1].least_precision
+    history = read_history(alias, storage)
+    if live_by_corpus(live, history, storage).get(run.corpus, ()) in ((), (run.collection,)):
+        return None
+    return of_corpus(run.corpus, complete_history(alias, history, live, storage))[-1].least_precision
 
 
 def choose_publication(
@@ -86,7 +89,7 @@ def choose_publication(
         If nothing was measured, or no tag reaches it.
     """
     if not least_measured_precision:
-        return NextPublication(collection=run.collection)
+        return NextPublication(collection=run.collection, corpus=run.corpus)
     try:
         chosen = choose_thresholds(measure_run(run, storage, report), least_measured_precision)
     except BadInputError as error:
@@ -100,7 +103,10 @@ def choose_publication(
     for line in chosen.lines:
         report(line)
     return NextPublication(
-        collection=run.collection, thresholds=chosen.thresholds, least_precision=least_measured_precision
+        collection=run.collection,
+        thresholds=chosen.thresholds,
+        least_precision=least_measured_precision,
+        corpus=run.corpus,
     )
 
 
@@ -117,7 +123,7 @@ def gate_problems(
     Parameters
     ----------
     documents, live_documents
-        The number of documents of the run, and of what is live now; None if nothing is live.
+        The number of documents of the run, and of what is live of its corpus now; None if nothing is live.
     least_documents_percent
         The fewest documents that the run may have, in percent of the live ones; None does not check this.
     precision, least_precision

@@ -1,141 +1,30 @@
-"""The history of an alias: what became live under it, and when. The alias in Solr is decisive; the history follows.
+"""The history of an alias: what became live of each corpus, and when. The alias is decisive; the history follows.
 
 The alias is switched first and the change recorded afterwards, so a crash in between leaves the history one change
-behind. The next change of the alias first records the missing one.
+behind. The next change of the alias, of whichever corpus, first records the missing one.
 """
 
 import socket
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 
-from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import MissingError, TransientError
+from tinytags_tasks.errors import MissingError
+from tinytags_tasks.publish.live import run_of
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.record_series import append_record, record_numbers
-from tinytags_tasks.store.run_records import Change, NextPublication, Publication, Run
+from tinytags_tasks.store.run_records import Change, NextPublication, Publication
 
-WAIT_SECONDS = 300.0
-"""How long a change of an alias waits for another change; the lease of a dead process is taken over sooner."""
-
-_POLL_SECONDS = 0.5
 _READERS = 8
 
 
-@contextmanager
-def lock_alias(
-    alias: str, storage: Storage, report: Callable[[str], None], *, wait_seconds: float = WAIT_SECONDS
-) -> Generator[None]:
-    """Hold the right to publish, roll back or prune under an alias while the block runs.
-
-    Raises
-    ------
-    TransientError
-        If another process held it for all that time.
-    """
-    leases, path = Leases(storage), layout.alias_lease_file(alias)
-    deadline = time.monotonic() + wait_seconds
-    last_owner = ""
-    while True:
-        with leases.hold(path) as is_ours:
-            if is_ours:
-                yield
-                return
-        owner = leases.describe(path)
-        if time.monotonic() > deadline:
-            raise TransientError(
-                f"alias {alias} has been changed by {owner} for more than {wait_seconds:g} s; try again"
-            )
-        if owner != last_owner:
-            report(f"alias {alias} is being changed by {owner}: waiting for it")
-            last_owner = owner
-        time.sleep(_POLL_SECONDS)
-
-
-def live_collection(alias: str, solr: SolrClient) -> str:
-    """Return the collection that an alias points at; empty if there is no such alias."""
-    return solr.aliases().get(alias, "")
-
-
-def switch_alias(alias: str, collection: str, solr: SolrClient) -> None:
-    """Point an alias at a collection, in one step, and check that it does.
-
-    Raises
-    ------
-    TransientError
-        If it does not.
-    """
-    solr.set_alias(alias, collection)
-    if live_collection(alias, solr) != collection:
-        raise TransientError(f"alias {alias} does not point at {collection} after it was moved there")
-
-
-def run_of(collection: str, storage: Storage) -> Run | None:
-    """Return the run that a collection belongs to; None if this store has no such run."""
-    name = layout.run_of_collection(collection)
-    path = layout.run_file(name) if name else ""
-    return Run.load(storage, path) if path and storage.exists(path) else None
-
-
-def live_run(alias: str, storage: Storage, solr: SolrClient) -> Run:
-    """Return the live run.
-
-    Raises
-    ------
-    MissingError
-        If nothing is live, or what is live does not belong to a run of this store.
-    """
-    live = live_collection(alias, solr)
-    if not live:
-        raise MissingError(f"alias {alias} points at nothing: publish a run with `tinytags publish RUN`")
-    run = run_of(live, storage)
-    if run is None:
-        raise MissingError(f"collection {live} is live under {alias}, but does not belong to a run of this store")
-    return run
-
-
-def refuse_without_collection(run: Run, solr: SolrClient, *, may_be_new: bool = False) -> None:
-    """Refuse to continue with a run whose collection does not exist.
-
-    Parameters
-    ----------
-    run
-        The run.
-    solr
-        The Solr that should have it.
-    may_be_new
-        Whether the run may not have been indexed yet; otherwise its collection existed once.
-
-    Raises
-    ------
-    MissingError
-        If it was pruned, deleted otherwise, or not created yet.
-    """
-    if run.collection in solr.collections():
-        return
-    run.refuse_pruned()
-    problem = (
-        f" has no collection yet ({run.collection} is not in Solr): index it"
-        if may_be_new
-        else f": its collection {run.collection} does not exist; index the whole run again"
-    )
-    raise MissingError(f"run {run.name}{problem} with `tinytags index {run.name}`")
-
-
-def unmark_pruned(run: Run, storage: Storage) -> None:
-    """Unmark a run whose collection is complete: it was created again, or a crash kept it from being dropped."""
-    if run.pruned:
-        storage.delete_leftovers(layout.run_file(run.name))
-        run.replaced(pruned="").save(storage, layout.run_file(run.name))
-
-
 def read_history(alias: str, storage: Storage) -> list[Publication]:
-    """Return the recorded changes of an alias, the latest last.
+    """Return the recorded changes of an alias, of all corpora, the latest last.
+
+    Records from before an alias had several corpora name theirs here as well. At that time, a publication replaced
+    whatever was live, so the end of another corpus is among the changes.
 
     Raises
     ------
@@ -145,11 +34,53 @@ def read_history(alias: str, storage: Storage) -> list[Publication]:
     path_of = partial(layout.publication_file, alias)
     paths = [path_of(number) for number in record_numbers(path_of, storage)]
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda path: Publication.load(storage, path), paths))
+        return with_corpora(pool.map(lambda path: Publication.load(storage, path), paths), storage)
+
+
+def with_corpora(records: Iterable[Publication], storage: Storage) -> list[Publication]:
+    """Return records as :func:`read_history` does."""
+    found: list[Publication] = []
+    for record in records:
+        if record.corpus:
+            found.append(record)
+            continue
+        named = record.replaced(corpus=_corpus_of_record(record, storage))
+        replaced = next((one for one in reversed(found) if one.collection == record.previous != ""), None)
+        if replaced and replaced.corpus not in ("", named.corpus):
+            found.append(_ended(replaced, record.time, record.host))
+        found.append(named)
+    return found
+
+
+def of_corpus(corpus: str, history: Iterable[Publication]) -> list[Publication]:
+    """Return a corpus' own changes."""
+    return [record for record in history if record.corpus == corpus]
+
+
+def corpus_of(collection: str, history: Sequence[Publication], storage: Storage) -> str:
+    """Return the corpus that a collection is of; empty if it was never published, and is not of a run of this store."""
+    known = next((record.corpus for record in reversed(history) if record.collection == collection != ""), "")
+    run = None if known else run_of(collection, storage)
+    return run.corpus if run else known
+
+
+def live_by_corpus(live: Iterable[str], history: Sequence[Publication], storage: Storage) -> dict[str, tuple[str, ...]]:
+    """Return live collections by their corpus: one each, unless something else than TinyTags changed the alias.
+
+    Those of no run of this store are under the empty name.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for collection in live:
+        corpus = corpus_of(collection, history, storage)
+        found[corpus] = (*found.get(corpus, ()), collection)
+    return found
 
 
 def plan_change(following: NextPublication, *, alias: str, storage: Storage) -> None:
-    """Record what is about to become live; the caller must hold the lease on the alias."""
+    """Record what is about to become live; the caller must hold the lease on the alias.
+
+    What other corpora have live must be in the history by then: this is the only record of a change that is not.
+    """
     path = layout.next_publication_file(alias)
     storage.delete_leftovers(path)
     following.save(storage, path)
@@ -171,59 +102,73 @@ def read_plan(alias: str, storage: Storage) -> NextPublication | None:
 
 def record_change(
     change: Change,
-    collection: str,
+    following: NextPublication,
     previous: str,
     *,
     alias: str,
     storage: Storage,
-    plan: NextPublication | None = None,
+    beside: Sequence[str] = (),
+    by: str = "",
 ) -> Publication:
     """Append a change to an alias' history and return it; the caller must hold the lease on the alias.
 
     Parameters
     ----------
-    change, collection, previous
+    change, previous, beside, by
         As in :class:`Publication`.
+    following
+        What is live of the corpus now, and from which confidence on readers see it.
     alias, storage
         Whose history it is.
-    plan
-        From which confidence on readers see the collection; None shows every document.
     """
-    record = _publication(change, plan or NextPublication(collection=collection), previous, storage)
+    record = _publication(change, following, previous, beside, storage).replaced(by=by)
     append_record(record, partial(layout.publication_file, alias), storage, is_sole_writer=True)
     return record
 
 
 def with_missing_change(
-    history: Sequence[Publication], live: str, storage: Storage, plan: NextPublication | None = None
+    history: Sequence[Publication], live: Sequence[str], storage: Storage, plan: NextPublication | None = None
 ) -> list[Publication]:
-    """Return a history with the change that is missing at its end, if any; nothing is written.
+    """Return a history with the changes that are missing at its end, if any, one a corpus; nothing is written.
 
-    An unrecorded switch that leads back to what was live before counts as rolled back.
+    An unrecorded switch that leads back to what was live before counts as rolled back. Collections of no run of this
+    store are not in the history: nothing ever replaces them.
 
     Parameters
     ----------
     history
         The recorded changes.
     live
-        The collection that the alias points at; empty if there is no such alias.
+        The collections that the alias points at; none if there is no such alias.
     storage
         The store.
     plan
         What was last about to become live. If it did, its thresholds count; otherwise those with which the collection
         was last live.
     """
-    last = history[-1].collection if history else ""
-    if live in ("", last):
+    if not live:
         return [*history]
-    is_back = previous_collections(history)[:1] == [live]
-    if plan is None or plan.collection != live:
-        before = next((record for record in reversed(history) if record.collection == live), None)
-        plan = as_plan(before) if before else NextPublication(collection=live)
-    return [*history, _publication(Change.ROLLED_BACK if is_back else Change.FOUND, plan, last, storage)]
+    by_corpus = live_by_corpus(live, history, storage)
+    missing = []
+    for corpus in sorted({record.corpus for record in history} | set(by_corpus)):
+        own, present = of_corpus(corpus, history), by_corpus.get(corpus, ())
+        last = own[-1].collection if own else ""
+        if not corpus or last in present or not (last or present):
+            continue
+        if not present:
+            missing.append(_ended(own[-1], now(), socket.gethostname(), live))
+            continue
+        found = plan if plan and plan.collection in present else _last_plan(present[-1], corpus, own)
+        is_back = previous_collections(own)[:1] == [found.collection]
+        beside = [name for name in live if name not in present]
+        change = Change.ROLLED_BACK if is_back else Change.FOUND
+        missing.append(_publication(change, found.replaced(corpus=corpus), last, beside, storage))
+    return [*history, *missing]
 
 
-def complete_history(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
+def complete_history(
+    alias: str, history: Sequence[Publication], live: Sequence[str], storage: Storage
+) -> list[Publication]:
     """Return :func:`with_missing_change` by what was last about to become live, which is read only if it is needed.
 
     Raises
@@ -231,16 +176,29 @@ def complete_history(alias: str, history: Sequence[Publication], live: str, stor
     CorruptError
         If it is needed, and its record is damaged.
     """
-    is_complete = live in ("", history[-1].collection if history else "")
-    return with_missing_change(history, live, storage, None if is_complete else read_plan(alias, storage))
+    found = with_missing_change(history, live, storage)
+    is_complete = len(found) == len(history)
+    return found if is_complete else with_missing_change(history, live, storage, read_plan(alias, storage))
 
 
-def record_missing_change(alias: str, history: Sequence[Publication], live: str, storage: Storage) -> list[Publication]:
-    """Record the change that is missing at a history's end, if any, and return the complete history."""
-    complete = complete_history(alias, history, live, storage)
-    for missing in complete[len(history) :]:
-        append_record(missing, partial(layout.publication_file, alias), storage, is_sole_writer=True)
-    return complete
+def record_missing_change(
+    alias: str, history: Sequence[Publication], live: Sequence[str], storage: Storage, *, besides: str = ""
+) -> list[Publication]:
+    """Record the changes that are missing at a history's end, if any, and return the history with them.
+
+    Parameters
+    ----------
+    alias, history, live, storage
+        As for :func:`complete_history`; the caller must hold the lease on the alias.
+    besides
+        A corpus whose missing change the caller records itself.
+    """
+    found = [*history]
+    for missing in complete_history(alias, history, live, storage)[len(history) :]:
+        if missing.corpus != besides:
+            append_record(missing, partial(layout.publication_file, alias), storage, is_sole_writer=True)
+            found.append(missing)
+    return found
 
 
 def as_plan(publication: Publication) -> NextPublication:
@@ -249,14 +207,20 @@ def as_plan(publication: Publication) -> NextPublication:
         collection=publication.collection,
         thresholds=publication.thresholds,
         least_precision=publication.least_precision,
+        corpus=publication.corpus,
     )
 
 
 def previous_publications(history: Sequence[Publication]) -> list[Publication]:
-    """Return the publications that successive rollbacks lead to, from a history's last change; each of them once.
+    """Return the publications that successive rollbacks lead to, from the last of a corpus' changes; each of them once.
 
     The same collection with other thresholds is another publication. Those that were rolled back are left out, so a
-    second rollback leads further back, not forward again.
+    second rollback leads further back, not forward again. If the corpus was taken out, the first one brings it back.
+
+    Parameters
+    ----------
+    history
+        The changes of one corpus.
     """
     earlier_live: list[Publication] = []
     for record in history:
@@ -269,20 +233,50 @@ def previous_publications(history: Sequence[Publication]) -> list[Publication]:
             earlier_live.append(record)
     found: list[Publication] = []
     for record in reversed(earlier_live[:-1]):
-        if as_plan(record) not in [as_plan(other) for other in (earlier_live[-1], *found)]:
+        if record.collection and as_plan(record) not in [as_plan(other) for other in (earlier_live[-1], *found)]:
             found.append(record)
     return found
 
 
 def previous_collections(history: Sequence[Publication]) -> list[str]:
-    """Return the collections that successive rollbacks lead to, from a history's last change; each of them once."""
+    """Return the collections that successive rollbacks of a corpus lead to, from its last change; each of them once."""
     last = history[-1].collection if history else ""
     collections = dict.fromkeys(record.collection for record in previous_publications(history))
     return [collection for collection in collections if collection != last]
 
 
-def _publication(change: Change, following: NextPublication, previous: str, storage: Storage) -> Publication:
-    run = run_of(following.collection, storage)
+def _corpus_of_record(record: Publication, storage: Storage) -> str:
+    """Return the corpus of a record that does not name it; a run is named only if it was one of this store."""
+    if not record.run:
+        return ""
+    by_name = layout.corpus_of_run(record.run)
+    run = None if by_name else run_of(record.collection, storage)
+    return run.corpus if run else by_name
+
+
+def _last_plan(collection: str, corpus: str, own: Sequence[Publication]) -> NextPublication:
+    before = next((record for record in reversed(own) if record.collection == collection), None)
+    return as_plan(before) if before else NextPublication(collection=collection, corpus=corpus)
+
+
+def _ended(last: Publication, time: str, host: str, live: Sequence[str] = ()) -> Publication:
+    """Return the change by which nothing of a corpus is live any more."""
+    return Publication(
+        change=Change.UNPUBLISHED,
+        run="",
+        collection="",
+        previous=last.collection,
+        time=time,
+        host=host,
+        corpus=last.corpus,
+        beside=tuple(live),
+    )
+
+
+def _publication(
+    change: Change, following: NextPublication, previous: str, beside: Sequence[str], storage: Storage
+) -> Publication:
+    run = run_of(following.collection, storage) if following.collection else None
     return Publication(
         change=change,
         run=run.name if run else "",
@@ -292,4 +286,6 @@ def _publication(change: Change, following: NextPublication, previous: str, stor
         host=socket.gethostname(),
         thresholds=following.thresholds,
         least_precision=following.least_precision,
+        corpus=following.corpus or (run.corpus if run else ""),
+        beside=tuple(beside),
     )

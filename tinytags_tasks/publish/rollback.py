@@ -1,26 +1,29 @@
-"""Rolling back: readers get what was live before, if its documents are still what was scored."""
+"""Rolling back: readers get what was live of a corpus before, if its documents are still what was scored."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
+from tinytags_tasks.publish.live import (
+    live_collections,
+    lock_alias,
+    refuse_several,
+    run_of,
+    unmark_pruned,
+)
 from tinytags_tasks.publish.publications import (
     as_plan,
     complete_history,
-    live_collection,
-    lock_alias,
-    plan_change,
+    live_by_corpus,
+    of_corpus,
     previous_publications,
     read_history,
-    record_change,
     record_missing_change,
-    run_of,
-    switch_alias,
-    unmark_pruned,
 )
 from tinytags_tasks.publish.reconciliation import RunState, document_problems, refuse_changed
+from tinytags_tasks.publish.replacement import Replacement, describe_beside
 from tinytags_tasks.review.carry import refuse_shown_again
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
@@ -37,34 +40,54 @@ class RollbackRequest:
         What readers search.
     run
         The run to roll back. Repeating the request changes nothing, so a task names the run. Empty rolls back whatever
-        is live, one step further each time; the same run with the thresholds that it had before is a step of its own.
+        is live of the corpus, one step further each time; the same run with the thresholds that it had before is a step
+        of its own. A corpus that was taken out of the alias comes back.
+    corpus
+        The corpus; empty if the run tells, or only one was ever live under the alias.
     """
 
     alias: str = "tinytags"
     run: str = ""
+    corpus: str = ""
 
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The run that is live now, its collection and documents, and the collection that was rolled back."""
+    """What is live of the corpus now.
+
+    Attributes
+    ----------
+    run, collection, documents
+        The run that is live now, its collection, and how many documents that has.
+    taken_back
+        The collection that was rolled back; empty if the corpus had been taken out of the alias.
+    corpus
+        The corpus.
+    beside
+        What else is live under the alias: other corpora's collections.
+    """
 
     run: str
     collection: str
     documents: int
     taken_back: str
+    corpus: str = ""
+    beside: tuple[str, ...] = ()
 
 
 def roll_back(
     request: RollbackRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> RollbackResult:
-    """Let the alias point at what was live before, if its documents are still what was scored.
+    """Let the alias point at what was live of a corpus before, if its documents are still what was scored.
+
+    What other corpora have live stays.
 
     Raises
     ------
     BadInputError
-        If the run to roll back is not live.
+        If the run to roll back is not live or is of another corpus; or no corpus is named, and several were live.
     MissingError
-        If nothing was live before, or its collection was dropped.
+        If nothing of the corpus was live before, or its collection was dropped.
     FinalError
         If what was live before does not belong to a run of this store, people's words cannot be applied to it, or it
         shows what was taken down of another version of its corpus.
@@ -78,26 +101,24 @@ def roll_back(
     compared = _compare(step.target.collection, storage, solr, report) if step.target else None
     with lock_alias(request.alias, storage, report):  # only now: the comparison may take minutes
         present = _next_step(request, storage, solr)
-        record_missing_change(request.alias, present.recorded, present.live, storage)
+        history = record_missing_change(request.alias, present.recorded, present.live, storage)
         done = present.done
+        change = present.change
         if done is None:
             target = present.target
-            if compared is None or target is None or (present.live, target) != (step.live, step.target):
-                other = step.target.collection if step.target else step.live
+            if compared is None or target is None or (present.change.own, target) != (step.change.own, step.target):
+                other = step.target.collection if step.target else ", ".join(step.change.own)
                 raise TransientError(
-                    f"alias {request.alias} was moved to {present.live} while {other} was compared with what was "
-                    "scored; roll back again"
+                    f"alias {request.alias} was moved to {', '.join(present.change.own) or 'nothing'} while {other} "
+                    "was compared with what was scored; roll back again"
                 )
             refuse_changed(compared.run, compared.state, storage, solr)
             refuse_shown_again(compared.run, storage)
             apply_before_switch(compared.run, storage=storage, solr=solr, report=report)
             unmark_pruned(compared.run, storage)
-            plan_change(target, alias=request.alias, storage=storage)
-            if target.collection != present.live:
-                switch_alias(request.alias, target.collection, solr)
-            done = record_change(
-                Change.ROLLED_BACK, target.collection, present.live, alias=request.alias, storage=storage, plan=target
-            )
+            change = replace(change, collection=target.collection)
+            history = change.make(Change.ROLLED_BACK, target, history, storage, solr, report)
+            done = of_corpus(change.corpus, history)[-1]
         else:
             report("it was rolled back before; the change is recorded now")
     if run := run_of(done.collection, storage):
@@ -106,8 +127,13 @@ def roll_back(
     if done.collection == done.previous:
         report(f"alias {request.alias} still points at {done.collection}, with the thresholds that it had before")
     else:
-        report(f"alias {request.alias} points at {done.collection} again, and no longer at {done.previous}")
-    return RollbackResult(done.run, done.collection, documents, done.previous)
+        left = f", and no longer at {done.previous}" if done.previous else ""
+        report(f"alias {request.alias} points at {done.collection} again{left}")
+    for line in describe_beside(request.alias, change.beside, history, storage):
+        report(line)
+    return RollbackResult(
+        done.run, done.collection, documents, done.previous, corpus=change.corpus, beside=change.beside
+    )
 
 
 @dataclass(frozen=True)
@@ -117,17 +143,20 @@ class _Step:
     Attributes
     ----------
     live
-        The live collection.
+        The live collections.
     recorded
         The recorded changes of the alias.
+    change
+        The corpus, and what is live of it.
     done
         The change that already did what is requested; None if it is still to be done.
     target
         What to go back to: a collection and its thresholds; None if that is done.
     """
 
-    live: str
+    live: tuple[str, ...]
     recorded: list[Publication]
+    change: Replacement
     done: Publication | None
     target: NextPublication | None
 
@@ -142,22 +171,45 @@ class _Compared:
 
 def _next_step(request: RollbackRequest, storage: Storage, solr: SolrClient) -> _Step:
     """Return what is to do; nothing is written."""
-    live = live_collection(request.alias, solr)
-    if not live:
-        raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
+    live = live_collections(request.alias, solr)
     recorded = read_history(request.alias, storage)
-    history = complete_history(request.alias, recorded, live, storage)
-    done = _rolled_back_already(request, history, len(recorded), storage)
+    if not (live or recorded):
+        raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
+    complete = complete_history(request.alias, recorded, live, storage)
+    corpus = _corpus_of(request, complete, storage)
+    history = of_corpus(corpus, complete)
+    own = live_by_corpus(live, recorded, storage).get(corpus, ())
+    if not (own or (history and history[-1].change is Change.UNPUBLISHED)):
+        what = f"nothing of corpus {corpus}" if live else "nothing"
+        raise MissingError(f"alias {request.alias} points at {what}: publish a run with `tinytags publish RUN`")
+    done = _rolled_back_already(request, history, len(of_corpus(corpus, recorded)), storage)
     earlier = [as_plan(each) for each in previous_publications(history)]
     if request.run:  # other thresholds of the same run would leave the run that is named live
-        earlier = [each for each in earlier if each.collection != live]
+        earlier = [each for each in earlier if each.collection not in own]
     target = None if done else next(iter(earlier), None)
     if not (done or target):
         raise MissingError(
-            f"alias {request.alias}: nothing is recorded as live before {live}; publish another run with "
-            "`tinytags publish RUN`"
+            f"alias {request.alias}: nothing of corpus {corpus} is recorded as live before {', '.join(own)}; publish "
+            f"another run with `tinytags publish RUN`, or take the corpus out with `tinytags unpublish {corpus}`"
         )
-    return _Step(live, recorded, done, target)
+    change = Replacement(request.alias, corpus, live, own, target.collection if target else "")
+    return _Step(live, recorded, change, done, target)
+
+
+def _corpus_of(request: RollbackRequest, history: list[Publication], storage: Storage) -> str:
+    """Return the corpus that is rolled back: that of the run, else the named one, else the only one of the alias."""
+    run = Run.load(storage, layout.run_file(request.run)) if request.run else None
+    if run and request.corpus not in ("", run.corpus):
+        raise BadInputError(f"run {run.name} is of corpus {run.corpus}, not of {request.corpus}: name one of the two")
+    if run or request.corpus:
+        return run.corpus if run else request.corpus
+    corpora = sorted({record.corpus for record in history if record.corpus})
+    refuse_several(request.alias, corpora)
+    if not corpora:
+        raise MissingError(
+            f"nothing under alias {request.alias} is of a run of this store: there is nothing to roll back"
+        )
+    return corpora[0]
 
 
 def _rolled_back_already(
@@ -170,9 +222,9 @@ def _rolled_back_already(
     request
         What is requested.
     history
-        The complete history, including a change that was not recorded.
+        The corpus' complete history, including a change that was not recorded.
     recorded
-        How many changes were recorded.
+        How many of its changes were recorded.
     """
     last = history[-1]
     if not request.run:  # a process that was killed after the switch asks again
@@ -183,8 +235,8 @@ def _rolled_back_already(
     if last.change is Change.ROLLED_BACK and last.previous == unwanted:
         return last
     raise BadInputError(
-        f"run {request.run} is not live under alias {request.alias}, {last.run or last.collection} is: there is "
-        "nothing to roll back"
+        f"run {request.run} is not live under alias {request.alias}, {last.run or last.collection or 'nothing'} is: "
+        "there is nothing to roll back"
     )
 
 

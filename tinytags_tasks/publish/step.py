@@ -8,29 +8,31 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, TransientError
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.gate import choose_publication, gate_problems, precision_at, standing_wish
+from tinytags_tasks.publish.live import (
+    live_collections,
+    lock_alias,
+    refuse_without_collection,
+    run_of,
+    unmark_pruned,
+)
 from tinytags_tasks.publish.publications import (
     as_plan,
     complete_history,
-    live_collection,
-    lock_alias,
-    plan_change,
+    live_by_corpus,
+    of_corpus,
     previous_collections,
     read_history,
-    record_change,
     record_missing_change,
-    refuse_without_collection,
-    run_of,
-    switch_alias,
-    unmark_pruned,
 )
 from tinytags_tasks.publish.reconciliation import reconcile_blocks, refuse_changed
+from tinytags_tasks.publish.replacement import Replacement, describe_beside
 from tinytags_tasks.review.carry import refuse_uncarried
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_records import Change, Run
+from tinytags_tasks.store.run_records import Change, NextPublication, Publication, Run
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class PublishRequest:
     run, alias
         The run, and the alias that readers search.
     least_documents_percent
-        The fewest documents that the run may have, in percent of those that are live now; None does not check this.
+        The fewest documents that the run may have, in percent of those of its corpus that are live now; None does not
+        check this.
     least_precision
         The lowest precision, in percent, that the model's card may have at the run's threshold; None does not check
         this.
@@ -78,9 +81,24 @@ class PublishRequest:
 
 @dataclass(frozen=True)
 class PublishResult:
-    """The alias' collection now, the previous one (empty if there was none), and the totals that were reconciled.
+    """What is live of the run's corpus now.
 
-    ``thresholds`` is from which confidence on readers see each tag; None if they see every document.
+    Attributes
+    ----------
+    run, collection
+        The run and its collection.
+    previous
+        The corpus' collection that was live before; empty if there was none.
+    totals
+        The totals that were reconciled.
+    thresholds
+        From which confidence on readers see each tag; None if they see every document.
+    corpus
+        The corpus.
+    replaced
+        The collections of the corpus that were live until now; none if it was not live, or this one was already.
+    beside
+        What else is live under the alias: other corpora's collections.
     """
 
     run: str
@@ -88,12 +106,17 @@ class PublishResult:
     previous: str
     totals: Totals
     thresholds: dict[str, int] | None = None
+    corpus: str = ""
+    replaced: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def publish_run(
     request: PublishRequest, *, storage: Storage, solr: SolrClient, report: Callable[[str], None] = print
 ) -> PublishResult:
-    """Point the alias at the run's collection if everything agrees now and the run passes the gate.
+    """Make the run what is live of its corpus if everything agrees now and the run passes the gate.
+
+    What other corpora have live under the alias stays.
 
     Raises
     ------
@@ -129,28 +152,71 @@ def publish_run(
         if apply_before_switch(run, storage=storage, solr=solr, report=report):
             totals = add_up(read_ledger(storage, run))
         unmark_pruned(run, storage)
-        live = live_collection(request.alias, solr)
-        history = read_history(request.alias, storage)
-        is_live = live == run.collection
-        if not is_live:
-            _refuse_other_wish(request, run, standing, storage, solr)
-            _ask_gate(request, run, totals, live, storage, solr)
-            history = record_missing_change(request.alias, history, live, storage)
-        elif request.least_measured_precision is None:  # repeating a publication shows no more than before
-            chosen = as_plan(complete_history(request.alias, history, live, storage)[-1])
-        if not (is_live and history and as_plan(history[-1]) == chosen):  # otherwise it is live and recorded
-            plan_change(chosen, alias=request.alias, storage=storage)
-            if not is_live:
-                switch_alias(request.alias, run.collection, solr)
-            before = history[-1].collection if history else ""
-            record = record_change(
-                Change.PUBLISHED, run.collection, before, alias=request.alias, storage=storage, plan=chosen
-            )
-            history.append(record)
+        change, history = _switch(request, run, standing, totals, chosen, storage, solr, report)
     apply_after_switch(run, storage=storage, solr=solr, report=report)
+    own = of_corpus(run.corpus, history)
     report(f"alias {request.alias} points at {run.collection}")
-    previous = next(iter(previous_collections(history)), "")
-    return PublishResult(run.name, run.collection, previous, totals, chosen.thresholds)
+    _report_change(request.alias, run, change, history, storage, report)
+    previous = next(iter(previous_collections(own)), "")
+    return PublishResult(
+        run.name,
+        run.collection,
+        previous,
+        totals,
+        own[-1].thresholds,
+        corpus=run.corpus,
+        replaced=change.replaced,
+        beside=change.beside,
+    )
+
+
+def _switch(
+    request: PublishRequest,
+    run: Run,
+    standing: float | None,
+    totals: Totals,
+    chosen: NextPublication,
+    storage: Storage,
+    solr: SolrClient,
+    report: Callable[[str], None],
+) -> tuple[Replacement, list[Publication]]:
+    """Replace what is live of the run's corpus, unless that is this publication; the caller holds the alias' lease.
+
+    Return what that changed, and the complete history.
+    """
+    live = live_collections(request.alias, solr)
+    recorded = read_history(request.alias, storage)
+    own = live_by_corpus(live, recorded, storage).get(run.corpus, ())
+    change = Replacement(request.alias, run.corpus, live, own, run.collection)
+    is_live = own == (run.collection,)
+    if not is_live:
+        _refuse_other_wish(request, run, standing, storage, solr)
+        _ask_gate(request, run, totals, own, storage, solr)
+        history = record_missing_change(request.alias, recorded, live, storage)
+    else:
+        history = record_missing_change(request.alias, recorded, live, storage, besides=run.corpus)
+        if request.least_measured_precision is None:  # repeating a publication shows no more than before
+            complete = complete_history(request.alias, recorded, live, storage)
+            chosen = as_plan(of_corpus(run.corpus, complete)[-1])
+    known = of_corpus(run.corpus, history)
+    if is_live and known and as_plan(known[-1]) == chosen:  # it is live and recorded
+        return change, history
+    return change, change.make(Change.PUBLISHED, chosen, history, storage, solr, report)
+
+
+def _report_change(
+    alias: str,
+    run: Run,
+    change: Replacement,
+    history: list[Publication],
+    storage: Storage,
+    report: Callable[[str], None],
+) -> None:
+    """Say what the run replaces, and what stays live beside it."""
+    if change.replaced:
+        report(f"it replaces {', '.join(change.replaced)} of corpus {run.corpus}")
+    for line in describe_beside(alias, change.beside, history, storage):
+        report(line)
 
 
 def reconcile_run(
@@ -181,7 +247,7 @@ def reconcile_run(
 def _refuse_other_wish(
     request: PublishRequest, run: Run, standing: float | None, storage: Storage, solr: SolrClient
 ) -> None:
-    """Refuse to publish at the measured precision of what was live before, if something else is live by now."""
+    """Refuse to publish at the measured precision of what was live before, if something else of the corpus is now."""
     if request.least_measured_precision is None:
         now = standing_wish(run, request.alias, storage, solr)
         if (now or None) != (standing or None):
@@ -190,21 +256,24 @@ def _refuse_other_wish(
             )
 
 
-def _ask_gate(request: PublishRequest, run: Run, totals: Totals, live: str, storage: Storage, solr: SolrClient) -> None:
-    """Refuse a run that is complete but too poor to replace what is live."""
+def _ask_gate(
+    request: PublishRequest, run: Run, totals: Totals, own: tuple[str, ...], storage: Storage, solr: SolrClient
+) -> None:
+    """Refuse a run that is complete but too poor to replace what is live of its corpus."""
     asks_for_precision = request.least_precision is not None
     card = ModelCard.load(storage, layout.card_file(run.model)) if asks_for_precision else None
+    asks_for_documents = bool(own) and request.least_documents_percent is not None
     problems = gate_problems(
         documents=totals.kept,
-        live_documents=solr.count(live) if live and request.least_documents_percent is not None else None,
+        live_documents=sum(map(solr.count, own)) if asks_for_documents else None,
         least_documents_percent=request.least_documents_percent,
         precision=precision_at(card, run.threshold) if card else None,
         least_precision=request.least_precision,
     )
     if problems:
-        replaced = run_of(live, storage)
+        replaced = run_of(own[-1], storage) if own else None
         compare = f"compare them with `tinytags diff {replaced.name} {run.name}`, then " if replaced else ""
         raise FinalError(
-            f"run {run.name} is verified, but not published: {'; '.join(problems)}; {live or 'nothing'} stays live; "
-            f"{compare}publish it with a lower gate or none, or train a better model"
+            f"run {run.name} is verified, but not published: {'; '.join(problems)}; {', '.join(own) or 'nothing'} "
+            f"stays live; {compare}publish it with a lower gate or none, or train a better model"
         )

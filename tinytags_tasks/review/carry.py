@@ -7,7 +7,7 @@ other, in the log; a record says up to which number the log was looked through.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinytags_tasks.errors import FinalError, MissingError
-from tinytags_tasks.review.words import WORDS_AT_ONCE, picture_hash, picture_hashes
+from tinytags_tasks.review.words import WORDS_AT_ONCE, picture_hashes
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
@@ -28,13 +28,21 @@ from tinytags_tasks.store.review_log import (
     standing_words,
     takedowns,
 )
-from tinytags_tasks.store.review_records import OPINIONS, SHOWING, CarriedWords, Verdict, Why, Word
+from tinytags_tasks.store.review_records import OPINIONS, SHOWING, CarriedWords, Verdict, Why, Word, picture_hash
 from tinytags_tasks.store.run_records import Run
+
+_Word = dict[str, Any]
+"""A row of a review log."""
+
+_Said = tuple[_Word, ...]
+"""The words of one kind on one picture that count together, in the order of saying."""
 
 _KINDS = ((SHOWING, True), (OPINIONS, True), (OPINIONS, False))
 """Which words hide each other: the latest of each kind counts, and public ones count by themselves."""
 
-_MOST_NAMED = 20
+_SAME = ("verdict", "tag", "by", "run", "why", "shown_tag")
+"""Columns in which a word that was carried over is the same as before."""
+
 _REPORT_SECONDS = 5.0
 
 
@@ -120,60 +128,72 @@ def carry_words(corpus: Corpus, *, storage: Storage, report: Callable[[str], Non
     log = ReviewLog(corpus.name, storage)
     words = log.read()
     upto = log.last
-    found = list(_words_on_others(words, corpus.digest, _KINDS))
-    at_place = _find_by_position(corpus, [word for _, word in found], storage)
-    lost = {word["picture"] for _, word in found if word["position"] not in at_place.get(word["picture"], ())}
+    found = list(_said_of_others(words, corpus.digest, _KINDS))
+    at_place = _find_by_position(corpus, [word for _, (*_, word) in found], storage)
+    lost = {word["picture"] for _, (*_, word) in found if word["position"] not in at_place.get(word["picture"], ())}
     lost.discard(picture_hash(bytes(corpus.image_bytes)))  # what could not be read is no picture
     by_content = _find_by_content(corpus, lost, storage, report) if lost else {}
     missing: list[tuple[int, str]] = []
-    placed: list[tuple[int, dict[str, Any]]] = []
-    for kind, word in found:
+    placed: list[tuple[int, _Said]] = []
+    for kind, said in found:
+        word = said[-1]
         stands_still = word["position"] in at_place.get(word["picture"], ())
         places = [word["position"]] if stands_still else by_content.get(word["picture"], [])
         if not places:
             missing.append((word["position"], " ".join(filter(None, (word["verdict"], word["tag"])))))
-        placed += [(kind, {**word, "position": place}) for place in places]
+        placed += [(kind, tuple({**each, "position": place} for each in said)) for place in places]
     # Somebody may have spoken while all images were searched, so the log is read again at the last moment.
     chosen, there = _choose(placed, of_version(log.read(), corpus.digest))
     _append(corpus, chosen, storage, report)
-    CarriedWords(corpus=corpus.name, corpus_digest=corpus.digest, upto=upto, missing=len(missing)).save(
+    CarriedWords(corpus=corpus.name, corpus_digest=corpus.digest, upto=upto).save(
         storage, layout.carried_words_file(corpus.name, corpus.digest)
     )
     return CarryResult(len(chosen), there, tuple(missing))
 
 
-def _choose(placed: Iterable[tuple[int, dict[str, Any]]], here: pa.Table) -> tuple[list[dict[str, Any]], int]:
+def _choose(placed: Sequence[tuple[int, _Said]], here: pa.Table) -> tuple[list[_Word], int]:
     """Return the words to record, in the order of saying, and how many were there already.
 
     Parameters
     ----------
     placed
-        Words with their kinds and new positions, by their numbers.
+        What was said, of which kind and with new positions, by the last word's number.
     here
         The words on this version.
     """
-    latest = _latest_here(here)
+    said_here = _said_here(here, {said[-1]["position"] for _, said in placed})
     taken_down = set(takedowns(here).column("position").to_pylist())
-    chosen: dict[tuple[int, int], dict[str, Any]] = {}
+    chosen: dict[tuple[int, int], _Said] = {}
     there = 0
-    for kind, word in placed:
+    for kind, said in placed:
+        word = said[-1]
         key = kind, word["position"]
         earlier = chosen.get(key)
-        if latest.get(key, 0) > word["number"]:
-            there += 1
-        elif word["verdict"] == Verdict.RESTORE and earlier and earlier["corpus_digest"] == word["corpus_digest"]:
+        later = [each for each in said_here.get(key, ()) if each["number"] > said[0]["number"]]
+        if later and later[-1]["number"] > word["number"] and not _is_beginning(later, said):
+            there += len(said)
+        elif word["verdict"] == Verdict.RESTORE and earlier and earlier[-1]["corpus_digest"] == word["corpus_digest"]:
             continue  # of the same picture at another position of that version, which is taken down
-        else:
-            chosen[key] = word  # words come by number: a later one wins
+        else:  # what was said comes by number: a later word wins
+            chosen[key] = said[len(later) :] if _is_beginning(later, said) else said
     void = [
-        key for key, word in chosen.items() if word["verdict"] == Verdict.RESTORE and word["position"] not in taken_down
+        key
+        for key, (*_, word) in chosen.items()
+        if word["verdict"] == Verdict.RESTORE and word["position"] not in taken_down
     ]
     for key in void:
         del chosen[key]
-    return sorted(chosen.values(), key=lambda word: int(word["number"])), there + len(void)
+    rows = [word for said in chosen.values() for word in said]
+    return sorted(rows, key=lambda word: int(word["number"])), there + len(void)
 
 
-def _uncarried(words: pa.Table, corpus: str, digest: str, storage: Storage) -> list[dict[str, Any]]:
+def _is_beginning(later: Sequence[_Word], said: _Said) -> bool:
+    """Tell whether the words on a picture are only the first of those to record: whoever recorded them was killed."""
+    pairs = zip(later, said, strict=False)
+    return len(later) < len(said) and all(one[name] == other[name] for one, other in pairs for name in _SAME)
+
+
+def _uncarried(words: pa.Table, corpus: str, digest: str, storage: Storage) -> list[_Word]:
     """Return the take-downs that count on other versions of a corpus, and that no one looked for in this one."""
     if not len(words):
         return []
@@ -181,15 +201,15 @@ def _uncarried(words: pa.Table, corpus: str, digest: str, storage: Storage) -> l
         upto = CarriedWords.load(storage, layout.carried_words_file(corpus, digest)).upto
     except MissingError:
         upto = 0
-    found = (word for _, word in _words_on_others(words, digest, [_KINDS[0]]))
+    found = (word for _, (*_, word) in _said_of_others(words, digest, [_KINDS[0]]))
     return [word for word in found if word["verdict"] == Verdict.TAKEDOWN and word["number"] > upto]
 
 
-def _words_on_others(
+def _said_of_others(
     words: pa.Table, here: str, kinds: Iterable[tuple[Sequence[Verdict], bool]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the words that count on versions other than ``here``, with the numbers of their kinds, in their order."""
-    found: list[tuple[int, dict[str, Any]]] = []
+) -> Iterator[tuple[int, _Said]]:
+    """Yield the words that count on versions other than ``here``, with the numbers of their kinds, by the last's."""
+    found: list[tuple[int, _Said]] = []
     for digest in words.column("corpus_digest").unique().to_pylist():
         if digest == here:
             continue
@@ -199,25 +219,39 @@ def _words_on_others(
             concerned = own.filter(pc.or_(undoes, pc.equal(own.column("is_public"), is_public)))
             kind = _KINDS.index((verdicts, is_public))
             is_shown_tag = (verdicts, is_public) == (OPINIONS, True)
-            counting = _deciding(concerned) if is_shown_tag else counting_words(concerned, verdicts).to_pylist()
-            found += [(kind, word) for word in counting]
-    return iter(sorted(found, key=lambda each: each[1]["number"]))
+            if is_shown_tag:
+                found += [(kind, said) for said in _deciding(concerned)]
+            else:
+                found += [(kind, (word,)) for word in counting_words(concerned, verdicts).to_pylist()]
+    return iter(sorted(found, key=lambda each: each[1][-1]["number"]))
 
 
-def _deciding(words: pa.Table) -> Iterable[dict[str, Any]]:
-    """Return for each picture the opinion that decides what is shown: not "no cat" of one that is called a dog."""
-    deciding: dict[int, dict[str, Any]] = {}
+def _deciding(words: pa.Table) -> Iterator[_Said]:
+    """Yield for each picture the opinions that decide what is shown: the last that says it, and "no cat" since then.
+
+    "No cat" says nothing of what is called a dog. Of a picture whose tag no person said, it counts for each tag: which
+    of them the model gives it is another matter with each run.
+    """
+    deciding: dict[int, list[_Word]] = {}
     for word in standing_words(words).to_pylist():
-        earlier = deciding.get(word["position"])
-        is_void = earlier is not None and (
-            earlier["verdict"] == Verdict.NONE or (earlier["verdict"] == Verdict.TAG and earlier["tag"] != word["tag"])
-        )
-        if word["verdict"] != Verdict.WRONG or not is_void:
-            deciding[word["position"]] = word
-    return deciding.values()
+        said = deciding.setdefault(word["position"], [])
+        if word["verdict"] != Verdict.WRONG:
+            said[:] = [word]
+        elif not _is_void(word, said):
+            said.append(word)
+    return (tuple(said) for said in deciding.values())
 
 
-def _find_by_position(corpus: Corpus, words: Sequence[dict[str, Any]], storage: Storage) -> dict[bytes, set[int]]:
+def _is_void(wrong: _Word, said: Sequence[_Word]) -> bool:
+    """Tell whether "no cat" changes nothing after what was said before."""
+    if said and said[0]["verdict"] == Verdict.NONE:
+        return True
+    if said and said[0]["verdict"] == Verdict.TAG:
+        return len(said) > 1 or bool(said[0]["tag"] != wrong["tag"])
+    return any(each["tag"] == wrong["tag"] for each in said)
+
+
+def _find_by_position(corpus: Corpus, words: Sequence[_Word], storage: Storage) -> dict[bytes, set[int]]:
     """Return the positions at which pictures still stand, of those where words were said of them."""
     found: dict[bytes, set[int]] = {}
     positions = {word["position"] for word in words if word["position"] < corpus.images}
@@ -249,18 +283,19 @@ def _find_by_content(
     return found
 
 
-def _latest_here(words: pa.Table) -> dict[tuple[int, int], int]:
-    """Return the number of the last word of each kind on each position, whether it still counts or was taken back."""
-    latest: dict[tuple[int, int], int] = {}
-    columns = words.select(["position", "verdict", "is_public", "number"]).to_pydict()
-    for position, verdict, is_public, number in zip(*columns.values(), strict=True):
-        for kind, (verdicts, wanted) in enumerate(_KINDS):
-            if verdict in verdicts and is_public == wanted:
-                latest[kind, position] = max(number, latest.get((kind, position), 0))
-    return latest
+def _said_here(words: pa.Table, positions: Collection[int]) -> dict[tuple[int, int], list[_Word]]:
+    """Return the words of each kind on each position, in the order of saying, whether they count or were taken back."""
+    chosen = pa.array(list(positions), pa.int64())
+    words = words.filter(pc.is_in(words.column("position"), value_set=chosen))
+    said: dict[tuple[int, int], list[_Word]] = {}
+    for word in words.select(["position", "is_public", "number", *_SAME]).to_pylist():
+        for kind, (verdicts, is_public) in enumerate(_KINDS):
+            if word["verdict"] in verdicts and word["is_public"] == is_public:
+                said.setdefault((kind, word["position"]), []).append(word)
+    return said
 
 
-def _append(corpus: Corpus, rows: list[dict[str, Any]], storage: Storage, report: Callable[[str], None]) -> None:
+def _append(corpus: Corpus, rows: list[_Word], storage: Storage, report: Callable[[str], None]) -> None:
     """Commit words for this version of the corpus, as those who said them, those on one picture in their order."""
     counted: Counter[int] = Counter()
     turns: list[int] = []  # how many earlier words there are on the same picture
@@ -269,7 +304,7 @@ def _append(corpus: Corpus, rows: list[dict[str, Any]], storage: Storage, report
         counted[row["position"]] += 1
     rows = [{**row, "turn": turn} for row, turn in zip(rows, turns, strict=True)]
 
-    def request(row: dict[str, Any]) -> tuple[int, str, str]:
+    def request(row: _Word) -> tuple[int, str, str]:
         return int(row["turn"]), str(row["by"]), str(row["run"])
 
     done = 0
@@ -283,6 +318,6 @@ def _append(corpus: Corpus, rows: list[dict[str, Any]], storage: Storage, report
                 report(f"{done:,} of {len(rows):,} words are carried over")
 
 
-def _word(row: dict[str, Any]) -> Word:
+def _word(row: _Word) -> Word:
     fields = {name: row[name] for name in Word.__dataclass_fields__}
     return Word(**{**fields, "verdict": Verdict(row["verdict"]), "why": Why(row["why"])})

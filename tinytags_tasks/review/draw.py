@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tinytags_tasks.derived_fields import random_numbers
 from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.review.looks import Flags, read_looks, read_spoken
-from tinytags_tasks.review.sampler import Numbers, random_numbers
+from tinytags_tasks.review.sampler import Numbers
 from tinytags_tasks.store.review_records import Why
 
 POWER = 0.6

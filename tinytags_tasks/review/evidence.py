@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from tinytags_tasks.review.frame import Frame
 from tinytags_tasks.review.intervals import (
@@ -32,11 +33,19 @@ class ByConfidence:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Of some pictures: their strata, their confidences, and the indexes of the tags that they show, or -1."""
+    """Of some pictures: their strata, their confidences, and the indexes of the tags that they show, or -1.
+
+    Each counts as one image, or as -1 if it is to be taken off.
+    """
 
     strata: Numbers = field(repr=False)
     confidences: Numbers = field(repr=False)
     shows: Numbers = field(repr=False)
+    images: Floats = field(repr=False)
+
+    def number(self, chosen: Flags) -> float:
+        """Return how many images some of them are."""
+        return float(self.images[chosen].sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +68,7 @@ class Evidence:
         Of each look: its stratum, its confidence, and the index of the tag that it shows, or -1.
     known
         The same of each picture that is known without a look that measures. These are in every share, but no sample.
+        Those that a look measured and a public word changed are taken off: readers no longer see the run's tag.
     lost
         The same of each picture that cannot be drawn to measure, but not what it shows.
     """
@@ -80,15 +90,15 @@ class Evidence:
         images = self.images[index]
         found = share_of_sample(images, self.looks[index], self.right[index])
         is_own = self.known.strata == index
-        found = with_known(found, images, float(is_own.sum()), float((is_own & self._is_known_right).sum()))
+        found = with_known(found, images, self.known.number(is_own), self.known.number(is_own & self._is_known_right))
         return found.estimate if found else None
 
     def overall(self) -> Estimate | None:
         """Return the precision of all images with a tag."""
         kept = ~self._is_dropped
         found = share_of_strata(self.images[kept], self.looks[kept], self.right[kept], self.similar[kept])
-        known = float(kept[self.known.strata].sum())
-        found = with_known(found, float(self.images[kept].sum()), known, float(self._is_known_right.sum()))
+        known = self.known.number(kept[self.known.strata])
+        found = with_known(found, float(self.images[kept].sum()), known, self.known.number(self._is_known_right))
         return found.estimate if found else None
 
     def precision_from(self, tag: str, threshold: int) -> Estimate | None:
@@ -130,8 +140,8 @@ class Evidence:
             images[own], np.minimum(looks, images)[own], np.minimum(right, images)[own], self.similar[own]
         )
         is_known = self.known.confidences >= least[self.known.strata]
-        known, free = float(is_known.sum()), float(images.sum())
-        return with_known(found, free, known, float((is_known & self._is_known_right).sum())), free + known
+        known, free = self.known.number(is_known), float(images.sum())
+        return with_known(found, free, known, self.known.number(is_known & self._is_known_right)), free + known
 
     def _missed(self, tags: Sequence[str], thresholds: Mapping[str, int]) -> Share | None:
         """Return how many images show one of some tags and do not have it from its threshold on."""
@@ -144,7 +154,7 @@ class Evidence:
         similar = np.where(self._is_dropped, 0.5, _similar(self.frame, self.looks, missed))
         found = share_of_strata(self.images, self.looks, missed, similar)
         is_found = self._is_known_right & (self.known.confidences >= least[self.known.strata])
-        known = float((wanted[self.known.shows] & ~is_found).sum())
+        known = self.known.number(wanted[self.known.shows] & ~is_found)
         return found and found.times(float(self.images.sum())).plus(known)
 
     def _least(self, thresholds: Mapping[str, int]) -> Numbers:
@@ -237,11 +247,11 @@ def gather_evidence(frame: Frame, looks: Looks) -> Evidence:
         strata=strata,
         confidences=confidences,
         shows=looks.shows,
-        known=_pictures(frame, looks.known.rows, looks.known.shows),
-        lost=_pictures(frame, looks.lost, np.full(len(looks.lost), -1)),
+        known=_pictures(frame, looks.known.rows, looks.known.shows, looks.known.images),
+        lost=_pictures(frame, looks.lost, np.full(len(looks.lost), -1), np.ones(len(looks.lost))),
     )
 
 
-def _pictures(frame: Frame, rows: Numbers, shows: Numbers) -> Pictures:
+def _pictures(frame: Frame, rows: Numbers, shows: Numbers, images: npt.ArrayLike) -> Pictures:
     strata, confidences = (frame.columns[name][rows].astype(np.int64) for name in ("stratum", "confidence"))
-    return Pictures(strata, confidences, shows)
+    return Pictures(strata, confidences, shows, np.asarray(images, dtype=np.float64))

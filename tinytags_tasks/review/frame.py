@@ -8,7 +8,7 @@ with the n smallest numbers. So a sample grows without being drawn again, and wh
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from tinytags_tasks.review.strata import Stratum
 from tinytags_tasks.review.takedowns import taken_down_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import unscored_blocks
+from tinytags_tasks.store.labelled_pictures import labelled_pictures
 from tinytags_tasks.store.lessons import learned_positions
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
@@ -104,6 +105,8 @@ class Frame:
         an order in which each differs most from those before it; -1 if it has none).
     counts
         For each tag, how many images it has at each confidence from 0 to 100.
+    labelled
+        How words name the pictures of the labelled set that the model learned from.
     """
 
     run: str
@@ -115,6 +118,7 @@ class Frame:
     strata: tuple[Stratum, ...]
     pictures: pa.Table = field(repr=False)
     counts: dict[str, tuple[int, ...]] = field(repr=False)
+    labelled: frozenset[bytes] = field(repr=False, default=frozenset())
 
     @cached_property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
@@ -191,18 +195,20 @@ def load_frame(run: Run, storage: Storage, report: Callable[[str], None] = print
             f"run {run.name} cannot be reviewed yet: {len(unscored):,} of its {run.blocks:,} blocks are not scored; "
             f"score them with `tinytags score {run.name}`"
         )
-    learned, taken_down = _learned_from(run, storage), taken_down_of(run.corpus, run.corpus_digest, storage)
+    card = ModelCard.load(storage, layout.card_file(run.model))
+    labelled = labelled_pictures(card, storage)
+    learned, taken_down = _learned_from(run, card, storage), taken_down_of(run.corpus, run.corpus_digest, storage)
     path = layout.frame_file(run.corpus, run.name)
     identity = (*_identity(run, learned, storage), _positions_sha256(taken_down))
     if (found := _read_frame(run, path, identity, storage)) is not None:
-        return found
+        return replace(found, labelled=labelled)
     # Imported here because a frame is made once and read often, and making it needs the corpus' records, too.
     from tinytags_tasks.review.frame_making import make_frame
 
     frame = make_frame(run, np.union1d(learned, taken_down), storage, report)
     storage.delete_leftovers(path, least_age_seconds=LEFTOVER_SECONDS)
     storage.write(path, _as_parquet(frame, *identity))
-    return frame
+    return replace(frame, labelled=labelled)
 
 
 def stored_frame(run: Run, storage: Storage) -> Frame | None:
@@ -214,7 +220,9 @@ def stored_frame(run: Run, storage: Storage) -> Frame | None:
     path = layout.frame_file(run.corpus, run.name)
     if not storage.exists(path):
         return None
-    return _read_frame(run, path, _identity(run, _learned_from(run, storage), storage), storage)
+    card = ModelCard.load(storage, layout.card_file(run.model))
+    found = _read_frame(run, path, _identity(run, _learned_from(run, card, storage), storage), storage)
+    return found and replace(found, labelled=labelled_pictures(card, storage))
 
 
 def _identity(run: Run, learned: Numbers, storage: Storage) -> tuple[str, str]:
@@ -226,9 +234,8 @@ def _positions_sha256(positions: Numbers) -> str:
     return hashlib.sha256(np.ascontiguousarray(positions, dtype=np.int64).tobytes()).hexdigest()
 
 
-def _learned_from(run: Run, storage: Storage) -> Numbers:
-    """Return the positions that a run's model learned from, in ascending order."""
-    card = ModelCard.load(storage, layout.card_file(run.model))
+def _learned_from(run: Run, card: ModelCard, storage: Storage) -> Numbers:
+    """Return the positions of whose reviews a run's model learned, in ascending order."""
     return np.array(sorted(learned_positions(card, storage, run.corpus)), dtype=np.int64)
 
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tinytags_tasks.derived_fields import random_numbers
 from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.review.frame import SCHEMA, Frame
-from tinytags_tasks.review.sampler import Numbers, Sampler, random_numbers, seed_of
+from tinytags_tasks.review.sampler import Numbers, Sampler, seed_of
 from tinytags_tasks.review.spread import spread_out
 from tinytags_tasks.review.strata import Strata
 from tinytags_tasks.store import layout

@@ -124,8 +124,9 @@ def with_known(found: Share | None, images: float, known: float, right: float) -
     """Return the share of so many images and of others that are known, some of them right.
 
     ``found`` is the share of the images; None if nobody looked at one. So is the result then, unless there are none.
+    Negative numbers are of images that are to be taken off; if none is left, there is no share either.
     """
-    if found is None and (images > 0 or known <= 0):
+    if images + known <= 0 or (found is None and images > 0):
         return None
     return (found or Share(0.0, 0.0, 0.0)).times(images).plus(right).times(1 / (images + known))
 

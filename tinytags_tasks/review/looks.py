@@ -38,6 +38,9 @@ class Looks:
         The rows of the pictures that cannot be drawn to measure, the known ones among them.
     unclear
         How many could not be decided.
+    labelled
+        How many were in the model's labelled set: of these, nothing counts. Like the unclear ones, they say how large
+        that part of their stratum is, which is in no figure.
     last
         Number of the last request that was read; 0 without any.
     """
@@ -50,6 +53,7 @@ class Looks:
     known: "Known" = field(repr=False)
     lost: Numbers = field(repr=False)
     unclear: int
+    labelled: int
     last: int
 
 
@@ -57,17 +61,21 @@ class Looks:
 class Known:
     """Pictures that were spoken of to teach, to correct or by an import: they are no sample, but readers see them.
 
-    Those that a public word changed are not among them: readers no longer see the run's tag. Nor are those that the
-    model learned from.
+    Of those that a public word changed, readers no longer see the run's tag, so that they are in no figure: of these,
+    only those are here that a look measured, to be taken off what the sample says. Those that the model learned from
+    are not here.
 
     Attributes
     ----------
     rows, shows
         As in :class:`Looks`.
+    images
+        1 each; -1 for one that is to be taken off.
     """
 
     rows: Numbers = field(repr=False)
     shows: Numbers = field(repr=False)
+    images: Numbers = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,36 +146,48 @@ def read_looks(frame: Frame, words: pa.Table, exclude: Collection[int] | Numbers
     strata = frame.columns["stratum"]
     lost = np.bincount(strata[spoken.left_out], minlength=len(frame.strata))
     measured = _read(frame, spoken.words, spoken.measured)
-    clear = ~measured.is_unclear
+    clear = ~(measured.is_unclear | measured.is_labelled)
+    rows, shows = measured.rows[clear], measured.shows[clear]
     return Looks(
-        rows=measured.rows[clear],
-        shows=measured.shows[clear],
+        rows=rows,
+        shows=shows,
         is_right=((measured.shows == measured.own_tags) & (measured.own_tags >= 0))[clear],
         sizes=frame.sizes - lost,
         drawn=np.bincount(strata[measured.rows], minlength=len(frame.strata)),
-        known=_known(frame, spoken),
+        known=_known(frame, spoken, rows, shows),
         lost=np.flatnonzero(spoken.left_out),
-        unclear=int(measured.is_unclear.sum()),
+        unclear=int((measured.is_unclear & ~measured.is_labelled).sum()),
+        labelled=int(measured.is_labelled.sum()),
         last=int(pc.max(words.column("number")).as_py() or 0),
     )
 
 
-def _known(frame: Frame, spoken: Spoken) -> Known:
-    public = _read(frame, spoken.public, spoken.known)
+def _known(frame: Frame, spoken: Spoken, rows: Numbers, shows: Numbers) -> Known:
+    """Return the known pictures; ``rows`` and ``shows`` are of the looks that measure."""
+    public = _read(frame, spoken.public, np.union1d(spoken.known, spoken.measured))
     changed = public.rows[~public.is_unclear & (public.shows != public.own_tags)]
     said = _read(frame, spoken.words, spoken.known)
-    chosen = ~said.is_unclear & ~np.isin(said.rows, changed)
-    return Known(said.rows[chosen], said.shows[chosen])
+    chosen = ~(said.is_unclear | said.is_labelled) & ~np.isin(said.rows, changed)
+    gone = np.isin(rows, changed)
+    return Known(
+        rows=np.concatenate([said.rows[chosen], rows[gone]]),
+        shows=np.concatenate([said.shows[chosen], shows[gone]]),
+        images=np.repeat([1, -1], [chosen.sum(), gone.sum()]),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """What opinions say of a frame's pictures: their rows, the tags that they show and have, and what is undecided."""
+    """What opinions say of a frame's pictures.
+
+    Their rows, the tags that they show and have, what is undecided, and what is in the model's labelled set.
+    """
 
     rows: Numbers
     shows: Numbers
     own_tags: Numbers
     is_unclear: Flags
+    is_labelled: Flags
 
 
 def _read(frame: Frame, opinions: pa.Table, chosen: Numbers) -> _Read:
@@ -182,7 +202,14 @@ def _read(frame: Frame, opinions: pa.Table, chosen: Numbers) -> _Read:
     is_unclear = (verdicts == str(Verdict.UNCLEAR)) | (
         (verdicts == str(Verdict.WRONG)) & ((said != own_tags) | (said < 0))
     )
-    return _Read(rows, np.where(verdicts == str(Verdict.TAG), said, -1), own_tags, is_unclear)
+    is_labelled = _are_labelled(frame, opinions)
+    return _Read(rows, np.where(verdicts == str(Verdict.TAG), said, -1), own_tags, is_unclear, is_labelled)
+
+
+def _are_labelled(frame: Frame, opinions: pa.Table) -> Flags:
+    """Return which opinions are on pictures of the labelled set that the frame's model learned from."""
+    pictures = opinions.column("picture").to_pylist() if frame.labelled else [b""] * len(opinions)
+    return np.array([picture in frame.labelled for picture in pictures], dtype=bool)
 
 
 def _said_tags(frame: Frame, opinions: pa.Table) -> Numbers:

@@ -94,8 +94,9 @@ class PrecisionTable:
         Of which run.
     last
         Number of the last request of the review log that was read; with the run, it is the version of this table.
-    looks, dropped_looks, unclear
-        How many pictures were looked at to measure; how many of these the run had dropped; how many more were unclear.
+    looks, dropped_looks, unclear, labelled
+        How many pictures were looked at to measure; how many of these the run had dropped; how many more were unclear,
+        and how many more are in the labelled set that the model learned from, and count nowhere.
     rows, tags
         By tag and band, and by tag.
     overall, recall_overall
@@ -117,6 +118,7 @@ class PrecisionTable:
     recall_overall: Estimate | None
     evidence: Evidence = field(repr=False)
     curves: dict[str, Floats] = field(repr=False)
+    labelled: int = 0
 
     @property
     def is_measured(self) -> bool:
@@ -170,6 +172,7 @@ class PrecisionTable:
             "looks": self.looks,
             "dropped_looks": self.dropped_looks,
             "unclear": self.unclear,
+            "labelled": self.labelled,
             "overall": asdict(self.overall) if self.overall else None,
             "recall": asdict(self.recall_overall) if self.recall_overall else None,
             "tags": [asdict(each) for each in self.tags],
@@ -210,6 +213,7 @@ def measure(frame: Frame, words: pa.Table, *, exclude: Collection[int] | Numbers
         recall_overall=evidence.recall_from(frame.tags, dict.fromkeys(frame.tags, 0)),
         evidence=evidence,
         curves=curves,
+        labelled=looks.labelled,
     )
 
 

@@ -16,22 +16,6 @@ def seed_of(corpus_digest: str) -> int:
     return int.from_bytes(hashlib.sha256(corpus_digest.encode()).digest()[:8], "big")
 
 
-def random_numbers(seed: int, positions: Numbers) -> RandomNumbers:
-    """Return the permanent random number of each position: splitmix64 (Steele, Lea and Flood, 2014), with no state.
-
-    Parameters
-    ----------
-    seed
-        0 to 2**64 - 1.
-    positions
-        0 or more.
-    """
-    mixed = (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
 class Sampler:
     """Keeps the pictures with the smallest keys of each stratum, of however many are added.
 

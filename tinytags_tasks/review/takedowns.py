@@ -14,35 +14,24 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_shard_keywords
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, of_version, takedowns
-
-
-class _Known:
-    """A corpus' log, and the pictures that are taken down by what was read of it."""
-
-    def __init__(self, corpus: str, storage: Storage) -> None:
-        self._log = ReviewLog(corpus, storage)
-        self._lock = threading.Lock()
-        self._of: tuple[int, str] = (-1, "")
-        self._positions = np.empty(0, dtype=np.int64)
-
-    def positions(self, digest: str) -> npt.NDArray[np.int64]:
-        with self._lock:
-            words = self._log.read()
-            if self._of != (self._log.last, digest):
-                self._positions = takedowns(of_version(words, digest)).column("position").to_numpy()
-                self._of = (self._log.last, digest)
-            return self._positions
-
+from tinytags_tasks.store.review_log import (
+    ReviewLog,
+    last_request,
+    of_version,
+    positions_taken_down,
+    shared_log,
+    takedowns,
+)
 
 _lock = threading.Lock()
-_known: WeakKeyDictionary[Storage, dict[str, _Known]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[ReviewLog, tuple[int, str, npt.NDArray[np.int64]]] = WeakKeyDictionary()
+"""Of each log: the last request and the version for which the positions were found, and these."""
 
 
 def taken_down(corpus: Corpus, storage: Storage) -> npt.NDArray[np.int64]:
     """Return the positions of the pictures that are taken down now, ascending; whether Solr knows or not.
 
-    What was read of the log is kept as long as the store's client is: asking again costs one listing.
+    Where somebody holds the shared log, what was read of it is kept: asking again costs one listing.
 
     Raises
     ------
@@ -56,9 +45,17 @@ def taken_down(corpus: Corpus, storage: Storage) -> npt.NDArray[np.int64]:
 
 def taken_down_of(corpus: str, digest: str, storage: Storage) -> npt.NDArray[np.int64]:
     """Return :func:`taken_down` of a version of a corpus by its digest."""
+    log = shared_log(corpus, storage)
+    words = log.read()
+    last = last_request(words)
     with _lock:
-        known = _known.setdefault(storage, {}).setdefault(corpus, _Known(corpus, storage))
-    return known.positions(digest)
+        known = _known.get(log)
+    if known is None or known[:2] != (last, digest):
+        positions = positions_taken_down(of_version(words, digest))
+        known = (last, digest, positions)
+        with _lock:
+            _known[log] = known
+    return known[2]
 
 
 def list_takedowns(corpus: Corpus, storage: Storage) -> pa.Table:

@@ -1,6 +1,5 @@
 """Saying something of pictures: words are checked, get the hash of their picture, and are committed to the log."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import append_words, read_words
-from tinytags_tasks.store.review_records import OPINIONS, PICTURE_BYTES, SHOWING, Verdict, Word
+from tinytags_tasks.store.review_records import OPINIONS, SHOWING, Verdict, Word, picture_hash
 from tinytags_tasks.store.run_records import Run
 
 WORDS_AT_ONCE = 10_000
@@ -107,11 +106,6 @@ def picture_hashes(corpus: Corpus, positions: Iterable[int], storage: Storage) -
     """Yield pictures' positions, ascending, and how a word names them: the beginning of the sha256 of their bytes."""
     for position, stored in read_images(corpus, positions, storage):
         yield position, picture_hash(stored)
-
-
-def picture_hash(stored: bytes | memoryview) -> bytes:
-    """Return how a word names a picture."""
-    return hashlib.sha256(stored).digest()[:PICTURE_BYTES]
 
 
 def _checked(

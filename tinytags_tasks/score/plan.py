@@ -7,7 +7,8 @@ from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.review.carry import refuse_uncarried
-from tinytags_tasks.settings import Thumbnails, load_settings
+from tinytags_tasks.score.vectors import choose_vectors
+from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
 from tinytags_tasks.store.corpus_records import Corpus
@@ -33,6 +34,8 @@ class PlanRequest:
         Blocks per mapped task; 0 lets TinyTags choose.
     thumbnails
         Where the images of the run's documents are kept; default: TINYTAGS_THUMBNAILS.
+    similar
+        Whether they get vectors, so that similar pictures can be found; default: TINYTAGS_SIMILAR.
     """
 
     corpus: str
@@ -40,6 +43,7 @@ class PlanRequest:
     threshold: int = 40
     blocks_per_task: int = 0
     thumbnails: Thumbnails = field(default_factory=lambda: load_settings().thumbnails)
+    similar: Similar = field(default_factory=lambda: load_settings().similar)
 
     def __post_init__(self) -> None:
         """Refuse a threshold that is not a percentage.
@@ -61,12 +65,13 @@ class PlanResult:
     groups: list[tuple[int, ...]]
 
 
-def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
+def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], None] = print) -> PlanResult:
     """Write the run's record, unless it exists, and return its blocks in groups.
 
     The run's name contains a hash of everything that determines its content (the corpus' bytes, the model, the
-    threshold, where the images are kept, the configset). Planning the same again therefore finds the same run and all
-    that is committed in it. A different configset makes a different run, with its own collection.
+    threshold, where the images are kept, the configset, the net of its vectors). Planning the same again therefore
+    finds the same run and all that is committed in it. A different configset makes a different run, with its own
+    collection.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
         If there is no such corpus or model, the store lacks the net whose embeddings the model reads, or the checkout
         has no configset.
     BadInputError
-        If the model does not fit the corpus.
+        If the model does not fit the corpus, or vectors are asked for and there is no net to make them.
     FinalError
         If pictures were taken down of another version of the corpus, and that was not carried over to this one.
     """
@@ -95,7 +100,8 @@ def plan_run(request: PlanRequest, *, storage: Storage) -> PlanResult:
                 "the same net again with `tinytags nets import` or `tinytags nets train`"
             ) from error
     configset = current_configset()
-    run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name)
+    similar = choose_vectors(request.similar, corpus, card, storage, report)
+    run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name, similar)
     path = layout.run_file(run.name)
     if not storage.exists(path):
         keep_configset(configset, storage)

@@ -1,5 +1,6 @@
 """Correcting and taking down pictures from the search page, with and without scripts."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from tinytags_tasks.search.accounts import Account, Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import CheckedForm, Form
 from tinytags_tasks.search.images import TaggedImage
+from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.speaking import Spoken, speak
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import load_corpus
@@ -28,6 +30,8 @@ PATIENCE_SECONDS = 5.0
 NOTICE = "said"
 """The parameter of the page's address that names the request whose success the page reports."""
 
+
+_OWN_PATH = re.compile(r"/(search|similar|corrections|pictures/[a-z0-9_-]+/[0-9]+)?")
 
 MOST_REQUESTS = 50
 MOST_VERDICTS = 5
@@ -252,9 +256,15 @@ def _speak(
         context,
         pictures[0].corpus,
         words,
-        run=form.get("run", ""),
+        run=_run_of(pictures[0].corpus, form.get("run", "")),
         patience_seconds=PATIENCE_SECONDS,
     )
+
+
+def _run_of(corpus: str, names: str) -> str:
+    """Return which of the runs that a page shows is of a corpus; empty if it shows several, and none is."""
+    runs = names.split(",")
+    return names if len(runs) == 1 else next((run for run in runs if layout.corpus_of_run(run) == corpus), "")
 
 
 def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
@@ -263,14 +273,13 @@ def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"said": name, "message": spoken.message, "is_shown": spoken.applied.is_shown})
     back = _own_address(form.get("back", "/"))
-    return RedirectResponse(f"{back}{'&' if '?' in back else '?'}{NOTICE}={quote(name)}", status_code=303)
+    return RedirectResponse(f"{url(request, back)}{'&' if '?' in back else '?'}{NOTICE}={quote(name)}", status_code=303)
 
 
 def _own_address(text: str) -> str:
     """Return an address of the search page, whatever a form says."""
     parts = urlsplit(text)
-    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and parts.path in ("/", "/corrections")
-    if not is_own:
+    if not _OWN_PATH.fullmatch(parts.path) or not text.startswith(parts.path):
         return "/"
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
 

@@ -106,9 +106,9 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         return _answer(speak(request, context, asked.corpus, words, run="", patience_seconds=PATIENCE_SECONDS))
 
     @app.get("/api/precision")
-    def precision(run: str = "") -> JSONResponse:
+    def precision(run: str = "", corpus: str = "") -> JSONResponse:
         storage = context.runtime.storage
-        found = Run.load(storage, layout.run_file(run)) if run else context.live.run().run
+        found = Run.load(storage, layout.run_file(run)) if run else context.live.run(corpus).run
         with context.waiting.seconds(PATIENCE_SECONDS) as patience:
             table = context.measured.table(found, patience)
         if table is None:

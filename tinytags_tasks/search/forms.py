@@ -96,7 +96,7 @@ CheckedForm = Annotated[Form, Depends(read_form)]
 """The type of a route's parameter that is the request's form."""
 
 
-async def read_body(request: Request, most_bytes: int) -> bytes:
+async def read_body(request: Request, most_bytes: int, remedy: str = "send fewer pictures at once") -> bytes:
     """Return a request's body.
 
     Raises
@@ -108,7 +108,7 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > most_bytes:
-            raise BadInputError(f"the request is larger than {most_bytes:,} bytes: send fewer pictures at once")
+            raise BadInputError(f"the request is larger than {most_bytes:,} bytes: {remedy}")
     return bytes(body)
 
 

@@ -11,6 +11,8 @@ from fastapi.responses import PlainTextResponse
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.problems import HEALTH, is_v1, problem_response
+from tinytags_tasks.search.proxies import own_path
 from tinytags_tasks.search.sign_in import FAILURE_SECONDS, SignIn, TooManyFailuresError
 
 HEADERS = {
@@ -24,31 +26,34 @@ HEADERS = {
 }
 
 
+OPEN = ("/healthz", HEALTH)
+"""What strangers may ask."""
+
 _log = logging.getLogger(__name__)
 _AT_ONCE = 2
 """Passwords that are verified at once: each needs 64 MB; other requests do not wait for these."""
 
 
 def add_guard(app: FastAPI, sign_in: SignIn) -> None:
-    """Ask for the name and password of an account on every route but ``/healthz``."""
+    """Ask for the name and password of an account on every route but those that say that the process lives."""
     limiter = CapacityLimiter(_AT_ONCE)
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         # Not request.url: that is built from the Host header, which a stranger writes.
-        if request.scope["path"] == "/healthz":
+        if own_path(request.scope) in OPEN:
             response = await call_next(request)
         else:
             try:
                 account = await _account(request, sign_in, limiter)
                 request.state.account = account
-                response = await call_next(request) if account else _ask()
+                response = await call_next(request) if account else _ask(request)
             except TooManyFailuresError as error:
-                response = _refuse(str(error), 429)
+                response = _refuse(request, str(error), 429)
                 response.headers["Retry-After"] = str(FAILURE_SECONDS)
             except BadInputError as error:  # a stranger need not know why
                 _log.error("nobody can sign in: %s", error)
-                response = _refuse("Nobody can sign in right now; the log of the search page says why.", 503)
+                response = _refuse(request, "Nobody can sign in right now; the log of the search page says why.", 503)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)  # a model's report has a policy of its own
         return response
@@ -68,11 +73,13 @@ async def _account(request: Request, sign_in: SignIn, limiter: CapacityLimiter) 
     )
 
 
-def _ask() -> Response:
-    response = _refuse("Please give the name and password of an account of the search page.", 401)
+def _ask(request: Request) -> Response:
+    response = _refuse(request, "Please give the name and password of an account of the search page.", 401)
     response.headers["WWW-Authenticate"] = 'Basic realm="TinyTags search", charset="UTF-8"'
     return response
 
 
-def _refuse(message: str, status: int) -> Response:
+def _refuse(request: Request, message: str, status: int) -> Response:
+    if is_v1(request):
+        return problem_response(request, status, message)
     return PlainTextResponse(f"{message}\n", status_code=status)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from tinytags_tasks.errors import BadInputError, TinyTagsError
@@ -21,6 +21,10 @@ PATIENCE_SECONDS = 0.3
 
 MOST_RUNS = 8
 """Runs whose figures are kept; of more, those that nobody asked for for the longest time are forgotten."""
+
+
+Measured = Mapping[str, PrecisionTable]
+"""What was measured of live runs, by corpus; a corpus that was not measured lacks."""
 
 
 class MeasuredRuns:
@@ -46,6 +50,10 @@ class MeasuredRuns:
             return kept.get(patience_seconds)
         return None
 
+    def tables(self, runs: Iterable[Run]) -> Measured:
+        """Return what was measured of live runs, each as :meth:`table` does."""
+        return {run.corpus: table for run in runs if (table := self.table(run)) is not None}
+
     def _make(self, run: Run) -> Kept[PrecisionTable | None]:
         def measure_again() -> PrecisionTable | None:
             words = self._logs.of(run.corpus)
@@ -61,16 +69,63 @@ class MeasuredRuns:
         return kept
 
 
-def least_confidence(table: PrecisionTable | None, least_precision: int) -> Mapping[str, int]:
-    """Return for each tag the lowest confidence with at least this stated precision; tags that never reach it lack.
+def least_confidence(
+    measured: Measured, corpora: Iterable[str], least_precision: int
+) -> Mapping[str, Mapping[str, int]]:
+    """Return by corpus, for each tag, the lowest confidence with at least this stated precision.
+
+    Tags that never reach it lack, and so do all of a corpus that was not measured.
+
+    Parameters
+    ----------
+    measured
+        What was measured.
+    corpora
+        All corpora that are live.
+    least_precision
+        In percent.
 
     Raises
     ------
     BadInputError
-        If nothing was measured.
+        If nothing was measured at all.
     """
-    if table is None or not table.is_measured:
+    if not any(table.is_measured for table in measured.values()):
         raise BadInputError("precision was not measured on this corpus: review pictures of the live run first")
+    return {corpus: _least_of(measured[corpus], least_precision) if corpus in measured else {} for corpus in corpora}
+
+
+def confidence_ranges(
+    measured: Measured, corpora: Iterable[str], low: int, high: int
+) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+    """Return by corpus, for each tag, the lowest and the highest confidence with a stated precision in a range.
+
+    A stated precision never falls as the confidence rises, so all between them have it, too. What lacks is as for
+    :func:`least_confidence`.
+
+    Raises
+    ------
+    BadInputError
+        If nothing was measured at all.
+    """
+    least = least_confidence(measured, corpora, low)
+    return {corpus: _ranges_of(measured[corpus], lowest, high) for corpus, lowest in least.items() if lowest}
+
+
+def _ranges_of(table: PrecisionTable, least: Mapping[str, int], high: int) -> dict[str, tuple[int, int]]:
+    found = {}
+    for tag, lowest in least.items():
+        reached = [
+            confidence
+            for confidence in range(lowest, 101)
+            if (stated := table.precision_of(tag, confidence)) and stated.percent <= high
+        ]
+        if reached:
+            found[tag] = lowest, reached[-1]
+    return found
+
+
+def _least_of(table: PrecisionTable, least_precision: int) -> dict[str, int]:
     found = {}
     for tag in table.curves:
         reached = (

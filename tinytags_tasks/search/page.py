@@ -4,8 +4,8 @@ Everything is rendered here and works without scripts; the page's policy allows 
 """
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,30 +13,61 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.review.precision import PrecisionTable
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search import corrections, corrections_api, picture_pages, review_pages, scripts
-from tinytags_tasks.search.accounts import Account
-from tinytags_tasks.search.address import API_PARAMETERS, PAGE_PARAMETERS, page_address, read_address
+from tinytags_tasks.search import (
+    about_pages,
+    corrections,
+    corrections_api,
+    export_pages,
+    landing,
+    picture_files,
+    picture_pages,
+    results,
+    review_pages,
+    run_pages,
+    scripts,
+    similar_pages,
+)
+from tinytags_tasks.search.address import API_PARAMETERS, read_address
+from tinytags_tasks.search.api_docs import add_api
 from tinytags_tasks.search.applying import Applier
+from tinytags_tasks.search.chosen_runs import ChosenRuns
 from tinytags_tasks.search.context import PageContext
-from tinytags_tasks.search.corrections import NOTICE
 from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.guard import add_guard
-from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRuns
-from tinytags_tasks.search.measured import MeasuredRuns, least_confidence
-from tinytags_tasks.search.query import SearchPage, search_images
+from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.origins import add_other_origins
+from tinytags_tasks.search.proxies import add_proxies
+from tinytags_tasks.search.query import SearchPage
+from tinytags_tasks.search.rate_limit import add_rate_limit
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.searches import Searches
+from tinytags_tasks.search.shown_pictures import ShownPictures
 from tinytags_tasks.search.sign_in import SignIn
+from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
-from tinytags_tasks.search.view import page_view, search_as_json
+from tinytags_tasks.search.view import search_as_json
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store.models import REPORT_POLICY, load_report
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+_AREAS = (
+    scripts,
+    landing,
+    results,
+    corrections,
+    corrections_api,
+    export_pages,
+    picture_files,
+    picture_pages,
+    review_pages,
+    run_pages,
+    similar_pages,
+    about_pages,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -55,11 +86,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.form_key = _form_key(settings)
     context = _make_context(settings)
     app.state.context = context
+    add_rate_limit(app, settings)  # before the guard, so that it runs after it
     add_guard(app, sign_in)
     add_error_pages(app, context.templates)
-    for area in (scripts, corrections, corrections_api, picture_pages, review_pages):
+    for area in _AREAS:
         area.add_routes(app, context)
     _add_routes(app, context)
+    add_api(app, context)
+    add_other_origins(app, settings)
+    add_proxies(app, settings)
     return app
 
 
@@ -68,6 +103,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.context.applier.start()
     yield
     app.state.context.applier.stop()
+    app.state.context.embedder.close()
 
 
 def _form_key(settings: Settings) -> bytes:
@@ -82,51 +118,31 @@ def _make_context(settings: Settings) -> PageContext:
     runtime = Runtime(settings, as_writer=True)
     live = LiveRuns(settings, runtime)
     logs = WordLogs(runtime, live)
+    stored_images = StoredImages(lambda: runtime.storage)
+    measured = MeasuredRuns(runtime, logs)
     return PageContext(
         settings=settings,
         runtime=runtime,
         templates=Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined),
-        stored_images=StoredImages(lambda: runtime.storage),
+        stored_images=stored_images,
+        pictures=ShownPictures(settings, live, logs, stored_images),
         live=live,
         logs=logs,
         applier=Applier(runtime, settings.alias, live, logs),
-        measured=MeasuredRuns(runtime, logs),
+        source_places=SourcePlaces(runtime),
+        measured=measured,
+        searches=Searches(settings, live, logs, measured, ChosenRuns(settings, runtime)),
     )
 
 
 def _add_routes(app: FastAPI, context: PageContext) -> None:
-    settings, stored_images = context.settings, context.stored_images
-
-    def measured() -> PrecisionTable | None:
-        live = context.live.runs()
-        return context.measured.table(live[0].run) if live else None
-
     def search_with_pixels(search: SearchRequest) -> SearchPage:
-        hidden = context.hidden()
-        if search.min_precision:
-            hidden = hidden.at_least(least_confidence(measured(), search.min_precision))
-        page = search_images(settings, search, hidden)
-        return replace(page, images=stored_images.complete(page.images)) if search.with_pixels else page
+        page = context.searches.page(search)
+        return replace(page, images=context.stored_images.complete(page.images)) if search.with_pixels else page
 
     @app.get("/healthz")
     async def healthz() -> PlainTextResponse:  # needs no thread: it answers while all of them wait
         return PlainTextResponse("ok")
-
-    @app.get("/")
-    def index(request: Request) -> HTMLResponse:
-        search = read_address(request.query_params, PAGE_PARAMETERS | {NOTICE})
-        page = search_with_pixels(search)
-        account: Account = request.state.account
-        return context.render(
-            request,
-            "search.html",
-            **page_view(search, page, settings.alias, measured()),
-            notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
-            corrected=corrections.corrected_by(context, page.images),
-            pictures={image.id: corrections.Picture.of(image) for image in page.images},
-            here=page_address(search, start=search.start),
-            run=_run_name(context, page.images),
-        )
 
     @app.get("/models/{version}/report")
     def report(version: str) -> HTMLResponse:
@@ -136,12 +152,4 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/api/search")
     def api_search(request: Request) -> JSONResponse:
         search = read_address(request.query_params, API_PARAMETERS)
-        return JSONResponse(search_as_json(search_with_pixels(search), search, measured()))
-
-
-def _run_name(context: PageContext, images: Sequence[TaggedImage]) -> str:
-    """Return the run that images are shown of, if what is live is known: words then name it."""
-    with suppress(TinyTagsError):
-        corpora = {image.corpus for image in images}
-        return next((live.run.name for live in context.live.runs() if live.run.corpus in corpora), "")
-    return ""
+        return JSONResponse(search_as_json(search_with_pixels(search), search, context.searches.tables()))

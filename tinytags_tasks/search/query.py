@@ -1,27 +1,28 @@
-"""Searches the published documents by tag, confidence, keyword and block.
+"""Searches the published documents: one page of them, and counts of all that is found.
 
-What a reader writes goes to Solr as parameters that Solr never parses as a query (``{!terms ... v=$tags}``); only
-checked numbers appear in the text of a query.
+See :mod:`tinytags_tasks.search.solr_filters` for what keeps a reader's words out of queries.
 """
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
-from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.search.counts import Counts
+from tinytags_tasks.search.cursor import Cursor, Order, Values, hash_of, order_of, read_cursor
 from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
-from tinytags_tasks.search.request import FIRST_CURSOR, MOST_TAGS, SearchRequest
+from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.solr_filters import LACKING, Filter, make_filters, refuse_lacking, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
+from tinytags_tasks.search.windows import windows
 from tinytags_tasks.settings import Settings
 
-_CONFIDENCE = document_field("confidence").solr_name
-SORT = f"{_CONFIDENCE} desc, position asc, id asc"
+_Ask = Callable[[Parameters], dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +34,22 @@ class SearchPage:
     total
         Images found, on all pages.
     tag_counts
-        Images by tag, whichever tags were asked for, so that another one can be chosen; empty on a cursor's later
-        pages, as are the next three.
+        Images by tag, whichever tags were asked for, so that another one can be chosen.
     confidence_counts
-        Images by confidence, whatever minimum was asked for.
+        Images by confidence, whatever range was asked for.
     models, corpora
-        Of everything that is published.
-    next_cursor
-        For the next page; None on the last one and without a cursor.
+        Of everything that is searched.
+    next_cursor, previous_cursor
+        For the page after this one and for the one before it, at any depth; None where there is none.
+    collections
+        Solr's collections that were searched.
+    moved
+        Whether something was published since the page that the cursor is from, so that this page goes on in what is
+        live now.
+    left_out
+        Corpora that were not searched, because they were indexed before what is asked for was there.
+    request
+        What was asked for, with tags as they are written in documents; None if tags were not compared.
     seconds
         How long the search took.
     """
@@ -53,165 +62,221 @@ class SearchPage:
     corpora: tuple[str, ...]
     next_cursor: str | None
     seconds: float
+    previous_cursor: str | None = None
+    collections: tuple[str, ...] = ()
+    moved: bool = False
+    left_out: tuple[str, ...] = ()
+    request: SearchRequest | None = None
 
 
-def search_images(settings: Settings, request: SearchRequest, hidden: Hidden = NOTHING) -> SearchPage:
-    """Return one page of the published images that are not hidden, the most confident first.
+@dataclass(frozen=True)
+class Searched:
+    """What is searched.
+
+    Attributes
+    ----------
+    collections
+        Solr's collections; empty searches what the alias names.
+    changes
+        How many words on pictures readers see in them, or anything else that changes when documents do.
+    """
+
+    collections: tuple[str, ...] = ()
+    changes: Hashable = ()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The documents of a page in the order in which people read, and whether there are others on either side.
+
+    ``total`` is exact only if one picture stands for all alike.
+    """
+
+    documents: list[dict[str, Any]]
+    total: int
+    has_previous: bool
+    has_next: bool
+
+
+def search_images(
+    settings: Settings,
+    request: SearchRequest,
+    hidden: Hidden = NOTHING,
+    searched: Searched | None = None,
+    counts: Counts | None = None,
+) -> SearchPage:
+    """Return one page of the published images that are not hidden.
+
+    Parameters
+    ----------
+    settings
+        Where Solr is, and the alias.
+    request
+        What a reader asks for.
+    hidden
+        Pictures that are not found.
+    searched
+        What is searched; None searches what the alias names.
+    counts
+        Keeps counts from search to search; None counts every time.
 
     Raises
     ------
     EngineDownError
-        If Solr does not answer.
+        If Solr does not answer in time.
     MissingError
-        If there is no alias to search.
+        If there is nothing to search.
     BadInputError
-        If Solr does not know the cursor.
+        If the request's cursor is none of this search, or what is published lacks a field that is needed.
     CorruptError
         If the documents are not TinyTags' own.
     """
     started = time.monotonic()
-    answer = _ask_for_known_fields(settings, request, hidden)
-    try:
-        facets = answer.get("facets", {})
-        cursor = answer.get("nextCursorMark")
-        return SearchPage(
-            total=answer["response"]["numFound"],
-            images=hidden.leave_out(
-                read_document(document, request.with_pixels) for document in answer["response"]["docs"]
-            ),
-            tag_counts={str(value): count for value, count in _buckets(facets, "tags")},
-            confidence_counts={int(value): count for value, count in _buckets(facets, "confidences")},
-            models=tuple(str(value) for value, _ in _buckets(facets, "models")),
-            corpora=tuple(str(value) for value, _ in _buckets(facets, "corpora")),
-            next_cursor=cursor if cursor != request.cursor else None,
-            seconds=time.monotonic() - started,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptError(
-            f"the alias {settings.alias!r} holds documents that TinyTags did not write ({type(error).__name__}: "
-            f"{error}): set TINYTAGS_ALIAS to the alias of a TinyTags run"
-        ) from error
-
-
-def iterate_images(
-    settings: Settings, request: SearchRequest, limit: int | None = None, hidden: Hidden = NOTHING
-) -> Iterator[TaggedImage]:
-    """Yield all images that a request finds, or the first ``limit``, in pages of its ``rows``.
-
-    Raises the errors of :func:`search_images` at any page.
-    """
-    return islice(_all_images(settings, replace(request, start=0, cursor=FIRST_CURSOR), hidden), limit)
-
-
-def _all_images(settings: Settings, request: SearchRequest, hidden: Hidden) -> Iterator[TaggedImage]:
-    cursor: str | None = request.cursor
-    while cursor:
-        page = search_images(settings, replace(request, cursor=cursor), hidden)
-        yield from page.images
-        cursor = page.next_cursor
-
-
-def _ask_for_known_fields(settings: Settings, request: SearchRequest, hidden: Hidden) -> dict[str, Any]:
-    """Ask again without a field if what is published was indexed before that field was added."""
+    searched = searched or Searched()
+    names = searched.collections or (settings.alias,)
+    cursor = read_cursor(request)
     lacking: frozenset[str] = frozenset()
     while True:
         try:
-            return ask_solr(settings, solr_parameters(request, lacking, hidden))
+            filters = make_filters(request, hidden, lacking)
+            return _read_page(settings, request, hidden, searched, filters, cursor, counts or Counts(), started)
         except UndefinedFieldError as error:
+            # What is published was indexed before that field was added.
+            refuse_lacking(error.field, frozenset(LACKING))
             if error.field in lacking:
                 raise
             lacking |= {error.field}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptError(
+                f"{','.join(names)} holds documents that TinyTags did not write ({type(error).__name__}: "
+                f"{error}): set TINYTAGS_ALIAS to the alias of a TinyTags run"
+            ) from error
 
 
 def solr_parameters(
     request: SearchRequest, lacking: frozenset[str] = frozenset(), hidden: Hidden = NOTHING
 ) -> Parameters:
-    """Return a request as the parameters of Solr's ``/select``.
+    """Return a request as the parameters of Solr's ``/select``, for a search of one page that counts nothing.
 
     Parameters
     ----------
     request
         What a reader asks for.
     lacking
-        Fields that do not exist in what is published: nothing is found by them, and they are not counted.
+        Fields that do not exist in what is published.
     hidden
         Pictures that are not found.
+
+    Raises
+    ------
+    BadInputError
+        If a field that is needed is lacking.
     """
-    filters = []
-    parameters: Parameters = {
+    return {
         "q": "*:*",
-        "sort": SORT,
+        "sort": order_of(request).solr_sort,
         "rows": request.rows,
         "fl": ",".join(read_fields(request.with_pixels)),
-        # Otherwise Solr puts another parameter in the place of a ${name} in a tag or keyword.
-        "expandMacros": "false",
-    }
-    if request.tags:
-        # A line end separates tags: no printable tag has one, but a comma may well be part of a tag.
-        filters.append(r'{!terms tag=by_tag f=tag separator="\n" v=$tags}')
-        parameters["tags"] = "\n".join(request.tags)
-    if request.min_confidence:
-        filters.append(f"{{!tag=by_confidence}}{_CONFIDENCE}:[{request.min_confidence:d} TO *]")
-    if request.block is not None:
-        filters.append("{!term tag=by_block f=block v=$block}")
-        parameters["block"] = request.block
-    if request.keyword:
-        by_keyword = "{!term tag=by_keyword f=keyword v=$keyword}"
-        filters.append("{!tag=by_keyword}-*:*" if "keyword" in lacking else by_keyword)
-        parameters["keyword"] = request.keyword
-    if hidden.pending_ids:
-        # Not cached in Solr: it differs with every picture that is taken down, and is gone soon.
-        filters.append("{!bool cache=false must=$everything must_not=$hidden}")
-        parameters["everything"] = "*:*"
-        parameters["hidden"] = "{!terms f=id v=$hidden_ids}"
-        parameters["hidden_ids"] = ",".join(hidden.pending_ids)
-    if hidden.least is not None:
-        filters.append(_at_least(hidden.least, parameters, by_people="corrected" not in lacking))
-    parameters["fq"] = filters
-    if request.cursor is None:
-        parameters["start"] = request.start
-    else:
-        parameters["cursorMark"] = request.cursor
-    if request.cursor in (None, FIRST_CURSOR):
-        parameters["json.facet"] = json.dumps(
-            {name: facet for name, facet in _facets().items() if facet["field"] not in lacking}
-        )
-    return parameters
-
-
-def _at_least(least: Mapping[str, int], parameters: Parameters, by_people: bool) -> str:
-    """Return the filter that leaves tags from certain confidences on, and add what it needs to the parameters."""
-    tags: dict[int, list[str]] = {}
-    for tag, confidence in least.items():
-        tags.setdefault(confidence, []).append(tag)
-    choices = []
-    for confidence, names in sorted(tags.items()):
-        name = f"least_{confidence:d}"
-        parameters[name] = f"{{!bool must=${name}_range must=${name}_tags}}"
-        parameters[f"{name}_range"] = f"{_CONFIDENCE}:[{confidence:d} TO *]"
-        parameters[f"{name}_tags"] = rf'{{!terms f=tag separator="\n" v=${name}_names}}'
-        parameters[f"{name}_names"] = "\n".join(names)
-        choices.append(f"should=${name}")
-    if by_people:
-        parameters["least_people"] = "corrected:[* TO *]"
-        choices.append("should=$least_people")
-    return f"{{!bool {' '.join(choices)}}}" if choices else "-*:*"
-
-
-def _facets() -> dict[str, dict[str, Any]]:
-    every_filter = ["by_tag", "by_confidence", "by_block", "by_keyword"]
-    return {
-        "tags": _facet("tag", MOST_TAGS, ["by_tag"]),
-        "confidences": _facet(_CONFIDENCE, 101, ["by_confidence"]),
-        "models": _facet("model", 20, every_filter),
-        "corpora": _facet("corpus", 20, every_filter),
+        **solr_filters(make_filters(request, hidden, lacking)),
     }
 
 
-def _facet(field: str, limit: int, without_filters: list[str]) -> dict[str, Any]:
-    domain = {"excludeTags": without_filters}
-    return {"type": "terms", "field": field, "limit": limit, "sort": "index asc", "domain": domain}
+def _read_page(
+    settings: Settings,
+    request: SearchRequest,
+    hidden: Hidden,
+    searched: Searched,
+    filters: tuple[Filter, ...],
+    cursor: Cursor | None,
+    counts: Counts,
+    started: float,
+) -> SearchPage:
+    names = searched.collections or (settings.alias,)
+
+    def ask(parameters: Parameters) -> dict[str, Any]:
+        return ask_solr(settings, {**parameters, "collection": ",".join(names)})
+
+    counted = counts.get((names, searched.changes), filters, ask)
+    confidences = {int(value): count for value, count in counted["confidences"]}
+    matching = {
+        value: count
+        for value, count in confidences.items()
+        if request.min_confidence <= value <= request.max_confidence
+    }
+    read = partial(_find, request, filters, ask, matching, sum(count for _, count in counted["corpora"]))
+    order = cursor.order if cursor else order_of(request)
+    found = read(order, cursor.edge if cursor else None)
+    if cursor and not order.is_forward and not found.has_previous and len(found.documents) < request.rows:
+        # Pages were of another size, or something was published: the first page shall not be shorter than others.
+        found = read(order_of(request), None)
+
+    def cursor_at(place: int, is_forward: bool) -> str:
+        order = replace(order_of(request), is_forward=is_forward)
+        return Cursor(hash_of(names), order, order.edge_of(found.documents[place])).write()
+
+    return SearchPage(
+        # Each image has one confidence, so the counts by confidence say how many there are.
+        total=found.total if request.is_one_of_alike else sum(matching.values()),
+        images=hidden.leave_out(read_document(document, request.with_pixels) for document in found.documents),
+        tag_counts={str(value): count for value, count in counted["tags"]},
+        confidence_counts=confidences,
+        models=tuple(str(value) for value, _ in counted["models"]),
+        corpora=tuple(str(value) for value, _ in counted["corpora"]),
+        next_cursor=cursor_at(-1, is_forward=True) if found.has_next else None,
+        previous_cursor=cursor_at(0, is_forward=False) if found.has_previous else None,
+        collections=names,
+        moved=cursor is not None and cursor.searched != hash_of(names),
+        seconds=time.monotonic() - started,
+    )
 
 
-def _buckets(facets: dict[str, Any], name: str) -> list[tuple[Any, int]]:
-    return [(bucket["val"], bucket["count"]) for bucket in facets.get(name, {}).get("buckets", ())]
+def _find(
+    request: SearchRequest,
+    filters: tuple[Filter, ...],
+    ask: _Ask,
+    matching: Mapping[int, int],
+    all_documents: int,
+    order: Order,
+    edge: Values | None,
+) -> _Found:
+    """Return the documents of a page; one more than fits says whether there is another page behind it."""
+    wanted = request.rows + 1
+    documents: list[dict[str, Any]] = []
+    total = 0
+
+    def read(start: Values | None, is_above: bool, window: tuple[str, ...]) -> list[dict[str, Any]]:
+        nonlocal total
+        rows = wanted - len(documents)
+        parameters: Parameters = {
+            "q": "*:*",
+            "sort": order.solr_sort,
+            "rows": rows,
+            "fl": ",".join(dict.fromkeys((*read_fields(request.with_pixels), *order.fields))),
+            **solr_filters((*filters, *(Filter("", query) for query in window))),
+        }
+        if request.start and edge is None:
+            parameters["start"] = request.start
+        else:
+            parameters["cursorMark"] = order.mark(start)
+        response = ask(parameters)["response"]
+        total = int(response["numFound"])
+        return list(takewhile(partial(order.is_in, is_above=is_above), response["docs"]))
+
+    # One of alike pictures is chosen among all that match, and numbered pages are counted from the first picture.
+    is_whole = request.is_one_of_alike or (request.start > 0 and edge is None)
+    for start, is_above in order.parts_from(edge):
+        rows = wanted - len(documents)
+        found: list[dict[str, Any]] = []
+        for window in [()] if is_whole else windows(order, start, matching, all_documents, rows):
+            found = read(start, is_above, window)
+            if len(found) >= rows:
+                break
+        documents += found
+        if len(documents) >= wanted:
+            break
+    has_more = len(documents) > request.rows
+    documents = documents[: request.rows]
+    has_come_far = bool(documents) and (edge is not None or request.start > 0)
+    if order.is_forward:
+        return _Found(documents, total, has_previous=has_come_far, has_next=has_more)
+    return _Found(documents[::-1], total, has_previous=has_more, has_next=has_come_far)

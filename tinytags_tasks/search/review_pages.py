@@ -13,6 +13,7 @@ from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.search.accounts import Account, Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import CheckedForm, Form, form_token
+from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.review_answers import Sitting, read_look, read_wall, whole_number
 from tinytags_tasks.search.review_session import ReviewSession
 from tinytags_tasks.search.review_sessions import ReviewSessions
@@ -43,13 +44,13 @@ def _add_overview(app: FastAPI, context: PageContext, reviews: ReviewSessions) -
     @app.get("/review")
     def choose(request: Request) -> Response:
         require(request, Role.REVIEWER)
-        run = request.query_params.get("run", "") or reviews.live_run()
+        run = request.query_params.get("run", "") or next(iter(reviews.live_runs()), "")
         if not run:
             choices = reviews.choices()
             if not choices:
                 raise MissingError("there is no run to review yet: make one with `tinytags run`")
             run = choices[0].name
-        return RedirectResponse(f"/review/{layout.checked_name(run, 'run')}", _SEE_OTHER)
+        return RedirectResponse(url(request, f"/review/{layout.checked_name(run, 'run')}"), _SEE_OTHER)
 
     @app.get("/review/{run}")
     def show(request: Request, run: str) -> Response:
@@ -61,7 +62,7 @@ def _add_overview(app: FastAPI, context: PageContext, reviews: ReviewSessions) -
             request,
             "review.html",
             run=session.run,
-            live=reviews.live_run(),
+            live=reviews.live_runs(),
             choices=reviews.choices(),
             **overview(session),
         )
@@ -85,13 +86,13 @@ def _add_looking(app: FastAPI, context: PageContext, reviews: ReviewSessions) ->
     @app.post("/review/{run}/look")
     def look(request: Request, run: str, form: CheckedForm) -> Response:
         _, session, sitting, _ = _save_look(request, context, reviews, run, form)
-        return RedirectResponse(sitting.address(f"/review/{session.run.name}/one"), _SEE_OTHER)
+        return RedirectResponse(sitting.address(url(request, f"/review/{session.run.name}/one")), _SEE_OTHER)
 
     @app.post("/review/{run}/undo")
     def undo(request: Request, run: str, form: CheckedForm) -> Response:
         _, session, sitting, _ = _undo(request, context, reviews, run, form)
         page, more = ("wall", {"tag": form["tag"]}) if form.get("tag") else ("one", {})
-        return RedirectResponse(sitting.address(f"/review/{session.run.name}/{page}", **more), _SEE_OTHER)
+        return RedirectResponse(sitting.address(url(request, f"/review/{session.run.name}/{page}"), **more), _SEE_OTHER)
 
 
 def _add_wall(app: FastAPI, context: PageContext, reviews: ReviewSessions) -> None:
@@ -120,7 +121,10 @@ def _add_wall(app: FastAPI, context: PageContext, reviews: ReviewSessions) -> No
         _show(context, session, any(word.is_public for word in words))
         out = sum(word.verdict == "wrong" for word in words)
         address = sitting.address(
-            f"/review/{session.run.name}/wall", tag=form.get("tag", ""), saved=str(len(words)), out=str(out)
+            url(request, f"/review/{session.run.name}/wall"),
+            tag=form.get("tag", ""),
+            saved=str(len(words)),
+            out=str(out),
         )
         return RedirectResponse(address, _SEE_OTHER)
 

@@ -27,7 +27,7 @@ from tinytags_tasks.search.review_keywords import PictureKeywords
 from tinytags_tasks.search.review_places import drawn_at, frame_of_tag
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version
+from tinytags_tasks.store.review_log import counting_words, last_request, of_version, shared_log
 from tinytags_tasks.store.review_records import OPINIONS, Verdict, Why, Word
 from tinytags_tasks.store.run_records import Run
 
@@ -91,7 +91,7 @@ class ReviewSession:
         self._storage = storage
         self._pool = pool
         self._clock = clock
-        self._log = ReviewLog(corpus.name, storage)
+        self._log = shared_log(corpus.name, storage)
         self._keywords = PictureKeywords(corpus, storage)
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
@@ -129,7 +129,7 @@ class ReviewSession:
         """Return what the looks until now say of the run."""
         words = self.words()
         found = self._measured
-        if found is None or found.last != self._log.last:
+        if found is None or found.last != last_request(words):
             found = measure(self.frame, words)
             self._measured = found
         return found

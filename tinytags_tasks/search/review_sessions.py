@@ -110,11 +110,11 @@ class ReviewSessions:
         """Return how far the opening of a review is."""
         return self._progress.get(run, "")
 
-    def live_run(self) -> str:
-        """Return the name of the live run; empty if there is none, or Solr does not say."""
+    def live_runs(self) -> list[str]:
+        """Return the names of the live runs; none if there are none, or Solr does not say."""
         with suppress(TinyTagsError):
-            return self._context.live.run().run.name
-        return ""
+            return [live.run.name for live in self._context.live.runs()]
+        return []
 
     def choices(self) -> list[Run]:
         """Return the runs that may be reviewed, the newest first."""

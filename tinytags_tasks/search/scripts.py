@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from tinytags_tasks.search.context import PageContext
 
 FOLDER = Path(__file__).parent / "templates"
-SCRIPTS = ("select.js", "review.js", "review.css")
+SCRIPTS = tuple(sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".js", ".css")))
 """The scripts that are served, and the styles of single pages."""
 
 
@@ -20,6 +20,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     types = {".js": "text/javascript", ".css": "text/css"}
     context.templates.globals["script"] = lambda name: f"/scripts/{name}?{versions[name]}"
     context.templates.globals["review_stylesheet"] = f"/scripts/review.css?{versions['review.css']}"
+    context.templates.globals["api_stylesheet"] = f"/scripts/api.css?{versions['api.css']}"
     context.templates.globals["stylesheet"] = f"/style.css?{versions['style.css']}"
 
     def send(request: Request, name: str) -> Response:

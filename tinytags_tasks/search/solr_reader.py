@@ -9,7 +9,10 @@ from tinytags_tasks.clients.solr_http import ForbiddenError, NotSolrError, SolrH
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login, Settings
 
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 20
+ALLOWED_SECONDS = 15
+"""How long Solr may search for; it gives up by itself, so that searches that nobody waits for do not pile up."""
+
 CONNECTIONS = 16
 """Searches that may be under way at once; others wait for their turn."""
 
@@ -47,12 +50,20 @@ def _connect(address: str, login: Login | None) -> SolrHttp:
 def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
     """Search what is published, and return Solr's answer.
 
+    Parameters
+    ----------
+    settings
+        Of Solr and the alias.
+    parameters
+        As Solr takes them. ``collection`` names the collections that are searched instead of the alias: Solr itself
+        would search those that the alias points at as well.
+
     Raises
     ------
     EngineDownError
-        If Solr does not answer, or cannot search now.
+        If Solr does not answer in time, or cannot search now.
     MissingError
-        If nothing is published.
+        If nothing is published, or the collections are gone.
     BadInputError
         If Solr does not know the cursor.
     UndefinedFieldError
@@ -65,8 +76,13 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
         http = _connect(settings.address("solr_url"), login)
     except BadInputError as error:
         raise EngineDownError(str(error)) from error
+    asked = {"timeAllowed": ALLOWED_SECONDS * 1_000, **parameters}
+    searched = str(asked.pop("collection", settings.alias))
     try:
-        return dict(_SolrReader(http, settings.alias).search(**parameters).raw_response)
+        answer = dict(_SolrReader(http, searched).search(**asked).raw_response)
+        if answer.get("responseHeader", {}).get("partialResults"):
+            raise EngineDownError(f"the search took longer than {ALLOWED_SECONDS} s: ask for less, or try again later")
+        return answer
     except EngineDownError:
         raise
     except (TransientError, NotSolrError) as error:

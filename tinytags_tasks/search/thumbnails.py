@@ -35,11 +35,18 @@ class Thumbnail:
     is_enlarged: bool = False
 
 
-def encode_png(image: npt.NDArray[np.uint8]) -> str:
-    """Return an image of shape (rows, columns, 3) as a ``data:`` address."""
+def png_bytes(image: npt.NDArray[np.uint8], scale: int = 1) -> bytes:
+    """Return an image of shape (rows, columns, 3) as a PNG, each pixel of it as ``scale`` x ``scale`` pixels."""
+    if scale > 1:
+        image = image.repeat(scale, axis=0).repeat(scale, axis=1)
     png = io.BytesIO()
     Image.fromarray(image).save(png, "PNG")
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+    return png.getvalue()
+
+
+def encode_png(image: npt.NDArray[np.uint8]) -> str:
+    """Return an image of shape (rows, columns, 3) as a ``data:`` address."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
 
 
 def make_thumbnail(image: npt.NDArray[np.uint8] | None) -> Thumbnail:

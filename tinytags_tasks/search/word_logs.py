@@ -6,10 +6,12 @@ hides nothing of the others.
 """
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,7 +22,14 @@ from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.review_log import ReviewLog, of_version, takedowns
+from tinytags_tasks.store.review_log import (
+    ReviewLog,
+    last_request,
+    of_version,
+    positions_taken_down,
+    shared_log,
+    takedowns,
+)
 from tinytags_tasks.store.review_records import SCHEMA
 
 KEPT_SECONDS = 2.0
@@ -52,7 +61,7 @@ class CorpusWords:
     versions
         The digests of the corpus' versions that readers may see.
     taken_down
-        The words by which pictures are taken down, by position.
+        The words by which pictures are taken down, by position; of their columns only those that say this.
     """
 
     words: pa.Table = field(repr=False)
@@ -102,6 +111,8 @@ class WordLogs:
         self._live = live
         self._logs: dict[str, ReviewLog] = {}
         self._applied: dict[tuple[str, str], int] = {}
+        self._down: dict[str, tuple[int, str, npt.NDArray[np.int64]]] = {}
+        self._down_lock = threading.Lock()
         self._kept = Kept("the words on pictures", self._read, KEPT_SECONDS)
 
     def hidden(self) -> Hidden:
@@ -134,6 +145,23 @@ class WordLogs:
         if error := logs.unread.get(corpus):
             raise _nothing_is_shown(error)
         return logs.words.get(corpus, _NO_WORDS)
+
+    def is_taken_down(self, corpus: Corpus, position: int) -> bool:
+        """Tell whether a picture of this version of a corpus is taken down, as of some seconds ago at most.
+
+        Raises
+        ------
+        EngineDownError
+            If the log was never read, and cannot be.
+        """
+        words = self.of(corpus.name)
+        with self._down_lock:
+            known = self._down.get(corpus.name)
+            if known is None or known[:2] != (words.last, corpus.digest):
+                down = positions_taken_down(of_version(words.words, corpus.digest))
+                known = self._down[corpus.name] = (words.last, corpus.digest, down)
+        at = int(np.searchsorted(known[2], position))
+        return at < len(known[2]) and bool(known[2][at] == position)
 
     def corpora(self) -> list[str]:
         """Return the corpora of whose pictures something was said, as far as their logs can be read.
@@ -189,15 +217,16 @@ class WordLogs:
         return _Logs(words, unread)
 
     def _read_log(self, name: str, known: CorpusWords | None) -> CorpusWords:
-        log = self._logs.setdefault(name, ReviewLog(name, self._runtime.storage))
+        log = self._logs.setdefault(name, shared_log(name, self._runtime.storage))
         table = log.read()
+        last = last_request(table)
         versions = self._versions(name)
-        if known is not None and (known.last, known.versions) == (log.last, versions):
+        if known is not None and (known.last, known.versions) == (last, versions):
             return known
         public = table.column("number").filter(table.column("is_public"))
         return CorpusWords(
             words=table,
-            last=log.last,
+            last=last,
             last_public=pc.max(public).as_py() or 0,
             versions=versions,
             taken_down=_taken_down(table, versions),
@@ -239,6 +268,7 @@ def hidden_from_readers(runtime: Runtime) -> Hidden:
 
 def _taken_down(words: pa.Table, versions: frozenset[str]) -> pa.Table:
     """Return the words by which pictures of some versions of a corpus are taken down, by position."""
-    found = [takedowns(of_version(words, version)) for version in sorted(versions)]
-    together: pa.Table = pa.concat_tables([SCHEMA.empty_table(), *found])
-    return together.sort_by("position")
+    columns = ["position", "verdict", "undoes", "number"]  # all of them, twice, would take much memory
+    found = [takedowns(of_version(words, version).select(columns)) for version in sorted(versions)]
+    together: pa.Table = pa.concat_tables([SCHEMA.empty_table().select(columns), *found])
+    return together.sort_by("position").combine_chunks()

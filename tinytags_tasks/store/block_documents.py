@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from tinytags_tasks.derived_fields import keyword_words, shuffle_numbers
 from tinytags_tasks.document_fields import (
     CHECKSUM_FIELDS,
     FIRST_CHECKSUM_FIELDS,
@@ -137,10 +138,16 @@ def _expected_documents(
             for document, number in zip(documents, columns[_CORRECTED], strict=True):
                 if number is not None:
                     document[_CORRECTED] = number
+        if "shuffle" not in lacking:
+            places = shuffle_numbers(source.corpus, batch.column("position").to_numpy())
+            for document, place in zip(documents, places, strict=True):
+                document["shuffle"] = place
         if keywords:
             for document in documents:
                 if keyword := keywords[document["position"] - source.first]:
                     document["keyword"] = keyword
+                    if "word" not in lacking and (words := keyword_words(keyword)):
+                        document["word"] = words
         yield documents
 
 

@@ -24,7 +24,14 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, SCHEMA, BlockSource, none_bits
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_log import ReviewLog, of_version, standing_words, takedowns
+from tinytags_tasks.store.review_log import (
+    ReviewLog,
+    last_request,
+    of_version,
+    positions_taken_down,
+    shared_log,
+    standing_words,
+)
 from tinytags_tasks.store.review_records import Verdict
 from tinytags_tasks.store.run_records import BlockRecord
 
@@ -109,7 +116,7 @@ class Corrections:
 
     def taken_down(self, first: int, images: int) -> frozenset[int]:
         """Return which of these positions are taken down."""
-        return frozenset(_taken_down(self._words_on(first, images)).tolist())
+        return frozenset(positions_taken_down(self._words_on(first, images)).tolist())
 
     def correct(
         self, table: pa.Table, scored: BlockRecord, source: BlockSource, total: int, upto: int | None = None
@@ -170,10 +177,10 @@ class CorrectionsReader:
     def read(self, corpus: Corpus) -> Corrections:
         """Return what a corpus' log says now; see :meth:`Corrections.read`."""
         with self._lock:
-            log = self._logs.setdefault(corpus.name, ReviewLog(corpus.name, self._open_storage()))
+            log = self._logs.setdefault(corpus.name, shared_log(corpus.name, self._open_storage()))
             words = log.read()
             digest, known = self._known.get(corpus.name, ("", None))
-            if known is None or (digest, known.last) != (corpus.digest, log.last):
+            if known is None or (digest, known.last) != (corpus.digest, last_request(words)):
                 known = Corrections.of_log(words, corpus.digest)
                 self._known[corpus.name] = corpus.digest, known
             return known
@@ -200,11 +207,6 @@ def _public_words(words: pa.Table) -> pa.Table:
     return words.take(order).combine_chunks()
 
 
-def _taken_down(words: pa.Table) -> npt.NDArray[np.int64]:
-    """Return the positions that are taken down by these words."""
-    return np.asarray(takedowns(words).column("position"), dtype=np.int64)
-
-
 def _by_model(table: pa.Table, scored: BlockRecord, source: BlockSource) -> _Fates:
     """Return what becomes of each image by the model's word."""
     at = table.column("position").to_numpy() - source.first
@@ -225,7 +227,7 @@ def _by_model(table: pa.Table, scored: BlockRecord, source: BlockSource) -> _Fat
 def _by_people(by_model: _Fates, table: pa.Table, words: pa.Table, source: BlockSource) -> tuple[_Fates, pa.Table]:
     """Return what becomes of each image, and the words that say the tag of an image that is kept."""
     fates = by_model.copy()
-    fates[_taken_down(words) - source.first] = _Fate.TAKEN_DOWN
+    fates[positions_taken_down(words) - source.first] = _Fate.TAKEN_DOWN
     opinions = standing_words(words)
     at = opinions.column("position").to_numpy() - source.first
     opinions = opinions.filter(pa.array(~np.isin(fates[at], [_Fate.TAKEN_DOWN, _Fate.UNREADABLE])))

@@ -78,6 +78,27 @@ def read_embeddings(storage: Storage, source: BlockSource, net: str) -> tuple[Em
     return embeddings, record
 
 
+def read_vectors(storage: Storage, source: BlockSource, net: str) -> Embeddings | None:
+    """Return the embeddings that are the vectors of a block's documents; None if no net is named.
+
+    Raises
+    ------
+    MissingError
+        If the block has not been embedded by this net; the message says how to.
+    CorruptError
+        As :func:`read_embeddings`.
+    """
+    if not net:
+        return None
+    try:
+        return read_embeddings(storage, source, net)[0]
+    except MissingError as error:
+        raise MissingError(
+            f"{layout.embeddings_file(source.corpus, net, source.block)}: is missing, and holds the vectors of the "
+            f"documents; make it with `tinytags embed {source.corpus} --net {net} --blocks {source.block}`"
+        ) from error
+
+
 def read_embedding_record(storage: Storage, source: BlockSource, net: str, size_bytes: int) -> EmbeddedBlock:
     """Read the record of a block's embeddings alone, from the end of their file; the embeddings are not checked.
 

@@ -15,6 +15,7 @@
     nets/<name>-<hash>/background.parquet        embeddings of general pictures, if the net has a background
     labelled/<training>.parquet/part-00000.parquet  a training's labelled set, in the form that Spark reads
     labelled/<hash>.embeddings.parquet           the embeddings of a labelled set, by the hash of all that decides them
+    labelled/<hash>.pictures.parquet             which pictures a labelled set has, to recognize them in a corpus
     trainings/<training>.json                    the model that a labelled set and parameters gave
     trainings/<training>.lease                   who is training it
     trainings/<name>-<hash>.lease                who is publishing the model
@@ -180,6 +181,11 @@ def labelled_file(training: str) -> str:
 def labelled_embeddings_file(identity: str) -> str:
     """Path of a labelled set's embeddings; ``identity`` hashes the set, its preparation and the net."""
     return f"labelled/{checked_name(identity, 'labelled set')}.embeddings.parquet"
+
+
+def labelled_pictures_file(identity: str) -> str:
+    """Path of the hashes of a labelled set's pictures; ``identity`` hashes the set and its preparation."""
+    return f"labelled/{checked_name(identity, 'labelled set')}.pictures.parquet"
 
 
 def training_file(training: str) -> str:
@@ -353,3 +359,9 @@ def run_of_collection(collection: str) -> str:
     """Name of the run that a collection belongs to by its name; empty if the name is not one of ours."""
     run = collection.removeprefix(COLLECTION_PREFIX)
     return run if run != collection and re.fullmatch(_NAME, run) else ""
+
+
+def corpus_of_run(run: str) -> str:
+    """Name of the corpus that a run is of by its name; empty if the name is not one that a run is given."""
+    match = re.fullmatch(rf"({_NAME})-[0-9a-f]{{12}}", run)
+    return match[1] if match else ""

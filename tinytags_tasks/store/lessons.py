@@ -19,7 +19,7 @@ from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version, takedowns
-from tinytags_tasks.store.review_records import PICTURE_BYTES, Verdict
+from tinytags_tasks.store.review_records import Verdict
 
 Positions = npt.NDArray[np.int64]
 
@@ -107,11 +107,6 @@ def read_teaching(corpus: str, digest: str, storage: Storage, upto: int | None =
         tuple(said.column("tag").to_pylist()),
         tuple(said.column("picture").to_pylist()),
     )
-
-
-def picture_name(stored: bytes | memoryview) -> bytes:
-    """Return how a word names a picture: the beginning of the sha256 of its bytes."""
-    return hashlib.sha256(stored).digest()[:PICTURE_BYTES]
 
 
 def positions_sha256(positions: Positions) -> str:

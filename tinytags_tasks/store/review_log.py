@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -289,14 +290,39 @@ class ReviewLog:
         return [part for part in _parts(self._corpus, self._storage) if part[1] > self._last]
 
 
+_sharing = threading.Lock()
+_shared: WeakKeyDictionary[Storage, WeakValueDictionary[str, ReviewLog]] = WeakKeyDictionary()
+
+
+def shared_log(corpus: str, storage: Storage) -> ReviewLog:
+    """Return the one reader of a corpus' log that all in this process share, so that its words are in memory once.
+
+    It is kept as long as anybody holds it. Others may read it at any time, so ask the words that you got for their
+    :func:`last_request`, not the log.
+    """
+    with _sharing:
+        logs = _shared.setdefault(storage, WeakValueDictionary())
+        log = logs.get(corpus)
+        if log is None:
+            log = logs[corpus] = ReviewLog(corpus, storage)
+        return log
+
+
 def read_words(corpus: Corpus, storage: Storage) -> pa.Table:
     """Return all words on this version of a corpus; those on another version are left out."""
     return of_version(ReviewLog(corpus.name, storage).read(), corpus.digest)
 
 
+def last_request(words: pa.Table) -> int:
+    """Return the number of the last request of words in the order of their requests; 0 without any."""
+    return int(words.column("number")[-1].as_py()) if len(words) else 0
+
+
 def of_version(words: pa.Table, digest: str) -> pa.Table:
     """Return the words that were said of one version of a corpus."""
-    return words.filter(pc.equal(words.column("corpus_digest"), digest))
+    is_own = pc.equal(words.column("corpus_digest"), digest)
+    # Nearly always they are all of one version, and then need no second place in memory.
+    return words if pc.all(is_own, min_count=0).as_py() else words.filter(is_own)
 
 
 def counting_words(words: pa.Table, verdicts: Iterable[Verdict] = OPINIONS) -> pa.Table:
@@ -322,6 +348,12 @@ def takedowns(words: pa.Table) -> pa.Table:
     kinds = pa.array([str(verdict) for verdict in (*SHOWING, Verdict.UNDO)])
     latest = counting_words(words.filter(pc.is_in(words.column("verdict"), value_set=kinds)), SHOWING)
     return latest.filter(pc.equal(latest.column("verdict"), str(Verdict.TAKEDOWN)))
+
+
+def positions_taken_down(words: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the positions that are taken down, ascending, by words on one version of a corpus."""
+    columns = ["position", "verdict", "undoes", "number"]  # to sort the others, too, would take much memory
+    return np.asarray(takedowns(words.select(columns)).column("position"), dtype=np.int64)
 
 
 def standing_words(words: pa.Table, verdicts: Iterable[Verdict] = OPINIONS) -> pa.Table:

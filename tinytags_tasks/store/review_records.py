@@ -1,5 +1,6 @@
 """A person's word on a picture: what can be said, and how a request's words are stored."""
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +17,11 @@ LONGEST_REASON = 200
 
 PICTURE_BYTES = 16
 """How many bytes of a picture's sha256 a word keeps, to recognise the picture in another version of its corpus."""
+
+
+def picture_hash(stored: bytes | memoryview) -> bytes:
+    """Return how a word names a picture: the beginning of the sha256 of its bytes."""
+    return hashlib.sha256(stored).digest()[:PICTURE_BYTES]
 
 
 class Verdict(StrEnum):
@@ -176,14 +182,11 @@ class CarriedWords(Record):
         The corpus, and the version to which words were carried over.
     upto
         The number of the last request in the log that was looked at.
-    missing
-        How many words are on pictures that this version does not have.
     """
 
     corpus: str
     corpus_digest: str
     upto: int
-    missing: int
 
     @classmethod
     def remedy(cls, path: str) -> str:

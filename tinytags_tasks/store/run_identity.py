@@ -25,21 +25,26 @@ _THUMBNAILS: tuple[Thumbnails, ...] = ("solr", "store")
 _THRESHOLDS = range(101)
 
 
-def run_name(corpus: Corpus, model: str, threshold: int, thumbnails: Thumbnails, configset: str) -> str:
+def run_name(
+    corpus: Corpus, model: str, threshold: int, thumbnails: Thumbnails, configset: str, similar: str = ""
+) -> str:
     """Return the name of a run; see ``docs/adr/0017-identities.md`` before changing a character.
 
-    Runs whose images are in Solr, and runs with the founding configset or from before configsets were recorded, have
-    the names that they had before there was a choice.
+    Runs whose images are in Solr, runs with the founding configset or from before configsets were recorded, and runs
+    without vectors have the names that they had before there was a choice.
     """
     in_store = [thumbnails] if thumbnails == "store" else []
     later_configset = [configset] if configset not in ("", FOUNDING_CONFIGSET) else []
-    decisive = json.dumps([corpus.digest, model, threshold, *in_store, *later_configset])
+    with_vectors = [f"similar by {similar}"] if similar else []
+    decisive = json.dumps([corpus.digest, model, threshold, *in_store, *later_configset, *with_vectors])
     return f"{corpus.name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
 
 
-def make_run(corpus: Corpus, card: ModelCard, threshold: int, thumbnails: Thumbnails, configset: str) -> Run:
+def make_run(
+    corpus: Corpus, card: ModelCard, threshold: int, thumbnails: Thumbnails, configset: str, similar: str = ""
+) -> Run:
     """Return the record of a run that is planned now."""
-    name = run_name(corpus, card.version, threshold, thumbnails, configset)
+    name = run_name(corpus, card.version, threshold, thumbnails, configset, similar)
     return Run(
         name=name,
         corpus=corpus.name,
@@ -53,6 +58,7 @@ def make_run(corpus: Corpus, card: ModelCard, threshold: int, thumbnails: Thumbn
         collection=layout.collection_name(name),
         created=now(),
         configset=configset,
+        similar=similar,
     )
 
 
@@ -84,7 +90,7 @@ def check_run(run: Run, corpus: Corpus) -> None:
     """
     planned_on = corpus.replaced(digest=run.corpus_digest, name=run.corpus)
     names = {
-        run_name(planned_on, run.model, run.threshold, run.thumbnails, configset)
+        run_name(planned_on, run.model, run.threshold, run.thumbnails, configset, run.similar)
         for configset in (run.configset, "")  # recorded after the run was named, if it is from before configsets were
     }
     expected: dict[str, str | int] = {
@@ -97,7 +103,7 @@ def check_run(run: Run, corpus: Corpus) -> None:
         if (found := getattr(run, field)) != value:
             path = layout.run_file(run.name)
             what = (
-                "its corpus, model, threshold, images' place and configset do not make its name"
+                "its corpus, model, threshold, images' place, configset and vectors do not make its name"
                 if field == "name"
                 else f"{field} is {found}, and must be {value}"
             )
@@ -139,7 +145,7 @@ def load_run(name: str, storage: Storage) -> Run:
 
 
 def rebuild_run(name: str, storage: Storage) -> Run:
-    """Return a run's record as it must have been: its name proves the corpus, model, threshold and configset.
+    """Return a run's record as it must have been: its name proves the corpus, model, threshold, configset and vectors.
 
     Only when it was planned, and when it was pruned, is taken from the damaged file if that still says so.
 
@@ -150,10 +156,10 @@ def rebuild_run(name: str, storage: Storage) -> Run:
     """
     path = layout.run_file(name)
     for corpus, card in itertools.product(_corpora(name, storage), _cards(storage)):
-        choices = itertools.product(_THRESHOLDS, _THUMBNAILS, _configsets(storage))
-        for threshold, thumbnails, configset in choices:
-            if run_name(corpus, card.version, threshold, thumbnails, configset) == name:
-                made = make_run(corpus, card, threshold, thumbnails, configset)
+        choices = itertools.product(_THRESHOLDS, _THUMBNAILS, _configsets(storage), ["", *storage.names(layout.NETS)])
+        for threshold, thumbnails, configset, similar in choices:
+            if run_name(corpus, card.version, threshold, thumbnails, configset, similar) == name:
+                made = make_run(corpus, card, threshold, thumbnails, configset, similar)
                 return made.replaced(**_remembered(path, storage))
     raise MissingError(
         f"{path}: damaged, and no corpus and model in the store make a run of this name; restore the file from a copy, "

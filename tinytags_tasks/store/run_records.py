@@ -17,6 +17,8 @@ class Run(Record):
 
     ``pruned`` is when its collection was dropped to make room; empty if the collection exists or was not created yet.
     ``configset`` is the name of the configset of its collection; empty in runs from before this was recorded.
+    ``similar`` is the version of the net by whose embeddings its pictures can be compared: each document has one as its
+    vector. Empty if documents have none.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Run(Record):
     created: str
     pruned: str = ""
     configset: str = ""
+    similar: str = ""
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -65,32 +68,42 @@ class Run(Record):
 
 
 class Change(StrEnum):
-    """How a collection became the one that an alias points at."""
+    """How a corpus' collection became the one that an alias points at, or why it points at none of them any more."""
 
     PUBLISHED = "published"
     ROLLED_BACK = "rolled back"
     FOUND = "found"
+    UNPUBLISHED = "unpublished"
 
 
 class Publication(Record):
-    """What became live under an alias, when, and by which host.
+    """What became live of a corpus under an alias, when, and by which host.
 
     Attributes
     ----------
     change
         ``found`` is a switch that was not recorded: TinyTags was killed before it could, or something else made it.
+        ``unpublished``: the corpus was taken out of the alias, or was found to be missing there.
     run
         The collection's run; empty if it does not belong to a run of this store.
+    collection
+        What is live of the corpus since then; empty if nothing is.
     previous
-        The collection that was live before; empty if there was none.
+        The collection of the corpus that was live before; empty if there was none.
     thresholds
         The lowest confidence, in percent, with which readers see each tag; a tag that is missing is not shown. None
         shows every document.
     least_precision
         The measured precision, in percent, for which the thresholds were chosen; None if they were not.
+    corpus
+        The corpus. Empty in records from before an alias had several; it follows from the run there.
+    beside
+        The collections of other corpora that the alias pointed at as well, and still did afterwards.
+    by
+        Who took the corpus out; empty otherwise.
     """
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     change: Change
     run: str
@@ -100,11 +113,19 @@ class Publication(Record):
     host: str
     thresholds: dict[str, int] | None = None
     least_precision: float | None = None
+    corpus: str = ""
+    beside: tuple[str, ...] = ()
+    by: str = ""
 
     @property
     def written_format(self) -> int:
-        """A TinyTags of format 1 knows no thresholds, and must not show what they hide; it may read records without."""
-        return 1 if self.thresholds is None else self.FORMAT
+        """What an older TinyTags must not ignore.
+
+        One of format 2 would replace what other corpora have live, and one of format 1 shows what thresholds hide.
+        """
+        if self.beside or self.change is Change.UNPUBLISHED:
+            return self.FORMAT
+        return 1 if self.thresholds is None else 2
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -120,7 +141,7 @@ class NextPublication(Record):
 
     Attributes
     ----------
-    collection, thresholds, least_precision
+    collection, thresholds, least_precision, corpus
         As in :class:`Publication`.
     """
 
@@ -129,6 +150,7 @@ class NextPublication(Record):
     collection: str
     thresholds: dict[str, int] | None = None
     least_precision: float | None = None
+    corpus: str = ""
 
     @property
     def written_format(self) -> int:

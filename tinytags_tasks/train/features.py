@@ -113,6 +113,7 @@ def read_features(
     report: Callable[[str], None],
     *,
     is_other: bool = False,
+    keep: Callable[[npt.NDArray[np.uint8]], None] = lambda _: None,
 ) -> LabelledFeatures:
     """Read a labelled set as a head sees it.
 
@@ -132,6 +133,8 @@ def read_features(
         Receives progress.
     is_other
         Whether its images are of other things: labels may be -1 (none of the tags) or -2 (left out).
+    keep
+        Gets the prepared images, uint8, shape (images, height, width, 3), if they are read.
 
     Raises
     ------
@@ -146,6 +149,7 @@ def read_features(
 
     if sight.net is None:
         labelled = decoded(tags)
+        keep(labelled.images)
         flat = labelled.images.reshape(len(labelled.images), -1)
         return LabelledFeatures(path, sha256, labelled.tags, labelled.labels, flat)
     stored = layout.labelled_embeddings_file(_identity(sha256, sight, sight.net))
@@ -157,6 +161,7 @@ def read_features(
         return LabelledFeatures(path, sha256, names, labels, embeddings)
     started = time.monotonic()
     labelled = decoded(names)
+    keep(labelled.images)
     report(f"embedding {len(labels):,} images of {path.name} with {sight.net.version}")
     embeddings = see(sight, labelled.images)
     storage.write(stored, _parquet(embeddings))

@@ -20,9 +20,10 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.embedding_files import Embeddings
 from tinytags_tasks.store.image_ranges import read_images
-from tinytags_tasks.store.lessons import Teaching, picture_name, positions_sha256, read_teaching
+from tinytags_tasks.store.lessons import Teaching, positions_sha256, read_teaching
 from tinytags_tasks.store.model_records import PIXELS, ReviewUse
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.review_records import picture_hash
 from tinytags_tasks.train.features import Sight, see
 from tinytags_tasks.train.parameters import TrainRequest
 
@@ -193,7 +194,7 @@ def embed_reviewed(reviews: Reviews, sight: Sight, storage: Storage, report: Cal
     found: list[Embeddings] = []
     batch: list[npt.NDArray[np.uint8]] = []
     for position, stored in read_images(corpus, known, storage):
-        if known[position] and picture_name(stored) != known[position]:
+        if known[position] and picture_hash(stored) != known[position]:
             shard = position // corpus.shard_images
             raise CorruptError(
                 f"{layout.shard_file(corpus.name, shard)}: position {position} is not the picture that was reviewed; "

@@ -16,6 +16,7 @@ from tinytags_tasks.nets.catalogue import net_for, read_background
 from tinytags_tasks.nets.compose import compose_model
 from tinytags_tasks.nets.running import CPU, offered_here
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.labelled_pictures import hashes_of, keep_pictures, pictures_file
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.model_records import (
     PIXELS,
@@ -38,7 +39,7 @@ from tinytags_tasks.train.features import LabelledFeatures, head_votes, read_fea
 from tinytags_tasks.train.fitting import fit_heads, make_lesson
 from tinytags_tasks.train.gallery import Gallery
 from tinytags_tasks.train.held_back import measure_background, measure_held_out
-from tinytags_tasks.train.images import preparation
+from tinytags_tasks.train.images import preparation, read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.probe import probe_training, warn_again
 from tinytags_tasks.train.report import render_report
@@ -176,6 +177,7 @@ def _train(
     storage.delete_leftovers(layout.training_file(identity), layout.training_lease_file(identity))
     existing = _existing_model(identity, storage)
     if existing:
+        _keep_pictures(request, training.labelled_sha256, storage)
         report(f"model {existing.version} was learned from the same images with the same parameters: nothing to do")
         _report_unmeasured(request, existing, report)
         warn_again(request, existing, storage, report)
@@ -183,7 +185,11 @@ def _train(
     here = offered_here(providers, report) if training.net else (CPU,)
     sight = sight_of(training.net, request.height, request.width, storage, here)
     path = Path(request.labelled)
-    labelled = read_features(path, training.labelled_sha256, request.tags, sight, storage, report)
+    read: list[frozenset[bytes]] = []
+    labelled = read_features(
+        *(path, training.labelled_sha256, request.tags, sight, storage, report),
+        keep=lambda images: read.append(hashes_of(images)),
+    )
     if training.reviews:
         labelled = replace(labelled, tags=training.reviews.tags)
     report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
@@ -226,10 +232,22 @@ def _train(
         background_held_back=measure_background(fitted, lesson, card.background),
         reviews=_review_use(training, reviewed, background),
     )
+    _keep_pictures(request, training.labelled_sha256, storage, *read)
     publish_model(card, classifier.onnx_model, render_report(card, gallery), storage)
     Training(model=card.version).save(storage, layout.training_file(identity))
     report(f"published {card.version}: " + ", ".join(f"{name} {value:g}" for name, value in card.metrics.items()))
     return TrainResult(card.version, trained=True)
+
+
+def _keep_pictures(
+    request: TrainRequest, labelled_sha256: str, storage: Storage, known: frozenset[bytes] | None = None
+) -> None:
+    """Keep which pictures the labelled set has, unless they are kept, so that none of them measures the model."""
+    size = request.height, request.width
+    path = pictures_file(labelled_sha256, *size, preparation(*size))
+    if not storage.exists(path):
+        found = known or hashes_of(read_labelled(Path(request.labelled), request.tags, *size).images)
+        keep_pictures(path, found, storage)
 
 
 def _training_id(

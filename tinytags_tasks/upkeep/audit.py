@@ -10,8 +10,8 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.publish.content import ContentComparison
 from tinytags_tasks.publish.inputs import model_problem, shard_problems, shards_of
+from tinytags_tasks.publish.live import live_run, refuse_without_collection
 from tinytags_tasks.publish.pictures import PictureComparison
-from tinytags_tasks.publish.publications import live_run, refuse_without_collection
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
@@ -37,7 +37,7 @@ class AuditRequest:
     Attributes
     ----------
     run
-        The run; if empty, the one that is live under ``alias``.
+        The run; if empty, the one that is live of ``corpus`` under ``alias``.
     alias
         The alias that readers search.
     sample
@@ -47,6 +47,8 @@ class AuditRequest:
         Only these blocks; None means all.
     is_deep
         Whether every picture is compared.
+    corpus
+        The corpus whose live run is audited; empty if only one is live.
     """
 
     run: str = ""
@@ -54,6 +56,7 @@ class AuditRequest:
     sample: int | None = None
     blocks: tuple[int, ...] | None = None
     is_deep: bool = False
+    corpus: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a negative sample.
@@ -116,6 +119,8 @@ def audit_run(
 
     Raises
     ------
+    BadInputError
+        If neither a run nor a corpus is named, and several corpora are live.
     MissingError
         If nothing is live, or the run's collection does not exist.
     CorruptError
@@ -124,7 +129,7 @@ def audit_run(
     TransientError
         If Solr or the store is not available.
     """
-    run = load_run(request.run, storage) if request.run else live_run(request.alias, storage, solr)
+    run = load_run(request.run, storage) if request.run else live_run(request.alias, request.corpus, storage, solr)
     refuse_without_collection(run, solr)
     if request.blocks is not None:
         run.check_blocks(request.blocks)

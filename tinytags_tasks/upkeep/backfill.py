@@ -7,7 +7,7 @@ from enum import StrEnum
 from tinytags_tasks.blocks import format_block_numbers, group_blocks, parse_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.publish.publications import live_collection, refuse_without_collection
+from tinytags_tasks.publish.live import live_collections, refuse_without_collection
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_lease import hold_blocks
 from tinytags_tasks.store.corpus_records import Corpus
@@ -138,7 +138,7 @@ def plan_backfill(
         rebuilt = rebuild_ledger_records(run, corpus, blocks, storage=storage, solr=solr, report=report)
         blocks = tuple(block for block in blocks if block not in rebuilt)
     _delete_damaged_scored_files(run, corpus, blocks, storage, report)
-    was_live = live_collection(alias, solr) == run.collection
+    was_live = run.collection in live_collections(alias, solr)
     report(f"run {run.name}: blocks {format_block_numbers(blocks) or 'none'} are redone")
     return BackfillPlan(run.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live, rebuilt)
 

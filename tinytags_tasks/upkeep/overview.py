@@ -12,9 +12,18 @@ from tinytags_tasks.store.protocol import Storage
 
 @dataclass(frozen=True)
 class RunsRequest:
-    """How many runs to list, newest first; the ledger of each is read, which is one small file per block."""
+    """Which runs to list, newest first; the ledger of each is read, which is one small file per block.
+
+    Attributes
+    ----------
+    limit
+        How many.
+    corpus
+        Only runs of this corpus; empty lists those of all.
+    """
 
     limit: int = 10
+    corpus: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a limit below 1.
@@ -72,7 +81,7 @@ class RunsResult:
     runs
         The newest first.
     known
-        How many there are in all.
+        How many there are in all, or of the corpus.
     damaged
         What is wrong with each run's record that cannot be read, with the remedy; these runs are not among the others.
     """
@@ -88,14 +97,14 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
     Parameters
     ----------
     request
-        How many runs to return.
+        Which runs to return.
     storage
         The store.
     solr
         Solr; None returns only what the store knows.
     """
     damaged: list[str] = []
-    runs = list_runs(storage, on_damage=damaged.append)
+    runs = [run for run in list_runs(storage, on_damage=damaged.append) if request.corpus in ("", run.corpus)]
     existing = solr.collections() if solr else []
     aliases = solr.aliases() if solr else {}
     found = []

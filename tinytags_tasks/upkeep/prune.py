@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, FinalError, TransientError
+from tinytags_tasks.publish.live import collections_of, lock_alias
 from tinytags_tasks.publish.publications import (
-    live_collection,
-    lock_alias,
+    live_by_corpus,
+    of_corpus,
     previous_collections,
     read_history,
     with_missing_change,
@@ -38,9 +39,9 @@ class PruneRequest:
     Attributes
     ----------
     alias
-        What readers search. Under every other alias, the live collection and the earlier ones are kept in the same way.
+        What readers search. Under every other alias, live collections and earlier ones are kept in the same way.
     keep
-        How many earlier collections to keep besides the live one, to roll back to.
+        How many earlier collections of each corpus to keep besides the live one, to roll back to.
     scored
         Whether to delete the scored files of runs whose collection is dropped, or was dropped before. A run without
         scored files has to be scored again before it can be indexed again.
@@ -215,22 +216,37 @@ def _reasons_to_keep(
     published: set[str] = set()
     aliases = solr.aliases()
     known = {name for name in storage.names(layout.PUBLICATIONS) if "." not in name}
+    live_since: dict[str, str] = {}
     for alias in sorted(known | {request.alias}):
-        history = with_missing_change(read_history(alias, storage), aliases.get(alias, ""), storage)
+        live = collections_of(aliases.get(alias, ""))
+        history = with_missing_change(read_history(alias, storage), live, storage)
         published.update(record.collection for record in history)
-        for collection in previous_collections(history)[: request.keep]:
-            reasons.setdefault(collection, f"was live under {alias} before, and is kept for a rollback")
-        if history and alias not in aliases:
-            reasons[history[-1].collection] = f"was live under {alias}, which now points at nothing"
-    live = live_collection(request.alias, solr)
-    live_since = next((run.created for run in runs if run.collection == live), "")
+        for corpus in {record.corpus for record in history}:
+            own = of_corpus(corpus, history)
+            for collection in previous_collections(own)[: request.keep]:
+                reasons.setdefault(collection, f"was live under {alias} before, and is kept for a rollback")
+            if alias not in aliases and own[-1].collection:
+                reasons[own[-1].collection] = f"was live under {alias}, which now points at nothing"
+        if alias == request.alias:
+            live_since = _live_since(live_by_corpus(live, history, storage), runs)
     for run in runs:
-        if run.collection not in published and run.created >= live_since:
-            reasons.setdefault(run.collection, "was never published, and is newer than what is live")
-    for alias, collections in aliases.items():
-        for collection in collections.split(","):
+        if run.collection not in published and run.created >= live_since.get(run.corpus, ""):
+            is_live = (
+                "is newer than what is live of its corpus" if run.corpus in live_since else "nothing of it is live"
+            )
+            reasons.setdefault(run.collection, f"was never published, and {is_live}")
+    for alias, points_at in aliases.items():
+        for collection in collections_of(points_at):
             reasons[collection] = f"is live under {alias}"
     return reasons
+
+
+def _live_since(live: Mapping[str, Collection[str]], runs: Iterable[Run]) -> dict[str, str]:
+    """Return when the live run of each corpus was planned."""
+    created = {run.collection: run.created for run in runs}
+    return {
+        corpus: max(created.get(name, "") for name in collections) for corpus, collections in live.items() if corpus
+    }
 
 
 def _reason_if_written(run: Run, storage: Storage) -> str:

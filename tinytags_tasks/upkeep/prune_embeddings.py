@@ -1,6 +1,6 @@
-"""Finds and drops the embeddings that no model sees, and those of blocks that a corpus no longer has.
+"""Finds and drops the embeddings that nobody needs: no model sees them, and no run has them as vectors.
 
-The nets that made them are kept.
+The same goes for those of blocks that a corpus no longer has. The nets that made them are kept.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_lease import embedding_leases
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.models import list_models
 from tinytags_tasks.store.protocol import Storage, temporary_name
 
@@ -60,11 +61,12 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
         return (), {}
     try:
         read = {card.features for card in list_models(storage)}
-    except FinalError as error:  # nobody knows what that model sees
-        return (), {"all embeddings": f"a model's card cannot be read: {error}"}
+        vectors = _vectors(storage)
+    except FinalError as error:  # nobody knows what that model sees, or that run needs
+        return (), {"all embeddings": f"a model's card or a run's record cannot be read: {error}"}
     drop, kept = [], {}
     for corpus, net in embedded:
-        found = _unneeded(corpus, net, storage, is_seen=net in read)
+        found = _unneeded(corpus, net, storage, is_seen=net in read or (corpus, net) in vectors)
         if found is None:
             continue
         if reason := _reason_if_written(found, storage):
@@ -72,6 +74,11 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
         else:
             drop.append(found)
     return tuple(drop), kept
+
+
+def _vectors(storage: Storage) -> set[tuple[str, str]]:
+    """Return the corpora and nets whose embeddings are the vectors of documents that may be written again."""
+    return {(run.corpus, run.similar) for run in list_runs(storage) if run.similar and not run.pruned}
 
 
 def drop_embeddings(found: PrunableEmbeddings, storage: Storage) -> None:

@@ -1,14 +1,12 @@
-"""Repairing records: what a run's files and Solr prove is written again; no document is touched."""
+"""Repairing a run's records: what its files and Solr prove is written again; no document is touched."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.correct.apply import ApplyResult, apply_corrections
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.publish.content import ContentComparison
-from tinytags_tasks.publish.publications import live_collection, lock_alias, previous_collections, read_plan, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum, first_checksum
 from tinytags_tasks.store.block_files import KeywordsReader
@@ -17,10 +15,9 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
-from tinytags_tasks.store.record_series import record_numbers
 from tinytags_tasks.store.run_blocks import RunBlocks, applied_to
 from tinytags_tasks.store.run_identity import load_run, rebuild_run
-from tinytags_tasks.store.run_records import BlockRecord, BlockState, Change, NextPublication, Publication, Run
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 
 
@@ -131,69 +128,3 @@ def repair_run_record(name: str, storage: Storage, report: Callable[[str], None]
         run.save(storage, layout.run_file(name))
         report(f"{error}: it is written again, as the run's name proves")
         return run
-
-
-def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
-    """Write damaged records of an alias' history again, as far as the changes before and after them tell.
-
-    Raises
-    ------
-    TransientError
-        If another process keeps changing the alias.
-    """
-    path_of = partial(layout.publication_file, alias)
-    damaged = [number for number in record_numbers(path_of, storage) if _publication(path_of(number), storage) is None]
-    if not damaged and _plan(alias, storage) is not None:
-        return
-    with lock_alias(alias, storage, report):
-        if _plan(alias, storage) is None:
-            path = layout.next_publication_file(alias)
-            storage.delete(path)
-            report(f"{path}: was damaged, and is deleted")
-        numbers = record_numbers(path_of, storage)
-        earlier: list[Publication] = []
-        for at, number in enumerate(numbers):
-            path = path_of(number)
-            if known := _publication(path, storage):
-                earlier.append(known)
-                continue
-            is_last = at + 1 == len(numbers)
-            after = None if is_last else _publication(path_of(numbers[at + 1]), storage)
-            collection = live_collection(alias, solr) if is_last else after.previous if after else ""
-            if not collection:
-                storage.delete(path)
-                report(f"{path}: damaged, and nothing tells what it said: it is deleted")
-                continue
-            run = run_of(collection, storage)
-            neighbour = after or (earlier[-1] if earlier else None)
-            is_back = previous_collections(earlier)[:1] == [collection]
-            plan = _plan(alias, storage)
-            is_planned = is_last and plan is not None and plan.collection == collection
-            made = Publication(
-                change=Change.ROLLED_BACK if is_back else Change.FOUND,
-                run=run.name if run else "",
-                collection=collection,
-                previous=earlier[-1].collection if earlier else "",
-                time=neighbour.time if neighbour else now(),
-                host="",
-                thresholds=plan.thresholds if plan and is_planned else None,
-                least_precision=plan.least_precision if plan and is_planned else None,
-            )
-            made.save(storage, path)
-            earlier.append(made)
-            report(f"{path}: was damaged, and is written again: {collection} was live then")
-
-
-def _plan(alias: str, storage: Storage) -> NextPublication | None:
-    """Return what was last about to become live, with no collection if that was never recorded; None if damaged."""
-    try:
-        return read_plan(alias, storage) or NextPublication(collection="")
-    except CorruptError:
-        return None
-
-
-def _publication(path: str, storage: Storage) -> Publication | None:
-    try:
-        return Publication.load(storage, path)
-    except CorruptError:
-        return None

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.publish.publications import read_history, run_of, with_missing_change
-from tinytags_tasks.settings import Thumbnails
+from tinytags_tasks.publish import diff
+from tinytags_tasks.publish.live import collections_of, run_of
+from tinytags_tasks.publish.publications import of_corpus, read_history, with_missing_change
+from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset
 from tinytags_tasks.store.corpus_records import Corpus
@@ -18,7 +20,6 @@ from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import list_models, load_card, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import Change, Publication, Run
-from tinytags_tasks.upkeep import diff
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,13 @@ class RetagRequest:
         The model's version. Empty selects the newest model that fits each corpus and knows all tags of its live index.
     alias
         The only alias to check; empty selects every alias that TinyTags ever published under.
+    corpus
+        The only corpus to check; empty selects every corpus that is live.
     """
 
     model: str = ""
     alias: str = ""
+    corpus: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Retag:
     ----------
     alias, live_run
         What readers search, and the run that is live there.
-    corpus, model, threshold, thumbnails
+    corpus, model, threshold, thumbnails, similar
         What to plan the new run with: the same as the live run's, except for the model.
     reason
         Why it is due.
@@ -57,12 +61,21 @@ class Retag:
     model: str
     threshold: int
     thumbnails: Thumbnails
+    similar: Similar
     reason: str
 
 
 @dataclass(frozen=True)
 class RetagResult:
-    """The live indexes to tag again, and the other aliases, each with the reason why it is skipped."""
+    """What to tag again.
+
+    Attributes
+    ----------
+    due
+        The live indexes to tag again.
+    skipped
+        Why others are not: by alias, or by alias and corpus as in ``"tinytags pets"`` if several corpora are live.
+    """
 
     due: tuple[Retag, ...]
     skipped: dict[str, str]
@@ -90,9 +103,9 @@ def plan_retags(
     Raises
     ------
     MissingError
-        If the named model does not exist, or nothing is live under the named alias.
+        If the named model does not exist, or nothing is live under the named alias, or nothing of the named corpus.
     BadInputError
-        If the named model does not fit what is live under the named alias.
+        If the named model fits nothing of what is live under the named alias.
     """
     if request.model:
         cards = [load_card(storage, request.model)]
@@ -104,14 +117,32 @@ def plan_retags(
         raise MissingError(f"alias {request.alias} points at nothing: publish a run with `tinytags publish RUN`")
     due: list[Retag] = []
     skipped: dict[str, str] = {}
+    misfits: list[BadInputError] = []
     for alias in [request.alias] if request.alias else known:
-        found = _find_retag(alias, live.get(alias, ""), cards, request, storage)
-        if isinstance(found, Retag):
-            due.append(found)
-            report(f"{alias}: {found.corpus} is due for {found.model}: {found.reason}")
-        else:
-            skipped[alias] = found
-            report(f"{alias} is skipped: {found}")
+        collections = collections_of(live.get(alias, ""))
+        for collection in collections or ("",):
+            run = run_of(collection, storage) if collection else None
+            if request.corpus and (run is None or run.corpus != request.corpus):
+                continue
+            name = alias if len(collections) < 2 else f"{alias} {run.corpus if run else collection}"
+            try:
+                found = _find_retag(alias, collection, run, cards, request, storage)
+            except BadInputError as error:  # what else is live may fit
+                misfits.append(error)
+                found = str(error)
+            if isinstance(found, Retag):
+                due.append(found)
+                report(f"{alias}: {found.corpus} is due for {found.model}: {found.reason}")
+            else:
+                skipped[name] = found
+                report(f"{name} is skipped: {found}")
+    if request.alias and misfits and len(misfits) == len(due) + len(skipped):
+        raise misfits[0]
+    if request.corpus and not (due or skipped):
+        under = f" under {request.alias}" if request.alias else ""
+        raise MissingError(
+            f"nothing of corpus {request.corpus} is live{under}: publish a run with `tinytags publish RUN`"
+        )
     return RetagResult(tuple(due), skipped)
 
 
@@ -155,10 +186,15 @@ def compare_with_live(
 
 
 def _find_retag(
-    alias: str, collection: str, cards: Sequence[ModelCard], request: RetagRequest, storage: Storage
+    alias: str, collection: str, run: Run | None, cards: Sequence[ModelCard], request: RetagRequest, storage: Storage
 ) -> Retag | str:
-    """Return what is due under an alias, or the reason why nothing is."""
-    run = run_of(collection, storage) if collection else None
+    """Return what is due of a live collection, or the reason why nothing is.
+
+    Raises
+    ------
+    BadInputError
+        If the named model does not fit its corpus.
+    """
     if run is None:
         return f"{collection} does not belong to a run of this store" if collection else "it points at nothing"
     try:
@@ -175,13 +211,12 @@ def _find_retag(
         fitting = [card for card in fitting if card.reviews is None or card.reviews.corpus == corpus.name]
         fitting = [card for card in fitting if tags <= set(card.tags)]
     if not fitting:
-        if request.model and request.alias:
+        if request.model:
             raise BadInputError(
                 f"model {request.model} does not fit corpus {corpus.name}, which is live under {alias}: "
                 f"{misfit(cards[0], corpus)}"
             )
-        fits = f"model {request.model} does not fit" if request.model else "no model that knows all its tags fits"
-        return f"{fits} corpus {corpus.name}"
+        return f"no model that knows all its tags fits corpus {corpus.name}"
     model = fitting[-1].version
     configset = current_configset().name
     if model != run.model:
@@ -190,10 +225,12 @@ def _find_retag(
         reason = f"run {run.name} also used it, but was made with configset {_configset_of(run)}, not {configset}"
     else:
         return f"run {run.name} was already tagged by {model}"
-    history = with_missing_change(read_history(alias, storage), collection, storage)
+    recorded = of_corpus(run.corpus, read_history(alias, storage))
+    history = with_missing_change(recorded, [collection], storage)
     if not request.model and _was_rolled_back(model, configset, history, run, storage):
         return f"{model} was rolled back here; name the model to try it again"
-    return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, reason)
+    similar: Similar = "on" if run.similar else load_settings().similar
+    return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, similar, reason)
 
 
 def _configset_of(run: Run) -> str:

@@ -18,6 +18,7 @@ let revision = 0;
 let timer = 0;
 let pause = PAUSE;
 let askedForRuns = 0;
+let named = new URLSearchParams(location.search).get("block") ?? ""; // the block to open first
 
 const cells = new Cells(byId("grid"), { onopen: (block) => open(block), onselect: showSelection });
 const panel = new BlockPanel(byId("block"), { onclear: clearBlock, onact: actOn, onclose: close });
@@ -45,14 +46,18 @@ async function showRuns() {
   byId("runs").value = wanted;
   const { live } = found;
   byId("live").textContent = live.problem
-    ?? (live.collection
-      ? `Live under ${live.alias}: ${live.collection}${live.model ? `, tagged by ${live.model}` : ", which belongs to no run"}`
+    ?? (live.collections.length
+      ? `Live under ${live.alias}: ${live.collections.map(describeLive).join("; ")}`
       : `Nothing is live under ${live.alias}`);
   if (!found.runs.length) byId("about").textContent = "No run has been planned yet.";
   else if (address.get("dag_run") && !found.of_dag_run && !run) {
     byId("outcome").textContent = "This Dag run has not planned a run yet; the latest run is shown instead.";
   }
   return wanted;
+}
+
+function describeLive({ collection, corpus, model }) {
+  return collection + (model ? `, corpus ${corpus}, tagged by ${model}` : ", which belongs to no run");
 }
 
 async function showRun(name) {
@@ -139,7 +144,10 @@ async function poll() {
   try {
     if (!run || Date.now() - askedForRuns > RUNS_EVERY) {
       const wanted = await showRuns();
-      if (!run) await showRun(wanted);
+      if (!run) {
+        await showRun(wanted);
+        openNamed();
+      }
     }
     if (run && !(await showCells())) wait = 0;
     pause = PAUSE;
@@ -158,6 +166,11 @@ async function open(block) {
   } catch (error) {
     byId("outcome").textContent = error.message;
   }
+}
+
+function openNamed() {
+  if (/^\d+$/.test(named) && run && Number(named) < run.blocks) open(Number(named));
+  named = "";
 }
 
 function close() {

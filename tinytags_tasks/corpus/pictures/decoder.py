@@ -25,7 +25,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +62,15 @@ class PictureDecoder:
         The size that pictures are brought to, and how.
     workers
         How many processes to start; 1 decodes in the calling process. None starts one per core, at most 16.
+    is_apart
+        Whether even the first pictures, and those of one worker, are decoded in a process of their own, so that a
+        picture from a stranger can end no other process.
     """
 
-    def __init__(self, target: Target, workers: int | None = None) -> None:
+    def __init__(self, target: Target, workers: int | None = None, *, is_apart: bool = False) -> None:
         self._target = target
         self._workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        self._is_apart = is_apart
         self._bytes_before_start = _FEW_BYTES
         self._threads: ThreadPoolExecutor | None = None
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
@@ -75,12 +79,7 @@ class PictureDecoder:
     @property
     def preparation(self) -> str:
         """How images are prepared, for manifests and model cards."""
-        size = f"{self._target.width}x{self._target.height}"
-        way = {
-            "crop": f"middle cut out, {self._target.filter} filter to {size}",
-            "fit": f"whole picture between black bars, {self._target.filter} filter to {size}",
-            "none": f"only pictures of {size}",
-        }[self._target.resize]
+        way = _way(self._target)
         return f"JPEG/PNG/WebP decoded by Pillow {PIL.__version__}, upright, transparent parts white, {way}"
 
     @property
@@ -133,7 +132,7 @@ class PictureDecoder:
         shape = (len(encoded), self._target.height, self._target.width, 3)
         if self._threads is None:
             self._bytes_before_start -= sum(map(len, encoded))
-            if self._workers == 1 or self._bytes_before_start >= 0:
+            if not self._is_apart and (self._workers == 1 or self._bytes_before_start >= 0):
                 pixels, reasons = prepare_pictures(encoded, self._target)
                 done: Future[dict[int, str]] = Future()
                 done.set_result(reasons)
@@ -168,6 +167,29 @@ class PictureDecoder:
         self._started.clear()
         self._idle = queue.SimpleQueue()
         self._threads = None
+
+
+def _way(target: Target) -> str:
+    size = f"{target.width}x{target.height}"
+    return {
+        "crop": f"middle cut out, {target.filter} filter to {size}",
+        "fit": f"whole picture between black bars, {target.filter} filter to {size}",
+        "none": f"only pictures of {size}",
+    }[target.resize]
+
+
+def target_of(preparation: str, height: int, width: int) -> Target:
+    """Return how the pictures of a corpus were prepared, as far as its record says so; the defaults if it does not.
+
+    Parameters
+    ----------
+    preparation
+        What :attr:`PictureDecoder.preparation` said when the corpus was ingested, or something else.
+    height, width
+        The size of its pictures in pixels.
+    """
+    ways = [Target(height, width, resize, filter_) for resize in ("crop", "fit") for filter_ in get_args(Filter)]
+    return next((target for target in ways if preparation.endswith(_way(target))), Target(height, width))
 
 
 @dataclass(eq=False)

@@ -4,6 +4,8 @@
 
 const AWAY = [502, 503, 504];   // the server, or what is in front of it, says: later
 
+const base = document.documentElement.dataset.base;   // what is before each of our paths
+
 const $ = (id) => document.getElementById(id);
 
 function isTyping(target) {
@@ -38,7 +40,7 @@ function startLooking(main) {
   function load(picture) {
     if (images.has(picture.position)) return;
     const image = new Image();
-    image.src = picture.source;
+    image.src = base + picture.source;
     image.width = image.height = 320;
     image.classList.toggle("enlarged", state.is_enlarged);
     image.decode().catch(() => {});
@@ -115,7 +117,7 @@ function startLooking(main) {
   }
 
   async function post(path, more, isAgain = false) {
-    const response = await reach(`/api/review/${state.run}/${path}`, fields(more));
+    const response = await reach(`${base}/api/review/${state.run}/${path}`, fields(more));
     if (response.status === 403 && !isAgain && await renewToken()) return post(path, more, true);
     const answer = await response.json().catch(() => ({}));
     if (!answer.pictures) throw new Error(answer.error || `the server answered ${response.status}`);
@@ -147,7 +149,7 @@ function startLooking(main) {
   }
 
   async function renewToken() {
-    const response = await fetch(`/api/review/${state.run}/token`);
+    const response = await fetch(`${base}/api/review/${state.run}/token`);
     if (!response.ok) return false;
     const {token} = await response.json();
     for (const input of document.querySelectorAll("input[name=token]")) input.value = token;

@@ -1,4 +1,4 @@
-// Corrections without loading the page again, and Shift to select several images. The page works without this.
+// Corrections without loading the page again, and Shift to select several images at once. The page works without this.
 "use strict";
 
 document.addEventListener("submit", async (event) => {
@@ -19,7 +19,7 @@ document.addEventListener("submit", async (event) => {
     if (answer.ok) {
       const back = fields.get("back");
       const undo = document.createElement("a");
-      undo.href = `${back}${back.includes("?") ? "&" : "?"}said=${encodeURIComponent(text.said)}`;
+      undo.href = `${document.documentElement.dataset.base}${back}${back.includes("?") ? "&" : "?"}said=${encodeURIComponent(text.said)}`;
       undo.textContent = "Reload to see it or undo it";
       message.append(" ", undo);
       form.closest("details").open = false;
@@ -46,6 +46,6 @@ document.addEventListener("click", (event) => {
   }
   last = box;
   const chosen = boxes.filter((one) => one.checked).length;
-  const menu = document.querySelector(".selection");
-  menu.querySelector("summary").textContent = chosen ? `Correct ${chosen} selected` : "Correct the selected images";
+  const said = document.getElementById("picked");
+  if (said) said.textContent = chosen ? `${chosen} ticked` : "The ticked images";
 });

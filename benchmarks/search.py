@@ -1,0 +1,180 @@
+"""Measure the search page and its API under load: 20 clients, over HTTP, on real images.
+
+``python benchmarks/search.py [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints Markdown.
+Images are the demo's, repeated; they are kept in the store, and documents have none.
+"""
+
+import asyncio
+import os
+import random
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from html import unescape
+from pathlib import Path
+
+import httpx
+import numpy as np
+from index import IMAGE_BYTES, MANY, TAGS, make_run, publish_model, quiet
+from ingest import build_file, definition
+from machine import describe_machine, print_table
+
+from tinytags_tasks import services
+from tinytags_tasks.corpus.demo.make import make_demo
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.step import PublishRequest, publish_run
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.settings import load_settings
+
+CLIENTS = 20
+SECONDS = 60.0
+FAST_SECONDS = 20.0
+ROWS = 30
+DEEP_PAGE = 10_000
+WALK_ROWS = 100
+BROWSER_CONNECTIONS = 6
+"""Pictures that a browser asks for at once."""
+
+_IMAGE = re.compile(r'<img[^>]*? src="([^"]*/pictures/[^"]*)"')
+
+Ask = Callable[[httpx.AsyncClient, random.Random], Awaitable[None]]
+
+
+def some_search(chance: random.Random) -> str:
+    """Return the parameters of a search: a tag, from some confidence on."""
+    return f"tag={chance.choice(TAGS)}&confidence={chance.randrange(0, 70)}&rows={ROWS}"
+
+
+async def get(client: httpx.AsyncClient, address: str) -> httpx.Response:
+    """Return the answer; every failure ends the measurement."""
+    answer = await client.get(address)
+    answer.raise_for_status()
+    return answer
+
+
+async def search(client: httpx.AsyncClient, chance: random.Random) -> None:
+    """Ask for a page of results with its counts, without pictures."""
+    await get(client, f"/search?{some_search(chance)}")
+
+
+async def whole_page(client: httpx.AsyncClient, chance: random.Random) -> None:
+    """Ask for a page of results and all of its pictures, as a browser with an empty cache does."""
+    page = await get(client, f"/search?{some_search(chance)}")
+    pictures = [unescape(source) for source in _IMAGE.findall(page.text)]
+    assert len(pictures) == ROWS, f"{len(pictures)} pictures"
+    turns = asyncio.Semaphore(BROWSER_CONNECTIONS)
+
+    async def see(source: str) -> None:
+        async with turns:
+            await get(client, source)
+
+    await asyncio.gather(*map(see, pictures))
+
+
+def page_at(address: str) -> Ask:
+    """Return what asks for one page again and again."""
+
+    async def ask(client: httpx.AsyncClient, _: random.Random) -> None:
+        await get(client, address)
+
+    return ask
+
+
+async def load(connect: Callable[[], httpx.AsyncClient], ask: Ask, seconds: float, pause: float) -> list[float]:
+    """Let all clients ask for some time, each once in ``pause`` seconds; return how long each answer took."""
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def one(number: int) -> None:
+        chance = random.Random(number)
+        await asyncio.sleep(pause * number / CLIENTS)
+        async with connect() as client:
+            while (started := time.perf_counter()) < end:
+                await ask(client, chance)
+                took = time.perf_counter() - started
+                found.append(took)
+                await asyncio.sleep(max(0.0, pause - took))
+
+    await asyncio.gather(*map(one, range(CLIENTS)))
+    return found
+
+
+def deep_page(connect: Callable[[], httpx.AsyncClient]) -> str:
+    """Walk to :data:`DEEP_PAGE` by the API's cursors, and return that page's address."""
+
+    async def walk() -> str:
+        cursor = ""
+        async with connect() as client:
+            for _ in range(DEEP_PAGE * ROWS // WALK_ROWS):
+                answer = await get(client, f"/api/v1/search?rows={WALK_ROWS}{cursor}")
+                cursor = f"&cursor={answer.json()['next_cursor']}"
+        return f"/search?rows={ROWS}{cursor}"
+
+    return asyncio.run(walk())
+
+
+def publish(runtime: Runtime, folder: Path, images: int) -> None:
+    """Make a corpus, index a run on it and publish that; Solr holds no pictures."""
+    demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
+    source = folder / f"of-{images}.bin"
+    build_file(source, demo.corpus_path, images * IMAGE_BYTES)
+    ingest_corpus(definition(f"of-{images}", source, blocks_per_shard=50), storage=runtime.storage, report=quiet)
+    source.unlink()
+    run = make_run(runtime, f"of-{images}", "store")
+    prepare_collection(run.name, storage=runtime.storage, solr=runtime.solr)
+    for at in range(0, run.blocks, 5):
+        blocks = tuple(range(at, min(at + 5, run.blocks)))
+        index_blocks(IndexRequest(run.name, blocks), storage=runtime.storage, solr=runtime.solr, report=quiet)
+    publish_run(
+        PublishRequest(run.name, runtime.settings.alias), storage=runtime.storage, solr=runtime.solr, report=quiet
+    )
+
+
+def measure(connect: Callable[[], httpx.AsyncClient], images: int) -> None:
+    """Print one table."""
+    deep = deep_page(connect)
+    ways: dict[str, Ask] = {
+        "a page of results with counts, without its pictures": search,
+        "the same, with its 30 pictures": whole_page,
+        "page 1 of everything": page_at(f"/search?rows={ROWS}"),
+        f"page {DEEP_PAGE:,} of everything": page_at(deep),
+    }
+    rows = []
+    for way, ask in ways.items():
+        found = asyncio.run(load(connect, ask, SECONDS, pause=1.0))
+        fast = asyncio.run(load(connect, ask, FAST_SECONDS, pause=0.0))
+        p50, p95, p99 = (f"{1e3 * float(np.quantile(found, share)):.0f}" for share in (0.5, 0.95, 0.99))
+        rows.append([way, f"{len(found):,}", p50, p95, p99, f"{len(fast) / FAST_SECONDS:.0f}"])
+    print(f"{images:,} documents:\n")
+    print_table(["what", "answers", "p50, ms", "p95, ms", "p99, ms", "as fast as they can, a second"], rows)
+    print(flush=True)
+
+
+def main() -> None:
+    sizes = tuple(int(each.replace(",", "")) for each in sys.argv[1:]) or (MANY,)
+    with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
+        folder = Path(name)
+        os.environ |= {"TINYTAGS_HOME": str(folder / "home"), "TINYTAGS_SEARCH_RATE_LIMIT": "0"}
+        # The search page runs beside, in a process of its own.
+        settings = services.up(
+            load_settings(), engines=["hdfs", "solr", "search"], standard_ports=False, die_with_parent=True
+        )
+        try:
+            runtime = Runtime(settings)
+            publish_model(runtime)
+            print(f"## Search under load\n\n{describe_machine()}; {CLIENTS} clients.\n")
+            login = settings.search_user, secret(settings, "search_password")
+            address = settings.address("search_url")
+            for images in sizes:
+                publish(runtime, folder, images)
+                measure(lambda: httpx.AsyncClient(base_url=address, auth=login, timeout=60, trust_env=False), images)
+        finally:
+            services.down(load_settings())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Sources in HDFS: listing, reading by ranges, and what it refuses."""
+
+import json
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import pytest
+from source_trees import CONTENT, HIDDEN, IN_ORDER, TREE, Server, make_tree, paths, serving
+
+from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
+from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
+
+
+class NameNode(BaseHTTPRequestHandler):
+    """The part of WebHDFS that reading needs: it redirects to a DataNode for bytes."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, url = self.server, urlsplit(self.path)
+        path = unquote(url.path).removeprefix("/webhdfs/v1")
+        asked = {name: value[0] for name, value in parse_qs(url.query).items()}
+        server.asked.append((path, asked))
+        if path.startswith("/datanode"):
+            path = path.removeprefix("/datanode")
+            if server.how.get("datanode"):
+                return self.send(server.how["datanode"], b"x" * int(asked["length"]))
+            start = int(asked["offset"])
+            return self.send(200, server.content[path][start : start + int(asked["length"])])
+        if exception := server.how.get("exception"):
+            status, name = exception
+            return self.send_json(status, {"RemoteException": {"exception": name, "message": "said so"}})
+        below = {name.removeprefix(f"{path.rstrip('/')}/") for name in server.content if name.startswith(f"{path}/")}
+        if path not in server.content and not below:
+            return self.send_json(404, {"RemoteException": {"exception": "FileNotFoundException", "message": path}})
+        if asked["op"] == "OPEN":
+            where = f"/datanode{quote(path)}?offset={asked['offset']}&length={asked['length']}"
+            return self.send(307, b"", Location=f"http://127.0.0.1:{server.server_port}{where}")
+        if asked["op"] == "GETFILESTATUS":
+            return self.send_json(200, {"FileStatus": self.status("", path)})
+        names = sorted({name.partition("/")[0] for name in below})
+        statuses = [self.status(name, f"{path.rstrip('/')}/{name}") for name in names]
+        return self.send_json(200, {"FileStatuses": {"FileStatus": statuses}})
+
+    def status(self, name, path):
+        content = self.server.content.get(path)
+        kind, length = ("DIRECTORY", 0) if content is None else ("FILE", len(content))
+        return {"pathSuffix": name, "type": kind, "length": length, "modificationTime": 1_600_000_000_000}
+
+    def send_json(self, status, content):
+        self.send(status, json.dumps(content).encode())
+
+    def send(self, status, content, **fields):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **fields}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def hdfs():
+    server = Server()
+    server.RequestHandlerClass = NameNode
+    with serving(server):
+        server.content = {f"/tree/{name}": name.encode() for name in (*TREE, *HIDDEN)}
+        server.content["/sets/a#1 50%?.bin"] = CONTENT
+        yield server
+
+
+def in_hdfs(server, path, options=None):
+    return SourceFiles(f"hdfs://{path}", options, webhdfs_url=server.url, hdfs_user="someone")
+
+
+def test_a_file_of_hdfs_is_listed_and_read_by_ranges_as_the_user(hdfs):
+    files = in_hdfs(hdfs, "/sets/a#1 50%?.bin")
+    (file,) = files.files()
+    assert file == SourceFile("a#1 50%?.bin", len(CONTENT), "1600000000000")
+    assert (files.is_local, files.address) == (False, "hdfs:///sets/a#1 50%?.bin")
+    for offset, length in ((0, 10), (10_000, 240), (3, 0), (0, 10_240)):
+        assert files.read(file.path, offset, length) == CONTENT[offset : offset + length]
+    assert {asked["user.name"] for path, asked in hdfs.asked if not path.startswith("/datanode")} == {"someone"}
+
+
+def test_no_more_of_hdfs_is_read_than_was_asked_for(hdfs):
+    in_hdfs(hdfs, "/sets/a#1 50%?.bin").read("a#1 50%?.bin", 100, 50)
+    (asked,) = [asked for path, asked in hdfs.asked if path.startswith("/datanode")]
+    assert int(asked["length"]) <= 51
+
+
+@pytest.mark.parametrize("source", ["/tree", "/tree/"])
+def test_a_folder_of_hdfs_is_listed_as_one_of_this_machine(hdfs, tmp_path, source):
+    files, here = in_hdfs(hdfs, source), SourceFiles(str(make_tree(tmp_path)))
+    assert paths(files, ".jpg") == IN_ORDER
+    assert paths(files) == paths(here)
+    assert paths(in_hdfs(hdfs, "/tree/*/*.jpg")) == paths(SourceFiles(f"{tmp_path}/*/*.jpg"))
+
+
+def test_another_hdfs_is_named_by_host_and_port(hdfs):
+    host = hdfs.url.removeprefix("http://")
+    assert paths(SourceFiles(f"webhdfs://{host}/tree", hdfs_user="me"), ".txt") == ["note.txt"]
+    assert paths(SourceFiles(f"webhdfs://you@{host}/tree", hdfs_user="me"), ".txt") == ["note.txt"]
+    assert paths(SourceFiles(f"webhdfs://{host}/tree", {"user": "they"}), ".txt") == ["note.txt"]
+    users = [asked["user.name"] for _, asked in hdfs.asked]
+    assert sorted(set(users), key=users.index) == ["me", "you", "they"]
+
+
+def test_the_port_of_another_hdfs_may_be_left_out(monkeypatch):
+    files = SourceFiles("webhdfs://127.0.0.1/tree")
+    assert files._remote.url == "http://127.0.0.1:9870"
+    files = SourceFiles("hdfs:///tree", webhdfs_url="https://127.0.0.1:9871/")
+    assert files._remote.url == "https://127.0.0.1:9871"
+
+
+@pytest.mark.parametrize("source", ["hdfs://namenode:8020/tree", "hdfs://tree"])
+def test_an_rpc_address_of_hdfs_is_refused_with_the_one_to_write(source):
+    with pytest.raises(BadInputError, match=r"write hdfs:///path for the HDFS .*, or webhdfs://host:9870/path"):
+        SourceFiles(source, webhdfs_url="http://127.0.0.1:9870")
+
+
+@pytest.mark.parametrize("webhdfs_url", [None, ""])
+def test_an_hdfs_that_nobody_told_is_named_with_the_remedy(webhdfs_url):
+    with pytest.raises(BadInputError, match="no HDFS is known; start one with `tinytags up`, or set TINYTAGS_WEBHDFS"):
+        SourceFiles("hdfs:///tree", webhdfs_url=webhdfs_url)
+
+
+def test_a_port_that_is_none_is_refused():
+    with pytest.raises(BadInputError, match=r"webhdfs://host:x/tree: cannot be read"):
+        SourceFiles("webhdfs://host:x/tree")
+
+
+@pytest.mark.parametrize(
+    ("status", "exception", "error", "message"),
+    [
+        (404, "FileNotFoundException", BadInputError, "no such file or folder"),
+        (403, "AccessControlException", BadInputError, "permission denied .*said so"),
+        (400, "IllegalArgumentException", BadInputError, "cannot be read .*said so"),
+        (403, "StandbyException", TransientError, "cannot be read now .*said so"),
+        (500, "RetriableException", TransientError, "cannot be read now .*said so"),
+    ],
+)
+def test_an_answer_of_hdfs_is_worth_a_retry_or_not(hdfs, status, exception, error, message):
+    hdfs.how["exception"] = (status, exception)
+    for source in ("/tree", "/tree/*", "/tree/a.jpg"):
+        with pytest.raises(error, match=f"hdfs:///tree.*: {message}"):
+            paths(in_hdfs(hdfs, source))
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, BadInputError), (404, BadInputError), (500, TransientError)])
+def test_a_datanodes_error_page_is_not_taken_for_the_files_bytes(hdfs, status, error):
+    files = in_hdfs(hdfs, "/tree/a.jpg")
+    hdfs.how["datanode"] = status
+    with pytest.raises(error, match=r"/tree/a\.jpg: "):
+        files.read("a.jpg", 0, 5)
+
+
+def test_an_hdfs_that_is_gone_is_worth_a_retry(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")
+    for source in ("hdfs:///tree", "hdfs:///tree/*"):
+        with pytest.raises(
+            EngineDownError, match=r"hdfs:///tree.*: its server does not answer \(.*127\.0\.0\.1.*port=1"
+        ):
+            paths(SourceFiles(source, webhdfs_url="http://127.0.0.1:1"))
+
+
+def test_a_file_of_hdfs_that_became_shorter_is_told(hdfs):
+    with pytest.raises(BadInputError, match=r"/tree/a\.jpg: ends at offset 5, where 6 was expected"):
+        in_hdfs(hdfs, "/tree/a.jpg").read("a.jpg", 0, 6)

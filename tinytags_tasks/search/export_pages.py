@@ -1,0 +1,267 @@
+"""Taking found pictures along: a page that says how many there are, and the file."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import FastAPI, Request, Response
+from starlette.datastructures import QueryParams
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.address import PAGE_PARAMETERS, address_parameters, page_address, read_address
+from tinytags_tasks.search.context import PageContext
+from tinytags_tasks.search.corrections import Picture
+from tinytags_tasks.search.documents import find_documents
+from tinytags_tasks.search.export import Export, Format, file_name, write_export
+from tinytags_tasks.search.forms import CheckedForm, Form
+from tinytags_tasks.search.images import TaggedImage
+from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
+from tinytags_tasks.store import layout
+
+MOST_EXPORTS = 2
+"""Files that are sent at the same time: each keeps Solr, and perhaps the store, busy."""
+
+PAUSES_SECONDS = (1.0, 4.0)
+"""Pauses before another attempt at some of the pictures, if Solr or the store does not answer."""
+
+FOUND = "found"
+"""The field of the form with the search whose pictures are exported, as the query of its address."""
+
+_PARAMETERS = PAGE_PARAMETERS - {"cursor", "page", "rows"}
+_PAGE_IDS = 500
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be exported.
+
+    Attributes
+    ----------
+    name
+        What the file is called after.
+    images, found
+        How many pictures it has, and how many there are.
+    pages
+        Yields them, with the pixels that Solr has if asked.
+    fields
+        The hidden fields of the form that asks for them again.
+    back
+        The page that they are from.
+    gone
+        How many of the chosen ones readers cannot find.
+    """
+
+    name: str
+    images: int
+    found: int
+    pages: Callable[[bool], Iterator[tuple[TaggedImage, ...]]]
+    fields: tuple[tuple[str, str], ...]
+    back: str
+    gone: int = 0
+
+
+def add_routes(app: FastAPI, context: PageContext) -> None:
+    """Add what exports pictures."""
+    places = threading.BoundedSemaphore(MOST_EXPORTS)
+
+    @app.get("/export")
+    def choose(request: Request) -> Response:
+        parameters = [pair for pair in request.query_params.multi_items() if pair[0] not in ("cursor", "page", "rows")]
+        return _show(context, request, _of_search(context, urlencode(parameters)))
+
+    @app.post("/export")
+    def export(request: Request, form: CheckedForm) -> Response:
+        wanted = _of_search(context, form[FOUND]) if FOUND in form else _of_selection(context, form)
+        if not form.get("kind"):
+            return _show(context, request, wanted)
+        try:
+            kind = Format(form["kind"])
+        except ValueError:
+            raise BadInputError(f"{form['kind'][:40]!r} is no kind of file: use {', '.join(Format)}") from None
+        if not wanted.images:
+            raise MissingError("there is nothing to export: no picture was found")
+        if not places.acquire(blocking=False):
+            raise TransientError("others are exporting right now: try again in a few minutes")
+        account: Account = request.state.account
+        return _send(wanted, kind, context, account, places)
+
+
+def _show(context: PageContext, request: Request, wanted: _Wanted) -> Response:
+    return context.render(
+        request,
+        "export.html",
+        wanted=wanted,
+        most=context.settings.search_export_images,
+        kinds=_kinds(context, wanted),
+    )
+
+
+def _kinds(context: PageContext, wanted: _Wanted) -> list[dict[str, Any]]:
+    """Return what there is to choose from, each with about how large it is."""
+    image_bytes = max((live.corpus.image_bytes for live in context.live.known if live.corpus), default=3_072)
+    about = {
+        Format.CSV: (
+            90,
+            "CSV table",
+            "One row a picture: tag, confidence, keyword and where it is. Opens in a spreadsheet.",
+        ),
+        Format.PARQUET: (image_bytes, "Parquet", "The same columns and the pictures, as on the Hugging Face hub."),
+        Format.TAR: (
+            image_bytes + 2_560,
+            "WebDataset",
+            "A tar with a PNG, its tag and all that is known, of each picture.",
+        ),
+        Format.ZIP: (image_bytes + 250, "Zip of PNGs", "A folder for each tag, and a table of all pictures."),
+    }
+    return [
+        {"kind": kind, "label": label, "text": text, "size": _size(each * wanted.images)}
+        for kind, (each, label, text) in about.items()
+    ]
+
+
+def _size(size_bytes: int) -> str:
+    for unit, of_bytes in (("GB", 10**9), ("MB", 10**6)):
+        if size_bytes >= of_bytes:
+            return f"about {size_bytes / of_bytes:.1f} {unit}"
+    return f"about {max(1, size_bytes // 1000)} kB"
+
+
+def _of_search(context: PageContext, query: str) -> _Wanted:
+    """Return all that a search finds, up to the limit.
+
+    Raises
+    ------
+    BadInputError
+        If it is no search.
+    """
+    try:
+        pairs = parse_qsl(query, max_num_fields=2_000)
+    except ValueError as error:
+        raise BadInputError(f"the search cannot be read ({error})") from error
+    search = replace(read_address(QueryParams(pairs), _PARAMETERS), cursor=None, start=0)
+    found = context.searches.page(replace(search, rows=1)).total
+    images = min(found, context.settings.search_export_images)
+
+    def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:
+        return _search_pages(context, replace(search, rows=MOST_ROWS, with_pixels=with_pixels), images)
+
+    name = " ".join((*search.corpora, *search.tags, *search.words, search.keyword, search.run))
+    fields = ((FOUND, urlencode(address_parameters(replace(search, rows=SearchRequest.rows)))),)
+    return _Wanted(name, images, found, pages, fields, page_address(search))
+
+
+def _search_pages(context: PageContext, search: SearchRequest, images: int) -> Iterator[tuple[TaggedImage, ...]]:
+    left = images
+    while left > 0:
+        page = _patiently(lambda: context.searches.page(search))  # noqa: B023 - called before it changes
+        if page.moved:
+            raise CorruptError("something was published meanwhile: export again")
+        yield page.images[:left]
+        left -= len(page.images)
+        if page.next_cursor is None:
+            return
+        search = replace(search, cursor=page.next_cursor)
+
+
+def _of_selection(context: PageContext, form: Form) -> _Wanted:
+    """Return the pictures that were chosen, as far as readers can find them.
+
+    Raises
+    ------
+    BadInputError
+        If none was chosen.
+    """
+    chosen = [Picture.parse(text) for text in dict.fromkeys(form.getlist("picture"))]
+    if not chosen:
+        raise BadInputError("no picture was chosen: tick at least one")
+    ids = [layout.document_id(picture.corpus, picture.position) for picture in chosen]
+    ids = list(dict.fromkeys(ids))[: context.settings.search_export_images]
+    there = find_documents(context.settings, ids, context.hidden(), with_pixels=False)
+    ids = [one for one in ids if one in there]
+
+    def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:
+        for start in range(0, len(ids), _PAGE_IDS):
+            yield _patiently(lambda: _documents(context, ids[start : start + _PAGE_IDS], with_pixels))  # noqa: B023
+
+    fields = tuple(("picture", text) for text in form.getlist("picture"))
+    back = form.get("back", "/search")
+    return _Wanted(
+        "selection",
+        len(ids),
+        len(ids),
+        pages,
+        fields,
+        back if back.startswith("/search") else "/search",
+        gone=len(chosen) - len(ids),
+    )
+
+
+def _documents(context: PageContext, ids: Sequence[str], with_pixels: bool) -> tuple[TaggedImage, ...]:
+    found = find_documents(context.settings, ids, context.hidden(), with_pixels=with_pixels)
+    return tuple(found[one] for one in ids if one in found)
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    for pause in PAUSES_SECONDS:
+        try:
+            return ask()
+        except TransientError:
+            time.sleep(pause)
+    return ask()
+
+
+class BrokenOffError(Exception):
+    """Breaks the sending of a file off, so that nobody takes it for whole.
+
+    It is none of our errors: those become pages, and it is too late for a page once a file has begun.
+    """
+
+
+class _Sending(StreamingResponse):
+    """A file that is being sent; at its end, or when the other side is gone, its place is free again."""
+
+    def __init__(self, content: Iterator[bytes], release: Callable[[], None], **more: Any) -> None:  # noqa: ANN401
+        super().__init__(content, **more)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
+
+
+def _complete(context: PageContext, images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
+    found = context.stored_images.complete(images)
+    if lacking := [image for image in found if image.image is None and image.is_in_store]:
+        raise TransientError(lacking[0].missing)
+    return found
+
+
+def _send(
+    wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: threading.BoundedSemaphore
+) -> Response:
+    def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
+        return _patiently(lambda: _complete(context, images))
+
+    def content() -> Iterator[bytes]:
+        try:
+            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete), kind)
+        except TinyTagsError as error:
+            _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
+            raise BrokenOffError(str(error)) from error
+
+    name = file_name(wanted.name, wanted.images, kind)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Images": str(wanted.images)}
+    return _Sending(content(), places.release, media_type=kind.mime, headers=headers)

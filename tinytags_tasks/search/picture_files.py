@@ -1,0 +1,174 @@
+"""Single pictures as files: PNG, enlarged if asked, and raw bytes.
+
+Readers may have those that they can find; reviewers any of a corpus. One that was taken down is not served.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI, Request, Response
+
+from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.context import LiveRun, PageContext
+from tinytags_tasks.search.present import PresentCorpora
+from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.shown_pictures import ShownPicture
+from tinytags_tasks.search.thumbnails import png_bytes
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
+
+LARGEST_SIDE = 2_048
+"""Pixels of an enlarged picture's longer side at most."""
+
+MOST_SCALE = 64
+LONGEST_POSITION = 12
+"""Digits of a position at most."""
+
+# Asked for again each time, so that a picture that was taken down is not shown from a browser's cache.
+CACHE = "private, no-cache"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A picture that may be served: a tag that changes with its pixels, and what reads it."""
+
+    tag: str
+    pixels: Callable[[], Pixels]
+    png: Callable[[], bytes]
+
+
+def add_routes(app: FastAPI, context: PageContext) -> None:
+    """Serve single pictures."""
+    corpora = PresentCorpora(context.runtime)
+
+    @app.get("/pictures/{corpus}/{name}.png")
+    def png(request: Request, corpus: str, name: str, version: str = "", scale: str = "1", run: str = "") -> Response:
+        times = _read_scale(scale)
+        found = _find(request, context, corpora, corpus, read_position(name), version, run)
+        return _answer(
+            request,
+            f'"{found.tag}-{times}"',
+            lambda: found.png() if times == 1 else _enlarge(found.pixels(), times),
+            "image/png",
+        )
+
+    @app.get("/pictures/{corpus}/{name}.bin")
+    def raw(request: Request, corpus: str, name: str, version: str = "", run: str = "") -> Response:
+        position = read_position(name)
+        found = _find(request, context, corpora, corpus, position, version, run)
+        answer = _answer(request, f'"{found.tag}-raw"', lambda: found.pixels().tobytes(), "application/octet-stream")
+        answer.headers["Content-Disposition"] = f'attachment; filename="{corpus}-{position}.bin"'
+        return answer
+
+
+def read_position(text: str) -> int:
+    """Return the position that an address names.
+
+    Raises
+    ------
+    BadInputError
+        If it names none.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_POSITION):
+        raise BadInputError(
+            f"{text[:40]!r} is no picture: ask for <position>, <position>.png or <position>.bin, with a whole number"
+        )
+    return int(text)
+
+
+def find_stored(context: PageContext, corpora: PresentCorpora, name: str, position: int, version: str = "") -> Corpus:
+    """Return a corpus with a picture that reviewers may see; it is of the version asked for, if one is.
+
+    Raises
+    ------
+    MissingError
+        If there is no such picture, or it was taken down.
+    """
+    corpus = corpora.find(name)
+    if version and not corpus.digest.startswith(version):
+        raise _another_version(name)
+    if position >= corpus.images:
+        raise MissingError(f"corpus {name} has no picture {position}: it has {corpus.images:,}, from 0")
+    if context.logs.is_taken_down(corpus, position):
+        raise MissingError(f"picture {position} of corpus {name} was taken down")
+    return corpus
+
+
+def _find(
+    request: Request, context: PageContext, corpora: PresentCorpora, name: str, position: int, version: str, run: str
+) -> _Found:
+    account: Account = request.state.account
+    layout.checked_name(name, "corpus")
+    if not account.may_review:
+        return _find_shown(context, name, position, version, run)
+    if run or context.pictures.is_expected(name, position):  # one request for all of a page is faster than one for each
+        with suppress(MissingError):
+            return _find_shown(context, name, position, version, run)
+    corpus = find_stored(context, corpora, name, position, version)
+
+    def read() -> Pixels:
+        return context.stored_images.read(corpus, position)
+
+    return _Found(f"{corpus.digest[:16]}-{position}", read, lambda: png_bytes(read()))
+
+
+def find_shown(context: PageContext, corpus: str, position: int, run: str) -> tuple[ShownPicture, LiveRun | None]:
+    """Return a picture that readers can find, in what is live or in a run that they chose, and the chosen run.
+
+    Raises
+    ------
+    MissingError
+        If they cannot find it, or there is no such run.
+    BadInputError
+        If the run is not verified.
+    """
+    if not run:
+        return context.pictures.find(corpus, position, context.hidden()), None
+    chosen = context.searches.chosen.get(run)
+    present = chosen.corpus.digest if chosen.corpus else ""
+    if chosen.run.thumbnails == "store" and present != chosen.run.corpus_digest:
+        raise MissingError(f"corpus {corpus} was ingested again after run {run}, and its pictures are other ones now")
+    hidden = context.searches.hidden(SearchRequest(run=run))
+    return context.pictures.find(corpus, position, hidden, chosen), chosen
+
+
+def _find_shown(context: PageContext, corpus: str, position: int, version: str, run: str) -> _Found:
+    shown, chosen = find_shown(context, corpus, position, run)
+    runs = (chosen,) if chosen else context.live.known
+    digests = [live.run.corpus_digest for live in runs if live.run.corpus == corpus]
+    if version and not any(digest.startswith(version) for digest in digests):
+        raise _another_version(corpus)
+    return _Found(shown.digest, lambda: shown.pixels, lambda: shown.png)
+
+
+def _another_version(corpus: str) -> MissingError:
+    return MissingError(f"corpus {corpus} is another version by now: load the page again")
+
+
+def _read_scale(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MOST_SCALE):
+        raise BadInputError(f"scale {text[:20]!r} is out of range: give a whole number from 1 to {MOST_SCALE}")
+    return int(text)
+
+
+def _enlarge(pixels: Pixels, times: int) -> bytes:
+    most = LARGEST_SIDE // max(pixels.shape[:2])
+    if times > most:
+        raise BadInputError(
+            f"scale {times} makes this picture larger than {LARGEST_SIDE:,} pixels a side: ask for up to {max(1, most)}"
+        )
+    return png_bytes(pixels, times)
+
+
+def _answer(request: Request, etag: str, make: Callable[[], bytes], mime: str) -> Response:
+    headers = {"ETag": etag, "Cache-Control": CACHE}
+    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(make(), media_type=mime, headers=headers)

@@ -1,0 +1,125 @@
+"""The search page behind a proxy: below a path, and at another address than the one it listens on.
+
+The base path is the setting ``search_base_path``. A proxy of ``search_trusted_proxies`` may instead name it with
+``X-Forwarded-Prefix``, and say with ``X-Forwarded-Proto``, ``-Host`` and ``-For`` what was asked, and by whom. From
+anybody else these headers mean nothing. The proxy may hand paths on with the base path or without it.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.settings import Settings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_BASE_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+){1,10}")
+_HOST = re.compile(r"([A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+
+
+def url(request: HTTPConnection, path: str) -> str:
+    """Return a path of ours, such as ``/search?tag=cat``, as a browser has to ask for it: below the base path."""
+    return f"{request.scope.get('root_path', '')}{path}"
+
+
+def own_path(scope: MutableMapping[str, Any]) -> str:
+    """Return the path of a request without the base path: the path of a route."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+def add_proxies(app: FastAPI, settings: Settings) -> None:
+    """Serve below the base path, and believe the trusted proxies; call it last, so that it runs first.
+
+    Raises
+    ------
+    BadInputError
+        If a setting cannot be used.
+    """
+    app.add_middleware(
+        _Proxies,
+        base_path=checked_base_path(settings.search_base_path or ""),
+        trusted=parse_networks(settings.search_trusted_proxies or ""),
+    )
+
+
+def checked_base_path(text: str) -> str:
+    """Return a base path without a slash at its end; empty for none.
+
+    Raises
+    ------
+    BadInputError
+        If it is no path.
+    """
+    path = text.strip().rstrip("/")
+    if path and not _BASE_PATH.fullmatch(path):
+        raise BadInputError(f"TINYTAGS_SEARCH_BASE_PATH: {text[:100]!r} is no path: write one such as /tags")
+    return path
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Return addresses and networks that are written with commas between.
+
+    Raises
+    ------
+    BadInputError
+        If one is neither.
+    """
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise BadInputError(
+            f"TINYTAGS_SEARCH_TRUSTED_PROXIES: {error}: write addresses and networks with commas between, "
+            "such as 127.0.0.1,10.0.0.0/8"
+        ) from error
+
+
+class _Proxies:
+    """Puts the base path into ``root_path``, and what a trusted proxy says into the rest of the scope."""
+
+    def __init__(self, app: ASGIApp, base_path: str, trusted: tuple[Network, ...]) -> None:
+        self._app = app
+        self._base_path = base_path
+        self._trusted = trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":  # the scope itself is changed, so that whoever reports a failure sees it, too
+            base_path = self._base_path or scope.get("root_path", "")
+            if self._is_trusted((scope.get("client") or ("",))[0]):
+                base_path = _believe(scope, self._is_trusted) or base_path
+            path = scope["path"]
+            if path == base_path or path.startswith(f"{base_path}/"):
+                path = path.removeprefix(base_path)
+            scope["root_path"] = base_path
+            scope["path"] = base_path + (path or "/")
+        await self._app(scope, receive, send)
+
+    def _is_trusted(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+def _believe(scope: Scope, is_trusted: Callable[[str], bool]) -> str:
+    """Take what a trusted proxy says into the scope, and return its prefix; what makes no sense is left out."""
+    headers = Headers(scope=scope)
+    if (proto := headers.get("x-forwarded-proto", "").lower()) in ("http", "https"):
+        scope["scheme"] = proto
+    if _HOST.fullmatch(host := headers.get("x-forwarded-host", "")):
+        changed = MutableHeaders(raw=list(scope["headers"]))
+        changed["host"] = host
+        scope["headers"] = changed.raw
+    hops = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",")]
+    # The nearest that is not one of our proxies: whatever is before it was written by whom we do not know.
+    if peer := next((hop for hop in reversed(hops) if hop and not is_trusted(hop)), ""):
+        scope["client"] = (peer, 0)
+    prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+    return prefix if _BASE_PATH.fullmatch(prefix) else ""
