@@ -387,7 +387,7 @@ def test_a_form_leads_back_to_the_search(pages: Pages) -> None:
     client = pages.client("reviewer")
     text = client.get("/?tag=cat&confidence=40&said=pets:1").text
     back = html.unescape(re.findall(r'name="back" value="([^"]*)"', text)[0])
-    assert back == "/?tag=cat&confidence=40"
+    assert back == "/search?tag=cat&confidence=40"
 
 
 def test_only_take_downs_of_the_version_that_readers_see_are_hidden(pages: Pages) -> None:
