@@ -201,7 +201,7 @@ def _filters(search: SearchRequest, page: SearchPage, *, is_measured: bool) -> d
     }
 
 
-def _pager(search: SearchRequest, page: SearchPage) -> dict[str, str | None]:
+def _pager(search: SearchRequest, page: SearchPage) -> dict[str, Any]:
     def link(cursor: str | None) -> str | None:
         return page_address(search, cursor=cursor) if cursor else None
 
