@@ -39,7 +39,7 @@ WALK_ROWS = 100
 BROWSER_CONNECTIONS = 6
 """Pictures that a browser asks for at once."""
 
-_IMAGE = re.compile(r'<img[^>]*? src="([^"]*/pictures/[^"]*)"')
+_IMAGE = re.compile(r'<img[^>]*?\ssrc="([^"]*/pictures/[^"]*)"')
 
 Ask = Callable[[httpx.AsyncClient, random.Random], Awaitable[None]]
 

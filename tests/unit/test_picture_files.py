@@ -120,16 +120,29 @@ def test_a_correction_and_a_threshold_count_for_pictures_too(pages: Pages) -> No
     assert Hidden(least={CORPUS: {}}).shows(TaggedImage({**image.values, "corrected": 3}))
 
 
+def test_a_picture_that_only_the_store_has_is_served_from_there(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(settings: Settings, ids: list[str], hidden: Hidden, **more: object) -> dict[str, TaggedImage]:
+        documents = [dict(pages.documents[one]) for one in ids]
+        for document in documents:
+            del document["data"]
+        return {document["id"]: read_document(document, True) for document in documents}
+
+    monkeypatch.setattr(shown_pictures, "find_documents", find)
+    for position in (0, 7):
+        raw = pages.client("reader").get(f"/pictures/{CORPUS}/{position}.bin")
+        assert raw.content == pictures()[position].tobytes()
+
+
 def test_pictures_that_the_store_does_not_give_are_not_asked_for_again_and_again(
     pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
-    def find(settings: Settings, ids: list[str], hidden: Hidden, *, with_pixels: bool) -> dict[str, TaggedImage]:
+    def find(settings: Settings, ids: list[str], hidden: Hidden, **more: object) -> dict[str, TaggedImage]:
         asked.append(ids)
         document = dict(pages.documents[ids[0]])
         del document["data"]
-        return {ids[0]: read_document(document, with_pixels)}
+        return {ids[0]: read_document(document, True)}
 
     def no_store() -> None:
         raise EngineDownError("HDFS is away")
