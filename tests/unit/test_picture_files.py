@@ -14,7 +14,7 @@ from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import shown_pictures
+from tinytags_tasks.search import kept, shown_pictures
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -33,6 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     found = Pages(made.copy(tmp_path / "copy"), make_settings(tmp_path, monkeypatch), monkeypatch)
+    monkeypatch.setattr(kept, "PATIENCE_SECONDS", 20.0)  # however slow the machine is
     yield found
     found.app.state.context.applier.stop()
 
