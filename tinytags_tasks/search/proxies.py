@@ -142,9 +142,8 @@ def _believe(scope: Scope, is_trusted: Callable[[str], bool]) -> str:
         scope["headers"] = changed.raw
     hops = [hop for line in headers.getlist("x-forwarded-for") for hop in line.split(",") if hop.strip()]
     # The nearest that is not one of our proxies: whatever is before it was written by whom we do not know.
-    if hop := next((hop for hop in reversed(hops) if not is_trusted(hop)), ""):
-        # What is no address counts for the proxy: else each request could bring another, and be nobody's guess.
-        if address := _address(hop):
-            scope["client"] = (str(address), 0)
+    # What is no address counts for the proxy: else each request could bring another, and be nobody's guess.
+    if address := _address(next((hop for hop in reversed(hops) if not is_trusted(hop)), "")):
+        scope["client"] = (str(address), 0)
     prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
     return prefix if _BASE_PATH.fullmatch(prefix) else ""
