@@ -56,6 +56,9 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         for name in ADDRESSES:
             patch.delenv(f"TINYTAGS_{name.upper()}", raising=False)
         patch.setenv("TINYTAGS_HOME", str(tmp_path_factory.mktemp("home")))
+        if "PYTHONDONTWRITEBYTECODE" in os.environ:  # else each of a hundred processes compiles a thousand modules
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("compiled")))
         try:
             yield Runtime(services.up(load_settings(), engines=["hdfs"], standard_ports=False, die_with_parent=True))
         finally:

@@ -233,17 +233,17 @@ def test_two_publishers_at_once_take_turns(site: Runtime, runs: tuple[Run, Run])
 
 KILLED_BEFORE_THE_RECORD = """
 import os, signal, sys
-from tinytags_tasks.publish import {step} as step
+from tinytags_tasks.publish import replacement
 from tinytags_tasks.cli import main
-step.record_change = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+replacement.record_change = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = ["tinytags", *{arguments!r}]
 main()
 """
 
 
-def kill_between_switch_and_record(site: Runtime, step: str, *arguments: str) -> None:
+def kill_between_switch_and_record(site: Runtime, *arguments: str) -> None:
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED_BEFORE_THE_RECORD.format(step=step, arguments=arguments)],
+        [sys.executable, "-c", KILLED_BEFORE_THE_RECORD.format(arguments=arguments)],
         env={**os.environ, "TINYTAGS_STORE": STORE, "TINYTAGS_ALIAS": site.settings.alias},
         cwd=PROJECT_ROOT,
         timeout=300,
@@ -254,7 +254,7 @@ def kill_between_switch_and_record(site: Runtime, step: str, *arguments: str) ->
 def test_a_publisher_that_was_killed_after_the_switch_is_made_up_for(site: Runtime, runs: tuple[Run, Run]) -> None:
     first, second = runs
     publish(site, first)
-    kill_between_switch_and_record(site, "step", "publish", second.name)
+    kill_between_switch_and_record(site, "publish", second.name)
     assert live(site) == second.collection
     assert changes(site) == [(Change.PUBLISHED, first.name)]
     publish(site, second)
@@ -267,7 +267,7 @@ def test_a_rollback_that_was_killed_after_the_switch_is_made_up_for(site: Runtim
     first, second = runs
     publish(site, first)
     publish(site, second)
-    kill_between_switch_and_record(site, "rollback", "rollback")
+    kill_between_switch_and_record(site, "rollback")
     assert live(site) == first.collection
     take_back(site)
     assert live(site) == first.collection
@@ -425,7 +425,7 @@ def test_the_commands_do_all_of_it(
     assert (compared["same"], compared["lost"]) == (4, 7)
     assert Image.open(sheet).format == "PNG"
     assert tinytags("rollback", second.name).returncode == 0
-    assert_one_error_line(tinytags("rollback"), "nothing is recorded as live before")
+    assert_one_error_line(tinytags("rollback"), "nothing of corpus pets is recorded as live before")
     assert positions_seen(site) == LOOSE
     assert f"keeps {first.collection}: is live under" in tinytags("prune", "--yes").stdout
     assert_one_error_line(tinytags("diff", first.name, "none"), "runs/none/run.json")

@@ -53,6 +53,7 @@ class Pages:
         )
         monkeypatch.setattr(shown_pictures, "find_documents", self.find_documents)
         monkeypatch.setattr(searches, "search_images", self.search)
+        monkeypatch.setattr(searches, "ask_solr", lambda *_: {"facets": {}})  # for the tags that documents have
         monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
         self.restart()
 
@@ -72,10 +73,11 @@ class Pages:
         return SearchPage(len(documents), images, {"cat": 1, "dog": 1}, {40: 1}, ("m",), (CORPUS,), None, 0.0)
 
     def find_documents(
-        self, settings: Settings, ids: list[str], hidden: Hidden, *, with_pixels: bool
+        self, settings: Settings, ids: list[str], hidden: Hidden, *, with_pixels: bool, collection: str = ""
     ) -> dict[str, TaggedImage]:
         self.fetched.append(list(ids))
-        images = (read_document(self.as_json(self.documents[one]), with_pixels) for one in ids if one in self.documents)
+        documents = self.world.solr.documents(collection) if collection else self.documents
+        images = (read_document(self.as_json(documents[one]), with_pixels) for one in ids if one in documents)
         return {image.id: image for image in images if hidden.shows(image)}
 
     def as_json(self, document: dict[str, Any]) -> dict[str, Any]:

@@ -264,6 +264,8 @@ class SolrHere:
         self.alias_of: dict[str, str] = {}
         self.configset_of: dict[str, str] = {}
         self.uploaded: dict[str, Configset] = {}
+        self.first_configset = current_configset()
+        """Of collections that were not created, but only written."""
         self.posted = 0
         self.deleted: list[str] = []
         self.commits = 0
@@ -397,7 +399,7 @@ class SolrHere:
         return True
 
     def field_names(self, collection: str) -> frozenset[str]:
-        configset = self.uploaded.get(self.configset_of.get(collection, ""), current_configset())
+        configset = self.uploaded.get(self.configset_of.get(collection, ""), self.first_configset)
         names = (field.get("name", "") for field in ElementTree.fromstring(configset.files["schema.xml"]).iter("field"))
         return frozenset(names)
 

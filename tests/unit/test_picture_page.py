@@ -10,7 +10,7 @@ from pages_of_world import Pages, make_settings
 from published_runs import World, make_world
 from small_run import CORPUS, MODEL
 
-from tinytags_tasks.search import picture_view
+from tinytags_tasks.search import kept, picture_view
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -29,14 +29,16 @@ def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     found = Pages(made.copy(tmp_path / "copy"), settings, monkeypatch)
 
     def neighbours(
-        settings: Settings, corpus: str, position: int, most: int, hidden: Hidden
+        settings: Settings, corpus: str, position: int, most: int, hidden: Hidden, collection: str = ""
     ) -> tuple[list[TaggedImage], list[TaggedImage]]:
-        images = [read_document(found.as_json(document), False) for document in found.documents.values()]
+        documents = found.world.solr.documents(collection) if collection else found.documents
+        images = [read_document(found.as_json(document), False) for document in documents.values()]
         images = sorted((image for image in images if hidden.shows(image)), key=lambda image: image.position)
         before = [image for image in images if image.position < position]
         return before[-most:], [image for image in images if image.position > position][:most]
 
     monkeypatch.setattr(picture_view, "neighbours", neighbours)
+    monkeypatch.setattr(kept, "PATIENCE_SECONDS", 20.0)  # however slow the machine is
     yield found
     found.app.state.context.applier.stop()
 
@@ -137,3 +139,25 @@ def test_one_that_was_taken_down_has_no_page(pages: Pages) -> None:
     for role in ("reader", "reviewer", "operator"):
         gone = pages.client(role).get(f"/pictures/{CORPUS}/4")
         assert (gone.status_code, "taken down" in gone.text) == (404, True)
+
+
+def test_a_picture_of_a_run_that_was_chosen_has_its_page_and_stays_in_that_run(pages: Pages) -> None:
+    live, chosen = pages.world.runs[0], pages.world.runs[1]
+    pages.world.solr.delete_ids(live.collection, [f"{CORPUS}:4"])
+    pages.world.solr.commit(live.collection)
+    reader = pages.client("reader")
+    assert reader.get(f"/pictures/{CORPUS}/0?run={live.name}").status_code == 200
+    assert reader.get(f"/pictures/{CORPUS}/0").status_code == 200
+    shown_in_chosen = pages.world.solr.documents(chosen.collection)
+    position = int(next(iter(shown_in_chosen)).split(":")[1])
+    text = re.sub(r"\s+", " ", html.unescape(reader.get(f"/pictures/{CORPUS}/{position}?run={chosen.name}").text))
+    assert f">{chosen.name}</a>" in text
+    paths = re.findall(r'(?:href|src)="(/pictures/[^"]*)"', text)
+    assert len(paths) > 5
+    for path in paths:
+        assert f"run={chosen.name}" in path
+        assert reader.get(path).status_code == 200
+    lacking = next(number for number in range(11) if f"{CORPUS}:{number}" not in shown_in_chosen)
+    gone = reader.get(f"/pictures/{CORPUS}/{lacking}.png?run={chosen.name}")
+    assert (gone.status_code, f"run {chosen.name} does not show it" in gone.text) == (404, True)
+    assert reader.get(f"/pictures/{CORPUS}/0.png?run=nowhere").status_code == 404

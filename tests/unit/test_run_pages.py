@@ -74,7 +74,7 @@ def test_two_runs_side_by_side_say_what_the_command_says(pages: Pages) -> None:
     ]
     assert found.lost > 1
     lost = text.split('aria-label="Lost"')[1].split("</section>")[0]
-    positions = [int(position) for position in re.findall(r'href="/pictures/pets/(\d+)"', lost)]
+    positions = [int(position) for position in re.findall(r'href="/pictures/pets/(\d+)\?run=', lost)]
     assert positions == [example.position for example in found.lost_examples]
     for source in re.findall(r'src="([^"]*)"', lost):
         assert pages.client("reader").get(source).headers["content-type"] == "image/png"
@@ -83,9 +83,11 @@ def test_two_runs_side_by_side_say_what_the_command_says(pages: Pages) -> None:
     assert rows == {tag: str(count) for tag, count in found.old_by_tag.items()}
 
 
-def test_readers_see_no_example_that_they_cannot_find(pages: Pages) -> None:
+def test_readers_see_examples_only_of_runs_that_can_be_searched(pages: Pages) -> None:
     old, new = pages.world.runs[0], pages.world.runs[2]
     pages.world.publish(new)
+    record = read_ledger(pages.world.storage, old)[2]
+    record.replaced(state=BlockState.FAILED).save(pages.world.storage, layout.ledger_file(old.name, 2))
     pages.app.state.context.live.forget()
     for role, is_shown in (("reader", False), ("reviewer", True)):
         lost = read(pages, f"/runs/{old.name}/{new.name}", role).split('aria-label="Lost"')[1].split("</section>")[0]

@@ -180,9 +180,8 @@ def _next_step(request: RollbackRequest, storage: Storage, solr: SolrClient) -> 
     history = of_corpus(corpus, complete)
     own = live_by_corpus(live, recorded, storage).get(corpus, ())
     if not (own or (history and history[-1].change is Change.UNPUBLISHED)):
-        raise MissingError(
-            f"alias {request.alias} points at nothing of corpus {corpus}: publish a run with `tinytags publish RUN`"
-        )
+        what = f"nothing of corpus {corpus}" if live else "nothing"
+        raise MissingError(f"alias {request.alias} points at {what}: publish a run with `tinytags publish RUN`")
     done = _rolled_back_already(request, history, len(of_corpus(corpus, recorded)), storage)
     earlier = [as_plan(each) for each in previous_publications(history)]
     if request.run:  # other thresholds of the same run would leave the run that is named live

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from tinytags_tasks.document_fields import DocumentField, Shown, describe
 from tinytags_tasks.errors import TinyTagsError
@@ -39,6 +39,8 @@ class Frame:
         Whether their pixels are to be seen.
     has_similar
         Whether pictures that look like them can be searched for.
+    run
+        The run that is searched, as addresses name it; empty if that is what is live.
     """
 
     version: str = ""
@@ -46,6 +48,7 @@ class Frame:
     height: int = _USUAL_SIDE
     is_enlarged: bool = True
     has_similar: bool = False
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,15 @@ class Card:
     similar: str = ""
 
 
-def picture_address(corpus: str, position: int) -> str:
-    """Return the path of a picture's page."""
-    return f"/pictures/{quote(corpus)}/{position}"
+def picture_address(corpus: str, position: int, run: str = "") -> str:
+    """Return the path of a picture's page: of what a run found, or of what is live."""
+    return f"/pictures/{quote(corpus)}/{position}" + (f"?{urlencode({'run': run})}" if run else "")
 
 
 def picture_source(corpus: str, position: int, frame: Frame) -> str:
     """Return the path of a picture's pixels, which changes with the version of its corpus."""
-    version = f"?version={frame.version}" if frame.version else ""
-    return f"{picture_address(corpus, position)}.png{version}"
+    query = {name: value for name, value in (("version", frame.version), ("run", frame.run)) if value}
+    return f"{picture_address(corpus, position)}.png" + (f"?{urlencode(query)}" if query else "")
 
 
 def frames_of(context: PageContext, run: str = "") -> dict[str, Frame]:
@@ -108,7 +111,7 @@ def frames_of(context: PageContext, run: str = "") -> dict[str, Frame]:
         if run:
             chosen = Run.load(context.runtime.storage, layout.run_file(run))
             known = found.get(chosen.corpus, Frame())
-            found[chosen.corpus] = replace(_frame(chosen, known.width, known.height), has_similar=False)
+            found[chosen.corpus] = replace(_frame(chosen, known.width, known.height), has_similar=False, run=run)
     return found
 
 
@@ -147,7 +150,7 @@ def _make_card(image: TaggedImage, frame: Frame, measured: Measured, corrected_b
         position=image.position,
         tag=str(image.values["tag"]),
         confidence=int(image.values["confidence"] or 0),
-        address=picture_address(image.corpus, image.position),
+        address=picture_address(image.corpus, image.position, frame.run),
         source=picture_source(image.corpus, image.position, frame),
         width=frame.width,
         height=frame.height,

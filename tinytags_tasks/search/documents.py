@@ -20,9 +20,22 @@ NEAR_POSITIONS = 2_000
 
 
 def find_documents(
-    settings: Settings, ids: Sequence[str], hidden: Hidden, *, with_pixels: bool
+    settings: Settings, ids: Sequence[str], hidden: Hidden, *, with_pixels: bool, collection: str = ""
 ) -> dict[str, TaggedImage]:
     """Return the documents with these ids that readers may see, by id.
+
+    Parameters
+    ----------
+    settings
+        The settings.
+    ids
+        Their ids.
+    hidden
+        What readers do not see.
+    with_pixels
+        Whether they come with the pixels that Solr has.
+    collection
+        Where to look; empty looks in what is live.
 
     Raises
     ------
@@ -41,13 +54,13 @@ def find_documents(
             "fl": ",".join(read_fields(with_pixels)),
             "expandMacros": "false",
         }
-        images = _read(settings, parameters, hidden, with_pixels)
+        images = _read(settings, parameters, hidden, with_pixels, collection)
         found |= {image.id: image for image in images}
     return found
 
 
 def neighbours(
-    settings: Settings, corpus: str, position: int, most: int, hidden: Hidden
+    settings: Settings, corpus: str, position: int, most: int, hidden: Hidden, collection: str = ""
 ) -> tuple[list[TaggedImage], list[TaggedImage]]:
     """Return the images before and after a position of a corpus that readers may see, both by position.
 
@@ -61,8 +74,8 @@ def neighbours(
         The position.
     most
         How many of either side, at most.
-    hidden
-        What readers do not see.
+    hidden, collection
+        As for :func:`find_documents`.
 
     Raises
     ------
@@ -70,27 +83,29 @@ def neighbours(
         As :func:`find_documents`.
     """
     first, last = max(0, position - NEAR_POSITIONS), position + NEAR_POSITIONS
-    before = _beside(settings, corpus, f"[{first:d} TO {position - 1:d}]", "desc", most, hidden) if position else []
-    return before[::-1], _beside(settings, corpus, f"[{position + 1:d} TO {last:d}]", "asc", most, hidden)
+
+    def beside(positions: str, order: str) -> list[TaggedImage]:
+        parameters: Parameters = {
+            "q": f"position:{positions}",
+            "fq": ["{!term f=corpus v=$corpus}"],
+            "corpus": corpus,
+            "sort": f"position {order}",
+            # Some of them may be hidden.
+            "rows": 4 * most,
+            "fl": ",".join(read_fields(False)),
+            "expandMacros": "false",
+        }
+        return _read(settings, parameters, hidden, False, collection)[:most]
+
+    before = beside(f"[{first:d} TO {position - 1:d}]", "desc") if position else []
+    return before[::-1], beside(f"[{position + 1:d} TO {last:d}]", "asc")
 
 
-def _beside(
-    settings: Settings, corpus: str, positions: str, order: str, most: int, hidden: Hidden
+def _read(
+    settings: Settings, parameters: Parameters, hidden: Hidden, with_pixels: bool, collection: str
 ) -> list[TaggedImage]:
-    parameters: Parameters = {
-        "q": f"position:{positions}",
-        "fq": ["{!term f=corpus v=$corpus}"],
-        "corpus": corpus,
-        "sort": f"position {order}",
-        # Some of them may be hidden.
-        "rows": 4 * most,
-        "fl": ",".join(read_fields(False)),
-        "expandMacros": "false",
-    }
-    return _read(settings, parameters, hidden, False)[:most]
-
-
-def _read(settings: Settings, parameters: Parameters, hidden: Hidden, with_pixels: bool) -> list[TaggedImage]:
+    if collection:
+        parameters["collection"] = collection
     answer: dict[str, Any] = ask_solr(settings, parameters)
     try:
         images = [read_document(document, with_pixels) for document in answer["response"]["docs"]]

@@ -103,6 +103,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.context.applier.start()
     yield
     app.state.context.applier.stop()
+    app.state.context.embedder.close()
 
 
 def _form_key(settings: Settings) -> bytes:

@@ -13,8 +13,10 @@ from fastapi import FastAPI, Request, Response
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.accounts import Account
-from tinytags_tasks.search.context import PageContext
+from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.present import PresentCorpora
+from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.shown_pictures import ShownPicture
 from tinytags_tasks.search.thumbnails import png_bytes
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -46,9 +48,9 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     corpora = PresentCorpora(context.runtime)
 
     @app.get("/pictures/{corpus}/{name}.png")
-    def png(request: Request, corpus: str, name: str, version: str = "", scale: str = "1") -> Response:
+    def png(request: Request, corpus: str, name: str, version: str = "", scale: str = "1", run: str = "") -> Response:
         times = _read_scale(scale)
-        found = _find(request, context, corpora, corpus, read_position(name), version)
+        found = _find(request, context, corpora, corpus, read_position(name), version, run)
         return _answer(
             request,
             f'"{found.tag}-{times}"',
@@ -57,9 +59,9 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         )
 
     @app.get("/pictures/{corpus}/{name}.bin")
-    def raw(request: Request, corpus: str, name: str, version: str = "") -> Response:
+    def raw(request: Request, corpus: str, name: str, version: str = "", run: str = "") -> Response:
         position = read_position(name)
-        found = _find(request, context, corpora, corpus, position, version)
+        found = _find(request, context, corpora, corpus, position, version, run)
         answer = _answer(request, f'"{found.tag}-raw"', lambda: found.pixels().tobytes(), "application/octet-stream")
         answer.headers["Content-Disposition"] = f'attachment; filename="{corpus}-{position}.bin"'
         return answer
@@ -99,15 +101,15 @@ def find_stored(context: PageContext, corpora: PresentCorpora, name: str, positi
 
 
 def _find(
-    request: Request, context: PageContext, corpora: PresentCorpora, name: str, position: int, version: str
+    request: Request, context: PageContext, corpora: PresentCorpora, name: str, position: int, version: str, run: str
 ) -> _Found:
     account: Account = request.state.account
     layout.checked_name(name, "corpus")
     if not account.may_review:
-        return _find_shown(context, name, position, version)
-    if context.pictures.is_expected(name, position):  # one request for all of a page is faster than one for each
+        return _find_shown(context, name, position, version, run)
+    if run or context.pictures.is_expected(name, position):  # one request for all of a page is faster than one for each
         with suppress(MissingError):
-            return _find_shown(context, name, position, version)
+            return _find_shown(context, name, position, version, run)
     corpus = find_stored(context, corpora, name, position, version)
 
     def read() -> Pixels:
@@ -116,10 +118,30 @@ def _find(
     return _Found(f"{corpus.digest[:16]}-{position}", read, lambda: png_bytes(read()))
 
 
-def _find_shown(context: PageContext, corpus: str, position: int, version: str) -> _Found:
-    """Return a picture that readers can find."""
-    shown = context.pictures.find(corpus, position, context.hidden())
-    digests = [live.run.corpus_digest for live in context.live.known if live.run.corpus == corpus]
+def find_shown(context: PageContext, corpus: str, position: int, run: str) -> tuple[ShownPicture, LiveRun | None]:
+    """Return a picture that readers can find, in what is live or in a run that they chose, and the chosen run.
+
+    Raises
+    ------
+    MissingError
+        If they cannot find it, or there is no such run.
+    BadInputError
+        If the run is not verified.
+    """
+    if not run:
+        return context.pictures.find(corpus, position, context.hidden()), None
+    chosen = context.searches.chosen.get(run)
+    present = chosen.corpus.digest if chosen.corpus else ""
+    if chosen.run.thumbnails == "store" and present != chosen.run.corpus_digest:
+        raise MissingError(f"corpus {corpus} was ingested again after run {run}, and its pictures are other ones now")
+    hidden = context.searches.hidden(SearchRequest(run=run))
+    return context.pictures.find(corpus, position, hidden, chosen), chosen
+
+
+def _find_shown(context: PageContext, corpus: str, position: int, version: str, run: str) -> _Found:
+    shown, chosen = find_shown(context, corpus, position, run)
+    runs = (chosen,) if chosen else context.live.known
+    digests = [live.run.corpus_digest for live in runs if live.run.corpus == corpus]
     if version and not any(digest.startswith(version) for digest in digests):
         raise _another_version(corpus)
     return _Found(shown.digest, lambda: shown.pixels, lambda: shown.png)

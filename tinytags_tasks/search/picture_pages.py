@@ -7,7 +7,7 @@ from tinytags_tasks.search import corrections
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.cards import picture_address
 from tinytags_tasks.search.context import LiveRun, PageContext
-from tinytags_tasks.search.picture_files import find_stored, read_position
+from tinytags_tasks.search.picture_files import find_shown, find_stored, read_position
 from tinytags_tasks.search.picture_view import opinions, picture_view
 from tinytags_tasks.search.present import PresentCorpora
 from tinytags_tasks.store import layout
@@ -18,14 +18,15 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     corpora = PresentCorpora(context.runtime)
 
     @app.get("/pictures/{corpus}/{name}")
-    def show(request: Request, corpus: str, name: str) -> Response:
+    def show(request: Request, corpus: str, name: str, run: str = "") -> Response:
         account: Account = request.state.account
         position = read_position(name)
         layout.checked_name(corpus, "corpus")
         live = _live_run(context, corpus)
-        present = live.corpus if live else None
         try:
-            image = context.pictures.find(corpus, position, context.hidden()).image
+            shown, chosen = find_shown(context, corpus, position, run)
+            image, live = shown.image, chosen or live
+            present = live.corpus if live else None
         except MissingError:
             if not account.may_review:
                 raise
@@ -36,11 +37,20 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         return context.render(
             request,
             "picture.html",
-            **picture_view(context, image, live, present, name=corpus, position=position, digest=digest),
+            **picture_view(
+                context,
+                image,
+                live,
+                present,
+                name=corpus,
+                position=position,
+                digest=digest,
+                chosen=run if image else "",
+            ),
             opinions=opinions(context, corpus, digest, position, are_private_shown=account.may_review),
             picture=corrections.Picture.of(image) if image else None,
             notice=corrections.notice(context, account, request.query_params.get(corrections.NOTICE, "")),
-            here=picture_address(corpus, position),
+            here=picture_address(corpus, position, run),
         )
 
 

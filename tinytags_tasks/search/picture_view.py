@@ -87,6 +87,7 @@ def picture_view(
     name: str,
     position: int,
     digest: str,
+    chosen: str = "",
 ) -> dict[str, Any]:
     """Return what the template of a picture's page shows.
 
@@ -102,36 +103,46 @@ def picture_view(
         Its corpus as it is in the store; None if it is gone, or another version than the run's.
     name, digest, position
         Its corpus' name and version, and its position.
+    chosen
+        The run that the reader chose to search; empty if that is what is live. ``live`` is then that run.
     """
     width, height = _size(image, corpus)
     is_enlarged = max(width, height) < ENLARGED_BELOW
     scale = max(1, LARGE_SIDE // max(width, height)) if is_enlarged else 1
-    before, after = _neighbours(context, name, position, live)
-    similar = _similar(context, image, live)
+    before, after = _neighbours(context, name, position, live, chosen)
+    similar = () if chosen else _similar(context, image, live)
     context.pictures.expect([*before, *after, *similar])
-    frame = Frame(digest[:VERSION_LENGTH], width, height, is_enlarged)
-    address = picture_address(name, position)
+    frame = Frame(digest[:VERSION_LENGTH], width, height, is_enlarged, run=chosen)
     return {
         "corpus": name,
         "position": position,
         "image": image,
         "run": live.run if live else None,
-        "source": picture_source(name, position, frame),
-        "large": f"{address}.png?{urlencode({'scale': scale})}",
         "scale": scale,
-        "raw": f"{address}.bin",
         "width": width,
         "height": height,
         "is_enlarged": is_enlarged,
-        "address": address,
         "facts": _facts(context, image, live, corpus, name, position),
         "bars": _bars(context, image),
-        "stated": stated_precision(image, context.searches.tables()) if image else None,
+        "stated": stated_precision(image, context.searches.tables(SearchRequest(run=chosen))) if image else None,
         "meaning": document_field("confidence").meaning,
         "before": [_small(one, frame) for one in before],
         "after": [_small(one, frame) for one in after],
         "similar": [_small(one, frame) for one in similar],
-        "more_similar": f"/similar?{urlencode({'to': layout.document_id(name, position)})}",
+        **_addresses(name, position, frame, scale),
+    }
+
+
+def _addresses(corpus: str, position: int, frame: Frame, scale: int) -> dict[str, str]:
+    """Return where a picture's page leads, and where its files are."""
+    path = picture_address(corpus, position)
+    of_run = {"run": frame.run} if frame.run else {}
+    return {
+        "address": picture_address(corpus, position, frame.run),
+        "source": picture_source(corpus, position, frame),
+        "large": f"{path}.png?{urlencode({'scale': scale, **of_run})}",
+        "raw": f"{path}.bin" + (f"?{urlencode(of_run)}" if of_run else ""),
+        "more_similar": f"/similar?{urlencode({'to': layout.document_id(corpus, position)})}",
     }
 
 
@@ -174,12 +185,14 @@ def _size(image: TaggedImage | None, corpus: Corpus | None) -> tuple[int, int]:
 
 
 def _neighbours(
-    context: PageContext, corpus: str, position: int, live: LiveRun | None
+    context: PageContext, corpus: str, position: int, live: LiveRun | None, chosen: str
 ) -> tuple[Sequence[TaggedImage], Sequence[TaggedImage]]:
     if live is None:
         return [], []
     with suppress(TinyTagsError):  # the page is worth showing without
-        return neighbours(context.settings, corpus, position, MOST_NEIGHBOURS, context.hidden())
+        hidden = context.searches.hidden(SearchRequest(run=chosen))
+        collection = live.run.collection if chosen else ""
+        return neighbours(context.settings, corpus, position, MOST_NEIGHBOURS, hidden, collection)
     return [], []
 
 
@@ -196,7 +209,7 @@ def _similar(context: PageContext, image: TaggedImage | None, live: LiveRun | No
 def _small(image: TaggedImage, frame: Frame) -> dict[str, Any]:
     """Return another picture of the corpus as the page shows it."""
     return {
-        "address": picture_address(image.corpus, image.position),
+        "address": picture_address(image.corpus, image.position, frame.run),
         "source": picture_source(image.corpus, image.position, frame),
         "label": f"{image.values['tag']}, image {image.position}",
     }

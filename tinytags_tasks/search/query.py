@@ -4,7 +4,7 @@ See :mod:`tinytags_tasks.search.solr_filters` for what keeps a reader's words ou
 """
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
@@ -13,12 +13,13 @@ from typing import Any
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.counts import Counts
-from tinytags_tasks.search.cursor import Cursor, Order, hash_of, order_of, read_cursor
+from tinytags_tasks.search.cursor import Cursor, Order, Values, hash_of, order_of, read_cursor
 from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.solr_filters import LACKING, Filter, make_filters, refuse_lacking, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
+from tinytags_tasks.search.windows import windows
 from tinytags_tasks.settings import Settings
 
 _Ask = Callable[[Parameters], dict[str, Any]]
@@ -117,7 +118,7 @@ def search_images(
     searched
         What is searched; None searches what the alias names.
     counts
-        Keeps counts from search to search; None counts anew.
+        Keeps counts from search to search; None counts every time.
 
     Raises
     ------
@@ -195,21 +196,27 @@ def _read_page(
     def ask(parameters: Parameters) -> dict[str, Any]:
         return ask_solr(settings, {**parameters, "collection": ",".join(names)})
 
-    order = cursor.order if cursor else order_of(request)
-    found = _find(request, filters, order, cursor, ask)
-    if cursor and not order.is_forward and not found.has_previous and len(found.documents) < request.rows:
-        # Pages were of another size, or something was published: the first page shall not be shorter than others.
-        order = order_of(request)
-        found = _find(request, filters, order, None, ask)
     counted = counts.get((names, searched.changes), filters, ask)
     confidences = {int(value): count for value, count in counted["confidences"]}
+    matching = {
+        value: count
+        for value, count in confidences.items()
+        if request.min_confidence <= value <= request.max_confidence
+    }
+    read = partial(_find, request, filters, ask, matching, sum(count for _, count in counted["corpora"]))
+    order = cursor.order if cursor else order_of(request)
+    found = read(order, cursor.edge if cursor else None)
+    if cursor and not order.is_forward and not found.has_previous and len(found.documents) < request.rows:
+        # Pages were of another size, or something was published: the first page shall not be shorter than others.
+        found = read(order_of(request), None)
 
     def cursor_at(place: int, is_forward: bool) -> str:
         order = replace(order_of(request), is_forward=is_forward)
         return Cursor(hash_of(names), order, order.edge_of(found.documents[place])).write()
 
     return SearchPage(
-        total=found.total if request.is_one_of_alike else _total(request, confidences),
+        # Each image has one confidence, so the counts by confidence say how many there are.
+        total=found.total if request.is_one_of_alike else sum(matching.values()),
         images=hidden.leave_out(read_document(document, request.with_pixels) for document in found.documents),
         tag_counts={str(value): count for value, count in counted["tags"]},
         confidence_counts=confidences,
@@ -224,45 +231,52 @@ def _read_page(
 
 
 def _find(
-    request: SearchRequest, filters: tuple[Filter, ...], order: Order, cursor: Cursor | None, ask: _Ask
+    request: SearchRequest,
+    filters: tuple[Filter, ...],
+    ask: _Ask,
+    matching: Mapping[int, int],
+    all_documents: int,
+    order: Order,
+    edge: Values | None,
 ) -> _Found:
     """Return the documents of a page; one more than fits says whether there is another page behind it."""
     wanted = request.rows + 1
-    edge = cursor.edge if cursor else None
     documents: list[dict[str, Any]] = []
     total = 0
-    for start, is_above in order.parts_from(edge):
+
+    def read(start: Values | None, is_above: bool, window: tuple[str, ...]) -> list[dict[str, Any]]:
+        nonlocal total
         rows = wanted - len(documents)
         parameters: Parameters = {
             "q": "*:*",
             "sort": order.solr_sort,
             "rows": rows,
             "fl": ",".join(dict.fromkeys((*read_fields(request.with_pixels), *order.fields))),
-            **solr_filters(filters),
+            **solr_filters((*filters, *(Filter("", query) for query in window))),
         }
-        if not request.is_one_of_alike:  # the total follows from counts: Solr may stop as soon as it has the page
-            parameters["minExactCount"] = rows
-        if request.start and cursor is None:
+        if request.start and edge is None:
             parameters["start"] = request.start
         else:
             parameters["cursorMark"] = order.mark(start)
         response = ask(parameters)["response"]
         total = int(response["numFound"])
-        documents += takewhile(partial(order.is_in, is_above=is_above), response["docs"])
+        return list(takewhile(partial(order.is_in, is_above=is_above), response["docs"]))
+
+    # One of alike pictures is chosen among all that match, and numbered pages are counted from the first picture.
+    is_whole = request.is_one_of_alike or (request.start > 0 and edge is None)
+    for start, is_above in order.parts_from(edge):
+        rows = wanted - len(documents)
+        found: list[dict[str, Any]] = []
+        for window in [()] if is_whole else windows(order, start, matching, all_documents, rows):
+            found = read(start, is_above, window)
+            if len(found) >= rows:
+                break
+        documents += found
         if len(documents) >= wanted:
             break
     has_more = len(documents) > request.rows
     documents = documents[: request.rows]
-    has_come_far = bool(documents) and (cursor is not None or request.start > 0)
+    has_come_far = bool(documents) and (edge is not None or request.start > 0)
     if order.is_forward:
         return _Found(documents, total, has_previous=has_come_far, has_next=has_more)
     return _Found(documents[::-1], total, has_previous=has_more, has_next=has_come_far)
-
-
-def _total(request: SearchRequest, confidences: dict[int, int]) -> int:
-    """Return how many images are found: each has one confidence, so that the counts by confidence say it."""
-    return sum(
-        count
-        for confidence, count in confidences.items()
-        if request.min_confidence <= confidence <= request.max_confidence
-    )

@@ -1,20 +1,23 @@
 """The runs of the store on a page, and two of them side by side."""
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
-from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
 from tinytags_tasks.publish.diff import DiffResult, Example
 from tinytags_tasks.search.accounts import Account
-from tinytags_tasks.search.cards import Frame, frames_of, picture_address, picture_source
+from tinytags_tasks.search.cards import VERSION_LENGTH, Frame, frames_of, picture_address, picture_source
 from tinytags_tasks.search.comparisons import MOST_BLOCKS, Comparisons, some_blocks
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.documents import find_documents
 from tinytags_tasks.search.proxies import url
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.run_list import RunList, RunState
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.run_records import Run
@@ -95,8 +98,10 @@ def _diff_view(context: PageContext, account: Account, old: Run, new: Run, found
         ("Gained", found.gained, "Kept by the new run only", found.gained_examples),
         ("Lost", found.lost, "Kept by the old run only", found.lost_examples),
     )
-    shown = _visible(context, account, old, [one for group in groups for one in group[3]])
-    frame = frames_of(context, new.name).get(new.corpus, Frame())
+    shown = {
+        run.name: _shown(context, account, run, examples)
+        for run, examples in ((old, found.lost_examples), (new, (*found.changed_examples, *found.gained_examples)))
+    }
     return {
         "old": old,
         "new": new,
@@ -105,33 +110,48 @@ def _diff_view(context: PageContext, account: Account, old: Run, new: Run, found
         "most": most,
         "changes": found.changes[:MOST_CHANGES],
         "groups": [
-            (name, count, meaning, [_example(new.corpus, one, frame) for one in examples if one.position in shown])
+            (name, count, meaning, _examples(new.corpus, examples, *shown[old.name if name == "Lost" else new.name]))
             for name, count, meaning, examples in groups
         ],
         "is_partial": some_blocks(old.blocks) is not None,
         "compared": MOST_BLOCKS,
         "is_reader": not account.may_review,
-        "is_enlarged": frame.is_enlarged,
+        "is_enlarged": shown[new.name][1].is_enlarged,
     }
 
 
-def _visible(context: PageContext, account: Account, run: Run, examples: Iterable[Example]) -> set[int]:
-    """Return the positions of the examples whose pictures this account may see."""
-    positions = [one.position for one in examples]
+def _shown(
+    context: PageContext, account: Account, run: Run, examples: Iterable[Example]
+) -> tuple[frozenset[int], Frame]:
+    """Return the positions of the examples whose pictures this account may see, and how their addresses are made.
+
+    Readers see what they can find in the run, if that can be searched; reviewers also see others of its corpus.
+    """
+    positions = frozenset(one.position for one in examples)
+    frames = frames_of(context)
+    with suppress(TinyTagsError):  # such as one that is not verified, or whose collection is gone
+        hidden = context.searches.hidden(SearchRequest(run=run.name))
+        ids = [layout.document_id(run.corpus, position) for position in sorted(positions)]
+        found = find_documents(context.settings, ids, hidden, with_pixels=False, collection=run.collection)
+        context.pictures.expect(found.values())
+        frame = frames_of(context, run.name).get(run.corpus, Frame(run=run.name))
+        return frozenset(image.position for image in found.values()), frame
+    if not account.may_review:
+        return frozenset(), Frame()
     hidden = context.hidden()
-    if account.may_review:
-        return {position for position in positions if not hidden.hides(run.corpus, position)}
-    ids = [layout.document_id(run.corpus, position) for position in positions]
-    found = find_documents(context.settings, ids, hidden, with_pixels=False) if ids else {}
-    context.pictures.expect(found.values())
-    return {image.position for image in found.values()}
+    visible = frozenset(position for position in positions if not hidden.hides(run.corpus, position))
+    return visible, replace(frames.get(run.corpus, Frame()), version=run.corpus_digest[:VERSION_LENGTH])
 
 
-def _example(corpus: str, one: Example, frame: Frame) -> dict[str, Any]:
-    return {
-        "position": one.position,
-        "address": picture_address(corpus, one.position),
-        "source": picture_source(corpus, one.position, frame),
-        "before": f"{one.old_tag} {one.old_confidence} %" if one.old_tag else "not kept",
-        "after": f"{one.new_tag} {one.new_confidence} %" if one.new_tag else "not kept",
-    }
+def _examples(corpus: str, examples: Iterable[Example], shown: frozenset[int], frame: Frame) -> list[dict[str, Any]]:
+    return [
+        {
+            "position": one.position,
+            "address": picture_address(corpus, one.position, frame.run),
+            "source": picture_source(corpus, one.position, frame),
+            "before": f"{one.old_tag} {one.old_confidence} %" if one.old_tag else "not kept",
+            "after": f"{one.new_tag} {one.new_confidence} %" if one.new_tag else "not kept",
+        }
+        for one in examples
+        if one.position in shown
+    ]

@@ -5,7 +5,7 @@ A page that shows thirty pictures has a browser ask for each of them. The first 
 
 import hashlib
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from tinytags_tasks.errors import EngineDownError, MissingError, TransientError
 from tinytags_tasks.search.documents import find_documents
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.search.live import LiveRuns
+from tinytags_tasks.search.live import LiveRun, LiveRuns
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.thumbnails import png_bytes
 from tinytags_tasks.search.word_logs import WordLogs
@@ -113,8 +113,17 @@ class ShownPictures:
         with self._lock:
             return layout.document_id(corpus, position) in self._expected
 
-    def find(self, corpus: str, position: int, hidden: Hidden) -> ShownPicture:
+    def find(self, corpus: str, position: int, hidden: Hidden, chosen: LiveRun | None = None) -> ShownPicture:
         """Return a picture.
+
+        Parameters
+        ----------
+        corpus, position
+            Which.
+        hidden
+            What readers do not see.
+        chosen
+            The run that is searched; None searches what is live.
 
         Raises
         ------
@@ -126,21 +135,23 @@ class ShownPictures:
         if hidden.hides(corpus, position):
             raise MissingError(f"picture {position} of corpus {corpus} was taken down")
         document = layout.document_id(corpus, position)
-        generation = self._generation(corpus)
-        found = self._find(generation, document, hidden) if generation else None
+        generation = self._generation(corpus, (chosen,) if chosen else self._live.runs())
+        collection = chosen.run.collection if chosen else ""
+        found = self._find(generation, document, hidden, collection) if generation else None
         if found is None:
-            raise MissingError(f"readers cannot find picture {position} of corpus {corpus}: no live run shows it")
+            where = f"run {chosen.run.name} does not show it" if chosen else "no live run shows it"
+            raise MissingError(f"readers cannot find picture {position} of corpus {corpus}: {where}")
         return found
 
-    def _generation(self, corpus: str) -> Hashable:
-        """Return what readers' pictures of a corpus depend on; None if no run of it is live."""
-        live = [run for run in self._live.runs() if run.run.corpus == corpus]
+    def _generation(self, corpus: str, runs: Sequence[LiveRun]) -> Hashable:
+        """Return what readers' pictures of a corpus depend on; None if none of the runs is of it."""
+        live = [run for run in runs if run.run.corpus == corpus]
         if not live:
             return None
         published = tuple((run.run.collection, run.publication and run.publication.time) for run in live)
         return published, self._logs.of(corpus).last_public, self._logs.applied(corpus)
 
-    def _find(self, generation: Hashable, document: str, hidden: Hidden) -> ShownPicture | None:
+    def _find(self, generation: Hashable, document: str, hidden: Hidden, collection: str) -> ShownPicture | None:
         key = generation, document
         with self._lock:
             for cache in (self._kept, self._failed):
@@ -158,7 +169,7 @@ class ShownPictures:
                 return waiting.result(PATIENCE_SECONDS)
             except TimeoutError as error:
                 raise EngineDownError(f"no answer within {PATIENCE_SECONDS:g} s: load the page again") from error
-        self._fetch(futures, hidden)
+        self._fetch(futures, hidden, collection)
         return futures[key].result()
 
     def _group(self, document: str) -> list[str]:
@@ -166,11 +177,11 @@ class ShownPictures:
         corpus = document.rpartition(":")[0]
         return [one for one in self._expected.get(document, (document,)) if one.rpartition(":")[0] == corpus]
 
-    def _fetch(self, futures: dict[_Key, "Future[ShownPicture | None]"], hidden: Hidden) -> None:
+    def _fetch(self, futures: dict[_Key, "Future[ShownPicture | None]"], hidden: Hidden, collection: str) -> None:
         """Fetch pictures, keep them, and tell whoever waits for them."""
         try:
             ids = [document for _, document in futures]
-            found = find_documents(self._settings, ids, hidden, with_pixels=True)
+            found = find_documents(self._settings, ids, hidden, with_pixels=True, collection=collection)
             whole = {image.id: ShownPicture(image) for image in self._stored_images.complete(list(found.values()))}
         except BaseException as error:
             with self._lock:
