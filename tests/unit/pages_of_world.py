@@ -53,6 +53,7 @@ class Pages:
         )
         monkeypatch.setattr(shown_pictures, "find_documents", self.find_documents)
         monkeypatch.setattr(searches, "search_images", self.search)
+        monkeypatch.setattr(searches, "ask_solr", lambda *_: {"facets": {}})  # for the tags that documents have
         monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
         self.restart()
 

@@ -3,6 +3,7 @@
 import base64
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from argon2 import PasswordHasher
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app as commands
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.search import account_file, sign_in
+from tinytags_tasks.search import account_file, scripts, sign_in
 from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role, require
 from tinytags_tasks.search.error_pages import add_error_pages
@@ -62,6 +63,7 @@ def client(settings: Settings, accounts: AccountFile) -> TestClient:
     add_guard(app, SignIn(settings))
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     add_error_pages(app, templates)
+    scripts.add_routes(app, SimpleNamespace(templates=templates))  # the pages name their scripts and styles
 
     @app.get("/who")
     def who(request: Request) -> dict[str, str]:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 from faulty_storage import Killed
@@ -183,6 +184,7 @@ def command(storage, monkeypatch):
     class Clients:
         def __init__(self) -> None:
             self.storage, self.store_address, self.connect_spark = storage, address_of(storage), spark
+            self.settings = SimpleNamespace(similar="auto")
 
     monkeypatch.setattr(stages, "clients", Clients)
     monkeypatch.setattr(stages, "find_run", lambda name: next(run for run in list_runs(storage) if run.name == name))
@@ -225,8 +227,8 @@ def test_a_finished_run_is_exported_without_spark(storage, scored, command, tmp_
     [
         (["--export", "csv"], "--export is 'csv': the only format is json"),
         (["--output", "a"], "--output a is for an export: add --export json"),
-        (["--threshold", "50"], "has a model and a threshold already"),
-        (["--model", MODEL], "has a model and a threshold already"),
+        (["--threshold", "50"], "has a model, a threshold and vectors, or none, already"),
+        (["--model", MODEL], "has a model, a threshold and vectors, or none, already"),
         (["--blocks", "6"], "block 6 is out of range"),
     ],
 )

@@ -102,7 +102,9 @@ def test_unfinished_runs_are_those_that_are_running_or_queued() -> None:
 def triggered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, object]]:
     """The parameters that `tinytags run` triggers the Dag with."""
     triggered = []
-    clients = SimpleNamespace(storage=LocalStorage(tmp_path), settings=SimpleNamespace(corpora_folder=tmp_path))
+    clients = SimpleNamespace(
+        storage=LocalStorage(tmp_path), settings=SimpleNamespace(corpora_folder=tmp_path, similar="auto")
+    )
     monkeypatch.setattr(stages, "clients", lambda: clients)
     monkeypatch.setattr(follow, "follow_run", lambda runtime, parameters, report: triggered.append(parameters))
     return triggered

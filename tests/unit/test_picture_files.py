@@ -14,7 +14,7 @@ from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import shown_pictures
+from tinytags_tasks.search import kept, shown_pictures
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -33,6 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     found = Pages(made.copy(tmp_path / "copy"), make_settings(tmp_path, monkeypatch), monkeypatch)
+    monkeypatch.setattr(kept, "PATIENCE_SECONDS", 20.0)  # however slow the machine is
     yield found
     found.app.state.context.applier.stop()
 
@@ -120,16 +121,29 @@ def test_a_correction_and_a_threshold_count_for_pictures_too(pages: Pages) -> No
     assert Hidden(least={CORPUS: {}}).shows(TaggedImage({**image.values, "corrected": 3}))
 
 
+def test_a_picture_that_only_the_store_has_is_served_from_there(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(settings: Settings, ids: list[str], hidden: Hidden, **more: object) -> dict[str, TaggedImage]:
+        documents = [dict(pages.documents[one]) for one in ids]
+        for document in documents:
+            del document["data"]
+        return {document["id"]: read_document(document, True) for document in documents}
+
+    monkeypatch.setattr(shown_pictures, "find_documents", find)
+    for position in (0, 7):
+        raw = pages.client("reader").get(f"/pictures/{CORPUS}/{position}.bin")
+        assert raw.content == pictures()[position].tobytes()
+
+
 def test_pictures_that_the_store_does_not_give_are_not_asked_for_again_and_again(
     pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
-    def find(settings: Settings, ids: list[str], hidden: Hidden, *, with_pixels: bool) -> dict[str, TaggedImage]:
+    def find(settings: Settings, ids: list[str], hidden: Hidden, **more: object) -> dict[str, TaggedImage]:
         asked.append(ids)
         document = dict(pages.documents[ids[0]])
         del document["data"]
-        return {ids[0]: read_document(document, with_pixels)}
+        return {ids[0]: read_document(document, True)}
 
     def no_store() -> None:
         raise EngineDownError("HDFS is away")

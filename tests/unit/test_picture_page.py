@@ -10,7 +10,7 @@ from pages_of_world import Pages, make_settings
 from published_runs import World, make_world
 from small_run import CORPUS, MODEL
 
-from tinytags_tasks.search import picture_view
+from tinytags_tasks.search import kept, picture_view
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -38,6 +38,7 @@ def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         return before[-most:], [image for image in images if image.position > position][:most]
 
     monkeypatch.setattr(picture_view, "neighbours", neighbours)
+    monkeypatch.setattr(kept, "PATIENCE_SECONDS", 20.0)  # however slow the machine is
     yield found
     found.app.state.context.applier.stop()
 

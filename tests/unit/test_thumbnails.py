@@ -47,18 +47,6 @@ def test_documents_are_the_same_but_for_the_image(storage: LocalStorage) -> None
     assert without == with_images
 
 
-def test_documents_without_images_are_made_without_reading_one(storage: LocalStorage) -> None:
-    make_run(storage)
-    run = planned(storage, "store")
-    score_all(storage, run)
-    storage.delete(layout.shard_file(CORPUS, 0))
-    storage.delete(layout.shard_file(CORPUS, 1))
-    result = index_blocks(
-        IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=SolrHere(), report=quiet
-    )
-    assert result.documents > 0
-
-
 def test_the_setting_decides_unless_a_plan_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PlanRequest(CORPUS, MODEL).thumbnails == "solr"
     monkeypatch.setenv("TINYTAGS_THUMBNAILS", "store")

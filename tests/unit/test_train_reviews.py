@@ -86,7 +86,8 @@ def lessons(monkeypatch) -> dict[bool, dict]:
     """What each fit was given, by whether it learns from the held-out images; scikit-learn fits in Spark's place."""
     given: dict[bool, dict] = {}
 
-    def fit(folder, storage, spark, *, regularization, iterations, with_held_out):
+    def fit(folder, storage, spark, *, regularization, iterations, standardization, with_held_out):
+        assert standardization  # with reviews, embeddings are learned as they are
         table = pq.read_table(storage.root / folder)
         held_out = table.column("held_out").to_numpy()
         chosen = np.ones(len(held_out), dtype=bool) if with_held_out else ~held_out

@@ -22,7 +22,8 @@ from tinytags_tasks.search.documents import find_documents
 from tinytags_tasks.search.export import Export, Format, file_name, write_export
 from tinytags_tasks.search.forms import CheckedForm, Form
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
+from tinytags_tasks.search.request import MOST_ROWS, SearchRequest, Sort
+from tinytags_tasks.search.similar import similar_to
 from tinytags_tasks.store import layout
 
 MOST_EXPORTS = 2
@@ -59,7 +60,7 @@ class _Wanted:
     back
         The page that they are from.
     gone
-        How many of the chosen ones readers cannot find.
+        How many of those that were named readers cannot find.
     """
 
     name: str
@@ -150,6 +151,10 @@ def _of_search(context: PageContext, query: str) -> _Wanted:
     except ValueError as error:
         raise BadInputError(f"the search cannot be read ({error})") from error
     search = replace(read_address(QueryParams(pairs), _PARAMETERS), cursor=None, start=0)
+    fields = ((FOUND, urlencode(address_parameters(replace(search, rows=SearchRequest.rows)))),)
+    if search.sort is Sort.SIMILAR:
+        nearest = similar_to(context, replace(search, rows=MOST_ROWS)).images
+        return _of_ids(context, [image.id for image in nearest], "", "similar", fields, page_address(search))
     found = context.searches.page(replace(search, rows=1)).total
     images = min(found, context.settings.search_export_images)
 
@@ -157,7 +162,6 @@ def _of_search(context: PageContext, query: str) -> _Wanted:
         return _search_pages(context, replace(search, rows=MOST_ROWS, with_pixels=with_pixels), images)
 
     name = " ".join((*search.corpora, *search.tags, *search.words, search.keyword, search.run))
-    fields = ((FOUND, urlencode(address_parameters(replace(search, rows=SearchRequest.rows)))),)
     return _Wanted(name, images, found, pages, fields, page_address(search))
 
 
@@ -187,29 +191,34 @@ def _of_selection(context: PageContext, form: Form) -> _Wanted:
         raise BadInputError("no picture was chosen: tick at least one")
     ids = [layout.document_id(picture.corpus, picture.position) for picture in chosen]
     ids = list(dict.fromkeys(ids))[: context.settings.search_export_images]
-    there = find_documents(context.settings, ids, context.hidden(), with_pixels=False)
-    ids = [one for one in ids if one in there]
+    run = form.get("run", "")
+    if run in {live.run.name for live in context.live.runs()}:
+        run = ""
+    fields = (("run", run), *(("picture", text) for text in form.getlist("picture")))
+    back = form.get("back", "/search")
+    return _of_ids(context, ids, run, "selection", fields, back if back.startswith("/search") else "/search")
+
+
+def _of_ids(
+    context: PageContext, ids: Sequence[str], run: str, name: str, fields: tuple[tuple[str, str], ...], back: str
+) -> _Wanted:
+    """Return pictures by their ids, as far as readers can find them in a run, or in what is live."""
+
+    def find(some: Sequence[str], with_pixels: bool) -> dict[str, TaggedImage]:
+        hidden = context.searches.hidden(SearchRequest(run=run))
+        collection = context.searches.chosen.get(run).run.collection if run else ""
+        return find_documents(context.settings, some, hidden, with_pixels=with_pixels, collection=collection)
+
+    known = find(ids, False)
+    there = [one for one in ids if one in known]
 
     def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:
-        for start in range(0, len(ids), _PAGE_IDS):
-            yield _patiently(lambda: _documents(context, ids[start : start + _PAGE_IDS], with_pixels))  # noqa: B023
+        for start in range(0, len(there), _PAGE_IDS):
+            some = there[start : start + _PAGE_IDS]
+            found = _patiently(lambda: find(some, with_pixels))  # noqa: B023 - called before it changes
+            yield tuple(found[one] for one in some if one in found)
 
-    fields = tuple(("picture", text) for text in form.getlist("picture"))
-    back = form.get("back", "/search")
-    return _Wanted(
-        "selection",
-        len(ids),
-        len(ids),
-        pages,
-        fields,
-        back if back.startswith("/search") else "/search",
-        gone=len(chosen) - len(ids),
-    )
-
-
-def _documents(context: PageContext, ids: Sequence[str], with_pixels: bool) -> tuple[TaggedImage, ...]:
-    found = find_documents(context.settings, ids, context.hidden(), with_pixels=with_pixels)
-    return tuple(found[one] for one in ids if one in found)
+    return _Wanted(name, len(there), len(there), pages, fields, back, gone=len(ids) - len(there))
 
 
 def _patiently(ask: Callable[[], T]) -> T:

@@ -113,22 +113,15 @@ def picture_view(
     similar = () if chosen else _similar(context, image, live)
     context.pictures.expect([*before, *after, *similar])
     frame = Frame(digest[:VERSION_LENGTH], width, height, is_enlarged, run=chosen)
-    address = picture_address(name, position)
-    of_run = {"run": chosen} if chosen else {}
     return {
         "corpus": name,
         "position": position,
         "image": image,
         "run": live.run if live else None,
-        "source": picture_source(name, position, frame),
-        "large": f"{address}.png?{urlencode({'scale': scale, **of_run})}",
         "scale": scale,
-        "raw": f"{address}.bin" + (f"?{urlencode(of_run)}" if of_run else ""),
-        "chosen": chosen,
         "width": width,
         "height": height,
         "is_enlarged": is_enlarged,
-        "address": picture_address(name, position, chosen),
         "facts": _facts(context, image, live, corpus, name, position),
         "bars": _bars(context, image),
         "stated": stated_precision(image, context.searches.tables(SearchRequest(run=chosen))) if image else None,
@@ -136,7 +129,20 @@ def picture_view(
         "before": [_small(one, frame) for one in before],
         "after": [_small(one, frame) for one in after],
         "similar": [_small(one, frame) for one in similar],
-        "more_similar": f"/similar?{urlencode({'to': layout.document_id(name, position)})}",
+        **_addresses(name, position, frame, scale),
+    }
+
+
+def _addresses(corpus: str, position: int, frame: Frame, scale: int) -> dict[str, str]:
+    """Return where a picture's page leads, and where its files are."""
+    path = picture_address(corpus, position)
+    of_run = {"run": frame.run} if frame.run else {}
+    return {
+        "address": picture_address(corpus, position, frame.run),
+        "source": picture_source(corpus, position, frame),
+        "large": f"{path}.png?{urlencode({'scale': scale, **of_run})}",
+        "raw": f"{path}.bin" + (f"?{urlencode(of_run)}" if of_run else ""),
+        "more_similar": f"/similar?{urlencode({'to': layout.document_id(corpus, position)})}",
     }
 
 

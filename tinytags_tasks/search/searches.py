@@ -103,8 +103,8 @@ class Searches:
         return request, hidden, able
 
     def _page(self, request: SearchRequest) -> SearchPage:
-        runs = self._runs(request)
         request, hidden, able = self.prepare(request)
+        runs = self._runs(request)
         page = search_images(self.settings, request, hidden, self._searched(able), self.counts)
         left_out = tuple(live.run.corpus for live in runs if live not in able)
         return replace(page, left_out=left_out, request=request)

@@ -96,5 +96,6 @@ def _lengths(first: int) -> Iterator[int]:
 
 
 def _range(field: str, here: int, length: int, is_forward: bool) -> str:
-    low, high = (here, here + length) if is_forward else (max(0, here - length), here)
+    most = LAST_SEED if field == "shuffle" else _LONGEST**2 // 2 - 1  # of an int and of a long
+    low, high = (here, min(here + length, most)) if is_forward else (max(0, here - length), here)
     return f"{field}:[{low:d} TO {high:d}]"

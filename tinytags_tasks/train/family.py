@@ -11,6 +11,7 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store.corpus_records import PIXEL_ORDER
 from tinytags_tasks.store.model_records import Output
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.train.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class Features:
         How many general pictures there are that show none of the tags, and how many of these are held out.
     none, none_held_out
         How much the pictures weigh that people said show none of the tags, and how much of that is held out.
+    whitening
+        How the values of the rows were prepared; None if they are the embeddings or pixels themselves.
     """
 
     folder: str
@@ -106,6 +109,7 @@ class Features:
     background_held_out: int = 0
     none: float = 0
     none_held_out: float = 0
+    whitening: Whitening | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -137,6 +141,10 @@ class Family(Protocol):
     @property
     def most_partitions(self) -> int:
         """How many Spark tasks learn from embeddings at the most: as many as give the same model in every fit."""
+
+    @property
+    def whitens_few(self) -> bool:
+        """Whether it learns better from few embeddings if these are prepared: see train/whitening.py."""
 
     @property
     def most_background(self) -> int | None:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from tinytags_tasks.train.none import Chosen
 from tinytags_tasks.train.parameters import TrainRequest
 from tinytags_tasks.train.reviews import Reviewed
 from tinytags_tasks.train.spark_features import PARTITION_VALUES, Rows, write_features
+from tinytags_tasks.train.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Lesson:
         How many pictures of the background there are.
     background_held_back
         The background that the second head does not learn from, int8, shape (pictures, dimensions).
+    whitening
+        How the embeddings are prepared before they are fitted; None if they are not.
     """
 
     rows: Rows
@@ -46,6 +49,7 @@ class Lesson:
     held_out: npt.NDArray[np.bool_] = field(repr=False)
     background: int = 0
     background_held_back: Embeddings = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int8), repr=False)
+    whitening: Whitening | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def make_lesson(
     reviewed: Reviewed | None = None,
     *,
     has_none: bool = False,
+    whitening: Whitening | None = None,
 ) -> Lesson:
     """Return what a head learns from.
 
@@ -79,6 +84,8 @@ def make_lesson(
         The reviewed pictures, with their weight; None if it learns from none.
     has_none
         Whether "none of the tags" is a class even without a background.
+    whitening
+        How the embeddings are prepared; None if they are not.
     """
     tags = len(labelled.tags)
     held_out = hold_out(labelled.labels, tags, request)
@@ -109,7 +116,7 @@ def make_lesson(
         held_out=np.concatenate(held_back),
         weights=np.repeat(row_weights, [len(each) for each in labels]) if is_weighted else None,
     )
-    return Lesson(rows, labelled.tags, held_out, len(others), background_held_back)
+    return Lesson(rows, labelled.tags, held_out, len(others), background_held_back, whitening)
 
 
 def hold_out(labels: npt.NDArray[np.int64], tags: int, request: TrainRequest) -> npt.NDArray[np.bool_]:
@@ -190,7 +197,10 @@ def _write(request: TrainRequest, lesson: Lesson, training: str, storage: Storag
     else:
         partition_rows = max(1, PARTITION_VALUES // rows.values.shape[1])
     storage.delete_leftovers(folder)
-    write_features(rows, folder, storage, partition_rows=partition_rows)
+    written = rows
+    if lesson.whitening is not None:
+        written = replace(rows, values=lesson.whitening.apply(rows.values.astype(np.int8)))
+    write_features(written, folder, storage, partition_rows=partition_rows)
     is_none = rows.labels == len(lesson.tags)
     is_background = np.zeros(len(rows.labels), dtype=np.bool_)
     is_background[len(lesson.held_out) : len(lesson.held_out) + lesson.background] = True
@@ -207,6 +217,7 @@ def _write(request: TrainRequest, lesson: Lesson, training: str, storage: Storag
         background_held_out=len(lesson.background_held_back),
         none=_weight(rows, is_reviewed_none),
         none_held_out=_weight(rows, is_reviewed_none & rows.held_out),
+        whitening=lesson.whitening,
     )
 
 

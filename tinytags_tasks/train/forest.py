@@ -22,6 +22,8 @@ class Forest:
     # Bagging is seeded by partition, and statistics are sums, so two partitions give the same trees in every fit.
     most_partitions = 2
 
+    whitens_few = False  # it splits on one value at a time
+
     # Among thousands of general pictures, a tree finds leaves for none around every labelled one: see ADR 22.
     most_background = 4
 

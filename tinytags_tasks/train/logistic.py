@@ -26,6 +26,7 @@ class Logistic:
     )
     # The mean and the deviation of each value are merged in the order in which partitions end.
     most_partitions = 1
+    whitens_few = True
     most_background = None  # with_fair_none corrects for their number
 
     def describe(self, chosen: Mapping[str, int]) -> str:
@@ -55,12 +56,17 @@ class Logistic:
             spark,
             regularization=chosen["regularization"] / (labelled + background + none),
             iterations=chosen["iterations"],
+            standardization=features.whitening is None,
             with_held_out=with_held_out,
         )
         if features.has_none:
             intercepts = with_fair_none(intercepts, labelled, background, none)
+        parameters: dict[str, int | float | str] = dict(chosen)
+        if features.whitening:
+            coefficients, intercepts = features.whitening.folded(coefficients, intercepts)
+            parameters["embeddings"] = "square roots, whitened by the background"
         onnx_model = logistic_to_onnx(coefficients, intercepts, features)
-        return Classifier(onnx_model, "probabilities", total=PERCENT, parameters=dict(chosen))
+        return Classifier(onnx_model, "probabilities", total=PERCENT, parameters=parameters)
 
 
 def with_fair_none(
@@ -95,7 +101,7 @@ def logistic_to_onnx(
     Parameters
     ----------
     coefficients, intercepts
-        Shapes (classes, values) and (classes,).
+        Shapes (classes, values) and (classes,); for square roots of the embeddings, if these were whitened.
     features
         What it was fitted on.
 
@@ -107,7 +113,7 @@ def logistic_to_onnx(
     """
     graph = helper.make_graph(
         [
-            helper.make_node("Cast", [features.input_name], ["values"], to=TensorProto.FLOAT),
+            *_values(features),
             helper.make_node("Gemm", ["values", "coefficients", "intercepts"], ["scores"], transB=1),
             helper.make_node("Softmax", ["scores"], ["shares"], axis=1),
             helper.make_node("Mul", ["shares", "percent"], ["votes"]),
@@ -131,6 +137,21 @@ def logistic_to_onnx(
     onnx.checker.check_model(model)
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
+
+
+def _values(features: Features) -> list[onnx.NodeProto]:
+    """Return the nodes from the input to what the weights are for."""
+    if features.whitening is None:
+        return [helper.make_node("Cast", [features.input_name], ["values"], to=TensorProto.FLOAT)]
+    steps: tuple[tuple[str, list[str], str, dict[str, int]], ...] = (
+        ("Cast", [features.input_name], "embedding", {"to": TensorProto.FLOAT}),
+        ("Abs", ["embedding"], "sizes", {}),
+        ("Sqrt", ["sizes"], "roots", {}),
+        ("Sign", ["embedding"], "signs", {}),
+        ("Mul", ["roots", "signs"], "values", {}),
+    )
+    # Named, because two products in one graph must not have the same name.
+    return [helper.make_node(operator, inputs, [to], name=to, **more) for operator, inputs, to, more in steps]
 
 
 LOGISTIC = Logistic()

@@ -21,6 +21,7 @@ def fit_weights(
     *,
     regularization: float,
     iterations: int,
+    standardization: bool,
     with_held_out: bool,
 ) -> Weights:
     """Fit a multinomial logistic regression in Spark and return its weights.
@@ -33,8 +34,9 @@ def fit_weights(
         The store.
     spark
         A session.
-    regularization, iterations
-        regParam and maxIter in MLlib; the penalty is on the squares of the weights of standardised values.
+    regularization, iterations, standardization
+        regParam, maxIter and standardization in MLlib. The penalty is on the squares of the weights: of standardised
+        values, or of the values as they are.
     with_held_out
         Whether to learn from the held-out rows as well.
 
@@ -47,6 +49,10 @@ def fit_weights(
         frame = read_features(spark, storage.url(folder), with_held_out=with_held_out)
         weighted = {"weightCol": WEIGHT} if WEIGHT in frame.columns else {}
         model = LogisticRegression(
-            family="multinomial", regParam=regularization, maxIter=iterations, standardization=True, **weighted
+            family="multinomial",
+            regParam=regularization,
+            maxIter=iterations,
+            standardization=standardization,
+            **weighted,
         ).fit(frame)
         return np.asarray(model.coefficientMatrix.toArray()), np.asarray(model.interceptVector.toArray())

@@ -34,7 +34,7 @@ class Rows:
     Attributes
     ----------
     values
-        uint8 or int8, shape (rows, values): pixels or embeddings.
+        uint8, int8 or float64, shape (rows, values): pixels, embeddings or whitened embeddings.
     labels
         int64, shape (rows,).
     classes
@@ -45,7 +45,7 @@ class Rows:
         float64, shape (rows,); None if every row counts once, and then Spark reads no weights.
     """
 
-    values: npt.NDArray[np.uint8] | npt.NDArray[np.int8] = field(repr=False)
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.int8] | npt.NDArray[np.float64] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     classes: int
     held_out: npt.NDArray[np.bool_] = field(repr=False)

@@ -32,7 +32,7 @@ from tinytags_tasks.store.models import model_version, publish_model, read_model
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
-from tinytags_tasks.train import none, review_weight
+from tinytags_tasks.train import none, review_weight, whitening
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
 from tinytags_tasks.train.features import LabelledFeatures, head_votes, read_features, sight_of
@@ -202,7 +202,14 @@ def _train(
         yardstick = yardstick.without(reviewed.embeddings, report)
         way = choose_way(request, labelled, background, reviewed, report)
         request, reviewed, background = way.applied(request, reviewed, background)
-    lesson = make_lesson(request, labelled, background, reviewed, has_none=training.has_none)
+    lesson = make_lesson(
+        request,
+        labelled,
+        background,
+        reviewed,
+        has_none=training.has_none,
+        whitening=_whitening(training, labelled, storage, report),
+    )
     embed_seconds = labelled.embed_seconds + yardstick.embed_seconds
     seconds = {"load": round(time.monotonic() - started - embed_seconds, 1)}
     if embed_seconds:
@@ -278,6 +285,8 @@ def _training_id(
             has_none,
             review_weight.RULE,
         ]
+    if whitening_background := _whitened_by(request, net, has_none=has_none, reviews=reviews):
+        decisive["whitening"] = [whitening_background, *whitening.RULE]
     if net and net.background_sha256 and has_none:
         decisive["background"] = [net.background_sha256, none.SURE, none.OFTEN, none.SELDOM]
         if request.family.most_background is not None:
@@ -306,6 +315,32 @@ def _report_unmeasured(request: TrainRequest, card: ModelCard, report: Callable[
     for file, figures in ((request.test, card.test), (request.other, card.other)):
         if file and (figures is None or figures.sha256 != file_sha256(Path(file))):
             report(f"its card has no figures on {file}, and a card is never changed: train under another name for them")
+
+
+def _whitened_by(request: TrainRequest, net: NetCard | None, *, has_none: bool, reviews: Reviews | None) -> str | None:
+    """Return the hash of the background that prepares embeddings, if they are few; None if nothing prepares them.
+
+    A head with none learns from the background itself how embeddings vary. How much reviews count is chosen for
+    embeddings as they are.
+    """
+    if net is None or has_none or reviews or not request.family.whitens_few:
+        return None
+    return net.background_sha256 or None
+
+
+def _whitening(
+    training: _Training, labelled: LabelledFeatures, storage: Storage, report: Callable[[str], None]
+) -> whitening.Whitening | None:
+    """Return how embeddings are prepared; None if the head learns from them as they are."""
+    request, net = training.request, training.net
+    if net is None or len(labelled.labels) > whitening.MOST_LABELLED:
+        return None
+    if not _whitened_by(request, net, has_none=training.has_none, reviews=training.reviews):
+        return None
+    report(
+        f"whitening the embeddings by the background of {net.version}: {len(labelled.labels):,} labelled images are few"
+    )
+    return whitening.whitening_by(read_background(storage, net))
 
 
 def _background(

@@ -61,9 +61,12 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
         return (), {}
     try:
         read = {card.features for card in list_models(storage)}
+    except FinalError as error:  # nobody knows what that model sees
+        return (), {"all embeddings": f"a model's card cannot be read: {error}"}
+    try:
         vectors = _vectors(storage)
-    except FinalError as error:  # nobody knows what that model sees, or that run needs
-        return (), {"all embeddings": f"a model's card or a run's record cannot be read: {error}"}
+    except FinalError as error:  # nobody knows what that run has as vectors
+        return (), {"all embeddings": f"a run's record cannot be read: {error}"}
     drop, kept = [], {}
     for corpus, net in embedded:
         found = _unneeded(corpus, net, storage, is_seen=net in read or (corpus, net) in vectors)
