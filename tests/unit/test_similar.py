@@ -34,9 +34,10 @@ from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.index.javabin import Body, encode_numbers
 from tinytags_tasks.index.step import IndexRequest, index_blocks
 from tinytags_tasks.look import looks
+from tinytags_tasks.nets.shipped import shipped_card
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.review.words import say
-from tinytags_tasks.score import vectors
+from tinytags_tasks.score import plan, vectors
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.search import similar
 from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES, Embedder
@@ -233,6 +234,17 @@ def test_a_model_on_pixels_takes_the_shipped_nets_embeddings_if_they_are_there(s
         planned_net(storage, MODEL, "on", told)
 
 
+def test_a_run_that_was_planned_is_found_again_whatever_was_embedded_since(storage, monkeypatch) -> None:
+    make_run(storage)
+    told: list[str] = []
+    request = PlanRequest(CORPUS, MODEL, similar="auto")
+    before = plan_run(request, storage=storage, report=quiet).run
+    monkeypatch.setattr(plan, "choose_vectors", lambda *_: shipped_card().version)
+    assert plan_run(request, storage=storage, report=told.append).run == before
+    assert told == [f"run {before} was planned without vectors, and is taken; --similar on plans another"]
+    assert plan_run(replace(request, similar="on"), storage=storage, report=quiet).run != before
+
+
 def test_vectors_are_part_of_a_runs_name_which_proves_a_damaged_record(storage) -> None:
     model = make_net_run(storage).model
     names = {
@@ -249,6 +261,7 @@ def test_embeddings_that_a_run_has_as_vectors_are_not_pruned(storage, run) -> No
     for version in storage.names(layout.MODELS):
         storage.delete(layout.model_folder(version))
     assert find_embeddings(storage) == ((), {})
+    assert [found.net for found in find_embeddings(storage, without={run.name})[0]] == [HALF_NET]
     run.replaced(pruned="2026-01-01T00:00:00+00:00").save(storage, layout.run_file(run.name))
     (found,) = find_embeddings(storage)[0]
     assert found.net == HALF_NET
