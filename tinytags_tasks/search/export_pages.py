@@ -155,7 +155,7 @@ def _of_search(context: PageContext, query: str) -> _Wanted:
     if search.sort is Sort.SIMILAR:
         nearest = similar_to(context, replace(search, rows=MOST_ROWS)).images
         return _of_ids(context, [image.id for image in nearest], "", "similar", fields, page_address(search))
-    found = context.searches.page(replace(search, rows=1)).total
+    found = context.searches.page(replace(search, rows=1), fresh=True).total
     images = min(found, context.settings.search_export_images)
 
     def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:

@@ -155,7 +155,7 @@ def messages_about(corpora: Sequence[str], *, is_moved: bool = False, left_out: 
     if is_moved:
         found.append("Something was published since the page before this one; this page continues in what is live now.")
     if left_out:
-        found.append(f"Not searched, because it was indexed before this could be asked for: {', '.join(left_out)}.")
+        found.append(f"Not searched, because it was not indexed for this: {', '.join(left_out)}.")
     return found
 
 
