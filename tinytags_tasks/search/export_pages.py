@@ -266,7 +266,8 @@ def _send(
 
     def content() -> Iterator[bytes]:
         try:
-            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete), kind)
+            is_at_most = context.hidden().is_left_out_later
+            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete, is_at_most), kind)
         except TinyTagsError as error:
             _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
             raise BrokenOffError(str(error)) from error
