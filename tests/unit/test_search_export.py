@@ -148,6 +148,16 @@ def test_a_file_whose_pictures_changed_meanwhile_breaks_off(kind: Format, counte
         assert not zipfile.is_zipfile(io.BytesIO(content))
 
 
+def test_a_file_may_have_fewer_pictures_than_counted_if_more_are_hidden_than_solr_leaves_out() -> None:
+    def rows(counted: int) -> int:
+        export = Export([IMAGES], counted, lambda some: some, is_at_most=True)
+        return b"".join(write_export(export, Format.CSV)).count(b"pets:")
+
+    assert rows(len(IMAGES) + 1) == len(IMAGES)
+    with pytest.raises(CorruptError, match="export again"):
+        rows(len(IMAGES) - 1)
+
+
 def test_a_picture_that_cannot_be_read_breaks_the_file_off() -> None:
     lost = (replace(IMAGES[0], image=None, missing="HDFS is away"),)
     with pytest.raises(CorruptError, match="pets:0 cannot be exported: HDFS is away"):

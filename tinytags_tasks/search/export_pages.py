@@ -155,7 +155,7 @@ def _of_search(context: PageContext, query: str) -> _Wanted:
     if search.sort is Sort.SIMILAR:
         nearest = similar_to(context, replace(search, rows=MOST_ROWS)).images
         return _of_ids(context, [image.id for image in nearest], "", "similar", fields, page_address(search))
-    found = context.searches.page(replace(search, rows=1)).total
+    found = context.searches.page(replace(search, rows=1), fresh=True).total
     images = min(found, context.settings.search_export_images)
 
     def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:
@@ -266,7 +266,8 @@ def _send(
 
     def content() -> Iterator[bytes]:
         try:
-            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete), kind)
+            is_at_most = context.hidden().is_left_out_later
+            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete, is_at_most), kind)
         except TinyTagsError as error:
             _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
             raise BrokenOffError(str(error)) from error
