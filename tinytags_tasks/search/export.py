@@ -1,6 +1,6 @@
 """Found pictures as a file: CSV, Parquet, WebDataset's tar, or a zip of PNGs; written as it is sent.
 
-Memory does not grow with the number of pictures. A file that broke off is no whole file of its kind: a Parquet file and
+Memory hardly grows with the number of pictures. A file that broke off is no whole file of its kind: a Parquet file and
 a zip lack their end, a tar its last blocks, and the sending itself is broken off, which browsers and programs report.
 A CSV file has nothing at its end, so its name says how many rows it must have, as the names of the others do.
 """
@@ -8,7 +8,10 @@ A CSV file has nothing at its end, so its name says how many rows it must have, 
 import csv
 import io
 import re
+import shutil
 import tarfile
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +26,6 @@ from tinytags_tasks.document_fields import FIELDS, DocumentField, FieldValue, Sh
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.thumbnails import png_bytes
-from tinytags_tasks.search.zip_stream import Spool, ZipStream
 
 PIECE_BYTES = 128 * 1024
 """About how many bytes are sent at once."""
@@ -35,6 +37,9 @@ GROUP_BYTES = 8 * 2**20
 LONGEST_FOLDER = 60
 LISTING = "images.csv"
 """The member of a zip that lists the others."""
+
+_LISTING_BYTES_IN_MEMORY = 4 * 2**20
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Complete = Callable[[tuple[TaggedImage, ...]], tuple[TaggedImage, ...]]
 """Returns pictures with their pixels."""
@@ -263,15 +268,36 @@ def _tar_member(name: str, content: bytes) -> bytes:
 
 def _zip(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
     """Yield a zip with a folder for each tag, and a list of all pictures at the end."""
-    with ZipStream() as archive, Spool() as listing:
-        listing.add(_csv_text([["file", *(field.name for field in COLUMNS)]]))
+    sink = _Sink()
+    with (
+        zipfile.ZipFile(sink, "w") as archive,  # type: ignore[call-overload]
+        tempfile.SpooledTemporaryFile(_LISTING_BYTES_IN_MEMORY) as listing,
+    ):
+        listing.write(_csv_text([["file", *(field.name for field in COLUMNS)]]))
         for images in pages:
             for image in images:
                 name = f"{folder_name(str(image.values['tag']))}/{picture_name(image)}.png"
-                listing.add(_csv_text([[name, *_values(image)]]))
-                yield archive.member(name, png_bytes(_pixels(image)))
-        yield from archive.member_of(LISTING, listing)
-        yield from archive.end()
+                listing.write(_csv_text([[name, *_values(image)]]))
+                archive.writestr(_member(name), png_bytes(_pixels(image)))
+                yield sink.take()
+        listing.seek(0)
+        with archive.open(_member(LISTING), "w", force_zip64=True) as member:
+            shutil.copyfileobj(listing, member)
+    # Only now, so that a file that broke off has no directory.
+    yield sink.take()
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """Return a member of a zip.
+
+    Its time is always the first that a zip knows, so that equal exports have equal bytes. PNGs do not shrink; deflate
+    is named all the same, at level 0, because a program that reads a zip as it comes sees only then where a member ends.
+    """
+    member = zipfile.ZipInfo(name, _ZIP_TIME)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member._compresslevel = 0  # noqa: SLF001
+    member.external_attr = 0o100644 << 16
+    return member
 
 
 def _pixels(image: TaggedImage) -> npt.NDArray[np.uint8]:
