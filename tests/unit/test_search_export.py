@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tracemalloc
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -72,6 +73,12 @@ def test_a_table_has_a_row_for_each_picture_and_no_formula() -> None:
     assert rows[1]["keyword"] == ""
     assert (rows[2]["tag"], rows[2]["keyword"]) == ("'=cmd|' /C calc'!A0", 'Säbel\nzahn, "x"')
     assert text.endswith("\r\n")
+
+
+@pytest.mark.parametrize("name", ["EQUALS SIGN", "PLUS SIGN", "HYPHEN-MINUS", "COMMERCIAL AT"])
+def test_a_wide_sign_begins_no_formula_either(name: str) -> None:
+    text = unicodedata.lookup(f"FULLWIDTH {name}") + "1"
+    assert cell(text) == "'" + text
 
 
 @given(st.text(max_size=20))

@@ -35,6 +35,7 @@ GROUP_BYTES = 8 * 2**20
 """Rows of a group of a Parquet file at most, and about how large their pictures are at most: it is kept in memory."""
 
 LONGEST_FOLDER = 60
+_FORMULA_STARTS = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}")
 LISTING = "images.csv"
 """The member of a zip that lists the others."""
 
@@ -130,11 +131,11 @@ def folder_name(tag: str) -> str:
 def cell(value: FieldValue | None) -> FieldValue:
     """Return a value for a cell of a CSV file; text that a spreadsheet would compute gets an apostrophe before it.
 
-    Spreadsheets take text that begins with one of these characters for a formula (OWASP, "CSV Injection").
+    Spreadsheets take text that begins with some characters for a formula (OWASP, "CSV Injection").
     """
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}")):
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
     return value
 
