@@ -68,7 +68,7 @@ def test_all_that_is_found_is_sent_right_way_up(pages: Pages) -> None:
 
 
 def test_chosen_pictures_are_counted_and_sent(pages: Pages) -> None:
-    chosen = [("token", fields(pages)["token"]), ("back", "/search?tag=cat"), ("run", "")]
+    chosen = [("token", fields(pages)["token"]), ("back", "/search?tag=cat"), ("run", "run-a,run-b")]
     chosen += [("picture", f"{CORPUS}:{position}:70:cat") for position in (3, 0, 3, 999)]
     page = pages.post("reader", "/export", chosen)
     assert "Export 2 images" in page.text
@@ -144,3 +144,12 @@ def test_an_engine_that_stumbles_does_not_break_a_file_off(pages: Pages, monkeyp
 
     monkeypatch.setattr(pages.app.state.context.stored_images, "complete", stumble)
     assert zipfile.ZipFile(io.BytesIO(pages.post("reader", "/export", form).content)).testzip() is None
+
+
+def test_a_selection_of_a_chosen_run_is_exported_from_that_run(pages: Pages) -> None:
+    chosen = pages.world.runs[1]
+    one = next(iter(pages.world.solr.documents(chosen.collection)))
+    form = [("token", fields(pages)["token"]), ("picture", f"{one}:70:cat"), ("kind", "csv")]
+    answer = pages.post("reader", "/export", [*form, ("chosen", chosen.name)])
+    assert (answer.status_code, one in answer.text) == (200, True)
+    assert pages.post("reader", "/export", [*form, ("chosen", "no-such-run")]).status_code == 404

@@ -35,6 +35,9 @@ PAUSES_SECONDS = (1.0, 4.0)
 FOUND = "found"
 """The field of the form with the search whose pictures are exported, as the query of its address."""
 
+CHOSEN = "chosen"
+"""The field with the run that was searched instead of what is live; ``run`` has those that were live."""
+
 _PARAMETERS = PAGE_PARAMETERS - {"cursor", "page", "rows"}
 _PAGE_IDS = 500
 
@@ -154,7 +157,7 @@ def _of_search(context: PageContext, query: str) -> _Wanted:
     fields = ((FOUND, urlencode(address_parameters(replace(search, rows=SearchRequest.rows)))),)
     if search.sort is Sort.SIMILAR:
         nearest = similar_to(context, replace(search, rows=MOST_ROWS)).images
-        return _of_ids(context, [image.id for image in nearest], "", "similar", fields, page_address(search))
+        return _of_ids(context, [image.id for image in nearest], search.run, "similar", fields, page_address(search))
     found = context.searches.page(replace(search, rows=1)).total
     images = min(found, context.settings.search_export_images)
 
@@ -191,10 +194,8 @@ def _of_selection(context: PageContext, form: Form) -> _Wanted:
         raise BadInputError("no picture was chosen: tick at least one")
     ids = [layout.document_id(picture.corpus, picture.position) for picture in chosen]
     ids = list(dict.fromkeys(ids))[: context.settings.search_export_images]
-    run = form.get("run", "")
-    if run in {live.run.name for live in context.live.runs()}:
-        run = ""
-    fields = (("run", run), *(("picture", text) for text in form.getlist("picture")))
+    run = form.get(CHOSEN, "")
+    fields = ((CHOSEN, run), *(("picture", text) for text in form.getlist("picture")))
     back = form.get("back", "/search")
     return _of_ids(context, ids, run, "selection", fields, back if back.startswith("/search") else "/search")
 
