@@ -117,7 +117,7 @@ def test_a_picture_that_is_gone_meanwhile_breaks_the_file_off_and_frees_its_plac
     form = fields(pages) | {"kind": "tar"}
     counted = len(pages.seen())
     complete = pages.app.state.context.stored_images.complete
-    monkeypatch.setattr(pages.app.state.context.stored_images, "complete", lambda images: complete(images)[1:])
+    monkeypatch.setattr(pages.app.state.context.stored_images, "complete", lambda images, _: complete(images)[1:])
     for _ in range(export_pages.MOST_EXPORTS + 1):
         with pytest.raises(
             export_pages.BrokenOffError, match=f"{counted} pictures were to be exported, and there are {counted - 1}"
@@ -137,7 +137,7 @@ def test_an_engine_that_stumbles_does_not_break_a_file_off(pages: Pages, monkeyp
     complete = pages.app.state.context.stored_images.complete
     failures = iter([True, False])
 
-    def stumble(images: Any) -> Any:
+    def stumble(images: Any, _: object) -> Any:
         if next(failures, False):
             raise EngineDownError("HDFS is away")
         return complete(images)

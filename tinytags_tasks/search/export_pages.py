@@ -64,6 +64,8 @@ class _Wanted:
         The page that they are from.
     gone
         How many of those that were named readers cannot find.
+    run
+        The run that they are of; empty if that is what is live.
     """
 
     name: str
@@ -73,6 +75,7 @@ class _Wanted:
     fields: tuple[tuple[str, str], ...]
     back: str
     gone: int = 0
+    run: str = ""
 
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
@@ -165,7 +168,7 @@ def _of_search(context: PageContext, query: str) -> _Wanted:
         return _search_pages(context, replace(search, rows=MOST_ROWS, with_pixels=with_pixels), images)
 
     name = " ".join((*search.corpora, *search.tags, *search.words, search.keyword, search.run))
-    return _Wanted(name, images, found, pages, fields, page_address(search))
+    return _Wanted(name, images, found, pages, fields, page_address(search), run=search.run)
 
 
 def _search_pages(context: PageContext, search: SearchRequest, images: int) -> Iterator[tuple[TaggedImage, ...]]:
@@ -219,7 +222,7 @@ def _of_ids(
             found = _patiently(lambda: find(some, with_pixels))  # noqa: B023 - called before it changes
             yield tuple(found[one] for one in some if one in found)
 
-    return _Wanted(name, len(there), len(there), pages, fields, back, gone=len(ids) - len(there))
+    return _Wanted(name, len(there), len(there), pages, fields, back, gone=len(ids) - len(there), run=run)
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -252,8 +255,9 @@ class _Sending(StreamingResponse):
             self._release()
 
 
-def _complete(context: PageContext, images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
-    found = context.stored_images.complete(images)
+def _complete(context: PageContext, run: str, images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
+    digests = context.searches.digests(run) if any(image.is_in_store for image in images) else None
+    found = context.stored_images.complete(images, digests)
     if lacking := [image for image in found if image.image is None and image.is_in_store]:
         raise TransientError(lacking[0].missing)
     return found
@@ -263,7 +267,7 @@ def _send(
     wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: threading.BoundedSemaphore
 ) -> Response:
     def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
-        return _patiently(lambda: _complete(context, images))
+        return _patiently(lambda: _complete(context, wanted.run, images))
 
     def content() -> Iterator[bytes]:
         try:

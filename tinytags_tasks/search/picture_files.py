@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.conditional import CACHE, has_current
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.present import PresentCorpora
 from tinytags_tasks.search.request import SearchRequest
@@ -27,9 +28,6 @@ LARGEST_SIDE = 2_048
 MOST_SCALE = 64
 LONGEST_POSITION = 12
 """Digits of a position at most."""
-
-# Asked for again each time, so that a picture that was taken down is not shown from a browser's cache.
-CACHE = "private, no-cache"
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -105,9 +103,9 @@ def _find(
 ) -> _Found:
     account: Account = request.state.account
     layout.checked_name(name, "corpus")
-    if not account.may_review:
+    if run or not account.may_review:
         return _find_shown(context, name, position, version, run)
-    if run or context.pictures.is_expected(name, position):  # one request for all of a page is faster than one for each
+    if context.pictures.is_expected(name, position):  # one request for all of a page is faster than one for each
         with suppress(MissingError):
             return _find_shown(context, name, position, version, run)
     corpus = find_stored(context, corpora, name, position, version)
@@ -129,13 +127,24 @@ def find_shown(context: PageContext, corpus: str, position: int, run: str) -> tu
         If the run is not verified.
     """
     if not run:
+        for live in context.live.runs():
+            if live.run.corpus == corpus:
+                _check_version(live)
         return context.pictures.find(corpus, position, context.hidden()), None
     chosen = context.searches.chosen.get(run)
-    present = chosen.corpus.digest if chosen.corpus else ""
-    if chosen.run.thumbnails == "store" and present != chosen.run.corpus_digest:
-        raise MissingError(f"corpus {corpus} was ingested again after run {run}, and its pictures are other ones now")
+    _check_version(chosen)
     hidden = context.searches.hidden(SearchRequest(run=run))
     return context.pictures.find(corpus, position, hidden, chosen), chosen
+
+
+def _check_version(searched: LiveRun) -> None:
+    """Refuse the pictures of a run that are in the store, if another version of its corpus is there by now."""
+    run = searched.run
+    present = searched.corpus.digest if searched.corpus else ""
+    if run.thumbnails == "store" and present != run.corpus_digest:
+        raise MissingError(
+            f"corpus {run.corpus} was ingested again after run {run.name}, and its pictures are other ones now"
+        )
 
 
 def _find_shown(context: PageContext, corpus: str, position: int, version: str, run: str) -> _Found:
@@ -168,7 +177,6 @@ def _enlarge(pixels: Pixels, times: int) -> bytes:
 
 def _answer(request: Request, etag: str, make: Callable[[], bytes], mime: str) -> Response:
     headers = {"ETag": etag, "Cache-Control": CACHE}
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-    if etag in known or "*" in known:
+    if has_current(request, etag):
         return Response(status_code=304, headers=headers)
     return Response(make(), media_type=mime, headers=headers)

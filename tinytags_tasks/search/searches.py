@@ -1,6 +1,6 @@
 """Answers searches with all that decides what is found: what is live, what is hidden, and what reviews measured."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -108,6 +108,10 @@ class Searches:
         page = search_images(self.settings, request, hidden, self._searched(able), self.counts)
         left_out = tuple(live.run.corpus for live in runs if live not in able)
         return replace(page, left_out=left_out, request=request)
+
+    def digests(self, run: str = "") -> Mapping[str, str]:
+        """Return the digest of each corpus' version that is live, or that a chosen run is of."""
+        return {live.run.corpus: live.run.corpus_digest for live in self._runs(SearchRequest(run=run))}
 
     def _runs(self, request: SearchRequest) -> Sequence[LiveRun]:
         return (self.chosen.get(request.run),) if request.run else self.live.runs()
