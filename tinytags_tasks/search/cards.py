@@ -109,9 +109,9 @@ def frames_of(context: PageContext, run: str = "") -> dict[str, Frame]:
             width, height = (live.corpus.width, live.corpus.height) if live.corpus else (_USUAL_SIDE, _USUAL_SIDE)
             found[live.run.corpus] = _frame(live.run, width, height)
         if run:
-            chosen = Run.load(context.runtime.storage, layout.run_file(run))
-            known = found.get(chosen.corpus, Frame())
-            found[chosen.corpus] = replace(_frame(chosen, known.width, known.height), has_similar=False, run=run)
+            chosen = context.searches.chosen.get(run)
+            width, height = (chosen.corpus.width, chosen.corpus.height) if chosen.corpus else (_USUAL_SIDE, _USUAL_SIDE)
+            found[chosen.run.corpus] = replace(_frame(chosen.run, width, height), has_similar=False, run=run)
     return found
 
 
