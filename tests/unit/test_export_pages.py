@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from pages_of_world import Pages, make_settings
@@ -153,3 +154,35 @@ def test_a_selection_of_a_chosen_run_is_exported_from_that_run(pages: Pages) -> 
     answer = pages.post("reader", "/export", [*form, ("chosen", chosen.name)])
     assert (answer.status_code, one in answer.text) == (200, True)
     assert pages.post("reader", "/export", [*form, ("chosen", "no-such-run")]).status_code == 404
+
+
+def test_an_account_has_one_place_and_gets_it_back(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = fields(pages) | {"kind": "csv"}
+    second = []
+
+    def during(images: Any, _: object) -> Any:
+        second.append(pages.post("reader", "/export", form))
+        return complete(images)
+
+    complete = pages.app.state.context.stored_images.complete
+    monkeypatch.setattr(pages.app.state.context.stored_images, "complete", during)
+    assert pages.post("reader", "/export", form | {"kind": "tar"}).status_code == 200
+    assert [(answer.status_code, "another export of yours" in answer.text) for answer in second] == [(503, True)]
+    assert pages.post("reader", "/export", form).status_code == 200
+
+
+def test_a_download_that_takes_nothing_loses_its_place(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_pages, "PATIENCE_SECONDS", 0.2)
+    places = export_pages._Places(1)
+
+    async def send(message: Any) -> None:
+        await anyio.sleep(30)
+
+    async def receive() -> Any:
+        await anyio.sleep(30)
+
+    sending = export_pages._Sending(iter([b"x"]), places, "reader")
+    with pytest.raises(export_pages.BrokenOffError, match="bytes a second"):
+        anyio.run(sending, {"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    with places.place("other"):
+        pass

@@ -4,14 +4,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
+from anyio import fail_after
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TinyTagsError, TransientError
 from tinytags_tasks.search.accounts import Account
@@ -27,7 +29,15 @@ from tinytags_tasks.search.similar import similar_to
 from tinytags_tasks.store import layout
 
 MOST_EXPORTS = 2
-"""Files that are sent at the same time: each keeps Solr, and perhaps the store, busy."""
+"""Files that are sent at the same time, each to another account: each keeps Solr, and perhaps the store, busy."""
+
+LEAST_RATE = 32 * 1024
+"""Bytes a second that the other side must take at least, apart from :data:`PATIENCE_SECONDS` in all.
+
+Otherwise a slow one, or one that stopped, would keep its place for hours.
+"""
+
+PATIENCE_SECONDS = 60.0
 
 PAUSES_SECONDS = (1.0, 4.0)
 """Pauses before another attempt at some of the pictures, if Solr or the store does not answer."""
@@ -80,7 +90,7 @@ class _Wanted:
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add what exports pictures."""
-    places = threading.BoundedSemaphore(MOST_EXPORTS)
+    places = _Places(MOST_EXPORTS)
 
     @app.get("/export")
     def choose(request: Request) -> Response:
@@ -98,8 +108,6 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             raise BadInputError(f"{form['kind'][:40]!r} is no kind of file: use {', '.join(Format)}") from None
         if not wanted.images:
             raise MissingError("there is nothing to export: no picture was found")
-        if not places.acquire(blocking=False):
-            raise TransientError("others are exporting right now: try again in a few minutes")
         account: Account = request.state.account
         return _send(wanted, kind, context, account, places)
 
@@ -241,18 +249,60 @@ class BrokenOffError(Exception):
     """
 
 
-class _Sending(StreamingResponse):
-    """A file that is being sent; at its end, or when the other side is gone, its place is free again."""
+class _Places:
+    """The places for files that are sent at the same time, one an account."""
 
-    def __init__(self, content: Iterator[bytes], release: Callable[[], None], **more: Any) -> None:  # noqa: ANN401
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: set[str] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def place(self, account: str) -> Iterator[None]:
+        """Hold a place.
+
+        Raises
+        ------
+        TransientError
+            If the account has one already, or all are taken.
+        """
+        with self._lock:
+            if account in self._taken:
+                raise TransientError("another export of yours is under way: try again when it has ended")
+            if len(self._taken) >= self._most:
+                raise TransientError("others are exporting right now: try again in a few minutes")
+            self._taken.add(account)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken.discard(account)
+
+
+class _Sending(StreamingResponse):
+    """A file that has a place while it is sent: a refusal is still a page, because nothing was sent by then."""
+
+    def __init__(self, content: Iterator[bytes], places: _Places, account: str, **more: Any) -> None:  # noqa: ANN401
         super().__init__(content, **more)
-        self._release = release
+        self._places = places
+        self._account = account
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._release()
+        sent_bytes, waited_seconds = 0, 0.0
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal sent_bytes, waited_seconds
+            started = time.monotonic()
+            try:
+                with fail_after(PATIENCE_SECONDS + sent_bytes / LEAST_RATE - waited_seconds):
+                    await send(message)
+            except TimeoutError as error:
+                raise BrokenOffError(f"{self._account} takes fewer than {LEAST_RATE} bytes a second") from error
+            sent_bytes += len(message.get("body", b""))
+            waited_seconds += time.monotonic() - started
+
+        with self._places.place(self._account):
+            await super().__call__(scope, receive, send_in_time)
 
 
 def _complete(context: PageContext, run: str, images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
@@ -264,7 +314,7 @@ def _complete(context: PageContext, run: str, images: tuple[TaggedImage, ...]) -
 
 
 def _send(
-    wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: threading.BoundedSemaphore
+    wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: _Places
 ) -> Response:
     def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
         return _patiently(lambda: _complete(context, wanted.run, images))
@@ -278,4 +328,4 @@ def _send(
 
     name = file_name(wanted.name, wanted.images, kind)
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Images": str(wanted.images)}
-    return _Sending(content(), places.release, media_type=kind.mime, headers=headers)
+    return _Sending(content(), places, account.name, media_type=kind.mime, headers=headers)
