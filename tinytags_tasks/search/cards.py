@@ -16,7 +16,6 @@ from tinytags_tasks.search.measured import Measured
 from tinytags_tasks.search.request import SearchRequest, Sort
 from tinytags_tasks.search.thumbnails import ENLARGED_BELOW, LONGEST_SIDE
 from tinytags_tasks.search.view import stated_precision
-from tinytags_tasks.store import layout
 from tinytags_tasks.store.run_records import Run
 
 _USUAL_SIDE = 32

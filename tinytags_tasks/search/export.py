@@ -35,7 +35,13 @@ GROUP_BYTES = 8 * 2**20
 """Rows of a group of a Parquet file at most, and about how large their pictures are at most: it is kept in memory."""
 
 LONGEST_FOLDER = 60
-_FORMULA_STARTS = tuple("=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}")
+_FORMULA_STARTS = (
+    *("=", "+", "-", "@", "\t", "\r", "\n"),
+    *("\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}"),
+    *("\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}"),
+)
+    "=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
+)
 LISTING = "images.csv"
 """The member of a zip that lists the others."""
 
@@ -271,7 +277,7 @@ def _zip(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
     """Yield a zip with a folder for each tag, and a list of all pictures at the end."""
     sink = _Sink()
     with (
-        zipfile.ZipFile(sink, "w") as archive,  # type: ignore[call-overload]
+        zipfile.ZipFile(sink, "w") as archive,
         tempfile.SpooledTemporaryFile(_LISTING_BYTES_IN_MEMORY) as listing,
     ):
         listing.write(_csv_text([["file", *(field.name for field in COLUMNS)]]))
@@ -279,7 +285,7 @@ def _zip(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
             for image in images:
                 name = f"{folder_name(str(image.values['tag']))}/{picture_name(image)}.png"
                 listing.write(_csv_text([[name, *_values(image)]]))
-                archive.writestr(_member(name), png_bytes(_pixels(image)))
+                archive.writestr(_member(name), png_bytes(_pixels(image)), zipfile.ZIP_DEFLATED, compresslevel=0)
                 yield sink.take()
         listing.seek(0)
         with archive.open(_member(LISTING), "w", force_zip64=True) as member:
@@ -291,12 +297,11 @@ def _zip(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
 def _member(name: str) -> zipfile.ZipInfo:
     """Return a member of a zip.
 
-    Its time is always the first that a zip knows, so that equal exports have equal bytes. PNGs do not shrink; deflate
-    is named all the same, at level 0, because a program that reads a zip as it comes sees only then where a member ends.
+    Its time is always the first that a zip knows, so that equal exports have equal bytes. It is deflated, PNGs at level
+    0 because they do not shrink: a program that reads a zip as it comes sees only then where a member ends.
     """
     member = zipfile.ZipInfo(name, _ZIP_TIME)
     member.compress_type = zipfile.ZIP_DEFLATED
-    member._compresslevel = 0  # noqa: SLF001
     member.external_attr = 0o100644 << 16
     return member
 

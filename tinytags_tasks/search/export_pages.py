@@ -313,9 +313,7 @@ def _complete(context: PageContext, run: str, images: tuple[TaggedImage, ...]) -
     return found
 
 
-def _send(
-    wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: _Places
-) -> Response:
+def _send(wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: _Places) -> Response:
     def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
         return _patiently(lambda: _complete(context, wanted.run, images))
 
