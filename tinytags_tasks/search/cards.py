@@ -22,6 +22,8 @@ _USUAL_SIDE = 32
 """Pixels a side of the pictures of a corpus that is not in the store."""
 
 VERSION_LENGTH = 16
+GRID = "grid"
+"""The size, in the address of a picture, of one that is scaled down for a grid."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Frame:
         Whether pictures that look like them can be searched for.
     run
         The run that is searched, as addresses name it; empty if that is what is live.
+    is_reduced
+        Whether their pixels are sent scaled down, because they are larger than a grid shows.
     """
 
     version: str = ""
@@ -48,6 +52,7 @@ class Frame:
     is_enlarged: bool = True
     has_similar: bool = False
     run: str = ""
+    is_reduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ def picture_address(corpus: str, position: int, run: str = "") -> str:
 
 def picture_source(corpus: str, position: int, frame: Frame) -> str:
     """Return the path of a picture's pixels, which changes with the version of its corpus."""
-    query = {name: value for name, value in (("version", frame.version), ("run", frame.run)) if value}
+    parameters = ("version", frame.version), ("run", frame.run), ("size", GRID if frame.is_reduced else "")
+    query = {name: value for name, value in parameters if value}
     return f"{picture_address(corpus, position)}.png" + (f"?{urlencode(query)}" if query else "")
 
 
@@ -118,7 +124,8 @@ def _frame(run: Run, width: int, height: int) -> Frame:
     longest = max(width, height)
     if longest > LONGEST_SIDE:
         width, height = max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest)
-    return Frame(run.corpus_digest[:VERSION_LENGTH], width, height, longest < ENLARGED_BELOW, bool(run.similar))
+    version, is_enlarged = run.corpus_digest[:VERSION_LENGTH], longest < ENLARGED_BELOW
+    return Frame(version, width, height, is_enlarged, bool(run.similar), is_reduced=longest > LONGEST_SIDE)
 
 
 def make_cards(

@@ -1,4 +1,4 @@
-"""Single pictures as files: PNG, enlarged if asked, and raw bytes.
+"""Single pictures as files: PNG, enlarged or scaled down for a grid if asked, and raw bytes.
 
 Readers may have those that they can find; reviewers any of a corpus. One that was taken down is not served.
 """
@@ -13,12 +13,13 @@ from fastapi import FastAPI, Request, Response
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.cards import GRID
 from tinytags_tasks.search.conditional import CACHE, has_current
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.present import PresentCorpora
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.shown_pictures import ShownPicture
-from tinytags_tasks.search.thumbnails import png_bytes
+from tinytags_tasks.search.thumbnails import png_bytes, reduced
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 
@@ -46,9 +47,21 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     corpora = PresentCorpora(context.runtime)
 
     @app.get("/pictures/{corpus}/{name}.png")
-    def png(request: Request, corpus: str, name: str, version: str = "", scale: str = "1", run: str = "") -> Response:
+    def png(
+        request: Request,
+        corpus: str,
+        name: str,
+        version: str = "",
+        scale: str = "1",
+        run: str = "",
+        size: str = "",
+    ) -> Response:
         times = _read_scale(scale)
+        if size not in ("", GRID):
+            raise BadInputError(f"{size[:40]!r} is no size: use {GRID}, or leave it out")
         found = _find(request, context, corpora, corpus, read_position(name), version, run)
+        if size:
+            return _answer(request, f'"{found.tag}-{size}"', lambda: png_bytes(reduced(found.pixels())), "image/png")
         return _answer(
             request,
             f'"{found.tag}-{times}"',

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -19,7 +19,7 @@ from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.similar import similar_to
 from tinytags_tasks.search.source_places import SourcePlace
-from tinytags_tasks.search.thumbnails import ENLARGED_BELOW
+from tinytags_tasks.search.thumbnails import ENLARGED_BELOW, LONGEST_SIDE
 from tinytags_tasks.search.view import stated_precision
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -114,6 +114,7 @@ def picture_view(
     similar = () if chosen else _similar(context, image, live)
     context.pictures.expect([*before, *after, *similar])
     frame = Frame(digest[:VERSION_LENGTH], width, height, is_enlarged, run=chosen)
+    small = replace(frame, is_reduced=max(width, height) > LONGEST_SIDE)
     return {
         "corpus": name,
         "position": position,
@@ -127,9 +128,9 @@ def picture_view(
         "bars": _bars(context, image),
         "stated": stated_precision(image, context.searches.tables(SearchRequest(run=chosen))) if image else None,
         "meaning": document_field("confidence").meaning,
-        "before": [_small(one, frame) for one in before],
-        "after": [_small(one, frame) for one in after],
-        "similar": [_small(one, frame) for one in similar],
+        "before": [_small(one, small) for one in before],
+        "after": [_small(one, small) for one in after],
+        "similar": [_small(one, small) for one in similar],
         **_addresses(name, position, frame, scale),
     }
 
