@@ -124,7 +124,8 @@ def _show(context: PageContext, request: Request, page: SearchPage, examples: Ex
     counts = sorted(page.tag_counts.items(), key=lambda each: (-each[1], each[0]))
     shown = [tag for tag, _ in counts[:MOST_PLATES]]
     pictures = examples.of(shown, [*page.collections, *(one.run.collection for one in live)])
-    context.pictures.expect(image for images in pictures.values() for image in images)
+    for images in pictures.values():  # each tag by itself: all of them would be much to fetch for one picture
+        context.pictures.expect(images)
     frames = frames_of(context)
     return context.render(
         request,

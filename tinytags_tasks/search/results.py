@@ -124,7 +124,7 @@ def show_results(
         repairs=_repairs(search, page),
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
-        export_all=_export_address(search),
+        export_all=_export_address(search) if found is None else "",
         run=_run_names(context, search, page.images),
     )
 

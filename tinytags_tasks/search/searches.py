@@ -1,6 +1,6 @@
 """Answers searches with all that decides what is found: what is live, what is hidden, and what reviews measured."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -146,6 +146,10 @@ class Searches:
         searched = replace(self._searched(asked.runs), is_fresh=fresh)
         page = search_images(self.settings, asked.request, asked.hidden, searched, self.counts)
         return replace(page, left_out=asked.left_out, request=asked.request)
+
+    def digests(self, run: str = "") -> Mapping[str, str]:
+        """Return the digest of each corpus' version that is live, or that a chosen run is of."""
+        return {live.run.corpus: live.run.corpus_digest for live in self._runs(SearchRequest(run=run))}
 
     def _runs(self, request: SearchRequest) -> Sequence[LiveRun]:
         return (self.chosen.get(request.run),) if request.run else self.live.runs()
