@@ -3,18 +3,21 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from solr_of_pages import SolrOfPages
+from solr_of_pages import DOCUMENT, SolrOfPages
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search import readiness
-from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES
+from tinytags_tasks.search.api_models import Image
+from tinytags_tasks.search.embedder import MOST_AT_ONCE, MOST_PICTURE_BYTES
+from tinytags_tasks.search.images import read_document
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.rate_limit import Buckets
 from tinytags_tasks.settings import Settings
@@ -294,6 +297,29 @@ def test_an_upload_is_a_picture_that_no_form_of_another_site_can_send(api: TestC
         assert "Content-Type: image/jpeg" in problem(send(b"x", mime), 400)["detail"]
     assert "smaller picture" in problem(send(bytes(MOST_PICTURE_BYTES + 1), "image/png"), 400)["detail"]
     assert "no vectors" in problem(send(b"x", "image/png; charset=x"), 404)["detail"]
+
+
+def test_only_a_few_uploads_are_in_memory_at_once(api: TestClient) -> None:
+    embedder = api.app.state.context.embedder  # type: ignore[attr-defined]
+    with ExitStack() as others:
+        for _ in range(MOST_AT_ONCE):
+            others.enter_context(embedder.place())
+        too_large = bytes(MOST_PICTURE_BYTES + 1)  # would be refused as such if it were read
+        busy = api.post("/api/v1/similar", content=too_large, headers={"Content-Type": "image/png"})
+        assert "too many pictures" in problem(busy, 503)["detail"]
+        form = api.post("/similar", files={"picture": too_large})
+        assert (form.status_code, "too many pictures" in form.text) == (503, True)
+    for _ in range(MOST_AT_ONCE + 1):  # each place is given back, whatever becomes of a picture
+        free = api.post("/api/v1/similar", content=b"x", headers={"Content-Type": "image/png"})
+        assert "no vectors" in problem(free, 404)["detail"]
+
+
+def test_a_picture_of_a_chosen_run_is_looked_for_there(api: TestClient) -> None:
+    for path in ("/api/v1/images/demo:7", "/api/v1/images/demo:7.png"):
+        assert "no run gone-0123456789ab" in problem(api.get(f"{path}?run=gone-0123456789ab"), 404)["detail"]
+    image = read_document(DOCUMENT, False)
+    assert Image.of(image, {}, "/tags", "a run").picture == "/tags/api/v1/images/demo:7.png?run=a+run"
+    assert Image.of(image, {}, "/tags").picture == "/tags/api/v1/images/demo:7.png"
 
 
 def test_models_and_runs_are_listed_a_page_at_a_time(

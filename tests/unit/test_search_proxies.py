@@ -153,8 +153,28 @@ def test_wrong_passwords_count_for_the_address_behind_the_proxy(make: Callable[.
 
 
 @pytest.mark.parametrize(
+    "forms",
+    [
+        ["192.0.2.1", "192.0.2.1:4711", "::ffff:192.0.2.1", "[::ffff:192.0.2.1]:80"],
+        ["2001:db8::1", "[2001:db8::1]", "[2001:DB8:0::1]:443"],
+        ["unknown", "<script>", "a" * 500, "1.2.3"],  # none is an address: all of them count for the proxy
+    ],
+)
+def test_an_address_is_the_same_however_a_proxy_writes_it(make: Callable[..., Any], forms: list[str]) -> None:
+    client = TestClient(make(search_trusted_proxies="10.0.0.0/8"), client=("::ffff:10.0.0.1", 1))
+
+    def ask(number: int) -> int:
+        lines = [("X-Forwarded-For", f"198.51.100.{number}"), ("X-Forwarded-For", forms[number % len(forms)])]
+        return client.get("/", auth=("ann", "wrong"), headers=lines).status_code
+
+    assert [ask(number) for number in range(11)] == [401] * 10 + [429]
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("search_base_path", "/search"),
+        ("search_base_path", "/api/tags"),
         ("search_base_path", "tags"),
         ("search_base_path", "//tags"),
         ("search_base_path", "/ta gs"),

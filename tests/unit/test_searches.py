@@ -108,6 +108,12 @@ def test_a_collection_that_has_just_gone_is_looked_for_once_more(searches: Searc
     assert fakes.forgotten == 1
 
 
+def test_an_unknown_corpus_is_missing_and_the_known_ones_are_named(searches: Searches, fakes: Fakes) -> None:
+    with pytest.raises(MissingError, match="no corpus fish here: choose of birds, pets"):
+        searches.page(SearchRequest(corpora=("pets", "fish")))
+    assert searches.page(SearchRequest(corpora=("pets",))).total == 1
+
+
 def test_only_verified_runs_can_be_chosen(tmp_path: Any) -> None:
     storage, solr = LocalStorage(tmp_path / "store"), SolrHere()
     runtime: Any = SimpleNamespace(storage=storage, solr=solr)
@@ -118,10 +124,14 @@ def test_only_verified_runs_can_be_chosen(tmp_path: Any) -> None:
     with pytest.raises(BadInputError, match="not verified"):
         ChosenRuns(Settings(), runtime).get(run.name)
     index_all(storage, run, solr)
-    assert ChosenRuns(Settings(), runtime).get(run.name).run.collection == run.collection
+    chosen = ChosenRuns(Settings(), runtime)
+    assert chosen.get(run.name).run.collection == run.collection
     run.replaced(pruned="2026-01-01T00:00:00+00:00").save(storage, layout.run_file(run.name))
     with pytest.raises(MissingError, match="was pruned"):
         ChosenRuns(Settings(), runtime).get(run.name)
+    assert not chosen.get(run.name).run.pruned  # known for a while, until its collection is missed
+    with pytest.raises(MissingError, match="was pruned"):
+        chosen.look_again(run.name)
     for wrong in ("../pets", "", "a/b", "x" * 300):
         with pytest.raises(BadInputError):
             ChosenRuns(Settings(), runtime).get(wrong)

@@ -1,7 +1,7 @@
 """What the API answers with."""
 
 from collections.abc import Iterable
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, Field
 
@@ -39,13 +39,15 @@ class Image(BaseModel):
     picture: str = Field(description="the address of the picture as a PNG, on this server")
 
     @classmethod
-    def of(cls, image: TaggedImage, measured: Measured, base: str) -> "Image":
+    def of(cls, image: TaggedImage, measured: Measured, base: str, run: str = "") -> "Image":
         """Return an image as the API says it.
 
         Parameters
         ----------
         base
             What is before the API's addresses behind a proxy.
+        run
+            The run that was chosen; empty if that is what is live.
         """
         stated = stated_precision(image, measured)
         values = image.values
@@ -61,7 +63,7 @@ class Image(BaseModel):
             model=str(values["model"]),
             corrected=None if values.get("corrected") is None else int(values["corrected"] or 0),
             precision=stated and StatedPrecision(percent=stated.percent, low=stated.low, high=stated.high),
-            picture=f"{base}/api/v1/images/{quote(image.id, safe=':')}.png",
+            picture=f"{base}/api/v1/images/{quote(image.id, safe=':')}.png" + (f"?{urlencode({'run': run})}" if run else ""),
         )
 
 
@@ -75,11 +77,11 @@ class SearchAnswer(BaseModel):
     moved: bool = Field(description="whether something was published since the cursor's page: this one is of it")
 
     @classmethod
-    def of(cls, page: SearchPage, measured: Measured, base: str) -> "SearchAnswer":
+    def of(cls, page: SearchPage, measured: Measured, base: str, run: str = "") -> "SearchAnswer":
         """Return a page as the API says it."""
         return cls(
             total=page.total,
-            images=[Image.of(image, measured, base) for image in page.images],
+            images=[Image.of(image, measured, base, run) for image in page.images],
             next_cursor=page.next_cursor,
             previous_cursor=page.previous_cursor,
             moved=page.moved,

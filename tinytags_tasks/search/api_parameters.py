@@ -129,6 +129,12 @@ class PageParameters(_Parameters):
     cursor: Name | None = Field(None, description="the next_cursor of a page")
 
 
+class ImageParameters(_Parameters):
+    """Where an image is looked for."""
+
+    run: str = Field("", max_length=LONGEST_NAME, description="a verified run, instead of what is live")
+
+
 class NoParameters(_Parameters):
     """None."""
 

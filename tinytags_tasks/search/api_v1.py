@@ -1,7 +1,7 @@
 """The API for programs, ``/api/v1``: typed, described at ``/api/openapi.json``, with problem details for failures."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -21,6 +21,7 @@ from tinytags_tasks.search.api_models import (
 )
 from tinytags_tasks.search.api_parameters import (
     FilterParameters,
+    ImageParameters,
     NoParameters,
     PageParameters,
     SearchParameters,
@@ -33,6 +34,7 @@ from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES
 from tinytags_tasks.search.forms import read_body
 from tinytags_tasks.search.kept import Kept
+from tinytags_tasks.search.picture_files import find_shown
 from tinytags_tasks.search.problems import KINDS, MEDIA_TYPE, V1, Problem, problem_response
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.readiness import Readiness
@@ -93,8 +95,9 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
     @router.get("/search", response_model=SearchAnswer, responses=_problems(404))
     def search(request: Request, asked: Annotated[SearchParameters, Query()]) -> Response:
         """Find images; the cursors of an answer lead to the pages after and before it, at any depth."""
-        page = searches.page(asked.request())
-        return answer_json(request, SearchAnswer.of(page, searches.tables(), url(request, "")), page.seconds)
+        wanted = asked.request()
+        page = searches.page(wanted)
+        return answer_json(request, SearchAnswer.of(page, searches.tables(wanted), url(request, ""), wanted.run), page.seconds)
 
     @router.get("/facets", response_model=Facets, responses=_problems(404))
     def facets(request: Request, asked: Annotated[FilterParameters, Query()]) -> Response:
@@ -125,36 +128,42 @@ def _add_similar(router: APIRouter, context: PageContext) -> None:
         return answer_json(request, SearchAnswer.of(page, context.searches.tables(), url(request, "")), page.seconds)
 
 
-async def _read_picture(request: Request) -> bytes:
-    """Return the file that is the body; its type is one that a page of another site may only send if it is let in.
+async def _read_picture(request: Request) -> AsyncIterator[bytes]:
+    """Yield the file that is the body; its type is one that a page of another site may only send if it is let in.
 
     Raises
     ------
     BadInputError
         If it is called something else, or is too large.
+    BusyError
+        If too many others hand in pictures.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in PICTURE_TYPES:
         raise BadInputError(f"send a picture as the body, with the header Content-Type: {' or '.join(PICTURE_TYPES)}")
-    return await read_body(request, MOST_PICTURE_BYTES, "send a smaller picture")
+    with request.app.state.context.embedder.place():
+        yield await read_body(request, MOST_PICTURE_BYTES, "send a smaller picture")
 
 
 def _add_images(router: APIRouter, context: PageContext) -> None:
-    def find(name: str) -> ShownPicture:
+    def find(name: str, run: str) -> ShownPicture:
         match = _ID.fullmatch(name)
         if not match:
             raise BadInputError(f"{name[:100]!r} is no image's id: an id is <corpus>:<position>")
-        return context.pictures.find(layout.checked_name(match[1], "corpus"), int(match[2]), context.hidden())
+        return find_shown(context, layout.checked_name(match[1], "corpus"), int(match[2]), run)[0]
 
     @router.get("/images/{id}.png", response_class=Response, responses=_PNG | _problems(404))
-    def picture(request: Request, id: str, asked: _Nothing) -> Response:
+    def picture(request: Request, id: str, asked: Annotated[ImageParameters, Query()]) -> Response:
         """Return a published image's picture as a PNG."""
-        shown = find(id)
+        shown = find(id, asked.run.strip())
         return answer_bytes(request, shown.png, shown.digest, "image/png")
 
     @router.get("/images/{id}", response_model=Image, responses=_problems(404))
-    def image(request: Request, id: str, asked: _Nothing) -> Response:
+    def image(request: Request, id: str, asked: Annotated[ImageParameters, Query()]) -> Response:
         """Return what is known of a published image."""
-        return answer_json(request, Image.of(find(id).image, context.searches.tables(), url(request, "")))
+        run = asked.run.strip()
+        found = find(id, run).image
+        measured = context.searches.tables(SearchRequest(run=run))
+        return answer_json(request, Image.of(found, measured, url(request, ""), run))
 
 
 def _add_lists(router: APIRouter, context: PageContext) -> None:

@@ -53,6 +53,12 @@ class ChosenRuns:
             self._known[name] = found
         return found
 
+    def look_again(self, name: str) -> None:
+        """Look whether a run is still there, because its collection was not; raises as :meth:`get`."""
+        with self._lock:
+            self._known.pop(name, None)
+        self.get(name)
+
     def _find(self, name: str) -> LiveRun:
         storage = self._runtime.storage
         path = layout.run_file(layout.checked_name(name, "run"))

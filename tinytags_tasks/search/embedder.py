@@ -5,6 +5,8 @@ embedded: that bounds the memory, and a net takes some milliseconds.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.nets.catalogue import load_net_card, read_net
 from tinytags_tasks.nets.graph import embedding_graph
 from tinytags_tasks.nets.running import embed, open_session
+from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.embedding_files import Embeddings
@@ -29,17 +32,35 @@ MOST_AT_ONCE = 4
 """Pictures that are under way at most, those that wait for their turn included; others are refused for the moment."""
 
 _KEPT_NETS = 2
+_TOO_MANY = "too many pictures are being compared right now: try again in a moment"
 
 
 class Embedder:
     """Embeds pictures for the search page, one after another."""
 
     def __init__(self) -> None:
+        self._handed_in = threading.BoundedSemaphore(MOST_AT_ONCE)
         self._under_way = threading.BoundedSemaphore(MOST_AT_ONCE)
         self._decoding = threading.Lock()
         self._embedding = threading.Lock()
         self._decoder: tuple[Target, PictureDecoder] | None = None
         self._sessions: LRUCache[tuple[str, int, int], Any] = LRUCache(_KEPT_NETS)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the few places for pictures in memory; take it before a request's body is read.
+
+        Raises
+        ------
+        BusyError
+            If all are taken.
+        """
+        if not self._handed_in.acquire(blocking=False):
+            raise BusyError(_TOO_MANY)
+        try:
+            yield
+        finally:
+            self._handed_in.release()
 
     def embed(self, encoded: bytes, net: str, corpus: Corpus, storage: Storage) -> Embeddings:
         """Return a picture's embedding, int8 of shape (dimensions,).
@@ -61,7 +82,7 @@ class Embedder:
             If it is too large, or no picture.
         MissingError, CorruptError
             If the store does not have the net's file.
-        TransientError
+        BusyError
             If too many others wait.
         """
         if len(encoded) > MOST_PICTURE_BYTES:
@@ -69,7 +90,7 @@ class Embedder:
                 f"the picture has more than {MOST_PICTURE_BYTES / 2**20:.0f} MB: make it smaller, 200 pixels are plenty"
             )
         if not self._under_way.acquire(blocking=False):
-            raise TransientError("too many pictures are being compared right now: try again in a moment")
+            raise BusyError(_TOO_MANY)
         try:
             with self._decoding:
                 pixels = self._decode(encoded, target_of(corpus.preparation, corpus.height, corpus.width))

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from tinytags_tasks.errors import TinyTagsError, http_status
 from tinytags_tasks.search.guard import HEADERS
-from tinytags_tasks.search.problems import error_response, is_v1, problem_response, validation_response
+from tinytags_tasks.search.problems import error_response, is_v1, problem_response, told, validation_response
 from tinytags_tasks.search.proxies import own_path, url
 
 _HEADINGS = {
@@ -30,7 +30,7 @@ def add_error_pages(app: FastAPI, templates: Environment) -> None:
     def show_error(request: Request, error: TinyTagsError) -> Response:
         if is_v1(request):
             return error_response(request, error)
-        return _error_response(templates, request, http_status(error), str(error))
+        return _error_response(templates, request, http_status(error), told(request, error))
 
     @app.exception_handler(HTTPException)
     def show_http_error(request: Request, error: HTTPException) -> Response:

@@ -3,11 +3,12 @@
 import base64
 import binascii
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.accounts import Account
@@ -25,7 +26,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-
 OPEN = ("/healthz", HEALTH)
 """What strangers may ask."""
 
@@ -33,30 +33,58 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 2
 """Passwords that are verified at once: each needs 64 MB; other requests do not wait for these."""
 
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
 
 def add_guard(app: FastAPI, sign_in: SignIn) -> None:
     """Ask for the name and password of an account on every route but those that say that the process lives."""
-    limiter = CapacityLimiter(_AT_ONCE)
+    app.add_middleware(_Guard, sign_in=sign_in)
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+
+class _Guard:
+    """Lets accounts pass, and gives every answer the headers that it lacks; plain ASGI, which thumbnails need."""
+
+    def __init__(self, app: ASGIApp, sign_in: SignIn) -> None:
+        self._app = app
+        self._sign_in = sign_in
+        self._limiter = CapacityLimiter(_AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # the page has no websockets
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": _with_headers(message.get("headers", ()))}
+            await send(message)
+
+        refusal = await self._refusal(Request(scope))
+        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+
+    async def _refusal(self, request: Request) -> Response | None:
+        """Return the answer to whom may not pass; None lets a request pass, with its account in its state."""
         # Not request.url: that is built from the Host header, which a stranger writes.
         if own_path(request.scope) in OPEN:
-            response = await call_next(request)
-        else:
-            try:
-                account = await _account(request, sign_in, limiter)
-                request.state.account = account
-                response = await call_next(request) if account else _ask(request)
-            except TooManyFailuresError as error:
-                response = _refuse(request, str(error), 429)
-                response.headers["Retry-After"] = str(FAILURE_SECONDS)
-            except BadInputError as error:  # a stranger need not know why
-                _log.error("nobody can sign in: %s", error)
-                response = _refuse(request, "Nobody can sign in right now; the log of the search page says why.", 503)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)  # a model's report has a policy of its own
-        return response
+            return None
+        try:
+            account = await _account(request, self._sign_in, self._limiter)
+        except TooManyFailuresError as error:
+            response = _refuse(request, str(error), 429)
+            response.headers["Retry-After"] = str(FAILURE_SECONDS)
+            return response
+        except BadInputError as error:  # a stranger need not know why
+            _log.error("nobody can sign in: %s", error)
+            return _refuse(request, "Nobody can sign in right now; the log of the search page says why.", 503)
+        request.state.account = account
+        return None if account else _ask(request)
+
+
+def _with_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return an answer's headers with those that it lacks; a model's report has a policy of its own."""
+    own = list(headers)
+    names = {name.lower() for name, _ in own}
+    return own + [header for header in _RAW_HEADERS if header[0] not in names]
 
 
 async def _account(request: Request, sign_in: SignIn, limiter: CapacityLimiter) -> Account | None:

@@ -55,13 +55,13 @@ from tinytags_tasks.store.models import REPORT_POLICY, load_report
 TEMPLATES = Path(__file__).parent / "templates"
 
 _AREAS = (
+    picture_files,  # first, because a page has dozens of pictures, and routes are tried in this order
     scripts,
     landing,
     results,
     corrections,
     corrections_api,
     export_pages,
-    picture_files,
     picture_pages,
     review_pages,
     run_pages,

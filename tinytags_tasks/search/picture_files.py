@@ -47,9 +47,11 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     """Serve single pictures."""
     corpora = PresentCorpora(context.runtime)
 
-    @app.get("/pictures/{corpus}/{name}.png")
-    def png(request: Request, corpus: str, name: str, version: str = "", scale: str = "1", run: str = "") -> Response:
-        times = _read_scale(scale)
+    def find_png(request: Request) -> Response:
+        asked = request.query_params
+        corpus, name = request.path_params["corpus"], request.path_params["name"]
+        times = _read_scale(asked.get("scale", "1"))
+        version, run = asked.get("version", ""), asked.get("run", "")
         found = _find(request, context, corpora, corpus, read_position(name), version, run)
         return _answer(
             request,
@@ -57,6 +59,9 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             lambda: found.png() if times == 1 else _enlarge(found.pixels(), times),
             "image/png",
         )
+
+    # A page has dozens of these: FastAPI's reading of parameters would cost as much CPU as all the rest.
+    app.add_route("/pictures/{corpus}/{name}.png", find_png)
 
     @app.get("/pictures/{corpus}/{name}.bin")
     def raw(request: Request, corpus: str, name: str, version: str = "", run: str = "") -> Response:

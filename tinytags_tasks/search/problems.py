@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError, http_status
 from tinytags_tasks.search.proxies import own_path, url
+from tinytags_tasks.search.waiting import BusyError
 
 V1 = "/api/v1"
 DOCS = "/api/docs"
@@ -94,15 +95,17 @@ def problem_response(
 
 def error_response(request: Request, error: TinyTagsError) -> Response:
     """Return an answer that reports an error, without what an engine said."""
-    status = http_status(error)
-    if isinstance(error, BadInputError | MissingError):
-        return problem_response(request, status, str(error))
+    return problem_response(request, http_status(error), told(request, error))
+
+
+def told(request: Request, error: TinyTagsError) -> str:
+    """Return what a client is told of an error; what else there is goes to the log."""
+    if isinstance(error, BadInputError | MissingError | BusyError):
+        return str(error)
     _log.error("%s: %s", own_path(request.scope), error)
     if isinstance(error, TransientError):
-        return problem_response(
-            request, status, "an engine behind the search page does not answer right now: try again in some seconds"
-        )
-    return problem_response(request, status, "the server cannot answer this; its log says why")
+        return "an engine behind the search page does not answer right now: try again in some seconds"
+    return "the server cannot answer this; its log says why"
 
 
 def validation_response(request: Request, errors: Sequence[Mapping[str, Any]]) -> Response:

@@ -21,6 +21,7 @@ from tinytags_tasks.settings import Settings
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _BASE_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+){1,10}")
+_HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
 _HOST = re.compile(r"([A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 
 
@@ -42,9 +43,15 @@ def add_proxies(app: FastAPI, settings: Settings) -> None:
     BadInputError
         If a setting cannot be used.
     """
+    base_path = checked_base_path(settings.search_base_path or "")
+    taken = {_first(path) for route in app.routes if (path := getattr(route, "path", ""))}
+    if base_path and _first(base_path) in taken - {""}:
+        raise BadInputError(
+            f"TINYTAGS_SEARCH_BASE_PATH: {base_path} is an address of the search page itself: use another one"
+        )
     app.add_middleware(
         _Proxies,
-        base_path=checked_base_path(settings.search_base_path or ""),
+        base_path=base_path,
         trusted=parse_networks(settings.search_trusted_proxies or ""),
     )
 
@@ -61,6 +68,11 @@ def checked_base_path(text: str) -> str:
     if path and not _BASE_PATH.fullmatch(path):
         raise BadInputError(f"TINYTAGS_SEARCH_BASE_PATH: {text[:100]!r} is no path: write one such as /tags")
     return path
+
+
+def _first(path: str) -> str:
+    """Return the first part of a path."""
+    return path.split("/")[1]
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -101,11 +113,22 @@ class _Proxies:
         await self._app(scope, receive, send)
 
     def _is_trusted(self, peer: str) -> bool:
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
+        if not self._trusted or (address := _address(peer)) is None:
             return False
         return any(address in network for network in self._trusted)
+
+
+def _address(hop: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address of a hop, which some proxies write with a port; None if it has none."""
+    match = _HOP.fullmatch(hop.strip())
+    if not match:
+        return None
+    try:
+        address = ipaddress.ip_address(match[1] or match[2] or match[3])
+    except ValueError:
+        return None
+    # One and the same machine, whether it was reached by IPv6 or not.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _believe(scope: Scope, is_trusted: Callable[[str], bool]) -> str:
@@ -117,9 +140,10 @@ def _believe(scope: Scope, is_trusted: Callable[[str], bool]) -> str:
         changed = MutableHeaders(raw=list(scope["headers"]))
         changed["host"] = host
         scope["headers"] = changed.raw
-    hops = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",")]
+    hops = [hop for line in headers.getlist("x-forwarded-for") for hop in line.split(",") if hop.strip()]
     # The nearest that is not one of our proxies: whatever is before it was written by whom we do not know.
-    if peer := next((hop for hop in reversed(hops) if hop and not is_trusted(hop)), ""):
-        scope["client"] = (peer, 0)
+    # What is no address counts for the proxy: else each request could bring another, and be nobody's guess.
+    if address := _address(next((hop for hop in reversed(hops) if not is_trusted(hop)), "")):
+        scope["client"] = (str(address), 0)
     prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
     return prefix if _BASE_PATH.fullmatch(prefix) else ""

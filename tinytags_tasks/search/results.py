@@ -91,7 +91,7 @@ def show_results(
     try:
         page = _find(context, search) if found is None else _with_counts(context, search, found)
     except MissingError as error:
-        if search.run or search.cursor or search.similar_to:
+        if search.run or search.cursor or search.similar_to or (search.corpora and context.live.known):
             raise
         return situation.show(context, request, str(error))
     if not page.total and not search.is_filtered and not search.run:

@@ -55,6 +55,7 @@ class Searches:
             return self._page(request)
         except MissingError:
             if request.run:
+                self.chosen.look_again(request.run)  # it may have been pruned since: then that is what is said
                 raise
             self.live.forget()  # a collection that was live some seconds ago may be gone
             return self._page(request)
@@ -97,7 +98,9 @@ class Searches:
             As :meth:`page`.
         """
         hidden = self.hidden(request)
-        able = _able(request, self._runs(request))
+        runs = self._runs(request)
+        _refuse_unknown(request.corpora, runs)
+        able = _able(request, runs)
         if request.tags or request.without_tags:
             request = match_tags(request, self._known_tags(self._searched(able), hidden))
         return request, hidden, able
@@ -138,6 +141,20 @@ class Searches:
         pending = tuple(layout.document_id(run.corpus, int(position)) for position in down[:MOST_FILTERED])
         least = chosen.publication.thresholds if chosen.publication else None
         return Hidden({run.corpus: down}, pending, {} if least is None else {run.corpus: least})
+
+
+def _refuse_unknown(corpora: Sequence[str], runs: Sequence[LiveRun]) -> None:
+    """Refuse a corpus that none of the runs is of, instead of finding nothing in it.
+
+    Raises
+    ------
+    MissingError
+        If there is one.
+    """
+    known = [live.run.corpus for live in runs]
+    for corpus in corpora:
+        if known and corpus not in known:
+            raise MissingError(f"there is no corpus {corpus[:100]} here: choose of {', '.join(sorted(known))}")
 
 
 def _able(request: SearchRequest, runs: Sequence[LiveRun]) -> Sequence[LiveRun]:

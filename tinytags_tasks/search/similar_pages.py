@@ -1,6 +1,6 @@
 """Pictures that readers hand in, to see what looks like them: the form's answer is a page of results."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,8 +29,8 @@ class HandedIn:
     picture: bytes
 
 
-async def read_picture_form(request: Request) -> HandedIn:
-    """Return the picture that a form of our pages brings; it is kept in memory only.
+async def read_picture_form(request: Request) -> AsyncIterator[HandedIn]:
+    """Yield the picture that a form of our pages brings; it is kept in memory only, until the answer was sent.
 
     Raises
     ------
@@ -38,7 +38,14 @@ async def read_picture_form(request: Request) -> HandedIn:
         If it is not such a form, or too large.
     HTTPException
         If another site sent it.
+    BusyError
+        If too many others hand in pictures.
     """
+    with request.app.state.context.embedder.place():
+        yield await _read(request)
+
+
+async def _read(request: Request) -> HandedIn:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _KIND:
         raise BadInputError(f"send the picture in a form, as {_KIND}")
     body = await read_body(request, MOST_PICTURE_BYTES + _OTHER_BYTES)

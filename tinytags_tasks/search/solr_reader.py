@@ -1,5 +1,6 @@
 """Asks Solr as a reader: one attempt within a bounded time, because a page waits for the answer."""
 
+import logging
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,8 @@ ALLOWED_SECONDS = 15
 
 CONNECTIONS = 16
 """Searches that may be under way at once; others wait for their turn."""
+
+_log = logging.getLogger(__name__)
 
 Parameters = dict[str, str | int | list[str]]
 """Of Solr's ``/select``."""
@@ -89,8 +92,9 @@ def ask_solr(settings: Settings, parameters: Parameters) -> dict[str, Any]:
         raise EngineDownError(f"{settings.alias!r} cannot be searched right now: {error}") from error
     except (MissingError, ForbiddenError) as error:  # Solr does not tell a reader which of the two it is
         or_hidden = f", or none that {login[0]!r} may search" if login and isinstance(error, ForbiddenError) else ""
+        _log.warning("Solr at %s has no %r%s", http.url, searched, or_hidden)  # whoever searches need not know where
         raise MissingError(
-            f"nothing is published yet: run `tinytags run` (Solr at {http.url} has no {settings.alias!r}{or_hidden})"
+            f"nothing is published yet: run `tinytags run` (Solr has no {settings.alias!r}{or_hidden})"
         ) from error
     except BadInputError as error:  # Solr's password is the operator's business, not bad input of who searches
         raise FinalError(str(error)) from error

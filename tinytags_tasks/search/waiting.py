@@ -4,7 +4,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tinytags_tasks.errors import TransientError
+
 MOST_WAITING = 8
+
+
+class BusyError(TransientError):
+    """Too many others ask for the same costly thing; a client may read why."""
 
 
 class Waiting:

@@ -23,6 +23,7 @@ def _launch(context: Context) -> Launch:
         *(sys.executable, "-m", "uvicorn", "tinytags_tasks.search.page:create_app", "--factory"),
         *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
         "--no-proxy-headers",  # else anybody on this machine says with a header which address a guess comes from
+        "--no-access-log",  # a page has dozens of pictures, and writing their lines costs more than some of them
     )
     variables = environment(context)
     variables.pop("TINYTAGS_SOLR_ADMIN_PASSWORD", None)  # the page reads, and writes corrections; it manages nothing
