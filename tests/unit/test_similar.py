@@ -35,10 +35,11 @@ from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.index.javabin import Body, encode_numbers
 from tinytags_tasks.index.step import IndexRequest, index_blocks
 from tinytags_tasks.look import looks
+from tinytags_tasks.nets import vectors
 from tinytags_tasks.nets.shipped import shipped_card
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.review.words import say
-from tinytags_tasks.score import plan, vectors
+from tinytags_tasks.score import plan
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.search import similar
 from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES, Embedder

@@ -7,8 +7,8 @@ from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.nets.shipped import shipped_card
+from tinytags_tasks.nets.vectors import choose_vectors
 from tinytags_tasks.review.carry import refuse_uncarried
-from tinytags_tasks.score.vectors import choose_vectors
 from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.nets.vectors import choose_vectors
 from tinytags_tasks.publish import diff
 from tinytags_tasks.publish.live import collections_of, run_of
 from tinytags_tasks.publish.publications import of_corpus, read_history, with_missing_change
-from tinytags_tasks.score.vectors import choose_vectors
 from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset, kept_configset
