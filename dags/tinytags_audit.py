@@ -1,13 +1,14 @@
 """### TinyTags: compare what is in Solr with what was scored.
 
-`choose >> audit, mapped >> judge >> backfill, mapped`
+`choose >> audit, mapped >> judge >> backfill, mapped`, and `audit >> conclude`
 
 | task | once it has succeeded |
 | --- | --- |
 | `choose` | the runs to audit are known: the one that the form names, else what is live, a run for each corpus |
 | `audit` | each block was compared with its scored file, the next share of pictures byte by byte; this is recorded |
-| `judge` | nothing differs (the run ends here), or **Repair** is on; otherwise it fails and names the blocks |
+| `judge` | what a backfill is to repair is known: nothing, unless **Repair** is on |
 | `backfill` | the Dag `tinytags_backfill` is redoing what the audit of a run found |
+| `conclude` | nothing differs that no backfill repairs; otherwise it fails and names the blocks, corpus by corpus |
 
 Corrections and take-downs that are not applied yet are named, and applied with **Repair**. A block whose scored file
 and documents are good only gets its record in the ledger written again. Documents of no block of the corpus are never
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 MOST_PROBLEMS = 20
 """How many blocks, and how many other problems, a failure describes; the audit's record has all of them."""
 
+_DAMAGED = "damaged"
+
 
 @task(pool=pool(SOLR), execution_timeout=SHORT)
 @errors_for_airflow
@@ -48,7 +51,12 @@ def choose() -> list[str]:
     clients = runtime()
     if form["run"]:
         return [form["run"]]
-    live = [run.name for run in live_runs(form["alias"], clients.storage, clients.solr, corpus=form["corpus"])]
+    damaged: list[str] = []
+    runs = live_runs(form["alias"], clients.storage, clients.solr, corpus=form["corpus"], on_damage=damaged.append)
+    live = [run.name for run in runs]
+    for problem in damaged:
+        report(f"a live run is not audited: {problem}")
+    get_current_context()["ti"].xcom_push(_DAMAGED, damaged)
     return live or [live_run(form["alias"], form["corpus"], clients.storage, clients.solr).name]  # says what is wrong
 
 
@@ -82,18 +90,26 @@ def audit(run: str) -> dict[str, Any]:
 @task
 @errors_for_airflow
 def judge(audited: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return what to backfill; fail if something differs and no backfill is to repair it."""
+    """Return what to backfill: a problem of one run is no reason to leave the others as they are."""
+    return [
+        {"run": found["run"], "select": "audit"} for found in audited if found["problems"] and not _unrepaired(found)
+    ]
+
+
+@task
+@errors_for_airflow
+def conclude(audited: Iterable[dict[str, Any]]) -> None:
+    """Fail if something differs and no backfill is to repair it, or if a live run could not be audited."""
     from tinytags_tasks.errors import ReconcileError
 
-    to_redo, wrong = [], []
-    for found in audited:
-        if problem := _unrepaired(found):
-            wrong.append(problem)
-        elif found["problems"]:
-            to_redo.append({"run": found["run"], "select": "audit"})
+    wrong = [problem for found in audited if (problem := _unrepaired(found))] + _not_audited()
     if wrong:
         raise ReconcileError("; ".join(wrong))
-    return to_redo
+
+
+def _not_audited() -> list[str]:
+    """Return what `choose` found to be wrong with live runs that it left out."""
+    return get_current_context()["ti"].xcom_pull(task_ids="choose", key=_DAMAGED) or []
 
 
 def _unrepaired(audited: dict[str, Any]) -> str:
@@ -124,11 +140,13 @@ def _first(problems: list[str], path: str) -> str:
 @tinytags_dag(audit_form(), __doc__, schedule=cron_schedule("TINYTAGS_AUDIT_CRON"), starts_unpaused=False)
 def tinytags_audit() -> None:
     """Compare what is in Solr with what was scored."""
+    audited = audit.expand(run=choose())
+    conclude(audited)
     TriggerDagRunOperator.partial(
         task_id="backfill",
         trigger_dag_id=BACKFILL_DAG,
         doc_md="Start the Dag `tinytags_backfill` on what the audit of a run found.",
-    ).expand(conf=judge(audit.expand(run=choose())))
+    ).expand(conf=judge(audited))
 
 
 tinytags_audit()

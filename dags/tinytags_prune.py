@@ -8,7 +8,8 @@
 | `prune` | exactly what was shown is dropped, if **Really** is on; skipped otherwise |
 
 These are never dropped: what is live of any corpus, what a rollback would restore, what was never published and is
-newer than what is live of its corpus, and what is being written. Embeddings that no model sees are dropped, too, unless
+newer than what is live of its corpus, and what is being written. Embeddings that no model sees
+and no run has as vectors are dropped, too, unless
 somebody is embedding; nets and models are kept. Temporary files of killed writers are deleted once they are a day old.
 Run the Dag once as it is, read the log of `show`, then run it again with **Really**.
 """

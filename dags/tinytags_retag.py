@@ -62,6 +62,7 @@ _CRON = cron_schedule("TINYTAGS_RETAG_CRON")
 @errors_for_airflow
 def choose() -> list[dict[str, Any]]:
     """Plan a run, with its collection, for each live index that lacks the model or the schema; there may be none."""
+    from tinytags_tasks.errors import FinalError
     from tinytags_tasks.index.step import prepare_collection
     from tinytags_tasks.score.plan import PlanRequest, plan_run
     from tinytags_tasks.upkeep.retag import RetagRequest, plan_retags
@@ -75,12 +76,20 @@ def choose() -> list[dict[str, Any]]:
     ).due
     _claim_or_wait([due.corpus for due in found], storage)
     planned = []
+    failed: list[FinalError] = []
     for due in found:
         request = PlanRequest(due.corpus, due.model, due.threshold, thumbnails=due.thumbnails, similar=due.similar)
-        name = plan_run(request, storage=storage, report=report).run
         shards, replicas = settings.solr_shards, settings.solr_replicas
-        prepare_collection(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
+        try:
+            name = plan_run(request, storage=storage, report=report).run
+            prepare_collection(name, storage=storage, solr=clients.solr, shards=shards, replicas=replicas)
+        except FinalError as error:  # the other corpora do not wait for it
+            report(f"{due.alias} {due.corpus} is skipped: {error}")
+            failed.append(error)
+            continue
         planned.append({"run": name, **asdict(due)})
+    if failed and not planned:
+        raise failed[0]
     return planned
 
 

@@ -4,7 +4,7 @@
 
 | task | once it has succeeded |
 | --- | --- |
-| `choose` | the run to roll back is known: the one that the form names, else the live one of the corpus |
+| `choose` | the run to roll back is known: the form's, else the live one; or the corpus that was taken out |
 | `rollback` | the alias points to what was live of the corpus before that run, and that collection is complete |
 
 What other corpora have live stays.
@@ -36,26 +36,26 @@ from tinytags_tasks.airflow_names import SOLR
 
 @task(pool=pool(SOLR), execution_timeout=SHORT)
 @errors_for_airflow
-def choose() -> str:
-    """Find the run to roll back."""
-    from tinytags_tasks.publish.live import live_run
+def choose() -> dict[str, Any]:
+    """Find the run to roll back, or the corpus to bring back."""
+    from tinytags_tasks.publish.rollback import RollbackRequest, name_rollback
 
     form = read_form()
     clients = runtime()
-    return str(form["run"]) or live_run(form["alias"], form["corpus"], clients.storage, clients.solr).name
+    request = RollbackRequest(form["alias"], form["run"], form["corpus"])
+    return asdict(name_rollback(request, storage=clients.storage, solr=clients.solr))
 
 
 @task(pool=pool(SOLR), outlets=[INDEX_ASSET])
 @errors_for_airflow
-def rollback(unwanted: str) -> dict[str, Any]:
+def rollback(chosen: dict[str, Any]) -> dict[str, Any]:
     """Point the alias to what was live before the run."""
     from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 
-    alias = read_form()["alias"]
     clients = runtime()
-    request = RollbackRequest(alias, unwanted)
+    request = RollbackRequest(**chosen)
     result = asdict(roll_back(request, storage=clients.storage, solr=clients.solr, report=report))
-    describe_asset_event(INDEX_ASSET, alias=alias, **result)
+    describe_asset_event(INDEX_ASSET, alias=request.alias, **result)
     return result
 
 

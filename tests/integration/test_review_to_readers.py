@@ -33,10 +33,10 @@ KEYS = "123"
 """Of the tags, on the review page."""
 
 IMAGES, SCRIBBLES = 900, 0.4
-BY_KEYS, BY_FORM = 72, 8
+BY_KEYS, BY_FORM = 48, 4
 """Looks at each run, with and without scripts."""
 
-GATE = 70
+GATE = 50
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

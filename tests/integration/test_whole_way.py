@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DEPTH, IMAGES, KEYWORDS, all_documents, ask_solr, keyword_of, walk
+from derived_values import derived_values
 from fastapi.testclient import TestClient
 from PIL import Image
 from pyspark.ml.classification import RandomForestClassifier
@@ -139,7 +140,8 @@ def test_every_document_is_what_the_trees_and_the_source_say(
             "model": ledger["run"]["model"],
             "width": 32,
             "data": base64.b64encode(images[position]).decode(),
-        } | ({"keyword": keyword} if (keyword := keyword_of(position)) else {})
+            **derived_values("small", position, images[position], keyword_of(position)),
+        }
     found = all_documents(runtime.settings.address("solr_url"), "tinytags")
     for document in found.values():
         document.pop("_version_", None)

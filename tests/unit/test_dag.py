@@ -190,7 +190,8 @@ def test_the_small_dags_look_before_they_act(described: dict) -> None:
     edges = {name: described["dags"][name]["edges"] for name in DAGS}
     assert edges["tinytags_audit"] == {
         "choose": ["audit"],
-        "audit": ["judge"],
+        "audit": ["conclude", "judge"],
+        "conclude": [],
         "judge": ["backfill"],
         "backfill": [],
     }

@@ -41,21 +41,29 @@ def test_a_final_error_fails_a_task_at_once_and_a_transient_one_is_left_to_the_r
         work(EngineDownError("away"))
 
 
-def test_a_failed_audit_describes_some_of_its_findings_and_counts_the_others() -> None:
+def test_a_failed_audit_describes_some_of_its_findings_and_counts_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tinytags_audit
     from airflow.sdk.exceptions import AirflowFailException
-    from tinytags_audit import MOST_PROBLEMS, judge
+    from tinytags_audit import MOST_PROBLEMS, conclude, judge
 
+    monkeypatch.setattr(tinytags_audit, "_not_audited", list)
+    monkeypatch.setattr(tinytags_audit, "read_form", lambda: {"repair": True})
     damaged = [f"shard {shard}: gone" for shard in range(MOST_PROBLEMS + 7)]
     audited = {"run": "pets-1", "path": "runs/pets-1/audits/000001.json", "problems": {}, "input_problems": damaged}
     with pytest.raises(AirflowFailException) as raised:
-        judge.function([{**audited, "run": "birds-1", "input_problems": []}, audited])
+        conclude.function([{**audited, "run": "birds-1", "input_problems": []}, audited])
     told = str(raised.value)
     assert told.count(": gone") == MOST_PROBLEMS
     assert "and 7 more, which runs/pets-1/audits/000001.json lists" in told
     with pytest.raises(AirflowFailException, match="shard 0: gone; no block is redone") as raised:
-        judge.function([{**audited, "input_problems": damaged[:1]}])
+        conclude.function([{**audited, "input_problems": damaged[:1]}])
     assert "more" not in str(raised.value)
-    assert judge.function([{**audited, "input_problems": []}]) == []
+    assert conclude.function([{**audited, "input_problems": []}]) is None
+    differs = {**audited, "run": "birds-1", "problems": {"3": "is gone"}, "input_problems": []}
+    assert judge.function([audited, differs]) == [{"run": "birds-1", "select": "audit"}], "others are repaired"
+    monkeypatch.setattr(tinytags_audit, "_not_audited", lambda: ["runs/pets-2/run.json: damaged"])
+    with pytest.raises(AirflowFailException, match="pets-2/run"):
+        conclude.function([differs])
 
 
 def test_a_second_run_on_one_corpus_is_refused_while_the_first_runs(storage: LocalStorage) -> None:

@@ -14,7 +14,7 @@ from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import kept, shown_pictures
+from tinytags_tasks.search import kept, shown_pictures, thumbnails
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -152,7 +152,8 @@ def test_pictures_that_the_store_does_not_give_are_not_asked_for_again_and_again
     monkeypatch.setattr(pages.app.state.context.stored_images, "_open_storage", no_store)
     for _ in range(3):
         refused = pages.client("reader").get(f"/pictures/{CORPUS}/0.png")
-        assert (refused.status_code, "HDFS is away" in refused.text) == (503, True)
+        assert (refused.status_code, "try again in some seconds" in refused.text) == (503, True)
+        assert "HDFS" not in refused.text  # what an engine says is in the log
     assert len(asked) == 1
 
 
@@ -180,3 +181,13 @@ def test_another_version_of_a_corpus_is_not_shown_in_its_place(pages: Pages) -> 
     for role in ("reader", "reviewer"):
         assert pages.client(role).get(f"/pictures/{CORPUS}/0.png?version={digest[:16]}").status_code == 200
         assert pages.client(role).get(f"/pictures/{CORPUS}/0.png?version=0123").status_code == 404
+
+
+def test_a_large_picture_is_scaled_down_for_a_grid(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnails, "LONGEST_SIDE", 2)
+    client, address = pages.client("reader"), f"/pictures/{CORPUS}/0.png"
+    whole, small = client.get(address), client.get(f"{address}?size=grid")
+    assert decoded(whole.content).shape == pictures()[0].shape
+    assert max(decoded(small.content).shape[:2]) == 2
+    assert whole.headers["etag"] != small.headers["etag"]
+    assert client.get(f"{address}?size=huge").status_code == 400

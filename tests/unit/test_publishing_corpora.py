@@ -8,9 +8,9 @@ from small_run import quiet
 from tinytags_tasks.correct.apply import pending_of
 from tinytags_tasks.errors import BadInputError, FinalError, MissingError
 from tinytags_tasks.publish.corrections import correct_live
-from tinytags_tasks.publish.live import live_run
+from tinytags_tasks.publish.live import live_run, live_runs
 from tinytags_tasks.publish.publications import of_corpus, read_history
-from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.publish.rollback import RollbackRequest, name_rollback, roll_back
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.publish.unpublish import UnpublishRequest, unpublish
 from tinytags_tasks.review.words import say
@@ -142,6 +142,31 @@ def test_without_any_corpus_there_is_no_alias_and_it_comes_back(world, birds):
     assert live(world) == [birds[0].collection]
 
 
+def test_what_the_dag_chooses_counts_a_corpus_that_was_taken_out_and_may_be_repeated(world, birds):
+    def chosen(corpus: str = "") -> RollbackRequest:
+        return name_rollback(RollbackRequest(ALIAS, corpus=corpus), storage=world.storage, solr=world.solr)
+
+    assert chosen("pets").run == world.runs[1].name
+    take_out(world, "birds")
+    with pytest.raises(BadInputError, match="name one of them: birds, pets"):
+        chosen()
+    back = chosen("birds")
+    for _ in range(2):
+        roll_back(back, storage=world.storage, solr=world.solr, report=quiet)
+        assert live(world) == [world.runs[1].collection, birds[0].collection]
+    assert changes(world, "birds")[-2:] == [(Change.UNPUBLISHED, ""), (Change.ROLLED_BACK, birds[0].collection)]
+
+
+def test_taking_out_the_only_corpus_that_was_killed_after_its_switch_is_finished_by_its_command(world, birds):
+    take_out(world, "birds")
+    world.solr.delete_alias(ALIAS)
+    with pytest.raises(MissingError, match="`tinytags unpublish pets` finishes that"):
+        take_back(world, corpus="pets")
+    take_out(world, "pets")
+    take_back(world, corpus="pets")
+    assert live(world) == [world.runs[1].collection]
+
+
 def test_what_is_of_no_run_of_this_store_stays_until_a_person_takes_it_out(world, birds):
     world.solr.documents("customers")
     world.solr.set_alias(ALIAS, f"customers,{world.live()}")
@@ -174,6 +199,17 @@ def test_each_corpus_is_audited_and_tagged_again_by_itself(world, birds):
     assert set(found.skipped) == {f"{ALIAS} pets", f"{ALIAS} birds"}
     found = plan_retags(RetagRequest(corpus="birds"), storage=world.storage, solr=world.solr, report=quiet)
     assert set(found.skipped) == {f"{ALIAS} birds"}
+
+
+def test_a_damaged_record_of_a_run_stops_the_tagging_of_its_corpus_only(world, birds):
+    world.storage.write(layout.run_file(birds[0].name), b"{")
+    found = plan_retags(RetagRequest(), storage=world.storage, solr=world.solr, report=quiet)
+    assert set(found.skipped) == {f"{ALIAS} pets", f"{ALIAS} {birds[0].collection}"}
+    assert f"{birds[0].name}/run.json" in found.skipped[f"{ALIAS} {birds[0].collection}"]
+    damaged = []
+    runs = live_runs(ALIAS, world.storage, world.solr, on_damage=damaged.append)
+    assert [run.name for run in runs] == [world.runs[1].name]
+    assert birds[0].name in damaged[0]
 
 
 def test_words_reach_what_is_live_of_their_corpus(world, birds):

@@ -13,6 +13,7 @@ from tinytags_tasks.publish import live as live_module
 from tinytags_tasks.publish.live import lock_alias, put_in_place, switch_alias
 from tinytags_tasks.publish.publications import (
     of_corpus,
+    plan_change,
     previous_collections,
     read_history,
     record_change,
@@ -370,6 +371,19 @@ def test_of_two_damaged_changes_in_a_row_none_is_made_of_what_is_live_now(storag
         storage.write(layout.publication_file("live", number), b"{")
     repair_history("live", storage, solr, quiet)
     assert letters(record.collection for record in read_history("live", storage)) == ["a", "c", "d"]
+
+
+def test_a_last_change_whose_thresholds_are_lost_is_written_again_with_a_warning(storage):
+    pets, birds = history_of("a", "b"), history_of("a", corpus="birds")
+    solr = record([pets[0], pets[1], birds[0]], storage)
+    time = read_history("live", storage)[2].time
+    plan_change(NextPublication(collection=birds[0].collection, corpus="birds"), alias="live", storage=storage)
+    storage.write(layout.publication_file("live", 2), b"{")
+    lines = []
+    repair_history("live", storage, solr, lines.append)
+    assert "its thresholds are unknown" in lines[-1]
+    assert "`tinytags publish RUN --gate-measured-precision PERCENT`" in lines[-1]
+    assert read_history("live", storage)[1].time == time
 
 
 @pytest.mark.parametrize("number", range(1, 8))

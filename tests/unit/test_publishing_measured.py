@@ -13,6 +13,7 @@ from tinytags_tasks.publish.live import live_collections
 from tinytags_tasks.publish.publications import complete_history, read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, PublishResult, publish_run
+from tinytags_tasks.publish.unpublish import UnpublishRequest, unpublish
 from tinytags_tasks.review.draw import next_pictures
 from tinytags_tasks.review.frame import load_frame
 from tinytags_tasks.runtime import Runtime
@@ -117,6 +118,17 @@ def test_repeating_a_publication_without_a_wish_shows_no_more_than_before(world:
 
     assert publish(world, world.runs[0], None).thresholds == SURE_ONES
     assert publish(world, world.runs[0], 0).thresholds is None
+
+
+def test_a_wish_outlives_the_time_in_which_the_corpus_was_taken_out(world: World) -> None:
+    first, second, _ = world.runs
+    publish(world, first, 80)
+    request = UnpublishRequest(first.corpus, ALIAS)
+    unpublish(request, storage=world.storage, solr=world.solr, report=quiet)
+
+    with pytest.raises(FinalError, match=r"precision of 80 %, which stays in force"):
+        publish(world, second, None)
+    assert publish(world, first, None).thresholds == SURE_ONES
 
 
 def test_a_wish_outlives_the_run_that_it_was_asked_of(world: World) -> None:

@@ -339,7 +339,8 @@ def test_embeddings_that_no_model_sees_are_shown_and_dropped_and_the_net_stays(w
     world.storage.write(layout.net_file(NET), b"net")
     publish_reader_of(world, "another-0123456789ab")
     found = plan_prune(PruneRequest(ALIAS, keep=9), storage=world.storage, solr=world.solr)
-    shown = f"would drop the embeddings of corpus pets by {NET} (2 blocks, 0.0 MB), which no model sees"
+    reason = "which no model sees and no run has as vectors"
+    shown = f"would drop the embeddings of corpus pets by {NET} (2 blocks, 0.0 MB), {reason}"
     assert found.lines("would drop") == [shown]
     assert not found.is_empty
     assert len(world.storage.names(folder)) == 2, "showing changes nothing"

@@ -14,6 +14,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.store.model_records import ReviewUse
 from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.upkeep import retag
 from tinytags_tasks.upkeep.retag import Comparison, Retag, RetagRequest, compare_with_live, plan_retags
 
 NEWER = "forest-ba9876543210"
@@ -55,6 +56,24 @@ def test_a_live_index_is_due_for_the_newest_model_and_keeps_its_threshold(world)
     reason = f"run {live.name} used {MODEL}"
     assert result.due == (Retag(ALIAS, live.name, live.corpus, NEWER, live.threshold, live.thumbnails, "auto", reason),)
     assert result.skipped == {}
+
+
+def test_an_index_is_tagged_again_without_vectors_if_the_new_model_cannot_have_them(world):
+    add_model(world)
+    live = world.runs[0]
+    live.replaced(similar="net-0123456789ab").save(world.storage, layout.run_file(live.name))
+    lines = []
+    (due,) = plan_retags(RetagRequest(), storage=world.storage, solr=world.solr, report=lines.append).due
+    assert due.similar == "auto"
+    assert any("is tagged again without vectors: " in line and "`tinytags embed" in line for line in lines)
+
+
+def test_an_index_without_the_vectors_that_it_could_have_gets_none(world, monkeypatch):
+    add_model(world)
+    monkeypatch.setattr(retag, "choose_vectors", lambda *_: "net-0123456789ab")
+    assert [due.similar for due in look(world).due] == ["off"]
+    monkeypatch.setattr(retag, "choose_vectors", lambda *_: "")
+    assert [due.similar for due in look(world).due] == ["auto"]
 
 
 def test_what_reviews_of_another_corpus_taught_is_not_for_this_one_unless_named(world):

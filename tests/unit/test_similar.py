@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,9 +35,11 @@ from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.index.javabin import Body, encode_numbers
 from tinytags_tasks.index.step import IndexRequest, index_blocks
 from tinytags_tasks.look import looks
+from tinytags_tasks.nets import vectors
+from tinytags_tasks.nets.shipped import shipped_card
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.review.words import say
-from tinytags_tasks.score import vectors
+from tinytags_tasks.score import plan
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.search import similar
 from tinytags_tasks.search.embedder import MOST_PICTURE_BYTES, Embedder
@@ -233,6 +236,17 @@ def test_a_model_on_pixels_takes_the_shipped_nets_embeddings_if_they_are_there(s
         planned_net(storage, MODEL, "on", told)
 
 
+def test_a_run_that_was_planned_is_found_again_whatever_was_embedded_since(storage, monkeypatch) -> None:
+    make_run(storage)
+    told: list[str] = []
+    request = PlanRequest(CORPUS, MODEL, similar="auto")
+    before = plan_run(request, storage=storage, report=quiet).run
+    monkeypatch.setattr(plan, "choose_vectors", lambda *_: shipped_card().version)
+    assert plan_run(request, storage=storage, report=told.append).run == before
+    assert told == [f"run {before} was planned without vectors, and is taken; --similar on plans another"]
+    assert plan_run(replace(request, similar="on"), storage=storage, report=quiet).run != before
+
+
 def test_vectors_are_part_of_a_runs_name_which_proves_a_damaged_record(storage) -> None:
     model = make_net_run(storage).model
     names = {
@@ -249,6 +263,7 @@ def test_embeddings_that_a_run_has_as_vectors_are_not_pruned(storage, run) -> No
     for version in storage.names(layout.MODELS):
         storage.delete(layout.model_folder(version))
     assert find_embeddings(storage) == ((), {})
+    assert [found.net for found in find_embeddings(storage, without={run.name})[0]] == [HALF_NET]
     run.replaced(pruned="2026-01-01T00:00:00+00:00").save(storage, layout.run_file(run.name))
     (found,) = find_embeddings(storage)[0]
     assert found.net == HALF_NET
@@ -421,6 +436,34 @@ def test_an_older_run_says_that_it_has_no_vectors(pages, asked, monkeypatch) -> 
         similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:1"))
     with pytest.raises(MissingError, match="--similar on"):
         similar.similar_to_picture(context, SearchRequest(), encoded(pictures()[0]))
+
+
+def test_a_picture_need_not_have_the_precision_that_is_asked_of_others(pages, asked, monkeypatch) -> None:
+    context = pages.app.state.context
+    (live,) = context.live.runs()
+    table = SimpleNamespace(is_measured=True, curves={})
+    monkeypatch.setattr(context.searches.measured, "tables", lambda runs, is_needed: {live.run.corpus: table})
+    similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:0", min_precision=90))
+    vector, nearest = asked
+    assert len(nearest["fq"]) == len(vector["fq"]) + 2  # the precision, and not itself
+
+
+def test_pictures_are_compared_in_the_corpora_that_are_asked_for(pages, asked, monkeypatch) -> None:
+    context = pages.app.state.context
+    (live,) = context.live.runs()
+    other = replace(live, run=live.run.replaced(corpus="other", similar="another net"))
+    monkeypatch.setattr(type(context.live), "runs", lambda self: (other, live))
+    nets = []
+    monkeypatch.setattr(
+        context.embedder, "embed", lambda upload, net, *which: nets.append(net) or np.arange(10, dtype=np.int8)
+    )
+    picture = encoded(pictures()[0])
+    assert similar.similar_to_picture(context, SearchRequest(corpora=(CORPUS,)), picture).left_out == ()
+    assert similar.similar_to_picture(context, SearchRequest(), picture).left_out == (CORPUS,)
+    assert nets == [live.run.similar, "another net"]
+    assert similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:0")).left_out == ("other",)
+    with pytest.raises(MissingError, match="of other has no vectors"):
+        similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:0", corpora=("other",)))
 
 
 def hand_in(pages, picture: bytes, token: str | None = None, **kept) -> object:

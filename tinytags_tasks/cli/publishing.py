@@ -77,7 +77,10 @@ def unpublish(
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Take a corpus out of what readers search; its run is kept until it is pruned, and a rollback brings it back."""
+    """Take a corpus out of what readers search; its run is kept until it is pruned, and a rollback brings it back.
+
+    A collection that is of no run of this store is in no history: a rollback does not bring it back.
+    """
     from tinytags_tasks.cli.spoken import user
     from tinytags_tasks.publish.unpublish import UnpublishRequest
     from tinytags_tasks.publish.unpublish import unpublish as take_out

@@ -49,17 +49,19 @@ def precision_at(card: ModelCard, threshold: int) -> float:
 
 
 def standing_wish(run: Run, alias: str, storage: Storage, solr: SolrClient) -> float | None:
-    """Return the measured precision at which the publication that a run is to replace was asked for.
+    """Return the measured precision that was asked for when the corpus was last published under an alias.
 
-    None if that is this run itself, or nothing of the corpus is live, or every document is shown.
+    It stays in force while the corpus is taken out. None if this run itself is live, nothing of the corpus ever was, or
+    every document is shown.
     """
     live = live_collections(alias, solr)
-    if not live or live == (run.collection,):
+    if live == (run.collection,):
         return None
     history = read_history(alias, storage)
-    if live_by_corpus(live, history, storage).get(run.corpus, ()) in ((), (run.collection,)):
+    if live_by_corpus(live, history, storage).get(run.corpus, ()) == (run.collection,):
         return None
-    return of_corpus(run.corpus, complete_history(alias, history, live, storage))[-1].least_precision
+    own = of_corpus(run.corpus, complete_history(alias, history, live, storage))
+    return next((record.least_precision for record in reversed(own) if record.collection), None)
 
 
 def choose_publication(
@@ -96,7 +98,7 @@ def choose_publication(
         why = ""
         if standing_under:
             why = (
-                f"what is live under {standing_under} was published at a measured precision of "
+                f"what was last live of its corpus under {standing_under} was published at a measured precision of "
                 f"{least_measured_precision:g} %, which stays in force until a publication asks for another; "
             )
         raise FinalError(f"run {run.name} is verified, but not published: {why}{error}") from error

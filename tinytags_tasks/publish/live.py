@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import Storage
@@ -118,15 +118,35 @@ def run_of(collection: str, storage: Storage) -> Run | None:
     return Run.load(storage, path) if path and storage.exists(path) else None
 
 
-def live_runs(alias: str, storage: Storage, solr: SolrClient, *, corpus: str = "") -> list[Run]:
-    """Return the live runs of this store, or those of one corpus; only their records are read then."""
+def live_runs(
+    alias: str,
+    storage: Storage,
+    solr: SolrClient,
+    *,
+    corpus: str = "",
+    on_damage: Callable[[str], None] | None = None,
+) -> list[Run]:
+    """Return the live runs of this store, or those of one corpus; only their records are read then.
+
+    Raises
+    ------
+    CorruptError
+        If a record is damaged, unless ``on_damage`` takes the message.
+    """
     names = [
         name
         for name in live_collections(alias, solr)
         if not corpus or layout.corpus_of_run(layout.run_of_collection(name)) in ("", corpus)
     ]
-    runs = [run for name in names if (run := run_of(name, storage))]
-    return [run for run in runs if corpus in ("", run.corpus)]
+    runs = []
+    for name in names:
+        try:
+            runs.append(run_of(name, storage))
+        except CorruptError as error:
+            if on_damage is None:
+                raise
+            on_damage(str(error))
+    return [run for run in runs if run and corpus in ("", run.corpus)]
 
 
 def live_run(alias: str, corpus: str, storage: Storage, solr: SolrClient) -> Run:

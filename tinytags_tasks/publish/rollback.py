@@ -44,11 +44,14 @@ class RollbackRequest:
         of its own. A corpus that was taken out of the alias comes back.
     corpus
         The corpus; empty if the run tells, or only one was ever live under the alias.
+    was_taken_out
+        Whether only a corpus that was taken out is to come back, so that repeating this changes nothing either.
     """
 
     alias: str = "tinytags"
     run: str = ""
     corpus: str = ""
+    was_taken_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,33 @@ class RollbackResult:
     taken_back: str
     corpus: str = ""
     beside: tuple[str, ...] = ()
+
+
+def name_rollback(request: RollbackRequest, *, storage: Storage, solr: SolrClient) -> RollbackRequest:
+    """Return a request that may be repeated: it names the run, or the corpus that was taken out and is to come back.
+
+    Raises
+    ------
+    BadInputError
+        If no corpus is named, and several were live.
+    MissingError
+        If nothing under the alias is of a run of this store, or the record of the corpus' live run is lost.
+    """
+    if request.run:
+        return request
+    live = live_collections(request.alias, solr)
+    history = complete_history(request.alias, read_history(request.alias, storage), live, storage)
+    corpus = _corpus_of(request, history, storage)
+    own = live_by_corpus(live, history, storage).get(corpus, ())
+    if not own:
+        return replace(request, corpus=corpus, was_taken_out=True)
+    run = run_of(own[-1], storage)
+    if run is None:
+        raise MissingError(
+            f"{own[-1]} is live of corpus {corpus}, but the record of its run is lost: roll back with "
+            f"`tinytags rollback --corpus {corpus}`"
+        )
+    return replace(request, run=run.name, corpus=corpus)
 
 
 def roll_back(
@@ -181,7 +211,13 @@ def _next_step(request: RollbackRequest, storage: Storage, solr: SolrClient) -> 
     own = live_by_corpus(live, recorded, storage).get(corpus, ())
     if not (own or (history and history[-1].change is Change.UNPUBLISHED)):
         what = f"nothing of corpus {corpus}" if live else "nothing"
-        raise MissingError(f"alias {request.alias} points at {what}: publish a run with `tinytags publish RUN`")
+        # Without an alias, nothing tells that `unpublish` was killed after its switch, and not somebody else's command.
+        ended = (
+            f"; if it was being taken out, `tinytags unpublish {corpus}` finishes that, and then roll back again"
+            if history
+            else ""
+        )
+        raise MissingError(f"alias {request.alias} points at {what}: publish a run with `tinytags publish RUN`{ended}")
     done = _rolled_back_already(request, history, len(of_corpus(corpus, recorded)), storage)
     earlier = [as_plan(each) for each in previous_publications(history)]
     if request.run:  # other thresholds of the same run would leave the run that is named live
@@ -227,6 +263,10 @@ def _rolled_back_already(
         How many of its changes were recorded.
     """
     last = history[-1]
+    if request.was_taken_out and last.change is not Change.UNPUBLISHED:
+        if last.change is Change.ROLLED_BACK:
+            return last
+        raise BadInputError(f"corpus {last.corpus} is live again under alias {request.alias}: it was published since")
     if not request.run:  # a process that was killed after the switch asks again
         return last if last.change is Change.ROLLED_BACK and len(history) > recorded else None
     unwanted = Run.load(storage, layout.run_file(request.run)).collection

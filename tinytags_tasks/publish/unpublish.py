@@ -91,5 +91,9 @@ def _take_out_stranger(
     switch_alias(request.alias, wanted, solr)
     for name in (request.name, *gone):
         report(f"alias {request.alias} no longer points at {name}")
+    report(
+        f"alias {request.alias} pointed at {', '.join(live)}; no rollback brings {request.name} back, only Solr's "
+        "CREATEALIAS with that list"
+    )
     record_missing_change(request.alias, read_history(request.alias, storage), wanted, storage)
     return UnpublishResult("", (request.name,), wanted)

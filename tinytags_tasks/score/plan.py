@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from tinytags_tasks.blocks import group_blocks
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import load_net_card
+from tinytags_tasks.nets.shipped import shipped_card
+from tinytags_tasks.nets.vectors import choose_vectors
 from tinytags_tasks.review.carry import refuse_uncarried
-from tinytags_tasks.score.vectors import choose_vectors
 from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
@@ -15,7 +16,8 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import list_models, misfit
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_identity import make_run
+from tinytags_tasks.store.run_identity import make_run, run_name
+from tinytags_tasks.store.run_records import Run
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,33 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
     configset = current_configset()
     similar = choose_vectors(request.similar, corpus, card, storage, report)
     run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name, similar)
+    if request.similar == "auto" and card.features == PIXELS:
+        other = run_name(
+            corpus, card.version, request.threshold, request.thumbnails, configset.name, _other_vectors(similar)
+        )
+        run = _planned_before(run, other, storage, report)
     path = layout.run_file(run.name)
     if not storage.exists(path):
         keep_configset(configset, storage)
         run.save(storage, path, overwrite=False)
     return PlanResult(run.name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
+
+
+def _other_vectors(similar: str) -> str:
+    """Return the net whose embeddings would be a run's vectors if the store had other ones; empty if none would."""
+    return "" if similar else shipped_card().version
+
+
+def _planned_before(run: Run, other: str, storage: Storage, report: Callable[[str], None]) -> Run:
+    """Return a run as it was planned when the store had other embeddings, so that these do not decide what a run is."""
+    if storage.exists(layout.run_file(run.name)) or not storage.exists(layout.run_file(other)):
+        return run
+    found = Run.load(storage, layout.run_file(other))
+    if found.pruned:
+        return run
+    has, option = ("with", "off") if found.similar else ("without", "on")
+    report(f"run {found.name} was planned {has} vectors, and is taken; --similar {option} plans another")
+    return found
 
 
 def latest_model(storage: Storage, *, report: Callable[[str], None] = print) -> str:

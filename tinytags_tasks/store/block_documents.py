@@ -3,9 +3,9 @@
 What a document says follows from the scored file, people's words, the shard's manifest and keywords, and the run: Solr
 is not asked.
 
-A checksum begins with the number of its version. Version 2 covers every field but the pixels. Checksums without a
-number are of the first version, which covers five fields; blocks that were verified by one are not indexed again. See
-``docs/adr/0020-verified-means-now.md``.
+A checksum begins with the number of its version. Version 2 covers every field but what says how an
+image looks (pixels, looks, vector). Checksums without a number are of the first version, which covers five fields;
+blocks that were verified by one are not indexed again. See ``docs/adr/0020-verified-means-now.md``.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _CORRECTED = document_field("corrected").solr_name
 
 
 def is_present_version(checksum: str) -> bool:
-    """Tell whether a checksum is of the present version, which covers every field but the pixels."""
+    """Tell whether a checksum is of the present version: all fields but pixels, looks and vector."""
     return checksum.startswith(_VERSION)
 
 

@@ -106,7 +106,7 @@ class PruneResult:
     configsets
         Old configsets in Solr that no collection uses any longer.
     embeddings
-        Embeddings that no model sees, or whose blocks a corpus no longer has.
+        Embeddings that no model sees and no run has as vectors, or whose blocks a corpus no longer has.
     """
 
     drop: tuple[Prunable, ...]
@@ -165,7 +165,7 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
     leftovers = _old_leftovers(storage)
     to_drop = {one.collection for one in drop}
     configsets = _unused_configsets([run for run in runs if run.collection not in to_drop], to_drop, solr)
-    embeddings, being_written = find_embeddings(storage)
+    embeddings, being_written = find_embeddings(storage, without={one.run for one in drop})
     return _result(drop, kept | being_written, leftovers, configsets, embeddings), leftovers
 
 

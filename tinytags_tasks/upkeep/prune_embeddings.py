@@ -3,7 +3,7 @@
 The same goes for those of blocks that a corpus no longer has. The nets that made them are kept.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -50,12 +50,24 @@ class PrunableEmbeddings:
 
     def line(self, verb: str) -> str:
         """Return a readable line for embeddings that are dropped."""
-        reason = "whose blocks the corpus no longer has" if self.gone else "which no model sees"
+        reason = (
+            "whose blocks the corpus no longer has" if self.gone else "which no model sees and no run has as vectors"
+        )
         return f"{verb} {self.title} ({self.blocks:,} blocks, {self.size_bytes / 1e6:,.1f} MB), {reason}"
 
 
-def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], dict[str, str]]:
-    """Return the embeddings that may be dropped, and others that nobody needs but are kept, each with the reason."""
+def find_embeddings(
+    storage: Storage, *, without: Collection[str] = ()
+) -> tuple[tuple[PrunableEmbeddings, ...], dict[str, str]]:
+    """Return the embeddings that may be dropped, and others that nobody needs but are kept, each with the reason.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    without
+        Runs that are about to be dropped, so that what only they have as vectors is not needed.
+    """
     embedded = list(_embedded(storage))
     if not embedded:
         return (), {}
@@ -64,7 +76,7 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
     except FinalError as error:  # nobody knows what that model sees
         return (), {"all embeddings": f"a model's card cannot be read: {error}"}
     try:
-        vectors = _vectors(storage)
+        vectors = _vectors(storage, without)
     except FinalError as error:  # nobody knows what that run has as vectors
         return (), {"all embeddings": f"a run's record cannot be read: {error}"}
     drop, kept = [], {}
@@ -79,9 +91,13 @@ def find_embeddings(storage: Storage) -> tuple[tuple[PrunableEmbeddings, ...], d
     return tuple(drop), kept
 
 
-def _vectors(storage: Storage) -> set[tuple[str, str]]:
+def _vectors(storage: Storage, without: Collection[str]) -> set[tuple[str, str]]:
     """Return the corpora and nets whose embeddings are the vectors of documents that may be written again."""
-    return {(run.corpus, run.similar) for run in list_runs(storage) if run.similar and not run.pruned}
+    return {
+        (run.corpus, run.similar)
+        for run in list_runs(storage)
+        if run.similar and not run.pruned and run.name not in without
+    }
 
 
 def drop_embeddings(found: PrunableEmbeddings, storage: Storage) -> None:

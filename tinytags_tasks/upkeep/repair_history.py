@@ -19,6 +19,8 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record_series import record_numbers
 from tinytags_tasks.store.run_records import Change, NextPublication, Publication
 
+_AGAIN = "`tinytags publish RUN --gate-measured-precision PERCENT`"
+
 
 def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
     """Write damaged records of an alias' history again, as far as the changes before and after them tell.
@@ -48,11 +50,26 @@ def repair_history(alias: str, storage: Storage, solr: SolrClient, report: Calla
             records[at] = (number, made)
             if made is None:
                 storage.delete(path)
-                report(f"{path}: damaged, and nothing tells what it said: it is deleted")
+                report(
+                    f"{path}: damaged, and nothing tells what it said: it is deleted. If it published a live run "
+                    f"with other thresholds, publish that again: {_AGAIN}"
+                )
                 continue
             made.save(storage, path)
             what = f"{made.collection} was live then" if made.collection else f"corpus {made.corpus} was taken out then"
             report(f"{path}: was damaged, and is written again: {what}")
+            if made.collection and _is_guess(made, later, _plan(alias, storage)):
+                report(
+                    f"{path}: its thresholds are unknown; readers see "
+                    f"{'every document' if made.thresholds is None else 'what they last saw'} of {made.collection}. "
+                    f"If it was published at a measured precision, publish it again: {_AGAIN}"
+                )
+
+
+def _is_guess(made: Publication, later: Sequence[Publication], plan: NextPublication | None) -> bool:
+    """Return whether a record decides what readers see of its corpus, and no plan tells its thresholds."""
+    is_last = all(record.corpus != made.corpus for record in later)
+    return is_last and not (plan and plan.collection == made.collection)
 
 
 def _made_again(
@@ -87,7 +104,7 @@ def _made_again(
     known = with_corpora([*earlier, *later], storage)
     missing = with_missing_change(known, live, storage, plan)[len(known) :]
     if made := next((change for change in missing if change.corpus not in told), None):
-        return made
+        return made.replaced(time=later[0].time) if later else made
     if not later and plan and plan.collection in live:  # the same was published again, with other thresholds
         own = of_corpus(corpus_of(plan.collection, known, storage), known)
         return _change_to(plan.replaced(corpus=own[-1].corpus), own, own[-1].time, storage) if own else None

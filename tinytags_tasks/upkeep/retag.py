@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from tinytags_tasks.blocks import block_numbers_argument
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.nets.vectors import choose_vectors
 from tinytags_tasks.publish import diff
 from tinytags_tasks.publish.live import collections_of, run_of
 from tinytags_tasks.publish.publications import of_corpus, read_history, with_missing_change
 from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset
+from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset, kept_configset
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import list_models, load_card, misfit
@@ -121,14 +122,18 @@ def plan_retags(
     for alias in [request.alias] if request.alias else known:
         collections = collections_of(live.get(alias, ""))
         for collection in collections or ("",):
-            run = run_of(collection, storage) if collection else None
-            if request.corpus and (run is None or run.corpus != request.corpus):
-                continue
-            name = alias if len(collections) < 2 else f"{alias} {run.corpus if run else collection}"
+            name = alias if len(collections) < 2 else f"{alias} {collection}"
             try:
-                found = _find_retag(alias, collection, run, cards, request, storage)
+                run = run_of(collection, storage) if collection else None
+                if request.corpus and (run is None or run.corpus != request.corpus):
+                    continue
+                if run and len(collections) > 1:
+                    name = f"{alias} {run.corpus}"
+                found = _find_retag(alias, collection, run, cards, request, storage, report)
             except BadInputError as error:  # what else is live may fit
                 misfits.append(error)
+                found = str(error)
+            except CorruptError as error:  # what else is live does not depend on it
                 found = str(error)
             if isinstance(found, Retag):
                 due.append(found)
@@ -186,7 +191,13 @@ def compare_with_live(
 
 
 def _find_retag(
-    alias: str, collection: str, run: Run | None, cards: Sequence[ModelCard], request: RetagRequest, storage: Storage
+    alias: str,
+    collection: str,
+    run: Run | None,
+    cards: Sequence[ModelCard],
+    request: RetagRequest,
+    storage: Storage,
+    report: Callable[[str], None],
 ) -> Retag | str:
     """Return what is due of a live collection, or the reason why nothing is.
 
@@ -229,8 +240,34 @@ def _find_retag(
     history = with_missing_change(recorded, [collection], storage)
     if not request.model and _was_rolled_back(model, configset, history, run, storage):
         return f"{model} was rolled back here; name the model to try it again"
-    similar: Similar = "on" if run.similar else load_settings().similar
+    similar = _similar(run, corpus, fitting[-1], storage, report)
     return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, similar, reason)
+
+
+def _similar(run: Run, corpus: Corpus, card: ModelCard, storage: Storage, report: Callable[[str], None]) -> Similar:
+    """Return whether a new run gets vectors: as the live one, if the new model can have them."""
+    similar: Similar = "on" if run.similar else load_settings().similar
+    if similar == "on":
+        try:
+            choose_vectors("on", corpus, card, storage, report)
+        except BadInputError as error:
+            report(f"corpus {corpus.name} is tagged again without vectors: {error}")
+            return "auto"
+    return "off" if not run.similar and _was_turned_off(run, corpus, storage) else similar
+
+
+def _was_turned_off(run: Run, corpus: Corpus, storage: Storage) -> bool:
+    """Return whether a run lacks vectors that it would have had by itself: somebody did not want them."""
+    try:
+        fields = kept_configset(_configset_of(run), storage).files.get("schema.xml", b"")
+        live_card = load_card(storage, run.model)
+    except (MissingError, CorruptError):
+        return False
+    return b'<field name="vector"' in fields and bool(choose_vectors("auto", corpus, live_card, storage, _quiet))
+
+
+def _quiet(line: str) -> None:
+    """Report nothing: what the live run could have is not what the new one gets."""
 
 
 def _configset_of(run: Run) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from conftest import all_documents
+from derived_values import derived_values
 from fault_proxy import FaultProxy, proxy_before
 from small_run import MODEL, TAGS, VOTES, SparkHere, picture, publish_model, quiet
 
@@ -62,6 +63,7 @@ def clean_documents() -> dict[str, dict[str, object]]:
             "model": MODEL,
             "width": 32,
             "data": base64.b64encode(image).decode(),
+            **derived_values(CORPUS, position, image),
         }
     return documents
 
