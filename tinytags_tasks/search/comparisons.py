@@ -5,9 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from cachetools import LRUCache
 
-from tinytags_tasks.errors import TransientError
 from tinytags_tasks.publish.diff import DiffRequest, DiffResult, compare_runs
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.store.run_records import Run
 
@@ -58,7 +58,7 @@ class Comparisons:
             future = self._known.get(key)
             if future is None:
                 if sum(not other.done() for other in self._known.values()) >= MOST_WAITING:
-                    raise TransientError("other runs are being compared: try again in a minute")
+                    raise BusyError("other runs are being compared: try again in a minute")
                 future = self._known[key] = self._pool.submit(self._compare, old, new)
         try:
             return future.result(PATIENCE_SECONDS)

@@ -26,6 +26,7 @@ from tinytags_tasks.search.forms import CheckedForm, Form
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.request import MOST_ROWS, SearchRequest, Sort
 from tinytags_tasks.search.similar import similar_to
+from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.store import layout
 
 MOST_EXPORTS = 2
@@ -268,9 +269,9 @@ class _Places:
         """
         with self._lock:
             if account in self._taken:
-                raise TransientError("another export of yours is under way: try again when it has ended")
+                raise BusyError("another export of yours is under way: try again when it has ended")
             if len(self._taken) >= self._most:
-                raise TransientError("others are exporting right now: try again in a few minutes")
+                raise BusyError("others are exporting right now: try again in a few minutes")
             self._taken.add(account)
         try:
             yield

@@ -5,11 +5,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError
+from tinytags_tasks.errors import BadInputError, TinyTagsError
 from tinytags_tasks.review.frame import stored_frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.kept import Kept
+from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.store.review_log import of_version
 from tinytags_tasks.store.run_records import Run
@@ -75,9 +76,9 @@ class MeasuredRuns:
                 table = self._wait_for(run, max(0.0, until - time.monotonic()))
             except TinyTagsError as error:
                 if is_needed:
-                    raise EngineDownError(
+                    raise BusyError(
                         f"the precision of run {run.name} is being measured, so nothing can be chosen by it yet: try "
-                        f"again in a moment ({error})"
+                        "again in a moment"
                     ) from error
                 continue
             if table is not None:

@@ -99,7 +99,7 @@ def error_response(request: Request, error: TinyTagsError) -> Response:
 
 
 def told(request: Request, error: TinyTagsError) -> str:
-    """Return what a client is told of an error; what else there is goes to the log."""
+    """Return what an error says to a client; the rest goes to the log."""
     if isinstance(error, BadInputError | MissingError | BusyError):
         return str(error)
     _log.error("%s: %s", own_path(request.scope), error)

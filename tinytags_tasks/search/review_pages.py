@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from tinytags_tasks.errors import BadInputError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.accounts import Account, Role, require
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.forms import CheckedForm, Form, form_token
@@ -25,6 +25,7 @@ from tinytags_tasks.search.review_view import (
     picture_view,
     wall_view,
 )
+from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.store import layout
 
 _SEE_OTHER = 303
@@ -192,7 +193,7 @@ def _next(account: Account, session: ReviewSession, sitting: Sitting) -> dict[st
 def _open(reviews: ReviewSessions, run: str) -> ReviewSession:
     session = reviews.find(run, patience_seconds=30.0)
     if session is None:
-        raise TransientError(f"the review of run {run} is being prepared: try again in a moment")
+        raise BusyError(f"the review of run {run} is being prepared: try again in a moment")
     return session
 
 

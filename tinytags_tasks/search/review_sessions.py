@@ -5,11 +5,12 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
-from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
 from tinytags_tasks.review.frame import load_frame
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.present import PresentCorpora
 from tinytags_tasks.search.review_session import ReviewSession
+from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.ledger import LedgerReader, list_runs
@@ -101,7 +102,7 @@ class ReviewSessions:
             if opening.done() and (opening.exception() is not None or not opening.result().is_in_use):
                 del self._sessions[run]
                 return
-        raise TransientError(
+        raise BusyError(
             f"{MOST_SESSIONS} reviews are open, and somebody is at each: review one of these, or try again in some "
             "minutes"
         )
