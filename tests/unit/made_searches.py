@@ -65,7 +65,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
     def prepare(found: SearchPage | TinyTagsError) -> list[SearchRequest]:
         asked: list[SearchRequest] = []
 
-        def search(_: Searches, request: SearchRequest) -> SearchPage:
+        def search(_: Searches, request: SearchRequest, **__: object) -> SearchPage:
             asked.append(request)
             if isinstance(found, TinyTagsError):
                 raise found

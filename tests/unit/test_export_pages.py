@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from pages_of_world import Pages, make_settings
@@ -68,7 +69,7 @@ def test_all_that_is_found_is_sent_right_way_up(pages: Pages) -> None:
 
 
 def test_chosen_pictures_are_counted_and_sent(pages: Pages) -> None:
-    chosen = [("token", fields(pages)["token"]), ("back", "/search?tag=cat"), ("run", "")]
+    chosen = [("token", fields(pages)["token"]), ("back", "/search?tag=cat"), ("run", "run-a,run-b")]
     chosen += [("picture", f"{CORPUS}:{position}:70:cat") for position in (3, 0, 3, 999)]
     page = pages.post("reader", "/export", chosen)
     assert "Export 2 images" in page.text
@@ -117,7 +118,7 @@ def test_a_picture_that_is_gone_meanwhile_breaks_the_file_off_and_frees_its_plac
     form = fields(pages) | {"kind": "tar"}
     counted = len(pages.seen())
     complete = pages.app.state.context.stored_images.complete
-    monkeypatch.setattr(pages.app.state.context.stored_images, "complete", lambda images: complete(images)[1:])
+    monkeypatch.setattr(pages.app.state.context.stored_images, "complete", lambda images, _: complete(images)[1:])
     for _ in range(export_pages.MOST_EXPORTS + 1):
         with pytest.raises(
             export_pages.BrokenOffError, match=f"{counted} pictures were to be exported, and there are {counted - 1}"
@@ -137,10 +138,51 @@ def test_an_engine_that_stumbles_does_not_break_a_file_off(pages: Pages, monkeyp
     complete = pages.app.state.context.stored_images.complete
     failures = iter([True, False])
 
-    def stumble(images: Any) -> Any:
+    def stumble(images: Any, _: object) -> Any:
         if next(failures, False):
             raise EngineDownError("HDFS is away")
         return complete(images)
 
     monkeypatch.setattr(pages.app.state.context.stored_images, "complete", stumble)
     assert zipfile.ZipFile(io.BytesIO(pages.post("reader", "/export", form).content)).testzip() is None
+
+
+def test_a_selection_of_a_chosen_run_is_exported_from_that_run(pages: Pages) -> None:
+    chosen = pages.world.runs[1]
+    one = next(iter(pages.world.solr.documents(chosen.collection)))
+    form = [("token", fields(pages)["token"]), ("picture", f"{one}:70:cat"), ("kind", "csv")]
+    answer = pages.post("reader", "/export", [*form, ("chosen", chosen.name)])
+    assert (answer.status_code, one in answer.text) == (200, True)
+    assert pages.post("reader", "/export", [*form, ("chosen", "no-such-run")]).status_code == 404
+
+
+def test_an_account_has_one_place_and_gets_it_back(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = fields(pages) | {"kind": "csv"}
+    second = []
+
+    def during(images: Any, _: object) -> Any:
+        second.append(pages.post("reader", "/export", form))
+        return complete(images)
+
+    complete = pages.app.state.context.stored_images.complete
+    monkeypatch.setattr(pages.app.state.context.stored_images, "complete", during)
+    assert pages.post("reader", "/export", form | {"kind": "tar"}).status_code == 200
+    assert [(answer.status_code, "another export of yours" in answer.text) for answer in second] == [(503, True)]
+    assert pages.post("reader", "/export", form).status_code == 200
+
+
+def test_a_download_that_takes_nothing_loses_its_place(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_pages, "PATIENCE_SECONDS", 0.2)
+    places = export_pages._Places(1)
+
+    async def send(message: Any) -> None:
+        await anyio.sleep(30)
+
+    async def receive() -> Any:
+        await anyio.sleep(30)
+
+    sending = export_pages._Sending(iter([b"x"]), places, "reader")
+    with pytest.raises(export_pages.BrokenOffError, match="bytes a second"):
+        anyio.run(sending, {"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    with places.place("other"):
+        pass

@@ -63,6 +63,9 @@ def test_each_tag_is_shown_with_its_count_and_examples(reader: TestClient, answe
     assert [request.tags for request in asked] == [(), ("hot dog",), ("cat",)]
     reader.get("/")
     assert [request.tags for request in asked[3:]] == [()]  # examples are kept
+    again = answer(replace(PAGE, tag_counts={"cat": 300, "hot dog": 250}))
+    reader.get("/")
+    assert [request.tags for request in again] == [()]  # in whichever order
 
 
 def test_examples_that_are_taken_down_are_left_out_at_once(
@@ -70,7 +73,7 @@ def test_examples_that_are_taken_down_are_left_out_at_once(
 ) -> None:
     answer(replace(PAGE, images=(IMAGE, with_values(id="demo:7", position=7))))
     assert "/pictures/demo/7.png" in reader.get("/").text
-    hidden = SimpleNamespace(leave_out=lambda images: tuple(image for image in images if image.position != 7))
+    hidden = SimpleNamespace(shows=lambda image: image.position != 7)
     monkeypatch.setattr(PageContext, "hidden", lambda context: hidden)
     text = reader.get("/").text
     assert "/pictures/demo/7.png" not in text

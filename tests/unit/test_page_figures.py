@@ -1,6 +1,7 @@
 """The search page with damaged logs, too many requests, and measured figures: what it shows, and what it promises."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from pages_of_world import Pages, make_settings
 from published_runs import ALIAS, World, make_world
 from small_run import CORPUS
 
-from tinytags_tasks.errors import MissingError
+from tinytags_tasks.errors import EngineDownError, MissingError
 from tinytags_tasks.review.precision import Estimate
 from tinytags_tasks.search import applying, corrections_api, measured
 from tinytags_tasks.search.view import stated_precision
@@ -158,7 +159,7 @@ def test_measured_precision_is_shown_and_filters(pages: Pages, monkeypatch: pyte
     refused = pages.client("reader").get("/api/search?precision=80")
     assert refused.status_code == 400
     assert "not measured" in refused.json()["error"]
-    monkeypatch.setattr(figures, "table", lambda run, patience_seconds=0: Table())
+    monkeypatch.setattr(figures, "_wait_for", lambda run, patience_seconds: Table())
     images = pages.client("reader").get("/api/search?precision=80").json()["images"]
     assert pages.asked[-1].least == {run.corpus: {"cat": 85, "dog": 85}}
     assert next(image["precision"] for image in images if image["tag"] == "cat")["low"] == 50.0
@@ -166,6 +167,22 @@ def test_measured_precision_is_shown_and_filters(pages: Pages, monkeypatch: pyte
     assert pages.client("reader").get(f"/api/precision?run={run.name}").json() == {"run": run.name}
     for wrong in ("nowhere", "../x"):
         assert pages.client("reader").get("/api/precision", params={"run": wrong}).status_code in (400, 404)
+
+
+def test_a_search_by_precision_waits_for_it_and_says_so_while_it_is_measured(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pages.world.runs[0]
+    may_end = threading.Event()
+    monkeypatch.setattr(measured, "stored_frame", lambda *_: may_end.wait(20) and None)
+    monkeypatch.setattr(measured, "NEEDED_SECONDS", 0.05)
+    figures = measured.MeasuredRuns(pages.app.state.context.runtime, pages.app.state.context.logs)
+    assert figures.tables([run]) == {}
+    with pytest.raises(EngineDownError, match="is being measured"):
+        figures.tables([run], is_needed=True)
+    may_end.set()
+    monkeypatch.setattr(measured, "NEEDED_SECONDS", 20.0)
+    assert figures.tables([run], is_needed=True) == {}
 
 
 def test_readers_see_what_the_live_publication_shows(pages: Pages) -> None:

@@ -14,7 +14,7 @@ from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import kept, shown_pictures
+from tinytags_tasks.search import kept, shown_pictures, thumbnails
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -180,3 +180,13 @@ def test_another_version_of_a_corpus_is_not_shown_in_its_place(pages: Pages) -> 
     for role in ("reader", "reviewer"):
         assert pages.client(role).get(f"/pictures/{CORPUS}/0.png?version={digest[:16]}").status_code == 200
         assert pages.client(role).get(f"/pictures/{CORPUS}/0.png?version=0123").status_code == 404
+
+
+def test_a_large_picture_is_scaled_down_for_a_grid(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnails, "LONGEST_SIDE", 2)
+    client, address = pages.client("reader"), f"/pictures/{CORPUS}/0.png"
+    whole, small = client.get(address), client.get(f"{address}?size=grid")
+    assert decoded(whole.content).shape == pictures()[0].shape
+    assert max(decoded(small.content).shape[:2]) == 2
+    assert whole.headers["etag"] != small.headers["etag"]
+    assert client.get(f"{address}?size=huge").status_code == 400

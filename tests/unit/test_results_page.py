@@ -260,6 +260,15 @@ def test_nothing_found_suggests_what_may_find_something(reader: TestClient, answ
     assert '<a href="/search?confidence=90">without catt</a>' in repairs
 
 
+def test_a_search_with_as_many_tags_as_it_can_name_has_a_page(reader: TestClient, answer: Answer) -> None:
+    tags = [f"tag{number}" for number in range(50)]
+    answer(PAGE)
+    assert reader.get("/search", params={"tag": tags}).status_code == 200
+    answered = reader.get("/search", params={"tag": tags, "without": "cat"})
+    assert answered.status_code == 400
+    assert "51 tags are too many: name up to 50" in answered.text
+
+
 def test_the_page_says_what_confidence_means_and_what_it_does_not(reader: TestClient, answer: Answer) -> None:
     answer(PAGE)
     text = reader.get("/search").text

@@ -65,6 +65,15 @@ def test_other_documents_are_counted_anew() -> None:
     assert len(solr.asked) == 3
 
 
+def test_a_fresh_count_is_counted_again_and_counts_from_then_on() -> None:
+    counts, solr = Counts(), Solr()
+    filters = make_filters(SearchRequest(), NOTHING)
+    counted(counts, solr)
+    assert counts.get("one", filters, solr.ask, is_fresh=True)["tags"] == ((70, 2),)
+    assert counted(counts, solr)["tags"] == ((70, 2),)
+    assert len(solr.asked) == 2
+
+
 def test_many_at_once_count_once() -> None:
     counts, solr = Counts(), Solr(pause_seconds=0.1)
     threads = [threading.Thread(target=counted, args=(counts, solr)) for _ in range(8)]

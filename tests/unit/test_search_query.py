@@ -213,7 +213,7 @@ def test_a_search_goes_to_solr_as_parameters(solr: StubSolr, settings: Settings)
 
 def test_many_tags_are_posted(solr: StubSolr, settings: Settings) -> None:
     solr.answers = [answer()]
-    tags = tuple(f"tag {number}" for number in range(500))
+    tags = tuple(f"{number} {'tag' * 30}" for number in range(50))
     search_images(settings, SearchRequest(tags=tags))
     assert solr.asked[-1]["tags"] == ["\n".join(tags)]
 
@@ -308,7 +308,8 @@ def test_pixels_are_not_fetched_unless_asked_for(solr: StubSolr, settings: Setti
         {"tags": ("",)},
         {"tags": ("x" * 101,)},
         {"tags": ("cat\ndog",)},
-        {"tags": ("x",) * 1001},
+        {"tags": ("x",) * 26, "without_tags": ("y",) * 25},
+        {"words": ("a-b-c",) * 6, "without_words": ("a b c",)},
         {"min_confidence": -1},
         {"min_confidence": 101},
         {"keyword": "x" * 201},

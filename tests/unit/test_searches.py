@@ -102,6 +102,23 @@ def test_an_older_corpus_is_left_out_and_named(searches: Searches, fakes: Fakes,
         searches.page(request_)
 
 
+def test_by_a_keyword_an_older_corpus_is_left_out_unless_all_are_older(searches: Searches, fakes: Fakes) -> None:
+    assert searches.page(SearchRequest(keyword="tabby")).left_out == ("birds",)
+    assert fakes.asked[0][1].collections == ("tinytags-pets",)
+    assert searches.page(SearchRequest(keyword="tabby", corpora=("pets",))).left_out == ()
+    fakes.live = fakes.live[1:]
+    assert searches.page(SearchRequest(keyword="tabby")).left_out == ()
+
+
+def test_what_is_live_is_looked_at_once_for_a_search(
+    searches: Searches, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(fakes, "runs", lambda: looks.append(1) or fakes.live)
+    searches.page(SearchRequest(tags=("cat",)))
+    assert len(looks) == 1
+
+
 def test_a_collection_that_has_just_gone_is_looked_for_once_more(searches: Searches, fakes: Fakes) -> None:
     fakes.gone = ("tinytags-pets",)
     assert searches.page(SearchRequest()).total == 1

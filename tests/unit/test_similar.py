@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -435,6 +436,34 @@ def test_an_older_run_says_that_it_has_no_vectors(pages, asked, monkeypatch) -> 
         similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:1"))
     with pytest.raises(MissingError, match="--similar on"):
         similar.similar_to_picture(context, SearchRequest(), encoded(pictures()[0]))
+
+
+def test_a_picture_need_not_have_the_precision_that_is_asked_of_others(pages, asked, monkeypatch) -> None:
+    context = pages.app.state.context
+    (live,) = context.live.runs()
+    table = SimpleNamespace(is_measured=True, curves={})
+    monkeypatch.setattr(context.searches.measured, "tables", lambda runs, is_needed: {live.run.corpus: table})
+    similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:0", min_precision=90))
+    vector, nearest = asked
+    assert len(nearest["fq"]) == len(vector["fq"]) + 2  # the precision, and not itself
+
+
+def test_pictures_are_compared_in_the_corpora_that_are_asked_for(pages, asked, monkeypatch) -> None:
+    context = pages.app.state.context
+    (live,) = context.live.runs()
+    other = replace(live, run=live.run.replaced(corpus="other", similar="another net"))
+    monkeypatch.setattr(type(context.live), "runs", lambda self: (other, live))
+    nets = []
+    monkeypatch.setattr(
+        context.embedder, "embed", lambda upload, net, *which: nets.append(net) or np.arange(10, dtype=np.int8)
+    )
+    picture = encoded(pictures()[0])
+    assert similar.similar_to_picture(context, SearchRequest(corpora=(CORPUS,)), picture).left_out == ()
+    assert similar.similar_to_picture(context, SearchRequest(), picture).left_out == (CORPUS,)
+    assert nets == [live.run.similar, "another net"]
+    assert similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:0")).left_out == ("other",)
+    with pytest.raises(MissingError, match="of other has no vectors"):
+        similar.similar_to(context, SearchRequest(similar_to=f"{CORPUS}:0", corpora=("other",)))
 
 
 def hand_in(pages, picture: bytes, token: str | None = None, **kept) -> object:

@@ -55,8 +55,10 @@ def test_a_picture_is_taken_down_until_it_is_restored(
     speak(Word(3, Verdict.TAKEDOWN, reason="asked"), Word(10, Verdict.TAKEDOWN, reason="asked"))
     assert [position for position in range(corpus.images) if logs.is_taken_down(corpus, position)] == [3, 10]
     assert logs.hidden().positions[CORPUS].tolist() == [3, 10]
+    assert logs.hidden() is logs.hidden()
     speak(Word(3, Verdict.RESTORE))
     assert not logs.is_taken_down(corpus, 3)
+    assert logs.hidden().positions[CORPUS].tolist() == [10]
     assert logs.is_taken_down(corpus, 10)
 
 

@@ -91,7 +91,7 @@ class _Measuring:
 
     runtime: "Runtime"
 
-    def tables(self, runs: Iterable["Run"]) -> "Measured":
+    def tables(self, runs: Iterable["Run"], *, is_needed: bool = False) -> "Measured":
         from tinytags_tasks.review.measuring import measure_run
 
         return {run.corpus: measure_run(run, self.runtime.storage, say) for run in runs}

@@ -63,7 +63,8 @@ class Image(BaseModel):
             model=str(values["model"]),
             corrected=None if values.get("corrected") is None else int(values["corrected"] or 0),
             precision=stated and StatedPrecision(percent=stated.percent, low=stated.low, high=stated.high),
-            picture=f"{base}/api/v1/images/{quote(image.id, safe=':')}.png" + (f"?{urlencode({'run': run})}" if run else ""),
+            picture=f"{base}/api/v1/images/{quote(image.id, safe=':')}.png"
+            + (f"?{urlencode({'run': run})}" if run else ""),
         )
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.search.request import MOST_ROWS, MOST_TAGS, MOST_WORDS, SearchRequest, Sort
+from tinytags_tasks.search.request import MOST_ASKED_TAGS, MOST_ROWS, MOST_WORDS, SearchRequest, Sort
 
 LONGEST_NAME = 200
 LONGEST_CURSOR = 2_000
@@ -48,8 +48,8 @@ class _Parameters(BaseModel):
 class FilterParameters(_Parameters):
     """Which images are meant."""
 
-    tag: list[Tag] = Field([], max_length=MOST_TAGS, description="any of these tags, in upper or lower case")
-    without: list[Tag] = Field([], max_length=MOST_TAGS, description="none of these tags")
+    tag: list[Tag] = Field([], max_length=MOST_ASKED_TAGS, description="any of these tags, in upper or lower case")
+    without: list[Tag] = Field([], max_length=MOST_ASKED_TAGS, description="none of these tags")
     confidence: Percent = Field(0, description="at least this confidence, in percent")
     max_confidence: Percent = Field(100, description="at most this confidence, in percent")
     precision: Percent = Field(0, description="only what reviews measured to be at least this precise, in percent")

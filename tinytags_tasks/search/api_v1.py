@@ -97,7 +97,9 @@ def _add_search(router: APIRouter, context: PageContext) -> None:
         """Find images; the cursors of an answer lead to the pages after and before it, at any depth."""
         wanted = asked.request()
         page = searches.page(wanted)
-        return answer_json(request, SearchAnswer.of(page, searches.tables(wanted), url(request, ""), wanted.run), page.seconds)
+        return answer_json(
+            request, SearchAnswer.of(page, searches.tables(wanted), url(request, ""), wanted.run), page.seconds
+        )
 
     @router.get("/facets", response_model=Facets, responses=_problems(404))
     def facets(request: Request, asked: Annotated[FilterParameters, Query()]) -> Response:

@@ -16,13 +16,14 @@ from tinytags_tasks.search.measured import Measured
 from tinytags_tasks.search.request import SearchRequest, Sort
 from tinytags_tasks.search.thumbnails import ENLARGED_BELOW, LONGEST_SIDE
 from tinytags_tasks.search.view import stated_precision
-from tinytags_tasks.store import layout
 from tinytags_tasks.store.run_records import Run
 
 _USUAL_SIDE = 32
 """Pixels a side of the pictures of a corpus that is not in the store."""
 
 VERSION_LENGTH = 16
+GRID = "grid"
+"""The size, in the address of a picture, of one that is scaled down for a grid."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Frame:
         Whether pictures that look like them can be searched for.
     run
         The run that is searched, as addresses name it; empty if that is what is live.
+    is_reduced
+        Whether their pixels are sent scaled down, because they are larger than a grid shows.
     """
 
     version: str = ""
@@ -49,6 +52,7 @@ class Frame:
     is_enlarged: bool = True
     has_similar: bool = False
     run: str = ""
+    is_reduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ def picture_address(corpus: str, position: int, run: str = "") -> str:
 
 def picture_source(corpus: str, position: int, frame: Frame) -> str:
     """Return the path of a picture's pixels, which changes with the version of its corpus."""
-    query = {name: value for name, value in (("version", frame.version), ("run", frame.run)) if value}
+    parameters = ("version", frame.version), ("run", frame.run), ("size", GRID if frame.is_reduced else "")
+    query = {name: value for name, value in parameters if value}
     return f"{picture_address(corpus, position)}.png" + (f"?{urlencode(query)}" if query else "")
 
 
@@ -109,9 +114,9 @@ def frames_of(context: PageContext, run: str = "") -> dict[str, Frame]:
             width, height = (live.corpus.width, live.corpus.height) if live.corpus else (_USUAL_SIDE, _USUAL_SIDE)
             found[live.run.corpus] = _frame(live.run, width, height)
         if run:
-            chosen = Run.load(context.runtime.storage, layout.run_file(run))
-            known = found.get(chosen.corpus, Frame())
-            found[chosen.corpus] = replace(_frame(chosen, known.width, known.height), has_similar=False, run=run)
+            chosen = context.searches.chosen.get(run)
+            width, height = (chosen.corpus.width, chosen.corpus.height) if chosen.corpus else (_USUAL_SIDE, _USUAL_SIDE)
+            found[chosen.run.corpus] = replace(_frame(chosen.run, width, height), has_similar=False, run=run)
     return found
 
 
@@ -119,7 +124,8 @@ def _frame(run: Run, width: int, height: int) -> Frame:
     longest = max(width, height)
     if longest > LONGEST_SIDE:
         width, height = max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest)
-    return Frame(run.corpus_digest[:VERSION_LENGTH], width, height, longest < ENLARGED_BELOW, bool(run.similar))
+    version, is_enlarged = run.corpus_digest[:VERSION_LENGTH], longest < ENLARGED_BELOW
+    return Frame(version, width, height, is_enlarged, bool(run.similar), is_reduced=longest > LONGEST_SIDE)
 
 
 def make_cards(

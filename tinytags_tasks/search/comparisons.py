@@ -53,7 +53,7 @@ class Comparisons:
         MissingError, CorruptError
             If a scored file is missing or damaged.
         """
-        key = old.name, new.name, self._logs.of(old.corpus).last
+        key = old.name, new.name, self._logs.of(old.corpus).last_public  # what is private changes no run
         with self._lock:
             future = self._known.get(key)
             if future is None:

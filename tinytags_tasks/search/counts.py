@@ -5,6 +5,7 @@ filters that it is subject to. So the tags of everything are counted once, which
 that has become old is given out once more, and counted again in the background.
 """
 
+import hashlib
 import json
 import logging
 import threading
@@ -24,7 +25,8 @@ from tinytags_tasks.search.solr_reader import Parameters
 KEPT_SECONDS = 120.0
 """How long a count is given out without counting again: another process may have changed documents."""
 
-MOST_KEPT = 5_000
+MOST_BYTES = 64 * 2**20
+"""How much memory all counts take at most."""
 
 Count = tuple[tuple[str | int, int], ...]
 """Values with their numbers of images, by value."""
@@ -75,6 +77,16 @@ class _Kept:
     until: float
 
 
+def _bytes_of(kept: _Kept) -> int:
+    """Return about how much memory a count takes, with its key."""
+    return 400 + sum(160 + 4 * len(str(value)) for value, _ in kept.count)
+
+
+def _digest(key: Hashable) -> bytes:
+    """Return what stands for a key, which can be as long as a list of all pictures that are hidden."""
+    return hashlib.sha256(repr(key).encode()).digest()
+
+
 class _Lock:
     """A lock that lives as long as somebody holds or awaits it."""
 
@@ -87,9 +99,9 @@ class Counts:
 
     def __init__(self, kept_seconds: float = KEPT_SECONDS) -> None:
         self._kept_seconds = kept_seconds
-        self._kept: LRUCache[Hashable, _Kept] = LRUCache(MOST_KEPT)
+        self._kept: LRUCache[bytes, _Kept] = LRUCache(MOST_BYTES, _bytes_of)
         self._lock = threading.Lock()
-        self._counting: WeakValueDictionary[Hashable, _Lock] = WeakValueDictionary()
+        self._counting: WeakValueDictionary[tuple[bytes, ...], _Lock] = WeakValueDictionary()
 
     def get(
         self,
@@ -97,6 +109,8 @@ class Counts:
         filters: tuple[Filter, ...],
         ask: Callable[[Parameters], dict[str, Any]],
         names: Sequence[str] = tuple(FACETS),
+        *,
+        is_fresh: bool = False,
     ) -> dict[str, Count]:
         """Return counts, by their name in :data:`FACETS`.
 
@@ -110,6 +124,8 @@ class Counts:
             Asks Solr.
         names
             Which counts.
+        is_fresh
+            Whether to count again, whatever is known.
 
         Raises
         ------
@@ -118,7 +134,9 @@ class Counts:
         KeyError, TypeError, ValueError, AttributeError
             If the documents are not TinyTags' own.
         """
-        keys: dict[str, Hashable] = {name: (documents, FACETS[name].key(filters)) for name in names}
+        keys = {name: _digest((documents, FACETS[name].key(filters))) for name in names}
+        if is_fresh:
+            return self._count(tuple(names), keys, filters, ask)
         found, old = self._known(keys)
         if missing := tuple(name for name in names if name not in found):
             wanted = tuple(keys[name] for name in missing)
@@ -134,7 +152,7 @@ class Counts:
             ).start()
         return found
 
-    def _known(self, keys: Mapping[str, Hashable]) -> tuple[dict[str, Count], tuple[str, ...]]:
+    def _known(self, keys: Mapping[str, bytes]) -> tuple[dict[str, Count], tuple[str, ...]]:
         """Return the counts that are kept, and the names of those that have just become old."""
         now = time.monotonic()
         found: dict[str, Count] = {}
@@ -153,7 +171,7 @@ class Counts:
     def _count(
         self,
         names: Sequence[str],
-        keys: Mapping[str, Hashable],
+        keys: Mapping[str, bytes],
         filters: tuple[Filter, ...],
         ask: Callable[[Parameters], dict[str, Any]],
     ) -> dict[str, Count]:
@@ -179,7 +197,7 @@ class Counts:
     def _count_again(
         self,
         names: Sequence[str],
-        keys: Mapping[str, Hashable],
+        keys: Mapping[str, bytes],
         filters: tuple[Filter, ...],
         ask: Callable[[Parameters], dict[str, Any]],
     ) -> None:

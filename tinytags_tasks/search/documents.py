@@ -9,6 +9,8 @@ from typing import Any
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
+from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.solr_filters import make_filters, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.settings import Settings
 
@@ -17,6 +19,9 @@ MOST_IDS = 1_000
 
 NEAR_POSITIONS = 2_000
 """How far from a position its neighbours are looked for: a limit keeps Solr from sorting a whole corpus."""
+
+FAR_POSITIONS = 100_000
+"""How far they are looked for if there are none near."""
 
 
 def find_documents(
@@ -82,23 +87,27 @@ def neighbours(
     EngineDownError, MissingError, FinalError, CorruptError
         As :func:`find_documents`.
     """
-    first, last = max(0, position - NEAR_POSITIONS), position + NEAR_POSITIONS
+    filters = solr_filters(make_filters(SearchRequest(corpora=(corpus,)), hidden))
 
     def beside(positions: str, order: str) -> list[TaggedImage]:
         parameters: Parameters = {
+            **filters,
             "q": f"position:{positions}",
-            "fq": ["{!term f=corpus v=$corpus}"],
-            "corpus": corpus,
             "sort": f"position {order}",
-            # Some of them may be hidden.
+            # The filters leave out no more than some of the pictures that were taken down.
             "rows": 4 * most,
             "fl": ",".join(read_fields(False)),
-            "expandMacros": "false",
         }
         return _read(settings, parameters, hidden, False, collection)[:most]
 
-    before = beside(f"[{first:d} TO {position - 1:d}]", "desc") if position else []
-    return before[::-1], beside(f"[{position + 1:d} TO {last:d}]", "asc")
+    def before(far: int) -> list[TaggedImage]:
+        return beside(f"[{max(0, position - far):d} TO {position - 1:d}]", "desc") if position else []
+
+    def after(far: int) -> list[TaggedImage]:
+        return beside(f"[{position + 1:d} TO {position + far:d}]", "asc")
+
+    nearest = before(NEAR_POSITIONS) or (before(FAR_POSITIONS) if position > NEAR_POSITIONS else [])
+    return nearest[::-1], after(NEAR_POSITIONS) or after(FAR_POSITIONS)
 
 
 def _read(

@@ -1,6 +1,6 @@
 """Found pictures as a file: CSV, Parquet, WebDataset's tar, or a zip of PNGs; written as it is sent.
 
-Memory does not grow with the number of pictures. A file that broke off is no whole file of its kind: a Parquet file and
+Memory hardly grows with the number of pictures. A file that broke off is no whole file of its kind: a Parquet file and
 a zip lack their end, a tar its last blocks, and the sending itself is broken off, which browsers and programs report.
 A CSV file has nothing at its end, so its name says how many rows it must have, as the names of the others do.
 """
@@ -8,7 +8,10 @@ A CSV file has nothing at its end, so its name says how many rows it must have, 
 import csv
 import io
 import re
+import shutil
 import tarfile
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +26,6 @@ from tinytags_tasks.document_fields import FIELDS, DocumentField, FieldValue, Sh
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.thumbnails import png_bytes
-from tinytags_tasks.search.zip_stream import Spool, ZipStream
 
 PIECE_BYTES = 128 * 1024
 """About how many bytes are sent at once."""
@@ -33,8 +35,16 @@ GROUP_BYTES = 8 * 2**20
 """Rows of a group of a Parquet file at most, and about how large their pictures are at most: it is kept in memory."""
 
 LONGEST_FOLDER = 60
+_FORMULA_STARTS = (
+    *("=", "+", "-", "@", "\t", "\r", "\n"),
+    *("\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}"),
+    *("\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}"),
+)
 LISTING = "images.csv"
 """The member of a zip that lists the others."""
+
+_LISTING_BYTES_IN_MEMORY = 4 * 2**20
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Complete = Callable[[tuple[TaggedImage, ...]], tuple[TaggedImage, ...]]
 """Returns pictures with their pixels."""
@@ -80,11 +90,14 @@ class Export:
         How many there are.
     complete
         Returns some of them with their pixels.
+    is_at_most
+        Whether there may be fewer, because more pictures are hidden than Solr leaves out when it counts.
     """
 
     pages: Iterable[tuple[TaggedImage, ...]]
     images: int
     complete: Complete
+    is_at_most: bool = False
 
 
 def write_export(export: Export, kind: Format) -> Iterator[bytes]:
@@ -125,11 +138,11 @@ def folder_name(tag: str) -> str:
 def cell(value: FieldValue | None) -> FieldValue:
     """Return a value for a cell of a CSV file; text that a spreadsheet would compute gets an apostrophe before it.
 
-    Spreadsheets take text that begins with one of these characters for a formula (OWASP, "CSV Injection").
+    Spreadsheets take text that begins with some characters for a formula (OWASP, "CSV Injection").
     """
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}")):
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
     return value
 
@@ -146,7 +159,7 @@ def _pages(export: Export, kind: Format) -> Iterator[tuple[TaggedImage, ...]]:
         if seen > export.images:
             break
         yield images
-    if seen != export.images:
+    if seen > export.images or (seen < export.images and not export.is_at_most):
         there_are = "more" if seen > export.images else f"{seen:,}"
         raise CorruptError(
             f"{export.images:,} pictures were to be exported, and there are {there_are}: what is published changed "
@@ -263,15 +276,35 @@ def _tar_member(name: str, content: bytes) -> bytes:
 
 def _zip(pages: Iterator[tuple[TaggedImage, ...]]) -> Iterator[bytes]:
     """Yield a zip with a folder for each tag, and a list of all pictures at the end."""
-    with ZipStream() as archive, Spool() as listing:
-        listing.add(_csv_text([["file", *(field.name for field in COLUMNS)]]))
+    sink = _Sink()
+    with (
+        zipfile.ZipFile(sink, "w") as archive,
+        tempfile.SpooledTemporaryFile(_LISTING_BYTES_IN_MEMORY) as listing,
+    ):
+        listing.write(_csv_text([["file", *(field.name for field in COLUMNS)]]))
         for images in pages:
             for image in images:
                 name = f"{folder_name(str(image.values['tag']))}/{picture_name(image)}.png"
-                listing.add(_csv_text([[name, *_values(image)]]))
-                yield archive.member(name, png_bytes(_pixels(image)))
-        yield from archive.member_of(LISTING, listing)
-        yield from archive.end()
+                listing.write(_csv_text([[name, *_values(image)]]))
+                archive.writestr(_member(name), png_bytes(_pixels(image)), zipfile.ZIP_DEFLATED, compresslevel=0)
+                yield sink.take()
+        listing.seek(0)
+        with archive.open(_member(LISTING), "w", force_zip64=True) as member:
+            shutil.copyfileobj(listing, member)
+    # Only now, so that a file that broke off has no directory.
+    yield sink.take()
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """Return a member of a zip.
+
+    Its time is always the first that a zip knows, so that equal exports have equal bytes. It is deflated, PNGs at level
+    0 because they do not shrink: a program that reads a zip as it comes sees only then where a member ends.
+    """
+    member = zipfile.ZipInfo(name, _ZIP_TIME)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o100644 << 16
+    return member
 
 
 def _pixels(image: TaggedImage) -> npt.NDArray[np.uint8]:

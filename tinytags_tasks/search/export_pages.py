@@ -4,14 +4,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
+from anyio import fail_after
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TinyTagsError, TransientError
 from tinytags_tasks.search.accounts import Account
@@ -27,13 +29,24 @@ from tinytags_tasks.search.similar import similar_to
 from tinytags_tasks.store import layout
 
 MOST_EXPORTS = 2
-"""Files that are sent at the same time: each keeps Solr, and perhaps the store, busy."""
+"""Files that are sent at the same time, each to another account: each keeps Solr, and perhaps the store, busy."""
+
+LEAST_RATE = 32 * 1024
+"""Bytes a second that the other side must take at least, apart from :data:`PATIENCE_SECONDS` in all.
+
+Otherwise a slow one, or one that stopped, would keep its place for hours.
+"""
+
+PATIENCE_SECONDS = 60.0
 
 PAUSES_SECONDS = (1.0, 4.0)
 """Pauses before another attempt at some of the pictures, if Solr or the store does not answer."""
 
 FOUND = "found"
 """The field of the form with the search whose pictures are exported, as the query of its address."""
+
+CHOSEN = "chosen"
+"""The field with the run that was searched instead of what is live; ``run`` has those that were live."""
 
 _PARAMETERS = PAGE_PARAMETERS - {"cursor", "page", "rows"}
 _PAGE_IDS = 500
@@ -61,6 +74,8 @@ class _Wanted:
         The page that they are from.
     gone
         How many of those that were named readers cannot find.
+    run
+        The run that they are of; empty if that is what is live.
     """
 
     name: str
@@ -70,11 +85,12 @@ class _Wanted:
     fields: tuple[tuple[str, str], ...]
     back: str
     gone: int = 0
+    run: str = ""
 
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add what exports pictures."""
-    places = threading.BoundedSemaphore(MOST_EXPORTS)
+    places = _Places(MOST_EXPORTS)
 
     @app.get("/export")
     def choose(request: Request) -> Response:
@@ -92,8 +108,6 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             raise BadInputError(f"{form['kind'][:40]!r} is no kind of file: use {', '.join(Format)}") from None
         if not wanted.images:
             raise MissingError("there is nothing to export: no picture was found")
-        if not places.acquire(blocking=False):
-            raise TransientError("others are exporting right now: try again in a few minutes")
         account: Account = request.state.account
         return _send(wanted, kind, context, account, places)
 
@@ -154,15 +168,15 @@ def _of_search(context: PageContext, query: str) -> _Wanted:
     fields = ((FOUND, urlencode(address_parameters(replace(search, rows=SearchRequest.rows)))),)
     if search.sort is Sort.SIMILAR:
         nearest = similar_to(context, replace(search, rows=MOST_ROWS)).images
-        return _of_ids(context, [image.id for image in nearest], "", "similar", fields, page_address(search))
-    found = context.searches.page(replace(search, rows=1)).total
+        return _of_ids(context, [image.id for image in nearest], search.run, "similar", fields, page_address(search))
+    found = context.searches.page(replace(search, rows=1), fresh=True).total
     images = min(found, context.settings.search_export_images)
 
     def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:
         return _search_pages(context, replace(search, rows=MOST_ROWS, with_pixels=with_pixels), images)
 
     name = " ".join((*search.corpora, *search.tags, *search.words, search.keyword, search.run))
-    return _Wanted(name, images, found, pages, fields, page_address(search))
+    return _Wanted(name, images, found, pages, fields, page_address(search), run=search.run)
 
 
 def _search_pages(context: PageContext, search: SearchRequest, images: int) -> Iterator[tuple[TaggedImage, ...]]:
@@ -191,10 +205,8 @@ def _of_selection(context: PageContext, form: Form) -> _Wanted:
         raise BadInputError("no picture was chosen: tick at least one")
     ids = [layout.document_id(picture.corpus, picture.position) for picture in chosen]
     ids = list(dict.fromkeys(ids))[: context.settings.search_export_images]
-    run = form.get("run", "")
-    if run in {live.run.name for live in context.live.runs()}:
-        run = ""
-    fields = (("run", run), *(("picture", text) for text in form.getlist("picture")))
+    run = form.get(CHOSEN, "")
+    fields = ((CHOSEN, run), *(("picture", text) for text in form.getlist("picture")))
     back = form.get("back", "/search")
     return _of_ids(context, ids, run, "selection", fields, back if back.startswith("/search") else "/search")
 
@@ -218,7 +230,7 @@ def _of_ids(
             found = _patiently(lambda: find(some, with_pixels))  # noqa: B023 - called before it changes
             yield tuple(found[one] for one in some if one in found)
 
-    return _Wanted(name, len(there), len(there), pages, fields, back, gone=len(ids) - len(there))
+    return _Wanted(name, len(there), len(there), pages, fields, back, gone=len(ids) - len(there), run=run)
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -237,40 +249,82 @@ class BrokenOffError(Exception):
     """
 
 
-class _Sending(StreamingResponse):
-    """A file that is being sent; at its end, or when the other side is gone, its place is free again."""
+class _Places:
+    """The places for files that are sent at the same time, one an account."""
 
-    def __init__(self, content: Iterator[bytes], release: Callable[[], None], **more: Any) -> None:  # noqa: ANN401
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: set[str] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def place(self, account: str) -> Iterator[None]:
+        """Hold a place.
+
+        Raises
+        ------
+        TransientError
+            If the account has one already, or all are taken.
+        """
+        with self._lock:
+            if account in self._taken:
+                raise TransientError("another export of yours is under way: try again when it has ended")
+            if len(self._taken) >= self._most:
+                raise TransientError("others are exporting right now: try again in a few minutes")
+            self._taken.add(account)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken.discard(account)
+
+
+class _Sending(StreamingResponse):
+    """A file that has a place while it is sent: a refusal is still a page, because nothing was sent by then."""
+
+    def __init__(self, content: Iterator[bytes], places: _Places, account: str, **more: Any) -> None:  # noqa: ANN401
         super().__init__(content, **more)
-        self._release = release
+        self._places = places
+        self._account = account
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._release()
+        sent_bytes, waited_seconds = 0, 0.0
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal sent_bytes, waited_seconds
+            started = time.monotonic()
+            try:
+                with fail_after(PATIENCE_SECONDS + sent_bytes / LEAST_RATE - waited_seconds):
+                    await send(message)
+            except TimeoutError as error:
+                raise BrokenOffError(f"{self._account} takes fewer than {LEAST_RATE} bytes a second") from error
+            sent_bytes += len(message.get("body", b""))
+            waited_seconds += time.monotonic() - started
+
+        with self._places.place(self._account):
+            await super().__call__(scope, receive, send_in_time)
 
 
-def _complete(context: PageContext, images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
-    found = context.stored_images.complete(images)
+def _complete(context: PageContext, run: str, images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
+    digests = context.searches.digests(run) if any(image.is_in_store for image in images) else None
+    found = context.stored_images.complete(images, digests)
     if lacking := [image for image in found if image.image is None and image.is_in_store]:
         raise TransientError(lacking[0].missing)
     return found
 
 
-def _send(
-    wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: threading.BoundedSemaphore
-) -> Response:
+def _send(wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: _Places) -> Response:
     def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
-        return _patiently(lambda: _complete(context, images))
+        return _patiently(lambda: _complete(context, wanted.run, images))
 
     def content() -> Iterator[bytes]:
         try:
-            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete), kind)
+            is_at_most = context.hidden().is_left_out_later
+            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete, is_at_most), kind)
         except TinyTagsError as error:
             _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
             raise BrokenOffError(str(error)) from error
 
     name = file_name(wanted.name, wanted.images, kind)
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Images": str(wanted.images)}
-    return _Sending(content(), places.release, media_type=kind.mime, headers=headers)
+    return _Sending(content(), places, account.name, media_type=kind.mime, headers=headers)

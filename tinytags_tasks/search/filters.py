@@ -7,7 +7,7 @@ from math import sqrt
 from tinytags_tasks.search.address import page_address
 from tinytags_tasks.search.grammar import chips
 from tinytags_tasks.search.query import SearchPage
-from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.request import MOST_ASKED_TAGS, SearchRequest
 
 USUAL_LEAST = 40
 """Where the range of confidence begins, in percent, if nothing below is kept."""
@@ -71,12 +71,16 @@ def make_chips(search: SearchRequest) -> list[Chip]:
 
 
 def make_tag_choices(search: SearchRequest, counts: Mapping[str, int]) -> list[TagChoice]:
-    """Return the tags that were found and those that are asked for: chosen and excluded ones first, then by count."""
+    """Return the tags that were found and those that are asked for: chosen and excluded ones first, then by count.
+
+    If a search can name no more tags, only those that it names are returned.
+    """
     known = {tag.casefold(): tag for tag in counts}
     chosen = {known.get(tag.casefold(), tag) for tag in search.tags}
     without = {known.get(tag.casefold(), tag) for tag in search.without_tags}
     choices = []
-    for tag in {*counts, *chosen, *without}:
+    is_full = len(search.tags) + len(search.without_tags) >= MOST_ASKED_TAGS
+    for tag in {*chosen, *without} if is_full else {*counts, *chosen, *without}:
         left, not_without = _others(search.tags, tag), _others(search.without_tags, tag)
         more_without = not_without if tag in without else (*not_without, tag)
         choices.append(

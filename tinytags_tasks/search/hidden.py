@@ -35,6 +35,11 @@ class Hidden:
     least: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     between: Mapping[str, Mapping[str, tuple[int, int]]] | None = None
 
+    @property
+    def is_left_out_later(self) -> bool:
+        """Whether Solr may count some of them, because they are more than it is asked to leave out."""
+        return len(self.pending_ids) >= MOST_FILTERED
+
     def hides(self, corpus: str, position: int) -> bool:
         """Return whether a picture must not be shown."""
         positions = self.positions.get(corpus)

@@ -60,14 +60,15 @@ class Examples:
         live
             What is live: examples of something else are not shown.
         """
-        if (self._tags, self._live) != (tuple(tags), tuple(live)):
+        # The order of tags follows their counts, which change with every correction.
+        if not set(tags) <= set(self._tags) or self._live != tuple(live):
             self._tags, self._live = tuple(tags), tuple(live)
             self._kept.forget()
         with suppress(TinyTagsError):
             known_live, found = self._kept.get()
             if known_live == self._live:
                 hidden = self._context.hidden()
-                return {tag: hidden.leave_out(images) for tag, images in found.items()}
+                return {tag: tuple(filter(hidden.shows, found[tag])) for tag in tags if tag in found}
         return {}
 
     def _look(self) -> tuple[tuple[str, ...], dict[str, tuple[TaggedImage, ...]]]:
@@ -123,7 +124,8 @@ def _show(context: PageContext, request: Request, page: SearchPage, examples: Ex
     counts = sorted(page.tag_counts.items(), key=lambda each: (-each[1], each[0]))
     shown = [tag for tag, _ in counts[:MOST_PLATES]]
     pictures = examples.of(shown, [*page.collections, *(one.run.collection for one in live)])
-    context.pictures.expect(image for images in pictures.values() for image in images)
+    for images in pictures.values():  # each tag by itself: all of them would be much to fetch for one picture
+        context.pictures.expect(images)
     frames = frames_of(context)
     return context.render(
         request,

@@ -1,6 +1,6 @@
 """Which runs readers see: one of each corpus."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr_http import ForbiddenError
@@ -93,13 +93,7 @@ class LiveRuns:
 
         Raises as :meth:`runs`.
         """
-        found: dict[str, Mapping[str, int]] = {}
-        for live in self.runs():
-            least = live.publication.thresholds if live.publication else None
-            if least is not None:
-                known = found.get(live.run.corpus)
-                found[live.run.corpus] = least if known is None else stricter(known, least)
-        return found
+        return least_confidence_of(self.runs())
 
     def _look(self) -> tuple[LiveRun, ...]:
         storage = self._runtime.storage
@@ -127,6 +121,17 @@ class LiveRuns:
             except TinyTagsError:
                 return frozenset()
         return self._fields[collection]
+
+
+def least_confidence_of(runs: Iterable[LiveRun]) -> Mapping[str, Mapping[str, int]]:
+    """Return by corpus of some live runs the lowest confidence at which readers see each tag; see :class:`LiveRuns`."""
+    found: dict[str, Mapping[str, int]] = {}
+    for live in runs:
+        least = live.publication.thresholds if live.publication else None
+        if least is not None:
+            known = found.get(live.run.corpus)
+            found[live.run.corpus] = least if known is None else stricter(known, least)
+    return found
 
 
 def _corpus_of(run: Run, storage: Storage) -> Corpus | None:

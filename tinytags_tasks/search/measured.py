@@ -1,11 +1,11 @@
 """What was measured of live runs, for pages that show it beside what they found; pages never wait for it."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
-from tinytags_tasks.errors import BadInputError, TinyTagsError
+from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError
 from tinytags_tasks.review.frame import stored_frame
 from tinytags_tasks.review.precision import PrecisionTable, measure
 from tinytags_tasks.runtime import Runtime
@@ -19,8 +19,11 @@ KEPT_SECONDS = 10.0
 
 PATIENCE_SECONDS = 0.3
 
+NEEDED_SECONDS = 8.0
+"""How long a search waits that is narrowed by what was measured."""
+
 MOST_RUNS = 8
-"""Runs whose figures are kept; of more, those that nobody asked for for the longest time are forgotten."""
+"""Runs whose figures are kept, unless more are live; others that nobody asked for the longest are forgotten."""
 
 
 Measured = Mapping[str, PrecisionTable]
@@ -37,22 +40,57 @@ class MeasuredRuns:
         self._runtime = runtime
         self._logs = logs
         self._kept: OrderedDict[str, Kept[PrecisionTable | None]] = OrderedDict()
+        self._most = MOST_RUNS
         self._lock = threading.Lock()
 
     def table(self, run: Run, patience_seconds: float = PATIENCE_SECONDS) -> PrecisionTable | None:
         """Return what was measured of a run; None if nothing was, or it is not known in time."""
+        try:
+            return self._wait_for(run, patience_seconds)
+        except TinyTagsError:
+            return None
+
+    def tables(self, runs: Iterable[Run], *, is_needed: bool = False) -> Measured:
+        """Return what was measured of runs that are searched together, as far as it is known in time.
+
+        Parameters
+        ----------
+        runs
+            The runs, each of another corpus.
+        is_needed
+            Whether it decides what is found: then it waits longer, and must know of each run whether it was measured.
+
+        Raises
+        ------
+        EngineDownError
+            If it is needed and not known yet.
+        """
+        runs = list(runs)
+        with self._lock:
+            self._most = max(self._most, len(runs) + 1)
+        until = time.monotonic() + (NEEDED_SECONDS if is_needed else PATIENCE_SECONDS)
+        found = {}
+        for run in runs:
+            try:
+                table = self._wait_for(run, max(0.0, until - time.monotonic()))
+            except TinyTagsError as error:
+                if is_needed:
+                    raise EngineDownError(
+                        f"the precision of run {run.name} is being measured, so nothing can be chosen by it yet: try "
+                        f"again in a moment ({error})"
+                    ) from error
+                continue
+            if table is not None:
+                found[run.corpus] = table
+        return found
+
+    def _wait_for(self, run: Run, patience_seconds: float) -> PrecisionTable | None:
         with self._lock:
             kept = self._kept.setdefault(run.name, self._make(run))
             self._kept.move_to_end(run.name)
-            if len(self._kept) > MOST_RUNS:
+            if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-        with suppress(TinyTagsError):
-            return kept.get(patience_seconds)
-        return None
-
-    def tables(self, runs: Iterable[Run]) -> Measured:
-        """Return what was measured of live runs, each as :meth:`table` does."""
-        return {run.corpus: table for run in runs if (table := self.table(run)) is not None}
+        return kept.get(patience_seconds)
 
     def _make(self, run: Run) -> Kept[PrecisionTable | None]:
         def measure_again() -> PrecisionTable | None:

@@ -138,7 +138,10 @@ def _make_context(settings: Settings) -> PageContext:
 def _add_routes(app: FastAPI, context: PageContext) -> None:
     def search_with_pixels(search: SearchRequest) -> SearchPage:
         page = context.searches.page(search)
-        return replace(page, images=context.stored_images.complete(page.images)) if search.with_pixels else page
+        if not search.with_pixels:
+            return page
+        digests = context.searches.digests(search.run) if any(image.is_in_store for image in page.images) else None
+        return replace(page, images=context.stored_images.complete(page.images, digests))
 
     @app.get("/healthz")
     async def healthz() -> PlainTextResponse:  # needs no thread: it answers while all of them wait

@@ -1,4 +1,4 @@
-"""Single pictures as files: PNG, enlarged if asked, and raw bytes.
+"""Single pictures as files: PNG, enlarged or scaled down for a grid if asked, and raw bytes.
 
 Readers may have those that they can find; reviewers any of a corpus. One that was taken down is not served.
 """
@@ -13,11 +13,13 @@ from fastapi import FastAPI, Request, Response
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.cards import GRID
+from tinytags_tasks.search.conditional import CACHE, has_current
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.present import PresentCorpora
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.shown_pictures import ShownPicture
-from tinytags_tasks.search.thumbnails import png_bytes
+from tinytags_tasks.search.thumbnails import png_bytes, reduced
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 
@@ -27,9 +29,6 @@ LARGEST_SIDE = 2_048
 MOST_SCALE = 64
 LONGEST_POSITION = 12
 """Digits of a position at most."""
-
-# Asked for again each time, so that a picture that was taken down is not shown from a browser's cache.
-CACHE = "private, no-cache"
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,8 +50,12 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         asked = request.query_params
         corpus, name = request.path_params["corpus"], request.path_params["name"]
         times = _read_scale(asked.get("scale", "1"))
-        version, run = asked.get("version", ""), asked.get("run", "")
+        version, run, size = asked.get("version", ""), asked.get("run", ""), asked.get("size", "")
+        if size not in ("", GRID):
+            raise BadInputError(f"{size[:40]!r} is no size: use {GRID}, or leave it out")
         found = _find(request, context, corpora, corpus, read_position(name), version, run)
+        if size:
+            return _answer(request, f'"{found.tag}-{size}"', lambda: png_bytes(reduced(found.pixels())), "image/png")
         return _answer(
             request,
             f'"{found.tag}-{times}"',
@@ -110,9 +113,9 @@ def _find(
 ) -> _Found:
     account: Account = request.state.account
     layout.checked_name(name, "corpus")
-    if not account.may_review:
+    if run or not account.may_review:
         return _find_shown(context, name, position, version, run)
-    if run or context.pictures.is_expected(name, position):  # one request for all of a page is faster than one for each
+    if context.pictures.is_expected(name, position):  # one request for all of a page is faster than one for each
         with suppress(MissingError):
             return _find_shown(context, name, position, version, run)
     corpus = find_stored(context, corpora, name, position, version)
@@ -134,13 +137,24 @@ def find_shown(context: PageContext, corpus: str, position: int, run: str) -> tu
         If the run is not verified.
     """
     if not run:
+        for live in context.live.runs():
+            if live.run.corpus == corpus:
+                _check_version(live)
         return context.pictures.find(corpus, position, context.hidden()), None
     chosen = context.searches.chosen.get(run)
-    present = chosen.corpus.digest if chosen.corpus else ""
-    if chosen.run.thumbnails == "store" and present != chosen.run.corpus_digest:
-        raise MissingError(f"corpus {corpus} was ingested again after run {run}, and its pictures are other ones now")
+    _check_version(chosen)
     hidden = context.searches.hidden(SearchRequest(run=run))
     return context.pictures.find(corpus, position, hidden, chosen), chosen
+
+
+def _check_version(searched: LiveRun) -> None:
+    """Refuse the pictures of a run that are in the store, if another version of its corpus is there by now."""
+    run = searched.run
+    present = searched.corpus.digest if searched.corpus else ""
+    if run.thumbnails == "store" and present != run.corpus_digest:
+        raise MissingError(
+            f"corpus {run.corpus} was ingested again after run {run.name}, and its pictures are other ones now"
+        )
 
 
 def _find_shown(context: PageContext, corpus: str, position: int, version: str, run: str) -> _Found:
@@ -173,7 +187,6 @@ def _enlarge(pixels: Pixels, times: int) -> bytes:
 
 def _answer(request: Request, etag: str, make: Callable[[], bytes], mime: str) -> Response:
     headers = {"ETag": etag, "Cache-Control": CACHE}
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-    if etag in known or "*" in known:
+    if has_current(request, etag):
         return Response(status_code=304, headers=headers)
     return Response(make(), media_type=mime, headers=headers)

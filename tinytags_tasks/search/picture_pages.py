@@ -28,7 +28,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             image, live = shown.image, chosen or live
             present = live.corpus if live else None
         except MissingError:
-            if not account.may_review:
+            if run or not account.may_review:
                 raise
             present, image = find_stored(context, corpora, corpus, position), None
         if live and present and present.digest != live.run.corpus_digest:  # its positions are other pictures

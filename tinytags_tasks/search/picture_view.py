@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.search.address import page_address
 from tinytags_tasks.search.cards import VERSION_LENGTH, Frame, picture_address, picture_source
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.documents import neighbours
@@ -18,7 +19,7 @@ from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.similar import similar_to
 from tinytags_tasks.search.source_places import SourcePlace
-from tinytags_tasks.search.thumbnails import ENLARGED_BELOW
+from tinytags_tasks.search.thumbnails import ENLARGED_BELOW, LONGEST_SIDE
 from tinytags_tasks.search.view import stated_precision
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -113,6 +114,7 @@ def picture_view(
     similar = () if chosen else _similar(context, image, live)
     context.pictures.expect([*before, *after, *similar])
     frame = Frame(digest[:VERSION_LENGTH], width, height, is_enlarged, run=chosen)
+    small = replace(frame, is_reduced=max(width, height) > LONGEST_SIDE)
     return {
         "corpus": name,
         "position": position,
@@ -122,13 +124,13 @@ def picture_view(
         "width": width,
         "height": height,
         "is_enlarged": is_enlarged,
-        "facts": _facts(context, image, live, corpus, name, position),
+        "facts": _facts(context, image, live, corpus, name, position, chosen),
         "bars": _bars(context, image),
         "stated": stated_precision(image, context.searches.tables(SearchRequest(run=chosen))) if image else None,
         "meaning": document_field("confidence").meaning,
-        "before": [_small(one, frame) for one in before],
-        "after": [_small(one, frame) for one in after],
-        "similar": [_small(one, frame) for one in similar],
+        "before": [_small(one, small) for one in before],
+        "after": [_small(one, small) for one in after],
+        "similar": [_small(one, small) for one in similar],
         **_addresses(name, position, frame, scale),
     }
 
@@ -136,12 +138,12 @@ def picture_view(
 def _addresses(corpus: str, position: int, frame: Frame, scale: int) -> dict[str, str]:
     """Return where a picture's page leads, and where its files are."""
     path = picture_address(corpus, position)
-    of_run = {"run": frame.run} if frame.run else {}
+    pinned = {name: value for name, value in (("version", frame.version), ("run", frame.run)) if value}
     return {
         "address": picture_address(corpus, position, frame.run),
         "source": picture_source(corpus, position, frame),
-        "large": f"{path}.png?{urlencode({'scale': scale, **of_run})}",
-        "raw": f"{path}.bin" + (f"?{urlencode(of_run)}" if of_run else ""),
+        "large": f"{path}.png?{urlencode({'scale': scale, **pinned})}",
+        "raw": f"{path}.bin" + (f"?{urlencode(pinned)}" if pinned else ""),
         "more_similar": f"/similar?{urlencode({'to': layout.document_id(corpus, position)})}",
     }
 
@@ -236,11 +238,12 @@ def _facts(
     corpus: Corpus | None,
     name: str,
     position: int,
+    chosen: str,
 ) -> list[Fact]:
     facts = []
     if image and image.values.get("keyword"):
         keyword = str(image.values["keyword"])
-        address = "/search?" + urlencode({"keyword": keyword})
+        address = page_address(SearchRequest(keyword=keyword, run=chosen))
         facts.append(Fact("Keyword", keyword, address, title=document_field("keyword").meaning))
     facts.append(Fact("Corpus", name, "/about", title=corpus.description if corpus else ""))
     facts.append(Fact("Position", f"{position:,}" + (f" of {corpus.images:,}" if corpus else "")))

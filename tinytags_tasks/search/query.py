@@ -79,10 +79,13 @@ class Searched:
         Solr's collections; empty searches what the alias names.
     changes
         How many words on pictures readers see in them, or anything else that changes when documents do.
+    is_fresh
+        Whether they are counted again, whatever is known.
     """
 
     collections: tuple[str, ...] = ()
     changes: Hashable = ()
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def _read_page(
     def ask(parameters: Parameters) -> dict[str, Any]:
         return ask_solr(settings, {**parameters, "collection": ",".join(names)})
 
-    counted = counts.get((names, searched.changes), filters, ask)
+    counted = counts.get((names, searched.changes), filters, ask, is_fresh=searched.is_fresh)
     confidences = {int(value): count for value, count in counted["confidences"]}
     matching = {
         value: count

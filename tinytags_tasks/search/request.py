@@ -17,10 +17,13 @@ FIRST_CURSOR = "*"
 """The first page, for programs of the old API, which then read on with each page's ``next_cursor``."""
 
 MOST_TAGS = 1_000
-"""Tags that are counted, and that one search may name."""
+"""Tags that are counted."""
+
+MOST_ASKED_TAGS = 50
+"""Tags that one search may name, excluded ones included: the page links each of them with all the others."""
 
 MOST_WORDS = 20
-"""Words of keywords that one search may name, and corpora."""
+"""Words of keywords that one search may name, and corpora; ``tabby-cat`` is two words."""
 
 LAST_SEED = 2**31 - 1
 
@@ -126,8 +129,8 @@ class SearchRequest:
 
     def _check_names(self) -> None:
         tags = (*self.tags, *self.without_tags)
-        if len(tags) > MOST_TAGS:
-            raise BadInputError(f"{len(tags)} tags are too many: name up to {MOST_TAGS:,}")
+        if len(tags) > MOST_ASKED_TAGS:
+            raise BadInputError(f"{len(tags)} tags are too many: name up to {MOST_ASKED_TAGS}")
         for tag in tags:
             if not (1 <= len(tag) <= 100 and tag.isprintable()):
                 raise BadInputError(f"{tag[:100]!r} is not a tag: a tag has 1 to 100 printable characters")
@@ -138,10 +141,16 @@ class SearchRequest:
         words = (*self.words, *self.without_words)
         if len(words) > MOST_WORDS or len(self.corpora) > MOST_WORDS:
             raise BadInputError(f"too many words or corpora: name up to {MOST_WORDS} of each")
+        parts = 0
         for word in words:
             beginning = word.removesuffix("*")
-            if "*" in beginning or not split_words(beginning) or len(word) > LONGEST or not word.isprintable():
+            is_whole = "*" not in beginning and len(word) <= LONGEST and word.isprintable()
+            found = split_words(beginning) if is_whole else ()
+            if not found:
                 raise BadInputError(f"{word[:100]!r} is not a word of a keyword: write a word, or its beginning and *")
+            parts += len(found)
+        if parts > MOST_WORDS:  # each is a filter of its own
+            raise BadInputError(f"{parts} words of keywords are too many: name up to {MOST_WORDS}")
         for name, what in (
             (self.run, "run"),
             (self.similar_to, "picture's id"),

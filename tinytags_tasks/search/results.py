@@ -45,6 +45,9 @@ MOST_TAGS_SHOWN = 30
 
 MOST_REPAIRS = 6
 
+MOST_REPAIRED = 3
+"""Tags for which similar ones are looked for, if nothing is found."""
+
 _HANDED_IN = (
     "These are the most similar to the picture that you chose, which was not kept: filters and sorting begin another "
     "search."
@@ -121,7 +124,7 @@ def show_results(
         repairs=_repairs(search, page),
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
-        export_all=_export_address(search),
+        export_all=_export_address(search) if found is None else "",
         run=_run_names(context, search, page.images),
     )
 
@@ -152,7 +155,7 @@ def messages_about(corpora: Sequence[str], *, is_moved: bool = False, left_out: 
     if is_moved:
         found.append("Something was published since the page before this one; this page continues in what is live now.")
     if left_out:
-        found.append(f"Not searched, because it was indexed before this could be asked for: {', '.join(left_out)}.")
+        found.append(f"Not searched, because it was not indexed for this: {', '.join(left_out)}.")
     return found
 
 
@@ -265,7 +268,7 @@ def _repairs(search: SearchRequest, page: SearchPage) -> list[Chip]:
     if page.total:
         return []
     found = []
-    for tag in search.tags:
+    for tag in search.tags[:MOST_REPAIRED]:
         for near in get_close_matches(tag, page.tag_counts, n=2):
             tags = tuple(near if each == tag else each for each in search.tags)
             found.append(Chip(f"with {near} instead of {tag}", page_address(search, tags=tags)))

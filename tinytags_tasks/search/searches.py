@@ -1,16 +1,16 @@
 """Answers searches with all that decides what is found: what is live, what is hidden, and what reviews measured."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tinytags_tasks.document_fields import LOOK_FIELDS
 from tinytags_tasks.errors import MissingError
 from tinytags_tasks.search.chosen_runs import ChosenRuns
 from tinytags_tasks.search.counts import Counts
-from tinytags_tasks.search.hidden import MOST_FILTERED, Hidden
+from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.search.live import LiveRun, LiveRuns
+from tinytags_tasks.search.live import LiveRun, LiveRuns, least_confidence_of
 from tinytags_tasks.search.measured import Measured, confidence_ranges, least_confidence
 from tinytags_tasks.search.query import Searched, SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest, Sort
@@ -19,16 +19,41 @@ from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.search.tag_names import match_tags
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
-from tinytags_tasks.store import layout
-from tinytags_tasks.store.review_log import of_version, positions_taken_down
 from tinytags_tasks.store.run_records import Run
+
+T = TypeVar("T")
 
 
 class Measures(Protocol):
     """Knows what was measured of runs."""
 
-    def tables(self, runs: Iterable[Run]) -> Measured:
-        """Return what was measured, by corpus; a corpus that was not measured lacks."""
+    def tables(self, runs: Iterable[Run], *, is_needed: bool = False) -> Measured:
+        """Return what was measured, by corpus; a corpus that was not measured lacks.
+
+        If it is needed, ``EngineDownError`` says that it is not known yet; otherwise that lacks, too.
+        """
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request as it is searched, all of it by what was live at one moment.
+
+    Attributes
+    ----------
+    request
+        With tags as they are written in documents.
+    hidden
+        What it does not find.
+    runs
+        The runs that can be searched so.
+    left_out
+        Corpora that are asked for and cannot be searched so.
+    """
+
+    request: SearchRequest
+    hidden: Hidden
+    runs: Sequence[LiveRun]
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,8 +67,15 @@ class Searches:
     chosen: ChosenRuns = field(repr=False)
     counts: Counts = field(repr=False, default_factory=Counts)
 
-    def page(self, request: SearchRequest) -> SearchPage:
+    def page(self, request: SearchRequest, *, fresh: bool = False) -> SearchPage:
         """Return one page of what a request finds; its images have no pixels but those of old documents.
+
+        Parameters
+        ----------
+        request
+            What is asked for.
+        fresh
+            Whether it is counted again, because somebody relies on the total.
 
         Raises
         ------
@@ -51,14 +83,18 @@ class Searches:
             See :func:`~tinytags_tasks.search.query.search_images`; ``MissingError`` and ``BadInputError`` also if the
             chosen run cannot be searched.
         """
+        return self.in_what_is_live(request, lambda: self._page(request, fresh))
+
+    def in_what_is_live(self, request: SearchRequest, search: Callable[[], T]) -> T:
+        """Return what a search finds; if something was missing, it searches once more in what is live by then."""
         try:
-            return self._page(request)
+            return search()
         except MissingError:
             if request.run:
                 self.chosen.look_again(request.run)  # it may have been pruned since: then that is what is said
                 raise
             self.live.forget()  # a collection that was live some seconds ago may be gone
-            return self._page(request)
+            return search()
 
     def images(self, request: SearchRequest, limit: int | None = None) -> Iterator[TaggedImage]:
         """Yield all images that a request finds, or the first ``limit``; raises as :meth:`page`, at any page."""
@@ -77,18 +113,17 @@ class Searches:
         return self.measured.tables(live.run for live in self._runs(request or SearchRequest()))
 
     def hidden(self, request: SearchRequest) -> Hidden:
-        """Return what a request does not find, whatever its filters."""
-        hidden = self._hidden_in(self.chosen.get(request.run)) if request.run else self._hidden_live()
-        if request.has_precision:
-            corpora = [live.run.corpus for live in self._runs(request)]
-            low, high = request.min_precision, request.max_precision
-            if high < 100:
-                return replace(hidden, between=confidence_ranges(self.tables(request), corpora, low, high))
-            return hidden.at_least(least_confidence(self.tables(request), corpora, low))
-        return hidden
+        """Return what a request does not find, whatever its filters.
 
-    def prepare(self, request: SearchRequest) -> tuple[SearchRequest, Hidden, Sequence[LiveRun]]:
-        """Return a request with tags as they are written, what it does not find, and the runs that can be searched so.
+        Raises
+        ------
+        BadInputError, EngineDownError
+            If it asks for a precision, and nothing was measured, or not yet.
+        """
+        return self._hidden(request, self._runs(request))
+
+    def prepare(self, request: SearchRequest) -> Prepared:
+        """Return a request as it is searched.
 
         Raises
         ------
@@ -97,20 +132,24 @@ class Searches:
         MissingError, EngineDownError
             As :meth:`page`.
         """
-        hidden = self.hidden(request)
         runs = self._runs(request)
         _refuse_unknown(request.corpora, runs)
+        hidden = self._hidden(request, runs)
         able = _able(request, runs)
         if request.tags or request.without_tags:
             request = match_tags(request, self._known_tags(self._searched(able), hidden))
-        return request, hidden, able
+        left_out = tuple(live.run.corpus for live in runs if live not in able and is_asked_for(live, request))
+        return Prepared(request, hidden, able, left_out)
 
-    def _page(self, request: SearchRequest) -> SearchPage:
-        request, hidden, able = self.prepare(request)
-        runs = self._runs(request)
-        page = search_images(self.settings, request, hidden, self._searched(able), self.counts)
-        left_out = tuple(live.run.corpus for live in runs if live not in able)
-        return replace(page, left_out=left_out, request=request)
+    def _page(self, request: SearchRequest, fresh: bool) -> SearchPage:
+        asked = self.prepare(request)
+        searched = replace(self._searched(asked.runs), is_fresh=fresh)
+        page = search_images(self.settings, asked.request, asked.hidden, searched, self.counts)
+        return replace(page, left_out=asked.left_out, request=asked.request)
+
+    def digests(self, run: str = "") -> Mapping[str, str]:
+        """Return the digest of each corpus' version that is live, or that a chosen run is of."""
+        return {live.run.corpus: live.run.corpus_digest for live in self._runs(SearchRequest(run=run))}
 
     def _runs(self, request: SearchRequest) -> Sequence[LiveRun]:
         return (self.chosen.get(request.run),) if request.run else self.live.runs()
@@ -131,16 +170,26 @@ class Searches:
         counted = self.counts.get((names, searched.changes), make_filters(SearchRequest(), hidden), ask, ("tags",))
         return (str(tag) for tag, _ in counted["tags"])
 
-    def _hidden_live(self) -> Hidden:
-        return self.logs.hidden().at_least(self.live.least_confidence)
+    def _hidden(self, request: SearchRequest, runs: Sequence[LiveRun]) -> Hidden:
+        if request.run:  # what was taken down of its version of the corpus, however old
+            hidden = self.logs.hidden_of(runs[0].run.corpus, runs[0].run.corpus_digest)
+        else:
+            hidden = self.logs.hidden()
+        hidden = hidden.at_least(least_confidence_of(runs))
+        if not request.has_precision:
+            return hidden
+        searched = [live.run for live in runs if is_asked_for(live, request)]
+        measured = self.measured.tables(searched, is_needed=True)
+        corpora = [live.run.corpus for live in runs]
+        low, high = request.min_precision, request.max_precision
+        if high < 100:
+            return replace(hidden, between=confidence_ranges(measured, corpora, low, high))
+        return hidden.at_least(least_confidence(measured, corpora, low))
 
-    def _hidden_in(self, chosen: LiveRun) -> Hidden:
-        """Return what readers do not see of a run: what was taken down of its version of the corpus, however old."""
-        run = chosen.run
-        down = positions_taken_down(of_version(self.logs.of(run.corpus).words, run.corpus_digest))
-        pending = tuple(layout.document_id(run.corpus, int(position)) for position in down[:MOST_FILTERED])
-        least = chosen.publication.thresholds if chosen.publication else None
-        return Hidden({run.corpus: down}, pending, {} if least is None else {run.corpus: least})
+
+def is_asked_for(live: LiveRun, request: SearchRequest) -> bool:
+    """Return whether a run is of a corpus that a request asks for."""
+    return not request.corpora or live.run.corpus in request.corpora
 
 
 def _refuse_unknown(corpora: Sequence[str], runs: Sequence[LiveRun]) -> None:
@@ -170,6 +219,8 @@ def _able(request: SearchRequest, runs: Sequence[LiveRun]) -> Sequence[LiveRun]:
         needed.add("word")
     if request.sort is Sort.RANDOM:
         needed.add("shuffle")
+    if request.keyword and any("keyword" in live.fields for live in runs):
+        needed.add("keyword")  # where none has it, nothing is found, which is no error
     if request.is_one_of_alike:
         needed |= set(LOOK_FIELDS)
     able = [live for live in runs if not live.fields or needed <= live.fields]

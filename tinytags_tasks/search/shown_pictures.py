@@ -5,10 +5,12 @@ A page that shows thirty pictures has a browser ask for each of them. The first 
 
 import hashlib
 import threading
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRun, LiveRuns
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.thumbnails import png_bytes
+from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
@@ -38,6 +41,13 @@ PATIENCE_SECONDS = 35.0
 FAILED_SECONDS = 5.0
 """How long a picture that could not be read is not asked for again, so that an absent store does not hang pages."""
 
+QUICK_SECONDS = 2.0
+"""How long any request waits for another: a page's requests are often answered by then. Only a few wait longer."""
+
+GROUP_BYTES = 16 * 2**20
+"""Pixels that are fetched at once, at most, except for a single picture that is larger."""
+
+_USUAL_BYTES = 3_072
 _ENTRY_BYTES = 2_000
 
 
@@ -76,6 +86,13 @@ class ShownPicture:
 _Key = tuple[Hashable, str]
 
 
+class _Unknown:
+    """Stands for a picture of which nothing is known; None is one that readers cannot find."""
+
+
+_UNKNOWN: Final = _Unknown()
+
+
 class ShownPictures:
     """Finds pictures that readers may have.
 
@@ -100,6 +117,7 @@ class ShownPictures:
         self._kept: TTLCache[_Key, ShownPicture | None] = TTLCache(KEPT_BYTES, KEPT_SECONDS, getsizeof=_size_bytes)
         self._failed: TTLCache[_Key, ShownPicture] = TTLCache(MOST_EXPECTED, FAILED_SECONDS)
         self._expected: LRUCache[str, tuple[str, ...]] = LRUCache(MOST_EXPECTED)
+        self._waiting = Waiting()
         self._asked: dict[_Key, Future[ShownPicture | None]] = {}
 
     def expect(self, images: Iterable[TaggedImage]) -> None:
@@ -135,54 +153,78 @@ class ShownPictures:
         if hidden.hides(corpus, position):
             raise MissingError(f"picture {position} of corpus {corpus} was taken down")
         document = layout.document_id(corpus, position)
-        generation = self._generation(corpus, (chosen,) if chosen else self._live.runs())
+        runs = [run for run in ((chosen,) if chosen else self._live.runs()) if run.run.corpus == corpus]
+        generation = self._generation(corpus, runs)
         collection = chosen.run.collection if chosen else ""
-        found = self._find(generation, document, hidden, collection) if generation else None
+        found = self._find(generation, document, hidden, collection, runs[0]) if runs else None
         if found is None:
             where = f"run {chosen.run.name} does not show it" if chosen else "no live run shows it"
             raise MissingError(f"readers cannot find picture {position} of corpus {corpus}: {where}")
         return found
 
     def _generation(self, corpus: str, runs: Sequence[LiveRun]) -> Hashable:
-        """Return what readers' pictures of a corpus depend on; None if none of the runs is of it."""
-        live = [run for run in runs if run.run.corpus == corpus]
-        if not live:
-            return None
-        published = tuple((run.run.collection, run.publication and run.publication.time) for run in live)
+        """Return what readers' pictures of a corpus depend on, beside its runs that are searched."""
+        published = tuple((run.run.collection, run.publication and run.publication.time) for run in runs)
         return published, self._logs.of(corpus).last_public, self._logs.applied(corpus)
 
-    def _find(self, generation: Hashable, document: str, hidden: Hidden, collection: str) -> ShownPicture | None:
+    def _find(
+        self, generation: Hashable, document: str, hidden: Hidden, collection: str, live: LiveRun
+    ) -> ShownPicture | None:
         key = generation, document
         with self._lock:
             for cache in (self._kept, self._failed):
-                if key in cache:
-                    return cache[key]
+                known = cache.get(key, _UNKNOWN)  # asked once: it may expire between two questions
+                if not isinstance(known, _Unknown):
+                    return known
             waiting = self._asked.get(key)
             futures: dict[_Key, Future[ShownPicture | None]] = {}
             if waiting is None:
-                group = ((generation, one) for one in self._group(document))
-                known = (self._kept, self._failed, self._asked)
-                futures = {one: Future() for one in group if not any(one in place for place in known)}
+                image_bytes = live.corpus.image_bytes if live.corpus else _USUAL_BYTES
+                group = ((generation, one) for one in self._group(document, max(1, GROUP_BYTES // image_bytes)))
+                places = (self._kept, self._failed, self._asked)
+                futures = {one: Future() for one in group if one == key or not any(one in place for place in places)}
                 self._asked |= futures
         if waiting is not None:
-            try:
-                return waiting.result(PATIENCE_SECONDS)
-            except TimeoutError as error:
-                raise EngineDownError(f"no answer within {PATIENCE_SECONDS:g} s: load the page again") from error
-        self._fetch(futures, hidden, collection)
+            return self._wait(waiting)
+        self._fetch(futures, hidden, collection, {live.run.corpus: live.run.corpus_digest})
         return futures[key].result()
 
-    def _group(self, document: str) -> list[str]:
-        """Return a document, with those of the same corpus that were sent on the same page."""
-        corpus = document.rpartition(":")[0]
-        return [one for one in self._expected.get(document, (document,)) if one.rpartition(":")[0] == corpus]
+    def _wait(self, asked: "Future[ShownPicture | None]") -> ShownPicture | None:
+        """Return what another request fetches.
 
-    def _fetch(self, futures: dict[_Key, "Future[ShownPicture | None]"], hidden: Hidden, collection: str) -> None:
+        Raises
+        ------
+        EngineDownError
+            If that takes long, and too many others wait already: each holds one of the server's few threads.
+        """
+        with suppress(TimeoutError):
+            return asked.result(QUICK_SECONDS)
+        with self._waiting.seconds(PATIENCE_SECONDS) as seconds:
+            try:
+                return asked.result(seconds)
+            except TimeoutError as error:
+                raise EngineDownError("the picture takes long to read: load the page again") from error
+
+    def _group(self, document: str, most: int) -> list[str]:
+        """Return a document, with those of the same corpus that were sent on the same page: some, if all are many."""
+        corpus = document.rpartition(":")[0]
+        together = [one for one in self._expected.get(document, (document,)) if one.rpartition(":")[0] == corpus]
+        start = together.index(document) // most * most
+        return together[start : start + most]
+
+    def _fetch(
+        self,
+        futures: dict[_Key, "Future[ShownPicture | None]"],
+        hidden: Hidden,
+        collection: str,
+        digests: Mapping[str, str],
+    ) -> None:
         """Fetch pictures, keep them, and tell whoever waits for them."""
         try:
             ids = [document for _, document in futures]
             found = find_documents(self._settings, ids, hidden, with_pixels=True, collection=collection)
-            whole = {image.id: ShownPicture(image) for image in self._stored_images.complete(list(found.values()))}
+            completed = self._stored_images.complete(list(found.values()), digests)
+            whole = {image.id: ShownPicture(image) for image in completed}
         except BaseException as error:
             with self._lock:
                 for key, future in futures.items():

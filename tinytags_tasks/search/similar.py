@@ -18,10 +18,10 @@ from tinytags_tasks.search.images import read_document, read_fields
 from tinytags_tasks.search.live import LiveRun
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.searches import Prepared, is_asked_for
 from tinytags_tasks.search.solr_filters import Filter, make_filters, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.store.embedding_files import Embeddings
-from tinytags_tasks.store.run_records import Run
 
 LOOKED_AT = 200
 """How many of the nearest pictures Solr looks for at least: the more, the surer are the first ten."""
@@ -47,10 +47,18 @@ def similar_to(context: PageContext, request: SearchRequest) -> SearchPage:
     found = _ID.fullmatch(request.similar_to)
     if found is None:
         raise BadInputError(f"{request.similar_to[:100]!r} is no picture: give its id, such as demo:17")
-    request, hidden, runs = context.searches.prepare(request)
-    own = _run_of(found[1], runs)
-    vector = _stored_vector(context, own, request.similar_to, hidden)
-    return _nearest(context, request, _with_vectors(own.run.similar, runs), vector, hidden, started)
+    corpus = found[1]
+
+    def search() -> SearchPage:
+        asked = context.searches.prepare(request)
+        own = _run_of(corpus, asked.runs)
+        hidden = asked.hidden
+        if request.has_precision:  # the picture itself need not have what is asked for
+            hidden = context.searches.hidden(SearchRequest(run=request.run))
+        vector = _stored_vector(context, own, request.similar_to, hidden)
+        return _nearest(context, asked, own.run.similar, vector, started)
+
+    return context.searches.in_what_is_live(request, search)
 
 
 def similar_to_picture(context: PageContext, request: SearchRequest, encoded: bytes) -> SearchPage:
@@ -75,13 +83,17 @@ def similar_to_picture(context: PageContext, request: SearchRequest, encoded: by
         If too many others hand in pictures, or Solr does not answer.
     """
     started = time.monotonic()
-    request, hidden, runs = context.searches.prepare(request)
-    for live in runs:
-        net, corpus = live.run.similar, live.corpus
-        if net and corpus is not None:
-            vector = as_vector(context.embedder.embed(encoded, net, corpus, context.runtime.storage))
-            return _nearest(context, request, _with_vectors(net, runs), vector, hidden, started)
-    raise _without_vectors("what is published")
+
+    def search() -> SearchPage:
+        asked = context.searches.prepare(request)
+        for live in _asked_for(asked):
+            net, corpus = live.run.similar, live.corpus
+            if net and corpus is not None:
+                vector = as_vector(context.embedder.embed(encoded, net, corpus, context.runtime.storage))
+                return _nearest(context, asked, net, vector, started)
+        raise _without_vectors("what is published")
+
+    return context.searches.in_what_is_live(request, search)
 
 
 def as_vector(embedding: Embeddings) -> list[int]:
@@ -99,9 +111,8 @@ def _run_of(corpus: str, runs: Sequence[LiveRun]) -> LiveRun:
     raise MissingError(f"corpus {corpus!r} is not published")
 
 
-def _with_vectors(net: str, runs: Sequence[LiveRun]) -> list[Run]:
-    """Return the runs that have vectors by a net."""
-    return [live.run for live in runs if live.run.similar == net]
+def _asked_for(asked: Prepared) -> list[LiveRun]:
+    return [live for live in asked.runs if is_asked_for(live, asked.request)]
 
 
 def _without_vectors(what: str) -> MissingError:
@@ -129,13 +140,17 @@ def _stored_vector(context: PageContext, live: LiveRun, document_id: str, hidden
 
 def _nearest(
     context: PageContext,
-    request: SearchRequest,
-    runs: Sequence[Run],
+    asked: Prepared,
+    net: str,
     vector: Sequence[int],
-    hidden: Hidden,
     started: float,
 ) -> SearchPage:
-    """Return the pictures of some runs that are nearest to a vector."""
+    """Return the pictures that are nearest to a vector by a net, of the runs that have vectors by it."""
+    request, hidden = asked.request, asked.hidden
+    runs = [live.run for live in _asked_for(asked) if live.run.similar == net]
+    if not runs:
+        raise _without_vectors(f"what is published of {', '.join(request.corpora) or 'any corpus'}")
+    left_out = (live.run.corpus for live in _asked_for(asked) if live.run.similar != net)
     filters = make_filters(request, hidden)
     if request.similar_to:
         itself = {"everything": "*:*", "itself": "{!term f=id v=$similar_to}", "similar_to": request.similar_to}
@@ -163,4 +178,5 @@ def _nearest(
         seconds=time.monotonic() - started,
         request=request,
         collections=tuple(run.collection for run in runs),
+        left_out=(*asked.left_out, *left_out),
     )

@@ -55,8 +55,19 @@ class StoredImages:
         )
         self._lock = threading.Lock()  # cachetools leaves locking to its users
 
-    def complete(self, images: Sequence[TaggedImage]) -> tuple[TaggedImage, ...]:
-        """Return a page's images; those in the store get their pixels, or the reason why these are missing."""
+    def complete(
+        self, images: Sequence[TaggedImage], digests: Mapping[str, str] | None = None
+    ) -> tuple[TaggedImage, ...]:
+        """Return a page's images; those in the store get their pixels, or the reason why these are missing.
+
+        Parameters
+        ----------
+        images
+            The images.
+        digests
+            By corpus, the digest of the version that was indexed: at the same position of another version is another
+            picture. A corpus that is missing here is not checked.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
         found: dict[str, npt.NDArray[np.uint8]] = {}
         missing: dict[str, str] = {}
@@ -65,6 +76,10 @@ class StoredImages:
         missing |= {image.id: away[image.corpus] for image in stored if image.corpus in away}
         for name, corpus in corpora.items():
             own = [image for image in stored if image.corpus == name]
+            if digests and digests.get(name, corpus.digest) != corpus.digest:
+                reason = f"corpus {name} was ingested again after it was indexed, and its pictures are other ones now"
+                missing |= {image.id: reason for image in own}
+                continue
             pixels, reasons = self._read(corpus, {image.position: image.block for image in own}, deadline)
             found |= {image.id: pixels[image.position] for image in own if image.position in pixels}
             missing |= {image.id: reasons[image.position] for image in own if image.position in reasons}

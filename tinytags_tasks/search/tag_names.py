@@ -4,21 +4,25 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tinytags_tasks.search.request import MOST_TAGS, SearchRequest
+from tinytags_tasks.search.request import SearchRequest
 
 
 def match_tags(request: SearchRequest, known: Iterable[str]) -> SearchRequest:
     """Return a request with the tags that documents have in the place of those that somebody wrote.
 
     A tag that no document has stays as it is: it finds nothing, and people see what they wrote.
+
+    Raises
+    ------
+    BadInputError
+        If documents have them in so many forms that they are too many for one search.
     """
     by_form: dict[str, list[str]] = {}
     for tag in known:
         by_form.setdefault(_form(tag), []).append(tag)
 
     def match(tags: tuple[str, ...]) -> tuple[str, ...]:
-        found = dict.fromkeys(name for tag in tags for name in by_form.get(_form(tag), [tag]))
-        return tuple(found)[:MOST_TAGS]
+        return tuple(dict.fromkeys(name for tag in tags for name in by_form.get(_form(tag), [tag])))
 
     return replace(request, tags=match(request.tags), without_tags=match(request.without_tags))
 

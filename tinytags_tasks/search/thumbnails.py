@@ -53,9 +53,16 @@ def make_thumbnail(image: npt.NDArray[np.uint8] | None) -> Thumbnail:
     """Return an image of shape (rows, columns, 3) as the page shows it, scaled down if it is large."""
     if image is None:
         return Thumbnail()
+    longest = max(image.shape[:2])
+    image = reduced(image)
+    return Thumbnail(encode_png(image), image.shape[1], image.shape[0], longest < ENLARGED_BELOW)
+
+
+def reduced(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return an image of shape (rows, columns, 3), scaled down if it is larger than :data:`LONGEST_SIDE`."""
     height, width = image.shape[:2]
     longest = max(height, width)
-    if longest > LONGEST_SIDE:
-        size = (max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest))
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-    return Thumbnail(encode_png(image), image.shape[1], image.shape[0], longest < ENLARGED_BELOW)
+    if longest <= LONGEST_SIDE:
+        return image
+    size = (max(1, width * LONGEST_SIDE // longest), max(1, height * LONGEST_SIDE // longest))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from cachetools import LRUCache
 
 from tinytags_tasks.errors import EngineDownError, TinyTagsError
 from tinytags_tasks.runtime import Runtime
@@ -34,6 +34,9 @@ from tinytags_tasks.store.review_records import SCHEMA
 
 KEPT_SECONDS = 2.0
 """How long what was read counts as current; a take-down elsewhere is hidden after that."""
+
+_MOST_VERSIONS = 32
+"""Versions of corpora of which it is kept what was taken down."""
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +114,8 @@ class WordLogs:
         self._live = live
         self._logs: dict[str, ReviewLog] = {}
         self._applied: dict[tuple[str, str], int] = {}
-        self._down: dict[str, tuple[int, str, npt.NDArray[np.int64]]] = {}
+        self._down: LRUCache[tuple[str, int, str], Hidden] = LRUCache(_MOST_VERSIONS)
+        self._hidden: tuple[tuple[tuple[str, CorpusWords, int], ...], Hidden] | None = None
         self._down_lock = threading.Lock()
         self._kept = Kept("the words on pictures", self._read, KEPT_SECONDS)
 
@@ -126,12 +130,36 @@ class WordLogs:
         logs = self._look()
         self._refuse_unread_live(logs.unread)
         words = logs.words
+        state = tuple((name, of, self.applied(name)) for name, of in words.items())
+        made = self._hidden
+        if made is not None and made[0] == state:
+            return made[1]
         positions = {name: of.taken_down.column("position").to_numpy() for name, of in words.items()}
         pending: list[str] = []
-        for name, of in words.items():
-            is_new = of.taken_down.column("number").to_numpy() > self.applied(name)
+        for name, of, applied in state:
+            is_new = of.taken_down.column("number").to_numpy() > applied
             pending += [layout.document_id(name, position) for position in positions[name][is_new][:MOST_FILTERED]]
-        return Hidden(positions, tuple(pending[:MOST_FILTERED]))
+        hidden = Hidden(positions, tuple(pending[:MOST_FILTERED]))
+        self._hidden = state, hidden
+        return hidden
+
+    def hidden_of(self, corpus: str, digest: str) -> Hidden:
+        """Return which pictures of a version of a corpus are taken down, whatever is live.
+
+        Raises
+        ------
+        EngineDownError
+            If the log was never read, and cannot be.
+        """
+        words = self.of(corpus)
+        key = corpus, words.last, digest
+        with self._down_lock:
+            hidden = self._down.get(key)
+            if hidden is None:
+                down = positions_taken_down(of_version(words.words, digest))
+                pending = tuple(layout.document_id(corpus, int(position)) for position in down[:MOST_FILTERED])
+                hidden = self._down[key] = Hidden({corpus: down}, pending)
+        return hidden
 
     def of(self, corpus: str) -> CorpusWords:
         """Return what was said of a corpus' pictures.
@@ -154,14 +182,7 @@ class WordLogs:
         EngineDownError
             If the log was never read, and cannot be.
         """
-        words = self.of(corpus.name)
-        with self._down_lock:
-            known = self._down.get(corpus.name)
-            if known is None or known[:2] != (words.last, corpus.digest):
-                down = positions_taken_down(of_version(words.words, corpus.digest))
-                known = self._down[corpus.name] = (words.last, corpus.digest, down)
-        at = int(np.searchsorted(known[2], position))
-        return at < len(known[2]) and bool(known[2][at] == position)
+        return self.hidden_of(corpus.name, corpus.digest).hides(corpus.name, position)
 
     def corpora(self) -> list[str]:
         """Return the corpora of whose pictures something was said, as far as their logs can be read.
