@@ -320,7 +320,7 @@ def _send(wanted: _Wanted, kind: Format, context: PageContext, account: Account,
 
     def content() -> Iterator[bytes]:
         try:
-            is_at_most = context.hidden().is_left_out_later
+            is_at_most = context.searches.hidden(SearchRequest(run=wanted.run)).is_left_out_later
             yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete, is_at_most), kind)
         except TinyTagsError as error:
             _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
