@@ -113,7 +113,7 @@ def browsing(url: str) -> Iterator[OpenAs]:
             return page
 
         yield open_as
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def _is_complaint(line: ConsoleMessage) -> bool:
