@@ -269,7 +269,7 @@ class _Places:
         """
         with self._lock:
             if account in self._taken:
-                raise BusyError("another export of yours is under way: try again when it has ended")
+                raise BusyError("your last export is still under way: try again when it has ended")
             if len(self._taken) >= self._most:
                 raise BusyError("others are exporting right now: try again in a few minutes")
             self._taken.add(account)
