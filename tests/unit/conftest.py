@@ -4,12 +4,21 @@ import os
 
 import pytest
 from hypothesis import settings
+from published_runs import World, make_world
 
 
 @pytest.fixture(autouse=True)
 def no_sync(monkeypatch):
     """Do not wait for the disk: no unit test cuts the power."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Two runs of a small corpus, of which one is live; tests change copies of it."""
+    world = make_world(tmp_path_factory.mktemp("world"))
+    world.publish(world.runs[0])
+    return world
 
 
 # A busy machine must not fail a test, so no test asserts a time.

@@ -14,18 +14,11 @@ import numpy as np
 import pytest
 from pages_of_world import Pages, make_settings
 from PIL import Image
-from published_runs import World, make_world
+from published_runs import World
 from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.search import export_pages
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = make_world(tmp_path_factory.mktemp("world"))
-    world.publish(world.runs[0])
-    return world
 
 
 @pytest.fixture

@@ -10,27 +10,20 @@ from typing import Any
 
 import pytest
 from pages_of_world import Pages, make_settings
-from published_runs import ALIAS, World, make_world
+from published_runs import ALIAS, World
 from small_run import CORPUS
 
-from tinytags_tasks.errors import EngineDownError, MissingError
+from tinytags_tasks.errors import MissingError
 from tinytags_tasks.review.precision import Estimate
 from tinytags_tasks.search import applying, corrections_api, measured
 from tinytags_tasks.search.view import stated_precision
-from tinytags_tasks.search.waiting import MOST_WAITING
+from tinytags_tasks.search.waiting import MOST_WAITING, BusyError
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Publication
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = make_world(tmp_path_factory.mktemp("world"))
-    world.publish(world.runs[0])
-    return world
 
 
 @pytest.fixture
@@ -178,7 +171,7 @@ def test_a_search_by_precision_waits_for_it_and_says_so_while_it_is_measured(
     monkeypatch.setattr(measured, "NEEDED_SECONDS", 0.05)
     figures = measured.MeasuredRuns(pages.app.state.context.runtime, pages.app.state.context.logs)
     assert figures.tables([run]) == {}
-    with pytest.raises(EngineDownError, match="is being measured"):
+    with pytest.raises(BusyError, match="is being measured"):
         figures.tables([run], is_needed=True)
     may_end.set()
     monkeypatch.setattr(measured, "NEEDED_SECONDS", 20.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pages_of_world import Pages, make_settings
 from PIL import Image
-from published_runs import World, make_world
+from published_runs import World
 from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
@@ -21,13 +21,6 @@ from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_records import Verdict, Word
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = make_world(tmp_path_factory.mktemp("world"))
-    world.publish(world.runs[0])
-    return world
 
 
 @pytest.fixture

@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 from pages_of_world import Pages, make_settings
-from published_runs import World, make_world
+from published_runs import World
 from small_run import CORPUS, MODEL
 
 from tinytags_tasks.search import kept, picture_view
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = make_world(tmp_path_factory.mktemp("world"))
-    world.publish(world.runs[0])
-    return world
 
 
 @pytest.fixture

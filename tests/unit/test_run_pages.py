@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pages_of_world import Pages, make_settings
-from published_runs import World, make_world
+from published_runs import World
 from small_run import CORPUS, MODEL
 
 from tinytags_tasks.publish.diff import DiffRequest, compare_runs
@@ -18,13 +18,6 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_records import BlockState
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = make_world(tmp_path_factory.mktemp("world"))
-    world.publish(world.runs[0])
-    return world
 
 
 @pytest.fixture

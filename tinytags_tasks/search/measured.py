@@ -63,7 +63,7 @@ class MeasuredRuns:
 
         Raises
         ------
-        EngineDownError
+        BusyError
             If it is needed and not known yet.
         """
         runs = list(runs)

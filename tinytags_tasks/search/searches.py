@@ -132,6 +132,8 @@ class Searches:
         MissingError, EngineDownError
             As :meth:`page`.
         """
+        if not request.run:
+            self.logs.hidden()  # first, so that readers are told if it is why nothing is shown
         runs = self._runs(request)
         _refuse_unknown(request.corpora, runs)
         hidden = self._hidden(request, runs)

@@ -10,7 +10,7 @@ MOST_WAITING = 8
 
 
 class BusyError(TransientError):
-    """Too many others ask for the same costly thing; a client may read why."""
+    """Whoever asks has to wait, and may read why: the message is ours, and names no engine."""
 
 
 class Waiting:

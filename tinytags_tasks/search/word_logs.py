@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from cachetools import LRUCache
 
-from tinytags_tasks.errors import EngineDownError, TinyTagsError
+from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.hidden import MOST_FILTERED, Hidden
 from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.search.live import LiveRuns
+from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_log import (
@@ -124,7 +125,7 @@ class WordLogs:
 
         Raises
         ------
-        EngineDownError
+        BusyError
             If the logs were never read, and cannot be; or if that of a live corpus cannot be.
         """
         logs = self._look()
@@ -148,7 +149,7 @@ class WordLogs:
 
         Raises
         ------
-        EngineDownError
+        BusyError
             If the log was never read, and cannot be.
         """
         words = self.of(corpus)
@@ -166,7 +167,7 @@ class WordLogs:
 
         Raises
         ------
-        EngineDownError
+        BusyError
             If its log was never read, and cannot be.
         """
         logs = self._look()
@@ -179,7 +180,7 @@ class WordLogs:
 
         Raises
         ------
-        EngineDownError
+        BusyError
             If the log was never read, and cannot be.
         """
         return self.hidden_of(corpus.name, corpus.digest).hides(corpus.name, position)
@@ -189,7 +190,7 @@ class WordLogs:
 
         Raises
         ------
-        EngineDownError
+        BusyError
             If no log was ever read, or can be.
         """
         return sorted(self._look().words)
@@ -269,9 +270,10 @@ class WordLogs:
         return frozenset([Corpus.load(storage, path).digest] if storage.exists(path) else [])
 
 
-def _nothing_is_shown(error: TinyTagsError) -> EngineDownError:
-    return EngineDownError(
-        f"pictures may have been taken down, and the list of them cannot be read, so nothing is shown: {error}"
+def _nothing_is_shown(error: TinyTagsError) -> BusyError:
+    _log.error("what was taken down cannot be read: %s", error)
+    return BusyError(
+        "pictures may have been taken down, and the list of them cannot be read, so nothing is shown; the log says why"
     )
 
 
