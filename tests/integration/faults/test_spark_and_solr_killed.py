@@ -252,10 +252,10 @@ def test_solr_killed_in_mid_index(
     genuine = posting.document_bodies
     blocks = iter(range(BLOCKS))
 
-    def bodies_until_the_kill(*arguments: object) -> Iterator[bytes]:
+    def bodies_until_the_kill(*arguments: object, **named: object) -> Iterator[bytes]:
         if next(blocks) == 3:
             kill_engine(load_settings(), "solr")
-        yield from genuine(*arguments)  # type: ignore[arg-type]
+        yield from genuine(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(posting, "document_bodies", bodies_until_the_kill)
     admin, writer = (runtime.settings.solr_login(role) for role in ("admin", "writer"))
