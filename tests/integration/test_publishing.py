@@ -19,6 +19,7 @@ from small_run import MODEL, SparkHere, pictures, publish_model
 from test_publishing_measured import look_at_all
 
 from tinytags_tasks import services
+from tinytags_tasks.cli.searching import make_searches
 from tinytags_tasks.clients.solr_http import SolrHttp, UndefinedFieldError
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_major
@@ -35,7 +36,7 @@ from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.hidden import NOTHING, Hidden
-from tinytags_tasks.search.query import search_images
+from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.word_logs import hidden_from_readers
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
@@ -149,7 +150,10 @@ def changes(site: Runtime) -> list[tuple[str, str]]:
 
 def positions_seen(site: Runtime) -> tuple[int, ...]:
     """Return what a reader sees: the positions on the one page that holds everything."""
-    page = search_images(site.settings, SearchRequest(rows=100, with_pixels=False))
+    return _positions(search_images(site.settings, SearchRequest(rows=100, with_pixels=False)))
+
+
+def _positions(page: SearchPage) -> tuple[int, ...]:
     assert page.total == len(page.images) == sum(page.tag_counts.values())
     return tuple(sorted(image.position for image in page.images))
 
@@ -192,7 +196,8 @@ def test_a_reader_sees_one_run_or_the_other_during_many_switches(site: Runtime, 
     def read() -> set[tuple[int, ...]]:
         seen = set()
         while not is_over.wait(0.01):  # without a pause, readers would take the publisher's processor time
-            seen.add(positions_seen(site))
+            # A new reader each time, who looks at what is live now.
+            seen.add(_positions(make_searches(site).page(SearchRequest(rows=100, with_pixels=False))))
         return seen
 
     with ThreadPoolExecutor(2) as pool:

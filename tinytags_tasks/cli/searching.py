@@ -54,7 +54,7 @@ def search(
     request = parse(" ".join(map(_as_written, text or ())), base)
     if request.sort is Sort.SIMILAR or request.similar_to:
         raise BadInputError("the command line does not search for similar pictures: use the search page or its API")
-    searches = _searches(clients())
+    searches = make_searches(clients())
     page = searches.page(request)
     images = page.images if rows <= MOST_ROWS else searches.images(request, rows)
     if as_json:
@@ -97,7 +97,7 @@ class _Measuring:
         return {run.corpus: measure_run(run, self.runtime.storage, say) for run in runs}
 
 
-def _searches(runtime: "Runtime") -> "Searches":
+def make_searches(runtime: "Runtime") -> "Searches":
     from tinytags_tasks.search.chosen_runs import ChosenRuns
     from tinytags_tasks.search.live import LiveRuns
     from tinytags_tasks.search.searches import Searches
