@@ -98,6 +98,7 @@ class _Measuring:
 
 
 def make_searches(runtime: "Runtime") -> "Searches":
+    """Return what searches as the search page does, and measures at once."""
     from tinytags_tasks.search.chosen_runs import ChosenRuns
     from tinytags_tasks.search.live import LiveRuns
     from tinytags_tasks.search.searches import Searches
