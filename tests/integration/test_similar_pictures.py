@@ -10,6 +10,7 @@ from small_run import CORPUS, TREES, pictures, quiet, score_all
 from small_words import tag
 
 from tinytags_tasks import services
+from tinytags_tasks.cli.searching import make_searches
 from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.look import looks
@@ -17,7 +18,6 @@ from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.review.words import say
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search.hidden import NOTHING
 from tinytags_tasks.search.live import LiveRun
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
@@ -61,10 +61,9 @@ def live(storage, solr):
 
 
 @pytest.fixture(scope="module")
-def context(settings, live):
-    return SimpleNamespace(
-        settings=settings, searches=SimpleNamespace(prepare=lambda request: (request, NOTHING, (live,)))
-    )
+def context(settings, solr, storage, live):
+    runtime = SimpleNamespace(settings=settings, solr=solr, storage=storage)
+    return SimpleNamespace(settings=settings, searches=make_searches(runtime))
 
 
 def directions() -> np.ndarray:
