@@ -109,6 +109,7 @@ def test_a_run_that_is_still_going_on_is_joined_by_the_same_command(
         "head": "logistic",
         "none": "yes",
         "reviews": "yes",
+        "similar": "auto",
         "trees": 10,
         "depth": 10,
         "threshold": 40,
