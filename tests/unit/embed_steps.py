@@ -1,18 +1,35 @@
 """Embedding the small corpus, for tests."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from faulty_storage import FaultyStorage, files_under
-from small_nets import MEANS_NET
-from small_run import BLOCKS, CORPUS, SparkHere, address_of, quiet
+from small_nets import MEANS_NET, publish_means_net
+from small_run import BLOCKS, CORPUS, SparkHere, address_of, make_corpus, quiet
 
 from tinytags_tasks.embed.step import EmbedRequest, EmbedResult, embed_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.embedding_files import read_embeddings
+from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.protocol import Storage
 
 ALL = tuple(range(BLOCKS))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    storage = LocalStorage(tmp_path / "store")
+    make_corpus(storage)
+    publish_means_net(storage)
+    return storage
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinytags_tasks.store.block_lease._POLL_SECONDS", 0.02)
 
 
 def embed(storage: Storage, spark: SparkHere | None = None, report=quiet, **request: object) -> EmbedResult:

@@ -1,8 +1,8 @@
 """Embedding: every image of every block has its net's embedding once, whatever was killed, damaged or changed."""
 
 from collections.abc import Callable
-from pathlib import Path
 
+import embed_steps
 import numpy as np
 import pytest
 from embed_steps import ALL, embed, path_of, stored
@@ -25,18 +25,7 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    storage = LocalStorage(tmp_path / "store")
-    make_corpus(storage)
-    publish_means_net(storage)
-    return storage
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinytags_tasks.store.block_lease._POLL_SECONDS", 0.02)
+storage, hasty = embed_steps.storage, embed_steps.hasty
 
 
 def test_every_image_has_the_embedding_of_its_pixels(storage):

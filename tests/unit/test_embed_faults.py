@@ -3,14 +3,14 @@
 import contextlib
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
+import embed_steps
 import numpy as np
 import pytest
 from embed_steps import ALL, embed, path_of, stored
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
-from small_nets import MEANS_BYTES, MEANS_NET, means_card, means_net, means_of, publish_means_net
-from small_run import BLOCKS, CORPUS, SparkHere, address_of, make_corpus, pictures, quiet
+from small_nets import MEANS_BYTES, MEANS_NET, means_card, means_net, means_of
+from small_run import BLOCKS, CORPUS, SparkHere, address_of, pictures, quiet
 
 from tinytags_tasks.embed import block as block_module
 from tinytags_tasks.embed import step, worker
@@ -24,18 +24,7 @@ from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.protocol import Storage
 
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    storage = LocalStorage(tmp_path / "store")
-    make_corpus(storage)
-    publish_means_net(storage)
-    return storage
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinytags_tasks.store.block_lease._POLL_SECONDS", 0.02)
+storage, hasty = embed_steps.storage, embed_steps.hasty
 
 
 # What cannot be embedded

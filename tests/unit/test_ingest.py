@@ -6,6 +6,7 @@ import json
 import os
 import re
 
+import ingest_steps
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -24,38 +25,8 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.local import LocalStorage
 
-
-@pytest.fixture(scope="module")
-def images():
-    return np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def source(images, tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "tiny.bin"
-    path.write_bytes(to_column_major(images))
-    return path
-
-
-@pytest.fixture
-def own_source(images, tmp_path):
-    """A source that the test may change."""
-    path = tmp_path / "own.bin"
-    path.write_bytes(to_column_major(images))
-    return path
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture(scope="module")
-def clean(source, tmp_path_factory):
-    """The files of an undisturbed ingestion."""
-    folder = tmp_path_factory.mktemp("clean")
-    ingest(LocalStorage(folder), source)
-    return without_times(files_under(folder))
+images, source, own_source = ingest_steps.images, ingest_steps.source, ingest_steps.own_source
+storage, clean = ingest_steps.storage, ingest_steps.clean
 
 
 def test_shards_hold_the_source_in_row_major_order_and_each_image_once(storage, source, images):

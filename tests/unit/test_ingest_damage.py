@@ -2,54 +2,23 @@
 
 import contextlib
 
-import numpy as np
+import ingest_steps
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from ingest_steps import CHANGES, IMAGES, change_one_byte, ingest, without_times
 from PIL import Image
 from small_run import quiet
 
-from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES
 from tinytags_tasks.corpus.sources import files as source_files
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.ingest import verify
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.protocol import temporary_name
 
-
-@pytest.fixture(scope="module")
-def images():
-    return np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def source(images, tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "tiny.bin"
-    path.write_bytes(to_column_major(images))
-    return path
-
-
-@pytest.fixture
-def own_source(images, tmp_path):
-    """A source that the test may change."""
-    path = tmp_path / "own.bin"
-    path.write_bytes(to_column_major(images))
-    return path
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture(scope="module")
-def clean(source, tmp_path_factory):
-    """The files of an undisturbed ingestion."""
-    folder = tmp_path_factory.mktemp("clean")
-    ingest(LocalStorage(folder), source)
-    return without_times(files_under(folder))
+images, source, own_source = ingest_steps.images, ingest_steps.source, ingest_steps.own_source
+storage, clean = ingest_steps.storage, ingest_steps.clean
 
 
 def test_a_complete_corpus_never_needs_its_source(storage, own_source):

@@ -17,7 +17,7 @@ from applied_words import (
     speak,
 )
 from faulty_storage import MODES, FaultyStorage, Killed
-from published_runs import ALIAS, make_world
+from published_runs import ALIAS
 from small_run import CORPUS, index_all, quiet
 
 from tinytags_tasks.correct.apply import apply_corrections
@@ -30,17 +30,9 @@ from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.review_records import Verdict, Word
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """The first of three runs was published."""
-    world = make_world(tmp_path_factory.mktemp("world"))
-    world.publish(world.runs[0])
-    return world
-
-
 @pytest.fixture
-def world(prepared, tmp_path):
-    return prepared.copy(tmp_path / "store")
+def world(made, tmp_path):
+    return made.copy(tmp_path / "store")
 
 
 def test_readers_see_corrections_and_no_longer_what_was_taken_down(world):
@@ -121,9 +113,9 @@ def test_what_was_taken_down_goes_even_if_its_block_cannot_be_read(world, damage
 
 @pytest.mark.parametrize("later", [(), (SHOWN_8, Word(7, Verdict.TAG, "dog", is_public=True))])
 @pytest.mark.parametrize("mode", ["before", "after"])
-def test_killed_between_any_two_writes_to_solr_the_next_one_ends_it(prepared, tmp_path, mode, later):
+def test_killed_between_any_two_writes_to_solr_the_next_one_ends_it(made, tmp_path, mode, later):
     for fail_at in range(1, 20):
-        world = prepared.copy(tmp_path / str(fail_at))
+        world = made.copy(tmp_path / str(fail_at))
         speak(world, *SEVERAL)
         faulty = FaultySolr(world.solr, fail_at, mode)
         try:
@@ -139,10 +131,10 @@ def test_killed_between_any_two_writes_to_solr_the_next_one_ends_it(prepared, tm
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_killed_between_any_two_writes_to_the_store_the_next_one_ends_it(prepared, tmp_path, mode):
+def test_killed_between_any_two_writes_to_the_store_the_next_one_ends_it(made, tmp_path, mode):
     met = 0
     for fail_at in range(1, 100):
-        world = prepared.copy(tmp_path / str(fail_at))
+        world = made.copy(tmp_path / str(fail_at))
         faulty = FaultyStorage(world.storage, fail_at, mode, Killed)
         try:
             speak(world, *SEVERAL, storage=faulty)
@@ -157,8 +149,8 @@ def test_killed_between_any_two_writes_to_the_store_the_next_one_ends_it(prepare
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_is_said_in_which_order_and_killed_the_outcome_is_that_of_indexing_anew(prepared, tmp_path, seed):
-    world, chance = prepared.copy(tmp_path / "store"), random.Random(seed)
+def test_whatever_is_said_in_which_order_and_killed_the_outcome_is_that_of_indexing_anew(made, tmp_path, seed):
+    world, chance = made.copy(tmp_path / "store"), random.Random(seed)
     said: list[tuple[int, int]] = []
     for _ in range(12):
         position = chance.randrange(11)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from applied_words import CAT_AT_7, DOWN_8, SEVERAL, FaultySolr, assert_followed, documents, show, speak
 from faulty_storage import Killed
-from published_runs import ALIAS, World, make_world
+from published_runs import ALIAS, World
 from small_run import CORPUS, quiet
 from typer.testing import CliRunner
 
@@ -26,17 +26,9 @@ from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 from tinytags_tasks.upkeep.repair import apply_pending
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """The first of three runs was published."""
-    world = make_world(tmp_path_factory.mktemp("world"))
-    world.publish(world.runs[0])
-    return world
-
-
 @pytest.fixture
-def world(prepared, tmp_path):
-    return prepared.copy(tmp_path / "store")
+def world(made, tmp_path):
+    return made.copy(tmp_path / "store")
 
 
 def publish(world: World, run: Run, storage=None, solr=None) -> None:
@@ -69,9 +61,10 @@ class Interrupting:
         return call
 
 
-def test_a_word_at_any_point_of_a_publication_is_seen_afterwards(prepared, tmp_path):
+def assert_seen_whenever_it_is_said(made: World, tmp_path, change, run: int, live: int) -> None:
+    """Assert that words are followed at the end, wherever in a change of the alias they are said."""
     for at in range(1, 2_000, 7):
-        world = prepared.copy(tmp_path / str(at))
+        world = made.copy(tmp_path / str(at))
         counter = [at]
 
         def interrupt(world=world) -> None:
@@ -80,39 +73,25 @@ def test_a_word_at_any_point_of_a_publication_is_seen_afterwards(prepared, tmp_p
 
         clients = (Interrupting(client, counter, interrupt) for client in (world.storage, world.solr))
         try:
-            publish(world, world.runs[1], *clients)
+            change(world, world.runs[run], *clients)
         except TransientError:  # it was seen in the middle of being applied: the task tries again
-            publish(world, world.runs[1])
-        assert world.live() == world.runs[1].collection
+            change(world, world.runs[run])
+        assert world.live() == world.runs[live].collection
         if counter[0] > 0:
             break
-        assert_followed(world, world.runs[1])
+        assert_followed(world, world.runs[live])
         shutil.rmtree(tmp_path / str(at))
     assert at > 50
 
 
-def test_a_word_at_any_point_of_a_rollback_is_seen_afterwards(prepared, tmp_path):
-    prepared = prepared.copy(tmp_path / "prepared")
-    prepared.publish(prepared.runs[1])
-    for at in range(1, 2_000, 7):
-        world = prepared.copy(tmp_path / str(at))
-        counter = [at]
+def test_a_word_at_any_point_of_a_publication_is_seen_afterwards(made, tmp_path):
+    assert_seen_whenever_it_is_said(made, tmp_path, publish, run=1, live=1)
 
-        def interrupt(world=world) -> None:
-            speak(world, *SEVERAL)
-            show(world)
 
-        clients = (Interrupting(client, counter, interrupt) for client in (world.storage, world.solr))
-        try:
-            take_back(world, world.runs[1], *clients)
-        except TransientError:
-            take_back(world, world.runs[1])
-        assert world.live() == world.runs[0].collection
-        if counter[0] > 0:
-            break
-        assert_followed(world, world.runs[0])
-        shutil.rmtree(tmp_path / str(at))
-    assert at > 50
+def test_a_word_at_any_point_of_a_rollback_is_seen_afterwards(made, tmp_path):
+    made = made.copy(tmp_path / "made")
+    made.publish(made.runs[1])
+    assert_seen_whenever_it_is_said(made, tmp_path, take_back, run=1, live=0)
 
 
 def test_words_on_a_run_that_is_not_live_are_applied_when_it_is_published_or_rolled_back_to(world):
@@ -186,9 +165,9 @@ def test_an_audit_names_pending_blocks_and_finds_nothing_wrong_after_they_were_a
     assert not audited.pending and not audited.problems and not audited.input_problems
 
 
-def test_a_word_at_any_point_of_an_audit_is_not_called_wrong(prepared, tmp_path):
+def test_a_word_at_any_point_of_an_audit_is_not_called_wrong(made, tmp_path):
     for at in range(1, 2_000, 7):
-        world = prepared.copy(tmp_path / str(at))
+        world = made.copy(tmp_path / str(at))
         counter = [at]
 
         def interrupt(world=world) -> None:

@@ -2,11 +2,11 @@
 
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 
 from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.search.address import report_address
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_figures import describe_figures
@@ -57,7 +57,7 @@ def _models(live: tuple[LiveRun, ...], context: PageContext) -> list[dict[str, A
             found.append(
                 {
                     "card": card,
-                    "report": f"/models/{quote(version)}/report",
+                    "report": report_address(version),
                     "sees": "pixels" if card.features == PIXELS else f"embeddings of the net {card.features}",
                     "figures": [(name, text) for name, text in figures if _OF_THRESHOLD not in name],
                     "thresholds": [(name, text) for name, text in figures if _OF_THRESHOLD in name],

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
@@ -107,8 +107,18 @@ def address_parameters(search: SearchRequest) -> list[tuple[str, str]]:
 def page_address(search: SearchRequest, **changes: object) -> str:
     """Return the results page's address for a search; with any change but a cursor it starts at the first page."""
     search = replace(search, **cast(dict[str, Any], {"start": 0, "cursor": None, **changes}))
-    parameters = address_parameters(search)
-    return f"{RESULTS}?{urlencode(parameters)}" if parameters else RESULTS
+    return results_address(address_parameters(search))
+
+
+def results_address(parameters: Iterable[tuple[str, str]]) -> str:
+    """Return the results page's address with these parameters."""
+    query = urlencode(list(parameters))
+    return f"{RESULTS}?{query}" if query else RESULTS
+
+
+def report_address(model: str) -> str:
+    """Return the address of a model's report."""
+    return f"/models/{quote(model)}/report"
 
 
 def _number(given: dict[str, str], name: str) -> int:

@@ -5,6 +5,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, Field
 
+from tinytags_tasks.search.address import report_address
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRun
 from tinytags_tasks.search.measured import Measured
@@ -164,7 +165,7 @@ class Model(BaseModel):
             labelled_images=card.labelled_images,
             created=card.created,
             is_live=any(one.run.model == card.version for one in live),
-            report=f"{base}/models/{quote(card.version)}/report",
+            report=f"{base}{report_address(card.version)}",
         )
 
 

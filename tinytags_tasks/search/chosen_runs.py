@@ -7,10 +7,9 @@ from cachetools import TTLCache
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.search.live import LiveRun
+from tinytags_tasks.search.live import LiveRun, corpus_of
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import LedgerReader
 from tinytags_tasks.store.run_records import BlockState, Run
 
@@ -71,7 +70,5 @@ class ChosenRuns:
         if unverified:
             raise BadInputError(f"run {name} cannot be searched yet: {unverified:,} of its blocks are not verified")
         own = [record for record in read_history(self._alias, storage) if record.collection == run.collection]
-        path = layout.corpus_file(run.corpus)
-        corpus = Corpus.load(storage, path) if storage.exists(path) else None
         fields = self._runtime.solr.field_names(run.collection)
-        return LiveRun(run, corpus, own[-1] if own else None, fields)
+        return LiveRun(run, corpus_of(run, storage), own[-1] if own else None, fields)

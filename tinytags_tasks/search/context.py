@@ -43,6 +43,12 @@ class PageContext:
     waiting: Waiting = field(repr=False, default_factory=Waiting)
     embedder: Embedder = field(repr=False, default_factory=Embedder)
 
+    @property
+    def grid(self) -> str:
+        """The address of the grid of blocks in Airflow; empty if Airflow's is not known."""
+        address = self.settings.airflow_url
+        return f"{address.rstrip('/')}/tinytags/" if address else ""
+
     def hidden(self) -> Hidden:
         """Return what readers do not see of the live index.
 

@@ -6,9 +6,8 @@ As in a search, what a reader writes never becomes part of a query's text.
 from collections.abc import Sequence
 from typing import Any
 
-from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.hidden import Hidden
-from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
+from tinytags_tasks.search.images import TaggedImage, foreign_documents, read_document, read_fields
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.solr_filters import make_filters, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
@@ -119,8 +118,5 @@ def _read(
     try:
         images = [read_document(document, with_pixels) for document in answer["response"]["docs"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptError(
-            f"the alias {settings.alias!r} holds documents that TinyTags did not write ({type(error).__name__}: "
-            f"{error}): set TINYTAGS_ALIAS to the alias of a TinyTags run"
-        ) from error
+        raise foreign_documents(f"the alias {settings.alias!r}", error) from error
     return [image for image in images if hidden.shows(image)]

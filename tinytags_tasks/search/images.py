@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.document_fields import PIXEL_FIELDS, FieldValue, Shown, fields_shown, solr_names
+from tinytags_tasks.errors import CorruptError
 
 DAMAGED = "unreadable"
 """Why an image is missing although its document holds bytes."""
@@ -85,6 +86,14 @@ def read_document(document: dict[str, Any], with_pixels: bool) -> TaggedImage:
         image=image,
         is_in_store=with_pixels and not has_pixels,
         missing=DAMAGED if has_pixels and image is None else "",
+    )
+
+
+def foreign_documents(where: str, error: Exception) -> CorruptError:
+    """Return the error for documents that :func:`read_document`, or whatever reads their fields, cannot read."""
+    return CorruptError(
+        f"{where} holds documents that TinyTags did not write ({type(error).__name__}: {error}): set TINYTAGS_ALIAS to "
+        "the alias of a TinyTags run"
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
@@ -13,7 +12,7 @@ from tinytags_tasks.errors import MissingError, TinyTagsError
 from tinytags_tasks.review.precision import NOT_MEASURED, PrecisionTable
 from tinytags_tasks.search import corrections, situation
 from tinytags_tasks.search.accounts import Account
-from tinytags_tasks.search.address import page_address
+from tinytags_tasks.search.address import page_address, report_address, results_address
 from tinytags_tasks.search.box import Box
 from tinytags_tasks.search.cards import Frame, frames_of, picture_source
 from tinytags_tasks.search.context import LiveRun, PageContext
@@ -105,7 +104,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/")
     def landing(request: Request) -> Response:
         if set(request.query_params) - {NOTICE}:  # a kept address, from when results were here
-            return RedirectResponse(url(request, f"/search?{urlencode(request.query_params.multi_items())}"))
+            return RedirectResponse(url(request, results_address(request.query_params.multi_items())))
         try:
             page = context.searches.page(SearchRequest(rows=1))
         except MissingError as error:
@@ -204,6 +203,6 @@ def _corpus(live: LiveRun, page: SearchPage, corpora: int) -> dict[str, Any]:
         "href": page_address(SearchRequest(corpora=(live.run.corpus,) if corpora > 1 else ())),
         "facts": facts,
         "model": live.run.model,
-        "report": f"/models/{quote(live.run.model)}/report",
+        "report": report_address(live.run.model),
         "run": live.run.name,
     }

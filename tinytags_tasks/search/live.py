@@ -111,7 +111,7 @@ class LiveRuns:
     def _live_run(self, run: Run, history: Sequence[Publication]) -> LiveRun:
         storage = self._runtime.storage
         own = [record for record in of_corpus(run.corpus, history) if record.collection == run.collection]
-        return LiveRun(run, _corpus_of(run, storage), own[-1] if own else None, self._fields_of(run.collection))
+        return LiveRun(run, corpus_of(run, storage), own[-1] if own else None, self._fields_of(run.collection))
 
     def _fields_of(self, collection: str) -> frozenset[str]:
         """Return a collection's fields, which never change; none if Solr does not say, which is asked again."""
@@ -134,6 +134,7 @@ def least_confidence_of(runs: Iterable[LiveRun]) -> Mapping[str, Mapping[str, in
     return found
 
 
-def _corpus_of(run: Run, storage: Storage) -> Corpus | None:
+def corpus_of(run: Run, storage: Storage) -> Corpus | None:
+    """Return a run's corpus as it is in the store now; None if it is gone."""
     path = layout.corpus_file(run.corpus)
     return Corpus.load(storage, path) if storage.exists(path) else None

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.search.address import page_address
+from tinytags_tasks.search.address import page_address, report_address
 from tinytags_tasks.search.cards import VERSION_LENGTH, Frame, picture_address, picture_source
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.documents import neighbours
@@ -252,7 +252,7 @@ def _facts(
     if live and image:
         run = live.run
         model = str(image.values["model"])
-        facts.append(Fact("Model", model, f"/models/{quote(model)}/report", title="its report"))
+        facts.append(Fact("Model", model, report_address(model), title="its report"))
         facts.append(Fact("Run", run.name, f"/runs#{run.name}", title=run.description))
     return facts
 
@@ -260,9 +260,8 @@ def _facts(
 def _places(context: PageContext, live: LiveRun | None, corpus: Corpus, position: int) -> list[Fact]:
     block = corpus.partition.block_at(position)
     grid = ""
-    if context.settings.airflow_url and live:
-        query = urlencode({"run": live.run.name, "block": block})
-        grid = f"{context.settings.airflow_url.rstrip('/')}/tinytags/?{query}"
+    if context.grid and live:
+        grid = f"{context.grid}?{urlencode({'run': live.run.name, 'block': block})}"
     facts = [
         Fact("Shard", f"{position // corpus.shard_images:,}"),
         Fact("Block", f"{block:,}", grid, is_elsewhere=True, title="in Airflow's grid of blocks" if grid else ""),

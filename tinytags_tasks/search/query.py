@@ -11,11 +11,10 @@ from itertools import takewhile
 from typing import Any
 
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
-from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.counts import Counts
 from tinytags_tasks.search.cursor import Cursor, Order, Values, hash_of, order_of, read_cursor
 from tinytags_tasks.search.hidden import NOTHING, Hidden
-from tinytags_tasks.search.images import TaggedImage, read_document, read_fields
+from tinytags_tasks.search.images import TaggedImage, foreign_documents, read_document, read_fields
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.solr_filters import LACKING, Filter, make_filters, refuse_lacking, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
@@ -150,10 +149,7 @@ def search_images(
                 raise
             lacking |= {error.field}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptError(
-                f"{','.join(names)} holds documents that TinyTags did not write ({type(error).__name__}: "
-                f"{error}): set TINYTAGS_ALIAS to the alias of a TinyTags run"
-            ) from error
+            raise foreign_documents(",".join(names), error) from error
 
 
 def solr_parameters(

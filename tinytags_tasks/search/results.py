@@ -17,7 +17,7 @@ from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
 from tinytags_tasks.review.precision import NOT_MEASURED
 from tinytags_tasks.search import corrections, filters, search_forms, similar, situation
 from tinytags_tasks.search.accounts import Account
-from tinytags_tasks.search.address import PAGE_PARAMETERS, page_address, read_address
+from tinytags_tasks.search.address import PAGE_PARAMETERS, page_address, read_address, results_address
 from tinytags_tasks.search.box import Box
 from tinytags_tasks.search.cards import Frame, frames_of, make_cards, picture_address, picture_source
 from tinytags_tasks.search.context import PageContext
@@ -61,7 +61,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/similar")
     def alike(request: Request) -> Response:
         rest = [(name, value) for name, value in request.query_params.multi_items() if name != "sort"]
-        return RedirectResponse(url(request, f"/search?{urlencode([*rest, ('sort', Sort.SIMILAR.value)])}"))
+        return RedirectResponse(url(request, results_address([*rest, ("sort", Sort.SIMILAR.value)])))
 
     @app.get("/search")
     def results(request: Request) -> Response:
@@ -257,8 +257,7 @@ def _remember_size(request: Request, size: str) -> Response:
     if size not in SIZES:
         raise BadInputError(f"{size[:100]!r} is not a size: use {', '.join(SIZES)}")
     rest = [(name, value) for name, value in request.query_params.multi_items() if name != SIZE]
-    address = f"/search?{urlencode(rest)}" if rest else "/search"
-    answer = RedirectResponse(url(request, address), status_code=303)
+    answer = RedirectResponse(url(request, results_address(rest)), status_code=303)
     answer.set_cookie(SIZE, size, max_age=_A_YEAR_SECONDS, path=url(request, "/"), httponly=True, samesite="lax")
     return answer
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
 from tinytags_tasks.publish.diff import DiffResult, Example
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.address import report_address, results_address
 from tinytags_tasks.search.cards import VERSION_LENGTH, Frame, frames_of, picture_address, picture_source
 from tinytags_tasks.search.comparisons import MOST_BLOCKS, Comparisons, some_blocks
 from tinytags_tasks.search.context import PageContext
@@ -44,7 +45,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             "runs.html",
             runs=[_row(one, listed, context) for one in listed],
             known=known,
-            airflow=_grid(context),
+            airflow=context.grid,
         )
 
     @app.get("/runs/{old}/{new}")
@@ -66,24 +67,19 @@ def _find(context: PageContext, name: str) -> Run:
     return Run.load(context.runtime.storage, path)
 
 
-def _grid(context: PageContext) -> str:
-    address = context.settings.airflow_url
-    return f"{address.rstrip('/')}/tinytags/" if address else ""
-
-
 def _row(state: RunState, listed: Iterable[RunState], context: PageContext) -> dict[str, Any]:
     run = state.run
     live = next((one.run for one in listed if one.is_live and one.run.corpus_digest == run.corpus_digest), None)
-    grid = _grid(context)
+    grid = context.grid
     table = context.measured.table(run) if state.is_live else None
     return {
         "state": state,
         "run": run,
         "created": run.created[:16].replace("T", " "),
         "since": state.publication.time[:16].replace("T", " ") if state.publication else "",
-        "search": f"/search?{urlencode({'run': run.name})}" if state.is_verified else "",
+        "search": results_address([("run", run.name)]) if state.is_verified else "",
         "diff": f"/runs/{live.name}/{run.name}" if live and live.name != run.name and state.verified else "",
-        "report": f"/models/{quote(run.model)}/report",
+        "report": report_address(run.model),
         "grid": f"{grid}?{urlencode({'run': run.name})}" if grid else "",
         "precision": table.overall if table else None,
     }
