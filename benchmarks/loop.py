@@ -18,7 +18,7 @@ from machine import describe_machine, print_table
 from tags import silent
 
 from tinytags_tasks import services
-from tinytags_tasks.corpus.demo.make import OTHER_FILE, TRAIN_FILE, Demo, make_demo
+from tinytags_tasks.corpus.demo.make import OTHER_FILE, Demo, make_demo
 from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
@@ -43,10 +43,6 @@ IMAGES = 1_000_000
 LOOKS, ROUND = 500, 250
 NAME = "demo-moved"
 SIDE = 32
-ONCE = "once: "
-"""How the names of parts that come before the loop begin."""
-
-ALIAS = "tinytags"
 
 
 def write_moved(path: Path, demo_file: Path, images: int) -> None:
@@ -60,22 +56,22 @@ def write_moved(path: Path, demo_file: Path, images: int) -> None:
             np.ascontiguousarray(moved[: images - turn * len(stored)]).tofile(file)
 
 
+@contextmanager
+def part(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Take the time of a part."""
+    began = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - began
+    print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr, flush=True)
+
+
 class Loop:
-    """The engines, and the seconds of each part."""
+    """What is done in the loop, and before it."""
 
     def __init__(self, runtime: Runtime, reviewer: MadeReviewer) -> None:
         self._runtime = runtime
         self._storage = runtime.storage
         self._reviewer = reviewer
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Take the time of a part."""
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - began
-        print(f"{name}: {self.seconds[name]:.1f} s", file=sys.stderr, flush=True)
 
     def train(self, labelled: Path, other: Path, *, learns: bool) -> str:
         """Train the default model; return its version."""
@@ -101,7 +97,7 @@ class Loop:
                 report=silent,
             )
             index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=runtime.solr, report=silent)
-        publish_run(PublishRequest(run.name, ALIAS), storage=storage, solr=runtime.solr, report=silent)
+        publish_run(PublishRequest(run.name, runtime.settings.alias), storage=storage, solr=runtime.solr, report=silent)
         return run
 
     def look(self, run: Run) -> None:
@@ -126,52 +122,47 @@ def measure(runtime: Runtime, demo: Demo, folder: Path, images: int) -> None:
     truth = MadeReviewer.of_demo(demo)
     labels = np.resize(truth.labels, images)
     loop = Loop(runtime, MadeReviewer(truth.tags, labels))
-    labelled, other = (demo_file(runtime, name) for name in (TRAIN_FILE, OTHER_FILE))
+    labelled, other = demo.labelled_path, demo.labelled_path.with_name(OTHER_FILE)
     storage = runtime.storage
-    with loop.part(ONCE + "ingest"):
+    once: dict[str, float] = {}
+    parts: dict[str, float] = {}
+    with part(once, "ingest"):
         ingest_corpus(definition(NAME, source), storage=storage, report=silent)
     source.unlink()
-    with loop.part(ONCE + "train"):
+    with part(once, "train"):
         model = loop.train(labelled, other, learns=False)
-    with loop.part(ONCE + "embed"):
+    with part(once, "embed"):
         request = EmbedRequest(NAME, "general32")
         embed_blocks(
             request, storage=storage, address=runtime.store_address, connect_spark=runtime.connect_spark, report=silent
         )
-    with loop.part(ONCE + "score, index, publish"):
+    with part(once, "score, index, publish"):
         first = loop.tag(model)
-    with loop.part(f"{LOOKS} looks of a made reviewer, who takes no time"):
+    with part(parts, f"{LOOKS} looks of a made reviewer, who takes no time"):
         loop.look(first)
-    with loop.part("train, with the reviews"):
+    with part(parts, "train, with the reviews"):
         model = loop.train(labelled, other, learns=True)
-    with loop.part("score from stored embeddings, index, reconcile, publish"):
+    with part(parts, "score from stored embeddings, index, reconcile, publish"):
         second = loop.tag(model)
-    with loop.part(f"{LOOKS} looks at the new run, and measure"):
+    with part(parts, f"{LOOKS} looks at the new run, and measure"):
         loop.look(second)
-        loop.measured(second)
-    once = {part: took for part, took in loop.seconds.items() if part.startswith(ONCE)}
-    parts = {part: took for part, took in loop.seconds.items() if part not in once}
+        after = loop.measured(second)
     print(f"## The loop of reviews\n\n{describe_machine()}; {images:,} images.\n")
     print_table(
         ("part", "seconds"),
         [
-            *((part, f"{took:.0f}") for part, took in parts.items()),
+            *((name, f"{took:.0f}") for name, took in parts.items()),
             ("**the loop**", f"**{sum(parts.values()):.0f}**"),
         ],
     )
     print()
-    runs = (("before", first), ("after", second))
+    runs = (("before", first, loop.measured(first)), ("after", second, after))
     print_table(
         ("run", "documents", "precision", "recall"),
-        [[name, f"{runtime.solr.count(run.collection):,}", *loop.measured(run)] for name, run in runs],
+        [[name, f"{runtime.solr.count(run.collection):,}", *measured] for name, run, measured in runs],
     )
-    spent = ", ".join(f"{part.removeprefix(ONCE)} {took:.0f} s" for part, took in once.items())
+    spent = ", ".join(f"{name} {took:.0f} s" for name, took in once.items())
     print(f"\nBefore the loop, once: {spent}.")
-
-
-def demo_file(runtime: Runtime, name: str) -> Path:
-    """Return one of the demo's labelled files."""
-    return Path(runtime.settings.demo_source) / name
 
 
 def main() -> None:
