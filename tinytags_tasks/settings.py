@@ -123,6 +123,9 @@ class Settings(BaseSettings):
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
     )
     java_home: Path | None = Field(None, description="Java 17 or newer; default: the Java that is found")
+    keeper_patience_seconds: float = Field(
+        120, gt=0, description="how long an engine that was ready may not answer before the keeper starts it again"
+    )
     corpora: Path | None = Field(None, description="the folder of corpus definitions; default: corpora under home")
     maven_repository: str | None = Field(None, description="a mirror to download jars from instead of Ivy's default")
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from tinytags_tasks import cli
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 from tinytags_tasks.services import control, processes
-from tinytags_tasks.services.control import down, status, up
+from tinytags_tasks.services.control import down, up
 from tinytags_tasks.services.engine import Context, Engine, Group, answers
+from tinytags_tasks.services.engine_status import status
 from tinytags_tasks.services.ports import Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import Settings, load_settings

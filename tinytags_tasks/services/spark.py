@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from tinytags_tasks.private_files import make_folder
-from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
 from tinytags_tasks.services.jars import pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.ports import LOOPBACK, Port
@@ -171,7 +171,8 @@ def spark_unready(url: str, token: str = "") -> str | None:
                 call(request, timeout=10, metadata=metadata)
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else error
-            return f"no Spark Connect server answers at {target} ({code})"
+            problem = f"no Spark Connect server answers at {target} ({code})"
+            return Waiting(problem) if code is grpc.StatusCode.UNAUTHENTICATED else problem
     return None
 
 
