@@ -10,6 +10,7 @@ from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import airflow, disk, hdfs, keeper_process, processes, search, solr, spark
 from tinytags_tasks.services.engine import Context, Group, engine_folder
 from tinytags_tasks.services.files import locked
+from tinytags_tasks.services.memory import describe, machine_memory, profile_of
 from tinytags_tasks.services.ports import PortChooser
 from tinytags_tasks.services.starting import is_running, start_all
 from tinytags_tasks.services.wanted import add_wanted, read_wanted, remove_wanted
@@ -85,6 +86,10 @@ def up(
                     raise EngineDownError(f"{group.name} is external (its address is in the environment): {problem}")
                 report_step(f"{group.name}: external, answers")
         embedded = [group for group in groups if not is_external(group, external)]
+        missing = [group for group in embedded if not all(is_running(settings, engine) for engine in group.engines)]
+        if missing:
+            memory = machine_memory()
+            report_step(describe(profile_of(settings, memory), memory))
         start_all(embedded, context, die_with_parent)
         add_wanted(settings, [group.name for group in embedded])
         if keep or (keeper_process.is_started(settings) and not keeper_process.running(settings)):

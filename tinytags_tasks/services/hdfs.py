@@ -9,6 +9,7 @@ from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, RefusedError, Waiting, environment, get_json
 from tinytags_tasks.services.jars import fetch_jars, locked_jars, pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import Settings
@@ -73,11 +74,13 @@ def _addresses(ports: Ports) -> dict[str, str]:
 
 def _java(context: Context, engine: str, *options: str) -> tuple[str, ...]:
     folder = context.folder(engine)
+    profile = profile_of(context.settings)
+    megabytes = profile.namenode_megabytes if engine == "namenode" else profile.datanode_megabytes
     return (
         str(context.java),
         *COMMON_OPTIONS,
         # Otherwise half of the CPU time at start would go into compiling code that then runs for seconds a day.
-        *("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+        *(f"-Xmx{megabytes}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
         f"-Dtinytags.log={folder}/{LOG}",
         "-cp",
         f"{folder}/conf:{class_path(context.settings)}",

@@ -25,7 +25,7 @@ from tinytags_tasks.services.wanted import read_wanted
 from tinytags_tasks.settings import Settings, load_settings
 
 LOOK_SECONDS = 5.0
-CHECK_SECONDS = 60.0
+CHECK_SECONDS = 30.0
 """No check of an engine takes as long, unless its thread is stuck."""
 SAVE_SECONDS = 30.0
 """How often the keeper says that it lives."""
@@ -192,7 +192,7 @@ def keep(settings: Settings, *, in_foreground: bool = False, die_with_parent: bo
 
 
 def _look_for_ever(settings: Settings, keeper: Keeper, state: KeeperState) -> None:
-    saved, problem = "", ""
+    saved = problem = ""
     while True:
         try:
             keeper.look()
@@ -205,7 +205,7 @@ def _look_for_ever(settings: Settings, keeper: Keeper, state: KeeperState) -> No
             if repr(error) != problem:
                 problem = repr(error)
                 tell(f"the keeper goes on after an error:\n{traceback.format_exc()}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(min(LOOK_SECONDS, settings.keeper_patience_seconds / 10))
 
 
 def tell(text: str) -> None:

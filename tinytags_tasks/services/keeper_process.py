@@ -70,6 +70,7 @@ def read_state(settings: Settings) -> KeeperState:
 
 def write_state(settings: Settings, state: KeeperState) -> None:
     """Replace what the keeper wrote."""
+    make_folder(folder(settings))
     write_atomically(_state_file(settings), json.dumps(asdict(state), indent=2))
 
 
@@ -144,4 +145,4 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def _state_file(settings: Settings) -> Path:
-    return make_folder(folder(settings)) / "state.json"
+    return folder(settings) / "state.json"

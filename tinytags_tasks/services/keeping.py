@@ -14,8 +14,8 @@ class Limits:
 
     patience_seconds: float = 120
     """How long an engine that was ready may not answer."""
-    fewest_looks: int = 5
-    """So many looks in a row must find it so: the keeper itself may have stood still."""
+    standstill_seconds: float = 90
+    """Without a look for so long, the keeper stood still itself, as in a suspended machine, and waits anew."""
     first_delay_seconds: float = 2
     longest_delay_seconds: float = 300
     good_run_seconds: float = 600
@@ -61,7 +61,7 @@ class _Watch:
 
     process: str | None
     unready_since: float | None = None
-    looks: int = 0
+    looked_at: float = 0
     ready_since: float | None = None
     is_counted: bool = False
     """Whether its end, or its hanging, is in the history."""
@@ -150,15 +150,15 @@ class Keeper:
     def _hangs(self, sight: Sight, watch: _Watch) -> bool:
         """Return whether an engine that is not ready has been so for too long."""
         now = self._clock()
-        if watch.unready_since is None:
-            watch.unready_since, watch.looks = now, 0
-        watch.looks += 1
+        if watch.unready_since is None or now - watch.looked_at > self._limits.standstill_seconds:
+            watch.unready_since = now
+        watch.looked_at = now
         since, restart_helps = watch.unready_since, sight.restart_helps
         if self._room_since is not None and since <= self._room_since:
             # Engines that met a full disk may wait for ever: a NameNode in safe mode, a core that did not load.
             since, restart_helps = self._room_since, True
         patience = max(self._limits.patience_seconds, sight.start_seconds or 0)
-        return restart_helps and watch.looks >= self._limits.fewest_looks and now - since >= patience
+        return restart_helps and now - since >= patience
 
     def _count(self, sight: Sight, watch: _Watch, history: History, reason: str) -> None:
         """Add a failure to the history, and set when to try again."""

@@ -10,6 +10,7 @@ from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
 from tinytags_tasks.services.jars import fetch_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.services.solr_security import make_logins, security_json
@@ -232,7 +233,7 @@ def _launch(context: Context) -> Launch:
     command = (
         str(context.java),
         *COMMON_OPTIONS,
-        *("-Xms256m", "-Xmx1g", "-XX:+UseG1GC"),
+        *("-Xms256m", f"-Xmx{profile_of(context.settings).solr_megabytes}m", "-XX:+UseG1GC"),
         *(f"-D{name}={value}" for name, value in properties.items()),
         *("-cp", f"{fetch_jars(context.settings, 'solr')}/*"),
         *("org.eclipse.jetty.xml.XmlConfiguration", str(conf / "jetty.xml")),

@@ -56,6 +56,7 @@ def environment_text(variables: Mapping[str, str]) -> str:
 
 def write_unit(settings: Settings) -> Path:
     """Write the unit and its environment file, which only the user may read; return the unit's path."""
+    make_folder(keeper_process.folder(settings))
     write_atomically(_environment_file(settings), environment_text(keeper_process.environment(settings)))
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     path = make_folder(config / "systemd" / "user") / unit_name(settings)
@@ -64,7 +65,7 @@ def write_unit(settings: Settings) -> Path:
 
 
 def _environment_file(settings: Settings) -> Path:
-    return make_folder(keeper_process.folder(settings)) / "environment"
+    return keeper_process.folder(settings) / "environment"
 
 
 def _escaped(text: str) -> str:
