@@ -15,13 +15,13 @@ class Limits:
     patience_seconds: float = 120
     """How long an engine that was ready may not answer."""
     standstill_seconds: float = 90
-    """Without a look for so long, the keeper stood still itself, as in a suspended machine, and waits anew."""
+    """Without a look for so long, the keeper stood still itself, as in a suspended machine, and begins to wait again."""
     first_delay_seconds: float = 2
     longest_delay_seconds: float = 300
     good_run_seconds: float = 600
     """An engine that was ready for so long has recovered."""
     crash_loop: int = 5
-    """So many failures in a row are a crash loop, which is told once."""
+    """Number of failures in a row that makes a crash loop, which is reported once."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Keeper:
         elif history.failures == limits.crash_loop:
             self._tell(
                 f"{sight.name} {reason}, {history.failures} times in a row. It is tried again, at most every "
-                f"{limits.longest_delay_seconds / 60:g} minutes, and not told again; its log ends with:\n"
+                f"{limits.longest_delay_seconds / 60:g} minutes, and not reported again; its log ends with:\n"
                 f"{sight.log_end}"
             )
 
