@@ -34,7 +34,7 @@ HUNG_GRACE_SECONDS = 10.0
 
 
 class Ending:
-    """Ends this process when it is told to, but not between the start of an engine and its record."""
+    """Ends this process at a signal, but not between the start of an engine and its record."""
 
     def __init__(self) -> None:
         self._is_told = False

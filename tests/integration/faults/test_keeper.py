@@ -69,7 +69,7 @@ def test_engines_come_back(settings: Settings) -> None:
     services.down(settings, engines=["solr"])
     stopped = psutil.Process(pid(settings, "namenode"))
     stopped.suspend()
-    now = wait_for(lambda: states(settings), lambda now: is_back(now, "namenode", 2))
+    now = wait_for(lambda: states(settings), lambda now: is_back(now, "namenode", 2) and is_back(now, "datanode", 0))
     assert not stopped.is_running()
     assert now["solr"].state == "stopped"
     assert "does not answer" in now["namenode"].restart_reason
