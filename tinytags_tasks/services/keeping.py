@@ -15,7 +15,7 @@ class Limits:
     patience_seconds: float = 120
     """How long an engine that was ready may not answer."""
     standstill_seconds: float = 90
-    """Without a look for so long, the keeper stood still itself, as in a suspended machine, and begins to wait again."""
+    """Without a look for so long, the keeper stood still itself (a suspended machine), and waits again."""
     first_delay_seconds: float = 2
     longest_delay_seconds: float = 300
     good_run_seconds: float = 600
