@@ -39,7 +39,7 @@ class Profile:
     """Tasks of Spark at the same time, each with a Python process; None for the machine's cores."""
     airflow_tasks: int
     needed_bytes: int
-    """What all engines take at most, measured in a run of the demo (docs/adr/0033-the-keeper.md)."""
+    """What all engines take in a run of the demo: an estimate, which is not measured yet."""
 
 
 SMALL_BELOW = 10 * GB
