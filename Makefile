@@ -1,4 +1,4 @@
-# make run      goes from nothing to a searchable index of the demo corpus; the engines keep running
+# make run      goes from nothing to a searchable index of the demo corpus; the engines keep running, and a keeper restarts what fails
 # make stop     stops what make run started
 # make test     runs all tests, on engines of their own
 # make bench    compares each stage with its alternatives; needs an otherwise idle machine
@@ -33,7 +33,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 install: $(VENV)/installed
 
 run: install
-	@$(BIN)/tinytags up
+	@$(BIN)/tinytags up --keep
 	@$(BIN)/tinytags run
 
 stop:

@@ -21,6 +21,9 @@ Thumbnails = Literal["solr", "store"]
 Similar = Literal["auto", "on", "off"]
 """Whether the documents of a run get vectors: ``auto`` gives them up to a size, if there are embeddings."""
 
+Profile = Literal["normal", "small"]
+"""How much memory the embedded engines get."""
+
 SolrRole = Literal["admin", "writer", "reader"]
 """Who uses Solr: the admin manages configsets, collections and aliases, the writer documents; the reader searches."""
 
@@ -123,6 +126,14 @@ class Settings(BaseSettings):
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
     )
     java_home: Path | None = Field(None, description="Java 17 or newer; default: the Java that is found")
+    profile: Profile | None = Field(
+        None,
+        description="how much memory the embedded engines get: normal, or small for a machine of 6 GB; default: what "
+        "suits the machine",
+    )
+    keeper_patience_seconds: float = Field(
+        120, gt=0, description="how long an engine that was ready may not answer before the keeper starts it again"
+    )
     corpora: Path | None = Field(None, description="the folder of corpus definitions; default: corpora under home")
     maven_repository: str | None = Field(None, description="a mirror to download jars from instead of Ivy's default")
 

@@ -22,6 +22,7 @@ from tinytags_tasks.settings import Settings
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         home=tmp_path,
+        profile="normal",
         webhdfs_url="http://namenode:9870",
         hdfs_url="hdfs://namenode:8020",
         spark_url="sc://spark:15002/;user_id=me;token=abc;use_ssl=true",
@@ -174,11 +175,6 @@ def test_cores_that_did_not_load_are_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_server_that_is_not_there_is_a_reason_not_an_error() -> None:
     assert "does not answer" in (solr.solr_is_ready("http://127.0.0.1:1/solr") or "")
     assert "no Spark Connect server answers" in (spark.spark_unready("sc://127.0.0.1:1") or "")
-
-
-def test_sparks_heap_leaves_room_on_a_small_machine() -> None:
-    assert spark.heap_megabytes(64 * 2**30) == 8192
-    assert spark.heap_megabytes(10 * 2**30) == 4096
 
 
 def test_hadoops_values_are_escaped() -> None:

@@ -14,7 +14,7 @@ from tinytags_tasks.errors import EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
-from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment, get_json
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment, get_json
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
@@ -22,6 +22,10 @@ from tinytags_tasks.settings import PROJECT_ROOT, Settings
 
 POLICY = PROJECT_ROOT / "dags" / "tinytags_policy.py"
 """Becomes ``airflow_local_settings.py``: Airflow finds it only by that name, in a folder of its home."""
+
+
+DATABASE = "metadatabase"
+"""The part of Airflow's health report that tells of the API server itself."""
 
 
 def _environment(context: Context) -> dict[str, str]:
@@ -99,9 +103,12 @@ def health_problem(health: dict[str, dict[str, str | None]], part: str, since: f
 def _problem(settings: Settings, part: str, since: float = 0) -> str | None:
     try:
         health = get_json(f"{settings.address('airflow_url')}/api/v2/monitor/health")
-        return health_problem(health, part, since)
+        problem = health_problem(health, part, since)
+        # Then the report says nothing of the other parts.
+        unknown = part != DATABASE and health_problem(health, DATABASE) is not None
     except (EngineDownError, ValueError, AttributeError) as error:
-        return str(error)
+        problem, unknown = str(error), part != DATABASE
+    return Waiting(problem) if problem is not None and unknown else problem
 
 
 def _asker(engine: str, part: str) -> Callable[[Context], str | None]:
@@ -113,7 +120,7 @@ def _asker(engine: str, part: str) -> Callable[[Context], str | None]:
 
 
 def _unreachable(settings: Settings) -> str | None:
-    return _problem(settings, "metadatabase") or _problem(settings, "scheduler")
+    return _problem(settings, DATABASE) or _problem(settings, "scheduler")
 
 
 def _addresses(ports: Ports) -> dict[str, str]:
@@ -131,7 +138,7 @@ GROUP = Group(
         Engine(
             name="airflow-api-server",
             launch=_launcher("api-server"),
-            unready=_asker("airflow-api-server", "metadatabase"),
+            unready=_asker("airflow-api-server", DATABASE),
             ports=(Port("http", 8080),),
             address="airflow_url",
         ),

@@ -8,12 +8,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
+from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import PROJECT_ROOT, Settings
-
-PARALLELISM = 4
-"""With the default of 32, SQLite's locks make the scheduler fail."""
 
 
 def airflow_home(settings: Settings) -> Path:
@@ -45,13 +43,15 @@ def configuration(settings: Settings, port: int) -> str:
         The port of the API server.
     """
     home = airflow_home(settings)
+    parallelism = profile_of(settings).airflow_tasks
     sections: dict[str, dict[str, object]] = {
         "core": {
             "dags_folder": PROJECT_ROOT / "dags",
             "plugins_folder": PROJECT_ROOT / "plugins",
             "executor": "LocalExecutor",
-            "parallelism": PARALLELISM,
-            "max_active_tasks_per_dag": PARALLELISM,
+            # With the default of 32, SQLite's locks make the scheduler fail.
+            "parallelism": parallelism,
+            "max_active_tasks_per_dag": parallelism,
             "load_examples": False,
             # A run of 80 shards maps over 4,000 blocks.
             "max_map_length": 5000,

@@ -1,39 +1,25 @@
-"""Start and stop the embedded engines, and report their state."""
+"""Start and stop the embedded engines."""
 
 import json
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
-from tinytags_tasks.services import airflow, hdfs, processes, search, solr, spark
-from tinytags_tasks.services.engine import Context, Engine, Group, engine_folder
-from tinytags_tasks.services.files import last_lines, locked
+from tinytags_tasks.services import airflow, disk, hdfs, keeper_process, processes, search, solr, spark
+from tinytags_tasks.services.engine import Context, Group, engine_folder
+from tinytags_tasks.services.files import locked
+from tinytags_tasks.services.memory import describe, machine_memory, profile_of
 from tinytags_tasks.services.ports import PortChooser
-from tinytags_tasks.services.starting import engine_log, is_running, start_all
+from tinytags_tasks.services.starting import is_running, start_all
+from tinytags_tasks.services.wanted import add_wanted, read_wanted, remove_wanted
 from tinytags_tasks.settings import ADDRESSES, Settings
 
 GROUPS: tuple[Group, ...] = (hdfs.GROUP, solr.GROUP, spark.GROUP, airflow.GROUP, search.GROUP)
 
 Report = Callable[[str], None]
 Recorded = dict[str, dict[str, int]]
-
-
-@dataclass(frozen=True)
-class EngineStatus:
-    """The state of one engine."""
-
-    name: str
-    state: Literal["running", "starting", "dead", "stopped", "external"]
-    pid: int | None = None
-    address: str | None = None
-    log: Path | None = None
-    memory_bytes: int | None = None
-    detail: str = ""
 
 
 def up(
@@ -43,8 +29,11 @@ def up(
     report: Report = print,
     standard_ports: bool = True,
     die_with_parent: bool = False,
+    keep: bool = False,
 ) -> Settings:
     """Start the engines that are not running, wait until all are ready, and record their addresses.
+
+    They count as wanted from then on: the keeper, if there is one, starts them again when they end or hang.
 
     Parameters
     ----------
@@ -59,6 +48,8 @@ def up(
         Prefer the usual ports of these engines; otherwise use any free ports.
     die_with_parent
         End the engines when the calling thread ends, for tests.
+    keep
+        Start the keeper, too, in place of one that runs.
 
     Returns
     -------
@@ -68,13 +59,15 @@ def up(
     Raises
     ------
     FinalError
-        If an engine ends while it is starting; the message has the last lines of its log.
+        If an engine ends while it is starting; the message has the last lines of its log. If the disk is full.
     TransientError
         If an engine is not ready in time, or an external one does not answer.
     """
-    settings = _with_absolute_home(settings)
+    settings = with_absolute_home(settings)
     groups = _chosen(engines)
     external = external_addresses()
+    if problem := disk.disk_is_full(settings.home):
+        raise FinalError(problem)
     began = time.monotonic()
 
     def report_step(text: str) -> None:
@@ -88,11 +81,20 @@ def up(
         addresses = {name: url for group in GROUPS for name, url in _addresses(group, ports, external).items()}
         context = Context(settings.model_copy(update=addresses), ports, report_step)
         for group in groups:
-            if _is_external(group, external):
+            if is_external(group, external):
                 if (problem := group.unreachable(context.settings)) is not None:
                     raise EngineDownError(f"{group.name} is external (its address is in the environment): {problem}")
                 report_step(f"{group.name}: external, answers")
-        start_all([group for group in groups if not _is_external(group, external)], context, die_with_parent)
+        embedded = [group for group in groups if not is_external(group, external)]
+        missing = [group for group in embedded if not all(is_running(settings, engine) for engine in group.engines)]
+        if missing:
+            memory = machine_memory()
+            report_step(describe(profile_of(settings, memory), memory))
+        start_all(embedded, context, die_with_parent)
+        add_wanted(settings, [group.name for group in embedded])
+        if keep or (keeper_process.is_started(settings) and not keeper_process.running(settings)):
+            keeper_process.start(settings, die_with_parent=die_with_parent)
+            report_step("keeper: starts engines again that end or hang")
         return _record_addresses(settings, ports, external)
 
 
@@ -116,11 +118,16 @@ def down(
     grace_seconds
         How long they may take to end before they are killed.
     """
-    settings = _with_absolute_home(settings)
+    settings = with_absolute_home(settings)
     if not settings.home.exists():
         report(f"nothing was ever started in {settings.home}")
         return
+    if engines is None:
+        keeper_process.stop(settings)  # it may hold the lock
     with locked(settings.home, report):
+        if not remove_wanted(settings, engines):
+            keeper_process.stop(settings)
+            keeper_process.forget(settings)
         records = {
             engine.name: record
             for group in _chosen(engines)
@@ -136,18 +143,18 @@ def down(
         _record_addresses(settings, _read_ports(settings), external_addresses())
 
 
-def status(settings: Settings) -> list[EngineStatus]:
-    """Return the state of each engine; an engine comes after those that it depends on."""
-    settings = _with_absolute_home(settings)
+def known_context(settings: Settings) -> Context:
+    """Return what is known of the engines of a home, at the ports of their last start."""
     external = external_addresses()
     ports = _read_ports(settings)
     addresses = {name: url for group in GROUPS for name, url in _addresses(group, ports, external).items()}
-    context = Context(settings.model_copy(update=addresses), ports)
-    with ThreadPoolExecutor(8) as pool:
-        waiting = [
-            pool.submit(_status_of, group, engine, context, external) for group in GROUPS for engine in group.engines
-        ]
-        return [each.result() for each in waiting]
+    return Context(settings.model_copy(update=addresses), ports)
+
+
+def embedded_groups(names: Collection[str]) -> list[Group]:
+    """Return the groups with these names, without external ones."""
+    external = external_addresses()
+    return [group for group in GROUPS if group.name in names and not is_external(group, external)]
 
 
 def external_addresses() -> dict[str, str]:
@@ -159,7 +166,8 @@ def external_addresses() -> dict[str, str]:
     return external
 
 
-def _with_absolute_home(settings: Settings) -> Settings:
+def with_absolute_home(settings: Settings) -> Settings:
+    """Return settings whose home does not depend on the working folder."""
     return settings.model_copy(update={name: getattr(settings, name).absolute() for name in ("home", "cache")})
 
 
@@ -170,12 +178,13 @@ def _chosen(engines: Collection[str] | None) -> list[Group]:
     return [group for group in GROUPS if engines is None or group.name in engines]
 
 
-def _is_external(group: Group, external: dict[str, str]) -> bool:
+def is_external(group: Group, external: dict[str, str]) -> bool:
+    """Return whether an engine is a service that TinyTags does not start."""
     return any(name in external for name in group.settings)
 
 
 def _addresses(group: Group, ports: Recorded, external: dict[str, str]) -> dict[str, str]:
-    if _is_external(group, external):
+    if is_external(group, external):
         return {name: external[name] for name in group.settings}
     try:
         return group.addresses(ports)
@@ -205,7 +214,7 @@ def _choose_ports(
     may_move = not any(is_running(settings, engine) for group in GROUPS for engine in group.engines)
     chosen: Recorded = {}
     for group in GROUPS:
-        if _is_external(group, external):
+        if is_external(group, external):
             continue
         for engine in group.engines:
             known = recorded.get(engine.name, {})
@@ -224,34 +233,13 @@ def _choose_ports(
 
 
 def _record_addresses(settings: Settings, ports: Recorded, external: dict[str, str]) -> Settings:
-    """Record the addresses of the running engines, and return settings with them."""
+    """Record the addresses of the engines that run or should run, and return settings with them."""
     embedded: dict[str, str] = {}
+    wanted = read_wanted(settings)
     for group in GROUPS:
-        if not _is_external(group, external) and any(is_running(settings, engine) for engine in group.engines):
+        if not is_external(group, external) and (
+            group.name in wanted or any(is_running(settings, engine) for engine in group.engines)
+        ):
             embedded |= _addresses(group, ports, external)
     write_atomically(settings.addresses_file, json.dumps(embedded, indent=2))
     return settings.model_copy(update=dict.fromkeys(ADDRESSES) | embedded | external)
-
-
-def _status_of(group: Group, engine: Engine, context: Context, external: dict[str, str]) -> EngineStatus:
-    address = getattr(context.settings, engine.address) if engine.address else None
-    if _is_external(group, external):
-        detail = group.unreachable(context.settings) or "answers"
-        return EngineStatus(engine.name, "external", address=address, detail=detail)
-    log = engine_log(context, engine)
-    record = processes.read_record(context.folder(engine.name))
-    if record is None:
-        return EngineStatus(engine.name, "stopped", log=log if log.exists() else None)
-    if processes.find(record) is None:
-        return EngineStatus(engine.name, "dead", address=address, log=log, detail=last_lines(log, 5))
-    reason = engine.unready(context)
-    was_ready = record.ready_after_seconds is not None
-    return EngineStatus(
-        engine.name,
-        "running" if reason is None or was_ready else "starting",
-        pid=record.pid,
-        address=address,
-        log=log,
-        memory_bytes=processes.memory_bytes(record),
-        detail=reason or (f"ready after {record.ready_after_seconds:g} s" if was_ready else ""),
-    )

@@ -23,6 +23,16 @@ Ports = Mapping[str, Mapping[str, int]]
 _http = urllib3.PoolManager(maxsize=8, retries=False, timeout=urllib3.Timeout(connect=2, read=5))
 
 
+class Waiting(str):
+    """Why an engine is not ready, if a restart would not help: it is loading, or it waits for another engine."""
+
+    __slots__ = ()
+
+
+class RefusedError(EngineDownError):
+    """A server answers, but not with what was asked for."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What is known when an engine is prepared, started and checked."""
@@ -50,7 +60,7 @@ class Engine:
     name: str
     launch: Callable[[Context], Launch]
     unready: Callable[[Context], str | None]
-    """Returns why it cannot be used yet; None if it is ready."""
+    """Returns why it cannot be used yet, as :class:`Waiting` if a restart would not help; None if it is ready."""
     ports: tuple[Port, ...] = ()
     address: str | None = None
     """The setting with its address."""
@@ -107,7 +117,7 @@ def answers(url: str) -> None:
     except urllib3.exceptions.HTTPError as error:
         raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
     if status >= 500:
-        raise EngineDownError(f"{url} answered {status}")
+        raise RefusedError(f"{url} answered {status}")
 
 
 def get_json(url: str, **query: str) -> Any:  # noqa: ANN401 (whatever an engine answers)
@@ -123,7 +133,7 @@ def get_json(url: str, **query: str) -> Any:  # noqa: ANN401 (whatever an engine
     try:
         answer = _http.request("GET", url)
         if answer.status != 200:
-            raise EngineDownError(f"{url} answered {answer.status}")
+            raise RefusedError(f"{url} answered {answer.status}")
         return answer.json()
     except urllib3.exceptions.HTTPError as error:
         raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tinytags_tasks.private_files import make_folder
@@ -24,16 +24,37 @@ def last_lines(path: Path, count: int = 12) -> str:
 
 @contextmanager
 def locked(home: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Lock the home for one ``up`` or ``down``; if another one holds the lock, say so and wait."""
-    path = make_folder(home) / ".lock"
-    with path.open("a+") as file:
+    """Lock the home for one ``up`` or ``down``; if another process holds the lock, say so and wait."""
+    with _lock_file(home).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             report(f"waiting for another tinytags ({file.read().strip() or 'unknown process'}) to finish with {home}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
+        _sign(file.fileno())
         yield
+
+
+@contextmanager
+def locked_if_free(home: Path) -> Iterator[bool]:
+    """Lock the home if no other process holds the lock; yields whether it is locked now."""
+    with _lock_file(home).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        _sign(file.fileno())
+        yield True
+
+
+def _lock_file(home: Path) -> Path:
+    return make_folder(home) / ".lock"
+
+
+def _sign(descriptor: int) -> None:
+    """Write who holds the lock, for people; the lock holds without it, even if the disk is full."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()}".encode())

@@ -6,9 +6,10 @@ from xml.sax.saxutils import escape
 
 from tinytags_tasks.errors import EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder
-from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment, get_json
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, RefusedError, Waiting, environment, get_json
 from tinytags_tasks.services.jars import fetch_jars, locked_jars, pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import Settings
@@ -73,11 +74,13 @@ def _addresses(ports: Ports) -> dict[str, str]:
 
 def _java(context: Context, engine: str, *options: str) -> tuple[str, ...]:
     folder = context.folder(engine)
+    profile = profile_of(context.settings)
+    megabytes = profile.namenode_megabytes if engine == "namenode" else profile.datanode_megabytes
     return (
         str(context.java),
         *COMMON_OPTIONS,
         # Otherwise half of the CPU time at start would go into compiling code that then runs for seconds a day.
-        *("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+        *(f"-Xmx{megabytes}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
         f"-Dtinytags.log={folder}/{LOG}",
         "-cp",
         f"{folder}/conf:{class_path(context.settings)}",
@@ -173,23 +176,28 @@ def _datanode_unready(context: Context) -> str | None:
         # The bean exists before its values do.
         actors = json.loads(own[0].get("BPServiceActorInfo") or "[]") if own else []
         if not actors or any(actor["ActorState"] != "RUNNING" for actor in actors):
-            return "it has not registered with the NameNode"
+            return Waiting("it has not registered with the NameNode")
+    except EngineDownError as error:
+        return str(error)
+    try:
         beans = get_json(
             f"{context.settings.address('webhdfs_url')}/jmx", qry="Hadoop:service=NameNode,name=NameNodeInfo"
         )["beans"]
     except EngineDownError as error:
-        return str(error)
+        return Waiting(error)
     if not beans or not {"Safemode", "LiveNodes"} <= beans[0].keys():
-        return "the NameNode is starting"
+        return Waiting("the NameNode is starting")
     if beans[0]["Safemode"]:
-        return "the NameNode is in safe mode"
-    return None if json.loads(beans[0]["LiveNodes"]) else "the NameNode knows no live DataNode"
+        return Waiting("the NameNode is in safe mode")
+    return None if json.loads(beans[0]["LiveNodes"]) else Waiting("the NameNode knows no live DataNode")
 
 
 def webhdfs_unready(settings: Settings) -> str | None:
     """Return why WebHDFS does not list its root; None if it does."""
     try:
         get_json(f"{settings.address('webhdfs_url')}/webhdfs/v1/", op="LISTSTATUS", **{"user.name": settings.hdfs_user})
+    except RefusedError as error:  # it reads its image
+        return Waiting(error)
     except EngineDownError as error:
         return str(error)
     return None

@@ -98,7 +98,20 @@ def start(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> Rec
             umask=0o077,
         )
     _children[child.pid] = child
-    record = Record(child.pid, _create_time(child.pid), time.time())
+    try:
+        return _record(child.pid, folder)
+    except BaseException:  # the disk is full: without a record, nobody would ever find the process again
+        child.kill()
+        raise
+
+
+def record_this(folder: Path) -> Record:
+    """Record the process that calls this, so that others can find and stop it."""
+    return _record(os.getpid(), make_folder(folder))
+
+
+def _record(pid: int, folder: Path) -> Record:
+    record = Record(pid, _create_time(pid), time.time())
     write_atomically(record_file(folder), json.dumps(asdict(record)))
     return record
 
@@ -167,6 +180,17 @@ def stop(records: Iterable[Record], *, grace_seconds: float) -> bool:
     return ended
 
 
+def stop_alone(record: Record, *, grace_seconds: float) -> None:
+    """Stop a process and none of its descendants."""
+    leader = find(record)
+    if leader is None:
+        return
+    _signal(leader, kill=False)
+    if not _wait([leader], grace_seconds):
+        _signal(leader, kill=True)
+        _wait([leader], 10)
+
+
 def _wait(processes: Iterable[psutil.Process], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     waiting = list(processes)
@@ -187,10 +211,10 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def memory_bytes(record: Record) -> int:
+def memory_bytes(record: Record, *, alone: bool = False) -> int:
     """Return the memory of a process and its descendants, with shared pages counted once if the system allows."""
     total = 0
-    for process in family(record):
+    for process in filter(None, [find(record)]) if alone else family(record):
         try:
             memory = process.memory_full_info()
             total += getattr(memory, "pss", memory.rss)

@@ -3,7 +3,7 @@
 import sys
 
 from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.services.engine import Context, Engine, Group, Ports, answers, environment
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, RefusedError, Waiting, answers, environment
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.services.secrets import secret
@@ -33,6 +33,8 @@ def _launch(context: Context) -> Launch:
 def _unready(settings: Settings) -> str | None:
     try:
         answers(settings.address("search_url"))
+    except RefusedError as error:  # Solr or the store is away
+        return Waiting(error)
     except EngineDownError as error:
         return str(error)
     return None

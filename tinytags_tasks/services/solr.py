@@ -5,11 +5,12 @@ from collections.abc import Collection
 from typing import Any
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import TinyTagsError, TransientError
 from tinytags_tasks.private_files import make_folder, write_atomically
-from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
 from tinytags_tasks.services.jars import fetch_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.services.solr_security import make_logins, security_json
@@ -170,18 +171,18 @@ def _not_ready_reason(solr: SolrClient) -> str | None:
         system = solr.request("admin/info/system")
         cores = solr.request("admin/cores", {"action": "STATUS", "indexInfo": "false"})
         if cores["initFailures"]:
-            return f"cores that did not load: {', '.join(cores['initFailures'])}"
+            return Waiting(f"cores that did not load: {', '.join(cores['initFailures'])}")
         if system.get("mode") == "solrcloud":
             cluster = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"]
             if waiting := inactive_replicas(cluster, system["node"], cores["status"]):
-                return f"replicas that are not active: {', '.join(waiting)}"
+                return Waiting(f"replicas that are not active: {', '.join(waiting)}")
         metrics = solr.request("admin/metrics", {"group": "core", "prefix": "TLOG.state"})["metrics"]
     except TinyTagsError as error:
-        return str(error)
+        return str(error) if isinstance(error, TransientError) else Waiting(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"{solr.url} does not answer like Solr ({error!r})"
     replaying = [core for core, values in metrics.items() if values.get("TLOG.state", LOG_ACTIVE) != LOG_ACTIVE]
-    return f"logs that are being replayed: {', '.join(replaying)}" if replaying else None
+    return Waiting(f"logs that are being replayed: {', '.join(replaying)}") if replaying else None
 
 
 def inactive_replicas(cluster: dict[str, Any], node: str, loaded: Collection[str]) -> list[str]:
@@ -232,7 +233,7 @@ def _launch(context: Context) -> Launch:
     command = (
         str(context.java),
         *COMMON_OPTIONS,
-        *("-Xms256m", "-Xmx1g", "-XX:+UseG1GC"),
+        *("-Xms256m", f"-Xmx{profile_of(context.settings).solr_megabytes}m", "-XX:+UseG1GC"),
         *(f"-D{name}={value}" for name, value in properties.items()),
         *("-cp", f"{fetch_jars(context.settings, 'solr')}/*"),
         *("org.eclipse.jetty.xml.XmlConfiguration", str(conf / "jetty.xml")),

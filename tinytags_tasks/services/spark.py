@@ -5,12 +5,11 @@ import sys
 import uuid
 from urllib.parse import urlsplit
 
-import psutil
-
 from tinytags_tasks.private_files import make_folder
-from tinytags_tasks.services.engine import Context, Engine, Group, Ports, environment
+from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
 from tinytags_tasks.services.jars import pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
+from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.services.secrets import secret
@@ -72,20 +71,17 @@ appender.console.filter.threshold.level = error
 """
 
 
-def heap_megabytes(total_bytes: int) -> int:
-    """Return the size of the driver's heap: 8 GB, or 40 % of the memory of a smaller machine."""
-    return min(8192, total_bytes * 2 // 5 // 2**20)
-
-
 def _prepare(context: Context) -> None:
     folder = context.folder("spark")
     conf = make_folder(folder / "conf")
     make_folder(folder / "local")
     secret(context.settings, "spark_token")
+    profile = profile_of(context.settings)
+    cores = min(os.cpu_count() or 1, profile.spark_cores or sys.maxsize)
     options = {
-        "spark.master": f"local[{os.cpu_count() or 1},{TASK_ATTEMPTS}]",
+        "spark.master": f"local[{cores},{TASK_ATTEMPTS}]",
         "spark.app.name": "TinyTags",
-        "spark.driver.memory": f"{heap_megabytes(psutil.virtual_memory().total)}m",
+        "spark.driver.memory": f"{profile.spark_megabytes}m",
         "spark.driver.host": LOOPBACK,
         "spark.driver.bindAddress": LOOPBACK,
         "spark.ui.enabled": "false",
@@ -109,7 +105,7 @@ def _launch(context: Context) -> Launch:
         str(context.java),
         *COMMON_OPTIONS,
         *MODULE_OPTIONS,
-        f"-Xmx{heap_megabytes(psutil.virtual_memory().total)}m",
+        f"-Xmx{profile_of(context.settings).spark_megabytes}m",
         "-XX:+UseParallelGC",  # training takes a tenth less time than with G1: docs/adr/0005-training-time.md
         f"-Dlog4j2.configurationFile={conf / 'log4j2.properties'}",
         f"-Dtinytags.log={folder / LOG}",
@@ -171,7 +167,8 @@ def spark_unready(url: str, token: str = "") -> str | None:
                 call(request, timeout=10, metadata=metadata)
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else error
-            return f"no Spark Connect server answers at {target} ({code})"
+            problem = f"no Spark Connect server answers at {target} ({code})"
+            return Waiting(problem) if code is grpc.StatusCode.UNAUTHENTICATED else problem
     return None
 
 

@@ -1,0 +1,125 @@
+"""The state of the embedded engines and of their keeper."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from tinytags_tasks.services import control, keeper_process, processes
+from tinytags_tasks.services.control import external_addresses, is_external, known_context
+from tinytags_tasks.services.engine import Context, Engine, Group
+from tinytags_tasks.services.files import last_lines
+from tinytags_tasks.services.keeper_process import History
+from tinytags_tasks.services.starting import engine_log
+from tinytags_tasks.services.wanted import read_wanted
+from tinytags_tasks.settings import Settings
+
+SILENT_SECONDS = 180.0
+"""A keeper that has looked at nothing for so long hangs: its checks take a minute at most."""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """The state of one engine, or of the keeper."""
+
+    name: str
+    state: Literal["running", "starting", "dead", "stopped", "external"]
+    pid: int | None = None
+    address: str | None = None
+    log: Path | None = None
+    memory_bytes: int | None = None
+    detail: str = ""
+    restarts: int = 0
+    """How often the keeper started it again since it is wanted."""
+    restarted_at: str | None = None
+    restart_reason: str = ""
+    """Why it was started again, or will be."""
+    failures: int = 0
+    """In a row: without a good run between them."""
+    next_try_at: str | None = None
+
+
+def status(settings: Settings) -> list[EngineStatus]:
+    """Return the state of each engine, after those that it depends on; the last one is the keeper, if there is one."""
+    settings = control.with_absolute_home(settings)
+    external = external_addresses()
+    context = known_context(settings)
+    wanted = read_wanted(settings)
+    kept = keeper_process.read_state(settings)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [
+            pool.submit(_status_of, group, engine, context, external, group.name in wanted)
+            for group in control.GROUPS
+            for engine in group.engines
+        ]
+        engines = [_with_history(each.result(), kept.engines.get(each.result().name)) for each in waiting]
+    keeper = _status_of_keeper(settings)
+    return engines if keeper is None else [*engines, keeper]
+
+
+def _status_of(
+    group: Group, engine: Engine, context: Context, external: dict[str, str], is_wanted: bool
+) -> EngineStatus:
+    address = getattr(context.settings, engine.address) if engine.address else None
+    if is_external(group, external):
+        detail = group.unreachable(context.settings) or "answers"
+        return EngineStatus(engine.name, "external", address=address, detail=detail)
+    log = engine_log(context, engine)
+    record = processes.read_record(context.folder(engine.name))
+    if record is None and not is_wanted:
+        return EngineStatus(engine.name, "stopped", log=log if log.exists() else None)
+    if record is None or processes.find(record) is None:
+        return EngineStatus(engine.name, "dead", address=address, log=log, detail=last_lines(log, 5))
+    reason = engine.unready(context)
+    was_ready = record.ready_after_seconds is not None
+    return EngineStatus(
+        engine.name,
+        "running" if reason is None or was_ready else "starting",
+        pid=record.pid,
+        address=address,
+        log=log,
+        memory_bytes=processes.memory_bytes(record),
+        detail=reason or (f"ready after {record.ready_after_seconds:g} s" if was_ready else ""),
+    )
+
+
+def _with_history(engine: EngineStatus, history: History | None) -> EngineStatus:
+    if history is None or engine.state in ("stopped", "external"):
+        return engine
+    return replace(
+        engine,
+        # A later start has moved the log that tells why.
+        detail=history.log_end if engine.state == "dead" and history.log_end else engine.detail,
+        restarts=history.restarts,
+        restarted_at=_time(history.restarted_at),
+        restart_reason=history.reason,
+        failures=history.failures,
+        next_try_at=_time(history.next_try_at),
+    )
+
+
+def _status_of_keeper(settings: Settings) -> EngineStatus | None:
+    record = processes.read_record(keeper_process.folder(settings))
+    if record is None:
+        return None
+    log = keeper_process.log_file(settings)
+    if processes.find(record) is None:
+        return EngineStatus(keeper_process.NAME, "dead", log=log, detail=last_lines(log, 5))
+    state = keeper_process.read_state(settings)
+    detail = "starts engines again that end or hang" if state.engines else "has no engine to look after"
+    if (silent := time.time() - max(state.looked_at, record.started_at)) > SILENT_SECONDS:
+        detail = f"has looked at no engine for {silent:.0f} s: `tinytags up --keep` replaces it"
+    return EngineStatus(
+        keeper_process.NAME,
+        "running",
+        pid=record.pid,
+        log=None if state.in_foreground else log,
+        memory_bytes=processes.memory_bytes(record, alone=True),
+        detail=detail,
+    )
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
