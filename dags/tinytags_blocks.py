@@ -106,7 +106,7 @@ def most_groups() -> int:
     """Return how many mapped tasks Airflow creates of one result at most; a longer result fails the task it is of."""
     from airflow.sdk.configuration import conf
 
-    return max(1, conf.getint("core", "max_map_length", fallback=1024))
+    return max(1, int(conf.getint("core", "max_map_length", fallback=1024)))
 
 
 def named_groups(run: str, groups: Iterable[Iterable[int]], storage: Storage) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ MOST_BLOCKS = 1_000_000
 def usual_shard_images(image_bytes: int) -> int:
     """Return how many images a shard has by default: about 3 GB, in two significant digits, and at most a million."""
     images = max(1, min(MOST_SHARD_IMAGES, LEAST_BLOCKS * _BLOCK_BYTES // image_bytes))
-    unit = 10 ** max(0, len(str(images)) - 2)
+    unit = int(10 ** max(0, len(str(images)) - 2))
     return images // unit * unit
 
 

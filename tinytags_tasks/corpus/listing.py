@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.corpus.sources.sorted_names import temporary_file_errors
+from tinytags_tasks.corpus.temporary_files import temporary_file_errors
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import check_format

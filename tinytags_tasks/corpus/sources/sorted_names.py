@@ -4,11 +4,11 @@ import heapq
 import itertools
 import os
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from tinytags_tasks.corpus.temporary_files import temporary_file_errors
 from tinytags_tasks.errors import FinalError
 
 _NAMES_IN_MEMORY = 500_000
@@ -90,15 +90,3 @@ def _read(file: IO[bytes], start: int, stop: int) -> Iterator[bytes]:
         start += len(chunk)
         *whole, rest = (rest + chunk).split(_END)
         yield from whole
-
-
-@contextmanager
-def temporary_file_errors() -> Generator[None]:
-    """Translate the errors of writing the list of a source to this machine's temporary folder."""
-    try:
-        yield
-    except OSError as error:
-        raise FinalError(
-            f"{tempfile.gettempdir()}: the list of the source cannot be written there ({error.strerror or error}); "
-            "free some space, or set TMPDIR to a folder with more"
-        ) from error
