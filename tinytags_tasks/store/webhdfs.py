@@ -113,8 +113,10 @@ class WebHdfs:
         after
             The name; empty begins with the first one.
         """
+        # A NameNode knows the parameter in lower case only, HttpFS as it is documented.
+        after_name = {"startafter": after, "startAfter": after} if after else {}
         try:
-            answer = self.call("GET", "LISTSTATUS_BATCH", path, **({"startAfter": after} if after else {}))
+            answer = self.call("GET", "LISTSTATUS_BATCH", path, **after_name)
         except HdfsError as error:
             if getattr(error, "exception", "") not in _UNSUPPORTED:
                 raise
@@ -122,6 +124,8 @@ class WebHdfs:
         listing = answer["DirectoryListing"]
         statuses = listing["partialListing"]["FileStatuses"]["FileStatus"]
         entries = [(str(status["pathSuffix"]), status) for status in statuses]
+        if after and entries and entries[0][0].encode() <= after.encode():  # it would begin again for ever
+            return ListedPart(self.client.list(path, status=True), is_more=False)
         return ListedPart(entries, is_more=int(listing["remainingEntries"]) > 0)
 
     def call(self, method: str, operation: str, path: str, **parameters: str) -> dict[str, Any]:
