@@ -56,7 +56,7 @@ from tinytags_airflow import (
     runtime,
     tinytags_dag,
 )
-from tinytags_blocks import embed_score_and_index, named_groups
+from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, tagging_form
 from tinytags_suggestions import remember_models
 
@@ -102,7 +102,7 @@ def plan_shards() -> list[dict[str, Any]]:
     definition = _definition(form["corpus"], clients)
     _claim(definition.name, clients)  # the demo's name is known only now
     planned = plan_ingestion(
-        PlanRequest(definition, form["shards_per_task"]),
+        PlanRequest(definition, form["shards_per_task"], most_groups()),
         storage=clients.storage,
         files=clients.source_files(definition),
         report=report,
@@ -215,6 +215,7 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
             trained["model"],
             form["threshold"],
             form["blocks_per_task"],
+            most_groups(),
             similar=form["similar"],
         ),
         storage=clients.storage,
@@ -223,7 +224,7 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
     groups = planned.groups
     if form["blocks"].strip():
         known = Run.load(clients.storage, layout.run_file(planned.run)).blocks
-        groups = group_blocks(parse_block_numbers(form["blocks"], known), form["blocks_per_task"])
+        groups = group_blocks(parse_block_numbers(form["blocks"], known), form["blocks_per_task"], most_groups())
     prepare_collection(
         planned.run,
         storage=clients.storage,
@@ -231,7 +232,7 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
         shards=clients.settings.solr_shards,
         replicas=clients.settings.solr_replicas,
     )
-    report(f"run {planned.run}: {len(groups)} groups of blocks")
+    report(f"run {planned.run}: {len(groups)} groups of up to {max(map(len, groups), default=0)} blocks")
     return named_groups(planned.run, groups, clients.storage)
 
 

@@ -30,7 +30,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from tinytags_airflow import INDEX_ASSET, describe_asset_event, errors_for_airflow, pool, report, runtime, tinytags_dag
-from tinytags_blocks import embed_score_and_index, named_groups
+from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import NAMED, backfill_form, read_form
 
 from tinytags_tasks.airflow_names import SOLR
@@ -52,7 +52,7 @@ def plan() -> list[dict[str, Any]]:
         return []
     select = "" if form["select"] == NAMED else form["select"]
     planned = plan_backfill(
-        BackfillRequest(form["run"], form["blocks"], select, form["blocks_per_task"]),
+        BackfillRequest(form["run"], form["blocks"], select, form["blocks_per_task"], most_groups()),
         storage=clients.storage,
         solr=clients.solr,
         alias=clients.settings.alias,

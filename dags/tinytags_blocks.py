@@ -102,6 +102,13 @@ def _embed(run: str, numbers: tuple[int, ...], clients: Runtime) -> tuple[tuple[
     return numbers, None
 
 
+def most_groups() -> int:
+    """Return how many mapped tasks Airflow creates of one result at most; a longer result fails the task it is of."""
+    from airflow.sdk.configuration import conf
+
+    return max(1, int(conf.getint("core", "max_map_length", fallback=1024)))
+
+
 def named_groups(run: str, groups: Iterable[Iterable[int]], storage: Storage) -> list[dict[str, Any]]:
     """Return groups of a run's blocks, ``{"run": ..., "blocks": [3, 17], "name": "shard 0, blocks 3, 17"}`` each."""
     from tinytags_tasks.store import layout

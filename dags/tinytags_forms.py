@@ -434,5 +434,6 @@ def _blocks_per_task(blocks: int) -> Param:
         minimum=0,
         title="Blocks per task",
         section="Run",
-        description="Blocks that one mapped task embeds, scores and indexes; 0: as many as give at most 400 tasks",
+        description="Blocks that one mapped task embeds, scores and indexes; 0: as many as give at most 400 tasks. "
+        "If Airflow's max_map_length allows fewer tasks, each takes more blocks",
     )

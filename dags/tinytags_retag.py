@@ -42,7 +42,7 @@ from tinytags_airflow import (
     runtime,
     tinytags_dag,
 )
-from tinytags_blocks import embed_score_and_index, named_groups
+from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, retag_form
 from tinytags_suggestions import remember_models
 
@@ -96,7 +96,7 @@ def choose() -> list[dict[str, Any]]:
 @task
 @errors_for_airflow
 def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Group the blocks of all runs."""
+    """Group the blocks of all runs; each run has its share of the tasks that Airflow creates at most."""
     from tinytags_tasks.blocks import group_blocks
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.run_records import Run
@@ -104,9 +104,11 @@ def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
     form = read_form()
     storage = runtime().storage
     found = []
-    for name in dict.fromkeys(one["run"] for one in planned):  # two aliases may show the same corpus
+    runs = list(dict.fromkeys(one["run"] for one in planned))  # two aliases may show the same corpus
+    for name in runs:
         blocks = _chosen_blocks(Run.load(storage, layout.run_file(name)).blocks)
-        found += named_groups(name, group_blocks(blocks, form["blocks_per_task"]), storage)
+        most = max(1, most_groups() // len(runs))
+        found += named_groups(name, group_blocks(blocks, form["blocks_per_task"], most), storage)
     return found
 
 

@@ -11,6 +11,29 @@ from dataclasses import dataclass
 
 from tinytags_tasks.errors import BadInputError
 
+MOST_SHARD_IMAGES, LEAST_BLOCKS = 1_000_000, 50
+"""How a corpus of 32x32 images, or of smaller ones, is cut by default: into shards of so many images and blocks."""
+
+_BLOCK_BYTES = MOST_SHARD_IMAGES * 32 * 32 * 3 // LEAST_BLOCKS
+"""About 60 MB: the pixels that a worker holds, twice if it works at two blocks at once."""
+
+MOST_BLOCKS_PER_SHARD = 10_000
+MOST_BLOCKS = 1_000_000
+"""The most blocks of a corpus. Each has some files, and a ledger of so many takes a process 1 GB."""
+
+
+def usual_shard_images(image_bytes: int) -> int:
+    """Return how many images a shard has by default: about 3 GB, in two significant digits, and at most a million."""
+    images = max(1, min(MOST_SHARD_IMAGES, LEAST_BLOCKS * _BLOCK_BYTES // image_bytes))
+    unit = int(10 ** max(0, len(str(images)) - 2))
+    return images // unit * unit
+
+
+def usual_blocks_per_shard(shard_images: int, image_bytes: int) -> int:
+    """Return into how many blocks a shard is cut by default: about 60 MB each, and at least 50 blocks."""
+    blocks = -(-shard_images * image_bytes // _BLOCK_BYTES)
+    return min(MOST_BLOCKS_PER_SHARD, max(LEAST_BLOCKS, blocks))
+
 
 @dataclass(frozen=True)
 class Block:
@@ -42,8 +65,8 @@ class Partition:
     """How a corpus is divided into shards and blocks."""
 
     images: int
-    shard_images: int = 1_000_000
-    blocks_per_shard: int = 50
+    shard_images: int = MOST_SHARD_IMAGES
+    blocks_per_shard: int = LEAST_BLOCKS
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot divide a corpus.
@@ -184,7 +207,11 @@ def block_numbers_argument(numbers: Iterable[int]) -> str:
     return format_block_numbers(numbers).replace(" ", "")
 
 
-def group_blocks(numbers: Sequence[int], blocks_per_task: int) -> list[tuple[int, ...]]:
+USUAL_GROUPS = 400
+"""So many groups at most if nobody says how large they are: Airflow takes about half a second for each task."""
+
+
+def group_blocks(numbers: Sequence[int], blocks_per_task: int, most_groups: int | None = None) -> list[tuple[int, ...]]:
     """Divide block numbers into groups, one for each mapped task.
 
     Parameters
@@ -192,9 +219,18 @@ def group_blocks(numbers: Sequence[int], blocks_per_task: int) -> list[tuple[int
     numbers
         Block numbers in ascending order.
     blocks_per_task
-        Blocks per group; 0 chooses a number that gives at most 400 groups.
+        Blocks per group; 0 chooses a number that gives at most :data:`USUAL_GROUPS` groups.
+    most_groups
+        How many groups there may be at most, whatever ``blocks_per_task`` is; None means any number.
+
+    Raises
+    ------
+    BadInputError
+        If ``blocks_per_task`` is negative.
     """
     if blocks_per_task < 0:
         raise BadInputError(f"blocks_per_task is {blocks_per_task}: it must be 1 or more, or 0 for automatic")
-    size = blocks_per_task or max(1, -(-len(numbers) // 400))
+    size = blocks_per_task or max(1, -(-len(numbers) // USUAL_GROUPS))
+    if most_groups is not None:
+        size = max(size, -(-len(numbers) // most_groups))
     return [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]

@@ -4,7 +4,7 @@ A cell's state follows from three things: the block's record in the ledger, the 
 its documents in Solr.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -121,12 +121,14 @@ class Cells:
         states
             One state for each block, in the order of their numbers.
         """
-        changed = [block for block, state in enumerate(states) if state is not self.states[block]]
-        if not changed:
-            return
-        self.revision += 1
-        for block in changed:
-            self.states[block] = states[block]
+        self.change(dict(enumerate(states)))
+
+    def change(self, states: Mapping[int, CellState]) -> None:
+        """Set the current states of some cells, by block."""
+        changed = {block: state for block, state in states.items() if state is not self.states[block]}
+        self.revision += bool(changed)
+        for block, state in changed.items():
+            self.states[block] = state
             self._revisions[block] = self.revision
 
     def changed_since(self, revision: int) -> dict[int, CellState]:

@@ -75,10 +75,7 @@ def image_at(run: Run, corpus: Corpus, position: int, corrections: Corrections) 
         raise BadInputError(f"position {position} is out of range: {corpus.name} has images 0 to {corpus.images - 1}")
     if corrections.taken_down(position, 1):
         raise MissingError(f"position {position}: this image of {corpus.name} was taken down")
-    partition = corpus.partition
-    shard, offset = divmod(position, partition.shard_images)
-    block = next(cut for cut in partition.blocks_of_shard(shard) if cut.offset <= offset < cut.offset + cut.images)
-    return _image(run, block.number, position)
+    return _image(run, corpus.partition.block_at(position), position)
 
 
 def captioned(image: TaggedImage) -> dict[str, object]:

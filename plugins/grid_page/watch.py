@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +17,8 @@ from tinytags_tasks.errors import MissingError, TinyTagsError
 from tinytags_tasks.publish.live import live_collections, run_of
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.ledger import LedgerReader, Rates, Totals, add_up, list_runs, rates
+from tinytags_tasks.store.known_runs import KnownRuns
+from tinytags_tasks.store.ledger import LedgerReader, Rates, Totals, add_up, rates
 from tinytags_tasks.store.models import has_none
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
@@ -25,6 +26,11 @@ STATES = tuple(CellState)
 """The page gets each state as its index in this tuple."""
 
 REFRESH_SECONDS = 2.0
+QUICK_SECONDS = 0.4
+"""A refresh that takes longer, because a run has very many blocks, is done as much less often."""
+
+TOTALS_SECONDS = 10.0
+"""How often totals and rates are found while the ledger is read for the first time, or nothing changes."""
 SOLR_SECONDS = 10.0
 RUNS_SECONDS = 10.0
 
@@ -34,10 +40,8 @@ RUNS_SHOWN = 100
 RUNS_WATCHED = 8
 """How many runs are kept in memory; the ledger of 4,000 blocks takes some 10 MB."""
 
-FIRST_READ_SECONDS = 1.0
-"""How long one request reads a ledger for the first time; the next request continues."""
-
-BLOCKS_A_READ = 400
+READ_SECONDS = 1.0
+"""How long one request reads what has changed in a ledger; the next request continues."""
 
 
 class RunWatch:
@@ -64,58 +68,66 @@ class RunWatch:
         self._pool = pool
         self._reader = LedgerReader(clients.storage, run)
         self._records: dict[int, BlockRecord] = {}
+        self._found_tasks: frozenset[BlockTask] = frozenset()
         self._tasks: dict[int, BlockTask] = {}
         self._cells = Cells(run.blocks)
         self._totals = add_up(())
         self._rates = Rates(0.0, 0.0, None)
         self._problems: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._refreshed = float("-inf")
+        self._next_refresh = float("-inf")
+        self._added_up = float("-inf")
         self._asked_solr = float("-inf")
         self._answer: Future[dict[int, int]] | None = None
         self._records_when_asked: dict[int, BlockRecord] = {}
         self._counts: dict[int, int] | None = None
         self._counted: dict[int, BlockRecord] = {}
 
-    @property
-    def is_read_whole(self) -> bool:
-        """Whether the record of each block has been read at least once."""
-        return len(self._records) == self.run.blocks
-
     def refresh(self, find_tasks: Callable[[Run], list[BlockTask]]) -> None:
         """Update everything that is a few seconds old; return at once if another thread is doing so."""
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self.is_read_whole and time.monotonic() - self._refreshed < REFRESH_SECONDS:
+            began = time.monotonic()
+            if self._reader.is_whole and began < self._next_refresh:
                 return
-            self._read_ledger()
-            self._ask_solr()
-            self._tasks = latest_tasks(find_tasks(self.run))
-            self._cells.update([self._state(block) for block in range(self.run.blocks)])
-            records = list(self._records.values())
-            self._totals = add_up(records)
-            self._rates = rates(self.run, records)
-            self._refreshed = time.monotonic()
+            was_whole = self._reader.is_whole
+            touched = {*self._find_tasks(find_tasks), *self._read_ledger()}
+            blocks = range(self.run.blocks) if self._ask_solr() else touched
+            self._cells.change({block: self._state(block) for block in blocks})
+            is_due = began - self._added_up >= TOTALS_SECONDS or self._reader.is_whole is not was_whole
+            if is_due or (touched and was_whole):
+                records = list(self._records.values())
+                self._totals, self._rates, self._added_up = add_up(records), rates(self.run, records), began
+            ended = time.monotonic()
+            self._next_refresh = ended + REFRESH_SECONDS * max(1.0, (ended - began) / QUICK_SECONDS)
         finally:
             self._lock.release()
 
-    def _read_ledger(self) -> None:
-        deadline = time.monotonic() + FIRST_READ_SECONDS
+    def _find_tasks(self, find_tasks: Callable[[Run], list[BlockTask]]) -> set[int]:
+        """Look for the tasks that work on blocks; return the blocks of those that have changed."""
+        found = frozenset(find_tasks(self.run))
+        changed = found ^ self._found_tasks
+        if changed:
+            self._found_tasks, self._tasks = found, latest_tasks(found)
+        return {block for task in changed for block in task.blocks}
+
+    def _read_ledger(self) -> Iterable[int]:
+        """Read what has changed in the ledger; return the blocks."""
         try:
             self.run = Run.load(self._clients.storage, layout.run_file(self.run.name))  # it may be pruned or restored
-            if self.is_read_whole:
-                self._records = dict(enumerate(self._reader.read()))
-            while not self.is_read_whole and time.monotonic() < deadline:
-                first = len(self._records)
-                blocks = range(first, min(first + BLOCKS_A_READ, self.run.blocks))
-                self._records |= zip(blocks, self._reader.read(blocks), strict=True)
-            self._problems.pop("store", None)
+            changed = self._reader.update(READ_SECONDS)
         except TinyTagsError as error:
             self._problems["store"] = f"The ledger cannot be read, so older figures are shown: {error}"
+            return ()
+        self._records |= changed
+        self._problems.pop("store", None)
+        return changed
 
-    def _ask_solr(self) -> None:
-        if self._answer is not None and self._answer.done():
+    def _ask_solr(self) -> bool:
+        """Ask for the number of each block's documents now and then; return whether an answer has come."""
+        is_answered = self._answer is not None and self._answer.done()
+        if self._answer is not None and is_answered:
             self._counts, self._counted = None, self._records_when_asked
             try:
                 self._counts = self._answer.result()
@@ -128,10 +140,11 @@ class RunWatch:
             self._answer = None
         if self.run.pruned:
             self._problems["solr"] = f"The collection was dropped by `tinytags prune` ({self.run.pruned})."
-        elif self._answer is None and self.is_read_whole and time.monotonic() - self._asked_solr >= SOLR_SECONDS:
+        elif self._answer is None and self._reader.is_whole and time.monotonic() - self._asked_solr >= SOLR_SECONDS:
             self._asked_solr = time.monotonic()
             self._records_when_asked = dict(self._records)
             self._answer = self._pool.submit(self._clients.solr.count_by_block, self.run.collection)
+        return is_answered
 
     def _state(self, block: int) -> CellState:
         record = self._records.get(block)
@@ -154,7 +167,7 @@ class RunWatch:
             If the run has no such block.
         """
         self.run.check_blocks([block])
-        (record,) = LedgerReader(self._clients.storage, self.run).read([block])
+        (record,) = self._reader.read([block])
         return record
 
     def task(self, block: int) -> BlockTask | None:
@@ -212,6 +225,8 @@ class Watches:
         self._lock = threading.Lock()
         self._watches: LRUCache[str, RunWatch] = LRUCache(RUNS_WATCHED)
         self._runs: TTLCache[str, dict[str, Any]] = TTLCache(1, RUNS_SECONDS)
+        self._known_runs: KnownRuns | None = None
+        self._listing = threading.Lock()
 
     @property
     def clients(self) -> Clients:
@@ -242,16 +257,15 @@ class Watches:
     def runs(self) -> dict[str, Any]:
         """Return the latest runs, newest first, how many there are in total, and what is live."""
         clients = self.clients
-        with self._lock:
+        with self._listing:  # other viewers wait for the same answer
             if (listed := self._runs.get("runs")) is not None:
                 return listed
-        damaged: list[str] = []
-        runs = list_runs(clients.storage, on_damage=damaged.append)
-        latest = [run.model_dump() for run in reversed(runs[-RUNS_SHOWN:])]
-        found = {"runs": latest, "known": len(runs), "live": _find_live(clients), "damaged": damaged}
-        with self._lock:
-            self._runs["runs"] = found
-        return found
+            self._known_runs = self._known_runs or KnownRuns(clients.storage, RUNS_SHOWN)
+            damaged: list[str] = []
+            runs = self._known_runs.read(on_damage=damaged.append)
+            latest = [run.model_dump() for run in reversed(runs[-RUNS_SHOWN:])]
+            self._runs["runs"] = {"runs": latest, "known": len(runs), "live": _find_live(clients), "damaged": damaged}
+            return self._runs["runs"]
 
 
 def _find_live(clients: Clients) -> dict[str, Any]:

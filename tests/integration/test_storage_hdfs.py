@@ -1,6 +1,7 @@
 """HDFS fulfils the contract of every storage."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from storage_contract import StorageContract
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store.hdfs import HdfsStorage
+from tinytags_tasks.store.webhdfs import WebHdfs
 
 
 class TestHdfs(StorageContract):
@@ -21,3 +23,19 @@ def test_an_hdfs_that_is_away_is_named_with_the_remedy(hdfs: Runtime) -> None:
     away = HdfsStorage(replace(hdfs.store_address, webhdfs_url="http://127.0.0.1:1"))
     with pytest.raises(EngineDownError, match=r"127\.0\.0\.1:1.*tinytags up"):
         away.read("anything")
+
+
+def test_leftovers_are_found_although_hdfs_lists_a_folder_in_parts(hdfs: Runtime) -> None:
+    root = f"/parts-{uuid.uuid4().hex}"
+    storage = HdfsStorage(replace(hdfs.store_address, root=root))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(storage.make_folder, (f"folder/.{number:04d}.json.x.tmp" for number in range(1_020))))
+        list(pool.map(storage.make_folder, (f"folder/{number:04d}.json" for number in range(20))))
+    client = WebHdfs(hdfs.store_address.webhdfs_url, root=root, user=hdfs.store_address.user)
+    first = client.list_part("folder")
+    assert (len(first.entries), first.is_more) == (1_000, True)
+    second = client.list_part("folder", first.entries[-1][0])
+    assert (len(second.entries), second.is_more) == (40, False)
+    assert storage.delete_leftovers("folder/0000.json", "folder/1019.json") == 2
+    assert len(storage.names("folder")) == 20
+    storage.delete("")

@@ -92,6 +92,12 @@ class FaultyStorage:
     def versions(self, path: str) -> dict[str, str]:
         return self.inner.versions(path)
 
+    def version(self, path: str) -> str:
+        return self.inner.version(path)
+
+    def changed_seconds(self, path: str) -> float:
+        return self.inner.changed_seconds(path)
+
     def names(self, path: str) -> list[str]:
         return self.inner.names(path)
 

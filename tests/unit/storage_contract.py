@@ -105,6 +105,22 @@ class StorageContract:
         assert storage.sizes("none/such") == {}
         assert storage.versions("none/such") == {}
 
+    def test_one_file_has_the_version_that_the_listing_says(self, storage):
+        storage.write("folder/a", b"one")
+        storage.write("folder/b", b"two")
+        assert {name: storage.version(f"folder/{name}") for name in "ab"} == storage.versions("folder")
+        assert storage.version("folder/none") == storage.version("none/such") == ""
+
+    def test_a_folder_says_when_a_name_in_it_changed(self, storage):
+        assert storage.changed_seconds("folder") == 0
+        storage.write("folder/a", b"one")
+        before = storage.changed_seconds("folder")
+        assert abs(before - time.time()) < 600
+        time.sleep(0.05)
+        storage.write("folder/a", b"two")
+        assert storage.changed_seconds("folder") > before
+        assert storage.changed_seconds("folder/a") > before
+
     def test_a_file_that_is_written_again_has_another_version(self, storage):
         storage.write("folder/a", b"one")
         storage.write("folder/b", b"two")

@@ -166,14 +166,13 @@ def test_a_ledger_that_is_read_again_shows_what_was_embedded_meanwhile(storage, 
     assert [record.state for record in reader.read([0, 1])] == [BlockState.PLANNED, BlockState.EMBEDDED]
 
 
-def test_embeddings_are_listed_once_for_a_ledger_that_is_read_in_parts(storage, monkeypatch):
+def test_embeddings_are_not_listed_to_read_the_records_of_some_blocks(storage, monkeypatch):
     embed(storage)
     reader, asked = LedgerReader(storage, run_of_net(storage)), []
     names = storage.names
     monkeypatch.setattr(storage, "names", lambda path: asked.append(path) or names(path))
-    for block in ALL:
-        reader.read([block])
-    assert asked.count(layout.embeddings_folder(CORPUS, MEANS_NET)) == 1
+    assert {record.state for block in ALL for record in reader.read([block])} == {BlockState.EMBEDDED}
+    assert asked == []
 
 
 def test_a_ledger_whose_model_is_lost_can_be_read(storage):

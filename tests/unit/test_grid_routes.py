@@ -376,13 +376,13 @@ def test_a_store_that_is_down_keeps_the_last_cells(
 ) -> None:
     from grid_page import watch
 
-    def refuse(self: object, blocks: object = None) -> None:
+    def refuse(self: object, seconds: float) -> None:
         raise EngineDownError("HDFS does not answer")
 
     monkeypatch.setattr(watch, "REFRESH_SECONDS", 0)
     asked = client(app, "viewer")
     cells(asked, run.run)
-    monkeypatch.setattr(watch.LedgerReader, "read", refuse)
+    monkeypatch.setattr(watch.LedgerReader, "update", refuse)
     found = cells(asked, run.run)
     assert found["problems"] == ["The ledger cannot be read, so older figures are shown: HDFS does not answer"]
     assert found["counts"] == {"verified": 6}

@@ -33,7 +33,7 @@ class NameNode(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_PUT = do_GET
+    do_PUT = do_DELETE = do_GET
 
 
 def refusal(status, exception, message="said so"):
@@ -112,3 +112,26 @@ def test_a_page_that_is_not_from_hdfs_is_worth_a_retry_and_no_missing_file(statu
         store(server).exists("a")
     with name_node(OPEN=(status, page)) as server, pytest.raises(TransientError):
         store(server).read("a")
+
+
+def test_a_server_that_does_not_list_in_parts_lists_all():
+    statuses = [{"pathSuffix": name, "type": "FILE", "length": 1} for name in (".a.json.x.tmp", "a.json")]
+    listing = {"FileStatuses": {"FileStatus": statuses}}
+    with name_node(LISTSTATUS_BATCH=refusal(400, "IllegalArgumentException"), LISTSTATUS=(200, listing)) as server:
+        part = WebHdfs(server.url, root="/store", user="me").list_part("folder")
+    assert [name for name, _ in part.entries] == [".a.json.x.tmp", "a.json"]
+    assert not part.is_more
+
+
+def test_a_server_that_begins_each_part_anew_is_asked_for_all():
+    statuses = [{"pathSuffix": f".{name}.json.x.tmp", "type": "FILE", "length": 1} for name in "ab"]
+    statuses[0] |= {"modificationTime": 0}
+    statuses[1] |= {"modificationTime": 0}
+    part = {"partialListing": {"FileStatuses": {"FileStatus": statuses[:1]}}, "remainingEntries": 1}
+    answers = {
+        "LISTSTATUS_BATCH": (200, {"DirectoryListing": part}),
+        "LISTSTATUS": (200, {"FileStatuses": {"FileStatus": statuses}}),
+        "DELETE": (200, {"boolean": True}),
+    }
+    with name_node(**answers) as server:
+        assert store(server).delete_leftovers("folder/b.json") == 1

@@ -55,8 +55,14 @@ def add(
     ] = "",
     height: Annotated[int | None, typer.Option(help="Height of the images; default: 32.", show_default=False)] = None,
     width: Annotated[int | None, typer.Option(help="Width of the images; default: 32.", show_default=False)] = None,
-    shard_images: Annotated[int, typer.Option(help="Images per shard.")] = 1_000_000,
-    blocks_per_shard: Annotated[int, typer.Option(help="Blocks per shard.")] = 50,
+    shard_images: Annotated[
+        int | None,
+        typer.Option(help="Images per shard; default: about 3 GB of pixels, at most 1,000,000.", show_default=False),
+    ] = None,
+    blocks_per_shard: Annotated[
+        int | None,
+        typer.Option(help="Blocks per shard; default: about 60 MB of pixels each, at least 50.", show_default=False),
+    ] = None,
     description: Annotated[str, typer.Option(help="What the images show.")] = "",
     pixel_order: PixelOrder = "",
     resize: Annotated[str, typer.Option(help="How to resize pictures of another size: crop, fit or none.")] = "crop",

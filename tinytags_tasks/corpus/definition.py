@@ -10,6 +10,13 @@ from typing import Any, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tinytags_tasks.blocks import (
+    LEAST_BLOCKS,
+    MOST_BLOCKS_PER_SHARD,
+    MOST_SHARD_IMAGES,
+    usual_blocks_per_shard,
+    usual_shard_images,
+)
 from tinytags_tasks.corpus.formats.base import DEFAULT_PIXEL_ORDER, PixelOrder
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.corpus.pictures.prepare import Filter, Resize
@@ -34,7 +41,8 @@ class CorpusDefinition(BaseModel):
     height, width
         Size of the corpus' images, in pixels.
     shard_images, blocks_per_shard
-        How it is cut into shards and blocks.
+        How it is cut into shards and blocks. By default, a block has about 60 MB of pixels, and a shard about 3 GB:
+        see :func:`~tinytags_tasks.blocks.usual_shard_images`.
     description
         What the pictures show, for people.
     pixel_order
@@ -64,8 +72,8 @@ class CorpusDefinition(BaseModel):
     format: str
     height: int = Field(32, ge=1, le=1024)
     width: int = Field(32, ge=1, le=1024)
-    shard_images: int = Field(1_000_000, ge=1)
-    blocks_per_shard: int = Field(50, ge=1)
+    shard_images: int = Field(MOST_SHARD_IMAGES, ge=1)
+    blocks_per_shard: int = Field(LEAST_BLOCKS, ge=1, le=MOST_BLOCKS_PER_SHARD)
     description: str = ""
     pixel_order: PixelOrder = DEFAULT_PIXEL_ORDER
     resize: Resize = "crop"
@@ -94,7 +102,22 @@ class CorpusDefinition(BaseModel):
         _check_options(self.options, "options")
         for name in ("source", "keywords"):
             _check_password(getattr(self, name), name)
+        self._cut()
         return self
+
+    def _cut(self) -> None:
+        """Set what is not given of the cut; it does not count as given then."""
+        if "shard_images" not in self.model_fields_set:
+            object.__setattr__(self, "shard_images", usual_shard_images(self.image_bytes))
+        if "blocks_per_shard" not in self.model_fields_set:
+            blocks = usual_blocks_per_shard(self.shard_images, self.image_bytes)
+            object.__setattr__(self, "blocks_per_shard", blocks)
+
+    def cut_as(self, shard_images: int, blocks_per_shard: int) -> Self:
+        """Return the definition of a corpus that was cut like this, unless this one says otherwise."""
+        known = {"shard_images": shard_images, "blocks_per_shard": blocks_per_shard}
+        missing = known.keys() - self.model_fields_set
+        return self.model_copy(update={name: known[name] for name in missing})
 
     @property
     def image_bytes(self) -> int:

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinytags_tasks.corpus.reader import ListedItem
-from tinytags_tasks.errors import CorruptError, FinalError
+from tinytags_tasks.corpus.temporary_files import temporary_file_errors
+from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import check_format
 
@@ -86,10 +87,10 @@ class ListingFile:
 
     def __init__(self, items: Iterable[ListedItem]) -> None:
         self.summary = ListingSummary()
-        with _temporary_file_errors():
+        with temporary_file_errors():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         try:
-            with _temporary_file_errors():
+            with temporary_file_errors():
                 writer = pq.ParquetWriter(self._file, _SCHEMA, compression="zstd", write_page_checksum=True)
             try:
                 self._write(items, writer)
@@ -122,7 +123,7 @@ class ListingFile:
             if len(rows) == _ROWS_PER_GROUP:
                 _write_rows(writer, rows)
         _write_rows(writer, rows)
-        with _temporary_file_errors():
+        with temporary_file_errors():
             writer.add_key_value_metadata({_IMAGES: str(summary.images), _FORMAT_KEY: str(_FORMAT)})
             writer.close()
         summary.sha256 = digest.hexdigest()
@@ -149,20 +150,9 @@ class ListingFile:
 def _write_rows(writer: pq.ParquetWriter, rows: list[tuple[object, ...]]) -> None:
     if rows:
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
-        with _temporary_file_errors():
+        with temporary_file_errors():
             writer.write_table(pa.table(columns, schema=_SCHEMA))
         rows.clear()
-
-
-@contextmanager
-def _temporary_file_errors() -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FinalError(
-            f"{tempfile.gettempdir()}: the list of the source cannot be written there ({error.strerror or error}); "
-            "free some space, or set TMPDIR to a folder with more"
-        ) from error
 
 
 class StoredListing:

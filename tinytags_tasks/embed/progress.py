@@ -9,17 +9,20 @@ from tinytags_tasks.errors import TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.some_files import versions_of
 
 _REPORT_SECONDS = 10.0
 
 
 class Progress:
-    """Counts the images of the blocks whose files are new since it was made; one request each time.
+    """Counts the images of the blocks whose files are new since it was made.
 
     Parameters
     ----------
     sources
         The blocks that are being embedded.
+    blocks
+        How many blocks the corpus has.
     net
         The net's version.
     storage
@@ -29,16 +32,21 @@ class Progress:
     """
 
     def __init__(
-        self, sources: Iterable[BlockSource], net: str, storage: Storage, report: Callable[[str], None]
+        self, sources: Iterable[BlockSource], blocks: int, net: str, storage: Storage, report: Callable[[str], None]
     ) -> None:
         sources = list(sources)
+        self._blocks = blocks
         self._corpus = sources[0].corpus
-        self._folder = layout.embeddings_folder(self._corpus, net)
         self._storage = storage
         self._report = report
-        self._images = {layout.embedding_file_name(source.block): source.images for source in sources}
-        self._before = storage.versions(self._folder)
+        self._waiting = {layout.embeddings_file(self._corpus, net, source.block): source.images for source in sources}
+        self._total = sum(self._waiting.values())
+        self._before = self._versions()
         self._started = time.monotonic()
+
+    def _versions(self) -> dict[str, str]:
+        """Return the versions of the waiting blocks' files that exist."""
+        return versions_of(self._storage, list(self._waiting), lambda: self._blocks)
 
     @contextmanager
     def reported(self) -> Generator[None]:
@@ -56,13 +64,11 @@ class Progress:
 
     def line(self) -> str:
         """Return how many images are embedded, how fast, and the time left."""
-        versions = self._storage.versions(self._folder)
-        done = sum(
-            images
-            for name, images in self._images.items()
-            if name in versions and versions[name] != self._before.get(name)
-        )
-        total = sum(self._images.values())
+        for path, version in self._versions().items():
+            if version != self._before.get(path):
+                del self._waiting[path]
+        total = self._total
+        done = total - sum(self._waiting.values())
         speed = done / max(time.monotonic() - self._started, 1e-3)
         minutes, seconds = divmod(round((total - done) / speed) if done else 0, 60)
         hours, minutes = divmod(minutes, 60)

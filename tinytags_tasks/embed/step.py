@@ -20,7 +20,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, block_sources
 from tinytags_tasks.store.block_lease import embedding_leases
 from tinytags_tasks.store.corpus_records import load_corpus
-from tinytags_tasks.store.embedding_files import unembedded
+from tinytags_tasks.store.embedding_files import embedding_sizes, unembedded
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage, StoreAddress
@@ -105,7 +105,7 @@ def embed_blocks(
     needed = sum(source.images * card.dimensions + _FILE_BYTES for source in waiting)
     refuse_without_room(needed, f"embedding corpus {corpus.name}", storage, report)
     load_embedder(address, net, corpus.image_bytes, corpus.width, (CPU,))  # refused before any worker is asked
-    with Progress(waiting, net, storage, report).reported():
+    with Progress(waiting, corpus.partition.blocks, net, storage, report).reported():
         job = _Job(net, address, connect_spark, tuple(providers), redo=request.redo)
         embedded = _embed_held(job, waiting, storage, report, lease_seconds)
     return EmbedResult(corpus.name, net, blocks, embedded)
@@ -195,7 +195,5 @@ def _embed_held(
 
 def _delete_unusable(sources: Sequence[BlockSource], net: str, storage: Storage) -> None:
     """Delete the files of blocks that will be embedded; the caller holds the leases on them."""
-    existing = set(storage.names(layout.embeddings_folder(sources[0].corpus, net))) if sources else set()
-    for source in sources:
-        if layout.embedding_file_name(source.block) in existing:
-            storage.delete(layout.embeddings_file(source.corpus, net, source.block))
+    for block in embedding_sizes(sources, net, storage) if sources else ():
+        storage.delete(layout.embeddings_file(sources[0].corpus, net, block))

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinytags_tasks.blocks import Partition
+from tinytags_tasks.blocks import MOST_BLOCKS, Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
@@ -82,12 +82,15 @@ class PlanRequest:
         The corpus.
     shards_per_task
         Shards per task; 0 gives each task about a quarter of a million images, and makes at most 400 tasks.
+    most_groups
+        How many tasks there may be at most, whatever ``shards_per_task`` is; None means any number.
     redo
         Shards that are written again even if they are complete.
     """
 
     definition: CorpusDefinition
     shards_per_task: int = 0
+    most_groups: int | None = None
     redo: tuple[int, ...] = ()
 
 
@@ -116,7 +119,8 @@ def plan_ingestion(
     FinalError
         If the store does not have enough space for what is missing.
     """
-    definition = request.definition
+    definition = _cut_as_begun(request.definition, storage)
+    request = replace(request, definition=definition)
     plan = _write_plan(request, storage, files, report)
     partition = plan.partition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
@@ -134,6 +138,27 @@ def plan_ingestion(
         f"{len(missing)} of them missing" + ("" if missing or request.redo or not is_committed else ": nothing to do")
     )
     return PlanResult(definition.name, partition.images, partition.shards, _groups(request, partition, todo))
+
+
+def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefinition:
+    """Return a definition that is cut as its corpus was when that was begun, unless it says how to cut."""
+    try:
+        if storage.exists(layout.ingest_plan_file(definition.name)):
+            begun = load_plan(storage, definition.name).definition
+            return definition.cut_as(begun.shard_images, begun.blocks_per_shard)
+    except CorruptError:  # whoever needs the plan says so
+        if corpus := committed_corpus(storage, definition.name):
+            return definition.cut_as(corpus.shard_images, corpus.blocks_per_shard)
+    return definition
+
+
+def _refuse_too_many_blocks(partition: Partition) -> None:
+    if partition.blocks > MOST_BLOCKS:
+        raise BadInputError(
+            f"{partition.images:,} images in shards of {partition.shard_images:,} with {partition.blocks_per_shard:,} "
+            f"blocks each would be {partition.blocks:,} blocks, more than {MOST_BLOCKS:,}: define the corpus with "
+            "larger shards or fewer blocks per shard"
+        )
 
 
 def load_plan(storage: Storage, corpus: str) -> IngestPlan:
@@ -164,6 +189,7 @@ def _write_plan(
         return known
     with closing(listing):
         if known is None and not storage.exists(path):
+            _refuse_too_many_blocks(plan.partition)
             _write_listing(plan, listing, storage)
             if plan.save(storage, path, overwrite=False):
                 return plan
@@ -377,6 +403,8 @@ def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tu
     if request.shards_per_task < 0:
         raise BadInputError(f"shards_per_task is {request.shards_per_task}: it must be 1 or more, or 0 for automatic")
     size = request.shards_per_task or max(1, _IMAGES_PER_TASK // partition.shard_images, -(-len(shards) // _MOST_TASKS))
+    if request.most_groups is not None:
+        size = max(size, -(-len(shards) // request.most_groups))
     return tuple(tuple(shards[start : start + size]) for start in range(0, len(shards), size))
 
 

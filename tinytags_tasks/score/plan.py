@@ -34,6 +34,8 @@ class PlanRequest:
         The lowest confidence, in percent, with which an image is kept.
     blocks_per_task
         Blocks per mapped task; 0 lets TinyTags choose.
+    most_groups
+        How many mapped tasks there may be at most, whatever ``blocks_per_task`` is; None means any number.
     thumbnails
         Where the images of the run's documents are kept; default: TINYTAGS_THUMBNAILS.
     similar
@@ -44,6 +46,7 @@ class PlanRequest:
     model: str
     threshold: int = 40
     blocks_per_task: int = 0
+    most_groups: int | None = None
     thumbnails: Thumbnails = field(default_factory=lambda: load_settings().thumbnails)
     similar: Similar = field(default_factory=lambda: load_settings().similar)
 
@@ -113,7 +116,8 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
     if not storage.exists(path):
         keep_configset(configset, storage)
         run.save(storage, path, overwrite=False)
-    return PlanResult(run.name, group_blocks(range(corpus.partition.blocks), request.blocks_per_task))
+    groups = group_blocks(range(corpus.partition.blocks), request.blocks_per_task, request.most_groups)
+    return PlanResult(run.name, groups)
 
 
 def _other_vectors(similar: str) -> str:

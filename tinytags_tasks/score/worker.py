@@ -4,8 +4,9 @@ Workers import this module again in every session. It does not import Spark's cl
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.outcomes import Outcome, outcomes_of
 from tinytags_tasks.score.block import BlockTask, score_block
 from tinytags_tasks.store import layout
@@ -14,13 +15,17 @@ from tinytags_tasks.store.block_lease import refuse_lost
 from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.protocol import Storage, StoreAddress
-from tinytags_tasks.store.run_records import BlockRecord, BlockState
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+from tinytags_tasks.store.some_files import sizes_of
 
 _AT_ONCE = 2
 """How many blocks a worker scores at the same time: while one waits for HDFS, the other's votes are counted."""
 
 _EMBEDDED_AT_ONCE = 4
 """The same for blocks whose embeddings are read: a head is so fast that most of the time is spent waiting for HDFS."""
+
+
+_READERS = 8
 
 
 def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried: bool) -> list[Outcome]:
@@ -51,14 +56,14 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
 
 def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple[int, ...]:
     """Return the blocks without a scored file of the size in the ledger; nothing is written."""
-    scored = storage.sizes(layout.scored_folder(run))
-    recorded = set(storage.names(layout.ledger_folder(run)))
+    blocks = list(blocks)
+    scored = _scored_sizes(run, blocks, storage)
 
     def is_settled(block: int) -> bool:
-        size = scored.get(layout.file_name(layout.scored_file(run, block)))
-        return size is not None and _is_recorded(storage, run, block, size, recorded)
+        return block in scored and _is_recorded(storage, run, block, scored[block])
 
-    return tuple(block for block in blocks if not is_settled(block))
+    with ThreadPoolExecutor(_READERS) as pool:
+        return tuple(block for block, settled in zip(blocks, pool.map(is_settled, blocks), strict=True) if not settled)
 
 
 def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage, writer: str) -> list[int]:
@@ -81,14 +86,13 @@ def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage, writer
     TransientError
         If another writer took over a block that is to be repaired.
     """
-    scored = storage.sizes(layout.scored_folder(run))
-    recorded = set(storage.names(layout.ledger_folder(run)))
+    blocks = list(blocks)
+    scored = _scored_sizes(run, blocks, storage)
     missing = []
     for block in blocks:
-        size = scored.get(layout.file_name(layout.scored_file(run, block)))
-        if size is None:
+        if block not in scored:
             missing.append(block)
-        elif not _is_recorded(storage, run, block, size, recorded):
+        elif not _is_recorded(storage, run, block, scored[block]):
             try:
                 _, record = read_scored(storage, run, block)
             except CorruptError:
@@ -103,13 +107,17 @@ def uncommitted_blocks(run: str, blocks: Iterable[int], storage: Storage, writer
     return missing
 
 
-def _is_recorded(storage: Storage, run: str, block: int, size: int, recorded: set[str]) -> bool:
+def _scored_sizes(run: str, blocks: Sequence[int], storage: Storage) -> dict[int, int]:
+    """Return the size of each block's scored file, if it has one."""
+    paths = {layout.scored_file(run, block): block for block in blocks}
+    found = sizes_of(storage, list(paths), lambda: Run.load(storage, layout.run_file(run)).blocks)
+    return {paths[path]: size for path, size in found.items()}
+
+
+def _is_recorded(storage: Storage, run: str, block: int, size: int) -> bool:
     """Return whether the ledger says that a block was scored into a file of this size."""
-    path = layout.ledger_file(run, block)
-    if layout.file_name(path) not in recorded:
-        return False
     try:
-        record = BlockRecord.load(storage, path)
-    except CorruptError:
+        record = BlockRecord.load(storage, layout.ledger_file(run, block))
+    except (MissingError, CorruptError):
         return False
     return record.state is not BlockState.FAILED and record.scored_bytes in (0, size)

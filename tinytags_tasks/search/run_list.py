@@ -7,7 +7,8 @@ from tinytags_tasks.clients.solr_http import ForbiddenError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.kept import Kept
 from tinytags_tasks.search.live import LiveRuns
-from tinytags_tasks.store.ledger import LedgerReader, add_up, list_runs
+from tinytags_tasks.store.known_runs import KnownRuns
+from tinytags_tasks.store.ledger import LedgerReader, add_up
 from tinytags_tasks.store.run_records import BlockState, Publication, Run
 
 KEPT_SECONDS = 10.0
@@ -68,6 +69,7 @@ class RunList:
         self._runtime = runtime
         self._live = live
         self._ledgers: dict[str, LedgerReader] = {}
+        self._known: KnownRuns | None = None
         self._kept = Kept("the list of runs", self._look, KEPT_SECONDS, FIRST_SECONDS)
 
     def runs(self) -> tuple[tuple[RunState, ...], int]:
@@ -83,7 +85,8 @@ class RunList:
     def _look(self) -> tuple[tuple[RunState, ...], int]:
         storage = self._runtime.storage
         damaged: list[str] = []
-        runs = list_runs(storage, on_damage=damaged.append)
+        self._known = self._known or KnownRuns(storage, MOST_RUNS)
+        runs = self._known.read(on_damage=damaged.append)
         live = {live.run.name: live for live in self._live.runs()}
         collections = self._collections()
         chosen = [run for run in runs if run.name in live]

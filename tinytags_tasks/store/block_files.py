@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
+from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord
 
@@ -82,6 +82,7 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
         If a manifest is missing or damaged, or does not list the block.
     """
     manifests: dict[int, ShardManifest] = {}
+    entries: dict[int, dict[int, BlockManifest]] = {}
     sources = []
     for number in blocks:
         block = corpus.partition.block(number)
@@ -89,7 +90,9 @@ def block_sources(storage: Storage, corpus: Corpus, blocks: Iterable[int]) -> li
         if block.shard not in manifests:
             manifests[block.shard] = ShardManifest.load(storage, path)
         manifest = manifests[block.shard]
-        entry = next((entry for entry in manifest.blocks if entry.number == number), None)
+        if block.shard not in entries:
+            entries[block.shard] = {entry.number: entry for entry in manifest.blocks}
+        entry = entries[block.shard].get(number)
         if entry is None or (entry.first, entry.images) != (block.first, block.images):
             raise CorruptError(
                 f"{path}: does not describe block {number} as the corpus is divided; {ShardManifest.remedy(path)}"

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.net_records import EmbeddedBlock
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.some_files import sizes_of
 
 EMBEDDINGS_KEY = b"tinytags.embeddings"
 """Key in the file's metadata under which its record is kept."""
@@ -139,16 +141,16 @@ def _refuse_other(record: EmbeddedBlock, source: BlockSource, net: str, path: st
 def unembedded(sources: Iterable[BlockSource], net: str, storage: Storage) -> list[BlockSource]:
     """Return the blocks, all of one corpus, whose embeddings are missing, damaged or made of other bytes.
 
-    The folder is listed once, and the end of each file is read. That finds a shard that has changed since, and a file
+    The end of each file is read. That finds a shard that has changed since, and a file
     that was cut short; other damage is found by :func:`read_embeddings`.
     """
     sources = list(sources)
     if not sources:
         return []
-    sizes = storage.sizes(layout.embeddings_folder(sources[0].corpus, net))
+    sizes = embedding_sizes(sources, net, storage)
 
     def is_usable(source: BlockSource) -> bool:
-        size = sizes.get(layout.embedding_file_name(source.block))
+        size = sizes.get(source.block)
         if size is None:
             return False
         try:
@@ -159,3 +161,14 @@ def unembedded(sources: Iterable[BlockSource], net: str, storage: Storage) -> li
 
     with ThreadPoolExecutor(_READERS) as pool:
         return [source for source, usable in zip(sources, pool.map(is_usable, sources), strict=True) if not usable]
+
+
+def embedding_sizes(sources: Sequence[BlockSource], net: str, storage: Storage) -> dict[int, int]:
+    """Return the size of the file of each block, all of one corpus, that has embeddings by a net."""
+    paths = {layout.embeddings_file(source.corpus, net, source.block): source for source in sources}
+    found = sizes_of(storage, list(paths), lambda: _blocks(sources[0].corpus, storage))
+    return {paths[path].block: size for path, size in found.items()}
+
+
+def _blocks(corpus: str, storage: Storage) -> int:
+    return Corpus.load(storage, layout.corpus_file(corpus)).partition.blocks

@@ -5,7 +5,7 @@ NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/
 """
 
 import http.client
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -199,8 +199,7 @@ class HdfsStorage:
 
     def exists(self, path: str) -> bool:
         """See :meth:`Storage.exists`."""
-        with self._translated(path):
-            return self._client.status(path, strict=False) is not None
+        return self._status(path) is not None
 
     def size_bytes(self, path: str) -> int:
         """See :meth:`Storage.size_bytes`."""
@@ -237,10 +236,22 @@ class HdfsStorage:
 
     def versions(self, path: str) -> dict[str, str]:
         """See :meth:`Storage.versions`: a file that replaces another by a rename has a different inode."""
-        return {
-            name: f"{status['fileId']} {status['modificationTime']} {status['length']}"
-            for name, status in self._statuses(path).items()
-        }
+        return {name: _version(status) for name, status in self._statuses(path).items()}
+
+    def version(self, path: str) -> str:
+        """See :meth:`Storage.version`."""
+        status = self._status(path)
+        return _version(status) if status else ""
+
+    def changed_seconds(self, path: str) -> float:
+        """See :meth:`Storage.changed_seconds`."""
+        status = self._status(path)
+        return float(status["modificationTime"]) / 1000 if status else 0.0
+
+    def _status(self, path: str) -> dict[str, Any] | None:
+        with self._translated(path):
+            status: dict[str, Any] | None = self._client.status(path, strict=False)
+        return status
 
     def _statuses(self, path: str) -> dict[str, dict[str, Any]]:
         try:
@@ -280,16 +291,29 @@ class HdfsStorage:
     def delete_leftovers(self, *paths: str, least_age_seconds: float = 0.0) -> int:
         """See :meth:`Storage.delete_leftovers`."""
         folder = paths[0].rpartition("/")[0]
-        try:
-            with self._translated(folder):
-                statuses = self._client.list(folder, status=True)
-        except MissingError:
-            return 0
-        changed = {name: status["modificationTime"] / 1000 for name, status in statuses}
+        changed = {name: status["modificationTime"] / 1000 for name, status in self._temporary_statuses(folder)}
         leftovers = leftovers_among(changed, paths, least_age_seconds)
         for leftover in leftovers:
             self.delete(f"{folder}/{leftover}")
         return len(leftovers)
+
+    def _temporary_statuses(self, folder: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return the temporary names in a folder, which come first in a listing: other names do not begin with a dot.
+
+        HDFS lists a folder in the order of the names' bytes, a thousand at a time by default, so that a folder of any
+        size usually costs one request.
+        """
+        found: list[tuple[str, dict[str, Any]]] = []
+        after = ""
+        while True:
+            try:
+                with self._translated(folder):
+                    part = self._hdfs.list_part(folder, after)
+            except MissingError:
+                return found
+            found += [(name, status) for name, status in part.entries if is_temporary(name)]
+            if not part.is_more or not part.entries or (after := part.entries[-1][0]) >= "/":
+                return found
 
     def leftovers(self, path: str) -> list[Leftover]:
         """See :meth:`Storage.leftovers`."""
@@ -312,6 +336,10 @@ class HdfsStorage:
     def url(self, path: str) -> str:
         """See :meth:`Storage.url`."""
         return f"{self.address.hdfs_url}{self.address.root}/{path}"
+
+
+def _version(status: Mapping[str, Any]) -> str:
+    return f"{status['fileId']} {status['modificationTime']} {status['length']}"
 
 
 @dataclass(frozen=True)

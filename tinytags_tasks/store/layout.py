@@ -245,7 +245,12 @@ def ledger_folder(run: str) -> str:
 
 def ledger_file(run: str, block: int) -> str:
     """Path of a block's record in a run's ledger."""
-    return f"{ledger_folder(run)}/{block:06d}.json"
+    return f"{ledger_folder(run)}/{ledger_file_name(block)}"
+
+
+def ledger_file_name(block: int) -> str:
+    """Name of a block's record in a run's ledger."""
+    return f"{block:06d}.json"
 
 
 def leases_folder(run: str) -> str:

@@ -1,22 +1,27 @@
 """The ledger: the state of each block of a run, read from the store alone."""
 
+import itertools
+import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
+from tinytags_tasks.store.some_files import is_listed
 
 _READERS = 8
+_READ_AT_ONCE = 400
 
 _LISTING_SECONDS = 2.0
-"""How long the list of a corpus' embeddings counts as new, for a reader that reads some blocks after the others."""
+"""How long the list of a corpus' embeddings counts as new, for a reader that looks again and again."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,17 @@ class Totals:
         return self.kept + self.below + self.none + self.unreadable + self.taken_down
 
 
-def list_runs(storage: Storage, *, on_damage: Callable[[str], None] | None = None) -> list[Run]:
+def list_runs(
+    storage: Storage, *, names: Iterable[str] | None = None, on_damage: Callable[[str], None] | None = None
+) -> list[Run]:
     """Return all runs, newest last; a folder without a run's record is skipped.
 
     Parameters
     ----------
     storage
         The store.
+    names
+        Only these runs; None means all.
     on_damage
         Called for each record that cannot be read, with what is wrong and the remedy; the others are returned. None
         raises this as an error.
@@ -73,7 +82,7 @@ def list_runs(storage: Storage, *, on_damage: Callable[[str], None] | None = Non
 
     runs = []
     with ThreadPoolExecutor(_READERS) as pool:
-        for found in pool.map(load, storage.names(layout.RUNS)):
+        for found in pool.map(load, storage.names(layout.RUNS) if names is None else names):
             if isinstance(found, Run):
                 runs.append(found)
             elif found and on_damage:
@@ -95,8 +104,9 @@ class LedgerReader:
     def __init__(self, storage: Storage, run: Run) -> None:
         self._storage = storage
         self._run = run
-        self._known: dict[int, tuple[str, BlockRecord]] = {}
-        self._net: str | None = None
+        self._records: dict[int, BlockRecord] = {}
+        self._versions: dict[int, str] = {}
+        self._waiting: deque[tuple[int, str]] = deque()
         self._embedded: frozenset[str] = frozenset()
         self._listed = float("-inf")
 
@@ -108,46 +118,102 @@ class LedgerReader:
         Parameters
         ----------
         blocks
-            Block numbers; None means all.
+            Block numbers; None means all. A few are read one by one, so that the time does not grow with the ledger.
         """
         chosen = range(self._run.blocks) if blocks is None else list(blocks)
-        versions = self._storage.versions(layout.ledger_folder(self._run.name))
-        if any(layout.file_name(layout.ledger_file(self._run.name, block)) not in versions for block in chosen):
-            self._list_embeddings()
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(lambda block: self._read(block, versions), chosen))
+        if blocks is not None and not is_listed(len(chosen), lambda: self._run.blocks):
+            with ThreadPoolExecutor(_READERS) as pool:
+                return list(pool.map(self._read_one, chosen))
+        self._waiting.clear()
+        self.update()
+        return [self._records[block] for block in chosen]
 
-    def _read(self, block: int, versions: dict[str, str]) -> BlockRecord:
-        path = layout.ledger_file(self._run.name, block)
-        version = versions.get(layout.file_name(path), "")
-        known, record = self._known.get(block, ("", None))
-        if record is None or not version or version != known:
-            record = self._load(path, block) if version else self._planned(block)
-            self._known[block] = version, record
-        return record
+    @property
+    def is_whole(self) -> bool:
+        """Whether each block's record has been read by :meth:`update`."""
+        return len(self._records) == self._run.blocks
+
+    def update(self, seconds: float = math.inf) -> dict[int, BlockRecord]:
+        """Bring all records up to date, and return those that have changed; none if all are as they were.
+
+        The ledger is listed once, even if several calls read what has changed.
+
+        Parameters
+        ----------
+        seconds
+            How long to read what has changed; the next call continues.
+        """
+        changed = {} if self._waiting else self._list()
+        until = time.monotonic() + seconds
+        with ThreadPoolExecutor(_READERS) as pool:
+            while self._waiting and time.monotonic() < until:
+                part = list(itertools.islice(self._waiting, _READ_AT_ONCE))
+                for (block, version), record in zip(part, pool.map(self._read_one, (b for b, _ in part)), strict=True):
+                    self._keep(block, version, record, changed)
+                    self._waiting.popleft()
+        return changed
+
+    def _list(self) -> dict[int, BlockRecord]:
+        """List the ledger; return the blocks that have no record now. Those whose file has changed wait to be read."""
+        versions = self._storage.versions(layout.ledger_folder(self._run.name))
+        found = {block: versions.get(layout.ledger_file_name(block), "") for block in range(self._run.blocks)}
+        if not all(found.values()):
+            self._list_embeddings()
+        changed: dict[int, BlockRecord] = {}
+        for block, version in found.items():
+            if not version:
+                self._keep(block, "", self._without_record(block), changed)
+            elif version != self._versions.get(block):
+                self._waiting.append((block, version))
+        return changed
+
+    def _keep(self, block: int, version: str, record: BlockRecord, changed: dict[int, BlockRecord]) -> None:
+        self._versions[block] = version
+        if record != self._records.get(block):
+            self._records[block] = changed[block] = record
+
+    @cached_property
+    def _net(self) -> str:
+        """The net whose embeddings the run's model reads; pixels if it reads none, or its card is damaged."""
+        try:
+            return ModelCard.load(self._storage, layout.card_file(self._run.model)).features
+        except FinalError:
+            return PIXELS
 
     def _list_embeddings(self) -> None:
-        """List the embeddings that the run's model reads; a model that reads pixels, or is damaged, reads none."""
-        if self._net is None:
-            try:
-                self._net = ModelCard.load(self._storage, layout.card_file(self._run.model)).features
-            except FinalError:
-                self._net = PIXELS
+        """List the embeddings that the run's model reads."""
         if self._net != PIXELS and time.monotonic() - self._listed > _LISTING_SECONDS:
             self._embedded = frozenset(self._storage.names(layout.embeddings_folder(self._run.corpus, self._net)))
             self._listed = time.monotonic()
 
-    def _planned(self, block: int) -> BlockRecord:
-        """Return the record of a block that has none."""
-        is_embedded = layout.embedding_file_name(block) in self._embedded
-        state = BlockState.EMBEDDED if is_embedded else BlockState.PLANNED
-        return BlockRecord(run=self._run.name, block=block, state=state, model=self._run.model)
+    def _without_record(self, block: int) -> BlockRecord:
+        """Return the record of a block that has none, by the listing of embeddings."""
+        known = self._records.get(block)
+        state = BlockState.EMBEDDED if layout.embedding_file_name(block) in self._embedded else BlockState.PLANNED
+        if known is not None and not self._versions.get(block) and known.state is state:
+            return known
+        return self._planned(block).replaced(state=state)
 
-    def _load(self, path: str, block: int) -> BlockRecord:
+    def _planned(self, block: int) -> BlockRecord:
+        return BlockRecord(run=self._run.name, block=block, state=BlockState.PLANNED, model=self._run.model)
+
+    def _read_one(self, block: int) -> BlockRecord:
+        """Read a block's record; without one, look for its embeddings."""
+        record = self._load(layout.ledger_file(self._run.name, block), block)
+        if record is not None:
+            return record
+        planned = self._planned(block)
+        if self._net == PIXELS:
+            return planned
+        is_embedded = self._storage.exists(layout.embeddings_file(self._run.corpus, self._net, block))
+        return planned.replaced(state=BlockState.EMBEDDED) if is_embedded else planned
+
+    def _load(self, path: str, block: int) -> BlockRecord | None:
+        """Return what the ledger has of a block; None if it has nothing."""
         try:
             record = BlockRecord.load(self._storage, path)
-        except MissingError:  # deleted since the listing
-            return self._planned(block)
+        except MissingError:
+            return None
         except CorruptError as error:
             return self._planned(block).replaced(state=BlockState.FAILED, reason=str(error))
         if (record.run, record.block) != (self._run.name, block):

@@ -118,10 +118,19 @@ class LocalStorage:
 
     def versions(self, path: str) -> dict[str, str]:
         """See :meth:`Storage.versions`: a file that replaces another by a rename has a different inode."""
-        return {
-            name: f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
-            for name, status in self._statuses(path).items()
-        }
+        return {name: _version(status) for name, status in self._statuses(path).items()}
+
+    def version(self, path: str) -> str:
+        """See :meth:`Storage.version`."""
+        with suppress(MissingError), self._translated(path):
+            return _version((self.root / path).stat())
+        return ""
+
+    def changed_seconds(self, path: str) -> float:
+        """See :meth:`Storage.changed_seconds`."""
+        with suppress(MissingError), self._translated(path):
+            return (self.root / path).stat().st_mtime
+        return 0.0
 
     def _statuses(self, path: str) -> dict[str, os.stat_result]:
         found = {}
@@ -207,3 +216,7 @@ class LocalStorage:
     def url(self, path: str) -> str:
         """See :meth:`Storage.url`."""
         return (self.root / path).absolute().as_uri()
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"

@@ -101,6 +101,17 @@ class Storage(Protocol):
         """Return a text for each file in a folder, by name, that changes whenever the file is written again."""
         ...
 
+    def version(self, path: str) -> str:
+        """Return what :meth:`versions` has for one file, without listing its folder; empty if it does not exist."""
+        ...
+
+    def changed_seconds(self, path: str) -> float:
+        """Return when a file was last written, or a name in a folder was last added, replaced or removed.
+
+        In seconds since the epoch by the store's clock; 0 if it does not exist.
+        """
+        ...
+
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder; empty if the folder does not exist."""
         ...
@@ -137,7 +148,7 @@ class Storage(Protocol):
         Parameters
         ----------
         paths
-            The files, all in one folder, which is listed once.
+            The files, all in one folder. Where the store can, only the temporary names in it are listed.
         least_age_seconds
             Keep temporary files that were written to more recently than this, by the store's clock.
         """

@@ -127,7 +127,7 @@ class Record(Part):
                     f"{where}: damaged (its fields are not those that were written: their checksum differs); "
                     f"{cls.remedy(where)}"
                 )
-        elif any(_is_checksum(value) for name, value in fields.items() if name not in cls.model_fields):
+        elif any(_is_checksum(fields[name]) for name in fields.keys() - cls.model_fields.keys()):
             raise CorruptError(f"{where}: damaged (its checksum has another name); {cls.remedy(where)}")
 
     @classmethod

@@ -5,6 +5,7 @@ https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.ht
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,18 @@ TIMEOUT_SECONDS = (10, 120)
 
 _ELSEWHERE = ("RetriableException", "StandbyException")
 """If a NameNode responds with one of these, another NameNode may accept the request."""
+
+
+_UNSUPPORTED = ("IllegalArgumentException", "UnsupportedOperationException")
+"""The exceptions of servers that do not know an operation."""
+
+
+@dataclass(frozen=True)
+class ListedPart:
+    """A part of a folder's listing: names with what HDFS says of each, and whether more follow."""
+
+    entries: list[tuple[str, dict[str, Any]]]
+    is_more: bool
 
 
 class WebHdfs:
@@ -87,6 +100,33 @@ class WebHdfs:
             if "out of the range" not in str(error):
                 raise
             return b""
+
+    def list_part(self, path: str, after: str = "") -> "ListedPart":
+        """Return the names in a folder that follow a name, in the order of their bytes: as many as HDFS lists at once.
+
+        A server that does not list in parts lists all.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        after
+            The name; empty begins with the first one.
+        """
+        # A NameNode knows the parameter in lower case only, HttpFS as it is documented.
+        after_name = {"startafter": after, "startAfter": after} if after else {}
+        try:
+            answer = self.call("GET", "LISTSTATUS_BATCH", path, **after_name)
+        except HdfsError as error:
+            if getattr(error, "exception", "") not in _UNSUPPORTED:
+                raise
+            return ListedPart(self.client.list(path, status=True), is_more=False)
+        listing = answer["DirectoryListing"]
+        statuses = listing["partialListing"]["FileStatuses"]["FileStatus"]
+        entries = [(str(status["pathSuffix"]), status) for status in statuses]
+        if after and entries and entries[0][0].encode() <= after.encode():  # it would begin again for ever
+            return ListedPart(self.client.list(path, status=True), is_more=False)
+        return ListedPart(entries, is_more=int(listing["remainingEntries"]) > 0)
 
     def call(self, method: str, operation: str, path: str, **parameters: str) -> dict[str, Any]:
         """Call an operation of the NameNode that the ``hdfs`` package has no method for.

@@ -44,6 +44,8 @@ class BackfillRequest:
         in Solr or in the store; ``audit``: what the last audit found. Empty if ``blocks`` are given.
     blocks_per_task
         Blocks in a group; 0 chooses.
+    most_groups
+        How many groups there may be at most, whatever ``blocks_per_task`` is; None means any number.
     delete_foreign
         Whether documents are deleted that are of no block of the corpus and of no scored file. Only a person decides
         that, who was shown them.
@@ -53,6 +55,7 @@ class BackfillRequest:
     blocks: str = ""
     select: str = ""
     blocks_per_task: int = 0
+    most_groups: int | None = None
     delete_foreign: bool = False
 
     def __post_init__(self) -> None:
@@ -140,7 +143,8 @@ def plan_backfill(
     _delete_damaged_scored_files(run, corpus, blocks, storage, report)
     was_live = run.collection in live_collections(alias, solr)
     report(f"run {run.name}: blocks {format_block_numbers(blocks) or 'none'} are redone")
-    return BackfillPlan(run.name, blocks, group_blocks(blocks, request.blocks_per_task), was_live, rebuilt)
+    groups = group_blocks(blocks, request.blocks_per_task, request.most_groups)
+    return BackfillPlan(run.name, blocks, groups, was_live, rebuilt)
 
 
 def _treat_foreign(

@@ -134,11 +134,22 @@ class PruneResult:
 
 def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> PruneResult:
     """Return what may be dropped, without changing anything."""
-    return _find(request, storage, solr)[0]
+    found = _find(request, storage, solr)
+    embeddings, being_written = find_embeddings(storage, without={one.run for one in found.drop})
+    return _result(found.drop, found.kept | being_written, _old_leftovers(storage), found.configsets, embeddings)
 
 
-def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[PruneResult, list[Leftover]]:
-    """Return what may be dropped, and each leftover; finding those takes a walk through the whole store."""
+@dataclass(frozen=True)
+class _Found:
+    """What of Solr's may be dropped, and what is kept for which reason; see :class:`PruneResult`."""
+
+    drop: list[Prunable]
+    kept: dict[str, str]
+    configsets: list[str]
+
+
+def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> _Found:
+    """Return which collections, scored files and configsets may be dropped."""
     runs = list_runs(storage)
     configset_of = solr.configsets()
     reasons = _reasons_to_keep(request, runs, storage, solr)
@@ -146,12 +157,15 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
     kept = {}
     for run in runs:
         exists = run.collection in configset_of
-        scored_bytes = sum(storage.sizes(layout.scored_folder(run.name)).values()) if request.scored else 0
-        if not (exists or (run.pruned and scored_bytes)):
+        if not (exists or (run.pruned and request.scored)):
             continue
         reason = reasons.get(run.collection, "")
         if exists and not is_own_name(configset_of[run.collection]):
             reason = f"its configset {configset_of[run.collection] or '(unknown)'} is not one of TinyTags"
+        is_listed = request.scored and not reason
+        scored_bytes = sum(storage.sizes(layout.scored_folder(run.name)).values()) if is_listed else 0
+        if not exists and not scored_bytes:
+            continue
         reason = reason or _reason_if_written(run, storage)
         if not reason:
             documents = solr.count(run.collection) if exists else 0
@@ -162,11 +176,9 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> tuple[Pr
     kept |= {
         collection: "does not belong to a run of this store" for collection in configset_of if collection not in ours
     }
-    leftovers = _old_leftovers(storage)
     to_drop = {one.collection for one in drop}
     configsets = _unused_configsets([run for run in runs if run.collection not in to_drop], to_drop, solr)
-    embeddings, being_written = find_embeddings(storage, without={one.run for one in drop})
-    return _result(drop, kept | being_written, leftovers, configsets, embeddings), leftovers
+    return _Found(drop, kept, configsets)
 
 
 def prune_collections(
@@ -180,7 +192,7 @@ def prune_collections(
         If another process holds the alias for too long, or Solr cannot drop a collection at the moment.
     """
     with lock_alias(request.alias, storage, report):
-        found, leftovers = _find(request, storage, solr)
+        found = _find(request, storage, solr)
         drop = tuple(one for one in found.drop if request.runs is None or one.run in request.runs)
         for one in drop:
             _drop(one, storage, solr)
@@ -189,15 +201,14 @@ def prune_collections(
         for name in configsets:
             _drop_configset(name, solr)
             report(f"dropped configset {name}, which no collection uses")
-    chosen = [one.name for one in found.embeddings] if request.embeddings is None else request.embeddings
-    # Looked for again: a model that sees them may have been published since.
-    embeddings = [one for one in find_embeddings(storage)[0] if one.name in chosen]
+    # Walks through the store take minutes: nobody waits for the alias meanwhile.
+    unneeded, being_written = find_embeddings(storage)
+    embeddings = [one for one in unneeded if request.embeddings is None or one.name in request.embeddings]
     for one_net in embeddings:
         drop_embeddings(one_net, storage)
         report(one_net.line("dropped"))
-    # Leftovers in a folder of scored files or embeddings were deleted with it.
-    deleted = [leftover for leftover in leftovers if storage.delete(leftover.path)]
-    return _result(drop, found.kept, deleted, configsets, embeddings)
+    deleted = [leftover for leftover in _old_leftovers(storage) if storage.delete(leftover.path)]
+    return _result(drop, found.kept | being_written, deleted, configsets, embeddings)
 
 
 def describe(found: Prunable, verb: str) -> str:
@@ -252,12 +263,17 @@ def _live_since(live: Mapping[str, Collection[str]], runs: Iterable[Run]) -> dic
 def _reason_if_written(run: Run, storage: Storage) -> str:
     """Return why a run counts as being written; empty if it does not."""
     leases = Leases(storage)
-    folder = layout.run_folder(run.name)
-    folders = [folder, *(f"{folder}/{name}" for name in storage.names(folder) if "." not in name)]
+    folders = [layout.run_folder(run.name), layout.leases_folder(run.name)]
+    # Each write of a record or a lease is a rename in its folder. Twice the time, as the store's clock may differ.
+    is_quiet = storage.changed_seconds(layout.ledger_folder(run.name)) < time.time() - 2 * QUIET_HOURS * 3_600
+    if not is_quiet:  # earlier versions had leases in it
+        folders.append(layout.ledger_folder(run.name))
     for path in (f"{within}/{name}" for within in folders for name in storage.names(within) if name.endswith(".lease")):
         with leases.hold(path) as is_free:  # this also removes the lease of a dead process
             if not is_free:
                 return f"is being written by {leases.describe(path)}, which holds {path}"
+    if is_quiet:
+        return ""
     latest = max((max(record.scored, record.indexed) for record in read_ledger(storage, run)), default="")
     # Both are UTC to the second, like all times in records, so they can be compared as text.
     if latest > (datetime.now(UTC) - timedelta(hours=QUIET_HOURS)).isoformat(timespec="seconds"):

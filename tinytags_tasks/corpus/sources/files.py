@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
+from tinytags_tasks.corpus.sources.sorted_names import Name, sorted_names
 from tinytags_tasks.errors import BadInputError, TinyTagsError
 from tinytags_tasks.store.quoting import quoted
 
@@ -44,12 +45,12 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A file or folder in a folder; ``found`` is the file system's own entry."""
+    """A file or folder in a folder; ``found`` is what a remote file system says of it, None on this machine."""
 
     name: str
     path: str
     is_folder: bool
-    found: os.DirEntry[str] | Mapping[str, Any]
+    found: Mapping[str, Any] | None
 
 
 class SourceFiles:
@@ -207,15 +208,20 @@ class SourceFiles:
             else:
                 yield entry
 
-    def _entries(self, folder: str) -> list[_Entry]:
+    def _entries(self, folder: str) -> Iterator[_Entry]:
+        if self.is_local:
+            for name in sorted_names(self._local_names(folder)):
+                yield _Entry(name.name, f"{folder.rstrip('/')}/{name.name}", name.is_folder, None)
+            return
         with self._translated(folder):
-            if self.is_local:
-                with os.scandir(folder or "/") as found:
-                    entries = [_Entry(entry.name, entry.path, entry.is_dir(), entry) for entry in found]
-            else:
-                entries = list(self._remote_entries(folder))
-        shown = (entry for entry in entries if not entry.name.startswith("."))
-        return sorted(shown, key=lambda entry: (entry.name, entry.is_folder))
+            shown = [entry for entry in self._remote_entries(folder) if not entry.name.startswith(".")]
+        yield from sorted(shown, key=lambda entry: (entry.name, entry.is_folder))
+
+    def _local_names(self, folder: str) -> Iterator[Name]:
+        with self._translated(folder), os.scandir(folder or "/") as found:
+            for entry in found:
+                if not entry.name.startswith("."):
+                    yield Name(entry.name, entry.is_dir())
 
     def _remote_entries(self, folder: str) -> Iterator[_Entry]:
         is_http = folder.startswith(("http://", "https://"))
@@ -233,15 +239,16 @@ class SourceFiles:
     def _file(self, entry: _Entry) -> SourceFile | None:
         """Return a folder's entry as a file; None if it is neither a file nor a link."""
         path = entry.path[len(self._place[0]) :].lstrip("/")
-        if not isinstance(entry.found, os.DirEntry):
+        if entry.found is not None:
             return self._described(path, entry.found)
         with self._translated(entry.path):
-            if not entry.found.is_file():
-                if entry.found.is_symlink():
-                    raise BadInputError(f"{entry.path}: a broken link; fix it or remove it")
-                return None
-            status = entry.found.stat()
-        return _local_file(path, status, entry.path)
+            try:
+                status = os.stat(entry.path)  # noqa: PTH116 (called by the million)
+            except FileNotFoundError as error:
+                if not Path(entry.path).is_symlink():
+                    raise
+                raise BadInputError(f"{entry.path}: a broken link; fix it or remove it") from error
+        return _local_file(path, status, entry.path) if stat.S_ISREG(status.st_mode) else None
 
     def name(self, path: str) -> str:
         """Return the full name of a file, for people: its path, or its address."""
