@@ -15,6 +15,7 @@ from tinytags_tasks.cli import (
     precision,
     publishing,
     reviews,
+    runs,
     searching,
     stages,
 )
@@ -36,6 +37,7 @@ AREAS = (
     nets,
     blocks,
     publishing,
+    runs,
     corrections,
     reviews,
     precision,

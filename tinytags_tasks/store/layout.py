@@ -38,6 +38,8 @@
     reviews/<corpus>/frames/<run>.parquet        the pictures from which a run's reviews are drawn
     reviews/<corpus>/training.json               how the last model for the corpus was trained
     claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
+    removed/models/<version>, removed/runs/<run> what was removed and is being deleted; ``removal.json`` says by whom
+    removals/000001.json                         who removed which model or run, and when; append-only
 """
 
 import re
@@ -51,6 +53,8 @@ RUNS = "runs"
 PUBLICATIONS = "publications"
 CONFIGSETS = "configsets"
 REVIEWS = "reviews"
+REMOVED = "removed"
+REMOVALS = "removals"
 COLLECTION_PREFIX = "tinytags-"
 WRITER_LEASE = ".lease"
 
@@ -327,6 +331,26 @@ def next_publication_file(alias: str) -> str:
 def alias_lease_file(alias: str) -> str:
     """Path of the lease on an alias."""
     return f"{publications_folder(alias)}.lease"
+
+
+def removed_folder(folder: str) -> str:
+    """Path to which a model's or run's folder is moved when it is removed."""
+    return f"{REMOVED}/{folder}"
+
+
+def removal_note(folder: str) -> str:
+    """Path of the record of a removal in the folder that is removed."""
+    return f"{folder}/removal.json"
+
+
+def removal_file(number: int) -> str:
+    """Path of the record of a removal; numbers begin with 1."""
+    return f"{REMOVALS}/{number:06d}.json"
+
+
+def removals_lease_file() -> str:
+    """Path of the lease on removing models and runs."""
+    return f"{REMOVALS}.lease"
 
 
 def file_name(path: str) -> str:
