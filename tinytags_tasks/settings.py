@@ -75,7 +75,9 @@ class Settings(BaseSettings):
         description="whether similar pictures can be found in a new run, whose documents then hold vectors: on, off or "
         "auto, which is on up to a million images",
     )
-    alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
+    alias: str = Field(
+        "tinytags", pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$", description="the Solr alias that readers search"
+    )
     keep_collections: int = Field(
         1, ge=0, description="earlier collections to keep for a rollback, besides the live one"
     )
