@@ -156,7 +156,7 @@ def remove(
 ) -> None:
     """Remove a model with its card and report; refused if a run was made with it.
 
-    Training or importing the same again makes it anew.
+    Training or importing the same again restores it.
     """
     from tinytags_tasks.cli.spoken import user
     from tinytags_tasks.upkeep.removals import finish_removals

@@ -62,7 +62,7 @@ def delete_moved(folder: str, storage: Storage) -> Removal:
 
 
 def list_removals(storage: Storage, limit: int, *, on_damage: Callable[[str], None]) -> list[Removal]:
-    """Return the latest removals, the last one at the end; ``on_damage`` is told of records that cannot be read."""
+    """Return the latest removals, the last one at the end; ``on_damage`` is called for records that cannot be read."""
     return _readable(record_numbers(layout.removal_file, storage)[-limit:], storage, on_damage)
 
 

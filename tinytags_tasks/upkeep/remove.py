@@ -120,7 +120,7 @@ def plan_model_removal(beginning: str, *, storage: Storage) -> str:
 
 
 def remove_model(version: str, by: str, *, storage: Storage, report: Callable[[str], None] = print) -> Removal:
-    """Remove a model with its card and report; training or importing the same again makes it anew.
+    """Remove a model with its card and report; training or importing the same again restores it.
 
     If a process was killed that removed the same model, its work is ended.
 
