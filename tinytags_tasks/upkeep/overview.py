@@ -141,7 +141,7 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
 
 
 def _recorded(storage: Storage, damaged: list[str]) -> dict[str, tuple[str, ...]]:
-    """Return what each alias points at by its history; of one that cannot be read, ``damaged`` is told."""
+    """Return what each alias points at by its history; of one that cannot be read, ``damaged`` gets the reason."""
     found = {}
     for alias in storage.names(layout.PUBLICATIONS):
         if "." not in alias:
