@@ -21,7 +21,10 @@ _BLOCKS_PATTERN = r"^\s*(\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)?\s*$"
 
 _NAME = "[a-z0-9][a-z0-9_-]{0,99}"
 _NAME_PATTERN, _NAME_OR_EMPTY_PATTERN = f"^{_NAME}$", f"^({_NAME})?$"
-"""Of a corpus or a run."""
+"""Of a run, an alias, or a corpus that exists."""
+
+_GIVEN_NAME_OR_EMPTY_PATTERN = "^([a-z0-9][a-z0-9_-]{0,86})?$"
+"""Of a corpus that is tagged: its runs' names are longer."""
 
 
 def tagging_form() -> Form:
@@ -68,7 +71,7 @@ def _corpus_fields() -> Form:
     return {
         "corpus": _text(
             "Corpus",
-            pattern=_NAME_OR_EMPTY_PATTERN,
+            pattern=_GIVEN_NAME_OR_EMPTY_PATTERN,
             examples=corpus_names(),
             section="Corpus",
             description="Name of a defined corpus (`tinytags corpus add` defines one); empty: the demo, which is "
@@ -254,7 +257,7 @@ def retag_form() -> Form:
         ),
         "alias": _text(
             "Alias",
-            pattern="^[a-z0-9_-]*$",
+            pattern=_NAME_OR_EMPTY_PATTERN,
             section="Run",
             description="Only what is live under this alias; empty: what is live under any",
         ),
@@ -374,7 +377,7 @@ def _alias(section: str) -> Param:
     return Param(
         settings.alias if settings else "tinytags",
         type="string",
-        pattern="^[a-z0-9_-]+$",
+        pattern=_NAME_PATTERN,
         title="Alias",
         section=section,
         description="The alias that readers search",

@@ -1,6 +1,8 @@
 """Settings: ``TINYTAGS_*`` variables, then the addresses of the engines that ``tinytags up`` started."""
 
+import difflib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +80,9 @@ class Settings(BaseSettings):
         description="whether similar pictures can be found in a new run, whose documents then hold vectors: on, off or "
         "auto, which is on up to a million images",
     )
-    alias: str = Field("tinytags", pattern=r"^[a-z0-9_-]+$", description="the Solr alias that readers search")
+    alias: str = Field(
+        "tinytags", pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$", description="the Solr alias that readers search"
+    )
     keep_collections: int = Field(
         1, ge=0, description="earlier collections to keep for a rollback, besides the live one"
     )
@@ -165,7 +169,7 @@ class Settings(BaseSettings):
         BadInputError
             If it is neither set nor generated, or cannot be read.
         """
-        configured: SecretStr | None = getattr(self, name)
+        configured: SecretStr | None = getattr(self, name, None)
         path = self.secrets_folder / name
         try:
             password = configured.get_secret_value() if configured else path.read_text().strip()
@@ -246,6 +250,26 @@ class Settings(BaseSettings):
                 f"or set TINYTAGS_{name.upper()}"
             )
         return url.rstrip("/")
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Return a warning for each variable that looks like a setting and is none, with the nearest name.
+
+    Parameters
+    ----------
+    names
+        The names of the environment's variables.
+    """
+    prefix = "TINYTAGS_"
+    known = {name.upper() for name in Settings.model_fields} | {"POOLS"}
+    warnings = []
+    for name in sorted(name for name in names if name.upper().startswith(prefix)):
+        setting = name.upper().removeprefix(prefix)
+        if setting not in known:
+            nearest = difflib.get_close_matches(setting, sorted(known), n=1)
+            meant = f": do you mean {prefix}{nearest[0]}?" if nearest else ""
+            warnings.append(f"{name} is not a setting, and has no effect{meant}")
+    return warnings
 
 
 def load_settings() -> Settings:

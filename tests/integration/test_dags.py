@@ -43,8 +43,13 @@ def end(client: AirflowClient, dag: str, dag_run: str) -> dict[str, str | None]:
     return {f"{task.task} {task.label}" if task.map_index >= 0 else task.task: task.state for task in tasks}
 
 
+def start(client: AirflowClient, dag: str, parameters: dict[str, object]) -> str:
+    client.unpause(dag)  # some are created paused
+    return client.trigger(dag, parameters)
+
+
 def trigger(client: AirflowClient, dag: str, **parameters: object) -> dict[str, str | None]:
-    return end(client, dag, client.trigger(dag, parameters))
+    return end(client, dag, start(client, dag, parameters))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +138,7 @@ def test_an_audit_finds_what_was_deleted_and_has_it_done_again(
     states = trigger(client, "tinytags_backfill", run=run.name, blocks="1", action="delete")
     assert (states["delete"], states["reconcile"]) == ("success", "skipped")
     assert {document["block"] for document in all_documents(url, run.collection).values()} == {0, 2, 3, 4, 5}
-    audit = client.trigger("tinytags_audit", {"run": run.name, "sample": 10, "repair": True})
+    audit = start(client, "tinytags_audit", {"run": run.name, "sample": 10, "repair": True})
     end(client, "tinytags_audit", audit)
     assert client.result("tinytags_audit", audit, "judge") == [{"run": run.name, "select": "audit"}]
     path = f"/api/v2/dags/tinytags_audit/dagRuns/{audit}/taskInstances/backfill/xcomEntries/trigger_run_id"
@@ -166,7 +171,7 @@ def test_a_trial_of_retagging_is_compared_and_not_published(
     client: AirflowClient, published: tuple[Run, str], runtime: Runtime, newer_model: str
 ) -> None:
     run, _ = published
-    trial = client.trigger("tinytags_retag", {"alias": ALIAS, "model": newer_model, "blocks": "1, 3"})
+    trial = start(client, "tinytags_retag", {"alias": ALIAS, "model": newer_model, "blocks": "1, 3"})
     end(client, "tinytags_retag", trial)
     found = client.result("tinytags_retag", trial, "publish", 0)
     kept = sum(record.kept for record in read_ledger(runtime.storage, run, (1, 3)))
@@ -183,7 +188,7 @@ def test_retagging_waits_while_another_run_tags_the_corpus(
     client._ask("PATCH", "/api/v2/dags/tinytags_prune", {"is_paused": True})  # so that its run stays queued
     queued = client._ask("POST", "/api/v2/dags/tinytags_prune/dagRuns", {"logical_date": None})["dag_run_id"]
     Claim(dag="tinytags_prune", dag_run=queued).save(storage, layout.claim_file(CORPUS, 1_000))
-    retag = client.trigger("tinytags_retag", {"alias": ALIAS, "model": newer_model})
+    retag = start(client, "tinytags_retag", {"alias": ALIAS, "model": newer_model})
     try:
         states = wait_for(
             lambda: {task.state for task in client.task_states("tinytags_retag", retag)},

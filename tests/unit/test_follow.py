@@ -8,7 +8,7 @@ import pytest
 
 from tinytags_tasks.cli import follow, stages
 from tinytags_tasks.clients.airflow import AirflowClient
-from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.store.local import LocalStorage
 
 
@@ -106,7 +106,7 @@ def triggered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str,
         storage=LocalStorage(tmp_path), settings=SimpleNamespace(corpora_folder=tmp_path, similar="auto")
     )
     monkeypatch.setattr(stages, "clients", lambda: clients)
-    monkeypatch.setattr(follow, "follow_run", lambda runtime, parameters, report: triggered.append(parameters))
+    monkeypatch.setattr(follow, "follow_run", lambda runtime, parameters, report, unpause: triggered.append(parameters))
     return triggered
 
 
@@ -132,3 +132,34 @@ def test_a_run_ends_with_what_to_do_next(is_demo: bool) -> None:
     assert said.startswith("next: measure precision")
     assert said.endswith("`tinytags precision pets-1`")
     assert ("`tinytags demo review`" in said) is is_demo
+
+
+@pytest.fixture
+def operated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The requests that an Airflow whose Dag is paused received."""
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path))
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        if request.url.path.endswith("/dagRuns"):
+            return httpx.Response(500, text="no further")
+        return httpx.Response(200, json={"is_paused": True})
+
+    client = AirflowClient("http://airflow", "admin", "secret")
+    client._http = httpx.Client(base_url="http://airflow", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(follow, "airflow_client", lambda runtime: client)
+    return asked
+
+
+def test_a_dag_that_an_operator_paused_stays_so_and_nothing_is_triggered(operated: list[tuple[str, str]]) -> None:
+    with pytest.raises(BadInputError, match=r"is paused, .* at http://airflow/dags/tinytags, or .*--unpause"):
+        follow.follow_run(runtime("http://airflow"), ASKED, report=print)
+    assert {method for method, path in operated if path != "/auth/token"} == {"GET"}
+
+
+def test_a_dag_is_un_paused_if_a_person_says_so(operated: list[tuple[str, str]]) -> None:
+    with pytest.raises(TransientError, match="no further"):
+        follow.follow_run(runtime("http://airflow"), ASKED, report=print, unpause=True)
+    assert ("PATCH", "/api/v2/dags/tinytags") in operated

@@ -10,6 +10,7 @@ from test_publishing_measured import look_at_all
 from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, common, precision, publishing
+from tinytags_tasks.cli import runs as runs_commands
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.store import layout
 
@@ -25,7 +26,7 @@ def world(prepared: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
     world = prepared.copy(tmp_path / "store")
     settings = SimpleNamespace(alias=ALIAS, keep_collections=1)
     runtime = SimpleNamespace(storage=world.storage, solr=world.solr, settings=settings)
-    for module in (common, publishing, precision):
+    for module in (common, publishing, precision, runs_commands):
         monkeypatch.setattr(module, "clients", lambda: runtime)
     return world
 

@@ -10,6 +10,7 @@ from small_run import make_another_run
 from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, common, publishing
+from tinytags_tasks.cli import runs as runs_commands
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError
 from tinytags_tasks.store import layout
 from tinytags_tasks.upkeep.overview import RunsRequest, summarize_runs
@@ -26,7 +27,7 @@ def world(prepared, tmp_path, monkeypatch):
     world = prepared.copy(tmp_path / "store")
     settings = SimpleNamespace(alias=ALIAS, keep_collections=1)
     runtime = SimpleNamespace(storage=world.storage, solr=world.solr, settings=settings)
-    for module in (common, publishing):
+    for module in (common, publishing, runs_commands):
         monkeypatch.setattr(module, "clients", lambda: runtime)
     monkeypatch.setenv("COLUMNS", "80")
     return world
@@ -158,10 +159,14 @@ def test_runs_are_listed_while_solr_is_away(world, monkeypatch):
     def away():
         raise EngineDownError("Solr does not answer")
 
+    world.publish(world.runs[0])
     monkeypatch.setattr(world.solr, "aliases", away)
     outcome = CliRunner().invoke(app, ["runs"], catch_exceptions=False)
     assert world.runs[0].name in outcome.stdout
-    assert "are unknown: Solr does not answer" in outcome.stderr
+    assert "what is live is what was recorded last: Solr does not answer" in outcome.stderr
+    assert "as recorded" in outcome.stdout
+    live = {one["run"]: one["live_under"] for one in json.loads(tinytags("runs", "--json"))}
+    assert live == {run.name: [ALIAS] if run is world.runs[0] else [] for run in world.runs}
     assert all(one["documents"] is None for one in json.loads(tinytags("runs", "--json")))
 
 

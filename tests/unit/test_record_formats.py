@@ -43,6 +43,7 @@ from tinytags_tasks.store.run_records import (
     Claim,
     NextPublication,
     Publication,
+    Removal,
     Run,
 )
 
@@ -101,6 +102,7 @@ def samples(tmp_path):
         BlockRecord(run="r", block=0, state=BlockState.SCORED, kept_by_tag={"cat": 1}),
         Audit(run="r", collection="c", blocks=1, documents=1, sampled=1, problems={3: "lost"}, started="a", ended="b"),
         Claim(dag="d", dag_run="r"),
+        Removal(folder="runs/pets-0", number="0a", by="ada", host="here", time="2024-01-01T00:00:00+00:00"),
         IngestPlan(definition=definition, source=SOURCE),
         NetCard(
             version="net-0",
@@ -147,6 +149,7 @@ KINDS += [
     "CarriedWords",
     "NextPublication",
     "FrameRecord",
+    "Removal",
 ]
 
 

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from tinytags_tasks import cli
+from tinytags_tasks.cli.accounts import passwords
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.settings import ADDRESSES, Settings, load_settings
+from tinytags_tasks.settings import ADDRESSES, Settings, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +94,31 @@ def test_folders_are_absolute_whatever_the_working_folder(monkeypatch, tmp_path)
     assert settings.home == tmp_path / "state"
     assert settings.cache == tmp_path / "me" / "cache"
     assert settings.addresses_file == tmp_path / "state" / "addresses.json"
+
+
+def test_a_variable_that_does_not_exist_is_warned_about_with_the_nearest_name():
+    assert unknown_variables(["TINYTAGS_ALIAS", "TINYTAGS_POOLS", "tinytags_store", "PATH"]) == []
+    assert unknown_variables(["TINYTAGS_SOLR_ULR", "TINYTAGS_X"]) == [
+        "TINYTAGS_SOLR_ULR is not a setting, and has no effect: do you mean TINYTAGS_SOLR_URL?",
+        "TINYTAGS_X is not a setting, and has no effect",
+    ]
+
+
+def test_a_command_warns_once_and_goes_on(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
+    monkeypatch.setenv("TINYTAGS_ALAIS", "live")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "search_password").write_text("hidden\n")
+    monkeypatch.setattr("sys.argv", ["tinytags", "passwords"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert said.err.count("TINYTAGS_ALAIS is not a setting, and has no effect: do you mean TINYTAGS_ALIAS?") == 1
+    assert "hidden" in said.out
+
+
+def test_passwords_that_do_not_exist_are_no_empty_table(monkeypatch, tmp_path):
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
+    with pytest.raises(BadInputError, match=r"no passwords are set or in .*: run `tinytags up`"):
+        passwords()

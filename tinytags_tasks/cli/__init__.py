@@ -1,5 +1,6 @@
 """The command line: the same work that Airflow does, as commands."""
 
+import os
 import sys
 
 import typer
@@ -15,10 +16,12 @@ from tinytags_tasks.cli import (
     precision,
     publishing,
     reviews,
+    runs,
     searching,
     stages,
 )
 from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.settings import unknown_variables
 
 app = typer.Typer(
     name="tinytags",
@@ -36,6 +39,7 @@ AREAS = (
     nets,
     blocks,
     publishing,
+    runs,
     corrections,
     reviews,
     precision,
@@ -47,6 +51,8 @@ for area in AREAS:
 
 def main() -> None:
     """Run the command line; an error that TinyTags raises itself becomes one line and exit code 2."""
+    for warning in unknown_variables(os.environ):
+        print(f"tinytags: warning: {warning}", file=sys.stderr)
     try:
         app()
     except TinyTagsError as error:

@@ -1,4 +1,4 @@
-"""Commands for the accounts of the search page."""
+"""Commands for the accounts of the search page, and for the passwords of all engines."""
 
 import json
 import sys
@@ -103,3 +103,30 @@ def _password(from_input: bool) -> str:
 
 def _say_password(name: str, password: str, from_input: bool) -> None:
     print(f"{name} can sign in now" if from_input else f"{name} can sign in with the password {password}")
+
+
+@app.command()
+def passwords() -> None:
+    """Show the users and passwords of Airflow, the search page and Solr; accounts' passwords are shown only once."""
+    from tinytags_tasks.errors import BadInputError
+    from tinytags_tasks.settings import load_settings
+
+    settings = load_settings()
+    table = make_table("of", "address", "user", "password")
+    for what, address, user, name in (
+        ("Airflow", settings.airflow_url, settings.airflow_user, "airflow_password"),
+        ("Airflow", settings.airflow_url, "operator", "airflow_operator_password"),
+        ("Airflow", settings.airflow_url, "viewer", "airflow_viewer_password"),
+        ("search page", settings.search_url, settings.search_user, "search_password"),
+        ("Solr", settings.solr_url, settings.solr_admin_user, "solr_admin_password"),
+        ("Solr", settings.solr_url, settings.solr_writer_user, "solr_writer_password"),
+        ("Solr", settings.solr_url, settings.solr_reader_user, "solr_reader_password"),
+    ):
+        try:
+            password = settings.password(name)
+        except BadInputError:  # neither set nor generated: that engine has no such user, or was never started
+            continue
+        add_row(table, what, address or "", user, password)
+    if not table.row_count:
+        raise BadInputError(f"no passwords are set or in {settings.secrets_folder}: run `tinytags up`")
+    print_table(table)

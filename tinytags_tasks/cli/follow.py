@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tinytags_tasks.airflow_names import MODEL_ASSET, RETAG_DAG, TAG_DAG
 from tinytags_tasks.clients.airflow import AirflowClient, TaskState
-from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
+from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError, TransientError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -63,13 +63,18 @@ def tell_of_model(runtime: Runtime, version: str, *, report: Callable[[str], Non
         report(f"told Airflow about the model: {RETAG_DAG} starts unless it is paused")
 
 
-def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None]) -> None:
+def follow_run(
+    runtime: Runtime, parameters: Mapping[str, object], *, report: Callable[[str], None], unpause: bool = False
+) -> None:
     """Trigger the Dag, show its progress, and print the table of what was read, kept and indexed.
 
     If a run with the same parameters has not ended, such as one that goes on after a power cut, that run is followed.
+    A Dag that an operator paused stays so, unless ``unpause`` says otherwise.
 
     Raises
     ------
+    BadInputError
+        If the Dag is paused.
     FinalError
         If the run failed: which task, and why.
     ReconcileError
@@ -77,9 +82,15 @@ def follow_run(runtime: Runtime, parameters: Mapping[str, object], *, report: Ca
     """
     client = airflow_client(runtime)
     client.wait_for_dag(TAG_DAG)
+    if unpause:
+        client.unpause(TAG_DAG)
+    elif client.is_paused(TAG_DAG):
+        raise BadInputError(
+            f"the Dag {TAG_DAG} is paused, so that no run of it goes on: un-pause it at {client.url}/dags/{TAG_DAG}, "
+            "or with `tinytags run --unpause`"
+        )
     dag_run = _unfinished_run(client, parameters)
     if dag_run:
-        client.unpause(TAG_DAG)
         report(f"run {dag_run} has the same parameters and has not ended: joining it")
     else:
         dag_run = client.trigger(TAG_DAG, parameters)
@@ -213,14 +224,15 @@ def _print_summary(
     console.print(table)
     if run.description:
         console.print(Text(run.description))
-    for what, url, user, password in (
-        ("Airflow", settings.airflow_url, settings.airflow_user, "airflow_password"),
-        ("search page", settings.search_url, settings.search_user, "search_password"),
+    for what, url, user in (
+        ("Airflow", settings.airflow_url, settings.airflow_user),
+        ("search page", settings.search_url, settings.search_user),
     ):
         if url:
-            print(f"{what:<12} {url}  user {user}, password {settings.password(password)}")
+            print(f"{what:<12} {url}  user {user}")
     if settings.search_url:
-        print(f"{'review':<12} {settings.search_url.rstrip('/')}/review  with the search page's password")
+        print(f"{'review':<12} {settings.search_url.rstrip('/')}/review")
     print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
     login = f"  user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
     print(f"{'Solr':<12} {settings.solr_url}/{searched}{login}")
+    print(f"{'passwords':<12} `tinytags passwords`")

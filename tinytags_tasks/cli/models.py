@@ -1,4 +1,4 @@
-"""Commands for models: list, show, compare and import them; and the lab, which finds a forest's parameters."""
+"""Commands for models: list, show, compare, import and remove them; and the lab, which finds a forest's parameters."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 models_app = typer.Typer(no_args_is_help=True)
-app.add_typer(models_app, name="models", help="Published models: list, show, compare, import.")
+app.add_typer(models_app, name="models", help="Published models: list, show, compare, import, remove.")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's version, or its beginning.")]
 
@@ -147,6 +147,28 @@ def import_model(
     if imported.imported:
         tell_of_model(runtime, imported.model, report=say)
     print(imported.model)
+
+
+@models_app.command()
+def remove(
+    model: Model,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a model with its card and report; refused if a run was made with it.
+
+    Training or importing the same again restores it.
+    """
+    from tinytags_tasks.cli.spoken import user
+    from tinytags_tasks.upkeep.removals import finish_removals
+    from tinytags_tasks.upkeep.remove import plan_model_removal, remove_model
+
+    storage = clients().storage
+    if any(done.folder.startswith(f"models/{model}") for done in finish_removals(storage, say)):
+        return  # a command that was killed had removed it
+    version = plan_model_removal(model, storage=storage)
+    if not yes and not typer.confirm(f"Remove model {version}, its card and its report?"):
+        raise typer.Exit(1)
+    print(remove_model(version, user(), storage=storage, report=say).line)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands for what readers see: publish, roll back, list and compare runs, clean up."""
+"""Commands for what readers see: publish, roll back, compare runs, clean up."""
 
 import json
 from dataclasses import asdict
@@ -16,17 +16,11 @@ from tinytags_tasks.cli.common import (
     find_run,
     make_table,
     print_table,
-    refuse_damaged,
     say,
 )
-from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 
 if TYPE_CHECKING:
-    from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.publish.diff import DiffResult
-    from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.store.run_records import Publication
-    from tinytags_tasks.upkeep.overview import RunsResult
 
 app = typer.Typer()
 
@@ -117,102 +111,6 @@ def rollback(
     result = roll_back(request, storage=runtime.storage, solr=runtime.solr, report=say)
     taken_back = f"; {result.taken_back} was rolled back" if result.taken_back else ""
     print(f"{result.documents:,} documents are live in {result.collection} again{taken_back}")
-
-
-@app.command()
-def runs(
-    limit: Annotated[int, typer.Option(help="How many runs, newest first.")] = 10,
-    corpus: Annotated[
-        str, typer.Option(help="Only runs of this corpus, and all that was live of it.", show_default=False)
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """List runs, and what is live of each corpus; exit code 1 if a record is damaged."""
-    from tinytags_tasks.upkeep.overview import RunsRequest, summarize_runs
-
-    request = RunsRequest(limit, corpus)
-    runtime = clients()
-    solr = _solr_or_none(runtime)
-    result = summarize_runs(request, storage=runtime.storage, solr=solr)
-    if as_json:
-        print(json.dumps([asdict(one) for one in result.runs], indent=2))
-    else:
-        _print_runs(result, knows_solr=solr is not None)
-    damaged = list(result.damaged)
-    if solr and not as_json:
-        try:
-            _print_live(corpus, runtime, solr)
-        except CorruptError as error:
-            damaged += [str(error)] if str(error) not in damaged else []
-    refuse_damaged(damaged)
-
-
-def _print_runs(result: "RunsResult", *, knows_solr: bool) -> None:
-    from tinytags_tasks.review.precision import NOT_MEASURED
-
-    found = result.runs
-    table = make_table(
-        "run", "corpus", "model", "from %", "blocks", "collection", "documents", "precision", "planned", "live under"
-    )
-    for one in found:
-        states = ", ".join(f"{count:,} {state}" for state, count in sorted(one.by_state.items()))
-        documents = "" if one.documents is None else f"{one.documents:,}"
-        absent = "pruned" if one.pruned else ("" if knows_solr else "?")
-        collection = absent if one.documents is None else one.collection
-        live = ", ".join(one.live_under)
-        precision = one.precision or NOT_MEASURED
-        cells = (one.run, one.corpus, one.model, one.threshold, states, collection, documents, precision, one.created)
-        add_row(table, *cells, live)
-    print_table(table)
-    if result.known > len(found):
-        print(f"the latest {len(found)} of {result.known:,} runs; --limit {result.known} shows all")
-    elif not (found or result.damaged):
-        print("there is no run yet: start one with `tinytags run` or `tinytags score`")
-
-
-def _print_live(corpus: str, runtime: "Runtime", solr: "SolrClient") -> None:
-    """Print what is live of each corpus, and what rollbacks lead to; of a chosen corpus, all its changes as well."""
-    from tinytags_tasks.upkeep.live_corpora import list_corpora
-
-    alias = runtime.settings.alias
-    known = list_corpora(alias, storage=runtime.storage, solr=solr)
-    shown = [one for one in known if corpus in ("", one.corpus)]
-    if not shown:
-        print(f"nothing {f'of corpus {corpus} ' if corpus else ''}was ever live under {alias}")
-        return
-    table = make_table("corpus", f"live under {alias}", "since", "readers see", "a rollback leads to")
-    for one in shown:
-        last = one.changes[-1] if one.changes else None
-        live = ", ".join(one.live) or "nothing"
-        of_store = one.corpus or "of no run of this store"
-        back = one.back_to[0].collection if one.back_to else ""
-        add_row(table, of_store, live, last.time if last else "", _readers_see(last) if one.live else "", back)
-    print_table(table)
-    if corpus:
-        changes = make_table("when", "change", "live since then", "readers see", "by", "on")
-        for change in shown[0].changes:
-            live = change.collection or "nothing"
-            add_row(changes, change.time, change.change, live, _readers_see(change), change.by, change.host)
-        print_table(changes)
-
-
-def _readers_see(change: "Publication | None") -> str:
-    """Return in a few words from which confidence on readers see a publication."""
-    if change is None or not change.collection:
-        return ""
-    if change.least_precision is not None:
-        return f"tags of {change.least_precision:g} % measured precision"
-    return "everything" if change.thresholds is None else "some tags"
-
-
-def _solr_or_none(runtime: "Runtime") -> "SolrClient | None":
-    """Return the Solr client; None, with a message, if Solr does not answer: most of the list comes from the store."""
-    try:
-        runtime.solr.aliases()
-    except (EngineDownError, BadInputError) as error:
-        say(f"collections in Solr, and what is live, are unknown: {error}")
-        return None
-    return runtime.solr
 
 
 @app.command()

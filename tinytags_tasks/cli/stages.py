@@ -291,6 +291,7 @@ def run(
     ] = "",
     blocks_per_task: Annotated[int, typer.Option(help="Blocks per Airflow task.")] = 5,
     publish: Annotated[bool, typer.Option(help="Publish the run, or leave that to `tinytags publish`.")] = True,
+    unpause: Annotated[bool, typer.Option("--unpause", help="Un-pause the Dag first, if somebody paused it.")] = False,
 ) -> None:
     """Trigger the Dag `tinytags` in Airflow, follow it to its end and show the result."""
     from tinytags_tasks.cli.follow import follow_run
@@ -331,4 +332,4 @@ def run(
         "blocks_per_task": blocks_per_task,
         "publish": "yes" if publish else "no",
     }
-    follow_run(runtime, parameters, report=say)
+    follow_run(runtime, parameters, report=say, unpause=unpause)

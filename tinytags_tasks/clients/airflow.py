@@ -141,9 +141,12 @@ class AirflowClient:
         """Let Airflow start the tasks of a Dag's runs."""
         self._ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
 
+    def is_paused(self, dag: str) -> bool:
+        """Return whether somebody paused a Dag, so that its runs wait."""
+        return bool(self._ask("GET", f"/api/v2/dags/{dag}")["is_paused"])
+
     def trigger(self, dag: str, parameters: Mapping[str, object]) -> str:
-        """Start a run of a Dag; return its id."""
-        self.unpause(dag)
+        """Start a run of a Dag, which waits while the Dag is paused; return its id."""
         run = self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": dict(parameters)})
         return str(run["dag_run_id"])
 

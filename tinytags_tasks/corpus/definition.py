@@ -94,7 +94,7 @@ class CorpusDefinition(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        layout.checked_name(self.name, "corpus")
+        layout.given_name(self.name, "corpus")
         _check_options(self.format_options, "format_options")
         find_format(self.format).check(self)
         if self.keyword_stop_list and not self.keywords:

@@ -16,6 +16,7 @@ from PIL import Image
 from tinytags_tasks.corpus.labelled_tar import iterate_tars, place_in_tars, tags_of_tars, tars_of, tars_sha256
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store import layout
 
 CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """CIFAR-10's classes in the order of their labels."""
@@ -247,8 +248,14 @@ def tags_of_set(path: Path) -> tuple[str, ...]:
     Raises
     ------
     BadInputError
-        If the file cannot be read, or its names are not words.
+        If the file cannot be read, or its names are not words, or cannot be those of tags.
     """
+    names = _names_of_set(path)
+    layout.check_tags(names, str(path))
+    return names
+
+
+def _names_of_set(path: Path) -> tuple[str, ...]:
     if tars := tars_of(path):
         return tags_of_tars(tars)
     if path.is_dir():

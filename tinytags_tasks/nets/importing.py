@@ -77,7 +77,7 @@ class NetImport:
         BadInputError
             If there is one: the field.
         """
-        layout.checked_name(self.name, "net")
+        layout.given_name(self.name, "net")
         for name in ("height", "width"):
             side = getattr(self, name)
             if side is not None and not 1 <= side <= LARGEST_SIDE:

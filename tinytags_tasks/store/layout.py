@@ -38,9 +38,12 @@
     reviews/<corpus>/frames/<run>.parquet        the pictures from which a run's reviews are drawn
     reviews/<corpus>/training.json               how the last model for the corpus was trained
     claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
+    removed/models/<version>, removed/runs/<run> what was removed and is being deleted; ``removal.json`` says by whom
+    removals/000001.json                         who removed which model or run, and when; append-only
 """
 
 import re
+from collections.abc import Iterable
 
 from tinytags_tasks.errors import BadInputError
 
@@ -51,10 +54,24 @@ RUNS = "runs"
 PUBLICATIONS = "publications"
 CONFIGSETS = "configsets"
 REVIEWS = "reviews"
+REMOVED = "removed"
+REMOVALS = "removals"
 COLLECTION_PREFIX = "tinytags-"
 WRITER_LEASE = ".lease"
 
-_NAME = "[a-z0-9][a-z0-9_-]{0,99}"
+_LONGEST = 100
+_NAME = f"[a-z0-9][a-z0-9_-]{{0,{_LONGEST - 1}}}"
+_HASH_LENGTH = 12
+
+LONGEST_GIVEN = _LONGEST - _HASH_LENGTH - 1
+"""The most characters of a name that a person gives to a corpus, model or net: a run and a version add `-` and a hash.
+
+All names that are made from it then fit wherever they go. The longest are a collection's, of 109 characters, its
+folder's in Solr, and a temporary file's in HDFS, of less than 200; file systems take 255, Airflow's ids 250.
+"""
+
+LONGEST_TAG = 100
+"""The most characters of a tag; what a search can ask for."""
 
 
 def checked_name(name: str, kind: str) -> str:
@@ -71,6 +88,43 @@ def checked_name(name: str, kind: str) -> str:
             "beginning with a letter or digit"
         )
     return name
+
+
+def given_name(name: str, kind: str) -> str:
+    """Return the name that a person gives to a corpus, model or net, after checking that all names made from it fit.
+
+    Raises
+    ------
+    BadInputError
+        If it is not safe, or too long.
+    """
+    if len(checked_name(name, kind)) > LONGEST_GIVEN:
+        raise BadInputError(
+            f"{name!r} is too long for the name of a {kind}: it has {len(name)} characters; use up to {LONGEST_GIVEN}, "
+            f"because names made from it are {_HASH_LENGTH + 1} longer"
+        )
+    return name
+
+
+def is_tag(name: str) -> bool:
+    """Return whether a name can be that of a tag: one that people can search for, and name in a review."""
+    return 1 <= len(name) <= LONGEST_TAG and name.isprintable() and name == name.strip()
+
+
+def check_tags(names: Iterable[str], where: str) -> None:
+    """Refuse names that cannot be those of tags.
+
+    Raises
+    ------
+    BadInputError
+        Naming the first, and ``where`` it is.
+    """
+    for name in names:
+        if not is_tag(name):
+            raise BadInputError(
+                f"{where}: {name[:LONGEST_TAG]!r} is not a tag: a tag has 1 to {LONGEST_TAG} printable characters, and "
+                "neither begins nor ends with a space"
+            )
 
 
 def corpus_folder(corpus: str) -> str:
@@ -334,6 +388,26 @@ def alias_lease_file(alias: str) -> str:
     return f"{publications_folder(alias)}.lease"
 
 
+def removed_folder(folder: str) -> str:
+    """Path to which a model's or run's folder is moved when it is removed."""
+    return f"{REMOVED}/{folder}"
+
+
+def removal_note(folder: str) -> str:
+    """Path of the record of a removal in the folder that is removed."""
+    return f"{folder}/removal.json"
+
+
+def removal_file(number: int) -> str:
+    """Path of the record of a removal; numbers begin with 1."""
+    return f"{REMOVALS}/{number:06d}.json"
+
+
+def removals_lease_file() -> str:
+    """Path of the lease on removing models and runs."""
+    return f"{REMOVALS}.lease"
+
+
 def file_name(path: str) -> str:
     """Return the last part of a path."""
     return path.rpartition("/")[2]
@@ -368,5 +442,5 @@ def run_of_collection(collection: str) -> str:
 
 def corpus_of_run(run: str) -> str:
     """Name of the corpus that a run is of by its name; empty if the name is not one that a run is given."""
-    match = re.fullmatch(rf"({_NAME})-[0-9a-f]{{12}}", run)
+    match = re.fullmatch(rf"({_NAME})-[0-9a-f]{{{_HASH_LENGTH}}}", run)
     return match[1] if match else ""

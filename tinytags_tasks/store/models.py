@@ -169,16 +169,21 @@ def load_card(storage: Storage, version: str) -> ModelCard:
     BadInputError
         If several versions begin with it.
     """
-    found = [name for name in storage.names(layout.MODELS) if name.startswith(version)]
-    if version in found:
-        found = [version]
+    return _card(storage, find_version(storage, version))
+
+
+def find_version(storage: Storage, beginning: str) -> str:
+    """Return the only version that begins with a text, or is it; see :func:`load_card`."""
+    found = [name for name in storage.names(layout.MODELS) if name.startswith(beginning)]
+    if beginning in found:
+        found = [beginning]
     if not found:
-        raise MissingError(f"{version}: no such model; `tinytags models list` lists the models")
+        raise MissingError(f"{beginning}: no such model; `tinytags models list` lists the models")
     if len(found) > 1:
         raise BadInputError(
-            f"{version}: {len(found)} models begin with it ({', '.join(found[:5])}); give more characters"
+            f"{beginning}: {len(found)} models begin with it ({', '.join(found[:5])}); give more characters"
         )
-    return _card(storage, found[0])
+    return found[0]
 
 
 def load_report(storage: Storage, version: str) -> str:

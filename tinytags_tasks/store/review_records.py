@@ -10,9 +10,6 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.record import Record
 
-LONGEST_TAG = 100
-"""The most characters of a tag; what a search can ask for."""
-
 LONGEST_REASON = 200
 
 PICTURE_BYTES = 16
@@ -104,12 +101,7 @@ class Word:
     def __post_init__(self) -> None:
         """Refuse words that say nothing, or two things."""
         if self.verdict in (Verdict.TAG, Verdict.WRONG):
-            is_tag = 1 <= len(self.tag) <= LONGEST_TAG and self.tag.isprintable() and self.tag == self.tag.strip()
-            if not is_tag:
-                raise BadInputError(
-                    f"{self.tag[:100]!r} is not a tag: a tag has 1 to {LONGEST_TAG} printable characters, and neither "
-                    "begins nor ends with a space"
-                )
+            layout.check_tags([self.tag], f"position {self.position}")
         elif self.tag:
             raise BadInputError(f"position {self.position}: {self.verdict} takes no tag (got {self.tag[:100]!r})")
         if self.verdict is Verdict.TAKEDOWN and not self.reason.strip():

@@ -1,4 +1,4 @@
-"""Records of a run: the run itself, its blocks, publications, audits and claims."""
+"""Records of a run: the run itself, its blocks, publications, audits, claims, and its removal or that of a model."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -294,3 +294,27 @@ class Claim(Record):
     def remedy(cls, path: str) -> str:
         """Return what writes the claim again."""
         return "the next Dag run of this corpus claims it again"
+
+
+class Removal(Record):
+    """Who removed a model or run, and when.
+
+    ``folder`` is where it was, such as ``runs/photos-0123456789ab``. ``number`` tells two removals of one name apart.
+    """
+
+    folder: str
+    number: str
+    by: str
+    host: str
+    time: str
+
+    @property
+    def line(self) -> str:
+        """What was removed, for people."""
+        kind, _, name = self.folder.partition("/")
+        return f"{self.time}  {self.by}@{self.host} removed {kind.removesuffix('s')} {name}"
+
+    @classmethod
+    def remedy(cls, path: str) -> str:
+        """Return what to do about a damaged record: nothing needs it."""
+        return "nothing needs it but people who want to know: restore it from a copy, or delete it"

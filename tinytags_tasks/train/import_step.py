@@ -75,11 +75,12 @@ class ImportRequest:
         BadInputError
             If there is one: the field.
         """
-        layout.checked_name(self.name, "model")
+        layout.given_name(self.name, "model")
         HEIGHT.check(self.height)
         WIDTH.check(self.width)
         if len(self.tags) < 2 or len(set(self.tags)) < len(self.tags) or not all(map(str.strip, self.tags)):
             raise BadInputError(f"tags are {', '.join(self.tags) or 'none'}: give two or more, each once")
+        layout.check_tags(self.tags, "tags")
         for field, known in (
             ("scale", ("0-255", "0-1")),
             ("layout", (None, "hwc", "chw")),

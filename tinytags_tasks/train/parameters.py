@@ -104,8 +104,9 @@ class TrainRequest:
         """
         if self.head not in FAMILIES:
             raise BadInputError(f"head is {self.head!r}: it must be one of {', '.join(FAMILIES)}")
-        layout.checked_name(self.model_name, "model")
+        layout.given_name(self.model_name, "model")
         layout.checked_name(self.features, "net")
+        layout.check_tags(self.tags or (), "tags")
         if self.none and self.features == PIXELS:
             raise BadInputError("pixels have no background that could teach none of the tags: choose a net, or no none")
         for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):

@@ -37,16 +37,31 @@ class CorpusHistory:
     back_to: tuple[Publication, ...]
 
 
-def list_corpora(alias: str, *, storage: Storage, solr: SolrClient) -> list[CorpusHistory]:
-    """Return every corpus that is or was live under an alias, by name; collections of no run of this store come last.
+def recorded_live(alias: str, storage: Storage) -> tuple[str, ...]:
+    """Return what the history of an alias says that it points at, for when Solr cannot be asked.
 
     Raises
     ------
     CorruptError
         If a record of the history is damaged.
     """
-    live = live_collections(alias, solr)
-    history = complete_history(alias, read_history(alias, storage), live, storage)
+    last = {record.corpus: record.collection for record in read_history(alias, storage)}
+    return tuple(filter(None, last.values()))
+
+
+def list_corpora(alias: str, *, storage: Storage, solr: SolrClient | None) -> list[CorpusHistory]:
+    """Return every corpus that is or was live under an alias, by name; collections of no run of this store come last.
+
+    Without Solr, what was recorded last counts as live.
+
+    Raises
+    ------
+    CorruptError
+        If a record of the history is damaged.
+    """
+    history = read_history(alias, storage)
+    live = live_collections(alias, solr) if solr else recorded_live(alias, storage)
+    history = complete_history(alias, history, live, storage) if solr else history
     by_corpus = live_by_corpus(live, history, storage)
     found = []
     for corpus in sorted(({record.corpus for record in history} | set(by_corpus)) - {""}):

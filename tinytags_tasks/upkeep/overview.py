@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, FinalError
+from tinytags_tasks.publish.live import collections_of
 from tinytags_tasks.review.intervals import Estimate
 from tinytags_tasks.review.measuring import overall_precision
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import add_up, list_runs, read_ledger
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.upkeep.live_corpora import recorded_live
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class RunsRequest:
     Attributes
     ----------
     limit
-        How many.
+        How many; live runs that are older are listed as well.
     corpus
         Only runs of this corpus; empty lists those of all.
     """
@@ -101,14 +104,21 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
     storage
         The store.
     solr
-        Solr; None returns only what the store knows.
+        Solr; None returns only what the store knows: what is live is what was recorded last.
     """
     damaged: list[str] = []
     runs = [run for run in list_runs(storage, on_damage=damaged.append) if request.corpus in ("", run.corpus)]
     existing = solr.collections() if solr else []
-    aliases = solr.aliases() if solr else {}
+    aliases = (
+        {alias: collections_of(points_at) for alias, points_at in solr.aliases().items()}
+        if solr
+        else _recorded(storage, damaged)
+    )
+    live = {collection for collections in aliases.values() for collection in collections}
     found = []
-    for run in list(reversed(runs))[: request.limit]:
+    for place, run in enumerate(reversed(runs)):
+        if place >= request.limit and run.collection not in live:
+            continue
         totals = add_up(read_ledger(storage, run))
         found.append(
             RunOverview(
@@ -123,10 +133,20 @@ def summarize_runs(request: RunsRequest, *, storage: Storage, solr: SolrClient |
                 collection=run.collection,
                 documents=solr.count(run.collection) if solr and run.collection in existing else None,
                 pruned=run.pruned,
-                live_under=tuple(
-                    alias for alias, points_at in sorted(aliases.items()) if run.collection in points_at.split(",")
-                ),
+                live_under=tuple(alias for alias in sorted(aliases) if run.collection in aliases[alias]),
                 precision=overall_precision(run, storage),
             )
         )
     return RunsResult(found, len(runs), tuple(damaged))
+
+
+def _recorded(storage: Storage, damaged: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return what each alias points at by its history; of one that cannot be read, ``damaged`` gets the reason."""
+    found = {}
+    for alias in storage.names(layout.PUBLICATIONS):
+        if "." not in alias:
+            try:
+                found[alias] = recorded_live(alias, storage)
+            except FinalError as error:
+                damaged.append(str(error))
+    return found

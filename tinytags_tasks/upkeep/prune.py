@@ -27,6 +27,7 @@ from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Leftover, Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.upkeep.prune_embeddings import PrunableEmbeddings, drop_embeddings, find_embeddings
+from tinytags_tasks.upkeep.removals import finish_removals
 
 QUIET_HOURS = 1
 """A run counts as being written if its ledger changed within this time."""
@@ -152,26 +153,21 @@ def _find(request: PruneRequest, storage: Storage, solr: SolrClient) -> _Found:
     """Return which collections, scored files and configsets may be dropped."""
     runs = list_runs(storage)
     configset_of = solr.configsets()
-    reasons = _reasons_to_keep(request, runs, storage, solr)
+    reasons = reasons_to_keep(request, runs, storage, solr)
     drop = []
     kept = {}
     for run in runs:
         exists = run.collection in configset_of
         if not (exists or (run.pruned and request.scored)):
             continue
-        reason = reasons.get(run.collection, "")
-        if exists and not is_own_name(configset_of[run.collection]):
-            reason = f"its configset {configset_of[run.collection] or '(unknown)'} is not one of TinyTags"
-        is_listed = request.scored and not reason
-        scored_bytes = sum(storage.sizes(layout.scored_folder(run.name)).values()) if is_listed else 0
-        if not exists and not scored_bytes:
+        if reason := reason_to_keep(run, reasons, configset_of, storage):
+            if exists:
+                kept[run.collection] = reason
             continue
-        reason = reason or _reason_if_written(run, storage)
-        if not reason:
+        scored_bytes = sum(storage.sizes(layout.scored_folder(run.name)).values()) if request.scored else 0
+        if exists or scored_bytes:
             documents = solr.count(run.collection) if exists else 0
             drop.append(Prunable(run.name, run.collection if exists else "", documents, scored_bytes))
-        elif exists:
-            kept[run.collection] = reason
     ours = {run.collection for run in runs}
     kept |= {
         collection: "does not belong to a run of this store" for collection in configset_of if collection not in ours
@@ -195,7 +191,7 @@ def prune_collections(
         found = _find(request, storage, solr)
         drop = tuple(one for one in found.drop if request.runs is None or one.run in request.runs)
         for one in drop:
-            _drop(one, storage, solr)
+            drop_run(one, storage, solr)
             report(describe(one, "dropped"))
         configsets = _unused_configsets(list_runs(storage), set(), solr)
         for name in configsets:
@@ -207,6 +203,7 @@ def prune_collections(
     for one_net in embeddings:
         drop_embeddings(one_net, storage)
         report(one_net.line("dropped"))
+    finish_removals(storage, report)
     deleted = [leftover for leftover in _old_leftovers(storage) if storage.delete(leftover.path)]
     return _result(drop, found.kept | being_written, deleted, configsets, embeddings)
 
@@ -219,10 +216,14 @@ def describe(found: Prunable, verb: str) -> str:
     return f"{verb} {' and '.join(parts)}"
 
 
-def _reasons_to_keep(
+def reasons_to_keep(
     request: PruneRequest, runs: Iterable[Run], storage: Storage, solr: SolrClient
 ) -> Mapping[str, str]:
-    """Return the collections that are kept, whether or not they are being written, each with the reason."""
+    """Return the collections that are kept, whether or not they are being written, each with the reason.
+
+    Of ``runs``, those that were never published are kept if they are new. Without any, what readers see and rollbacks
+    lead to is kept.
+    """
     reasons: dict[str, str] = {}
     published: set[str] = set()
     aliases = solr.aliases()
@@ -258,6 +259,25 @@ def _live_since(live: Mapping[str, Collection[str]], runs: Iterable[Run]) -> dic
     return {
         corpus: max(created.get(name, "") for name in collections) for corpus, collections in live.items() if corpus
     }
+
+
+def reason_to_keep(run: Run, reasons: Mapping[str, str], configset_of: Mapping[str, str], storage: Storage) -> str:
+    """Return why a run must not be dropped; empty if it may be.
+
+    Parameters
+    ----------
+    run
+        The run.
+    reasons
+        What :func:`reasons_to_keep` found.
+    configset_of
+        The collections in Solr, each with its configset.
+    storage
+        The store.
+    """
+    if run.collection in configset_of and not is_own_name(configset_of[run.collection]):
+        return f"its configset {configset_of[run.collection] or '(unknown)'} is not one of TinyTags"
+    return reasons.get(run.collection, "") or _reason_if_written(run, storage)
 
 
 def _reason_if_written(run: Run, storage: Storage) -> str:
@@ -323,7 +343,7 @@ def _old_leftovers(storage: Storage) -> list[Leftover]:
     return [leftover for leftover in storage.leftovers("") if leftover.changed < oldest]
 
 
-def _drop(found: Prunable, storage: Storage, solr: SolrClient) -> None:
+def drop_run(found: Prunable, storage: Storage, solr: SolrClient) -> None:
     """Mark a run as pruned, drop its collection, then delete its scored files; each step may have been done before."""
     path = layout.run_file(found.run)
     run = Run.load(storage, path)

@@ -72,7 +72,7 @@ class NetTraining:
         BadInputError
             If there is one: which, and what it may be.
         """
-        layout.checked_name(self.name, "net")
+        layout.given_name(self.name, "net")
         if self.size not in SIZES:
             raise BadInputError(f"size is {self.size!r}: it must be {', '.join(SIZES)}")
         for name, low, high in (
