@@ -69,6 +69,7 @@ class RunWatch:
         self._totals = add_up(())
         self._rates = Rates(0.0, 0.0, None)
         self._problems: dict[str, str] = {}
+        self._waits: list[str] = []
         self._lock = threading.Lock()
         self._refreshed = float("-inf")
         self._asked_solr = float("-inf")
@@ -82,7 +83,9 @@ class RunWatch:
         """Whether the record of each block has been read at least once."""
         return len(self._records) == self.run.blocks
 
-    def refresh(self, find_tasks: Callable[[Run], list[BlockTask]]) -> None:
+    def refresh(
+        self, find_tasks: Callable[[Run], list[BlockTask]], find_waits: Callable[[Run], list[str]] = lambda run: []
+    ) -> None:
         """Update everything that is a few seconds old; return at once if another thread is doing so."""
         if not self._lock.acquire(blocking=False):
             return
@@ -92,6 +95,7 @@ class RunWatch:
             self._read_ledger()
             self._ask_solr()
             self._tasks = latest_tasks(find_tasks(self.run))
+            self._waits = find_waits(self.run)
             self._cells.update([self._state(block) for block in range(self.run.blocks)])
             records = list(self._records.values())
             self._totals = add_up(records)
@@ -186,7 +190,7 @@ class RunWatch:
             "counts": {state.value: count for state in STATES if (count := self._cells.states.count(state))},
             "totals": _totals(self._totals),
             "rates": asdict(self._rates),
-            "problems": list(self._problems.values()),
+            "problems": [*self._waits, *self._problems.values()],
         }
 
 
