@@ -21,8 +21,11 @@ RECORD = "waiting"
 NOTE = "{{ waiting | default('') }}"
 """Ends the name of each mapped task in Airflow's UI."""
 
-LONGEST_PAUSE = 12
-"""Pauses grow to this many times the first."""
+PAUSES = (3, 6, 12)
+"""How long Airflow pauses, in multiples of the pause in the slot; the last is repeated.
+
+Not less: if the scheduler hears of the end of an attempt only when the next is due, it takes the task for killed.
+"""
 
 _SAME_WAIT = timedelta(hours=1)
 """A task that worked for longer than this since it was to ask again has a new reason to wait."""
@@ -66,8 +69,8 @@ def wait(error: WaitError, context: Any, settings: Settings) -> NoReturn:  # noq
             f"it is back, clear the task ({error})"
         ) from error
     pause = settings.wait_pause_seconds
-    later = random.uniform(0.8, 1.2) * min(pause * 2**asked, pause * LONGEST_PAUSE)  # noqa: S311 - spreads tasks out
-    until = now + timedelta(seconds=pause + later)
+    later = PAUSES[min(asked, len(PAUSES) - 1)] * random.uniform(1, 1.2)  # noqa: S311 - spreads tasks out
+    until = now + timedelta(seconds=pause * (1 + later))
     records.set(
         RECORD,
         {"for": error.awaited, "since": since.isoformat(), "until": until.isoformat(), "asked": asked + 1},

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         6, ge=0, description="how long a task may wait for an engine that is away; 0: it uses up tries instead"
     )
     wait_pause_seconds: float = Field(
-        10, gt=0, description="how long a task pauses before it asks such an engine again; pauses grow twelvefold"
+        10, gt=0, description="how long such a task keeps its slot; then it pauses three to twelve times as long"
     )
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="the user who triggers runs")

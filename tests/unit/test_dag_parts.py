@@ -118,8 +118,8 @@ def test_a_task_waits_for_an_engine_with_growing_pauses_and_says_since_when(trie
         assert name == " (waiting for Solr since 10:02 UTC)"
         pauses.append((told.reschedule_date - TEN).total_seconds() - minutes * 60)
         minutes += pauses[-1] / 60
-    assert 15 < pauses[0] < 25
-    assert 100 < pauses[-1] < 160
+    assert [round(pause / 10) for pause in pauses[:2]] in ([4, 7], [4, 8], [5, 7], [5, 8])
+    assert all(130 <= pause <= 154 for pause in pauses[2:])
     assert tried(minutes, None) == (None, "")
     assert tried(minutes + 1, SOLR_AWAY)[1] == f" (waiting for Solr since 10:{int(minutes) + 1:02} UTC)"
 

@@ -186,7 +186,7 @@ def test_bytes_whose_connection_breaks_are_sent_again(hasty):
     ) as server:
         assert store(server).write("a", b"content")
     assert operations(server) == ["CREATE", "SEND", "CREATE", "SEND", "GETFILESTATUS", "RENAME"]
-    assert [asked["overwrite"] for _, _, asked in server.asked if asked["op"] == "CREATE"] == ["false", "true"]
+    assert [asked["overwrite"] for _, _, asked in server.asked if asked["op"] == "CREATE"] == ["False", "True"]
 
 
 def test_a_stream_whose_connection_breaks_cannot_be_sent_again(hasty):

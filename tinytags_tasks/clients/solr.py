@@ -89,7 +89,7 @@ class SolrClient:
         name = unquote(path.partition("/")[0])
         if name not in self.collections() and name not in self.aliases():
             return MissingError(f"{self.url}: the collection {name} does not exist")
-        return EngineDownError(str(error), SOLR)
+        return TransientError(str(error))
 
     # Configsets and collections
 

@@ -203,10 +203,10 @@ class HdfsStorage:
     def _send(self, temporary: str, content: bytes | Iterable[bytes | memoryview]) -> dict[str, Any]:
         """Write a temporary file, and return its status; bytes are sent again if the connection breaks."""
         pauses: tuple[float | None, ...] = (*_PAUSES_SECONDS, None) if isinstance(content, bytes) else (None,)
-        for pause_seconds in pauses:
+        for attempt, pause_seconds in enumerate(pauses):
             sent = _Counter(content)
             try:
-                self._client.write(temporary, data=iter(sent), overwrite=pause_seconds != pauses[0])
+                self._client.write(temporary, data=iter(sent), overwrite=attempt > 0)
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 if pause_seconds is None:
                     raise

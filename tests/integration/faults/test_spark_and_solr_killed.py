@@ -227,6 +227,16 @@ def test_two_who_score_the_same_blocks_at_once_both_end_well(
     finish_and_compare(runtime, planned, expected)
 
 
+def test_two_backfills_of_the_same_blocks_at_once_both_end_well(
+    runtime: Runtime, planned: str, expected: dict[int, dict]
+) -> None:
+    """One compares its counts while the other indexes the same blocks again."""
+    command = (sys.executable, "-m", "tinytags_tasks.cli", "backfill", planned, "--blocks", f"0-{BLOCKS - 1}")
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [one.wait(300) for one in both] == [0, 0]
+    finish_and_compare(runtime, planned, expected)
+
+
 def test_a_driver_killed_in_mid_job_is_taken_over_at_once_beside_its_workers(
     runtime: Runtime, planned: str, expected: dict[int, dict]
 ) -> None:
