@@ -18,7 +18,7 @@ Task = TypeVar("Task")
 
 
 class Kind(StrEnum):
-    """What became of a block."""
+    """The result for a block."""
 
     COMMITTED = "committed"
     AWAY = "away"
