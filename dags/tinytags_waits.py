@@ -22,9 +22,13 @@ NOTE = "{{ waiting | default('') }}"
 """Ends the name of each mapped task in Airflow's UI."""
 
 PAUSES = (3, 6, 12)
-"""How long Airflow pauses, in multiples of the pause in the slot; the last is repeated.
+"""How long Airflow pauses, in multiples of the pause in the slot; the last is repeated."""
 
-Not less: if the scheduler hears of the end of an attempt only when the next is due, it takes the task for killed.
+LEAST_SECONDS = 15.0
+"""Airflow pauses at least for this long.
+
+Its supervisor may notice the end of an attempt five seconds late. If the scheduler hears of it only when the next
+attempt is due, it takes the task for killed, and counts a try.
 """
 
 _SAME_WAIT = timedelta(hours=1)
@@ -69,8 +73,8 @@ def wait(error: WaitError, context: Any, settings: Settings) -> NoReturn:  # noq
             f"it is back, clear the task ({error})"
         ) from error
     pause = settings.wait_pause_seconds
-    later = PAUSES[min(asked, len(PAUSES) - 1)] * random.uniform(1, 1.2)  # noqa: S311 - spreads tasks out
-    until = now + timedelta(seconds=pause * (1 + later))
+    later = max(LEAST_SECONDS, pause * PAUSES[min(asked, len(PAUSES) - 1)]) * random.uniform(1, 1.2)  # noqa: S311
+    until = now + timedelta(seconds=pause + later)
     records.set(
         RECORD,
         {"for": error.awaited, "since": since.isoformat(), "until": until.isoformat(), "asked": asked + 1},

@@ -89,6 +89,7 @@ class WebHdfs:
         session.mount("https://", adapter)
         session.hooks["response"].append(_refuse_error_page)
         logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # one line per request would bury everything else
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # so would a warning for each repetition
         options = {"root": root, "proxy": acting_for, "timeout": TIMEOUT_SECONDS, "session": session}
         self._session = session
         self.client: Any
