@@ -30,8 +30,10 @@ Trigger the same form without blocks to do the rest of the run.
 
 **Only one run at a time tags a corpus**; different corpora can be tagged at the same time.
 
-A task that fails at once, without retries, met an error that no retry can fix. The last line of its log says what is
-wrong, where, and how to fix it. To redo single blocks, use the Dag `tinytags_backfill`.
+A task that has to wait, because an engine is away or another writer is at work, says so in its log and its name, and is
+run again later; that uses up no try. A task that fails at once, without retries, met an error that no retry can fix.
+The last line of its log says what is wrong, where, and how to fix it. To redo single blocks, use the Dag
+`tinytags_backfill`.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ from tinytags_airflow import (
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, tagging_form
 from tinytags_suggestions import remember_models
+from tinytags_waits import NOTE
 
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 
@@ -74,7 +77,7 @@ _PASSED_ON = (
 """Fields of the form that are those of a training's request."""
 
 
-@task(retries=1, execution_timeout=SHORT)
+@task(execution_timeout=SHORT)
 @errors_for_airflow
 def check() -> str:
     """Validate what the form itself cannot, check that the engines answer, and claim the corpus, before any work."""
@@ -112,7 +115,7 @@ def plan_shards() -> list[dict[str, Any]]:
 
 
 @task(
-    map_index_template="shards {{ numbers }}",
+    map_index_template="shards {{ numbers }}" + NOTE,
     pool=pool(HDFS),
     priority_weight=PRIORITY_OF_SHARDS,
     doc_md="Write the group's shards.",

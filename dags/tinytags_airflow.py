@@ -1,9 +1,9 @@
 """What all TinyTags Dags share: the Dag decorator, task defaults, pools, assets, clients and error handling.
 
 Start here to change a Dag. :mod:`tinytags_forms` has the trigger forms, :mod:`tinytags_checks` the checks before any
-work starts, :mod:`tinytags_blocks` the mapped task of several Dags, :mod:`tinytags_claim` the rule that one run at a
-time tags a corpus, :mod:`tinytags_notify` the messages about failures, and :mod:`tinytags_policy` how runs share the
-pools.
+work starts, :mod:`tinytags_blocks` the mapped task of several Dags, :mod:`tinytags_waits` what a task does that has to
+wait, :mod:`tinytags_claim` the rule that one run at a time tags a corpus, :mod:`tinytags_notify` the messages about
+failures, and :mod:`tinytags_policy` how runs share the pools.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
 from tinytags_notify import FailureNotifier
+from tinytags_waits import end_wait, wait
 
 from tinytags_tasks import airflow_names
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
@@ -109,18 +110,27 @@ def cron_schedule(variable: str) -> CronTriggerTimetable | None:
 
 
 def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
-    """Make a task fail at once on an error that no retry can fix; other errors are retried as the Dag says."""
+    """Make a task wait if it has to, and fail at once on an error that no retry can fix; others are retried."""
 
     @wraps(work)
     def translated(*args: P.args, **kwargs: P.kwargs) -> R:
         from airflow.sdk.exceptions import AirflowFailException
 
-        from tinytags_tasks.errors import FinalError
+        from tinytags_tasks.errors import FinalError, WaitError
+        from tinytags_tasks.settings import load_settings
 
+        context = get_current_context()
         try:
-            return work(*args, **kwargs)
-        except FinalError as error:
-            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+            done = work(*args, **kwargs)
+        except WaitError as error:
+            wait(error, context, load_settings())
+        except Exception as error:
+            end_wait(context)
+            if isinstance(error, FinalError):
+                raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+            raise
+        end_wait(context)
+        return done
 
     return translated
 

@@ -29,6 +29,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import get_current_context, task
 from tinytags_airflow import SHORT, cron_schedule, errors_for_airflow, pool, report, runtime, tinytags_dag
 from tinytags_forms import audit_form, read_form
+from tinytags_waits import NOTE
 
 from tinytags_tasks.airflow_names import BACKFILL_DAG, SOLR
 
@@ -61,7 +62,7 @@ def choose() -> list[str]:
 
 
 @task(
-    map_index_template="{{ run }}",
+    map_index_template="{{ run }}" + NOTE,
     pool=pool(SOLR),
     execution_timeout=timedelta(hours=12),
     doc_md="Compare all blocks of a run, and record what differs.",

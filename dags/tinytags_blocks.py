@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
 from tinytags_airflow import PRIORITY_OF_BLOCKS, errors_for_airflow, pool, report, runtime
+from tinytags_waits import NOTE
 
 from tinytags_tasks.airflow_names import SPARK
 
 if TYPE_CHECKING:
     from tinytags_tasks.errors import FinalError
+    from tinytags_tasks.index.step import IndexRequest
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.protocol import Storage
 
@@ -31,7 +33,7 @@ def embed_score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airfl
     """
 
     @task(
-        map_index_template="{{ name }}",
+        map_index_template="{{ name }}" + NOTE,
         pool=pool(SPARK),
         priority_weight=PRIORITY_OF_BLOCKS,
         doc_md="Embed the group's blocks if the model sees a net's embeddings, score them, index what was scored, and "
@@ -60,7 +62,7 @@ def embed_score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airfl
         except FinalError as error:
             failure = error
         if failure is None:
-            return asdict(index_blocks(IndexRequest(run, numbers, redo), storage=storage, solr=solr, report=report))
+            return _index(IndexRequest(run, numbers, redo), clients)
         # There will be no retry, so index what was scored now.
         failed = set(unsettled_blocks(run, numbers, storage))
         if scored := tuple(block for block in numbers if block not in failed):
@@ -70,13 +72,27 @@ def embed_score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airfl
     return blocks
 
 
+def _index(request: IndexRequest, clients: Runtime) -> dict[str, Any]:
+    """Index blocks that were scored a moment ago."""
+    from tinytags_tasks.errors import MissingError, OtherWriterError
+    from tinytags_tasks.index.step import index_blocks
+    from tinytags_tasks.score.worker import unsettled_blocks
+
+    try:
+        return asdict(index_blocks(request, storage=clients.storage, solr=clients.solr, report=report))
+    except MissingError as error:
+        if unsettled_blocks(request.run, request.blocks, clients.storage):  # a backfill deleted a damaged scored file
+            raise OtherWriterError(f"{error}; another writer is redoing it") from error
+        raise
+
+
 def _embed(run: str, numbers: tuple[int, ...], clients: Runtime) -> tuple[tuple[int, ...], FinalError | None]:
     """Embed what scoring reads; return the blocks that can be scored, and why the others cannot.
 
     If all can be scored, there is no reason: None.
     """
     from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
-    from tinytags_tasks.errors import FinalError, TransientError
+    from tinytags_tasks.errors import FinalError, TransientError, WaitError
     from tinytags_tasks.score.step import ScoreRequest, needed_embeddings
     from tinytags_tasks.score.unembedded import record_unembedded
     from tinytags_tasks.store.run_identity import load_run
@@ -94,6 +110,8 @@ def _embed(run: str, numbers: tuple[int, ...], clients: Runtime) -> tuple[tuple[
             report=report,
             providers=clients.onnx_providers,
         )
+    except WaitError:  # nothing has failed
+        raise
     except (FinalError, TransientError) as error:
         failed = record_unembedded(run, needed, str(error), storage=storage, report=report)
         if isinstance(error, TransientError):

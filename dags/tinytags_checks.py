@@ -87,7 +87,8 @@ def refuse_unreachable(clients: Runtime) -> None:
     clients.solr.aliases()
     if problem := spark_unready(clients.settings.address("spark_url")):
         raise EngineDownError(
-            f"{problem}; see `tinytags status`, start it with `tinytags up`, or fix Airflow's connection {SPARK}"
+            f"{problem}; see `tinytags status`, start it with `tinytags up`, or fix Airflow's connection {SPARK}",
+            "Spark",
         )
 
 

@@ -34,6 +34,7 @@ from tinytags_airflow import (
     tinytags_dag,
 )
 from tinytags_forms import learn_form, read_form
+from tinytags_waits import NOTE
 
 from tinytags_tasks.airflow_names import HDFS, SPARK
 
@@ -50,7 +51,7 @@ def find() -> list[str]:
 
 
 @task(
-    map_index_template="{{ corpus }}",
+    map_index_template="{{ corpus }}" + NOTE,
     pool=pool(SPARK),
     execution_timeout=timedelta(hours=24),
     outlets=[NEW_MODELS],

@@ -45,6 +45,7 @@ from tinytags_airflow import (
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, retag_form
 from tinytags_suggestions import remember_models
+from tinytags_waits import NOTE
 
 from tinytags_tasks.airflow_names import SOLR
 
@@ -114,7 +115,7 @@ def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 # Each run's own counts decide, so that a failure in one corpus does not hold back the others.
 @task(
-    map_index_template="{{ index }}",
+    map_index_template="{{ index }}" + NOTE,
     trigger_rule="all_done",
     pool=pool(SOLR),
     outlets=[NEW_INDEXES],  # a trial emits no event

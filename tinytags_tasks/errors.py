@@ -3,8 +3,10 @@
 ::
 
     TinyTagsError
-    ├── TransientError          worth a retry: an engine is down or busy, a write lost a race
-    │   ├── EngineDownError     nothing answers at an engine's address
+    ├── TransientError          worth a retry: a process was killed, a write lost a race
+    │   ├── WaitError           nothing failed: the work has to wait
+    │   │   ├── EngineDownError     for an engine: it is down, or says that it cannot work now
+    │   │   └── OtherWriterError    for another writer of the same thing
     │   └── LostWriteError      another writer deleted the temporary file of a write
     └── FinalError              a retry would fail again
         ├── BadInputError       the user's input cannot be used: a file, a number, a name
@@ -13,9 +15,9 @@
         ├── NewerFormatError    a newer version of TinyTags wrote it
         └── ReconcileError      counts that must be equal differ
 
-Airflow tasks turn :class:`FinalError` into ``AirflowFailException`` in one place (``dags/tinytags_airflow.py``); the
-command line prints one line for any of them and exits with code 2. A message says what is wrong, where (file, block,
-offset), and what to do about it.
+Airflow tasks turn :class:`FinalError` into ``AirflowFailException``, and wait for what a :class:`WaitError` names, in
+one place (``dags/tinytags_airflow.py``); the command line prints one line for any of them and exits with code 2. A
+message says what is wrong, where (file, block, offset), and what to do about it.
 """
 
 
@@ -27,8 +29,32 @@ class TransientError(TinyTagsError):
     """A failure that is worth a retry: the same call may succeed later."""
 
 
-class EngineDownError(TransientError):
-    """Nothing answers at an engine's address."""
+class WaitError(TransientError):
+    """Nothing failed, but the work has to wait; ``awaited`` says for what, such as "Solr"."""
+
+    awaited = "another process"
+
+
+class EngineDownError(WaitError):
+    """An engine is away: nothing answers at its address, or it says that it cannot work at the moment.
+
+    Parameters
+    ----------
+    message
+        The error message.
+    engine
+        The engine's name, for people.
+    """
+
+    def __init__(self, message: str, engine: str = "an engine") -> None:
+        super().__init__(message)
+        self.awaited = engine
+
+
+class OtherWriterError(WaitError):
+    """Another writer is at work on the same thing: once it has ended, the work may be done already."""
+
+    awaited = "another writer"
 
 
 class LostWriteError(TransientError):

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     keep_collections: int = Field(
         1, ge=0, description="earlier collections to keep for a rollback, besides the live one"
     )
+    wait_hours: float = Field(
+        6, ge=0, description="how long a task may wait for an engine that is away; 0: it uses up tries instead"
+    )
+    wait_pause_seconds: float = Field(
+        10, gt=0, description="how long such a task keeps its slot; then it pauses three to twelve times as long"
+    )
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="the user who triggers runs")
     airflow_password: SecretStr | None = Field(None, description="their password; default: the generated password")

@@ -1,10 +1,12 @@
 """What Airflow knows about a run: the Dag runs that work on it, and which task works on which blocks."""
 
+import json
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from airflow.models.dagrun import DagRun
+from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.sdk.bases.xcom import BaseXCom
@@ -20,6 +22,9 @@ PLANNERS = {TAG_DAG: "plan", BACKFILL_DAG: "plan", RETAG_DAG: "groups"}
 
 RECENT_DAG_RUNS = 100
 """How many of the latest Dag runs are considered."""
+
+WAITING = "waiting"
+"""The key in Airflow's task state store under which a task says what it waits for."""
 
 DagRunKey = tuple[str, str]
 """The id of a Dag, and that of its run."""
@@ -75,6 +80,36 @@ class DagRuns:
             if name == run.name
         ]
 
+    def waits(self, run: Run, session: Session) -> list[str]:
+        """Return what tasks of recent Dag runs that work on a run wait for, one sentence for each kind of task."""
+        keys = {
+            key for key, groups in self._find_groups(session).items() if any(name == run.name for name, _ in groups)
+        }
+        found = session.execute(
+            select(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskStateStoreModel.value)
+            .join(
+                TaskStateStoreModel,
+                and_(
+                    TaskStateStoreModel.dag_id == TaskInstance.dag_id,
+                    TaskStateStoreModel.run_id == TaskInstance.run_id,
+                    TaskStateStoreModel.task_id == TaskInstance.task_id,
+                    TaskStateStoreModel.map_index == TaskInstance.map_index,
+                ),
+            )
+            .where(
+                TaskInstance.dag_id.in_({dag for dag, _ in keys}),
+                TaskInstance.run_id.in_({dag_run for _, dag_run in keys}),
+                TaskInstance.state == "up_for_reschedule",
+                TaskStateStoreModel.key == WAITING,
+            )
+        )
+        since: dict[tuple[str, str], list[str]] = {}
+        for dag, dag_run, task, value in found:
+            if (dag, dag_run) in keys:
+                record = json.loads(value)
+                since.setdefault((task, record["for"]), []).append(record["since"])
+        return [_sentence(task, awaited, began) for (task, awaited), began in sorted(since.items())]
+
     def _find_groups(self, session: Session, *which: ColumnElement[bool]) -> dict[DagRunKey, list[Group]]:
         """Return the groups of blocks, by map index, of recent Dag runs that have planned some."""
         recent = session.execute(
@@ -104,6 +139,11 @@ class DagRuns:
             known = {plan: known[plan] for plan in plans}  # otherwise memory would grow with every Dag run
         self._planned = known
         return {plan[0]: known[plan] for plan in plans if known[plan]}
+
+
+def _sentence(task: str, awaited: str, began: list[str]) -> str:
+    subject = f"{len(began)} of the tasks {task} are" if len(began) > 1 else f"The task {task} is"
+    return f"{subject} waiting for {awaited} since {datetime.fromisoformat(min(began)):%H:%M} UTC."
 
 
 def _groups(row: Any) -> list[Group]:  # noqa: ANN401 - a row of a database

@@ -61,7 +61,8 @@ def run_routes(watches: Watches) -> APIRouter:
     def cells(name: str, session: SessionDep, mark: str = "", since: int = 0) -> dict[str, Any]:
         """Return the cells that changed after a revision, and the totals."""
         watch = watches.watch(name)
-        watch.refresh(lambda run: watches.dag_runs.tasks(run, session))
+        dag_runs = watches.dag_runs
+        watch.refresh(lambda run: dag_runs.tasks(run, session), lambda run: dag_runs.waits(run, session))
         return watch.view(mark, since)
 
     @router.get("/api/runs/{name}/blocks/{block}")

@@ -74,6 +74,7 @@ class RunWatch:
         self._totals = add_up(())
         self._rates = Rates(0.0, 0.0, None)
         self._problems: dict[str, str] = {}
+        self._waits: list[str] = []
         self._lock = threading.Lock()
         self._next_refresh = float("-inf")
         self._added_up = float("-inf")
@@ -83,7 +84,9 @@ class RunWatch:
         self._counts: dict[int, int] | None = None
         self._counted: dict[int, BlockRecord] = {}
 
-    def refresh(self, find_tasks: Callable[[Run], list[BlockTask]]) -> None:
+    def refresh(
+        self, find_tasks: Callable[[Run], list[BlockTask]], find_waits: Callable[[Run], list[str]] = lambda run: []
+    ) -> None:
         """Update everything that is a few seconds old; return at once if another thread is doing so."""
         if not self._lock.acquire(blocking=False):
             return
@@ -93,6 +96,7 @@ class RunWatch:
                 return
             was_whole = self._reader.is_whole
             touched = {*self._find_tasks(find_tasks), *self._read_ledger()}
+            self._waits = find_waits(self.run)
             blocks = range(self.run.blocks) if self._ask_solr() else touched
             self._cells.change({block: self._state(block) for block in blocks})
             is_due = began - self._added_up >= TOTALS_SECONDS or self._reader.is_whole is not was_whole
@@ -199,7 +203,7 @@ class RunWatch:
             "counts": {state.value: count for state in STATES if (count := self._cells.states.count(state))},
             "totals": _totals(self._totals),
             "rates": asdict(self._rates),
-            "problems": list(self._problems.values()),
+            "problems": [*self._waits, *self._problems.values()],
         }
 
 

@@ -56,6 +56,7 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         for name in ADDRESSES:
             patch.delenv(f"TINYTAGS_{name.upper()}", raising=False)
         patch.setenv("TINYTAGS_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("TINYTAGS_WAIT_PAUSE_SECONDS", "1")  # tasks that wait for an engine ask it again soon
         if "PYTHONDONTWRITEBYTECODE" in os.environ:  # else each of a hundred processes compiles a thousand modules
             patch.delenv("PYTHONDONTWRITEBYTECODE")
             patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("compiled")))

@@ -1,5 +1,6 @@
 """An empty Airflow metadata database for one test module, and users of its simple auth manager."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -73,6 +74,31 @@ def add_task(session: Session, dag: str, dag_run: str, task: str, **values: obje
     known = {"map_index": -1, "state": "running", "try_number": 1, "start_date": NOW, "pool": "default_pool"}
     known |= {"pool_slots": 1, "max_tries": 0, "id": uuid7()}
     session.execute(insert(TaskInstance.__table__).values(dag_id=dag, run_id=dag_run, task_id=task, **(known | values)))
+    session.commit()
+
+
+def add_wait(
+    session: Session, dag: str, dag_run: str, task: str, awaited: str, since: str, map_index: int = -1
+) -> None:
+    """Record what a task waits for, as the task does."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from sqlalchemy import select
+
+    number = session.scalar(select(DagRun.id).where(DagRun.dag_id == dag, DagRun.run_id == dag_run))
+    record = {"for": awaited, "since": since, "until": since, "asked": 1}
+    session.execute(
+        insert(TaskStateStoreModel).values(
+            dag_id=dag,
+            run_id=dag_run,
+            dag_run_id=number,
+            task_id=task,
+            map_index=map_index,
+            key="waiting",
+            value=json.dumps(record),
+            updated_at=NOW,
+        )
+    )
     session.commit()
 
 

@@ -238,7 +238,7 @@ class SparkHere:
         return self
 
     def mapInArrow(self, function, schema: str) -> "SparkHere":
-        assert schema == "block long, reason string, is_transient boolean"
+        assert schema == "block long, reason string, kind string, awaited string"
         self._function = function
         return self
 

@@ -265,6 +265,11 @@ class StorageContract:
         with pytest.raises(MissingError, match="folder/none"):
             storage.rename("folder/none", "folder/new")
 
+    def test_renaming_a_temporary_file_that_another_writer_deleted_is_worth_a_retry(self, storage):
+        storage.write("folder/file", b"x")
+        with pytest.raises(LostWriteError, match="folder/new: another writer deleted"):
+            storage.rename(temporary_name("folder/new"), "folder/new")
+
     # Deleting
 
     def test_a_file_is_deleted_once(self, storage):

@@ -11,8 +11,9 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from small_run import BLOCKS, SolrHere, SparkHere, address_of, index_all, make_run, quiet, score_all
 
-from tinytags_tasks.errors import TinyTagsError, TransientError
+from tinytags_tasks.errors import OtherWriterError, ReconcileError, TinyTagsError, TransientError
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks
+from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.score import block as block_module
 from tinytags_tasks.score import step, worker
 from tinytags_tasks.score.block import score_block
@@ -236,6 +237,60 @@ def test_a_backfill_beside_a_run_finds_the_work_done(storage, clean):
     assert outcome(storage, run, solr) == clean
 
 
+def test_counts_that_differ_while_a_backfill_writes_are_compared_again_when_it_has_ended(storage):
+    run, solr = make_run(storage), SolrHere()
+    score(storage, run)
+    index_all(storage, run, solr)
+    (record,) = read_ledger(storage, run, [3])
+    told, errors = [], []
+
+    def reconcile() -> None:
+        try:
+            reconcile_run(run.name, storage=storage, solr=solr, report=told.append)
+        except TinyTagsError as error:
+            errors.append(error)
+
+    with held_by_another(storage, run, [3]):
+        record.replaced(state=BlockState.INDEXED).save(storage, layout.ledger_file(run.name, 3))
+        work = threading.Thread(target=reconcile)
+        work.start()
+        while not any("block 3 is being written by" in line for line in told):
+            assert work.is_alive()
+            work.join(0.01)
+        record.save(storage, layout.ledger_file(run.name, 3))
+    work.join(30)
+    assert errors == []
+    assert f"run {run.name}: its blocks were written meanwhile, so it is compared again" in told
+    assert told[-1].startswith(f"reconciled {BLOCKS} blocks: ")
+
+
+def test_counts_that_differ_are_told_at_once_if_nobody_writes(storage):
+    run, solr = make_run(storage), SolrHere()
+    score(storage, run)
+    index_all(storage, run, solr)
+    (record,) = read_ledger(storage, run, [3])
+    record.replaced(state=BlockState.INDEXED).save(storage, layout.ledger_file(run.name, 3))
+    with held_by_another(storage, run, [4]), pytest.raises(ReconcileError, match="not verified: blocks 3"):
+        reconcile_run(run.name, storage=storage, solr=solr, blocks=(2, 3), report=quiet)
+
+
+def test_a_writer_whose_sign_of_life_is_deleted_as_a_leftover_takes_no_block_without_one(storage, monkeypatch):
+    run = make_run(storage)
+    monkeypatch.setattr(lease, "_POLL_SECONDS", 0.01)
+    genuine, lost = lease.Leases._create, []
+
+    def create(leases, path, content):
+        if not lost:
+            lost.append(path)
+            return False
+        return genuine(leases, path, content)
+
+    monkeypatch.setattr(lease.Leases, "_create", create)
+    for ours in hold_blocks(run.name, [0], storage=storage, report=quiet):
+        assert storage.exists(layout.writer_lease_file(layout.leases_folder(run.name), ours.writer))
+    assert lost
+
+
 def test_documents_are_deleted_when_the_writer_of_their_block_is_done(storage):
     run, solr = make_run(storage), SolrHere()
     score(storage, run)
@@ -268,7 +323,7 @@ def test_a_worker_whose_driver_is_gone_writes_nothing_after_the_retry(storage, c
     score(storage, run)
     index_all(storage, run, solr)
     for task in tasks:
-        with pytest.raises(TransientError, match=f"block {task.source.block} was taken over by another writer"):
+        with pytest.raises(OtherWriterError, match=f"block {task.source.block} was taken over by another writer"):
             score_block(task, address_of(storage))
     assert outcome(storage, run, solr) == clean
 

@@ -3,7 +3,9 @@
 import json
 import socketserver
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError
+from tinytags_tasks.errors import (
+    BadInputError,
+    CorruptError,
+    EngineDownError,
+    FinalError,
+    MissingError,
+    OtherWriterError,
+    TransientError,
+)
 from tinytags_tasks.settings import PROJECT_ROOT
 from tinytags_tasks.store.local import LocalStorage
 
@@ -20,6 +30,22 @@ from tinytags_tasks.store.local import LocalStorage
 def dags_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     monkeypatch.syspath_prepend(str(PROJECT_ROOT / "dags"))
+
+
+@pytest.fixture(autouse=True)
+def context(dags_folder: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Airflow's context of a task, with its task state store."""
+    import tinytags_airflow
+
+    kept: dict[str, Any] = {}
+    state_store = SimpleNamespace(
+        get=kept.get,
+        set=lambda key, value: kept.update({key: json.loads(json.dumps(value))}),
+        delete=lambda key: kept.pop(key, None),
+    )
+    context = {"task_state_store": state_store}
+    monkeypatch.setattr(tinytags_airflow, "get_current_context", lambda: context)
+    return context
 
 
 @pytest.fixture
@@ -37,8 +63,107 @@ def test_a_final_error_fails_a_task_at_once_and_a_transient_one_is_left_to_the_r
 
     with pytest.raises(AirflowFailException, match="BadInputError: block 9 is out of range"):
         work(BadInputError("block 9 is out of range"))
-    with pytest.raises(EngineDownError):
-        work(EngineDownError("away"))
+    with pytest.raises(TransientError):
+        work(TransientError("a worker was killed"))
+
+
+SOLR_AWAY = EngineDownError("Solr does not answer", "Solr")
+
+
+@pytest.fixture
+def tried(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run a task's work once, some minutes after ten; return what Airflow is told, and what the task is named then."""
+    import tinytags_waits
+    from tinytags_airflow import errors_for_airflow
+
+    monkeypatch.setattr(tinytags_waits.time, "sleep", lambda seconds: None)
+
+    def run(minutes: float, error: Exception | None) -> tuple[BaseException | None, str]:
+        context.pop("waiting", None)
+        monkeypatch.setattr(tinytags_waits, "datetime", clock_at(TEN + timedelta(minutes=minutes)))
+
+        def work() -> None:
+            if error:
+                raise error
+
+        try:
+            errors_for_airflow(work)()
+        except Exception as told:
+            context["task_reschedule_count"] = context.get("task_reschedule_count", 0) + 1
+            return told, context.get("waiting", "")
+        return None, context.get("waiting", "")
+
+    return run
+
+
+TEN = datetime(2026, 1, 2, 10, 0, tzinfo=UTC)
+
+
+def clock_at(at: datetime) -> type[datetime]:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return at
+
+    return Clock
+
+
+def test_a_task_waits_for_an_engine_with_growing_pauses_and_says_since_when(tried: Callable[..., Any]) -> None:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+
+    pauses, minutes = [], 2.0
+    for _ in range(8):
+        told, name = tried(minutes, SOLR_AWAY)
+        assert isinstance(told, AirflowRescheduleException)
+        assert name == " (waiting for Solr since 10:02 UTC)"
+        pauses.append((told.reschedule_date - TEN).total_seconds() - minutes * 60)
+        minutes += pauses[-1] / 60
+    assert [round(pause / 10) for pause in pauses[:2]] in ([4, 7], [4, 8], [5, 7], [5, 8])
+    assert all(130 <= pause <= 154 for pause in pauses[2:])
+    assert tried(minutes, None) == (None, "")
+    assert tried(minutes + 1, SOLR_AWAY)[1] == f" (waiting for Solr since 10:{int(minutes) + 1:02} UTC)"
+
+
+def test_what_a_task_waits_for_is_not_counted_together_with_another_engine(tried: Callable[..., Any]) -> None:
+    tried(0, SOLR_AWAY)
+    assert tried(1, EngineDownError("safe mode", "HDFS"))[1] == " (waiting for HDFS since 10:01 UTC)"
+    assert tried(2, OtherWriterError("block 3"))[1] == " (waiting for another writer since 10:02 UTC)"
+
+
+def test_a_task_that_worked_for_hours_in_between_waits_anew(tried: Callable[..., Any]) -> None:
+    tried(0, SOLR_AWAY)
+    assert tried(240, SOLR_AWAY)[1] == " (waiting for Solr since 14:00 UTC)"
+
+
+def test_a_wait_ends_after_the_hours_of_the_setting_and_after_clearing_the_task_it_begins_anew(
+    tried: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    monkeypatch.setenv("TINYTAGS_WAIT_HOURS", "0.5")
+    tried(0, SOLR_AWAY)
+    tried(25, SOLR_AWAY)
+    told, name = tried(31, SOLR_AWAY)
+    assert isinstance(told, AirflowFailException)
+    assert str(told) == (
+        "was waiting for Solr since 10:00 UTC on 2026-01-02, longer than TINYTAGS_WAIT_HOURS=0.5 allows; once it is "
+        "back, clear the task (Solr does not answer)"
+    )
+    assert name == ""
+    assert tried(32, SOLR_AWAY)[1] == " (waiting for Solr since 10:32 UTC)"
+
+
+def test_without_hours_to_wait_an_engine_that_is_away_uses_up_tries(
+    tried: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYTAGS_WAIT_HOURS", "0")
+    assert tried(0, SOLR_AWAY) == (SOLR_AWAY, "")
+
+
+def test_a_failure_that_counts_ends_a_wait(tried: Callable[..., Any]) -> None:
+    tried(0, SOLR_AWAY)
+    tried(1, TransientError("a worker was killed"))
+    assert tried(2, SOLR_AWAY)[1] == " (waiting for Solr since 10:02 UTC)"
 
 
 def test_a_failed_audit_describes_some_of_its_findings_and_counts_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +474,46 @@ def test_a_block_that_cannot_be_embedded_fails_with_the_reason_and_does_not_hold
 
 
 def test_an_embedding_that_a_retry_can_mend_is_left_to_the_retry(group: SimpleNamespace) -> None:
-    group.unembeddable = {2: EngineDownError("HDFS does not answer")}
-    with pytest.raises(EngineDownError):
+    group.unembeddable = {2: TransientError("a worker was killed")}
+    with pytest.raises(TransientError):
         group.task()
     assert [call[0] for call in group.calls] == ["embed"]
+
+
+def test_a_block_is_not_failed_while_its_group_waits_for_spark(
+    group: SimpleNamespace, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tinytags_waits
+    from airflow.sdk.exceptions import AirflowRescheduleException
+
+    from tinytags_tasks.store.ledger import read_ledger
+    from tinytags_tasks.store.run_records import BlockState
+
+    monkeypatch.setattr(tinytags_waits.time, "sleep", lambda seconds: None)
+    group.unembeddable = {2: EngineDownError("Spark does not answer", "Spark")}
+    with pytest.raises(AirflowRescheduleException):
+        group.task()
+    assert context["waiting"].startswith(" (waiting for Spark since ")
+    assert BlockState.FAILED not in {record.state for record in read_ledger(group.storage, group.run)}
+
+
+def test_a_scored_file_that_a_backfill_deletes_before_it_is_indexed_is_waited_for(
+    group: SimpleNamespace, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tinytags_waits
+    from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+
+    from tinytags_tasks.index import step as indexing
+    from tinytags_tasks.score import worker
+
+    def index_blocks(*_: Any, **__: Any) -> None:
+        raise MissingError("block 2 is not scored")
+
+    monkeypatch.setattr(indexing, "index_blocks", index_blocks)
+    monkeypatch.setattr(tinytags_waits.time, "sleep", lambda seconds: None)
+    with pytest.raises(AirflowRescheduleException):
+        group.task()
+    assert context["waiting"].startswith(" (waiting for another writer since ")
+    monkeypatch.setattr(worker, "unsettled_blocks", lambda run, blocks, storage: ())
+    with pytest.raises(AirflowFailException, match="block 2 is not scored"):
+        group.task()

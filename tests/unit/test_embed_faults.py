@@ -139,7 +139,7 @@ def test_one_failure_that_a_retry_may_mend_makes_the_whole_worth_a_retry(storage
 
 
 def test_a_block_that_spark_returns_nothing_for_is_worth_a_retry(storage, monkeypatch):
-    monkeypatch.setattr(step, "embed_tasks", lambda *arguments, **options: [worker.Outcome(0, "", is_transient=False)])
+    monkeypatch.setattr(step, "embed_tasks", lambda *arguments, **options: [worker.Outcome(0)])
     with pytest.raises(TransientError, match="blocks 1-5 failed: Spark returned no result for it"):
         embed(storage)
 

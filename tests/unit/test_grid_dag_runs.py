@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from airflow_database import NOW, add_dag_run, add_plan, add_task, airflow_database, open_session
+from airflow_database import NOW, add_dag_run, add_plan, add_task, add_wait, airflow_database, open_session
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
@@ -114,3 +114,23 @@ def test_links_are_quoted(session: Session) -> None:
     assert dag_run_link("d", "manual__2026-01-01T00:00:00+00:00") == (
         "../dags/d/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00"
     )
+
+
+def test_what_tasks_of_a_run_wait_for_is_told_with_the_time(session: Session) -> None:
+    from grid_page.dag_runs import DagRuns
+
+    add_dag_run(session, "tinytags", "waiting")
+    add_plan(session, "tinytags", "waiting", [{"run": "pets-1", "blocks": [block]} for block in range(4)])
+    for map_index, (state, minute) in enumerate(
+        [("up_for_reschedule", 12), ("up_for_reschedule", 2), ("running", 1), ("success", 0)]
+    ):
+        since = f"2026-01-02T10:{minute:02}:30+00:00"
+        add_task(session, "tinytags", "waiting", "blocks", map_index=map_index, state=state)
+        add_wait(session, "tinytags", "waiting", "blocks", "Solr", since, map_index)
+    add_task(session, "tinytags", "waiting", "reconcile", state="up_for_reschedule")
+    add_wait(session, "tinytags", "waiting", "reconcile", "HDFS", "2026-01-02T11:00:00+00:00")
+    assert DagRuns().waits(RUN, session) == [
+        "2 of the tasks blocks are waiting for Solr since 10:02 UTC.",
+        "The task reconcile is waiting for HDFS since 11:00 UTC.",
+    ]
+    assert DagRuns().waits(RUN.replaced(name="pets-2"), session) == []

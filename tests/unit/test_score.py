@@ -249,7 +249,7 @@ def test_the_step_tells_workers_whether_spark_tries_again(storage, monkeypatch, 
 
     def note(tasks, address, *, is_retried):
         told.append(is_retried)
-        return [worker.Outcome(task.source.block, "", is_transient=False) for task in tasks]
+        return [worker.Outcome(task.source.block) for task in tasks]
 
     monkeypatch.setattr(step, "score_tasks", note)
     monkeypatch.setattr(step.TaskContext, "get", lambda: SimpleNamespace(attemptNumber=lambda: attempt))

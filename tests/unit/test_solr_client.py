@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import socket
 import threading
 import zipfile
@@ -21,7 +22,7 @@ from tinytags_tasks.clients.solr_http import (
     UndefinedFieldError,
     undefined_field,
 )
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError, WaitError
 from tinytags_tasks.store.configsets import Configset
 
 
@@ -84,12 +85,37 @@ def test_a_busy_solr_is_asked_again(solr, client, status):
     assert len(solr.asked) == 3
 
 
-@pytest.mark.parametrize("status", [503, 429])
-def test_a_solr_that_stays_busy_is_worth_a_retry_later(solr, client, status):
-    solr.will_answer(*[(status, {"error": {"msg": "too many requests"}})] * 3)
-    with pytest.raises(TransientError, match=rf"Solr answers {status} \(too many requests\)"):
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (503, "Cannot talk to ZooKeeper - Updates are disabled."),
+        (503, "SolrCore is loading"),
+        (429, "too many requests"),
+        (500, "KeeperErrorCode = ConnectionLoss for /collections/run/state.json"),
+        (500, "No registered leader was found after waiting for 4000ms, collection: run slice: shard1"),
+        (510, "no servers hosting shard: shard1"),
+    ],
+)
+def test_a_solr_that_cannot_work_now_is_away(solr, client, status, said):
+    solr.will_answer(*[(status, {"error": {"msg": said}})] * 3)
+    with pytest.raises(EngineDownError, match=rf"Solr answers {status} \({re.escape(said)}\)") as raised:
         client.collections()
+    assert raised.value.awaited == "Solr"
     assert len(solr.asked) == 3
+
+
+def test_a_solr_without_room_says_that_its_disk_is_full(solr, client):
+    solr.will_answer(*[(500, {"error": {"msg": "java.io.IOException: No space left on device"}})] * 3)
+    with pytest.raises(EngineDownError, match="Solr's disk is full; make room on it"):
+        client.collections()
+
+
+@pytest.mark.parametrize("status", [500, 409])
+def test_a_solr_that_fails_is_not_away(solr, client, status):
+    solr.will_answer(*[(status, {"error": {"msg": "NullPointerException"}})] * 3)
+    with pytest.raises(TransientError, match=rf"Solr answers {status} \(NullPointerException\)") as raised:
+        client.collections()
+    assert not isinstance(raised.value, WaitError)
 
 
 def test_an_update_that_found_solr_busy_is_sent_again_whole(solr, client):

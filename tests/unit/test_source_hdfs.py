@@ -136,8 +136,8 @@ def test_a_port_that_is_none_is_refused():
         (404, "FileNotFoundException", BadInputError, "no such file or folder"),
         (403, "AccessControlException", BadInputError, "permission denied .*said so"),
         (400, "IllegalArgumentException", BadInputError, "cannot be read .*said so"),
-        (403, "StandbyException", TransientError, "cannot be read now .*said so"),
-        (500, "RetriableException", TransientError, "cannot be read now .*said so"),
+        (403, "StandbyException", EngineDownError, "no NameNode is active .*said so"),
+        (500, "RetriableException", EngineDownError, "the NameNode cannot answer yet .*said so"),
     ],
 )
 def test_an_answer_of_hdfs_is_worth_a_retry_or_not(hdfs, status, exception, error, message):

@@ -107,9 +107,9 @@ def test_a_time_tells_a_change_where_there_is_no_etag(server, remote):
         (403, BadInputError, "permission denied .*403"),
         (400, BadInputError, "its server refuses .*400.*; correct the corpus' source or options"),
         (408, TransientError, "cannot be read now .*408"),
-        (429, TransientError, "cannot be read now .*429"),
+        (429, EngineDownError, "its server cannot answer now .*429"),
         (500, TransientError, "cannot be read now .*500"),
-        (503, TransientError, "cannot be read now .*503"),
+        (503, EngineDownError, "its server cannot answer now .*503"),
     ],
 )
 @pytest.mark.parametrize("when", ["listing", "reading"])

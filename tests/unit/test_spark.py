@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import pytest
+from pyspark.errors.exceptions.connect import SparkConnectGrpcException
 
 from tinytags_tasks.clients import spark as spark_module
-from tinytags_tasks.clients.spark import connect_spark, session_address, with_parameter
-from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.clients.spark import connect_spark, session_address, spark_errors, with_parameter
+from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError, WaitError
 
 NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -73,3 +75,41 @@ def test_what_is_no_address_of_spark_is_refused(url):
 def test_a_server_that_is_away_is_told_with_the_remedy():
     with pytest.raises(EngineDownError, match=r"sc://127\.0\.0\.1:1: Spark does not answer; see `tinytags status`"):
         connect_spark("sc://127.0.0.1:1")
+
+
+def failure(message: str, code: grpc.StatusCode = grpc.StatusCode.INTERNAL, condition: str | None = None) -> Exception:
+    return SparkConnectGrpcException(
+        message=message, errorClass=condition, messageParameters={} if condition else None, grpc_status_code=code
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failure("failed to connect to all addresses", grpc.StatusCode.UNAVAILABLE),
+        failure("RPC deadline exceeded", grpc.StatusCode.DEADLINE_EXCEEDED),
+        failure(
+            "[INVALID_HANDLE.SESSION_CHANGED] the server was restarted", condition="INVALID_HANDLE.SESSION_CHANGED"
+        ),
+        failure("Job 3 cancelled because SparkContext was shut down"),
+    ],
+)
+def test_a_server_that_goes_away_in_mid_job_is_waited_for(error):
+    with (
+        pytest.raises(EngineDownError, match="Spark went away while scoring blocks 3") as raised,
+        spark_errors("scoring blocks 3"),
+    ):
+        raise error
+    assert raised.value.awaited == "Spark"
+
+
+@pytest.mark.parametrize(
+    "message", ["Job aborted: ExecutorLostFailure (executor 1 exited)", "Python worker exited unexpectedly (crashed)"]
+)
+def test_a_job_that_fails_while_the_server_lives_counts_as_a_failure(message):
+    with (
+        pytest.raises(TransientError, match="Spark failed while scoring blocks 3") as raised,
+        spark_errors("scoring blocks 3"),
+    ):
+        raise failure(message)
+    assert not isinstance(raised.value, WaitError)

@@ -10,14 +10,20 @@ import pytest
 import requests
 from hdfs import HdfsError
 
-from tinytags_tasks.errors import EngineDownError, TransientError
+from tinytags_tasks.errors import EngineDownError, TransientError, WaitError
 from tinytags_tasks.store.hdfs import HdfsStorage
 from tinytags_tasks.store.protocol import StoreAddress
 from tinytags_tasks.store.webhdfs import WebHdfs
 
+RESET = None
+"""An answer that does not come: the connection is closed."""
+
+HALF = "half"
+"""The status of an answer after half of which the connection breaks."""
+
 
 class NameNode(BaseHTTPRequestHandler):
-    """Responds to each operation as the test says: with a status and JSON, or with a page."""
+    """Responds to each operation as the test says: with a status and JSON, or with a page; of a list, one at a time."""
 
     def log_message(self, *_):
         pass
@@ -26,7 +32,24 @@ class NameNode(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         asked = {name: value[0] for name, value in parse_qs(url.query).items()}
         self.server.asked.append((self.command, unquote(url.path), asked))
-        status, content = self.server.answers[asked["op"]]
+        while "chunked" in self.headers.get("Transfer-Encoding", "") and self.rfile.readline().strip() != b"0":
+            pass  # the bytes of a file
+        answers = self.server.answers[asked["op"]]
+        answer = answers if isinstance(answers, tuple) else answers.pop(0)
+        if answer is RESET:
+            return
+        status, content = answer
+        if status == 307:
+            self.send_response(status)
+            self.send_header("Location", f"{self.server.url}{url.path}?op={content}")
+            self.end_headers()
+            return
+        if status is HALF:
+            self.send_response(200)
+            self.send_header("Content-Length", str(2 * len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -102,7 +125,15 @@ def test_a_server_that_cannot_tell_now_what_is_free_is_worth_a_retry():
         store(server).free_bytes()
 
 
-@pytest.mark.parametrize("status", [403, 404, 502])
+def test_a_gateway_that_does_not_reach_hdfs_is_an_hdfs_that_is_away():
+    with (
+        name_node(GETFILESTATUS=(502, b"<html>a gateway's page</html>")) as server,
+        pytest.raises(EngineDownError, match=r"HDFS does not answer \(HTTPError: 502 "),
+    ):
+        store(server).exists("a")
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
 def test_a_page_that_is_not_from_hdfs_is_worth_a_retry_and_no_missing_file(status):
     page = b"<html>a gateway's page</html>"
     with (
@@ -135,3 +166,99 @@ def test_a_server_that_begins_each_part_anew_is_asked_for_all():
     }
     with name_node(**answers) as server:
         assert store(server).delete_leftovers("folder/b.json") == 1
+
+
+# Connections that break
+
+FILE = (200, {"FileStatus": {"type": "FILE", "length": 7, "fileId": 5, "modificationTime": 0}})
+DONE = (200, {"boolean": True})
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr("tinytags_tasks.store.hdfs._PAUSES_SECONDS", (0.01, 0.01))
+
+
+def operations(server):
+    return [asked["op"] for _, _, asked in server.asked]
+
+
+def test_a_read_whose_connection_is_reset_is_asked_for_again():
+    with name_node(GETFILESTATUS=[RESET, FILE]) as server:
+        assert store(server).exists("a")
+    with name_node(DELETE=[RESET, (200, {"boolean": False})]) as server:
+        assert not store(server).delete("a")  # the first request may have deleted it
+
+
+def test_a_read_that_breaks_in_the_middle_is_read_again(hasty):
+    with name_node(
+        OPEN=[(HALF, b"con"), (200, b"content")], GET_BLOCK_LOCATIONS=(200, {"LocatedBlocks": {"locatedBlocks": []}})
+    ) as server:
+        assert store(server).read("a") == b"content"
+
+
+def test_a_server_that_never_answers_is_away(hasty):
+    with name_node(GETFILESTATUS=[RESET] * 3) as server, pytest.raises(EngineDownError, match="HDFS does not answer"):
+        store(server).exists("a")
+    assert len(server.asked) == 3
+
+
+def test_bytes_whose_connection_breaks_are_sent_again(hasty):
+    with name_node(
+        CREATE=(307, "SEND"), SEND=[RESET, (201, b"")], GETFILESTATUS=FILE, RENAME=(200, b""), DELETE=DONE
+    ) as server:
+        assert store(server).write("a", b"content")
+    assert operations(server) == ["CREATE", "SEND", "CREATE", "SEND", "GETFILESTATUS", "RENAME"]
+    assert [asked["overwrite"] for _, _, asked in server.asked if asked["op"] == "CREATE"] == ["False", "True"]
+
+
+def test_a_stream_whose_connection_breaks_cannot_be_sent_again(hasty):
+    with name_node(CREATE=(307, "SEND"), SEND=[RESET], DELETE=DONE) as server, pytest.raises(EngineDownError):
+        store(server).write("a", iter([b"content"]))
+
+
+@pytest.mark.parametrize(
+    ("file_id", "renames"), [(5, 1), (6, 2)], ids=["only the answer was lost", "it was not carried out"]
+)
+def test_a_rename_whose_connection_breaks_is_not_done_twice(hasty, file_id, renames):
+    target = (200, {"FileStatus": {**FILE[1]["FileStatus"], "fileId": file_id}})
+    with name_node(
+        CREATE=(307, "SEND"), SEND=(201, b""), GETFILESTATUS=[FILE, target], RENAME=[RESET, (200, b"")]
+    ) as server:
+        assert store(server).write("a", b"content")
+    assert operations(server).count("RENAME") == renames
+
+
+# What an HDFS says that cannot work now
+
+NO_ROOM = "File /store/a could only be written to 0 of the 1 minReplication nodes. There are {} datanode(s) running"
+
+
+@pytest.mark.parametrize(
+    ("exception", "message", "told"),
+    [
+        ("SafeModeException", "Cannot create file /store/a. Name node is in safe mode.", "safe mode: it is starting"),
+        ("RetriableException", "org.apache.hadoop.hdfs.server.namenode.SafeModeException: in safe mode", "safe mode"),
+        ("RetriableException", "Namenode is in startup mode", "cannot answer yet"),
+        ("StandbyException", "Operation category WRITE is not supported", "no NameNode is active"),
+        ("IOException", NO_ROOM.format(1), "the disk is full: no DataNode has room for a block"),
+        ("IOException", NO_ROOM.format(0), "no DataNode is running"),
+    ],
+)
+def test_an_hdfs_that_cannot_work_now_is_away_and_says_why(exception, message, told):
+    answer = refusal(403, exception, message)
+    with (
+        name_node(MKDIRS=answer, GETFILESTATUS=answer) as server,
+        pytest.raises(EngineDownError, match=told) as raised,
+    ):
+        store(server).make_folder("a")
+    assert raised.value.awaited == "HDFS"
+
+
+def test_an_hdfs_that_fails_is_not_away():
+    with (
+        name_node(MKDIRS=refusal(500, "NullPointerException")) as server,
+        pytest.raises(TransientError, match="HDFS failed") as raised,
+    ):
+        store(server).make_folder("a")
+    assert not isinstance(raised.value, WaitError)

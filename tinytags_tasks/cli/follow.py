@@ -1,5 +1,6 @@
 """Follow a run of the Dag `tinytags` and print its progress and result; tell Airflow about new models."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -166,9 +167,12 @@ def _tasks_of(stage: str, tasks: Sequence[TaskState]) -> list[TaskState]:
 
 
 def _note(tasks: Sequence[TaskState]) -> str:
+    waiting = [task for task in tasks if task.state == "up_for_reschedule"]
+    why = next((found[1] for task in waiting if (found := re.search(r"\(waiting (for .*)\)$", task.label))), "")
     retrying = sum(task.state == "up_for_retry" for task in tasks)
     failed = sum(task.state == "failed" for task in tasks)
-    return ", ".join(f"{count} {what}" for count, what in ((retrying, "to be retried"), (failed, "failed")) if count)
+    counts = ((len(waiting), f"waiting {why}".rstrip()), (retrying, "to be retried"), (failed, "failed"))
+    return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 def _line_printer(

@@ -83,7 +83,8 @@ class AirflowClient:
         except httpx.HTTPError as error:
             raise EngineDownError(
                 f"{self.url}: Airflow does not answer; see `tinytags status`, start it with `tinytags up` "
-                f"or check TINYTAGS_AIRFLOW_URL ({error or type(error).__name__})"
+                f"or check TINYTAGS_AIRFLOW_URL ({error or type(error).__name__})",
+                "Airflow",
             ) from error
 
     def _checked(self, answer: httpx.Response, path: str) -> dict[str, Any]:

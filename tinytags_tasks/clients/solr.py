@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from tinytags_tasks.blocks import Block
-from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, ForbiddenError, SolrHttp
-from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, SOLR, ForbiddenError, SolrHttp
+from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login, SolrRole
 from tinytags_tasks.store.configsets import Configset
 
@@ -168,13 +168,14 @@ class SolrClient:
 
         Raises
         ------
-        TransientError
+        EngineDownError
             If that takes longer than the timeout.
         """
         deadline = time.monotonic() + timeout_seconds
         while unsettled := self._unsettled(collection):
             if time.monotonic() > deadline:
-                raise TransientError(f"collection {collection}: not ready after {timeout_seconds:g} s: {unsettled}")
+                problem = f"collection {collection}: not ready after {timeout_seconds:g} s: {unsettled}"
+                raise EngineDownError(problem, SOLR)
             time.sleep(0.3)
 
     def _unsettled(self, collection: str) -> str:

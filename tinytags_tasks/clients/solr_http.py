@@ -28,7 +28,25 @@ PAUSES_SECONDS = (0.5, 1, 2, 4, 8)
 
 FORM = "application/x-www-form-urlencoded"
 
-_BUSY = {429, 503, 504}
+SOLR = "Solr"
+
+_BUSY = {429, 502, 503, 504}
+"""Overloaded, loading its cores, without its ZooKeeper, or behind a proxy that does not reach it."""
+
+_AWAY = (
+    "SolrCore is loading",
+    "SolrCoreInitializ",
+    "ZooKeeper",
+    "KeeperErrorCode = ConnectionLoss",
+    "KeeperErrorCode = Session expired",
+    "No registered leader",
+    "no servers hosting shard",
+    "Server refused connection",
+    "CoreContainer is either not initialized or shutting down",
+)
+"""What a Solr without its ZooKeeper, without a leader, or that is starting, says besides a status of 500 to 599."""
+
+_NO_ROOM = "No space left on device"
 
 
 class ForbiddenError(FinalError):
@@ -117,8 +135,10 @@ class SolrHttp:
 
         Raises
         ------
-        EngineDownError, TransientError
-            If Solr is still down, or still busy, after the last retry.
+        EngineDownError
+            If Solr is still down, still busy, or still without room on its disk, after the last retry.
+        TransientError
+            If it still fails otherwise.
         MissingError
             If the collection does not exist.
         ForbiddenError
@@ -165,7 +185,8 @@ class SolrHttp:
         except urllib3.exceptions.HTTPError as error:
             raise EngineDownError(
                 f"{self.url}: Solr does not answer; see `tinytags status`, start it with `tinytags up` "
-                f"or check TINYTAGS_SOLR_URL ({type(error).__name__})"
+                f"or check TINYTAGS_SOLR_URL ({type(error).__name__})",
+                SOLR,
             ) from error
         answer = _mapping(response.data)
         if response.status == 200:
@@ -190,7 +211,11 @@ class SolrHttp:
             return FinalError(f"{message}; make it writable again: MODIFYCOLLECTION with readOnly=false")
         if status == 403:
             return ForbiddenError(f"{message}; the user {self._login[0] if self._login else ''!r} lacks permission")
-        if status in _BUSY or status >= 500 or status == 409:
+        if _NO_ROOM in reason:
+            return EngineDownError(f"{message}: Solr's disk is full; make room on it", SOLR)
+        if status in _BUSY or (status >= 500 and any(sign in reason for sign in _AWAY)):
+            return EngineDownError(f"{message}; Solr cannot work now", SOLR)
+        if status >= 500 or status == 409:
             return TransientError(message)
         if field := undefined_field(reason):
             return UndefinedFieldError(message, field)

@@ -13,12 +13,20 @@ from urllib.parse import quote, urlsplit
 
 import grpc
 from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.errors.exceptions.connect import SparkConnectGrpcException
 from pyspark.sql import SparkSession
 from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.session import SparkSession as ConnectSession
 from pyspark.util import inheritable_thread_target
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
+
+SPARK = "Spark"
+
+_AWAY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+_STOPPED = ("SparkContext was shut down", "stopped SparkContext")
+"""What a server says that is being stopped."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +66,8 @@ def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's
     except OSError as error:
         raise EngineDownError(
             f"{server}: Spark does not answer; see `tinytags status`, start it with `tinytags up` "
-            f"or check TINYTAGS_SPARK_URL ({error})"
+            f"or check TINYTAGS_SPARK_URL ({error})",
+            SPARK,
         ) from error
     logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.ERROR)
     with spark_errors("opening a session"):
@@ -137,7 +146,23 @@ def spark_errors(doing: str) -> Generator[None]:
     except (AnalysisException, ParseException) as error:
         raise FinalError(f"Spark rejected {doing}: {_first_line(error)}") from error
     except (PySparkException, grpc.RpcError) as error:
+        if is_away(error):
+            raise EngineDownError(f"Spark went away while {doing}: {_first_line(error)}", SPARK) from error
         raise TransientError(f"Spark failed while {doing}: {_first_line(error)}; see the log of `spark`") from error
+
+
+def is_away(error: Exception) -> bool:
+    """Tell whether Spark Connect is down, or was restarted and does not know the session any more."""
+    if isinstance(error, grpc.RpcError):
+        return cast("grpc.Call", error).code() in _AWAY_CODES
+    if not isinstance(error, PySparkException):
+        return False
+    code = error.getGrpcStatusCode() if isinstance(error, SparkConnectGrpcException) else None
+    return (
+        code in _AWAY_CODES
+        or (error.getCondition() or "").startswith("INVALID_HANDLE.")
+        or any(sign in str(error) for sign in _STOPPED)
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from tinytags_tasks.embed.worker import embed_tasks
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import load_net_card, net_for, read_net
 from tinytags_tasks.nets.running import CPU
-from tinytags_tasks.outcomes import SPARK_COLUMNS, Outcome, failures_among, raise_failures
+from tinytags_tasks.outcomes import SPARK_COLUMNS, Outcome, failures_among, outcomes_among, raise_failures
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, block_sources
 from tinytags_tasks.store.block_lease import embedding_leases
@@ -160,8 +160,7 @@ class _Job:
                 rows = numbers.mapInArrow(embed_numbers, SPARK_COLUMNS).collect()
         finally:
             spark.stop()
-        outcomes = [Outcome(row.block, row.reason, row.is_transient) for row in rows]
-        return failures_among(outcomes, [task.source.block for task in tasks])
+        return failures_among(outcomes_among(rows), [task.source.block for task in tasks])
 
 
 def _embed_held(

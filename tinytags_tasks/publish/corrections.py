@@ -11,7 +11,7 @@ from typing import TypeVar
 from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending_of
-from tinytags_tasks.errors import FinalError, ReconcileError, TransientError
+from tinytags_tasks.errors import FinalError, OtherWriterError, ReconcileError
 from tinytags_tasks.publish.live import live_collections, live_runs
 from tinytags_tasks.publish.reconciliation import RunState, is_corrected_since, read_state
 from tinytags_tasks.store import layout
@@ -53,7 +53,7 @@ def correct_live(
         if live_runs(alias, storage, solr, corpus=corpus_name) == live:
             return results
         report(f"alias {alias} was moved meanwhile: looking at what is live now")
-    raise TransientError(f"alias {alias} is moved again and again: the words are recorded, try again to apply them")
+    raise OtherWriterError(f"alias {alias} is moved again and again: the words are recorded, try again to apply them")
 
 
 def _correct(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[ApplyResult]:
@@ -105,7 +105,7 @@ def apply_before_switch(run: Run, *, storage: Storage, solr: SolrClient, report:
         return False
     applied = apply_corrections(run, storage=storage, solr=solr, report=report)
     if applied.waiting:
-        raise TransientError(
+        raise OtherWriterError(
             f"run {run.name}: people's words on blocks {format_block_numbers(applied.waiting)} are not applied yet, as "
             "another writer holds these blocks; the alias is left alone: try again"
         )
@@ -140,7 +140,7 @@ def compare_corrected(
             if not (is_corrected_since(run, state, storage) or pending_blocks(run, storage)):
                 raise
         report(f"run {run.name}: people's words were applied while it was compared: comparing it again")
-    raise TransientError(f"run {run.name}: people's words are applied to it all the time; try again")
+    raise OtherWriterError(f"run {run.name}: people's words are applied to it all the time; try again")
 
 
 def apply_after_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, OtherWriterError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import Storage
@@ -42,7 +42,7 @@ def lock_alias(
                 return
         owner = leases.describe(path)
         if time.monotonic() > deadline:
-            raise TransientError(
+            raise OtherWriterError(
                 f"alias {alias} has been changed by {owner} for more than {wait_seconds:g} s; try again"
             )
         if owner != last_owner:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from tinytags_tasks.blocks import block_numbers_argument, format_block_numbers
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.correct.apply import is_only_corrected
-from tinytags_tasks.errors import ReconcileError, TransientError
+from tinytags_tasks.errors import OtherWriterError, ReconcileError
 from tinytags_tasks.publish.content import ContentComparison, compare_with_ledger
 from tinytags_tasks.publish.inputs import ScoredFiles, compare_scored_files, model_problem, shard_problems, shards_of
 from tinytags_tasks.publish.pictures import PictureComparison
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_lease import run_leases
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.models import has_none
@@ -27,7 +28,7 @@ _LOOKS, _LOOK_SECONDS = 5, 0.5
 """How often, and how far apart, the documents and the ledger are looked at while words may be being applied."""
 
 _TRIES = 3
-"""How often a run is compared while words are applied to it."""
+"""How often a run is compared while it is written."""
 
 _MOST_DESCRIBED = 20
 """Blocks whose difference an error describes; it names all."""
@@ -44,30 +45,34 @@ def reconcile_blocks(
     """Return the totals of a run, or of some of its blocks, if everything agrees as it is now.
 
     The model and the shards are checked first: if they are not what they were, no block is blamed. Then come the counts
-    and the scored files, then what every document says, then a sample of the pictures. If words are being applied to
-    the run meanwhile, it is compared again.
+    and the scored files, then what every document says, then a sample of the pictures. If something differs while
+    blocks are being written, or words applied, the run is compared again afterwards.
 
     Raises
     ------
     ReconcileError
         Naming what differs, and the remedy.
     """
-    for tries_left in reversed(range(_TRIES)):
+    tries_left = _TRIES
+    while True:
         records = read_ledger(storage, run, blocks)
         try:
             return _reconcile(run, corpus, records, blocks, storage, solr, report)
         except ReconcileError:
-            if not tries_left or not _are_words_applied(run, corpus, records, storage):
+            if run_leases(run.name).wait_until_free(blocks, storage=storage, report=report):
+                report(f"run {run.name}: its blocks were written meanwhile, so it is compared again")
+                continue
+            tries_left -= 1
+            if not tries_left or not _is_written(run, corpus, records, storage):
                 raise
-            report(f"run {run.name}: people's words are applied to it meanwhile, so it is compared again")
+            report(f"run {run.name} is written meanwhile, so it is compared again")
             time.sleep(_LOOK_SECONDS)
-    raise AssertionError("the last try returns or raises")
 
 
-def _are_words_applied(run: Run, corpus: Corpus, before: Sequence[BlockRecord], storage: Storage) -> bool:
-    """Tell whether words were applied to any of these blocks since their records were read, or may be just now."""
+def _is_written(run: Run, corpus: Corpus, before: Sequence[BlockRecord], storage: Storage) -> bool:
+    """Tell whether any of these blocks were written since their records were read, or words may be applied just now."""
     later = read_ledger(storage, run, [record.block for record in before])
-    if any(is_only_corrected(*pair) for pair in zip(before, later, strict=True)):
+    if list(later) != list(before):
         return True
     return bool(RunBlocks(run, corpus, storage).pending(later))
 
@@ -143,7 +148,7 @@ def refuse_changed(run: Run, before: RunState, storage: Storage, solr: SolrClien
             return
         if looks_left:  # documents are committed before the ledger is written
             time.sleep(_LOOK_SECONDS)
-    raise TransientError(
+    raise OtherWriterError(
         f"run {run.name} was written while it was compared with what was scored; the alias is left alone: try again"
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, FinalError, MissingError, ReconcileError, TransientError
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError, OtherWriterError, ReconcileError
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.live import (
     live_collections,
@@ -138,7 +138,7 @@ def roll_back(
             target = present.target
             if compared is None or target is None or (present.change.own, target) != (step.change.own, step.target):
                 other = step.target.collection if step.target else ", ".join(step.change.own)
-                raise TransientError(
+                raise OtherWriterError(
                     f"alias {request.alias} was moved to {', '.join(present.change.own) or 'nothing'} while {other} "
                     "was compared with what was scored; roll back again"
                 )

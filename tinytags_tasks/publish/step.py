@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, FinalError, TransientError
+from tinytags_tasks.errors import BadInputError, FinalError, OtherWriterError
 from tinytags_tasks.publish.corrections import apply_after_switch, apply_before_switch, compare_corrected
 from tinytags_tasks.publish.gate import choose_publication, gate_problems, precision_at, standing_wish
 from tinytags_tasks.publish.live import (
@@ -251,7 +251,7 @@ def _refuse_other_wish(
     if request.least_measured_precision is None:
         now = standing_wish(run, request.alias, storage, solr)
         if (now or None) != (standing or None):
-            raise TransientError(
+            raise OtherWriterError(
                 f"another run was published under {request.alias} at another measured precision meanwhile; try again"
             )
 

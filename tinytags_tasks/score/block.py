@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tinytags_tasks.errors import CorruptError, MissingError, TransientError
+from tinytags_tasks.errors import CorruptError, MissingError, OtherWriterError, TransientError
 from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, with_none_bits, write_scored
@@ -85,10 +85,11 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     ------
     CorruptError
         If the shard's bytes do not match the manifest, or the model's output is not votes.
-    TransientError
+    OtherWriterError
         If another writer took the block over because this one was silent for too long, or its driver is gone; or if the
-        block's embeddings are missing or damaged. A damaged file is deleted unless another
-        process is embedding the block, so that embedding makes it again.
+        block's embeddings are damaged and another process is embedding it.
+    TransientError
+        If the block's embeddings are missing or damaged. A damaged file is deleted, so that embedding makes it again.
     """
     started = time.monotonic()
     storage = open_store(address)
@@ -161,7 +162,9 @@ def read_features(storage: Storage, task: BlockTask) -> tuple[Features, float]:
         path = layout.embeddings_file(source.corpus, net, source.block)
         raise TransientError(f"{path}: block {source.block} is not embedded; {_embed_again(task)}") from error
     except CorruptError as error:
-        raise TransientError(f"{error}; {_drop_damaged(storage, task)}") from error
+        if not _drop_damaged(storage, task):
+            raise OtherWriterError(f"{error}; another process is embedding the block: try again") from error
+        raise TransientError(f"{error}; the file is deleted: {_embed_again(task)}") from error
 
 
 def _read_embeddings(storage: Storage, task: BlockTask) -> tuple[Features, float]:
@@ -173,8 +176,8 @@ def _read_embeddings(storage: Storage, task: BlockTask) -> tuple[Features, float
     return embeddings, record.seconds
 
 
-def _drop_damaged(storage: Storage, task: BlockTask) -> str:
-    """Delete a block's damaged embeddings, unless another process is embedding the block; return what comes next.
+def _drop_damaged(storage: Storage, task: BlockTask) -> bool:
+    """Delete a block's damaged embeddings; return False if another process is embedding the block.
 
     Whoever embeds takes an existing file for good, so without this the next try would read the same file.
     """
@@ -187,8 +190,8 @@ def _drop_damaged(storage: Storage, task: BlockTask) -> str:
             pass
         except CorruptError:
             storage.delete(layout.embeddings_file(source.corpus, task.features, source.block))
-        return f"the file is deleted: {_embed_again(task)}"
-    return "another process is embedding the block: try again"
+        return True
+    return False
 
 
 def _embed_again(task: BlockTask) -> str:

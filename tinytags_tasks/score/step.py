@@ -11,7 +11,7 @@ from tinytags_tasks.blocks import format_block_numbers
 from tinytags_tasks.clients.spark import ConnectSpark, spark_errors
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.nets.catalogue import load_net_card
-from tinytags_tasks.outcomes import SPARK_COLUMNS, Outcome, failures_among, raise_failures
+from tinytags_tasks.outcomes import SPARK_COLUMNS, WAITING, Outcome, failures_among, outcomes_among, raise_failures
 from tinytags_tasks.score.block import BlockTask, input_name, load_model, previous_attempts
 from tinytags_tasks.score.worker import score_tasks, uncommitted_blocks, unsettled_blocks
 from tinytags_tasks.store import layout
@@ -174,8 +174,7 @@ def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: Connect
             rows = numbers.mapInArrow(score_numbers, SPARK_COLUMNS).collect()
     finally:
         spark.stop()
-    outcomes = [Outcome(row.block, row.reason, row.is_transient) for row in rows]
-    return failures_among(outcomes, [task.source.block for task in tasks])
+    return failures_among(outcomes_among(rows), [task.source.block for task in tasks])
 
 
 def _spark_tasks(tasks: list[BlockTask]) -> int:
@@ -187,9 +186,12 @@ def _spark_tasks(tasks: list[BlockTask]) -> int:
 
 
 def _recorded(failures: Iterable[Outcome], held: HeldBlocks, run: Run, storage: Storage) -> list[Outcome]:
-    """Record failures in the ledger and return them, except for blocks that another writer took over."""
+    """Record failures in the ledger and return them, except for blocks that another writer took over.
+
+    A block that only has to wait has not failed.
+    """
     ours = [failure for failure in failures if is_held(storage, run.name, failure.block, held.writer)]
-    for failure in ours:
+    for failure in (failure for failure in ours if failure.kind not in WAITING):
         BlockRecord(
             run=run.name,
             block=failure.block,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.errors import CorruptError, MissingError, OtherWriterError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest
 from tinytags_tasks.store.protocol import Storage
@@ -224,6 +224,11 @@ def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, over
     """Commit a scored block and return its record, which is kept in the file's metadata, with the file's own size.
 
     Without ``overwrite``, a file that exists is left as it is, and its record is returned.
+
+    Raises
+    ------
+    OtherWriterError
+        If that file was deleted in this moment.
     """
     sink = io.BytesIO()
     none = {key: value for key, value in (table.schema.metadata or {}).items() if key == _NONE_KEY}
@@ -234,7 +239,10 @@ def write_scored(storage: Storage, table: pa.Table, record: BlockRecord, *, over
         write_page_checksum=True,
     )
     if not storage.write(layout.scored_file(record.run, record.block), sink.getvalue(), overwrite=overwrite):
-        return read_scored(storage, record.run, record.block)[1]
+        try:
+            return read_scored(storage, record.run, record.block)[1]
+        except MissingError as error:
+            raise OtherWriterError(f"{error}: another writer deleted it meanwhile; try again") from error
     return _with_file(record, sink.getvalue())
 
 

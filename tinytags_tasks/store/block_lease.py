@@ -8,13 +8,13 @@ these blocks is alive, and only this file is renewed: a lease of :mod:`tinytags_
 
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tinytags_tasks.blocks import format_block_numbers
-from tinytags_tasks.errors import MissingError, TransientError
+from tinytags_tasks.errors import LostWriteError, MissingError, OtherWriterError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.store.protocol import Storage, temporary_name
@@ -114,16 +114,38 @@ class BlockLeases:
                     waited += pause
                     time.sleep(pause)
 
+    def wait_until_free(
+        self,
+        blocks: Iterable[int] | None,
+        *,
+        storage: Storage,
+        report: Callable[[str], None],
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> bool:
+        """Wait until nobody holds any of these blocks, or any block at all; return whether somebody did.
+
+        Nothing is taken, so somebody may hold one right after.
+        """
+        onlooker = _Writer(self, "", storage, Leases(storage, lease_seconds))
+        chosen = None if blocks is None else set(blocks)
+        reported = ""
+        while path := onlooker.held_by_others(chosen):
+            if (owner := onlooker.describe(layout.path_number(path))) != reported:
+                report(f"block {layout.path_number(path)} is being written by {owner}: waiting for it")
+                reported = owner
+            time.sleep(_POLL_SECONDS)
+        return bool(reported)
+
     def refuse_lost(self, storage: Storage, block: int, writer: str) -> None:
         """Refuse to write a block that this writer no longer holds.
 
         Raises
         ------
-        TransientError
+        OtherWriterError
             If another writer holds it, or the lease was returned.
         """
         if not self.is_held(storage, block, writer):
-            raise TransientError(
+            raise OtherWriterError(
                 f"{self.subject}: block {block} was taken over by another writer; try again to see its outcome"
             )
 
@@ -135,8 +157,8 @@ class BlockLeases:
     def _writer(self, storage: Storage, lease_seconds: float) -> Generator["_Writer"]:
         name = uuid.uuid4().hex
         leases = Leases(storage, lease_seconds)
-        # No one else knows the name, so it is always free.
-        with leases.hold(layout.writer_lease_file(self.folder, name)):
+        # No one else knows the name, so it is free; but a file that is not complete may be deleted as a leftover.
+        with leases.wait_for(layout.writer_lease_file(self.folder, name), f"the lease of writer {name}"):
             writer = _Writer(self, name, storage, leases)
             yield writer
         with suppress(TransientError):  # the next writer will do it
@@ -201,6 +223,18 @@ class _Writer:
             taken = pool.map(lambda block: self._take(block, owners.get(block)), open_blocks)
             return [block for block, is_ours in zip(open_blocks, taken, strict=True) if is_ours]
 
+    def held_by_others(self, blocks: Container[int] | None) -> str:
+        """Return the path of a lease that somebody holds on one of these blocks, or on any; empty if there is none."""
+        return next(
+            (
+                path
+                for path in self._leased()
+                if (blocks is None or layout.path_number(path) in blocks)
+                and not self._is_abandoned(next(iter(self._storage.names(path)), ""))
+            ),
+            "",
+        )
+
     def give_back(self, blocks: list[int]) -> list[int]:
         """Give back the leases of blocks; return the blocks that another writer has taken over."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -251,7 +285,7 @@ class _Writer:
         try:
             if self._storage.rename(temporary, path):
                 return True
-        except MissingError:  # deleted as a leftover
+        except (MissingError, LostWriteError):  # deleted as a leftover
             return False
         self._storage.delete(temporary)
         return False
@@ -263,7 +297,7 @@ class _Writer:
     def _remove(self, path: str, owner: str) -> bool:
         """Remove an owner's lease; only one of several waiters succeeds, because only one can move it away."""
         moved = temporary_name(path)
-        with suppress(MissingError):  # returned, or another waiter was faster
+        with suppress(MissingError, LostWriteError):  # returned, or another waiter was faster
             if not self._storage.rename(path, moved):
                 return False
             if self._storage.names(moved) != ([owner] if owner else []):  # it has a new owner

@@ -5,8 +5,9 @@ NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/
 """
 
 import http.client
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,21 @@ _CHUNK_BYTES = 512
 _PACKET_BYTES = 65_536
 """How many bytes a DataNode sends at once."""
 
+_PAUSES_SECONDS = (0.2, 1.0)
+"""How long to wait before a read or write whose connection broke is done again."""
+
+HDFS = "HDFS"
+
+_AWAY = {
+    "SafeModeException": "the NameNode is in safe mode: it is starting, or misses blocks, or its disk is almost full",
+    "RetriableException": "the NameNode cannot answer yet",
+    "StandbyException": "no NameNode is active",
+    "ServerTooBusyException": "the NameNode is overloaded",
+}
+"""What Hadoop's exceptions say of an HDFS that cannot work at the moment."""
+
+_AWAY_STATUSES = {502, 503, 504}
+
 _FINAL = {"AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
 
 
@@ -70,28 +86,41 @@ class HdfsStorage:
                 raise MissingError(f"{where}: no such file in the store") from error
             if exception in _FINAL:
                 raise FinalError(f"{where}: HDFS rejected this ({message}); ask its administrator") from error
+            if problem := away(exception, str(error)):
+                raise EngineDownError(f"{where}: {problem} ({message})", HDFS) from error
             raise TransientError(f"{where}: HDFS failed ({message})") from error
         except (requests.ConnectionError, requests.Timeout) as error:
             raise EngineDownError(
                 f"{where}: HDFS does not answer; see `tinytags status`, start it with `tinytags up` "
-                f"or check TINYTAGS_WEBHDFS_URL ({_reason(error)})"
+                f"or check TINYTAGS_WEBHDFS_URL ({_reason(error)})",
+                HDFS,
             ) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            response = error.response if isinstance(error, requests.HTTPError) else None
+            if response is not None and response.status_code in _AWAY_STATUSES:  # a proxy does not reach it
+                raise EngineDownError(f"{where}: HDFS does not answer ({_reason(error)})", HDFS) from error
             raise TransientError(f"{where}: the connection to HDFS broke ({_reason(error)})") from error
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Storage.read`."""
         with self._translated(path):
-            try:
-                content = self._hdfs.read(path, offset, length)
-            except urllib3.exceptions.HTTPError as error:
-                self._refuse_damaged(path, offset + _received_bytes(error))
-                raise
+            content = self._read(path, offset, length)
         if length is not None and len(content) != length:
             raise CorruptError(
                 f"{self.address.root}/{path}: ends at {offset + len(content):,}, not at {offset + length:,}"
             )
         return content
+
+    def _read(self, path: str, offset: int, length: int | None) -> bytes:
+        for pause_seconds in (*_PAUSES_SECONDS, None):
+            try:
+                return self._hdfs.read(path, offset, length)
+            except urllib3.exceptions.HTTPError as error:  # the connection broke while the bytes came
+                self._refuse_damaged(path, offset + _received_bytes(error))
+                if pause_seconds is None:
+                    raise
+            time.sleep(pause_seconds)
+        raise AssertionError("the last try returns or raises")
 
     def _refuse_damaged(self, path: str, offset: int) -> None:
         """Raise an error if a read stopped at an offset because no copy of those bytes has the right checksum.
@@ -160,20 +189,46 @@ class HdfsStorage:
 
     def _write_once(self, path: str, content: bytes | Iterable[bytes | memoryview], *, overwrite: bool) -> bool:
         temporary = temporary_name(path)
-        sent = _Counter(content)
         is_renamed = False
         try:
             with self._translated(path), _expects_temporary(path):
-                self._client.write(temporary, data=iter(sent))
-                stored = self._client.status(temporary)["length"]
-            if stored != sent.size_bytes:
-                raise TransientError(f"{path}: HDFS has {stored:,} of the {sent.size_bytes:,} bytes that were written")
+                stored = self._send(temporary, content)
             with self._translated(path), _expects_temporary(path):
-                is_renamed = self._rename(temporary, path, overwrite=overwrite)
+                is_renamed = self._rename_sent(temporary, path, stored["fileId"], overwrite=overwrite)
             return is_renamed
         finally:
             if not is_renamed:
                 self._discard(temporary)
+
+    def _send(self, temporary: str, content: bytes | Iterable[bytes | memoryview]) -> dict[str, Any]:
+        """Write a temporary file, and return its status; bytes are sent again if the connection breaks."""
+        pauses: tuple[float | None, ...] = (*_PAUSES_SECONDS, None) if isinstance(content, bytes) else (None,)
+        for attempt, pause_seconds in enumerate(pauses):
+            sent = _Counter(content)
+            try:
+                self._client.write(temporary, data=iter(sent), overwrite=attempt > 0)
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+                if pause_seconds is None:
+                    raise
+                time.sleep(pause_seconds)
+                continue
+            stored: dict[str, Any] = self._client.status(temporary)
+            if stored["length"] != sent.size_bytes:
+                raise TransientError(
+                    f"{temporary}: HDFS has {stored['length']:,} of the {sent.size_bytes:,} bytes that were written"
+                )
+            return stored
+        raise AssertionError("the last try returns or raises")
+
+    def _rename_sent(self, temporary: str, path: str, file_id: int, *, overwrite: bool) -> bool:
+        """Rename a file that was written; if only the answer is lost, find out whether it was renamed."""
+        try:
+            return self._rename(temporary, path, overwrite=overwrite)
+        except requests.ConnectionError:
+            found = self._client.status(path, strict=False)
+            if found is not None and found["fileId"] == file_id:
+                return True
+            return self._rename(temporary, path, overwrite=overwrite)
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
         try:
@@ -274,7 +329,8 @@ class HdfsStorage:
 
     def rename(self, source: str, target: str) -> bool:
         """See :meth:`Storage.rename`."""
-        with self._translated(source):
+        is_temporary_source = is_temporary(source.rpartition("/")[2])
+        with self._translated(source), _expects_temporary(target) if is_temporary_source else nullcontext():
             self._client.makedirs(target.rpartition("/")[0] or "/")
             return self._rename(source, target, overwrite=False)
 
@@ -356,6 +412,23 @@ class _DamagedBlock:
             f"HDFS has no undamaged copy of {self.name}, which is bytes {self.start:,} to {self.stop:,} of it, on "
             f"{', '.join(self.nodes) or 'no DataNode'}"
         )
+
+
+def away(exception: str, message: str) -> str:
+    """Return why HDFS cannot work at the moment; empty if it can, and an operation failed.
+
+    Parameters
+    ----------
+    exception, message
+        The name of Hadoop's exception, and its message.
+    """
+    if "minReplication nodes" in message or "Failed to find datanode" in message:
+        if "There are 0 datanode(s) running" in message:
+            return "no DataNode is running, so HDFS cannot store a block"
+        return "the disk is full: no DataNode has room for a block"
+    if "safe mode" in message.lower():
+        return _AWAY["SafeModeException"]
+    return _AWAY.get(exception, "")
 
 
 def _received_bytes(error: urllib3.exceptions.HTTPError) -> int:

@@ -188,7 +188,7 @@ class Leases:
                 return True
             if not self._storage.rename(moved, path):  # its owner is alive after all
                 self._storage.delete(moved)
-        except MissingError:  # another waiter was faster
+        except (MissingError, LostWriteError):  # another waiter was faster
             pass
         return False
 

@@ -6,7 +6,7 @@ import shutil
 import stat
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.store.protocol import (
@@ -159,6 +159,8 @@ class LocalStorage:
         """See :meth:`Storage.rename`."""
         with self._translated(source):
             if not (self.root / source).exists():
+                if is_temporary(PurePath(source).name):
+                    raise lost_temporary(target)
                 raise FileNotFoundError(self.root / source)
             if (self.root / target).exists():
                 return False

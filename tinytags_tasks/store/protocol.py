@@ -117,7 +117,15 @@ class Storage(Protocol):
         ...
 
     def rename(self, source: str, target: str) -> bool:
-        """Move a file or folder to a new name; return False, and move nothing, if the name is taken."""
+        """Move a file or folder to a new name; return False, and move nothing, if the name is taken.
+
+        Raises
+        ------
+        MissingError
+            If it does not exist.
+        LostWriteError
+            If it had a temporary name and does not exist: another writer deleted it as a leftover.
+        """
         ...
 
     def make_folder(self, path: str) -> None:

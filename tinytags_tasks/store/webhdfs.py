@@ -6,10 +6,11 @@ https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.ht
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import requests
+import urllib3
 from hdfs import HdfsError, InsecureClient, TokenClient
 
 TIMEOUT_SECONDS = (10, 120)
@@ -29,6 +30,30 @@ class ListedPart:
 
     entries: list[tuple[str, dict[str, Any]]]
     is_more: bool
+
+
+_REPEATS: dict[str, Any] = {"total": None, "connect": 2, "read": 2, "redirect": 0, "status": 0, "other": 0}
+
+
+class _Repeats(urllib3.Retry):
+    """Repeats a request whose connection was refused or reset.
+
+    A request that was sent may have been carried out, so only those are repeated that may be carried out twice: all GET
+    operations read, and a second DELETE finds nothing. A timeout has taken long enough.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - urllib3 copies itself with its own options
+        super().__init__(**{**_REPEATS, "allowed_methods": ("GET", "DELETE"), "backoff_factor": 0.3, **options})
+
+    def increment(self, *arguments: Any, **named: Any) -> Self:  # noqa: ANN401 - as urllib3 calls it
+        """Count a failure; raise it if the request is not to be repeated."""
+        error = named.get("error")
+        if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(error, _REFUSED):
+            raise urllib3.exceptions.MaxRetryError(named["_pool"], "", error) from error
+        return super().increment(*arguments, **named)
+
+
+_REFUSED = urllib3.exceptions.NewConnectionError
 
 
 class WebHdfs:
@@ -72,11 +97,12 @@ class WebHdfs:
         session = requests.Session()
         session.trust_env = False  # do not use a proxy from the environment
         session.verify, session.cert = verify, certificate
-        adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
+        adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8, max_retries=_Repeats())
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         session.hooks["response"].append(_refuse_error_page)
         logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # one line per request would bury everything else
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # so would a warning for each repetition
         options = {"root": root, "proxy": acting_for, "timeout": TIMEOUT_SECONDS, "session": session}
         self._session = session
         self.client: Any

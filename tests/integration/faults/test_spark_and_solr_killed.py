@@ -16,7 +16,7 @@ from conftest import all_documents, engine_process, kill_engine, restart, wait_f
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
-from tinytags_tasks.errors import TransientError
+from tinytags_tasks.errors import EngineDownError, TransientError
 from tinytags_tasks.index import posting
 from tinytags_tasks.index import step as index_step
 from tinytags_tasks.index.step import IndexRequest, prepare_collection
@@ -208,7 +208,7 @@ def test_spark_killed_in_mid_job(runtime: Runtime, planned: str, expected: dict[
     kill_engine(load_settings(), "spark")
     thread.join(180)
     assert not thread.is_alive()
-    assert [type(error) for error in errors] == [TransientError]
+    assert [type(error) for error in errors] == [EngineDownError]
     committed = len(runtime.storage.names(layout.scored_folder(planned)))
     assert 1 <= committed < BLOCKS
     restart("spark")
@@ -224,6 +224,16 @@ def test_two_who_score_the_same_blocks_at_once_both_end_well(
     assert score_all(runtime, planned) == 0  # it waited, and found the work done
     thread.join(180)
     assert errors == []
+    finish_and_compare(runtime, planned, expected)
+
+
+def test_two_backfills_of_the_same_blocks_at_once_both_end_well(
+    runtime: Runtime, planned: str, expected: dict[int, dict]
+) -> None:
+    """One compares its counts while the other indexes the same blocks again."""
+    command = (sys.executable, "-m", "tinytags_tasks.cli", "backfill", planned, "--blocks", f"0-{BLOCKS - 1}")
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [one.wait(300) for one in both] == [0, 0]
     finish_and_compare(runtime, planned, expected)
 
 
@@ -260,7 +270,7 @@ def test_solr_killed_in_mid_index(
     monkeypatch.setattr(posting, "document_bodies", bodies_until_the_kill)
     admin, writer = (runtime.settings.solr_login(role) for role in ("admin", "writer"))
     impatient = SolrClient(runtime.solr.url, admin=admin, writer=writer, pauses_seconds=(0.1,))
-    with pytest.raises(TransientError, match="Solr does not answer"):
+    with pytest.raises(EngineDownError, match="Solr does not answer"):
         index_step.index_blocks(IndexRequest(planned, tuple(range(BLOCKS))), storage=runtime.storage, solr=impatient)
     monkeypatch.undo()
     restart("solr")

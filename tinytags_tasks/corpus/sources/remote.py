@@ -5,8 +5,14 @@ from typing import Any
 
 from tinytags_tasks.corpus.sources.hdfs import open_hdfs
 from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
+from tinytags_tasks.store.hdfs import away
 
-_TRANSIENT_STATUSES = {408, 425, 429}
+SOURCE = "the corpus' source"
+
+_AWAY_STATUSES = {429, 502, 503, 504}
+"""Those of a server that is overloaded or starting, or whose proxy does not reach it."""
+
+_TRANSIENT_STATUSES = {408, 425}
 
 
 def open_remote(
@@ -91,6 +97,8 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         return BadInputError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
     if status == 416:
         return BadInputError(f"{path}: ends before the requested bytes; it was truncated")
+    if status in _AWAY_STATUSES:
+        return EngineDownError(f"{path}: its server cannot answer now ({reason})", SOURCE)
     if status in _TRANSIENT_STATUSES or status >= 500:
         return TransientError(f"{path}: cannot be read now ({reason})")
     if status >= 300:
@@ -110,7 +118,7 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         | boto.ConnectionError
         | boto.HTTPClientError,
     ):
-        return EngineDownError(f"{path}: its server does not answer ({reason})")
+        return EngineDownError(f"{path}: its server does not answer ({reason})", SOURCE)
     if isinstance(error, boto.CredentialRetrievalError | boto.MetadataRetrievalError | boto.IncompleteReadError):
         return TransientError(f"{path}: cannot be read now ({reason})")
     if isinstance(error, ImportError | ValueError | TypeError | NotImplementedError | boto.BotoCoreError):
@@ -133,6 +141,8 @@ def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs 
         return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
         return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
+    if problem := away(exception or "", str(error)):
+        return EngineDownError(f"{path}: {problem} ({message})", SOURCE)
     return TransientError(f"{path}: cannot be read now ({message})")
 
 
