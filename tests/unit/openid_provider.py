@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import hmac
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from urllib.parse import urlencode
 
 import uvicorn
 from joserfc import jwt
-from joserfc.jwk import OctKey, RSAKey
+from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -26,10 +28,11 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.issuer = ""
+        self._keys_made = [RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) for kid in ("first", "second")]
         self.reset()
 
     def reset(self) -> None:
-        self.key = RSAKey.generate_key(2048, {"kid": "first", "use": "sig"}, private=True)
+        self.key, self.other_key = self._keys_made
         self.signing_key: Any = self.key
         self.algorithm = "RS256"
         self.claims: dict[str, Any] = {"sub": "248289761001", "preferred_username": "ada", "roles": ["taggers"]}
@@ -113,13 +116,19 @@ class FakeProvider:
 
     def _sign(self, claims: dict[str, Any]) -> str:
         header = {"alg": self.algorithm, "kid": self.key.kid}
-        if self.algorithm == "none":
-            return jwt.encode(header, claims, OctKey.import_key("x"), algorithms=["none"])
+        if self.algorithm in ("none", "HS256"):  # by hand, because the library refuses to sign like this
+            signed = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
+            signature = hmac.digest(self.signing_key, signed.encode(), "sha256") if self.algorithm == "HS256" else b""
+            return f"{signed}.{_encoded(signature)}"
         return jwt.encode(header, claims, self.signing_key, algorithms=[self.algorithm])
 
     def rotate(self) -> None:
         """Sign with another key from now on; the old one is no longer published."""
-        self.key = self.signing_key = RSAKey.generate_key(2048, {"kid": "second", "use": "sig"}, private=True)
+        self.key = self.signing_key = self.other_key
+
+
+def _encoded(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).decode().rstrip("=")
 
 
 @contextmanager

@@ -75,7 +75,7 @@ _AREAS = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the search page as an ASGI application.
 
-    Every route but ``/healthz`` asks for the name and password of an account, or for a session of the OpenID provider's.
+    Every route but ``/healthz`` asks for an account: by a name and password, or by a session.
 
     Raises
     ------

@@ -87,7 +87,8 @@ class Signer:
 
 def keep_attempt(request: Request, response: Response, attempt: Attempt, signer: Signer) -> None:
     """Let a browser keep an attempt; each has a cookie of its own, because people have several tabs."""
-    for name in [name for name in request.cookies if name.startswith(_ATTEMPT_COOKIE)][_MOST_ATTEMPTS - 1 :]:
+    names = [name for name in request.cookies if name.startswith(_ATTEMPT_COOKIE)]
+    for name in names[: -(_MOST_ATTEMPTS - 1)]:  # browsers send the oldest first
         remove(request, response, name)
     value = signer.sign(vars(attempt), ATTEMPT_SECONDS)
     put(request, response, _attempt_cookie(attempt.state), value, ATTEMPT_SECONDS)
@@ -131,6 +132,7 @@ class EndedSessions:
         self._ended = self._read()
 
     def __contains__(self, session: str) -> bool:
+        """Return whether a session was ended."""
         return session in self._ended
 
     def add(self, session: str, until: int) -> None:

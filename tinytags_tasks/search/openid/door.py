@@ -94,7 +94,9 @@ class Door:
         if "sec-fetch-mode" not in request.headers:
             return None
         # A browser that was asked for a name and password here would show a window for each picture of a page.
-        message = f"You are not signed in, or no longer: sign in at {url(request, SIGN_IN)} in another tab, then try again."
+        message = (
+            f"You are not signed in, or no longer: sign in at {url(request, SIGN_IN)} in another tab, then try again."
+        )
         headers = {"WWW-Authenticate": 'Cookie realm="TinyTags search"'}
         if is_v1(request):
             return problem_response(request, 401, message, headers=headers)

@@ -81,14 +81,19 @@ class Exchange:
         _log.error("nobody can sign in with %s: %s", self._name, reason)
         return ProviderAwayError(f"{self._name} does not answer as it should; the log of the search page says why")
 
-    async def _ask(self, method: str, address: str, headers: Mapping[str, str], body: str) -> tuple[int, dict[str, Any]]:
+    async def _ask(
+        self, method: str, address: str, headers: Mapping[str, str], body: str
+    ) -> tuple[int, dict[str, Any]]:
         # Unpacked answers could be any number of times larger than MOST_BYTES.
         sent = {**headers, "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
             with anyio.fail_after(TOTAL_SECONDS):
-                async with self._limiter, self._client() as client:
-                    async with client.stream(method, address, headers=sent, content=body.encode()) as response:
-                        content = await self._read(response)
+                async with (
+                    self._limiter,
+                    self._client() as client,
+                    client.stream(method, address, headers=sent, content=body.encode()) as response,
+                ):
+                    content = await self._read(response)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise self.away(f"{address}: {type(error).__name__} {error}") from error
         if response.status_code >= 500 or response.status_code == 429:

@@ -1,4 +1,4 @@
-"""The way in: to the provider with a question, back with a code, and from the code to an account (OpenID Connect Core)."""
+"""The way in: to the provider with a question, back with a code, and from the code to an account."""
 
 import re
 import threading
@@ -157,7 +157,9 @@ class Flow:
             return tokens
         error = tokens.get("error")
         if error == "invalid_grant":
-            raise RefusedError(f"{self._provider.name} does not accept this attempt: it was used before, or is too old.")
+            raise RefusedError(
+                f"{self._provider.name} does not accept this attempt: it was used before, or is too old."
+            )
         known = error if isinstance(error, str) and _ERROR.fullmatch(error) else "an error unknown to us"
         raise self._exchange.away(
             f"{addresses.token} answered {status}, {known}: check TINYTAGS_OIDC_CLIENT_ID, the file with the client's "

@@ -114,7 +114,8 @@ def _read_roles(settings: Settings) -> Mapping[str, Role]:
     if not roles:
         raise BadInputError(
             "an OpenID provider is set, but nobody may sign in with it: write who may into TINYTAGS_OIDC_READERS, "
-            f"_REVIEWERS or _OPERATORS: values of the claim {settings.oidc_role_claim} with commas between, or * for all"
+            f"_REVIEWERS or _OPERATORS: values of the claim {settings.oidc_role_claim} with commas between, or * for "
+            "everybody"
         )
     return roles
 
