@@ -272,7 +272,7 @@ def test_roles_that_only_userinfo_has_are_asked_for(page: Page, provider: FakePr
 def test_somebody_without_a_role_is_not_let_in(page: Page, provider: FakeProvider, roles: object) -> None:
     provider.claims["roles"] = roles
     client = page()
-    refused(sign_in(client), 403, "knows you as ada", "the claim roles")
+    refused(sign_in(client), 403, "knows you as ada", "the claim roles", "To go in as somebody else")
     assert client.get("/about").status_code == 303
 
 

@@ -84,7 +84,7 @@ def _page(
         provider=door.provider.name,
         start=f"{START}?to={quote(to, safe='/')}",
         with_password=f"{WITH_PASSWORD}?to={quote(to, safe='/')}",
-        sign_out_there=_sign_out_there(request, door) if is_out else "",
+        sign_out_there=_sign_out_there(door) if is_out or (refusal and refusal.status == 403) else "",
         is_out=is_out,
         is_away=is_away,
         refusal=refusal,
@@ -98,7 +98,7 @@ def _away(templates: Environment, request: Request, door: Door, to: str) -> HTML
     return _page(templates, request, door, to=to, is_away=True)
 
 
-def _sign_out_there(request: Request, door: Door) -> str:
+def _sign_out_there(door: Door) -> str:
     """Return where somebody signs out of the provider, too; empty if that is not known."""
     address = door.flow.discovery.known_sign_out
     if not address:
