@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import httpx
 
-from tinytags_tasks.errors import BadInputError, TransientError
+from tinytags_tasks.errors import BadInputError, EngineDownError
 
 TOTAL_SECONDS = 10
 """How long one request may take, with everything."""
@@ -19,7 +19,7 @@ _AT_ONCE = 4
 _log = logging.getLogger(__name__)
 
 
-class ProviderAwayError(TransientError):
+class ProviderAwayError(EngineDownError):
     """The provider does not answer, or not as a provider does; the log has the reason."""
 
 
