@@ -132,6 +132,29 @@ class Settings(BaseSettings):
     search_cors_origins: str | None = Field(
         None, description="origins, with commas between, whose scripts may use the API; default: none"
     )
+    oidc_issuer: str | None = Field(
+        None,
+        description="the OpenID provider that people sign in to the search page with, such as "
+        "https://login.example/realms/pictures; default: only names and passwords",
+    )
+    oidc_client_id: str | None = Field(None, description="the id by which the provider knows the search page")
+    oidc_client_secret_file: Path | None = Field(
+        None,
+        description="the file with the client's secret, which only the user can read; default: oidc_client_secret "
+        "among the secrets under home, and a client without a secret if there is none",
+    )
+    oidc_scopes: str = Field("openid profile email", description="the scopes that the provider is asked for")
+    oidc_role_claim: str = Field(
+        "roles", min_length=1, description="the claim that holds a person's roles; dots lead into objects"
+    )
+    oidc_readers: str | None = Field(
+        None, description="values of that claim, with commas between, that make somebody a reader; * for everybody"
+    )
+    oidc_reviewers: str | None = Field(None, description="those that make somebody a reviewer, likewise")
+    oidc_operators: str | None = Field(None, description="those that make somebody an operator, likewise")
+    oidc_session_minutes: int = Field(
+        480, ge=1, le=43_200, description="after how many minutes the provider is asked again who somebody is"
+    )
     demo_source: Path = Field(
         PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
     )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
 import pytest
 import typer
 import yaml
@@ -28,6 +29,7 @@ from tinytags_tasks.corpus.formats.base import Format
 from tinytags_tasks.corpus.formats.registry import find_format, format_names
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import EngineDownError, FinalError, TransientError
+from tinytags_tasks.search.openid.exchange import Exchange
 from tinytags_tasks.services import control
 from tinytags_tasks.services.engine import get_json
 from tinytags_tasks.services.jars import LOCK
@@ -231,6 +233,7 @@ ASKS: dict[str, Callable[[str], object]] = {
     "clients.solr_http": lambda url: SolrHttp(url, "writer", pauses_seconds=()).request("admin/collections"),
     "clients.spark": lambda url: connect_spark(url.replace("http", "sc")),
     "corpus.sources.remote": lambda url: list(SourceFiles(f"{url}/corpus.bin").files()),
+    "search.openid.exchange": lambda url: anyio.run(Exchange("a provider").get, url),
     "services.engine": get_json,
     "store.hdfs": lambda url: HdfsStorage(StoreAddress("/store", webhdfs_url=url, user="me")).read("x"),
 }

@@ -22,10 +22,22 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Account:
-    """Who is signed in; the name is recorded with each word that they say."""
+    """Who is signed in; the name is recorded with each word that they say.
+
+    Attributes
+    ----------
+    session
+        The id of the session of somebody who signed in with an OpenID provider; empty for a name and password.
+    """
 
     name: str
     role: Role
+    session: str = ""
+
+    @property
+    def readable(self) -> str:
+        """The name without the subject behind it that an OpenID provider knows somebody by."""
+        return self.name.partition(" (")[0] if self.session else self.name
 
     @property
     def may_review(self) -> bool:
@@ -48,9 +60,12 @@ def require(request: Request, role: Role) -> Account:
     """
     account: Account = request.state.account
     if account.role < role:
+        remedy = (
+            "it follows from your roles at the provider that you signed in with"
+            if account.session
+            else f"whoever runs TinyTags can give it with `tinytags accounts role {account.name} {role.label}`"
+        )
         raise HTTPException(
-            403,
-            f"this needs the role {role.label}; {account.name} is a {account.role.label}. Whoever runs TinyTags can "
-            f"give it with `tinytags accounts role {account.name} {role.label}`",
+            403, f"this needs the role {role.label}; {account.readable} is a {account.role.label}: {remedy}"
         )
     return account

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.openid.door import Door
 from tinytags_tasks.search.problems import HEALTH, is_v1, problem_response
 from tinytags_tasks.search.proxies import own_path
 from tinytags_tasks.search.sign_in import FAILURE_SECONDS, SignIn, TooManyFailuresError
@@ -36,17 +37,21 @@ _AT_ONCE = 2
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
-def add_guard(app: FastAPI, sign_in: SignIn) -> None:
-    """Ask for the name and password of an account on every route but those that say that the process lives."""
-    app.add_middleware(_Guard, sign_in=sign_in)
+def add_guard(app: FastAPI, sign_in: SignIn, door: Door | None = None) -> None:
+    """Ask for the name and password of an account on every route but those that say that the process lives.
+
+    With a door, a session of the OpenID provider's will do, too.
+    """
+    app.add_middleware(_Guard, sign_in=sign_in, door=door)
 
 
 class _Guard:
     """Lets accounts pass, and gives every answer the headers that it lacks; plain ASGI, which thumbnails need."""
 
-    def __init__(self, app: ASGIApp, sign_in: SignIn) -> None:
+    def __init__(self, app: ASGIApp, sign_in: SignIn, door: Door | None) -> None:
         self._app = app
         self._sign_in = sign_in
+        self._door = door
         self._limiter = CapacityLimiter(_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +70,8 @@ class _Guard:
     async def _refusal(self, request: Request) -> Response | None:
         """Return the answer to whom may not pass; None lets a request pass, with its account in its state."""
         # Not request.url: that is built from the Host header, which a stranger writes.
-        if own_path(request.scope) in OPEN:
+        path = own_path(request.scope)
+        if path in OPEN or (self._door and self._door.is_open(path)):
             return None
         try:
             account = await _account(request, self._sign_in, self._limiter)
@@ -76,8 +82,12 @@ class _Guard:
         except BadInputError as error:  # a stranger need not know why
             _log.error("nobody can sign in: %s", error)
             return _refuse(request, "Nobody can sign in right now; the log of the search page says why.", 503)
+        if account is None and self._door:
+            account = self._door.account(request)
         request.state.account = account
-        return None if account else _ask(request)
+        if account:
+            return None
+        return (self._door and self._door.ask(request)) or _ask(request)
 
 
 def _with_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

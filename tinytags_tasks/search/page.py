@@ -37,6 +37,8 @@ from tinytags_tasks.search.error_pages import add_error_pages
 from tinytags_tasks.search.guard import add_guard
 from tinytags_tasks.search.live import LiveRuns
 from tinytags_tasks.search.measured import MeasuredRuns
+from tinytags_tasks.search.openid import pages as openid_pages
+from tinytags_tasks.search.openid.door import make_door
 from tinytags_tasks.search.origins import add_other_origins
 from tinytags_tasks.search.proxies import add_proxies
 from tinytags_tasks.search.query import SearchPage
@@ -73,12 +75,12 @@ _AREAS = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the search page as an ASGI application.
 
-    Every route but ``/healthz`` asks for the name and password of an account.
+    Every route but ``/healthz`` asks for an account: by a name and password, or by a session.
 
     Raises
     ------
     BadInputError
-        If there is no password of ``settings.search_user``.
+        If there is no password of ``settings.search_user``, or a setting cannot be used.
     """
     settings = settings or load_settings()
     sign_in = SignIn(settings)
@@ -87,11 +89,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     context = _make_context(settings)
     app.state.context = context
     add_rate_limit(app, settings)  # before the guard, so that it runs after it
-    add_guard(app, sign_in)
+    door = make_door(settings, app.state.form_key)
+    add_guard(app, sign_in, door)
     add_error_pages(app, context.templates)
     for area in _AREAS:
         area.add_routes(app, context)
     _add_routes(app, context)
+    if door:
+        openid_pages.add_routes(app, door, context.templates)
     add_api(app, context)
     add_other_origins(app, settings)
     add_proxies(app, settings)
