@@ -5,6 +5,7 @@ Images are the demo's, repeated; they are kept in the store, and documents have 
 """
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -15,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from html import unescape
 from pathlib import Path
 
-import httpx
 import numpy as np
+from http_client import LoadClient
 from index import IMAGE_BYTES, MANY, TAGS, make_run, publish_model, quiet
 from ingest import build_file, definition
 from machine import describe_machine, print_table
@@ -41,7 +42,7 @@ BROWSER_CONNECTIONS = 6
 
 _IMAGE = re.compile(r'<img[^>]*?\ssrc="([^"]*/pictures/[^"]*)"')
 
-Ask = Callable[[httpx.AsyncClient, random.Random], Awaitable[None]]
+Ask = Callable[[LoadClient, random.Random], Awaitable[None]]
 
 
 def some_search(chance: random.Random) -> str:
@@ -49,43 +50,31 @@ def some_search(chance: random.Random) -> str:
     return f"tag={chance.choice(TAGS)}&confidence={chance.randrange(0, 21)}&rows={ROWS}"
 
 
-async def get(client: httpx.AsyncClient, address: str) -> httpx.Response:
-    """Return the answer; every failure ends the measurement."""
-    answer = await client.get(address)
-    answer.raise_for_status()
-    return answer
-
-
-async def search(client: httpx.AsyncClient, chance: random.Random) -> None:
+async def search(client: LoadClient, chance: random.Random) -> None:
     """Ask for a page of results with its counts, without pictures."""
-    await get(client, f"/search?{some_search(chance)}")
+    await client.get(f"/search?{some_search(chance)}")
 
 
-async def whole_page(client: httpx.AsyncClient, chance: random.Random) -> None:
+async def whole_page(client: LoadClient, chance: random.Random) -> None:
     """Ask for a page of results and all of its pictures, as a browser with an empty cache does."""
-    page = await get(client, f"/search?{some_search(chance)}")
-    pictures = [unescape(source) for source in _IMAGE.findall(page.text)]
+    address = f"/search?{some_search(chance)}"
+    page = await client.get(address)
+    pictures = [unescape(source) for source in _IMAGE.findall(page.decode())]
     if len(pictures) != ROWS:
-        raise RuntimeError(f"{page.url} shows {len(pictures)} pictures, not {ROWS}")
-    turns = asyncio.Semaphore(BROWSER_CONNECTIONS)
-
-    async def see(source: str) -> None:
-        async with turns:
-            await get(client, source)
-
-    await asyncio.gather(*map(see, pictures))
+        raise RuntimeError(f"{address} shows {len(pictures)} pictures, not {ROWS}")
+    await asyncio.gather(*map(client.get, pictures))
 
 
 def page_at(address: str) -> Ask:
     """Return what asks for one page again and again."""
 
-    async def ask(client: httpx.AsyncClient, _: random.Random) -> None:
-        await get(client, address)
+    async def ask(client: LoadClient, _: random.Random) -> None:
+        await client.get(address)
 
     return ask
 
 
-async def load(connect: Callable[[], httpx.AsyncClient], ask: Ask, seconds: float, pause: float) -> list[float]:
+async def load(connect: Callable[[], LoadClient], ask: Ask, seconds: float, pause: float) -> list[float]:
     """Let all clients ask for some time, each once in ``pause`` seconds; return how long each answer took."""
     found: list[float] = []
     end = time.perf_counter() + seconds
@@ -104,15 +93,15 @@ async def load(connect: Callable[[], httpx.AsyncClient], ask: Ask, seconds: floa
     return found
 
 
-def deep_page(connect: Callable[[], httpx.AsyncClient]) -> str:
+def deep_page(connect: Callable[[], LoadClient]) -> str:
     """Walk to :data:`DEEP_PAGE` by the API's cursors, and return that page's address."""
 
     async def walk() -> str:
         cursor = ""
         async with connect() as client:
             for _ in range(DEEP_PAGE * ROWS // WALK_ROWS):
-                answer = await get(client, f"/api/v1/search?rows={WALK_ROWS}{cursor}")
-                cursor = f"&cursor={answer.json()['next_cursor']}"
+                answer = json.loads(await client.get(f"/api/v1/search?rows={WALK_ROWS}{cursor}"))
+                cursor = f"&cursor={answer['next_cursor']}"
         return f"/search?rows={ROWS}{cursor}"
 
     return asyncio.run(walk())
@@ -135,7 +124,7 @@ def publish(runtime: Runtime, folder: Path, images: int) -> None:
     )
 
 
-def measure(connect: Callable[[], httpx.AsyncClient], images: int) -> None:
+def measure(connect: Callable[[], LoadClient], images: int) -> None:
     """Print one table."""
     deep = deep_page(connect)
     ways: dict[str, Ask] = {
@@ -172,7 +161,7 @@ def main() -> None:
             address = settings.address("search_url")
             for images in sizes:
                 publish(runtime, folder, images)
-                measure(lambda: httpx.AsyncClient(base_url=address, auth=login, timeout=60, trust_env=False), images)
+                measure(lambda: LoadClient(address, login, BROWSER_CONNECTIONS), images)
         finally:
             services.down(load_settings())
 

@@ -14,7 +14,7 @@ from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import kept, shown_pictures, thumbnails
+from tinytags_tasks.search import kept, picture_files, shown_pictures, thumbnails
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -102,6 +102,37 @@ def test_a_page_of_pictures_is_fetched_at_once_however_many_ask(pages: Pages) ->
         answers = list(pool.map(lambda position: reader.get(f"/pictures/{CORPUS}/{position}.png"), positions))
     assert {answer.status_code for answer in answers} == {200}
     assert [sorted(ids) for ids in pages.fetched] == [sorted(pages.documents)]
+
+
+@pytest.mark.parametrize("role", ["reader", "reviewer"])
+def test_a_picture_in_memory_needs_no_thread_and_is_checked_all_the_same(
+    pages: Pages, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = pages.client(role)
+    digest = pages.world.runs[0].corpus_digest
+    client.get("/search?rows=100")
+    for position in (0, 3):
+        client.get(f"/pictures/{CORPUS}/{position}.png")
+
+    async def no_thread(*_: object) -> None:
+        raise EngineDownError("all threads wait")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(picture_files, "run_in_threadpool", no_thread)
+        for size in ("", "&size=grid"):
+            found = client.get(f"/pictures/{CORPUS}/0.png?version={digest[:16]}{size}")
+            np.testing.assert_array_equal(decoded(found.content), pictures()[0])
+            again = client.get(
+                f"/pictures/{CORPUS}/0.png?version={digest[:16]}{size}",
+                headers={"If-None-Match": found.headers["etag"]},
+            )
+            assert (again.status_code, again.content) == (304, b"")
+        assert pages.client("nobody").get(f"/pictures/{CORPUS}/0.png").status_code == 401
+    assert client.get(f"/pictures/{CORPUS}/0.png?version=0123").status_code == 404
+    take_down(pages, 0)
+    assert client.get(f"/pictures/{CORPUS}/3.png").status_code == 200  # what was said is known now
+    for _ in range(2):
+        assert client.get(f"/pictures/{CORPUS}/0.png").status_code == 404
 
 
 def test_a_correction_and_a_threshold_count_for_pictures_too(pages: Pages) -> None:

@@ -22,7 +22,7 @@ from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRun, LiveRuns
 from tinytags_tasks.search.stored_images import StoredImages
-from tinytags_tasks.search.thumbnails import png_bytes
+from tinytags_tasks.search.thumbnails import png_bytes, reduced
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
@@ -76,6 +76,17 @@ class ShownPicture:
     def png(self) -> bytes:
         """It as a PNG; raises as :attr:`pixels`."""
         return png_bytes(self.pixels)
+
+    @cached_property
+    def grid_png(self) -> bytes:
+        """It as a PNG for a grid, scaled down if it is large; raises as :attr:`pixels`."""
+        small = reduced(self.pixels)
+        return self.png if small is self.pixels else png_bytes(small)
+
+    @property
+    def is_png_kept(self) -> bool:
+        """Whether one of the two was made already."""
+        return "png" in vars(self) or "grid_png" in vars(self)
 
     @cached_property
     def digest(self) -> str:
@@ -154,7 +165,7 @@ class ShownPictures:
             raise MissingError(f"picture {position} of corpus {corpus} was taken down")
         document = layout.document_id(corpus, position)
         runs = [run for run in ((chosen,) if chosen else self._live.runs()) if run.run.corpus == corpus]
-        generation = self._generation(corpus, runs)
+        generation = self._generation(corpus, runs, self._logs.of(corpus).last_public)
         collection = chosen.run.collection if chosen else ""
         found = self._find(generation, document, hidden, collection, runs[0]) if runs else None
         if found is None:
@@ -162,10 +173,24 @@ class ShownPictures:
             raise MissingError(f"readers cannot find picture {position} of corpus {corpus}: {where}")
         return found
 
-    def _generation(self, corpus: str, runs: Sequence[LiveRun]) -> Hashable:
+    def kept(self, corpus: str, position: int) -> tuple[ShownPicture, Sequence[LiveRun]] | None:
+        """Return a picture of what is live with the runs of its corpus, without waiting for anything.
+
+        All that :meth:`find` checks is checked. None says no more than that :meth:`find` has to be asked.
+        """
+        live, logs = self._live.current, self._logs.current
+        if live is None or logs is None or self._logs.hidden_in(logs).hides(corpus, position):
+            return None
+        runs = [run for run in live if run.run.corpus == corpus]
+        generation = self._generation(corpus, runs, logs.of(corpus).last_public)
+        with self._lock:
+            known = self._kept.get((generation, layout.document_id(corpus, position)))
+        return None if known is None else (known, runs)
+
+    def _generation(self, corpus: str, runs: Sequence[LiveRun], last_public: int) -> Hashable:
         """Return what readers' pictures of a corpus depend on, beside its runs that are searched."""
         published = tuple((run.run.collection, run.publication and run.publication.time) for run in runs)
-        return published, self._logs.of(corpus).last_public, self._logs.applied(corpus)
+        return published, last_public, self._logs.applied(corpus)
 
     def _find(
         self, generation: Hashable, document: str, hidden: Hidden, collection: str, live: LiveRun
