@@ -92,7 +92,11 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     async def png(request: Request) -> Response:
         asked = _Asked.read(request)
         # Most of a page's pictures are in memory: handing these to a thread would cost more than the answer.
-        if shown := _kept(request, context, asked):
+        shown = _kept(request, context, asked)
+        if shown is None and not asked.run:
+            await context.pictures.arrive(asked.corpus, asked.position)
+            shown = _kept(request, context, asked)
+        if shown is not None:
             return _answer_png(request, asked, _found(shown))
         return await run_in_threadpool(find_png, request, asked)
 

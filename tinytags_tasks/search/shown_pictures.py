@@ -3,6 +3,7 @@
 A page that shows thirty pictures has a browser ask for each of them. The first of these questions is answered for all.
 """
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -178,14 +179,35 @@ class ShownPictures:
 
         All that :meth:`find` checks is checked. None says no more than that :meth:`find` has to be asked.
         """
+        if (current := self._current(corpus, position)) is None:
+            return None
+        key, runs = current
+        with self._lock:
+            known = self._kept.get(key)
+        return None if known is None else (known, runs)
+
+    async def arrive(self, corpus: str, position: int) -> None:
+        """Wait for a picture that another request fetches just now: for a short time, and without a thread."""
+        if (current := self._current(corpus, position)) is None:
+            return
+        with self._lock:
+            asked = self._asked.get(current[0])
+        if asked is not None:
+            arriving = asyncio.wrap_future(asked)
+            arriving.add_done_callback(_heed)
+            await asyncio.wait((arriving,), timeout=QUICK_SECONDS)
+
+    def _current(self, corpus: str, position: int) -> tuple[_Key, Sequence[LiveRun]] | None:
+        """Return under which key a picture of what is live is kept, and the runs of its corpus.
+
+        None if it is hidden, or if that cannot be said without asking.
+        """
         live, logs = self._live.current, self._logs.current
         if live is None or logs is None or self._logs.hidden_in(logs).hides(corpus, position):
             return None
         runs = [run for run in live if run.run.corpus == corpus]
         generation = self._generation(corpus, runs, logs.of(corpus).last_public)
-        with self._lock:
-            known = self._kept.get((generation, layout.document_id(corpus, position)))
-        return None if known is None else (known, runs)
+        return (generation, layout.document_id(corpus, position)), runs
 
     def _generation(self, corpus: str, runs: Sequence[LiveRun], last_public: int) -> Hashable:
         """Return what readers' pictures of a corpus depend on, beside its runs that are searched."""
@@ -265,6 +287,12 @@ class ShownPictures:
                 elif _size_bytes(shown) <= self._kept.maxsize:
                     self._kept[key] = shown
                 future.set_result(shown)
+
+
+def _heed(arriving: "asyncio.Future[ShownPicture | None]") -> None:
+    """Take note of an error, which whoever fetches the picture reports; asyncio would log it once more."""
+    if not arriving.cancelled():
+        arriving.exception()
 
 
 def _size_bytes(shown: ShownPicture | None) -> int:
