@@ -1,7 +1,8 @@
 """Measure the search page and its API under load: 20 clients, over HTTP, on real images.
 
-``python benchmarks/search.py [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints Markdown.
-Images are the demo's, repeated; they are kept in the store, and documents have none.
+``python benchmarks/search.py [--similar] [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints
+Markdown. Images are the demo's, repeated; they are kept in the store, and documents have none. With ``--similar``,
+documents have vectors: the embeddings of ``benchmarks/similar.py``, repeated and shaken.
 """
 
 import asyncio
@@ -21,15 +22,23 @@ from http_client import LoadClient
 from index import IMAGE_BYTES, MANY, TAGS, make_run, publish_model, quiet
 from ingest import build_file, definition
 from machine import describe_machine, print_table
+from similar import embed_real, vectors_of
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.nets.catalogue import net_for
+from tinytags_tasks.nets.shipped import shipped_card
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import load_settings
+from tinytags_tasks.store.block_files import block_sources
+from tinytags_tasks.store.corpus_records import Corpus, load_corpus
+from tinytags_tasks.store.embedding_files import Embeddings, embeddings_sha256, write_embeddings
+from tinytags_tasks.store.net_records import EmbeddedBlock
+from tinytags_tasks.store.protocol import Storage
 
 CLIENTS = 20
 SECONDS = 60.0
@@ -37,6 +46,7 @@ FAST_SECONDS = 20.0
 ROWS = 30
 DEEP_PAGE = 10_000
 WALK_ROWS = 100
+SIMILAR = "--similar"
 BROWSER_CONNECTIONS = 6
 """Pictures that a browser asks for at once."""
 
@@ -63,6 +73,15 @@ async def whole_page(client: LoadClient, chance: random.Random) -> None:
     if len(pictures) != ROWS:
         raise RuntimeError(f"{address} shows {len(pictures)} pictures, not {ROWS}")
     await asyncio.gather(*map(client.get, pictures))
+
+
+def similar_in(corpus: str, images: int) -> Ask:
+    """Return what asks for the pictures that look most like some picture of a corpus."""
+
+    async def ask(client: LoadClient, chance: random.Random) -> None:
+        await client.get(f"/search?to={corpus}:{chance.randrange(images)}&sort=similar&rows={ROWS}")
+
+    return ask
 
 
 def page_at(address: str) -> Ask:
@@ -107,14 +126,33 @@ def deep_page(connect: Callable[[], LoadClient]) -> str:
     return asyncio.run(walk())
 
 
-def publish(runtime: Runtime, folder: Path, images: int) -> None:
-    """Make a corpus, index a run on it and publish that; Solr holds no pictures."""
+def write_embeddings_of(corpus: Corpus, real: Embeddings, storage: Storage) -> None:
+    """Write embeddings of all blocks as if the net that ships had made them."""
+    net = net_for(shipped_card().version, storage).version
+    for source in block_sources(storage, corpus, range(corpus.partition.blocks)):
+        embeddings = vectors_of(real, source.first, source.images)
+        record = EmbeddedBlock(
+            corpus=corpus.name,
+            block=source.block,
+            net=net,
+            source_sha256=source.sha256,
+            images=source.images,
+            dimensions=embeddings.shape[1],
+            sha256=embeddings_sha256(embeddings),
+        )
+        write_embeddings(storage, embeddings, record)
+
+
+def publish(runtime: Runtime, folder: Path, images: int, real: Embeddings | None) -> None:
+    """Make a corpus and publish a run on it; Solr holds no pictures, and vectors only if there are embeddings."""
     demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
     source = folder / f"of-{images}.bin"
     build_file(source, demo.corpus_path, images * IMAGE_BYTES)
     ingest_corpus(definition(f"of-{images}", source, blocks_per_shard=50), storage=runtime.storage, report=quiet)
     source.unlink()
-    run = make_run(runtime, f"of-{images}", "store")
+    if real is not None:
+        write_embeddings_of(load_corpus(f"of-{images}", runtime.storage), real, runtime.storage)
+    run = make_run(runtime, f"of-{images}", "store", similar="off" if real is None else "on")
     prepare_collection(run.name, storage=runtime.storage, solr=runtime.solr)
     for at in range(0, run.blocks, 5):
         blocks = tuple(range(at, min(at + 5, run.blocks)))
@@ -124,7 +162,7 @@ def publish(runtime: Runtime, folder: Path, images: int) -> None:
     )
 
 
-def measure(connect: Callable[[], LoadClient], images: int) -> None:
+def measure(connect: Callable[[], LoadClient], images: int, has_vectors: bool) -> None:
     """Print one table."""
     deep = deep_page(connect)
     ways: dict[str, Ask] = {
@@ -133,6 +171,10 @@ def measure(connect: Callable[[], LoadClient], images: int) -> None:
         "page 1 of everything": page_at(f"/search?rows={ROWS}"),
         f"page {DEEP_PAGE:,} of everything": page_at(deep),
     }
+    if has_vectors:
+        ways["the 30 pictures most similar to one, with counts, without their pictures"] = similar_in(
+            f"of-{images}", images
+        )
     rows = []
     for way, ask in ways.items():
         found = asyncio.run(load(connect, ask, SECONDS, pause=1.0))
@@ -145,7 +187,9 @@ def measure(connect: Callable[[], LoadClient], images: int) -> None:
 
 
 def main() -> None:
-    sizes = tuple(int(each.replace(",", "")) for each in sys.argv[1:]) or (MANY,)
+    arguments = sys.argv[1:]
+    has_vectors = SIMILAR in arguments
+    sizes = tuple(int(each.replace(",", "")) for each in arguments if each != SIMILAR) or (MANY,)
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
         folder = Path(name)
         os.environ |= {"TINYTAGS_HOME": str(folder / "home"), "TINYTAGS_SEARCH_RATE_LIMIT": "0"}
@@ -159,9 +203,10 @@ def main() -> None:
             print(f"## Search under load\n\n{describe_machine()}; {CLIENTS} clients.\n")
             login = settings.search_user, secret(settings, "search_password")
             address = settings.address("search_url")
+            real = embed_real(settings.demo_source) if has_vectors else None
             for images in sizes:
-                publish(runtime, folder, images)
-                measure(lambda: LoadClient(address, login, BROWSER_CONNECTIONS), images)
+                publish(runtime, folder, images, real)
+                measure(lambda: LoadClient(address, login, BROWSER_CONNECTIONS), images, has_vectors)
         finally:
             services.down(load_settings())
 
