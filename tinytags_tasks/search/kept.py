@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 1.0
 FIRST_SECONDS = 20.0
 
 RENEWED_SHARE = 0.6
-"""After which share of its time a state is asked for anew in the background, so that under load no page waits."""
+"""After which share of its time a state is asked for again in the background, so that under load no page waits."""
 
 _log = logging.getLogger(__name__)
 
