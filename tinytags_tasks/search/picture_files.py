@@ -31,7 +31,7 @@ MOST_SCALE = 64
 LONGEST_POSITION = 12
 """Digits of a position at most."""
 
-QUICK_BYTES = 2**16
+QUICK_BYTES = 2**13
 """A picture with so many bytes of pixels at most becomes a PNG in a fraction of a millisecond."""
 
 Pixels = npt.NDArray[np.uint8]
