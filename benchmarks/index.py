@@ -100,9 +100,10 @@ def publish_model(runtime: Runtime) -> None:
     ).save(runtime.storage, layout.card_file(MODEL))
 
 
-def make_run(runtime: Runtime, corpus: str, thumbnails: str = "solr") -> Run:
+def make_run(runtime: Runtime, corpus: str, thumbnails: str = "solr", similar: str = "off") -> Run:
     """Plan a run that keeps every image, and score it without Spark."""
-    planned = plan_run(PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails), storage=runtime.storage)  # type: ignore[arg-type]
+    request = PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails, similar=similar)  # type: ignore[arg-type]
+    planned = plan_run(request, storage=runtime.storage)
     run = Run.load(runtime.storage, layout.run_file(planned.run))
     for task in _block_tasks(run, range(run.blocks), runtime.storage):
         score_block(task, runtime.store_address)

@@ -1,10 +1,12 @@
 """Measure the search page and its API under load: 20 clients, over HTTP, on real images.
 
-``python benchmarks/search.py [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints Markdown.
-Images are the demo's, repeated; they are kept in the store, and documents have none.
+``python benchmarks/search.py [--similar] [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints
+Markdown. Images are the demo's, repeated; they are kept in the store, and documents have none. With ``--similar``,
+documents have vectors: the embeddings of ``benchmarks/similar.py``, repeated and shaken.
 """
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -15,20 +17,28 @@ from collections.abc import Awaitable, Callable
 from html import unescape
 from pathlib import Path
 
-import httpx
 import numpy as np
+from http_client import LoadClient
 from index import IMAGE_BYTES, MANY, TAGS, make_run, publish_model, quiet
 from ingest import build_file, definition
 from machine import describe_machine, print_table
+from similar import embed_real, vectors_of
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.nets.catalogue import net_for
+from tinytags_tasks.nets.shipped import shipped_card
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import load_settings
+from tinytags_tasks.store.block_files import block_sources
+from tinytags_tasks.store.corpus_records import Corpus, load_corpus
+from tinytags_tasks.store.embedding_files import Embeddings, embeddings_sha256, write_embeddings
+from tinytags_tasks.store.net_records import EmbeddedBlock
+from tinytags_tasks.store.protocol import Storage
 
 CLIENTS = 20
 SECONDS = 60.0
@@ -36,12 +46,13 @@ FAST_SECONDS = 20.0
 ROWS = 30
 DEEP_PAGE = 10_000
 WALK_ROWS = 100
+SIMILAR = "--similar"
 BROWSER_CONNECTIONS = 6
 """Pictures that a browser asks for at once."""
 
 _IMAGE = re.compile(r'<img[^>]*?\ssrc="([^"]*/pictures/[^"]*)"')
 
-Ask = Callable[[httpx.AsyncClient, random.Random], Awaitable[None]]
+Ask = Callable[[LoadClient, random.Random], Awaitable[None]]
 
 
 def some_search(chance: random.Random) -> str:
@@ -49,43 +60,40 @@ def some_search(chance: random.Random) -> str:
     return f"tag={chance.choice(TAGS)}&confidence={chance.randrange(0, 21)}&rows={ROWS}"
 
 
-async def get(client: httpx.AsyncClient, address: str) -> httpx.Response:
-    """Return the answer; every failure ends the measurement."""
-    answer = await client.get(address)
-    answer.raise_for_status()
-    return answer
-
-
-async def search(client: httpx.AsyncClient, chance: random.Random) -> None:
+async def search(client: LoadClient, chance: random.Random) -> None:
     """Ask for a page of results with its counts, without pictures."""
-    await get(client, f"/search?{some_search(chance)}")
+    await client.get(f"/search?{some_search(chance)}")
 
 
-async def whole_page(client: httpx.AsyncClient, chance: random.Random) -> None:
+async def whole_page(client: LoadClient, chance: random.Random) -> None:
     """Ask for a page of results and all of its pictures, as a browser with an empty cache does."""
-    page = await get(client, f"/search?{some_search(chance)}")
-    pictures = [unescape(source) for source in _IMAGE.findall(page.text)]
+    address = f"/search?{some_search(chance)}"
+    page = await client.get(address)
+    pictures = [unescape(source) for source in _IMAGE.findall(page.decode())]
     if len(pictures) != ROWS:
-        raise RuntimeError(f"{page.url} shows {len(pictures)} pictures, not {ROWS}")
-    turns = asyncio.Semaphore(BROWSER_CONNECTIONS)
+        raise RuntimeError(f"{address} shows {len(pictures)} pictures, not {ROWS}")
+    await asyncio.gather(*map(client.get, pictures))
 
-    async def see(source: str) -> None:
-        async with turns:
-            await get(client, source)
 
-    await asyncio.gather(*map(see, pictures))
+def similar_in(corpus: str, images: int) -> Ask:
+    """Return what asks for the pictures that look most like some picture of a corpus."""
+
+    async def ask(client: LoadClient, chance: random.Random) -> None:
+        await client.get(f"/search?to={corpus}:{chance.randrange(images)}&sort=similar&rows={ROWS}")
+
+    return ask
 
 
 def page_at(address: str) -> Ask:
     """Return what asks for one page again and again."""
 
-    async def ask(client: httpx.AsyncClient, _: random.Random) -> None:
-        await get(client, address)
+    async def ask(client: LoadClient, _: random.Random) -> None:
+        await client.get(address)
 
     return ask
 
 
-async def load(connect: Callable[[], httpx.AsyncClient], ask: Ask, seconds: float, pause: float) -> list[float]:
+async def load(connect: Callable[[], LoadClient], ask: Ask, seconds: float, pause: float) -> list[float]:
     """Let all clients ask for some time, each once in ``pause`` seconds; return how long each answer took."""
     found: list[float] = []
     end = time.perf_counter() + seconds
@@ -104,28 +112,47 @@ async def load(connect: Callable[[], httpx.AsyncClient], ask: Ask, seconds: floa
     return found
 
 
-def deep_page(connect: Callable[[], httpx.AsyncClient]) -> str:
+def deep_page(connect: Callable[[], LoadClient]) -> str:
     """Walk to :data:`DEEP_PAGE` by the API's cursors, and return that page's address."""
 
     async def walk() -> str:
         cursor = ""
         async with connect() as client:
             for _ in range(DEEP_PAGE * ROWS // WALK_ROWS):
-                answer = await get(client, f"/api/v1/search?rows={WALK_ROWS}{cursor}")
-                cursor = f"&cursor={answer.json()['next_cursor']}"
+                answer = json.loads(await client.get(f"/api/v1/search?rows={WALK_ROWS}{cursor}"))
+                cursor = f"&cursor={answer['next_cursor']}"
         return f"/search?rows={ROWS}{cursor}"
 
     return asyncio.run(walk())
 
 
-def publish(runtime: Runtime, folder: Path, images: int) -> None:
-    """Make a corpus, index a run on it and publish that; Solr holds no pictures."""
+def write_embeddings_of(corpus: Corpus, real: Embeddings, storage: Storage) -> None:
+    """Write embeddings of all blocks as if the net that ships had made them."""
+    net = net_for(shipped_card().version, storage).version
+    for source in block_sources(storage, corpus, range(corpus.partition.blocks)):
+        embeddings = vectors_of(real, source.first, source.images)
+        record = EmbeddedBlock(
+            corpus=corpus.name,
+            block=source.block,
+            net=net,
+            source_sha256=source.sha256,
+            images=source.images,
+            dimensions=embeddings.shape[1],
+            sha256=embeddings_sha256(embeddings),
+        )
+        write_embeddings(storage, embeddings, record)
+
+
+def publish(runtime: Runtime, folder: Path, images: int, real: Embeddings | None) -> None:
+    """Make a corpus and publish a run on it; Solr holds no pictures, and vectors only if there are embeddings."""
     demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
     source = folder / f"of-{images}.bin"
     build_file(source, demo.corpus_path, images * IMAGE_BYTES)
     ingest_corpus(definition(f"of-{images}", source, blocks_per_shard=50), storage=runtime.storage, report=quiet)
     source.unlink()
-    run = make_run(runtime, f"of-{images}", "store")
+    if real is not None:
+        write_embeddings_of(load_corpus(f"of-{images}", runtime.storage), real, runtime.storage)
+    run = make_run(runtime, f"of-{images}", "store", similar="off" if real is None else "on")
     prepare_collection(run.name, storage=runtime.storage, solr=runtime.solr)
     for at in range(0, run.blocks, 5):
         blocks = tuple(range(at, min(at + 5, run.blocks)))
@@ -135,7 +162,7 @@ def publish(runtime: Runtime, folder: Path, images: int) -> None:
     )
 
 
-def measure(connect: Callable[[], httpx.AsyncClient], images: int) -> None:
+def measure(connect: Callable[[], LoadClient], images: int, has_vectors: bool) -> None:
     """Print one table."""
     deep = deep_page(connect)
     ways: dict[str, Ask] = {
@@ -144,6 +171,10 @@ def measure(connect: Callable[[], httpx.AsyncClient], images: int) -> None:
         "page 1 of everything": page_at(f"/search?rows={ROWS}"),
         f"page {DEEP_PAGE:,} of everything": page_at(deep),
     }
+    if has_vectors:
+        ways["the 30 pictures most similar to one, with counts, without their pictures"] = similar_in(
+            f"of-{images}", images
+        )
     rows = []
     for way, ask in ways.items():
         found = asyncio.run(load(connect, ask, SECONDS, pause=1.0))
@@ -156,7 +187,9 @@ def measure(connect: Callable[[], httpx.AsyncClient], images: int) -> None:
 
 
 def main() -> None:
-    sizes = tuple(int(each.replace(",", "")) for each in sys.argv[1:]) or (MANY,)
+    arguments = sys.argv[1:]
+    has_vectors = SIMILAR in arguments
+    sizes = tuple(int(each.replace(",", "")) for each in arguments if each != SIMILAR) or (MANY,)
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
         folder = Path(name)
         os.environ |= {"TINYTAGS_HOME": str(folder / "home"), "TINYTAGS_SEARCH_RATE_LIMIT": "0"}
@@ -170,9 +203,10 @@ def main() -> None:
             print(f"## Search under load\n\n{describe_machine()}; {CLIENTS} clients.\n")
             login = settings.search_user, secret(settings, "search_password")
             address = settings.address("search_url")
+            real = embed_real(settings.demo_source) if has_vectors else None
             for images in sizes:
-                publish(runtime, folder, images)
-                measure(lambda: httpx.AsyncClient(base_url=address, auth=login, timeout=60, trust_env=False), images)
+                publish(runtime, folder, images, real)
+                measure(lambda: LoadClient(address, login, BROWSER_CONNECTIONS), images, has_vectors)
         finally:
             services.down(load_settings())
 

@@ -63,6 +63,16 @@ def read_files(folder: Path, name: str) -> list[bytes]:
     return [row["bytes"] for row in pq.read_table(folder / name, columns=["img"]).column("img").to_pylist()]
 
 
+def embed_real(folder: Path) -> Embeddings:
+    """Return the embeddings of the real pictures by the net that ships."""
+    return _embed(np.stack([decode(stored) for file in REAL for stored in read_files(folder, file)]))
+
+
+def _embed(pictures: Pictures) -> Embeddings:
+    graph = embedding_graph(shipped_net(), shipped_card(), SIDE, SIDE)
+    return embed(open_session(graph, "the shipped net", threads=0), pictures)
+
+
 def vectors_of(real: Embeddings, first: int, count: int) -> Embeddings:
     """Return the embeddings of documents from a position on."""
     places = np.arange(first, first + count)
@@ -239,8 +249,7 @@ def main() -> None:
         files = [read_files(settings.demo_source, file) for file in REAL]
         real = np.stack([decode(stored) for file in files for stored in file])
         print_looks(files[1], real[: len(files[0])])
-        graph = embedding_graph(shipped_net(), shipped_card(), SIDE, SIDE)
-        embeddings = embed(open_session(graph, "the shipped net", threads=0), real)
+        embeddings = _embed(real)
         settings = services.up(settings, engines=["solr"], standard_ports=False, die_with_parent=True)
         try:
             measure(Runtime(settings).solr, sizes, real, embeddings)

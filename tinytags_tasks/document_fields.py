@@ -9,6 +9,7 @@ one is forgotten.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import cache
 from typing import Literal
 
 FieldValue = int | str
@@ -262,6 +263,7 @@ def solr_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_BY_NAME[name].solr_name for name in names)
 
 
+@cache
 def fields_shown(where: Shown) -> tuple[DocumentField, ...]:
     """Return the fields that are shown in a place."""
     return tuple(field for field in FIELDS if where & field.shown)

@@ -2,6 +2,8 @@
 
 import base64
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +95,23 @@ def test_a_remembered_login_costs_no_hash(client: TestClient, monkeypatch: pytes
     assert client.get("/who", headers=basic("a-reader")).status_code == 200
     monkeypatch.setattr(sign_in, "has_password", lambda *_: pytest.fail("hashed again"))
     assert client.get("/who", headers=basic("a-reader")).status_code == 200
+
+
+def test_requests_that_come_at_once_with_a_right_login_cost_hardly_more_hashes_than_one(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def slow(password_hash: str, password: str) -> bool:
+        hashed.append(password)
+        time.sleep(0.2)
+        return account_file.has_password(password_hash, password)
+
+    monkeypatch.setattr(sign_in, "has_password", slow)
+    with ThreadPoolExecutor(12) as pool, client:  # one event loop, as a server has
+        answers = pool.map(lambda _: client.get("/who", headers=basic("a-reader")).status_code, range(12))
+        assert set(answers) == {200}
+    assert len(hashed) <= 4
 
 
 def test_a_change_counts_at_the_next_request(client: TestClient, accounts: AccountFile) -> None:

@@ -89,3 +89,24 @@ def test_an_answer_that_was_on_its_way_when_something_changed_does_not_count(eng
     engine.answers.set()
     asking.join()
     assert kept.get() == 3
+
+
+def test_a_state_is_given_without_waiting_only_while_it_counts_as_current(engine: Engine) -> None:
+    kept = Kept("numbers", engine.ask, 60)
+    assert (kept.current, engine.asked) == (None, 0)
+    assert (kept.get(), kept.current) == (1, 1)
+    kept.forget()
+    assert kept.current is None
+    assert (kept.get(), kept.current) == (2, 2)
+
+
+def test_a_state_that_is_asked_for_all_the_time_is_renewed_before_it_is_too_old(engine: Engine) -> None:
+    kept = Kept("numbers", engine.ask, 1.5)
+    assert kept.get() == 1
+    engine.answers.clear()  # whoever waited would wait for long
+    while engine.asked < 2:
+        assert 1 in (kept.current, kept.get())
+        time.sleep(0.01)
+    engine.answers.set()
+    while kept.get() < 2:
+        time.sleep(0.01)

@@ -1,20 +1,23 @@
 """Single pictures as files: who may have which, right way up, and never one that was taken down."""
 
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import Response
 from pages_of_world import Pages, make_settings
 from PIL import Image
 from published_runs import World
 from small_run import CORPUS, pictures
+from starlette.concurrency import run_in_threadpool
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.review.words import say
-from tinytags_tasks.search import kept, shown_pictures, thumbnails
+from tinytags_tasks.search import kept, picture_files, shown_pictures, thumbnails
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
@@ -33,6 +36,14 @@ def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def decoded(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)))
+
+
+@pytest.fixture
+def lasting(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> Pages:
+    """Pages whose states count as current throughout a test, however slow the machine is."""
+    for states in (pages.app.state.context.live, pages.app.state.context.logs):
+        monkeypatch.setattr(states._kept, "_kept_seconds", 600.0)
+    return pages
 
 
 def take_down(pages: Pages, position: int) -> None:
@@ -102,6 +113,68 @@ def test_a_page_of_pictures_is_fetched_at_once_however_many_ask(pages: Pages) ->
         answers = list(pool.map(lambda position: reader.get(f"/pictures/{CORPUS}/{position}.png"), positions))
     assert {answer.status_code for answer in answers} == {200}
     assert [sorted(ids) for ids in pages.fetched] == [sorted(pages.documents)]
+
+
+@pytest.mark.parametrize("role", ["reader", "reviewer"])
+def test_a_picture_in_memory_needs_no_thread_and_is_checked_all_the_same(
+    lasting: Pages, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = lasting
+    client = pages.client(role)
+    digest = pages.world.runs[0].corpus_digest
+    client.get("/search?rows=100")
+    for position in (0, 3):
+        client.get(f"/pictures/{CORPUS}/{position}.png")
+
+    async def no_thread(*_: object) -> None:
+        raise EngineDownError("all threads wait")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(picture_files, "run_in_threadpool", no_thread)
+        for size in ("", "&size=grid"):
+            found = client.get(f"/pictures/{CORPUS}/0.png?version={digest[:16]}{size}")
+            np.testing.assert_array_equal(decoded(found.content), pictures()[0])
+            again = client.get(
+                f"/pictures/{CORPUS}/0.png?version={digest[:16]}{size}",
+                headers={"If-None-Match": found.headers["etag"]},
+            )
+            assert (again.status_code, again.content) == (304, b"")
+        assert pages.client("nobody").get(f"/pictures/{CORPUS}/0.png").status_code == 401
+    assert client.get(f"/pictures/{CORPUS}/0.png?version=0123").status_code == 404
+    take_down(pages, 0)
+    assert client.get(f"/pictures/{CORPUS}/3.png").status_code == 200  # what was said is known now
+    for _ in range(2):
+        assert client.get(f"/pictures/{CORPUS}/0.png").status_code == 404
+
+
+def test_whoever_waits_for_a_picture_that_is_fetched_already_holds_no_thread(
+    lasting: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = list(lasting.seen())
+    found = lasting.find_documents(lasting.settings, list(lasting.documents), Hidden(), with_pixels=True)
+    lasting.app.state.context.pictures.expect(list(found.values()))
+    threads: list[object] = []
+    is_fetched, may_arrive = threading.Event(), threading.Event()
+
+    async def counted(call: Callable[..., Response], *given: object) -> Response:
+        threads.append(given)
+        return await run_in_threadpool(call, *given)
+
+    def find(*_: object, **__: object) -> dict[str, TaggedImage]:
+        is_fetched.set()
+        may_arrive.wait(30)
+        return found
+
+    monkeypatch.setattr(picture_files, "run_in_threadpool", counted)
+    monkeypatch.setattr(shown_pictures, "find_documents", find)
+    reader = lasting.client("reader")
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(reader.get, f"/pictures/{CORPUS}/{positions[0]}.png")]
+        is_fetched.wait(30)
+        answers += [pool.submit(reader.get, f"/pictures/{CORPUS}/{position}.png") for position in positions[1:6]]
+        may_arrive.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert len(threads) == 1
 
 
 def test_a_correction_and_a_threshold_count_for_pictures_too(pages: Pages) -> None:

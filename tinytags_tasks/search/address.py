@@ -1,6 +1,6 @@
 """A search as the address of the page and the API, both ways."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -36,6 +36,8 @@ TEXTS = {"keyword": "keyword", "run": "run", "to": "similar_to"}
 PAGE_PARAMETERS = frozenset({*LISTS, *NUMBERS, *TEXTS, "q", "sort", "alike", "cursor", "page"})
 API_PARAMETERS = frozenset({"tag", "confidence", "precision", "block", "keyword", "rows", "page", "cursor", "pixels"})
 """Those of the old API, ``/api/search``."""
+
+_NOTHING = SearchRequest()
 
 OLD_NAMES = {"accuracy": "confidence"}
 """Former names of parameters, which stay valid because people have kept addresses."""
@@ -89,13 +91,12 @@ def read_address(parameters: QueryParams, known: frozenset[str]) -> SearchReques
 
 def address_parameters(search: SearchRequest) -> list[tuple[str, str]]:
     """Return a search as names and values: of an address, or of the hidden fields of a form."""
-    nothing = SearchRequest()
     found = [(name, value) for name, field in LISTS.items() for value in getattr(search, field)]
     for name, field in {**NUMBERS, **TEXTS}.items():
         value = getattr(search, field)
-        if value != getattr(nothing, field):
+        if value != getattr(_NOTHING, field):
             found.append((name, str(value)))
-    if search.sort is not nothing.sort:
+    if search.sort is not _NOTHING.sort:
         found.append(("sort", search.sort.value))
     if search.is_one_of_alike:
         found.append(("alike", "one"))
@@ -108,6 +109,16 @@ def page_address(search: SearchRequest, **changes: object) -> str:
     """Return the results page's address for a search; with any change but a cursor it starts at the first page."""
     search = replace(search, **cast(dict[str, Any], {"start": 0, "cursor": None, **changes}))
     return results_address(address_parameters(search))
+
+
+def tag_addresses(search: SearchRequest) -> Callable[[Iterable[str], Iterable[str]], str]:
+    """Return what gives the results page's address for a search with other tags, and without others: soon for many."""
+    rest = address_parameters(replace(search, tags=(), without_tags=(), start=0, cursor=None))
+
+    def address(tags: Iterable[str], without: Iterable[str]) -> str:
+        return results_address([*(("tag", tag) for tag in tags), *(("without", tag) for tag in without), *rest])
+
+    return address
 
 
 def results_address(parameters: Iterable[tuple[str, str]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import quote, urlencode
 
 from tinytags_tasks.document_fields import DocumentField, Shown, describe
@@ -167,8 +168,13 @@ def _make_card(image: TaggedImage, frame: Frame, measured: Measured, corrected_b
         corrected=int(corrected) if corrected else None,
         corrected_by=corrected_by,
         named=corrections.Picture.of(image),
-        similar=page_address(SearchRequest(similar_to=image.id, sort=Sort.SIMILAR)) if frame.has_similar else "",
+        similar=_similar_address(image.id) if frame.has_similar else "",
     )
+
+
+@lru_cache(10_000)
+def _similar_address(document: str) -> str:
+    return page_address(SearchRequest(similar_to=document, sort=Sort.SIMILAR))
 
 
 def _interval(stated: Estimate) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
-from tinytags_tasks.search.address import page_address
+from tinytags_tasks.search.address import page_address, tag_addresses
 from tinytags_tasks.search.grammar import chips
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import MOST_ASKED_TAGS, SearchRequest
@@ -79,6 +79,7 @@ def make_tag_choices(search: SearchRequest, counts: Mapping[str, int]) -> list[T
     chosen = {known.get(tag.casefold(), tag) for tag in search.tags}
     without = {known.get(tag.casefold(), tag) for tag in search.without_tags}
     choices = []
+    address = tag_addresses(search)
     is_full = len(search.tags) + len(search.without_tags) >= MOST_ASKED_TAGS
     for tag in {*chosen, *without} if is_full else {*counts, *chosen, *without}:
         left, not_without = _others(search.tags, tag), _others(search.without_tags, tag)
@@ -89,8 +90,8 @@ def make_tag_choices(search: SearchRequest, counts: Mapping[str, int]) -> list[T
                 count=counts.get(tag, 0),
                 is_chosen=tag in chosen,
                 is_without=tag in without,
-                href=page_address(search, tags=left if tag in chosen else (*left, tag), without_tags=not_without),
-                without_href=page_address(search, tags=left, without_tags=more_without),
+                href=address(left if tag in chosen else (*left, tag), not_without),
+                without_href=address(left, more_without),
             )
         )
     return sorted(choices, key=lambda one: (not (one.is_chosen or one.is_without), -one.count, one.label))

@@ -13,6 +13,9 @@ PATIENCE_SECONDS = 1.0
 
 FIRST_SECONDS = 20.0
 
+RENEWED_SHARE = 0.6
+"""After which share of its time a state is asked for again in the background, so that under load no page waits."""
+
 _log = logging.getLogger(__name__)
 
 V = TypeVar("V")
@@ -44,6 +47,7 @@ class Kept(Generic[V]):
         self._state: tuple[V] | None = None
         self._error: TinyTagsError | None = None
         self._until = 0.0
+        self._renewed_at = 0.0
         self._started: float | None = None
         self._is_outdated = False
         self._answers = 0
@@ -52,6 +56,16 @@ class Kept(Generic[V]):
     def known(self) -> V | None:
         """The state that was last seen; None if there was none."""
         return None if self._state is None else self._state[0]
+
+    @property
+    def current(self) -> V | None:
+        """The state if it counts as current, without waiting; None if :meth:`get` would have to ask."""
+        with self._changed:
+            now = time.monotonic()
+            if self._state is None or now >= self._until:
+                return None
+            self._renew(now)
+            return self._state[0]
 
     def forget(self) -> None:
         """Ask again at the next question; an answer that is on its way then comes too early to count."""
@@ -76,19 +90,30 @@ class Kept(Generic[V]):
         deadline = time.monotonic() + first_seconds
         with self._changed:
             answers = self._answers
-            while time.monotonic() >= self._until and self._answers == answers:
-                if self._started is None:
-                    self._started = time.monotonic()
-                    threading.Thread(target=self._look, name=f"look at {self._what}", daemon=True).start()
+            while (now := time.monotonic()) >= self._until and self._answers == answers:
+                started = self._start_looking(now)
                 if self._state is not None:
-                    deadline = min(deadline, self._started + PATIENCE_SECONDS)
+                    deadline = min(deadline, started + PATIENCE_SECONDS)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
             if self._state is not None:
+                self._renew(now)
                 return self._state[0]
             raise self._error or EngineDownError(f"{self._what}: no answer within {first_seconds:g} s")
+
+    def _renew(self, now: float) -> None:
+        """Ask in the background if the state will soon be too old; nobody waits for that."""
+        if self._renewed_at <= now < self._until:
+            self._start_looking(now)
+
+    def _start_looking(self, now: float) -> float:
+        """Ask unless somebody asks already; return when that began."""
+        if self._started is None:
+            self._started = now
+            threading.Thread(target=self._look, name=f"look at {self._what}", daemon=True).start()
+        return self._started
 
     def _look(self) -> None:
         state: tuple[V] | None = None
@@ -106,7 +131,8 @@ class Kept(Generic[V]):
             self._error = problem
             if problem is None:
                 self._state = state
-            self._until = time.monotonic() + self._kept_seconds
+            now = time.monotonic()
+            self._until, self._renewed_at = now + self._kept_seconds, now + RENEWED_SHARE * self._kept_seconds
             if self._is_outdated:
                 self._until, self._is_outdated = 0.0, False
             else:

@@ -58,6 +58,11 @@ class LiveRuns:
         """The live runs as they were last seen, without asking."""
         return self._kept.known or ()
 
+    @property
+    def current(self) -> tuple[LiveRun, ...] | None:
+        """The live runs if :meth:`runs` can say without asking; else None."""
+        return self._kept.current
+
     def runs(self) -> tuple[LiveRun, ...]:
         """Return the live runs; empty if nothing is live, or nothing of this store.
 

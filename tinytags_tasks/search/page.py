@@ -128,7 +128,9 @@ def _make_context(settings: Settings) -> PageContext:
     return PageContext(
         settings=settings,
         runtime=runtime,
-        templates=Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined),
+        templates=Environment(
+            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, auto_reload=False
+        ),
         stored_images=stored_images,
         pictures=ShownPictures(settings, live, logs, stored_images),
         live=live,

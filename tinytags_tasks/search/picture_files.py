@@ -3,13 +3,14 @@
 Readers may have those that they can find; reviewers any of a corpus. One that was taken down is not served.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.accounts import Account
@@ -30,6 +31,9 @@ MOST_SCALE = 64
 LONGEST_POSITION = 12
 """Digits of a position at most."""
 
+QUICK_BYTES = 2**13
+"""A picture with so many bytes of pixels at most becomes a PNG in a fraction of a millisecond."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -40,31 +44,64 @@ class _Found:
     tag: str
     pixels: Callable[[], Pixels]
     png: Callable[[], bytes]
+    grid_png: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What an address asks for."""
+
+    corpus: str
+    position: int
+    times: int
+    version: str
+    run: str
+    size: str
+
+    @staticmethod
+    def read(request: Request) -> "_Asked":
+        """Return what a request asks for.
+
+        Raises
+        ------
+        BadInputError
+            If its parameters are not valid.
+        """
+        asked = request.query_params
+        size = asked.get("size", "")
+        if size not in ("", GRID):
+            raise BadInputError(f"{size[:40]!r} is no size: use {GRID}, or leave it out")
+        return _Asked(
+            request.path_params["corpus"],
+            read_position(request.path_params["name"]),
+            _read_scale(asked.get("scale", "1")),
+            asked.get("version", ""),
+            asked.get("run", ""),
+            size,
+        )
 
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Serve single pictures."""
     corpora = PresentCorpora(context.runtime)
 
-    def find_png(request: Request) -> Response:
-        asked = request.query_params
-        corpus, name = request.path_params["corpus"], request.path_params["name"]
-        times = _read_scale(asked.get("scale", "1"))
-        version, run, size = asked.get("version", ""), asked.get("run", ""), asked.get("size", "")
-        if size not in ("", GRID):
-            raise BadInputError(f"{size[:40]!r} is no size: use {GRID}, or leave it out")
-        found = _find(request, context, corpora, corpus, read_position(name), version, run)
-        if size:
-            return _answer(request, f'"{found.tag}-{size}"', lambda: png_bytes(reduced(found.pixels())), "image/png")
-        return _answer(
-            request,
-            f'"{found.tag}-{times}"',
-            lambda: found.png() if times == 1 else _enlarge(found.pixels(), times),
-            "image/png",
-        )
+    def find_png(request: Request, asked: _Asked) -> Response:
+        found = _find(request, context, corpora, asked.corpus, asked.position, asked.version, asked.run)
+        return _answer_png(request, asked, found)
+
+    async def png(request: Request) -> Response:
+        asked = _Asked.read(request)
+        # Most of a page's pictures are in memory: handing these to a thread would cost more than the answer.
+        shown = _kept(request, context, asked)
+        if shown is None and not asked.run:
+            await context.pictures.arrive(asked.corpus, asked.position)
+            shown = _kept(request, context, asked)
+        if shown is not None:
+            return _answer_png(request, asked, _found(shown))
+        return await run_in_threadpool(find_png, request, asked)
 
     # A page has dozens of these: FastAPI's reading of parameters would cost as much CPU as all the rest.
-    app.add_route("/pictures/{corpus}/{name}.png", find_png)
+    app.add_route("/pictures/{corpus}/{name}.png", png)
 
     @app.get("/pictures/{corpus}/{name}.bin")
     def raw(request: Request, corpus: str, name: str, version: str = "", run: str = "") -> Response:
@@ -108,6 +145,25 @@ def find_stored(context: PageContext, corpora: PresentCorpora, name: str, positi
     return corpus
 
 
+def _kept(request: Request, context: PageContext, asked: _Asked) -> ShownPicture | None:
+    """Return a picture if it is in memory, may be served, and is soon a PNG; None leaves all to :func:`_find`."""
+    account: Account = request.state.account
+    if asked.run or asked.times > 1:
+        return None
+    if account.may_review and not context.pictures.is_expected(asked.corpus, asked.position):
+        return None
+    known = context.pictures.kept(asked.corpus, asked.position)
+    if known is None:
+        return None
+    shown, runs = known
+    with suppress(MissingError):
+        for live in runs:
+            _check_version(live)
+        _check_asked_version(asked.corpus, asked.version, runs)
+        return shown if shown.is_png_kept or shown.pixels.nbytes <= QUICK_BYTES else None
+    return None
+
+
 def _find(
     request: Request, context: PageContext, corpora: PresentCorpora, name: str, position: int, version: str, run: str
 ) -> _Found:
@@ -123,7 +179,9 @@ def _find(
     def read() -> Pixels:
         return context.stored_images.read(corpus, position)
 
-    return _Found(f"{corpus.digest[:16]}-{position}", read, lambda: png_bytes(read()))
+    return _Found(
+        f"{corpus.digest[:16]}-{position}", read, lambda: png_bytes(read()), lambda: png_bytes(reduced(read()))
+    )
 
 
 def find_shown(context: PageContext, corpus: str, position: int, run: str) -> tuple[ShownPicture, LiveRun | None]:
@@ -159,11 +217,19 @@ def _check_version(searched: LiveRun) -> None:
 
 def _find_shown(context: PageContext, corpus: str, position: int, version: str, run: str) -> _Found:
     shown, chosen = find_shown(context, corpus, position, run)
-    runs = (chosen,) if chosen else context.live.known
+    _check_asked_version(corpus, version, (chosen,) if chosen else context.live.known)
+    return _found(shown)
+
+
+def _found(shown: ShownPicture) -> _Found:
+    return _Found(shown.digest, lambda: shown.pixels, lambda: shown.png, lambda: shown.grid_png)
+
+
+def _check_asked_version(corpus: str, version: str, runs: Iterable[LiveRun]) -> None:
+    """Refuse the version that an address names, if none of the runs is of it."""
     digests = [live.run.corpus_digest for live in runs if live.run.corpus == corpus]
     if version and not any(digest.startswith(version) for digest in digests):
         raise _another_version(corpus)
-    return _Found(shown.digest, lambda: shown.pixels, lambda: shown.png)
 
 
 def _another_version(corpus: str) -> MissingError:
@@ -183,6 +249,14 @@ def _enlarge(pixels: Pixels, times: int) -> bytes:
             f"scale {times} makes this picture larger than {LARGEST_SIDE:,} pixels a side: ask for up to {max(1, most)}"
         )
     return png_bytes(pixels, times)
+
+
+def _answer_png(request: Request, asked: _Asked, found: _Found) -> Response:
+    if asked.size:
+        return _answer(request, f'"{found.tag}-{asked.size}"', found.grid_png, "image/png")
+    times = asked.times
+    make = found.png if times == 1 else lambda: _enlarge(found.pixels(), times)
+    return _answer(request, f'"{found.tag}-{times}"', make, "image/png")
 
 
 def _answer(request: Request, etag: str, make: Callable[[], bytes], mime: str) -> Response:

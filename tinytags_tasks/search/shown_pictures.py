@@ -3,6 +3,7 @@
 A page that shows thirty pictures has a browser ask for each of them. The first of these questions is answered for all.
 """
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRun, LiveRuns
 from tinytags_tasks.search.stored_images import StoredImages
-from tinytags_tasks.search.thumbnails import png_bytes
+from tinytags_tasks.search.thumbnails import png_bytes, reduced
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
@@ -76,6 +77,17 @@ class ShownPicture:
     def png(self) -> bytes:
         """It as a PNG; raises as :attr:`pixels`."""
         return png_bytes(self.pixels)
+
+    @cached_property
+    def grid_png(self) -> bytes:
+        """It as a PNG for a grid, scaled down if it is large; raises as :attr:`pixels`."""
+        small = reduced(self.pixels)
+        return self.png if small is self.pixels else png_bytes(small)
+
+    @property
+    def is_png_kept(self) -> bool:
+        """Whether one of the two was made already."""
+        return "png" in vars(self) or "grid_png" in vars(self)
 
     @cached_property
     def digest(self) -> str:
@@ -154,7 +166,7 @@ class ShownPictures:
             raise MissingError(f"picture {position} of corpus {corpus} was taken down")
         document = layout.document_id(corpus, position)
         runs = [run for run in ((chosen,) if chosen else self._live.runs()) if run.run.corpus == corpus]
-        generation = self._generation(corpus, runs)
+        generation = self._generation(corpus, runs, self._logs.of(corpus).last_public)
         collection = chosen.run.collection if chosen else ""
         found = self._find(generation, document, hidden, collection, runs[0]) if runs else None
         if found is None:
@@ -162,10 +174,45 @@ class ShownPictures:
             raise MissingError(f"readers cannot find picture {position} of corpus {corpus}: {where}")
         return found
 
-    def _generation(self, corpus: str, runs: Sequence[LiveRun]) -> Hashable:
+    def kept(self, corpus: str, position: int) -> tuple[ShownPicture, Sequence[LiveRun]] | None:
+        """Return a picture of what is live with the runs of its corpus, without waiting for anything.
+
+        All that :meth:`find` checks is checked. None says no more than that :meth:`find` has to be asked.
+        """
+        if (current := self._current(corpus, position)) is None:
+            return None
+        key, runs = current
+        with self._lock:
+            known = self._kept.get(key)
+        return None if known is None else (known, runs)
+
+    async def arrive(self, corpus: str, position: int) -> None:
+        """Wait for a picture that another request fetches just now: for a short time, and without a thread."""
+        if (current := self._current(corpus, position)) is None:
+            return
+        with self._lock:
+            asked = self._asked.get(current[0])
+        if asked is not None:
+            arriving = asyncio.wrap_future(asked)
+            arriving.add_done_callback(_heed)
+            await asyncio.wait((arriving,), timeout=QUICK_SECONDS)
+
+    def _current(self, corpus: str, position: int) -> tuple[_Key, Sequence[LiveRun]] | None:
+        """Return under which key a picture of what is live is kept, and the runs of its corpus.
+
+        None if it is hidden, or if that cannot be said without asking.
+        """
+        live, logs = self._live.current, self._logs.current
+        if live is None or logs is None or self._logs.hidden_in(logs).hides(corpus, position):
+            return None
+        runs = [run for run in live if run.run.corpus == corpus]
+        generation = self._generation(corpus, runs, logs.of(corpus).last_public)
+        return (generation, layout.document_id(corpus, position)), runs
+
+    def _generation(self, corpus: str, runs: Sequence[LiveRun], last_public: int) -> Hashable:
         """Return what readers' pictures of a corpus depend on, beside its runs that are searched."""
         published = tuple((run.run.collection, run.publication and run.publication.time) for run in runs)
-        return published, self._logs.of(corpus).last_public, self._logs.applied(corpus)
+        return published, last_public, self._logs.applied(corpus)
 
     def _find(
         self, generation: Hashable, document: str, hidden: Hidden, collection: str, live: LiveRun
@@ -240,6 +287,12 @@ class ShownPictures:
                 elif _size_bytes(shown) <= self._kept.maxsize:
                     self._kept[key] = shown
                 future.set_result(shown)
+
+
+def _heed(arriving: "asyncio.Future[ShownPicture | None]") -> None:
+    """Take note of an error, which whoever fetches the picture reports; asyncio would log it once more."""
+    if not arriving.cancelled():
+        arriving.exception()
 
 
 def _size_bytes(shown: ShownPicture | None) -> int:

@@ -81,6 +81,8 @@ class SignIn:
         BadInputError
             If the file of accounts cannot be used.
         """
+        if known := self.remembered(name, password):  # by another request of the same page, while this one waited
+            return known
         if len(name) > LONGEST_NAME and name != self._operator.name:
             return None
         with self._lock:

@@ -88,15 +88,19 @@ class CorpusWords:
         return Said(words.column("by")[0].as_py(), words.column("time")[0].as_py())
 
 
+_NO_WORDS = CorpusWords(SCHEMA.empty_table(), 0, 0, frozenset(), SCHEMA.empty_table())
+
+
 @dataclass(frozen=True, eq=False)
-class _Logs:
+class Logs:
     """What was read of the logs, by corpus, and why others were never read."""
 
     words: Mapping[str, CorpusWords]
     unread: Mapping[str, TinyTagsError]
 
-
-_NO_WORDS = CorpusWords(SCHEMA.empty_table(), 0, 0, frozenset(), SCHEMA.empty_table())
+    def of(self, corpus: str) -> CorpusWords:
+        """Return what was said of a corpus' pictures, if its log was read."""
+        return self.words.get(corpus, _NO_WORDS)
 
 
 class WordLogs:
@@ -120,6 +124,12 @@ class WordLogs:
         self._down_lock = threading.Lock()
         self._kept = Kept("the words on pictures", self._read, KEPT_SECONDS)
 
+    @property
+    def current(self) -> Logs | None:
+        """The logs if all are known without asking; else None."""
+        logs = self._kept.current
+        return None if logs is None or logs.unread else logs
+
     def hidden(self) -> Hidden:
         """Return which pictures must not be shown.
 
@@ -130,6 +140,10 @@ class WordLogs:
         """
         logs = self._look()
         self._refuse_unread_live(logs.unread)
+        return self.hidden_in(logs)
+
+    def hidden_in(self, logs: Logs) -> Hidden:
+        """Return which pictures must not be shown, by logs that were read."""
         words = logs.words
         state = tuple((name, of, self.applied(name)) for name, of in words.items())
         made = self._hidden
@@ -173,7 +187,7 @@ class WordLogs:
         logs = self._look()
         if error := logs.unread.get(corpus):
             raise _nothing_is_shown(error)
-        return logs.words.get(corpus, _NO_WORDS)
+        return logs.of(corpus)
 
     def is_taken_down(self, corpus: Corpus, position: int) -> bool:
         """Tell whether a picture of this version of a corpus is taken down, as of some seconds ago at most.
@@ -208,7 +222,7 @@ class WordLogs:
         live = [run.run.name for run in self._live.known if run.run.corpus == corpus]
         return min((self._applied.get((corpus, run), 0) for run in live), default=0)
 
-    def _look(self) -> _Logs:
+    def _look(self) -> Logs:
         try:
             return self._kept.get()
         except TinyTagsError as error:
@@ -225,7 +239,7 @@ class WordLogs:
         for name in sorted(live & set(unread)):
             raise _nothing_is_shown(unread[name])
 
-    def _read(self) -> _Logs:
+    def _read(self) -> Logs:
         storage = self._runtime.storage
         words = dict(self._kept.known.words) if self._kept.known else {}
         unread: dict[str, TinyTagsError] = {}
@@ -236,7 +250,7 @@ class WordLogs:
                 _log.warning("the words on pictures of %s cannot be read: %s", name, error)
                 if name not in words:  # else what was last read counts
                     unread[name] = error
-        return _Logs(words, unread)
+        return Logs(words, unread)
 
     def _read_log(self, name: str, known: CorpusWords | None) -> CorpusWords:
         log = self._logs.setdefault(name, shared_log(name, self._runtime.storage))
