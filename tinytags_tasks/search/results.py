@@ -124,7 +124,8 @@ def show_results(
         repairs=_repairs(search, page),
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
-        export_all=_export_address(search) if found is None else "",
+        export_all=_address_of_all("/export", search) if found is None else "",
+        review_all=_address_of_all("/review-sets", search),
         run=_run_names(context, search, page.images),
     )
 
@@ -293,10 +294,10 @@ def _like(search: SearchRequest, frames: Mapping[str, Frame]) -> dict[str, str] 
     }
 
 
-def _export_address(search: SearchRequest) -> str:
-    """Return the address of the page that exports all that a search finds."""
+def _address_of_all(page: str, search: SearchRequest) -> str:
+    """Return the address of a page that takes all that a search finds."""
     _, _, query = page_address(search, rows=SearchRequest.rows).partition("?")
-    return f"/export?{query}" if query else "/export"
+    return f"{page}?{query}" if query else page
 
 
 def _run_names(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:

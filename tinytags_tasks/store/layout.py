@@ -36,6 +36,7 @@
     reviews/<corpus>/log.lease                   who is merging the log
     reviews/<corpus>/carried/<version>.json      up to which word other versions' words were carried over to this one
     reviews/<corpus>/frames/<run>.parquet        the pictures from which a run's reviews are drawn
+    reviews/<corpus>/sets/<set>.json             pictures that somebody sent to review
     reviews/<corpus>/training.json               how the last model for the corpus was trained
     claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
 """
@@ -297,6 +298,11 @@ def last_training_file(corpus: str) -> str:
 def frame_file(corpus: str, run: str) -> str:
     """Path of the pictures from which a run's reviews are drawn."""
     return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/frames/{checked_name(run, 'run')}.parquet"
+
+
+def review_set_file(corpus: str, name: str) -> str:
+    """Path of pictures that somebody sent to review."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/sets/{checked_name(name, 'set')}.json"
 
 
 def run_folder(run: str) -> str:
