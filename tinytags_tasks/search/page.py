@@ -106,6 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.context.applier.stop()
     app.state.context.embedder.close()
+    app.state.context.all_votes.close()
 
 
 def _form_key(settings: Settings) -> bytes:
