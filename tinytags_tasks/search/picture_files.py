@@ -27,7 +27,6 @@ LARGEST_SIDE = 2_048
 """Pixels of an enlarged picture's longer side at most."""
 
 MOST_SCALE = 64
-LONGEST_POSITION = 12
 """Digits of a position at most."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -83,7 +82,7 @@ def read_position(text: str) -> int:
     BadInputError
         If it names none.
     """
-    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_POSITION):
+    if not (text.isascii() and text.isdigit() and len(text) <= layout.LONGEST_POSITION):
         raise BadInputError(
             f"{text[:40]!r} is no picture: ask for <position>, <position>.png or <position>.bin, with a whole number"
         )

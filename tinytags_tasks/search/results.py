@@ -27,6 +27,7 @@ from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import LAST_SEED, SearchRequest, Sort
+from tinytags_tasks.store import layout
 
 DRAWN = "drawn"
 """Corpora whose names start so hold generated pictures."""
@@ -118,6 +119,7 @@ def show_results(
         messages=[
             *([] if found is None else [_HANDED_IN]),
             *messages_about(page.corpora, is_moved=page.moved, left_out=page.left_out),
+            *([] if search.run else request.app.state.runs.rebuilding()),
         ],
         density=request.cookies.get(SIZE) if request.cookies.get(SIZE) in SIZES else USUAL_SIZE,
         densities=_sizes(search, request.cookies.get(SIZE, USUAL_SIZE)),
@@ -284,14 +286,14 @@ def _repairs(search: SearchRequest, page: SearchPage) -> list[Chip]:
 
 def _like(search: SearchRequest, frames: Mapping[str, Frame]) -> dict[str, str] | None:
     """Return the picture that others are compared with; None without one."""
-    corpus, _, position = search.similar_to.rpartition(":")
-    if not (corpus and position.isascii() and position.isdigit()):
-        return None
-    return {
-        "label": f"image {int(position):,} of {corpus}",
-        "address": picture_address(corpus, int(position)),
-        "source": picture_source(corpus, int(position), frames.get(corpus, Frame())),
-    }
+    with suppress(BadInputError):
+        corpus, position = layout.read_document_id(search.similar_to)
+        return {
+            "label": f"image {position:,} of {corpus}",
+            "address": picture_address(corpus, position),
+            "source": picture_source(corpus, position, frames.get(corpus, Frame())),
+        }
+    return None
 
 
 def _address_of_all(page: str, search: SearchRequest) -> str:

@@ -220,7 +220,7 @@ def _sit_down(request: Request, sitting: Sitting) -> Response:
 
 
 def _preparing(request: Request, context: PageContext, reviews: ReviewSessions, run: str) -> Response:
-    return context.render(request, "review_wait.html", run_name=run, progress=reviews.progress(run), status=202)
+    return context.render_wait(request, "review_wait.html", run_name=run, progress=reviews.progress(run))
 
 
 def _saved(request: Request) -> str:

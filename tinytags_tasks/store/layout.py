@@ -55,6 +55,9 @@ REVIEWS = "reviews"
 COLLECTION_PREFIX = "tinytags-"
 WRITER_LEASE = ".lease"
 
+LONGEST_POSITION = 12
+"""Digits of a position in an address or an id, at most."""
+
 _NAME = "[a-z0-9][a-z0-9_-]{0,99}"
 
 
@@ -354,6 +357,20 @@ def path_number(path: str) -> int:
     """Return the number of the shard, block or record that a path in the store belongs to; -1 without one."""
     number = file_name(path).partition(".")[0]
     return int(number) if number.isdecimal() else -1
+
+
+def read_document_id(text: str) -> tuple[str, int]:
+    """Return the corpus and the position of a document's id.
+
+    Raises
+    ------
+    BadInputError
+        If it is none.
+    """
+    corpus, _, position = text.rpartition(":")
+    if not (corpus and position.isascii() and position.isdigit() and len(position) <= LONGEST_POSITION):
+        raise BadInputError(f"{text[:100]!r} is no picture's id: an id is <corpus>:<position>, such as demo:17")
+    return checked_name(corpus, "corpus"), int(position)
 
 
 def document_id(corpus: str, position: int) -> str:
