@@ -55,7 +55,7 @@ types: install
 	@$(BIN)/mypy
 
 bench: install
-	@for part in ingest train tags embed score index similar verify corrections review precision review_page orchestration; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+	@for part in ingest train tags embed score index similar verify corrections review loop precision review_page orchestration; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock

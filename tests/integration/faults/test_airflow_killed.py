@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Killer:
 @pytest.fixture(scope="module")
 def disturbed(
     airflow: Settings, tinytags_here: Command, pictures: dict[str, Path]
-) -> tuple[Runtime, set[str], dict[str, int]]:
+) -> Iterator[tuple[Runtime, set[str], dict[str, int]]]:
     """A run in which each task's worker was killed once: the clients, what was killed, and each task's attempts."""
     added = tinytags_here(
         *("corpus", "add", "killed", str(pictures["corpus"]), "--format", "tiny-images"),
@@ -129,7 +129,10 @@ def disturbed(
     tries: dict[str, int] = {}
     for task in tasks:
         tries[task.task] = max(tries.get(task.task, 0), task.attempt)
-    return Runtime(airflow), killer.killed, tries
+    yield Runtime(airflow), killer.killed, tries
+    # Readers search every published corpus, and other tests count what they find.
+    withdrawn = tinytags_here("unpublish", "killed", "--yes")
+    assert withdrawn.returncode == 0, withdrawn.stderr
 
 
 def live_run(runtime: Runtime) -> Run:

@@ -1,0 +1,192 @@
+"""Measure the loop that learns from reviews, whole: look, train, tag again, publish, look again, measure.
+
+``python benchmarks/loop.py [IMAGES]`` starts its own HDFS, Solr and Spark, and prints Markdown. The corpus is the
+demo's images, moved and mirrored so that no two are equal; what they show is known, so a made reviewer looks at them.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ingest import definition
+from machine import describe_machine, print_table
+from tags import silent
+
+from tinytags_tasks import services
+from tinytags_tasks.corpus.demo.make import OTHER_FILE, TRAIN_FILE, Demo, make_demo
+from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.publish.step import PublishRequest, publish_run
+from tinytags_tasks.review.draw import next_pictures
+from tinytags_tasks.review.frame import load_frame
+from tinytags_tasks.review.made_reviewer import MADE_REVIEWER, MadeReviewer
+from tinytags_tasks.review.measuring import describe, measure_run
+from tinytags_tasks.review.words import say
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.score.plan import PlanRequest, plan_run
+from tinytags_tasks.score.step import ScoreRequest, score_blocks
+from tinytags_tasks.settings import load_settings
+from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import load_corpus
+from tinytags_tasks.store.review_log import read_words
+from tinytags_tasks.store.run_records import Run
+from tinytags_tasks.train.parameters import TrainRequest
+from tinytags_tasks.train.step import train_model
+
+IMAGES = 1_000_000
+LOOKS, ROUND = 500, 250
+NAME = "demo-moved"
+SIDE = 32
+ONCE = "once: "
+"""How the names of parts that come before the loop begin."""
+
+ALIAS = "tinytags"
+
+
+def write_moved(path: Path, demo_file: Path, images: int) -> None:
+    """Write the demo's images again and again, each time moved by a few pixels and every second time mirrored."""
+    stored = np.fromfile(demo_file, dtype=np.uint8).reshape(-1, 3, SIDE, SIDE)  # channel, column, row
+    with path.open("wb") as file:
+        for turn in range(-(-images // len(stored))):
+            mirrored = stored[:, :, ::-1] if turn % 2 else stored
+            across, down = divmod(turn // 2, 5)
+            moved = np.roll(mirrored, (across - 2, down - 2), axis=(2, 3))
+            np.ascontiguousarray(moved[: images - turn * len(stored)]).tofile(file)
+
+
+class Loop:
+    """The engines, and the seconds of each part."""
+
+    def __init__(self, runtime: Runtime, reviewer: MadeReviewer) -> None:
+        self._runtime = runtime
+        self._storage = runtime.storage
+        self._reviewer = reviewer
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Take the time of a part."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+        print(f"{name}: {self.seconds[name]:.1f} s", file=sys.stderr, flush=True)
+
+    def train(self, labelled: Path, other: Path, *, learns: bool) -> str:
+        """Train the default model; return its version."""
+        request = TrainRequest(
+            str(labelled), other=str(other), corpus=NAME if learns else None, reviews=NAME if learns else None
+        )
+        trained = train_model(request, storage=self._storage, connect_spark=self._runtime.connect_spark, report=silent)
+        return trained.model
+
+    def tag(self, model: str) -> Run:
+        """Score, index, reconcile and publish the whole corpus."""
+        runtime, storage = self._runtime, self._storage
+        planned = plan_run(PlanRequest(NAME, model), storage=storage, report=silent)
+        run = Run.load(storage, layout.run_file(planned.run))
+        prepare_collection(run.name, storage=storage, solr=runtime.solr)
+        for group in planned.groups:
+            request = ScoreRequest(run.name, tuple(group))
+            score_blocks(
+                request,
+                storage=storage,
+                address=runtime.store_address,
+                connect_spark=runtime.connect_spark,
+                report=silent,
+            )
+            index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=runtime.solr, report=silent)
+        publish_run(PublishRequest(run.name, ALIAS), storage=storage, solr=runtime.solr, report=silent)
+        return run
+
+    def look(self, run: Run) -> None:
+        """Let the made reviewer look at some hundred pictures of a run."""
+        corpus = load_corpus(NAME, self._storage)
+        frame = load_frame(run, self._storage, silent)
+        for _ in range(LOOKS // ROUND):
+            pictures = next_pictures(frame, read_words(corpus, self._storage), count=ROUND, taken=())
+            words = self._reviewer.look(pictures)
+            say(corpus, words, by=MADE_REVIEWER, run=run.name, storage=self._storage)
+
+    def measured(self, run: Run) -> tuple[str, str]:
+        """Return precision and recall of a run, as looks have measured them."""
+        table = measure_run(run, self._storage, silent)
+        return describe(table.overall), describe(table.recall_overall)
+
+
+def measure(runtime: Runtime, demo: Demo, folder: Path, images: int) -> None:
+    """Tag the corpus, then go through the loop once, and print the seconds."""
+    source = folder / "moved.bin"
+    write_moved(source, demo.corpus_path, images)
+    truth = MadeReviewer.of_demo(demo)
+    labels = np.resize(truth.labels, images)
+    loop = Loop(runtime, MadeReviewer(truth.tags, labels))
+    labelled, other = (demo_file(runtime, name) for name in (TRAIN_FILE, OTHER_FILE))
+    storage = runtime.storage
+    with loop.part(ONCE + "ingest"):
+        ingest_corpus(definition(NAME, source), storage=storage, report=silent)
+    source.unlink()
+    with loop.part(ONCE + "train"):
+        model = loop.train(labelled, other, learns=False)
+    with loop.part(ONCE + "embed"):
+        request = EmbedRequest(NAME, "general32")
+        embed_blocks(
+            request, storage=storage, address=runtime.store_address, connect_spark=runtime.connect_spark, report=silent
+        )
+    with loop.part(ONCE + "score, index, publish"):
+        first = loop.tag(model)
+    with loop.part(f"{LOOKS} looks of a made reviewer, who takes no time"):
+        loop.look(first)
+    with loop.part("train, with the reviews"):
+        model = loop.train(labelled, other, learns=True)
+    with loop.part("score from stored embeddings, index, reconcile, publish"):
+        second = loop.tag(model)
+    with loop.part(f"{LOOKS} looks at the new run, and measure"):
+        loop.look(second)
+        loop.measured(second)
+    once = {part: took for part, took in loop.seconds.items() if part.startswith(ONCE)}
+    parts = {part: took for part, took in loop.seconds.items() if part not in once}
+    print(f"## The loop of reviews\n\n{describe_machine()}; {images:,} images.\n")
+    print_table(
+        ("part", "seconds"),
+        [
+            *((part, f"{took:.0f}") for part, took in parts.items()),
+            ("**the loop**", f"**{sum(parts.values()):.0f}**"),
+        ],
+    )
+    print()
+    runs = (("before", first), ("after", second))
+    print_table(
+        ("run", "documents", "precision", "recall"),
+        [[name, f"{runtime.solr.count(run.collection):,}", *loop.measured(run)] for name, run in runs],
+    )
+    spent = ", ".join(f"{part.removeprefix(ONCE)} {took:.0f} s" for part, took in once.items())
+    print(f"\nBefore the loop, once: {spent}.")
+
+
+def demo_file(runtime: Runtime, name: str) -> Path:
+    """Return one of the demo's labelled files."""
+    return Path(runtime.settings.demo_source) / name
+
+
+def main() -> None:
+    """Run on engines of their own."""
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
+        folder = Path(name)
+        os.environ["TINYTAGS_HOME"] = str(folder / "home")
+        engines = ["hdfs", "solr", "spark"]
+        settings = services.up(load_settings(), engines=engines, standard_ports=False, die_with_parent=True)
+        try:
+            measure(Runtime(settings), make_demo(folder / "demo", settings.demo_source, report=silent), folder, images)
+        finally:
+            services.down(load_settings())
+
+
+if __name__ == "__main__":
+    main()
