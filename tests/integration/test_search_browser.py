@@ -3,19 +3,28 @@
 With ``TINYTAGS_SCREENSHOTS=<folder>`` it saves its screenshots there.
 """
 
+import csv
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import IMAGES
 from page_in_browser import browsing, publish_small_run, save_picture, serving
 from playwright.sync_api import Locator, Page, expect
+from small_nets import NET_TAGS, embed, make_net_run
+from small_run import CORPUS as SMALL
+from small_run import quiet, score_all
 
+from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
+from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.accounts import Role
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store.local import LocalStorage
 
 CORPUS = "searched"
 BOTH = pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
@@ -173,16 +182,84 @@ def test_results_are_walked_through_by_keyboard(open_as: Callable[..., Page]) ->
     expect(page).to_have_url(re.compile(rf"/pictures/{CORPUS}/{shown[1]}$"))
 
 
-def test_ticked_images_are_taken_along(open_as: Callable[..., Page]) -> None:
-    page = open_as("rita")
-    page.goto("/search")
-    expect(page.locator(".selection")).to_be_hidden()
-    boxes = page.get_by_role("checkbox", name="Select image")
-    boxes.nth(0).check()
-    boxes.nth(3).click(modifiers=["Shift"])
-    expect(page.get_by_text("4 ticked")).to_be_visible()
-    page.get_by_role("button", name="Export").click()
-    expect(page.get_by_role("heading", name="Export 4 images")).to_be_visible()
+@pytest.fixture(scope="module")
+def alike(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page over a small run whose pictures can be compared."""
+    settings = settings.model_copy(update={"alias": "alike"})
+    storage, solr = LocalStorage(tmp_path_factory.mktemp("store")), Runtime(settings).solr
+    run = make_net_run(storage, threshold=0)
+    embed(storage)
+    score_all(storage, run)
+    prepare_collection(run.name, storage=storage, solr=solr)
+    index_blocks(IndexRequest(run.name, tuple(range(run.blocks))), storage=storage, solr=solr, report=quiet)
+    publish_run(PublishRequest(run.name, alias="alike"), storage=storage, solr=solr, report=quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_module, "Runtime", lambda *_, **__: SimpleNamespace(storage=storage, solr=solr))
+        with serving(settings, ann=Role.REVIEWER) as server:
+            yield server.url
+
+
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "telephone"])
+@BOTH
+def test_the_whole_way_from_the_first_page_to_a_file_and_back(alike: str, scripts: bool, width: int) -> None:
+    with browsing(alike) as open_as:
+        page = open_as("ann", scripts, width=width, has_touch=width < 1000)
+        page.goto("/")
+        page.get_by_role("link", name=re.compile(r"^dog \d")).click()
+        dogs = total(page)
+        if width < 1000:
+            page.get_by_role("link", name="Filters").click()
+        page.get_by_label("Filters", exact=True).get_by_role("link", name=re.compile(r"^cat \d")).click()
+        assert total(page) > dogs
+        page.goto(f"{page.url}&rows=2")
+        first = positions(page)
+        page.get_by_role("link", name="Next").last.click()
+        second = positions(page)
+        assert len(second) == 2
+        assert not set(first) & set(second)
+
+        page.locator(".card .thumb").first.click()
+        expect(page).to_have_url(re.compile(rf"/pictures/{SMALL}/{second[0]}$"))
+        votes = page.get_by_role("table", name="Votes", exact=True)
+        for tag in (*NET_TAGS, "none of the tags"):
+            expect(votes.get_by_role("rowheader", name=tag)).to_be_visible()
+        page.get_by_role("link", name="More that look like it").click()
+        expect(page.get_by_text("The most similar to")).to_be_visible()
+        found = positions(page)
+        assert second[0] not in found
+
+        boxes = page.get_by_role("checkbox", name="Select image")
+        boxes.nth(0).check()
+        if scripts:
+            boxes.nth(1).click(modifiers=["Shift"])
+            expect(page.get_by_text("2 ticked")).to_be_visible()
+        else:
+            boxes.nth(1).check()
+        kept = page.url
+        page.get_by_role("button", name="Export").click()
+        expect(page.get_by_role("heading", name="Export 2 images")).to_be_visible()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="CSV table").click()
+        rows = list(csv.DictReader(download.value.path().read_text().splitlines()))
+        assert [int(row["position"]) for row in rows] == found[:2]
+        page.get_by_role("link", name="Back to the images").click()
+        expect(page).to_have_url(kept)
+        assert positions(page) == found
+
+
+def test_ticked_images_are_sent_to_review(alike: str) -> None:
+    with browsing(alike) as open_as:
+        page = open_as("ann", scripts=False)
+        page.goto("/search?rows=3")
+        shown = positions(page)
+        for box in page.get_by_role("checkbox", name="Select image").all():
+            box.check()
+        page.get_by_role("button", name="Send to review").click()
+        expect(page.get_by_text("0 of 3 looks")).to_be_visible()
+        for position in shown:
+            expect(page.get_by_role("img", name=f"picture {position} of {SMALL}")).to_be_visible()
+            page.get_by_role("button", name=re.compile("^Right")).click()
+        expect(page.get_by_role("heading", name="All 3 were looked at")).to_be_visible()
 
 
 @BOTH
@@ -214,6 +291,7 @@ def test_nothing_serious_stands_in_the_way_of_anybody(open_as: Callable[..., Pag
         "/search?tag=dog&without=emu&confidence=20&max_confidence=90",
         "/search?tag=nothing-like-it",
         f"/pictures/{CORPUS}/0",
+        "/review-sets?tag=dog",
         "/review",
     ):
         page.goto(path)

@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 from fastapi.testclient import TestClient
 from solr_of_pages import DOCUMENT, SolrOfPages
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.search import forms, readiness
 from tinytags_tasks.search import page as page_module
-from tinytags_tasks.search import readiness
 from tinytags_tasks.search.api_models import Image
 from tinytags_tasks.search.embedder import MOST_AT_ONCE, MOST_PICTURE_BYTES
 from tinytags_tasks.search.images import read_document
@@ -312,6 +313,35 @@ def test_only_a_few_uploads_are_in_memory_at_once(api: TestClient) -> None:
     for _ in range(MOST_AT_ONCE + 1):  # each place is given back, whatever becomes of a picture
         free = api.post("/api/v1/similar", content=b"x", headers={"Content-Type": "image/png"})
         assert "no vectors" in problem(free, 404)["detail"]
+
+
+def test_an_upload_that_never_ends_gives_its_place_back(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "BODY_SECONDS", 0.1)
+    sent: list[Any] = []
+
+    async def trickle() -> Any:
+        await anyio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asked = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/v1/similar",
+        "query_string": b"",
+        "headers": [(b"authorization", LOGIN.encode()), (b"content-type", b"image/png"), (b"host", b"testserver")],
+        "client": ("testclient", 1),
+        "scheme": "http",
+        "server": ("testserver", 80),
+    }
+    anyio.run(api.app, asked, trickle, send)
+    assert sent[0]["status"] == 408
+    embedder = api.app.state.context.embedder  # type: ignore[attr-defined]
+    with ExitStack() as places:
+        for _ in range(MOST_AT_ONCE):
+            places.enter_context(embedder.place())
 
 
 def test_a_picture_of_a_chosen_run_is_looked_for_there(api: TestClient) -> None:

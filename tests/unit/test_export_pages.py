@@ -18,15 +18,15 @@ from published_runs import World
 from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.search import export_pages
+from tinytags_tasks.search import export_pages, wanted
 
 
 @pytest.fixture
 def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     settings = make_settings(tmp_path, monkeypatch).model_copy(update={"search_export_images": 100})
     found = Pages(made.copy(tmp_path / "copy"), settings, monkeypatch)
-    monkeypatch.setattr(export_pages, "find_documents", found.find_documents)
-    monkeypatch.setattr(export_pages, "PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(wanted, "find_documents", found.find_documents)
+    monkeypatch.setattr(wanted, "PAUSES_SECONDS", (0.0, 0.0))
     yield found
     found.app.state.context.applier.stop()
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Run
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 answer = made_searches.answer
 reader = made_searches.reader
@@ -154,6 +156,25 @@ def test_a_live_run_without_images_is_explained(
     text = reader.get("/search").text
     assert "The index is being built again" in text
     assert f"0 of {run.blocks} blocks verified" in text
+
+
+def test_while_some_blocks_are_indexed_again_pages_say_that_not_all_is_found(
+    reader: TestClient, store: LocalStorage, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(PAGE)
+    run = go_live(reader, store, monkeypatch)
+    monkeypatch.setattr(type(context_of(reader).live), "known", (LiveRun(run, None, None),))
+    for block in range(run.blocks):
+        state = BlockState.SCORED if block in (1, 2) else BlockState.VERIFIED
+        BlockRecord(run=run.name, block=block, state=state).save(store, layout.ledger_file(run.name, block))
+    app: Any = reader.app
+    app.state.runs = type(app.state.runs)(app.state.context)
+    said = f"Not all of {run.corpus} can be found right now: 2 of its {run.blocks} blocks are being indexed again."
+    deadline = time.monotonic() + 20
+    while said not in reader.get("/search").text:  # no page waits for it
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert said in reader.get("/").text
 
 
 def test_while_solr_is_away_the_first_page_says_what_to_do(reader: TestClient, answer: Answer) -> None:

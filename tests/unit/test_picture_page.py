@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from pages_of_world import Pages, make_settings
 from published_runs import World
-from small_run import CORPUS, MODEL
+from small_run import CORPUS, MODEL, TAGS, TREES, VOTES
 
-from tinytags_tasks.search import kept, picture_view
+from tinytags_tasks.search import all_votes, kept, picture_view
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import TaggedImage, read_document
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store import layout
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     monkeypatch.setattr(picture_view, "neighbours", neighbours)
     monkeypatch.setattr(kept, "PATIENCE_SECONDS", 20.0)  # however slow the machine is
+    monkeypatch.setattr(all_votes, "PATIENCE_SECONDS", 20.0)
     yield found
     found.app.state.context.applier.stop()
 
@@ -56,12 +58,34 @@ def test_the_page_says_where_a_picture_comes_from(pages: Pages) -> None:
     assert f'href="/models/{MODEL}/report"' in text
 
 
-def test_votes_are_shown_as_far_as_they_are_stored(pages: Pages) -> None:
-    text = shown(pages, "reader", 1)  # 0, 6 and 4 votes
-    bars = re.findall(r'scope="row">([^<]*)</th> <td><svg.*?<rect width="([^"]*)".*?class="number">([^<]*)<', text)
-    assert bars == [("dog", "60.0", "6 of 10"), ("all other tags together", "40.0", "4 of 10")]
-    assert "not how the others are divided" in text
+def bars_of(text: str) -> list[tuple[str, str, str]]:
+    """Return the name, the length and the number of each bar of votes."""
+    return re.findall(r'scope="row">([^<]*)</th> <td><svg.*?<rect width="([^"]*)".*?class="number">([^<]*)<', text)
+
+
+def test_the_votes_of_all_tags_are_shown(pages: Pages) -> None:
+    text = shown(pages, "reader", 1)
+    assert bars_of(text) == [("dog", "60.0", "6 of 10"), ("emu", "40.0", "4 of 10"), ("cat", "0.0", "0 of 10")]
+    assert "not shown" not in text
     assert "That was not measured on this corpus yet." in text
+
+
+def test_every_pictures_votes_agree_with_its_tag_and_confidence(pages: Pages) -> None:
+    for position, tag in pages.seen().items():
+        bars = bars_of(shown(pages, "reader", position))
+        votes = [int(number.partition(" of ")[0]) for _, _, number in bars]
+        assert (bars[0][0], sum(votes)) == (tag, TREES)
+        assert dict(zip((name for name, _, _ in bars), votes, strict=True)) == dict(
+            zip(TAGS, VOTES[position], strict=True)
+        )
+        assert f"<h1>{tag} <small>{10 * votes[0]} %" in shown(pages, "reader", position)
+
+
+def test_without_the_model_the_page_shows_what_the_run_stored_and_says_why(pages: Pages) -> None:
+    pages.world.storage.delete(layout.model_file(MODEL))
+    text = shown(pages, "reader", 1)
+    assert bars_of(text) == [("dog", "60.0", "6 of 10"), ("all other tags together", "40.0", "4 of 10")]
+    assert "The votes of each other tag are not shown: the model is not in the store any more." in text
 
 
 def test_the_picture_is_shown_large_and_can_be_taken_along(pages: Pages) -> None:

@@ -35,6 +35,7 @@ from tinytags_tasks.store.model_records import LastTraining, Training
 from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.record import CHECKSUM_KEY, Record
 from tinytags_tasks.store.review_records import CarriedWords, LogPart
+from tinytags_tasks.store.review_sets import ChosenPicture, ReviewSet
 from tinytags_tasks.store.run_records import (
     Audit,
     BlockRecord,
@@ -103,6 +104,15 @@ def samples(tmp_path):
         Audit(run="r", collection="c", blocks=1, documents=1, sampled=1, problems={3: "lost"}, started="a", ended="b"),
         Claim(dag="d", dag_run="r"),
         Removal(folder="runs/pets-0", number="0a", by="ada", host="here", time="2024-01-01T00:00:00+00:00"),
+        ReviewSet(
+            run="r",
+            corpus="pets",
+            corpus_digest="d",
+            pictures=(ChosenPicture(position=1, block=0, tag="cat", confidence=70),),
+            asked=1,
+            by="ann",
+            created="2024-01-01",
+        ),
         IngestPlan(definition=definition, source=SOURCE),
         NetCard(
             version="net-0",
@@ -150,6 +160,7 @@ KINDS += [
     "NextPublication",
     "FrameRecord",
     "Removal",
+    "ReviewSet",
 ]
 
 
@@ -210,7 +221,9 @@ def test_an_edited_record_is_damage_whichever_field_it_is(record):
     fields = list(edited(record.stored()))
     assert len(fields) > 1
     for name, stored in fields:
-        with pytest.raises(CorruptError, match=rf"{PATH}: (damaged|no usable) .*`tinytags|claims it again|from a copy"):
+        with pytest.raises(
+            CorruptError, match=rf"{PATH}: (damaged|no usable) .*`tinytags|claims it again|from a copy|to review again"
+        ):
             type(record).parse(stored, PATH)
             pytest.fail(f"{name} was changed, and the record was believed")
 

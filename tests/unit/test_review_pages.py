@@ -405,7 +405,7 @@ def test_while_a_review_is_prepared_the_page_says_so_and_goes_on_by_itself(
     monkeypatch.setattr(review_sessions, "PATIENCE_SECONDS", 0.1)
     page = ann.get(f"{PAGE}/one")
     assert page.status_code == 202
-    assert 'http-equiv="refresh"' in page.text
+    assert page.headers["refresh"] == "2"
     assert "3 of 6 blocks" in page.text
     is_ready.set()
     monkeypatch.setattr(review_sessions, "PATIENCE_SECONDS", 10)

@@ -134,7 +134,8 @@ def test_a_stranger_says_nothing_with_headers(make: Callable[..., Any]) -> None:
 def test_a_prefix_that_is_no_path_is_left_out(make: Callable[..., Any]) -> None:
     client = TestClient(make(search_trusted_proxies="10.0.0.1"), client=("10.0.0.1", 1))
     client.auth = LOGIN
-    for prefix in ("//evil.example", "/a/../b", "https://evil.example", '/"><script>', "/a b", "tags"):
+    no_paths = ("//evil.example", "/a/../b", "https://evil.example", '/"><script>', "/a b", "tags")
+    for prefix in (*no_paths, "/search", "/api/v1"):  # the last two are addresses of the page itself
         page = client.get("/nowhere", headers={"X-Forwarded-Prefix": prefix, "X-Forwarded-Host": 'a"b'})
         assert 'data-base=""' in page.text
 

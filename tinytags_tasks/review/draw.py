@@ -44,7 +44,7 @@ class Drawn:
     why
         Whether it measures or teaches.
     stratum
-        The name of its stratum.
+        The name of its stratum; empty if somebody chose it by hand.
     chance
         The share of its stratum that is drawn to measure, this round included; 0 if it was chosen to teach.
     """

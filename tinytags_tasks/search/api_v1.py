@@ -1,6 +1,5 @@
 """The API for programs, ``/api/v1``: typed, described at ``/api/openapi.json``, with problem details for failures."""
 
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -47,8 +46,6 @@ from tinytags_tasks.store.models import list_models
 
 LISTED_SECONDS = 10.0
 """How long lists of models and of runs count as current."""
-
-_ID = re.compile(r"([^:/\\]{1,100}):([0-9]{1,12})")
 
 T = TypeVar("T")
 
@@ -120,7 +117,7 @@ def _add_similar(router: APIRouter, context: PageContext) -> None:
         page = similar_to(context, asked.request())
         return answer_json(request, SearchAnswer.of(page, context.searches.tables(), url(request, "")), page.seconds)
 
-    @router.post("/similar", response_model=SearchAnswer, responses=_problems(404), openapi_extra=_PICTURE)
+    @router.post("/similar", response_model=SearchAnswer, responses=_problems(404, 408), openapi_extra=_PICTURE)
     def similar_upload(
         request: Request, asked: Annotated[UploadParameters, Query()], encoded: Annotated[bytes, Depends(_read_picture)]
     ) -> Response:
@@ -147,10 +144,7 @@ async def _read_picture(request: Request) -> AsyncIterator[bytes]:
 
 def _add_images(router: APIRouter, context: PageContext) -> None:
     def find(name: str, run: str) -> ShownPicture:
-        match = _ID.fullmatch(name)
-        if not match:
-            raise BadInputError(f"{name[:100]!r} is no image's id: an id is <corpus>:<position>")
-        return find_shown(context, layout.checked_name(match[1], "corpus"), int(match[2]), run)[0]
+        return find_shown(context, *layout.read_document_id(name), run)[0]
 
     @router.get("/images/{id}.png", response_class=Response, responses=_PNG | _problems(404))
     def picture(request: Request, id: str, asked: Annotated[ImageParameters, Query()]) -> Response:

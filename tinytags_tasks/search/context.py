@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.search.all_votes import AllVotes
 from tinytags_tasks.search.applying import Applier
 from tinytags_tasks.search.embedder import Embedder
 from tinytags_tasks.search.forms import form_token
@@ -23,6 +24,9 @@ from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
+
+AGAIN_SECONDS = 2
+"""After how long a browser asks again for what is being prepared."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class PageContext:
     searches: Searches = field(repr=False)
     waiting: Waiting = field(repr=False, default_factory=Waiting)
     embedder: Embedder = field(repr=False, default_factory=Embedder)
+    all_votes: AllVotes = field(repr=False, default_factory=AllVotes)
 
     @property
     def grid(self) -> str:
@@ -75,3 +80,13 @@ class PageContext:
             **values,
         )
         return HTMLResponse(page, status_code=status)
+
+    def render_wait(self, request: Request, template: str, **values: object) -> HTMLResponse:
+        """Return a page that says that something is being prepared, and that a browser asks for again by itself.
+
+        It holds no text that somebody could be in the middle of, so that it may go away without being asked; a link on
+        it does the same where the header is not heeded.
+        """
+        page = self.render(request, template, status=202, **values)
+        page.headers["Refresh"] = str(AGAIN_SECONDS)
+        return page

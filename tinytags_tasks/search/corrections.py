@@ -72,8 +72,8 @@ class Picture:
         """
         corpus, position, confidence, tag = [*text.split(":", 3), "", "", ""][:4]
         try:
-            return cls(layout.checked_name(corpus, "corpus"), int(position), int(confidence), tag)
-        except ValueError as error:
+            return cls(*layout.read_document_id(f"{corpus}:{position}"), int(confidence), tag)
+        except (BadInputError, ValueError) as error:
             raise BadInputError(f"{text[:100]!r} does not name a picture") from error
 
     def word(self, verdict: Verdict, **more: Any) -> Word:  # noqa: ANN401 - the fields of a word

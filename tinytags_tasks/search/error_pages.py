@@ -18,6 +18,7 @@ _HEADINGS = {
     400: "This is not valid",
     403: "You may not do this",
     404: "Not found",
+    408: "That took too long",
     429: "Too many attempts",
     503: "Search is unavailable right now",
 }

@@ -3,31 +3,25 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode
+from typing import Any
+from urllib.parse import urlencode
 
 from anyio import fail_after
 from fastapi import FastAPI, Request, Response
-from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
 from tinytags_tasks.search.accounts import Account
-from tinytags_tasks.search.address import PAGE_PARAMETERS, address_parameters, page_address, read_address
 from tinytags_tasks.search.context import PageContext
-from tinytags_tasks.search.corrections import Picture
-from tinytags_tasks.search.documents import find_documents
 from tinytags_tasks.search.export import Export, Format, file_name, write_export
-from tinytags_tasks.search.forms import CheckedForm, Form
+from tinytags_tasks.search.forms import CheckedForm
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.search.request import MOST_ROWS, SearchRequest, Sort
-from tinytags_tasks.search.similar import similar_to
+from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.waiting import BusyError
-from tinytags_tasks.store import layout
+from tinytags_tasks.search.wanted import NOT_FOR_ALL, Wanted, of_search, patiently, read_wanted
 
 MOST_EXPORTS = 2
 """Files that are sent at the same time, each to another account: each keeps Solr, and perhaps the store, busy."""
@@ -40,53 +34,7 @@ Otherwise a slow one, or one that stopped, would keep its place for hours.
 
 PATIENCE_SECONDS = 60.0
 
-PAUSES_SECONDS = (1.0, 4.0)
-"""Pauses before another attempt at some of the pictures, if Solr or the store does not answer."""
-
-FOUND = "found"
-"""The field of the form with the search whose pictures are exported, as the query of its address."""
-
-CHOSEN = "chosen"
-"""The field with the run that was searched instead of what is live; ``run`` has those that were live."""
-
-_PARAMETERS = PAGE_PARAMETERS - {"cursor", "page", "rows"}
-_PAGE_IDS = 500
-
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What is to be exported.
-
-    Attributes
-    ----------
-    name
-        What the file is called after.
-    images, found
-        How many pictures it has, and how many there are.
-    pages
-        Yields them, with the pixels that Solr has if asked.
-    fields
-        The hidden fields of the form that asks for them again.
-    back
-        The page that they are from.
-    gone
-        How many of those that were named readers cannot find.
-    run
-        The run that they are of; empty if that is what is live.
-    """
-
-    name: str
-    images: int
-    found: int
-    pages: Callable[[bool], Iterator[tuple[TaggedImage, ...]]]
-    fields: tuple[tuple[str, str], ...]
-    back: str
-    gone: int = 0
-    run: str = ""
 
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
@@ -95,12 +43,12 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
 
     @app.get("/export")
     def choose(request: Request) -> Response:
-        parameters = [pair for pair in request.query_params.multi_items() if pair[0] not in ("cursor", "page", "rows")]
-        return _show(context, request, _of_search(context, urlencode(parameters)))
+        parameters = [pair for pair in request.query_params.multi_items() if pair[0] not in NOT_FOR_ALL]
+        return _show(context, request, of_search(context, urlencode(parameters), context.settings.search_export_images))
 
     @app.post("/export")
     def export(request: Request, form: CheckedForm) -> Response:
-        wanted = _of_search(context, form[FOUND]) if FOUND in form else _of_selection(context, form)
+        wanted = read_wanted(context, form, context.settings.search_export_images)
         if not form.get("kind"):
             return _show(context, request, wanted)
         try:
@@ -113,7 +61,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         return _send(wanted, kind, context, account, places)
 
 
-def _show(context: PageContext, request: Request, wanted: _Wanted) -> Response:
+def _show(context: PageContext, request: Request, wanted: Wanted) -> Response:
     return context.render(
         request,
         "export.html",
@@ -123,7 +71,7 @@ def _show(context: PageContext, request: Request, wanted: _Wanted) -> Response:
     )
 
 
-def _kinds(context: PageContext, wanted: _Wanted) -> list[dict[str, Any]]:
+def _kinds(context: PageContext, wanted: Wanted) -> list[dict[str, Any]]:
     """Return what there is to choose from, each with about how large it is."""
     image_bytes = max((live.corpus.image_bytes for live in context.live.known if live.corpus), default=3_072)
     about = {
@@ -151,96 +99,6 @@ def _size(size_bytes: int) -> str:
         if size_bytes >= of_bytes:
             return f"about {size_bytes / of_bytes:.1f} {unit}"
     return f"about {max(1, size_bytes // 1000)} kB"
-
-
-def _of_search(context: PageContext, query: str) -> _Wanted:
-    """Return all that a search finds, up to the limit.
-
-    Raises
-    ------
-    BadInputError
-        If it is no search.
-    """
-    try:
-        pairs = parse_qsl(query, max_num_fields=2_000)
-    except ValueError as error:
-        raise BadInputError(f"the search cannot be read ({error})") from error
-    search = replace(read_address(QueryParams(pairs), _PARAMETERS), cursor=None, start=0)
-    fields = ((FOUND, urlencode(address_parameters(replace(search, rows=SearchRequest.rows)))),)
-    if search.sort is Sort.SIMILAR:
-        nearest = similar_to(context, replace(search, rows=MOST_ROWS)).images
-        return _of_ids(context, [image.id for image in nearest], search.run, "similar", fields, page_address(search))
-    found = context.searches.page(replace(search, rows=1), fresh=True).total
-    images = min(found, context.settings.search_export_images)
-
-    def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:
-        return _search_pages(context, replace(search, rows=MOST_ROWS, with_pixels=with_pixels), images)
-
-    name = " ".join((*search.corpora, *search.tags, *search.words, search.keyword, search.run))
-    return _Wanted(name, images, found, pages, fields, page_address(search), run=search.run)
-
-
-def _search_pages(context: PageContext, search: SearchRequest, images: int) -> Iterator[tuple[TaggedImage, ...]]:
-    left = images
-    while left > 0:
-        page = _patiently(lambda: context.searches.page(search))  # noqa: B023 - called before it changes
-        if page.moved:
-            raise CorruptError("something was published meanwhile: export again")
-        yield page.images[:left]
-        left -= len(page.images)
-        if page.next_cursor is None:
-            return
-        search = replace(search, cursor=page.next_cursor)
-
-
-def _of_selection(context: PageContext, form: Form) -> _Wanted:
-    """Return the pictures that were chosen, as far as readers can find them.
-
-    Raises
-    ------
-    BadInputError
-        If none was chosen.
-    """
-    chosen = [Picture.parse(text) for text in dict.fromkeys(form.getlist("picture"))]
-    if not chosen:
-        raise BadInputError("no picture was chosen: tick at least one")
-    ids = [layout.document_id(picture.corpus, picture.position) for picture in chosen]
-    ids = list(dict.fromkeys(ids))[: context.settings.search_export_images]
-    run = form.get(CHOSEN, "")
-    fields = ((CHOSEN, run), *(("picture", text) for text in form.getlist("picture")))
-    back = form.get("back", "/search")
-    return _of_ids(context, ids, run, "selection", fields, back if back.startswith("/search") else "/search")
-
-
-def _of_ids(
-    context: PageContext, ids: Sequence[str], run: str, name: str, fields: tuple[tuple[str, str], ...], back: str
-) -> _Wanted:
-    """Return pictures by their ids, as far as readers can find them in a run, or in what is live."""
-
-    def find(some: Sequence[str], with_pixels: bool) -> dict[str, TaggedImage]:
-        hidden = context.searches.hidden(SearchRequest(run=run))
-        collection = context.searches.chosen.get(run).run.collection if run else ""
-        return find_documents(context.settings, some, hidden, with_pixels=with_pixels, collection=collection)
-
-    known = find(ids, False)
-    there = [one for one in ids if one in known]
-
-    def pages(with_pixels: bool) -> Iterator[tuple[TaggedImage, ...]]:
-        for start in range(0, len(there), _PAGE_IDS):
-            some = there[start : start + _PAGE_IDS]
-            found = _patiently(lambda: find(some, with_pixels))  # noqa: B023 - called before it changes
-            yield tuple(found[one] for one in some if one in found)
-
-    return _Wanted(name, len(there), len(there), pages, fields, back, gone=len(ids) - len(there), run=run)
-
-
-def _patiently(ask: Callable[[], T]) -> T:
-    for pause in PAUSES_SECONDS:
-        try:
-            return ask()
-        except TransientError:
-            time.sleep(pause)
-    return ask()
 
 
 class BrokenOffError(Exception):
@@ -314,9 +172,9 @@ def _complete(context: PageContext, run: str, images: tuple[TaggedImage, ...]) -
     return found
 
 
-def _send(wanted: _Wanted, kind: Format, context: PageContext, account: Account, places: _Places) -> Response:
+def _send(wanted: Wanted, kind: Format, context: PageContext, account: Account, places: _Places) -> Response:
     def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
-        return _patiently(lambda: _complete(context, wanted.run, images))
+        return patiently(lambda: _complete(context, wanted.run, images))
 
     def content() -> Iterator[bytes]:
         try:

@@ -12,6 +12,7 @@ the time that the route runs::
 import hashlib
 import hmac
 import time
+from asyncio import timeout
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,6 +27,9 @@ from tinytags_tasks.search.accounts import Account
 TOKEN_FIELD = "token"  # noqa: S105 - the name of a field
 MOST_FIELDS = 25_000
 MOST_FORM_BYTES = 2 * 2**20
+
+BODY_SECONDS = 60.0
+"""How long the body of a request may take to arrive."""
 
 _DAY_SECONDS = 86_400
 _FORM = "application/x-www-form-urlencoded"
@@ -103,12 +107,18 @@ async def read_body(request: Request, most_bytes: int, remedy: str = "send fewer
     ------
     BadInputError
         If it is larger than ``most_bytes``.
+    HTTPException
+        408 if it is not there in time: whoever sends it slowly, or not at all, would keep a place from others.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most_bytes:
-            raise BadInputError(f"the request is larger than {most_bytes:,} bytes: {remedy}")
+    try:
+        async with timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise BadInputError(f"the request is larger than {most_bytes:,} bytes: {remedy}")
+    except TimeoutError:
+        raise HTTPException(408, f"the request was not there after {BODY_SECONDS:g} s: {remedy}") from None
     return bytes(body)
 
 

@@ -147,7 +147,7 @@ def _show(context: PageContext, request: Request, page: SearchPage, examples: Ex
         not_measured=NOT_MEASURED,
         corpora=[_corpus(one, page, len(live)) for one in live],
         alias=context.settings.alias,
-        messages=messages_about(page.corpora),
+        messages=[*messages_about(page.corpora), *request.app.state.runs.rebuilding()],
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here="/",
     )

@@ -24,6 +24,7 @@ from tinytags_tasks.search import (
     picture_pages,
     results,
     review_pages,
+    review_set_pages,
     run_pages,
     scripts,
     similar_pages,
@@ -66,6 +67,7 @@ _AREAS = (
     export_pages,
     picture_pages,
     review_pages,
+    review_set_pages,
     run_pages,
     similar_pages,
     about_pages,
@@ -109,6 +111,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.context.applier.stop()
     app.state.context.embedder.close()
+    app.state.context.all_votes.close()
 
 
 def _form_key(settings: Settings) -> bytes:

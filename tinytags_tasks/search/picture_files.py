@@ -28,7 +28,6 @@ LARGEST_SIDE = 2_048
 """Pixels of an enlarged picture's longer side at most."""
 
 MOST_SCALE = 64
-LONGEST_POSITION = 12
 """Digits of a position at most."""
 
 QUICK_BYTES = 2**13
@@ -120,7 +119,7 @@ def read_position(text: str) -> int:
     BadInputError
         If it names none.
     """
-    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_POSITION):
+    if not (text.isascii() and text.isdigit() and len(text) <= layout.LONGEST_POSITION):
         raise BadInputError(
             f"{text[:40]!r} is no picture: ask for <position>, <position>.png or <position>.bin, with a whole number"
         )

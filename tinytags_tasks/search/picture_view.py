@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.search.address import page_address, report_address
+from tinytags_tasks.search.all_votes import NotKnownError, Share
 from tinytags_tasks.search.cards import VERSION_LENGTH, Frame, picture_address, picture_source
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.search.documents import neighbours
@@ -31,6 +32,9 @@ MOST_NEIGHBOURS = 5
 """Neighbours of either side."""
 
 MOST_SIMILAR = 12
+
+FIRST_BARS = 5
+"""Tags whose votes are seen at once, the others can be unfolded."""
 
 MOST_WORDS = 20
 """Words of people that are shown, the latest first."""
@@ -125,7 +129,7 @@ def picture_view(
         "height": height,
         "is_enlarged": is_enlarged,
         "facts": _facts(context, image, live, corpus, name, position, chosen),
-        "bars": _bars(context, image),
+        **_votes(context, image),
         "stated": stated_precision(image, context.searches.tables(SearchRequest(run=chosen))) if image else None,
         "meaning": document_field("confidence").meaning,
         "before": [_small(one, small) for one in before],
@@ -217,10 +221,24 @@ def _small(image: TaggedImage, frame: Frame) -> dict[str, Any]:
     }
 
 
-def _bars(context: PageContext, image: TaggedImage | None) -> list[Bar]:
-    """Return the votes as bars: the tag's, and all others' together, because a run stores only the tag's."""
+def _votes(context: PageContext, image: TaggedImage | None) -> dict[str, Any]:
+    """Return the votes as bars, the first ones apart; those that the run stored, and why, if others are not known."""
     if image is None or image.values.get("corrected"):
-        return []
+        return {"bars": [], "more_bars": [], "why_not": ""}
+    try:
+        shares = context.all_votes.of(image, lambda: context.runtime.storage, context.waiting)
+    except NotKnownError as error:
+        return {"bars": _stored_votes(context, image), "more_bars": [], "why_not": str(error)}
+    bars = [Bar(share.tag, _share_text(share), 100 * share.votes / share.total) for share in shares]
+    return {"bars": bars[:FIRST_BARS], "more_bars": bars[FIRST_BARS:], "why_not": ""}
+
+
+def _share_text(share: Share) -> str:
+    return f"{share.votes:.1f} %" if share.is_percent else f"{share.votes:.0f} of {share.total}"
+
+
+def _stored_votes(context: PageContext, image: TaggedImage) -> list[Bar]:
+    """Return the votes that a run stores: the tag's, and so all others' together."""
     votes = int(image.values["votes"] or 0)
     with suppress(TinyTagsError):
         card = ModelCard.load(context.runtime.storage, layout.card_file(str(image.values["model"])))

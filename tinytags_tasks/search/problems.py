@@ -43,6 +43,7 @@ KINDS = {
     403: Kind("not-allowed", "You may not do this", "The account's role does not allow it."),
     404: Kind("not-found", "Not found", "There is no such thing, or readers may not see it."),
     405: Kind("wrong-method", "Not with this method", "The header Allow has the methods that there are."),
+    408: Kind("too-slow", "The request was too slow", "The body did not arrive in time: send it again."),
     413: Kind("too-large", "Too large", "The body is larger than what is accepted."),
     429: Kind("too-many", "Too many requests", "The header Retry-After says after how many seconds to go on."),
     500: Kind("failed", "Something went wrong", "An error of the server; its log says which."),

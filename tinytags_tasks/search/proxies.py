@@ -53,6 +53,7 @@ def add_proxies(app: FastAPI, settings: Settings) -> None:
         _Proxies,
         base_path=base_path,
         trusted=parse_networks(settings.search_trusted_proxies or ""),
+        taken=frozenset(taken - {""}),
     )
 
 
@@ -95,16 +96,20 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 class _Proxies:
     """Puts the base path into ``root_path``, and what a trusted proxy says into the rest of the scope."""
 
-    def __init__(self, app: ASGIApp, base_path: str, trusted: tuple[Network, ...]) -> None:
+    def __init__(self, app: ASGIApp, base_path: str, trusted: tuple[Network, ...], taken: frozenset[str]) -> None:
         self._app = app
         self._base_path = base_path
         self._trusted = trusted
+        self._taken = taken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":  # the scope itself is changed, so that whoever reports a failure sees it, too
             base_path = self._base_path or scope.get("root_path", "")
             if self._is_trusted((scope.get("client") or ("",))[0]):
-                base_path = _believe(scope, self._is_trusted) or base_path
+                prefix = _believe(scope, self._is_trusted)
+                # One that is an address of ours is none, as in the setting: that address could not be asked for.
+                if prefix and _first(prefix) not in self._taken:
+                    base_path = prefix
             path = scope["path"]
             if path == base_path or path.startswith(f"{base_path}/"):
                 path = path.removeprefix(base_path)

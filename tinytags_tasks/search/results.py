@@ -27,6 +27,7 @@ from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.proxies import url
 from tinytags_tasks.search.query import SearchPage
 from tinytags_tasks.search.request import LAST_SEED, SearchRequest, Sort
+from tinytags_tasks.store import layout
 
 DRAWN = "drawn"
 """Corpora whose names start so hold generated pictures."""
@@ -118,13 +119,15 @@ def show_results(
         messages=[
             *([] if found is None else [_HANDED_IN]),
             *messages_about(page.corpora, is_moved=page.moved, left_out=page.left_out),
+            *([] if search.run else request.app.state.runs.rebuilding()),
         ],
         density=request.cookies.get(SIZE) if request.cookies.get(SIZE) in SIZES else USUAL_SIZE,
         densities=_sizes(search, request.cookies.get(SIZE, USUAL_SIZE)),
         repairs=_repairs(search, page),
         notice=corrections.notice(context, account, request.query_params.get(NOTICE, "")),
         here=page_address(search, cursor=search.cursor),
-        export_all=_export_address(search) if found is None else "",
+        export_all=_address_of_all("/export", search) if found is None else "",
+        review_all=_address_of_all("/review-sets", search),
         run=_run_names(context, search, page.images),
     )
 
@@ -283,20 +286,20 @@ def _repairs(search: SearchRequest, page: SearchPage) -> list[Chip]:
 
 def _like(search: SearchRequest, frames: Mapping[str, Frame]) -> dict[str, str] | None:
     """Return the picture that others are compared with; None without one."""
-    corpus, _, position = search.similar_to.rpartition(":")
-    if not (corpus and position.isascii() and position.isdigit()):
-        return None
-    return {
-        "label": f"image {int(position):,} of {corpus}",
-        "address": picture_address(corpus, int(position)),
-        "source": picture_source(corpus, int(position), frames.get(corpus, Frame())),
-    }
+    with suppress(BadInputError):
+        corpus, position = layout.read_document_id(search.similar_to)
+        return {
+            "label": f"image {position:,} of {corpus}",
+            "address": picture_address(corpus, position),
+            "source": picture_source(corpus, position, frames.get(corpus, Frame())),
+        }
+    return None
 
 
-def _export_address(search: SearchRequest) -> str:
-    """Return the address of the page that exports all that a search finds."""
+def _address_of_all(page: str, search: SearchRequest) -> str:
+    """Return the address of a page that takes all that a search finds."""
     _, _, query = page_address(search, rows=SearchRequest.rows).partition("?")
-    return f"/export?{query}" if query else "/export"
+    return f"{page}?{query}" if query else page
 
 
 def _run_names(context: PageContext, search: SearchRequest, images: Sequence[TaggedImage]) -> str:

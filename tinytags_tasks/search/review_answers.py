@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from tinytags_tasks.errors import BadInputError
@@ -34,6 +34,8 @@ class Sitting:
         Whether the model's tag is hidden, so that it influences nobody.
     is_public
         Whether readers see corrections at once.
+    chosen
+        The set of pictures that are looked at; empty if they are drawn.
     """
 
     seat: str
@@ -41,27 +43,44 @@ class Sitting:
     end: int
     is_hidden: bool = False
     is_public: bool = False
+    chosen: str = ""
 
     @classmethod
-    def read(cls, fields: Form, looks: int) -> "Sitting":
+    def read(cls, fields: Form, session: ReviewSession) -> "Sitting":
         """Return the sitting of an address or a form; without one, a new one with the usual goal begins.
+
+        A set of pictures is looked at from its first to its last one, whoever does it.
 
         Raises
         ------
         BadInputError
             If a field is malformed.
+        MissingError
+            If it is of a set that is not there.
         """
+        chosen = fields.get("set", "")
         seat = fields.get("seat", "")
         if not re.fullmatch("[0-9a-f]{0,32}", seat):
             raise BadInputError(f"{seat[:40]!r} is no seat: start again on the page Review")
-        begin = whole_number(fields, "from", looks)
+        is_hidden, is_public = fields.get("hide", "") == "1", fields.get("public", "") == "1"
+        if chosen:
+            return cls(seat, 0, len(session.chosen(chosen).pictures), is_hidden, is_public, chosen)
+        begin = whole_number(fields, "from", session.looks)
         end = whole_number(fields, "to", begin + GOAL)
-        return cls(seat, begin, max(begin + 1, end), fields.get("hide", "") == "1", fields.get("public", "") == "1")
+        return cls(seat, begin, max(begin + 1, end), is_hidden, is_public)
+
+    def at(self, seat: str) -> "Sitting":
+        """Return it at a seat."""
+        return replace(self, seat=seat)
 
     @property
     def fields(self) -> list[tuple[str, str]]:
         """The fields of its address and of its forms."""
-        found = [("seat", self.seat), ("from", str(self.begin)), ("to", str(self.end))]
+        found = [("seat", self.seat)]
+        if self.chosen:
+            found.append(("set", self.chosen))
+        else:
+            found += [("from", str(self.begin)), ("to", str(self.end))]
         return found + [(name, "1") for name, is_on in self.switches.items() if is_on]
 
     @property
@@ -99,7 +118,7 @@ def read_look(session: ReviewSession, fields: Form, sitting: Sitting) -> Word:
         If the picture was not drawn, or the answer says nothing.
     """
     position = whole_number(fields, "position", -1)
-    drawn = session.drawn(position, fields.get("why", ""))
+    drawn = session.drawn(position, fields.get("why", ""), sitting.chosen)
     answer = fields.get("answer", "")
     tag = _known_tag(session, fields.get("tag", "").strip())
     if answer == "tag" or (tag and not answer):

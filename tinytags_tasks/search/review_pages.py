@@ -76,11 +76,12 @@ def _add_looking(app: FastAPI, context: PageContext, reviews: ReviewSessions) ->
         session = reviews.find(run)
         if session is None:
             return _preparing(request, context, reviews, run)
-        sitting = Sitting.read(request.query_params, session.looks)
+        sitting = Sitting.read(request.query_params, session)
         if not sitting.seat:
             return _sit_down(request, sitting)
         seat = _seat(account, sitting)
-        pictures = [] if session.looks >= sitting.end else session.take(seat, 1 + AHEAD)
+        is_over = session.looks_at(sitting.chosen) >= sitting.end
+        pictures = [] if is_over else session.take(seat, 1 + AHEAD, sitting.chosen)
         view = looking_view(session, sitting, pictures, session.last_number(seat, account.name))
         return context.render(request, "review_one.html", **view)
 
@@ -103,7 +104,7 @@ def _add_wall(app: FastAPI, context: PageContext, reviews: ReviewSessions) -> No
         session = reviews.find(run)
         if session is None:
             return _preparing(request, context, reviews, run)
-        sitting = Sitting.read(request.query_params, session.looks)
+        sitting = Sitting.read(request.query_params, session)
         if not sitting.seat:
             return _sit_down(request, sitting)
         seat = _seat(account, sitting)
@@ -173,7 +174,9 @@ def _undo(
     account = require(request, Role.REVIEWER)
     session = _open(reviews, run)
     sitting = _seated(form, session)
-    again, was_public = session.undo(_seat(account, sitting), whole_number(form, "number", 0), by=account.name)
+    again, was_public = session.undo(
+        _seat(account, sitting), whole_number(form, "number", 0), by=account.name, chosen=sitting.chosen
+    )
     _show(context, session, was_public)
     return account, session, sitting, [picture_view(session, drawn) for drawn in again]
 
@@ -186,8 +189,8 @@ def _show(context: PageContext, session: ReviewSession, is_public: bool) -> None
 
 
 def _next(account: Account, session: ReviewSession, sitting: Sitting) -> dict[str, Any]:
-    pictures = session.take(_seat(account, sitting), 1 + AHEAD)
-    return {"looks": session.looks, "pictures": [picture_view(session, drawn) for drawn in pictures]}
+    pictures = session.take(_seat(account, sitting), 1 + AHEAD, sitting.chosen)
+    return {"looks": session.looks_at(sitting.chosen), "pictures": [picture_view(session, drawn) for drawn in pictures]}
 
 
 def _open(reviews: ReviewSessions, run: str) -> ReviewSession:
@@ -198,7 +201,7 @@ def _open(reviews: ReviewSessions, run: str) -> ReviewSession:
 
 
 def _seated(form: Form, session: ReviewSession) -> Sitting:
-    sitting = Sitting.read(form, session.looks)
+    sitting = Sitting.read(form, session)
     if not sitting.seat:
         raise BadInputError("this form has no seat: start again on the page Review")
     return sitting
@@ -206,18 +209,18 @@ def _seated(form: Form, session: ReviewSession) -> Sitting:
 
 def _seat(account: Account, sitting: Sitting) -> str:
     """Return what a seat is called in a session, so that nobody sits on another account's."""
-    return f"{account.name}/{sitting.seat}"
+    return f"{account.name}/{sitting.seat}/{sitting.chosen}"
 
 
 def _sit_down(request: Request, sitting: Sitting) -> Response:
     """Send a page to a seat of its own."""
-    seated = Sitting(secrets.token_hex(_SEAT_BYTES), sitting.begin, sitting.end, sitting.is_hidden, sitting.is_public)
+    seated = sitting.at(secrets.token_hex(_SEAT_BYTES))
     tag = request.query_params.get("tag", "")
     return RedirectResponse(seated.address(request.url.path, **({"tag": tag} if tag else {})), _SEE_OTHER)
 
 
 def _preparing(request: Request, context: PageContext, reviews: ReviewSessions, run: str) -> Response:
-    return context.render(request, "review_wait.html", run_name=run, progress=reviews.progress(run), status=202)
+    return context.render_wait(request, "review_wait.html", run_name=run, progress=reviews.progress(run))
 
 
 def _saved(request: Request) -> str:

@@ -7,8 +7,9 @@ process), so a restart forgets that and nothing else. Looks made elsewhere are s
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from tinytags_tasks.review.takedowns import taken_down
 from tinytags_tasks.review.words import say
 from tinytags_tasks.search.review_keywords import PictureKeywords
 from tinytags_tasks.search.review_places import drawn_at, frame_of_tag
+from tinytags_tasks.search.review_sets import BY_HAND, Chosen, ReviewSets
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import counting_words, last_request, of_version, shared_log
@@ -93,11 +95,13 @@ class ReviewSession:
         self._clock = clock
         self._log = shared_log(corpus.name, storage)
         self._keywords = PictureKeywords(corpus, storage)
+        self._sets = ReviewSets(run, storage)
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
         self._ready: deque[Drawn] = deque()
         self._kept: dict[int, _Kept] = {}
         self._looked_at: set[int] = set()
+        self._down: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._journal: list[tuple[int, bool]] = []
         self._numbers: OrderedDict[str, list[int]] = OrderedDict()
         self._read_at = float("-inf")
@@ -117,6 +121,24 @@ class ReviewSession:
             self._release()
             return bool(self._kept)
 
+    def chosen(self, name: str) -> Chosen:
+        """Return a set of pictures that somebody sent to review.
+
+        Raises
+        ------
+        BadInputError, MissingError
+            As :meth:`~tinytags_tasks.search.review_sets.ReviewSets.get`.
+        """
+        return self._sets.get(name)
+
+    def looks_at(self, chosen: str) -> int:
+        """Return how many pictures of a set need no look any more; without a name, the looks at the run."""
+        if not chosen:
+            return self.looks
+        positions = self._sets.get(chosen).pictures
+        with self._lock:
+            return sum(position in self._looked_at or _has(self._down, position) for position in positions)
+
     def keyword(self, position: int) -> str:
         """Return the keyword of a picture that was drawn; empty if it has none."""
         return self._keywords.get(position)
@@ -134,14 +156,32 @@ class ReviewSession:
             self._measured = found
         return found
 
-    def take(self, seat: str, count: int) -> list[Drawn]:
-        """Return the pictures that are kept for a seat, the next one first: ``count`` if there are as many."""
+    def take(self, seat: str, count: int, chosen: str = "") -> list[Drawn]:
+        """Return the pictures that are kept for a seat, the next one first: ``count`` if there are as many.
+
+        With the name of a set, they are of that set.
+        """
         self._refresh()
+        if chosen:
+            return self._take_chosen(seat, self._sets.get(chosen).pictures, count)
         found = self._top_up(seat, count)
         if len(found) < count:
             self._draw(BATCH)
             found = self._top_up(seat, count)
         return found
+
+    def _take_chosen(self, seat: str, pictures: Mapping[int, Drawn], count: int) -> list[Drawn]:
+        with self._lock:
+            shown = {position: picture for position, picture in pictures.items() if not _has(self._down, position)}
+            own = [kept.drawn for kept in self._renewed(seat) if kept.drawn.position in shown]
+            self._release()
+            more = self._free([*shown.values()])[: max(0, count - len(own))]
+            positions = {picture.position for picture in more}
+            self._ready = deque(picture for picture in self._ready if picture.position not in positions)
+            self._keep(seat, more)
+        with self._drawing:  # one thread at a time reads keywords
+            self._keywords.read(more)
+        return [*own, *more][:count]
 
     def take_of_tag(self, seat: str, tag: str, count: int) -> list[Drawn]:
         """Return pictures that the run gave a tag, and keep them for a seat; those that it has come first."""
@@ -168,7 +208,7 @@ class ReviewSession:
             own += drawn
         return own
 
-    def drawn(self, position: int, why: str = "") -> Drawn:
+    def drawn(self, position: int, why: str = "", chosen: str = "") -> Drawn:
         """Return what the run says of a picture that was drawn.
 
         Parameters
@@ -178,6 +218,8 @@ class ReviewSession:
         why
             Why it was drawn, as the page that shows it says: asked only if this process does not know, because it was
             started after that page was made.
+        chosen
+            The set in which it was shown, if it was in one.
 
         Raises
         ------
@@ -188,6 +230,10 @@ class ReviewSession:
             raise BadInputError(
                 f"position {position} is not in corpus {self.corpus.name}, which has {self.corpus.images:,} images"
             )
+        if chosen:
+            if picture := self._sets.get(chosen).pictures.get(position):
+                return picture
+            raise BadInputError(f"position {position} is not in selection {chosen}")
         with self._lock:
             if kept := self._kept.get(position):
                 return kept.drawn
@@ -213,8 +259,10 @@ class ReviewSession:
             self._renewed(seat)
         return number
 
-    def undo(self, seat: str, number: int, *, by: str) -> tuple[list[Drawn], bool]:
+    def undo(self, seat: str, number: int, *, by: str, chosen: str = "") -> tuple[list[Drawn], bool]:
         """Take back all that a person said in one request; its pictures are kept for the seat again.
+
+        Those that cannot be shown where the seat is, in a set or outside of it, are kept for nobody.
 
         Returns
         -------
@@ -233,7 +281,7 @@ class ReviewSession:
             Word(row["position"], Verdict.UNDO, undoes=number, why=Why(row["why"]), is_public=row["is_public"])
             for row in said
         ]
-        again = [drawn_at(self.frame, row["position"], row["why"]) for row in said]
+        again = self._as_drawn(said, chosen)
         with self._lock:
             others = [kept.drawn for kept in self._kept.values() if kept.seat == seat]
             for picture in others:
@@ -276,7 +324,7 @@ class ReviewSession:
         looked_at = set(own.column("position").to_pylist())
         down = taken_down(self.corpus, self._storage)
         with self._lock:
-            self._looked_at = looked_at
+            self._looked_at, self._down = looked_at, down
             later, self._journal = self._journal[noted:], []
             for position, is_opinion in later:
                 self._note(position, is_opinion)
@@ -295,6 +343,16 @@ class ReviewSession:
         if not said:
             raise BadInputError(f"request {number} has no look of {by} at run {self.run.name} that could be taken back")
         return said
+
+    def _as_drawn(self, rows: Sequence[Mapping[str, Any]], chosen: str) -> list[Drawn]:
+        if chosen:
+            pictures = self._sets.get(chosen).pictures
+            return [pictures[row["position"]] for row in rows if row["position"] in pictures]
+        found = []
+        for row in rows:
+            with suppress(BadInputError):  # somebody chose it by hand: it is not among what is drawn
+                found.append(drawn_at(self.frame, row["position"], row["why"]))
+        return found
 
     def _note(self, position: int, is_opinion: bool) -> None:
         """Count a look that was just made or taken back; the lock is held."""
@@ -343,7 +401,8 @@ class ReviewSession:
         now = self._clock()
         for kept in [kept for kept in self._kept.values() if kept.until <= now]:
             del self._kept[kept.drawn.position]
-            self._ready.appendleft(kept.drawn)
+            if kept.drawn.stratum != BY_HAND:
+                self._ready.appendleft(kept.drawn)
 
     def _free(self, pictures: Sequence[Drawn]) -> list[Drawn]:
         """Return pictures that are kept for nobody, and at which nobody looked; the lock is held."""

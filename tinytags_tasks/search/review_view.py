@@ -95,11 +95,12 @@ def looking_view(
             "run": session.run.name,
             "pictures": shown,
             "tags": [(tag, keys.get(tag, "")) for tag in tags],
-            "looks": session.looks,
+            "looks": session.looks_at(sitting.chosen),
             "ahead": AHEAD,
             "last": last_number,
             "is_enlarged": _is_enlarged(session),
             **dict(zip(("seat", "from", "to"), (sitting.seat, sitting.begin, sitting.end), strict=True)),
+            "set": sitting.chosen,
             **sitting.switches,
         },
     }
@@ -119,12 +120,14 @@ def wall_view(
 
 
 def _common(session: ReviewSession, sitting: Sitting) -> dict[str, Any]:
+    looks = session.looks_at(sitting.chosen)
     return {
         "run": session.run,
         "sitting": sitting,
-        "done": min(max(0, session.looks - sitting.begin), sitting.end - sitting.begin),
+        "chosen": session.chosen(sitting.chosen).record if sitting.chosen else None,
+        "done": min(max(0, looks - sitting.begin), sitting.end - sitting.begin),
         "of": sitting.end - sitting.begin,
-        "is_over": session.looks >= sitting.end,
+        "is_over": looks >= sitting.end,
         "is_enlarged": _is_enlarged(session),
         "goal": GOAL,
     }

@@ -55,7 +55,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             raise BadInputError("these are the same run: choose two")
         found = comparisons.find(one, other)
         if found is None:
-            return context.render(request, "diff_wait.html", status=202, old=one, new=other)
+            return context.render_wait(request, "diff_wait.html", old=one, new=other)
         account: Account = request.state.account
         return context.render(request, "diff.html", **_diff_view(context, account, one, other, found))
 

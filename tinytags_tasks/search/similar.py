@@ -6,12 +6,11 @@ An embedding of zeros alone has no direction: nothing looks like it.
 """
 
 import json
-import re
 import time
 from collections.abc import Sequence
 
 from tinytags_tasks.document_fields import VECTOR_FIELD, VECTOR_NUMBERS
-from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.errors import MissingError
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import read_document, read_fields
@@ -21,12 +20,11 @@ from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.searches import Prepared, is_asked_for
 from tinytags_tasks.search.solr_filters import Filter, make_filters, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.embedding_files import Embeddings
 
 LOOKED_AT = 200
 """How many of the nearest pictures Solr looks for at least: the more, the surer are the first ten."""
-
-_ID = re.compile(r"([^:\s]{1,100}):([0-9]{1,12})")
 
 
 def similar_to(context: PageContext, request: SearchRequest) -> SearchPage:
@@ -44,10 +42,7 @@ def similar_to(context: PageContext, request: SearchRequest) -> SearchPage:
         If Solr does not answer.
     """
     started = time.monotonic()
-    found = _ID.fullmatch(request.similar_to)
-    if found is None:
-        raise BadInputError(f"{request.similar_to[:100]!r} is no picture: give its id, such as demo:17")
-    corpus = found[1]
+    corpus, _ = layout.read_document_id(request.similar_to)
 
     def search() -> SearchPage:
         asked = context.searches.prepare(request)

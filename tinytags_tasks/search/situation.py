@@ -1,5 +1,6 @@
 """What is so if there is nothing to search: what is published, what is under way, and what to do."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -8,11 +9,15 @@ from fastapi import Request, Response
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.search.context import PageContext
 from tinytags_tasks.search.kept import Kept
-from tinytags_tasks.store.ledger import list_runs, read_ledger
-from tinytags_tasks.store.run_records import BlockState, Run
+from tinytags_tasks.store.ledger import LedgerReader, list_runs, read_ledger
+from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 KEPT_SECONDS = 10.0
 PATIENCE_SECONDS = 3.0
+
+REBUILT_SECONDS = 30.0
+"""How old what is said of blocks that are indexed again may be: of a large run, this lists thousands of files."""
 
 MOST_RUNS = 3
 """Runs whose progress is shown: the newest."""
@@ -53,6 +58,8 @@ class Runs:
         self._context = context
         self._runs = Kept("the runs", self._list, KEPT_SECONDS, PATIENCE_SECONDS)
         self._progress = Kept("the progress of runs", self._look, KEPT_SECONDS, PATIENCE_SECONDS)
+        self._rebuilt = Kept("the blocks of live runs", self._look_at_live, REBUILT_SECONDS)
+        self._readers: dict[str, LedgerReader] = {}
 
     def names(self, chosen: str = "") -> list[str]:
         """Return the runs that a search may choose beside what is live, the newest first, and the chosen one.
@@ -71,20 +78,41 @@ class Runs:
             return self._progress.get()
         return []
 
+    def rebuilding(self) -> list[str]:
+        """Return what to say of live runs of which blocks are missing in the index; nothing waits for it."""
+        with suppress(TinyTagsError):
+            return [
+                f"Not all of {one.run.corpus} can be found right now: {one.run.blocks - one.verified:,} of its "
+                f"{one.run.blocks:,} blocks are being indexed again."
+                for one in self._rebuilt.get(first_seconds=0.0)
+            ]
+        return []
+
+    def _look_at_live(self) -> list[Progress]:
+        """Return how far live runs are, of which some blocks are not verified and others are."""
+        live = [one.run for one in self._context.live.known]
+        readers = {run.name: self._readers.get(run.name) or LedgerReader(self._storage, run) for run in live}
+        self._readers = readers
+        found = [_progress(run, readers[run.name].read(), is_live=True) for run in live]
+        return [one for one in found if 0 < one.verified < one.run.blocks]
+
     def _list(self) -> list[Run]:
-        runs = list_runs(self._context.runtime.storage, on_damage=_ignore)
+        runs = list_runs(self._storage, on_damage=_ignore)
         return [run for run in reversed(runs) if not run.pruned][:MOST_CHOICES]
 
     def _look(self) -> list[Progress]:
-        storage = self._context.runtime.storage
         live = {live.run.name for live in self._context.live.known}
-        found = []
-        for run in self._list()[:MOST_RUNS]:
-            states = [record.state for record in read_ledger(storage, run)]
-            found.append(
-                Progress(run, states.count(BlockState.VERIFIED), states.count(BlockState.FAILED), run.name in live)
-            )
-        return found
+        newest = self._list()[:MOST_RUNS]
+        return [_progress(run, read_ledger(self._storage, run), is_live=run.name in live) for run in newest]
+
+    @property
+    def _storage(self) -> Storage:
+        return self._context.runtime.storage
+
+
+def _progress(run: Run, records: Iterable[BlockRecord], *, is_live: bool) -> Progress:
+    states = [record.state for record in records]
+    return Progress(run, states.count(BlockState.VERIFIED), states.count(BlockState.FAILED), is_live)
 
 
 def _ignore(message: str) -> None:

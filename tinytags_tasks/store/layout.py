@@ -36,6 +36,7 @@
     reviews/<corpus>/log.lease                   who is merging the log
     reviews/<corpus>/carried/<version>.json      up to which word other versions' words were carried over to this one
     reviews/<corpus>/frames/<run>.parquet        the pictures from which a run's reviews are drawn
+    reviews/<corpus>/sets/<set>.json             pictures that somebody sent to review
     reviews/<corpus>/training.json               how the last model for the corpus was trained
     claims/<corpus>/000001.json                  the Dag run that tags the corpus; the last record counts
     removed/models/<version>, removed/runs/<run> what was removed and is being deleted; ``removal.json`` says by whom
@@ -72,6 +73,9 @@ folder's in Solr, and a temporary file's in HDFS, of less than 200; file systems
 
 LONGEST_TAG = 100
 """The most characters of a tag; what a search can ask for."""
+
+LONGEST_POSITION = 12
+"""Digits of a position in an address or an id, at most."""
 
 
 def checked_name(name: str, kind: str) -> str:
@@ -358,6 +362,11 @@ def frame_file(corpus: str, run: str) -> str:
     return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/frames/{checked_name(run, 'run')}.parquet"
 
 
+def review_set_file(corpus: str, name: str) -> str:
+    """Path of pictures that somebody sent to review."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/sets/{checked_name(name, 'set')}.json"
+
+
 def run_folder(run: str) -> str:
     """Path of a run's folder."""
     return f"{RUNS}/{checked_name(run, 'run')}"
@@ -427,6 +436,20 @@ def path_number(path: str) -> int:
     """Return the number of the shard, block or record that a path in the store belongs to; -1 without one."""
     number = file_name(path).partition(".")[0]
     return int(number) if number.isdecimal() else -1
+
+
+def read_document_id(text: str) -> tuple[str, int]:
+    """Return the corpus and the position of a document's id.
+
+    Raises
+    ------
+    BadInputError
+        If it is none.
+    """
+    corpus, _, position = text.rpartition(":")
+    if not (corpus and position.isascii() and position.isdigit() and len(position) <= LONGEST_POSITION):
+        raise BadInputError(f"{text[:100]!r} is no picture's id: an id is <corpus>:<position>, such as demo:17")
+    return checked_name(corpus, "corpus"), int(position)
 
 
 def document_id(corpus: str, position: int) -> str:

@@ -110,7 +110,7 @@ function startLooking(main) {
   }
 
   function fields(more) {
-    const found = new URLSearchParams({token: look.elements.token.value, seat: state.seat, from: state.from, to: state.to});
+    const found = new URLSearchParams({token: look.elements.token.value, seat: state.seat, from: state.from, to: state.to, set: state.set});
     for (const name of ["hide", "public"]) if (state[name]) found.set(name, "1");
     for (const [name, value] of Object.entries(more)) found.set(name, value);
     return found;
