@@ -109,6 +109,15 @@ def cron_schedule(variable: str) -> CronTriggerTimetable | None:
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
 
 
+def nightly_schedule(variable: str) -> CronTriggerTimetable | None:
+    """Return a schedule for every night, in UTC; None if an environment variable is not set, or 0."""
+    return (
+        CronTriggerTimetable("30 3 * * *", timezone="UTC")
+        if os.environ.get(variable, "0").strip() not in ("", "0")
+        else None
+    )
+
+
 def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
     """Make a task wait if it has to, and fail at once on an error that no retry can fix; others are retried."""
 

@@ -336,6 +336,20 @@ def prune_form() -> Form:
     }
 
 
+def clean_form() -> Form:
+    """Return the form of the Dag ``tinytags_clean``."""
+    settings = settings_or_none()
+    return {
+        "days": Param(
+            (settings.keep_log_days if settings else None) or 30,
+            type="integer",
+            minimum=1,
+            title="Days",
+            description="How old records and logs of Dag runs may become",
+        ),
+    }
+
+
 def rollback_form() -> Form:
     """Return the form of the Dag ``tinytags_rollback``."""
     return {

@@ -14,6 +14,7 @@ DAGS = (
     "tinytags",
     "tinytags_audit",
     "tinytags_backfill",
+    "tinytags_clean",
     "tinytags_learn",
     "tinytags_prune",
     "tinytags_retag",
@@ -27,6 +28,7 @@ TOLD = {
     "TINYTAGS_AUDIT_CRON": "0 3 * * 0",
     "TINYTAGS_AUDIT_REPAIR": "true",
     "TINYTAGS_ALIAS": "photos",
+    "TINYTAGS_KEEP_LOG_DAYS": "14",
 }
 
 DESCRIBE = """
@@ -195,6 +197,7 @@ def test_the_small_dags_look_before_they_act(described: dict) -> None:
         "backfill": [],
     }
     assert described["dags"]["tinytags_audit"]["mapped"] == ["audit", "backfill"]
+    assert edges["tinytags_clean"] == {"database": ["logs"], "logs": []}
     assert edges["tinytags_learn"] == {"find": ["train"], "train": []}
     assert edges["tinytags_prune"] == {"show": ["prune"], "prune": []}
     assert edges["tinytags_rollback"] == {"choose": ["rollback"], "rollback": []}
@@ -232,6 +235,8 @@ def test_nothing_runs_by_itself_until_it_is_asked_to(described: dict, set_up: di
     assert set_up["tinytags_learn"]["timetable"] == "CronTriggerTimetable"
     assert set_up["tinytags_learn"]["values"] == {"reviews": 100}
     assert set_up["tinytags_audit"]["timetable"] == "CronTriggerTimetable"
+    assert set_up["tinytags_clean"]["timetable"] == "CronTriggerTimetable"
+    assert set_up["tinytags_clean"]["values"] == {"days": 14}
 
 
 def test_corpora_are_tagged_side_by_side(dag: dict) -> None:
