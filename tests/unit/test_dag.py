@@ -175,15 +175,17 @@ def test_a_backfill_scores_indexes_reconciles_and_publishes_or_deletes(described
     assert dag["mapped"] == ["blocks"]
 
 
-def test_tagging_again_publishes_each_alias_by_itself_whatever_became_of_the_others(described: dict) -> None:
+def test_tagging_again_publishes_what_agrees_and_starts_a_run_for_each_of_several_indexes(described: dict) -> None:
     dag = described["dags"]["tinytags_retag"]
     assert dag["edges"] == {
-        "choose": ["groups", "publish"],
+        "choose": ["groups", "others", "publish"],
+        "others": ["each"],
+        "each": [],
         "groups": ["blocks"],
         "blocks": ["publish"],
         "publish": [],
     }
-    assert dag["mapped"] == ["blocks", "publish"]
+    assert dag["mapped"] == ["blocks", "each", "publish"]
     assert dag["rules"]["publish"] == "all_done"
 
 
