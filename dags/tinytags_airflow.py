@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
 from tinytags_notify import FailureNotifier
+from tinytags_suggestions import settings_or_none
 from tinytags_waits import end_wait, wait
 
 from tinytags_tasks import airflow_names
@@ -101,6 +102,12 @@ def pool(name: str) -> str:
     exist. `tinytags up` creates them and sets the variable; elsewhere, create them with `airflow pools import`.
     """
     return name if os.environ.get("TINYTAGS_POOLS") == "1" else "default_pool"
+
+
+def approval_timeout() -> timedelta:
+    """Return how long a person may take to approve a publication."""
+    settings = settings_or_none()
+    return timedelta(hours=settings.approval_hours if settings else 72)
 
 
 def cron_schedule(variable: str) -> CronTriggerTimetable | None:

@@ -56,11 +56,11 @@ def tagging_form() -> Form:
         "publish": Param(
             "yes",
             type="string",
-            enum=["yes", "gate", "no"],
+            enum=["yes", "gate", "ask", "no"],
             title="Publish",
             section="Publishing",
-            description="yes; gate: only if the run meets the limits below; no: it stays verified and can be published "
-            "later",
+            description="yes; gate: only if the run meets the limits below; ask: the same, and only once a person has "
+            "approved it under Required Actions; no: it stays verified and can be published later",
         ),
         **_gate_fields(),
         "alias": _alias("Publishing"),

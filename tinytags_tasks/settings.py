@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     wait_pause_seconds: float = Field(
         10, gt=0, description="how long such a task keeps its slot; then it pauses three to twelve times as long"
     )
+    approval_hours: float = Field(
+        72, gt=0, le=8_760, description="how long a person may take to approve a publication; then it is rejected"
+    )
     keep_log_days: int = Field(
         30,
         ge=0,

@@ -157,10 +157,13 @@ def test_stages_follow_each_other_in_the_datas_order(dag: dict) -> None:
         "train": ["plan"],
         "plan": ["blocks", "reconcile"],
         "blocks": ["reconcile"],
-        "reconcile": ["publish"],
+        "reconcile": ["propose", "publish"],
+        "propose": ["ask"],
+        "ask": ["publish"],
         "publish": [],
     }
     assert dag["mapped"] == ["blocks", "ingest.shards"]
+    assert dag["rules"]["publish"] == "none_failed_min_one_success", "that nobody is asked does not skip it"
 
 
 def test_a_backfill_scores_indexes_reconciles_and_publishes_or_deletes(described: dict) -> None:
@@ -222,6 +225,8 @@ def test_tasks_use_pools_only_where_these_were_made(described: dict, set_up: dic
         "plan": "tinytags_solr",
         "blocks": "tinytags_spark",
         "reconcile": "tinytags_solr",
+        "propose": "tinytags_solr",
+        "ask": "default_pool",
         "publish": "tinytags_solr",
     }
 
@@ -248,7 +253,7 @@ def test_corpora_are_tagged_side_by_side(dag: dict) -> None:
 def test_the_form_has_a_field_for_each_choice(dag: dict) -> None:
     fields = {"corpus", "shards_per_task", "model", "labelled", "threshold", "blocks_per_task", "blocks", "publish"}
     assert fields | {"gate_documents", "gate_precision", "alias", "trees", "depth"} <= set(dag["params"])
-    assert dag["params"]["publish"]["enum"] == ["yes", "gate", "no"]
+    assert dag["params"]["publish"]["enum"] == ["yes", "gate", "ask", "no"]
     assert (dag["params"]["threshold"]["minimum"], dag["params"]["threshold"]["maximum"]) == (0, 100)
     assert dag["params"]["head"]["enum"] == ["logistic", "forest"]
     assert dag["params"]["none"]["enum"] == ["yes", "no"]

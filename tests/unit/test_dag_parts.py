@@ -579,3 +579,27 @@ def test_one_index_that_is_due_is_tagged_again_at_once(retagging: SimpleNamespac
     retagging.live = [("tinytags", "birds")]
     (planned,) = retagging.choose()
     assert (planned["run"], retagging.claimed) == ("birds-2", ["birds"])
+
+
+@pytest.mark.parametrize(
+    ("publish", "blocks", "is_asked"), [("ask", "", True), ("ask", "3", False), ("yes", "", False), ("gate", "", False)]
+)
+def test_a_person_is_asked_if_the_form_says_so_and_not_about_a_trial(
+    monkeypatch: pytest.MonkeyPatch, publish: str, blocks: str, is_asked: bool
+) -> None:
+    import tinytags
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from tinytags_tasks.publish import proposal
+
+    clients = SimpleNamespace(storage=None, solr=None, settings=SimpleNamespace(search_url="http://search"))
+    monkeypatch.setattr(tinytags, "runtime", lambda: clients)
+    monkeypatch.setattr(tinytags, "read_form", lambda: {"publish": publish, "blocks": blocks, "alias": "photos"})
+    monkeypatch.setattr(
+        proposal, "describe_publication", lambda run, alias, *, search_url, **_: f"{run} {alias} {search_url}"
+    )
+    if is_asked:
+        assert tinytags.propose.function({"run": "pets-1"}) == "pets-1 photos http://search"
+    else:
+        with pytest.raises(AirflowSkipException):
+            tinytags.propose.function({"run": "pets-1"})

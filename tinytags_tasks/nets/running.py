@@ -115,7 +115,7 @@ def open_session(onnx: bytes, where: str, providers: Sequence[str] = (CPU,), thr
 
 
 def pictures_at_once(session: Any, image_bytes: int) -> int:  # noqa: ANN401 - onnxruntime has no types
-    """Return how many pictures of a size a session embeds at a time: fewer if they are large."""
+    """Return how many pictures a session embeds at a time: fewer if they are large."""
     batch = BATCH if session.get_providers()[0] == CPU else GPU_BATCH
     return max(1, min(batch, BATCH_BYTES // max(1, image_bytes)))
 
