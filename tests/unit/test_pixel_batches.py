@@ -13,6 +13,8 @@ from small_run import CORPUS, MODEL, TAGS, TREES, VOTES, address_of, card, fores
 from tinytags_tasks.embed.block import BlockTask as EmbedTask
 from tinytags_tasks.embed.block import embed_block
 from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.index import posting
+from tinytags_tasks.look import looks
 from tinytags_tasks.nets.catalogue import net_version, publish_net
 from tinytags_tasks.nets.running import CPU
 from tinytags_tasks.score.block import BlockTask as ScoreTask
@@ -93,6 +95,13 @@ def test_scoring_large_pictures_takes_bounded_memory_and_gives_the_same(storage,
         (TAGS[each.index(max(each))], max(each)) for each in expected
     ]
     assert used < 2.5 * BATCH_BYTES < pixels.nbytes / 1.8
+
+
+def test_looks_of_large_pictures_are_read_in_bounded_memory(storage, large, pixels) -> None:
+    kept, found = np.arange(3, IMAGES, 5), []
+    used = peak_bytes(lambda: found.append(posting._read_looks(storage, large, kept)))
+    assert (found[0][kept] == looks(pixels[kept], SIDE)).all()
+    assert used < 4 * BATCH_BYTES < pixels.nbytes
 
 
 def test_batches_are_the_block_and_the_last_proves_it(storage) -> None:
