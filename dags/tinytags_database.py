@@ -31,6 +31,8 @@ last scheduled one."""
 _ROWS_AT_ONCE = 1_000
 """SQLite lets nobody else write meanwhile."""
 
+_LINES_OF_FAILURE = 20
+
 _BLOCKED = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN", "_AIRFLOW_PROCESS_CONTEXT")
 """The variables by which Airflow keeps its database away from a task."""
 
@@ -58,12 +60,13 @@ def clean_in_process(days: int, report: Callable[[str], None]) -> dict[str, str]
         text=True,
         check=False,
     )
-    last = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
     if done.returncode == _UNREACHABLE:
-        raise FinalError(last)
+        raise FinalError(done.stdout.splitlines()[-1])
     if done.returncode != 0:
-        raise TransientError(f"Airflow's database was not cleaned: {last}")
-    cleaned: dict[str, dict[str, Any]] = json.loads(last)
+        for line in done.stderr.splitlines()[-_LINES_OF_FAILURE:]:
+            report(line)
+        raise TransientError("Airflow's database was not cleaned; the lines above say why")
+    cleaned: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     for dag, found in cleaned.items():
         held = f"; Dag run {found['held_by']} has not ended" if found["held_by"] else ""
         report(f"{dag}: deleted {found['rows']:,} rows from before {found['before']}{held}")
