@@ -603,3 +603,24 @@ def test_a_person_is_asked_if_the_form_says_so_and_not_about_a_trial(
     else:
         with pytest.raises(AirflowSkipException):
             tinytags.propose.function({"run": "pets-1"})
+
+
+def test_a_no_or_no_answer_in_time_leaves_the_run_unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tinytags
+    from airflow.providers.standard.operators import hitl
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    ask = tinytags.tinytags().get_task("ask")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: asked.update(detail))
+    context = {"task_instance": SimpleNamespace(id="1"), "ti": None, "task": ask}
+    with pytest.raises(TaskAwaitingInput) as waits:
+        ask.execute(context)
+    assert waits.value.timeout == timedelta(hours=72)
+    assert (asked["options"], asked["defaults"]) == (["Approve", "Reject"], ["Reject"])
+    skipped: list[str] = []
+    monkeypatch.setattr(ask, "skip", lambda ti, tasks: skipped.extend(task.task_id for task in tasks))
+    for answer, left_out in (("Approve", []), ("Reject", ["publish"])):
+        event = {"chosen_options": [answer], "params_input": {}, "responded_at": datetime.now(UTC)}
+        ask.execute_complete(context, {**event, "responded_by_user": None})
+        assert skipped == left_out
