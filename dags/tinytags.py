@@ -1,6 +1,7 @@
 """### TinyTags: tag a corpus and publish it.
 
-`check >> ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks, mapped >> reconcile >> publish`
+`check >> ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks, mapped >> reconcile >> publish`, with
+`propose >> ask` before the last if a person is to decide
 
 | task | once it has succeeded |
 | --- | --- |
@@ -12,7 +13,9 @@
 | `plan` | the run, its Solr collection and its groups of blocks exist |
 | `blocks` | each block of the group has its embeddings, if needed, and its scored file, is indexed, and verified |
 | `reconcile` | all counts agree: images read = kept + below the threshold + none + unreadable, and kept = documents |
-| `publish` | readers see the run; skipped if the form says no, and for a trial |
+| `propose` | what would change for readers is described; skipped unless the form says ask |
+| `ask` | a person has decided, under **Required Actions**; skipped likewise |
+| `publish` | readers see the run; skipped if the form or the person says no, and for a trial |
 
 **Any task can be cleared and run again**: it only does what is not committed yet. Clearing a failed mapped task does
 the missing blocks of its group. A run is identified by its content (the corpus' bytes, the model, the threshold), so
@@ -42,6 +45,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowSkipException
 from tinytags_airflow import (
@@ -51,6 +55,7 @@ from tinytags_airflow import (
     NEW_MODELS,
     PRIORITY_OF_SHARDS,
     SHORT,
+    approval_timeout,
     describe_asset_event,
     errors_for_airflow,
     pool,
@@ -257,7 +262,28 @@ def reconcile(groups: list[dict[str, Any]]) -> dict[str, Any]:
     return {"run": groups[0]["run"], "totals": asdict(totals)}
 
 
-@task(pool=pool(SOLR), outlets=[INDEX_ASSET])
+@task(pool=pool(SOLR))
+@errors_for_airflow
+def propose(reconciled: dict[str, Any]) -> str:
+    """Describe what would change for readers, for the person who decides."""
+    from tinytags_tasks.publish.proposal import describe_publication
+
+    form = read_form()
+    if form["publish"] != "ask" or form["blocks"].strip():
+        raise AirflowSkipException("nobody is asked")
+    clients = runtime()
+    return describe_publication(
+        reconciled["run"],
+        form["alias"],
+        storage=clients.storage,
+        solr=clients.solr,
+        search_url=clients.settings.search_url,
+        report=report,
+    )
+
+
+# A person's no, or an answer that does not come in time, skips it; that nobody is asked does not.
+@task(trigger_rule="none_failed_min_one_success", pool=pool(SOLR), outlets=[INDEX_ASSET])
 @errors_for_airflow
 def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     """Ask the gate and move the alias; skipped if the form says no, and for a trial."""
@@ -271,7 +297,7 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
             f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
         )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
-    gate = [form[limit] if form["publish"] == "gate" else None for limit in limits]
+    gate = [form[limit] if form["publish"] in ("gate", "ask") else None for limit in limits]
     clients = runtime()
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
     published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))
@@ -286,7 +312,15 @@ def tinytags() -> None:
     groups = plan(ingested, train(ingested))
     reconciled = reconcile(groups)
     embed_score_and_index().expand(group=groups) >> reconciled
-    publish(reconciled)
+    ask = ApprovalOperator(
+        task_id="ask",
+        subject="Publish run {{ ti.xcom_pull(task_ids='reconcile')['run'] }}?",
+        body="{{ ti.xcom_pull(task_ids='propose') }}",
+        defaults=ApprovalOperator.REJECT,
+        response_timeout=approval_timeout(),
+        doc_md="Ask a person whether the run is published; without an answer in time, it is not.",
+    )
+    propose(reconciled) >> ask >> publish(reconciled)
 
 
 def _claim(corpus: str, clients: Runtime) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
 from tinytags_notify import FailureNotifier
+from tinytags_suggestions import settings_or_none
 from tinytags_waits import end_wait, wait
 
 from tinytags_tasks import airflow_names
@@ -103,10 +104,25 @@ def pool(name: str) -> str:
     return name if os.environ.get("TINYTAGS_POOLS") == "1" else "default_pool"
 
 
+def approval_timeout() -> timedelta:
+    """Return how long a person may take to approve a publication."""
+    settings = settings_or_none()
+    return timedelta(hours=settings.approval_hours if settings else 72)
+
+
 def cron_schedule(variable: str) -> CronTriggerTimetable | None:
     """Return the schedule in an environment variable, in UTC; None, which means no schedule, if it is not set."""
     cron = os.environ.get(variable, "").strip()
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
+
+
+def nightly_schedule(variable: str) -> CronTriggerTimetable | None:
+    """Return a schedule for every night, in UTC; None if an environment variable is not set, or 0."""
+    return (
+        CronTriggerTimetable("30 3 * * *", timezone="UTC")
+        if os.environ.get(variable, "0").strip() not in ("", "0")
+        else None
+    )
 
 
 def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:

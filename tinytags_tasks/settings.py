@@ -92,6 +92,16 @@ class Settings(BaseSettings):
     wait_pause_seconds: float = Field(
         10, gt=0, description="how long such a task keeps its slot; then it pauses three to twelve times as long"
     )
+    approval_hours: float = Field(
+        72, gt=0, le=8_760, description="how long a person may take to approve a publication; then it is rejected"
+    )
+    keep_log_days: int = Field(
+        30,
+        ge=0,
+        le=36_500,
+        description="for how many days Airflow's records and logs of Dag runs are kept; 0: for ever. The embedded "
+        "Airflow deletes older ones every night, another one only if this is set",
+    )
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="the user who triggers runs")
     airflow_password: SecretStr | None = Field(None, description="their password; default: the generated password")

@@ -517,3 +517,110 @@ def test_a_scored_file_that_a_backfill_deletes_before_it_is_indexed_is_waited_fo
     monkeypatch.setattr(worker, "unsettled_blocks", lambda run, blocks, storage: ())
     with pytest.raises(AirflowFailException, match="block 2 is not scored"):
         group.task()
+
+
+@pytest.fixture
+def retagging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """The Dag ``tinytags_retag`` with live indexes that a test names."""
+    import tinytags_retag
+
+    from tinytags_tasks.index import step as indexing
+    from tinytags_tasks.score import plan
+    from tinytags_tasks.settings import Settings
+    from tinytags_tasks.upkeep import retag
+
+    form = {"model": "", "alias": "", "corpus": "", "blocks": "", "blocks_per_task": 5}
+    kept: dict[str, Any] = {}
+    there = SimpleNamespace(live=[], form=form, claimed=[], choose=tinytags_retag.choose.function)
+    ti = SimpleNamespace(xcom_push=kept.__setitem__, xcom_pull=lambda task_ids, key: kept.get(key))
+    there.context = {"ti": ti, "run_id": "manual__1", "params": form}
+    there.others = lambda planned: tinytags_retag.others.function(planned)
+
+    def plan_retags(request: Any, **_: Any) -> Any:
+        due = [
+            retag.Retag(alias, f"{corpus}-1", corpus, "forest-2", 40, "solr", "auto", "newer")
+            for alias, corpus in there.live
+            if request.alias in ("", alias) and request.corpus in ("", corpus)
+        ]
+        return retag.RetagResult(tuple(due), {})
+
+    clients = SimpleNamespace(storage=None, solr=None, settings=Settings(home=tmp_path))
+    monkeypatch.setattr(retag, "plan_retags", plan_retags)
+    monkeypatch.setattr(plan, "plan_run", lambda request, **_: SimpleNamespace(run=f"{request.corpus}-2"))
+    monkeypatch.setattr(indexing, "prepare_collection", lambda *_, **__: None)
+    for name, value in {
+        "read_form": lambda: form,
+        "runtime": lambda: clients,
+        "remember_models": lambda clients: [],
+        "get_current_context": lambda: there.context,
+        "_claim_or_wait": lambda corpus, storage: there.claimed.append(corpus),
+        "most_groups": lambda: 2,
+    }.items():
+        monkeypatch.setattr(tinytags_retag, name, value)
+    return there
+
+
+def test_of_several_indexes_each_is_tagged_again_by_a_run_of_its_own(retagging: SimpleNamespace) -> None:
+    retagging.live = [("tinytags", "birds"), ("tinytags", "pets"), ("test", "pets")]
+    assert retagging.choose() == []
+    assert retagging.claimed == [], "nothing waits for all of them"
+    started = retagging.others([])
+    assert [(one["conf"]["alias"], one["conf"]["corpus"]) for one in started] == retagging.live[:2], "as Airflow maps"
+    assert len({one["trigger_run_id"] for one in started}) == 2
+    assert retagging.others([]) == started
+    retagging.form.update(started[1]["conf"])
+    (planned,) = retagging.choose()
+    assert (planned["run"], planned["live_run"], retagging.claimed) == ("pets-2", "pets-1", ["pets"])
+    assert retagging.others([planned]) == []
+
+
+def test_one_index_that_is_due_is_tagged_again_at_once(retagging: SimpleNamespace) -> None:
+    assert (retagging.choose(), retagging.others([])) == ([], [])
+    retagging.live = [("tinytags", "birds")]
+    (planned,) = retagging.choose()
+    assert (planned["run"], retagging.claimed) == ("birds-2", ["birds"])
+
+
+@pytest.mark.parametrize(
+    ("publish", "blocks", "is_asked"), [("ask", "", True), ("ask", "3", False), ("yes", "", False), ("gate", "", False)]
+)
+def test_a_person_is_asked_if_the_form_says_so_and_not_about_a_trial(
+    monkeypatch: pytest.MonkeyPatch, publish: str, blocks: str, is_asked: bool
+) -> None:
+    import tinytags
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from tinytags_tasks.publish import proposal
+
+    clients = SimpleNamespace(storage=None, solr=None, settings=SimpleNamespace(search_url="http://search"))
+    monkeypatch.setattr(tinytags, "runtime", lambda: clients)
+    monkeypatch.setattr(tinytags, "read_form", lambda: {"publish": publish, "blocks": blocks, "alias": "photos"})
+    monkeypatch.setattr(
+        proposal, "describe_publication", lambda run, alias, *, search_url, **_: f"{run} {alias} {search_url}"
+    )
+    if is_asked:
+        assert tinytags.propose.function({"run": "pets-1"}) == "pets-1 photos http://search"
+    else:
+        with pytest.raises(AirflowSkipException):
+            tinytags.propose.function({"run": "pets-1"})
+
+
+def test_a_no_or_no_answer_in_time_leaves_the_run_unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tinytags
+    from airflow.providers.standard.operators import hitl
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    ask = tinytags.tinytags().get_task("ask")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: asked.update(detail))
+    context = {"task_instance": SimpleNamespace(id="1"), "ti": None, "task": ask}
+    with pytest.raises(TaskAwaitingInput) as waits:
+        ask.execute(context)
+    assert waits.value.timeout == timedelta(hours=72)
+    assert (asked["options"], asked["defaults"]) == (["Approve", "Reject"], ["Reject"])
+    skipped: list[str] = []
+    monkeypatch.setattr(ask, "skip", lambda ti, tasks: skipped.extend(task.task_id for task in tasks))
+    for answer, left_out in (("Approve", []), ("Reject", ["publish"])):
+        event = {"chosen_options": [answer], "params_input": {}, "responded_at": datetime.now(UTC)}
+        ask.execute_complete(context, {**event, "responded_by_user": None})
+        assert skipped == left_out

@@ -19,6 +19,9 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import make_run, run_name
 from tinytags_tasks.store.run_records import Run
 
+_MOST_BYTES_IN_SOLR = 32 * 1024
+"""Solr reads and copies stored values whenever it merges segments: larger images would be most of its work."""
+
 
 @dataclass(frozen=True)
 class PlanRequest:
@@ -37,7 +40,8 @@ class PlanRequest:
     most_groups
         How many mapped tasks there may be at most, whatever ``blocks_per_task`` is; None means any number.
     thumbnails
-        Where the images of the run's documents are kept; default: TINYTAGS_THUMBNAILS.
+        Where the images of the run's documents are kept; default: TINYTAGS_THUMBNAILS. Images of more than
+        32 KB are kept in the store.
     similar
         Whether they get vectors, so that similar pictures can be found; default: TINYTAGS_SIMILAR.
     """
@@ -106,11 +110,10 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
             ) from error
     configset = current_configset()
     similar = choose_vectors(request.similar, corpus, card, storage, report)
-    run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name, similar)
+    thumbnails = _thumbnails(request, corpus, report)
+    run = make_run(corpus, card, request.threshold, thumbnails, configset.name, similar)
     if request.similar == "auto" and card.features == PIXELS:
-        other = run_name(
-            corpus, card.version, request.threshold, request.thumbnails, configset.name, _other_vectors(similar)
-        )
+        other = run_name(corpus, card.version, request.threshold, thumbnails, configset.name, _other_vectors(similar))
         run = _planned_before(run, other, storage, report)
     path = layout.run_file(run.name)
     if not storage.exists(path):
@@ -118,6 +121,14 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
         run.save(storage, path, overwrite=False)
     groups = group_blocks(range(corpus.partition.blocks), request.blocks_per_task, request.most_groups)
     return PlanResult(run.name, groups)
+
+
+def _thumbnails(request: PlanRequest, corpus: Corpus, report: Callable[[str], None]) -> Thumbnails:
+    """Return where the images of the run's documents are kept: large ones stay in the store."""
+    if request.thumbnails == "solr" and corpus.image_bytes > _MOST_BYTES_IN_SOLR:
+        report(f"images of corpus {corpus.name} have {corpus.image_bytes:,} bytes, so they are kept in the store only")
+        return "store"
+    return request.thumbnails
 
 
 def _other_vectors(similar: str) -> str:

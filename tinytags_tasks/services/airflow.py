@@ -33,6 +33,7 @@ def _environment(context: Context) -> dict[str, str]:
         context,
         AIRFLOW_HOME=str(airflow_home(context.settings)),
         TINYTAGS_POOLS="1",  # _prepare creates them: a task whose pool does not exist waits forever
+        TINYTAGS_KEEP_LOG_DAYS=str(context.settings.keep_log_days),  # on a cluster, nothing is deleted unasked
         **connections(context.settings),
     )
 
