@@ -15,6 +15,7 @@ from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment, get_json
+from tinytags_tasks.services.engine_secrets import NO_SECRETS, PROXIES, SOURCES, Secrets
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
@@ -28,12 +29,29 @@ DATABASE = "metadatabase"
 """The part of Airflow's health report that tells of the API server itself."""
 
 
-def _environment(context: Context) -> dict[str, str]:
+_SOLR_PASSWORDS = ("solr_admin_password", "solr_writer_password")
+
+SECRETS = {
+    # The grid asks Solr, and tasks ask the API server for connections that they lack.
+    "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_",)),
+    # Its child processes are the tasks, which also read the corpora's sources.
+    "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", *SOURCES, *PROXIES)),
+    # It sends the message about a task whose process was killed.
+    "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", *PROXIES)),
+}
+"""The secrets of each of Airflow's commands; others have none."""
+
+
+def command_environment(context: Context, command: str) -> dict[str, str]:
+    """Return the environment for one of Airflow's commands."""
+    secrets = SECRETS.get(command, NO_SECRETS)
+    knows_solr = "solr_writer_password" in secrets.settings
     return environment(
         context,
+        secrets,
         AIRFLOW_HOME=str(airflow_home(context.settings)),
         TINYTAGS_POOLS="1",  # _prepare creates them: a task whose pool does not exist waits forever
-        **connections(context.settings),
+        **(connections(context.settings) if knows_solr else {}),
     )
 
 
@@ -63,7 +81,7 @@ def _run(context: Context, *arguments: str) -> None:
         done = subprocess.run(
             (sys.executable, "-m", "airflow", *arguments),
             cwd=home,
-            env=_environment(context),
+            env=command_environment(context, arguments[0]),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -75,7 +93,9 @@ def _run(context: Context, *arguments: str) -> None:
 
 
 def _launcher(*arguments: str) -> Callable[[Context], Launch]:
-    return lambda context: Launch((sys.executable, "-m", "airflow", *arguments), _environment(context))
+    return lambda context: Launch(
+        (sys.executable, "-m", "airflow", *arguments), command_environment(context, arguments[0])
+    )
 
 
 def health_problem(health: dict[str, dict[str, str | None]], part: str, since: float = 0) -> str | None:
