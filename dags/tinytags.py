@@ -60,6 +60,7 @@ from tinytags_airflow import (
 )
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, tagging_form
+from tinytags_notify import SuccessNotifier, tell_success
 from tinytags_suggestions import remember_models
 from tinytags_waits import NOTE
 
@@ -257,24 +258,38 @@ def reconcile(groups: list[dict[str, Any]]) -> dict[str, Any]:
     return {"run": groups[0]["run"], "totals": asdict(totals)}
 
 
-@task(pool=pool(SOLR), outlets=[INDEX_ASSET])
+@task(
+    pool=pool(SOLR),
+    outlets=[INDEX_ASSET],
+    on_success_callback=SuccessNotifier(),
+    on_skipped_callback=SuccessNotifier(),
+)
 @errors_for_airflow
 def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     """Ask the gate and move the alias; skipped if the form says no, and for a trial."""
+    from tinytags_tasks.publish.announcement import announce_published, announce_verified
     from tinytags_tasks.publish.step import PublishRequest, publish_run
+    from tinytags_tasks.store.ledger import Totals
 
     form = read_form()
     if form["blocks"].strip():
         raise AirflowSkipException(f"run {reconciled['run']}: only a trial of blocks {form['blocks']}")
+    clients = runtime()
     if form["publish"] == "no":
+        totals = Totals(**reconciled["totals"])
+        tell_success(
+            get_current_context(),
+            announce_verified(reconciled["run"], totals, form["alias"], storage=clients.storage, solr=clients.solr),
+        )
         raise AirflowSkipException(
             f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
         )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     gate = [form[limit] if form["publish"] == "gate" else None for limit in limits]
-    clients = runtime()
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
-    published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))
+    result = publish_run(request, storage=clients.storage, solr=clients.solr, report=report)
+    tell_success(get_current_context(), announce_published(result, storage=clients.storage))
+    published = asdict(result)
     describe_asset_event(INDEX_ASSET, alias=form["alias"], **published)
     return published
 
