@@ -60,6 +60,7 @@ from tinytags_airflow import (
 )
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, tagging_form
+from tinytags_metrics import count_planned
 from tinytags_notify import SuccessNotifier, tell_success
 from tinytags_suggestions import remember_models
 from tinytags_waits import NOTE
@@ -236,6 +237,7 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
         shards=clients.settings.solr_shards,
         replicas=clients.settings.solr_replicas,
     )
+    count_planned(get_current_context(), sum(map(len, groups)))
     report(f"run {planned.run}: {len(groups)} groups of up to {max(map(len, groups), default=0)} blocks")
     return named_groups(planned.run, groups, clients.storage)
 

@@ -4,6 +4,7 @@ This module runs Airflow's commands and talks to it over HTTP. Like all of ``tin
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment, get_json
-from tinytags_tasks.services.engine_secrets import NO_SECRETS, PROXIES, SOURCES, Secrets
+from tinytags_tasks.services.engine_secrets import METRICS, PROXIES, SOURCES, Secrets
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
@@ -33,24 +34,26 @@ _SOLR_PASSWORDS = ("solr_admin_password", "solr_writer_password")
 
 SECRETS = {
     # The grid asks Solr, and tasks ask the API server for connections that they lack.
-    "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_",)),
+    "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "OTEL_")),
     # Its child processes are the tasks, which also read the corpora's sources.
-    "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", *SOURCES, *PROXIES)),
+    "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
     # It sends the message about a task whose process was killed.
-    "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", *PROXIES)),
+    "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", "OTEL_", *PROXIES)),
 }
-"""The secrets of each of Airflow's commands; others have none."""
+"""The secrets of each of Airflow's commands; others have only what sending metrics takes."""
 
 
 def command_environment(context: Context, command: str) -> dict[str, str]:
     """Return the environment for one of Airflow's commands."""
-    secrets = SECRETS.get(command, NO_SECRETS)
+    secrets = SECRETS.get(command, Secrets(variables=("OTEL_",)))
     knows_solr = "solr_writer_password" in secrets.settings
+    metrics = {name: value for name, value in os.environ.items() if name.startswith(METRICS)}
     return environment(
         context,
         secrets,
         AIRFLOW_HOME=str(airflow_home(context.settings)),
         TINYTAGS_POOLS="1",  # _prepare creates them: a task whose pool does not exist waits forever
+        **metrics,
         **(connections(context.settings) if knows_solr else {}),
     )
 

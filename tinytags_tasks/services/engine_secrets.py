@@ -53,9 +53,12 @@ class Secrets:
         return found
 
 
+METRICS = "AIRFLOW__METRICS__"
+"""How Airflow's variables begin that an embedded Airflow takes over."""
+
 NO_SECRETS = Secrets()
 
-KEEPER_SECRETS = Secrets(variables=("TINYTAGS_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", *SOURCES, *PROXIES))
+KEEPER_SECRETS = Secrets(variables=("TINYTAGS_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", METRICS, "OTEL_", *SOURCES, *PROXIES))
 """What the keeper needs: all that an engine may, because it starts them."""
 
 
