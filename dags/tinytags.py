@@ -281,7 +281,9 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
         totals = Totals(**reconciled["totals"])
         tell_success(
             get_current_context(),
-            announce_verified(reconciled["run"], totals, form["alias"], storage=clients.storage, solr=clients.solr),
+            lambda: announce_verified(
+                reconciled["run"], totals, form["alias"], storage=clients.storage, solr=clients.solr
+            ),
         )
         raise AirflowSkipException(
             f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
@@ -290,7 +292,7 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     gate = [form[limit] if form["publish"] == "gate" else None for limit in limits]
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
     result = publish_run(request, storage=clients.storage, solr=clients.solr, report=report)
-    tell_success(get_current_context(), announce_published(result, storage=clients.storage))
+    tell_success(get_current_context(), lambda: announce_published(result, storage=clients.storage))
     published = asdict(result)
     describe_asset_event(INDEX_ASSET, alias=form["alias"], **published)
     return published

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -48,15 +48,32 @@ class SuccessNotifier(BaseNotifier):  # type: ignore[misc]  # as above
         context
             Airflow's context of the task that succeeded, or was skipped.
         """
-        if _TOLD not in context or (connection := _connection()) is None:
-            return
-        if connection.extra_dejson.get("success", True):
+        if _TOLD in context and (connection := _connection()) is not None:
             _send(*success_message(context, context[_TOLD]), connection, "success")
 
 
-def tell_success(context: Any, lines: Sequence[str]) -> None:  # noqa: ANN401 - Airflow's context
-    """Have a message sent once the task has succeeded; a title first."""
-    context[_TOLD] = list(lines)
+def tell_success(context: Any, compose: Callable[[], Sequence[str]]) -> None:  # noqa: ANN401 - Airflow's context
+    """Have a message sent once the task has succeeded; one that cannot be composed is a warning.
+
+    Parameters
+    ----------
+    context
+        Airflow's context of the task.
+    compose
+        Returns the message's lines, a title first; not called if nobody would get them.
+    """
+    from tinytags_tasks.errors import TinyTagsError
+
+    if not _wants_success(_connection()):
+        return
+    try:
+        context[_TOLD] = list(compose())
+    except TinyTagsError as error:  # the task has succeeded all the same
+        _log.warning("no message about the success is sent: %s", error)
+
+
+def _wants_success(connection: Any | None) -> bool:  # noqa: ANN401 - Airflow's connection
+    return connection is not None and bool(connection.extra_dejson.get("success", True))
 
 
 def failure_message(context: Any) -> tuple[str, str]:  # noqa: ANN401 - as above

@@ -148,7 +148,7 @@ def publish(planned: dict[str, Any]) -> dict[str, Any]:
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     request = PublishRequest(name, planned["alias"], *(form[limit] for limit in limits))
     published = publish_run(request, storage=storage, solr=solr, report=report)
-    tell_success(context, announce_published(published, storage=storage))
+    tell_success(context, lambda: announce_published(published, storage=storage))
     result = {**planned, "published": True, **asdict(published), "comparison": comparison}
     context["outlet_events"][NEW_INDEXES].add(INDEX_ASSET, extra=result)
     return result

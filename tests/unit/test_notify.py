@@ -101,7 +101,7 @@ def test_a_success_is_posted_with_what_the_task_has_to_say_and_how_long_it_took(
     context = succeeded_task()
     SuccessNotifier().notify(context)
     assert webhook.posted == []  # it has nothing to say
-    tell_success(context, ["pets: run pets-1 is live", "9 images"])
+    tell_success(context, lambda: ["pets: run pets-1 is live", "9 images"])
     SuccessNotifier().notify(context)
     ((_, body),) = webhook.posted
     first, counts, took, link = body["text"].splitlines()
@@ -114,11 +114,26 @@ def test_who_wants_to_hear_of_failures_only_says_so_in_the_connection(webhook: S
 
     webhook.hook.extra_dejson["success"] = False
     context = succeeded_task()
-    tell_success(context, ["pets: run pets-1 is live"])
+    tell_success(context, lambda: pytest.fail("composing a message takes time, and nobody gets it"))
     SuccessNotifier().notify(context)
     assert webhook.posted == []
     FailureNotifier().notify(failed_task())
     assert len(webhook.posted) == 1
+
+
+def test_a_message_that_cannot_be_composed_does_not_fail_what_succeeded(
+    webhook: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tinytags_notify import SuccessNotifier, tell_success
+
+    def compose() -> list[str]:
+        raise EngineDownError("HDFS does not answer")
+
+    context = succeeded_task()
+    tell_success(context, compose)
+    SuccessNotifier().notify(context)
+    assert webhook.posted == []
+    assert "HDFS does not answer" in caplog.text
 
 
 class MailServer(socketserver.StreamRequestHandler):
