@@ -7,7 +7,8 @@ _ALWAYS = ("AWS_", "FSSPEC_", "AIRFLOW_CONN_", "AIRFLOW_VAR_")
 """How the variables begin that are secret whatever follows."""
 
 _VARIABLE = re.compile(
-    r"PASSW|SECRET|OTLP.*HEADERS|PASSPHRASE|KEY$|.PWD$|(?:^|_)(?:PASS|PAT|TOKENS?|KEYS?|CREDENTIALS?|AUTH|COOKIES?)(?:_|$)"
+    r"PASSW|SECRET|WEBHOOK|OTLP.*HEADERS|PASSPHRASE|KEY$|.PWD$"
+    r"|(?:^|_)(?:PASS|PAT|TOKENS?|KEYS?|CREDENTIALS?|AUTH|COOKIES?|DSN)(?:_|$)"
 )
 _HARMLESS = ("OLDPWD",)
 

@@ -23,6 +23,8 @@ SECRETS = {
     "HTTPS_PROXY": "http://me:proxy-password@proxy:3128",
     "GITHUB_TOKEN": "github",
     "PGPASSWORD": "database",
+    "SLACK_WEBHOOK_URL": "https://hooks.example/secret",
+    "SENTRY_DSN": "https://key@sentry.example/1",
     "SSH_AUTH_SOCK": "/tmp/agent",
     "UV_INDEX_URL": "https://me:index-password@index.example/simple",
 }
@@ -117,7 +119,9 @@ def test_airflows_own_commands_have_no_secrets(settings: Settings) -> None:
 def test_the_keeper_has_what_the_engines_need_and_no_more(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYTAGS_SEARCH_PASSWORD", "search-password")
     told = keeper_process.environment(settings)
-    assert set(SECRETS) - set(told) == {"GITHUB_TOKEN", "PGPASSWORD", "SSH_AUTH_SOCK", "UV_INDEX_URL"}
+    assert set(SECRETS) - set(told) == {
+        *("GITHUB_TOKEN", "PGPASSWORD", "SLACK_WEBHOOK_URL", "SENTRY_DSN", "SSH_AUTH_SOCK", "UV_INDEX_URL")
+    }
     assert told["TINYTAGS_SEARCH_PASSWORD"] == "search-password"
     written = systemd.environment_text(told)
     assert "aws-secret" in written
