@@ -65,6 +65,8 @@ from tinytags_airflow import (
 )
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, tagging_form
+from tinytags_metrics import count_planned
+from tinytags_notify import SuccessNotifier, tell_success
 from tinytags_suggestions import remember_models
 from tinytags_waits import NOTE
 
@@ -240,6 +242,7 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
         shards=clients.settings.solr_shards,
         replicas=clients.settings.solr_replicas,
     )
+    count_planned(get_current_context(), sum(map(len, groups)))
     report(f"run {planned.run}: {len(groups)} groups of up to {max(map(len, groups), default=0)} blocks")
     return named_groups(planned.run, groups, clients.storage)
 
@@ -283,16 +286,32 @@ def propose(reconciled: dict[str, Any]) -> str:
 
 
 # A person's no, or an answer that does not come in time, skips it; that nobody is asked does not.
-@task(trigger_rule="none_failed_min_one_success", pool=pool(SOLR), outlets=[INDEX_ASSET])
+@task(
+    trigger_rule="none_failed_min_one_success",
+    pool=pool(SOLR),
+    outlets=[INDEX_ASSET],
+    on_success_callback=SuccessNotifier(),
+    on_skipped_callback=SuccessNotifier(),
+)
 @errors_for_airflow
 def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     """Ask the gate and move the alias; skipped if the form says no, and for a trial."""
+    from tinytags_tasks.publish.announcement import announce_published, announce_verified
     from tinytags_tasks.publish.step import PublishRequest, publish_run
+    from tinytags_tasks.store.ledger import Totals
 
     form = read_form()
     if form["blocks"].strip():
         raise AirflowSkipException(f"run {reconciled['run']}: only a trial of blocks {form['blocks']}")
+    clients = runtime()
     if form["publish"] == "no":
+        totals = Totals(**reconciled["totals"])
+        tell_success(
+            get_current_context(),
+            lambda: announce_verified(
+                reconciled["run"], totals, form["alias"], storage=clients.storage, solr=clients.solr
+            ),
+        )
         raise AirflowSkipException(
             f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
         )
@@ -300,7 +319,9 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     gate = [form[limit] if form["publish"] in ("gate", "ask") else None for limit in limits]
     clients = runtime()
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
-    published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))
+    result = publish_run(request, storage=clients.storage, solr=clients.solr, report=report)
+    tell_success(get_current_context(), lambda: announce_published(result, storage=clients.storage))
+    published = asdict(result)
     describe_asset_event(INDEX_ASSET, alias=form["alias"], **published)
     return published
 

@@ -47,6 +47,7 @@ from tinytags_airflow import (
 )
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, retag_form
+from tinytags_notify import SuccessNotifier, tell_success
 from tinytags_suggestions import remember_models
 from tinytags_waits import NOTE
 
@@ -141,11 +142,13 @@ def groups(planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
     trigger_rule="all_done",
     pool=pool(SOLR),
     outlets=[NEW_INDEXES],  # a trial emits no event
+    on_success_callback=SuccessNotifier(),
     doc_md="Reconcile a run, compare it with the live one, ask the gate and move the alias; a trial is not published.",
 )
 @errors_for_airflow
 def publish(planned: dict[str, Any]) -> dict[str, Any]:
     """Reconcile a run, compare it with the live one, ask the gate and move the alias; a trial is not published."""
+    from tinytags_tasks.publish.announcement import announce_published
     from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.run_records import Run
@@ -166,8 +169,9 @@ def publish(planned: dict[str, Any]) -> dict[str, Any]:
         return {**planned, "published": False, "totals": asdict(totals), "comparison": comparison}
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     request = PublishRequest(name, planned["alias"], *(form[limit] for limit in limits))
-    published = asdict(publish_run(request, storage=storage, solr=solr, report=report))
-    result = {**planned, "published": True, **published, "comparison": comparison}
+    published = publish_run(request, storage=storage, solr=solr, report=report)
+    tell_success(context, lambda: announce_published(published, storage=storage))
+    result = {**planned, "published": True, **asdict(published), "comparison": comparison}
     context["outlet_events"][NEW_INDEXES].add(INDEX_ASSET, extra=result)
     return result
 

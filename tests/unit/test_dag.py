@@ -53,6 +53,7 @@ def describe():
             "time_outs": {task.task_id: task.execution_timeout is not None for task in dag.tasks},
             "pools": {task.task_id: task.pool for task in dag.tasks},
             "priorities": {task.task_id: task.priority_weight for task in dag.tasks},
+            "tells_success": sorted(task.task_id for task in dag.tasks if task.on_success_callback),
             "notifies": {task.task_id: bool(task.on_failure_callback) for task in dag.tasks},
             "owners": {task.task_id: task.owner for task in dag.tasks},
             "rules": {task.task_id: task.trigger_rule for task in dag.tasks},
@@ -278,3 +279,8 @@ def test_the_form_proposes_the_defined_corpora_and_the_models_and_nets_seen_last
 
 def test_a_corpus_whose_shards_all_stand_goes_on_without_a_mapped_task(dag: dict) -> None:
     assert dag["rules"]["ingest.commit"] == "none_failed"
+
+
+def test_runs_that_are_published_send_a_message(described: dict) -> None:
+    told = {name: dag["tells_success"] for name, dag in described["dags"].items() if dag["tells_success"]}
+    assert told == {"tinytags": ["publish"], "tinytags_retag": ["publish"]}

@@ -255,6 +255,36 @@ def test_a_password_within_an_address_is_refused_and_not_repeated(fields):
     assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
 
 
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a%2Fb&X-Amz-Signature=hunter2", "X-Amz-Credential"),
+        ("X-Goog-Signature=hunter2", "X-Goog-Signature"),
+        ("AWSAccessKeyId=a&Expires=1&Signature=hunter2", "AWSAccessKeyId"),
+        ("sv=2022-11-02&sp=r&sig=hunter2", "sig"),
+        ("download=1&access_token=hunter2", "access_token"),
+        ("api%5Fkey=hunter2", "api_key"),
+    ],
+)
+@pytest.mark.parametrize("field", ["source", "keywords", "options"])
+def test_a_presigned_address_is_refused_and_not_repeated(query, named, field):
+    address = f"https://host/pictures.zip?{query}"
+    fields = {"options": {"mirror": address}} if field == "options" else {field: address, "format": "tiny-images"}
+    with pytest.raises(BadInputError, match=rf"{field}.*parameter {named} is a secret.*FSSPEC_HTTPS=") as caught:
+        define(**fields)
+    assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_an_access_token_as_the_user_of_an_address_is_refused():
+    with pytest.raises(BadInputError, match="must not contain secrets"):
+        define(source="https://hunter2@host/pictures/")
+
+
+@pytest.mark.parametrize("query", ["keyword=cat", "path=/a/b&page=2", "monkey=1", "versionId=3", "design=x", "key"])
+def test_an_address_with_harmless_parameters_is_taken(query):
+    assert define(source=f"https://host/a?{query}").source.endswith(query)
+
+
 @pytest.mark.parametrize("source", ["https://host:8080/a@b:c@d", "/a:b@c", "webhdfs://me@host:9870/a", "s3://b/a:b@c"])
 def test_an_address_with_marks_but_no_password_is_taken(source):
     assert define(source=source).source == source

@@ -2,11 +2,12 @@
 
 from urllib.parse import quote, unquote
 
+import fsspec
 import pytest
 from source_trees import CONTENT, Server, paths, serving
 
 from tinytags_tasks.corpus.sources.files import SourceFiles
-from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
+from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
 
 
 @pytest.fixture
@@ -44,6 +45,32 @@ def test_an_address_with_a_query_is_kept(server):
     files = SourceFiles(f"{server.url}/sets/pictures.bin?path=/a/b&sign=x")
     assert files.read(files.only_file().path, 1, 2) == b"\1\2"
     assert {path for _, path, _ in server.asked} == {"/sets/pictures.bin?path=/a/b&sign=x"}
+
+
+def test_parameters_that_nothing_stores_are_sent_from_fsspecs_environment(server, remote, monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "http", {"params": {"X-Amz-Signature": "hunter2"}})
+    files = SourceFiles(f"{server.url}/sets/pictures.bin")
+    assert files.read(files.only_file().path, 1, 2) == b"\1\2"
+    assert {path for _, path, _ in server.asked} == {"/sets/pictures.bin?X-Amz-Signature=hunter2"}
+    assert "hunter2" not in f"{files.address} {files.only_file()}"
+
+
+@pytest.mark.parametrize("status", [403, 404, 418, 503])
+def test_no_error_repeats_the_parameters_of_an_address(server, status, monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "http", {"params": {"X-Amz-Signature": "hunter2"}})
+    server.how["status"] = status
+    with pytest.raises(TinyTagsError, match=r"pictures\.bin") as caught:
+        SourceFiles(f"{server.url}/sets/pictures.bin?plain=hunter2").only_file()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_list_of_presigned_addresses_is_refused(server):
+    server.content["/sets/a.jpg?X-Amz-Signature=hunter2"] = CONTENT
+    with pytest.raises(
+        BadInputError, match=r"a\.jpg\?\.\.\.: .*secret \(X-Amz-Signature\).*download the files"
+    ) as caught:
+        list(SourceFiles(f"{server.url}/sets/").files())
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [1_000, 20_000_000])

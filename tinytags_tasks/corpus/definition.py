@@ -21,10 +21,10 @@ from tinytags_tasks.corpus.formats.base import DEFAULT_PIXEL_ORDER, PixelOrder
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.corpus.pictures.prepare import Filter, Resize
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.secrecy import LOGIN, secret_part
 from tinytags_tasks.store import layout
 
 _SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
-_PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
 
 
 class CorpusDefinition(BaseModel):
@@ -101,7 +101,7 @@ class CorpusDefinition(BaseModel):
             raise ValueError("keyword_stop_list is set, but keywords is not: say where the keywords come from")
         _check_options(self.options, "options")
         for name in ("source", "keywords"):
-            _check_password(getattr(self, name), name)
+            _check_address(getattr(self, name), name)
         self._cut()
         return self
 
@@ -132,14 +132,21 @@ def _check_options(options: Mapping[str, Any], where: str) -> None:
         if isinstance(value, dict):
             _check_options(value, f"{where}.{name}")
         elif isinstance(value, str):
-            _check_password(value, f"{where}.{name}")
+            _check_address(value, f"{where}.{name}")
         elif not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
             raise ValueError(f"{where}.{name}: must be text, a number, true, false, or a table of them")
 
 
-def _check_password(address: str, where: str) -> None:
-    if _PASSWORD.search(address):
+def _check_address(address: str, where: str) -> None:
+    part = secret_part(address)
+    if part == LOGIN:
         raise _holds_no_secret(where)
+    if part is not None:
+        raise ValueError(
+            f"{where}: its parameter {part} is a secret, which would be stored with the corpus; leave the parameters "
+            "out, and give fsspec the credentials in the environment (FSSPEC_S3_KEY, FSSPEC_S3_SECRET) or the "
+            "parameters themselves (FSSPEC_HTTPS='{\"params\": {...}}'), or download the files"
+        )
 
 
 def _holds_no_secret(where: str) -> ValueError:

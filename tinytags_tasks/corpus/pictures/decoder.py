@@ -35,6 +35,7 @@ from tinytags_tasks.corpus.pictures.prepare import Filter, Resize, Target, prepa
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.prefetch import prefetch
+from tinytags_tasks.secrecy import is_secret
 
 MOST_BATCH_IMAGES = 1_024
 MOST_BATCH_BYTES = 32_000_000
@@ -210,6 +211,15 @@ def _decoded(batch: Batch, decoding: _Decoding) -> Batch:
     return replace(batch, pixels=pixels, unreadable={**undecodable, **batch.unreadable})
 
 
+def _harmless_variables() -> dict[str, str]:
+    """Return the environment without its secrets: a decoder reads pictures of strangers, and needs none."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not (name.startswith("TINYTAGS_") or is_secret(name, value))
+    }
+
+
 class _Worker:
     """A decoder process."""
 
@@ -223,7 +233,7 @@ class _Worker:
                 [sys.executable, "-P", "-c", program, *shape],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**_harmless_variables(), "PYTHONPATH": path},
             )
         except OSError as error:
             raise TransientError(

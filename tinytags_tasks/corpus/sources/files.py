@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
 from tinytags_tasks.corpus.sources.sorted_names import Name, sorted_names
 from tinytags_tasks.errors import BadInputError, TinyTagsError
+from tinytags_tasks.secrecy import secret_part, without_secrets
 from tinytags_tasks.store.quoting import quoted
 
 _CHANGED = (
@@ -228,6 +229,11 @@ class SourceFiles:
         bare_folder = folder.rstrip("/")
         for info in self._remote.ls(f"{bare_folder}/" if is_http else folder, detail=True):
             path, is_folder = str(info["name"]), info.get("type") == "directory"
+            if is_http and (part := secret_part(path)):
+                raise BadInputError(
+                    f"{without_secrets(path)}: its server's list has addresses with a secret ({part}), which would be "
+                    "stored with the corpus; download the files"
+                )
             bare = path.rstrip("/")
             if bare != bare_folder:
                 name = bare.rpartition("/")[2]

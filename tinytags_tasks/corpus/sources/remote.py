@@ -5,6 +5,7 @@ from typing import Any
 
 from tinytags_tasks.corpus.sources.hdfs import open_hdfs
 from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
+from tinytags_tasks.secrecy import without_secrets
 from tinytags_tasks.store.hdfs import away
 
 SOURCE = "the corpus' source"
@@ -40,7 +41,9 @@ def open_remote(
     if scheme in ("hdfs", "webhdfs"):
         return open_hdfs(source, options, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user)
     if not rest.strip("/"):
-        raise BadInputError(f"{source}: incomplete; write for example https://host/path or s3://bucket/path")
+        raise BadInputError(
+            f"{without_secrets(source)}: incomplete; write for example https://host/path or s3://bucket/path"
+        )
     flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would cache every object's entry
     remote, root = fsspec.url_to_fs(source, **{**flat, **options})
     return remote, str(root)
@@ -64,12 +67,12 @@ def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # no
             return bytes(file.read(length))
         except ValueError as error:
             raise BadInputError(
-                f"{path}: its server does not support ranges; download it and ingest the copy"
+                f"{without_secrets(path)}: its server does not support ranges; download it and ingest the copy"
             ) from error
 
 
 def remote_error(error: Exception, path: str) -> TinyTagsError | None:
-    """Translate an error of a file system; None if it is not one.
+    """Translate an error of a file system; None if it is not one. No message has the query of an address.
 
     Parameters
     ----------
@@ -84,12 +87,13 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
     from botocore import exceptions as boto  # type: ignore[import-untyped]
     from hdfs import HdfsError
 
+    path = without_secrets(path)
     if isinstance(error, HdfsError):
         return _hdfs_error(error, path)
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, aiohttp.ClientError | OSError | ValueError):
         error = cause  # over http, fsspec reports every failure as a missing file
-    reason = f"{type(error).__name__}: {error}"
+    reason = without_secrets(f"{type(error).__name__}: {error}")
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
@@ -134,7 +138,7 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
 
 def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs has no types
     """Return what HDFS' refusal means."""
-    exception, message = error.exception, f"{error.exception or 'HdfsError'}: {error}"
+    exception, message = error.exception, without_secrets(f"{error.exception or 'HdfsError'}: {error}")
     if exception == "FileNotFoundException":
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if exception in ("AccessControlException", "SecurityException") or "Authentication failure" in str(error):
