@@ -317,7 +317,6 @@ def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
         )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     gate = [form[limit] if form["publish"] in ("gate", "ask") else None for limit in limits]
-    clients = runtime()
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
     result = publish_run(request, storage=clients.storage, solr=clients.solr, report=report)
     tell_success(get_current_context(), lambda: announce_published(result, storage=clients.storage))
