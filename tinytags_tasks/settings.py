@@ -1,6 +1,5 @@
 """Settings: ``TINYTAGS_*`` variables, then the addresses of the engines that ``tinytags up`` started."""
 
-import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.near_names import nearest
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -295,8 +295,8 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     for name in sorted(name for name in names if name.upper().startswith(prefix)):
         setting = name.upper().removeprefix(prefix)
         if setting not in known:
-            nearest = difflib.get_close_matches(setting, sorted(known), n=1)
-            meant = f": do you mean {prefix}{nearest[0]}?" if nearest else ""
+            near = nearest(setting, sorted(known))
+            meant = f": do you mean {prefix}{near[0]}?" if near else ""
             warnings.append(f"{name} is not a setting, and has no effect{meant}")
     return warnings
 

@@ -210,7 +210,8 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove the definition of a corpus; its source is never changed."""
-    from tinytags_tasks.corpus.registry import remove_definition
+    from tinytags_tasks.corpus.registry import list_definitions, remove_definition
+    from tinytags_tasks.near_names import choices
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.ledger import list_runs
 
@@ -231,7 +232,10 @@ def remove(
         runtime.storage.delete(folder)
     removed = remove_definition(runtime.settings.corpora_folder, name)
     if not (removed or stored):
-        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists the defined ones")
+        names = choices(name, list_definitions(runtime.settings.corpora_folder))
+        raise BadInputError(
+            f"{name}: no such corpus is defined; `tinytags corpus list` lists the defined ones ({names})"
+        )
     print(f"removed {name}" + (" and its shards" if stored else ""))
 
 

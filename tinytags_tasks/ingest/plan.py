@@ -12,7 +12,8 @@ from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
-from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
 from tinytags_tasks.store.protocol import Storage
@@ -169,7 +170,15 @@ def load_plan(storage: Storage, corpus: str) -> IngestPlan:
     MissingError, CorruptError
         If there is no plan, or it is damaged.
     """
-    return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
+    try:
+        return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
+    except MissingError as error:
+        names = storage.names(layout.CORPORA)
+        if corpus in names:
+            raise
+        raise MissingError(
+            f"corpus {corpus} is not in the store: ingest it with `tinytags ingest {corpus}` ({choices(corpus, names)})"
+        ) from error
 
 
 def _write_plan(

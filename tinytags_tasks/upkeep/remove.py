@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, MissingError, TransientError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.publish.live import lock_alias
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
@@ -52,7 +53,8 @@ def plan_run_removal(request: RunRemoval, *, storage: Storage, solr: SolrClient)
     try:
         run = Run.load(storage, layout.run_file(request.run))
     except MissingError as error:
-        raise MissingError(f"{request.run}: no such run; `tinytags runs` lists the runs") from error
+        known = choices(request.run, storage.names(layout.RUNS))
+        raise MissingError(f"{request.run}: no such run; `tinytags runs` lists the runs ({known})") from error
     configset_of = solr.configsets()
     reasons = reasons_to_keep(PruneRequest(request.alias, request.keep), (), storage, solr)
     if reason := reason_to_keep(run, reasons, configset_of, storage):
