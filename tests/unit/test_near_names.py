@@ -18,9 +18,9 @@ from tinytags_tasks.store.run_identity import load_run
 @pytest.mark.parametrize(
     ("asked", "known", "told"),
     [
-        ("brids", ["birds", "pets"], "did you mean birds? there are birds, pets"),
-        ("BIRDS", ["birds"], "did you mean birds? there is birds"),
-        ("x", ["birds", "pets"], "there are birds, pets"),
+        ("brids", ["birds", "pets"], "did you mean birds? there are: birds, pets"),
+        ("BIRDS", ["birds"], "did you mean birds? there are: birds"),
+        ("x", ["birds", "pets"], "there are: birds, pets"),
         ("x", [], "there are none yet"),
         (
             "x",

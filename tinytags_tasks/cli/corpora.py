@@ -233,9 +233,7 @@ def remove(
     removed = remove_definition(runtime.settings.corpora_folder, name)
     if not (removed or stored):
         names = choices(name, list_definitions(runtime.settings.corpora_folder))
-        raise BadInputError(
-            f"{name}: no such corpus is defined; `tinytags corpus list` lists the defined ones ({names})"
-        )
+        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists all ({names})")
     print(f"removed {name}" + (" and its shards" if stored else ""))
 
 
