@@ -269,7 +269,8 @@ def test_an_hdfs_that_is_away_is_named(sources: Path, tinytags_here: Command) ->
         ('source = "x"', "format: Field required"),
         (
             'source = "x"\nformat = "raw"\nheigth = 3',
-            "heigth: Extra inputs are not permitted (a newer TinyTags may know it); fields are blocks_per",
+            "heigth: Extra inputs are not permitted; did you mean height? (a newer TinyTags may know it); fields are "
+            "blocks_per",
         ),
         ('source = "x', "not a readable TOML file"),
     ],

@@ -88,6 +88,18 @@ def test_corpora_are_listed_although_the_totals_of_one_are_damaged(storage, opti
     assert f"tinytags ingest {CORPUS}" in outcome.stderr
 
 
+def test_a_definition_that_cannot_be_used_has_a_row_and_the_others_theirs(storage, tmp_path):
+    (tmp_path / "corpora" / "birds.toml").write_text("height = " + "9" * 5_000)
+    outcome = CliRunner().invoke(app, ["corpus", "list"], catch_exceptions=False)
+    assert outcome.exit_code == 1
+    assert "/x.bin" in outcome.stdout
+    assert next(line for line in outcome.stdout.splitlines() if "birds" in line).count("cannot be used") == 1
+    assert f"left out: {tmp_path}/corpora/birds.toml: not a readable TOML file" in outcome.stderr
+    listed = json.loads(CliRunner().invoke(app, ["corpus", "list", "--json"], catch_exceptions=False).stdout)
+    assert [one.get("name") or one["definition"]["name"] for one in listed] == [CORPUS, "zoo", "birds"]
+    assert "not a readable TOML file" in listed[2]["error"]
+
+
 @pytest.mark.parametrize("command", ["models", "corpus"])
 def test_a_list_without_damage_ends_well(storage, command):
     outcome = CliRunner().invoke(app, [command, "list"], catch_exceptions=False)

@@ -131,28 +131,32 @@ def list_corpora(as_json: AsJson = False) -> None:
 
     runtime = clients()
     found: list[tuple[CorpusDefinition, Corpus | None]] = []
-    problems = []
+    unusable: dict[str, str] = {}
     for name in list_definitions(runtime.settings.corpora_folder):
         try:
             definition = load_definition(runtime.settings.corpora_folder, name)
             found.append((definition, _stored_corpus(runtime, name)))
         except FinalError as error:
-            problems.append(str(error))
+            unusable[name] = str(error)
     if as_json:
-        print(json.dumps([_as_json(definition, corpus) for definition, corpus in found], indent=2))
-    elif found or not problems:
-        _print_corpora(found)
-    refuse_damaged(problems)
+        rows = [_as_json(definition, corpus) for definition, corpus in found]
+        rows += [{"name": name, "error": error, "definition": None, "corpus": None} for name, error in unusable.items()]
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_corpora(found, [*unusable])
+    refuse_damaged(unusable.values())
 
 
-def _print_corpora(found: "list[tuple[CorpusDefinition, Corpus | None]]") -> None:
+def _print_corpora(found: "list[tuple[CorpusDefinition, Corpus | None]]", unusable: list[str]) -> None:
     table = make_table("corpus", "format", "size", "images", "shards", "unreadable", "source")
     for definition, corpus in found:
         size = f"{definition.height}x{definition.width}"
         counts = (f"{corpus.images:,}", corpus.partition.shards, f"{corpus.unreadable:,}") if corpus else ("", "", "")
         add_row(table, definition.name, definition.format, size, *counts, definition.source)
+    for name in unusable:
+        add_row(table, name.encode(errors="replace").decode(), *[""] * 5, "cannot be used")
     print_table(table)
-    if not found:
+    if not (found or unusable):
         print("none yet; define one with `tinytags corpus add NAME SOURCE`")
 
 

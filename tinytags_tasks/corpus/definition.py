@@ -21,6 +21,7 @@ from tinytags_tasks.corpus.formats.base import DEFAULT_PIXEL_ORDER, PixelOrder
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.corpus.pictures.prepare import Filter, Resize
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.near_names import nearest
 from tinytags_tasks.store import layout
 
 _SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
@@ -175,16 +176,24 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}" if where else str(error)) from error
     except ValidationError as error:
-        problem = error.errors()[0]
+        # A misspelt field is told before the one that is missing because of that.
+        problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        known = ", ".join(sorted(set(CorpusDefinition.model_fields) - {"name"}))
-        hint = f" (a newer TinyTags may know it); fields are {known}" if problem["type"] == "extra_forbidden" else ""
+        hint = _hint(field) if problem["type"] == "extra_forbidden" else ""
         raise BadInputError(f"{where or f'corpus {name}'}: {field + ': ' if field else ''}{message}{hint}") from error
+
+
+def _hint(unknown: str) -> str:
+    known = sorted(set(CorpusDefinition.model_fields) - {"name"})
+    meant = f"; did you mean {near[0]}?" if (near := nearest(unknown, known)) else ""
+    return f"{meant} (a newer TinyTags may know it); fields are {', '.join(known)}"
 
 
 def read_definition(path: Path) -> CorpusDefinition:
     """Read the definition of a corpus; the file name is its name.
+
+    Relative paths in it mean the folder that it is in, whoever reads it.
 
     Raises
     ------
@@ -192,12 +201,23 @@ def read_definition(path: Path) -> CorpusDefinition:
         If the file does not exist, is not TOML, or a field is wrong.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: no such file; define the corpus with `tinytags corpus add`") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number may be too long, or tables too deep
         raise BadInputError(f"{path}: not a readable TOML file ({error})") from error
-    return make_definition(path.stem, fields, where=str(path))
+    definition = make_definition(path.stem, fields, where=str(path))
+    places = {"source", "keyword_stop_list"}
+    if find_format(definition.format).keywords_are_a_file:
+        places.add("keywords")
+    given = {name: getattr(definition, name) for name in places}
+    return definition.model_copy(
+        update={name: str(path.absolute().parent / place) for name, place in given.items() if _is_relative(place)}
+    )
+
+
+def _is_relative(place: str) -> bool:
+    return bool(place) and "://" not in place and not place.startswith(("/", "~"))
 
 
 def definition_toml(definition: CorpusDefinition) -> str:

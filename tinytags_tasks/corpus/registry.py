@@ -35,15 +35,15 @@ def load_definition(folder: Path, name: str) -> CorpusDefinition:
     BadInputError
         If there is none, or it is not valid.
     """
-    path = _path(folder, name)
     if name not in (names := list_definitions(folder)):
+        path = _path(folder, name)
         meant = f"; did you mean {near[0]}?" if (near := nearest(name, names)) else ""
         known = ", ".join(names[:20]) or "none"
         raise BadInputError(
             f"{path}: no such corpus is defined (defined corpora: {known}){meant}; define it with "
             f"`tinytags corpus add {name} SOURCE`"
         )
-    return read_definition(path)
+    return read_definition(folder / f"{name}.toml")
 
 
 def save_definition(folder: Path, definition: CorpusDefinition, *, replace: bool = False) -> bool:
