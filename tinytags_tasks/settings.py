@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.near_names import nearest
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -289,6 +288,8 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     names
         The names of the environment's variables.
     """
+    from tinytags_tasks.near_names import nearest
+
     prefix = "TINYTAGS_"
     known = {name.upper() for name in Settings.model_fields} | {"POOLS"}
     warnings = []

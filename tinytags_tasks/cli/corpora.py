@@ -61,7 +61,10 @@ def add(
     ] = None,
     blocks_per_shard: Annotated[
         int | None,
-        typer.Option(help="Blocks per shard; default: about 60 MB of pixels each, at least 50.", show_default=False),
+        typer.Option(
+            help="Blocks per shard; default: about 60 MB of pixels each, and 50 if there are the images.",
+            show_default=False,
+        ),
     ] = None,
     description: Annotated[str, typer.Option(help="What the images show.")] = "",
     pixel_order: PixelOrder = "",
@@ -348,6 +351,7 @@ def ingest(name: Name, redo: Shards = "") -> None:
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.ingest.step import ingest_corpus
+    from tinytags_tasks.store.corpus_records import load_corpus
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
@@ -356,6 +360,6 @@ def ingest(name: Name, redo: Shards = "") -> None:
         definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say
     )
     print(
-        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of {definition.blocks_per_shard} "
-        f"blocks, {result.unreadable:,} unreadable"
+        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of "
+        f"{load_corpus(name, runtime.storage).blocks_per_shard} blocks, {result.unreadable:,} unreadable"
     )

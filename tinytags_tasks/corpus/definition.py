@@ -14,6 +14,7 @@ from tinytags_tasks.blocks import (
     LEAST_BLOCKS,
     MOST_BLOCKS_PER_SHARD,
     MOST_SHARD_IMAGES,
+    fewer_blocks,
     usual_blocks_per_shard,
     usual_shard_images,
 )
@@ -43,7 +44,7 @@ class CorpusDefinition(BaseModel):
         Size of the corpus' images, in pixels.
     shard_images, blocks_per_shard
         How it is cut into shards and blocks. By default, a block has about 60 MB of pixels, and a shard about 3 GB:
-        see :func:`~tinytags_tasks.blocks.usual_shard_images`.
+        see :func:`~tinytags_tasks.blocks.usual_shard_images`. Few images make fewer blocks.
     description
         What the pictures show, for people.
     pixel_order
@@ -120,6 +121,13 @@ class CorpusDefinition(BaseModel):
         missing = known.keys() - self.model_fields_set
         return self.model_copy(update={name: known[name] for name in missing})
 
+    def cut_for(self, images: int) -> Self:
+        """Return the definition of a corpus of so many images that was never cut, unless this one says how to."""
+        blocks = fewer_blocks(self.blocks_per_shard, min(images, self.shard_images), self.image_bytes)
+        if "blocks_per_shard" in self.model_fields_set or blocks == self.blocks_per_shard:
+            return self
+        return self.model_copy(update={"blocks_per_shard": blocks})
+
     @property
     def image_bytes(self) -> int:
         """Bytes of one image."""
@@ -172,7 +180,7 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
             f"{where or f'corpus {name}'}: name: the file name is the corpus' name; leave this field out"
         )
     try:
-        return CorpusDefinition.model_validate({**fields, "name": name})
+        definition = CorpusDefinition.model_validate({**fields, "name": name})
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}" if where else str(error)) from error
     except ValidationError as error:
@@ -182,6 +190,12 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
         message = problem["msg"].removeprefix("Value error, ")
         hint = _hint(field) if problem["type"] == "extra_forbidden" else ""
         raise BadInputError(f"{where or f'corpus {name}'}: {field + ': ' if field else ''}{message}{hint}") from error
+    if definition.blocks_per_shard > definition.shard_images:  # records of earlier versions may say so
+        raise BadInputError(
+            f"{where or f'corpus {name}'}: blocks_per_shard is {definition.blocks_per_shard:,}, but a shard has "
+            f"{definition.shard_images:,} images (shard_images): give as many blocks at most"
+        )
+    return definition
 
 
 def _hint(unknown: str) -> str:

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinytags_tasks.blocks import MOST_BLOCKS, Partition
+from tinytags_tasks.blocks import MOST_BLOCK_BYTES, MOST_BLOCKS, Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
@@ -153,7 +153,14 @@ def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefin
     return definition
 
 
-def _refuse_too_many_blocks(partition: Partition) -> None:
+def _refuse_senseless_cut(partition: Partition, image_bytes: int) -> None:
+    """Refuse more blocks than can be kept in mind, and blocks that no worker can hold."""
+    largest = max(1, -(-min(partition.images, partition.shard_images) // partition.blocks_per_shard))
+    if largest > 1 and largest * image_bytes > MOST_BLOCK_BYTES:
+        raise BadInputError(
+            f"blocks of {largest:,} images would have {largest * image_bytes / 1e9:,.1f} GB of pixels, more than "
+            f"{MOST_BLOCK_BYTES / 1e9:,.0f} GB: define the corpus with more blocks_per_shard or fewer shard_images"
+        )
     if partition.blocks > MOST_BLOCKS:
         raise BadInputError(
             f"{partition.images:,} images in shards of {partition.shard_images:,} with {partition.blocks_per_shard:,} "
@@ -198,7 +205,7 @@ def _write_plan(
         return known
     with closing(listing):
         if known is None and not storage.exists(path):
-            _refuse_too_many_blocks(plan.partition)
+            _refuse_senseless_cut(plan.partition, plan.definition.image_bytes)
             _write_listing(plan, listing, storage)
             if plan.save(storage, path, overwrite=False):
                 return plan
@@ -286,7 +293,8 @@ def _list_source(
             head_sha256=head,
             tail_sha256=tail,
         )
-        return listing, IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
+        cut = definition.cut_for(summary.images)
+        return listing, IngestPlan(definition=cut, source=source, stop_list_sha256=_stop_list_sha256(definition))
     except BaseException:
         listing.close()
         raise
