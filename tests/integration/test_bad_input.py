@@ -135,7 +135,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("a", "no-such.bin", "tiny-images", "no-such.bin: no such file or folder"),
         ("a", "truncated.bin", "tiny-images", "truncated.bin: 9,215 bytes are 2 images of 3,072 bytes and 3,071 bytes"),
-        ("a", "odd.bin", "tiny-images", "odd.bin: 3,073 bytes are 1 images of 3,072 bytes and 1 bytes too many at"),
+        ("a", "odd.bin", "tiny-images", "odd.bin: 3,073 bytes are 1 image of 3,072 bytes and 1 byte too many at"),
         ("a", "good.bin", "raw --height 33", "good.bin: 9,216 bytes are 2 images of 3,168 bytes and 2,880 bytes too"),
         ("a", "good.bin", "cifar-binary", "good.bin: 9,216 bytes are 2 images of 3,073 bytes and 3,070"),
         ("a", "good.bin", "parquet", "good.bin: "),

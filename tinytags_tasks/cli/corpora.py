@@ -362,4 +362,5 @@ def ingest(name: Name, redo: Shards = "") -> None:
     print(
         f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of "
         f"{load_corpus(name, runtime.storage).blocks_per_shard} blocks, {result.unreadable:,} unreadable"
+        + (f"; `tinytags corpus show {name}` names them" if result.unreadable else "")
     )

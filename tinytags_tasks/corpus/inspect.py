@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.formats.base import Format, Guess, Sample
+from tinytags_tasks.corpus.formats.fixed_records import describe_size
 from tinytags_tasks.corpus.formats.registry import all_formats, list_items, open_reader
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.pictures.sheet import make_sheet, save_sheet
@@ -105,10 +106,9 @@ def _guess_format(sample: Sample, named: tuple[Format, ...], formats: list[Forma
     if by_name:
         why = f"its name says {' or '.join(known.name for known in by_name)}, its content does not"
     else:
-        images, rest = divmod(sample.file.size_bytes, sample.image_bytes)
-        size = f"{sample.height}x{sample.width}x3"
-        excess = f"{rest:,} bytes too many at offset {images * sample.image_bytes:,}"
-        why = f"{images:,} images of {size} and {excess}" if images else "smaller than one image"
+        why = "smaller than one image"
+        if sample.file.size_bytes >= sample.image_bytes:
+            why = describe_size(sample.file.size_bytes, sample.image_bytes, f"{sample.height}x{sample.width}x3")
     looked_for = ", ".join(f"{known.recognised_by} ({known.name})" for known in formats)
     raise BadInputError(
         f"{where}: is of no known format ({why}). Looked at: {sample.file.size_bytes:,} bytes that begin with "
