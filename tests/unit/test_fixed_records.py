@@ -260,7 +260,9 @@ def test_of_a_folder_only_cifars_files_are_taken(tmp_path):
 )
 def test_the_other_cifar_is_recognised(tmp_path, name, labels, fields, told):
     write_cifar(tmp_path / name, labels, make_pictures(1))
-    with pytest.raises(BadInputError, match=rf"/{re.escape(name)}: .* (at offset [\d,]+|short of 1 image .*); it {told}"):
+    with pytest.raises(
+        BadInputError, match=rf"/{re.escape(name)}: .* (at offset [\d,]+|short of 1 image .*); it {told}"
+    ):
         Opened(define(tmp_path, "cifar-binary", **fields))
 
 

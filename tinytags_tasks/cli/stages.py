@@ -199,7 +199,7 @@ def score(
 
 
 def _counts(totals: "Totals", run: "Run") -> str:
-    """Return what became of the images of blocks, and where to look for those that could not be read."""
+    """Return how many images were kept and why others were not, and where to look for those that could not be read."""
     parts = [f"{totals.kept:,} of {totals.read:,} images kept", f"{totals.below:,} below {run.threshold} %"]
     parts += [f"{totals.none:,} of none of the tags"] if totals.none else []
     parts += [f"{totals.taken_down:,} taken down"] if totals.taken_down else []

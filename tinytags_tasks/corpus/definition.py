@@ -184,7 +184,7 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}" if where else str(error)) from error
     except ValidationError as error:
-        # A misspelt field is told before the one that is missing because of that.
+        # A misspelt field comes before the one that is missing because of it.
         problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
