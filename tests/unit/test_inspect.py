@@ -431,9 +431,18 @@ def test_labels_are_told_as_possible_keywords(tmp_path):
     labels = np.array([0, 1, 1, 1, 2, 2, 0, 1])
     files = SourceFiles(str(write(tmp_path / "data_batch_1.bin", labelled(images, labels))))
     found = inspect_source(guess_definition(files)[0], files)
-    assert found.keywords.where == "label"
+    assert (found.keywords.where, found.keywords.possible) == ("label", ("coarse_label",))
     assert dict(found.keywords.counts) == {"automobile": 4, "airplane": 2, "bird": 2}
     assert found.definition.keywords == ""
+
+
+def test_columns_are_told_as_possible_keywords(tmp_path):
+    columns = {"img": [encoded()] * 3, "word": ["cat", "dog", "cat"], "label": [1, 2, None], "share": [0.5] * 3}
+    pq.write_table(pa.table(columns), tmp_path / "some.parquet")
+    files = SourceFiles(str(tmp_path / "some.parquet"))
+    found = inspect_source(guess_definition(files)[0], files)
+    assert found.keywords == sampling.FoundKeywords("word", (("cat", 2), ("dog", 1)), 3, ("label",))
+    assert found.sizes == {"32x32": 3}
 
 
 def test_keywords_by_folders_without_folders_are_refused(tmp_path):

@@ -325,6 +325,9 @@ def inspect(
         print(f"sizes     {_most(list(found.sizes.items()))}, width x height of {found.looked_at:,} looked at")
     if found.keywords.counts:
         print(f"keywords  {found.keywords.where}, in {found.keywords.images:,} images: {_most(found.keywords.counts)}")
+    if found.keywords.possible:
+        others = ", ".join(found.keywords.possible)
+        print(f"          or {others}" if found.keywords.counts else f"keywords  {others}, if chosen")
     for position, reason in list(found.unreadable.items())[:10]:
         print(f"unreadable {position:,}: {reason}")
     for note in notes:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.formats.base import Format, Guess, Sample
 from tinytags_tasks.corpus.formats.fixed_records import describe_size
-from tinytags_tasks.corpus.formats.registry import all_formats, list_items
+from tinytags_tasks.corpus.formats.registry import all_formats, find_format, list_items
 from tinytags_tasks.corpus.pictures.sheet import make_sheet, save_sheet
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sampling import (
@@ -206,9 +206,10 @@ def inspect_source(
         )
     if not sample.positions:
         raise BadInputError(f"{files.address}: has {totals.images:,} images, from 0, and none at {first:,}")
+    possible = find_format(definition.format).possible_keywords(files)
     seen = Seen(definition, sample.positions[:SHOWN_IMAGES])
     try:
-        seen.read(with_possible_keywords(definition, keywords), files, sample)
+        seen.read(with_possible_keywords(definition, possible, keywords), files, sample)
     except BadInputError:  # perhaps the labels alone are unusual
         seen = Seen(definition, sample.positions[:SHOWN_IMAGES])
         seen.read(definition, files, sample)
@@ -224,7 +225,7 @@ def inspect_source(
         notes,
         sample.positions[:SHOWN_IMAGES],
         dict(seen.sizes.most_common()),
-        keywords.joined(seen.keywords),
+        keywords.joined(seen.keywords, possible),
     )
 
 

@@ -3,14 +3,14 @@
 import io
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
-from tinytags_tasks.corpus.formats.registry import find_format, open_reader
+from tinytags_tasks.corpus.formats.registry import open_reader
 from tinytags_tasks.corpus.keywords import normal_keyword
 from tinytags_tasks.corpus.reader import Batch, ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -141,11 +141,14 @@ class FoundKeywords:
         How many images have each, the most frequent first.
     images
         Among how many images they were counted.
+    possible
+        What else ``keywords`` may be.
     """
 
     where: str = ""
     counts: tuple[tuple[str, int], ...] = ()
     images: int = 0
+    possible: tuple[str, ...] = ()
 
 
 class KeywordCounts:
@@ -167,16 +170,19 @@ class KeywordCounts:
             if keyword in self._counts or len(self._counts) < _MOST_KINDS:
                 self._counts[keyword] += item.images
 
-    def joined(self, read: "FoundKeywords") -> FoundKeywords:
+    def joined(self, read: "FoundKeywords", possible: tuple[str, ...]) -> FoundKeywords:
         """Return the keywords of the listing; if it has none, those that were read with the images."""
-        if not self._counts:
-            return read
-        return FoundKeywords(self.where, tuple(self._counts.most_common()), self._images)
+        found = read
+        if self._counts:
+            found = FoundKeywords(self.where, tuple(self._counts.most_common()), self._images)
+        others = tuple(other for other in possible if other != found.where)
+        return replace(found, possible=others if found.counts else possible)
 
 
-def with_possible_keywords(definition: CorpusDefinition, listed: KeywordCounts) -> CorpusDefinition:
-    """Return a definition with keywords that its format may have, if it has none."""
-    possible = find_format(definition.format).keywords
+def with_possible_keywords(
+    definition: CorpusDefinition, possible: tuple[str, ...], listed: KeywordCounts
+) -> CorpusDefinition:
+    """Return a definition with the first of the keywords that its source may have, if it has none."""
     if definition.keywords or listed.where or not possible:
         return definition
     return definition.model_copy(update={"keywords": possible[0]})

@@ -17,6 +17,10 @@ class Folder(Encoded):
     endings = (".jpg", ".jpeg", ".png", ".webp")
     keywords = ("folder",)
 
+    def possible_keywords(self, files: SourceFiles) -> tuple[str, ...]:
+        """See :meth:`Format.possible_keywords`: the listing alone says whether there are folders."""
+        return ()
+
     def guess(self, sample: Sample) -> Guess | None:
         """See :meth:`Format.guess`: a picture's name is enough, for a broken one is still no other format."""
         head = sample.head
