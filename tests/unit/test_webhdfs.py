@@ -253,6 +253,14 @@ def test_a_datanode_that_cannot_be_reached_is_named(hasty, node, told):
                 attempt()
 
 
+def test_a_datanode_that_cannot_be_reached_is_named_though_another_name_node_stands_by():
+    with name_node(OPEN=(307, "READ")) as active, name_node(OPEN=refusal(403, "StandbyException")) as standby:
+        urls, active.url = f"{active.url};{standby.url}", "http://datanode-7.invalid:9864"
+        with pytest.raises(EngineDownError, match=r"DataNode datanode-7\.invalid:9864"):
+            HdfsStorage(StoreAddress("/store", webhdfs_url=urls, user="me")).read("a")
+        assert standby.asked == []
+
+
 def test_a_server_that_does_not_list_in_parts_lists_all():
     statuses = [{"pathSuffix": name, "type": "FILE", "length": 1} for name in (".a.json.x.tmp", "a.json")]
     listing = {"FileStatuses": {"FileStatus": statuses}}

@@ -37,6 +37,10 @@ _FORBIDDEN = {
 _FINAL = {"DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
 
 
+class RedirectFailedError(requests.RequestException):
+    """What a NameNode or a gateway redirects to does not answer."""
+
+
 def translate(
     error: HdfsError | requests.RequestException | urllib3.exceptions.HTTPError, where: str, urls: Sequence[str]
 ) -> TinyTagsError:
@@ -53,7 +57,7 @@ def translate(
     """
     if isinstance(error, HdfsError):
         return _refused(error, where)
-    if isinstance(error, requests.ConnectionError | requests.Timeout):
+    if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
         node = problem_of_datanode(error, urls)
         remedy = node or "HDFS does not answer; see `tinytags status`, start it with `tinytags up` or check " + (
             "TINYTAGS_WEBHDFS_URL"

@@ -14,7 +14,7 @@ import urllib3
 from hdfs import HdfsError, InsecureClient, TokenClient
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.store.hdfs_errors import is_missing
+from tinytags_tasks.store.hdfs_errors import RedirectFailedError, is_missing
 
 TIMEOUT_SECONDS = (10, 120)
 """The timeouts for connecting, and between two packets of a response."""
@@ -62,6 +62,17 @@ class _Repeats(urllib3.Retry):
 _REFUSED = urllib3.exceptions.NewConnectionError
 
 
+class _Session(requests.Session):
+    """Tells a DataNode that does not answer apart from a NameNode, in place of which another one may be asked."""
+
+    def resolve_redirects(self, *arguments: Any, **named: Any) -> Iterator[requests.Response]:  # noqa: ANN401
+        """Follow redirects."""
+        try:
+            yield from super().resolve_redirects(*arguments, **named)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise RedirectFailedError(str(error), request=error.request) from error
+
+
 class WebHdfs:
     """A client of one HDFS.
 
@@ -102,7 +113,7 @@ class WebHdfs:
         verify: bool | str = True,
         certificate: str | None = None,
     ) -> None:
-        session = requests.Session()
+        session = _Session()
         session.trust_env = False  # do not use a proxy from the environment
         session.verify, session.cert = verify, certificate
         adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8, max_retries=_Repeats())

@@ -5,7 +5,14 @@ from typing import Any
 
 from tinytags_tasks.corpus.sources.hdfs import open_hdfs
 from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
-from tinytags_tasks.store.hdfs_errors import AWAY_STATUSES, FORBIDDEN_STATUSES, away, is_forbidden, problem_of_datanode
+from tinytags_tasks.store.hdfs_errors import (
+    AWAY_STATUSES,
+    FORBIDDEN_STATUSES,
+    RedirectFailedError,
+    away,
+    is_forbidden,
+    problem_of_datanode,
+)
 
 SOURCE = "the corpus' source"
 
@@ -113,6 +120,7 @@ def remote_error(error: Exception, path: str, urls: Sequence[str] = ()) -> TinyT
         | aiohttp.ClientConnectionError
         | requests.ConnectionError
         | requests.Timeout
+        | RedirectFailedError
         | urllib3.exceptions.HTTPError
         | boto.ConnectionError
         | boto.HTTPClientError,
