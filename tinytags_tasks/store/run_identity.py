@@ -12,7 +12,6 @@ from contextlib import suppress
 from datetime import datetime
 
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.near_names import choices
 from tinytags_tasks.settings import Thumbnails
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import FOUNDING_CONFIGSET, current_configset, is_own_name
@@ -137,13 +136,7 @@ def load_run(name: str, storage: Storage) -> Run:
         If its record is damaged.
     """
     path = layout.run_file(name)
-    try:
-        run = Run.load(storage, path)
-    except MissingError as error:
-        names = storage.names(layout.RUNS)
-        if name in names:  # its record alone is missing
-            raise
-        raise MissingError(f"{name}: no such run; `tinytags runs` lists the runs ({choices(name, names)})") from error
+    run = Run.load(storage, path)
     if run.name != name:
         raise CorruptError(f"{path}: damaged (it is the record of run {run.name}); {Run.remedy(path)}")
     with suppress(MissingError):
