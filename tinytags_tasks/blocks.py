@@ -17,6 +17,12 @@ MOST_SHARD_IMAGES, LEAST_BLOCKS = 1_000_000, 50
 _BLOCK_BYTES = MOST_SHARD_IMAGES * 32 * 32 * 3 // LEAST_BLOCKS
 """About 60 MB: the pixels that a worker holds, twice if it works at two blocks at once."""
 
+_FEW_IMAGES = 100
+"""Blocks of fewer images are not made by default: each costs some files, and a task's turn."""
+
+MOST_BLOCK_BYTES = 1_000_000_000
+"""The most pixels of a block, of which a worker may hold two."""
+
 MOST_BLOCKS_PER_SHARD = 10_000
 MOST_BLOCKS = 1_000_000
 """The most blocks of a corpus. Each has some files, and a ledger of so many takes a process 1 GB."""
@@ -30,9 +36,15 @@ def usual_shard_images(image_bytes: int) -> int:
 
 
 def usual_blocks_per_shard(shard_images: int, image_bytes: int) -> int:
-    """Return into how many blocks a shard is cut by default: about 60 MB each, and at least 50 blocks."""
+    """Return into how many blocks a shard is cut by default: about 60 MB each, and 50 blocks if it has the images."""
     blocks = -(-shard_images * image_bytes // _BLOCK_BYTES)
-    return min(MOST_BLOCKS_PER_SHARD, max(LEAST_BLOCKS, blocks))
+    return min(MOST_BLOCKS_PER_SHARD, shard_images, max(LEAST_BLOCKS, blocks))
+
+
+def fewer_blocks(blocks_per_shard: int, images: int, image_bytes: int) -> int:
+    """Return into how many blocks a shard is cut by default if it is not full: few images make few blocks."""
+    needed = -(-images * image_bytes // _BLOCK_BYTES)
+    return min(blocks_per_shard, max(1, needed, -(-images // _FEW_IMAGES)))
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,37 @@ def test_a_cut_that_is_given_stays_and_larger_shards_have_more_blocks():
         make_definition("d", {**fields, "blocks_per_shard": 10_000_000})
 
 
+@pytest.mark.parametrize(("images", "blocks"), [(1, 1), (100, 1), (101, 2), (2_500, 25), (4_901, 50), (2_000_000, 50)])
+def test_few_images_make_few_blocks(images, blocks):
+    fields = {"source": "/s", "format": "folder"}
+    assert make_definition("d", fields).cut_for(images).blocks_per_shard == blocks
+    assert make_definition("d", {**fields, "blocks_per_shard": 7}).cut_for(images).blocks_per_shard == 7
+
+
+def test_large_images_make_blocks_of_sixty_megabytes_though_they_are_few():
+    fields = {"source": "/s", "format": "folder", "height": 1024, "width": 1024}
+    assert make_definition("d", fields).cut_for(200).blocks_per_shard == 11
+
+
+def test_more_blocks_than_a_shard_has_images_are_refused():
+    fields = {"source": "/s", "format": "folder", "shard_images": 10}
+    assert make_definition("d", fields).blocks_per_shard == 10
+    with pytest.raises(BadInputError, match=r"corpus d: blocks_per_shard is 11, but a shard has 10 images"):
+        make_definition("d", {**fields, "blocks_per_shard": 11})
+
+
+def test_blocks_that_no_worker_can_hold_are_refused_before_anything_is_written(tmp_path, storage, monkeypatch):
+    monkeypatch.setattr("tinytags_tasks.ingest.plan.MOST_BLOCK_BYTES", 2 * 3_072)
+    (tmp_path / "source").mkdir()
+    for number in range(5):
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "source" / f"{number}.png")
+    fields = {"source": str(tmp_path / "source"), "format": "folder"}
+    with pytest.raises(BadInputError, match=r"blocks of 3 images would have .* more blocks_per_shard or fewer"):
+        ingest_corpus(make_definition("d", {**fields, "blocks_per_shard": 2}), storage=storage, report=quiet)
+    assert not storage.exists(layout.ingest_plan_file("d"))
+    ingest_corpus(make_definition("d", {**fields, "blocks_per_shard": 3}), storage=storage, report=quiet)
+
+
 def test_a_definition_survives_its_file(tmp_path):
     fields = {"source": "/s", "format": "folder", "height": 224, "width": 224}
     definition = make_definition("d", fields)
@@ -283,11 +314,11 @@ def test_a_corpus_that_was_cut_by_an_earlier_version_stays_as_it_is(tmp_path, st
 
 
 def test_a_corpus_of_too_many_blocks_is_refused_before_anything_is_written(tmp_path, storage, monkeypatch):
-    monkeypatch.setattr("tinytags_tasks.ingest.plan.MOST_BLOCKS", 50)
+    monkeypatch.setattr("tinytags_tasks.ingest.plan.MOST_BLOCKS", 1)
     (tmp_path / "source").mkdir()
     for number in range(2):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "source" / f"{number}.png")
     fields = {"source": str(tmp_path / "source"), "format": "folder", "shard_images": 1}
-    with pytest.raises(BadInputError, match=r"would be 100 blocks, more than 50.*larger shards"):
+    with pytest.raises(BadInputError, match=r"would be 2 blocks, more than 1.*larger shards"):
         ingest_corpus(make_definition("d", fields), storage=storage, report=quiet)
     assert not storage.exists(layout.ingest_plan_file("d"))

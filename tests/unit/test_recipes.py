@@ -246,7 +246,8 @@ NO_CLIENTS = {
     "search.solr_reader": "asks through solr_http",
     "services.jars": "fetches jars before any run",
     "services.spark": "asks whether Spark is ready",
-    "store.webhdfs": "its errors are translated in hdfs",
+    "store.hdfs_errors": "translates the errors of webhdfs",
+    "store.webhdfs": "its errors are translated in hdfs_errors",
 }
 """Modules that import a network library and need no case, and why."""
 

@@ -101,6 +101,26 @@ def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "http://namenode:9870",
+        "https://knox:8443/gateway/default",
+        "https://knox/gateway/default",
+        "http://one:9870;http://two:9870",
+        "https://knox:8443/gateway/default;https://other:8443/gateway/default",
+    ],
+)
+def test_dags_use_the_hdfs_of_the_settings_with_a_gateways_path_and_all_name_nodes(
+    settings: Settings, url: str
+) -> None:
+    settings = settings.model_copy(update={"webhdfs_url": url})
+    described = json.loads(airflow_config.connections(settings)["AIRFLOW_CONN_TINYTAGS_HDFS"])
+    described["extra_dejson"] = described.pop("extra")
+    described.setdefault("port", None)
+    assert Settings(home=settings.home).with_connections(SimpleNamespace(**described), None).webhdfs_url == url
+
+
+@pytest.mark.parametrize(
     ("heartbeat", "since", "problem"),
     [
         ("2026-01-01T00:00:10+00:00", 1767225605, None),

@@ -36,7 +36,7 @@ class NameNode(BaseHTTPRequestHandler):
             return self.send_json(404, {"RemoteException": {"exception": "FileNotFoundException", "message": path}})
         if asked["op"] == "OPEN":
             where = f"/datanode{quote(path)}?offset={asked['offset']}&length={asked['length']}"
-            return self.send(307, b"", Location=f"http://127.0.0.1:{server.server_port}{where}")
+            return self.send(307, b"", Location=server.how.get("location", server.url) + where)
         if asked["op"] == "GETFILESTATUS":
             return self.send_json(200, {"FileStatus": self.status("", path)})
         names = sorted({name.partition("/")[0] for name in below})
@@ -113,6 +113,23 @@ def test_the_port_of_another_hdfs_may_be_left_out(monkeypatch):
     assert files._remote.url == "https://127.0.0.1:9871"
 
 
+def test_the_path_of_a_gateway_and_several_name_nodes_are_kept(hdfs):
+    urls = "http://one:9870;https://two/gateway/default/;http://me@three"
+    files = SourceFiles("hdfs:///tree", webhdfs_url=urls)
+    assert files._remote.url == "http://one:9870;https://two:9870/gateway/default;http://three:9870"
+    files = SourceFiles("webhdfs://knox:8443/tree", {"gateway": "gateway/default", "use_https": True})
+    assert files._remote.url == "https://knox:8443/gateway/default"
+
+
+def test_a_datanode_that_cannot_be_resolved_is_named(hdfs):
+    files = in_hdfs(hdfs, "/tree/a.jpg")
+    hdfs.how["location"] = "http://datanode-7.invalid:9864"
+    with pytest.raises(
+        EngineDownError, match=r"/tree/a\.jpg: .*DataNode datanode-7\.invalid:9864, .* cannot be resolved"
+    ):
+        files.read("a.jpg", 0, 5)
+
+
 @pytest.mark.parametrize("source", ["hdfs://namenode:8020/tree", "hdfs://tree"])
 def test_an_rpc_address_of_hdfs_is_refused_with_the_one_to_write(source):
     with pytest.raises(BadInputError, match=r"write hdfs:///path for the HDFS .*, or webhdfs://host:9870/path"):
@@ -136,6 +153,7 @@ def test_a_port_that_is_none_is_refused():
         (404, "FileNotFoundException", BadInputError, "no such file or folder"),
         (403, "AccessControlException", BadInputError, "permission denied .*said so"),
         (400, "IllegalArgumentException", BadInputError, "cannot be read .*said so"),
+        (401, "AuthenticationException", BadInputError, "permission denied .*said so"),
         (403, "StandbyException", EngineDownError, "no NameNode is active .*said so"),
         (500, "RetriableException", EngineDownError, "the NameNode cannot answer yet .*said so"),
     ],

@@ -136,6 +136,7 @@ def test_a_time_tells_a_change_where_there_is_no_etag(server, remote):
         (408, TransientError, "cannot be read now .*408"),
         (429, EngineDownError, "its server cannot answer now .*429"),
         (500, TransientError, "cannot be read now .*500"),
+        (502, EngineDownError, "its server cannot answer now .*502"),
         (503, EngineDownError, "its server cannot answer now .*503"),
     ],
 )

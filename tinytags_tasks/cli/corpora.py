@@ -1,6 +1,7 @@
 """Commands for corpora: define, inspect, ingest, verify."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, prin
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tinytags_tasks.corpus.definition import CorpusDefinition
     from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings
     from tinytags_tasks.runtime import Runtime
@@ -61,7 +64,10 @@ def add(
     ] = None,
     blocks_per_shard: Annotated[
         int | None,
-        typer.Option(help="Blocks per shard; default: about 60 MB of pixels each, at least 50.", show_default=False),
+        typer.Option(
+            help="Blocks per shard; default: about 60 MB of pixels each, and 50 if there are the images.",
+            show_default=False,
+        ),
     ] = None,
     description: Annotated[str, typer.Option(help="What the images show.")] = "",
     pixel_order: PixelOrder = "",
@@ -131,28 +137,32 @@ def list_corpora(as_json: AsJson = False) -> None:
 
     runtime = clients()
     found: list[tuple[CorpusDefinition, Corpus | None]] = []
-    problems = []
+    unusable: dict[str, str] = {}
     for name in list_definitions(runtime.settings.corpora_folder):
         try:
             definition = load_definition(runtime.settings.corpora_folder, name)
             found.append((definition, _stored_corpus(runtime, name)))
         except FinalError as error:
-            problems.append(str(error))
+            unusable[name] = str(error)
     if as_json:
-        print(json.dumps([_as_json(definition, corpus) for definition, corpus in found], indent=2))
-    elif found or not problems:
-        _print_corpora(found)
-    refuse_damaged(problems)
+        rows = [_as_json(definition, corpus) for definition, corpus in found]
+        rows += [{"name": name, "error": error, "definition": None, "corpus": None} for name, error in unusable.items()]
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_corpora(found, [*unusable])
+    refuse_damaged(unusable.values())
 
 
-def _print_corpora(found: "list[tuple[CorpusDefinition, Corpus | None]]") -> None:
+def _print_corpora(found: "list[tuple[CorpusDefinition, Corpus | None]]", unusable: list[str]) -> None:
     table = make_table("corpus", "format", "size", "images", "shards", "unreadable", "source")
     for definition, corpus in found:
         size = f"{definition.height}x{definition.width}"
         counts = (f"{corpus.images:,}", corpus.partition.shards, f"{corpus.unreadable:,}") if corpus else ("", "", "")
         add_row(table, definition.name, definition.format, size, *counts, definition.source)
+    for name in unusable:
+        add_row(table, name.encode(errors="replace").decode(), *[""] * 5, "cannot be used")
     print_table(table)
-    if not found:
+    if not (found or unusable):
         print("none yet; define one with `tinytags corpus add NAME SOURCE`")
 
 
@@ -201,6 +211,27 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 
 @corpus_app.command()
+def keywords(
+    name: Name,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the most frequent first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the keywords of an ingested corpus, and how many images have each."""
+    from tinytags_tasks.ingest.keyword_counts import count_keywords
+
+    counts = count_keywords(name, storage=clients().storage)
+    if as_json:
+        print(json.dumps([{"keyword": keyword, "images": count} for keyword, count in counts], indent=2))
+        return
+    table = make_table("keyword", "images")
+    for keyword, count in counts[:limit]:
+        add_row(table, keyword, f"{count:,}")
+    print_table(table)
+    if len(counts) > limit:
+        print(f"{limit:,} of {len(counts):,} keywords; --limit {len(counts)} shows all")
+
+
+@corpus_app.command()
 def remove(
     name: Name,
     delete_stored: Annotated[
@@ -210,7 +241,8 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove the definition of a corpus; its source is never changed."""
-    from tinytags_tasks.corpus.registry import remove_definition
+    from tinytags_tasks.corpus.registry import list_definitions, remove_definition
+    from tinytags_tasks.near_names import choices
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.ledger import list_runs
 
@@ -231,7 +263,8 @@ def remove(
         runtime.storage.delete(folder)
     removed = remove_definition(runtime.settings.corpora_folder, name)
     if not (removed or stored):
-        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists the defined ones")
+        names = choices(name, list_definitions(runtime.settings.corpora_folder))
+        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists all ({names})")
     print(f"removed {name}" + (" and its shards" if stored else ""))
 
 
@@ -241,12 +274,15 @@ def inspect(
     sheet: Annotated[Path | None, typer.Option(help="File for the picture sheet (PNG).")] = None,
     height: Annotated[int, typer.Option(help="Height of a raw source's images.")] = 32,
     width: Annotated[int, typer.Option(help="Width of a raw source's images.")] = 32,
+    keywords: Keywords = "",
+    first: Annotated[int, typer.Option("--from", min=0, help="Position of the first image that is shown.")] = 0,
+    is_random: Annotated[bool, typer.Option("--random", help="Show images at random positions.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Describe a source and draw its first images; nothing is written to the store."""
+    """Describe a source, its keywords, and draw its first images or others; nothing is written to the store."""
     from tinytags_tasks.corpus.definition import make_definition
     from tinytags_tasks.corpus.formats.registry import find_format
-    from tinytags_tasks.corpus.inspect import draw_sheet, guess_definition, inspect_source
+    from tinytags_tasks.corpus.inspect import choose_sheet, draw_sheet, guess_definition, inspect_source
     from tinytags_tasks.corpus.registry import list_definitions, load_definition
 
     runtime = clients()
@@ -258,8 +294,12 @@ def inspect(
         fields: dict[str, object] = {"source": _absolute(source), "format": "raw", "height": height, "width": width}
         files = runtime.source_files(make_definition("inspected", fields))
         definition, notes = guess_definition(files, height=height, width=width)
-    found = inspect_source(definition, files)
-    path = sheet or Path(f"{definition.name}-sheet.png")
+    if keywords:
+        place = _absolute(keywords) if find_format(definition.format).keywords_are_a_file else keywords
+        given = definition.model_dump(exclude={"name"}, exclude_defaults=True)
+        definition = make_definition(definition.name, {**given, "keywords": place}, where="--keywords")
+    path = choose_sheet(files, definition.name, sheet)
+    found = inspect_source(definition, files, first=first, is_random=is_random)
     draw_sheet(found, path)
     if as_json:
         shown = {
@@ -270,6 +310,9 @@ def inspect(
             "unreadable": {str(position): reason for position, reason in found.unreadable.items()},
             "histogram": found.histogram.tolist(),
             "notes": [*notes],
+            "positions": found.positions,
+            "sizes": dict(found.sizes),
+            "keywords": asdict(found.keywords),
             "sheet": str(path),
         }
         print(json.dumps(shown, indent=2))
@@ -278,13 +321,26 @@ def inspect(
     print("format    " + ", ".join(filter(None, (definition.format, *details))))
     print(f"files     {found.files:,}, {found.size_bytes:,} bytes")
     print(f"images    {found.images:,} of {definition.height}x{definition.width}")
+    if found.sizes:
+        print(f"sizes     {_most(list(found.sizes.items()))}, width x height of {found.looked_at:,} looked at")
+    if found.keywords.counts:
+        print(f"keywords  {found.keywords.where}, in {found.keywords.images:,} images: {_most(found.keywords.counts)}")
+    if found.keywords.possible:
+        others = ", ".join(found.keywords.possible)
+        print(f"          or {others}" if found.keywords.counts else f"keywords  {others}, if chosen")
     for position, reason in list(found.unreadable.items())[:10]:
         print(f"unreadable {position:,}: {reason}")
     for note in notes:
         print(f"note      {note}")
     means = (found.histogram * range(256)).sum(axis=1) / found.histogram.sum(axis=1).clip(min=1)
     print("means     " + ", ".join(f"{colour} {mean:.0f}" for colour, mean in zip("RGB", means, strict=True)))
-    print(f"sheet     {path}: the first images, and a histogram of their bytes")
+    print(f"sheet     {path}: images, and a histogram of their bytes")
+
+
+def _most(counts: "Sequence[tuple[str, int]]") -> str:
+    """Return the most frequent values with their counts, and how many others there are."""
+    shown = ", ".join(f"{value} ({count:,})" for value, count in counts[:8])
+    return f"{shown} and {len(counts) - 8:,} more" if len(counts) > 8 else shown
 
 
 @corpus_app.command()
@@ -295,8 +351,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that the store has what the source had when it was ingested, and embeddings of exactly that."""
-    from dataclasses import asdict
-
     from tinytags_tasks.ingest.plan import load_plan
     from tinytags_tasks.ingest.verify import verify_corpus
 
@@ -342,6 +396,7 @@ def ingest(name: Name, redo: Shards = "") -> None:
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.ingest.step import ingest_corpus
+    from tinytags_tasks.store.corpus_records import load_corpus
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
@@ -350,6 +405,7 @@ def ingest(name: Name, redo: Shards = "") -> None:
         definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say
     )
     print(
-        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of {definition.blocks_per_shard} "
-        f"blocks, {result.unreadable:,} unreadable"
+        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of "
+        f"{load_corpus(name, runtime.storage).blocks_per_shard} blocks, {result.unreadable:,} unreadable"
+        + (f"; `tinytags corpus show {name}` names them" if result.unreadable else "")
     )

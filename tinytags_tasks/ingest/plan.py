@@ -6,13 +6,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinytags_tasks.blocks import MOST_BLOCKS, Partition
+from tinytags_tasks.blocks import MOST_BLOCK_BYTES, MOST_BLOCKS, Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
-from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
 from tinytags_tasks.store.protocol import Storage
@@ -152,7 +153,14 @@ def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefin
     return definition
 
 
-def _refuse_too_many_blocks(partition: Partition) -> None:
+def _refuse_senseless_cut(partition: Partition, image_bytes: int) -> None:
+    """Refuse more blocks than can be kept in mind, and blocks that no worker can hold."""
+    largest = max(1, -(-min(partition.images, partition.shard_images) // partition.blocks_per_shard))
+    if largest > 1 and largest * image_bytes > MOST_BLOCK_BYTES:
+        raise BadInputError(
+            f"blocks of {largest:,} images would have {largest * image_bytes / 1e9:,.1f} GB of pixels, more than "
+            f"{MOST_BLOCK_BYTES / 1e9:,.0f} GB: define the corpus with more blocks_per_shard or fewer shard_images"
+        )
     if partition.blocks > MOST_BLOCKS:
         raise BadInputError(
             f"{partition.images:,} images in shards of {partition.shard_images:,} with {partition.blocks_per_shard:,} "
@@ -169,7 +177,15 @@ def load_plan(storage: Storage, corpus: str) -> IngestPlan:
     MissingError, CorruptError
         If there is no plan, or it is damaged.
     """
-    return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
+    try:
+        return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
+    except MissingError as error:
+        names = storage.names(layout.CORPORA)
+        if corpus in names:
+            raise
+        raise MissingError(
+            f"corpus {corpus} is not in the store: ingest it with `tinytags ingest {corpus}` ({choices(corpus, names)})"
+        ) from error
 
 
 def _write_plan(
@@ -189,7 +205,7 @@ def _write_plan(
         return known
     with closing(listing):
         if known is None and not storage.exists(path):
-            _refuse_too_many_blocks(plan.partition)
+            _refuse_senseless_cut(plan.partition, plan.definition.image_bytes)
             _write_listing(plan, listing, storage)
             if plan.save(storage, path, overwrite=False):
                 return plan
@@ -277,7 +293,8 @@ def _list_source(
             head_sha256=head,
             tail_sha256=tail,
         )
-        return listing, IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
+        cut = definition.cut_for(summary.images)
+        return listing, IngestPlan(definition=cut, source=source, stop_list_sha256=_stop_list_sha256(definition))
     except BaseException:
         listing.close()
         raise

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
-from tinytags_tasks.corpus.keywords import StopList, read_stop_list
+from tinytags_tasks.corpus.keywords import StopList, normal_keyword, read_stop_list
 from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -168,7 +168,9 @@ class _Writer:
         """Refuse keywords that are not those that a shard was made with."""
         path = layout.keywords_file(self._request.corpus, shard)
         stored = pq.read_table(io.BytesIO(self._storage.read(path))).column("keyword").to_pylist()
-        if stored != [keyword for part in stream.keywords for keyword in part.to_pylist()]:
+        now = [keyword for part in stream.keywords for keyword in part.to_pylist()]
+        # An earlier TinyTags stored other forms of the same keywords.
+        if [keyword and normal_keyword(keyword) for keyword in stored] != now:
             raise BadInputError(
                 f"{self._plan.definition.keywords or self._plan.source.path}: the keywords of shard {shard} have "
                 "changed since it was made; restore them, or remove the corpus with `tinytags corpus remove "

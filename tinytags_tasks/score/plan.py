@@ -12,7 +12,7 @@ from tinytags_tasks.review.carry import refuse_uncarried
 from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
-from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import list_models, misfit
 from tinytags_tasks.store.protocol import Storage
@@ -92,7 +92,7 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
     FinalError
         If pictures were taken down of another version of the corpus, and that was not carried over to this one.
     """
-    corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
+    corpus = load_corpus(request.corpus, storage)
     refuse_uncarried(corpus, storage)
     card = ModelCard.load(storage, layout.card_file(request.model))
     if reason := misfit(card, corpus):

@@ -26,6 +26,8 @@ def _launch(context: Context) -> Launch:
     command = (
         *(sys.executable, "-m", "uvicorn", "tinytags_tasks.search.page:create_app", "--factory"),
         *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
+        *("--http", "tinytags_tasks.search.server:SafeProtocol"),  # its own refusals have the page's headers
+        *("--ws", "none"),  # the page has no websockets, whose refusals would have none
         "--no-proxy-headers",  # else anybody on this machine says with a header which address a guess comes from
         "--no-access-log",  # a page has dozens of pictures, and writing their lines costs more than some of them
     )

@@ -4,6 +4,7 @@ from typing import Self
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.errors import MissingError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Part, Record
@@ -171,7 +172,8 @@ def load_corpus(name: str, storage: Storage) -> Corpus:
     try:
         return Corpus.load(storage, layout.corpus_file(name))
     except MissingError as error:
+        names = [known for known in storage.names(layout.CORPORA) if storage.exists(layout.corpus_file(known))]
         raise MissingError(
             f"corpus {name} is not in the store: ingest it with `tinytags ingest {name}`; `tinytags corpus list` lists "
-            "the corpora"
+            f"the corpora ({choices(name, names)})"
         ) from error

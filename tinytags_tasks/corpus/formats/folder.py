@@ -17,6 +17,10 @@ class Folder(Encoded):
     endings = (".jpg", ".jpeg", ".png", ".webp")
     keywords = ("folder",)
 
+    def possible_keywords(self, files: SourceFiles) -> tuple[str, ...]:
+        """See :meth:`Format.possible_keywords`: the listing alone says whether there are folders."""
+        return ()
+
     def guess(self, sample: Sample) -> Guess | None:
         """See :meth:`Format.guess`: a picture's name is enough, for a broken one is still no other format."""
         head = sample.head
@@ -26,9 +30,10 @@ class Folder(Encoded):
 
     def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """See :meth:`Format.list_items`: a file is an image."""
-        images = 0
+        images = in_folders = 0
         for file in files.files(*self.endings):
             images += 1
+            in_folders += "/" in file.path
             folder, inside, _ = file.path.partition("/")
             keyword = folder if definition.keywords and inside else None
             yield ListedItem(file.path, 1, 0, file.size_bytes, file.version, keyword)
@@ -36,6 +41,11 @@ class Folder(Encoded):
             raise BadInputError(
                 f"{files.source}: holds no picture, no file that ends in {', '.join(self.endings)}; correct the "
                 "corpus' source or format"
+            )
+        if definition.keywords and not in_folders:
+            raise BadInputError(
+                f"{files.source}: none of its {images:,} pictures is in a folder whose name would be the keyword; "
+                "name the folder above, or leave keywords out"
             )
 
     def open_reader(self, definition: Definition, files: SourceFiles, listing: Listing) -> EncodedReader:

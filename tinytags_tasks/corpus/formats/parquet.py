@@ -115,12 +115,21 @@ def _find_columns(schema: pa.Schema, definition: Definition, where: str) -> _Col
         return _Columns(image, image in structs, keyword, True, _label_names(schema, keyword, where))
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    if not _is_text(kind):
         raise BadInputError(
             f"{where}: its column {keyword} is {kind}; keywords are text or whole numbers; it has {held}; "
             "correct keywords"
         )
     return _Columns(image, image in structs, keyword)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_keyword(kind: pa.DataType) -> bool:
+    is_number = bool(pa.types.is_integer(kind))
+    return is_number or _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -171,6 +180,13 @@ class Parquet(Encoded):
     def guess(self, sample: Sample) -> Guess | None:
         """See :meth:`Format.guess`."""
         return Guess() if sample.head.startswith(b"PAR1") else None
+
+    def possible_keywords(self, files: SourceFiles) -> tuple[str, ...]:
+        """See :meth:`Format.possible_keywords`: columns of text, or of numbers, of the first file."""
+        for listed in files.files(*self.endings):
+            with _opened(files, listed.path, listed.size_bytes, listed.version) as file:
+                return tuple(column.name for column in file.schema_arrow if _is_keyword(column.type))
+        return ()
 
     def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield the source's files with the number of their rows; only their footers are read.

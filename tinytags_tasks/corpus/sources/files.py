@@ -89,6 +89,7 @@ class SourceFiles:
         scheme = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
         self._is_local = scheme is None or scheme[1] == "file"
         self._prefix = ""
+        self._urls: tuple[str, ...] = ()
         self._open_files: dict[str, int] = {}
         with self._translated(source):
             if self._is_local:
@@ -97,6 +98,7 @@ class SourceFiles:
                 self._remote, self._root = open_remote(
                     source, options or {}, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user
                 )
+                self._urls = getattr(self._remote, "urls", ())
                 self._prefix = source.rstrip("/").removesuffix(self._root.rstrip("/"))
 
     @property
@@ -135,7 +137,7 @@ class SourceFiles:
             raise
         except Exception as error:
             where = path if path == self.source else f"{self._prefix}{path}"
-            translated = _local_error(error, where) if self.is_local else remote_error(error, where)
+            translated = _local_error(error, where) if self.is_local else remote_error(error, where, self._urls)
             if translated is None:
                 raise
             raise translated from error

@@ -1,17 +1,21 @@
 """Sources at an address: how each kind is opened and read in parts, and what its errors mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinytags_tasks.corpus.sources.hdfs import open_hdfs
 from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
 from tinytags_tasks.secrecy import without_secrets
-from tinytags_tasks.store.hdfs import away
+from tinytags_tasks.store.hdfs_errors import (
+    AWAY_STATUSES,
+    FORBIDDEN_STATUSES,
+    RedirectFailedError,
+    away,
+    is_forbidden,
+    problem_of_datanode,
+)
 
 SOURCE = "the corpus' source"
-
-_AWAY_STATUSES = {429, 502, 503, 504}
-"""Those of a server that is overloaded or starting, or whose proxy does not reach it."""
 
 _TRANSIENT_STATUSES = {408, 425}
 
@@ -71,7 +75,7 @@ def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # no
             ) from error
 
 
-def remote_error(error: Exception, path: str) -> TinyTagsError | None:
+def remote_error(error: Exception, path: str, urls: Sequence[str] = ()) -> TinyTagsError | None:
     """Translate an error of a file system; None if it is not one. No message has the query of an address.
 
     Parameters
@@ -80,6 +84,8 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         As fsspec, or the library below it, raised it.
     path
         What was requested.
+    urls
+        The addresses of the NameNodes of a source in HDFS.
     """
     import aiohttp
     import requests
@@ -97,11 +103,11 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
-    if isinstance(error, PermissionError) or status in (401, 403, 407):
+    if isinstance(error, PermissionError) or status in FORBIDDEN_STATUSES:
         return BadInputError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
     if status == 416:
         return BadInputError(f"{path}: ends before the requested bytes; it was truncated")
-    if status in _AWAY_STATUSES:
+    if status in AWAY_STATUSES:
         return EngineDownError(f"{path}: its server cannot answer now ({reason})", SOURCE)
     if status in _TRANSIENT_STATUSES or status >= 500:
         return TransientError(f"{path}: cannot be read now ({reason})")
@@ -118,11 +124,13 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         | aiohttp.ClientConnectionError
         | requests.ConnectionError
         | requests.Timeout
+        | RedirectFailedError
         | urllib3.exceptions.HTTPError
         | boto.ConnectionError
         | boto.HTTPClientError,
     ):
-        return EngineDownError(f"{path}: its server does not answer ({reason})", SOURCE)
+        node = problem_of_datanode(error, urls) if urls and isinstance(error, requests.RequestException) else ""
+        return EngineDownError(f"{path}: {node or 'its server does not answer'} ({reason})", SOURCE)
     if isinstance(error, boto.CredentialRetrievalError | boto.MetadataRetrievalError | boto.IncompleteReadError):
         return TransientError(f"{path}: cannot be read now ({reason})")
     if isinstance(error, ImportError | ValueError | TypeError | NotImplementedError | boto.BotoCoreError):
@@ -141,12 +149,12 @@ def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs 
     exception, message = error.exception, without_secrets(f"{error.exception or 'HdfsError'}: {error}")
     if exception == "FileNotFoundException":
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
-    if exception in ("AccessControlException", "SecurityException") or "Authentication failure" in str(error):
-        return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
         return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
     if problem := away(exception or "", str(error)):
         return EngineDownError(f"{path}: {problem} ({message})", SOURCE)
+    if is_forbidden(error):
+        return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     return TransientError(f"{path}: cannot be read now ({message})")
 
 
