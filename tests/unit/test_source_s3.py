@@ -157,8 +157,8 @@ def refusing_s3():
         (400, "InvalidRequest", BadInputError, "its server refuses .*said so"),
         (404, "NoSuchBucket", BadInputError, "no such file or folder"),
         (500, "InternalError", TransientError, "cannot be read now .*said so"),
-        (503, "SlowDown", TransientError, "cannot be read now .*said so"),
-        (503, "SomethingNew", TransientError, "cannot be read now .*said so"),
+        (503, "SlowDown", EngineDownError, "its server cannot answer now .*said so"),
+        (503, "SomethingNew", EngineDownError, "its server cannot answer now .*said so"),
     ],
 )
 @pytest.mark.parametrize("when", ["listing", "reading"])
