@@ -75,6 +75,7 @@ def tried(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[
     from tinytags_airflow import errors_for_airflow
 
     monkeypatch.setattr(tinytags_waits.time, "sleep", lambda seconds: None)
+    monkeypatch.delenv("TINYTAGS_WAIT_PAUSE_SECONDS", raising=False)  # integration tests have their own
 
     def run(minutes: float, error: Exception | None) -> tuple[BaseException | None, str]:
         context.pop("waiting", None)
