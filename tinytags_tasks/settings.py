@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     most_pixels: int = Field(
         100_000_000,
         ge=1,
-        description="how many pixels a picture may have, for it takes 4 bytes a pixel to decode it; a JPEG that is made "
+        description="how many pixels a picture may have: to decode it takes 4 bytes a pixel; a JPEG that is made "
         "smaller while it is decoded may have ten times as many",
     )
     thumbnails: Thumbnails = Field(
