@@ -23,6 +23,10 @@ _READ_BYTES = 4_000_000
 _DAMAGE = (pa.ArrowException, OSError, ValueError)
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 @contextmanager
 def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Generator[pq.ParquetFile]:
     # With pre_buffer, pyarrow keeps all that it has read from a file until the last batch.
@@ -33,7 +37,8 @@ def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Gen
             _ = file.schema_arrow
         except _DAMAGE as error:
             raise BadInputError(
-                f"{files.name(path)}: not a readable Parquet file, of {size_bytes:,} bytes ({error}); download it again"
+                f"{files.name(path)}: not a readable Parquet file, of {size_bytes:,} bytes ({_one_line(error)}); "
+                "download it again"
             ) from error
         yield file
 
@@ -160,7 +165,7 @@ class ParquetReader:
                 group = min(bisect_right(starts, at), len(starts) - 1) - 1
                 raise BadInputError(
                     f"{where}: damaged in row group {group:,}, rows {starts[group]:,} to {starts[group + 1] - 1:,} "
-                    f"({error}); download it again"
+                    f"({_one_line(error)}); download it again"
                 ) from error
             if batch is None:
                 raise BadInputError(f"{where}: ends at row {at:,}, where {stop:,} rows were listed; download it again")
