@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     )
     solr_shards: int = Field(1, ge=1, description="shards of a new collection")
     solr_replicas: int = Field(1, ge=1, description="replicas of each shard of a new collection")
+    most_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="how many pixels a picture may have: to decode it takes 4 bytes a pixel; a JPEG that is made "
+        "smaller while it is decoded may have ten times as many",
+    )
     thumbnails: Thumbnails = Field(
         "solr", description="where the images of a new run's documents are kept: solr or store"
     )

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import add
 from typing import Any, cast
 
 import pyarrow as pa
@@ -137,7 +138,7 @@ class ListingFile:
     def items(self) -> Iterator[ListedItem]:
         """Yield the items that hold images, in the order of the positions."""
         self._file.seek(0)
-        for batch in pq.ParquetFile(self._file).iter_batches():
+        for batch in pq.ParquetFile(self._file, pre_buffer=False).iter_batches(use_threads=False):  # as below
             for row in batch.to_pylist():
                 del row["first"]
                 yield ListedItem(**row)
@@ -167,8 +168,10 @@ class StoredListing:
     def __init__(self, storage: Storage, path: str) -> None:
         self._path = path
         with self._damage_errors():
-            file = pa.PythonFile(_StoreFile(storage, path), mode="r")
-            self._file = pq.ParquetFile(file, page_checksum_verification=True)
+            self._stored = _StoreFile(storage, path)
+            # Arrow's threads would abort the process if they still held a Python file at its end: none of them reads.
+            file = pa.PythonFile(self._stored, mode="r")
+            self._file = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
             metadata = self._file.metadata
             check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path, _REMEDY)
             if self._file.schema_arrow.remove_metadata() != _SCHEMA:
@@ -217,7 +220,11 @@ class StoredListing:
 
     def _rows(self, group: int, first: int, stop: int) -> list[dict[str, Any]]:
         with self._damage_errors():
-            rows = self._file.read_row_group(group)
+            columns = [self._file.metadata.row_group(group).column(place) for place in range(len(_SCHEMA))]
+            begins = [min(filter(None, (each.dictionary_page_offset, each.data_page_offset))) for each in columns]
+            stop_byte = max(map(add, begins, (each.total_compressed_size for each in columns)))
+            self._stored.fetch(min(begins), stop_byte)
+            rows = self._file.read_row_group(group, use_threads=False)
             ends = pc.add(rows["first"], rows["images"])
             wanted = pc.and_(pc.less(rows["first"], stop), pc.greater(ends, first))
             return cast("list[dict[str, Any]]", rows.filter(wanted).to_pylist())
@@ -251,6 +258,8 @@ class _StoreFile(io.RawIOBase):
         self._path = path
         self._size = storage.size_bytes(path)
         self._at = 0
+        self._fetched_from = 0
+        self._fetched = b""
 
     def readable(self) -> bool:
         return True
@@ -269,9 +278,20 @@ class _StoreFile(io.RawIOBase):
         length = self._size - self._at if size is None or size < 0 else min(size, self._size - self._at)
         if length <= 0:
             return b""
-        content = self._storage.read(self._path, self._at, length)
+        start = self._at - self._fetched_from
+        if start >= 0 and start + length <= len(self._fetched):
+            content = self._fetched[start : start + length]
+        else:
+            content = self._storage.read(self._path, self._at, length)
         self._at += length
         return content
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Read neighbouring columns at once; they are kept until the next ones are."""
+        if not 0 <= start < stop <= self._size:
+            raise ValueError(f"its columns are at the bytes {start:,} to {stop:,} of {self._size:,}")
+        self._fetched = self._storage.read(self._path, start, stop - start)
+        self._fetched_from = start
 
 
 def open_listing(storage: Storage, path: str) -> StoredListing:

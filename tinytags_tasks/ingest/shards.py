@@ -22,6 +22,7 @@ from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
 from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
 
 _CHUNK_BYTES = 262_144
@@ -167,7 +168,7 @@ class _Writer:
     def _check_keywords(self, shard: int, stream: "_ShardStream") -> None:
         """Refuse keywords that are not those that a shard was made with."""
         path = layout.keywords_file(self._request.corpus, shard)
-        stored = pq.read_table(io.BytesIO(self._storage.read(path))).column("keyword").to_pylist()
+        stored = read_parquet(self._storage.read(path)).column("keyword").to_pylist()
         now = [keyword for part in stream.keywords for keyword in part.to_pylist()]
         # An earlier TinyTags stored other forms of the same keywords.
         if [keyword and normal_keyword(keyword) for keyword in stored] != now:

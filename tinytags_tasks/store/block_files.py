@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from tinytags_tasks.errors import CorruptError, MissingError, OtherWriterError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord
 
@@ -250,7 +251,7 @@ def read_shard_keywords(storage: Storage, path: str, sha256: str) -> pa.ChunkedA
     if hashlib.sha256(stored).hexdigest() != sha256:
         raise CorruptError(f"{path}: is not the file that was ingested; {_write_keywords_again(path)}")
     try:
-        return pq.read_table(io.BytesIO(stored), columns=["keyword"]).column("keyword")
+        return read_parquet(stored, ["keyword"]).column("keyword")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptError(f"{path}: no keywords file ({error}); {_write_keywords_again(path)}") from error
 
@@ -355,7 +356,7 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
     except CorruptError as error:
         raise CorruptError(f"{error}; {BlockRecord.remedy(path)}") from error
     try:
-        table = pq.read_table(io.BytesIO(stored), page_checksum_verification=True)
+        table = read_parquet(stored)
         record_json = table.schema.metadata[RECORD_KEY]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); {BlockRecord.remedy(path)}") from error

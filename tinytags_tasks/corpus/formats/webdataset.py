@@ -1,16 +1,19 @@
 """WebDataset's tar files as a corpus; see :mod:`tinytags_tasks.corpus.sources.tar_samples`."""
 
 import io
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, groupby
+from typing import IO, cast
 
 from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
-from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
+from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader, Range
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
 from tinytags_tasks.corpus.sources.tar_samples import COMPRESSED_ENDINGS, iterate_samples
+from tinytags_tasks.corpus.sources.unpacking import COMPRESSED_HEADS, unpack, unpacked_head
 from tinytags_tasks.errors import BadInputError
 
 MOST_KEYWORD_CHARACTERS = 1_000
@@ -29,7 +32,11 @@ class WebDataset(Encoded):
 
     def guess(self, sample: Sample) -> Guess | None:
         """See :meth:`Format.guess`."""
-        return Guess() if sample.head[257:262] == b"ustar" else None
+        head = sample.head
+        if head.startswith(COMPRESSED_HEADS):
+            with RangeFile(sample.files, sample.file.path, sample.file.size_bytes, sample.file.version) as packed:
+                head = unpacked_head(packed, len(head))
+        return Guess() if head[257:262] == b"ustar" else None
 
     def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield the image of each sample with its byte range in the tar, so that reading needs no tar code.
@@ -48,8 +55,8 @@ class WebDataset(Encoded):
         Raises
         ------
         BadInputError
-            If there is no tar, or no image in any; if a tar is compressed or damaged, has links, devices or names that
-            lead out of it, or a sample has two images: which member, at which offset.
+            If there is no tar, or no image in any; if a tar is damaged, has devices, or links or names that lead out
+            of it, or a sample has two images: which member, at which offset.
         """
         images = keywords = tars = 0
         for file in files.files(".tar", *COMPRESSED_ENDINGS):
@@ -81,6 +88,9 @@ class TarReader(EncodedReader):
 
     no_bytes_reason = "its sample has no image, or an empty one"
 
+    _unpacked: IO[bytes] | None = None
+    """The content of a compressed tar while its members are read."""
+
     def _read_listed(
         self, listed: Iterator[tuple[int, ListedItem]], threads: ThreadPoolExecutor | None
     ) -> Iterator[Batch]:
@@ -89,15 +99,35 @@ class TarReader(EncodedReader):
             size_bytes = self._files.current(path).size_bytes
             self._files.check_unchanged(path, size_bytes, member.version)
             whole = chain([(position, member)], members)  # noqa: B031 (next took the first one only)
-            yield from self._read_items(whole, threads)
+            file = SourceFile(path, size_bytes, member.version)
+            try:
+                self._unpacked = _unpack(self._files, file) if _is_compressed(self._files, file) else None
+                yield from self._read_items(whole, threads)
+            finally:
+                if self._unpacked is not None:
+                    self._unpacked.close()
+                    self._unpacked = None
             # If it changed while it was read, nothing of it may be committed.
             self._files.check_unchanged(path, size_bytes, member.version)
+
+    def _read_range(self, span: Range) -> bytes:
+        if self._unpacked is None:
+            return super()._read_range(span)
+        content = os.pread(self._unpacked.fileno(), span.stop - span.item.offset, span.item.offset)
+        if len(content) < span.stop - span.item.offset:
+            raise BadInputError(
+                f"{self._files.name(span.item.path)}: ends at offset {span.item.offset + len(content):,} when it is "
+                f"unpacked, where {span.stop:,} was expected; it has changed since it was listed"
+            )
+        return content
 
 
 def _list_tar(files: SourceFiles, file: SourceFile, keyword_ending: str) -> Iterator[ListedItem]:
     name = files.name(file.path)
     with _open_buffered(files, file) as stream:
-        for sample in iterate_samples(stream, name, file.size_bytes, {keyword_ending}, 4 * MOST_KEYWORD_CHARACTERS):
+        size_bytes = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        for sample in iterate_samples(stream, name, size_bytes, {keyword_ending}, 4 * MOST_KEYWORD_CHARACTERS):
             keyword = sample.texts.get(keyword_ending, "").strip()[:MOST_KEYWORD_CHARACTERS] or None
             image = sample.image(name)
             offset, size_bytes = (image.offset_data, image.size) if image else (sample.offset, 0)
@@ -105,5 +135,16 @@ def _list_tar(files: SourceFiles, file: SourceFile, keyword_ending: str) -> Iter
 
 
 def _open_buffered(files: SourceFiles, file: SourceFile) -> io.BufferedReader:
+    if _is_compressed(files, file):
+        return cast("io.BufferedReader", _unpack(files, file))
     size = _LOCAL_BUFFER_BYTES if files.is_local else _REMOTE_BUFFER_BYTES
     return io.BufferedReader(RangeFile(files, file.path, file.size_bytes, file.version), size)
+
+
+def _is_compressed(files: SourceFiles, file: SourceFile) -> bool:
+    return files.read(file.path, 0, min(6, file.size_bytes), file.version).startswith(COMPRESSED_HEADS)
+
+
+def _unpack(files: SourceFiles, file: SourceFile) -> IO[bytes]:
+    with RangeFile(files, file.path, file.size_bytes, file.version) as packed:
+        return unpack(packed, files.name(file.path))

@@ -225,7 +225,7 @@ class _Worker:
 
     def __init__(self, target: Target) -> None:
         program = "from tinytags_tasks.corpus.pictures.decoder import decode_for_parent; decode_for_parent()"
-        shape = (str(target.height), str(target.width), target.resize, target.filter)
+        shape = (str(target.height), str(target.width), target.resize, target.filter, str(target.most_pixels))
         home = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
         try:
@@ -282,8 +282,8 @@ def decode_for_parent() -> None:
     """Decode what the parent process sends until it closes the stream: the main function of a decoder process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides
     warnings.simplefilter("ignore")  # from Pillow, about pictures that are reported as unreadable or are fine
-    height, width, resize, filter_name = sys.argv[1:]
-    target = Target(int(height), int(width), cast(Resize, resize), cast(Filter, filter_name))
+    height, width, resize, filter_name, most_pixels = sys.argv[1:]
+    target = Target(int(height), int(width), cast(Resize, resize), cast(Filter, filter_name), int(most_pixels))
     parent = os.getppid()
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
