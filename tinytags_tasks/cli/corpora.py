@@ -36,7 +36,7 @@ StopList = Annotated[
 ]
 FileSystemOptions = Annotated[
     list[str] | None,
-    typer.Option(help="name=value for fsspec's file system, such as anon=true.", show_default=False),
+    typer.Option(help="name=value for the source's file system, such as anon=true.", show_default=False),
 ]
 Shards = Annotated[str, typer.Option(help="Shard numbers and ranges, such as 0,3-5.", show_default=False)]
 
@@ -175,15 +175,20 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     from tinytags_tasks.corpus.definition import definition_toml
     from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.ingest.plan import load_plan
     from tinytags_tasks.ingest.verify import iterate_unreadable
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
     corpus = _stored_corpus(runtime, name)
     unreadable = iterate_unreadable(name, storage=runtime.storage) if corpus else iter(())
+    left_out = load_plan(runtime.storage, name).left_out if corpus else ()
     if as_json:
-        listed = [image.model_dump() for image in unreadable]
-        print(json.dumps({**_as_json(definition, corpus), "unreadable": listed}, indent=2))
+        listed = {
+            "unreadable": [image.model_dump() for image in unreadable],
+            "left_out": [group.model_dump() for group in left_out],
+        }
+        print(json.dumps({**_as_json(definition, corpus), **listed}, indent=2))
         return
     print(definition_toml(definition).rstrip())
     if corpus is None:
@@ -194,6 +199,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         f"\n{corpus.images:,} images of {corpus.height}x{corpus.width} in {partition.shards} shards, "
         f"{partition.blocks} blocks; {corpus.preparation}; ingested {corpus.created} from {corpus.source.path}"
     )
+    for group in left_out:
+        print(f"left out: {group}")
     if corpus.unreadable:
         print(f"{corpus.unreadable:,} unreadable images" + (", the first 50:" if corpus.unreadable > 50 else ":"))
         for image in islice(unreadable, 50):
@@ -241,6 +248,7 @@ def inspect(
     sheet: Annotated[Path | None, typer.Option(help="File for the picture sheet (PNG).")] = None,
     height: Annotated[int, typer.Option(help="Height of a raw source's images.")] = 32,
     width: Annotated[int, typer.Option(help="Width of a raw source's images.")] = 32,
+    option: FileSystemOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe a source and draw its first images; nothing is written to the store."""
@@ -256,6 +264,7 @@ def inspect(
         files = runtime.source_files(definition)
     else:
         fields: dict[str, object] = {"source": _absolute(source), "format": "raw", "height": height, "width": width}
+        fields["options"] = dict(_option(text) for text in option or [])
         files = runtime.source_files(make_definition("inspected", fields))
         definition, notes = guess_definition(files, height=height, width=width)
     found = inspect_source(definition, files)
@@ -270,6 +279,7 @@ def inspect(
             "unreadable": {str(position): reason for position, reason in found.unreadable.items()},
             "histogram": found.histogram.tolist(),
             "notes": [*notes],
+            "left_out": [group.model_dump() for group in found.left_out],
             "sheet": str(path),
         }
         print(json.dumps(shown, indent=2))
@@ -282,6 +292,8 @@ def inspect(
         print(f"unreadable {position:,}: {reason}")
     for note in notes:
         print(f"note      {note}")
+    for group in found.left_out:
+        print(f"left out  {group}")
     means = (found.histogram * range(256)).sum(axis=1) / found.histogram.sum(axis=1).clip(min=1)
     print("means     " + ", ".join(f"{colour} {mean:.0f}" for colour, mean in zip("RGB", means, strict=True)))
     print(f"sheet     {path}: the first images, and a histogram of their bytes")

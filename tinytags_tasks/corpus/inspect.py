@@ -16,6 +16,7 @@ from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.pictures.sheet import make_sheet, save_sheet
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
 from tinytags_tasks.errors import BadInputError
 
 SHOWN_IMAGES = 64
@@ -68,7 +69,7 @@ def guess_definition(
         alike = tuple(known for known in formats if known.has_name(file.path))
         groups.setdefault(tuple(known.name for known in alike), _Group(alike)).add(file)
     if not groups:
-        raise BadInputError(f"{files.address}: contains no files; correct the source")
+        raise BadInputError(f"{files.address}: contains no files; correct the source{files.left_out}")
     main = max(groups.values(), key=lambda group: (bool(group.formats), group.size_bytes))
     notes = tuple(
         f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {group.largest.path}"
@@ -137,6 +138,8 @@ class Inspection:
         int64, shape (3, 256): how often each byte occurs in R, G and B of the readable images.
     notes
         What a person should know.
+    left_out
+        What is in the source's folders and does not belong to it.
     """
 
     definition: CorpusDefinition
@@ -148,6 +151,7 @@ class Inspection:
     unreadable: dict[int, str]
     histogram: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOutGroup, ...] = ()
 
 
 def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tuple[str, ...] = ()) -> Inspection:
@@ -164,6 +168,7 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
     listing = MemoryListing(takewhile(lambda _: totals.images_before < wanted, listed))
     for _ in listed:
         pass
+    left_out = tuple(files.left_out)
     if not totals.images:
         raise BadInputError(
             f"{files.address}: contains no images of the format {definition.format}; correct the source"
@@ -185,7 +190,16 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
     finally:
         reader.close()
     return Inspection(
-        definition, totals.images, totals.files, totals.size_bytes, looked_at, first, unreadable, histogram, notes
+        definition,
+        totals.images,
+        totals.files,
+        totals.size_bytes,
+        looked_at,
+        first,
+        unreadable,
+        histogram,
+        notes,
+        left_out,
     )
 
 

@@ -12,6 +12,7 @@ from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
@@ -50,11 +51,14 @@ class IngestPlan(Record):
         Its source as it was at that time.
     stop_list_sha256
         The hash of the stop list of keywords; empty if there is none.
+    left_out
+        What was in the source's folders and does not belong to it.
     """
 
     definition: CorpusDefinition
     source: Source
     stop_list_sha256: str = ""
+    left_out: tuple[LeftOutGroup, ...] = ()
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -201,7 +205,7 @@ def _write_plan(
             _write_listing(plan, listing, storage)
             plan.save(storage, path)
             return plan
-    if known.definition != definition:  # for example, the source was moved or the limit was raised
+    if (known.definition, known.left_out) != (definition, plan.left_out):  # such as a source that was moved
         plan.save(storage, path)
         return plan
     return known
@@ -277,7 +281,16 @@ def _list_source(
             head_sha256=head,
             tail_sha256=tail,
         )
-        return listing, IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
+        left_out = tuple(files.left_out)
+        for group in left_out:
+            report(f"left out: {group}")
+        plan = IngestPlan(
+            definition=definition,
+            source=source,
+            stop_list_sha256=_stop_list_sha256(definition),
+            left_out=left_out,
+        )
+        return listing, plan
     except BaseException:
         listing.close()
         raise

@@ -7,6 +7,7 @@ from itertools import chain, groupby
 
 from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
+from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
@@ -34,9 +35,10 @@ class WebDataset(Encoded):
     def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield the image of each sample with its byte range in the tar, so that reading needs no tar code.
 
-        A sample's image is its member with the ending jpg, jpeg, png or webp; only if there is none, one whose
-        ending ends with one of these, such as ``seg.png``. A sample without an image keeps its position and has no
-        bytes. Members whose base name has no dot, or begins with one, belong to no sample, as in WebDataset.
+        A sample's image is its member with the ending jpg, jpeg, jpe, jfif, png or webp; only if there is none, one of
+        another kind that is read, such as gif, and then one whose ending ends with one of these, such as ``seg.png``. A
+        sample without an image keeps its position and has no bytes. Members whose base name has no dot, or begins with
+        one, belong to no sample, as in WebDataset.
 
         Parameters
         ----------
@@ -59,11 +61,13 @@ class WebDataset(Encoded):
                 keywords += item.keyword is not None
                 yield item
         if not tars:
-            raise BadInputError(f"{files.source}: contains no .tar file; correct the corpus' source or format")
+            raise BadInputError(
+                f"{files.source}: contains no .tar file; correct the corpus' source or format{files.left_out}"
+            )
         if not images:
             raise BadInputError(
-                f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in .jpg, .jpeg, "
-                ".png or .webp"
+                f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in "
+                f"{', '.join(ENDINGS)}"
             )
         if definition.keywords and not keywords:
             raise BadInputError(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from tinytags_tasks.corpus.picture_kinds import FORMATS, MORE_KINDS, register_heif
 from tinytags_tasks.errors import BadInputError
 
 Resize = Literal["crop", "fit", "none"]
@@ -19,9 +20,6 @@ Resize = Literal["crop", "fit", "none"]
 
 Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's resampling filters; when shrinking, all of them average the covered pixels."""
-
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""The formats that are tried, by Pillow's names."""
 
 MOST_PIXELS = 50_000_000
 """A picture with more is not opened: a small file may claim more pixels than fit into memory."""
@@ -50,6 +48,7 @@ _DAMAGE = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    RuntimeError,  # of libavif
     struct.error,
     zlib.error,
 )
@@ -92,10 +91,11 @@ def decode_rgb(
     """
     if not encoded:
         raise BadInputError("not a picture: 0 bytes")
+    register_heif()
     try:
         picture = Image.open(io.BytesIO(encoded), formats=formats)
     except UnidentifiedImageError as error:
-        kinds = "neither JPEG, PNG nor WebP" if formats == FORMATS else "of no known format"
+        kinds = f"neither JPEG, PNG nor WebP, nor {MORE_KINDS}" if formats == FORMATS else "of no known format"
         raise BadInputError(f"not a picture: {kinds}, or its head is broken") from error
     except Image.DecompressionBombError as error:
         raise BadInputError(f"more than {MOST_PIXELS:,} pixels: not opened (decompression bomb)") from error
@@ -136,7 +136,9 @@ def _orientation(picture: Image.Image) -> int:
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
-    if picture.mode == "I;16":  # Pillow's own conversion cuts off at 255
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits, whose black and white are not known; convert it to 8 bits")
+    if picture.mode.startswith("I;16"):  # Pillow's own conversion cuts off at 255
         grey = np.asarray(picture).astype(np.uint32)
         white = grey == picture.info.get("transparency", -1)
         return Image.fromarray(np.where(white, 255, (grey * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")

@@ -15,6 +15,10 @@ _AWAY_STATUSES = {429, 502, 503, 504}
 _TRANSIENT_STATUSES = {408, 425}
 
 
+class ForbiddenError(BadInputError):
+    """A file or folder of a source may not be read."""
+
+
 def open_remote(
     source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
 ) -> tuple[Any, str]:
@@ -94,7 +98,7 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if isinstance(error, PermissionError) or status in (401, 403, 407):
-        return BadInputError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
+        return ForbiddenError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
     if status == 416:
         return BadInputError(f"{path}: ends before the requested bytes; it was truncated")
     if status in _AWAY_STATUSES:
@@ -138,7 +142,7 @@ def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs 
     if exception == "FileNotFoundException":
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if exception in ("AccessControlException", "SecurityException") or "Authentication failure" in str(error):
-        return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
+        return ForbiddenError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
         return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
     if problem := away(exception or "", str(error)):

@@ -10,11 +10,13 @@ import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from tinytags_tasks.corpus.picture_kinds import COMMON_ENDINGS, ENDINGS
+from tinytags_tasks.corpus.sources.left_out import is_junk_path
 from tinytags_tasks.errors import BadInputError
 
 COMPRESSED_ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
-_IMAGE = re.compile(r"(?:.*\.)?(?:jpg|jpeg|png|webp)")
+_IMAGE = re.compile(rf"(?:.*\.)?(?:{'|'.join(ending[1:] for ending in ENDINGS)})")
 _COMPRESSED_HEADS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _END_CHECK_BYTES = 65_536
 
@@ -43,6 +45,8 @@ class TarSample:
     def image(self, name: str) -> tarfile.TarInfo | None:
         """Return the sample's image: that with a plain ending; if there is none, one such as ``seg.png``.
 
+        A JPEG, PNG or WebP comes before other kinds, which may be masks.
+
         Parameters
         ----------
         name
@@ -54,7 +58,8 @@ class TarSample:
             If it has two.
         """
         plain = [member for member in self.images if "." not in _ending(member)]
-        candidates = plain or self.images
+        common = [member for member in plain if member.name.lower().endswith(COMMON_ENDINGS)]
+        candidates = common or plain or self.images
         if len(candidates) > 1:
             first, second = candidates[:2]
             raise BadInputError(
@@ -90,7 +95,7 @@ def iterate_samples(
     for member in _members(stream, name, size_bytes):
         folder, _, base = member.name.rpartition("/")
         stem, _, ending = base.partition(".")
-        if not member.isreg() or not stem or not ending:
+        if not member.isreg() or not stem or not ending or is_junk_path(member.name):
             continue
         key = f"{folder}/{stem}"
         if sample is None or key != sample.key:
