@@ -22,6 +22,7 @@ from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import CorruptError, FinalError, NewerFormatError
 from tinytags_tasks.ingest.plan import IngestPlan, plan_ingestion
 from tinytags_tasks.ingest.plan import PlanRequest as IngestRequest
+from tinytags_tasks.ingest.refusal import IngestRefusal
 from tinytags_tasks.ingest.verify import verify_corpus
 from tinytags_tasks.review.frame import FrameRecord
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
@@ -114,6 +115,7 @@ def samples(tmp_path):
             created="2024-01-01",
         ),
         IngestPlan(definition=definition, source=SOURCE),
+        IngestRefusal(plan_sha256="p", reason="too many are unreadable"),
         NetCard(
             version="net-0",
             height=32,
@@ -153,6 +155,7 @@ KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication
 KINDS += [
     "LastTraining",
     "IngestPlan",
+    "IngestRefusal",
     "NetCard",
     "EmbeddedBlock",
     "LogPart",

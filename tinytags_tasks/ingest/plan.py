@@ -14,6 +14,7 @@ from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.ingest.refusal import forget_ingestion, was_refused
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
 from tinytags_tasks.store.protocol import Storage
@@ -124,8 +125,7 @@ def plan_ingestion(
         If the store does not have enough space for what is missing.
     """
     definition = _cut_as_begun(request.definition, storage)
-    request = replace(request, definition=definition)
-    plan = _write_plan(request, storage, files, report)
+    plan = _write_plan(replace(request, definition=definition), request.definition, storage, files, report)
     partition = plan.partition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
         raise BadInputError(
@@ -177,9 +177,16 @@ def load_plan(storage: Storage, corpus: str) -> IngestPlan:
 
 
 def _write_plan(
-    request: PlanRequest, storage: Storage, files: SourceFiles, report: Callable[[str], None]
+    request: PlanRequest,
+    defined: CorpusDefinition,
+    storage: Storage,
+    files: SourceFiles,
+    report: Callable[[str], None],
 ) -> IngestPlan:
-    """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's."""
+    """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's.
+
+    ``defined`` is the request's definition without the cut of the known plan.
+    """
     definition = request.definition
     path = layout.ingest_plan_file(definition.name)
     known = _known_plan(definition, storage, report)
@@ -192,6 +199,10 @@ def _write_plan(
         report(f"corpus {definition.name} is complete, so its source is not needed ({error})")
         return known
     with closing(listing):
+        if known is not None and was_refused(known, storage) and _is_another(known, plan, listing, storage):
+            report(f"corpus {definition.name}: what was refused is not what there is now, so that it is begun again")
+            forget_ingestion(known, storage)
+            known, plan = None, plan.replaced(definition=defined)
         if known is None and not storage.exists(path):
             _refuse_too_many_blocks(plan.partition)
             _write_listing(plan, listing, storage)
@@ -352,6 +363,16 @@ def _refuse_another_source(known: IngestPlan, asked: IngestPlan, listing: Listin
         f"corpus {name} was made from {known.source.path}, but {asked.source.path} is a different source or has "
         f"changed since then ({what}); {_remedy(name)}"
     )
+
+
+def _is_another(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> bool:
+    """Return whether the source or the definition is another one than an ingestion was begun with."""
+    try:
+        _refuse_another_definition(known, asked)
+        _refuse_another_source(known, asked, listing, storage)
+    except BadInputError:
+        return True
+    return False
 
 
 def _timeless(item: ListedItem) -> ListedItem:

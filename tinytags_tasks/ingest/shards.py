@@ -4,6 +4,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, ReconcileError
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
+from tinytags_tasks.ingest.refusal import refusal_noted
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
@@ -84,11 +86,8 @@ def ingest_shards(
         if not 0 <= shard < plan.partition.shards:
             raise BadInputError(f"shard {shard} is out of range: the last shard is {plan.partition.shards - 1}")
     listing = open_listing(storage, layout.source_file(request.corpus, plan.source.listing_sha256))
-    reader = open_reader(plan.definition, files, listing)
-    try:
+    with refusal_noted(plan, storage), closing(open_reader(plan.definition, files, listing)) as reader:
         return _Writer(request, plan, reader, storage, report, Leases(storage, lease_seconds)).write_all()
-    finally:
-        reader.close()
 
 
 class _Writer:
