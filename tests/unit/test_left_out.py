@@ -215,6 +215,15 @@ def test_show_says_what_was_left_out_at_ingestion(photos):
     assert shown[1] == {"reason": "files that end in .txt", "count": 1, "example": "b.txt"}
 
 
+def test_show_names_the_files_of_unreadable_pictures(photos, tmp_path):
+    (tmp_path / "photos" / "1.png").write_bytes(b"no picture")
+    photos("corpus", "add", "some", "photos", "--format", "folder", "--most-unreadable-percent", "50")
+    photos("ingest", "some")
+    assert "           1  1.png: not a picture" in photos("corpus", "show", "some")
+    (unreadable,) = json.loads(photos("corpus", "show", "some", "--json"))["unreadable"]
+    assert (unreadable["position"], unreadable["file"]) == (1, "1.png")
+
+
 def test_links_are_followed_if_the_definition_says_so(photos, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "d.png").write_bytes((tmp_path / "photos" / "0.png").read_bytes())

@@ -362,13 +362,13 @@ def test_a_scored_file_of_a_newer_tinytags_is_refused(storage):
 
 
 def test_a_listing_of_a_newer_tinytags_is_refused(storage, monkeypatch):
-    items = [ListedItem("a", 1, 0, 10, "v")]
+    items = [ListedItem("a", 1, 0, 10, "v", member="m")]
     with monkeypatch.context() as later:
-        later.setattr(listing_module, "_FORMAT", 2)
+        later.setattr(listing_module, "_FORMAT", 3)
         file = ListingFile(items)
     storage.write(PATH, file.content())
     file.close()
-    with made_by_newer(PATH):
+    with made_by_newer(PATH, 3, 2):
         open_listing(storage, PATH)
 
 

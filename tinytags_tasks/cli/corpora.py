@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, refuse_damaged, say
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tinytags_tasks.corpus.definition import CorpusDefinition
     from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings
     from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.corpus_records import Corpus, Unreadable
 
 app = typer.Typer()
 corpus_app = typer.Typer(no_args_is_help=True, help="Define, inspect and verify corpora.")
@@ -185,7 +187,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
     left_out = load_plan(runtime.storage, name).left_out if corpus else ()
     if as_json:
         listed = {
-            "unreadable": [image.model_dump() for image in unreadable],
+            "unreadable": [
+                {**image.model_dump(), "file": file} for image, file in _with_files(runtime, corpus, unreadable)
+            ],
             "left_out": [group.model_dump() for group in left_out],
         }
         print(json.dumps({**_as_json(definition, corpus), **listed}, indent=2))
@@ -203,8 +207,25 @@ def show(name: Name, as_json: AsJson = False) -> None:
         print(f"left out: {group}")
     if corpus.unreadable:
         print(f"{corpus.unreadable:,} unreadable images" + (", the first 50:" if corpus.unreadable > 50 else ":"))
-        for image in islice(unreadable, 50):
-            print(f"{image.position:>12,}  {image.reason}")
+        for image, file in _with_files(runtime, corpus, islice(unreadable, 50)):
+            print(f"{image.position:>12,}  {f'{one_line(file)}: ' if file else ''}{image.reason}")
+
+
+def _with_files(
+    runtime: "Runtime", corpus: "Corpus | None", images: "Iterable[Unreadable]"
+) -> "list[tuple[Unreadable, str | None]]":
+    """Return unreadable images with the file that each is in, if that is known."""
+    from tinytags_tasks.corpus.places import ListedPlaces
+
+    found = list(images)
+    if corpus is None or not found:
+        return []
+    try:
+        listed = ListedPlaces(runtime.storage, corpus.name, corpus.source)
+        places = listed.find(image.position for image in found)
+    except FinalError:  # a corpus of an older TinyTags has no listing
+        places = {}
+    return [(image, str(place) if (place := places.get(image.position)) else None) for image in found]
 
 
 @corpus_app.command()

@@ -376,7 +376,7 @@ def _is_another(known: IngestPlan, asked: IngestPlan, listing: ListingFile, stor
 
 
 def _timeless(item: ListedItem) -> ListedItem:
-    return replace(item, version="")
+    return replace(item, version="", member=None)
 
 
 def _refuse_another_definition(known: IngestPlan, asked: IngestPlan, *, needs_lists: bool = True) -> None:

@@ -105,7 +105,13 @@ def _list_tar(files: SourceFiles, file: SourceFile, keyword_ending: str) -> Iter
             keyword = sample.texts.get(keyword_ending, "").strip()[:MOST_KEYWORD_CHARACTERS] or None
             image = sample.image(name)
             offset, size_bytes = (image.offset_data, image.size) if image else (sample.offset, 0)
-            yield ListedItem(file.path, 1, offset, size_bytes, file.version, keyword)
+            member = image.name if image else sample.key.lstrip("/")
+            yield ListedItem(file.path, 1, offset, size_bytes, file.version, keyword, _storable(member))
+
+
+def _storable(name: str) -> str:
+    """Return a member's name as text, also if it is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _open_buffered(files: SourceFiles, file: SourceFile) -> io.BufferedReader:
