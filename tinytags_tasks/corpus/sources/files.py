@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from tinytags_tasks.corpus.sources.escaped_names import escaped, found_by
-from tinytags_tasks.corpus.sources.left_out import FORBIDDEN, LINKS, LeftOut, why_left_out
-from tinytags_tasks.corpus.sources.remote import ForbiddenError, open_remote, read_range, remote_error
+from tinytags_tasks.corpus.sources.left_out import FORBIDDEN, LINKS, WEB_PAGES, LeftOut, why_left_out
+from tinytags_tasks.corpus.sources.remote import ForbiddenError, WebPageError, open_remote, read_range, remote_error
 from tinytags_tasks.corpus.sources.sorted_names import Name, sorted_names
 from tinytags_tasks.corpus.sources.tables import refuse_iceberg, refuse_table_log
 from tinytags_tasks.errors import BadInputError, TinyTagsError
@@ -295,6 +295,9 @@ class SourceFiles:
         except ForbiddenError:
             self.left_out.add(FORBIDDEN, path)
             return None
+        except WebPageError:
+            self.left_out.add(WEB_PAGES, path)
+            return None
         except BadInputError as error:
             if isinstance(error.__cause__, FileNotFoundError) and Path(entry.path).is_symlink():
                 raise BadInputError(f"{escaped(entry.path)}: a broken link; fix it or remove it") from error
@@ -323,6 +326,10 @@ class SourceFiles:
         if info.get("size") is None:
             with self._translated(whole):
                 info = self._remote.info(whole)
+        if info.get("mimetype") == "text/html":
+            raise WebPageError(
+                f"{self.name(path)}: a web page, not a file; end the address of a folder with a /, or name a file"
+            )
         size = info.get("size")
         if size is None:
             raise BadInputError(

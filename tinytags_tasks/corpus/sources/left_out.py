@@ -10,6 +10,7 @@ HIDDEN = "names that begin with . or _"
 JUNK = "what file systems keep for themselves"
 LINKS = "links that lead out of the folder (the option follow_links=true takes them)"
 FORBIDDEN = "what may not be read (permission denied)"
+WEB_PAGES = "web pages"
 OTHER_ENDINGS = "files with other endings"
 
 _MOST_SORTS = 50

@@ -19,6 +19,10 @@ class ForbiddenError(BadInputError):
     """A file or folder of a source may not be read."""
 
 
+class WebPageError(BadInputError):
+    """A web server sends a page, such as a folder's index, where a file was expected."""
+
+
 def open_remote(
     source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
 ) -> tuple[Any, str]:
