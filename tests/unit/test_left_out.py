@@ -224,6 +224,14 @@ def test_show_names_the_files_of_unreadable_pictures(photos, tmp_path):
     assert (unreadable["position"], unreadable["file"]) == (1, "1.png")
 
 
+def test_inspect_and_a_refused_ingestion_name_the_files_of_unreadable_pictures(photos, tmp_path):
+    (tmp_path / "photos" / "1.png").write_bytes(b"no picture")
+    assert "unreadable 1: 1.png: not a picture" in photos("corpus", "inspect", "photos")
+    refused = CliRunner().invoke(app, ["ingest", "photos"])
+    assert "at least 1 of 3 images are unreadable" in str(refused.exception)
+    assert "(1 (1.png): not a picture" in str(refused.exception)
+
+
 def test_links_are_followed_if_the_definition_says_so(photos, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "d.png").write_bytes((tmp_path / "photos" / "0.png").read_bytes())

@@ -298,6 +298,7 @@ def inspect(
             "files": found.files,
             "size_bytes": found.size_bytes,
             "unreadable": {str(position): reason for position, reason in found.unreadable.items()},
+            "unreadable_files": {str(position): path for position, path in found.unreadable_files.items()},
             "histogram": found.histogram.tolist(),
             "notes": [*notes],
             "left_out": [group.model_dump() for group in found.left_out],
@@ -310,7 +311,7 @@ def inspect(
     print(f"files     {found.files:,}, {found.size_bytes:,} bytes")
     print(f"images    {found.images:,} of {definition.height}x{definition.width}")
     for position, reason in list(found.unreadable.items())[:10]:
-        print(f"unreadable {position:,}: {reason}")
+        print(f"unreadable {position:,}: {one_line(found.unreadable_files[position])}: {reason}")
     for note in notes:
         print(f"note      {note}")
     for group in found.left_out:

@@ -140,6 +140,8 @@ class Inspection:
         What a person should know.
     left_out
         What is in the source's folders and does not belong to it.
+    unreadable_files
+        The files of the unreadable images, and the members' names in tars, by position.
     """
 
     definition: CorpusDefinition
@@ -152,6 +154,7 @@ class Inspection:
     histogram: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOutGroup, ...] = ()
+    unreadable_files: dict[int, str] = field(default_factory=dict)
 
 
 def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tuple[str, ...] = ()) -> Inspection:
@@ -200,7 +203,13 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
         histogram,
         notes,
         left_out,
+        {position: _file_of(listing, position) for position in unreadable},
     )
+
+
+def _file_of(listing: MemoryListing, position: int) -> str:
+    ((_, item),) = listing.items(position, 1)
+    return f"{item.path}, member {item.member}" if item.member else item.path
 
 
 @dataclass

@@ -71,7 +71,7 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
         )
     if unreadable > most_unreadable(plan):
         with refusal_noted(plan, storage):
-            raise too_many_unreadable(plan, unreadable, examples)
+            raise too_many_unreadable(plan, unreadable, examples, storage)
     made = _totals(plan, unreadable, digest.hexdigest())
     is_damaged = False
     try:
