@@ -65,7 +65,8 @@ def test_junk_of_file_systems_is_left_out_and_counted(tmp_path):
         found = left_out(files)
         assert (found[JUNK][0], found[HIDDEN][0]) == (9, 2)
     assert is_junk_path("x/@eaDir/a.jpg")
-    assert not is_junk_path("x/ea/a.jpg")
+    assert is_junk_path("cats/.ipynb_checkpoints/a.jpg")
+    assert not is_junk_path("./x/ea/a.jpg")
 
 
 def test_a_photograph_whose_camera_begins_its_name_with_a_dash_is_taken(tmp_path):

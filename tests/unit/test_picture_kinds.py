@@ -138,4 +138,6 @@ def test_a_tar_takes_every_ending_a_common_one_first_and_no_thumbnails(tmp_path)
     (batch,) = open_reader(definition, files, listing).batches(0, 10)
     assert (batch.images, batch.unreadable) == (3, {})
     assert all(pixels[0, 0, 0] > 200 for pixels in batch.pixels)
+    (group,) = files.left_out
+    assert (group.count, group.example) == (1, f"{tmp_path}/set.tar, member @eaDir/c.jpg/thumb.jpg")
     assert [item.member for _, item in listing.items(0, 3)] == ["a.jfif", "b.gif", "c.jpg"]

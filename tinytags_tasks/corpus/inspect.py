@@ -174,7 +174,7 @@ def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tupl
     left_out = tuple(files.left_out)
     if not totals.images:
         raise BadInputError(
-            f"{files.address}: contains no images of the format {definition.format}; correct the source"
+            f"{files.address}: contains no images of the format {definition.format}; correct the source{files.left_out}"
         )
     looked_at = min(wanted, totals.images)
     first = np.zeros((min(SHOWN_IMAGES, looked_at), definition.height, definition.width, 3), dtype=np.uint8)

@@ -280,6 +280,7 @@ def _list_source(
         if not summary.images:
             raise BadInputError(
                 f"{files.address}: contains no images of the format {definition.format}; correct the source"
+                f"{files.left_out}"
             )
         head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
         source = Source(

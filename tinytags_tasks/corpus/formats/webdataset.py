@@ -101,7 +101,10 @@ class TarReader(EncodedReader):
 def _list_tar(files: SourceFiles, file: SourceFile, keyword_ending: str) -> Iterator[ListedItem]:
     name = files.name(file.path)
     with _open_buffered(files, file) as stream:
-        for sample in iterate_samples(stream, name, file.size_bytes, {keyword_ending}, 4 * MOST_KEYWORD_CHARACTERS):
+        most_bytes = 4 * MOST_KEYWORD_CHARACTERS
+        for sample in iterate_samples(
+            stream, name, file.size_bytes, {keyword_ending}, most_bytes, left_out=files.left_out
+        ):
             keyword = sample.texts.get(keyword_ending, "").strip()[:MOST_KEYWORD_CHARACTERS] or None
             image = sample.image(name)
             offset, size_bytes = (image.offset_data, image.size) if image else (sample.offset, 0)

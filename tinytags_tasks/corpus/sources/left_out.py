@@ -50,8 +50,8 @@ def why_left_out(name: str, *, is_folder: bool) -> str:
 
 
 def is_junk_path(path: str) -> bool:
-    """Return whether a file's path, with slashes, has a folder or a name that file systems keep for themselves."""
-    return any(part.lower() in _JUNK for part in path.split("/"))
+    """Return whether a file's path, with slashes, has a hidden folder, or one that file systems keep for themselves."""
+    return any(part.lower() in _JUNK or (part.startswith(".") and part not in (".", "..")) for part in path.split("/"))
 
 
 class LeftOutGroup(Part):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from tinytags_tasks.corpus.picture_kinds import COMMON_ENDINGS, ENDINGS
-from tinytags_tasks.corpus.sources.left_out import is_junk_path
+from tinytags_tasks.corpus.sources.left_out import JUNK, LeftOut, is_junk_path
 from tinytags_tasks.errors import BadInputError
 
 COMPRESSED_ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -70,7 +70,12 @@ class TarSample:
 
 
 def iterate_samples(
-    stream: io.BufferedReader, name: str, size_bytes: int, texts: Collection[str], most_bytes: int
+    stream: io.BufferedReader,
+    name: str,
+    size_bytes: int,
+    texts: Collection[str],
+    most_bytes: int,
+    left_out: LeftOut | None = None,
 ) -> Iterator[TarSample]:
     """Yield the samples of a tar in its order.
 
@@ -95,7 +100,11 @@ def iterate_samples(
     for member in _members(stream, name, size_bytes):
         folder, _, base = member.name.rpartition("/")
         stem, _, ending = base.partition(".")
-        if not member.isreg() or not stem or not ending or is_junk_path(member.name):
+        if is_junk_path(member.name):
+            if left_out is not None and member.isreg():
+                left_out.add(JUNK, f"{name}, member {member.name}")
+            continue
+        if not member.isreg() or not stem or not ending:
             continue
         key = f"{folder}/{stem}"
         if sample is None or key != sample.key:
