@@ -3,6 +3,8 @@
 import json
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from source_trees import paths
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
+from tinytags_tasks.corpus.sources import tables
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.corpus.sources.left_out import FORBIDDEN, HIDDEN, JUNK, LINKS, LeftOut, is_junk_path
 from tinytags_tasks.errors import BadInputError, one_line
@@ -159,13 +162,47 @@ def test_a_source_of_which_nothing_may_be_read_is_refused(tmp_path, monkeypatch)
     ],
 )
 @pytest.mark.parametrize("below", ["", "table/"])
-def test_a_table_with_a_log_is_refused_by_name_with_the_remedy(tmp_path, names, kind, below):
+def test_a_table_with_a_log_is_refused_by_name_with_the_remedy(tmp_path, monkeypatch, names, kind, below):
+    monkeypatch.setattr(tables, "find_spec", lambda _: None)  # as without deltalake
     files = make(tmp_path, *(below + name for name in names))
-    with pytest.raises(BadInputError, match=rf"{below.rstrip('/')}: a {kind} table, .*write its rows as plain Parquet"):
+    with pytest.raises(
+        BadInputError, match=rf"{below.rstrip('/')}: a {kind} table, .*(; |, or )write its rows as plain Parquet"
+    ):
         paths(files, ".parquet")
     if not below and kind != "Iceberg":
         with pytest.raises(BadInputError, match=f"a {kind} table"):
             paths(SourceFiles(f"{tmp_path}/*.parquet"))
+
+
+def test_a_delta_table_is_read_through_its_log(tmp_path):
+    deltalake = pytest.importorskip("deltalake")
+    folder = tmp_path / "table é b"
+    for images in ([b"1", b"2"], [b"3"]):
+        rows = pa.table({"image": images, "label": ["d g", "cat"][: len(images)]})
+        deltalake.write_deltalake(folder, rows, partition_by=["label"], mode="overwrite")
+    assert len(list(folder.rglob("*.parquet"))) == 3
+    files = SourceFiles(str(folder))
+    (path,) = paths(files, ".parquet")
+    assert path.startswith("label=d%20g/part-")
+    assert pq.read_table(folder / path, partitioning=None).column("image").to_pylist() == [b"3"]
+    assert files.read(path, 0, 4) == b"PAR1"
+
+
+def test_a_delta_table_whose_rows_are_not_those_of_its_files_is_refused(tmp_path):
+    deltalake = pytest.importorskip("deltalake")
+    deltalake.write_deltalake(tmp_path, pa.table({"image": [b"1"]}))
+    deltalake.DeltaTable(tmp_path).alter.add_feature(
+        deltalake.TableFeatures.DeletionVectors, allow_protocol_versions_increase=True
+    )
+    with pytest.raises(BadInputError, match="a Delta table that needs deletionVectors, whose folder also has files"):
+        paths(SourceFiles(str(tmp_path)))
+
+
+def test_a_damaged_delta_log_is_named(tmp_path):
+    pytest.importorskip("deltalake")
+    files = make(tmp_path, "_delta_log/00000000000000000000.json", "part-0.parquet")
+    with pytest.raises(BadInputError, match="its Delta log cannot be read"):
+        paths(files)
 
 
 def test_folders_that_are_only_named_data_and_metadata_are_no_table(tmp_path):

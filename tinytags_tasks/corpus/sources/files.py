@@ -16,7 +16,7 @@ from tinytags_tasks.corpus.sources.escaped_names import escaped, found_by
 from tinytags_tasks.corpus.sources.left_out import FORBIDDEN, LINKS, WEB_PAGES, LeftOut, why_left_out
 from tinytags_tasks.corpus.sources.remote import ForbiddenError, WebPageError, open_remote, read_range, remote_error
 from tinytags_tasks.corpus.sources.sorted_names import Name, sorted_names
-from tinytags_tasks.corpus.sources.tables import refuse_iceberg, refuse_table_log
+from tinytags_tasks.corpus.sources.tables import can_read_delta, delta_files, refuse_iceberg, refuse_table_log
 from tinytags_tasks.errors import BadInputError, TinyTagsError
 from tinytags_tasks.store.quoting import quoted
 
@@ -190,6 +190,9 @@ class SourceFiles:
             named = "/".join(parts)
             yield self.current(escaped(named) if self.is_local else named)
             return
+        if not parts and self.is_local and can_read_delta(folder):
+            yield from map(self.current, delta_files(folder))
+            return
         found = False
         for file in self._matching(folder, parts) if parts else self._walk(folder, endings, ()):
             found = True
@@ -231,7 +234,7 @@ class SourceFiles:
         try:
             for entry in self._entries(folder):
                 if entry.is_folder:
-                    refuse_table_log(entry.name, self._named(folder))
+                    refuse_table_log(entry.name, self._named(folder), is_local=self.is_local)
                     has_data = has_data or entry.name == "data"
                     if has_data and entry.name == "metadata":
                         refuse_iceberg((below.name for below in self._entries(entry.path)), self._named(folder))

@@ -89,6 +89,8 @@ def iterate_samples(
         The endings of the text files that are read, in lower case.
     most_bytes
         How much of each of them is read.
+    left_out
+        Counts members that file systems keep for themselves.
 
     Raises
     ------
