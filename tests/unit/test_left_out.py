@@ -188,6 +188,13 @@ def test_a_delta_table_is_read_through_its_log(tmp_path):
     assert files.read(path, 0, 4) == b"PAR1"
 
 
+def test_a_delta_table_within_a_source_is_pointed_at(tmp_path):
+    pytest.importorskip("deltalake")
+    files = make(tmp_path, "table/_delta_log/00000000000000000000.json", "table/part-0.parquet")
+    with pytest.raises(BadInputError, match=r"/table: a Delta table, .*; give this folder itself as the source, or wr"):
+        paths(files)
+
+
 def test_a_delta_table_whose_rows_are_not_those_of_its_files_is_refused(tmp_path):
     deltalake = pytest.importorskip("deltalake")
     deltalake.write_deltalake(tmp_path, pa.table({"image": [b"1"]}))

@@ -57,6 +57,15 @@ def delta_files(folder: str) -> list[str]:
 def refuse_table_log(name: str, folder: str, *, is_local: bool) -> None:
     """Refuse a folder that has a folder with the name of a table's log.
 
+    Parameters
+    ----------
+    name
+        Of the inner folder.
+    folder
+        The outer folder, for the message.
+    is_local
+        Whether it is on this machine, where Delta's log can be read.
+
     Raises
     ------
     BadInputError
