@@ -139,6 +139,20 @@ def test_a_folder_that_may_not_be_read_is_counted_and_named(tmp_path, monkeypatc
     assert left_out(files) == {FORBIDDEN: (1, "private/")}
 
 
+def test_a_folder_called_metadata_that_may_not_be_read_hides_no_other(tmp_path, monkeypatch):
+    files = make(tmp_path, "data/a.jpg", "metadata/b.jpg", "z.jpg")
+    genuine = os.scandir
+
+    def scandir(folder):
+        if str(folder).endswith("/metadata"):
+            raise PermissionError(13, "Permission denied")
+        return genuine(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert paths(files, ".jpg") == ["data/a.jpg", "z.jpg"]
+    assert left_out(files) == {FORBIDDEN: (1, "metadata/")}
+
+
 def test_a_source_of_which_nothing_may_be_read_is_refused(tmp_path, monkeypatch):
     files = make(tmp_path, "private/b.jpg", "note.txt")
     genuine = os.scandir

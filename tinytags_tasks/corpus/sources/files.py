@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -237,7 +237,8 @@ class SourceFiles:
                     refuse_table_log(entry.name, self._named(folder), is_local=self.is_local)
                     has_data = has_data or entry.name == "data"
                     if has_data and entry.name == "metadata":
-                        refuse_iceberg((below.name for below in self._entries(entry.path)), self._named(folder))
+                        with suppress(ForbiddenError):  # whoever walks into it counts it
+                            refuse_iceberg((below.name for below in self._entries(entry.path)), self._named(folder))
                 reason = why_left_out(entry.name, is_folder=entry.is_folder)
                 if reason and not (names_hidden and entry.name.startswith("_")):
                     self.left_out.add(reason, self._below(entry.path) + "/" * entry.is_folder)
