@@ -17,7 +17,7 @@ from tinytags_tasks.corpus.pictures.sheet import make_sheet, save_sheet
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, one_line
 
 SHOWN_IMAGES = 64
 """The most images on a picture sheet."""
@@ -72,7 +72,7 @@ def guess_definition(
         raise BadInputError(f"{files.address}: contains no files; correct the source{files.left_out}")
     main = max(groups.values(), key=lambda group: (bool(group.formats), group.size_bytes))
     notes = tuple(
-        f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {group.largest.path}"
+        f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {one_line(group.largest.path)}"
         for group in groups.values()
         if group is not main
     )
