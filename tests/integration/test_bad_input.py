@@ -145,7 +145,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("a", "empty.bin", "tiny-images", "empty.bin: contains no images of the format tiny-images"),
         ("a", "nothing", "folder", "nothing: holds no "),
         ("a", "texts", "folder", "texts: holds no "),
-        ("a", "broken", "folder", "3 of 3 images are unreadable, more than most_unreadable_percent = 10 allows (0: "),
+        (
+            "a",
+            "broken",
+            "folder",
+            "3 of 3 images are unreadable, more than most_unreadable_percent = 10 allows (0 (0.jpg): ",
+        ),
         ("a", "cifar", "cifar-pickle", "data_batch_1: "),
         ("a", "outside.tar", "webdataset", "outside.tar: member '../../a.jpg' at offset 0"),
         ("a", "link.tar", "webdataset", "link.tar: member 'a.jpg' at offset 0"),

@@ -22,6 +22,7 @@ from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ingest import commit, shards
 from tinytags_tasks.ingest.plan import IngestPlan, _refuse_another_definition, load_plan, same_source
@@ -237,7 +238,7 @@ DECIDED = [
         # The stop list counts by its bytes: see IngestPlan.stop_list_sha256.
         {"source", "description", "options", "most_unreadable_percent", "keyword_stop_list"},
     ),
-    (PLAN, is_accepted, set()),
+    (PLAN, is_accepted, {"left_out"}),
     (BLOCK, digest_with_block, {"first", "images"}),
     (UNREADABLE, digest_with_unreadable, {"reason"}),
     (
@@ -297,6 +298,7 @@ def with_another(sample, name):
             "source": SOURCE.replaced(files=9),
             "blocks": (),
             "unreadable": (),
+            "left_out": (LeftOutGroup(reason="junk", count=1, example="Thumbs.db"),),
         }[name]
     return replace(sample, **{name: changed}) if is_dataclass(sample) else sample.model_copy(update={name: changed})
 

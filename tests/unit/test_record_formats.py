@@ -22,6 +22,7 @@ from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import CorruptError, FinalError, NewerFormatError
 from tinytags_tasks.ingest.plan import IngestPlan, plan_ingestion
 from tinytags_tasks.ingest.plan import PlanRequest as IngestRequest
+from tinytags_tasks.ingest.refusal import IngestRefusal
 from tinytags_tasks.ingest.verify import verify_corpus
 from tinytags_tasks.review.frame import FrameRecord
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
@@ -114,6 +115,7 @@ def samples(tmp_path):
             created="2024-01-01",
         ),
         IngestPlan(definition=definition, source=SOURCE),
+        IngestRefusal(plan_sha256="p", reason="too many are unreadable"),
         NetCard(
             version="net-0",
             height=32,
@@ -153,6 +155,7 @@ KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication
 KINDS += [
     "LastTraining",
     "IngestPlan",
+    "IngestRefusal",
     "NetCard",
     "EmbeddedBlock",
     "LogPart",
@@ -359,13 +362,13 @@ def test_a_scored_file_of_a_newer_tinytags_is_refused(storage):
 
 
 def test_a_listing_of_a_newer_tinytags_is_refused(storage, monkeypatch):
-    items = [ListedItem("a", 1, 0, 10, "v")]
+    items = [ListedItem("a", 1, 0, 10, "v", member="m")]
     with monkeypatch.context() as later:
-        later.setattr(listing_module, "_FORMAT", 2)
+        later.setattr(listing_module, "_FORMAT", 3)
         file = ListingFile(items)
     storage.write(PATH, file.content())
     file.close()
-    with made_by_newer(PATH):
+    with made_by_newer(PATH, 3, 2):
         open_listing(storage, PATH)
 
 

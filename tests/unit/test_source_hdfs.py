@@ -8,6 +8,7 @@ import pytest
 from source_trees import CONTENT, HIDDEN, IN_ORDER, TREE, Server, make_tree, paths, serving
 
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.left_out import FORBIDDEN
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
 
 
@@ -28,6 +29,9 @@ class NameNode(BaseHTTPRequestHandler):
                 return self.send(server.how["datanode"], b"x" * int(asked["length"]))
             start = int(asked["offset"])
             return self.send(200, server.content[path][start : start + int(asked["length"])])
+        if path == server.how.get("forbidden"):
+            denied = {"exception": "AccessControlException", "message": f"Permission denied: {path}"}
+            return self.send_json(403, {"RemoteException": denied})
         if exception := server.how.get("exception"):
             status, name = exception
             return self.send_json(status, {"RemoteException": {"exception": name, "message": "said so"}})
@@ -97,6 +101,19 @@ def test_a_folder_of_hdfs_is_listed_as_one_of_this_machine(hdfs, tmp_path, sourc
     assert paths(in_hdfs(hdfs, "/tree/*/*.jpg")) == paths(SourceFiles(f"{tmp_path}/*/*.jpg"))
 
 
+SPECIAL = ["a b.bin", "50%.bin", "%41.bin", "a+b.bin", "a;b.bin", "k=v.bin", "é 猫.bin", "a#1?.bin", "a&b.bin"]
+
+
+def test_names_with_characters_of_addresses_are_listed_and_read(hdfs):
+    for folder in ("label=cat", "a;b c+%"):
+        hdfs.content |= {f"/special/{folder}/{name}": name.encode() for name in SPECIAL}
+    files = in_hdfs(hdfs, "/special")
+    assert sorted(paths(files)) == sorted(f"{folder}/{name}" for folder in ("a;b c+%", "label=cat") for name in SPECIAL)
+    for file in files.files():
+        assert files.current(file.path) == file
+        assert files.read(file.path, 0, file.size_bytes).decode() == file.path.rpartition("/")[2]
+
+
 def test_another_hdfs_is_named_by_host_and_port(hdfs):
     host = hdfs.url.removeprefix("http://")
     assert paths(SourceFiles(f"webhdfs://{host}/tree", hdfs_user="me"), ".txt") == ["note.txt"]
@@ -104,6 +121,13 @@ def test_another_hdfs_is_named_by_host_and_port(hdfs):
     assert paths(SourceFiles(f"webhdfs://{host}/tree", {"user": "they"}), ".txt") == ["note.txt"]
     users = [asked["user.name"] for _, asked in hdfs.asked]
     assert sorted(set(users), key=users.index) == ["me", "you", "they"]
+
+
+def test_a_folder_of_hdfs_that_may_not_be_read_is_counted(hdfs):
+    hdfs.how["forbidden"] = "/tree/a"
+    files = in_hdfs(hdfs, "/tree")
+    assert [path for path in paths(files, ".jpg") if path.startswith("a/")] == []
+    assert [(group.reason, group.example) for group in files.left_out][-1] == (FORBIDDEN, "a/")
 
 
 def test_the_port_of_another_hdfs_may_be_left_out(monkeypatch):

@@ -195,6 +195,23 @@ def test_a_folder_over_http_that_cannot_be_listed_is_never_an_empty_one(server, 
         paths(SourceFiles(server.url + source))
 
 
+@pytest.mark.parametrize("source", ["/sets", "/sets/about"])
+def test_a_page_is_not_taken_for_a_file(server, source):
+    server.how["pages"] = ["/sets/about"]
+    with pytest.raises(
+        BadInputError, match=rf"{source}: a web page, not a file; end the address of a folder with a /, or name a file"
+    ):
+        paths(SourceFiles(f"{server.url}{source}"))
+
+
+def test_pages_and_an_indexs_links_to_itself_are_no_files_of_a_folder(server):
+    server.how["pages"] = ["/sets/about"]
+    server.content |= {"/sets/about": b"a page", "/sets/?C=N;O=D": b""}
+    files = SourceFiles(f"{server.url}/sets/")
+    assert paths(files) == ["pictures.bin"]
+    assert [group.reason for group in files.left_out] == ["web pages"]
+
+
 def test_metadata_beside_a_source_is_reached_in_the_same_way(server, tmp_path):
     server.content["/sets/more.bin"] = b"more"
     files = SourceFiles(f"{server.url}/sets/pictures.bin", {"headers": {"X-Name": "x"}})

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, refuse_damaged, say
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tinytags_tasks.corpus.definition import CorpusDefinition
     from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings
     from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.corpus_records import Corpus, Unreadable
 
 app = typer.Typer()
 corpus_app = typer.Typer(no_args_is_help=True, help="Define, inspect and verify corpora.")
@@ -39,7 +39,7 @@ StopList = Annotated[
 ]
 FileSystemOptions = Annotated[
     list[str] | None,
-    typer.Option(help="name=value for fsspec's file system, such as anon=true.", show_default=False),
+    typer.Option(help="name=value for the source's file system, such as anon=true.", show_default=False),
 ]
 Shards = Annotated[str, typer.Option(help="Shard numbers and ranges, such as 0,3-5.", show_default=False)]
 
@@ -185,15 +185,22 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     from tinytags_tasks.corpus.definition import definition_toml
     from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.ingest.plan import load_plan
     from tinytags_tasks.ingest.verify import iterate_unreadable
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
     corpus = _stored_corpus(runtime, name)
     unreadable = iterate_unreadable(name, storage=runtime.storage) if corpus else iter(())
+    left_out = load_plan(runtime.storage, name).left_out if corpus else ()
     if as_json:
-        listed = [image.model_dump() for image in unreadable]
-        print(json.dumps({**_as_json(definition, corpus), "unreadable": listed}, indent=2))
+        listed = {
+            "unreadable": [
+                {**image.model_dump(), "file": file} for image, file in _with_files(runtime, corpus, unreadable)
+            ],
+            "left_out": [group.model_dump() for group in left_out],
+        }
+        print(json.dumps({**_as_json(definition, corpus), **listed}, indent=2))
         return
     print(definition_toml(definition).rstrip())
     if corpus is None:
@@ -204,10 +211,29 @@ def show(name: Name, as_json: AsJson = False) -> None:
         f"\n{corpus.images:,} images of {corpus.height}x{corpus.width} in {partition.shards} shards, "
         f"{partition.blocks} blocks; {corpus.preparation}; ingested {corpus.created} from {corpus.source.path}"
     )
+    for group in left_out:
+        print(f"left out: {group}")
     if corpus.unreadable:
         print(f"{corpus.unreadable:,} unreadable images" + (", the first 50:" if corpus.unreadable > 50 else ":"))
-        for image in islice(unreadable, 50):
-            print(f"{image.position:>12,}  {image.reason}")
+        for image, file in _with_files(runtime, corpus, islice(unreadable, 50)):
+            print(f"{image.position:>12,}  {f'{one_line(file)}: ' if file else ''}{image.reason}")
+
+
+def _with_files(
+    runtime: "Runtime", corpus: "Corpus | None", images: "Iterable[Unreadable]"
+) -> "list[tuple[Unreadable, str | None]]":
+    """Return unreadable images with the file that each is in, if that is known."""
+    from tinytags_tasks.corpus.places import ListedPlaces
+
+    found = list(images)
+    if corpus is None or not found:
+        return []
+    try:
+        listed = ListedPlaces(runtime.storage, corpus.name, corpus.source)
+        places = listed.find(image.position for image in found)
+    except FinalError:  # a corpus of an older TinyTags has no listing
+        places = {}
+    return [(image, str(place) if (place := places.get(image.position)) else None) for image in found]
 
 
 @corpus_app.command()
@@ -277,6 +303,7 @@ def inspect(
     keywords: Keywords = "",
     first: Annotated[int, typer.Option("--from", min=0, help="Position of the first image that is shown.")] = 0,
     is_random: Annotated[bool, typer.Option("--random", help="Show images at random positions.")] = False,
+    option: FileSystemOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe a source, its keywords, and draw its first images or others; nothing is written to the store."""
@@ -292,6 +319,7 @@ def inspect(
         files = runtime.source_files(definition)
     else:
         fields: dict[str, object] = {"source": _absolute(source), "format": "raw", "height": height, "width": width}
+        fields["options"] = dict(_option(text) for text in option or [])
         files = runtime.source_files(make_definition("inspected", fields))
         definition, notes = guess_definition(files, height=height, width=width)
     if keywords:
@@ -308,11 +336,13 @@ def inspect(
             "files": found.files,
             "size_bytes": found.size_bytes,
             "unreadable": {str(position): reason for position, reason in found.unreadable.items()},
+            "unreadable_files": {str(position): path for position, path in found.unreadable_files.items()},
             "histogram": found.histogram.tolist(),
             "notes": [*notes],
             "positions": found.positions,
             "sizes": dict(found.sizes),
             "keywords": asdict(found.keywords),
+            "left_out": [group.model_dump() for group in found.left_out],
             "sheet": str(path),
         }
         print(json.dumps(shown, indent=2))
@@ -329,9 +359,11 @@ def inspect(
         others = ", ".join(found.keywords.possible)
         print(f"          or {others}" if found.keywords.counts else f"keywords  {others}, if chosen")
     for position, reason in list(found.unreadable.items())[:10]:
-        print(f"unreadable {position:,}: {reason}")
+        print(f"unreadable {position:,}: {one_line(found.unreadable_files[position])}: {reason}")
     for note in notes:
         print(f"note      {note}")
+    for group in found.left_out:
+        print(f"left out  {group}")
     means = (found.histogram * range(256)).sum(axis=1) / found.histogram.sum(axis=1).clip(min=1)
     print("means     " + ", ".join(f"{colour} {mean:.0f}" for colour, mean in zip("RGB", means, strict=True)))
     print(f"sheet     {path}: images, and a histogram of their bytes")

@@ -24,7 +24,8 @@ from tinytags_tasks.corpus.sampling import (
     with_possible_keywords,
 )
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
+from tinytags_tasks.errors import BadInputError, one_line
 
 SHOWN_IMAGES = 64
 """The most images on a picture sheet."""
@@ -76,10 +77,10 @@ def guess_definition(
         alike = tuple(known for known in formats if known.has_name(file.path))
         groups.setdefault(tuple(known.name for known in alike), _Group(alike)).add(file)
     if not groups:
-        raise BadInputError(f"{files.address}: contains no files; correct the source")
+        raise BadInputError(f"{files.address}: contains no files; correct the source{files.left_out}")
     main = max(groups.values(), key=lambda group: (bool(group.formats), group.size_bytes))
     notes = tuple(
-        f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {group.largest.path}"
+        f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {one_line(group.largest.path)}"
         for group in groups.values()
         if group is not main
     )
@@ -150,6 +151,10 @@ class Inspection:
         How many of the pictures that were looked at have a size of their own, such as ``640x480``; most frequent first.
     keywords
         What their keywords are or may be.
+    left_out
+        What is in the source's folders and does not belong to it.
+    unreadable_files
+        The files of the unreadable images, and the members' names in tars, by position.
     """
 
     definition: CorpusDefinition
@@ -164,6 +169,8 @@ class Inspection:
     positions: tuple[int, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     keywords: FoundKeywords = field(default_factory=FoundKeywords)
+    left_out: tuple[LeftOutGroup, ...] = ()
+    unreadable_files: dict[int, str] = field(default_factory=dict)
 
 
 def inspect_source(
@@ -200,9 +207,10 @@ def inspect_source(
         sample.add(totals.images, item)
         keywords.add_listed(definition, item)
         totals.add(item)
+    left_out = tuple(files.left_out)
     if not totals.images:
         raise BadInputError(
-            f"{files.address}: contains no images of the format {definition.format}; correct the source"
+            f"{files.address}: contains no images of the format {definition.format}; correct the source{files.left_out}"
         )
     if not sample.positions:
         raise BadInputError(f"{files.address}: has {totals.images:,} images, from 0, and none at {first:,}")
@@ -226,7 +234,14 @@ def inspect_source(
         sample.positions[:SHOWN_IMAGES],
         dict(seen.sizes.most_common()),
         keywords.joined(seen.keywords, possible),
+        left_out,
+        {position: _file_of(sample, position) for position in seen.unreadable},
     )
+
+
+def _file_of(sample: RandomSample | RangeSample, position: int) -> str:
+    ((_, item),) = sample.items(position, 1)
+    return f"{item.path}, member {item.member}" if item.member else item.path
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.errors import CorruptError, MissingError, ReconcileError
 from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
+from tinytags_tasks.ingest.refusal import refusal_noted
 from tinytags_tasks.ingest.shards import (
     complete_manifest,
     decoded_differently,
@@ -69,7 +70,8 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
             f"corpus {corpus}: its blocks have {images:,} images, but its source has {plan.source.images:,}"
         )
     if unreadable > most_unreadable(plan):
-        raise too_many_unreadable(plan, unreadable, examples)
+        with refusal_noted(plan, storage):
+            raise too_many_unreadable(plan, unreadable, examples, storage)
     made = _totals(plan, unreadable, digest.hexdigest())
     is_damaged = False
     try:
@@ -81,6 +83,8 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
         raise decoded_differently(corpus)
     if known is None:
         made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged)
+    if storage.exists(layout.ingest_refusal_file(corpus)):
+        storage.delete(layout.ingest_refusal_file(corpus))
     _delete_leftovers(plan, storage)
     report(
         f"corpus {corpus}: {images:,} images in {partition.shards} shards of {partition.blocks_per_shard} blocks, "

@@ -12,7 +12,9 @@ from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
+from tinytags_tasks.ingest.refusal import forget_ingestion, was_refused
 from tinytags_tasks.near_names import choices
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
@@ -51,11 +53,14 @@ class IngestPlan(Record):
         Its source as it was at that time.
     stop_list_sha256
         The hash of the stop list of keywords; empty if there is none.
+    left_out
+        What was in the source's folders and does not belong to it.
     """
 
     definition: CorpusDefinition
     source: Source
     stop_list_sha256: str = ""
+    left_out: tuple[LeftOutGroup, ...] = ()
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -121,8 +126,7 @@ def plan_ingestion(
         If the store does not have enough space for what is missing.
     """
     definition = _cut_as_begun(request.definition, storage)
-    request = replace(request, definition=definition)
-    plan = _write_plan(request, storage, files, report)
+    plan = _write_plan(replace(request, definition=definition), request.definition, storage, files, report)
     partition = plan.partition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
         raise BadInputError(
@@ -189,9 +193,16 @@ def load_plan(storage: Storage, corpus: str) -> IngestPlan:
 
 
 def _write_plan(
-    request: PlanRequest, storage: Storage, files: SourceFiles, report: Callable[[str], None]
+    request: PlanRequest,
+    defined: CorpusDefinition,
+    storage: Storage,
+    files: SourceFiles,
+    report: Callable[[str], None],
 ) -> IngestPlan:
-    """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's."""
+    """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's.
+
+    ``defined`` is the request's definition without the cut of the known plan.
+    """
     definition = request.definition
     path = layout.ingest_plan_file(definition.name)
     known = _known_plan(definition, storage, report)
@@ -204,6 +215,10 @@ def _write_plan(
         report(f"corpus {definition.name} is complete, so its source is not needed ({error})")
         return known
     with closing(listing):
+        if known is not None and was_refused(known, storage) and _is_another(known, plan, listing, storage):
+            report(f"corpus {definition.name}: what was refused is not what there is now, so that it is begun again")
+            forget_ingestion(known, storage)
+            known, plan = None, plan.replaced(definition=defined)
         if known is None and not storage.exists(path):
             _refuse_senseless_cut(plan.partition, plan.definition.image_bytes)
             _write_listing(plan, listing, storage)
@@ -217,7 +232,7 @@ def _write_plan(
             _write_listing(plan, listing, storage)
             plan.save(storage, path)
             return plan
-    if known.definition != definition:  # for example, the source was moved or the limit was raised
+    if (known.definition, known.left_out) != (definition, plan.left_out):  # such as a source that was moved
         plan.save(storage, path)
         return plan
     return known
@@ -281,6 +296,7 @@ def _list_source(
         if not summary.images:
             raise BadInputError(
                 f"{files.address}: contains no images of the format {definition.format}; correct the source"
+                f"{files.left_out}"
             )
         head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
         source = Source(
@@ -293,8 +309,16 @@ def _list_source(
             head_sha256=head,
             tail_sha256=tail,
         )
-        cut = definition.cut_for(summary.images)
-        return listing, IngestPlan(definition=cut, source=source, stop_list_sha256=_stop_list_sha256(definition))
+        left_out = tuple(files.left_out)
+        for group in left_out:
+            report(f"left out: {group}")
+        plan = IngestPlan(
+            definition=definition.cut_for(summary.images),
+            source=source,
+            stop_list_sha256=_stop_list_sha256(definition),
+            left_out=left_out,
+        )
+        return listing, plan
     except BaseException:
         listing.close()
         raise
@@ -358,8 +382,18 @@ def _refuse_another_source(known: IngestPlan, asked: IngestPlan, listing: Listin
     )
 
 
+def _is_another(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> bool:
+    """Return whether the source or the definition is another one than an ingestion was begun with."""
+    try:
+        _refuse_another_definition(known, asked)
+        _refuse_another_source(known, asked, listing, storage)
+    except BadInputError:
+        return True
+    return False
+
+
 def _timeless(item: ListedItem) -> ListedItem:
-    return replace(item, version="")
+    return replace(item, version="", member=None)
 
 
 def _refuse_another_definition(known: IngestPlan, asked: IngestPlan, *, needs_lists: bool = True) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -13,10 +14,12 @@ from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.keywords import StopList, normal_keyword, read_stop_list
 from tinytags_tasks.corpus.listing import open_listing
+from tinytags_tasks.corpus.places import ListedPlaces
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, ReconcileError
 from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
+from tinytags_tasks.ingest.refusal import refusal_noted
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
@@ -85,11 +88,8 @@ def ingest_shards(
         if not 0 <= shard < plan.partition.shards:
             raise BadInputError(f"shard {shard} is out of range: the last shard is {plan.partition.shards - 1}")
     listing = open_listing(storage, layout.source_file(request.corpus, plan.source.listing_sha256))
-    reader = open_reader(plan.definition, files, listing)
-    try:
+    with refusal_noted(plan, storage), closing(open_reader(plan.definition, files, listing)) as reader:
         return _Writer(request, plan, reader, storage, report, Leases(storage, lease_seconds)).write_all()
-    finally:
-        reader.close()
 
 
 class _Writer:
@@ -249,7 +249,7 @@ class _Writer:
             pixels = stream.hash.add(batch)
             stream.unreadable.update(batch.unreadable)
             if len(stream.unreadable) > most_unreadable(self._plan):  # of this shard alone
-                raise too_many_unreadable(self._plan, len(stream.unreadable), stream.unreadable)
+                raise too_many_unreadable(self._plan, len(stream.unreadable), stream.unreadable, self._storage)
             if self._plan.has_keywords:
                 stream.keywords.append(_encode_keywords(batch, self._stop_list))
             self._progress.add(batch.images)
@@ -272,9 +272,11 @@ def most_unreadable(plan: IngestPlan) -> int:
     return int(plan.definition.most_unreadable_percent * plan.source.images / 100)
 
 
-def too_many_unreadable(plan: IngestPlan, count: int, examples: dict[int, str]) -> BadInputError:
-    """Return the error for a corpus with too many unreadable images."""
-    listed = "; ".join(f"{position:,}: {reason}" for position, reason in sorted(examples.items())[:3])
+def too_many_unreadable(plan: IngestPlan, count: int, examples: dict[int, str], storage: Storage) -> BadInputError:
+    """Return the error for a corpus with too many unreadable images; it names the files of three of them."""
+    first = sorted(examples.items())[:3]
+    places = ListedPlaces(storage, plan.definition.name, plan.source).find(position for position, _ in first)
+    listed = "; ".join(f"{position:,} ({places[position]}): {reason}" for position, reason in first)
     return BadInputError(
         f"corpus {plan.definition.name}: at least {count:,} of {plan.source.images:,} images are unreadable, more than "
         f"most_unreadable_percent = {plan.definition.most_unreadable_percent:g} allows ({listed}); repair the source, "

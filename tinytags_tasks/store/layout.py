@@ -151,6 +151,11 @@ def ingest_plan_file(corpus: str) -> str:
     return f"{corpus_folder(corpus)}/plan.json"
 
 
+def ingest_refusal_file(corpus: str) -> str:
+    """Path of the record that an ingestion was refused."""
+    return f"{corpus_folder(corpus)}/refused.json"
+
+
 def source_file(corpus: str, listing_sha256: str) -> str:
     """Path of the listing of a corpus' source; named by a hash, so that a plan never finds another plan's listing."""
     return f"{corpus_folder(corpus)}/source-{listing_sha256[:16]}.parquet"

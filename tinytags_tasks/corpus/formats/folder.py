@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
+from tinytags_tasks.corpus.picture_kinds import ENDINGS, MORE_KINDS
 from tinytags_tasks.corpus.reader import ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
@@ -13,8 +14,8 @@ class Folder(Encoded):
     """Picture files of a folder and its subfolders; a keyword is the name of the first folder on a file's path."""
 
     name = "folder"
-    recognised_by = "JPEG, PNG and WebP"
-    endings = (".jpg", ".jpeg", ".png", ".webp")
+    recognised_by = f"JPEG, PNG, WebP, {MORE_KINDS}"
+    endings = ENDINGS
     keywords = ("folder",)
 
     def possible_keywords(self, files: SourceFiles) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ class Folder(Encoded):
         if not images:
             raise BadInputError(
                 f"{files.source}: holds no picture, no file that ends in {', '.join(self.endings)}; correct the "
-                "corpus' source or format"
+                f"corpus' source or format{files.left_out}"
             )
         if definition.keywords and not in_folders:
             raise BadInputError(

@@ -97,7 +97,9 @@ class Parquet(Encoded):
             images += rows
             yield ListedItem(listed.path, rows, 0, listed.size_bytes, listed.version)
         if not files_found:
-            raise BadInputError(f"{files.source}: contains no .parquet file; correct the corpus' source or format")
+            raise BadInputError(
+                f"{files.source}: contains no .parquet file; correct the corpus' source or format{files.left_out}"
+            )
         if first is None:
             raise BadInputError(f"{files.source}: its Parquet files have no rows; give a file with at least one image")
         if first[1].image.is_null:

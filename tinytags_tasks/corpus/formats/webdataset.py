@@ -9,6 +9,7 @@ from typing import IO, cast
 
 from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader, Range
+from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
@@ -41,9 +42,10 @@ class WebDataset(Encoded):
     def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """Yield the image of each sample with its byte range in the tar, so that reading needs no tar code.
 
-        A sample's image is its member with the ending jpg, jpeg, png or webp; only if there is none, one whose
-        ending ends with one of these, such as ``seg.png``. A sample without an image keeps its position and has no
-        bytes. Members whose base name has no dot, or begins with one, belong to no sample, as in WebDataset.
+        A sample's image is its member with the ending jpg, jpeg, jpe, jfif, png or webp; only if there is none, one of
+        another kind that is read, such as gif, and then one whose ending ends with one of these, such as ``seg.png``. A
+        sample without an image keeps its position and has no bytes. Members whose base name has no dot, or begins with
+        one, belong to no sample, as in WebDataset.
 
         Parameters
         ----------
@@ -66,11 +68,13 @@ class WebDataset(Encoded):
                 keywords += item.keyword is not None
                 yield item
         if not tars:
-            raise BadInputError(f"{files.source}: contains no .tar file; correct the corpus' source or format")
+            raise BadInputError(
+                f"{files.source}: contains no .tar file; correct the corpus' source or format{files.left_out}"
+            )
         if not images:
             raise BadInputError(
-                f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in .jpg, .jpeg, "
-                ".png or .webp"
+                f"{files.source}: no sample in {tars:,} tars has an image; images are members that end in "
+                f"{', '.join(ENDINGS)}"
             )
         if definition.keywords and not keywords:
             raise BadInputError(
@@ -127,11 +131,18 @@ def _list_tar(files: SourceFiles, file: SourceFile, keyword_ending: str) -> Iter
     with _open_buffered(files, file) as stream:
         size_bytes = stream.seek(0, io.SEEK_END)
         stream.seek(0)
-        for sample in iterate_samples(stream, name, size_bytes, {keyword_ending}, 4 * MOST_KEYWORD_CHARACTERS):
+        most_bytes = 4 * MOST_KEYWORD_CHARACTERS
+        for sample in iterate_samples(stream, name, size_bytes, {keyword_ending}, most_bytes, left_out=files.left_out):
             keyword = sample.texts.get(keyword_ending, "").strip()[:MOST_KEYWORD_CHARACTERS] or None
             image = sample.image(name)
             offset, size_bytes = (image.offset_data, image.size) if image else (sample.offset, 0)
-            yield ListedItem(file.path, 1, offset, size_bytes, file.version, keyword)
+            member = image.name if image else sample.key.lstrip("/")
+            yield ListedItem(file.path, 1, offset, size_bytes, file.version, keyword, _storable(member))
+
+
+def _storable(name: str) -> str:
+    """Return a member's name as text, also if it is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _open_buffered(files: SourceFiles, file: SourceFile) -> io.BufferedReader:

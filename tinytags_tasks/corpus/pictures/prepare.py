@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from tinytags_tasks.corpus.picture_kinds import FORMATS, MORE_KINDS, register_heif
 from tinytags_tasks.corpus.pictures.jpeg_cut import is_cut
 from tinytags_tasks.corpus.pictures.orientation import UPRIGHT, orientation_of
 from tinytags_tasks.corpus.pictures.png_chunks import SIGNATURE, transparent_colour, without_large_notes
@@ -24,9 +25,6 @@ Resize = Literal["crop", "fit", "none"]
 
 Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's resampling filters; when shrinking, all of them average the covered pixels."""
-
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""The formats that are tried, by Pillow's names."""
 
 _MOST_REDUCED = 10
 """How many times as many pixels a JPEG may have that is decoded at a fraction, line by line."""
@@ -47,6 +45,7 @@ _DAMAGE = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    RuntimeError,  # of libavif
     struct.error,
     zlib.error,
 )
@@ -105,6 +104,7 @@ def decode_rgb(
     if not encoded:
         raise BadInputError("not a picture: 0 bytes")
     bound = most_pixels() if bound is None else bound
+    register_heif()
     try:
         return _decode(encoded, formats, smallest, bound)
     except _LargeNotesError:
@@ -154,7 +154,7 @@ def _open(encoded: bytes, formats: tuple[str, ...] | None) -> Image.Image:
     except UnidentifiedImageError as error:
         if kind := _kind(encoded):
             raise BadInputError(f"broken {kind}: its head cannot be read") from error
-        kinds = "neither JPEG, PNG nor WebP" if formats == FORMATS else "of no known format"
+        kinds = f"neither JPEG, PNG nor WebP, nor {MORE_KINDS}" if formats == FORMATS else "of no known format"
         raise BadInputError(f"not a picture: {kinds}, or its head is broken") from error
     except _DAMAGE as error:
         _check_notes(error)
@@ -201,7 +201,9 @@ def _to_rgb(picture: Image.Image, encoded: bytes) -> Image.Image:
     transparency = picture.info.get("transparency")
     if picture.mode == "RGB" and transparency is None:
         return picture
-    if picture.mode == "I;16":  # Pillow's own conversion cuts off at 255
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits, whose black and white are not known; convert it to 8 bits")
+    if picture.mode.startswith("I;16"):  # Pillow's own conversion cuts off at 255
         grey = np.asarray(picture).astype(np.uint32)
         white = grey == (-1 if transparency is None else transparency)
         return Image.fromarray(np.where(white, 255, (grey * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")

@@ -20,6 +20,14 @@ SOURCE = "the corpus' source"
 _TRANSIENT_STATUSES = {408, 425}
 
 
+class ForbiddenError(BadInputError):
+    """A file or folder of a source may not be read."""
+
+
+class WebPageError(BadInputError):
+    """A web server sends a page, such as a folder's index, where a file was expected."""
+
+
 def open_remote(
     source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
 ) -> tuple[Any, str]:
@@ -104,7 +112,7 @@ def remote_error(error: Exception, path: str, urls: Sequence[str] = ()) -> TinyT
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if isinstance(error, PermissionError) or status in FORBIDDEN_STATUSES:
-        return BadInputError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
+        return ForbiddenError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
     if status == 416:
         return BadInputError(f"{path}: ends before the requested bytes; it was truncated")
     if status in AWAY_STATUSES:
@@ -154,7 +162,7 @@ def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs 
     if problem := away(exception or "", str(error)):
         return EngineDownError(f"{path}: {problem} ({message})", SOURCE)
     if is_forbidden(error):
-        return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
+        return ForbiddenError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     return TransientError(f"{path}: cannot be read now ({message})")
 
 

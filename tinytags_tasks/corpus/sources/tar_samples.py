@@ -13,12 +13,14 @@ import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from tinytags_tasks.corpus.picture_kinds import COMMON_ENDINGS, ENDINGS
+from tinytags_tasks.corpus.sources.left_out import JUNK, LeftOut, is_junk_path
 from tinytags_tasks.corpus.sources.unpacking import COMPRESSED_HEADS
 from tinytags_tasks.errors import BadInputError
 
 COMPRESSED_ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
-_IMAGE = re.compile(r"(?:.*\.)?(?:jpg|jpeg|png|webp)")
+_IMAGE = re.compile(rf"(?:.*\.)?(?:{'|'.join(ending[1:] for ending in ENDINGS)})")
 _END_CHECK_BYTES = 65_536
 _MOST_IN_GROUP = 1_000
 """How many samples with one key up to the first dot are kept until it is clear that they are samples."""
@@ -54,6 +56,8 @@ class TarSample:
     def image(self, name: str) -> tarfile.TarInfo | None:
         """Return the sample's image: that with a plain ending; if there is none, one such as ``seg.png``.
 
+        A JPEG, PNG or WebP comes before other kinds, which may be masks.
+
         Parameters
         ----------
         name
@@ -65,7 +69,8 @@ class TarSample:
             If it has two.
         """
         plain = [member for member in self.images if "." not in _ending(member)]
-        candidates = plain or self.images
+        common = [member for member in plain if member.name.lower().endswith(COMMON_ENDINGS)]
+        candidates = common or plain or self.images
         if len(candidates) > 1:
             first, second = candidates[:2]
             raise BadInputError(
@@ -76,7 +81,12 @@ class TarSample:
 
 
 def iterate_samples(
-    stream: io.BufferedReader, name: str, size_bytes: int, texts: Collection[str], most_bytes: int
+    stream: io.BufferedReader,
+    name: str,
+    size_bytes: int,
+    texts: Collection[str],
+    most_bytes: int,
+    left_out: LeftOut | None = None,
 ) -> Iterator[TarSample]:
     """Yield the samples of a tar in its order.
 
@@ -90,6 +100,8 @@ def iterate_samples(
         The endings of the text files that are read, in lower case.
     most_bytes
         How much of each of them is read.
+    left_out
+        Counts members that file systems keep for themselves.
 
     Raises
     ------
@@ -103,6 +115,10 @@ def iterate_samples(
     for member in _members(stream, name, size_bytes):
         folder, _, base = member.name.rpartition("/")
         stem, _, ending = base.partition(".")
+        if is_junk_path(member.name):
+            if left_out is not None and member.isreg():
+                left_out.add(JUNK, f"{name}, member {member.name}")
+            continue
         if member.isdir() or not stem or not ending:
             continue
         if not member.isreg():
