@@ -2,6 +2,7 @@
 
 ``python benchmarks/soak_verify.py 400`` makes a small corpus of Parquet in a temporary folder, keeps every core busy,
 verifies the corpus that many times, and prints how many processes ended badly, and how. It exits with 1 if any did.
+One verification takes seconds on idle cores; at 1 % of aborts, 400 miss them with a chance of 2 %.
 """
 
 import io
