@@ -227,7 +227,7 @@ OF_WORDS = ("reviews", "new_tags", "least_reviews")
 
 
 DECIDED = [
-    (ListedItem("a", 1, 2, 3, "v"), lambda item: item.identity, set()),
+    (ListedItem("a", 1, 2, 3, "v"), lambda item: item.identity, {"member"}),
     (SourceFile("a", 1, "v"), lambda file: file.identity, set()),
     (Partition(10, 5, 2), lambda partition: partition.identity, set()),
     # Of a listing, all but the times of the files is compared item by item.
