@@ -218,7 +218,7 @@ def _write_plan(
         if known is not None and was_refused(known, storage) and _is_another(known, plan, listing, storage):
             report(f"corpus {definition.name}: what was refused is not what there is now, so that it is begun again")
             forget_ingestion(known, storage)
-            known, plan = None, plan.replaced(definition=defined)
+            known, plan = None, plan.replaced(definition=defined.cut_for(plan.source.images))
         if known is None and not storage.exists(path):
             _refuse_senseless_cut(plan.partition, plan.definition.image_bytes)
             _write_listing(plan, listing, storage)
