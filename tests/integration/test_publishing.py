@@ -433,4 +433,4 @@ def test_the_commands_do_all_of_it(
     assert_one_error_line(tinytags("rollback"), "nothing of corpus pets is recorded as live before")
     assert positions_seen(site) == LOOSE
     assert f"keeps {first.collection}: is live under" in tinytags("prune", "--yes").stdout
-    assert_one_error_line(tinytags("diff", first.name, "none"), "runs/none/run.json")
+    assert_one_error_line(tinytags("diff", first.name, "none"), "none: no such run")

@@ -56,7 +56,7 @@ def search(
         raise BadInputError("the command line does not search for similar pictures: use the search page or its API")
     searches = make_searches(clients())
     page = searches.page(request)
-    images = page.images if rows <= MOST_ROWS else searches.images(request, rows)
+    images = page.images if rows <= MOST_ROWS else list(searches.images(request, rows))
     if as_json:
         from tinytags_tasks.search.api_models import image_file
         from tinytags_tasks.search.source_places import SourcePlaces
