@@ -65,6 +65,25 @@ def part(seconds: dict[str, float], name: str) -> Iterator[None]:
     print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr, flush=True)
 
 
+def tag_corpus(runtime: Runtime, corpus: str, model: str, threshold: int = 40) -> Run:
+    """Score, index, reconcile and publish a whole corpus without Airflow."""
+    storage = runtime.storage
+    planned = plan_run(PlanRequest(corpus, model, threshold), storage=storage, report=silent)
+    run = Run.load(storage, layout.run_file(planned.run))
+    prepare_collection(run.name, storage=storage, solr=runtime.solr)
+    for group in planned.groups:
+        score_blocks(
+            ScoreRequest(run.name, tuple(group)),
+            storage=storage,
+            address=runtime.store_address,
+            connect_spark=runtime.connect_spark,
+            report=silent,
+        )
+        index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=runtime.solr, report=silent)
+    publish_run(PublishRequest(run.name, runtime.settings.alias), storage=storage, solr=runtime.solr, report=silent)
+    return run
+
+
 class Loop:
     """What is done in the loop, and before it."""
 
@@ -83,22 +102,7 @@ class Loop:
 
     def tag(self, model: str) -> Run:
         """Score, index, reconcile and publish the whole corpus."""
-        runtime, storage = self._runtime, self._storage
-        planned = plan_run(PlanRequest(NAME, model), storage=storage, report=silent)
-        run = Run.load(storage, layout.run_file(planned.run))
-        prepare_collection(run.name, storage=storage, solr=runtime.solr)
-        for group in planned.groups:
-            request = ScoreRequest(run.name, tuple(group))
-            score_blocks(
-                request,
-                storage=storage,
-                address=runtime.store_address,
-                connect_spark=runtime.connect_spark,
-                report=silent,
-            )
-            index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=runtime.solr, report=silent)
-        publish_run(PublishRequest(run.name, runtime.settings.alias), storage=storage, solr=runtime.solr, report=silent)
-        return run
+        return tag_corpus(self._runtime, NAME, model)
 
     def look(self, run: Run) -> None:
         """Let the made reviewer look at some hundred pictures of a run."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 from ingest import definition
-from loop import write_moved
+from loop import tag_corpus, write_moved
 from machine import describe_machine, print_table
 from tags import silent
 
@@ -38,14 +38,9 @@ from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.document_fields import FIELDS
 from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
-from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.score.plan import PlanRequest, plan_run
-from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.settings import Settings, load_settings
-from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.run_records import Run
 
@@ -228,18 +223,17 @@ def run_dag(client: AirflowClient, parameters: dict[str, object]) -> Ended:
 
 def run_clean(runtime: Runtime, source: Path, model: str) -> Run:
     """Go the whole way once without faults, and without Airflow."""
-    storage, solr = runtime.storage, runtime.solr
+    storage = runtime.storage
     ingest_corpus(definition_of(CLEAN, source), storage=storage, report=silent)
-    where = {"storage": storage, "address": runtime.store_address, "connect_spark": runtime.connect_spark}
-    embed_blocks(EmbedRequest(CLEAN, NET), **where, report=silent)
-    planned = plan_run(PlanRequest(CLEAN, model), storage=storage, report=silent)
-    run = Run.load(storage, layout.run_file(planned.run))
-    prepare_collection(run.name, storage=storage, solr=solr)
-    for group in planned.groups:
-        score_blocks(ScoreRequest(run.name, tuple(group)), **where, report=silent)
-        index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=solr, report=silent)
-    publish_run(PublishRequest(run.name, runtime.settings.alias), storage=storage, solr=solr, report=silent)
-    return run
+    embed_blocks(
+        EmbedRequest(CLEAN, NET),
+        storage=storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+        report=silent,
+    )
+    # The disturbed runs have thresholds from 0 on; no image is so unsure that it makes a difference.
+    return tag_corpus(runtime, CLEAN, model, threshold=0)
 
 
 def documents(runtime: Runtime, run: Run, first: int, last: int) -> list[dict[str, object]]:

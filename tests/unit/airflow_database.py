@@ -77,15 +77,21 @@ def add_task(session: Session, dag: str, dag_run: str, task: str, **values: obje
     session.commit()
 
 
+def number_of(session: Session, dag: str, dag_run: str) -> int | None:
+    """Return the number of a Dag run in the database."""
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import select
+
+    return session.scalar(select(DagRun.id).where(DagRun.dag_id == dag, DagRun.run_id == dag_run))
+
+
 def add_wait(
     session: Session, dag: str, dag_run: str, task: str, awaited: str, since: str, map_index: int = -1
 ) -> None:
     """Record what a task waits for, as the task does."""
-    from airflow.models.dagrun import DagRun
     from airflow.models.task_state_store import TaskStateStoreModel
-    from sqlalchemy import select
 
-    number = session.scalar(select(DagRun.id).where(DagRun.dag_id == dag, DagRun.run_id == dag_run))
+    number = number_of(session, dag, dag_run)
     record = {"for": awaited, "since": since, "until": since, "asked": 1}
     session.execute(
         insert(TaskStateStoreModel).values(
@@ -109,13 +115,11 @@ def add_plan(session: Session, dag: str, dag_run: str, groups: list[dict], task:
 
 def add_result(session: Session, dag: str, dag_run: str, task: str, result: object, map_index: int = -1) -> None:
     """Write a task instance that has succeeded, and what it returned."""
-    from airflow.models.dagrun import DagRun
     from airflow.models.xcom import XComModel
     from airflow.sdk.bases.xcom import BaseXCom
-    from sqlalchemy import select
 
     add_task(session, dag, dag_run, task, map_index=map_index, state="success")
-    number = session.scalar(select(DagRun.id).where(DagRun.dag_id == dag, DagRun.run_id == dag_run))
+    number = number_of(session, dag, dag_run)
     session.execute(
         insert(XComModel).values(
             dag_id=dag,

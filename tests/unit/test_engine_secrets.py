@@ -26,7 +26,7 @@ SECRETS = {
     "SLACK_WEBHOOK_URL": "https://hooks.example/secret",
     "SENTRY_DSN": "https://key@sentry.example/1",
     "SSH_AUTH_SOCK": "/tmp/agent",
-    "UV_INDEX_URL": "https://me:index-password@index.example/simple",
+    "UV_INDEX_URL": "https://me:index-password@packages.example/",
 }
 
 TASKS = {
