@@ -1,4 +1,4 @@
-"""Similar pictures are searched in each segment of the index, so a run with vectors is merged before it is published."""
+"""Merging a run with vectors before it is published: similar pictures are looked for in each segment of the index."""
 
 from collections.abc import Callable
 
