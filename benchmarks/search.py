@@ -59,7 +59,8 @@ Ask = Callable[[aiohttp.ClientSession, random.Random], Awaitable[None]]
 def connect_to(address: str, login: tuple[str, str]) -> aiohttp.ClientSession:
     """Return a client that asks as one browser does, without compression.
 
-    It takes about 7 ms of CPU time a page with 30 pictures, of the 20 ms that the search page takes; httpx takes 60.
+    It took 7 ms of CPU time for 31 small answers of an idle server, about a third of what the search page takes for a
+    page with its pictures.
     """
     headers = {"Authorization": aiohttp.encode_basic_auth(*login), "Accept-Encoding": "identity"}
     connections = aiohttp.TCPConnector(limit=BROWSER_CONNECTIONS)
