@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from index import IMAGE_BYTES, MANY, make_run, publish_model, quiet
+from index import IMAGE_BYTES, MANY, make_run, publish_model
 from ingest import build_file, definition, timed
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import make_demo

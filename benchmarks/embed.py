@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from ingest import build_file, definition, timed
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import TEST_FILE, TRAIN_FILE
@@ -48,10 +48,6 @@ THRESHOLD = 40
 CORES = os.cpu_count() or 1
 
 
-def silent(line: str) -> None:
-    """Report nothing."""
-
-
 def prepare(runtime: Runtime, folder: Path) -> tuple[Corpus, npt.NDArray[np.uint8]]:
     """Ingest CIFAR-10's test images, repeated; return the corpus and its first images."""
     test = read_labelled_set(runtime.settings.demo_source / TEST_FILE, CIFAR10_TAGS).images
@@ -59,7 +55,7 @@ def prepare(runtime: Runtime, folder: Path) -> tuple[Corpus, npt.NDArray[np.uint
     test.tofile(few)
     build_file(many, few, IMAGES * IMAGE_BYTES)
     fields = {"height": 32, "width": 32, "shard_images": 100_000, "blocks_per_shard": 10}
-    ingest_corpus(definition(CORPUS, many, "raw", **fields), storage=runtime.storage, report=silent)
+    ingest_corpus(definition(CORPUS, many, "raw", **fields), storage=runtime.storage, report=quiet)
     first = np.fromfile(many, dtype=np.uint8, count=IN_MEMORY * IMAGE_BYTES).reshape(-1, IMAGE_BYTES)
     many.unlink()
     return Corpus.load(runtime.storage, layout.corpus_file(CORPUS)), first
@@ -77,7 +73,7 @@ def train(runtime: Runtime, folder: Path) -> dict[str, ModelCard]:
     cards = {}
     for name, choice in ways.items():
         request = TrainRequest(str(labelled), held_out=0, **choice)
-        trained = train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=silent)
+        trained = train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=quiet)
         cards[name] = ModelCard.load(runtime.storage, layout.card_file(trained.model))
     return cards
 
@@ -88,7 +84,7 @@ def embed_all(runtime: Runtime, net: str, blocks: Sequence[int]) -> None:
         storage=runtime.storage,
         address=runtime.store_address,
         connect_spark=runtime.connect_spark,
-        report=silent,
+        report=quiet,
     )
 
 
@@ -129,7 +125,7 @@ def score(runtime: Runtime, card: ModelCard) -> tuple[Run, float]:
             storage=runtime.storage,
             address=runtime.store_address,
             connect_spark=runtime.connect_spark,
-            report=silent,
+            report=quiet,
         )
     )
     return run, IMAGES / seconds

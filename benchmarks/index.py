@@ -18,7 +18,7 @@ import pysolr
 import requests
 import urllib3
 from ingest import build_file, definition, timed
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
 from tinytags_tasks.clients.solr import SolrClient
@@ -52,10 +52,6 @@ SINGLE = 1_000
 ROUNDS = 3
 QUERIES = 100
 TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-def quiet(line: str) -> None:
-    """Report nothing."""
 
 
 def forest_of_chance() -> bytes:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from ingest import definition
-from machine import describe_machine, print_table
-from tags import silent
+from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, Demo, make_demo
@@ -68,7 +67,7 @@ def part(seconds: dict[str, float], name: str) -> Iterator[None]:
 def tag_corpus(runtime: Runtime, corpus: str, model: str, threshold: int = 40) -> Run:
     """Score, index, reconcile and publish a whole corpus without Airflow."""
     storage = runtime.storage
-    planned = plan_run(PlanRequest(corpus, model, threshold), storage=storage, report=silent)
+    planned = plan_run(PlanRequest(corpus, model, threshold), storage=storage, report=quiet)
     run = Run.load(storage, layout.run_file(planned.run))
     prepare_collection(run.name, storage=storage, solr=runtime.solr)
     for group in planned.groups:
@@ -77,10 +76,10 @@ def tag_corpus(runtime: Runtime, corpus: str, model: str, threshold: int = 40) -
             storage=storage,
             address=runtime.store_address,
             connect_spark=runtime.connect_spark,
-            report=silent,
+            report=quiet,
         )
-        index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=runtime.solr, report=silent)
-    publish_run(PublishRequest(run.name, runtime.settings.alias), storage=storage, solr=runtime.solr, report=silent)
+        index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=runtime.solr, report=quiet)
+    publish_run(PublishRequest(run.name, runtime.settings.alias), storage=storage, solr=runtime.solr, report=quiet)
     return run
 
 
@@ -97,7 +96,7 @@ class Loop:
         request = TrainRequest(
             str(labelled), other=str(other), corpus=NAME if learns else None, reviews=NAME if learns else None
         )
-        trained = train_model(request, storage=self._storage, connect_spark=self._runtime.connect_spark, report=silent)
+        trained = train_model(request, storage=self._storage, connect_spark=self._runtime.connect_spark, report=quiet)
         return trained.model
 
     def tag(self, model: str) -> Run:
@@ -107,7 +106,7 @@ class Loop:
     def look(self, run: Run) -> None:
         """Let the made reviewer look at some hundred pictures of a run."""
         corpus = load_corpus(NAME, self._storage)
-        frame = load_frame(run, self._storage, silent)
+        frame = load_frame(run, self._storage, quiet)
         for _ in range(LOOKS // ROUND):
             pictures = next_pictures(frame, read_words(corpus, self._storage), count=ROUND, taken=())
             words = self._reviewer.look(pictures)
@@ -115,7 +114,7 @@ class Loop:
 
     def measured(self, run: Run) -> tuple[str, str]:
         """Return precision and recall of a run, as looks have measured them."""
-        table = measure_run(run, self._storage, silent)
+        table = measure_run(run, self._storage, quiet)
         return describe(table.overall), describe(table.recall_overall)
 
 
@@ -131,14 +130,14 @@ def measure(runtime: Runtime, demo: Demo, folder: Path, images: int) -> None:
     once: dict[str, float] = {}
     parts: dict[str, float] = {}
     with part(once, "ingest"):
-        ingest_corpus(definition(NAME, source), storage=storage, report=silent)
+        ingest_corpus(definition(NAME, source), storage=storage, report=quiet)
     source.unlink()
     with part(once, "train"):
         model = loop.train(labelled, other, learns=False)
     with part(once, "embed"):
         request = EmbedRequest(NAME, "general32")
         embed_blocks(
-            request, storage=storage, address=runtime.store_address, connect_spark=runtime.connect_spark, report=silent
+            request, storage=storage, address=runtime.store_address, connect_spark=runtime.connect_spark, report=quiet
         )
     with part(once, "score, index, publish"):
         first = loop.tag(model)
@@ -178,7 +177,7 @@ def main() -> None:
         engines = ["hdfs", "solr", "spark"]
         settings = services.up(load_settings(), engines=engines, standard_ports=False, die_with_parent=True)
         try:
-            measure(Runtime(settings), make_demo(folder / "demo", settings.demo_source, report=silent), folder, images)
+            measure(Runtime(settings), make_demo(folder / "demo", settings.demo_source, report=quiet), folder, images)
         finally:
             services.down(load_settings())
 

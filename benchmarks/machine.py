@@ -1,4 +1,4 @@
-"""What all benchmarks print: the machine, and tables."""
+"""What all benchmarks print, the machine and tables, and how they keep the measured steps quiet."""
 
 import platform
 from collections.abc import Sequence
@@ -29,3 +29,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print("|" + "---|" * len(columns))
     for row in rows:
         print("| " + " | ".join(row) + " |")
+
+
+def quiet(line: str) -> None:
+    """Report nothing."""

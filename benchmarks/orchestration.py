@@ -22,9 +22,9 @@ from urllib.parse import quote
 
 import httpx
 import psutil
-from index import MODEL, publish_model, quiet
+from index import MODEL, publish_model
 from ingest import build_file, definition, timed
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
 from tinytags_tasks.cli.follow import airflow_client

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from machine import describe_machine, print_table
-from tags import NET, Labels, other_sample, silent, unseen_sample
+from machine import describe_machine, print_table, quiet
+from tags import NET, Labels, other_sample, unseen_sample
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, TEST_FILE, TRAIN_FILE
@@ -125,7 +125,7 @@ class Reviewer:
             return self._fit(self._request, source.labelled, source.background, None, asked), None
         labels = np.where(reviewed.labels < 0, len(self._tags), reviewed.labels)
         lesson = Reviewed(reviewed.embeddings, labels)
-        way = choose_way(self._request, source.labelled, source.background, lesson, silent)
+        way = choose_way(self._request, source.labelled, source.background, lesson, quiet)
         request, lesson, background = way.applied(self._request, lesson, source.background)
         return self._fit(request, source.labelled, background, lesson, asked), way
 
@@ -221,7 +221,7 @@ def spark_fit(runtime: Runtime) -> Fit:
         lesson = make_lesson(request, labelled, background, reviewed, has_none=True)
         rows = lesson.rows
         identity = hashlib.sha256(rows.labels.tobytes() + rows.values[-len(rows.labels) // 50 :].tobytes()).hexdigest()
-        fitted = fit_heads(request, lesson, identity[:16], runtime.storage, runtime.connect_spark, silent)
+        fitted = fit_heads(request, lesson, identity[:16], runtime.storage, runtime.connect_spark, quiet)
         return head_votes(fitted.classifier.onnx_model, asked)
 
     return fit
@@ -245,8 +245,8 @@ def read_sources(folder: Path, caltech: Path | None) -> list[Source]:
     net = net_for(NET, storage)
     sight = sight_of(net, 32, 32, storage)
     data = settings.demo_source
-    labelled = read_features(data / TRAIN_FILE, "train", CIFAR10_TAGS, sight, storage, silent)
-    test = read_features(data / TEST_FILE, "test", CIFAR10_TAGS, sight, storage, silent)
+    labelled = read_features(data / TRAIN_FILE, "train", CIFAR10_TAGS, sight, storage, quiet)
+    test = read_features(data / TEST_FILE, "test", CIFAR10_TAGS, sight, storage, quiet)
     background = read_background(storage, net)
     chosen = choose_background(background, labelled, net.version)
     sources = [Source("other source", seen(sight, *other_sample(data / OTHER_FILE)), labelled, chosen)]

@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 import pyarrow as pa
 from ingest import build_file, definition, timed
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 from pyspark.ml.classification import RandomForestClassificationModel
 from sklearn.ensemble import RandomForestClassifier
 
@@ -64,10 +64,6 @@ class ForestKeeper(HdfsStorage):
         if self.exists(f"{path}/treesMetadata"):
             return self.rename(path, FOREST)
         return super().delete(path)
-
-
-def quiet(line: str) -> None:
-    """Report nothing."""
 
 
 # The trees, read without our own code

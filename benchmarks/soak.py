@@ -26,8 +26,7 @@ from pathlib import Path
 import psutil
 from ingest import definition
 from loop import tag_corpus, write_moved
-from machine import describe_machine, print_table
-from tags import silent
+from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
 from tinytags_tasks.cli.follow import airflow_client
@@ -180,9 +179,9 @@ class Faults:
 
     def _outage(self, engine: str) -> None:
         self._told(f"away for {OUTAGE_SECONDS} s:", engine)
-        services.down(self._settings, engines=[engine], report=silent)
+        services.down(self._settings, engines=[engine], report=quiet)
         self._ended.wait(OUTAGE_SECONDS)
-        services.up(load_settings(), engines=[engine], report=silent, standard_ports=False, die_with_parent=False)
+        services.up(load_settings(), engines=[engine], report=quiet, standard_ports=False, die_with_parent=False)
 
 
 @dataclass(frozen=True)
@@ -224,13 +223,13 @@ def run_dag(client: AirflowClient, parameters: dict[str, object]) -> Ended:
 def run_clean(runtime: Runtime, source: Path, model: str) -> Run:
     """Go the whole way once without faults, and without Airflow."""
     storage = runtime.storage
-    ingest_corpus(definition_of(CLEAN, source), storage=storage, report=silent)
+    ingest_corpus(definition_of(CLEAN, source), storage=storage, report=quiet)
     embed_blocks(
         EmbedRequest(CLEAN, NET),
         storage=storage,
         address=runtime.store_address,
         connect_spark=runtime.connect_spark,
-        report=silent,
+        report=quiet,
     )
     # The disturbed runs have thresholds from 0 on; no image is so unsure that it makes a difference.
     return tag_corpus(runtime, CLEAN, model, threshold=0)
@@ -264,7 +263,7 @@ def definition_of(name: str, source: Path) -> CorpusDefinition:
 def soak(settings: Settings, folder: Path, images: int, count: int) -> bool:
     """Run until the last fault is over and a run has ended after it; return whether all is as without faults."""
     runtime = Runtime(settings)
-    demo = make_demo(folder / "demo", settings.demo_source, report=silent)
+    demo = make_demo(folder / "demo", settings.demo_source, report=quiet)
     source = folder / "moved.bin"
     write_moved(source, demo.corpus_path, images)
     save_definition(settings.corpora_folder, definition_of(DISTURBED, source), replace=True)
@@ -278,7 +277,7 @@ def soak(settings: Settings, folder: Path, images: int, count: int) -> bool:
         ended.append(run_dag(client, parameters | {"threshold": len(ended)}))
         print(f"run {len(ended)}: {ended[-1]}", file=sys.stderr, flush=True)
     faults.end()
-    services.up(load_settings(), report=silent, standard_ports=False)  # waits for what the keeper is starting
+    services.up(load_settings(), report=quiet, standard_ports=False)  # waits for what the keeper is starting
     runs = [run for run in list_runs(runtime.storage) if run.corpus == DISTURBED]
     clean = run_clean(runtime, source, runs[0].model)
     compared = [count_different(runtime, run, clean, images) for run in runs]

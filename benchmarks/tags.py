@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 from sklearn.metrics import roc_auc_score
 
 from tinytags_tasks import services
@@ -85,10 +85,6 @@ DEFAULT = Way(f"**logistic on {NET}, with none** (the default)", NET, "logistic"
 WAYS = (PIXELS, FOREST, FOREST_NONE, LOGISTIC, DEFAULT)
 
 
-def silent(line: str) -> None:
-    """Report nothing."""
-
-
 class Bench:
     """The engines, and the files that several parts use."""
 
@@ -115,7 +111,7 @@ class Bench:
             held_out=held_out,
         )
         began = time.perf_counter()
-        trained = train_model(request, storage=self.storage, connect_spark=self.runtime.connect_spark, report=silent)
+        trained = train_model(request, storage=self.storage, connect_spark=self.runtime.connect_spark, report=quiet)
         seconds = time.perf_counter() - began
         return ModelCard.load(self.storage, layout.card_file(trained.model)), seconds
 

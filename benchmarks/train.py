@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import psutil
 import pyarrow.parquet as pq
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -42,10 +42,6 @@ from tinytags_tasks.train.sample_forest import SampleForest
 SIZES = (10_000, 20_000, 50_000, 100_000)
 NET_IMAGES = 20_000
 NOISE = 8
-
-
-def silent(line: str) -> None:
-    """Report nothing."""
 
 
 Outcome = TypeVar("Outcome")
@@ -123,7 +119,7 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
         result, whole = costed(
             spark,
             lambda request=request: step.train_model(
-                request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=silent
+                request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=quiet
             ),
         )
         seconds = load_card(runtime.storage, result.model).seconds
@@ -201,7 +197,7 @@ def import_a_net(folder: Path, settings: Settings, demo: Demo) -> None:
     request = ImportRequest(
         str(path), demo.tags, "net", scale="0-1", test=str(demo.test_path), other=str(other) if other.exists() else None
     )
-    model = import_model(request, storage=storage, report=silent).model
+    model = import_model(request, storage=storage, report=quiet).model
     onnx_model = storage.read(layout.model_file(model))
     started = time.perf_counter()
     ours = count_votes(onnx_model, test.images)
@@ -228,7 +224,7 @@ def main() -> None:
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
         settings = services.up(load_settings(), engines=["hdfs", "spark"], standard_ports=False, die_with_parent=True)
         try:
-            demo = make_demo(folder / "demo", settings.demo_source, report=silent)
+            demo = make_demo(folder / "demo", settings.demo_source, report=quiet)
             forest = TrainRequest("", features="pixels", head="forest").parameters
             parameters = ", ".join(f"{name} {value}" for name, value in forest.items())
             print(f"## Training\n\n{describe_machine()}; {parameters}; {demo.description}.\n")

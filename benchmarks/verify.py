@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import urllib3
-from index import IMAGE_BYTES, IMAGES, MANY, ROUNDS, make_run, publish_model, quiet
+from index import IMAGE_BYTES, IMAGES, MANY, ROUNDS, make_run, publish_model
 from ingest import build_file, definition, timed
-from machine import describe_machine, print_table
+from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
 from tinytags_tasks.clients.solr_http import basic_authorization

@@ -15,6 +15,7 @@ from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.look import looks
 from tinytags_tasks.publish.pictures import PictureComparison
+from tinytags_tasks.publish.segments import SEGMENTS
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.review.words import say
 from tinytags_tasks.runtime import Runtime
@@ -84,6 +85,13 @@ def test_the_nearest_pictures_are_found_in_their_order_and_by_tag(context, live,
         tagged = similar_to(context, SearchRequest(similar_to=image.id, tags=("dog",), rows=100)).images
         others = {one.id for one in every if one.values["tag"] == "dog"} - {image.id}
         assert {one.id for one in tagged} == others
+
+
+def test_a_published_run_has_few_segments_and_can_be_merged_further(live, solr) -> None:
+    collection, before = live.run.collection, solr.count(live.run.collection)
+    assert max(solr.segments(collection)) <= SEGMENTS
+    solr.merge_segments(collection, 1)
+    assert (solr.segments(collection), solr.count(collection)) == ((1,), before)
 
 
 def test_one_of_each_group_of_alike_pictures_is_found(live, settings) -> None:

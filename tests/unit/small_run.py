@@ -269,6 +269,7 @@ class SolrHere:
         self.posted = 0
         self.deleted: list[str] = []
         self.commits = 0
+        self.segments_of: dict[str, int] = {}
 
     def documents(self, collection: str) -> dict[str, dict]:
         """Return the visible documents by id."""
@@ -276,6 +277,12 @@ class SolrHere:
 
     def wait_until_settled(self, collection: str) -> None:
         """Return at once."""
+
+    def segments(self, collection: str) -> tuple[int, ...]:
+        return (self.segments_of.get(collection, 1),)
+
+    def merge_segments(self, collection: str, most: int) -> None:
+        self.segments_of[collection] = most
 
     def count(self, collection: str) -> int:
         return len(self.documents(collection))

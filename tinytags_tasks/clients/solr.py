@@ -22,6 +22,9 @@ _PAGE = 5_000
 EXPORT_POSITIONS = 30_000
 """Positions to export at once: about 25 MB of documents. Solr collects 30,000 documents a pass."""
 
+_MERGE_SECONDS = 3600
+"""How long Solr may take to merge an index: a million documents with vectors took 65 s."""
+
 _LEADS = ("active", "true")
 
 _OFTEN_SAME = frozenset({"block", "corpus", "model", "shard", "width"})
@@ -69,6 +72,8 @@ class SolrClient:
             timeout_seconds=timeout_seconds,
             explain_forbidden=self._explain_forbidden,
         )
+        # Without retries: Solr goes on merging when nobody waits for it any more, and would merge twice at once.
+        self._merger = SolrHttp(url, "writer", writer, pauses_seconds=(), timeout_seconds=_MERGE_SECONDS)
         self.url = self._admin.url
 
     def request(
@@ -230,6 +235,26 @@ class SolrClient:
     def commit(self, collection: str) -> None:
         """Make all acknowledged updates durable and visible."""
         self.request(f"{quote(collection)}/update?wt=json", body=b'{"commit": {}}', mime="application/json")
+
+    def segments(self, collection: str) -> tuple[int, ...]:
+        """Return how many segments each replica of a collection searches; empty if some are on other nodes."""
+        prefix = f"solr.core.{collection}."
+        metrics = self.request("admin/metrics", {"group": "core", "prefix": "INDEX.segments"})["metrics"]
+        found = tuple(int(values["INDEX.segments"]) for core, values in metrics.items() if core.startswith(prefix))
+        replicas = sum(len(shard["replicas"]) for shard in self._cluster(collection)["shards"].values())
+        return found if len(found) == replicas else ()
+
+    def merge_segments(self, collection: str, most: int) -> None:
+        """Merge every replica of a collection into at most so many segments, commit, and wait for it.
+
+        Nothing happens where there are no more. Commits of other writers wait meanwhile.
+
+        Raises
+        ------
+        EngineDownError
+            If Solr is away, or not done within an hour; it may go on, and the next call waits for what is left.
+        """
+        self._merger.request(f"{quote(collection)}/update", {"optimize": "true", "maxSegments": int(most)})
 
     def count(self, collection: str) -> int:
         """Return how many documents are visible."""

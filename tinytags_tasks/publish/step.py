@@ -26,6 +26,7 @@ from tinytags_tasks.publish.publications import (
 )
 from tinytags_tasks.publish.reconciliation import reconcile_blocks, refuse_changed
 from tinytags_tasks.publish.replacement import Replacement, describe_beside
+from tinytags_tasks.publish.segments import merge_for_similar
 from tinytags_tasks.review.carry import refuse_uncarried
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -134,6 +135,7 @@ def publish_run(
     run = Run.load(storage, layout.run_file(request.run))
     refuse_without_collection(run, solr, may_be_new=True)
     refuse_uncarried(Corpus.load(storage, layout.corpus_file(run.corpus)), storage)
+    merge_for_similar(run, solr, report)  # first: what is compared is what readers will search
     state, totals = compare_corrected(
         run,
         lambda: reconcile_run(request.run, storage=storage, solr=solr, report=report),
