@@ -17,12 +17,11 @@ from tinytags_tasks.score.worker import score_tasks, uncommitted_blocks, unsettl
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.protocol import Storage, StoreAddress
-from tinytags_tasks.store.run_identity import load_run, refuse_another_corpus
+from tinytags_tasks.store.run_identity import corpus_of_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
@@ -118,7 +117,7 @@ def _clear_leftovers(run: str, held: HeldBlocks, storage: Storage) -> None:
 
 
 def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     refuse_another_corpus(run, corpus)
     card = ModelCard.load(storage, layout.card_file(run.model))
     net = None if card.features == PIXELS else load_net_card(storage, card.features)
