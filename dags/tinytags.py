@@ -124,7 +124,7 @@ def plan_shards() -> list[dict[str, Any]]:
 def shards(group: dict[str, Any]) -> dict[str, Any]:
     """Write each shard of the group, with its manifest."""
     from tinytags_tasks.blocks import format_block_numbers
-    from tinytags_tasks.ingest.plan import load_plan
+    from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.shards import ShardsRequest, ingest_shards
 
     get_current_context()["numbers"] = format_block_numbers(group["shards"])

@@ -103,13 +103,11 @@ class Partition:
 
     @property
     def identity(self) -> str:
-        """The beginning of a corpus' digest; read ``docs/adr/0017-identities.md`` before you change a character.
-
-        What was appended is not in it: it is in the hash of each growth.
-        """
+        """The beginning of a corpus' digest; read ``docs/adr/0017-identities.md`` before you change a character."""
+        appended = f", appended={list(self.appended)}" if self.appended else ""
         return (
             f"Partition(images={self.images}, shard_images={self.shard_images}, "
-            f"blocks_per_shard={self.blocks_per_shard})"
+            f"blocks_per_shard={self.blocks_per_shard}{appended})"
         )
 
     @cached_property

@@ -14,7 +14,7 @@ import pytest
 from conftest import assert_one_error_line, hdfs_client, stored_files
 
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.ingest.plan import IngestPlan
+from tinytags_tasks.ingest.plan_records import IngestPlan
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run

@@ -283,7 +283,7 @@ def test_a_corpus_that_was_cut_by_an_earlier_version_stays_as_it_is(tmp_path, st
 
 
 def test_a_corpus_of_too_many_blocks_is_refused_before_anything_is_written(tmp_path, storage, monkeypatch):
-    monkeypatch.setattr("tinytags_tasks.ingest.plan.MOST_BLOCKS", 50)
+    monkeypatch.setattr("tinytags_tasks.ingest.refusals.MOST_BLOCKS", 50)
     (tmp_path / "source").mkdir()
     for number in range(2):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "source" / f"{number}.png")

@@ -297,7 +297,7 @@ def verify(
     """Check that the store has what the source had when it was ingested, and embeddings of exactly that."""
     from dataclasses import asdict
 
-    from tinytags_tasks.ingest.plan import load_plan
+    from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.verify import verify_corpus
 
     runtime = clients()

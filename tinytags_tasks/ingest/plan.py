@@ -1,75 +1,35 @@
 """The first step of an ingestion: list the source, and record what will be ingested."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from tinytags_tasks.blocks import MOST_BLOCKS, Partition
+from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format, list_items
-from tinytags_tasks.corpus.listing import ListingFile, open_listing
+from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.ingest.grown_source import find_new
+from tinytags_tasks.ingest.plan_records import GrowthPlan, IngestPlan, committed_corpus, load_plan
+from tinytags_tasks.ingest.refusals import (
+    refuse_another_corpus,
+    refuse_another_definition,
+    refuse_another_source,
+    refuse_too_many_blocks,
+)
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus, Source
+from tinytags_tasks.store.corpus_records import Source
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import Record
+from tinytags_tasks.store.record_series import record_numbers
 from tinytags_tasks.store.room import refuse_without_room
 
 _IMAGES_PER_TASK = 250_000
 _MOST_TASKS = 400
-_DECISIVE = (
-    "name",
-    "format",
-    "height",
-    "width",
-    "shard_images",
-    "blocks_per_shard",
-    "pixel_order",
-    "resize",
-    "filter",
-    "image_column",
-    "format_options",
-    "keywords",
-    "keyword_stop_list",
-)
-"""Fields of a definition that determine the stored bytes; they must not change once ingestion has begun."""
-
-
-class IngestPlan(Record):
-    """What is ingested as a corpus; once it has been written, nothing else is accepted.
-
-    Attributes
-    ----------
-    definition
-        The corpus as it was defined.
-    source
-        Its source as it was at that time.
-    stop_list_sha256
-        The hash of the stop list of keywords; empty if there is none.
-    """
-
-    definition: CorpusDefinition
-    source: Source
-    stop_list_sha256: str = ""
-
-    @classmethod
-    def remedy(cls, path: str) -> str:
-        """Return the command that writes a plan again."""
-        return f"write it again from the corpus' source with `tinytags ingest {layout.path_name(path)}`"
-
-    @property
-    def partition(self) -> Partition:
-        """How the corpus is divided into shards and blocks."""
-        return Partition(self.source.images, self.definition.shard_images, self.definition.blocks_per_shard)
-
-    @property
-    def has_keywords(self) -> bool:
-        """Whether its images have keywords."""
-        return bool(self.definition.keywords)
 
 
 @dataclass(frozen=True)
@@ -86,22 +46,40 @@ class PlanRequest:
         How many tasks there may be at most, whatever ``shards_per_task`` is; None means any number.
     redo
         Shards that are written again even if they are complete.
+    grow
+        Whether images that are new in the source are appended to a corpus that is complete.
+    least_new
+        How many images must be new so that they are appended.
     """
 
     definition: CorpusDefinition
     shards_per_task: int = 0
     most_groups: int | None = None
     redo: tuple[int, ...] = ()
+    grow: bool = False
+    least_new: int = 1
 
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What is left to do: groups of shards, none if the corpus is complete."""
+    """What is left to do: groups of shards, none if the corpus is complete.
+
+    Attributes
+    ----------
+    images, shards
+        Of the whole corpus, once all is done.
+    new_images
+        How many of these images are appended to a corpus that is complete without them.
+    left_out
+        How many images the source has besides; they are not taken this time.
+    """
 
     corpus: str
     images: int
     shards: int
     groups: tuple[tuple[int, ...], ...]
+    new_images: int = 0
+    left_out: int = 0
 
 
 def plan_ingestion(
@@ -121,23 +99,53 @@ def plan_ingestion(
     """
     definition = _cut_as_begun(request.definition, storage)
     request = replace(request, definition=definition)
-    plan = _write_plan(request, storage, files, report)
-    partition = plan.partition
+    found = _find_plan(request, storage, files, report)
+    plan, partition = found.plan, found.plan.partition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
         raise BadInputError(
             f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}"
         )
     missing = _missing_shards(plan, storage)
+    parts = _committed_parts(plan, storage)
+    new = [shard for part in range(parts, len(plan.sources)) for shard in partition.shards_of_part(part)]
     to_write = sorted({*missing, *request.redo})
-    if needed := sum(partition.images_in_shard(shard) for shard in to_write) * definition.image_bytes:
+    new_images = sum(source.images for source in plan.sources[parts:]) if parts else 0
+    if found.is_away:
+        if new:
+            report(
+                f"corpus {definition.name} is to grow by {new_images:,} images: that goes on once its source is back "
+                f"(`tinytags corpus grow {definition.name}`)"
+            )
+        new = to_write = []
+    elif needed := sum(partition.images_in_shard(shard) for shard in to_write) * definition.image_bytes:
         refuse_without_room(needed, f"corpus {definition.name}", storage, report)
-    is_committed = storage.exists(layout.corpus_file(definition.name))
-    todo = to_write if is_committed else list(range(partition.shards))
+    todo = sorted({*to_write, *new})
     report(
         f"corpus {definition.name}: {partition.images:,} images in {partition.shards} shards, "
-        f"{len(missing)} of them missing" + ("" if missing or request.redo or not is_committed else ": nothing to do")
+        + (f"{new_images:,} images in {len(new)} shards new, " if new_images else "")
+        + f"{len(missing)} of the them missing"
+        + ("" if todo or found.is_away else ": nothing to do")
     )
-    return PlanResult(definition.name, partition.images, partition.shards, _groups(request, partition, todo))
+    return PlanResult(
+        definition.name,
+        partition.images,
+        partition.shards,
+        _groups(request, partition, todo),
+        new_images,
+        found.left_out,
+    )
+
+
+def _committed_parts(plan: IngestPlan, storage: Storage) -> int:
+    """Return how many parts of a corpus are committed: what it began with, and its growths.
+
+    All count as committed if its totals are damaged: they are written again once no shard is missing.
+    """
+    try:
+        corpus = committed_corpus(storage, plan.definition.name)
+    except CorruptError:
+        return len(plan.sources)
+    return 1 + len(corpus.growths) if corpus else 0
 
 
 def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefinition:
@@ -152,29 +160,16 @@ def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefin
     return definition
 
 
-def _refuse_too_many_blocks(partition: Partition) -> None:
-    if partition.blocks > MOST_BLOCKS:
-        raise BadInputError(
-            f"{partition.images:,} images in shards of {partition.shard_images:,} with {partition.blocks_per_shard:,} "
-            f"blocks each would be {partition.blocks:,} blocks, more than {MOST_BLOCKS:,}: define the corpus with "
-            "larger shards or fewer blocks per shard"
-        )
+@dataclass(frozen=True)
+class _Found:
+    """The plan that counts, how many new images it leaves out, and whether the source could not be read."""
+
+    plan: IngestPlan
+    left_out: int = 0
+    is_away: bool = False
 
 
-def load_plan(storage: Storage, corpus: str) -> IngestPlan:
-    """Return a corpus' ingestion plan.
-
-    Raises
-    ------
-    MissingError, CorruptError
-        If there is no plan, or it is damaged.
-    """
-    return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
-
-
-def _write_plan(
-    request: PlanRequest, storage: Storage, files: SourceFiles, report: Callable[[str], None]
-) -> IngestPlan:
+def _find_plan(request: PlanRequest, storage: Storage, files: SourceFiles, report: Callable[[str], None]) -> _Found:
     """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's."""
     definition = request.definition
     path = layout.ingest_plan_file(definition.name)
@@ -182,29 +177,99 @@ def _write_plan(
     try:
         listing, plan = _list_source(definition, files, report)
     except (BadInputError, TransientError) as error:
-        if known is None or request.redo or not _is_complete(known, storage):
+        if known is None or request.redo or not _stands(known, storage):
             raise
-        _refuse_another_definition(known, IngestPlan(definition=definition, source=known.source), needs_lists=False)
+        refuse_another_definition(known, IngestPlan(definition=definition, source=known.source), needs_lists=False)
         report(f"corpus {definition.name} is complete, so its source is not needed ({error})")
-        return known
+        return _Found(known, is_away=True)
     with closing(listing):
         if known is None and not storage.exists(path):
-            _refuse_too_many_blocks(plan.partition)
+            refuse_too_many_blocks(plan.partition)
             _write_listing(plan, listing, storage)
             if plan.save(storage, path, overwrite=False):
-                return plan
+                return _Found(plan)
         known = known or load_plan(storage, definition.name)
-        _refuse_another_definition(known, plan)
-        if known.source.content != plan.source.content:
-            _refuse_another_source(known, plan, listing, storage)
+        refuse_another_definition(known, plan)
+        if known.growths or known.source.content != plan.source.content:
+            if known.growths or known.source.timeless_content != plan.source.timeless_content:
+                return _find_grown(request, known, plan, listing, storage, files, report)
+            refuse_another_source(known, plan, listing, storage)
             report(f"{files.address}: is the same source, although the times of its files have changed")
             _write_listing(plan, listing, storage)
             plan.save(storage, path)
-            return plan
+            return _Found(plan)
     if known.definition != definition:  # for example, the source was moved or the limit was raised
         plan.save(storage, path)
-        return plan
-    return known
+        return _Found(plan)
+    return _Found(known)
+
+
+def _find_grown(
+    request: PlanRequest,
+    known: IngestPlan,
+    asked: IngestPlan,
+    listing: ListingFile,
+    storage: Storage,
+    files: SourceFiles,
+    report: Callable[[str], None],
+) -> _Found:
+    """Return the plan of a source that has more than the corpus, or of a corpus that has grown."""
+    try:
+        new = find_new(known, listing, files, storage)
+    except BadInputError:
+        if not known.growths:
+            refuse_another_source(known, asked, listing, storage)  # which says what is different on the whole
+        raise
+    with closing(new.listing):
+        known = _with_moved(known, request.definition, new.moved, storage)
+        if new.source is None:
+            return _Found(known)
+        name, images = known.definition.name, new.source.images
+        news = f"{files.address}: has {images:,} images in {new.source.files:,} files that corpus {name} does not have"
+        if not request.grow:
+            report(f"{news}; append them with `tinytags corpus grow {name}`")
+            return _Found(known, left_out=images)
+        if images < request.least_new:
+            report(f"{news}; they are appended once there are {request.least_new:,}")
+            return _Found(known, left_out=images)
+        if _committed_parts(known, storage) < len(known.sources) or _missing_shards(known, storage):
+            report(f"{news}; they are appended once all before them are ingested")
+            return _Found(known, left_out=images)
+        return _Found(_append(known, new.source, new.listing, storage, report))
+
+
+def _with_moved(
+    known: IngestPlan, definition: CorpusDefinition, moved: Mapping[int, Source], storage: Storage
+) -> IngestPlan:
+    """Record the definition and the new listings of parts whose files have other times now; return the plan."""
+    name = definition.name
+    sources = [moved.get(part, source) for part, source in enumerate(known.sources)]
+    plan = known.replaced(definition=definition, source=sources[0], growths=tuple(sources[1:]))
+    if known.definition != definition or 0 in moved:
+        plan.save(storage, layout.ingest_plan_file(name))
+    for part in moved.keys() - {0}:
+        GrowthPlan(corpus=name, number=part, source=sources[part]).save(storage, layout.growth_file(name, part))
+    return plan
+
+
+def _append(
+    known: IngestPlan, source: Source, listing: ListingFile, storage: Storage, report: Callable[[str], None]
+) -> IngestPlan:
+    """Plan a growth of a complete corpus, unless another process has planned one meanwhile; return the plan."""
+    definition, number = known.definition, len(known.growths) + 1
+    plan = known.replaced(growths=(*known.growths, source))
+    if definition.keywords and find_format(definition.format).keywords_are_a_file:
+        raise BadInputError(
+            f"corpus {definition.name} cannot grow: its keywords are in a file of their own, {definition.keywords}, "
+            "which belongs to what it began with; define another corpus for the new files"
+        )
+    refuse_too_many_blocks(plan.partition)
+    storage.write(layout.source_file(definition.name, source.listing_sha256), listing.content())
+    record = GrowthPlan(corpus=definition.name, number=number, source=source)
+    if not record.save(storage, layout.growth_file(definition.name, number), overwrite=False):
+        return load_plan(storage, definition.name)
+    report(f"corpus {definition.name} grows by {source.images:,} images from {source.files:,} new files")
+    return plan
 
 
 def _known_plan(definition: CorpusDefinition, storage: Storage, report: Callable[[str], None]) -> IngestPlan | None:
@@ -217,41 +282,43 @@ def _known_plan(definition: CorpusDefinition, storage: Storage, report: Callable
     if not storage.exists(path):
         return None
     try:
-        return load_plan(storage, definition.name)
+        IngestPlan.load(storage, path)
     except CorruptError as error:
         corpus = committed_corpus(storage, definition.name)
         if corpus is not None:
-            _refuse_another_corpus(definition, corpus)
+            refuse_another_corpus(definition, corpus)
             plan = IngestPlan(
                 definition=definition, source=corpus.source, stop_list_sha256=_stop_list_sha256(definition)
             )
             plan.save(storage, path)
             report(f"{error}: done, as the corpus' totals prove")
-            return plan
+            return _with_growths(definition.name, storage, report)
         for name in storage.names(layout.shards_folder(definition.name)):
             if name.endswith(".json"):
                 storage.delete(f"{layout.shards_folder(definition.name)}/{name}")
         storage.delete(path)
         report(f"{error}: the corpus is incomplete, so that it is begun again")
         return None
+    return _with_growths(definition.name, storage, report)
 
 
-def _refuse_another_corpus(definition: CorpusDefinition, corpus: Corpus) -> None:
-    """Refuse a definition that does not make a corpus with these totals."""
-    preparation = find_format(definition.format).preparation(definition)
-    for what, asked, made in (
-        ("format", definition.format, corpus.source.format),
-        ("shard_images", definition.shard_images, corpus.shard_images),
-        ("blocks_per_shard", definition.blocks_per_shard, corpus.blocks_per_shard),
-        ("height", definition.height, corpus.height),
-        ("width", definition.width, corpus.width),
-        ("preparation", preparation, corpus.preparation),
-    ):
-        if asked != made:
-            raise BadInputError(
-                f"corpus {corpus.name} was made with {what} = {_short(made)}, not {_short(asked)}; restore its "
-                f"definition, or remove the corpus with `tinytags corpus remove {corpus.name} --data`"
-            )
+def _with_growths(name: str, storage: Storage, report: Callable[[str], None]) -> IngestPlan:
+    """Return a corpus' plan; records of growths that are damaged or missing are written again from the totals.
+
+    One that was not committed yet is deleted: whoever lets the corpus grow next begins it again.
+    """
+    try:
+        return load_plan(storage, name)
+    except CorruptError as error:
+        corpus = committed_corpus(storage, name)
+        growths = corpus.growths if corpus else ()
+        for number, growth in enumerate(growths, start=1):
+            GrowthPlan(corpus=name, number=number, source=growth.source).save(storage, layout.growth_file(name, number))
+        for number in record_numbers(partial(layout.growth_file, name), storage):
+            if number > len(growths):
+                storage.delete(layout.growth_file(name, number))
+        report(f"{error}: done, as the corpus' totals prove")
+    return load_plan(storage, name)
 
 
 def _list_source(
@@ -310,73 +377,6 @@ def _stop_list_sha256(definition: CorpusDefinition) -> str:
         raise BadInputError(f"{definition.keyword_stop_list}: cannot be read ({error.strerror})") from error
 
 
-def _remedy(name: str) -> str:
-    return f"restore it, choose another name, or remove the corpus with `tinytags corpus remove {name} --data`"
-
-
-def _refuse_another_source(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> None:
-    """Refuse another source than an ingestion was begun with; files whose times alone differ are the same.
-
-    Raises
-    ------
-    BadInputError
-        Naming what differs.
-    """
-    name = known.definition.name
-    before, now = known.source.timeless_content, asked.source.timeless_content
-    if differing := [field for field in before if before[field] != now[field]]:
-        field = differing[0]
-        what = f"{field}: was {_short(before[field])}, is {_short(now[field])}"
-    else:
-        path = layout.source_file(name, known.source.listing_sha256)
-        stored = open_listing(storage, path)
-        pairs = zip(stored.items(0, stored.images), listing.items(), strict=True)
-        differing_item = next((item for (_, old), item in pairs if _timeless(old) != _timeless(item)), None)
-        if differing_item is None:
-            return
-        what = f"the name, size or keyword of {differing_item.path}"
-    raise BadInputError(
-        f"corpus {name} was made from {known.source.path}, but {asked.source.path} is a different source or has "
-        f"changed since then ({what}); {_remedy(name)}"
-    )
-
-
-def _timeless(item: ListedItem) -> ListedItem:
-    return replace(item, version="")
-
-
-def _refuse_another_definition(known: IngestPlan, asked: IngestPlan, *, needs_lists: bool = True) -> None:
-    """Refuse another definition than an ingestion was begun with.
-
-    Parameters
-    ----------
-    known, asked
-        The plan of the ingestion, and that of the present definition.
-    needs_lists
-        Whether the keywords that are left out are compared as well.
-
-    Raises
-    ------
-    BadInputError
-        Naming what differs.
-    """
-    name = known.definition.name
-    old, new = ({field: getattr(plan.definition, field) for field in _DECISIVE} for plan in (known, asked))
-    if find_format(known.definition.format).keywords_are_a_file:  # the content is part of the source; the path is not
-        old["keywords"], new["keywords"] = bool(old["keywords"]), bool(new["keywords"])
-    old["keyword_stop_list"] = known.stop_list_sha256 if needs_lists else ""
-    new["keyword_stop_list"] = asked.stop_list_sha256 if needs_lists else ""
-    if differing := [field for field in old if old[field] != new[field]]:
-        field = differing[0]
-        raise BadInputError(
-            f"corpus {name} was started with {field} = {_short(old[field])}, not {_short(new[field])}; {_remedy(name)}"
-        )
-
-
-def _short(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)[:40]
-
-
 def _missing_shards(plan: IngestPlan, storage: Storage) -> list[int]:
     """Return the shards of which a file is missing or of another size than it must be."""
     name = plan.definition.name
@@ -394,9 +394,11 @@ def _missing_shards(plan: IngestPlan, storage: Storage) -> list[int]:
     return [shard for shard in range(plan.partition.shards) if not is_there(shard)]
 
 
-def _is_complete(plan: IngestPlan, storage: Storage) -> bool:
-    """Tell whether a corpus was committed and no shard is missing."""
-    return storage.exists(layout.corpus_file(plan.definition.name)) and not _missing_shards(plan, storage)
+def _stands(plan: IngestPlan, storage: Storage) -> bool:
+    """Tell whether a corpus was committed and no shard of what was committed is missing."""
+    parts = _committed_parts(plan, storage)
+    missing = _missing_shards(plan, storage)
+    return parts > 0 and all(plan.partition.part_of_shard(shard) >= parts for shard in missing)
 
 
 def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tuple[tuple[int, ...], ...]:
@@ -406,20 +408,3 @@ def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tu
     if request.most_groups is not None:
         size = max(size, -(-len(shards) // request.most_groups))
     return tuple(tuple(shards[start : start + size]) for start in range(0, len(shards), size))
-
-
-def same_source(known: Source, asked: Source) -> bool:
-    """Return whether two records describe the same source, wherever it is and whatever the times of its files."""
-    return known.timeless_content == asked.timeless_content
-
-
-def committed_corpus(storage: Storage, corpus: str) -> Corpus | None:
-    """Return a corpus' record if it has been committed; None otherwise.
-
-    Raises
-    ------
-    CorruptError
-        If the record is damaged.
-    """
-    path = layout.corpus_file(corpus)
-    return Corpus.load(storage, path) if storage.exists(path) else None

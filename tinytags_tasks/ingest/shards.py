@@ -12,15 +12,14 @@ import pyarrow.parquet as pq
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.keywords import StopList, read_stop_list
-from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, ReconcileError
-from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
+from tinytags_tasks.ingest.plan_records import IngestPlan, load_plan, open_plan_listing, same_source
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
+from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.store.protocol import Storage
 
@@ -83,8 +82,7 @@ def ingest_shards(
     for shard in request.shards:
         if not 0 <= shard < plan.partition.shards:
             raise BadInputError(f"shard {shard} is out of range: the last shard is {plan.partition.shards - 1}")
-    listing = open_listing(storage, layout.source_file(request.corpus, plan.source.listing_sha256))
-    reader = open_reader(plan.definition, files, listing)
+    reader = open_reader(plan.definition, files, open_plan_listing(plan, storage))
     try:
         return _Writer(request, plan, reader, storage, report, Leases(storage, lease_seconds)).write_all()
     finally:
@@ -194,7 +192,7 @@ class _Writer:
             first=stream.blocks[0].first,
             images=self._plan.partition.images_in_shard(shard),
             image_bytes=self._plan.definition.image_bytes,
-            source=self._plan.source,
+            source=self._plan.source_of(shard),
             source_sha256=stream.hash.encoded,
             blocks=tuple(
                 BlockManifest(number=block.number, first=block.first, images=block.images, sha256=digest)
@@ -215,7 +213,7 @@ class _Writer:
             manifest = ShardManifest.load(self._storage, layout.shard_manifest_file(self._request.corpus, shard))
         except (MissingError, CorruptError):
             return None
-        is_comparable = same_source(manifest.source, self._plan.source) and _has_same_blocks(
+        is_comparable = same_source(manifest.source, self._plan.source_of(shard)) and _has_same_blocks(
             manifest, self._plan, shard
         )
         return manifest if is_comparable else None
@@ -245,8 +243,9 @@ class _Writer:
         for batch in batches:
             pixels = stream.hash.add(batch)
             stream.unreadable.update(batch.unreadable)
-            if len(stream.unreadable) > most_unreadable(self._plan):  # of this shard alone
-                raise too_many_unreadable(self._plan, len(stream.unreadable), stream.unreadable)
+            source = self._plan.source_of(stream.blocks[0].shard)
+            if len(stream.unreadable) > most_unreadable(self._plan, source):  # of this shard alone
+                raise too_many_unreadable(self._plan, source, len(stream.unreadable), stream.unreadable)
             if self._plan.has_keywords:
                 stream.keywords.append(_encode_keywords(batch, self._stop_list))
             self._progress.add(batch.images)
@@ -264,16 +263,16 @@ class _ShardStream:
     keywords: list[pa.Array] = field(default_factory=list)
 
 
-def most_unreadable(plan: IngestPlan) -> int:
-    """Return how many images of a corpus may be unreadable."""
-    return int(plan.definition.most_unreadable_percent * plan.source.images / 100)
+def most_unreadable(plan: IngestPlan, source: Source) -> int:
+    """Return how many images of what a corpus began with, or of one growth, may be unreadable."""
+    return int(plan.definition.most_unreadable_percent * source.images / 100)
 
 
-def too_many_unreadable(plan: IngestPlan, count: int, examples: dict[int, str]) -> BadInputError:
-    """Return the error for a corpus with too many unreadable images."""
+def too_many_unreadable(plan: IngestPlan, source: Source, count: int, examples: dict[int, str]) -> BadInputError:
+    """Return the error for too many unreadable images in what a corpus began with, or in one growth."""
     listed = "; ".join(f"{position:,}: {reason}" for position, reason in sorted(examples.items())[:3])
     return BadInputError(
-        f"corpus {plan.definition.name}: at least {count:,} of {plan.source.images:,} images are unreadable, more than "
+        f"corpus {plan.definition.name}: at least {count:,} of {source.images:,} images are unreadable, more than "
         f"most_unreadable_percent = {plan.definition.most_unreadable_percent:g} allows ({listed}); repair the source, "
         "or raise the limit in the corpus' definition"
     )
@@ -297,7 +296,7 @@ def complete_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
     if not storage.exists(path):
         return None
     manifest = ShardManifest.load(storage, path)
-    if not same_source(manifest.source, plan.source):
+    if not same_source(manifest.source, plan.source_of(shard)):
         raise BadInputError(
             f"{path}: was made from a different source ({manifest.source.path}) than the corpus' plan says; remove the "
             f"corpus with `tinytags corpus remove {name} --data`, then define and ingest it again"

@@ -83,12 +83,13 @@ class SourcePlaces:
         return place
 
     def _look_up(self, corpus: Corpus, position: int) -> SourcePlace | None:
-        path = layout.source_file(corpus.name, corpus.source.listing_sha256)
+        source, begin = corpus.source_at(position)
+        path = layout.source_file(corpus.name, source.listing_sha256)
         listing = self._listings.get(path)
         if listing is None:
             listing = self._listings[path] = open_listing(self._runtime.storage, path)
-        for first, item in listing.items(position, 1):
+        for first, item in listing.items(position - begin, 1):
             return SourcePlace(
-                corpus.source.path, item.path, position - first, item.images, item.offset, item.size_bytes
+                source.path, item.path, position - begin - first, item.images, item.offset, item.size_bytes
             )
         return None

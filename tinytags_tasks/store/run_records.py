@@ -19,8 +19,9 @@ class Run(Record):
     ``configset`` is the name of the configset of its collection; empty in runs from before this was recorded.
     ``similar`` is the version of the net by whose embeddings its pictures can be compared: each document has one as its
     vector. Empty if documents have none.
-    ``growth`` is the hash of the corpus' last growth when the run was planned; empty if it had not grown. ``earlier`` is
-    a run of the same model and threshold on the corpus before that, whose scored files are taken over; it may be gone.
+    ``growth`` is the hash of the corpus' last growth when the run was planned; empty if it had not grown.
+    ``earlier`` is a run of the same model and threshold on the corpus before that, whose scored files are taken over;
+    it may be gone.
     """
 
     FORMAT: ClassVar[int] = 2
