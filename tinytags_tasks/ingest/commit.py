@@ -150,7 +150,9 @@ def _delete_leftovers(plan: IngestPlan, storage: Storage) -> None:
         if layout.file_name(lease) in existing:
             storage.delete(lease)
     storage.delete_leftovers(*leases)
-    storage.delete_leftovers(layout.corpus_file(corpus), layout.ingest_plan_file(corpus), *listings, *growths)
+    storage.delete_leftovers(layout.corpus_file(corpus), layout.ingest_plan_file(corpus), *listings)
+    if growths:
+        storage.delete_leftovers(*growths)
 
 
 def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:

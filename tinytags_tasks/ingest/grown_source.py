@@ -74,13 +74,16 @@ def _parted(
     for part in range(len(rests)):
         await_next(part)
     for item in listing.items():
-        part, old = awaited.pop((item.path, item.offset), (None, item))
-        if part is not None:
-            if replace(old, version="") != replace(item, version=""):
-                raise _changed(known, f"the size or keyword of {item.path}")
-            if old.version != item.version:
-                moved.add(part)
-            await_next(part)
+        found = awaited.pop((item.path, item.offset), None)
+        if found is None:
+            yield None, item
+            continue
+        part, old = found
+        if replace(old, version="") != replace(item, version=""):
+            raise _changed(known, f"the size or keyword of {item.path}")
+        if old.version != item.version:
+            moved.add(part)
+        await_next(part)
         yield part, item
     if awaited:
         raise _changed(known, f"{min(awaited)[0]} is missing")
