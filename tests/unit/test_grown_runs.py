@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
+from published_runs import ALIAS
 from score_steps import rows, without_times
 from small_run import (
     BLOCKS_PER_SHARD,
@@ -20,12 +21,16 @@ from small_run import (
     quiet,
     score_all,
 )
+from small_words import tag, takedown
 
 from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.publish.diff import DiffRequest, compare_runs
-from tinytags_tasks.publish.step import reconcile_run
+from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
+from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
+from tinytags_tasks.review.words import say
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.store import layout
@@ -35,6 +40,7 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_identity import check_run, corpus_of_run, load_run, rebuild_run
 from tinytags_tasks.store.run_records import BlockState, Run
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
+from tinytags_tasks.upkeep.retag import RetagRequest, plan_retags
 
 NEW_VOTES = ((9, 1, 0), (0, 8, 2), (1, 2, 7))
 
@@ -185,3 +191,71 @@ def test_a_runs_record_is_checked_and_rebuilt_by_the_growth_that_it_is_of(storag
         check_run(runs[2].replaced(images=12), corpus)
     with pytest.raises(CorruptError, match="do not make its name"):
         check_run(runs[2].replaced(growth=""), corpus)
+
+
+@pytest.fixture
+def grown(storage):
+    """Return the store, Solr, and two whole runs: of the corpus before and after it grew; the first is live."""
+    solr, runs = SolrHere(), []
+    for is_grown in (False, True):
+        if is_grown:
+            grow_by_new(storage)
+        run = plan(storage)
+        score(storage, run)
+        index_all(storage, run, solr)
+        runs.append(run)
+    publish(storage, solr, runs[0])
+    return storage, solr, *runs
+
+
+def speak(storage, *words):
+    say(Corpus.load(storage, layout.corpus_file(CORPUS)), words, by="ann", storage=storage, report=quiet)
+
+
+def publish(storage, solr, run):
+    publish_run(PublishRequest(run.name, ALIAS), storage=storage, solr=solr, report=quiet)
+
+
+def test_what_was_said_before_a_corpus_grew_counts_in_the_runs_before_and_after(storage):
+    solr, old = SolrHere(), plan(storage)
+    score_all(storage, old)
+    index_all(storage, old, solr)
+    speak(storage, takedown(7), tag(0, "dog"))
+    grow_by_new(storage)
+    new = plan(storage)
+    score(storage, new)
+    index_all(storage, new, solr)
+    apply_corrections(old, storage=storage, solr=solr, report=quiet)
+    for run in (old, new):
+        found = solr.documents(run.collection)
+        assert f"{CORPUS}:7" not in found
+        assert (found[f"{CORPUS}:0"]["tag"], found[f"{CORPUS}:0"]["corrected"]) == ("dog", 1)
+        assert reconcile_run(run.name, storage=storage, solr=solr, report=quiet).taken_down == 1
+
+
+def test_what_is_said_of_old_and_new_pictures_is_seen_wherever_they_are(grown):
+    storage, solr, old, new = grown
+    speak(storage, takedown(2), takedown(12))
+    for run in (old, new):
+        apply_corrections(run, storage=storage, solr=solr, report=quiet)
+    left = [set(solr.documents(run.collection)) for run in (old, new)]
+    assert left[0].isdisjoint({f"{CORPUS}:2"}) and left[1].isdisjoint({f"{CORPUS}:2", f"{CORPUS}:12"})
+    assert reconcile_run(old.name, storage=storage, solr=solr, report=quiet).taken_down == 1
+    assert reconcile_run(new.name, storage=storage, solr=solr, report=quiet).taken_down == 2
+
+
+def test_a_corpus_that_grew_is_due_to_be_tagged_again_until_that_is_live(grown):
+    storage, solr, old, new = grown
+    found = plan_retags(RetagRequest(), storage=storage, solr=solr, report=quiet)
+    assert [due.reason for due in found.due] == [f"corpus {CORPUS} has 3 images that run {old.name} does not have"]
+    publish(storage, solr, new)
+    assert plan_retags(RetagRequest(), storage=storage, solr=solr, report=quiet).due == ()
+
+
+def test_a_rollback_leads_to_the_run_before_the_growth_and_lasts(grown):
+    storage, solr, old, new = grown
+    publish(storage, solr, new)
+    roll_back(RollbackRequest(ALIAS), storage=storage, solr=solr, report=quiet)
+    assert solr.alias_of[ALIAS] == old.collection
+    found = plan_retags(RetagRequest(), storage=storage, solr=solr, report=quiet)
+    assert (found.due, list(found.skipped)) == ((), [ALIAS])

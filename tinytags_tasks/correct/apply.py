@@ -136,7 +136,7 @@ def _spoken_of(reader: RunBlocks) -> list[BlockRecord]:
     partition = reader.corpus.partition
     positions = reader.corrections.words.column("position").to_numpy()
     spoken_of, at = [], 0
-    while at < len(positions):
+    while at < len(positions) and positions[at] < partition.images:  # the corpus may have grown since the run
         block = partition.block(partition.block_at(int(positions[at])))
         spoken_of.append(block.number)
         at = int(np.searchsorted(positions, block.first + block.images))
