@@ -106,7 +106,10 @@ def add(
     definition = make_definition(name, fields)
     folder = runtime.settings.corpora_folder
     saved = save_definition(folder, definition, replace=replace)
-    print(f"{folder / (name + '.toml')}{'' if saved else ' exists already'}; ingest it with `tinytags ingest {name}`")
+    remedy = "ingest it with `tinytags ingest"
+    if _stored_corpus(runtime, name):
+        remedy = "append new files of its source with `tinytags corpus grow"
+    print(f"{folder / (name + '.toml')}{'' if saved else ' exists already'}; {remedy} {name}`")
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -194,6 +197,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         f"\n{corpus.images:,} images of {corpus.height}x{corpus.width} in {partition.shards} shards, "
         f"{partition.blocks} blocks; {corpus.preparation}; ingested {corpus.created} from {corpus.source.path}"
     )
+    for growth in corpus.growths:
+        print(f"{growth.images:,} of the images appended {growth.created} from {growth.source.files:,} new files")
     if corpus.unreadable:
         print(f"{corpus.unreadable:,} unreadable images" + (", the first 50:" if corpus.unreadable > 50 else ":"))
         for image in islice(unreadable, 50):
@@ -350,6 +355,24 @@ def ingest(name: Name, redo: Shards = "") -> None:
         definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say
     )
     print(
-        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of {definition.blocks_per_shard} "
-        f"blocks, {result.unreadable:,} unreadable"
+        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards, {result.blocks} blocks, "
+        f"{result.unreadable:,} unreadable"
+    )
+
+
+@corpus_app.command()
+def grow(name: Name) -> None:
+    """Append what is new in a corpus' source, in new shards; all that is there stays as it is."""
+    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.ingest.step import ingest_corpus
+
+    runtime = clients()
+    definition = load_definition(runtime.settings.corpora_folder, name)
+    result = ingest_corpus(
+        definition, storage=runtime.storage, files=runtime.source_files(definition), grow=True, report=say
+    )
+    old = result.images - result.new_images
+    print(
+        f"corpus {result.corpus}: {old:,} images were there, {result.new_images:,} are new; {result.shards} shards, "
+        f"{result.blocks} blocks" + (f"; tag it with `tinytags run {name}`" if result.new_images else "")
     )

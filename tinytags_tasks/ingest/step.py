@@ -18,6 +18,7 @@ def ingest_corpus(
     files: SourceFiles | None = None,
     redo: tuple[int, ...] = (),
     grow: bool = False,
+    least_new: int = 1,
     report: Callable[[str], None] = print,
 ) -> CommitResult:
     """Write every image of a corpus' source to the store's shards, except what is committed already.
@@ -34,6 +35,8 @@ def ingest_corpus(
         Shards that are written again even if they are complete.
     grow
         Whether images that are new in the source are appended to a corpus that is complete.
+    least_new
+        How many images must be new so that they are appended.
     report
         Called with a line of progress every now and then.
 
@@ -48,10 +51,10 @@ def ingest_corpus(
         If the store or a remote source is unavailable.
     """
     files = files or SourceFiles(definition.source, definition.options)
-    request = plan.PlanRequest(definition, redo=redo, grow=grow)
+    request = plan.PlanRequest(definition, redo=redo, grow=grow, least_new=least_new)
     planned = plan.plan_ingestion(request, storage=storage, files=files, report=report)
     committed = _write(planned, redo, storage, files, report)
-    if grow and planned.left_out:  # what was begun before had to be completed first
+    if grow and planned.left_out >= least_new:  # what was begun before had to be completed first
         planned = plan.plan_ingestion(request, storage=storage, files=files, report=report)
         again = _write(planned, (), storage, files, report)
         committed = replace(again, new_images=committed.new_images + again.new_images)
