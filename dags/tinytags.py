@@ -29,7 +29,7 @@ something. Then the same form gives another model, and so another run beside the
 Trigger the same form without blocks to do the rest of the run.
 
 **New files of the source** are appended if the form says so: in new shards, so that only their blocks are embedded and
-scored. What the same model said of the other blocks is taken over, and all are indexed into a collection of their own.
+scored. What the same model said of the other blocks is taken over, and all are indexed into a new collection.
 A corpus that is complete does not need its source.
 
 **Only one run at a time tags a corpus**; different corpora can be tagged at the same time.

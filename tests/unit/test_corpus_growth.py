@@ -57,8 +57,9 @@ def define(folder, **fields):
     return make_definition("pets", {"source": str(folder), "format": "folder", **cut, **fields})
 
 
-def ingest(storage, folder, *, grow=False, report=quiet, redo=(), **fields):
-    return ingest_corpus(define(folder, **fields), storage=storage, grow=grow, report=report, redo=redo)
+def ingest(storage, folder, *, grow=False, least_new=1, report=quiet, redo=(), **fields):
+    definition = define(folder, **fields)
+    return ingest_corpus(definition, storage=storage, grow=grow, least_new=least_new, report=report, redo=redo)
 
 
 def corpus_of(storage):
@@ -284,6 +285,13 @@ def test_a_remote_source_that_does_not_answer_stops_no_complete_corpus(storage, 
 
     monkeypatch.setattr("tinytags_tasks.ingest.plan.list_items", fail)
     assert ingest(storage, folder).images == 5
+
+
+def test_too_few_new_images_are_left_out(storage, folder):
+    ingest(storage, folder)
+    add_new(folder)
+    assert ingest(storage, folder, grow=True, least_new=4).images == 5
+    assert ingest(storage, folder, grow=True, least_new=3).images == 8
 
 
 # Records

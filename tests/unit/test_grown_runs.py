@@ -14,6 +14,7 @@ from small_run import (
     SolrHere,
     SparkHere,
     address_of,
+    card,
     index_all,
     picture,
     pictures,
@@ -26,13 +27,14 @@ from small_words import tag, takedown
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.correct.apply import apply_corrections
 from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.ingest.standing import is_untagged
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.publish.diff import DiffRequest, compare_runs
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
 from tinytags_tasks.review.words import say
 from tinytags_tasks.score.plan import PlanRequest, plan_run
-from tinytags_tasks.score.step import ScoreRequest, score_blocks
+from tinytags_tasks.score.step import ScoreRequest, needed_embeddings, score_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import add_up, read_ledger
@@ -259,3 +261,24 @@ def test_a_rollback_leads_to_the_run_before_the_growth_and_lasts(grown):
     assert solr.alias_of[ALIAS] == old.collection
     found = plan_retags(RetagRequest(), storage=storage, solr=solr, report=quiet)
     assert (found.due, list(found.skipped)) == ((), [ALIAS])
+
+
+def test_blocks_that_can_be_taken_over_need_no_embeddings(storage):
+    old = plan(storage)
+    score_all(storage, old)
+    grow_by_new(storage)
+    new = plan(storage)
+    card(features="net-0123456789ab").save(storage, layout.card_file(MODEL))
+    request = ScoreRequest(new.name, tuple(range(new.blocks)))
+    assert needed_embeddings(request, storage=storage) == ("net-0123456789ab", (6, 7, 8))
+    storage.delete(layout.scored_file(old.name, 2))
+    assert needed_embeddings(request, storage=storage) == ("net-0123456789ab", (2, 6, 7, 8))
+
+
+def test_a_corpus_is_untagged_from_its_growth_until_a_run_of_it_is_planned(storage):
+    plan(storage)
+    assert not is_untagged(CORPUS, storage)
+    grow_by_new(storage)
+    assert is_untagged(CORPUS, storage)
+    plan(storage)
+    assert not is_untagged(CORPUS, storage)
