@@ -14,6 +14,7 @@ from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, MissingError, NewerFormatError, TransientError
+from tinytags_tasks.ingest import commit
 from tinytags_tasks.ingest.plan import PlanRequest, plan_ingestion
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.ingest.verify import iterate_unreadable, verify_corpus
@@ -186,6 +187,17 @@ def test_of_two_who_find_different_new_files_the_first_counts(storage, folder):
     assert [growth.images for growth in corpus_of(storage).growths] == [1, 2]
 
 
+def test_a_slow_process_does_not_undo_a_later_growth(storage, folder):
+    ingest(storage, folder)
+    add_new(folder, NEW[:1])
+    ingest(storage, folder, grow=True)
+    slow = corpus_of(storage)
+    add_new(folder)
+    ingest(storage, folder, grow=True)
+    commit._replace(slow, storage, quiet)
+    assert corpus_of(storage).images == 8
+
+
 def remove(folder):
     (folder / OLD[2]).unlink()
 
@@ -270,7 +282,7 @@ def test_a_corpus_stands_while_the_source_of_its_growth_is_away(storage, folder)
     result = ingest(storage, folder, report=lines.append)
     assert (result.images, result.awaited_images) == (5, 3)
     assert any("is to grow by 3 images: that goes on once its source is back" in line for line in lines)
-    with pytest.raises(MissingError, match="is to grow by 3 images of it; once it is back"):
+    with pytest.raises(MissingError, match=r"is to grow by 3 images that are not in the store yet; once .*source"):
         ingest(storage, folder, grow=True)
     folder.with_name("away").rename(folder)
     assert ingest(storage, folder, grow=True).images == 8

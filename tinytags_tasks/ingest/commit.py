@@ -16,6 +16,7 @@ from tinytags_tasks.ingest.shards import (
 )
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Growth, ShardManifest, Source
+from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.quoting import quoted
 from tinytags_tasks.store.record import now
@@ -78,9 +79,11 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
     made = _totals(plan, parts, known)
     if known is not None and (known.digest != made.digest or known.growth not in made.growth_hashes):
         raise decoded_differently(corpus)
-    if known is None or len(made.growths) > len(known.growths):
-        made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged or known is not None)
-    _delete_leftovers(plan, storage)
+    if known is None:
+        made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged)
+    elif len(made.growths) > len(known.growths):
+        _replace(made, storage, report)
+    _delete_leftovers(plan, made.partition.shards, storage)
     new, awaited = made.images - (known.images if known else 0), plan.images - made.images
     partition = made.partition
     report(
@@ -90,6 +93,15 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
         + (f"; {awaited:,} more are awaited" if awaited else "")
     )
     return CommitResult(corpus, made.images, partition.shards, partition.blocks, made.unreadable, new, awaited)
+
+
+def _replace(made: Corpus, storage: Storage, report: Callable[[str], None]) -> None:
+    """Write the totals of a corpus that has grown, unless another process has written those of a later growth."""
+    path = layout.corpus_file(made.name)
+    with Leases(storage).wait_for(layout.corpus_lease_file(made.name), f"corpus {made.name}", report):
+        known = committed_corpus(storage, made.name)
+        if known is None or len(made.growths) > len(known.growths):
+            made.save(storage, path)
 
 
 @dataclass(frozen=True)
@@ -139,12 +151,12 @@ def _add_up(plan: IngestPlan, part: int, before: str, storage: Storage) -> _Part
     return _PartTotals(source, unreadable, digest.hexdigest())
 
 
-def _delete_leftovers(plan: IngestPlan, storage: Storage) -> None:
-    """Delete leases and temporary files of killed writers; once every shard is complete, nothing needs them."""
+def _delete_leftovers(plan: IngestPlan, shards: int, storage: Storage) -> None:
+    """Delete leases and temporary files of killed writers; once these shards are complete, nothing needs them."""
     corpus = plan.definition.name
     listings = [layout.source_file(corpus, source.listing_sha256) for source in plan.sources]
     growths = [layout.growth_file(corpus, number) for number in range(1, len(plan.sources))]
-    leases = [layout.lease_file(corpus, shard) for shard in range(plan.partition.shards)]
+    leases = [layout.lease_file(corpus, shard) for shard in range(shards)]
     existing = set(storage.names(layout.shards_folder(corpus)))
     for lease in leases:
         if layout.file_name(lease) in existing:
@@ -152,7 +164,12 @@ def _delete_leftovers(plan: IngestPlan, storage: Storage) -> None:
     storage.delete_leftovers(*leases)
     storage.delete_leftovers(layout.corpus_file(corpus), layout.ingest_plan_file(corpus), *listings)
     if growths:
+        totals_lease = layout.corpus_lease_file(corpus)
         storage.delete_leftovers(*growths)
+        storage.delete_leftovers(totals_lease)
+        if storage.exists(totals_lease):
+            with Leases(storage).hold(totals_lease):  # which takes over a killed writer's, and returns it
+                pass
 
 
 def _add_to_digest(digest: "hashlib._Hash", manifest: ShardManifest) -> None:

@@ -122,8 +122,8 @@ def plan_ingestion(
     todo = sorted({*to_write, *new})
     report(
         f"corpus {definition.name}: {partition.images:,} images in {partition.shards} shards, "
-        + (f"{new_images:,} images in {len(new)} shards new, " if new_images else "")
-        + f"{len(missing)} of the them missing"
+        + (f"{new_images:,} images in {len(new)} shards new, " if new_images and not found.is_away else "")
+        + f"{len(missing)} of them missing"
         + ("" if todo or found.is_away else ": nothing to do")
     )
     return PlanResult(

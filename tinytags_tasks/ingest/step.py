@@ -60,8 +60,8 @@ def ingest_corpus(
         committed = replace(again, new_images=committed.new_images + again.new_images)
     if grow and committed.awaited_images:
         raise MissingError(
-            f"{files.address}: cannot be read, and corpus {definition.name} is to grow by {committed.awaited_images:,} "
-            f"images of it; once it is back, continue with `tinytags corpus grow {definition.name}`"
+            f"corpus {definition.name} is to grow by {committed.awaited_images:,} images that are not in the store "
+            f"yet; once {files.address} can be read, continue with `tinytags corpus grow {definition.name}`"
         )
     return committed
 

@@ -5,6 +5,7 @@
     corpora/<corpus>/corpus.json                 totals; written last, once every shard is complete
     corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
     corpora/<corpus>/plan.json                   what is ingested; written first: definition and source
+    corpora/<corpus>/corpus.lease                who is replacing the totals, because the corpus has grown
     corpora/<corpus>/growths/000001.json         what is appended to it; written before its shards
     corpora/<corpus>/source-<hash>.parquet       the source's files or images, in the order of positions
     corpora/<corpus>/shards/00000.keywords.parquet  one keyword per image, if the corpus has keywords
@@ -140,6 +141,11 @@ def corpus_folder(corpus: str) -> str:
 def corpus_file(corpus: str) -> str:
     """Path of a corpus' totals."""
     return f"{corpus_folder(corpus)}/corpus.json"
+
+
+def corpus_lease_file(corpus: str) -> str:
+    """Path of the lease on a corpus' totals, for whoever replaces them because it has grown."""
+    return f"{corpus_folder(corpus)}/corpus.lease"
 
 
 def shard_file(corpus: str, shard: int) -> str:
