@@ -174,7 +174,9 @@ def test_runs_before_and_after_a_growth_are_compared_in_the_blocks_that_both_hav
     grow_by_new(storage)
     new = plan(storage)
     score(storage, new)
-    found = compare_runs(DiffRequest(old.name, new.name), storage=storage, report=quiet)
+    lines = []
+    found = compare_runs(DiffRequest(old.name, new.name), storage=storage, report=lines.append)
+    assert lines == [f"3 images are in {new.name} alone, because the corpus grew"]
     assert (found.images, found.changed, found.gained, found.lost) == (11, 0, 0, 0)
 
 

@@ -145,6 +145,9 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
     for run in (old, new):
         run.check_blocks(blocks)
         _refuse_unscored(run, blocks, storage)
+    if old.images != new.images:
+        longer = max(old, new, key=lambda run: run.images)
+        report(f"{abs(old.images - new.images):,} images are in {longer.name} alone, because the corpus grew")
     total = _Sum()
     read_old, read_new = (_block_reader(run, storage) for run in (old, new))
     with ThreadPoolExecutor(_READERS) as pool:
