@@ -390,6 +390,7 @@ def test_a_corpus_grows_under_its_readers(site: Runtime, tmp_path: Path, tinytag
     (source / "a.bin").write_bytes(pictures()[:3].tobytes())
     assert "append them with `tinytags corpus grow herd`" in tinytags("ingest", "herd")
     assert "11 images were there, 3 are new; 3 shards, 9 blocks" in tinytags("corpus", "grow", "herd")
+    assert "3 of the images appended" in tinytags("corpus", "show", "herd")
     source.rename(tmp_path / "away")
     assert "is complete, so its source is not needed" in tinytags("ingest", "herd")
 

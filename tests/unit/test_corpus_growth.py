@@ -23,6 +23,7 @@ from tinytags_tasks.store.block_files import block_sources, read_pixels
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.run_identity import run_name
 
 OLD = ("b/one.png", "b/two.png", "d/three.png", "d/four.png", "f/five.png")
 NEW = ("a/six.png", "b/seven.png", "z/eight.png")
@@ -341,6 +342,16 @@ def test_an_older_tinytags_refuses_a_corpus_that_has_grown_but_no_other(storage,
     monkeypatch.setattr(Corpus, "FORMAT", 1)
     with pytest.raises(NewerFormatError, match="upgrade this TinyTags"):
         corpus_of(storage)
+
+
+def test_the_hash_of_a_growth_and_the_name_of_a_run_on_it_never_change(storage, folder):
+    ingest(storage, folder)
+    add_new(folder)
+    ingest(storage, folder, grow=True)
+    corpus = corpus_of(storage)
+    assert corpus.growth == "a6088807055ddcbaba5235476c36c6028c8c18132ef6e315e3960bd04316a80f"
+    names = [run_name(corpus.as_of(growth), "m-0", 40, "solr", "") for growth in corpus.growth_hashes]
+    assert names == ["pets-1b23e025e5cc", "pets-cb86cc03ad63"]
 
 
 def test_manifests_say_which_files_a_shard_came_from(storage, folder):
