@@ -4,6 +4,7 @@ What a model says of a block follows from the block's bytes, so nothing is score
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -17,6 +18,9 @@ from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import BlockRecord, Run
+
+_AT_ONCE = 8
+"""Blocks that are copied at once: each waits for the store a few times."""
 
 
 def earlier_run(run: Run, corpus: Corpus, storage: Storage) -> Run | None:
@@ -35,7 +39,10 @@ def earlier_run(run: Run, corpus: Corpus, storage: Storage) -> Run | None:
 
 def found_earlier(run: Run, blocks: Iterable[int], storage: Storage) -> list[int]:
     """Return the blocks that can be taken over; their files are read and checked."""
-    return [source.block for source, _, _ in _found(run, blocks, storage)]
+    sources = _old_sources(run, blocks, storage)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(lambda source: _read_earlier(run, source, storage), sources)
+        return [source.block for source, earlier in zip(sources, found, strict=True) if earlier]
 
 
 def take_over(run: Run, blocks: Iterable[int], storage: Storage, writer: str) -> list[int]:
@@ -57,9 +64,13 @@ def take_over(run: Run, blocks: Iterable[int], storage: Storage, writer: str) ->
     TransientError
         If another writer took over a block.
     """
-    taken = []
-    for source, table, earlier in _found(run, blocks, storage):
-        record = earlier.replaced(
+
+    def commit(source: BlockSource) -> bool:
+        earlier = _read_earlier(run, source, storage)
+        if earlier is None:
+            return False
+        table, record = earlier
+        record = record.replaced(
             run=run.name,
             scored_bytes=0,
             scored_sha256="",
@@ -69,25 +80,32 @@ def take_over(run: Run, blocks: Iterable[int], storage: Storage, writer: str) ->
         record = write_scored(storage, table, record, overwrite=False)
         refuse_lost(storage, run.name, source.block, writer)
         record.save(storage, layout.ledger_file(run.name, source.block))
-        taken.append(source.block)
-    return taken
+        return True
+
+    sources = _old_sources(run, blocks, storage)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [source.block for source, taken in zip(sources, pool.map(commit, sources), strict=True) if taken]
 
 
-def _found(run: Run, blocks: Iterable[int], storage: Storage) -> Iterable[tuple[BlockSource, pa.Table, BlockRecord]]:
-    """Yield the blocks that the earlier run scored from the same bytes, with their tables and records."""
+def _old_sources(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockSource]:
+    """Return where the blocks are that the earlier run has, too; none without such a run."""
     if not run.earlier:
-        return
+        return []
     try:
         earlier = Run.load(storage, layout.run_file(run.earlier))
     except (MissingError, CorruptError):
-        return
+        return []
     old = [block for block in blocks if block < earlier.blocks]
     if (earlier.model, earlier.threshold) != (run.model, run.threshold) or not old:
-        return
-    for source in block_sources(storage, corpus_of_run(run, storage), old):
-        try:
-            table, record = read_scored(storage, earlier.name, source.block)
-        except (MissingError, CorruptError):
-            continue
-        if (record.model, record.sha256, record.read) == (run.model, source.sha256, source.images):
-            yield source, table, record
+        return []
+    return block_sources(storage, corpus_of_run(run, storage), old)
+
+
+def _read_earlier(run: Run, source: BlockSource, storage: Storage) -> tuple[pa.Table, BlockRecord] | None:
+    """Return what the earlier run says of a block; None if it does not, or not of the same bytes."""
+    try:
+        table, record = read_scored(storage, run.earlier, source.block)
+    except (MissingError, CorruptError):
+        return None
+    is_same = (record.model, record.sha256, record.read) == (run.model, source.sha256, source.images)
+    return (table, record) if is_same else None
