@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from small_run import quiet
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import make_definition
+from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, MissingError, NewerFormatError, TransientError
 from tinytags_tasks.ingest import commit
 from tinytags_tasks.ingest.plan import PlanRequest, plan_ingestion
+from tinytags_tasks.ingest.standing import standing_corpora
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.ingest.verify import iterate_unreadable, verify_corpus
 from tinytags_tasks.store import layout
@@ -97,6 +100,38 @@ def test_blocks_keep_their_numbers_and_hashes_although_the_last_shard_was_not_fu
     assert [len(read_pixels(storage, source)) for source in sources] == [source.images for source in sources]
     assert (corpus.digest, corpus.growth != "") == (before.digest, True)
     assert corpus.as_of("").replaced(created="") == before.replaced(created="")
+
+
+def test_tars_are_appended_as_a_whole(storage, folder, tmp_path):
+    tars = tmp_path / "tars"
+    tars.mkdir()
+
+    def pack(name, pictures):
+        with tarfile.open(tars / name, "w") as tar:
+            for picture in pictures:
+                tar.add(folder / picture, picture)
+
+    pack("b.tar", OLD)
+    ingest(storage, tars, format="webdataset")
+    old = pictures_of(storage)
+    add_new(folder)
+    pack("a.tar", NEW)
+    assert ingest(storage, tars, format="webdataset", grow=True).new_images == 3
+    assert pictures_of(storage) == [*old, 5, 6, 7]
+    pack("b.tar", (*OLD, NEW[0]))
+    with pytest.raises(BadInputError, match=r"the head of b.tar or the tail of b.tar"):
+        ingest(storage, tars, format="webdataset", grow=True)
+
+
+def test_only_defined_and_complete_corpora_are_looked_at(storage, folder, tmp_path):
+    definitions = tmp_path / "corpora"
+    for name in ("pets", "birds"):
+        save_definition(definitions, define(folder).model_copy(update={"name": name}))
+    ingest(storage, folder)
+    assert standing_corpora("", definitions, storage) == ["pets"]
+    assert standing_corpora("birds", definitions, storage) == []
+    with pytest.raises(BadInputError, match="no such corpus is defined"):
+        standing_corpora("cats", definitions, storage)
 
 
 def test_without_a_word_new_files_are_left_out_and_told_about(storage, folder):
