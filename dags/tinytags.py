@@ -1,6 +1,7 @@
 """### TinyTags: tag a corpus and publish it.
 
-`check >> ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks, mapped >> reconcile >> publish`
+`check >> ingest (plan >> shards, mapped >> commit) >> train >> plan >> blocks, mapped >> reconcile >> publish`, with
+`propose >> ask` before the last if a person is to decide
 
 | task | once it has succeeded |
 | --- | --- |
@@ -12,7 +13,9 @@
 | `plan` | the run, its Solr collection and its groups of blocks exist |
 | `blocks` | each block of the group has its embeddings, if needed, and its scored file, is indexed, and verified |
 | `reconcile` | all counts agree: images read = kept + below the threshold + none + unreadable, and kept = documents |
-| `publish` | readers see the run; skipped if the form says no, and for a trial |
+| `propose` | what would change for readers is described; skipped unless the form says ask |
+| `ask` | a person has decided, under **Required Actions**; skipped likewise |
+| `publish` | readers see the run; skipped if the form or the person says no, and for a trial |
 
 **Any task can be cleared and run again**: it only does what is not committed yet. Clearing a failed mapped task does
 the missing blocks of its group. A run is identified by its content (the corpus' bytes, the model, the threshold), so
@@ -46,6 +49,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowSkipException
 from tinytags_airflow import (
@@ -55,6 +59,7 @@ from tinytags_airflow import (
     NEW_MODELS,
     PRIORITY_OF_SHARDS,
     SHORT,
+    approval_timeout,
     describe_asset_event,
     errors_for_airflow,
     pool,
@@ -64,6 +69,8 @@ from tinytags_airflow import (
 )
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, tagging_form
+from tinytags_metrics import count_planned
+from tinytags_notify import SuccessNotifier, tell_success
 from tinytags_suggestions import remember_models
 from tinytags_waits import NOTE
 
@@ -239,6 +246,7 @@ def plan(ingested: dict[str, Any], trained: dict[str, Any]) -> list[dict[str, An
         shards=clients.settings.solr_shards,
         replicas=clients.settings.solr_replicas,
     )
+    count_planned(get_current_context(), sum(map(len, groups)))
     report(f"run {planned.run}: {len(groups)} groups of up to {max(map(len, groups), default=0)} blocks")
     return named_groups(planned.run, groups, clients.storage)
 
@@ -261,24 +269,62 @@ def reconcile(groups: list[dict[str, Any]]) -> dict[str, Any]:
     return {"run": groups[0]["run"], "totals": asdict(totals)}
 
 
-@task(pool=pool(SOLR), outlets=[INDEX_ASSET])
+@task(pool=pool(SOLR))
+@errors_for_airflow
+def propose(reconciled: dict[str, Any]) -> str:
+    """Describe what would change for readers, for the person who decides."""
+    from tinytags_tasks.publish.proposal import describe_publication
+
+    form = read_form()
+    if form["publish"] != "ask" or form["blocks"].strip():
+        raise AirflowSkipException("nobody is asked")
+    clients = runtime()
+    return describe_publication(
+        reconciled["run"],
+        form["alias"],
+        storage=clients.storage,
+        solr=clients.solr,
+        search_url=clients.settings.search_url,
+        report=report,
+    )
+
+
+# A person's no, or an answer that does not come in time, skips it; that nobody is asked does not.
+@task(
+    trigger_rule="none_failed_min_one_success",
+    pool=pool(SOLR),
+    outlets=[INDEX_ASSET],
+    on_success_callback=SuccessNotifier(),
+    on_skipped_callback=SuccessNotifier(),
+)
 @errors_for_airflow
 def publish(reconciled: dict[str, Any]) -> dict[str, Any]:
     """Ask the gate and move the alias; skipped if the form says no, and for a trial."""
+    from tinytags_tasks.publish.announcement import announce_published, announce_verified
     from tinytags_tasks.publish.step import PublishRequest, publish_run
+    from tinytags_tasks.store.ledger import Totals
 
     form = read_form()
     if form["blocks"].strip():
         raise AirflowSkipException(f"run {reconciled['run']}: only a trial of blocks {form['blocks']}")
+    clients = runtime()
     if form["publish"] == "no":
+        totals = Totals(**reconciled["totals"])
+        tell_success(
+            get_current_context(),
+            lambda: announce_verified(
+                reconciled["run"], totals, form["alias"], storage=clients.storage, solr=clients.solr
+            ),
+        )
         raise AirflowSkipException(
             f"run {reconciled['run']} is verified; publish it with `tinytags publish {reconciled['run']}`"
         )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
-    gate = [form[limit] if form["publish"] == "gate" else None for limit in limits]
-    clients = runtime()
+    gate = [form[limit] if form["publish"] in ("gate", "ask") else None for limit in limits]
     request = PublishRequest(reconciled["run"], form["alias"], *gate)
-    published = asdict(publish_run(request, storage=clients.storage, solr=clients.solr, report=report))
+    result = publish_run(request, storage=clients.storage, solr=clients.solr, report=report)
+    tell_success(get_current_context(), lambda: announce_published(result, storage=clients.storage))
+    published = asdict(result)
     describe_asset_event(INDEX_ASSET, alias=form["alias"], **published)
     return published
 
@@ -290,7 +336,15 @@ def tinytags() -> None:
     groups = plan(ingested, train(ingested))
     reconciled = reconcile(groups)
     embed_score_and_index().expand(group=groups) >> reconciled
-    publish(reconciled)
+    ask = ApprovalOperator(
+        task_id="ask",
+        subject="Publish run {{ ti.xcom_pull(task_ids='reconcile')['run'] }}?",
+        body="{{ ti.xcom_pull(task_ids='propose') }}",
+        defaults=ApprovalOperator.REJECT,
+        response_timeout=approval_timeout(),
+        doc_md="Ask a person whether the run is published; without an answer in time, it is not.",
+    )
+    propose(reconciled) >> ask >> publish(reconciled)
 
 
 def _claim(corpus: str, clients: Runtime) -> None:

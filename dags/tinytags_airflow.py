@@ -3,7 +3,7 @@
 Start here to change a Dag. :mod:`tinytags_forms` has the trigger forms, :mod:`tinytags_checks` the checks before any
 work starts, :mod:`tinytags_blocks` the mapped task of several Dags, :mod:`tinytags_waits` what a task does that has to
 wait, :mod:`tinytags_claim` the rule that one run at a time tags a corpus, :mod:`tinytags_notify` the messages about
-failures, and :mod:`tinytags_policy` how runs share the pools.
+failures and successes, :mod:`tinytags_metrics` the metrics, and :mod:`tinytags_policy` how runs share the pools.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
+from tinytags_metrics import count_failure
 from tinytags_notify import FailureNotifier
+from tinytags_suggestions import settings_or_none
 from tinytags_waits import end_wait, wait
 
 from tinytags_tasks import airflow_names
@@ -105,10 +107,25 @@ def pool(name: str) -> str:
     return name if os.environ.get("TINYTAGS_POOLS") == "1" else "default_pool"
 
 
+def approval_timeout() -> timedelta:
+    """Return how long a person may take to approve a publication."""
+    settings = settings_or_none()
+    return timedelta(hours=settings.approval_hours if settings else 72)
+
+
 def cron_schedule(variable: str) -> CronTriggerTimetable | None:
     """Return the schedule in an environment variable, in UTC; None, which means no schedule, if it is not set."""
     cron = os.environ.get(variable, "").strip()
     return CronTriggerTimetable(cron, timezone="UTC") if cron else None
+
+
+def nightly_schedule(variable: str) -> CronTriggerTimetable | None:
+    """Return a schedule for every night, in UTC; None if an environment variable is not set, or 0."""
+    return (
+        CronTriggerTimetable("30 3 * * *", timezone="UTC")
+        if os.environ.get(variable, "0").strip() not in ("", "0")
+        else None
+    )
 
 
 def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
@@ -128,6 +145,7 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
             wait(error, context, load_settings())
         except Exception as error:
             end_wait(context)
+            count_failure(context, error, is_final=isinstance(error, FinalError))
             if isinstance(error, FinalError):
                 raise AirflowFailException(f"{type(error).__name__}: {error}") from error
             raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
 from tinytags_airflow import PRIORITY_OF_BLOCKS, errors_for_airflow, pool, report, runtime
+from tinytags_metrics import measured_group
 from tinytags_waits import NOTE
 
 from tinytags_tasks.airflow_names import SPARK
@@ -41,35 +42,41 @@ def embed_score_and_index(*, redo: bool = False) -> Any:  # noqa: ANN401 - Airfl
     )
     @errors_for_airflow
     def blocks(group: dict[str, Any]) -> dict[str, Any]:
-        from tinytags_tasks.errors import FinalError
-        from tinytags_tasks.index.step import IndexRequest, index_blocks
-        from tinytags_tasks.score.step import ScoreRequest, score_blocks
-        from tinytags_tasks.score.worker import unsettled_blocks
-
         run, numbers = group["run"], tuple(group["blocks"])
-        get_current_context()["name"] = group["name"]
+        context = get_current_context()
+        context["name"] = group["name"]
         clients = runtime()
-        storage, solr = clients.storage, clients.solr
-        embedded, failure = _embed(run, numbers, clients)
-        try:
-            score_blocks(
-                ScoreRequest(run, embedded),
-                storage=storage,
-                address=clients.store_address,
-                connect_spark=clients.connect_spark,
-                report=report,
-            )
-        except FinalError as error:
-            failure = error
-        if failure is None:
-            return _index(IndexRequest(run, numbers, redo), clients)
-        # There will be no retry, so index what was scored now.
-        failed = set(unsettled_blocks(run, numbers, storage))
-        if scored := tuple(block for block in numbers if block not in failed):
-            index_blocks(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)
-        raise failure
+        with measured_group(context, run, numbers, clients.storage):
+            return _embed_score_and_index(run, numbers, clients, redo=redo)
 
     return blocks
+
+
+def _embed_score_and_index(run: str, numbers: tuple[int, ...], clients: Runtime, *, redo: bool) -> dict[str, Any]:
+    from tinytags_tasks.errors import FinalError
+    from tinytags_tasks.index.step import IndexRequest, index_blocks
+    from tinytags_tasks.score.step import ScoreRequest, score_blocks
+    from tinytags_tasks.score.worker import unsettled_blocks
+
+    storage, solr = clients.storage, clients.solr
+    embedded, failure = _embed(run, numbers, clients)
+    try:
+        score_blocks(
+            ScoreRequest(run, embedded),
+            storage=storage,
+            address=clients.store_address,
+            connect_spark=clients.connect_spark,
+            report=report,
+        )
+    except FinalError as error:
+        failure = error
+    if failure is None:
+        return _index(IndexRequest(run, numbers, redo), clients)
+    # There will be no retry, so index what was scored now.
+    failed = set(unsettled_blocks(run, numbers, storage))
+    if scored := tuple(block for block in numbers if block not in failed):
+        index_blocks(IndexRequest(run, scored, redo), storage=storage, solr=solr, report=report)
+    raise failure
 
 
 def _index(request: IndexRequest, clients: Runtime) -> dict[str, Any]:

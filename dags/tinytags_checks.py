@@ -53,6 +53,7 @@ def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
     """
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.errors import MissingError
+    from tinytags_tasks.near_names import choices
     from tinytags_tasks.nets.catalogue import load_net_card
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.corpus_records import Corpus
@@ -61,8 +62,8 @@ def refuse_unknown(form: dict[str, Any], clients: Runtime) -> None:
     models = remember_models(clients)
     if form["model"]:
         if form["model"] not in models:
-            known = ", ".join(models[-20:]) or "none"
-            raise MissingError(f"model {form['model']} does not exist (there are: {known})")
+            known = choices(form["model"], models[::-1])
+            raise MissingError(f"model {form['model']} does not exist ({known})")
         ModelCard.load(clients.storage, layout.card_file(form["model"]))
     elif form["features"] != PIXELS:
         load_net_card(clients.storage, form["features"])

@@ -56,11 +56,11 @@ def tagging_form() -> Form:
         "publish": Param(
             "yes",
             type="string",
-            enum=["yes", "gate", "no"],
+            enum=["yes", "gate", "ask", "no"],
             title="Publish",
             section="Publishing",
-            description="yes; gate: only if the run meets the limits below; no: it stays verified and can be published "
-            "later",
+            description="yes; gate: only if the run meets the limits below; ask: the same, and only once a person has "
+            "approved it under Required Actions; no: it stays verified and can be published later",
         ),
         **_gate_fields(),
         "alias": _alias("Publishing"),
@@ -356,6 +356,20 @@ def prune_form() -> Form:
             "it must be scored again",
         ),
         "alias": _alias("Params"),
+    }
+
+
+def clean_form() -> Form:
+    """Return the form of the Dag ``tinytags_clean``."""
+    settings = settings_or_none()
+    return {
+        "days": Param(
+            (settings.keep_log_days if settings else None) or 30,
+            type="integer",
+            minimum=1,
+            title="Days",
+            description="How old records and logs of Dag runs may become",
+        ),
     }
 
 

@@ -1,15 +1,21 @@
-"""Sends a message about a task that failed for good: which blocks, why, and where its log is."""
+"""Sends messages: about a task that failed for good, with its log, and about a run that succeeded, with its counts."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import BaseNotifier
 
 CONNECTION = "tinytags_notify"
 """Its type decides how a message is sent. ``smtp`` mails it to the extra ``to``. ``http`` posts ``{"text": ...}``, the
-format of chat servers' incoming webhooks, to its host and the extra ``path``. Without it, nothing is sent."""
+format of chat servers' incoming webhooks, to its host and the extra ``path``. Without it, nothing is sent. The extra
+``success`` = false leaves out what succeeded."""
+
+_TOLD = "tinytags_told"
+"""Key in Airflow's context: what a task has to say if it succeeds."""
 
 _TIMEOUT_SECONDS = 10
 
@@ -27,18 +33,47 @@ class FailureNotifier(BaseNotifier):  # type: ignore[misc]  # Airflow comes with
         context
             Airflow's context of the task that failed.
         """
-        from airflow.sdk import BaseHook
-        from airflow.sdk.exceptions import AirflowNotFoundException
+        if (connection := _connection()) is not None:
+            _send(*failure_message(context), connection, "failure")
 
-        try:
-            connection = BaseHook.get_connection(CONNECTION)
-        except AirflowNotFoundException:
-            return
-        subject, text = failure_message(context)
-        if connection.conn_type == "smtp":
-            _mail(subject, text, connection)
-        else:
-            _post(text, connection)
+
+class SuccessNotifier(BaseNotifier):  # type: ignore[misc]  # as above
+    """Sends what :func:`tell_success` was given, through the same connection."""
+
+    def notify(self, context: Any) -> None:  # noqa: ANN401 - Airflow's context
+        """Send one message, if the task has something to say.
+
+        Parameters
+        ----------
+        context
+            Airflow's context of the task that succeeded, or was skipped.
+        """
+        if _TOLD in context and (connection := _connection()) is not None:
+            _send(*success_message(context, context[_TOLD]), connection, "success")
+
+
+def tell_success(context: Any, compose: Callable[[], Sequence[str]]) -> None:  # noqa: ANN401 - Airflow's context
+    """Have a message sent once the task has succeeded; one that cannot be composed is a warning.
+
+    Parameters
+    ----------
+    context
+        Airflow's context of the task.
+    compose
+        Returns the message's lines, a title first; not called if nobody would get them.
+    """
+    from tinytags_tasks.errors import TinyTagsError
+
+    if not _wants_success(_connection()):
+        return
+    try:
+        context[_TOLD] = list(compose())
+    except TinyTagsError as error:  # the task has succeeded all the same
+        _log.warning("no message about the success is sent: %s", error)
+
+
+def _wants_success(connection: Any | None) -> bool:  # noqa: ANN401 - Airflow's connection
+    return connection is not None and bool(connection.extra_dejson.get("success", True))
 
 
 def failure_message(context: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
@@ -56,7 +91,48 @@ def failure_message(context: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
     return subject, f"{subject} at attempt {task.try_number} of run {task.run_id}:\n{reason}\n{task.log_url}"
 
 
-def _mail(subject: str, text: str, connection: Any) -> None:  # noqa: ANN401 - as above
+def success_message(context: Any, lines: Sequence[str]) -> tuple[str, str]:  # noqa: ANN401 - as above
+    """Return the subject and the text of a message.
+
+    Parameters
+    ----------
+    context
+        Airflow's context of the task that succeeded.
+    lines
+        What it has to say; a title first.
+    """
+    task, begun = context["ti"], context["dag_run"].start_date
+    took = timedelta(seconds=round((datetime.now(UTC) - begun).total_seconds()))
+    subject = f"TinyTags: {lines[0]}"
+    ending = f"took {took} from {begun:%Y-%m-%d %H:%M} UTC on (run {task.run_id} of {task.dag_id})"
+    return subject, "\n".join([subject, *lines[1:], ending, task.log_url])
+
+
+def _connection() -> Any | None:  # noqa: ANN401 - Airflow's connection
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        return BaseHook.get_connection(CONNECTION)
+    except AirflowNotFoundException:
+        return None
+
+
+def _send(subject: str, text: str, connection: Any, about: str) -> None:  # noqa: ANN401 - as above
+    """Send a message, or log a warning: an exception would hide why the task failed.
+
+    The warning leaves out the address, because the path of an incoming webhook is a secret.
+    """
+    is_mail = connection.conn_type == "smtp"
+    problem = _mail(subject, text, connection) if is_mail else _post(text, connection)
+    if problem:
+        _log.warning(
+            "no message about the %s was sent with connection %s (%s: %s)", about, CONNECTION, connection.host, problem
+        )
+
+
+def _mail(subject: str, text: str, connection: Any) -> str:  # noqa: ANN401 - as above
+    """Return why the mail was not sent; empty if it was."""
     from html import escape
 
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
@@ -66,10 +142,12 @@ def _mail(subject: str, text: str, connection: Any) -> None:  # noqa: ANN401 - a
     try:
         SmtpNotifier(to=to, subject=subject, html_content=html, smtp_conn_id=CONNECTION).notify({})
     except OSError as error:  # smtplib's errors are OSErrors
-        _warn(connection, type(error).__name__)
+        return type(error).__name__
+    return ""
 
 
-def _post(text: str, connection: Any) -> None:  # noqa: ANN401 - as above
+def _post(text: str, connection: Any) -> str:  # noqa: ANN401 - as above
+    """Return why the message was not posted; empty if it was."""
     import httpx
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs full addresses, and this one is secret
@@ -79,17 +157,5 @@ def _post(text: str, connection: Any) -> None:  # noqa: ANN401 - as above
     try:
         answer = httpx.post(url, json={"text": text}, auth=login, timeout=_TIMEOUT_SECONDS)
     except httpx.HTTPError as error:
-        _warn(connection, type(error).__name__)
-        return
-    if answer.is_error:
-        _warn(connection, str(answer.status_code))
-
-
-def _warn(connection: Any, problem: str) -> None:  # noqa: ANN401 - as above
-    """Log a warning: an exception would hide why the task failed.
-
-    The warning leaves out the address, because the path of an incoming webhook is a secret.
-    """
-    _log.warning(
-        "no message about the failure was sent with connection %s (%s: %s)", CONNECTION, connection.host, problem
-    )
+        return type(error).__name__
+    return str(answer.status_code) if answer.is_error else ""

@@ -60,6 +60,7 @@ def wait(error: WaitError, context: Any, settings: Settings) -> NoReturn:  # noq
         If tasks may not wait at all: a try is used up.
     """
     from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+    from tinytags_metrics import count_wait
 
     if settings.wait_hours == 0:
         raise error
@@ -80,6 +81,7 @@ def wait(error: WaitError, context: Any, settings: Settings) -> NoReturn:  # noq
         {"for": error.awaited, "since": since.isoformat(), "until": until.isoformat(), "asked": asked + 1},
     )
     context["waiting"] = f" ({waiting})"
+    count_wait(context, error.awaited)
     logging.getLogger("tinytags").warning("%s, until %s UTC: %s", waiting, f"{until:%H:%M:%S}", error)
     time.sleep(pause)
     raise AirflowRescheduleException(until)
@@ -87,8 +89,13 @@ def wait(error: WaitError, context: Any, settings: Settings) -> NoReturn:  # noq
 
 def end_wait(context: Any) -> None:  # noqa: ANN401 - as above
     """Forget that the task has waited."""
+    from tinytags_metrics import time_wait
+
     if context.get("task_reschedule_count"):
-        context["task_state_store"].delete(RECORD)
+        records = context["task_state_store"]
+        if waited := records.get(RECORD):
+            time_wait(context, datetime.now(UTC) - datetime.fromisoformat(waited["since"]), waited["for"])
+        records.delete(RECORD)
 
 
 def _begun(record: Any, awaited: str, now: datetime) -> tuple[datetime, int]:  # noqa: ANN401 - any JSON

@@ -23,6 +23,12 @@ MOST_SHARD_IMAGES, LEAST_BLOCKS = 1_000_000, 50
 _BLOCK_BYTES = MOST_SHARD_IMAGES * 32 * 32 * 3 // LEAST_BLOCKS
 """About 60 MB: the pixels that a worker holds, twice if it works at two blocks at once."""
 
+_FEW_IMAGES = 100
+"""Blocks of fewer images are not made by default: each costs some files, and a task's turn."""
+
+MOST_BLOCK_BYTES = 1_000_000_000
+"""The most pixels of a block, of which a worker may hold two."""
+
 MOST_BLOCKS_PER_SHARD = 10_000
 MOST_BLOCKS = 1_000_000
 """The most blocks of a corpus. Each has some files, and a ledger of so many takes a process 1 GB."""
@@ -36,9 +42,30 @@ def usual_shard_images(image_bytes: int) -> int:
 
 
 def usual_blocks_per_shard(shard_images: int, image_bytes: int) -> int:
-    """Return into how many blocks a shard is cut by default: about 60 MB each, and at least 50 blocks."""
+    """Return into how many blocks a shard is cut by default: about 60 MB each, and 50 blocks if it has the images."""
     blocks = -(-shard_images * image_bytes // _BLOCK_BYTES)
-    return min(MOST_BLOCKS_PER_SHARD, max(LEAST_BLOCKS, blocks))
+    return min(MOST_BLOCKS_PER_SHARD, shard_images, max(LEAST_BLOCKS, blocks))
+
+
+def fewer_blocks(blocks_per_shard: int, images: int, most_bytes: int) -> int:
+    """Return into how many blocks a shard is cut by default if it is not full: few images make few blocks.
+
+    Parameters
+    ----------
+    blocks_per_shard
+        The blocks of a full one.
+    images
+        How many images it has.
+    most_bytes
+        The most pixels that a shard of this corpus has.
+    """
+    needed = -(-most_bytes // _BLOCK_BYTES)
+    return min(blocks_per_shard, max(1, needed, -(-images // _FEW_IMAGES)))
+
+
+def smaller_shard_images(blocks_per_shard: int, image_bytes: int) -> int:
+    """Return how many images a shard of so few blocks has by default, so that blocks are no larger once it is full."""
+    return min(MOST_SHARD_IMAGES, max(1, blocks_per_shard * _BLOCK_BYTES // image_bytes))
 
 
 @dataclass(frozen=True)

@@ -103,3 +103,11 @@ def http_status(error: TinyTagsError) -> int:
     if isinstance(error, MissingError):
         return 404
     return 400 if isinstance(error, BadInputError) else 500
+
+
+def one_line(message: object) -> str:
+    """Return a message as one line: characters that a terminal would obey, such as a line's end, are escaped."""
+    text = str(message)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

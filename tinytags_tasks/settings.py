@@ -1,6 +1,5 @@
 """Settings: ``TINYTAGS_*`` variables, then the addresses of the engines that ``tinytags up`` started."""
 
-import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,7 +45,9 @@ class Settings(BaseSettings):
         PROJECT_ROOT / ".tinytags", description="state of the embedded engines, demo files and passwords"
     )
     cache: Path = Field(Path.home() / ".cache" / "tinytags", description="downloaded jars, shared by all checkouts")
-    webhdfs_url: str | None = Field(None, description="the NameNode's HTTP address, http://host:9870")
+    webhdfs_url: str | None = Field(
+        None, description="the NameNode's HTTP address, http://host:9870, or a gateway's with its path; several with ;"
+    )
     hdfs_url: str | None = Field(None, description="the NameNode's RPC address, for Spark, hdfs://host:8020")
     hdfs_user: str = Field("tinytags", description="the user that owns the store in HDFS")
     store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
@@ -72,6 +73,12 @@ class Settings(BaseSettings):
     )
     solr_shards: int = Field(1, ge=1, description="shards of a new collection")
     solr_replicas: int = Field(1, ge=1, description="replicas of each shard of a new collection")
+    most_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="how many pixels a picture may have: to decode it takes 4 bytes a pixel; a JPEG that is made "
+        "smaller while it is decoded may have ten times as many",
+    )
     thumbnails: Thumbnails = Field(
         "solr", description="where the images of a new run's documents are kept: solr or store"
     )
@@ -91,6 +98,16 @@ class Settings(BaseSettings):
     )
     wait_pause_seconds: float = Field(
         10, gt=0, description="how long such a task keeps its slot; then it pauses three to twelve times as long"
+    )
+    approval_hours: float = Field(
+        72, gt=0, le=8_760, description="how long a person may take to approve a publication; then it is rejected"
+    )
+    keep_log_days: int = Field(
+        30,
+        ge=0,
+        le=36_500,
+        description="for how many days Airflow's records and logs of Dag runs are kept; 0: for ever. The embedded "
+        "Airflow deletes older ones every night, another one only if this is set",
     )
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="the user who triggers runs")
@@ -237,7 +254,10 @@ class Settings(BaseSettings):
         """
         overrides: dict[str, object] = {}
         if hdfs:
-            overrides["webhdfs_url"] = f"{hdfs.schema or 'http'}://{hdfs.host}:{hdfs.port}"
+            path = hdfs.extra_dejson.get("path", "")  # of a gateway
+            port = f":{hdfs.port}" if hdfs.port else ""
+            first = f"{hdfs.schema or 'http'}://{hdfs.host}{port}{path}"
+            overrides["webhdfs_url"] = ";".join(filter(None, (first, hdfs.extra_dejson.get("others"))))
             overrides["hdfs_url"] = hdfs.extra_dejson.get("rpc", self.hdfs_url)
             overrides["hdfs_user"] = hdfs.login or self.hdfs_user
         if solr:
@@ -294,14 +314,16 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     names
         The names of the environment's variables.
     """
+    from tinytags_tasks.near_names import nearest
+
     prefix = "TINYTAGS_"
     known = {name.upper() for name in Settings.model_fields} | {"POOLS"}
     warnings = []
     for name in sorted(name for name in names if name.upper().startswith(prefix)):
         setting = name.upper().removeprefix(prefix)
         if setting not in known:
-            nearest = difflib.get_close_matches(setting, sorted(known), n=1)
-            meant = f": do you mean {prefix}{nearest[0]}?" if nearest else ""
+            near = nearest(setting, sorted(known))
+            meant = f": do you mean {prefix}{near[0]}?" if near else ""
             warnings.append(f"{name} is not a setting, and has no effect{meant}")
     return warnings
 

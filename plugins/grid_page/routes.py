@@ -10,6 +10,7 @@ from PIL import Image
 
 from grid_page.access import may_clear, may_trigger
 from grid_page.dag_runs import log_link
+from grid_page.history import History
 from grid_page.images import block_images, captioned, image_at
 from grid_page.watch import STATES, Watches
 from tinytags_tasks.airflow_names import BACKFILL_DAG
@@ -27,6 +28,7 @@ def run_routes(watches: Watches) -> APIRouter:
         The runs that are being watched.
     """
     router = APIRouter()
+    history = History(watches.dag_runs.find_run)
 
     @router.get("/api/runs")
     def runs(user: GetUserDep, session: SessionDep, dag: str = "", dag_run: str = "") -> dict[str, Any]:
@@ -37,6 +39,11 @@ def run_routes(watches: Watches) -> APIRouter:
             "states": STATES,
             "may_trigger": may_trigger(user, BACKFILL_DAG),
         }
+
+    @router.get("/api/history")
+    def dag_runs(session: SessionDep) -> dict[str, Any]:
+        """Return the latest Dag runs that tagged: when, how long, what was counted, retries and waits."""
+        return history.read(session)
 
     @router.get("/api/runs/{name}")
     def run(name: str) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def test_the_grid_shows_the_run_its_logs_and_its_images(ask: Callable[..., httpx
     cells = wait_for(lambda: ask("viewer", f"{path}/cells").json(), lambda cells: "unknown" not in cells["counts"])
     assert cells["counts"] == {"verified": 9}
     assert cells["problems"] == []
+    (tagged,) = [one for one in ask("viewer", "/tinytags/api/history").json()["dag_runs"] if one["runs"] == [run]]
+    assert (tagged["state"], tagged["images"], tagged["retries"]) == ("success", cells["totals"]["read"], 0)
     cell = ask("viewer", f"{path}/blocks/5").json()
     assert cell["task"]["state"] == "success"
     dag, dag_run, task, map_index = (cell["task"]["log"].partition("?")[0].split("/")[at] for at in (2, 4, 6, 8))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from storage_contract import StorageContract
 
+from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store.hdfs import HdfsStorage
@@ -23,6 +24,23 @@ def test_an_hdfs_that_is_away_is_named_with_the_remedy(hdfs: Runtime) -> None:
     away = HdfsStorage(replace(hdfs.store_address, webhdfs_url="http://127.0.0.1:1"))
     with pytest.raises(EngineDownError, match=r"127\.0\.0\.1:1.*tinytags up"):
         away.read("anything")
+
+
+NAMES = ("a b.bin", "50%.bin", "%41.bin", "a+b.bin", "a;b.bin", "k=v.bin", "é 猫.bin", "a#1?.bin", "a&b.bin")
+
+
+def test_names_with_characters_of_addresses_are_written_listed_and_read(hdfs: Runtime) -> None:
+    root = f"/names-{uuid.uuid4().hex}"
+    storage = HdfsStorage(replace(hdfs.store_address, root=root))
+    paths = [f"{folder}/{name}" for folder in ("a;b c+%", "label=cat") for name in NAMES]
+    for path in paths:
+        storage.write(path, path.encode())
+    definition = make_definition("names", {"source": f"hdfs://{root}", "format": "raw"})
+    files = hdfs.source_files(definition)
+    assert sorted(file.path for file in files.files()) == sorted(paths)
+    for path in paths:
+        assert files.read(path, 0, files.current(path).size_bytes) == storage.read(path) == path.encode()
+    storage.delete("")
 
 
 def test_leftovers_are_found_although_hdfs_lists_a_folder_in_parts(hdfs: Runtime) -> None:

@@ -176,4 +176,4 @@ def test_an_unfinished_and_an_unknown_corpus_are_named(hdfs: Runtime, verify: Co
         assert_one_error_line(verify(), f"corpus {NAME}: its ingestion did not finish; run `tinytags ingest {NAME}`")
     finally:
         hdfs.storage.write(path, totals)
-    assert_one_error_line(tinytags_here("corpus", "verify", "never"), "never/plan.json: no such file in the store")
+    assert_one_error_line(tinytags_here("corpus", "verify", "never"), "corpus never is not in the store")

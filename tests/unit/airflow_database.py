@@ -104,12 +104,17 @@ def add_wait(
 
 def add_plan(session: Session, dag: str, dag_run: str, groups: list[dict], task: str = "plan") -> None:
     """Record which groups of blocks a Dag run planned."""
+    add_result(session, dag, dag_run, task, groups)
+
+
+def add_result(session: Session, dag: str, dag_run: str, task: str, result: object, map_index: int = -1) -> None:
+    """Write a task instance that has succeeded, and what it returned."""
     from airflow.models.dagrun import DagRun
     from airflow.models.xcom import XComModel
     from airflow.sdk.bases.xcom import BaseXCom
     from sqlalchemy import select
 
-    add_task(session, dag, dag_run, task, state="success")
+    add_task(session, dag, dag_run, task, map_index=map_index, state="success")
     number = session.scalar(select(DagRun.id).where(DagRun.dag_id == dag, DagRun.run_id == dag_run))
     session.execute(
         insert(XComModel).values(
@@ -117,9 +122,9 @@ def add_plan(session: Session, dag: str, dag_run: str, groups: list[dict], task:
             run_id=dag_run,
             dag_run_id=number,
             task_id=task,
-            map_index=-1,
+            map_index=map_index,
             key="return_value",
-            value=BaseXCom.serialize_value(groups),
+            value=BaseXCom.serialize_value(result),
             timestamp=NOW,
         )
     )

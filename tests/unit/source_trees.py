@@ -62,8 +62,12 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, self.headers.get("Range")))
         if status := how.get("head_status" if head else "get_status", how.get("status")):
             return self.send(status, how.get("page", b"an error page"), head=head)
+        if path in how.get("pages", ()):
+            return self.send(200, b"<html>a page</html>", head=head, type="text/html; charset=utf-8")
         if path not in self.server.content and path.endswith("/"):
             return self.send(200, self.index(path), head=head, type="text/html")
+        if any(name.startswith(f"{path}/") for name in self.server.content):
+            return self.send(301, b"", head=head, Location=f"{path}/")
         if path not in self.server.content:
             return self.send(404, b"not here", head=head)
         content, wanted = self.server.content[path], self.headers.get("Range")

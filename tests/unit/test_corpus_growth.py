@@ -7,30 +7,24 @@ import tarfile
 import numpy as np
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
+from growing_corpus import NEW, OLD, add_new, corpus_of, define, draw, ingest, pictures_of
 from ingest_steps import change_one_byte, without_times
 from PIL import Image
 from small_run import quiet
 
 from tinytags_tasks.blocks import Partition
-from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, MissingError, NewerFormatError, TransientError
 from tinytags_tasks.ingest import commit
 from tinytags_tasks.ingest.plan import PlanRequest, plan_ingestion
 from tinytags_tasks.ingest.standing import standing_corpora
-from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.ingest.verify import iterate_unreadable, verify_corpus
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources, read_pixels
 from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
-from tinytags_tasks.store.image_ranges import read_images
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_identity import run_name
-
-OLD = ("b/one.png", "b/two.png", "d/three.png", "d/four.png", "f/five.png")
-NEW = ("a/six.png", "b/seven.png", "z/eight.png")
-"""New files stand before, between and after the old ones in the order of the source."""
 
 
 @pytest.fixture
@@ -44,37 +38,6 @@ def folder(tmp_path):
     for number, name in enumerate(OLD):
         draw(source / name, number)
     return source
-
-
-def draw(path, number):
-    """Write a picture of one colour, which says which picture it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((4, 4, 3), number * 10 + 5, dtype=np.uint8)).save(path)
-
-
-def add_new(folder, names=NEW):
-    for number, name in enumerate(names, start=len(OLD)):
-        draw(folder / name, number)
-
-
-def define(folder, **fields):
-    cut = {"height": 4, "width": 4, "shard_images": 3, "blocks_per_shard": 2}
-    return make_definition("pets", {"source": str(folder), "format": "folder", **cut, **fields})
-
-
-def ingest(storage, folder, *, grow=False, least_new=1, report=quiet, redo=(), **fields):
-    definition = define(folder, **fields)
-    return ingest_corpus(definition, storage=storage, grow=grow, least_new=least_new, report=report, redo=redo)
-
-
-def corpus_of(storage):
-    return Corpus.load(storage, layout.corpus_file("pets"))
-
-
-def pictures_of(storage):
-    """Return which picture is at each position."""
-    corpus = corpus_of(storage)
-    return [(stored[0] - 5) // 10 for _, stored in read_images(corpus, range(corpus.images), storage)]
 
 
 def test_new_files_are_appended_in_new_shards_wherever_they_stand_in_the_source(storage, folder):
@@ -218,7 +181,7 @@ def test_of_two_who_find_different_new_files_the_first_counts(storage, folder):
     first = plan_ingestion(PlanRequest(define(folder), grow=True), storage=storage, files=files, report=quiet)
     add_new(folder)
     second = plan_ingestion(PlanRequest(define(folder), grow=True), storage=storage, files=files, report=quiet)
-    assert (first.new_images, second.new_images, second.left_out) == (1, 1, 2)
+    assert (first.new_images, second.new_images, second.untaken) == (1, 1, 2)
     ingest(storage, folder, grow=True)
     assert [growth.images for growth in corpus_of(storage).growths] == [1, 2]
 

@@ -14,6 +14,7 @@ DAGS = (
     "tinytags",
     "tinytags_audit",
     "tinytags_backfill",
+    "tinytags_clean",
     "tinytags_grow",
     "tinytags_learn",
     "tinytags_prune",
@@ -29,6 +30,7 @@ TOLD = {
     "TINYTAGS_AUDIT_CRON": "0 3 * * 0",
     "TINYTAGS_AUDIT_REPAIR": "true",
     "TINYTAGS_ALIAS": "photos",
+    "TINYTAGS_KEEP_LOG_DAYS": "14",
 }
 
 DESCRIBE = """
@@ -53,6 +55,7 @@ def describe():
             "time_outs": {task.task_id: task.execution_timeout is not None for task in dag.tasks},
             "pools": {task.task_id: task.pool for task in dag.tasks},
             "priorities": {task.task_id: task.priority_weight for task in dag.tasks},
+            "tells_success": sorted(task.task_id for task in dag.tasks if task.on_success_callback),
             "notifies": {task.task_id: bool(task.on_failure_callback) for task in dag.tasks},
             "owners": {task.task_id: task.owner for task in dag.tasks},
             "rules": {task.task_id: task.trigger_rule for task in dag.tasks},
@@ -157,10 +160,13 @@ def test_stages_follow_each_other_in_the_datas_order(dag: dict) -> None:
         "train": ["plan"],
         "plan": ["blocks", "reconcile"],
         "blocks": ["reconcile"],
-        "reconcile": ["publish"],
+        "reconcile": ["propose", "publish"],
+        "propose": ["ask"],
+        "ask": ["publish"],
         "publish": [],
     }
     assert dag["mapped"] == ["blocks", "ingest.shards"]
+    assert dag["rules"]["publish"] == "none_failed_min_one_success", "that nobody is asked does not skip it"
 
 
 def test_a_backfill_scores_indexes_reconciles_and_publishes_or_deletes(described: dict) -> None:
@@ -175,15 +181,17 @@ def test_a_backfill_scores_indexes_reconciles_and_publishes_or_deletes(described
     assert dag["mapped"] == ["blocks"]
 
 
-def test_tagging_again_publishes_each_alias_by_itself_whatever_became_of_the_others(described: dict) -> None:
+def test_tagging_again_publishes_what_agrees_and_starts_a_run_for_each_of_several_indexes(described: dict) -> None:
     dag = described["dags"]["tinytags_retag"]
     assert dag["edges"] == {
-        "choose": ["groups", "publish"],
+        "choose": ["groups", "others", "publish"],
+        "others": ["each"],
+        "each": [],
         "groups": ["blocks"],
         "blocks": ["publish"],
         "publish": [],
     }
-    assert dag["mapped"] == ["blocks", "publish"]
+    assert dag["mapped"] == ["blocks", "each", "publish"]
     assert dag["rules"]["publish"] == "all_done"
 
 
@@ -197,6 +205,7 @@ def test_the_small_dags_look_before_they_act(described: dict) -> None:
         "backfill": [],
     }
     assert described["dags"]["tinytags_audit"]["mapped"] == ["audit", "backfill"]
+    assert edges["tinytags_clean"] == {"database": ["logs"], "logs": []}
     assert edges["tinytags_grow"] == {"find": ["append"], "append": []}
     assert edges["tinytags_learn"] == {"find": ["train"], "train": []}
     assert edges["tinytags_prune"] == {"show": ["prune"], "prune": []}
@@ -220,6 +229,8 @@ def test_tasks_use_pools_only_where_these_were_made(described: dict, set_up: dic
         "plan": "tinytags_solr",
         "blocks": "tinytags_spark",
         "reconcile": "tinytags_solr",
+        "propose": "tinytags_solr",
+        "ask": "default_pool",
         "publish": "tinytags_solr",
     }
 
@@ -236,6 +247,8 @@ def test_nothing_runs_by_itself_until_it_is_asked_to(described: dict, set_up: di
     assert set_up["tinytags_learn"]["timetable"] == "CronTriggerTimetable"
     assert set_up["tinytags_learn"]["values"] == {"reviews": 100}
     assert set_up["tinytags_audit"]["timetable"] == "CronTriggerTimetable"
+    assert set_up["tinytags_clean"]["timetable"] == "CronTriggerTimetable"
+    assert set_up["tinytags_clean"]["values"] == {"days": 14}
 
 
 def test_corpora_are_tagged_side_by_side(dag: dict) -> None:
@@ -245,7 +258,7 @@ def test_corpora_are_tagged_side_by_side(dag: dict) -> None:
 def test_the_form_has_a_field_for_each_choice(dag: dict) -> None:
     fields = {"corpus", "shards_per_task", "model", "labelled", "threshold", "blocks_per_task", "blocks", "publish"}
     assert fields | {"gate_documents", "gate_precision", "alias", "trees", "depth"} <= set(dag["params"])
-    assert dag["params"]["publish"]["enum"] == ["yes", "gate", "no"]
+    assert dag["params"]["publish"]["enum"] == ["yes", "gate", "ask", "no"]
     assert (dag["params"]["threshold"]["minimum"], dag["params"]["threshold"]["maximum"]) == (0, 100)
     assert dag["params"]["head"]["enum"] == ["logistic", "forest"]
     assert dag["params"]["none"]["enum"] == ["yes", "no"]
@@ -270,3 +283,8 @@ def test_the_form_proposes_the_defined_corpora_and_the_models_and_nets_seen_last
 
 def test_a_corpus_whose_shards_all_stand_goes_on_without_a_mapped_task(dag: dict) -> None:
     assert dag["rules"]["ingest.commit"] == "none_failed"
+
+
+def test_runs_that_are_published_send_a_message(described: dict) -> None:
+    told = {name: dag["tells_success"] for name, dag in described["dags"].items() if dag["tells_success"]}
+    assert told == {"tinytags": ["publish"], "tinytags_retag": ["publish"]}

@@ -1,12 +1,10 @@
-"""What Dags share: errors for Airflow, claims of corpora, and messages about failures."""
+"""What Dags share: errors for Airflow, and claims of corpora."""
 
 import json
-import socketserver
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from email import message_from_bytes, policy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +75,7 @@ def tried(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[
     from tinytags_airflow import errors_for_airflow
 
     monkeypatch.setattr(tinytags_waits.time, "sleep", lambda seconds: None)
+    monkeypatch.delenv("TINYTAGS_WAIT_PAUSE_SECONDS", raising=False)  # integration tests have their own
 
     def run(minutes: float, error: Exception | None) -> tuple[BaseException | None, str]:
         context.pop("waiting", None)
@@ -255,119 +254,6 @@ def test_claims_of_long_ago_go(storage: LocalStorage) -> None:
     assert corpus_owner("pets", storage=storage, is_running=lambda *_: True) == ("tinytags_retag", "29")
 
 
-def failed_task(**changes: Any) -> dict[str, Any]:
-    """Return the part of Airflow's context that a message needs."""
-    task = SimpleNamespace(
-        dag_id="tinytags",
-        task_id="blocks",
-        run_id="manual__1",
-        try_number=5,
-        rendered_map_index="shard 0, blocks 3, 17-20",
-        log_url="http://airflow/log",
-    )
-    return {"ti": task, "exception": EngineDownError("Solr does not answer")} | changes
-
-
-def test_a_failures_message_tells_the_blocks_the_reason_and_where_to_look() -> None:
-    from tinytags_notify import failure_message
-
-    subject, text = failure_message(failed_task())
-    assert subject == "TinyTags: tinytags, blocks (shard 0, blocks 3, 17-20) failed"
-    assert text == f"{subject} at attempt 5 of run manual__1:\nSolr does not answer\nhttp://airflow/log"
-    assert "its process ended" in failure_message(failed_task(exception=None))[1]
-
-
-@pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A connection to a webhook, what is posted to it, and what it answers."""
-    import httpx
-    from airflow.sdk import BaseHook
-
-    hook = SimpleNamespace(
-        conn_type="http", schema="https", host="chat.example", port=None, login=None, extra_dejson={"path": "/secret"}
-    )
-    there = SimpleNamespace(posted=[], answer=httpx.Response(200))
-
-    def post(url: str, **arguments: Any) -> httpx.Response:
-        there.posted.append((url, arguments["json"]))
-        if isinstance(there.answer, Exception):
-            raise there.answer
-        return there.answer
-
-    monkeypatch.setattr(httpx, "post", post)
-    monkeypatch.setattr(BaseHook, "get_connection", lambda name: hook)
-    return there
-
-
-def test_a_failure_is_posted_to_the_connections_webhook(webhook: SimpleNamespace) -> None:
-    from tinytags_notify import FailureNotifier
-
-    FailureNotifier().notify(failed_task())
-    ((url, body),) = webhook.posted
-    assert url == "https://chat.example/secret"
-    assert "blocks 3, 17-20" in body["text"]
-
-
-@pytest.mark.parametrize("problem", ["403", "ConnectError"])
-def test_a_webhook_that_fails_is_a_warning_that_keeps_its_address_secret(
-    webhook: SimpleNamespace, caplog: pytest.LogCaptureFixture, problem: str
-) -> None:
-    import httpx
-    from tinytags_notify import FailureNotifier
-
-    webhook.answer = httpx.Response(403) if problem == "403" else httpx.ConnectError("https://chat.example/secret")
-    FailureNotifier().notify(failed_task())
-    assert caplog.messages == [
-        f"no message about the failure was sent with connection tinytags_notify (chat.example: {problem})"
-    ]
-
-
-class MailServer(socketserver.StreamRequestHandler):
-    """The part of SMTP (RFC 5321) that receiving one mail needs."""
-
-    def handle(self) -> None:
-        self.wfile.write(b"220 here\r\n")
-        for line in self.rfile:
-            command = line[:4].upper()
-            if command == b"DATA":
-                self.wfile.write(b"354 go on\r\n")
-                mail = b"".join(iter(self.rfile.readline, b".\r\n"))
-                self.server.mails.append(message_from_bytes(mail, policy=policy.default))  # type: ignore[attr-defined]
-            self.wfile.write(b"221 bye\r\n" if command == b"QUIT" else b"250 well\r\n")
-
-
-def test_a_failure_is_mailed_to_whom_the_connection_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinytags_notify import FailureNotifier
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), MailServer) as server:
-        server.mails = []  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        extra = {"to": "me@example.org", "from_email": "tinytags@example.org", "disable_ssl": True, "disable_tls": True}
-        connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": server.server_address[1], "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_TINYTAGS_NOTIFY", json.dumps(connection))
-        FailureNotifier().notify(failed_task(exception=EngineDownError("<b>Solr</b> does not answer")))
-        server.shutdown()
-    (mail,) = server.mails  # type: ignore[attr-defined]
-    assert (mail["To"], mail["From"]) == ("me@example.org", "tinytags@example.org")
-    assert mail["Subject"] == "TinyTags: tinytags, blocks (shard 0, blocks 3, 17-20) failed"
-    assert "&lt;b&gt;Solr&lt;/b&gt; does not answer\nhttp://airflow/log" in mail.get_body(("html",)).get_content()
-
-
-def test_a_failure_is_told_to_nobody_without_a_connection(
-    webhook: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-    from tinytags_notify import FailureNotifier
-
-    def unknown(name: str) -> None:
-        raise AirflowNotFoundException(name)
-
-    monkeypatch.setattr(BaseHook, "get_connection", unknown)
-    FailureNotifier().notify(failed_task())
-    assert webhook.posted == []
-
-
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
@@ -517,3 +403,110 @@ def test_a_scored_file_that_a_backfill_deletes_before_it_is_indexed_is_waited_fo
     monkeypatch.setattr(worker, "unsettled_blocks", lambda run, blocks, storage: ())
     with pytest.raises(AirflowFailException, match="block 2 is not scored"):
         group.task()
+
+
+@pytest.fixture
+def retagging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """The Dag ``tinytags_retag`` with live indexes that a test names."""
+    import tinytags_retag
+
+    from tinytags_tasks.index import step as indexing
+    from tinytags_tasks.score import plan
+    from tinytags_tasks.settings import Settings
+    from tinytags_tasks.upkeep import retag
+
+    form = {"model": "", "alias": "", "corpus": "", "blocks": "", "blocks_per_task": 5}
+    kept: dict[str, Any] = {}
+    there = SimpleNamespace(live=[], form=form, claimed=[], choose=tinytags_retag.choose.function)
+    ti = SimpleNamespace(xcom_push=kept.__setitem__, xcom_pull=lambda task_ids, key: kept.get(key))
+    there.context = {"ti": ti, "run_id": "manual__1", "params": form}
+    there.others = lambda planned: tinytags_retag.others.function(planned)
+
+    def plan_retags(request: Any, **_: Any) -> Any:
+        due = [
+            retag.Retag(alias, f"{corpus}-1", corpus, "forest-2", 40, "solr", "auto", "newer")
+            for alias, corpus in there.live
+            if request.alias in ("", alias) and request.corpus in ("", corpus)
+        ]
+        return retag.RetagResult(tuple(due), {})
+
+    clients = SimpleNamespace(storage=None, solr=None, settings=Settings(home=tmp_path))
+    monkeypatch.setattr(retag, "plan_retags", plan_retags)
+    monkeypatch.setattr(plan, "plan_run", lambda request, **_: SimpleNamespace(run=f"{request.corpus}-2"))
+    monkeypatch.setattr(indexing, "prepare_collection", lambda *_, **__: None)
+    for name, value in {
+        "read_form": lambda: form,
+        "runtime": lambda: clients,
+        "remember_models": lambda clients: [],
+        "get_current_context": lambda: there.context,
+        "_claim_or_wait": lambda corpus, storage: there.claimed.append(corpus),
+        "most_groups": lambda: 2,
+    }.items():
+        monkeypatch.setattr(tinytags_retag, name, value)
+    return there
+
+
+def test_of_several_indexes_each_is_tagged_again_by_a_run_of_its_own(retagging: SimpleNamespace) -> None:
+    retagging.live = [("tinytags", "birds"), ("tinytags", "pets"), ("test", "pets")]
+    assert retagging.choose() == []
+    assert retagging.claimed == [], "nothing waits for all of them"
+    started = retagging.others([])
+    assert [(one["conf"]["alias"], one["conf"]["corpus"]) for one in started] == retagging.live[:2], "as Airflow maps"
+    assert len({one["trigger_run_id"] for one in started}) == 2
+    assert retagging.others([]) == started
+    retagging.form.update(started[1]["conf"])
+    (planned,) = retagging.choose()
+    assert (planned["run"], planned["live_run"], retagging.claimed) == ("pets-2", "pets-1", ["pets"])
+    assert retagging.others([planned]) == []
+
+
+def test_one_index_that_is_due_is_tagged_again_at_once(retagging: SimpleNamespace) -> None:
+    assert (retagging.choose(), retagging.others([])) == ([], [])
+    retagging.live = [("tinytags", "birds")]
+    (planned,) = retagging.choose()
+    assert (planned["run"], retagging.claimed) == ("birds-2", ["birds"])
+
+
+@pytest.mark.parametrize(
+    ("publish", "blocks", "is_asked"), [("ask", "", True), ("ask", "3", False), ("yes", "", False), ("gate", "", False)]
+)
+def test_a_person_is_asked_if_the_form_says_so_and_not_about_a_trial(
+    monkeypatch: pytest.MonkeyPatch, publish: str, blocks: str, is_asked: bool
+) -> None:
+    import tinytags
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from tinytags_tasks.publish import proposal
+
+    clients = SimpleNamespace(storage=None, solr=None, settings=SimpleNamespace(search_url="http://search"))
+    monkeypatch.setattr(tinytags, "runtime", lambda: clients)
+    monkeypatch.setattr(tinytags, "read_form", lambda: {"publish": publish, "blocks": blocks, "alias": "photos"})
+    monkeypatch.setattr(
+        proposal, "describe_publication", lambda run, alias, *, search_url, **_: f"{run} {alias} {search_url}"
+    )
+    if is_asked:
+        assert tinytags.propose.function({"run": "pets-1"}) == "pets-1 photos http://search"
+    else:
+        with pytest.raises(AirflowSkipException):
+            tinytags.propose.function({"run": "pets-1"})
+
+
+def test_a_no_or_no_answer_in_time_leaves_the_run_unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tinytags
+    from airflow.providers.standard.operators import hitl
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    ask = tinytags.tinytags().get_task("ask")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: asked.update(detail))
+    context = {"task_instance": SimpleNamespace(id="1"), "ti": None, "task": ask}
+    with pytest.raises(TaskAwaitingInput) as waits:
+        ask.execute(context)
+    assert waits.value.timeout == timedelta(hours=72)
+    assert (asked["options"], asked["defaults"]) == (["Approve", "Reject"], ["Reject"])
+    skipped: list[str] = []
+    monkeypatch.setattr(ask, "skip", lambda ti, tasks: skipped.extend(task.task_id for task in tasks))
+    for answer, left_out in (("Approve", []), ("Reject", ["publish"])):
+        event = {"chosen_options": [answer], "params_input": {}, "responded_at": datetime.now(UTC)}
+        ask.execute_complete(context, {**event, "responded_by_user": None})
+        assert skipped == left_out

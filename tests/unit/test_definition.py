@@ -1,6 +1,8 @@
 """Definitions of corpora: what is allowed, and how everything else is refused."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -95,7 +97,7 @@ def test_whatever_text_is_in_it_survives(tmp_path_factory, source, description, 
     definition = make_definition(
         "birds",
         {
-            "source": source,
+            "source": f"/{source}",  # a relative one means the folder of the file
             "format": "parquet",
             "description": description,
             "image_column": column,
@@ -164,6 +166,13 @@ def test_what_is_no_share_is_refused(value):
 def test_what_must_be_there_is_named(missing):
     with pytest.raises(BadInputError, match=f"corpus birds: {missing}: Field required"):
         make_definition("birds", {name: value for name, value in LEAST.items() if name != missing})
+
+
+def test_a_misspelt_field_is_named_with_the_nearest_one():
+    with pytest.raises(BadInputError, match=r"corpus birds: hight: .*; did you mean height\?"):
+        define(hight=32)
+    with pytest.raises(BadInputError, match=r"corpus birds: sorce: .*; did you mean source\?"):
+        make_definition("birds", {"sorce": "/pictures", "format": "folder"})
 
 
 def test_a_field_that_is_unknown_is_named_with_those_that_are_known():
@@ -255,6 +264,36 @@ def test_a_password_within_an_address_is_refused_and_not_repeated(fields):
     assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
 
 
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a%2Fb&X-Amz-Signature=hunter2", "X-Amz-Credential"),
+        ("X-Goog-Signature=hunter2", "X-Goog-Signature"),
+        ("AWSAccessKeyId=a&Expires=1&Signature=hunter2", "AWSAccessKeyId"),
+        ("sv=2022-11-02&sp=r&sig=hunter2", "sig"),
+        ("download=1&access_token=hunter2", "access_token"),
+        ("api%5Fkey=hunter2", "api_key"),
+    ],
+)
+@pytest.mark.parametrize("field", ["source", "keywords", "options"])
+def test_a_presigned_address_is_refused_and_not_repeated(query, named, field):
+    address = f"https://host/pictures.zip?{query}"
+    fields = {"options": {"mirror": address}} if field == "options" else {field: address, "format": "tiny-images"}
+    with pytest.raises(BadInputError, match=rf"{field}.*parameter {named} is a secret.*FSSPEC_HTTPS=") as caught:
+        define(**fields)
+    assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_an_access_token_as_the_user_of_an_address_is_refused():
+    with pytest.raises(BadInputError, match="must not contain secrets"):
+        define(source="https://hunter2@host/pictures/")
+
+
+@pytest.mark.parametrize("query", ["keyword=cat", "path=/a/b&page=2", "monkey=1", "versionId=3", "design=x", "key"])
+def test_an_address_with_harmless_parameters_is_taken(query):
+    assert define(source=f"https://host/a?{query}").source.endswith(query)
+
+
 @pytest.mark.parametrize("source", ["https://host:8080/a@b:c@d", "/a:b@c", "webhdfs://me@host:9870/a", "s3://b/a:b@c"])
 def test_an_address_with_marks_but_no_password_is_taken(source):
     assert define(source=source).source == source
@@ -281,7 +320,48 @@ def test_a_file_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_pa
         read_definition(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("content", [b"source = ", b"[[[", b"source = 'a'\nsource = 'b'\n", b"\xff\xfe", b"x = 1e"])
+def test_a_byte_order_mark_is_read_over(written):
+    text = b'\xef\xbb\xbfsource = "/pictures"\nformat = "folder"\n'
+    assert read_definition(written(text)) == make_definition("birds", LEAST)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("pictures", "{}/pictures"),
+        ("../sets/*.bin", "{}/../sets/*.bin"),
+        ("/pictures", "/pictures"),
+        ("~/pictures", "~/pictures"),
+        ("s3://bucket/x", "s3://bucket/x"),
+        ("file:///pictures", "file:///pictures"),
+    ],
+)
+def test_a_relative_path_means_the_definitions_folder(written, tmp_path, monkeypatch, given, meant):
+    path = written(
+        f'source = "{given}"\nformat = "tiny-images"\nkeywords = "{given}"\nkeyword_stop_list = "words.txt"\n'
+    )
+    monkeypatch.chdir("/")
+    meant = meant.format(tmp_path)
+    for read in (path, Path(os.path.relpath(path))):
+        definition = read_definition(read)
+        assert (definition.source, definition.keywords) == (meant, meant)
+        assert definition.keyword_stop_list == f"{tmp_path}/words.txt"
+    folder = written('source = "x"\nformat = "folder"\nkeywords = "folder"\n', "ants.toml")
+    assert read_definition(folder).keywords == "folder"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"x = " + b"9" * 5_000,
+        b"x = " + b"[" * 5_000,
+        b"source = ",
+        b"[[[",
+        b"source = 'a'\nsource = 'b'\n",
+        b"\xff\xfe",
+        b"x = 1e",
+    ],
+)
 def test_what_is_no_toml_is_refused(written, content):
     with pytest.raises(BadInputError, match=r"birds\.toml: not a readable TOML file \("):
         read_definition(written(content))

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import embed_steps
 import numpy as np
@@ -219,15 +219,15 @@ def test_a_worker_that_comes_back_after_its_blocks_were_taken_over_writes_nothin
 
 
 def test_a_worker_whose_corpus_was_removed_meanwhile_leaves_nothing_behind(storage, monkeypatch):
-    def remove_first(pixels_of: Callable[..., object]):
+    def remove_first(pixels_of: Callable[..., Iterable[object]]):
         def act(*arguments):
-            pixels = pixels_of(*arguments)
+            pixels = list(pixels_of(*arguments))
             storage.delete(layout.corpus_folder(CORPUS))
             return pixels
 
         return act
 
-    monkeypatch.setattr(block_module, "read_pixels", remove_first(block_module.read_pixels))
+    monkeypatch.setattr(block_module, "read_pixel_batches", remove_first(block_module.read_pixel_batches))
     with pytest.raises((TransientError, MissingError, FinalError)):
         embed(storage, blocks=(3,))
     assert not storage.exists(path_of(3))

@@ -31,7 +31,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.score import export
 from tinytags_tasks.score.export import ExportRequest
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.ledger import list_runs
+from tinytags_tasks.store.ledger import add_up, list_runs, read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
 
@@ -196,6 +196,16 @@ def command(storage, monkeypatch):
     return score
 
 
+def test_scoring_says_how_many_images_were_kept_and_where_unreadable_ones_are_named(storage, command):
+    make_corpus(storage, unreadable=(3,))
+    publish_model(storage)
+    outcome, _ = command(CORPUS)
+    (run,) = list_runs(storage)
+    totals = add_up(read_ledger(storage, run))
+    told = f"{totals.kept} of {totals.read} images kept, {totals.below} below 40 %, 1 unreadable"
+    assert f"{told} (`tinytags corpus show {CORPUS}` names them)" in outcome.stderr
+
+
 def test_a_corpus_is_scored_and_its_run_named(storage, command):
     make_corpus(storage)
     publish_model(storage)
@@ -242,4 +252,4 @@ def test_a_name_that_is_neither_corpus_nor_run_is_missing(storage, command):
     publish_model(storage)
     outcome, _ = command("nobody")
     assert isinstance(outcome.exception, MissingError)
-    assert "corpora/nobody/corpus.json" in str(outcome.exception)
+    assert "corpus nobody is not in the store" in str(outcome.exception)

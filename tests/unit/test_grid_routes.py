@@ -109,6 +109,7 @@ def send(asked: TestClient, method: str, path: str) -> int:
 def test_every_route_is_known(app: object, run: SimpleNamespace) -> None:
     assert sorted(requests(app, run.run)) == [
         ("GET", "/"),
+        ("GET", "/api/history"),
         ("GET", "/api/runs"),
         ("GET", f"/api/runs/{run.run.name}"),
         ("GET", f"/api/runs/{run.run.name}/blocks/0"),

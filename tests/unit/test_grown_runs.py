@@ -30,6 +30,7 @@ from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.ingest.standing import is_untagged
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.publish.diff import DiffRequest, compare_runs
+from tinytags_tasks.publish.proposal import describe_publication
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
 from tinytags_tasks.review.words import say
@@ -254,6 +255,12 @@ def test_a_corpus_that_grew_is_due_to_be_tagged_again_until_that_is_live(grown):
     assert [due.reason for due in found.due] == [f"corpus {CORPUS} has 3 images that run {old.name} does not have"]
     publish(storage, solr, new)
     assert plan_retags(RetagRequest(), storage=storage, solr=solr, report=quiet).due == ()
+
+
+def test_who_decides_on_a_publication_reads_how_many_images_are_in_one_run_alone(grown):
+    storage, solr, _, new = grown
+    said = describe_publication(new.name, ALIAS, storage=storage, solr=solr, report=quiet)
+    assert f"3 images are in {new.name} alone, because the corpus grew." in said
 
 
 def test_a_rollback_leads_to_the_run_before_the_growth_and_lasts(grown):

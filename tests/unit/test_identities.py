@@ -22,6 +22,7 @@ from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ingest import commit, shards
 from tinytags_tasks.ingest.plan_records import IngestPlan, load_plan, same_source
@@ -227,7 +228,7 @@ OF_WORDS = ("reviews", "new_tags", "least_reviews")
 
 
 DECIDED = [
-    (ListedItem("a", 1, 2, 3, "v"), lambda item: item.identity, set()),
+    (ListedItem("a", 1, 2, 3, "v"), lambda item: item.identity, {"member"}),
     (SourceFile("a", 1, "v"), lambda file: file.identity, set()),
     (Partition(10, 5, 2), lambda partition: partition.identity, set()),
     # Of a listing, all but the times of the files is compared item by item.
@@ -239,7 +240,7 @@ DECIDED = [
         {"source", "description", "options", "most_unreadable_percent", "keyword_stop_list"},
     ),
     # Each growth has a hash of its own: see ``commit_corpus``.
-    (PLAN, is_accepted, {"growths"}),
+    (PLAN, is_accepted, {"growths", "left_out"}),
     (BLOCK, digest_with_block, {"first", "images"}),
     (UNREADABLE, digest_with_unreadable, {"reason"}),
     (
@@ -301,6 +302,7 @@ def with_another(sample, name):
             "unreadable": (),
             "appended": (1,),
             "growths": (SOURCE,),
+            "left_out": (LeftOutGroup(reason="junk", count=1, example="Thumbs.db"),),
         }[name]
     return replace(sample, **{name: changed}) if is_dataclass(sample) else sample.model_copy(update={name: changed})
 

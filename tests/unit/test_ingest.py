@@ -259,9 +259,9 @@ def test_keywords_are_kept_by_position_without_those_of_the_stop_list(storage, s
 
 def test_tasks_take_whole_shards_and_at_most_four_hundred(storage, source):
     files = SourceFiles(str(source))
-    request = plan.PlanRequest(define(source, shard_images=1))
+    request = plan.PlanRequest(define(source, shard_images=1, blocks_per_shard=1))
     assert plan.plan_ingestion(request, storage=storage, files=files, report=quiet).groups == (tuple(range(IMAGES)),)
-    request = plan.PlanRequest(define(source, shard_images=1), shards_per_task=10)
+    request = plan.PlanRequest(define(source, shard_images=1, blocks_per_shard=1), shards_per_task=10)
     groups = plan.plan_ingestion(request, storage=storage, files=files, report=quiet).groups
     assert [len(group) for group in groups] == [10, 10, 3]
 
@@ -296,7 +296,8 @@ def test_whatever_the_cut_the_blocks_together_are_the_source(tmp_path_factory, i
     pixels = np.random.default_rng(seed).integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
     (folder / "tiny.bin").write_bytes(to_column_major(pixels))
     storage = LocalStorage(folder / "store")
-    result = ingest(storage, folder / "tiny.bin", shard_images=shard_images, blocks_per_shard=blocks)
+    cut = {"shard_images": shard_images, "blocks_per_shard": min(blocks, shard_images)}
+    result = ingest(storage, folder / "tiny.bin", **cut)
     stored = b"".join(storage.read(layout.shard_file("tiny", shard)) for shard in range(result.shards))
     assert stored == pixels.tobytes()
     manifests = [

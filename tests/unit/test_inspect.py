@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from tinytags_tasks.corpus import inspect as inspect_module
+from tinytags_tasks.corpus import sampling
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.corpus.inspect import Inspection, draw_sheet, guess_definition, inspect_source
+from tinytags_tasks.corpus.inspect import Inspection, choose_sheet, draw_sheet, guess_definition, inspect_source
 from tinytags_tasks.corpus.pictures.sheet import make_sheet
 from tinytags_tasks.corpus.reader import Batch, ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -262,7 +263,7 @@ def test_what_fits_nothing_says_what_was_looked_at(tmp_path):
         guess(write(tmp_path / "notes.txt", b"hello" * 1_000))
     message = str(raised.value)
     assert f"{tmp_path}/notes.txt" in message
-    assert "1 images of 32x32x3 and 1,928 bytes too many at offset 3,072" in message
+    assert "1,144 bytes short of 2 images of 32x32x3" in message
     assert "5,000 bytes that begin with 68 65 6c 6c 6f" in message
     for looked_for in ("PAR1", "ustar at offset 257", "pickled", "JPEG", "3,073", "--format", "--height"):
         assert looked_for in message
@@ -272,7 +273,7 @@ def test_what_fits_nothing_says_what_was_looked_at(tmp_path):
     ("content", "expected"),
     [
         (b"", "smaller than one image"),
-        (stored(photographs(3), "hwc")[:-1], "2 images of 32x32x3 and 3,071 bytes too many at offset 6,144"),
+        (stored(photographs(3), "hwc")[:-1], "1 byte short of 3 images of 32x32x3"),
         (b"\x1f\x8b\x08 cifar", "compressed with gzip; unpack it"),
         (b"PK\x03\x04 zip", "compressed with zip"),
     ],
@@ -349,7 +350,7 @@ class SomeUnreadable:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder whose listing and reader are a test's own; the number of files is set by the test."""
-    monkeypatch.setattr(inspect_module, "open_reader", SomeUnreadable)
+    monkeypatch.setattr(sampling, "open_reader", SomeUnreadable)
 
     def prepare(count):
         monkeypatch.setattr(inspect_module, "list_items", lambda files, definition: listed(count))
@@ -371,6 +372,104 @@ def test_only_the_first_of_many_files_are_read_and_kept(folder):
     found = inspect_source(*folder(20_000))
     assert (found.images, found.files, found.size_bytes) == (20_000, 20_000, 20_000 * 500)
     assert (found.looked_at, SomeUnreadable.listing.images) == (1_000, 1_000)
+
+
+def test_any_part_of_a_source_can_be_looked_at(tmp_path):
+    images = photographs(100)
+    files = SourceFiles(str(write(tmp_path / "some.bin", stored(images, "columns"))))
+    definition, _ = guess_definition(files)
+    found = inspect_source(definition, files, first=90)
+    assert (found.looked_at, found.positions, found.images) == (10, tuple(range(90, 100)), 100)
+    np.testing.assert_array_equal(found.first, images[90:])
+    found = inspect_source(definition, files, is_random=True)
+    assert len(found.positions) > 20
+    np.testing.assert_array_equal(found.first, images[list(found.positions)])
+    with pytest.raises(BadInputError, match=r"some\.bin: has 100 images, from 0, and none at 100"):
+        inspect_source(definition, files, first=100)
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_a_random_sample_or_a_part_of_a_folder_has_the_pictures_of_its_positions(tmp_path, is_random):
+    images = photographs(12)
+    for number, image in enumerate(images):
+        (tmp_path / f"set-{number % 2}").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"set-{number % 2}" / f"{number:02}.png")
+    in_order = [*images[::2], *images[1::2]]
+    files = SourceFiles(str(tmp_path))
+    found = inspect_source(guess_definition(files)[0], files, first=0 if is_random else 5, is_random=is_random)
+    assert found.positions
+    for place, position in enumerate(found.positions):
+        np.testing.assert_array_equal(found.first[place], in_order[position])
+
+
+def test_random_positions_are_as_likely_as_each_other():
+    sample = sampling.RandomSample(20_000)
+    for start, count in ((0, 1), (1, 6), (7, 0), (7, 1), (8, 2)):
+        sample.add(start, ListedItem(f"{start}", count, 0, 1, ""))
+    at = np.bincount([position for position, _, _ in sample._drawn], minlength=10)
+    assert at.min() > 1_700
+    assert at.max() < 2_300
+
+
+def test_possible_keywords_and_own_sizes_are_told_with_counts(tmp_path):
+    for name, size in (
+        ("cat/a.png", (40, 30)),
+        ("cat/b.png", (40, 30)),
+        ("cafe\u0301/deep/c.png", (8, 8)),
+        ("d.png", (1, 2)),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(tmp_path / name)
+    files = SourceFiles(str(tmp_path))
+    found = inspect_source(guess_definition(files)[0], files)
+    assert found.keywords == sampling.FoundKeywords("folder", (("cat", 2), ("caf\u00e9", 1)), 4)
+    assert found.sizes == {"40x30": 2, "8x8": 1, "1x2": 1}
+
+
+def test_labels_are_told_as_possible_keywords(tmp_path):
+    images = photographs(8)
+    labels = np.array([0, 1, 1, 1, 2, 2, 0, 1])
+    files = SourceFiles(str(write(tmp_path / "data_batch_1.bin", labelled(images, labels))))
+    found = inspect_source(guess_definition(files)[0], files)
+    assert (found.keywords.where, found.keywords.possible) == ("label", ("coarse_label",))
+    assert dict(found.keywords.counts) == {"automobile": 4, "airplane": 2, "bird": 2}
+    assert found.definition.keywords == ""
+
+
+def test_columns_are_told_as_possible_keywords(tmp_path):
+    columns = {"img": [encoded()] * 3, "word": ["cat", "dog", "cat"], "label": [1, 2, None], "share": [0.5] * 3}
+    pq.write_table(pa.table(columns), tmp_path / "some.parquet")
+    files = SourceFiles(str(tmp_path / "some.parquet"))
+    found = inspect_source(guess_definition(files)[0], files)
+    assert found.keywords == sampling.FoundKeywords("word", (("cat", 2), ("dog", 1)), 3, ("label",))
+    assert found.sizes == {"32x32": 3}
+
+
+def test_keywords_by_folders_without_folders_are_refused(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    definition = make_definition("pets", {"source": str(tmp_path), "format": "folder", "keywords": "folder"})
+    with pytest.raises(BadInputError, match="none of its 1 pictures is in a folder whose name would be the keyword"):
+        inspect_source(definition, SourceFiles(str(tmp_path)))
+
+
+def test_the_sheet_is_never_written_into_the_source(tmp_path, monkeypatch):
+    source = tmp_path / "photos"
+    source.mkdir()
+    files = SourceFiles(str(source))
+    monkeypatch.chdir(source)
+    assert not choose_sheet(files, "photos", None).resolve().is_relative_to(source)
+    for given in ("sheet.png", "deep/../sheet.png", str(source / "sheet.png")):
+        with pytest.raises(BadInputError, match=r"sheet\.png: is in the source, .*; give another --sheet"):
+            choose_sheet(files, "photos", Path(given))
+        with pytest.raises(BadInputError, match="is in the source"):
+            choose_sheet(SourceFiles(f"{source}/*.png"), "photos", Path(given))
+    assert choose_sheet(files, "photos", tmp_path / "sheet.png") == tmp_path / "sheet.png"
+    monkeypatch.chdir(tmp_path)
+    assert choose_sheet(files, "photos", None) == Path("photos-sheet.png")
+    write(source / "a.bin", b"x")
+    assert choose_sheet(SourceFiles(f"{source}/a.bin"), "a", source / "sheet.png") == source / "sheet.png"
+    with pytest.raises(BadInputError, match="is in the source"):
+        choose_sheet(SourceFiles(f"{source}/a.bin"), "a", source / "a.bin")
 
 
 def test_a_source_without_images_is_refused(folder):

@@ -1,11 +1,16 @@
 """Stop lists: which keywords are left out, and how the others are kept."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinytags_tasks.corpus.keywords import LONGEST, StopList, read_stop_list
+from tinytags_tasks.derived_fields import split_words
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.search.grammar import parse, write
+from tinytags_tasks.search.request import SearchRequest
 
 
 @pytest.mark.parametrize(
@@ -92,6 +97,55 @@ def test_what_is_kept_can_be_searched_and_stays_as_it_is(keywords):
     assert len(kept) == len(keywords)
     assert all(word is None or (0 < len(word) <= LONGEST and word.isprintable()) for word in kept)
     assert StopList().filtered(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("cafe\u0301", "caf\u00e9"),
+        ("hot\xa0dog", "hot dog"),
+        ("\u3000猫\u3000犬", "猫 犬"),
+        ("\u0645\u06cc\u200c\u0634", "\u0645\u06cc \u0634"),
+        ("\U0001f469\u200d\U0001f52c", "\U0001f469 \U0001f52c"),
+        ("\u1112\u1161\u11ab", "\ud55c"),
+        ("a\u2009b\ufeff", "a b"),
+    ],
+)
+def test_a_keyword_is_found_however_it_is_written(written, kept):
+    assert StopList().filtered([written]) == [kept]
+    for asked in (written, kept, unicodedata.normalize("NFD", written)):
+        assert SearchRequest(keyword=asked).keyword == kept
+        assert parse(f'keyword:"{asked}"').keyword == kept
+        if split_words(kept):
+            assert SearchRequest(words=(asked,)).words == parse(f'word:"{asked}"').words == (kept,)
+
+
+texts = st.text(max_size=50) | st.text(
+    st.sampled_from('e\u0301\xa0\u200c\u200d\u3000 "\\:*-猫\U0001f52c\u212b'), max_size=12
+)
+
+
+@given(texts)
+def test_whatever_is_kept_can_be_searched(written):
+    (kept,) = StopList().filtered([written])
+    if kept is None:
+        return
+    assert unicodedata.is_normalized("NFC", kept)
+    writable = [] if any(unicodedata.category(letter) == "Cc" for letter in written) else [written]
+    for form in (*writable, kept, *(unicodedata.normalize(name, kept) for name in ("NFC", "NFD"))):
+        search = SearchRequest(keyword=form)
+        assert search.keyword == kept
+        assert parse(write(search)).keyword == kept
+    whole = kept.removesuffix("*")
+    if "*" not in whole and split_words(whole):
+        search = SearchRequest(words=(kept,))
+        assert parse(write(search)) == search
+
+
+@pytest.mark.parametrize("keyword", ["\n", "\u200d", "\xa0"])
+def test_a_keyword_of_nothing_that_can_be_printed_does_not_mean_all(keyword):
+    with pytest.raises(BadInputError, match="is not a keyword"):
+        SearchRequest(keyword=keyword)
 
 
 def test_a_list_is_read_from_a_file_with_an_entry_a_line(tmp_path):

@@ -139,6 +139,27 @@ def test_whatever_changes_in_an_item_changes_the_hash(change):
     assert summary_of([item(0), item(1)]).sha256 != summary_of([item(0), ListedItem(**{**fields, **change})]).sha256
 
 
+@settings(deadline=None, max_examples=60)
+@given(items=items_of_any_size, positions=st.lists(st.integers(-3, 90)), group=st.integers(1, 9))
+def test_each_position_is_found_in_its_item(tmp_path_factory, items, positions, group):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing_module, "_ROWS_PER_GROUP", group)
+        stored = store(LocalStorage(tmp_path_factory.mktemp("store")), items)
+    expected = {
+        position: (start, item)
+        for start, item in with_positions(items)
+        for position in positions
+        if start <= position < start + item.images
+    }
+    assert stored.find(positions) == expected == stored.find(positions)
+
+
+def test_names_of_members_are_kept_and_change_no_identity(storage):
+    items = [item(0, member="cats/a.jpg"), item(0, offset=10, member="ü.png")]
+    assert [found for _, found in store(storage, items).items(0, 2)] == items
+    assert summary_of(items).sha256 == summary_of([item(0), item(0, offset=10)]).sha256
+
+
 # Flat
 
 

@@ -1,6 +1,7 @@
 """Lists of models and corpora with one damaged record: the others are listed, and the damaged one is named."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,12 @@ from typer.testing import CliRunner
 from tinytags_tasks.cli import app, corpora, models
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.registry import save_definition
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.score.plan import latest_model
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 
+WORDS = ["cat", "dog", None, "cat"] * 10
 DAMAGED = "forest-ba9876543210"
 
 
@@ -86,6 +88,30 @@ def test_corpora_are_listed_although_the_totals_of_one_are_damaged(storage, opti
     assert outcome.exit_code == 1
     assert "zoo" in outcome.stdout
     assert f"tinytags ingest {CORPUS}" in outcome.stderr
+
+
+def test_a_definition_that_cannot_be_used_has_a_row_and_the_others_theirs(storage, tmp_path):
+    (tmp_path / "corpora" / "birds.toml").write_text("height = " + "9" * 5_000)
+    outcome = CliRunner().invoke(app, ["corpus", "list"], catch_exceptions=False)
+    assert outcome.exit_code == 1
+    assert "/x.bin" in outcome.stdout
+    assert next(line for line in outcome.stdout.splitlines() if "birds" in line).count("cannot be used") == 1
+    assert f"left out: {tmp_path}/corpora/birds.toml: not a readable TOML file" in outcome.stderr
+    listed = json.loads(CliRunner().invoke(app, ["corpus", "list", "--json"], catch_exceptions=False).stdout)
+    assert [one.get("name") or one["definition"]["name"] for one in listed] == [CORPUS, "zoo", "birds"]
+    assert "not a readable TOML file" in listed[2]["error"]
+
+
+def test_the_keywords_of_a_corpus_are_listed_with_counts(storage):
+    outcome = CliRunner().invoke(app, ["corpus", "keywords", CORPUS])
+    assert isinstance(outcome.exception, BadInputError)
+    assert f"corpus {CORPUS} has no keywords" in str(outcome.exception)
+    images = make_corpus(storage, keywords=WORDS).images
+    counts = sorted(Counter(filter(None, WORDS[:images])).items(), key=lambda item: (-item[1], item[0]))
+    outcome = CliRunner().invoke(app, ["corpus", "keywords", CORPUS, "--json"], catch_exceptions=False)
+    assert json.loads(outcome.stdout) == [{"keyword": keyword, "images": count} for keyword, count in counts]
+    outcome = CliRunner().invoke(app, ["corpus", "keywords", CORPUS, "--limit", "1"], catch_exceptions=False)
+    assert f"1 of {len(counts)} keywords; --limit {len(counts)} shows all" in outcome.stdout
 
 
 @pytest.mark.parametrize("command", ["models", "corpus"])

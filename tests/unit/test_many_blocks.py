@@ -11,7 +11,7 @@ from PIL import Image
 from small_nets import MEANS_NET, embed, make_net_run, publish_means_net
 from small_run import CORPUS, SolrHere, SparkHere, address_of, make_run, quiet
 
-from tinytags_tasks.blocks import group_blocks
+from tinytags_tasks.blocks import Partition, group_blocks
 from tinytags_tasks.corpus.definition import definition_toml, make_definition, read_definition
 from tinytags_tasks.corpus.sources import sorted_names
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -260,6 +260,46 @@ def test_a_cut_that_is_given_stays_and_larger_shards_have_more_blocks():
         make_definition("d", {**fields, "blocks_per_shard": 10_000_000})
 
 
+@pytest.mark.parametrize(("images", "blocks"), [(1, 1), (100, 1), (101, 2), (2_500, 25), (4_901, 50), (2_000_000, 50)])
+def test_few_images_make_few_blocks(images, blocks):
+    fields = {"source": "/s", "format": "folder"}
+    assert make_definition("d", fields).cut_for(images).blocks_per_shard == blocks
+    assert make_definition("d", {**fields, "blocks_per_shard": 7}).cut_for(images).blocks_per_shard == 7
+
+
+def test_large_images_make_blocks_of_sixty_megabytes_though_they_are_few():
+    fields = {"source": "/s", "format": "folder", "height": 1024, "width": 1024}
+    assert make_definition("d", fields).cut_for(200).blocks_per_shard == 11
+
+
+@pytest.mark.parametrize("images", [1, 2_500, 4_901])
+@pytest.mark.parametrize("cut", [{}, {"shard_images": 1_000_000}])
+def test_blocks_are_not_larger_where_a_corpus_of_few_images_grows_by_many(images, cut):
+    definition = make_definition("d", {"source": "/s", "format": "folder", **cut}).cut_for(images)
+    grown = Partition(images + 2_000_000, definition.shard_images, definition.blocks_per_shard, (2_000_000,))
+    assert Partition(images, definition.shard_images, definition.blocks_per_shard).shards == 1
+    assert max(grown.block(number).images for number in range(grown.blocks)) <= 20_000
+
+
+def test_more_blocks_than_a_shard_has_images_are_refused():
+    fields = {"source": "/s", "format": "folder", "shard_images": 10}
+    assert make_definition("d", fields).blocks_per_shard == 10
+    with pytest.raises(BadInputError, match=r"corpus d: blocks_per_shard is 11, but a shard has 10 images"):
+        make_definition("d", {**fields, "blocks_per_shard": 11})
+
+
+def test_blocks_that_no_worker_can_hold_are_refused_before_anything_is_written(tmp_path, storage, monkeypatch):
+    monkeypatch.setattr("tinytags_tasks.ingest.refusals.MOST_BLOCK_BYTES", 2 * 3_072)
+    (tmp_path / "source").mkdir()
+    for number in range(5):
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "source" / f"{number}.png")
+    fields = {"source": str(tmp_path / "source"), "format": "folder"}
+    with pytest.raises(BadInputError, match=r"blocks of 3 images would have .* more blocks_per_shard or fewer"):
+        ingest_corpus(make_definition("d", {**fields, "blocks_per_shard": 2}), storage=storage, report=quiet)
+    assert not storage.exists(layout.ingest_plan_file("d"))
+    ingest_corpus(make_definition("d", {**fields, "blocks_per_shard": 3}), storage=storage, report=quiet)
+
+
 def test_a_definition_survives_its_file(tmp_path):
     fields = {"source": "/s", "format": "folder", "height": 224, "width": 224}
     definition = make_definition("d", fields)
@@ -283,11 +323,11 @@ def test_a_corpus_that_was_cut_by_an_earlier_version_stays_as_it_is(tmp_path, st
 
 
 def test_a_corpus_of_too_many_blocks_is_refused_before_anything_is_written(tmp_path, storage, monkeypatch):
-    monkeypatch.setattr("tinytags_tasks.ingest.refusals.MOST_BLOCKS", 50)
+    monkeypatch.setattr("tinytags_tasks.ingest.refusals.MOST_BLOCKS", 1)
     (tmp_path / "source").mkdir()
     for number in range(2):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "source" / f"{number}.png")
     fields = {"source": str(tmp_path / "source"), "format": "folder", "shard_images": 1}
-    with pytest.raises(BadInputError, match=r"would be 100 blocks, more than 50.*larger shards"):
+    with pytest.raises(BadInputError, match=r"would be 2 blocks, more than 1.*larger shards"):
         ingest_corpus(make_definition("d", fields), storage=storage, report=quiet)
     assert not storage.exists(layout.ingest_plan_file("d"))

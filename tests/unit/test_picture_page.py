@@ -58,6 +58,13 @@ def test_the_page_says_where_a_picture_comes_from(pages: Pages) -> None:
     assert f'href="/models/{MODEL}/report"' in text
 
 
+def test_the_api_says_where_a_picture_comes_from(pages: Pages) -> None:
+    found = pages.client("reader").get(f"/api/v1/images/{CORPUS}:8").json()
+    source = found["file"].pop("source")
+    assert source.endswith("pets.bin")
+    assert found["file"] == {"path": "pets.bin", "member": None, "number": 8}
+
+
 def bars_of(text: str) -> list[tuple[str, str, str]]:
     """Return the name, the length and the number of each bar of votes."""
     return re.findall(r'scope="row">([^<]*)</th> <td><svg.*?<rect width="([^"]*)".*?class="number">([^<]*)<', text)

@@ -43,8 +43,9 @@ def compare_all(comparison):
     found = {}
     for block in range(BLOCKS):
         positions = read_scored(comparison.storage, comparison.run.name, block)[0].column("position").to_pylist()
-        if problem := comparison.block_problem(positions, comparison.read_block(block)):
-            found[block] = problem
+        for batch in comparison.read_batches(block):
+            if problem := comparison.block_problem(positions, batch):
+                found.setdefault(block, problem)
     return found
 
 
@@ -108,4 +109,14 @@ def test_a_block_that_is_not_what_was_ingested_is_refused(comparison, storage):
     path = layout.shard_file(comparison.run.corpus, 0)
     storage.write(path, b"\x01" + storage.read(path)[1:])
     with pytest.raises(CorruptError, match=r"block 0 .*is not what was ingested"):
-        comparison.read_block(0)
+        list(comparison.read_batches(0))
+
+
+def test_a_block_is_compared_batch_by_batch(comparison, solr, monkeypatch):
+    monkeypatch.setattr("tinytags_tasks.store.block_files.BATCH_BYTES", 1)
+    batches = list(comparison.read_batches(0))
+    assert [(batch.first, len(batch.pixels)) for batch in batches] == [(0, 1), (1, 1)]
+    assert compare_all(comparison) == {}
+    name = layout.document_id(comparison.run.corpus, 1)
+    solr.documents(comparison.run.collection)[name]["data"] = b"\1" * IMAGE_BYTES
+    assert compare_all(comparison) == {0: f"document {name} has other bytes than the shard"}

@@ -191,7 +191,7 @@ def test_a_scored_file_by_another_model_is_named(storage):
 
 def test_a_run_that_was_never_planned_is_missing(storage):
     make_up(storage, "old", {}, blocks=1)
-    with pytest.raises(MissingError, match=r"runs/none/run\.json"):
+    with pytest.raises(MissingError, match="none: no such run; `tinytags runs` lists the runs"):
         diff(storage, "old", "none")
 
 

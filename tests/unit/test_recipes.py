@@ -243,10 +243,12 @@ NO_CLIENTS = {
     "clients.spark": "gRPC has no HTTP status",
     "corpus.demo.make": "downloads the demo, by hand",
     "corpus.sources.hdfs": "its errors are translated in remote",
+    "search.client": "for others' programs; has errors of its own",
     "search.solr_reader": "asks through solr_http",
     "services.jars": "fetches jars before any run",
     "services.spark": "asks whether Spark is ready",
-    "store.webhdfs": "its errors are translated in hdfs",
+    "store.hdfs_errors": "translates the errors of webhdfs",
+    "store.webhdfs": "its errors are translated in hdfs_errors",
 }
 """Modules that import a network library and need no case, and why."""
 

@@ -23,6 +23,7 @@ from tinytags_tasks.errors import CorruptError, FinalError, NewerFormatError
 from tinytags_tasks.ingest.plan import PlanRequest as IngestRequest
 from tinytags_tasks.ingest.plan import plan_ingestion
 from tinytags_tasks.ingest.plan_records import GrowthPlan, IngestPlan
+from tinytags_tasks.ingest.refused import IngestRefusal
 from tinytags_tasks.ingest.verify import verify_corpus
 from tinytags_tasks.review.frame import FrameRecord
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
@@ -119,6 +120,7 @@ def samples(tmp_path):
         ),
         IngestPlan(definition=definition, source=SOURCE),
         GrowthPlan(corpus="pets", number=1, source=SOURCE),
+        IngestRefusal(plan_sha256="p", reason="too many are unreadable"),
         NetCard(
             version="net-0",
             height=32,
@@ -159,6 +161,7 @@ KINDS += [
     "LastTraining",
     "IngestPlan",
     "GrowthPlan",
+    "IngestRefusal",
     "NetCard",
     "EmbeddedBlock",
     "LogPart",
@@ -366,13 +369,13 @@ def test_a_scored_file_of_a_newer_tinytags_is_refused(storage):
 
 
 def test_a_listing_of_a_newer_tinytags_is_refused(storage, monkeypatch):
-    items = [ListedItem("a", 1, 0, 10, "v")]
+    items = [ListedItem("a", 1, 0, 10, "v", member="m")]
     with monkeypatch.context() as later:
-        later.setattr(listing_module, "_FORMAT", 2)
+        later.setattr(listing_module, "_FORMAT", 3)
         file = ListingFile(items)
     storage.write(PATH, file.content())
     file.close()
-    with made_by_newer(PATH):
+    with made_by_newer(PATH, 3, 2):
         open_listing(storage, PATH)
 
 

@@ -73,6 +73,21 @@ def test_a_damaged_definition_is_named_and_may_be_replaced(folder):
     assert load_definition(folder, "birds") == define()
 
 
+def test_a_file_whose_name_cannot_be_a_corpus_name_is_named(folder):
+    folder.mkdir(parents=True)
+    (folder / "My Birds.toml").write_text('source = "/p"\nformat = "folder"\n')
+    with pytest.raises(BadInputError, match=r"corpora/My Birds\.toml: 'My Birds' cannot be the name of a corpus"):
+        load_definition(folder, "My Birds")
+
+
+def test_a_misspelt_corpus_is_named_with_the_nearest_one(folder):
+    save_definition(folder, define())
+    with pytest.raises(
+        BadInputError, match=r"brids\.toml: no such corpus is defined \(.*birds\); did you mean birds\?"
+    ):
+        load_definition(folder, "brids")
+
+
 def test_a_corpus_that_is_not_defined_is_named_with_those_that_are(folder):
     with pytest.raises(
         BadInputError, match=r"birds\.toml: no such corpus is defined \(defined corpora: none\); .* add birds SOURCE`"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import orjson
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.places import SourcePlace
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.search import export
@@ -85,6 +87,26 @@ def test_a_wide_sign_begins_no_formula_either(name: str) -> None:
 def test_no_cell_begins_like_a_formula(text: str) -> None:
     assert not str(cell(text)).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert str(cell(text)).removeprefix("'").removeprefix("'") in (text, text.removeprefix("'"), text[2:])
+
+
+def test_every_kind_names_the_files_that_pictures_come_from() -> None:
+    places = {
+        "pets:0": SourcePlace("/data", "a/=b.jpg", 0, 1, 0, 9),
+        "pets:7": SourcePlace("/data", "set.tar", 0, 1, 512, 9, "dogs/x.jpg"),
+        "pets:123456": SourcePlace("/data", "all.bin", 42, 100, 0, 9),
+    }
+    files = {
+        kind: b"".join(write_export(Export([IMAGES], 3, lambda some: some, places=lambda _: places), kind))
+        for kind in Format
+    }
+    expected = [("a/=b.jpg", None), ("set.tar", "dogs/x.jpg"), ("all.bin", "42")]
+    rows = list(csv.DictReader(io.StringIO(files[Format.CSV].decode(), newline="")))
+    assert [(row["source_file"], row["source_member"] or None) for row in rows] == expected
+    table = pq.read_table(io.BytesIO(files[Format.PARQUET]))
+    assert [(row["source_file"], row["source_member"]) for row in table.to_pylist()] == expected
+    with tarfile.open(fileobj=io.BytesIO(files[Format.TAR])) as tar:
+        described = [orjson.loads(tar.extractfile(member).read()) for member in tar if member.name.endswith(".json")]
+    assert [(one["source_file"], one["source_member"]) for one in described] == expected
 
 
 def test_parquet_has_the_pictures_and_can_be_ingested_again(tmp_path) -> None:

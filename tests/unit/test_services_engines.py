@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.services import airflow, airflow_config, hdfs, solr, spark
 from tinytags_tasks.services.engine import Context, environment
+from tinytags_tasks.services.engine_secrets import Secrets
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
 
@@ -48,7 +49,7 @@ def test_an_engine_is_not_configured_behind_our_back(settings: Settings, monkeyp
     monkeypatch.setenv("AIRFLOW__API__HOST", "0.0.0.0")
     monkeypatch.setenv("AIRFLOW_CONN_MINE", "http://mine")
     monkeypatch.setenv("TINYTAGS_STORE", "/elsewhere")
-    told = environment(Context(settings, {}), EXTRA="1")
+    told = environment(Context(settings, {}), Secrets(variables=("AIRFLOW_CONN_",)), EXTRA="1")
     assert not {"SPARK_REMOTE", "AIRFLOW__API__HOST"} & set(told)
     assert told["AIRFLOW_CONN_MINE"] == "http://mine"
     assert (told["TINYTAGS_STORE"], told["TINYTAGS_HOME"], told["EXTRA"]) == ("/tinytags", str(settings.home), "1")
@@ -97,6 +98,26 @@ def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -
         "password": "abc",
         "extra": {"use_ssl": True},
     }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://namenode:9870",
+        "https://knox:8443/gateway/default",
+        "https://knox/gateway/default",
+        "http://one:9870;http://two:9870",
+        "https://knox:8443/gateway/default;https://other:8443/gateway/default",
+    ],
+)
+def test_dags_use_the_hdfs_of_the_settings_with_a_gateways_path_and_all_name_nodes(
+    settings: Settings, url: str
+) -> None:
+    settings = settings.model_copy(update={"webhdfs_url": url})
+    described = json.loads(airflow_config.connections(settings)["AIRFLOW_CONN_TINYTAGS_HDFS"])
+    described["extra_dejson"] = described.pop("extra")
+    described.setdefault("port", None)
+    assert Settings(home=settings.home).with_connections(SimpleNamespace(**described), None).webhdfs_url == url
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,9 @@ def compare_all(run: Run, storage: LocalStorage, solr: SolrHere) -> dict[int, st
     found = {}
     for block in range(BLOCKS):
         positions = read_scored(storage, run.name, block)[0].column("position").to_pylist()
-        if problem := comparison.block_problem(positions, comparison.read_block(block)) if positions else "":
-            found[block] = problem
+        for batch in comparison.read_batches(block):
+            if problem := comparison.block_problem(positions, batch):
+                found.setdefault(block, problem)
     assert comparison.sample(read_ledger(storage, run), 1_000) == found
     return found
 

@@ -61,7 +61,7 @@ def test_an_empty_folder_has_no_files(tmp_path):
     assert paths(SourceFiles(str(tmp_path))) == []
 
 
-def test_links_to_files_and_folders_are_followed(tmp_path):
+def test_links_to_files_and_folders_are_followed_if_asked_for(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     make_tree(tmp_path / "elsewhere")
     folder = tmp_path / "folder"
@@ -69,7 +69,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     (folder / "link.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
     for name in ("birds", "cats"):
         (folder / name).symlink_to(tmp_path / "elsewhere" / "a")
-    files = SourceFiles(str(folder))
+    files = SourceFiles(str(folder), {"follow_links": True})
     inside = ["10.jpg", "2.JPG", "b/x.jpg"]
     assert paths(files) == [*(f"birds/{name}" for name in inside), *(f"cats/{name}" for name in inside), "link.jpg"]
     assert files.read("cats/b/x.jpg", 0, 9) == b"a/b/x.jpg"
@@ -181,10 +181,25 @@ def test_a_disk_that_fails_is_told(file, monkeypatch):
         SourceFiles(str(file)).read("pictures.bin", 0, 1)
 
 
-def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+@pytest.mark.parametrize("source", ["", "*", os.fsdecode(b"caf\xe9.jpg")])
+def test_a_name_that_is_not_utf_8_is_listed_escaped_and_read(tmp_path, source):
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_text("x")
-    with pytest.raises(BadInputError, match=r"caf\\udce9\.jpg': its name is not UTF-8; rename it"):
-        paths(SourceFiles(str(tmp_path)))
+    files = SourceFiles(f"{tmp_path}/{source}")
+    assert paths(files) == [r"caf\xe9.jpg"]
+    file = files.only_file()
+    assert files.read(file.path, 0, 1, file.version) == b"x"
+    files.check_unchanged(file.path, file.size_bytes, file.version)
+    assert files.name(file.path) == rf"{tmp_path}/caf\xe9.jpg"
+
+
+def test_a_folder_that_is_not_utf_8_is_escaped_and_its_files_are_read(tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xe9t\xe9")
+    folder.mkdir()
+    (folder / "猫.jpg").write_text("x")
+    (tmp_path / r"b\xe9.jpg").write_text("y")  # a name that only looks escaped
+    files = SourceFiles(str(tmp_path))
+    assert paths(files) == [r"b\xe9.jpg", r"\xe9t\xe9/猫.jpg"]
+    assert [files.read(path, 0, 1) for path in paths(files)] == [b"y", b"x"]
 
 
 def test_one_file_is_asked_for_and_another_number_told(tmp_path):

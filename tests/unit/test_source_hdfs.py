@@ -8,6 +8,7 @@ import pytest
 from source_trees import CONTENT, HIDDEN, IN_ORDER, TREE, Server, make_tree, paths, serving
 
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
+from tinytags_tasks.corpus.sources.left_out import FORBIDDEN
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
 
 
@@ -28,6 +29,9 @@ class NameNode(BaseHTTPRequestHandler):
                 return self.send(server.how["datanode"], b"x" * int(asked["length"]))
             start = int(asked["offset"])
             return self.send(200, server.content[path][start : start + int(asked["length"])])
+        if path == server.how.get("forbidden"):
+            denied = {"exception": "AccessControlException", "message": f"Permission denied: {path}"}
+            return self.send_json(403, {"RemoteException": denied})
         if exception := server.how.get("exception"):
             status, name = exception
             return self.send_json(status, {"RemoteException": {"exception": name, "message": "said so"}})
@@ -36,7 +40,7 @@ class NameNode(BaseHTTPRequestHandler):
             return self.send_json(404, {"RemoteException": {"exception": "FileNotFoundException", "message": path}})
         if asked["op"] == "OPEN":
             where = f"/datanode{quote(path)}?offset={asked['offset']}&length={asked['length']}"
-            return self.send(307, b"", Location=f"http://127.0.0.1:{server.server_port}{where}")
+            return self.send(307, b"", Location=server.how.get("location", server.url) + where)
         if asked["op"] == "GETFILESTATUS":
             return self.send_json(200, {"FileStatus": self.status("", path)})
         names = sorted({name.partition("/")[0] for name in below})
@@ -97,6 +101,19 @@ def test_a_folder_of_hdfs_is_listed_as_one_of_this_machine(hdfs, tmp_path, sourc
     assert paths(in_hdfs(hdfs, "/tree/*/*.jpg")) == paths(SourceFiles(f"{tmp_path}/*/*.jpg"))
 
 
+SPECIAL = ["a b.bin", "50%.bin", "%41.bin", "a+b.bin", "a;b.bin", "k=v.bin", "é 猫.bin", "a#1?.bin", "a&b.bin"]
+
+
+def test_names_with_characters_of_addresses_are_listed_and_read(hdfs):
+    for folder in ("label=cat", "a;b c+%"):
+        hdfs.content |= {f"/special/{folder}/{name}": name.encode() for name in SPECIAL}
+    files = in_hdfs(hdfs, "/special")
+    assert sorted(paths(files)) == sorted(f"{folder}/{name}" for folder in ("a;b c+%", "label=cat") for name in SPECIAL)
+    for file in files.files():
+        assert files.current(file.path) == file
+        assert files.read(file.path, 0, file.size_bytes).decode() == file.path.rpartition("/")[2]
+
+
 def test_another_hdfs_is_named_by_host_and_port(hdfs):
     host = hdfs.url.removeprefix("http://")
     assert paths(SourceFiles(f"webhdfs://{host}/tree", hdfs_user="me"), ".txt") == ["note.txt"]
@@ -106,11 +123,35 @@ def test_another_hdfs_is_named_by_host_and_port(hdfs):
     assert sorted(set(users), key=users.index) == ["me", "you", "they"]
 
 
+def test_a_folder_of_hdfs_that_may_not_be_read_is_counted(hdfs):
+    hdfs.how["forbidden"] = "/tree/a"
+    files = in_hdfs(hdfs, "/tree")
+    assert [path for path in paths(files, ".jpg") if path.startswith("a/")] == []
+    assert [(group.reason, group.example) for group in files.left_out][-1] == (FORBIDDEN, "a/")
+
+
 def test_the_port_of_another_hdfs_may_be_left_out(monkeypatch):
     files = SourceFiles("webhdfs://127.0.0.1/tree")
     assert files._remote.url == "http://127.0.0.1:9870"
     files = SourceFiles("hdfs:///tree", webhdfs_url="https://127.0.0.1:9871/")
     assert files._remote.url == "https://127.0.0.1:9871"
+
+
+def test_the_path_of_a_gateway_and_several_name_nodes_are_kept(hdfs):
+    urls = "http://one:9870;https://two/gateway/default/;http://me@three"
+    files = SourceFiles("hdfs:///tree", webhdfs_url=urls)
+    assert files._remote.url == "http://one:9870;https://two:9870/gateway/default;http://three:9870"
+    files = SourceFiles("webhdfs://knox:8443/tree", {"gateway": "gateway/default", "use_https": True})
+    assert files._remote.url == "https://knox:8443/gateway/default"
+
+
+def test_a_datanode_that_cannot_be_resolved_is_named(hdfs):
+    files = in_hdfs(hdfs, "/tree/a.jpg")
+    hdfs.how["location"] = "http://datanode-7.invalid:9864"
+    with pytest.raises(
+        EngineDownError, match=r"/tree/a\.jpg: .*DataNode datanode-7\.invalid:9864, .* cannot be resolved"
+    ):
+        files.read("a.jpg", 0, 5)
 
 
 @pytest.mark.parametrize("source", ["hdfs://namenode:8020/tree", "hdfs://tree"])
@@ -136,6 +177,7 @@ def test_a_port_that_is_none_is_refused():
         (404, "FileNotFoundException", BadInputError, "no such file or folder"),
         (403, "AccessControlException", BadInputError, "permission denied .*said so"),
         (400, "IllegalArgumentException", BadInputError, "cannot be read .*said so"),
+        (401, "AuthenticationException", BadInputError, "permission denied .*said so"),
         (403, "StandbyException", EngineDownError, "no NameNode is active .*said so"),
         (500, "RetriableException", EngineDownError, "the NameNode cannot answer yet .*said so"),
     ],

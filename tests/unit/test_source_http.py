@@ -2,11 +2,12 @@
 
 from urllib.parse import quote, unquote
 
+import fsspec
 import pytest
 from source_trees import CONTENT, Server, paths, serving
 
 from tinytags_tasks.corpus.sources.files import SourceFiles
-from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
+from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
 
 
 @pytest.fixture
@@ -44,6 +45,32 @@ def test_an_address_with_a_query_is_kept(server):
     files = SourceFiles(f"{server.url}/sets/pictures.bin?path=/a/b&sign=x")
     assert files.read(files.only_file().path, 1, 2) == b"\1\2"
     assert {path for _, path, _ in server.asked} == {"/sets/pictures.bin?path=/a/b&sign=x"}
+
+
+def test_parameters_that_nothing_stores_are_sent_from_fsspecs_environment(server, remote, monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "http", {"params": {"X-Amz-Signature": "hunter2"}})
+    files = SourceFiles(f"{server.url}/sets/pictures.bin")
+    assert files.read(files.only_file().path, 1, 2) == b"\1\2"
+    assert {path for _, path, _ in server.asked} == {"/sets/pictures.bin?X-Amz-Signature=hunter2"}
+    assert "hunter2" not in f"{files.address} {files.only_file()}"
+
+
+@pytest.mark.parametrize("status", [403, 404, 418, 503])
+def test_no_error_repeats_the_parameters_of_an_address(server, status, monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "http", {"params": {"X-Amz-Signature": "hunter2"}})
+    server.how["status"] = status
+    with pytest.raises(TinyTagsError, match=r"pictures\.bin") as caught:
+        SourceFiles(f"{server.url}/sets/pictures.bin?plain=hunter2").only_file()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_list_of_presigned_addresses_is_refused(server):
+    server.content["/sets/a.jpg?X-Amz-Signature=hunter2"] = CONTENT
+    with pytest.raises(
+        BadInputError, match=r"a\.jpg\?\.\.\.: .*secret \(X-Amz-Signature\).*download the files"
+    ) as caught:
+        list(SourceFiles(f"{server.url}/sets/").files())
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [1_000, 20_000_000])
@@ -109,6 +136,7 @@ def test_a_time_tells_a_change_where_there_is_no_etag(server, remote):
         (408, TransientError, "cannot be read now .*408"),
         (429, EngineDownError, "its server cannot answer now .*429"),
         (500, TransientError, "cannot be read now .*500"),
+        (502, EngineDownError, "its server cannot answer now .*502"),
         (503, EngineDownError, "its server cannot answer now .*503"),
     ],
 )
@@ -165,6 +193,23 @@ def test_a_folder_over_http_that_cannot_be_listed_is_never_an_empty_one(server, 
     server.how["status"] = 404
     with pytest.raises(BadInputError, match="no such file or folder"):
         paths(SourceFiles(server.url + source))
+
+
+@pytest.mark.parametrize("source", ["/sets", "/sets/about"])
+def test_a_page_is_not_taken_for_a_file(server, source):
+    server.how["pages"] = ["/sets/about"]
+    with pytest.raises(
+        BadInputError, match=rf"{source}: a web page, not a file; end the address of a folder with a /, or name a file"
+    ):
+        paths(SourceFiles(f"{server.url}{source}"))
+
+
+def test_pages_and_an_indexs_links_to_itself_are_no_files_of_a_folder(server):
+    server.how["pages"] = ["/sets/about"]
+    server.content |= {"/sets/about": b"a page", "/sets/?C=N;O=D": b""}
+    files = SourceFiles(f"{server.url}/sets/")
+    assert paths(files) == ["pictures.bin"]
+    assert [group.reason for group in files.left_out] == ["web pages"]
 
 
 def test_metadata_beside_a_source_is_reached_in_the_same_way(server, tmp_path):

@@ -157,8 +157,8 @@ def refusing_s3():
         (400, "InvalidRequest", BadInputError, "its server refuses .*said so"),
         (404, "NoSuchBucket", BadInputError, "no such file or folder"),
         (500, "InternalError", TransientError, "cannot be read now .*said so"),
-        (503, "SlowDown", TransientError, "cannot be read now .*said so"),
-        (503, "SomethingNew", TransientError, "cannot be read now .*said so"),
+        (503, "SlowDown", EngineDownError, "its server cannot answer now .*said so"),
+        (503, "SomethingNew", EngineDownError, "its server cannot answer now .*said so"),
     ],
 )
 @pytest.mark.parametrize("when", ["listing", "reading"])
@@ -174,6 +174,24 @@ def test_an_answer_of_s3_is_worth_a_retry_or_not(s3, refusing_s3, monkeypatch, s
     refusing_s3.how |= {"status": status, "page": page.encode()}
     with pytest.raises(error, match=f"sets/.*: {message}"):
         files.read("pictures.bin", 0, 10) if when == "reading" else paths(files)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, BadInputError), (403, BadInputError), (429, TransientError), (502, TransientError), (503, TransientError)],
+)
+@pytest.mark.parametrize("page", [b"", b"<html>a proxy's page</html>"])
+def test_a_question_for_an_object_that_is_refused_is_no_missing_one(s3, refusing_s3, monkeypatch, status, error, page):
+    genuine = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds, *result: genuine(min(seconds, 0.001), *result))
+    options = s3_options(s3) | {"client_kwargs": {"endpoint_url": refusing_s3.url}}
+    refusing_s3.how.clear()
+    refusing_s3.how |= {"status": status, "page": page}
+    files = SourceFiles("s3://sets/pictures.bin", options)
+    with pytest.raises(
+        error, match=r"s3://sets/pictures\.bin: (permission denied|cannot be read now|its server cannot)"
+    ):
+        files.only_file()
 
 
 @pytest.mark.parametrize("source", ["s3://sets/pictures.bin", "s3://sets/*"])

@@ -20,7 +20,7 @@ from tinytags_tasks.cli import (
     searching,
     stages,
 )
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import BadInputError, TinyTagsError, one_line
 from tinytags_tasks.settings import unknown_variables
 
 app = typer.Typer(
@@ -56,7 +56,9 @@ def main() -> None:
     try:
         app()
     except TinyTagsError as error:
-        print(f"tinytags: error: {error}", file=sys.stderr)
+        # What ends with an engine's log has more lines; a message about input may name a file with any name.
+        message = one_line(error) if isinstance(error, BadInputError) else error
+        print(f"tinytags: error: {message}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a missing permission: the message names the file
         print(f"tinytags: error: {error}", file=sys.stderr)

@@ -1,19 +1,22 @@
 """Commands for corpora: define, inspect, ingest, verify."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, print_table, refuse_damaged, say
-from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from tinytags_tasks.corpus.definition import CorpusDefinition
     from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings
     from tinytags_tasks.runtime import Runtime
-    from tinytags_tasks.store.corpus_records import Corpus
+    from tinytags_tasks.store.corpus_records import Corpus, Unreadable
 
 app = typer.Typer()
 corpus_app = typer.Typer(no_args_is_help=True, help="Define, inspect and verify corpora.")
@@ -36,7 +39,7 @@ StopList = Annotated[
 ]
 FileSystemOptions = Annotated[
     list[str] | None,
-    typer.Option(help="name=value for fsspec's file system, such as anon=true.", show_default=False),
+    typer.Option(help="name=value for the source's file system, such as anon=true.", show_default=False),
 ]
 Shards = Annotated[str, typer.Option(help="Shard numbers and ranges, such as 0,3-5.", show_default=False)]
 
@@ -61,7 +64,10 @@ def add(
     ] = None,
     blocks_per_shard: Annotated[
         int | None,
-        typer.Option(help="Blocks per shard; default: about 60 MB of pixels each, at least 50.", show_default=False),
+        typer.Option(
+            help="Blocks per shard; default: about 60 MB of pixels each, and 50 if there are the images.",
+            show_default=False,
+        ),
     ] = None,
     description: Annotated[str, typer.Option(help="What the images show.")] = "",
     pixel_order: PixelOrder = "",
@@ -134,28 +140,32 @@ def list_corpora(as_json: AsJson = False) -> None:
 
     runtime = clients()
     found: list[tuple[CorpusDefinition, Corpus | None]] = []
-    problems = []
+    unusable: dict[str, str] = {}
     for name in list_definitions(runtime.settings.corpora_folder):
         try:
             definition = load_definition(runtime.settings.corpora_folder, name)
             found.append((definition, _stored_corpus(runtime, name)))
         except FinalError as error:
-            problems.append(str(error))
+            unusable[name] = str(error)
     if as_json:
-        print(json.dumps([_as_json(definition, corpus) for definition, corpus in found], indent=2))
-    elif found or not problems:
-        _print_corpora(found)
-    refuse_damaged(problems)
+        rows = [_as_json(definition, corpus) for definition, corpus in found]
+        rows += [{"name": name, "error": error, "definition": None, "corpus": None} for name, error in unusable.items()]
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_corpora(found, [*unusable])
+    refuse_damaged(unusable.values())
 
 
-def _print_corpora(found: "list[tuple[CorpusDefinition, Corpus | None]]") -> None:
+def _print_corpora(found: "list[tuple[CorpusDefinition, Corpus | None]]", unusable: list[str]) -> None:
     table = make_table("corpus", "format", "size", "images", "shards", "unreadable", "source")
     for definition, corpus in found:
         size = f"{definition.height}x{definition.width}"
         counts = (f"{corpus.images:,}", corpus.partition.shards, f"{corpus.unreadable:,}") if corpus else ("", "", "")
         add_row(table, definition.name, definition.format, size, *counts, definition.source)
+    for name in unusable:
+        add_row(table, name.encode(errors="replace").decode(), *[""] * 5, "cannot be used")
     print_table(table)
-    if not found:
+    if not (found or unusable):
         print("none yet; define one with `tinytags corpus add NAME SOURCE`")
 
 
@@ -178,15 +188,22 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     from tinytags_tasks.corpus.definition import definition_toml
     from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.verify import iterate_unreadable
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
     corpus = _stored_corpus(runtime, name)
     unreadable = iterate_unreadable(name, storage=runtime.storage) if corpus else iter(())
+    left_out = load_plan(runtime.storage, name).left_out if corpus else ()
     if as_json:
-        listed = [image.model_dump() for image in unreadable]
-        print(json.dumps({**_as_json(definition, corpus), "unreadable": listed}, indent=2))
+        listed = {
+            "unreadable": [
+                {**image.model_dump(), "file": file} for image, file in _with_files(runtime, corpus, unreadable)
+            ],
+            "left_out": [group.model_dump() for group in left_out],
+        }
+        print(json.dumps({**_as_json(definition, corpus), **listed}, indent=2))
         return
     print(definition_toml(definition).rstrip())
     if corpus is None:
@@ -199,10 +216,50 @@ def show(name: Name, as_json: AsJson = False) -> None:
     )
     for growth in corpus.growths:
         print(f"{growth.images:,} of the images appended {growth.created} from {growth.source.files:,} new files")
+    for group in left_out:
+        print(f"left out: {group}")
     if corpus.unreadable:
         print(f"{corpus.unreadable:,} unreadable images" + (", the first 50:" if corpus.unreadable > 50 else ":"))
-        for image in islice(unreadable, 50):
-            print(f"{image.position:>12,}  {image.reason}")
+        for image, file in _with_files(runtime, corpus, islice(unreadable, 50)):
+            print(f"{image.position:>12,}  {f'{one_line(file)}: ' if file else ''}{image.reason}")
+
+
+def _with_files(
+    runtime: "Runtime", corpus: "Corpus | None", images: "Iterable[Unreadable]"
+) -> "list[tuple[Unreadable, str | None]]":
+    """Return unreadable images with the file that each is in, if that is known."""
+    from tinytags_tasks.corpus.places import ListedPlaces
+
+    found = list(images)
+    if corpus is None or not found:
+        return []
+    try:
+        listed = ListedPlaces(runtime.storage, corpus.name, corpus.sources)
+        places = listed.find(image.position for image in found)
+    except FinalError:  # a corpus of an older TinyTags has no listing
+        places = {}
+    return [(image, str(place) if (place := places.get(image.position)) else None) for image in found]
+
+
+@corpus_app.command()
+def keywords(
+    name: Name,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the most frequent first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the keywords of an ingested corpus, and how many images have each."""
+    from tinytags_tasks.ingest.keyword_counts import count_keywords
+
+    counts = count_keywords(name, storage=clients().storage)
+    if as_json:
+        print(json.dumps([{"keyword": keyword, "images": count} for keyword, count in counts], indent=2))
+        return
+    table = make_table("keyword", "images")
+    for keyword, count in counts[:limit]:
+        add_row(table, keyword, f"{count:,}")
+    print_table(table)
+    if len(counts) > limit:
+        print(f"{limit:,} of {len(counts):,} keywords; --limit {len(counts)} shows all")
 
 
 @corpus_app.command()
@@ -215,7 +272,8 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove the definition of a corpus; its source is never changed."""
-    from tinytags_tasks.corpus.registry import remove_definition
+    from tinytags_tasks.corpus.registry import list_definitions, remove_definition
+    from tinytags_tasks.near_names import choices
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.ledger import list_runs
 
@@ -236,7 +294,8 @@ def remove(
         runtime.storage.delete(folder)
     removed = remove_definition(runtime.settings.corpora_folder, name)
     if not (removed or stored):
-        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists the defined ones")
+        names = choices(name, list_definitions(runtime.settings.corpora_folder))
+        raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists all ({names})")
     print(f"removed {name}" + (" and its shards" if stored else ""))
 
 
@@ -246,12 +305,16 @@ def inspect(
     sheet: Annotated[Path | None, typer.Option(help="File for the picture sheet (PNG).")] = None,
     height: Annotated[int, typer.Option(help="Height of a raw source's images.")] = 32,
     width: Annotated[int, typer.Option(help="Width of a raw source's images.")] = 32,
+    keywords: Keywords = "",
+    first: Annotated[int, typer.Option("--from", min=0, help="Position of the first image that is shown.")] = 0,
+    is_random: Annotated[bool, typer.Option("--random", help="Show images at random positions.")] = False,
+    option: FileSystemOptions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Describe a source and draw its first images; nothing is written to the store."""
+    """Describe a source, its keywords, and draw its first images or others; nothing is written to the store."""
     from tinytags_tasks.corpus.definition import make_definition
     from tinytags_tasks.corpus.formats.registry import find_format
-    from tinytags_tasks.corpus.inspect import draw_sheet, guess_definition, inspect_source
+    from tinytags_tasks.corpus.inspect import choose_sheet, draw_sheet, guess_definition, inspect_source
     from tinytags_tasks.corpus.registry import list_definitions, load_definition
 
     runtime = clients()
@@ -261,10 +324,15 @@ def inspect(
         files = runtime.source_files(definition)
     else:
         fields: dict[str, object] = {"source": _absolute(source), "format": "raw", "height": height, "width": width}
+        fields["options"] = dict(_option(text) for text in option or [])
         files = runtime.source_files(make_definition("inspected", fields))
         definition, notes = guess_definition(files, height=height, width=width)
-    found = inspect_source(definition, files)
-    path = sheet or Path(f"{definition.name}-sheet.png")
+    if keywords:
+        place = _absolute(keywords) if find_format(definition.format).keywords_are_a_file else keywords
+        given = definition.model_dump(exclude={"name"}, exclude_defaults=True)
+        definition = make_definition(definition.name, {**given, "keywords": place}, where="--keywords")
+    path = choose_sheet(files, definition.name, sheet)
+    found = inspect_source(definition, files, first=first, is_random=is_random)
     draw_sheet(found, path)
     if as_json:
         shown = {
@@ -273,8 +341,13 @@ def inspect(
             "files": found.files,
             "size_bytes": found.size_bytes,
             "unreadable": {str(position): reason for position, reason in found.unreadable.items()},
+            "unreadable_files": {str(position): path for position, path in found.unreadable_files.items()},
             "histogram": found.histogram.tolist(),
             "notes": [*notes],
+            "positions": found.positions,
+            "sizes": dict(found.sizes),
+            "keywords": asdict(found.keywords),
+            "left_out": [group.model_dump() for group in found.left_out],
             "sheet": str(path),
         }
         print(json.dumps(shown, indent=2))
@@ -283,13 +356,28 @@ def inspect(
     print("format    " + ", ".join(filter(None, (definition.format, *details))))
     print(f"files     {found.files:,}, {found.size_bytes:,} bytes")
     print(f"images    {found.images:,} of {definition.height}x{definition.width}")
+    if found.sizes:
+        print(f"sizes     {_most(list(found.sizes.items()))}, width x height of {found.looked_at:,} looked at")
+    if found.keywords.counts:
+        print(f"keywords  {found.keywords.where}, in {found.keywords.images:,} images: {_most(found.keywords.counts)}")
+    if found.keywords.possible:
+        others = ", ".join(found.keywords.possible)
+        print(f"          or {others}" if found.keywords.counts else f"keywords  {others}, if chosen")
     for position, reason in list(found.unreadable.items())[:10]:
-        print(f"unreadable {position:,}: {reason}")
+        print(f"unreadable {position:,}: {one_line(found.unreadable_files[position])}: {reason}")
     for note in notes:
         print(f"note      {note}")
+    for group in found.left_out:
+        print(f"left out  {group}")
     means = (found.histogram * range(256)).sum(axis=1) / found.histogram.sum(axis=1).clip(min=1)
     print("means     " + ", ".join(f"{colour} {mean:.0f}" for colour, mean in zip("RGB", means, strict=True)))
-    print(f"sheet     {path}: the first images, and a histogram of their bytes")
+    print(f"sheet     {path}: images, and a histogram of their bytes")
+
+
+def _most(counts: "Sequence[tuple[str, int]]") -> str:
+    """Return the most frequent values with their counts, and how many others there are."""
+    shown = ", ".join(f"{value} ({count:,})" for value, count in counts[:8])
+    return f"{shown} and {len(counts) - 8:,} more" if len(counts) > 8 else shown
 
 
 @corpus_app.command()
@@ -300,8 +388,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that the store has what the source had when it was ingested, and embeddings of exactly that."""
-    from dataclasses import asdict
-
     from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.verify import verify_corpus
 
@@ -357,6 +443,7 @@ def ingest(name: Name, redo: Shards = "") -> None:
     print(
         f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards, {result.blocks} blocks, "
         f"{result.unreadable:,} unreadable"
+        + (f"; `tinytags corpus show {name}` names them" if result.unreadable else "")
     )
 
 
@@ -374,5 +461,7 @@ def grow(name: Name) -> None:
     old = result.images - result.new_images
     print(
         f"corpus {result.corpus}: {old:,} images were there, {result.new_images:,} are new; {result.shards} shards, "
-        f"{result.blocks} blocks" + (f"; tag it with `tinytags run {name}`" if result.new_images else "")
+        f"{result.blocks} blocks"
+        + (f"; tag it with `tinytags run {name}`" if result.new_images else "")
+        + (f"; `tinytags corpus show {name}` names the unreadable ones" if result.unreadable else "")
     )

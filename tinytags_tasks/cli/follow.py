@@ -226,6 +226,8 @@ def _print_summary(
             table.add_row(f"seconds of {stage}", f"{seconds:.1f}")
     console = Console()
     console.print(table)
+    if totals.unreadable:
+        print(f"{'unreadable':<12} `tinytags corpus show {run.corpus}` names the images, with the reasons")
     if run.description:
         console.print(Text(run.description))
     for what, url, user in (

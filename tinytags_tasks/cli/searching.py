@@ -58,7 +58,12 @@ def search(
     page = searches.page(request)
     images = page.images if rows <= MOST_ROWS else searches.images(request, rows)
     if as_json:
-        found = [values_as_json(image.values) for image in images]
+        from tinytags_tasks.search.api_models import image_file
+        from tinytags_tasks.search.source_places import SourcePlaces
+
+        places = SourcePlaces(clients()).of_images(images, searches.corpora(request.run))
+        files = {name: file.model_dump() for name, place in places.items() if (file := image_file(place))}
+        found = [{**values_as_json(image.values), "file": files.get(image.id)} for image in images]
         print(json.dumps({"total": page.total, "by_tag": page.tag_counts, "images": found}, indent=2))
         return
     columns = [field.name for field in fields_shown(Shown.TABLES)]

@@ -19,6 +19,7 @@ from tinytags_tasks.errors import BadInputError
 if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import Similar
+    from tinytags_tasks.store.ledger import Totals
     from tinytags_tasks.store.run_records import Run
 
 app = typer.Typer()
@@ -177,6 +178,7 @@ def score(
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.score import export as exports
     from tinytags_tasks.score.step import ScoreRequest
+    from tinytags_tasks.store.ledger import add_up, read_ledger
 
     if export not in ("", "json"):
         raise BadInputError(f"--export is {export!r}: the only format is json")
@@ -189,10 +191,21 @@ def score(
     say(f"run {run.name}: {chosen}; {run.description}".rstrip("; "))
     for group in groups_of(numbers):
         embed_and_score(ScoreRequest(run.name, group, redo), runtime)
+    say(_counts(add_up(read_ledger(runtime.storage, run, numbers)), run))
     if export:
         exports.export_run(exports.ExportRequest(run.name, numbers, output), storage=runtime.storage, report=say)
     if not export or output != exports.STANDARD_OUTPUT:
         print(run.name)
+
+
+def _counts(totals: "Totals", run: "Run") -> str:
+    """Return how many images were kept and why others were not, and where to look for those that could not be read."""
+    parts = [f"{totals.kept:,} of {totals.read:,} images kept", f"{totals.below:,} below {run.threshold} %"]
+    parts += [f"{totals.none:,} of none of the tags"] if totals.none else []
+    parts += [f"{totals.taken_down:,} taken down"] if totals.taken_down else []
+    where = f"`tinytags corpus show {run.corpus}` names them"
+    parts += [f"{totals.unreadable:,} unreadable ({where})"] if totals.unreadable else []
+    return ", ".join(parts)
 
 
 def _plan_or_find(name: str, model: str, threshold: int | None, similar: str, runtime: "Runtime") -> "Run":

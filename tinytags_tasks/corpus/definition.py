@@ -14,6 +14,8 @@ from tinytags_tasks.blocks import (
     LEAST_BLOCKS,
     MOST_BLOCKS_PER_SHARD,
     MOST_SHARD_IMAGES,
+    fewer_blocks,
+    smaller_shard_images,
     usual_blocks_per_shard,
     usual_shard_images,
 )
@@ -21,10 +23,11 @@ from tinytags_tasks.corpus.formats.base import DEFAULT_PIXEL_ORDER, PixelOrder
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.corpus.pictures.prepare import Filter, Resize
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.near_names import nearest
+from tinytags_tasks.secrecy import LOGIN, secret_part
 from tinytags_tasks.store import layout
 
 _SECRET_NAME = re.compile(r"key|secret|token|passw|credential|auth|cookie|signature", re.IGNORECASE)
-_PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
 
 
 class CorpusDefinition(BaseModel):
@@ -42,7 +45,7 @@ class CorpusDefinition(BaseModel):
         Size of the corpus' images, in pixels.
     shard_images, blocks_per_shard
         How it is cut into shards and blocks. By default, a block has about 60 MB of pixels, and a shard about 3 GB:
-        see :func:`~tinytags_tasks.blocks.usual_shard_images`.
+        see :func:`~tinytags_tasks.blocks.usual_shard_images`. Few images make fewer blocks, and smaller shards.
     description
         What the pictures show, for people.
     pixel_order
@@ -101,7 +104,7 @@ class CorpusDefinition(BaseModel):
             raise ValueError("keyword_stop_list is set, but keywords is not: say where the keywords come from")
         _check_options(self.options, "options")
         for name in ("source", "keywords"):
-            _check_password(getattr(self, name), name)
+            _check_address(getattr(self, name), name)
         self._cut()
         return self
 
@@ -119,6 +122,23 @@ class CorpusDefinition(BaseModel):
         missing = known.keys() - self.model_fields_set
         return self.model_copy(update={name: known[name] for name in missing})
 
+    def cut_for(self, images: int) -> Self:
+        """Return the definition of a corpus of so many images that was never cut, unless this one says how to.
+
+        The corpus may grow: its blocks have about 60 MB of pixels also where shards are full.
+        """
+        if "blocks_per_shard" in self.model_fields_set:
+            return self
+        images = min(images, self.shard_images)
+        if "shard_images" in self.model_fields_set:
+            blocks = fewer_blocks(self.blocks_per_shard, images, self.shard_images * self.image_bytes)
+            return self.model_copy(update={"blocks_per_shard": blocks}) if blocks < self.blocks_per_shard else self
+        blocks = fewer_blocks(self.blocks_per_shard, images, images * self.image_bytes)
+        if blocks == self.blocks_per_shard:
+            return self
+        shard_images = smaller_shard_images(blocks, self.image_bytes)
+        return self.model_copy(update={"blocks_per_shard": blocks, "shard_images": shard_images})
+
     @property
     def image_bytes(self) -> int:
         """Bytes of one image."""
@@ -132,14 +152,21 @@ def _check_options(options: Mapping[str, Any], where: str) -> None:
         if isinstance(value, dict):
             _check_options(value, f"{where}.{name}")
         elif isinstance(value, str):
-            _check_password(value, f"{where}.{name}")
+            _check_address(value, f"{where}.{name}")
         elif not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
             raise ValueError(f"{where}.{name}: must be text, a number, true, false, or a table of them")
 
 
-def _check_password(address: str, where: str) -> None:
-    if _PASSWORD.search(address):
+def _check_address(address: str, where: str) -> None:
+    part = secret_part(address)
+    if part == LOGIN:
         raise _holds_no_secret(where)
+    if part is not None:
+        raise ValueError(
+            f"{where}: its parameter {part} is a secret, which would be stored with the corpus; leave the parameters "
+            "out, and give fsspec the credentials in the environment (FSSPEC_S3_KEY, FSSPEC_S3_SECRET) or the "
+            "parameters themselves (FSSPEC_HTTPS='{\"params\": {...}}'), or download the files"
+        )
 
 
 def _holds_no_secret(where: str) -> ValueError:
@@ -171,20 +198,34 @@ def make_definition(name: str, fields: dict[str, object], *, where: str = "") ->
             f"{where or f'corpus {name}'}: name: the file name is the corpus' name; leave this field out"
         )
     try:
-        return CorpusDefinition.model_validate({**fields, "name": name})
+        definition = CorpusDefinition.model_validate({**fields, "name": name})
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}" if where else str(error)) from error
     except ValidationError as error:
-        problem = error.errors()[0]
+        # A misspelt field comes before the one that is missing because of it.
+        problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        known = ", ".join(sorted(set(CorpusDefinition.model_fields) - {"name"}))
-        hint = f" (a newer TinyTags may know it); fields are {known}" if problem["type"] == "extra_forbidden" else ""
+        hint = _hint(field) if problem["type"] == "extra_forbidden" else ""
         raise BadInputError(f"{where or f'corpus {name}'}: {field + ': ' if field else ''}{message}{hint}") from error
+    if definition.blocks_per_shard > definition.shard_images:  # records of earlier versions may say so
+        raise BadInputError(
+            f"{where or f'corpus {name}'}: blocks_per_shard is {definition.blocks_per_shard:,}, but a shard has "
+            f"{definition.shard_images:,} images (shard_images): give as many blocks at most"
+        )
+    return definition
+
+
+def _hint(unknown: str) -> str:
+    known = sorted(set(CorpusDefinition.model_fields) - {"name"})
+    meant = f"; did you mean {near[0]}?" if (near := nearest(unknown, known)) else ""
+    return f"{meant} (a newer TinyTags may know it); fields are {', '.join(known)}"
 
 
 def read_definition(path: Path) -> CorpusDefinition:
     """Read the definition of a corpus; the file name is its name.
+
+    Relative paths in it mean the folder that it is in, whoever reads it.
 
     Raises
     ------
@@ -192,12 +233,23 @@ def read_definition(path: Path) -> CorpusDefinition:
         If the file does not exist, is not TOML, or a field is wrong.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: no such file; define the corpus with `tinytags corpus add`") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number may be too long, or tables too deep
         raise BadInputError(f"{path}: not a readable TOML file ({error})") from error
-    return make_definition(path.stem, fields, where=str(path))
+    definition = make_definition(path.stem, fields, where=str(path))
+    places = {"source", "keyword_stop_list"}
+    if find_format(definition.format).keywords_are_a_file:
+        places.add("keywords")
+    given = {name: getattr(definition, name) for name in places}
+    return definition.model_copy(
+        update={name: str(path.absolute().parent / place) for name, place in given.items() if _is_relative(place)}
+    )
+
+
+def _is_relative(place: str) -> bool:
+    return bool(place) and "://" not in place and not place.startswith(("/", "~"))
 
 
 def definition_toml(definition: CorpusDefinition) -> str:

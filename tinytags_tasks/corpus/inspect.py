@@ -1,9 +1,9 @@
 """What a source contains, before any of it is written into the store."""
 
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,21 @@ import numpy.typing as npt
 
 from tinytags_tasks.corpus.definition import CorpusDefinition, make_definition
 from tinytags_tasks.corpus.formats.base import Format, Guess, Sample
-from tinytags_tasks.corpus.formats.registry import all_formats, list_items, open_reader
-from tinytags_tasks.corpus.listing import MemoryListing
+from tinytags_tasks.corpus.formats.fixed_records import describe_size
+from tinytags_tasks.corpus.formats.registry import all_formats, find_format, list_items
 from tinytags_tasks.corpus.pictures.sheet import make_sheet, save_sheet
 from tinytags_tasks.corpus.reader import ListedItem
+from tinytags_tasks.corpus.sampling import (
+    FoundKeywords,
+    KeywordCounts,
+    RandomSample,
+    RangeSample,
+    Seen,
+    with_possible_keywords,
+)
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
+from tinytags_tasks.errors import BadInputError, one_line
 
 SHOWN_IMAGES = 64
 """The most images on a picture sheet."""
@@ -68,10 +77,10 @@ def guess_definition(
         alike = tuple(known for known in formats if known.has_name(file.path))
         groups.setdefault(tuple(known.name for known in alike), _Group(alike)).add(file)
     if not groups:
-        raise BadInputError(f"{files.address}: contains no files; correct the source")
+        raise BadInputError(f"{files.address}: contains no files; correct the source{files.left_out}")
     main = max(groups.values(), key=lambda group: (bool(group.formats), group.size_bytes))
     notes = tuple(
-        f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {group.largest.path}"
+        f"not read: {group.count:,} other file{'s' if group.count > 1 else ''}, such as {one_line(group.largest.path)}"
         for group in groups.values()
         if group is not main
     )
@@ -105,10 +114,9 @@ def _guess_format(sample: Sample, named: tuple[Format, ...], formats: list[Forma
     if by_name:
         why = f"its name says {' or '.join(known.name for known in by_name)}, its content does not"
     else:
-        images, rest = divmod(sample.file.size_bytes, sample.image_bytes)
-        size = f"{sample.height}x{sample.width}x3"
-        excess = f"{rest:,} bytes too many at offset {images * sample.image_bytes:,}"
-        why = f"{images:,} images of {size} and {excess}" if images else "smaller than one image"
+        why = "smaller than one image"
+        if sample.file.size_bytes >= sample.image_bytes:
+            why = describe_size(sample.file.size_bytes, sample.image_bytes, f"{sample.height}x{sample.width}x3")
     looked_for = ", ".join(f"{known.recognised_by} ({known.name})" for known in formats)
     raise BadInputError(
         f"{where}: is of no known format ({why}). Looked at: {sample.file.size_bytes:,} bytes that begin with "
@@ -128,7 +136,7 @@ class Inspection:
     images, files, size_bytes
         Totals of the source.
     looked_at
-        How many images were read: the first ones.
+        How many images were read: the first ones, those from a position on, or some at random.
     first
         uint8, shape (up to 64, height, width, 3); unreadable images are zeros.
     unreadable
@@ -137,6 +145,16 @@ class Inspection:
         int64, shape (3, 256): how often each byte occurs in R, G and B of the readable images.
     notes
         What a person should know.
+    positions
+        Of ``first``.
+    sizes
+        How many of the pictures that were looked at have a size of their own, such as ``640x480``; most frequent first.
+    keywords
+        What their keywords are or may be.
+    left_out
+        What is in the source's folders and does not belong to it.
+    unreadable_files
+        The files of the unreadable images, and the members' names in tars, by position.
     """
 
     definition: CorpusDefinition
@@ -148,65 +166,121 @@ class Inspection:
     unreadable: dict[int, str]
     histogram: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    positions: tuple[int, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    keywords: FoundKeywords = field(default_factory=FoundKeywords)
+    left_out: tuple[LeftOutGroup, ...] = ()
+    unreadable_files: dict[int, str] = field(default_factory=dict)
 
 
-def inspect_source(definition: CorpusDefinition, files: SourceFiles, notes: tuple[str, ...] = ()) -> Inspection:
-    """List a source to its end and read its first images.
+def inspect_source(
+    definition: CorpusDefinition,
+    files: SourceFiles,
+    notes: tuple[str, ...] = (),
+    *,
+    first: int = 0,
+    is_random: bool = False,
+) -> Inspection:
+    """List a source to its end, and read its first images or a sample of others.
+
+    Parameters
+    ----------
+    definition, files
+        The corpus, and its source's files.
+    notes
+        What a person should know.
+    first
+        The position of the first image that is read.
+    is_random
+        Whether images at random positions are read instead.
 
     Raises
     ------
     BadInputError
-        If it is not of the definition's format, or contains no images.
+        If it is not of the definition's format, or contains no images, or none at the position.
     """
     wanted = max(SHOWN_IMAGES, min(_MOST_LOOKED_AT, _MOST_LOOKED_AT_BYTES // definition.image_bytes))
+    sample = RandomSample(SHOWN_IMAGES) if is_random else RangeSample(first, wanted)
     totals = _Totals()
-    listed = totals.counted(list_items(files, definition))
-    listing = MemoryListing(takewhile(lambda _: totals.images_before < wanted, listed))
-    for _ in listed:
-        pass
+    keywords = KeywordCounts()
+    for item in list_items(files, definition):
+        sample.add(totals.images, item)
+        keywords.add_listed(definition, item)
+        totals.add(item)
+    left_out = tuple(files.left_out)
     if not totals.images:
         raise BadInputError(
-            f"{files.address}: contains no images of the format {definition.format}; correct the source"
+            f"{files.address}: contains no images of the format {definition.format}; correct the source{files.left_out}"
         )
-    looked_at = min(wanted, totals.images)
-    first = np.zeros((min(SHOWN_IMAGES, looked_at), definition.height, definition.width, 3), dtype=np.uint8)
-    unreadable: dict[int, str] = {}
-    histogram = np.zeros((3, 256), dtype=np.int64)
-    reader = open_reader(definition, files, listing)
+    if not sample.positions:
+        raise BadInputError(f"{files.address}: has {totals.images:,} images, from 0, and none at {first:,}")
+    possible = find_format(definition.format).possible_keywords(files)
+    seen = Seen(definition, sample.positions[:SHOWN_IMAGES])
     try:
-        for batch in reader.batches(0, looked_at):
-            assert batch.pixels is not None  # noqa: S101 - they were requested
-            shown = batch.pixels[: max(0, len(first) - batch.first)]
-            first[batch.first : batch.first + len(shown)] = shown
-            unreadable |= batch.unreadable
-            readable = np.delete(batch.pixels, [position - batch.first for position in batch.unreadable], axis=0)
-            for channel in range(3):
-                histogram[channel] += np.bincount(readable[..., channel].ravel(), minlength=256)
-    finally:
-        reader.close()
+        seen.read(with_possible_keywords(definition, possible, keywords), files, sample)
+    except BadInputError:  # perhaps the labels alone are unusual
+        seen = Seen(definition, sample.positions[:SHOWN_IMAGES])
+        seen.read(definition, files, sample)
     return Inspection(
-        definition, totals.images, totals.files, totals.size_bytes, looked_at, first, unreadable, histogram, notes
+        definition,
+        totals.images,
+        totals.files,
+        totals.size_bytes,
+        len(sample.positions),
+        seen.shown,
+        seen.unreadable,
+        seen.histogram,
+        notes,
+        sample.positions[:SHOWN_IMAGES],
+        dict(seen.sizes.most_common()),
+        keywords.joined(seen.keywords, possible),
+        left_out,
+        {position: _file_of(sample, position) for position in seen.unreadable},
     )
+
+
+def _file_of(sample: RandomSample | RangeSample, position: int) -> str:
+    ((_, item),) = sample.items(position, 1)
+    return f"{item.path}, member {item.member}" if item.member else item.path
 
 
 @dataclass
 class _Totals:
-    """Counts listed items as they are iterated."""
+    """Counts listed items."""
 
     images: int = 0
-    images_before: int = 0
     files: int = 0
     size_bytes: int = 0
+    last_path: str = ""
 
-    def counted(self, items: Iterator[ListedItem]) -> Iterator[ListedItem]:
-        last_path = ""
-        for item in items:
-            self.images_before = self.images
-            self.images += item.images
-            self.size_bytes += item.size_bytes
-            self.files += item.path != last_path
-            last_path = item.path
-            yield item
+    def add(self, item: ListedItem) -> None:
+        self.images += item.images
+        self.size_bytes += item.size_bytes
+        self.files += item.path != self.last_path
+        self.last_path = item.path
+
+
+def choose_sheet(files: SourceFiles, name: str, given: Path | None) -> Path:
+    """Return where the picture sheet is written: never into the source, of which it would become a part.
+
+    Raises
+    ------
+    BadInputError
+        If it is to be written there.
+    """
+    chosen = given or Path(f"{name}-sheet.png")
+    if not files.is_local:
+        return chosen
+    source = Path(files.address)
+    if "*" in files.address:
+        folder = Path(files.address.partition("*")[0] + "x").parent
+    else:
+        folder = source if source.is_dir() else source / "no file is in a file"
+    if not (chosen.resolve().is_relative_to(folder.resolve()) or chosen.resolve() == source.resolve()):
+        return chosen
+    if given:
+        raise BadInputError(f"{given}: is in the source, of which the sheet would become a part; give another --sheet")
+    return Path(tempfile.gettempdir()) / chosen.name
 
 
 def draw_sheet(found: Inspection, path: Path) -> None:
@@ -219,7 +293,18 @@ def draw_sheet(found: Inspection, path: Path) -> None:
     """
     definition = found.definition
     title = (
-        f"{definition.format}, {found.images:,} images of {definition.height}x{definition.width}; the first ones, and "
-        f"how often each byte occurs in the first {found.looked_at:,}"
+        f"{definition.format}, {found.images:,} images of {definition.height}x{definition.width}; {_which(found)}, and "
+        f"how often each byte occurs in {found.looked_at:,}"
     )
-    save_sheet(make_sheet(found.first, found.unreadable, found.histogram, title), path)
+    places = {position: place for place, position in enumerate(found.positions or range(len(found.first)))}
+    crossed = {places[position]: reason for position, reason in found.unreadable.items() if position in places}
+    save_sheet(make_sheet(found.first, crossed, found.histogram, title), path)
+
+
+def _which(found: Inspection) -> str:
+    positions = found.positions
+    if not positions or positions == tuple(range(len(positions))):
+        return "the first ones"
+    if positions == tuple(range(positions[0], positions[-1] + 1)):
+        return f"those from {positions[0]:,} on"
+    return "some at random"

@@ -41,15 +41,24 @@ class StopList:
     def filtered(self, keywords: list[str | None]) -> list[str | None]:
         """Return keywords as they are stored; None for an empty one, and for one that is left out.
 
-        Unprintable characters, which cannot be searched, become spaces; at most :data:`LONGEST` characters are kept.
+        They have their :func:`normal form <normal_keyword>`, and at most :data:`LONGEST` characters.
         """
         return [self._kept(word) if word else None for word in keywords]
 
     def _keep(self, keyword: str) -> str | None:
         if not self.allows(keyword):
             return None
-        printable = "".join(letter if letter.isprintable() else " " for letter in keyword)
-        return " ".join(printable.split())[:LONGEST].rstrip() or None
+        return normal_keyword(keyword)[:LONGEST].rstrip() or None
+
+
+def normal_keyword(text: str) -> str:
+    """Return the form in which a keyword is stored and looked up, however a source or a keyboard writes it.
+
+    It is Unicode's NFC, with one space for any characters between that cannot be printed: spaces of other widths, and
+    what joins letters or emoji or keeps them apart.
+    """
+    printable = "".join(letter if letter.isprintable() else " " for letter in unicodedata.normalize("NFC", text))
+    return " ".join(printable.split())
 
 
 def _words(text: str) -> str:

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tinytags_tasks.corpus.labelled_tar import iterate_tars, place_in_tars, tags_of_tars, tars_of, tars_sha256
+from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
+from tinytags_tasks.corpus.sources.left_out import is_junk_path
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
 
@@ -26,9 +28,6 @@ TAGS_KEY = b"tinytags.tags"
 
 HUB_KEY = b"huggingface"
 """The key under which the Hugging Face Hub's library keeps a file's features, and so the names of its classes."""
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-"""The files of a folder that are pictures."""
 
 _BATCH = 1_000
 
@@ -87,6 +86,7 @@ def _sha256(path: Path) -> str:
 def _files(folder: Path) -> list[tuple[str, Path]]:
     """Return a folder's pictures in the order of their paths, with the names of the folders that they are in."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    found = [path for path in found if not is_junk_path(path.relative_to(folder).as_posix())]
     if loose := [path for path in found if path.parent == folder]:
         raise BadInputError(
             f"{loose[0]}: is in no folder of a tag; a labelled folder has one folder for each tag, named after it"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.sources.tar_samples import COMPRESSED_ENDINGS, TarSample, iterate_samples
 from tinytags_tasks.errors import BadInputError
 
@@ -143,7 +144,7 @@ def _list_tars(
         where = f"{tar}: sample {sample.key.lstrip('/')}"
         image = sample.image(str(tar))
         if image is None:
-            raise BadInputError(f"{where} has no image; images are members that end in .jpg, .jpeg, .png or .webp")
+            raise BadInputError(f"{where} has no image; images are members that end in {', '.join(ENDINGS)}")
         if names and int(tag) >= len(names):
             raise BadInputError(f"{where} is of class {tag}, but {names_file} has {len(names)} names (from 0)")
         named = names[int(tag)] if names else tag

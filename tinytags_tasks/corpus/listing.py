@@ -7,14 +7,19 @@ rows, so that neither memory nor time grows with the corpus.
 import hashlib
 import io
 import tempfile
+from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, groupby, islice
+from operator import add
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from cachetools import LRUCache
 
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.temporary_files import temporary_file_errors
@@ -33,15 +38,19 @@ _SCHEMA = pa.schema(
         ("keyword", pa.string()),
     ]
 )
+_MEMBERS_SCHEMA = _SCHEMA.append(pa.field("member", pa.string()))
+"""Of a listing of tars; format 1 had no names of members."""
+
 _IMAGES = b"images"
 _FORMAT_KEY = b"format"
-_FORMAT = 1
-"""Number of the columns' format; raised by a change that an older TinyTags must not ignore."""
+_FORMAT, _FORMAT_WITHOUT_MEMBERS = 2, 1
+"""Numbers of the columns' format; raised by a change that an older TinyTags must not ignore."""
 
 _REMEDY = "remove the corpus with `tinytags corpus remove NAME --data`, then define and ingest it again"
 
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000
+_GROUPS_IN_MEMORY = 16
 
 
 @dataclass
@@ -90,10 +99,11 @@ class ListingFile:
         with temporary_file_errors():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         try:
+            iterated, schema = _schema_of(items)
             with temporary_file_errors():
-                writer = pq.ParquetWriter(self._file, _SCHEMA, compression="zstd", write_page_checksum=True)
+                writer = pq.ParquetWriter(self._file, schema, compression="zstd", write_page_checksum=True)
             try:
-                self._write(items, writer)
+                self._write(iterated, writer, schema)
             except BaseException:
                 with suppress(OSError):
                     writer.close()
@@ -102,7 +112,7 @@ class ListingFile:
             self._file.close()
             raise
 
-    def _write(self, items: Iterable[ListedItem], writer: pq.ParquetWriter) -> None:
+    def _write(self, items: Iterable[ListedItem], writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         summary = self.summary
         digest = hashlib.sha256()
         rows: list[tuple[object, ...]] = []
@@ -116,15 +126,15 @@ class ListingFile:
                 continue
             summary.first_path = summary.first_path or path
             summary.last_path = path
-            rows.append(
-                (summary.images, item.path, item.images, item.offset, item.size_bytes, item.version, item.keyword)
-            )
+            row = (summary.images, item.path, item.images, item.offset, item.size_bytes, item.version, item.keyword)
+            rows.append((*row, item.member)[: len(schema)])
             summary.images += item.images
             if len(rows) == _ROWS_PER_GROUP:
-                _write_rows(writer, rows)
-        _write_rows(writer, rows)
+                _write_rows(writer, rows, schema)
+        _write_rows(writer, rows, schema)
         with temporary_file_errors():
-            writer.add_key_value_metadata({_IMAGES: str(summary.images), _FORMAT_KEY: str(_FORMAT)})
+            number = _FORMAT if schema is _MEMBERS_SCHEMA else _FORMAT_WITHOUT_MEMBERS
+            writer.add_key_value_metadata({_IMAGES: str(summary.images), _FORMAT_KEY: str(number)})
             writer.close()
         summary.sha256 = digest.hexdigest()
 
@@ -137,7 +147,7 @@ class ListingFile:
     def items(self) -> Iterator[ListedItem]:
         """Yield the items that hold images, in the order of the positions."""
         self._file.seek(0)
-        for batch in pq.ParquetFile(self._file).iter_batches():
+        for batch in pq.ParquetFile(self._file, pre_buffer=False).iter_batches(use_threads=False):  # as below
             for row in batch.to_pylist():
                 del row["first"]
                 yield ListedItem(**row)
@@ -147,11 +157,18 @@ class ListingFile:
         self._file.close()
 
 
-def _write_rows(writer: pq.ParquetWriter, rows: list[tuple[object, ...]]) -> None:
+def _schema_of(items: Iterable[ListedItem]) -> tuple[Iterator[ListedItem], pa.Schema]:
+    """Return the items, and the columns that they need; either all items have members' names or none."""
+    iterated = iter(items)
+    head = list(islice(iterated, 1))
+    return chain(iter(head), iterated), _MEMBERS_SCHEMA if head and head[0].member is not None else _SCHEMA
+
+
+def _write_rows(writer: pq.ParquetWriter, rows: list[tuple[object, ...]], schema: pa.Schema) -> None:
     if rows:
-        columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
+        columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
         with temporary_file_errors():
-            writer.write_table(pa.table(columns, schema=_SCHEMA))
+            writer.write_table(pa.table(columns, schema=schema))
         rows.clear()
 
 
@@ -167,15 +184,18 @@ class StoredListing:
     def __init__(self, storage: Storage, path: str) -> None:
         self._path = path
         with self._damage_errors():
-            file = pa.PythonFile(_StoreFile(storage, path), mode="r")
-            self._file = pq.ParquetFile(file, page_checksum_verification=True)
+            self._stored = _StoreFile(storage, path)
+            # Arrow's threads would abort the process if they still held a Python file at its end: none of them reads.
+            file = pa.PythonFile(self._stored, mode="r")
+            self._file = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
             metadata = self._file.metadata
             check_format(int((metadata.metadata or {}).get(_FORMAT_KEY, 1)), _FORMAT, path, _REMEDY)
-            if self._file.schema_arrow.remove_metadata() != _SCHEMA:
+            if self._file.schema_arrow.remove_metadata() not in (_SCHEMA, _MEMBERS_SCHEMA):
                 raise ValueError(f"it has the columns {', '.join(self._file.schema_arrow.names)}")
             self._images = int((metadata.metadata or {})[_IMAGES])
             groups = range(metadata.num_row_groups)
             self._starts = [metadata.row_group(group).column(0).statistics.min for group in groups]
+        self._groups: LRUCache[int, pa.Table] = LRUCache(_GROUPS_IN_MEMORY)
 
     @contextmanager
     def _damage_errors(self) -> Generator[None]:
@@ -215,9 +235,45 @@ class StoredListing:
         if at < stop:
             raise self._damaged(f"position {at:,} is in no item, or in two")
 
+    def find(self, positions: Iterable[int]) -> dict[int, tuple[int, ListedItem]]:
+        """Return the item of each of these positions, and the position of its first image; without unknown positions.
+
+        Groups of rows that were read stay in memory for the next call, a few at a time.
+
+        Raises
+        ------
+        CorruptError
+            If the listing is damaged.
+        """
+        found: dict[int, tuple[int, ListedItem]] = {}
+        wanted = sorted({position for position in positions if 0 <= position < self._images})
+        for group, of_group in groupby(wanted, lambda position: bisect_right(self._starts, position) - 1):
+            if group not in self._groups:
+                with self._damage_errors():
+                    self._groups[group] = self._read_group(group).combine_chunks()
+            rows = self._groups[group]
+            firsts = rows["first"].to_numpy()
+            for position in of_group:
+                row = int(np.searchsorted(firsts, position, side="right")) - 1
+                values = {name: rows[name][row].as_py() for name in rows.column_names}
+                first = values.pop("first")
+                if not 0 <= position - first < values["images"]:
+                    raise self._damaged(f"position {position:,} is in no item, or in two")
+                found[position] = first, ListedItem(**values)
+        return found
+
+    def _read_group(self, group: int) -> pa.Table:
+        """Read a group of rows with one request, in this thread."""
+        metadata = self._file.metadata.row_group(group)
+        columns = [metadata.column(place) for place in range(metadata.num_columns)]
+        begins = [min(filter(None, (each.dictionary_page_offset, each.data_page_offset))) for each in columns]
+        stop_byte = max(map(add, begins, (each.total_compressed_size for each in columns)))
+        self._stored.fetch(min(begins), stop_byte)
+        return self._file.read_row_group(group, use_threads=False)
+
     def _rows(self, group: int, first: int, stop: int) -> list[dict[str, Any]]:
         with self._damage_errors():
-            rows = self._file.read_row_group(group)
+            rows = self._read_group(group)
             ends = pc.add(rows["first"], rows["images"])
             wanted = pc.and_(pc.less(rows["first"], stop), pc.greater(ends, first))
             return cast("list[dict[str, Any]]", rows.filter(wanted).to_pylist())
@@ -280,6 +336,8 @@ class _StoreFile(io.RawIOBase):
         self._path = path
         self._size = storage.size_bytes(path)
         self._at = 0
+        self._fetched_from = 0
+        self._fetched = b""
 
     def readable(self) -> bool:
         return True
@@ -298,9 +356,20 @@ class _StoreFile(io.RawIOBase):
         length = self._size - self._at if size is None or size < 0 else min(size, self._size - self._at)
         if length <= 0:
             return b""
-        content = self._storage.read(self._path, self._at, length)
+        start = self._at - self._fetched_from
+        if start >= 0 and start + length <= len(self._fetched):
+            content = self._fetched[start : start + length]
+        else:
+            content = self._storage.read(self._path, self._at, length)
         self._at += length
         return content
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Read neighbouring columns at once; they are kept until the next ones are."""
+        if not 0 <= start < stop <= self._size:
+            raise ValueError(f"its columns are at the bytes {start:,} to {stop:,} of {self._size:,}")
+        self._fetched = self._storage.read(self._path, start, stop - start)
+        self._fetched_from = start
 
 
 def open_listing(storage: Storage, path: str) -> StoredListing:

@@ -26,6 +26,8 @@ class ListedItem:
         A value that changes when the file changes.
     keyword
         The image's keyword, if the listing knows it.
+    member
+        What the file calls the image, if it is a tar. It is no part of the identity: the place in the file is.
     """
 
     path: str
@@ -34,6 +36,7 @@ class ListedItem:
     size_bytes: int
     version: str
     keyword: str | None = None
+    member: str | None = None
 
     @property
     def identity(self) -> str:

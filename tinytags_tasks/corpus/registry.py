@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tinytags_tasks.corpus.definition import CorpusDefinition, definition_toml, read_definition
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.near_names import nearest
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import temporary_name
 
@@ -34,14 +35,15 @@ def load_definition(folder: Path, name: str) -> CorpusDefinition:
     BadInputError
         If there is none, or it is not valid.
     """
-    path = _path(folder, name)
     if name not in (names := list_definitions(folder)):
+        path = _path(folder, name)
+        meant = f"; did you mean {near[0]}?" if (near := nearest(name, names)) else ""
         known = ", ".join(names[:20]) or "none"
         raise BadInputError(
-            f"{path}: no such corpus is defined (defined corpora: {known}); define it with "
+            f"{path}: no such corpus is defined (defined corpora: {known}){meant}; define it with "
             f"`tinytags corpus add {name} SOURCE`"
         )
-    return read_definition(path)
+    return read_definition(folder / f"{name}.toml")
 
 
 def save_definition(folder: Path, definition: CorpusDefinition, *, replace: bool = False) -> bool:

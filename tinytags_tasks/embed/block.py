@@ -1,4 +1,4 @@
-"""Embeds one block: reads its pixels, and commits one file of embeddings. Runs inside a Spark worker."""
+"""Embeds one block: reads its pixels in batches, and commits one file of embeddings. Runs inside a Spark worker."""
 
 import socket
 import threading
@@ -12,9 +12,9 @@ import numpy as np
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.nets.catalogue import load_net_card, read_net, remedy
 from tinytags_tasks.nets.graph import embedding_graph
-from tinytags_tasks.nets.running import embed, open_session
+from tinytags_tasks.nets.running import embed, open_session, pictures_at_once
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import BlockSource, read_pixels
+from tinytags_tasks.store.block_files import BlockSource, images_per_batch, read_pixel_batches
 from tinytags_tasks.store.block_lease import BlockLeases, embedding_leases
 from tinytags_tasks.store.embedding_files import embeddings_sha256, write_embeddings
 from tinytags_tasks.store.net_records import EmbeddedBlock
@@ -69,12 +69,17 @@ def embed_block(task: BlockTask, address: StoreAddress, providers: tuple[str, ..
     """
     storage = open_store(address)
     source = task.source
-    pixels = read_pixels(storage, source)
     with _computing:
         session, dimensions = load_embedder(address, task.net, source.image_bytes, source.width, providers)
-        started = time.monotonic()
-        embeddings = embed(session, pixels)
-        seconds = time.monotonic() - started
+    embeddings = np.empty((source.images, dimensions), dtype=np.int8)
+    at, seconds = 0, 0.0
+    images = images_per_batch(source.image_bytes, pictures_at_once(session, source.image_bytes))
+    for pixels in read_pixel_batches(storage, source, images):
+        with _computing:
+            started = time.monotonic()
+            embeddings[at : at + len(pixels)] = embed(session, pixels)
+            seconds += time.monotonic() - started
+        at += len(pixels)
     record = EmbeddedBlock(
         corpus=source.corpus,
         block=source.block,

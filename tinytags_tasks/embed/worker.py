@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tinytags_tasks.embed.block import BlockTask, embed_block
 from tinytags_tasks.outcomes import Outcome, outcomes_of
+from tinytags_tasks.store import layout
 from tinytags_tasks.store.embedding_files import unembedded
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.protocol import StoreAddress
@@ -29,12 +30,14 @@ def embed_tasks(
     providers
         ONNX Runtime's execution providers.
     is_retried
-        Whether another worker died while embedding these blocks; if so, what it committed is kept.
+        Whether another worker died while embedding these blocks; if so, what it committed is kept, and what it was
+        writing is deleted.
     """
     committed: set[int] = set()
     if is_retried:
-        sources = [task.source for task in tasks]
-        left = unembedded(sources, tasks[0].net, open_store(address))
+        sources, storage, net = [task.source for task in tasks], open_store(address), tasks[0].net
+        storage.delete_leftovers(*(layout.embeddings_file(one.corpus, net, one.block) for one in sources))
+        left = unembedded(sources, net, storage)
         committed = {source.block for source in sources} - {source.block for source in left}
 
     def work(task: BlockTask) -> None:

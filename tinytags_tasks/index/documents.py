@@ -6,12 +6,13 @@ This is where the fields of :mod:`tinytags_tasks.document_fields` are filled.
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks.derived_fields import keyword_words, shuffle_numbers
 from tinytags_tasks.document_fields import LATER_FIELDS, LOOK_FIELDS, VECTOR_FIELD, VECTOR_NUMBERS, document_field
 from tinytags_tasks.index.javabin import Body, Numbers, Value, encode_numbers
-from tinytags_tasks.look import looks
+from tinytags_tasks.look import Looks, looks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource, Pixels
 from tinytags_tasks.store.embedding_files import Embeddings
@@ -45,6 +46,7 @@ def document_bodies(
     fields: Collection[str] = LATER_FIELDS,
     *,
     seen: Pixels | None = None,
+    known_looks: Looks | None = None,
     embeddings: Embeddings | None = None,
 ) -> Iterator[bytes]:
     """Yield the bodies of update requests, in Solr's binary format.
@@ -67,6 +69,8 @@ def document_bodies(
         The collection's fields. Fields of :data:`LATER_FIELDS` that it lacks are omitted.
     seen
         As ``pixels``, for the pictures' looks, if documents are to be without pixels.
+    known_looks
+        The looks of all of the block's images that are kept, instead of ``seen``.
     embeddings
         int8, shape (images, dimensions): of all of the block's images; None for documents without a vector.
     """
@@ -84,7 +88,9 @@ def document_bodies(
     has_words, has_shuffle = "word" not in lacking, "shuffle" not in lacking
     has_corrected = _CORRECTED in scored.column_names and _CORRECTED not in lacking
     every_pixel = None if pixels is None else pixels.reshape(-1).data
-    seen = None if lacking.issuperset(LOOK_FIELDS) else pixels if seen is None else seen
+    seen = pixels if seen is None else seen
+    if lacking.issuperset(LOOK_FIELDS):
+        seen = known_looks = None
     if VECTOR_FIELD in lacking:
         embeddings = None
     at_once = documents_per_body(source.image_bytes)
@@ -94,7 +100,7 @@ def document_bodies(
     for batch in scored.to_batches(max_chunksize=at_once):
         columns = batch.to_pydict()
         rows = batch.column("position").to_numpy() - source.first
-        every_look = None if seen is None else looks(seen[rows], source.width).tolist()
+        every_look = _looks(rows, source, seen, known_looks)
         every_vector = None if embeddings is None else _vectors(embeddings[rows])
         corrected = columns[_CORRECTED] if has_corrected else [None] * batch.num_rows
         shuffled = shuffle_numbers(source.corpus, batch.column("position").to_numpy())
@@ -130,6 +136,20 @@ def document_bodies(
                 own[VECTOR_FIELD] = every_vector[row]
             body.add(own, shared)
         yield body.finished()
+
+
+def _looks(
+    rows: npt.NDArray[np.int64], source: BlockSource, seen: Pixels | None, known: Looks | None
+) -> list[list[int]] | None:
+    """Return the looks of images of a block; None if documents have none."""
+    if known is not None:
+        found = known[rows]
+    elif seen is not None:
+        found = looks(seen[rows], source.width)
+    else:
+        return None
+    values: list[list[int]] = found.tolist()
+    return values
 
 
 def _vectors(embeddings: Embeddings) -> list[Numbers]:

@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tinytags_tasks.clients.solr import SolrClient
@@ -13,12 +15,22 @@ from tinytags_tasks.document_fields import LOOK_FIELDS, VECTOR_FIELD
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, explained
 from tinytags_tasks.index.documents import document_bodies
 from tinytags_tasks.index.javabin import MIME
+from tinytags_tasks.look import Looks, looks
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import expected_checksum
-from tinytags_tasks.store.block_files import BlockSource, KeywordsReader, Pixels, read_pixels, read_scored
+from tinytags_tasks.store.block_files import (
+    BlockSource,
+    KeywordsReader,
+    Pixels,
+    images_per_batch,
+    read_pixel_batches,
+    read_pixels,
+    read_scored,
+)
 from tinytags_tasks.store.block_lease import HeldBlocks, refuse_lost
 from tinytags_tasks.store.embedding_files import Embeddings, read_vectors
+from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
@@ -93,6 +105,7 @@ class _BlockContents:
     table: pa.Table
     corrected: BlockRecord
     pixels: Pixels | None
+    looks: Looks | None
     embeddings: Embeddings | None
     keywords: list[str | None] | None
 
@@ -100,11 +113,11 @@ class _BlockContents:
         return document_bodies(
             self.table,
             self.source,
-            self.pixels if run.thumbnails == "solr" else None,
+            self.pixels,
             run.model,
             self.keywords,
             fields,
-            seen=self.pixels,
+            known_looks=self.looks,
             embeddings=self.embeddings,
         )
 
@@ -163,7 +176,19 @@ def _read_block(
             f"`{command} --redo`, which writes {path} again"
         )
     block = blocks.correct(table, scored, source=source)
-    needs_pixels = run.thumbnails == "solr" or not fields.isdisjoint(LOOK_FIELDS)
-    pixels = read_pixels(storage, source) if needs_pixels else None
+    pixels = read_pixels(storage, source) if run.thumbnails == "solr" else None
+    has_looks = pixels is None and not fields.isdisjoint(LOOK_FIELDS)
+    known_looks = _read_looks(storage, source, block.table.column("position").to_numpy()) if has_looks else None
     embeddings = read_vectors(storage, source, run.similar) if VECTOR_FIELD in fields else None
-    return _BlockContents(source, block.table, block.record, pixels, embeddings, keywords.read(source))
+    return _BlockContents(source, block.table, block.record, pixels, known_looks, embeddings, keywords.read(source))
+
+
+def _read_looks(storage: Storage, source: BlockSource, positions: npt.NDArray[np.int64]) -> Looks:
+    """Return a look for each image of a block, of which only those at the positions are filled."""
+    found = np.zeros((source.images, 2), dtype=np.int32)
+    rows, at = positions - source.first, 0
+    for pixels in read_pixel_batches(storage, source, images_per_batch(source.image_bytes, 1)):
+        own = rows[(rows >= at) & (rows < at + len(pixels))]
+        found[own] = looks(pixels[own - at], source.width)
+        at += len(pixels)
+    return found

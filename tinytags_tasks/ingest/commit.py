@@ -8,6 +8,7 @@ from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.errors import CorruptError, MissingError, ReconcileError
 from tinytags_tasks.ingest.plan_records import IngestPlan, committed_corpus, load_plan
+from tinytags_tasks.ingest.refused import refusal_noted
 from tinytags_tasks.ingest.shards import (
     complete_manifest,
     decoded_differently,
@@ -83,6 +84,8 @@ def commit_corpus(corpus: str, *, storage: Storage, report: Callable[[str], None
         made.save(storage, layout.corpus_file(corpus), overwrite=is_damaged)
     elif len(made.growths) > len(known.growths):
         _replace(made, storage, report)
+    if len(parts) == len(plan.sources) and storage.exists(layout.ingest_refusal_file(corpus)):
+        storage.delete(layout.ingest_refusal_file(corpus))
     _delete_leftovers(plan, made.partition.shards, storage)
     new, awaited = made.images - (known.images if known else 0), plan.images - made.images
     partition = made.partition
@@ -147,7 +150,8 @@ def _add_up(plan: IngestPlan, part: int, before: str, storage: Storage) -> _Part
             f"corpus {corpus}: its blocks have {images:,} images, but its source has {source.images:,}"
         )
     if unreadable > most_unreadable(plan, source):
-        raise too_many_unreadable(plan, source, unreadable, examples)
+        with refusal_noted(plan, storage):
+            raise too_many_unreadable(plan, source, examples, storage, unreadable)
     return _PartTotals(source, unreadable, digest.hexdigest())
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ingest.plan_records import IngestPlan
+from tinytags_tasks.ingest.refusals import timeless
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Source
 from tinytags_tasks.store.protocol import Storage
@@ -79,7 +80,7 @@ def _parted(
             yield None, item
             continue
         part, old = found
-        if replace(old, version="") != replace(item, version=""):
+        if timeless(old) != timeless(item):
             raise _changed(known, f"the size or keyword of {item.path}")
         if old.version != item.version:
             moved.add(part)

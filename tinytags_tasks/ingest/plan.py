@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +14,17 @@ from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
-from tinytags_tasks.ingest.grown_source import find_new
-from tinytags_tasks.ingest.plan_records import GrowthPlan, IngestPlan, committed_corpus, load_plan
+from tinytags_tasks.ingest.grown_source import NewItems, find_new
+from tinytags_tasks.ingest.plan_records import GrowthPlan, IngestPlan, committed_corpus, committed_parts, load_plan
 from tinytags_tasks.ingest.refusals import (
+    is_another,
     refuse_another_corpus,
     refuse_another_definition,
     refuse_another_source,
-    refuse_too_many_blocks,
+    refuse_senseless_cut,
+    refuse_senseless_growth,
 )
+from tinytags_tasks.ingest.refused import forget_growth, forget_ingestion, was_refused
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Source
 from tinytags_tasks.store.protocol import Storage
@@ -70,8 +73,8 @@ class PlanResult:
         Of the whole corpus, once all is done.
     new_images
         How many of these images are appended to a corpus that is complete without them.
-    left_out
-        How many images the source has besides; they are not taken this time.
+    untaken
+        How many images the source has besides; they are not appended this time.
     """
 
     corpus: str
@@ -79,7 +82,7 @@ class PlanResult:
     shards: int
     groups: tuple[tuple[int, ...], ...]
     new_images: int = 0
-    left_out: int = 0
+    untaken: int = 0
 
 
 def plan_ingestion(
@@ -97,16 +100,15 @@ def plan_ingestion(
     FinalError
         If the store does not have enough space for what is missing.
     """
-    definition = _cut_as_begun(request.definition, storage)
-    request = replace(request, definition=definition)
     found = _find_plan(request, storage, files, report)
     plan, partition = found.plan, found.plan.partition
+    definition = plan.definition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
         raise BadInputError(
             f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}"
         )
     missing = _missing_shards(plan, storage)
-    parts = _committed_parts(plan, storage)
+    parts = committed_parts(plan, storage)
     new = [shard for part in range(parts, len(plan.sources)) for shard in partition.shards_of_part(part)]
     to_write = sorted({*missing, *request.redo})
     new_images = sum(source.images for source in plan.sources[parts:]) if parts else 0
@@ -132,20 +134,8 @@ def plan_ingestion(
         partition.shards,
         _groups(request, partition, todo),
         new_images,
-        found.left_out,
+        found.untaken,
     )
-
-
-def _committed_parts(plan: IngestPlan, storage: Storage) -> int:
-    """Return how many parts of a corpus are committed: what it began with, and its growths.
-
-    All count as committed if its totals are damaged: they are written again once no shard is missing.
-    """
-    try:
-        corpus = committed_corpus(storage, plan.definition.name)
-    except CorruptError:
-        return len(plan.sources)
-    return 1 + len(corpus.growths) if corpus else 0
 
 
 def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefinition:
@@ -162,18 +152,20 @@ def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefin
 
 @dataclass(frozen=True)
 class _Found:
-    """The plan that counts, how many new images it leaves out, and whether the source could not be read."""
+    """The plan that counts, how many new images it does not have, and whether the source could not be read."""
 
     plan: IngestPlan
-    left_out: int = 0
+    untaken: int = 0
     is_away: bool = False
 
 
 def _find_plan(request: PlanRequest, storage: Storage, files: SourceFiles, report: Callable[[str], None]) -> _Found:
     """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's."""
-    definition = request.definition
+    definition = _cut_as_begun(request.definition, storage)
     path = layout.ingest_plan_file(definition.name)
     known = _known_plan(definition, storage, report)
+    if known is not None and known.growths and not request.grow and was_refused(known, storage):
+        known = forget_growth(known, storage, report)
     try:
         listing, plan = _list_source(definition, files, report)
     except (BadInputError, TransientError) as error:
@@ -183,8 +175,11 @@ def _find_plan(request: PlanRequest, storage: Storage, files: SourceFiles, repor
         report(f"corpus {definition.name} is complete, so its source is not needed ({error})")
         return _Found(known, is_away=True)
     with closing(listing):
+        if known is not None and _is_mended(known, plan, listing, storage):
+            forget_ingestion(known, storage, report)
+            known, plan = None, plan.replaced(definition=request.definition.cut_for(plan.images))
         if known is None and not storage.exists(path):
-            refuse_too_many_blocks(plan.partition)
+            refuse_senseless_cut(plan)
             _write_listing(plan, listing, storage)
             if plan.save(storage, path, overwrite=False):
                 return _Found(plan)
@@ -198,10 +193,15 @@ def _find_plan(request: PlanRequest, storage: Storage, files: SourceFiles, repor
             _write_listing(plan, listing, storage)
             plan.save(storage, path)
             return _Found(plan)
-    if known.definition != definition:  # for example, the source was moved or the limit was raised
+    if (known.definition, known.left_out) != (definition, plan.left_out):  # such as a source that was moved
         plan.save(storage, path)
         return _Found(plan)
     return _Found(known)
+
+
+def _is_mended(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> bool:
+    """Return whether a corpus was refused before it was complete, and its source or definition is another one now."""
+    return not known.growths and was_refused(known, storage) and is_another(known, asked, listing, storage)
 
 
 def _find_grown(
@@ -215,37 +215,56 @@ def _find_grown(
 ) -> _Found:
     """Return the plan of a source that has more than the corpus, or of a corpus that has grown."""
     try:
-        new = find_new(known, listing, files, storage)
+        known, new = _find_new(known, listing, storage, files, report)
     except BadInputError:
         if not known.growths:
             refuse_another_source(known, asked, listing, storage)  # which says what is different on the whole
         raise
     with closing(new.listing):
-        known = _with_moved(known, request.definition, new.moved, storage)
+        known = _with_moved(known, asked, new.moved, storage)
         if new.source is None:
             return _Found(known)
         name, images = known.definition.name, new.source.images
         news = f"{files.address}: has {images:,} images in {new.source.files:,} files that corpus {name} does not have"
         if not request.grow:
             report(f"{news}; append them with `tinytags corpus grow {name}`")
-            return _Found(known, left_out=images)
+            return _Found(known, untaken=images)
         if images < request.least_new:
             report(f"{news}; they are appended once there are {request.least_new:,}")
-            return _Found(known, left_out=images)
-        if _committed_parts(known, storage) < len(known.sources) or _missing_shards(known, storage):
+            return _Found(known, untaken=images)
+        if committed_parts(known, storage) < len(known.sources) or _missing_shards(known, storage):
             report(f"{news}; they are appended once all before them are ingested")
-            return _Found(known, left_out=images)
+            return _Found(known, untaken=images)
         return _Found(_append(known, new.source, new.listing, storage, report))
 
 
-def _with_moved(
-    known: IngestPlan, definition: CorpusDefinition, moved: Mapping[int, Source], storage: Storage
-) -> IngestPlan:
-    """Record the definition and the new listings of parts whose files have other times now; return the plan."""
-    name = definition.name
+def _find_new(
+    known: IngestPlan, listing: ListingFile, storage: Storage, files: SourceFiles, report: Callable[[str], None]
+) -> tuple[IngestPlan, NewItems]:
+    """Return what is new in a source, and the plan.
+
+    A growth that was refused goes on if there is nothing else now, such as because the limit was raised. Otherwise it
+    is forgotten, and its files that are still there are new.
+    """
+    if not (known.growths and was_refused(known, storage)):
+        return known, find_new(known, listing, files, storage)
+    with suppress(BadInputError):
+        new = find_new(known, listing, files, storage)
+        if new.source is None and len(known.growths) not in new.moved:
+            return known, new
+        new.listing.close()
+    known = forget_growth(known, storage, report)
+    return known, find_new(known, listing, files, storage)
+
+
+def _with_moved(known: IngestPlan, asked: IngestPlan, moved: Mapping[int, Source], storage: Storage) -> IngestPlan:
+    """Record what may change of a plan, and new listings of parts whose files have other times now; return the plan."""
+    name = known.definition.name
     sources = [moved.get(part, source) for part, source in enumerate(known.sources)]
-    plan = known.replaced(definition=definition, source=sources[0], growths=tuple(sources[1:]))
-    if known.definition != definition or 0 in moved:
+    plan = known.replaced(
+        definition=asked.definition, left_out=asked.left_out, source=sources[0], growths=tuple(sources[1:])
+    )
+    if (known.definition, known.left_out) != (plan.definition, plan.left_out) or 0 in moved:
         plan.save(storage, layout.ingest_plan_file(name))
     for part in moved.keys() - {0}:
         GrowthPlan(corpus=name, number=part, source=sources[part]).save(storage, layout.growth_file(name, part))
@@ -263,7 +282,7 @@ def _append(
             f"corpus {definition.name} cannot grow: its keywords are in a file of their own, {definition.keywords}, "
             "which belongs to what it began with; define another corpus for the new files"
         )
-    refuse_too_many_blocks(plan.partition)
+    refuse_senseless_growth(plan)
     storage.write(layout.source_file(definition.name, source.listing_sha256), listing.content())
     record = GrowthPlan(corpus=definition.name, number=number, source=source)
     if not record.save(storage, layout.growth_file(definition.name, number), overwrite=False):
@@ -332,6 +351,7 @@ def _list_source(
         if not summary.images:
             raise BadInputError(
                 f"{files.address}: contains no images of the format {definition.format}; correct the source"
+                f"{files.left_out}"
             )
         head, tail = hash_ends(files, files.current(summary.first_path), files.current(summary.last_path))
         source = Source(
@@ -344,7 +364,16 @@ def _list_source(
             head_sha256=head,
             tail_sha256=tail,
         )
-        return listing, IngestPlan(definition=definition, source=source, stop_list_sha256=_stop_list_sha256(definition))
+        left_out = tuple(files.left_out)
+        for group in left_out:
+            report(f"left out: {group}")
+        plan = IngestPlan(
+            definition=definition.cut_for(summary.images),
+            source=source,
+            stop_list_sha256=_stop_list_sha256(definition),
+            left_out=left_out,
+        )
+        return listing, plan
     except BaseException:
         listing.close()
         raise
@@ -396,7 +425,7 @@ def _missing_shards(plan: IngestPlan, storage: Storage) -> list[int]:
 
 def _stands(plan: IngestPlan, storage: Storage) -> bool:
     """Tell whether a corpus was committed and no shard of what was committed is missing."""
-    parts = _committed_parts(plan, storage)
+    parts = committed_parts(plan, storage)
     missing = _missing_shards(plan, storage)
     return parts > 0 and all(plan.partition.part_of_shard(shard) >= parts for shard in missing)
 

@@ -7,7 +7,9 @@ from pydantic import Field
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.listing import JoinedListing, open_listing
-from tinytags_tasks.errors import CorruptError
+from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
+from tinytags_tasks.errors import CorruptError, MissingError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, Source
 from tinytags_tasks.store.protocol import Storage
@@ -26,6 +28,8 @@ class IngestPlan(Record):
         Its source as it was at that time.
     stop_list_sha256
         The hash of the stop list of keywords; empty if there is none.
+    left_out
+        What was in the source's folders and does not belong to it, when it was listed last.
     growths
         What was new in the source each time that the corpus grew; each is a record of its own, a :class:`GrowthPlan`.
     """
@@ -33,6 +37,7 @@ class IngestPlan(Record):
     definition: CorpusDefinition
     source: Source
     stop_list_sha256: str = ""
+    left_out: tuple[LeftOutGroup, ...] = ()
     growths: tuple[Source, ...] = Field((), exclude=True)
 
     @classmethod
@@ -91,7 +96,15 @@ def load_plan(storage: Storage, corpus: str) -> IngestPlan:
     MissingError, CorruptError
         If there is no plan, or it is damaged.
     """
-    plan = IngestPlan.load(storage, layout.ingest_plan_file(corpus))
+    try:
+        plan = IngestPlan.load(storage, layout.ingest_plan_file(corpus))
+    except MissingError as error:
+        names = storage.names(layout.CORPORA)
+        if corpus in names:
+            raise
+        raise MissingError(
+            f"corpus {corpus} is not in the store: ingest it with `tinytags ingest {corpus}` ({choices(corpus, names)})"
+        ) from error
     path_of = partial(layout.growth_file, corpus)
     numbers = record_numbers(path_of, storage)
     if numbers != list(range(1, len(numbers) + 1)):
@@ -128,3 +141,28 @@ def committed_corpus(storage: Storage, corpus: str) -> Corpus | None:
     """
     path = layout.corpus_file(corpus)
     return Corpus.load(storage, path) if storage.exists(path) else None
+
+
+def committed_parts(plan: IngestPlan, storage: Storage) -> int:
+    """Return how many parts of a corpus are committed: what it began with, and its growths.
+
+    All count as committed if its totals are damaged: they are written again once no shard is missing.
+    """
+    try:
+        corpus = committed_corpus(storage, plan.definition.name)
+    except CorruptError:
+        return len(plan.sources)
+    return 1 + len(corpus.growths) if corpus else 0
+
+
+def load_committed_plan(storage: Storage, corpus: str) -> IngestPlan:
+    """Return a corpus' plan without a growth that is not committed, which binds nobody who only reads.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        If there is no plan, or it is damaged.
+    """
+    plan = load_plan(storage, corpus)
+    parts = committed_parts(plan, storage)
+    return plan.replaced(growths=plan.growths[: parts - 1]) if parts else plan

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tinytags_tasks.blocks import MOST_BLOCKS, Partition
+from tinytags_tasks.blocks import MOST_BLOCK_BYTES, MOST_BLOCKS, Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
@@ -31,19 +31,47 @@ _DECISIVE = (
 """Fields of a definition that determine the stored bytes; they must not change once ingestion has begun."""
 
 
-def refuse_too_many_blocks(partition: Partition) -> None:
-    """Refuse a corpus with more blocks than :data:`~tinytags_tasks.blocks.MOST_BLOCKS`.
+def refuse_senseless_cut(plan: IngestPlan) -> None:
+    """Refuse more blocks than can be kept in mind, and blocks that no worker can hold.
 
     Raises
     ------
     BadInputError
-        If it has.
+        If the corpus would have some.
     """
+    _refuse_large_blocks(plan, "define the corpus with more blocks_per_shard or fewer shard_images")
+    _refuse_many_blocks(plan.partition, "define the corpus with larger shards or fewer blocks per shard")
+
+
+def refuse_senseless_growth(plan: IngestPlan) -> None:
+    """Refuse a growth by too many blocks, or by blocks that no worker can hold: a corpus is not cut again.
+
+    Raises
+    ------
+    BadInputError
+        If the corpus would have some.
+    """
+    remedy = "define another corpus for the new files"
+    _refuse_large_blocks(plan, remedy)
+    _refuse_many_blocks(plan.partition, remedy)
+
+
+def _refuse_large_blocks(plan: IngestPlan, remedy: str) -> None:
+    partition, image_bytes = plan.partition, plan.definition.image_bytes
+    most = max(min(source.images, partition.shard_images) for source in plan.sources)
+    largest = max(1, -(-most // partition.blocks_per_shard))
+    if largest > 1 and largest * image_bytes > MOST_BLOCK_BYTES:
+        raise BadInputError(
+            f"corpus {plan.definition.name}: blocks of {largest:,} images would have "
+            f"{largest * image_bytes / 1e9:,.1f} GB of pixels, more than {MOST_BLOCK_BYTES / 1e9:,.0f} GB: {remedy}"
+        )
+
+
+def _refuse_many_blocks(partition: Partition, remedy: str) -> None:
     if partition.blocks > MOST_BLOCKS:
         raise BadInputError(
             f"{partition.images:,} images in shards of {partition.shard_images:,} with {partition.blocks_per_shard:,} "
-            f"blocks each would be {partition.blocks:,} blocks, more than {MOST_BLOCKS:,}: define the corpus with "
-            "larger shards or fewer blocks per shard"
+            f"blocks each would be {partition.blocks:,} blocks, more than {MOST_BLOCKS:,}: {remedy}"
         )
 
 
@@ -92,7 +120,7 @@ def refuse_another_source(known: IngestPlan, asked: IngestPlan, listing: Listing
         path = layout.source_file(name, known.source.listing_sha256)
         stored = open_listing(storage, path)
         pairs = zip(stored.items(0, stored.images), listing.items(), strict=True)
-        differing_item = next((item for (_, old), item in pairs if _timeless(old) != _timeless(item)), None)
+        differing_item = next((item for (_, old), item in pairs if timeless(old) != timeless(item)), None)
         if differing_item is None:
             return
         what = f"the name, size or keyword of {differing_item.path}"
@@ -102,8 +130,19 @@ def refuse_another_source(known: IngestPlan, asked: IngestPlan, listing: Listing
     )
 
 
-def _timeless(item: ListedItem) -> ListedItem:
-    return replace(item, version="")
+def is_another(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> bool:
+    """Return whether the source or the definition is another one than an ingestion was begun with."""
+    try:
+        refuse_another_definition(known, asked)
+        refuse_another_source(known, asked, listing, storage)
+    except BadInputError:
+        return True
+    return False
+
+
+def timeless(item: ListedItem) -> ListedItem:
+    """Return what must be the same of an item; listings of an earlier TinyTags have no members' names."""
+    return replace(item, version="", member=None)
 
 
 def refuse_another_definition(known: IngestPlan, asked: IngestPlan, *, needs_lists: bool = True) -> None:

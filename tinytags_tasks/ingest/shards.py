@@ -4,6 +4,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -11,16 +12,19 @@ import pyarrow.parquet as pq
 
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
-from tinytags_tasks.corpus.keywords import StopList, read_stop_list
+from tinytags_tasks.corpus.keywords import StopList, normal_keyword, read_stop_list
+from tinytags_tasks.corpus.places import ListedPlaces
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, ReconcileError
-from tinytags_tasks.ingest.plan_records import IngestPlan, load_plan, open_plan_listing, same_source
+from tinytags_tasks.ingest.plan_records import IngestPlan, committed_parts, load_plan, open_plan_listing, same_source
+from tinytags_tasks.ingest.refused import refusal_noted
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
 
 _CHUNK_BYTES = 262_144
@@ -82,11 +86,9 @@ def ingest_shards(
     for shard in request.shards:
         if not 0 <= shard < plan.partition.shards:
             raise BadInputError(f"shard {shard} is out of range: the last shard is {plan.partition.shards - 1}")
-    reader = open_reader(plan.definition, files, open_plan_listing(plan, storage))
-    try:
+    listing = open_plan_listing(plan, storage)
+    with refusal_noted(plan, storage), closing(open_reader(plan.definition, files, listing)) as reader:
         return _Writer(request, plan, reader, storage, report, Leases(storage, lease_seconds)).write_all()
-    finally:
-        reader.close()
 
 
 class _Writer:
@@ -165,8 +167,10 @@ class _Writer:
     def _check_keywords(self, shard: int, stream: "_ShardStream") -> None:
         """Refuse keywords that are not those that a shard was made with."""
         path = layout.keywords_file(self._request.corpus, shard)
-        stored = pq.read_table(io.BytesIO(self._storage.read(path))).column("keyword").to_pylist()
-        if stored != [keyword for part in stream.keywords for keyword in part.to_pylist()]:
+        stored = read_parquet(self._storage.read(path)).column("keyword").to_pylist()
+        now = [keyword for part in stream.keywords for keyword in part.to_pylist()]
+        # An earlier TinyTags stored other forms of the same keywords.
+        if [keyword and normal_keyword(keyword) for keyword in stored] != now:
             raise BadInputError(
                 f"{self._plan.definition.keywords or self._plan.source.path}: the keywords of shard {shard} have "
                 "changed since it was made; restore them, or remove the corpus with `tinytags corpus remove "
@@ -245,7 +249,7 @@ class _Writer:
             stream.unreadable.update(batch.unreadable)
             source = self._plan.source_of(stream.blocks[0].shard)
             if len(stream.unreadable) > most_unreadable(self._plan, source):  # of this shard alone
-                raise too_many_unreadable(self._plan, source, len(stream.unreadable), stream.unreadable)
+                raise too_many_unreadable(self._plan, source, stream.unreadable, self._storage)
             if self._plan.has_keywords:
                 stream.keywords.append(_encode_keywords(batch, self._stop_list))
             self._progress.add(batch.images)
@@ -268,9 +272,26 @@ def most_unreadable(plan: IngestPlan, source: Source) -> int:
     return int(plan.definition.most_unreadable_percent * source.images / 100)
 
 
-def too_many_unreadable(plan: IngestPlan, source: Source, count: int, examples: dict[int, str]) -> BadInputError:
-    """Return the error for too many unreadable images in what a corpus began with, or in one growth."""
-    listed = "; ".join(f"{position:,}: {reason}" for position, reason in sorted(examples.items())[:3])
+def too_many_unreadable(
+    plan: IngestPlan, source: Source, unreadable: dict[int, str], storage: Storage, count: int = 0
+) -> BadInputError:
+    """Return the error for too many unreadable images in what a corpus began with, or in one growth.
+
+    Parameters
+    ----------
+    plan, source
+        The plan, and the source of the part.
+    unreadable
+        Unreadable images by position, and why; the error names the files of three of them.
+    storage
+        The store, which has the listings.
+    count
+        How many there are; 0 if these are all.
+    """
+    first = sorted(unreadable.items())[:3]
+    places = ListedPlaces(storage, plan.definition.name, plan.sources).find(position for position, _ in first)
+    listed = "; ".join(f"{position:,} ({places[position]}): {reason}" for position, reason in first)
+    count = count or len(unreadable)
     return BadInputError(
         f"corpus {plan.definition.name}: at least {count:,} of {source.images:,} images are unreadable, more than "
         f"most_unreadable_percent = {plan.definition.most_unreadable_percent:g} allows ({listed}); repair the source, "
@@ -297,6 +318,8 @@ def complete_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
         return None
     manifest = ShardManifest.load(storage, path)
     if not same_source(manifest.source, plan.source_of(shard)):
+        if 0 < committed_parts(plan, storage) <= plan.partition.part_of_shard(shard):
+            return None  # a slow process wrote it for a growth that was forgotten
         raise BadInputError(
             f"{path}: was made from a different source ({manifest.source.path}) than the corpus' plan says; remove the "
             f"corpus with `tinytags corpus remove {name} --data`, then define and ingest it again"

@@ -54,7 +54,7 @@ def ingest_corpus(
     request = plan.PlanRequest(definition, redo=redo, grow=grow, least_new=least_new)
     planned = plan.plan_ingestion(request, storage=storage, files=files, report=report)
     committed = _write(planned, redo, storage, files, report)
-    if grow and planned.left_out >= least_new:  # what was begun before had to be completed first
+    if grow and planned.untaken >= least_new:  # what was begun before had to be completed first
         planned = plan.plan_ingestion(request, storage=storage, files=files, report=report)
         again = _write(planned, (), storage, files, report)
         committed = replace(again, new_images=committed.new_images + again.new_images)

@@ -9,7 +9,7 @@ from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.reader import Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ingest.plan_records import IngestPlan, committed_corpus, load_plan, open_plan_listing
+from tinytags_tasks.ingest.plan_records import IngestPlan, committed_corpus, load_committed_plan, open_plan_listing
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, complete_manifest
 from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings, verify_embeddings
@@ -88,7 +88,7 @@ def verify_corpus(
     CorruptError
         If its plan or its totals are damaged.
     """
-    plan = load_plan(storage, corpus)
+    plan = load_committed_plan(storage, corpus)
     damaged: dict[int, str] = {}
     read_bytes = 0
     manifests: list[ShardManifest] = []
@@ -220,6 +220,6 @@ def _compare_ends(
 
 def iterate_unreadable(corpus: str, *, storage: Storage) -> Iterator[Unreadable]:
     """Yield a corpus' unreadable images in the order of their positions."""
-    plan = load_plan(storage, corpus)
+    plan = load_committed_plan(storage, corpus)
     for shard in range(plan.partition.shards):
         yield from ShardManifest.load(storage, layout.shard_manifest_file(corpus, shard)).unreadable

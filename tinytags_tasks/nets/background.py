@@ -1,14 +1,13 @@
 """A net's background: embeddings of general pictures, and what each shows."""
 
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.store.embedding_files import Embeddings
+from tinytags_tasks.store.parquet_bytes import read_parquet
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def parse_background(stored: bytes, dimensions: int, where: str, remedy: str) ->
         If it is not such a file, or of another net: the path (``where``) and what to do about it.
     """
     try:
-        table = pq.read_table(io.BytesIO(stored))
+        table = read_parquet(stored)
         column = table.column("embedding").combine_chunks()
         if column.type != pa.binary(dimensions) or column.null_count:
             raise ValueError(f"its embeddings are {column.type}, not {dimensions} numbers each")

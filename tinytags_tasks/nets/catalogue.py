@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, explained
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.nets.background import Background, parse_background
 from tinytags_tasks.nets.shipped import DEFAULT_NET, shipped_background, shipped_card, shipped_net
 from tinytags_tasks.store import layout
@@ -241,7 +242,8 @@ def _find(name_or_version: str, stored: list[str], storage: Storage) -> str:
         return _latest(name_or_version, of_name, storage)
     found = sorted(version for version in known if name_or_version and version.startswith(name_or_version))
     if not found:
-        raise MissingError(f"{name_or_version}: no such net; `tinytags nets list` lists the nets")
+        names = choices(name_or_version, sorted({*map(net_name, known), *known}))
+        raise MissingError(f"{name_or_version}: no such net; `tinytags nets list` lists the nets ({names})")
     if len(found) > 1:
         raise BadInputError(
             f"{name_or_version}: {len(found)} nets begin with it ({', '.join(found[:5])}); give more characters"

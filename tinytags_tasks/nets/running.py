@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError
+from tinytags_tasks.store.block_files import BATCH_BYTES
 from tinytags_tasks.store.embedding_files import Embeddings
 
 CPU = "CPUExecutionProvider"
@@ -18,9 +19,6 @@ BATCH = 100
 
 GPU_BATCH = 1_000
 """The same on a GPU, which fewer pictures would leave idle."""
-
-_BATCH_BYTES = 2**26
-"""The most pixels at a time, in bytes, for pictures that are larger."""
 
 
 def choose_providers(setting: str | None) -> tuple[str, ...]:
@@ -116,6 +114,12 @@ def open_session(onnx: bytes, where: str, providers: Sequence[str] = (CPU,), thr
     return session
 
 
+def pictures_at_once(session: Any, image_bytes: int) -> int:  # noqa: ANN401 - onnxruntime has no types
+    """Return how many pictures a session embeds at a time: fewer if they are large."""
+    batch = BATCH if session.get_providers()[0] == CPU else GPU_BATCH
+    return max(1, min(batch, BATCH_BYTES // max(1, image_bytes)))
+
+
 def embed(session: Any, pixels: npt.NDArray[np.uint8]) -> Embeddings:  # noqa: ANN401
     """Return the embeddings of pictures.
 
@@ -136,8 +140,7 @@ def embed(session: Any, pixels: npt.NDArray[np.uint8]) -> Embeddings:  # noqa: A
     FinalError
         If ONNX Runtime fails, for want of memory for example.
     """
-    batch = BATCH if session.get_providers()[0] == CPU else GPU_BATCH
-    batch = max(1, min(batch, _BATCH_BYTES // max(1, pixels.shape[1])))
+    batch = pictures_at_once(session, pixels.shape[1])
     embeddings = np.empty((len(pixels), session.get_outputs()[0].shape[1]), dtype=np.int8)
     for start in range(0, len(pixels), batch):
         try:

@@ -7,7 +7,7 @@ positions, some megabytes at a time: memory does not grow with a block.
 import itertools
 import random
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ from tinytags_tasks.document_fields import LOOK_FIELDS, VECTOR_FIELD, VECTOR_NUM
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.look import looks
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import Pixels, block_sources, read_pixels
+from tinytags_tasks.store.block_files import Pixels, block_sources, images_per_batch, read_pixel_batches
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.embedding_files import Embeddings, read_vectors
 from tinytags_tasks.store.protocol import Storage
@@ -119,8 +119,8 @@ class PictureComparison:
         with ThreadPoolExecutor(_BLOCKS_AT_ONCE) as pool:
             return {block: found for block, found in zip(drawn, pool.map(problem, drawn), strict=True) if found}
 
-    def read_block(self, block: int) -> BlockPixels:
-        """Return a block's pictures as the shard holds them, checked by their hash.
+    def read_batches(self, block: int) -> Iterator[BlockPixels]:
+        """Yield a block's pictures as the shard holds them, in batches; once all are there, their hash is checked.
 
         Raises
         ------
@@ -128,20 +128,26 @@ class PictureComparison:
             If the shard does not hold what was ingested, or the embeddings are missing or damaged.
         """
         (source,) = block_sources(self.storage, self.corpus, [block])
-        return BlockPixels(source.first, read_pixels(self.storage, source), self._embeddings(block))
+        embeddings = self._embeddings(block)
+        at = 0
+        for pixels in read_pixel_batches(self.storage, source, images_per_batch(source.image_bytes, 1)):
+            yield BlockPixels(source.first + at, pixels, None if embeddings is None else embeddings[at:])
+            at += len(pixels)
 
     def _embeddings(self, block: int) -> Embeddings | None:
         (source,) = block_sources(self.storage, self.corpus, [block])
         return read_vectors(self.storage, source, self._net)
 
     def block_problem(self, positions: Sequence[int], ingested: BlockPixels) -> str:
-        """Compare pictures of one block, and return how they differ; empty if they do not.
+        """Compare those pictures of one block that are in a batch, and return how they differ; empty if they do not.
 
         Where documents say nothing of how pictures look, there is nothing to compare.
         """
         if self._has_nothing:
             return ""
         size = max(1, _PAGE_BYTES // self.corpus.image_bytes)
+        stop = ingested.first + len(ingested.pixels)
+        positions = [position for position in positions if ingested.first <= position < stop]
         pages = [positions[at : at + size] for at in range(0, len(positions), size)]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             return next(filter(None, pool.map(lambda page: self._page_problem(page, ingested), pages)), "")

@@ -26,6 +26,7 @@ from tinytags_tasks.store.block_files import unscored_blocks
 from tinytags_tasks.store.labelled_pictures import labelled_pictures
 from tinytags_tasks.store.lessons import learned_positions
 from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
 from tinytags_tasks.store.record import Record
 from tinytags_tasks.store.run_records import Run
@@ -275,7 +276,7 @@ def _as_parquet(frame: Frame, scored: str, left_out: str, taken_down: str) -> by
 def _read_frame(run: Run, path: str, identity: tuple[str, ...], storage: Storage) -> Frame | None:
     """Return the stored frame; None if it is missing or damaged, or was made of something else."""
     try:
-        table = pq.read_table(io.BytesIO(storage.read(path)))
+        table = read_parquet(storage.read(path))
         record = FrameRecord.parse(table.schema.metadata[_RECORD_KEY], path)
         pictures = table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None).combine_chunks()
     except (MissingError, CorruptError, pa.ArrowException, OSError, KeyError, TypeError, ValueError):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tinytags_tasks.corpus.keywords import normal_keyword
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_shard_keywords
@@ -89,5 +90,7 @@ def _positions_by_shard(corpus: Corpus, keyword: str, storage: Storage) -> Itera
             continue
         path = layout.keywords_file(corpus.name, shard)
         column = read_shard_keywords(storage, path, manifest.keywords_sha256)
-        is_it = pc.fill_null(pc.equal(column.cast(pa.string()), keyword), False)
+        # Also as it was typed: an earlier TinyTags stored other forms.
+        forms = pa.array([keyword, normal_keyword(keyword)])
+        is_it = pc.is_in(column.cast(pa.string()), value_set=forms)
         yield np.flatnonzero(is_it.to_numpy()) + manifest.first

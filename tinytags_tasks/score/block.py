@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,15 @@ import pyarrow as pa
 from tinytags_tasks.errors import CorruptError, MissingError, OtherWriterError, TransientError
 from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.block_files import SCHEMA, BlockSource, read_pixels, with_none_bits, write_scored
+from tinytags_tasks.store.block_files import (
+    BATCH_BYTES,
+    SCHEMA,
+    BlockSource,
+    images_per_batch,
+    read_pixel_batches,
+    with_none_bits,
+    write_scored,
+)
 from tinytags_tasks.store.block_lease import embedding_leases, refuse_lost
 from tinytags_tasks.store.embedding_files import read_embeddings
 from tinytags_tasks.store.model_records import PIXELS
@@ -26,6 +35,7 @@ from tinytags_tasks.store.run_records import BlockRecord, BlockState
 from tinytags_tasks.votes import Votes, confidence, decide
 
 _BATCH = 5_000
+"""Images that a model scores at a time, if they are not large."""
 
 _LOADING = threading.Lock()
 """Held while a model is opened, so that the threads of a worker do not all open it."""
@@ -94,8 +104,8 @@ def score_block(task: BlockTask, address: StoreAddress) -> BlockRecord:
     started = time.monotonic()
     storage = open_store(address)
     source = task.source
-    features, embed_seconds = read_features(storage, task)
-    votes = count_votes(load_model(address, task.model, task.features), features, task)
+    batches, embed_seconds = read_features(storage, task)
+    votes = count_votes(load_model(address, task.model, task.features), batches, task)
     decided = decide(votes, len(task.tags), task.threshold, task.trees)
     winner, won = decided.winner, decided.won
     positions = np.arange(source.first, source.first + source.images, dtype=np.int64)
@@ -143,21 +153,24 @@ def _refuse_lost(task: BlockTask, storage: Storage) -> None:
         refuse_lost(storage, task.run, task.source.block, task.writer)
 
 
-def read_features(storage: Storage, task: BlockTask) -> tuple[Features, float]:
-    """Return what the model reads of a block, one row per image, and how long its embeddings took when they were made.
+def read_features(storage: Storage, task: BlockTask) -> tuple[Iterable[Features], float]:
+    """Return what the model reads of a block, in batches, and how long its embeddings took when they were made.
 
     Raises
     ------
     MissingError, CorruptError
-        If the model reads pixels, and the shard is missing or not what was ingested.
+        If the model reads pixels, and the shard is missing or not what was ingested. This is found while the batches
+        are read.
     TransientError
         If the model reads embeddings, and they are missing or damaged.
     """
     source, net = task.source, task.features
     if net == PIXELS:
-        return read_pixels(storage, source), 0.0
+        images = images_per_batch(source.image_bytes, _images_at_once(task))
+        return read_pixel_batches(storage, source, images), 0.0
     try:
-        return _read_embeddings(storage, task)
+        embeddings, seconds = _read_embeddings(storage, task)
+        return [embeddings], seconds
     except MissingError as error:
         path = layout.embeddings_file(source.corpus, net, source.block)
         raise TransientError(f"{path}: block {source.block} is not embedded; {_embed_again(task)}") from error
@@ -248,8 +261,13 @@ def input_name(features: str) -> str:
     return "pixels" if features == PIXELS else "embedding"
 
 
-def count_votes(session: Any, features: Features, task: BlockTask) -> Votes:  # noqa: ANN401 - as above
-    """Return an image's votes, float32, shape (images, tags), with "none" (images, tags + 1).
+def _images_at_once(task: BlockTask) -> int:
+    """Return how many images a model scores at a time."""
+    return max(1, min(_BATCH, BATCH_BYTES // task.columns))
+
+
+def count_votes(session: Any, batches: Iterable[Features], task: BlockTask) -> Votes:  # noqa: ANN401 - as above
+    """Return the votes of a block's images, float32, shape (images, tags), with "none" (images, tags + 1).
 
     They are numbers of trees, or percentages.
 
@@ -258,16 +276,18 @@ def count_votes(session: Any, features: Features, task: BlockTask) -> Votes:  # 
     CorruptError
         If they do not add up to the number of trees or to 100, or are not numbers (NaN).
     """
-    votes = np.zeros((len(features), task.outputs), dtype=np.float32)
-    name = input_name(task.features)
-    for start in range(0, len(features), _BATCH):
-        (batch,) = session.run(["votes"], {name: features[start : start + _BATCH]})
-        # Trees cast whole votes, and percentages are off by thousandths at most: a tolerance of half a vote suits both.
-        if batch.shape[1] != task.outputs or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
-            raise CorruptError(
-                f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"
-            )
-        votes[start : start + _BATCH] = batch
+    votes = np.zeros((task.source.images, task.outputs), dtype=np.float32)
+    name, images, at = input_name(task.features), _images_at_once(task), 0
+    for features in batches:
+        for start in range(0, len(features), images):
+            (batch,) = session.run(["votes"], {name: features[start : start + images]})
+            # Trees cast whole votes, and percentages are off by thousandths at most: half a vote suits both.
+            if batch.shape[1] != task.outputs or not (np.abs(batch.sum(axis=1) - task.trees) < 0.5).all():
+                raise CorruptError(
+                    f"model {task.model}: its votes do not add up to {task.trees} trees; train or publish it again"
+                )
+            votes[at : at + len(batch)] = batch
+            at += len(batch)
     return votes
 
 

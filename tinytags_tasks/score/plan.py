@@ -13,12 +13,15 @@ from tinytags_tasks.score.take_over import earlier_run
 from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
-from tinytags_tasks.store.corpus_records import Corpus
+from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import list_models, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import make_run, run_name
 from tinytags_tasks.store.run_records import Run
+
+_MOST_BYTES_IN_SOLR = 32 * 1024
+"""Solr reads and copies stored values whenever it merges segments: larger images would be most of its work."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class PlanRequest:
     most_groups
         How many mapped tasks there may be at most, whatever ``blocks_per_task`` is; None means any number.
     thumbnails
-        Where the images of the run's documents are kept; default: TINYTAGS_THUMBNAILS.
+        Where the images of the run's documents are kept; default: TINYTAGS_THUMBNAILS. Images of more than
+        32 KB are kept in the store.
     similar
         Whether they get vectors, so that similar pictures can be found; default: TINYTAGS_SIMILAR.
     """
@@ -89,7 +93,7 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
     FinalError
         If pictures were taken down of another version of the corpus, and that was not carried over to this one.
     """
-    corpus = Corpus.load(storage, layout.corpus_file(request.corpus))
+    corpus = load_corpus(request.corpus, storage)
     refuse_uncarried(corpus, storage)
     card = ModelCard.load(storage, layout.card_file(request.model))
     if reason := misfit(card, corpus):
@@ -107,11 +111,10 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
             ) from error
     configset = current_configset()
     similar = choose_vectors(request.similar, corpus, card, storage, report)
-    run = make_run(corpus, card, request.threshold, request.thumbnails, configset.name, similar)
+    thumbnails = _thumbnails(request, corpus, report)
+    run = make_run(corpus, card, request.threshold, thumbnails, configset.name, similar)
     if request.similar == "auto" and card.features == PIXELS:
-        other = run_name(
-            corpus, card.version, request.threshold, request.thumbnails, configset.name, _other_vectors(similar)
-        )
+        other = run_name(corpus, card.version, request.threshold, thumbnails, configset.name, _other_vectors(similar))
         run = _planned_before(run, other, storage, report)
     path = layout.run_file(run.name)
     if not storage.exists(path):
@@ -126,6 +129,14 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
         run.save(storage, path, overwrite=False)
     groups = group_blocks(range(corpus.partition.blocks), request.blocks_per_task, request.most_groups)
     return PlanResult(run.name, groups)
+
+
+def _thumbnails(request: PlanRequest, corpus: Corpus, report: Callable[[str], None]) -> Thumbnails:
+    """Return where the images of the run's documents are kept: large ones stay in the store."""
+    if request.thumbnails == "solr" and corpus.image_bytes > _MOST_BYTES_IN_SOLR:
+        report(f"images of corpus {corpus.name} have {corpus.image_bytes:,} bytes, so they are kept in the store only")
+        return "store"
+    return request.thumbnails
 
 
 def _other_vectors(similar: str) -> str:

@@ -14,7 +14,7 @@ from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.outcomes import SPARK_COLUMNS, WAITING, Outcome, failures_among, outcomes_among, raise_failures
 from tinytags_tasks.score.block import BlockTask, input_name, load_model, previous_attempts
 from tinytags_tasks.score.take_over import found_earlier, take_over
-from tinytags_tasks.score.worker import score_tasks, uncommitted_blocks, unsettled_blocks
+from tinytags_tasks.score.worker import clear_leftovers, score_tasks, uncommitted_blocks, unsettled_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held
@@ -82,7 +82,7 @@ def score_blocks(
     )
     scored, taken_over, failures = 0, 0, []
     for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
-        _clear_leftovers(run.name, held, storage)
+        clear_leftovers(run.name, held.blocks, storage)
         # Another writer may have scored them while we waited for it.
         blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage, held.writer)
         taken = [] if request.redo else take_over(run, blocks, storage, held.writer)
@@ -121,12 +121,6 @@ def needed_embeddings(request: ScoreRequest, *, storage: Storage) -> tuple[str, 
     unsettled = unsettled_blocks(run.name, request.blocks, storage)
     earlier = set(found_earlier(run, unsettled, storage))
     return net, tuple(block for block in unsettled if block not in earlier)
-
-
-def _clear_leftovers(run: str, held: HeldBlocks, storage: Storage) -> None:
-    """Delete the leftovers of killed writers of these blocks."""
-    storage.delete_leftovers(*(layout.ledger_file(run, block) for block in held.blocks))
-    storage.delete_leftovers(*(layout.scored_file(run, block) for block in held.blocks))
 
 
 def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:

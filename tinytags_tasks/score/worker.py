@@ -38,12 +38,14 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
     address
         The store.
     is_retried
-        Whether another worker died while scoring these blocks; if so, what it committed is kept.
+        Whether another worker died while scoring these blocks; if so, what it committed is kept, and what it was
+        writing is deleted.
     """
     committed: set[int] = set()
     if is_retried:
-        blocks = [task.source.block for task in tasks]
-        missing = uncommitted_blocks(tasks[0].run, blocks, open_store(address), tasks[0].writer)
+        blocks, storage = [task.source.block for task in tasks], open_store(address)
+        clear_leftovers(tasks[0].run, blocks, storage)
+        missing = uncommitted_blocks(tasks[0].run, blocks, storage, tasks[0].writer)
         committed = set(blocks) - set(missing)
 
     def work(task: BlockTask) -> None:
@@ -52,6 +54,12 @@ def score_tasks(tasks: Sequence[BlockTask], address: StoreAddress, *, is_retried
 
     at_once = _EMBEDDED_AT_ONCE if any(task.features != PIXELS for task in tasks) else _AT_ONCE
     return outcomes_of(tasks, lambda task: task.source.block, work, at_once)
+
+
+def clear_leftovers(run: str, blocks: Sequence[int], storage: Storage) -> None:
+    """Delete what killed writers of these blocks left; the caller holds the leases on them."""
+    storage.delete_leftovers(*(layout.ledger_file(run, block) for block in blocks))
+    storage.delete_leftovers(*(layout.scored_file(run, block) for block in blocks))
 
 
 def unsettled_blocks(run: str, blocks: Iterable[int], storage: Storage) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, Field
 
+from tinytags_tasks.corpus.places import SourcePlace
 from tinytags_tasks.search.address import report_address
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.live import LiveRun
@@ -67,6 +68,33 @@ class Image(BaseModel):
             precision=stated and StatedPrecision(percent=stated.percent, low=stated.low, high=stated.high),
             picture=f"{base}/api/v1/images/{quote(image.id, safe=':')}.png{chosen}",
         )
+
+
+class ImageFile(BaseModel):
+    """Where an image was in the files that its corpus was read from."""
+
+    source: str = Field(description="the corpus' source")
+    path: str = Field(description="the file, as the source names it")
+    member: str | None = Field(description="what the file calls the image, if it is a tar")
+    number: int = Field(description="which of the file's images it is, from 0")
+
+
+class ImageDetails(Image):
+    """A published image, and where it comes from."""
+
+    file: ImageFile | None = Field(description="null if it is not known")
+
+    @classmethod
+    def with_place(cls, image: Image, place: SourcePlace | None) -> "ImageDetails":
+        """Return an image with its place."""
+        return cls(**image.model_dump(), file=image_file(place))
+
+
+def image_file(place: SourcePlace | None) -> ImageFile | None:
+    """Return a place as the API says it."""
+    if place is None:
+        return None
+    return ImageFile(source=place.source, path=place.path, member=place.member or None, number=place.number)
 
 
 class SearchAnswer(BaseModel):

@@ -55,7 +55,8 @@ class FilterParameters(_Parameters):
     precision: Percent = Field(0, description="only what reviews measured to be at least this precise, in percent")
     max_precision: Percent = Field(100, description="only what reviews measured to be at most this precise")
     block: Whole | None = Field(None, description="only this block of the corpus")
-    keyword: str = Field("", max_length=LONGEST, description="exactly this keyword")
+    # Unicode's NFD has up to four times as many characters as what it is made into.
+    keyword: str = Field("", max_length=4 * LONGEST, description="exactly this keyword")
     word: list[KeywordWord] = Field(
         [], max_length=MOST_WORDS, description="all of these words in the keyword; tab* is any word that begins so"
     )

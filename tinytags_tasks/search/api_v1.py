@@ -10,6 +10,7 @@ from tinytags_tasks.search.api_models import (
     Facets,
     Health,
     Image,
+    ImageDetails,
     Model,
     Models,
     Runs,
@@ -152,13 +153,16 @@ def _add_images(router: APIRouter, context: PageContext) -> None:
         shown = find(id, asked.run.strip())
         return answer_bytes(request, shown.png, shown.digest, "image/png")
 
-    @router.get("/images/{id}", response_model=Image, responses=_problems(404))
+    @router.get("/images/{id}", response_model=ImageDetails, responses=_problems(404))
     def image(request: Request, id: str, asked: Annotated[ImageParameters, Query()]) -> Response:
-        """Return what is known of a published image."""
+        """Return what is known of a published image, and which file it comes from."""
         run = asked.run.strip()
         found = find(id, run).image
         measured = context.searches.tables(SearchRequest(run=run))
-        return answer_json(request, Image.of(found, measured, url(request, ""), run))
+        corpus = context.searches.corpora(run).get(found.corpus)
+        place = context.source_places.find(corpus, found.position) if corpus else None
+        details = ImageDetails.with_place(Image.of(found, measured, url(request, ""), run), place)
+        return answer_json(request, details)
 
 
 def _add_lists(router: APIRouter, context: PageContext) -> None:

@@ -15,7 +15,17 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError
-from tinytags_tasks.search.api_models import Facets, Image, Model, Models, Runs, RunSummary, SearchAnswer, Tags
+from tinytags_tasks.search.api_models import (
+    Facets,
+    Image,
+    ImageDetails,
+    Model,
+    Models,
+    Runs,
+    RunSummary,
+    SearchAnswer,
+    Tags,
+)
 from tinytags_tasks.search.api_parameters import FilterParameters, PageParameters, SearchParameters, SimilarParameters
 from tinytags_tasks.search.problems import V1, Problem
 
@@ -91,9 +101,9 @@ class Client:
         """Return the images that look most like a published one."""
         return self._get("/similar", SearchAnswer, _checked(SimilarParameters, {"to": to, **asked})).images
 
-    def image(self, id: str, run: str = "") -> Image:
+    def image(self, id: str, run: str = "") -> ImageDetails:
         """Return what is known of an image."""
-        return self._get(f"/images/{id}", Image, {"run": run})
+        return self._get(f"/images/{id}", ImageDetails, {"run": run})
 
     def picture(self, id: str, run: str = "") -> bytes:
         """Return an image's picture as a PNG."""

@@ -7,6 +7,7 @@ embedded: that bounds the memory, and a net takes some milliseconds.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ MOST_AT_ONCE = 4
 """Pictures that are under way at most, those that wait for their turn included; others are refused for the moment."""
 
 _KEPT_NETS = 2
+_MOST_PIXELS = 50_000_000
 _TOO_MANY = "too many pictures are being compared right now: try again in a moment"
 
 
@@ -93,7 +95,9 @@ class Embedder:
             raise BusyError(_TOO_MANY)
         try:
             with self._decoding:
-                pixels = self._decode(encoded, target_of(corpus.preparation, corpus.height, corpus.width))
+                target = target_of(corpus.preparation, corpus.height, corpus.width)
+                bound = min(target.most_pixels, _MOST_PIXELS)
+                pixels = self._decode(encoded, replace(target, most_pixels=bound))
             with self._embedding:
                 embedding: Embeddings = embed(self._session(net, corpus, storage), pixels)[0]
                 return embedding

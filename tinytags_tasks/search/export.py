@@ -12,8 +12,8 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -22,7 +22,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinytags_tasks.document_fields import FIELDS, DocumentField, FieldValue, Shown
+from tinytags_tasks.corpus.places import SourcePlace
+from tinytags_tasks.document_fields import FIELDS, FieldValue, Shown
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.thumbnails import png_bytes
@@ -74,8 +75,21 @@ class Format(StrEnum):
         return self is not Format.CSV
 
 
-COLUMNS: tuple[DocumentField, ...] = tuple(field for field in FIELDS if Shown.ANSWERS in field.shown)
-"""What a file says of each picture."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a file: its name, and its type as Solr calls it."""
+
+    name: str
+    type: str
+
+
+SOURCE_FILE, SOURCE_MEMBER = "source_file", "source_member"
+COLUMNS = (
+    *(Column(field.name, field.type) for field in FIELDS if Shown.ANSWERS in field.shown),
+    Column(SOURCE_FILE, "string"),
+    Column(SOURCE_MEMBER, "string"),
+)
+"""What a file says of each picture; the last two are where it was in its corpus' source, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +106,15 @@ class Export:
         Returns some of them with their pixels.
     is_at_most
         Whether there may be fewer, because more pictures are hidden than Solr leaves out when it counts.
+    places
+        Returns where some of them are in their sources, by id.
     """
 
     pages: Iterable[tuple[TaggedImage, ...]]
     images: int
     complete: Complete
     is_at_most: bool = False
+    places: Callable[[tuple[TaggedImage, ...]], Mapping[str, SourcePlace]] = lambda _: {}
 
 
 def write_export(export: Export, kind: Format) -> Iterator[bytes]:
@@ -158,13 +175,19 @@ def _pages(export: Export, kind: Format) -> Iterator[tuple[TaggedImage, ...]]:
             raise CorruptError(f"picture {first.id} cannot be exported: {first.missing or 'its pixels are missing'}")
         if seen > export.images:
             break
-        yield images
+        places = export.places(images)
+        yield tuple(_placed(image, places.get(image.id)) for image in images)
     if seen > export.images or (seen < export.images and not export.is_at_most):
         there_are = "more" if seen > export.images else f"{seen:,}"
         raise CorruptError(
             f"{export.images:,} pictures were to be exported, and there are {there_are}: what is published changed "
             "meanwhile; export again"
         )
+
+
+def _placed(image: TaggedImage, place: SourcePlace | None) -> TaggedImage:
+    where = {SOURCE_FILE: place.path, SOURCE_MEMBER: place.name or None} if place else {}
+    return replace(image, values={**image.values, **where})
 
 
 def _in_pieces(content: Iterator[bytes]) -> Iterator[bytes]:

@@ -179,7 +179,15 @@ def _send(wanted: Wanted, kind: Format, context: PageContext, account: Account, 
     def content() -> Iterator[bytes]:
         try:
             is_at_most = context.searches.hidden(SearchRequest(run=wanted.run)).is_left_out_later
-            yield from write_export(Export(wanted.pages(kind.has_pixels), wanted.images, complete, is_at_most), kind)
+            corpora = context.searches.corpora(wanted.run)
+            export = Export(
+                wanted.pages(kind.has_pixels),
+                wanted.images,
+                complete,
+                is_at_most,
+                lambda images: context.source_places.of_images(images, corpora),
+            )
+            yield from write_export(export, kind)
         except TinyTagsError as error:
             _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
             raise BrokenOffError(str(error)) from error

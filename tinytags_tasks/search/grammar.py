@@ -12,10 +12,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.near_names import nearest
 from tinytags_tasks.search.request import SearchRequest, Sort
 
 MOST_CHARACTERS = 5_000
@@ -140,7 +140,7 @@ def _meaning(found: re.Match[str]) -> dict[str, Any]:
         return {f"without_{name}s": (value,)}
     read = _READ.get(name)
     if read is None:
-        near = get_close_matches(name, _READ, 1)
+        near = nearest(name, _READ)
         meant = f"did you mean {near[0]}:? " if near else ""
         raise GrammarError(
             f'{name}: is not known: {meant}use {", ".join(f"{known}:" for known in _READ)} or, for a tag, "{found[0]}"',

@@ -59,13 +59,8 @@ class _Guard:
             await self._app(scope, receive, send)
             return
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": _with_headers(message.get("headers", ()))}
-            await send(message)
-
         refusal = await self._refusal(Request(scope))
-        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+        await (self._app if refusal is None else refusal)(scope, receive, with_headers(send))
 
     async def _refusal(self, request: Request) -> Response | None:
         """Return the answer to whom may not pass; None lets a request pass, with its account in its state."""
@@ -88,6 +83,17 @@ class _Guard:
         if account:
             return None
         return (self._door and self._door.ask(request)) or _ask(request)
+
+
+def with_headers(send: Send) -> Send:
+    """Return what sends an answer with the headers that it lacks."""
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": _with_headers(message.get("headers", ()))}
+        await send(message)
+
+    return send_with_headers
 
 
 def _with_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

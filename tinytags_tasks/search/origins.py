@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.search.guard import with_headers
 from tinytags_tasks.search.problems import is_v1
 from tinytags_tasks.settings import Settings
 
@@ -67,4 +68,5 @@ class OtherOrigins:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         is_open = scope["type"] == "http" and is_v1(Request(scope))
-        await (self._open if is_open else self._app)(scope, receive, send)
+        # What the middleware answers by itself, the guard never sees.
+        await (self._open(scope, receive, with_headers(send)) if is_open else self._app(scope, receive, send))

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tinytags_tasks.corpus.places import SourcePlace
 from tinytags_tasks.document_fields import document_field
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.search.address import page_address, report_address
@@ -19,7 +20,6 @@ from tinytags_tasks.search.documents import neighbours
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.similar import similar_to
-from tinytags_tasks.search.source_places import SourcePlace
 from tinytags_tasks.search.thumbnails import ENLARGED_BELOW, LONGEST_SIDE
 from tinytags_tasks.search.view import stated_precision
 from tinytags_tasks.store import layout

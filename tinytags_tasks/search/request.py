@@ -1,9 +1,10 @@
 """What a reader may ask for, and its limits."""
 
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tinytags_tasks.corpus.keywords import LONGEST
+from tinytags_tasks.corpus.keywords import LONGEST, normal_keyword
 from tinytags_tasks.derived_fields import split_words
 from tinytags_tasks.errors import BadInputError
 
@@ -58,7 +59,7 @@ class SearchRequest:
     block
         Only images of this block.
     keyword
-        Only images with exactly this keyword; empty means all.
+        Only images with exactly this keyword; empty means all. It takes the form that documents have, as words do.
     words
         Only images whose keyword has all of these words; ``tab*`` is any word that begins so.
     without_words
@@ -112,7 +113,8 @@ class SearchRequest:
     with_pixels: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values that are out of range."""
+        """Write keywords as documents have them, and refuse values that are out of range."""
+        self._write_keywords()
         self._check_names()
         self._check_numbers()
         if self.start and self.sort is Sort.RANDOM:
@@ -126,6 +128,11 @@ class SearchRequest:
                 "a cursor is the next_cursor or previous_cursor of a page, and takes no page number: "
                 "begin again without one"
             )
+
+    def _write_keywords(self) -> None:
+        object.__setattr__(self, "keyword", _written(self.keyword))
+        for name in ("words", "without_words"):
+            object.__setattr__(self, name, tuple(map(_written, getattr(self, name))))
 
     def _check_names(self) -> None:
         tags = (*self.tags, *self.without_tags)
@@ -186,6 +193,15 @@ class SearchRequest:
         """Whether it asks for less than everything that is published."""
         nothing = SearchRequest(run=self.run, sort=self.sort, seed=self.seed, similar_to=self.similar_to)
         return any(getattr(self, name) != getattr(nothing, name) for name in _FILTERS)
+
+
+def _written(text: str) -> str:
+    """Return a keyword as documents have it; what nobody writes is left as it is, to be refused.
+
+    Without a normal form, a keyword would be empty, which would mean all.
+    """
+    is_control = any(unicodedata.category(letter) == "Cc" for letter in text)
+    return text if is_control else normal_keyword(text) or text
 
 
 _FILTERS = (

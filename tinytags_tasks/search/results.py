@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,6 +13,7 @@ from fastapi.responses import RedirectResponse
 from tinytags_tasks.corpus.keywords import LONGEST
 from tinytags_tasks.document_fields import FIELDS
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError
+from tinytags_tasks.near_names import nearest
 from tinytags_tasks.review.precision import NOT_MEASURED
 from tinytags_tasks.search import corrections, filters, search_forms, similar, situation
 from tinytags_tasks.search.accounts import Account
@@ -271,7 +271,7 @@ def _repairs(search: SearchRequest, page: SearchPage) -> list[Chip]:
         return []
     found = []
     for tag in search.tags[:MOST_REPAIRED]:
-        for near in get_close_matches(tag, page.tag_counts, n=2):
+        for near in nearest(tag, page.tag_counts, most=2):
             tags = tuple(near if each == tag else each for each in search.tags)
             found.append(Chip(f"with {near} instead of {tag}", page_address(search, tags=tags)))
     at_any = sum(page.confidence_counts.values())

@@ -19,6 +19,7 @@ from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.search.tag_names import match_tags
 from tinytags_tasks.search.word_logs import WordLogs
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.run_records import Run
 
 T = TypeVar("T")
@@ -152,6 +153,12 @@ class Searches:
     def digests(self, run: str = "") -> Mapping[str, str]:
         """Return the digest of each corpus' version that is live, or that a chosen run is of."""
         return {live.run.corpus: live.run.corpus_digest for live in self._runs(SearchRequest(run=run))}
+
+    def corpora(self, run: str = "") -> Mapping[str, Corpus]:
+        """Return the corpora of what is live, or of a chosen run, if the store has that version of them."""
+        runs = self._runs(SearchRequest(run=run))
+        present = ((live.run, live.corpus) for live in runs)
+        return {run.corpus: corpus for run, corpus in present if corpus and corpus.digest == run.corpus_digest}
 
     def _runs(self, request: SearchRequest) -> Sequence[LiveRun]:
         return (self.chosen.get(request.run),) if request.run else self.live.runs()

@@ -1,55 +1,22 @@
 """Where a picture is in the files that its corpus was read from, as the corpus' listing has it."""
 
 import threading
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from tinytags_tasks.corpus.listing import StoredListing, open_listing
+from tinytags_tasks.corpus.listing import StoredListing
+from tinytags_tasks.corpus.places import KEPT_LISTINGS, ListedPlaces, SourcePlace
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.store import layout
+from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.store.corpus_records import Corpus
 
 PATIENCE_SECONDS = 1.5
 """How long a page waits for a place; it is shown without if that takes longer."""
 
 KEPT_PLACES = 4_096
-KEPT_LISTINGS = 8
-
-
-@dataclass(frozen=True)
-class SourcePlace:
-    """Where a picture is in its corpus' source.
-
-    Attributes
-    ----------
-    source
-        The source's path or address.
-    path
-        The file, as the source names it.
-    number, images
-        Which of the file's images it is, from 0, and how many the file has.
-    offset, size_bytes
-        Where the image's own bytes begin in the file, and how many there are; of the whole file if that has more
-        images than one.
-    """
-
-    source: str
-    path: str
-    number: int
-    images: int
-    offset: int
-    size_bytes: int
-
-    def __str__(self) -> str:
-        """Return it for people."""
-        if self.images > 1:
-            return f"{self.path}, image {self.number:,} of {self.images:,} (from 0)"
-        if self.offset:
-            return f"{self.path}, {self.size_bytes:,} bytes from byte {self.offset:,}"
-        return self.path
 
 
 class SourcePlaces:
@@ -59,12 +26,12 @@ class SourcePlaces:
         self._runtime = runtime
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="source-places")
         self._listings: LRUCache[str, StoredListing] = LRUCache(KEPT_LISTINGS)  # used by the pool's one thread only
-        self._places: LRUCache[tuple[str, int], SourcePlace] = LRUCache(KEPT_PLACES)
+        self._places: LRUCache[tuple[str, str, int], SourcePlace] = LRUCache(KEPT_PLACES)
         self._lock = threading.Lock()
 
     def find(self, corpus: Corpus, position: int) -> SourcePlace | None:
         """Return where a picture is; None if that is not known, or not soon enough."""
-        key = corpus.digest, position
+        key = corpus.digest, corpus.growth, position
         with self._lock:
             known = self._places.get(key)
         if known is not None:
@@ -82,14 +49,34 @@ class SourcePlaces:
                 self._places[key] = place
         return place
 
+    def find_all(self, corpus: Corpus, positions: Iterable[int]) -> dict[int, SourcePlace]:
+        """Return where pictures are, by position, however long that takes; nothing if it is not known."""
+        try:
+            return self._pool.submit(lambda: self._listed(corpus).find(positions)).result()
+        except TinyTagsError:  # a corpus of an older TinyTags has no listing
+            return {}
+
+    def of_images(self, images: Iterable[TaggedImage], corpora: Mapping[str, Corpus]) -> dict[str, SourcePlace]:
+        """Return where found pictures are, by the id of their documents; without those whose place is not known.
+
+        Parameters
+        ----------
+        images
+            The pictures.
+        corpora
+            Their corpora, of the version that was searched.
+        """
+        by_corpus: dict[str, dict[int, str]] = {}
+        for image in images:
+            by_corpus.setdefault(image.corpus, {})[image.position] = image.id
+        found: dict[str, SourcePlace] = {}
+        for name, ids in by_corpus.items():
+            if corpus := corpora.get(name):
+                found |= {ids[position]: place for position, place in self.find_all(corpus, ids).items()}
+        return found
+
     def _look_up(self, corpus: Corpus, position: int) -> SourcePlace | None:
-        source, begin = corpus.source_at(position)
-        path = layout.source_file(corpus.name, source.listing_sha256)
-        listing = self._listings.get(path)
-        if listing is None:
-            listing = self._listings[path] = open_listing(self._runtime.storage, path)
-        for first, item in listing.items(position - begin, 1):
-            return SourcePlace(
-                source.path, item.path, position - begin - first, item.images, item.offset, item.size_bytes
-            )
-        return None
+        return self._listed(corpus).find([position]).get(position)
+
+    def _listed(self, corpus: Corpus) -> ListedPlaces:
+        return ListedPlaces(self._runtime.storage, corpus.name, corpus.sources, self._listings)

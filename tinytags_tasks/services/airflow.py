@@ -4,6 +4,7 @@ This module runs Airflow's commands and talks to it over HTTP. Like all of ``tin
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment, get_json
+from tinytags_tasks.services.engine_secrets import METRICS, PROXIES, SOURCES, Secrets
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
@@ -28,12 +30,32 @@ DATABASE = "metadatabase"
 """The part of Airflow's health report that tells of the API server itself."""
 
 
-def _environment(context: Context) -> dict[str, str]:
+_SOLR_PASSWORDS = ("solr_admin_password", "solr_writer_password")
+
+SECRETS = {
+    # The grid asks Solr, and tasks ask the API server for connections that they lack.
+    "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "OTEL_")),
+    # Its child processes are the tasks, which also read the corpora's sources.
+    "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
+    # It sends the message about a task whose process was killed.
+    "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", "OTEL_", *PROXIES)),
+}
+"""The secrets of each of Airflow's commands; others have only what sending metrics takes."""
+
+
+def command_environment(context: Context, command: str) -> dict[str, str]:
+    """Return the environment for one of Airflow's commands."""
+    secrets = SECRETS.get(command, Secrets(variables=("OTEL_",)))
+    knows_solr = "solr_writer_password" in secrets.settings
+    metrics = {name: value for name, value in os.environ.items() if name.startswith(METRICS)}
     return environment(
         context,
+        secrets,
         AIRFLOW_HOME=str(airflow_home(context.settings)),
         TINYTAGS_POOLS="1",  # _prepare creates them: a task whose pool does not exist waits forever
-        **connections(context.settings),
+        TINYTAGS_KEEP_LOG_DAYS=str(context.settings.keep_log_days),  # on a cluster, nothing is deleted unasked
+        **metrics,
+        **(connections(context.settings) if knows_solr else {}),
     )
 
 
@@ -63,7 +85,7 @@ def _run(context: Context, *arguments: str) -> None:
         done = subprocess.run(
             (sys.executable, "-m", "airflow", *arguments),
             cwd=home,
-            env=_environment(context),
+            env=command_environment(context, arguments[0]),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -75,7 +97,9 @@ def _run(context: Context, *arguments: str) -> None:
 
 
 def _launcher(*arguments: str) -> Callable[[Context], Launch]:
-    return lambda context: Launch((sys.executable, "-m", "airflow", *arguments), _environment(context))
+    return lambda context: Launch(
+        (sys.executable, "-m", "airflow", *arguments), command_environment(context, arguments[0])
+    )
 
 
 def health_problem(health: dict[str, dict[str, str | None]], part: str, since: float = 0) -> str | None:

@@ -99,7 +99,9 @@ def connections(settings: Settings) -> dict[str, str]:
     """Return the ``AIRFLOW_CONN_*`` variables that tell Dags where the engines are."""
     spark = urlsplit(settings.address("spark_url"))
     options = dict(parse_qsl(spark.path.lstrip("/;"), separator=";"))
-    hdfs = urlsplit(settings.address("webhdfs_url"))
+    first, _, others = settings.address("webhdfs_url").partition(";")
+    hdfs = urlsplit(first)
+    more = {name: value for name, value in (("path", hdfs.path.rstrip("/")), ("others", others)) if value}
     solr = urlsplit(settings.address("solr_url"))
     described: dict[str, dict[str, object]] = {
         SPARK: {
@@ -116,7 +118,7 @@ def connections(settings: Settings) -> dict[str, str]:
             "host": hdfs.hostname,
             "port": hdfs.port,
             "login": settings.hdfs_user,
-            "extra": {"rpc": settings.address("hdfs_url")},
+            "extra": {"rpc": settings.address("hdfs_url"), **more},
         },
         SOLR: {
             "conn_type": "http",

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-from pydantic import SecretStr
 
 from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.services.engine_secrets import NO_SECRETS, Secrets
 from tinytags_tasks.services.java import find_java
 from tinytags_tasks.services.ports import Port
 from tinytags_tasks.services.processes import Launch
@@ -90,19 +90,24 @@ def engine_folder(settings: Settings, engine: str) -> Path:
     return settings.home / "services" / engine
 
 
-def environment(context: Context, **more: str) -> dict[str, str]:
+def environment(context: Context, secrets: Secrets = NO_SECRETS, **more: str) -> dict[str, str]:
     """Return the environment for an engine.
 
     It is the user's, without variables that would configure an engine in ways unknown to TinyTags, with ``TINYTAGS_*``
     for all settings, and with the project on the ``PYTHONPATH``.
+
+    Parameters
+    ----------
+    context
+        What is known about the engines.
+    secrets
+        The secrets that it needs; it gets no others.
+    more
+        Further variables, whatever they hold.
     """
     foreign = ("SPARK_", "PYSPARK_", "HADOOP_", "SOLR_", "AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "TINYTAGS_")
-    result = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    for name in Settings.model_fields:
-        value = getattr(context.settings, name)
-        if value is not None:
-            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-            result[f"TINYTAGS_{name.upper()}"] = text
+    users = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    result = secrets.of(users) | secrets.of_settings(context.settings)
     result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
     result["PYTHONUNBUFFERED"] = "1"
     for name in ("no_proxy", "NO_PROXY"):

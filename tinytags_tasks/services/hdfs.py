@@ -193,14 +193,18 @@ def _datanode_unready(context: Context) -> str | None:
 
 
 def webhdfs_unready(settings: Settings) -> str | None:
-    """Return why WebHDFS does not list its root; None if it does."""
-    try:
-        get_json(f"{settings.address('webhdfs_url')}/webhdfs/v1/", op="LISTSTATUS", **{"user.name": settings.hdfs_user})
-    except RefusedError as error:  # it reads its image
-        return Waiting(error)
-    except EngineDownError as error:
-        return str(error)
-    return None
+    """Return why WebHDFS does not list its root; None if it does. Of several NameNodes, the active one does."""
+    reason: str | None = None
+    for url in settings.address("webhdfs_url").split(";"):
+        try:
+            get_json(f"{url.rstrip('/')}/webhdfs/v1/", op="LISTSTATUS", **{"user.name": settings.hdfs_user})
+        except RefusedError as error:  # it reads its image
+            reason = Waiting(error)
+        except EngineDownError as error:
+            reason = reason or str(error)
+        else:
+            return None
+    return reason
 
 
 GROUP = Group(

@@ -18,6 +18,7 @@ from tinytags_tasks.services.engine import Context, Engine, Waiting
 from tinytags_tasks.services.files import last_lines, locked_if_free
 from tinytags_tasks.services.keeper_process import KeeperState
 from tinytags_tasks.services.keeping import Keeper, Limits, Sight
+from tinytags_tasks.services.log_rotation import cut_grown_logs
 from tinytags_tasks.services.ports import PortChooser
 from tinytags_tasks.services.processes import Record
 from tinytags_tasks.services.starting import engine_log
@@ -200,6 +201,7 @@ def _look_for_ever(settings: Settings, keeper: Keeper, state: KeeperState) -> No
                 state.looked_at = time.time()
                 saved = repr(state.engines)
                 keeper_process.write_state(settings, state)
+                cut_grown_logs(settings)
             problem = ""
         except Exception as error:  # the keeper must outlive whatever it meets
             if repr(error) != problem:

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tinytags_tasks.errors import FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.engine import engine_folder
+from tinytags_tasks.services.engine_secrets import KEEPER_SECRETS
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.processes import Launch, Record
 from tinytags_tasks.settings import PROJECT_ROOT, Settings
@@ -127,8 +127,11 @@ def forget(settings: Settings) -> None:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return the environment for a keeper: that of this process, with absolute paths."""
-    variables: Mapping[str, str] = os.environ
+    """Return the environment for a keeper: that of this process, with absolute paths.
+
+    It has the secrets that an engine may need, and no others.
+    """
+    variables = KEEPER_SECRETS.of(os.environ)
     paths = {
         f"TINYTAGS_{name.upper()}": str(value)
         for name in Settings.model_fields

@@ -85,7 +85,7 @@ def start(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> Rec
     command = list(launch.command)
     if die_with_parent:
         command = [sys.executable, "-I", "-S", "-c", WITH_PARENT, str(os.getpid()), *command]
-    with log.open("wb") as output:
+    with log.open("ab") as output:  # appending, so that the file can be emptied while the process writes
         log.chmod(0o600)
         child = subprocess.Popen(
             command,

@@ -4,10 +4,14 @@ import sys
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, RefusedError, Waiting, answers, environment
+from tinytags_tasks.services.engine_secrets import PROXIES, Secrets
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings
+
+_SECRETS = Secrets(("search_password", "solr_reader_password", "solr_writer_password"), PROXIES)
+"""The page reads, and writes corrections; it manages nothing. Whom people sign in with may be behind a proxy."""
 
 
 def _prepare(context: Context) -> None:
@@ -22,12 +26,12 @@ def _launch(context: Context) -> Launch:
     command = (
         *(sys.executable, "-m", "uvicorn", "tinytags_tasks.search.page:create_app", "--factory"),
         *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
+        *("--http", "tinytags_tasks.search.server:SafeProtocol"),  # its own refusals have the page's headers
+        *("--ws", "none"),  # the page has no websockets, whose refusals would have none
         "--no-proxy-headers",  # else anybody on this machine says with a header which address a guess comes from
         "--no-access-log",  # a page has dozens of pictures, and writing their lines costs more than some of them
     )
-    variables = environment(context)
-    variables.pop("TINYTAGS_SOLR_ADMIN_PASSWORD", None)  # the page reads, and writes corrections; it manages nothing
-    return Launch(command, variables)
+    return Launch(command, environment(context, _SECRETS))
 
 
 def _unready(settings: Settings) -> str | None:

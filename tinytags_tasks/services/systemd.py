@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import keeper_process
+from tinytags_tasks.services.engine_secrets import KEEPER_SECRETS
 from tinytags_tasks.settings import PROJECT_ROOT, Settings
 
-_VARIABLES = ("TINYTAGS_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "FSSPEC_", "AWS_")
-_NAMES = ("PATH", "PYTHONPATH", "JAVA_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy")
+_VARIABLES = KEEPER_SECRETS.variables
+_NAMES = ("PATH", "PYTHONPATH", "JAVA_HOME", "NO_PROXY")
 
 UNIT = """[Unit]
 Description=TinyTags: the engines of {home}
@@ -50,7 +51,11 @@ def unit_text(settings: Settings) -> str:
 
 def environment_text(variables: Mapping[str, str]) -> str:
     """Return the content of the unit's environment file: what configures TinyTags, and what its sources need."""
-    kept = {name: value for name, value in variables.items() if name.startswith(_VARIABLES) or name in _NAMES}
+    kept = {
+        name: value
+        for name, value in variables.items()
+        if name.upper().startswith(_VARIABLES) or name.upper() in _NAMES
+    }
     return "".join(f'{name}="{_escaped(value)}"\n' for name, value in sorted(kept.items()))
 
 

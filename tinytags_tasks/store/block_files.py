@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,15 @@ import pyarrow.parquet as pq
 from tinytags_tasks.errors import CorruptError, MissingError, OtherWriterError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_records import BlockRecord
 
 Pixels = npt.NDArray[np.uint8]
 """Shape (images, values of an image)."""
+
+BATCH_BYTES = 2**25
+"""How many bytes of pixels are read and computed at once: a block may have gigabytes of large images."""
 
 RECORD_KEY = b"tinytags.block"
 """Key in a scored file's metadata under which the block's record is kept."""
@@ -124,14 +128,59 @@ def read_pixels(storage: Storage, source: BlockSource) -> Pixels:
 
     Raises
     ------
+    MissingError, CorruptError
+        As :func:`read_pixel_batches`.
+    """
+    (pixels,) = read_pixel_batches(storage, source, max(1, source.images))
+    return pixels
+
+
+def images_per_batch(image_bytes: int, multiple_of: int) -> int:
+    """Return how many images are read at once: a multiple of a number, of about 32 MB at most.
+
+    Parameters
+    ----------
+    image_bytes
+        The size of an image.
+    multiple_of
+        How many images are computed at once. Then the results are those of a block that is read as a whole.
+    """
+    return max(1, BATCH_BYTES // (image_bytes * multiple_of)) * multiple_of
+
+
+def read_pixel_batches(storage: Storage, source: BlockSource, images_at_once: int) -> Iterator[Pixels]:
+    """Yield a block's pixels in order, as many images at once as are asked for; a block without images is one batch.
+
+    The last batch is yielded only if all bytes are those of the manifest: then what the others gave may be kept.
+
+    Raises
+    ------
     MissingError
         If the shard is missing.
     CorruptError
         If its bytes are not those that were ingested.
     """
+    digest = hashlib.sha256()
+    for start in range(0, max(1, source.images), images_at_once):
+        images = min(images_at_once, source.images - start)
+        stored = _read_shard(storage, source, start, images)
+        digest.update(stored)
+        if start + images == source.images and digest.hexdigest() != source.sha256:
+            raise CorruptError(
+                f"{layout.shard_file(source.corpus, source.shard)}: block {source.block} (offset "
+                f"{source.offset_bytes:,}, {source.images * source.image_bytes:,} bytes) is not what was ingested; "
+                f"write the shard again with `tinytags ingest {source.corpus} --redo {source.shard}`"
+            )
+        yield np.frombuffer(stored, dtype=np.uint8).reshape(images, source.image_bytes)
+        del stored  # before the next batch is read
+
+
+def _read_shard(storage: Storage, source: BlockSource, start: int, images: int) -> bytes:
+    """Return the bytes of some of a block's images."""
     path = layout.shard_file(source.corpus, source.shard)
+    size = source.image_bytes
     try:
-        stored = storage.read(path, source.offset_bytes, source.images * source.image_bytes)
+        return storage.read(path, source.offset_bytes + start * size, images * size)
     except MissingError as error:
         raise MissingError(
             f"{path}: is missing although its manifest exists; ingest the corpus again with `tinytags ingest "
@@ -142,12 +191,6 @@ def read_pixels(storage: Storage, source: BlockSource) -> Pixels:
             f"{path}: block {source.block} cannot be read ({error}); write the shard again with "
             f"`tinytags ingest {source.corpus} --redo {source.shard}`"
         ) from error
-    if hashlib.sha256(stored).hexdigest() != source.sha256:
-        raise CorruptError(
-            f"{path}: block {source.block} (offset {source.offset_bytes:,}, {len(stored):,} bytes) is not what was "
-            f"ingested; write the shard again with `tinytags ingest {source.corpus} --redo {source.shard}`"
-        )
-    return np.frombuffer(stored, dtype=np.uint8).reshape(source.images, source.image_bytes)
 
 
 class KeywordsReader:
@@ -208,7 +251,7 @@ def read_shard_keywords(storage: Storage, path: str, sha256: str) -> pa.ChunkedA
     if hashlib.sha256(stored).hexdigest() != sha256:
         raise CorruptError(f"{path}: is not the file that was ingested; {_write_keywords_again(path)}")
     try:
-        return pq.read_table(io.BytesIO(stored), columns=["keyword"]).column("keyword")
+        return read_parquet(stored, ["keyword"]).column("keyword")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptError(f"{path}: no keywords file ({error}); {_write_keywords_again(path)}") from error
 
@@ -313,7 +356,7 @@ def read_scored(storage: Storage, run: str, block: int) -> tuple[pa.Table, Block
     except CorruptError as error:
         raise CorruptError(f"{error}; {BlockRecord.remedy(path)}") from error
     try:
-        table = pq.read_table(io.BytesIO(stored), page_checksum_verification=True)
+        table = read_parquet(stored)
         record_json = table.schema.metadata[RECORD_KEY]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: damaged ({error}); {BlockRecord.remedy(path)}") from error

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.errors import MissingError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Part, Record
@@ -193,6 +194,11 @@ class Corpus(Record):
             ) from error
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        """What it began with, and what was appended each time."""
+        return (self.source, *(growth.source for growth in self.growths))
+
+    @property
     def partition(self) -> Partition:
         """How it is divided into shards and blocks."""
         appended = tuple(growth.images for growth in self.growths)
@@ -238,17 +244,6 @@ class Corpus(Record):
             unreadable=self.unreadable - sum(one.unreadable for one in later),
         )
 
-    def source_at(self, position: int) -> tuple[Source, int]:
-        """Return the source that an image came from, and the position of that source's first image."""
-        first = self.images - sum(growth.images for growth in self.growths)
-        if position < first:
-            return self.source, 0
-        for growth in self.growths:
-            if position < first + growth.images:
-                return growth.source, first
-            first += growth.images
-        raise MissingError(f"corpus {self.name} has no image {position}: it has {self.images:,}, from 0")
-
 
 def load_corpus(name: str, storage: Storage) -> Corpus:
     """Return a corpus that is complete in the store.
@@ -263,7 +258,8 @@ def load_corpus(name: str, storage: Storage) -> Corpus:
     try:
         return Corpus.load(storage, layout.corpus_file(name))
     except MissingError as error:
+        names = [known for known in storage.names(layout.CORPORA) if storage.exists(layout.corpus_file(known))]
         raise MissingError(
             f"corpus {name} is not in the store: ingest it with `tinytags ingest {name}`; `tinytags corpus list` lists "
-            "the corpora"
+            f"the corpora ({choices(name, names)})"
         ) from error

@@ -15,6 +15,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.net_records import EmbeddedBlock
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.some_files import sizes_of
 
@@ -67,7 +68,7 @@ def read_embeddings(storage: Storage, source: BlockSource, net: str) -> tuple[Em
     except CorruptError as error:
         raise CorruptError(f"{error}; {EmbeddedBlock.remedy(path)}") from error
     try:
-        table = pq.read_table(io.BytesIO(stored), page_checksum_verification=True)
+        table = read_parquet(stored)
         record = EmbeddedBlock.parse(table.schema.metadata[EMBEDDINGS_KEY], path)
         column = table.column("embedding").combine_chunks()
         rows = b"" if not len(column) else memoryview(column.buffers()[1])

@@ -4,7 +4,6 @@ In HDFS, a rename to an existing name fails unless ``OVERWRITE`` is given. Eithe
 NameNode: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
 
-import http.client
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,7 +14,8 @@ import requests
 import urllib3
 from hdfs import HdfsError
 
-from tinytags_tasks.errors import CorruptError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.errors import CorruptError, MissingError, TransientError
+from tinytags_tasks.store.hdfs_errors import is_missing, received_bytes, translate
 from tinytags_tasks.store.protocol import (
     Leftover,
     StoreAddress,
@@ -44,20 +44,6 @@ _PACKET_BYTES = 65_536
 _PAUSES_SECONDS = (0.2, 1.0)
 """How long to wait before a read or write whose connection broke is done again."""
 
-HDFS = "HDFS"
-
-_AWAY = {
-    "SafeModeException": "the NameNode is in safe mode: it is starting, or misses blocks, or its disk is almost full",
-    "RetriableException": "the NameNode cannot answer yet",
-    "StandbyException": "no NameNode is active",
-    "ServerTooBusyException": "the NameNode is overloaded",
-}
-"""What Hadoop's exceptions say of an HDFS that cannot work at the moment."""
-
-_AWAY_STATUSES = {502, 503, 504}
-
-_FINAL = {"AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
-
 
 class HdfsStorage:
     """Keeps the store in a folder in HDFS.
@@ -79,27 +65,8 @@ class HdfsStorage:
         where = f"{self.address.webhdfs_url}{self.address.root}/{path}"
         try:
             yield
-        except HdfsError as error:
-            exception = getattr(error, "exception", None) or ""
-            message = str(error).splitlines()[0] if str(error) else exception
-            if _is_missing(error):
-                raise MissingError(f"{where}: no such file in the store") from error
-            if exception in _FINAL:
-                raise FinalError(f"{where}: HDFS rejected this ({message}); ask its administrator") from error
-            if problem := away(exception, str(error)):
-                raise EngineDownError(f"{where}: {problem} ({message})", HDFS) from error
-            raise TransientError(f"{where}: HDFS failed ({message})") from error
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise EngineDownError(
-                f"{where}: HDFS does not answer; see `tinytags status`, start it with `tinytags up` "
-                f"or check TINYTAGS_WEBHDFS_URL ({_reason(error)})",
-                HDFS,
-            ) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            response = error.response if isinstance(error, requests.HTTPError) else None
-            if response is not None and response.status_code in _AWAY_STATUSES:  # a proxy does not reach it
-                raise EngineDownError(f"{where}: HDFS does not answer ({_reason(error)})", HDFS) from error
-            raise TransientError(f"{where}: the connection to HDFS broke ({_reason(error)})") from error
+        except (HdfsError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise translate(error, where, self._client.urls) from error
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Storage.read`."""
@@ -116,7 +83,7 @@ class HdfsStorage:
             try:
                 return self._hdfs.read(path, offset, length)
             except urllib3.exceptions.HTTPError as error:  # the connection broke while the bytes came
-                self._refuse_damaged(path, offset + _received_bytes(error))
+                self._refuse_damaged(path, offset + received_bytes(error))
                 if pause_seconds is None:
                     raise
             time.sleep(pause_seconds)
@@ -206,7 +173,7 @@ class HdfsStorage:
         for attempt, pause_seconds in enumerate(pauses):
             sent = _Counter(content)
             try:
-                self._client.write(temporary, data=iter(sent), overwrite=attempt > 0)
+                self._hdfs.write(temporary, iter(sent), overwrite=attempt > 0)
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 if pause_seconds is None:
                     raise
@@ -225,7 +192,7 @@ class HdfsStorage:
         try:
             return self._rename(temporary, path, overwrite=overwrite)
         except requests.ConnectionError:
-            found = self._client.status(path, strict=False)
+            found = self._hdfs.find(path)
             if found is not None and found["fileId"] == file_id:
                 return True
             return self._rename(temporary, path, overwrite=overwrite)
@@ -277,7 +244,7 @@ class HdfsStorage:
                 if error.exception in _UNSUPPORTED:
                     return None
                 raise
-            if self._client.status("", strict=False) is not None:
+            if self._hdfs.find("") is not None:
                 usage = self._hdfs.call("GET", "GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
                 if usage["spaceQuota"] >= 0:
                     # A block that is being written counts in full against the quota until it is closed.
@@ -305,8 +272,7 @@ class HdfsStorage:
 
     def _status(self, path: str) -> dict[str, Any] | None:
         with self._translated(path):
-            status: dict[str, Any] | None = self._client.status(path, strict=False)
-        return status
+            return self._hdfs.find(path)
 
     def _statuses(self, path: str) -> dict[str, dict[str, Any]]:
         try:
@@ -414,29 +380,6 @@ class _DamagedBlock:
         )
 
 
-def away(exception: str, message: str) -> str:
-    """Return why HDFS cannot work at the moment; empty if it can, and an operation failed.
-
-    Parameters
-    ----------
-    exception, message
-        The name of Hadoop's exception, and its message.
-    """
-    if "minReplication nodes" in message or "Failed to find datanode" in message:
-        if "There are 0 datanode(s) running" in message:
-            return "no DataNode is running, so HDFS cannot store a block"
-        return "the disk is full: no DataNode has room for a block"
-    if "safe mode" in message.lower():
-        return _AWAY["SafeModeException"]
-    return _AWAY.get(exception, "")
-
-
-def _received_bytes(error: urllib3.exceptions.HTTPError) -> int:
-    """Return how many bytes of a response arrived before it stopped."""
-    partial = next((cause.partial for cause in error.args if isinstance(cause, http.client.IncompleteRead)), 0)
-    return len(partial) if isinstance(partial, bytes) else int(partial)
-
-
 class _Counter:
     """Yields chunks and counts their bytes."""
 
@@ -451,29 +394,12 @@ class _Counter:
                 yield chunk
 
 
-def _is_missing(error: HdfsError) -> bool:
-    """Return whether HDFS says that the file does not exist."""
-    return getattr(error, "exception", "") == "FileNotFoundException" or "does not exist" in str(error).split("\n")[0]
-
-
 @contextmanager
 def _expects_temporary(path: str) -> Generator[None]:
     """Raise :class:`LostWriteError` if the temporary file does not exist: another writer deleted it."""
     try:
         yield
     except HdfsError as error:
-        if not _is_missing(error):
+        if not is_missing(error):
             raise
         raise lost_temporary(path) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the innermost cause of a connection error, without the object addresses that requests prints."""
-    cause: BaseException = error
-    while (inner := cause.__cause__ or cause.__context__ or next(_nested(cause), None)) is not None:
-        cause = inner
-    return f"{type(cause).__name__}: {cause}"
-
-
-def _nested(error: BaseException) -> Iterator[BaseException]:
-    return (argument for argument in error.args if isinstance(argument, BaseException))

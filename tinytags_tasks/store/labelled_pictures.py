@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tinytags_tasks.errors import CorruptError, MissingError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_records import PICTURE_BYTES, picture_hash
 
@@ -64,7 +65,7 @@ def labelled_pictures(card: ModelCard, storage: Storage) -> frozenset[bytes]:
     except MissingError:
         return frozenset()
     try:
-        table = pq.read_table(io.BytesIO(stored))
+        table = read_parquet(stored)
         hashes = table.column(_COLUMN).to_pylist()
         is_whole = table.schema.metadata[_SHA256_KEY] == _sha256(hashes)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

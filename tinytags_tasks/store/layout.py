@@ -7,6 +7,7 @@
     corpora/<corpus>/plan.json                   what is ingested; written first: definition and source
     corpora/<corpus>/corpus.lease                who is replacing the totals, because the corpus has grown
     corpora/<corpus>/growths/000001.json         what is appended to it; written before its shards
+    corpora/<corpus>/refused.json                why what was begun last was refused
     corpora/<corpus>/source-<hash>.parquet       the source's files or images, in the order of positions
     corpora/<corpus>/shards/00000.keywords.parquet  one keyword per image, if the corpus has keywords
     corpora/<corpus>/shards/00000.json           the shard's manifest: counts and the sha256 of each block
@@ -161,6 +162,11 @@ def ingest_plan_file(corpus: str) -> str:
 def growth_file(corpus: str, number: int) -> str:
     """Path of the plan of a corpus' growth, by its number, from 1."""
     return f"{corpus_folder(corpus)}/growths/{number:06d}.json"
+
+
+def ingest_refusal_file(corpus: str) -> str:
+    """Path of the record that an ingestion was refused."""
+    return f"{corpus_folder(corpus)}/refused.json"
 
 
 def source_file(corpus: str, listing_sha256: str) -> str:

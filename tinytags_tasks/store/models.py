@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
@@ -178,7 +179,8 @@ def find_version(storage: Storage, beginning: str) -> str:
     if beginning in found:
         found = [beginning]
     if not found:
-        raise MissingError(f"{beginning}: no such model; `tinytags models list` lists the models")
+        known = choices(beginning, storage.names(layout.MODELS))
+        raise MissingError(f"{beginning}: no such model; `tinytags models list` lists the models ({known})")
     if len(found) > 1:
         raise BadInputError(
             f"{beginning}: {len(found)} models begin with it ({', '.join(found[:5])}); give more characters"

@@ -31,6 +31,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, Tin
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import Leases
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.review_records import OPINIONS, SCHEMA, SHOWING, LogPart, Verdict, Word
@@ -147,7 +148,7 @@ def _read_part(corpus: str, part: _Part, storage: Storage) -> pa.Table:
     path = _path(corpus, *part)
     stored = storage.read(path)
     try:
-        table = pq.read_table(io.BytesIO(stored))
+        table = read_parquet(stored)
         record = LogPart.parse(table.schema.metadata[_RECORD_KEY], path)
         table = table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

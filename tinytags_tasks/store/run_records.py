@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
 from tinytags_tasks.errors import BadInputError, MissingError
+from tinytags_tasks.near_names import choices
 from tinytags_tasks.settings import Thumbnails
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Record
 
 
@@ -52,6 +54,18 @@ class Run(Record):
     def remedy(cls, path: str) -> str:
         """Return the command that writes a run's record again."""
         return f"write it again from its corpus and model with `tinytags audit {layout.path_name(path)} --repair`"
+
+    @classmethod
+    def load(cls, storage: Storage, path: str) -> Self:
+        """Read a run's record; see :meth:`Record.load`. If there is no such run, the error says which there are."""
+        try:
+            return super().load(storage, path)
+        except MissingError as error:
+            name, names = layout.path_name(path), storage.names(layout.RUNS)
+            if name in names:  # its record alone is missing
+                raise
+            known = choices(name, names)
+            raise MissingError(f"{name}: no such run; `tinytags runs` lists the runs ({known})") from error
 
     def refuse_pruned(self) -> None:
         """Refuse to continue with single blocks of a run whose collection was dropped.

@@ -4,7 +4,7 @@ https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.ht
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
@@ -13,8 +13,14 @@ import requests
 import urllib3
 from hdfs import HdfsError, InsecureClient, TokenClient
 
+from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store.hdfs_errors import RedirectFailedError, is_missing
+
 TIMEOUT_SECONDS = (10, 120)
 """The timeouts for connecting, and between two packets of a response."""
+
+_BYTES = {"content-type": "application/octet-stream"}
+"""HttpFS takes no other type."""
 
 _ELSEWHERE = ("RetriableException", "StandbyException")
 """If a NameNode responds with one of these, another NameNode may accept the request."""
@@ -56,8 +62,21 @@ class _Repeats(urllib3.Retry):
 _REFUSED = urllib3.exceptions.NewConnectionError
 
 
+class _Session(requests.Session):
+    """Tells a DataNode that does not answer apart from a NameNode, in place of which another one may be asked."""
+
+    def resolve_redirects(self, *arguments: Any, **named: Any) -> Iterator[requests.Response]:  # noqa: ANN401
+        """Follow redirects."""
+        try:
+            yield from super().resolve_redirects(*arguments, **named)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise RedirectFailedError(str(error), request=error.request) from error
+
+
 class WebHdfs:
-    """A client of one HDFS. It does not translate the exceptions of the ``hdfs`` package and of ``requests``.
+    """A client of one HDFS.
+
+    It leaves the exceptions of the ``hdfs`` package and of ``requests`` to :mod:`tinytags_tasks.store.hdfs_errors`.
 
     Parameters
     ----------
@@ -94,7 +113,7 @@ class WebHdfs:
         verify: bool | str = True,
         certificate: str | None = None,
     ) -> None:
-        session = requests.Session()
+        session = _Session()
         session.trust_env = False  # do not use a proxy from the environment
         session.verify, session.cert = verify, certificate
         adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8, max_retries=_Repeats())
@@ -105,6 +124,7 @@ class WebHdfs:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # so would a warning for each repetition
         options = {"root": root, "proxy": acting_for, "timeout": TIMEOUT_SECONDS, "session": session}
         self._session = session
+        self._answered = ""  # which of several NameNodes; it is asked first
         self.client: Any
         if kerberos is not None:
             from hdfs.ext.kerberos import KerberosClient
@@ -126,6 +146,39 @@ class WebHdfs:
             if "out of the range" not in str(error):
                 raise
             return b""
+
+    def write(self, path: str, content: Iterator[bytes | memoryview], *, overwrite: bool) -> None:
+        """Write a file: the NameNode says where, and the content goes there.
+
+        Raises
+        ------
+        BadInputError
+            If the server does not say where.
+        """
+        answer = self._ask("PUT", "CREATE", path, overwrite=str(overwrite))
+        target = answer.headers.get("location") or _location_in(answer)
+        if not target:
+            raise BadInputError(
+                f"{self.client.url}: answers a request to write with {answer.status_code} {answer.reason}, and says "
+                "nothing of where the bytes go (no Location); set TINYTAGS_WEBHDFS_URL to the NameNode, to HttpFS or "
+                "to Knox, with the gateway's path"
+            )
+        body: Any = content  # requests sends any bytes-like chunks
+        stored = self._session.put(target, data=body, timeout=TIMEOUT_SECONDS, headers=_BYTES)
+        if not stored.ok:
+            raise _hdfs_error(stored)
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Return what HDFS knows of a file or folder; None only if HDFS says that it does not exist.
+
+        The ``hdfs`` package's ``status(strict=False)`` takes most refusals for that, too.
+        """
+        try:
+            return dict(self.client.status(path))
+        except HdfsError as error:
+            if not is_missing(error):
+                raise
+            return None
 
     def list_part(self, path: str, after: str = "") -> "ListedPart":
         """Return the names in a folder that follow a name, in the order of their bytes: as many as HDFS lists at once.
@@ -176,20 +229,28 @@ class WebHdfs:
         hdfs.HdfsError
             If HDFS rejects the call; ``exception`` is the name of Hadoop's exception.
         """
+        answer = self._ask(method, operation, path, **parameters)
+        return dict(answer.json()) if answer.content else {}
+
+    def _ask(self, method: str, operation: str, path: str, **parameters: str) -> requests.Response:
+        """Return the first response of a NameNode that is not an error; see :meth:`call`."""
         failure: Any = None
-        for url in self.client.urls:
+        for url in sorted(self.client.urls, key=lambda url: url != self._answered):
             try:
                 answer = self._session.request(
                     method,
                     f"{url.rstrip('/')}/webhdfs/v1{quote(self.client.resolve(path), '/= ')}",
                     params={"op": operation, **parameters},
                     timeout=TIMEOUT_SECONDS,
+                    headers=_BYTES,
+                    allow_redirects=operation != "CREATE",
                 )
             except (requests.ConnectionError, requests.Timeout) as error:
                 failure = error
                 continue
             if answer.ok:
-                return dict(answer.json()) if answer.content else {}
+                self._answered = url
+                return answer
             failure = _hdfs_error(answer)
             if failure.exception not in _ELSEWHERE:
                 break
@@ -205,8 +266,22 @@ def _hdfs_error(answer: requests.Response) -> Any:  # noqa: ANN401 - hdfs has no
         return HdfsError(f"{answer.status_code} {answer.reason}")
 
 
+def _location_in(answer: requests.Response) -> str:
+    """Return where the bytes of a file go, from the body of a response: some gateways do not redirect."""
+    try:
+        return str(answer.json()["Location"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
 def _refuse_error_page(answer: requests.Response, **_: Any) -> None:  # noqa: ANN401
-    """Raise an error page that is not from HDFS; the client would mistake it for a response or for a file's bytes."""
-    is_login = answer.status_code == requests.codes.unauthorized  # Kerberos responds to it
-    if answer.status_code >= 400 and not is_login and b"RemoteException" not in answer.content:
+    """Raise an error page that is not from HDFS; the client would mistake it for a response or for a file's bytes.
+
+    Kerberos has answered a 401 before this sees it.
+    """
+    if answer.status_code < 400:
+        return
+    if b"RemoteException" not in answer.content:
         answer.raise_for_status()
+    if answer.status_code == requests.codes.unauthorized:  # of which the client would not say why
+        raise _hdfs_error(answer)

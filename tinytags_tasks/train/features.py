@@ -22,6 +22,7 @@ from tinytags_tasks.nets.running import CPU, embed, open_session
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.embedding_files import Embeddings, embeddings_sha256
 from tinytags_tasks.store.net_records import NetCard
+from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.train.images import check_labels, preparation, read_labelled, read_labels, read_other
 from tinytags_tasks.votes import Votes
@@ -201,7 +202,7 @@ def _stored_embeddings(
     """Return the embeddings in the store; None if there are none, or they are damaged."""
     try:
         stored = storage.read(path)
-        table = pq.read_table(io.BytesIO(stored))
+        table = read_parquet(stored)
         rows = memoryview(table.column("embedding").combine_chunks().buffers()[1])
         embeddings = np.frombuffer(rows, dtype=np.int8).reshape(shape)
         if table.schema.metadata[_SHA256_KEY].decode() != embeddings_sha256(embeddings):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, MissingError, TransientError
+from tinytags_tasks.errors import BadInputError, TransientError
 from tinytags_tasks.publish.live import lock_alias
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
@@ -49,10 +49,7 @@ def plan_run_removal(request: RunRemoval, *, storage: Storage, solr: SolrClient)
     BadInputError
         If it is live, a rollback leads to it, or somebody is writing it.
     """
-    try:
-        run = Run.load(storage, layout.run_file(request.run))
-    except MissingError as error:
-        raise MissingError(f"{request.run}: no such run; `tinytags runs` lists the runs") from error
+    run = Run.load(storage, layout.run_file(request.run))
     configset_of = solr.configsets()
     reasons = reasons_to_keep(PruneRequest(request.alias, request.keep), (), storage, solr)
     if reason := reason_to_keep(run, reasons, configset_of, storage):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tinytags_tasks.errors import CorruptError, MissingError
-from tinytags_tasks.prefetch import in_order
+from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.publish.pictures import BlockPixels, PictureComparison
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
@@ -122,26 +122,32 @@ class _Part:
 
 
 def compare_share(share: Share, corpus: Corpus, pictures: PictureComparison) -> Compared:
-    """Compare the pictures of a share, block by block; the next block is read while one is compared."""
+    """Compare the pictures of a share, block by block; the next ones are read while some are compared."""
 
-    def read(part: _Part) -> tuple[_Part, BlockPixels | MissingError | CorruptError | None]:
-        try:
-            return part, pictures.read_block(part.block) if part.positions else None
-        except (MissingError, CorruptError) as error:
-            return part, error
+    def read() -> Iterator[tuple[_Part, BlockPixels | MissingError | CorruptError | None]]:
+        for part in _parts(share, RunBlocks(pictures.run, corpus, pictures.storage)):
+            if not part.positions:
+                yield part, None
+                continue
+            try:
+                for ingested in pictures.read_batches(part.block):
+                    yield part, ingested
+            except (MissingError, CorruptError) as error:
+                yield part, error
 
     is_complete = share.is_end and not share.records
     compared = Compared(corpus.images if is_complete else share.first)
-    for part, ingested in in_order(
-        read, _parts(share, RunBlocks(pictures.run, corpus, pictures.storage)), threads=1, ahead=1
-    ):
+    documents: dict[int, int] = {}
+    for part, ingested in prefetch(read(), 1):
         compared.pictures_to = part.stop
+        documents[part.block] = len(part.positions)
         if isinstance(ingested, MissingError | CorruptError):
             compared.damaged[part.block] = str(ingested)
-        elif ingested:
-            compared.documents += len(part.positions)
-            if problem := pictures.block_problem(part.positions, ingested):
-                compared.problems[part.block] = problem
+            compared.problems.pop(part.block, None)  # compared with pictures that are not what was ingested
+            del documents[part.block]
+        elif ingested and (problem := pictures.block_problem(part.positions, ingested)):
+            compared.problems.setdefault(part.block, problem)
+    compared.documents = sum(documents.values())
     return compared
 
 

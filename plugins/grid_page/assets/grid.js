@@ -3,6 +3,7 @@
 import { BlockPanel } from "./block.js";
 import { Cells, LOOKS } from "./cells.js";
 import { blockNumbers, byId, confirmed, count, duration, link, make } from "./elements.js";
+import { showHistory } from "./history.js";
 import { act, ask } from "./requests.js";
 
 const PAUSE = 3000; // between two requests, in milliseconds
@@ -209,6 +210,7 @@ async function request(path, body) {
   }
 }
 
+showHistory();
 byId("runs").addEventListener("change", async (event) => {
   try {
     await showRun(event.target.value);

@@ -102,8 +102,9 @@ def test_a_flipped_byte_is_named_with_its_offset_and_block_and_all_others_are_re
         assert store.storage.read(path, chunk + 512) == content[chunk + 512 :]
 
 
-def test_an_answer_that_breaks_off_is_worth_a_retry_where_the_bytes_are_good(
-    store: Runtime, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("times", [1, 3], ids=["once", "each time"])
+def test_an_answer_that_breaks_off_is_asked_for_again_where_the_bytes_are_good(
+    store: Runtime, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     path = layout.shard_file(CORPUS, 0)
     genuine = urllib3.response.HTTPResponse.read
@@ -111,16 +112,19 @@ def test_an_answer_that_breaks_off_is_worth_a_retry_where_the_bytes_are_good(
 
     def break_off(self: urllib3.response.HTTPResponse, *arguments: object, **options: object) -> bytes:
         content = genuine(self, *arguments, **options)
-        if len(content) == 100 and not broken:  # only for bytes that are read; the NameNode's responses are complete
+        # Only for bytes that are read; the responses of the NameNode are complete.
+        if len(content) == 100 and len(broken) < times:
             broken.append(content)
             raise urllib3.exceptions.ProtocolError("Connection broken", urllib3.exceptions.IncompleteRead(5, 95))
         return content
 
     with monkeypatch.context() as patch:
         patch.setattr(urllib3.response.HTTPResponse, "read", break_off)
-        with pytest.raises(TransientError, match="the connection to HDFS broke"):
-            store.storage.read(path, 0, 100)
-    assert len(store.storage.read(path, 0, 100)) == 100
+        if times > 1:
+            with pytest.raises(TransientError, match="the connection to HDFS broke"):
+                store.storage.read(path, 0, 100)
+        assert len(store.storage.read(path, 0, 100)) == 100
+    assert len(broken) == times
 
 
 def test_verify_names_shard_and_block_and_ingesting_the_shard_again_mends_it(store: Runtime, tmp_path: Path) -> None:

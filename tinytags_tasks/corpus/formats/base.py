@@ -209,6 +209,10 @@ class Format(ABC):
             allowed = " or ".join(self.keywords)
             raise ValueError(f"keywords of the format {self.name} may be {allowed}; correct them, or leave them out")
 
+    def possible_keywords(self, files: SourceFiles) -> tuple[str, ...]:
+        """Return what ``keywords`` may be for a source, as far as that is known without reading all of it."""
+        return self.keywords or ()
+
     @abstractmethod
     def guess(self, sample: Sample) -> Guess | None:
         """Return what a file holds; None if it is not of this format."""

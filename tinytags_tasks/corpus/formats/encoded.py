@@ -36,7 +36,7 @@ class Encoded(Format):
 
 
 @dataclass
-class _Range:
+class Range:
     """Bytes that are read at once: where, and the indexes of the images in them."""
 
     item: ListedItem
@@ -127,13 +127,13 @@ class EncodedReader:
         keywords = [item.keyword for item in items] if self._definition.keywords else []
         return Batch(first, len(items), None, unreadable, keywords, encoded)
 
-    def _read_range(self, span: _Range) -> bytes:
+    def _read_range(self, span: Range) -> bytes:
         return self._files.read(span.item.path, span.item.offset, span.stop - span.item.offset, span.item.version)
 
 
-def _ranges(items: list[ListedItem], wanted: list[int]) -> list[_Range]:
+def _ranges(items: list[ListedItem], wanted: list[int]) -> list[Range]:
     """Join the byte ranges of neighbours in a file."""
-    ranges: list[_Range] = []
+    ranges: list[Range] = []
     for place in wanted:
         item = items[place]
         stop = item.offset + item.size_bytes
@@ -144,7 +144,7 @@ def _ranges(items: list[ListedItem], wanted: list[int]) -> list[_Range]:
             or not 0 <= item.offset - last.stop <= _LARGEST_GAP_BYTES
             or stop - last.item.offset > _LARGEST_READ_BYTES
         ):
-            last = _Range(item, stop)
+            last = Range(item, stop)
             ranges.append(last)
         last.places.append(place)
         last.stop = stop

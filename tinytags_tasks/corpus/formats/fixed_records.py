@@ -83,6 +83,28 @@ def to_row_major(
     return turned
 
 
+def describe_size(size_bytes: int, record_bytes: int, record: str) -> str:
+    """Return how a file's size differs from a whole number of records: what is missing, or what is too much.
+
+    Parameters
+    ----------
+    size_bytes, record_bytes
+        Size of the file, and of one record.
+    record
+        What a record is, for people.
+    """
+    images, rest = divmod(size_bytes, record_bytes)
+    short = record_bytes - rest
+    if short < rest:
+        return f"{_counted(short, 'byte')} short of {_counted(images + 1, 'image')} of {record}"
+    where = f"at offset {images * record_bytes:,}"
+    return f"{_counted(images, 'image')} of {record} and {_counted(rest, 'byte')} too many {where}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 class KeywordSource(Protocol):
     """Where the keywords of fixed-size images come from."""
 
@@ -148,10 +170,9 @@ class FixedRecords(Format):
             layout = self.record_layout(definition, file.path)
             images, rest = divmod(file.size_bytes, layout.record_bytes)
             if rest:
+                size = describe_size(file.size_bytes, layout.record_bytes, f"{layout.record_bytes:,} bytes")
                 raise BadInputError(
-                    f"{files.name(file.path)}: {file.size_bytes:,} bytes are {images:,} images of "
-                    f"{layout.record_bytes:,} bytes and {rest:,} bytes too many at offset "
-                    f"{images * layout.record_bytes:,}; {self.size_remedy(file, layout)}"
+                    f"{files.name(file.path)}: {file.size_bytes:,} bytes are {size}; {self.size_remedy(file, layout)}"
                 )
             yield ListedItem(file.path, images, 0, file.size_bytes, file.version)
 

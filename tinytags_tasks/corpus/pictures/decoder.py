@@ -35,6 +35,7 @@ from tinytags_tasks.corpus.pictures.prepare import Filter, Resize, Target, prepa
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.prefetch import prefetch
+from tinytags_tasks.secrecy import is_secret
 
 MOST_BATCH_IMAGES = 1_024
 MOST_BATCH_BYTES = 32_000_000
@@ -210,12 +211,21 @@ def _decoded(batch: Batch, decoding: _Decoding) -> Batch:
     return replace(batch, pixels=pixels, unreadable={**undecodable, **batch.unreadable})
 
 
+def _harmless_variables() -> dict[str, str]:
+    """Return the environment without its secrets: a decoder reads pictures of strangers, and needs none."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not (name.startswith("TINYTAGS_") or is_secret(name, value))
+    }
+
+
 class _Worker:
     """A decoder process."""
 
     def __init__(self, target: Target) -> None:
         program = "from tinytags_tasks.corpus.pictures.decoder import decode_for_parent; decode_for_parent()"
-        shape = (str(target.height), str(target.width), target.resize, target.filter)
+        shape = (str(target.height), str(target.width), target.resize, target.filter, str(target.most_pixels))
         home = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
         try:
@@ -223,7 +233,7 @@ class _Worker:
                 [sys.executable, "-P", "-c", program, *shape],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**_harmless_variables(), "PYTHONPATH": path},
             )
         except OSError as error:
             raise TransientError(
@@ -272,8 +282,8 @@ def decode_for_parent() -> None:
     """Decode what the parent process sends until it closes the stream: the main function of a decoder process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides
     warnings.simplefilter("ignore")  # from Pillow, about pictures that are reported as unreadable or are fine
-    height, width, resize, filter_name = sys.argv[1:]
-    target = Target(int(height), int(width), cast(Resize, resize), cast(Filter, filter_name))
+    height, width, resize, filter_name, most_pixels = sys.argv[1:]
+    target = Target(int(height), int(width), cast(Resize, resize), cast(Filter, filter_name), int(most_pixels))
     parent = os.getppid()
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -4,13 +4,19 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
+from tinytags_tasks.corpus.picture_kinds import FORMATS, MORE_KINDS, register_heif
+from tinytags_tasks.corpus.pictures.jpeg_cut import is_cut
+from tinytags_tasks.corpus.pictures.orientation import UPRIGHT, orientation_of
+from tinytags_tasks.corpus.pictures.png_chunks import SIGNATURE, transparent_colour, without_large_notes
 from tinytags_tasks.errors import BadInputError
 
 Resize = Literal["crop", "fit", "none"]
@@ -20,24 +26,13 @@ Resize = Literal["crop", "fit", "none"]
 Filter = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's resampling filters; when shrinking, all of them average the covered pixels."""
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""The formats that are tried, by Pillow's names."""
+_MOST_REDUCED = 10
+"""How many times as many pixels a JPEG may have that is decoded at a fraction, line by line."""
 
-MOST_PIXELS = 50_000_000
-"""A picture with more is not opened: a small file may claim more pixels than fit into memory."""
+_LONGEST_SIDE = 10_000_000
+"""Pillow cannot hold rows of tens of millions of pixels."""
 
-_ORIENTATION = 0x0112
-"""The tag of Exif 2.32 (CIPA DC-008), 4.6.4 A, with the orientation of the camera."""
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+Image.MAX_IMAGE_PIXELS = None  # decode_rgb has a bound of its own, and says what it is
 
 # What Pillow's parsers raise on damaged bytes; its assertions also concern the file.
 _DAMAGE = (
@@ -50,9 +45,18 @@ _DAMAGE = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    RuntimeError,  # of libavif
     struct.error,
     zlib.error,
 )
+
+
+@cache
+def most_pixels() -> int:
+    """Return how many pixels of a picture are held in memory; the setting ``most_pixels``."""
+    from tinytags_tasks.settings import load_settings  # takes longer to import than all that a decoder process needs
+
+    return load_settings().most_pixels
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Target:
     width: int
     resize: Resize = "crop"
     filter: Filter = "box"
+    most_pixels: int = field(default_factory=most_pixels)
 
     @property
     def image_bytes(self) -> int:
@@ -71,7 +76,10 @@ class Target:
 
 
 def decode_rgb(
-    encoded: bytes, formats: tuple[str, ...] | None = FORMATS, smallest: tuple[int, int] | None = None
+    encoded: bytes,
+    formats: tuple[str, ...] | None = FORMATS,
+    smallest: tuple[int, int] | None = None,
+    bound: int | None = None,
 ) -> Image.Image:
     """Decode a picture to RGB: upright, transparent parts on white; the first frame of an animation.
 
@@ -84,6 +92,9 @@ def decode_rgb(
     smallest
         A sufficient width and height in pixels: a JPEG may be decoded at a half, a quarter or an eighth of its size,
         which is faster, as long as it does not become smaller than this.
+    bound
+        A picture with more pixels is not opened; a JPEG may have ten times as many if it is decoded at a fraction.
+        None takes the setting ``most_pixels``.
 
     Raises
     ------
@@ -92,57 +103,115 @@ def decode_rgb(
     """
     if not encoded:
         raise BadInputError("not a picture: 0 bytes")
+    bound = most_pixels() if bound is None else bound
+    register_heif()
     try:
-        picture = Image.open(io.BytesIO(encoded), formats=formats)
-    except UnidentifiedImageError as error:
-        kinds = "neither JPEG, PNG nor WebP" if formats == FORMATS else "of no known format"
-        raise BadInputError(f"not a picture: {kinds}, or its head is broken") from error
-    except Image.DecompressionBombError as error:
-        raise BadInputError(f"more than {MOST_PIXELS:,} pixels: not opened (decompression bomb)") from error
-    except _DAMAGE as error:
-        raise BadInputError(f"not a picture: {_one_line(error)}") from error
+        return _decode(encoded, formats, smallest, bound)
+    except _LargeNotesError:
+        return _decode(without_large_notes(encoded), formats, smallest, bound)
+
+
+class _LargeNotesError(Exception):
+    """A PNG has more text, or a larger profile, than Pillow reads."""
+
+
+def _decode(
+    encoded: bytes, formats: tuple[str, ...] | None, smallest: tuple[int, int] | None, bound: int
+) -> Image.Image:
+    picture = _open(encoded, formats)
+    is_jpeg = picture.format in ("JPEG", "MPO")
     width, height = picture.size
-    if width * height > MOST_PIXELS:
-        raise BadInputError(
-            f"{width:,} x {height:,} pixels are more than {MOST_PIXELS:,}: not opened (decompression bomb)"
-        )
     try:
-        if smallest is not None and picture.format == "JPEG":
-            picture.draft(None, smallest[::-1] if _orientation(picture) > 4 else smallest)
+        if is_jpeg and smallest is not None and width * height <= _MOST_REDUCED * bound:
+            _reduce(picture, smallest)
+        held = width * height if picture.info.get("progressive") else picture.width * picture.height
+        _check_size(width, height, held, bound)
         picture.load()
-        rgb = _to_rgb(picture)
-        orientation = _orientation(picture)
-        return rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])
+        if is_jpeg and is_cut(encoded, picture, lambda other: _decode_alike(other, smallest)):
+            raise ValueError("its data ends early, before its end marker; it was cut off, or copied in part")
+        orientation = orientation_of(picture)
+        rgb = _to_rgb(picture, encoded)
+        return rgb if orientation == 1 else rgb.transpose(UPRIGHT[orientation])
     except _DAMAGE as error:
+        _check_notes(error)
+        raise BadInputError(f"broken {_name(picture.format)}: {_one_line(error)}") from error
+
+
+def _check_size(width: int, height: int, held: int, bound: int) -> None:
+    """Refuse a picture of which more pixels would be held than the bound, or whose rows or columns are endless."""
+    if held > bound:
         raise BadInputError(
-            f"broken {(picture.format or 'picture').replace('WEBP', 'WebP')}: {_one_line(error)}"
-        ) from error
+            f"{width:,} x {height:,} pixels are more than {bound:,}: not opened (decompression bomb?); "
+            "TINYTAGS_MOST_PIXELS sets the bound"
+        )
+    if max(width, height) > _LONGEST_SIDE:
+        raise BadInputError(f"{width:,} x {height:,} pixels: not opened, because a side is too long")
+
+
+def _open(encoded: bytes, formats: tuple[str, ...] | None) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded), formats=formats)
+    except UnidentifiedImageError as error:
+        if kind := _kind(encoded):
+            raise BadInputError(f"broken {kind}: its head cannot be read") from error
+        kinds = f"neither JPEG, PNG nor WebP, nor {MORE_KINDS}" if formats == FORMATS else "of no known format"
+        raise BadInputError(f"not a picture: {kinds}, or its head is broken") from error
+    except _DAMAGE as error:
+        _check_notes(error)
+        kind = _kind(encoded)
+        raise BadInputError(f"{f'broken {kind}' if kind else 'not a picture'}: {_one_line(error)}") from error
+
+
+def _kind(encoded: bytes) -> str | None:
+    """Return the format that a picture's first bytes name."""
+    if encoded.startswith(SIGNATURE):
+        return "PNG"
+    if encoded.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    return "WebP" if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP" else None
+
+
+def _name(format_name: str | None) -> str:
+    return {"WEBP": "WebP", "MPO": "JPEG", None: "picture"}.get(format_name, format_name or "")
+
+
+def _check_notes(error: BaseException) -> None:
+    if isinstance(error, ValueError) and "MAX_TEXT" in str(error):
+        raise _LargeNotesError from error
+
+
+def _reduce(picture: Image.Image, smallest: tuple[int, int]) -> None:
+    """Have a JPEG decoded at a fraction."""
+    picture.draft(None, smallest[::-1] if orientation_of(picture) > 4 else smallest)
+
+
+def _decode_alike(encoded: bytes, smallest: tuple[int, int] | None) -> Image.Image:
+    picture = JpegImageFile(io.BytesIO(encoded))
+    if smallest is not None and "progressive" not in picture.info:
+        _reduce(picture, smallest)
+    picture.load()
+    return picture
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _orientation(picture: Image.Image) -> int:
-    if "exif" not in picture.info:
-        return 1
-    try:
-        orientation = picture.getexif().get(_ORIENTATION)
-    except _DAMAGE:
-        return 1  # damaged Exif data does not make the picture unreadable
-    return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB" and "transparency" not in picture.info:
+def _to_rgb(picture: Image.Image, encoded: bytes) -> Image.Image:
+    transparency = picture.info.get("transparency")
+    if picture.mode == "RGB" and transparency is None:
         return picture
-    if picture.mode == "I;16":  # Pillow's own conversion cuts off at 255
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits, whose black and white are not known; convert it to 8 bits")
+    if picture.mode.startswith("I;16"):  # Pillow's own conversion cuts off at 255
         grey = np.asarray(picture).astype(np.uint32)
-        white = grey == picture.info.get("transparency", -1)
+        white = grey == (-1 if transparency is None else transparency)
         return Image.fromarray(np.where(white, 255, (grey * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
     if picture.mode in ("P", "PA") and picture.palette is None:
         raise ValueError("its palette is missing")
     if picture.has_transparency_data:
+        if picture.format == "PNG" and transparency is not None:
+            picture.info["transparency"] = transparent_colour(encoded, transparency)
         picture = picture.convert("RGBA")
         canvas = Image.new("RGB", picture.size, "white")
         canvas.paste(picture, mask=picture.getchannel("A"))
@@ -154,7 +223,7 @@ def _fitted(encoded: bytes, target: Target) -> tuple[Image.Image, tuple[int, int
     """Return a picture that fits into the target, and the place of its upper left corner."""
     wide, high = target.width, target.height
     smallest = None if target.resize == "none" else (2 * wide, 2 * high)
-    rgb = decode_rgb(encoded, FORMATS, smallest)
+    rgb = decode_rgb(encoded, FORMATS, smallest, target.most_pixels)
     width, height = rgb.size
     if (width, height) == (wide, high):
         return rgb, (0, 0)

@@ -5,16 +5,20 @@ import os
 import re
 import stat
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from tinytags_tasks.corpus.sources.remote import open_remote, read_range, remote_error
+from tinytags_tasks.corpus.sources.escaped_names import escaped, found_by
+from tinytags_tasks.corpus.sources.left_out import FORBIDDEN, LINKS, WEB_PAGES, LeftOut, why_left_out
+from tinytags_tasks.corpus.sources.remote import ForbiddenError, WebPageError, open_remote, read_range, remote_error
 from tinytags_tasks.corpus.sources.sorted_names import Name, sorted_names
+from tinytags_tasks.corpus.sources.tables import can_read_delta, delta_files, refuse_iceberg, refuse_table_log
 from tinytags_tasks.errors import BadInputError, TinyTagsError
+from tinytags_tasks.secrecy import secret_part, without_secrets
 from tinytags_tasks.store.quoting import quoted
 
 _CHANGED = (
@@ -56,8 +60,9 @@ class _Entry:
 class SourceFiles:
     """Reads the files of one source.
 
-    A folder's files are all those in it and in its subfolders, in the order of their paths, part by part; names that
-    begin with a dot are left out, links are followed. The ``*`` of a pattern matches any part of one name.
+    A folder's files are all those in it and in its subfolders, in the order of their paths, part by part, without those
+    that do not belong to a source; see :func:`~tinytags_tasks.corpus.sources.left_out.why_left_out`. The ``*`` of a
+    pattern matches any part of one name.
 
     Parameters
     ----------
@@ -65,9 +70,15 @@ class SourceFiles:
         A file, a folder or a pattern: a path on this machine, or an address. An http(s) address that ends in ``/`` is
         a folder.
     options
-        Options of the source's file system.
+        Options of the source's file system. That of this machine takes ``follow_links``: whether links are followed
+        out of the folder that is the source.
     webhdfs_url, hdfs_user
         Where ``hdfs:///path`` is, and the user who reads it.
+
+    Attributes
+    ----------
+    left_out
+        What the latest listing left out.
 
     Raises
     ------
@@ -84,10 +95,13 @@ class SourceFiles:
         hdfs_user: str | None = None,
     ) -> None:
         self.source = source
+        self.left_out = LeftOut()
+        self._follows_links = bool((options or {}).get("follow_links"))
         self._access: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
         scheme = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
         self._is_local = scheme is None or scheme[1] == "file"
         self._prefix = ""
+        self._urls: tuple[str, ...] = ()
         self._open_files: dict[str, int] = {}
         with self._translated(source):
             if self._is_local:
@@ -96,6 +110,7 @@ class SourceFiles:
                 self._remote, self._root = open_remote(
                     source, options or {}, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user
                 )
+                self._urls = getattr(self._remote, "urls", ())
                 self._prefix = source.rstrip("/").removesuffix(self._root.rstrip("/"))
 
     @property
@@ -133,8 +148,8 @@ class SourceFiles:
         except TinyTagsError:
             raise
         except Exception as error:
-            where = path if path == self.source else f"{self._prefix}{path}"
-            translated = _local_error(error, where) if self.is_local else remote_error(error, where)
+            where = path if path == self.source else self._named(path)
+            translated = _local_error(error, where) if self.is_local else remote_error(error, where, self._urls)
             if translated is None:
                 raise
             raise translated from error
@@ -171,20 +186,26 @@ class SourceFiles:
             If the file or folder does not exist, nothing matches, or a file cannot be read.
         """
         folder, parts = self._place
+        self.left_out = LeftOut()
         if not self.is_local:
             self._remote.invalidate_cache()
-        if not parts:
-            yield from self._walk(folder, endings, ())
-        elif "*" not in "".join(parts):
-            yield self.current("/".join(parts))
-        else:
-            found = False
-            for entry in self._matching(folder, parts):
-                if file := self._file(entry):
-                    found = True
-                    yield file
-            if not found:
-                raise BadInputError(f"{self.source}: no file matches; correct the corpus' source")
+        if parts and "*" not in "".join(parts):
+            named = "/".join(parts)
+            yield self.current(escaped(named) if self.is_local else named)
+            return
+        if not parts and self.is_local and can_read_delta(folder):
+            yield from map(self.current, delta_files(folder))
+            return
+        found = False
+        for file in self._matching(folder, parts) if parts else self._walk(folder, endings, ()):
+            found = True
+            yield file
+        if not found and self.left_out.has(FORBIDDEN):
+            raise BadInputError(
+                f"{self.source}: permission denied; check its permissions and those of its folders{self.left_out}"
+            )
+        if not found and parts:
+            raise BadInputError(f"{self.source}: no file matches; correct the corpus' source{self.left_out}")
 
     def _walk(self, folder: str, endings: tuple[str, ...], above: tuple[str, ...]) -> Iterator[SourceFile]:
         if self.is_local:
@@ -192,21 +213,44 @@ class SourceFiles:
             if real in above:
                 raise BadInputError(f"{folder}: a link to a folder that contains it; remove it")
             above = (*above, real)
-        for entry in self._entries(folder):
+        for entry in self._visible(folder):
             if entry.is_folder:
                 yield from self._walk(entry.path, endings, above)
-            elif (not endings or entry.name.lower().endswith(endings)) and (file := self._file(entry)):
+            elif endings and not entry.name.lower().endswith(endings):
+                self.left_out.add_ending(self._below(entry.path))
+            elif file := self._file(entry):
                 yield file
 
-    def _matching(self, folder: str, parts: tuple[str, ...]) -> Iterator[_Entry]:
+    def _matching(self, folder: str, parts: tuple[str, ...]) -> Iterator[SourceFile]:
         pattern = re.compile(".*".join(map(re.escape, parts[0].split("*"))), re.DOTALL)
-        for entry in self._entries(folder):
+        for entry in self._visible(folder, names_hidden=parts[0].startswith("_")):
             if not pattern.fullmatch(entry.name) or entry.is_folder is (len(parts) == 1):
                 continue
             if entry.is_folder:
                 yield from self._matching(entry.path, parts[1:])
-            else:
-                yield entry
+            elif file := self._file(entry):
+                yield file
+
+    def _visible(self, folder: str, *, names_hidden: bool = False) -> Iterator[_Entry]:
+        """Yield what is in a folder and belongs to the source, and count the rest."""
+        has_data = False
+        try:
+            for entry in self._entries(folder):
+                if entry.is_folder:
+                    refuse_table_log(entry.name, self._named(folder), is_local=self.is_local)
+                    has_data = has_data or entry.name == "data"
+                    if has_data and entry.name == "metadata":
+                        with suppress(ForbiddenError):  # whoever walks into it counts it
+                            refuse_iceberg((below.name for below in self._entries(entry.path)), self._named(folder))
+                reason = why_left_out(entry.name, is_folder=entry.is_folder)
+                if reason and not (names_hidden and entry.name.startswith("_")):
+                    self.left_out.add(reason, self._below(entry.path) + "/" * entry.is_folder)
+                else:
+                    yield entry
+        except ForbiddenError:
+            if folder == self._place[0]:
+                raise
+            self.left_out.add(FORBIDDEN, f"{self._below(folder)}/")
 
     def _entries(self, folder: str) -> Iterator[_Entry]:
         if self.is_local:
@@ -214,23 +258,39 @@ class SourceFiles:
                 yield _Entry(name.name, f"{folder.rstrip('/')}/{name.name}", name.is_folder, None)
             return
         with self._translated(folder):
-            shown = [entry for entry in self._remote_entries(folder) if not entry.name.startswith(".")]
-        yield from sorted(shown, key=lambda entry: (entry.name, entry.is_folder))
+            entries = list(self._remote_entries(folder))
+        yield from sorted(entries, key=lambda entry: (entry.name, entry.is_folder))
 
     def _local_names(self, folder: str) -> Iterator[Name]:
         with self._translated(folder), os.scandir(folder or "/") as found:
             for entry in found:
-                if not entry.name.startswith("."):
-                    yield Name(entry.name, entry.is_dir())
+                if entry.is_symlink() and self._leads_out(entry.path):
+                    self.left_out.add(LINKS, self._below(entry.path))
+                else:
+                    yield Name(entry.name, _is_folder(entry))
+
+    def _leads_out(self, link: str) -> bool:
+        return not (self._follows_links or os.path.realpath(link).startswith(self._real_folder))
+
+    @cached_property
+    def _real_folder(self) -> str:
+        return os.path.realpath(self._place[0] or "/").rstrip("/") + "/"
 
     def _remote_entries(self, folder: str) -> Iterator[_Entry]:
         is_http = folder.startswith(("http://", "https://"))
         bare_folder = folder.rstrip("/")
         for info in self._remote.ls(f"{bare_folder}/" if is_http else folder, detail=True):
             path, is_folder = str(info["name"]), info.get("type") == "directory"
+            if is_http and (part := secret_part(path)):
+                raise BadInputError(
+                    f"{without_secrets(path)}: its server's list has addresses with a secret ({part}), which would be "
+                    "stored with the corpus; download the files"
+                )
             bare = path.rstrip("/")
+            name = bare.rpartition("/")[2]
+            if is_http and name.startswith(("?", "#")):
+                continue  # an index page's links to itself in another order
             if bare != bare_folder:
-                name = bare.rpartition("/")[2]
                 yield _Entry(unquote(name) if is_http else name, path, is_folder, info)
             elif is_folder and not is_http:
                 raise BadInputError(f"{self._prefix}{path}/: a folder without a name; move its content")
@@ -238,31 +298,50 @@ class SourceFiles:
 
     def _file(self, entry: _Entry) -> SourceFile | None:
         """Return a folder's entry as a file; None if it is neither a file nor a link."""
-        path = entry.path[len(self._place[0]) :].lstrip("/")
-        if entry.found is not None:
-            return self._described(path, entry.found)
-        with self._translated(entry.path):
-            try:
+        path = self._below(entry.path)
+        try:
+            if entry.found is not None:
+                return self._described(path, entry.found)
+            with self._translated(entry.path):
                 status = os.stat(entry.path)  # noqa: PTH116 (called by the million)
-            except FileNotFoundError as error:
-                if not Path(entry.path).is_symlink():
-                    raise
-                raise BadInputError(f"{entry.path}: a broken link; fix it or remove it") from error
+        except ForbiddenError:
+            self.left_out.add(FORBIDDEN, path)
+            return None
+        except WebPageError:
+            self.left_out.add(WEB_PAGES, path)
+            return None
+        except BadInputError as error:
+            if isinstance(error.__cause__, FileNotFoundError) and Path(entry.path).is_symlink():
+                raise BadInputError(f"{escaped(entry.path)}: a broken link; fix it or remove it") from error
+            raise
         return _local_file(path, status, entry.path) if stat.S_ISREG(status.st_mode) else None
+
+    def _below(self, path: str) -> str:
+        """Return a path of the file system as one of the source."""
+        below = path[len(self._place[0]) :].lstrip("/")
+        return escaped(below) if self.is_local else below
+
+    def _named(self, path: str) -> str:
+        """Return a path of the file system for people."""
+        return escaped(path) if self.is_local else f"{self._prefix}{path}"
 
     def name(self, path: str) -> str:
         """Return the full name of a file, for people: its path, or its address."""
-        return f"{self._prefix}{self._whole(path)}"
+        return f"{self._prefix}{self._place[0]}/{path}"
 
     def _whole(self, path: str) -> str:
         """Return the path of a file in its file system."""
-        return f"{self._place[0]}/{path}"
+        return found_by(self._place[0], path) if self.is_local else f"{self._place[0]}/{path}"
 
     def _described(self, path: str, info: Mapping[str, Any]) -> SourceFile:
         whole = self._whole(path)
         if info.get("size") is None:
             with self._translated(whole):
                 info = self._remote.info(whole)
+        if info.get("mimetype") == "text/html":
+            raise WebPageError(
+                f"{self.name(path)}: a web page, not a file; end the address of a folder with a /, or name a file"
+            )
         size = info.get("size")
         if size is None:
             raise BadInputError(
@@ -349,7 +428,7 @@ class SourceFiles:
             descriptor = os.open(whole, os.O_RDONLY)
             self._open_files[whole] = descriptor
             if version is not None and str(os.fstat(descriptor).st_mtime_ns) != version:
-                raise BadInputError(f"{whole}: has changed since it was listed; {_CHANGED}")
+                raise BadInputError(f"{escaped(whole)}: has changed since it was listed; {_CHANGED}")
         return self._open_files[whole]
 
     def close(self) -> None:
@@ -366,13 +445,16 @@ def hash_ends(files: SourceFiles, first: SourceFile, last: SourceFile) -> tuple[
     return hashlib.sha256(head).hexdigest(), hashlib.sha256(tail).hexdigest()
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except PermissionError:  # of a link's target; reading it as a file fails, too
+        return False
+
+
 def _local_file(path: str, status: os.stat_result, whole: str) -> SourceFile:
     if not stat.S_ISREG(status.st_mode):
-        raise BadInputError(f"{whole}: not a file; name a file, or the folder it is in")
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise BadInputError(f"{whole!r}: its name is not UTF-8; rename it") from error
+        raise BadInputError(f"{escaped(whole)}: not a file; name a file, or the folder it is in")
     return SourceFile(path, status.st_size, str(status.st_mtime_ns))
 
 
@@ -380,7 +462,7 @@ def _local_error(error: Exception, path: str) -> BadInputError | None:
     if isinstance(error, FileNotFoundError):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
     if isinstance(error, PermissionError):
-        return BadInputError(f"{path}: permission denied; check its permissions")
+        return ForbiddenError(f"{path}: permission denied; check its permissions")
     if isinstance(error, OSError | ValueError | RuntimeError):
         return BadInputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
     return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store.webhdfs import WebHdfs
@@ -16,7 +16,7 @@ _OPTIONS = {
 }
 """A definition's options, named as fsspec names them, and what they are to :class:`WebHdfs`."""
 
-_OWN_OPTIONS = ("kerberos", "kerb_kwargs", "use_https")
+_OWN_OPTIONS = ("kerberos", "kerb_kwargs", "use_https", "gateway")
 
 
 class HdfsFiles:
@@ -33,6 +33,7 @@ class HdfsFiles:
     def __init__(self, hdfs: WebHdfs) -> None:
         self._hdfs = hdfs
         self.url: str = hdfs.client.url
+        self.urls: tuple[str, ...] = tuple(hdfs.client.urls)
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Do nothing: there is no cache."""
@@ -71,7 +72,8 @@ def open_hdfs(
     source
         ``hdfs:///path`` in the store's own HDFS, or ``webhdfs://host:port/path`` in another one.
     options
-        The definition's options, and fsspec's of the environment.
+        The definition's options, as fsspec names them, and ``gateway``: the path of a gateway such as Knox, if
+        another HDFS is behind one.
     webhdfs_url, hdfs_user
         Where ``hdfs:///path`` is, and the user who reads it.
 
@@ -94,16 +96,22 @@ def open_hdfs(
             f"{source}: write hdfs:///path for the HDFS that TinyTags keeps its store in, or webhdfs://host:9870/path "
             "for another one"
         )
-    url = urlsplit(f"http://{host}" if host else webhdfs_url or "")
-    if not url.hostname:
+    gateway = str(options.get("gateway", "")).strip("/")
+    address = f"http://{host}/{gateway}" if host else webhdfs_url or ""
+    urls = [urlsplit(part) for part in address.split(";") if part]
+    if not (urls and all(url.hostname for url in urls)):
         raise BadInputError(f"{source}: no HDFS is known; start one with `tinytags up`, or set TINYTAGS_WEBHDFS_URL")
-    is_https = options.get("use_https", url.scheme == "https")
-    name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     given = {own: options[name] for name, own in _OPTIONS.items() if name in options}
     if options.get("kerberos") or "kerb_kwargs" in options:
         given["kerberos"] = options.get("kerb_kwargs") or {}
     elif not {"user", "token"} & set(options):
-        given["user"] = url.username or hdfs_user or ""
-    return HdfsFiles(
-        WebHdfs(f"{'https' if is_https else 'http'}://{name}:{url.port or 9870}", **given)
-    ), f"/{path.strip('/')}"
+        given["user"] = urls[0].username or hdfs_user or ""
+    address = ";".join(_http_address(url, options.get("use_https")) for url in urls)
+    return HdfsFiles(WebHdfs(address, **given)), f"/{path.strip('/')}"
+
+
+def _http_address(url: SplitResult, use_https: bool | None) -> str:
+    """Return the address of a NameNode or of a gateway, whose path is kept, without a user."""
+    is_https = url.scheme == "https" if use_https is None else use_https
+    name = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return f"{'https' if is_https else 'http'}://{name}:{url.port or 9870}{url.path.rstrip('/')}"

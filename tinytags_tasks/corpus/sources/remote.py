@@ -1,18 +1,31 @@
 """Sources at an address: how each kind is opened and read in parts, and what its errors mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinytags_tasks.corpus.sources.hdfs import open_hdfs
 from tinytags_tasks.errors import BadInputError, EngineDownError, TinyTagsError, TransientError
-from tinytags_tasks.store.hdfs import away
+from tinytags_tasks.secrecy import without_secrets
+from tinytags_tasks.store.hdfs_errors import (
+    AWAY_STATUSES,
+    FORBIDDEN_STATUSES,
+    RedirectFailedError,
+    away,
+    is_forbidden,
+    problem_of_datanode,
+)
 
 SOURCE = "the corpus' source"
 
-_AWAY_STATUSES = {429, 502, 503, 504}
-"""Those of a server that is overloaded or starting, or whose proxy does not reach it."""
-
 _TRANSIENT_STATUSES = {408, 425}
+
+
+class ForbiddenError(BadInputError):
+    """A file or folder of a source may not be read."""
+
+
+class WebPageError(BadInputError):
+    """A web server sends a page, such as a folder's index, where a file was expected."""
 
 
 def open_remote(
@@ -40,7 +53,9 @@ def open_remote(
     if scheme in ("hdfs", "webhdfs"):
         return open_hdfs(source, options, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user)
     if not rest.strip("/"):
-        raise BadInputError(f"{source}: incomplete; write for example https://host/path or s3://bucket/path")
+        raise BadInputError(
+            f"{without_secrets(source)}: incomplete; write for example https://host/path or s3://bucket/path"
+        )
     flat = {"use_listings_cache": False} if scheme in ("s3", "s3a") else {}  # it would cache every object's entry
     remote, root = fsspec.url_to_fs(source, **{**flat, **options})
     return remote, str(root)
@@ -64,12 +79,12 @@ def read_range(remote: Any, path: str, offset: int, length: int) -> bytes:  # no
             return bytes(file.read(length))
         except ValueError as error:
             raise BadInputError(
-                f"{path}: its server does not support ranges; download it and ingest the copy"
+                f"{without_secrets(path)}: its server does not support ranges; download it and ingest the copy"
             ) from error
 
 
-def remote_error(error: Exception, path: str) -> TinyTagsError | None:
-    """Translate an error of a file system; None if it is not one.
+def remote_error(error: Exception, path: str, urls: Sequence[str] = ()) -> TinyTagsError | None:
+    """Translate an error of a file system; None if it is not one. No message has the query of an address.
 
     Parameters
     ----------
@@ -77,6 +92,8 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         As fsspec, or the library below it, raised it.
     path
         What was requested.
+    urls
+        The addresses of the NameNodes of a source in HDFS.
     """
     import aiohttp
     import requests
@@ -84,20 +101,21 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
     from botocore import exceptions as boto  # type: ignore[import-untyped]
     from hdfs import HdfsError
 
+    path = without_secrets(path)
     if isinstance(error, HdfsError):
         return _hdfs_error(error, path)
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, aiohttp.ClientError | OSError | ValueError):
         error = cause  # over http, fsspec reports every failure as a missing file
-    reason = f"{type(error).__name__}: {error}"
+    reason = without_secrets(f"{type(error).__name__}: {error}")
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
-    if isinstance(error, PermissionError) or status in (401, 403, 407):
-        return BadInputError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
+    if isinstance(error, PermissionError) or status in FORBIDDEN_STATUSES:
+        return ForbiddenError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
     if status == 416:
         return BadInputError(f"{path}: ends before the requested bytes; it was truncated")
-    if status in _AWAY_STATUSES:
+    if status in AWAY_STATUSES:
         return EngineDownError(f"{path}: its server cannot answer now ({reason})", SOURCE)
     if status in _TRANSIENT_STATUSES or status >= 500:
         return TransientError(f"{path}: cannot be read now ({reason})")
@@ -114,11 +132,13 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
         | aiohttp.ClientConnectionError
         | requests.ConnectionError
         | requests.Timeout
+        | RedirectFailedError
         | urllib3.exceptions.HTTPError
         | boto.ConnectionError
         | boto.HTTPClientError,
     ):
-        return EngineDownError(f"{path}: its server does not answer ({reason})", SOURCE)
+        node = problem_of_datanode(error, urls) if urls and isinstance(error, requests.RequestException) else ""
+        return EngineDownError(f"{path}: {node or 'its server does not answer'} ({reason})", SOURCE)
     if isinstance(error, boto.CredentialRetrievalError | boto.MetadataRetrievalError | boto.IncompleteReadError):
         return TransientError(f"{path}: cannot be read now ({reason})")
     if isinstance(error, ImportError | ValueError | TypeError | NotImplementedError | boto.BotoCoreError):
@@ -134,15 +154,15 @@ def remote_error(error: Exception, path: str) -> TinyTagsError | None:
 
 def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs has no types
     """Return what HDFS' refusal means."""
-    exception, message = error.exception, f"{error.exception or 'HdfsError'}: {error}"
+    exception, message = error.exception, without_secrets(f"{error.exception or 'HdfsError'}: {error}")
     if exception == "FileNotFoundException":
         return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
-    if exception in ("AccessControlException", "SecurityException") or "Authentication failure" in str(error):
-        return BadInputError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
         return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
     if problem := away(exception or "", str(error)):
         return EngineDownError(f"{path}: {problem} ({message})", SOURCE)
+    if is_forbidden(error):
+        return ForbiddenError(f"{path}: permission denied ({message}); check its permissions and your credentials")
     return TransientError(f"{path}: cannot be read now ({message})")
 
 

@@ -1,0 +1,157 @@
+"""What the failures of WebHDFS mean: the file is missing, access is refused, HDFS is away, or a call failed."""
+
+import http.client
+import socket
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from hdfs import HdfsError
+
+from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TinyTagsError, TransientError
+
+HDFS = "HDFS"
+
+_AWAY = {
+    "SafeModeException": "the NameNode is in safe mode: it is starting, or misses blocks, or its disk is almost full",
+    "RetriableException": "the NameNode cannot answer yet",
+    "StandbyException": "no NameNode is active",
+    "ServerTooBusyException": "the NameNode is overloaded",
+}
+"""What Hadoop's exceptions say of an HDFS that cannot work at the moment."""
+
+AWAY_STATUSES = {429, 502, 503, 504}
+"""HTTP statuses of a server that is overloaded or starting, or whose proxy does not reach it."""
+
+FORBIDDEN_STATUSES = {401, 403, 407}
+
+_FORBIDDEN = {
+    "AccessControlException",
+    "AuthenticationException",
+    "AuthorizationException",
+    "InvalidToken",
+    "SecurityException",
+}
+
+_FINAL = {"DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
+
+
+class RedirectFailedError(requests.RequestException):
+    """What a NameNode or a gateway redirects to does not answer."""
+
+
+def translate(
+    error: HdfsError | requests.RequestException | urllib3.exceptions.HTTPError, where: str, urls: Sequence[str]
+) -> TinyTagsError:
+    """Return what an error of the client means.
+
+    Parameters
+    ----------
+    error
+        As the client raised it.
+    where
+        The address of what was asked for.
+    urls
+        The addresses of the NameNodes or of their gateway.
+    """
+    if isinstance(error, HdfsError):
+        return _refused(error, where)
+    if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
+        node = problem_of_datanode(error, urls)
+        remedy = node or "HDFS does not answer; see `tinytags status`, start it with `tinytags up` or check " + (
+            "TINYTAGS_WEBHDFS_URL"
+        )
+        return EngineDownError(f"{where}: {remedy} ({reason(error)})", HDFS)
+    response = error.response if isinstance(error, requests.HTTPError) else None
+    status = 0 if response is None else response.status_code
+    if status in AWAY_STATUSES:
+        return EngineDownError(f"{where}: HDFS does not answer ({reason(error)})", HDFS)
+    if status in FORBIDDEN_STATUSES:
+        return FinalError(
+            f"{where}: HDFS or its gateway refuses access ({reason(error)}); check TINYTAGS_WEBHDFS_URL and "
+            "TINYTAGS_HDFS_USER, or ask its administrator"
+        )
+    return TransientError(f"{where}: the connection to HDFS broke ({reason(error)})")
+
+
+def _refused(error: HdfsError, where: str) -> TinyTagsError:
+    exception = getattr(error, "exception", None) or ""
+    message = str(error).splitlines()[0] if str(error) else exception
+    if is_missing(error):
+        return MissingError(f"{where}: no such file in the store")
+    if problem := away(exception, str(error)):
+        return EngineDownError(f"{where}: {problem} ({message})", HDFS)
+    if is_forbidden(error) or exception in _FINAL:
+        return FinalError(f"{where}: HDFS rejected this ({message}); ask its administrator")
+    return TransientError(f"{where}: HDFS failed ({message})")
+
+
+def is_missing(error: HdfsError) -> bool:
+    """Return whether HDFS says that the file does not exist."""
+    exception = getattr(error, "exception", None) or ""
+    told = "does not exist" in str(error).split("\n")[0] and exception not in {*_FORBIDDEN, *_AWAY}
+    return exception == "FileNotFoundException" or told
+
+
+def is_forbidden(error: HdfsError) -> bool:
+    """Return whether HDFS refuses access."""
+    return (getattr(error, "exception", None) or "") in _FORBIDDEN
+
+
+def away(exception: str, message: str) -> str:
+    """Return why HDFS cannot work at the moment; empty if it can, and an operation failed.
+
+    Parameters
+    ----------
+    exception, message
+        The name of Hadoop's exception, and its message.
+    """
+    if "minReplication nodes" in message or "Failed to find datanode" in message:
+        if "There are 0 datanode(s) running" in message:
+            return "no DataNode is running, so HDFS cannot store a block"
+        return "the disk is full: no DataNode has room for a block"
+    if "safe mode" in message.lower():
+        return _AWAY["SafeModeException"]
+    if exception == "SecurityException" and "StandbyException" in message:  # how a standby refuses a token
+        return _AWAY["StandbyException"]
+    return _AWAY.get(exception, "")
+
+
+def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -> str:
+    """Return which DataNode could not be reached, and what to do; empty if it was the NameNode or its gateway.
+
+    The NameNode redirects to DataNodes by the names that they have in its own network.
+    """
+    host = urlsplit(str(error.request.url)).netloc if error.request is not None else ""
+    if not host or host in {urlsplit(url).netloc.rpartition("@")[2] for url in urls}:
+        return ""
+    if any(isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError) for cause in _causes(error)):
+        return (
+            f"the name of the DataNode {host}, to which the NameNode redirects, cannot be resolved here; add it to the "
+            "DNS or to /etc/hosts, or set dfs.datanode.hostname to a name that is known here"
+        )
+    return f"the DataNode {host}, to which the NameNode redirects, does not answer; check that it runs"
+
+
+def reason(error: Exception) -> str:
+    """Return the innermost cause of a connection error, without the object addresses that requests prints."""
+    *_, cause = _causes(error)
+    return f"{type(cause).__name__}: {cause}"
+
+
+def received_bytes(error: urllib3.exceptions.HTTPError) -> int:
+    """Return how many bytes of a response arrived before it stopped."""
+    partial = next((cause.partial for cause in error.args if isinstance(cause, http.client.IncompleteRead)), 0)
+    return len(partial) if isinstance(partial, bytes) else int(partial)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__ or next(_nested(cause), None)
+
+
+def _nested(error: BaseException) -> Iterator[BaseException]:
+    return (argument for argument in error.args if isinstance(argument, BaseException))
