@@ -3,6 +3,7 @@
 import json
 import os
 
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -189,7 +190,6 @@ def test_a_table_with_a_log_is_refused_by_name_with_the_remedy(tmp_path, monkeyp
 
 
 def test_a_delta_table_is_read_through_its_log(tmp_path):
-    deltalake = pytest.importorskip("deltalake")
     folder = tmp_path / "table é b"
     for images in ([b"1", b"2"], [b"3"]):
         rows = pa.table({"image": images, "label": ["d g", "cat"][: len(images)]})
@@ -203,14 +203,12 @@ def test_a_delta_table_is_read_through_its_log(tmp_path):
 
 
 def test_a_delta_table_within_a_source_is_pointed_at(tmp_path):
-    pytest.importorskip("deltalake")
     files = make(tmp_path, "table/_delta_log/00000000000000000000.json", "table/part-0.parquet")
     with pytest.raises(BadInputError, match=r"/table: a Delta table, .*; give this folder itself as the source, or wr"):
         paths(files)
 
 
 def test_a_delta_table_whose_rows_are_not_those_of_its_files_is_refused(tmp_path):
-    deltalake = pytest.importorskip("deltalake")
     deltalake.write_deltalake(tmp_path, pa.table({"image": [b"1"]}))
     deltalake.DeltaTable(tmp_path).alter.add_feature(
         deltalake.TableFeatures.DeletionVectors, allow_protocol_versions_increase=True
@@ -220,7 +218,6 @@ def test_a_delta_table_whose_rows_are_not_those_of_its_files_is_refused(tmp_path
 
 
 def test_a_damaged_delta_log_is_named(tmp_path):
-    pytest.importorskip("deltalake")
     files = make(tmp_path, "_delta_log/00000000000000000000.json", "part-0.parquet")
     with pytest.raises(BadInputError, match="its Delta log cannot be read"):
         paths(files)

@@ -107,5 +107,6 @@ def test_an_unknown_net_is_one_line_with_the_remedy(run):
     assert run("show", "other") == (
         2,
         "",
-        "tinytags: error: other: no such net; `tinytags nets list` lists the nets\n",
+        "tinytags: error: other: no such net; `tinytags nets list` lists the nets (there are: general32, "
+        f"{shipped_card().version})\n",
     )

@@ -4,6 +4,7 @@ import io
 import tarfile
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, features
 
@@ -94,7 +95,6 @@ def test_damaged_files_of_other_kinds_are_refused_or_read_but_never_crash(kind):
 
 
 def test_heic_is_read_where_its_package_is_installed():
-    pillow_heif = pytest.importorskip("pillow_heif")
     sink = io.BytesIO()
     pillow_heif.from_pillow(halves()).save(sink, quality=100)
     found = prepare_picture(sink.getvalue(), 32, 32)

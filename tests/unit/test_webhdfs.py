@@ -357,6 +357,7 @@ NO_ROOM = "File /store/a could only be written to 0 of the 1 minReplication node
         ("RetriableException", "org.apache.hadoop.hdfs.server.namenode.SafeModeException: in safe mode", "safe mode"),
         ("RetriableException", "Namenode is in startup mode", "cannot answer yet"),
         ("StandbyException", "Operation category WRITE is not supported", "no NameNode is active"),
+        ("SocketException", "Call From vm to localhost:8020 failed: Connection reset", "does not reach the NameNode"),
         ("IOException", NO_ROOM.format(1), "the disk is full: no DataNode has room for a block"),
         ("IOException", NO_ROOM.format(0), "no DataNode is running"),
     ],

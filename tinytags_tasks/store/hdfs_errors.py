@@ -18,6 +18,10 @@ _AWAY = {
     "RetriableException": "the NameNode cannot answer yet",
     "StandbyException": "no NameNode is active",
     "ServerTooBusyException": "the NameNode is overloaded",
+    **dict.fromkeys(
+        ("ConnectException", "ConnectTimeoutException", "EOFException", "SocketException", "SocketTimeoutException"),
+        "a DataNode does not reach the NameNode",
+    ),
 }
 """What Hadoop's exceptions say of an HDFS that cannot work at the moment."""
 
