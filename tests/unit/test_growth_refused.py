@@ -7,13 +7,17 @@ from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from growing_corpus import NEW, OLD, add_new, corpus_of, define, draw, ingest, pictures_of
 from ingest_steps import without_times
 from small_run import quiet
+from typer.testing import CliRunner
 
+from tinytags_tasks.cli import app
 from tinytags_tasks.corpus.places import ListedPlaces
+from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, OtherWriterError
 from tinytags_tasks.ingest.plan import PlanRequest, plan_ingestion
 from tinytags_tasks.ingest.plan_records import load_plan
 from tinytags_tasks.ingest.verify import iterate_unreadable, verify_corpus
+from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.local import LocalStorage
@@ -190,3 +194,24 @@ def test_the_files_of_appended_pictures_are_found(storage, folder):
     places = ListedPlaces(storage, "pets", corpus_of(storage).sources)
     found = {position: place.path for position, place in places.find([9, 7, 0, 5, 6, -1]).items()}
     assert found == {0: "b/one.png", 5: NEW[0], 6: NEW[1], 7: NEW[2]}
+
+
+def test_commands_name_the_files_of_appended_pictures_that_cannot_be_read(storage, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Runtime, "storage", storage)
+    monkeypatch.setenv("TINYTAGS_CORPORA", str(tmp_path / "corpora"))
+    save_definition(tmp_path / "corpora", define(folder, most_unreadable_percent=40))
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    assert "5 images in 2 shards, 4 blocks, 0 unreadable" in run("ingest", "pets")
+    add_new(folder)
+    (folder / BROKEN).write_bytes(b"no picture")
+    grown = run("corpus", "grow", "pets")
+    assert "5 images were there, 3 are new; 3 shards, 6 blocks; tag it with `tinytags run pets`" in grown
+    assert "`tinytags corpus show pets` names the unreadable ones" in grown
+    shown = run("corpus", "show", "pets")
+    assert "3 of the images appended" in shown
+    assert f"7 {BROKEN}: not a picture" in shown
