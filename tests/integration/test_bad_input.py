@@ -134,10 +134,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "source", "options", "message"),
     [
         ("a", "no-such.bin", "tiny-images", "no-such.bin: no such file or folder"),
-        ("a", "truncated.bin", "tiny-images", "truncated.bin: 9,215 bytes are 2 images of 3,072 bytes and 3,071 bytes"),
+        ("a", "truncated.bin", "tiny-images", "truncated.bin: 9,215 bytes are 1 byte short of 3 images of 3,072 bytes"),
         ("a", "odd.bin", "tiny-images", "odd.bin: 3,073 bytes are 1 image of 3,072 bytes and 1 byte too many at"),
-        ("a", "good.bin", "raw --height 33", "good.bin: 9,216 bytes are 2 images of 3,168 bytes and 2,880 bytes too"),
-        ("a", "good.bin", "cifar-binary", "good.bin: 9,216 bytes are 2 images of 3,073 bytes and 3,070"),
+        ("a", "good.bin", "raw --height 33", "good.bin: 9,216 bytes are 288 bytes short of 3 images of 3,168 bytes"),
+        ("a", "good.bin", "cifar-binary", "good.bin: 9,216 bytes are 3 bytes short of 3 images of 3,073"),
         ("a", "good.bin", "parquet", "good.bin: "),
         ("a", "good.bin", "tiny-images --keywords {sources}/metadata.bin", "and the corpus has 3 images"),
         ("a", "good.bin", "tiny-images --keywords {sources}/no.bin", "no.bin: no such file or folder"),
