@@ -31,6 +31,10 @@ something. Then the same form gives another model, and so another run beside the
 **A trial** names blocks, such as `3, 17-20`. Only these are scored, indexed and reconciled, and nothing is published.
 Trigger the same form without blocks to do the rest of the run.
 
+**New files of the source** are appended if the form says so: in new shards, so that only their blocks are embedded and
+scored. What the same model said of the other blocks is taken over, and all are indexed into a new collection.
+A corpus that is complete does not need its source.
+
 **Only one run at a time tags a corpus**; different corpora can be tagged at the same time.
 
 A task that has to wait, because an engine is away or another writer is at work, says so in its log and its name, and is
@@ -112,7 +116,7 @@ def plan_shards() -> list[dict[str, Any]]:
     definition = _definition(form["corpus"], clients)
     _claim(definition.name, clients)  # the demo's name is known only now
     planned = plan_ingestion(
-        PlanRequest(definition, form["shards_per_task"], most_groups()),
+        PlanRequest(definition, form["shards_per_task"], most_groups(), grow=form["new_files"] == "append"),
         storage=clients.storage,
         files=clients.source_files(definition),
         report=report,
@@ -131,7 +135,7 @@ def plan_shards() -> list[dict[str, Any]]:
 def shards(group: dict[str, Any]) -> dict[str, Any]:
     """Write each shard of the group, with its manifest."""
     from tinytags_tasks.blocks import format_block_numbers
-    from tinytags_tasks.ingest.plan import load_plan
+    from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.shards import ShardsRequest, ingest_shards
 
     get_current_context()["numbers"] = format_block_numbers(group["shards"])

@@ -34,7 +34,9 @@ for the last group of the first one. The gaps leave room for the group numbers t
 
 CORPUS_ASSET, INDEX_ASSET = Asset(airflow_names.CORPUS_ASSET), Asset(airflow_names.INDEX_ASSET)
 MODEL_ASSET = Asset(airflow_names.MODEL_ASSET)
+GROWN_ASSET = Asset(airflow_names.GROWN_ASSET)
 NEW_MODELS = AssetAlias("tinytags_new_models")
+NEW_IMAGES = AssetAlias("tinytags_new_images")
 NEW_INDEXES = AssetAlias("tinytags_new_indexes")
 """With an alias as its outlet, a task emits an asset event only for something new; with the asset itself, it would emit
 one at every success."""

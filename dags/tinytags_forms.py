@@ -77,6 +77,15 @@ def _corpus_fields() -> Form:
             description="Name of a defined corpus (`tinytags corpus add` defines one); empty: the demo, which is "
             "created if it does not exist",
         ),
+        "new_files": Param(
+            "leave",
+            type="string",
+            enum=["leave", "append"],
+            title="New files",
+            section="Corpus",
+            description="append: what is new in the source of a complete corpus is appended to it; leave: the log only "
+            "tells how much that is",
+        ),
         "shards_per_task": Param(
             0,
             type="integer",
@@ -278,6 +287,20 @@ def learn_form() -> Form:
             minimum=1,
             title="Reviews",
             description="How many pictures people must have spoken of, since a model last learned from a corpus",
+        ),
+    }
+
+
+def grow_form() -> Form:
+    """Return the form of the Dag ``tinytags_grow``."""
+    return {
+        "corpus": _corpus("Only this corpus; empty: each one that is complete"),
+        "least_new": Param(
+            1_000,
+            type="integer",
+            minimum=1,
+            title="New images",
+            description="How many images of a source must be new so that they are appended; each time begins a shard",
         ),
     }
 

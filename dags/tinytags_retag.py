@@ -13,13 +13,13 @@
 If the form names no model, the newest one is used that fits the size of the corpus' images and knows every tag of the
 live index. Nothing is done if the live index has that model already, or if that model was rolled back (name it to try
 it again). An index that has the model is tagged again all the same if an upgrade of TinyTags has changed the schema
-since. While another run tags the corpus, `choose` waits and looks again every five minutes. The comparison is
-in the log of `publish` and in its XCom. A corpus that has the net's embeddings is not embedded again: its pixels are
-only read for the documents.
+since, or the corpus has grown. While another run tags the corpus, `choose` waits and looks again every five minutes.
+The comparison is in the log of `publish` and in its XCom. A corpus that has the net's embeddings is not embedded again:
+its pixels are only read for the documents. What the same model said of a corpus before it grew is taken over.
 
-**When**: when a run of the Dag `tinytags` publishes a new model; on the schedule in `TINYTAGS_RETAG_CRON`, a cron
-expression in UTC such as `0 2 * * 6` (not set: no schedule); and manually. Airflow creates this Dag paused: switch it
-on.
+**When**: when a run of the Dag `tinytags` publishes a new model; when `tinytags_grow` has appended images to a corpus;
+on the schedule in `TINYTAGS_RETAG_CRON`, a cron expression in UTC such as `0 2 * * 6` (not set: no schedule); and
+manually. Airflow creates this Dag paused: switch it on.
 
 **A trial** names blocks: only these are scored, indexed, reconciled and compared, and nothing is published.
 """
@@ -34,6 +34,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import AssetOrTimeSchedule, get_current_context, task
 from airflow.sdk.exceptions import AirflowRescheduleException
 from tinytags_airflow import (
+    GROWN_ASSET,
     INDEX_ASSET,
     MODEL_ASSET,
     NEW_INDEXES,
@@ -61,6 +62,7 @@ _WAIT = timedelta(minutes=5)
 _OTHERS = "others"
 
 _CRON = cron_schedule("TINYTAGS_RETAG_CRON")
+_DUE = MODEL_ASSET | GROWN_ASSET
 
 
 @task(pool=pool(SOLR))
@@ -179,7 +181,7 @@ def publish(planned: dict[str, Any]) -> dict[str, Any]:
 @tinytags_dag(
     retag_form(),
     __doc__,
-    schedule=AssetOrTimeSchedule(assets=[MODEL_ASSET], timetable=_CRON) if _CRON else [MODEL_ASSET],
+    schedule=AssetOrTimeSchedule(assets=_DUE, timetable=_CRON) if _CRON else _DUE,
     starts_unpaused=False,
 )
 def tinytags_retag() -> None:

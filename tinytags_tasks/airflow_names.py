@@ -11,3 +11,4 @@ SPARK, HDFS, SOLR = "tinytags_spark", "tinytags_hdfs", "tinytags_solr"
 """Connection ids. The pools that limit how many tasks use an engine at once have the same names."""
 
 CORPUS_ASSET, MODEL_ASSET, INDEX_ASSET = "tinytags_corpus", "tinytags_model", "tinytags_index"
+GROWN_ASSET = "tinytags_grown_corpus"

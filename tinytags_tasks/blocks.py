@@ -3,11 +3,17 @@
 A corpus of ``images`` images is cut into shards of ``shard_images`` (the last one holds the rest), and each shard into
 ``blocks_per_shard`` blocks. Block ``i`` of a shard of ``n`` images begins at image ``i * n // blocks_per_shard``, so
 every image is in exactly one block, whatever the numbers. Blocks are numbered across the whole corpus.
+
+Images that are appended to a corpus later begin a new shard, even if the last one is not full: so the shards and blocks
+that there are keep their numbers and their bytes.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from tinytags_tasks.errors import BadInputError
 
@@ -41,10 +47,25 @@ def usual_blocks_per_shard(shard_images: int, image_bytes: int) -> int:
     return min(MOST_BLOCKS_PER_SHARD, shard_images, max(LEAST_BLOCKS, blocks))
 
 
-def fewer_blocks(blocks_per_shard: int, images: int, image_bytes: int) -> int:
-    """Return into how many blocks a shard is cut by default if it is not full: few images make few blocks."""
-    needed = -(-images * image_bytes // _BLOCK_BYTES)
+def fewer_blocks(blocks_per_shard: int, images: int, most_bytes: int) -> int:
+    """Return into how many blocks a shard is cut by default if it is not full: few images make few blocks.
+
+    Parameters
+    ----------
+    blocks_per_shard
+        The blocks of a full one.
+    images
+        How many images it has.
+    most_bytes
+        The most pixels that a shard of this corpus has.
+    """
+    needed = -(-most_bytes // _BLOCK_BYTES)
     return min(blocks_per_shard, max(1, needed, -(-images // _FEW_IMAGES)))
+
+
+def smaller_shard_images(blocks_per_shard: int, image_bytes: int) -> int:
+    """Return how many images a shard of so few blocks has by default, so that blocks are no larger once it is full."""
+    return min(MOST_SHARD_IMAGES, max(1, blocks_per_shard * _BLOCK_BYTES // image_bytes))
 
 
 @dataclass(frozen=True)
@@ -74,11 +95,22 @@ class Block:
 
 @dataclass(frozen=True)
 class Partition:
-    """How a corpus is divided into shards and blocks."""
+    """How a corpus is divided into shards and blocks.
+
+    Attributes
+    ----------
+    images
+        How many images it has.
+    shard_images, blocks_per_shard
+        Images of a full shard, and blocks of each shard.
+    appended
+        How many of the images were appended each time that it grew, in order. Each time, a new shard was begun.
+    """
 
     images: int
     shard_images: int = MOST_SHARD_IMAGES
     blocks_per_shard: int = LEAST_BLOCKS
+    appended: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot divide a corpus.
@@ -93,28 +125,65 @@ class Partition:
                 f"cannot divide {self.images} images into shards of {self.shard_images} "
                 f"with {self.blocks_per_shard} blocks each: the numbers must be positive"
             )
+        if min(self.appended, default=1) < 1 or sum(self.appended) > self.images:
+            raise BadInputError(f"cannot divide {self.images} images of which {self.appended} were appended")
 
     @property
     def identity(self) -> str:
         """The beginning of a corpus' digest; read ``docs/adr/0017-identities.md`` before you change a character."""
+        appended = f", appended={list(self.appended)}" if self.appended else ""
         return (
             f"Partition(images={self.images}, shard_images={self.shard_images}, "
-            f"blocks_per_shard={self.blocks_per_shard})"
+            f"blocks_per_shard={self.blocks_per_shard}{appended})"
         )
+
+    @cached_property
+    def _part_images(self) -> tuple[int, ...]:
+        return (self.images - sum(self.appended), *self.appended)
+
+    @cached_property
+    def _first_positions(self) -> tuple[int, ...]:
+        """Position of the first image of each part: of what the corpus began with, and of each growth."""
+        return (0, *accumulate(self._part_images))[:-1]
+
+    @cached_property
+    def _first_shards(self) -> tuple[int, ...]:
+        """Number of the first shard of each part, and of the shard after the last one."""
+        return (0, *accumulate(-(-images // self.shard_images) for images in self._part_images))
 
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return -(-self.images // self.shard_images)
+        return self._first_shards[-1]
 
     @property
     def blocks(self) -> int:
         """Number of blocks."""
         return self.shards * self.blocks_per_shard
 
+    def part_of_shard(self, shard: int) -> int:
+        """Return which part of the corpus a shard is in: 0 is what it began with, 1 its first growth."""
+        return bisect_right(self._first_shards, shard, hi=len(self._part_images)) - 1
+
+    def shards_of_part(self, part: int) -> range:
+        """Return the numbers of a part's shards."""
+        return range(self._first_shards[part], self._first_shards[part + 1])
+
+    def first_of_shard(self, shard: int) -> int:
+        """Return the position of a shard's first image."""
+        part = self.part_of_shard(shard)
+        return self._first_positions[part] + (shard - self._first_shards[part]) * self.shard_images
+
     def images_in_shard(self, shard: int) -> int:
         """Return how many images a shard holds."""
-        return min(self.shard_images, self.images - shard * self.shard_images)
+        part = self.part_of_shard(shard)
+        return min(self.shard_images, self._part_images[part] - (shard - self._first_shards[part]) * self.shard_images)
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Return the number of the shard that an image is in, and how many of the shard's images precede it."""
+        part = bisect_right(self._first_positions, position) - 1
+        shard, offset = divmod(position - self._first_positions[part], self.shard_images)
+        return self._first_shards[part] + shard, offset
 
     def block(self, number: int) -> Block:
         """Return one block by its number.
@@ -131,7 +200,7 @@ class Partition:
         images = self.images_in_shard(shard)
         start = index * images // self.blocks_per_shard
         stop = (index + 1) * images // self.blocks_per_shard
-        return Block(number, shard, shard * self.shard_images + start, start, stop - start)
+        return Block(number, shard, self.first_of_shard(shard) + start, start, stop - start)
 
     def block_at(self, position: int) -> int:
         """Return the number of the block that an image is in.
@@ -143,7 +212,7 @@ class Partition:
         """
         if not 0 <= position < self.images:
             raise BadInputError(f"position {position} is out of range: this corpus has {self.images:,} images, from 0")
-        shard, offset = divmod(position, self.shard_images)
+        shard, offset = self.place(position)
         index = ((offset + 1) * self.blocks_per_shard - 1) // self.images_in_shard(shard)
         return shard * self.blocks_per_shard + index
 

@@ -116,6 +116,11 @@ class Settings(BaseSettings):
         None,
         description="when to tag live indexes again, as a cron expression in UTC; default: when there is a new model",
     )
+    grow_cron: str | None = Field(
+        None,
+        description="when to append new files of their sources to corpora, as a cron expression in UTC; default: only "
+        "when that is asked for",
+    )
     retag_reviews: int | None = Field(
         None,
         ge=1,

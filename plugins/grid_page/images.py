@@ -9,6 +9,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.corrections import Corrections
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
+from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import Run
 
 IMAGES_A_PAGE = 24
@@ -42,7 +43,7 @@ def block_images(run: Run, block: int, start: int, storage: Storage) -> tuple[in
         If the corpus is not the one that was scored, or the scored file is damaged.
     """
     run.check_blocks([block])
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     check_corpus(run, corpus)
     blocks = RunBlocks(run, corpus, storage)
     try:

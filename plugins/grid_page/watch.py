@@ -16,10 +16,10 @@ from grid_page.dag_runs import DagRuns
 from tinytags_tasks.errors import MissingError, TinyTagsError
 from tinytags_tasks.publish.live import live_collections, run_of
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.known_runs import KnownRuns
 from tinytags_tasks.store.ledger import LedgerReader, Rates, Totals, add_up, rates
 from tinytags_tasks.store.models import has_none
+from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 STATES = tuple(CellState)
@@ -61,7 +61,7 @@ class RunWatch:
         self.run = run
         self.mark = secrets.token_hex(8)
         """Identifies this watch, because revisions of another process are not comparable."""
-        self.corpus = Corpus.load(clients.storage, layout.corpus_file(run.corpus))
+        self.corpus = corpus_of_run(run, clients.storage)
         self.has_none = has_none(run.model, clients.storage)
         """Whether the run's model knows "none of the tags"."""
         self._clients = clients

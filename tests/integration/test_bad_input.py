@@ -14,7 +14,7 @@ import pytest
 from conftest import assert_one_error_line, hdfs_client, stored_files
 
 from tinytags_tasks.corpus.definition import make_definition
-from tinytags_tasks.ingest.plan import IngestPlan
+from tinytags_tasks.ingest.plan_records import IngestPlan
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
@@ -217,7 +217,7 @@ def add_begun(tinytags_here: Command, source: Path, *options: str) -> None:
     ("options", "message"),
     [
         ("--shard-images 3", "corpus begun was started with shard_images = 2, not 3"),
-        ("--shard-images 2 --blocks-per-shard 1", "corpus begun was started with blocks_per_shard = 2, not 1"),
+        ("--shard-images 2 --blocks-per-shard 2", "corpus begun was started with blocks_per_shard = 1, not 2"),
     ],
 )
 def test_another_cut_is_refused_once_begun(

@@ -41,6 +41,7 @@ from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.word_logs import hidden_from_readers
 from tinytags_tasks.settings import PROJECT_ROOT, load_settings
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_records import Verdict, Word
 from tinytags_tasks.store.run_records import Change, Run
@@ -366,6 +367,46 @@ def test_two_corpora_are_live_side_by_side(
     assert seen_by_corpus(site) == {"fossils": 11}
     tinytags("rollback", "--corpus", "birds")
     assert seen_by_corpus(site) == {"birds": 11, "fossils": 11}
+
+
+def test_a_corpus_grows_under_its_readers(site: Runtime, tmp_path: Path, tinytags_here: Command) -> None:
+    source = tmp_path / "herd"
+    source.mkdir()
+
+    def tinytags(*arguments: str) -> str:
+        done = tinytags_here(*arguments, TINYTAGS_STORE=STORE, TINYTAGS_CORPORA=str(tmp_path / "corpora"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    (source / "b.bin").write_bytes(pictures().tobytes())
+    cut = ("--format", "raw", "--shard-images", "6", "--blocks-per-shard", "3")
+    tinytags("corpus", "add", "herd", str(source), *cut)
+    tinytags("ingest", "herd")
+    publish_model(site.storage)  # type: ignore[arg-type]
+    old = make_indexed(site, "herd", 40, "2024-01-01")
+    publish(site, old)
+    corpus = Corpus.load(site.storage, layout.corpus_file("herd"))
+    say(corpus, [Word(7, Verdict.TAKEDOWN, is_public=True, reason="asked")], by="ann", storage=site.storage)
+    (source / "a.bin").write_bytes(pictures()[:3].tobytes())
+    assert "append them with `tinytags corpus grow herd`" in tinytags("ingest", "herd")
+    assert "11 images were there, 3 are new; 3 shards, 9 blocks" in tinytags("corpus", "grow", "herd")
+    assert "3 of the images appended" in tinytags("corpus", "show", "herd")
+    source.rename(tmp_path / "away")
+    assert "is complete, so its source is not needed" in tinytags("ingest", "herd")
+
+    correct_live("herd", site.settings.alias, storage=site.storage, solr=site.solr)
+    assert positions_seen(site) == (*range(7), 8, 9, 10)
+    new = make_indexed(site, "herd", 40, "2024-02-01")
+    assert (new.earlier, new.blocks) == (old.name, 9)
+    scored = [read_scored(site.storage, run.name, 0)[0].to_pylist() for run in (old, new)]
+    assert scored[0] == scored[1]
+    publish(site, new)
+    assert positions_seen(site) == (*range(7), *range(8, 14))
+    take_back(site, new.name)
+    assert positions_seen(site) == (*range(7), 8, 9, 10)
+    for run in (old, new):
+        found = audit_run(AuditRequest(run.name, is_deep=True), storage=site.storage, solr=site.solr)
+        assert (found.problems, found.input_problems) == ({}, ())
 
 
 def seen_by_corpus(site: Runtime, keyword: str = "", hidden: Hidden = NOTHING) -> dict[str, int]:

@@ -15,6 +15,7 @@ DAGS = (
     "tinytags_audit",
     "tinytags_backfill",
     "tinytags_clean",
+    "tinytags_grow",
     "tinytags_learn",
     "tinytags_prune",
     "tinytags_retag",
@@ -24,6 +25,7 @@ DAGS = (
 TOLD = {
     "TINYTAGS_POOLS": "1",
     "TINYTAGS_RETAG_CRON": "0 2 * * 6",
+    "TINYTAGS_GROW_CRON": "30 * * * *",
     "TINYTAGS_RETAG_REVIEWS": "100",
     "TINYTAGS_AUDIT_CRON": "0 3 * * 0",
     "TINYTAGS_AUDIT_REPAIR": "true",
@@ -204,6 +206,7 @@ def test_the_small_dags_look_before_they_act(described: dict) -> None:
     }
     assert described["dags"]["tinytags_audit"]["mapped"] == ["audit", "backfill"]
     assert edges["tinytags_clean"] == {"database": ["logs"], "logs": []}
+    assert edges["tinytags_grow"] == {"find": ["append"], "append": []}
     assert edges["tinytags_learn"] == {"find": ["train"], "train": []}
     assert edges["tinytags_prune"] == {"show": ["prune"], "prune": []}
     assert edges["tinytags_rollback"] == {"choose": ["rollback"], "rollback": []}
@@ -240,6 +243,7 @@ def test_nothing_runs_by_itself_until_it_is_asked_to(described: dict, set_up: di
         "tinytags_retag",
     }
     assert set_up["tinytags_retag"]["timetable"] == "AssetOrTimeSchedule"
+    assert set_up["tinytags_grow"]["timetable"] == "CronTriggerTimetable"
     assert set_up["tinytags_learn"]["timetable"] == "CronTriggerTimetable"
     assert set_up["tinytags_learn"]["values"] == {"reviews": 100}
     assert set_up["tinytags_audit"]["timetable"] == "CronTriggerTimetable"

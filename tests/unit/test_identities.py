@@ -25,7 +25,8 @@ from tinytags_tasks.corpus.sources.files import SourceFile
 from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ingest import commit, shards
-from tinytags_tasks.ingest.plan import IngestPlan, _refuse_another_definition, load_plan, same_source
+from tinytags_tasks.ingest.plan_records import IngestPlan, load_plan, same_source
+from tinytags_tasks.ingest.refusals import refuse_another_definition
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
@@ -197,7 +198,7 @@ def digest_with_unreadable(image):
 def is_accepted(plan):
     """Return whether an ingestion that was started as :data:`PLAN` may continue as another."""
     try:
-        _refuse_another_definition(PLAN, plan)
+        refuse_another_definition(PLAN, plan)
     except BadInputError:
         return False
     return same_source(PLAN.source, plan.source)
@@ -238,7 +239,8 @@ DECIDED = [
         # The stop list counts by its bytes: see IngestPlan.stop_list_sha256.
         {"source", "description", "options", "most_unreadable_percent", "keyword_stop_list"},
     ),
-    (PLAN, is_accepted, {"left_out"}),
+    # Each growth has a hash of its own: see ``commit_corpus``.
+    (PLAN, is_accepted, {"growths", "left_out"}),
     (BLOCK, digest_with_block, {"first", "images"}),
     (UNREADABLE, digest_with_unreadable, {"reason"}),
     (
@@ -298,6 +300,8 @@ def with_another(sample, name):
             "source": SOURCE.replaced(files=9),
             "blocks": (),
             "unreadable": (),
+            "appended": (1,),
+            "growths": (SOURCE,),
             "left_out": (LeftOutGroup(reason="junk", count=1, example="Thumbs.db"),),
         }[name]
     return replace(sample, **{name: changed}) if is_dataclass(sample) else sample.model_copy(update={name: changed})

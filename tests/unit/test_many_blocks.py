@@ -11,7 +11,7 @@ from PIL import Image
 from small_nets import MEANS_NET, embed, make_net_run, publish_means_net
 from small_run import CORPUS, SolrHere, SparkHere, address_of, make_run, quiet
 
-from tinytags_tasks.blocks import group_blocks
+from tinytags_tasks.blocks import Partition, group_blocks
 from tinytags_tasks.corpus.definition import definition_toml, make_definition, read_definition
 from tinytags_tasks.corpus.sources import sorted_names
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -272,6 +272,15 @@ def test_large_images_make_blocks_of_sixty_megabytes_though_they_are_few():
     assert make_definition("d", fields).cut_for(200).blocks_per_shard == 11
 
 
+@pytest.mark.parametrize("images", [1, 2_500, 4_901])
+@pytest.mark.parametrize("cut", [{}, {"shard_images": 1_000_000}])
+def test_blocks_are_not_larger_where_a_corpus_of_few_images_grows_by_many(images, cut):
+    definition = make_definition("d", {"source": "/s", "format": "folder", **cut}).cut_for(images)
+    grown = Partition(images + 2_000_000, definition.shard_images, definition.blocks_per_shard, (2_000_000,))
+    assert Partition(images, definition.shard_images, definition.blocks_per_shard).shards == 1
+    assert max(grown.block(number).images for number in range(grown.blocks)) <= 20_000
+
+
 def test_more_blocks_than_a_shard_has_images_are_refused():
     fields = {"source": "/s", "format": "folder", "shard_images": 10}
     assert make_definition("d", fields).blocks_per_shard == 10
@@ -280,7 +289,7 @@ def test_more_blocks_than_a_shard_has_images_are_refused():
 
 
 def test_blocks_that_no_worker_can_hold_are_refused_before_anything_is_written(tmp_path, storage, monkeypatch):
-    monkeypatch.setattr("tinytags_tasks.ingest.plan.MOST_BLOCK_BYTES", 2 * 3_072)
+    monkeypatch.setattr("tinytags_tasks.ingest.refusals.MOST_BLOCK_BYTES", 2 * 3_072)
     (tmp_path / "source").mkdir()
     for number in range(5):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "source" / f"{number}.png")
@@ -314,7 +323,7 @@ def test_a_corpus_that_was_cut_by_an_earlier_version_stays_as_it_is(tmp_path, st
 
 
 def test_a_corpus_of_too_many_blocks_is_refused_before_anything_is_written(tmp_path, storage, monkeypatch):
-    monkeypatch.setattr("tinytags_tasks.ingest.plan.MOST_BLOCKS", 1)
+    monkeypatch.setattr("tinytags_tasks.ingest.refusals.MOST_BLOCKS", 1)
     (tmp_path / "source").mkdir()
     for number in range(2):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "source" / f"{number}.png")

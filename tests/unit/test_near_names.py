@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinytags_tasks.errors import MissingError
-from tinytags_tasks.ingest.plan import load_plan
+from tinytags_tasks.ingest.plan_records import load_plan
 from tinytags_tasks.near_names import choices, nearest
 from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.store import layout

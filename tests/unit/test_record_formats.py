@@ -20,16 +20,17 @@ from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import CorruptError, FinalError, NewerFormatError
-from tinytags_tasks.ingest.plan import IngestPlan, plan_ingestion
 from tinytags_tasks.ingest.plan import PlanRequest as IngestRequest
-from tinytags_tasks.ingest.refusal import IngestRefusal
+from tinytags_tasks.ingest.plan import plan_ingestion
+from tinytags_tasks.ingest.plan_records import GrowthPlan, IngestPlan
+from tinytags_tasks.ingest.refused import IngestRefusal
 from tinytags_tasks.ingest.verify import verify_corpus
 from tinytags_tasks.review.frame import FrameRecord
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store import record as record_module
 from tinytags_tasks.store.block_files import RECORD_KEY, read_scored
-from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
+from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, Growth, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import LastTraining, Training
@@ -76,6 +77,7 @@ def samples(tmp_path):
             unreadable=0,
             digest="d",
             created="2024-01-01",
+            growths=(Growth(images=1, unreadable=0, source=SOURCE, sha256="g", created="2024-01-02"),),
         ),
         ShardManifest(
             corpus="pets",
@@ -99,6 +101,8 @@ def samples(tmp_path):
             blocks=2,
             collection="c",
             created="2024-01-01",
+            growth="g",
+            earlier="q",
         ),
         Publication(change=Change.PUBLISHED, run="r", collection="c", previous="", time="2024-01-01", host="h"),
         BlockRecord(run="r", block=0, state=BlockState.SCORED, kept_by_tag={"cat": 1}),
@@ -115,6 +119,7 @@ def samples(tmp_path):
             created="2024-01-01",
         ),
         IngestPlan(definition=definition, source=SOURCE),
+        GrowthPlan(corpus="pets", number=1, source=SOURCE),
         IngestRefusal(plan_sha256="p", reason="too many are unreadable"),
         NetCard(
             version="net-0",
@@ -155,6 +160,7 @@ KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication
 KINDS += [
     "LastTraining",
     "IngestPlan",
+    "GrowthPlan",
     "IngestRefusal",
     "NetCard",
     "EmbeddedBlock",
@@ -195,7 +201,8 @@ def test_records_of_every_kind_are_tested_here():
 def test_a_record_says_its_format_first_and_comes_back_equal(storage, record):
     record.save(storage, PATH)
     stored = json.loads(storage.read(PATH))
-    assert list(stored) == ["format", *type(record).model_fields, CHECKSUM_KEY]
+    fields = [name for name, field in type(record).model_fields.items() if not field.exclude]
+    assert list(stored) == ["format", *fields, CHECKSUM_KEY]
     assert stored["format"] == record.written_format
     assert type(record).load(storage, PATH) == record
 

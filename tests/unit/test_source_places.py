@@ -53,7 +53,7 @@ def image(corpus, position):
 
 def test_places_name_the_file_and_the_member(storage):
     def names(corpus, *positions):
-        found = ListedPlaces(storage, corpus, load_corpus(corpus, storage).source).find(positions)
+        found = ListedPlaces(storage, corpus, load_corpus(corpus, storage).sources).find(positions)
         return {position: str(place) for position, place in found.items()}
 
     assert names("photos", 2, 0, 9) == {0: "a.png", 2: "cats/c d.png"}

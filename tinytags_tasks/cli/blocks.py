@@ -256,15 +256,13 @@ def _repair_records(request: "AuditRequest", runtime: "Runtime") -> None:
 def _repair_blocks(result: "AuditResult", runtime: "Runtime", *, yes: bool) -> None:
     """Redo what an audit found; documents of no block are shown, and deleted only if a person says so."""
     from tinytags_tasks.blocks import format_block_numbers
-    from tinytags_tasks.store import layout
-    from tinytags_tasks.store.corpus_records import Corpus
-    from tinytags_tasks.store.run_identity import load_run
+    from tinytags_tasks.store.run_identity import corpus_of_run, load_run
     from tinytags_tasks.upkeep.backfill import BackfillRequest, Selection
     from tinytags_tasks.upkeep.repair import count_foreign_documents
 
     storage, solr = runtime.storage, runtime.solr
     run = load_run(result.run, storage)
-    foreign = count_foreign_documents(run, Corpus.load(storage, layout.corpus_file(run.corpus)), storage, solr)
+    foreign = count_foreign_documents(run, corpus_of_run(run, storage), storage, solr)
     may_delete = False
     if foreign:
         question = (

@@ -112,7 +112,10 @@ def add(
     definition = make_definition(name, fields)
     folder = runtime.settings.corpora_folder
     saved = save_definition(folder, definition, replace=replace)
-    print(f"{folder / (name + '.toml')}{'' if saved else ' exists already'}; ingest it with `tinytags ingest {name}`")
+    remedy = "ingest it with `tinytags ingest"
+    if _stored_corpus(runtime, name):
+        remedy = "append new files of its source with `tinytags corpus grow"
+    print(f"{folder / (name + '.toml')}{'' if saved else ' exists already'}; {remedy} {name}`")
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -185,7 +188,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     from tinytags_tasks.corpus.definition import definition_toml
     from tinytags_tasks.corpus.registry import load_definition
-    from tinytags_tasks.ingest.plan import load_plan
+    from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.verify import iterate_unreadable
 
     runtime = clients()
@@ -211,6 +214,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         f"\n{corpus.images:,} images of {corpus.height}x{corpus.width} in {partition.shards} shards, "
         f"{partition.blocks} blocks; {corpus.preparation}; ingested {corpus.created} from {corpus.source.path}"
     )
+    for growth in corpus.growths:
+        print(f"{growth.images:,} of the images appended {growth.created} from {growth.source.files:,} new files")
     for group in left_out:
         print(f"left out: {group}")
     if corpus.unreadable:
@@ -229,7 +234,7 @@ def _with_files(
     if corpus is None or not found:
         return []
     try:
-        listed = ListedPlaces(runtime.storage, corpus.name, corpus.source)
+        listed = ListedPlaces(runtime.storage, corpus.name, corpus.sources)
         places = listed.find(image.position for image in found)
     except FinalError:  # a corpus of an older TinyTags has no listing
         places = {}
@@ -383,7 +388,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that the store has what the source had when it was ingested, and embeddings of exactly that."""
-    from tinytags_tasks.ingest.plan import load_plan
+    from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.verify import verify_corpus
 
     runtime = clients()
@@ -428,7 +433,6 @@ def ingest(name: Name, redo: Shards = "") -> None:
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.ingest.step import ingest_corpus
-    from tinytags_tasks.store.corpus_records import load_corpus
 
     runtime = clients()
     definition = load_definition(runtime.settings.corpora_folder, name)
@@ -437,7 +441,27 @@ def ingest(name: Name, redo: Shards = "") -> None:
         definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say
     )
     print(
-        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards of "
-        f"{load_corpus(name, runtime.storage).blocks_per_shard} blocks, {result.unreadable:,} unreadable"
+        f"corpus {result.corpus}: {result.images:,} images in {result.shards} shards, {result.blocks} blocks, "
+        f"{result.unreadable:,} unreadable"
         + (f"; `tinytags corpus show {name}` names them" if result.unreadable else "")
+    )
+
+
+@corpus_app.command()
+def grow(name: Name) -> None:
+    """Append what is new in a corpus' source, in new shards; all that is there stays as it is."""
+    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.ingest.step import ingest_corpus
+
+    runtime = clients()
+    definition = load_definition(runtime.settings.corpora_folder, name)
+    result = ingest_corpus(
+        definition, storage=runtime.storage, files=runtime.source_files(definition), grow=True, report=say
+    )
+    old = result.images - result.new_images
+    print(
+        f"corpus {result.corpus}: {old:,} images were there, {result.new_images:,} are new; {result.shards} shards, "
+        f"{result.blocks} blocks"
+        + (f"; tag it with `tinytags run {name}`" if result.new_images else "")
+        + (f"; `tinytags corpus show {name}` names the unreadable ones" if result.unreadable else "")
     )

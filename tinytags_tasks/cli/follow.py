@@ -16,10 +16,10 @@ from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError, TransientError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import has_none
+from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import Run
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def follow_run(
     searched = runtime.settings.alias if is_published else run.collection
     documents = runtime.solr.count(run.collection)
     _print_summary(runtime, run, totals, documents, searched, tasks)
-    corpus = Corpus.load(runtime.storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, runtime.storage)
     if not (totals.read == corpus.images == totals.accounted and totals.kept == documents):
         raise ReconcileError(
             f"run {run.name}: the counts do not add up: the corpus has {corpus.images:,} images, {totals.read:,} were "

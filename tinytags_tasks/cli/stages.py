@@ -277,6 +277,7 @@ def run(
     corpus: Annotated[
         str, typer.Argument(help="Name of a defined corpus; default: the demo.", show_default=False)
     ] = "",
+    grow: Annotated[bool, typer.Option("--grow", help="First append what is new in the corpus' source.")] = False,
     model: Annotated[
         str, typer.Option(help="Version of a published model; default: train one.", show_default=False)
     ] = "",
@@ -330,6 +331,7 @@ def run(
         load_net_card(runtime.storage, features)
     parameters = {
         "corpus": corpus,
+        "new_files": "append" if grow else "leave",
         "model": model,
         "labelled": str(labelled.absolute()) if labelled else "",
         "test": str(test.absolute()) if test else "",

@@ -15,6 +15,7 @@ from tinytags_tasks.blocks import (
     MOST_BLOCKS_PER_SHARD,
     MOST_SHARD_IMAGES,
     fewer_blocks,
+    smaller_shard_images,
     usual_blocks_per_shard,
     usual_shard_images,
 )
@@ -44,7 +45,7 @@ class CorpusDefinition(BaseModel):
         Size of the corpus' images, in pixels.
     shard_images, blocks_per_shard
         How it is cut into shards and blocks. By default, a block has about 60 MB of pixels, and a shard about 3 GB:
-        see :func:`~tinytags_tasks.blocks.usual_shard_images`. Few images make fewer blocks.
+        see :func:`~tinytags_tasks.blocks.usual_shard_images`. Few images make fewer blocks, and smaller shards.
     description
         What the pictures show, for people.
     pixel_order
@@ -122,11 +123,21 @@ class CorpusDefinition(BaseModel):
         return self.model_copy(update={name: known[name] for name in missing})
 
     def cut_for(self, images: int) -> Self:
-        """Return the definition of a corpus of so many images that was never cut, unless this one says how to."""
-        blocks = fewer_blocks(self.blocks_per_shard, min(images, self.shard_images), self.image_bytes)
-        if "blocks_per_shard" in self.model_fields_set or blocks == self.blocks_per_shard:
+        """Return the definition of a corpus of so many images that was never cut, unless this one says how to.
+
+        The corpus may grow: its blocks have about 60 MB of pixels also where shards are full.
+        """
+        if "blocks_per_shard" in self.model_fields_set:
             return self
-        return self.model_copy(update={"blocks_per_shard": blocks})
+        images = min(images, self.shard_images)
+        if "shard_images" in self.model_fields_set:
+            blocks = fewer_blocks(self.blocks_per_shard, images, self.shard_images * self.image_bytes)
+            return self.model_copy(update={"blocks_per_shard": blocks}) if blocks < self.blocks_per_shard else self
+        blocks = fewer_blocks(self.blocks_per_shard, images, images * self.image_bytes)
+        if blocks == self.blocks_per_shard:
+            return self
+        shard_images = smaller_shard_images(blocks, self.image_bytes)
+        return self.model_copy(update={"blocks_per_shard": blocks, "shard_images": shard_images})
 
     @property
     def image_bytes(self) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import tempfile
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
@@ -277,6 +277,35 @@ class StoredListing:
             ends = pc.add(rows["first"], rows["images"])
             wanted = pc.and_(pc.less(rows["first"], stop), pc.greater(ends, first))
             return cast("list[dict[str, Any]]", rows.filter(wanted).to_pylist())
+
+
+class JoinedListing:
+    """Listings of which each begins at the position where the one before it ends.
+
+    Parameters
+    ----------
+    listings
+        In the order of the positions.
+    """
+
+    def __init__(self, listings: Sequence[StoredListing]) -> None:
+        self._listings = listings
+
+    def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
+        """See :meth:`tinytags_tasks.corpus.reader.Listing.items`.
+
+        Raises
+        ------
+        CorruptError
+            If one of the listings is damaged.
+        """
+        begin = 0
+        for listing in self._listings:
+            start, stop = max(first, begin), min(first + images, begin + listing.images)
+            if start < stop:
+                for row_first, item in listing.items(start - begin, stop - start):
+                    yield begin + row_first, item
+            begin += listing.images
 
 
 class MemoryListing:

@@ -1,12 +1,18 @@
 """Where images are in the files that their corpus was read from, as the corpus' listing has it."""
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
+
+from cachetools import LRUCache
 
 from tinytags_tasks.corpus.listing import StoredListing, open_listing
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Source
 from tinytags_tasks.store.protocol import Storage
+
+KEPT_LISTINGS = 8
 
 
 @dataclass(frozen=True)
@@ -61,36 +67,53 @@ class ListedPlaces:
         The store.
     corpus
         The corpus' name.
-    source
-        What it was read from.
-
-    Raises
-    ------
-    MissingError, CorruptError
-        If its listing is missing, as that of a corpus of an older TinyTags is, or damaged.
+    sources
+        What it was read from, in the order of the positions: what it began with, and what was appended each time.
+    listings
+        Listings that are open already, by their paths; it is added to. None for those of this object alone.
     """
 
-    def __init__(self, storage: Storage, corpus: str, source: Source) -> None:
-        self._source = source.path
-        self._listing: StoredListing = open_listing(storage, layout.source_file(corpus, source.listing_sha256))
+    def __init__(
+        self,
+        storage: Storage,
+        corpus: str,
+        sources: Sequence[Source],
+        listings: MutableMapping[str, StoredListing] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._corpus = corpus
+        self._sources = sources
+        self._begins = [0, *accumulate(source.images for source in sources)][:-1]
+        self._listings: MutableMapping[str, StoredListing] = LRUCache(KEPT_LISTINGS) if listings is None else listings
 
     def find(self, positions: Iterable[int]) -> dict[int, SourcePlace]:
         """Return where images are, by position; without those that are in no file.
 
         Raises
         ------
-        CorruptError
-            If the listing is damaged.
+        MissingError, CorruptError
+            If a listing is missing, as that of a corpus of an older TinyTags is, or damaged.
         """
-        return {
-            position: SourcePlace(
-                self._source,
-                item.path,
-                position - first,
-                item.images,
-                item.offset,
-                item.size_bytes,
-                item.member or "",
-            )
-            for position, (first, item) in self._listing.find(positions).items()
-        }
+        found: dict[int, SourcePlace] = {}
+        wanted = sorted({position for position in positions if position >= 0})
+        for part, of_part in groupby(wanted, lambda position: bisect_right(self._begins, position) - 1):
+            source, begin = self._sources[part], self._begins[part]
+            items = self._listing(source).find(position - begin for position in of_part)
+            for position, (first, item) in items.items():
+                found[begin + position] = SourcePlace(
+                    source.path,
+                    item.path,
+                    position - first,
+                    item.images,
+                    item.offset,
+                    item.size_bytes,
+                    item.member or "",
+                )
+        return found
+
+    def _listing(self, source: Source) -> StoredListing:
+        path = layout.source_file(self._corpus, source.listing_sha256)
+        listing = self._listings.get(path)
+        if listing is None:
+            listing = self._listings[path] = open_listing(self._storage, path)
+        return listing

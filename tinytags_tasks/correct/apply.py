@@ -22,11 +22,10 @@ from tinytags_tasks.index.javabin import MIME
 from tinytags_tasks.index.posting import collection_missing
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, refuse_lost
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
-from tinytags_tasks.store.run_identity import refuse_another_corpus
+from tinytags_tasks.store.run_identity import corpus_of_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 PATIENCE_SECONDS = 3.0
@@ -104,7 +103,7 @@ def apply_corrections(
         If Solr or the store is unavailable, another writer has taken over a block, or a block did not have the
         documents that the ledger counts.
     """
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     refuse_another_corpus(run, corpus)
     reader = RunBlocks(run, corpus, storage)
     records = _spoken_of(reader)
@@ -137,7 +136,7 @@ def _spoken_of(reader: RunBlocks) -> list[BlockRecord]:
     partition = reader.corpus.partition
     positions = reader.corrections.words.column("position").to_numpy()
     spoken_of, at = [], 0
-    while at < len(positions):
+    while at < len(positions) and positions[at] < partition.images:  # the corpus may have grown since the run
         block = partition.block(partition.block_at(int(positions[at])))
         spoken_of.append(block.number)
         at = int(np.searchsorted(positions, block.first + block.images))

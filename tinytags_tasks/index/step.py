@@ -14,12 +14,11 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources, read_scored_record
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held, refuse_lost
 from tinytags_tasks.store.configsets import current_configset, keep_configset, kept_configset
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
-from tinytags_tasks.store.run_identity import refuse_another_corpus
+from tinytags_tasks.store.run_identity import corpus_of_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import UNRECORDED, BlockRecord, BlockState, Run
 
 _AT_ONCE = 8
@@ -215,7 +214,7 @@ def _wait_until_settled(run: Run, solr: SolrClient) -> None:
 def _index(run: Run, held: HeldBlocks, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
     """Post blocks, commit once, and verify each block."""
     storage.delete_leftovers(*(layout.ledger_file(run.name, block) for block in held.blocks))
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     refuse_another_corpus(run, corpus)
     blocks = RunBlocks(run, corpus, storage)
     records, failures = post_blocks(held, blocks, block_sources(storage, corpus, held.blocks), solr, report)

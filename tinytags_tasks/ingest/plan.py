@@ -1,81 +1,38 @@
 """The first step of an ingestion: list the source, and record what will be ingested."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tinytags_tasks.blocks import MOST_BLOCK_BYTES, MOST_BLOCKS, Partition
+from tinytags_tasks.blocks import Partition
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.formats.registry import find_format, list_items
-from tinytags_tasks.corpus.listing import ListingFile, open_listing
+from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
-from tinytags_tasks.corpus.sources.left_out import LeftOutGroup
-from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
-from tinytags_tasks.ingest.refusal import forget_ingestion, was_refused
-from tinytags_tasks.near_names import choices
+from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.ingest.grown_source import NewItems, find_new
+from tinytags_tasks.ingest.plan_records import GrowthPlan, IngestPlan, committed_corpus, committed_parts, load_plan
+from tinytags_tasks.ingest.refusals import (
+    is_another,
+    refuse_another_corpus,
+    refuse_another_definition,
+    refuse_another_source,
+    refuse_senseless_cut,
+    refuse_senseless_growth,
+)
+from tinytags_tasks.ingest.refused import forget_growth, forget_ingestion, was_refused
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus, Source
+from tinytags_tasks.store.corpus_records import Source
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import Record
+from tinytags_tasks.store.record_series import record_numbers
 from tinytags_tasks.store.room import refuse_without_room
 
 _IMAGES_PER_TASK = 250_000
 _MOST_TASKS = 400
-_DECISIVE = (
-    "name",
-    "format",
-    "height",
-    "width",
-    "shard_images",
-    "blocks_per_shard",
-    "pixel_order",
-    "resize",
-    "filter",
-    "image_column",
-    "format_options",
-    "keywords",
-    "keyword_stop_list",
-)
-"""Fields of a definition that determine the stored bytes; they must not change once ingestion has begun."""
-
-
-class IngestPlan(Record):
-    """What is ingested as a corpus; once it has been written, nothing else is accepted.
-
-    Attributes
-    ----------
-    definition
-        The corpus as it was defined.
-    source
-        Its source as it was at that time.
-    stop_list_sha256
-        The hash of the stop list of keywords; empty if there is none.
-    left_out
-        What was in the source's folders and does not belong to it.
-    """
-
-    definition: CorpusDefinition
-    source: Source
-    stop_list_sha256: str = ""
-    left_out: tuple[LeftOutGroup, ...] = ()
-
-    @classmethod
-    def remedy(cls, path: str) -> str:
-        """Return the command that writes a plan again."""
-        return f"write it again from the corpus' source with `tinytags ingest {layout.path_name(path)}`"
-
-    @property
-    def partition(self) -> Partition:
-        """How the corpus is divided into shards and blocks."""
-        return Partition(self.source.images, self.definition.shard_images, self.definition.blocks_per_shard)
-
-    @property
-    def has_keywords(self) -> bool:
-        """Whether its images have keywords."""
-        return bool(self.definition.keywords)
 
 
 @dataclass(frozen=True)
@@ -92,22 +49,40 @@ class PlanRequest:
         How many tasks there may be at most, whatever ``shards_per_task`` is; None means any number.
     redo
         Shards that are written again even if they are complete.
+    grow
+        Whether images that are new in the source are appended to a corpus that is complete.
+    least_new
+        How many images must be new so that they are appended.
     """
 
     definition: CorpusDefinition
     shards_per_task: int = 0
     most_groups: int | None = None
     redo: tuple[int, ...] = ()
+    grow: bool = False
+    least_new: int = 1
 
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What is left to do: groups of shards, none if the corpus is complete."""
+    """What is left to do: groups of shards, none if the corpus is complete.
+
+    Attributes
+    ----------
+    images, shards
+        Of the whole corpus, once all is done.
+    new_images
+        How many of these images are appended to a corpus that is complete without them.
+    untaken
+        How many images the source has besides; they are not appended this time.
+    """
 
     corpus: str
     images: int
     shards: int
     groups: tuple[tuple[int, ...], ...]
+    new_images: int = 0
+    untaken: int = 0
 
 
 def plan_ingestion(
@@ -125,24 +100,42 @@ def plan_ingestion(
     FinalError
         If the store does not have enough space for what is missing.
     """
-    definition = _cut_as_begun(request.definition, storage)
-    plan = _write_plan(replace(request, definition=definition), request.definition, storage, files, report)
-    partition = plan.partition
+    found = _find_plan(request, storage, files, report)
+    plan, partition = found.plan, found.plan.partition
+    definition = plan.definition
     if wrong := [shard for shard in request.redo if not 0 <= shard < partition.shards]:
         raise BadInputError(
             f"shard {wrong[0]} is out of range: corpus {definition.name} has 0 to {partition.shards - 1}"
         )
     missing = _missing_shards(plan, storage)
+    parts = committed_parts(plan, storage)
+    new = [shard for part in range(parts, len(plan.sources)) for shard in partition.shards_of_part(part)]
     to_write = sorted({*missing, *request.redo})
-    if needed := sum(partition.images_in_shard(shard) for shard in to_write) * definition.image_bytes:
+    new_images = sum(source.images for source in plan.sources[parts:]) if parts else 0
+    if found.is_away:
+        if new:
+            report(
+                f"corpus {definition.name} is to grow by {new_images:,} images: that goes on once its source is back "
+                f"(`tinytags corpus grow {definition.name}`)"
+            )
+        new = to_write = []
+    elif needed := sum(partition.images_in_shard(shard) for shard in to_write) * definition.image_bytes:
         refuse_without_room(needed, f"corpus {definition.name}", storage, report)
-    is_committed = storage.exists(layout.corpus_file(definition.name))
-    todo = to_write if is_committed else list(range(partition.shards))
+    todo = sorted({*to_write, *new})
     report(
         f"corpus {definition.name}: {partition.images:,} images in {partition.shards} shards, "
-        f"{len(missing)} of them missing" + ("" if missing or request.redo or not is_committed else ": nothing to do")
+        + (f"{new_images:,} images in {len(new)} shards new, " if new_images and not found.is_away else "")
+        + f"{len(missing)} of them missing"
+        + ("" if todo or found.is_away else ": nothing to do")
     )
-    return PlanResult(definition.name, partition.images, partition.shards, _groups(request, partition, todo))
+    return PlanResult(
+        definition.name,
+        partition.images,
+        partition.shards,
+        _groups(request, partition, todo),
+        new_images,
+        found.untaken,
+    )
 
 
 def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefinition:
@@ -157,85 +150,145 @@ def _cut_as_begun(definition: CorpusDefinition, storage: Storage) -> CorpusDefin
     return definition
 
 
-def _refuse_senseless_cut(partition: Partition, image_bytes: int) -> None:
-    """Refuse more blocks than can be kept in mind, and blocks that no worker can hold."""
-    largest = max(1, -(-min(partition.images, partition.shard_images) // partition.blocks_per_shard))
-    if largest > 1 and largest * image_bytes > MOST_BLOCK_BYTES:
-        raise BadInputError(
-            f"blocks of {largest:,} images would have {largest * image_bytes / 1e9:,.1f} GB of pixels, more than "
-            f"{MOST_BLOCK_BYTES / 1e9:,.0f} GB: define the corpus with more blocks_per_shard or fewer shard_images"
-        )
-    if partition.blocks > MOST_BLOCKS:
-        raise BadInputError(
-            f"{partition.images:,} images in shards of {partition.shard_images:,} with {partition.blocks_per_shard:,} "
-            f"blocks each would be {partition.blocks:,} blocks, more than {MOST_BLOCKS:,}: define the corpus with "
-            "larger shards or fewer blocks per shard"
-        )
+@dataclass(frozen=True)
+class _Found:
+    """The plan that counts, how many new images it does not have, and whether the source could not be read."""
+
+    plan: IngestPlan
+    untaken: int = 0
+    is_away: bool = False
 
 
-def load_plan(storage: Storage, corpus: str) -> IngestPlan:
-    """Return a corpus' ingestion plan.
-
-    Raises
-    ------
-    MissingError, CorruptError
-        If there is no plan, or it is damaged.
-    """
-    try:
-        return IngestPlan.load(storage, layout.ingest_plan_file(corpus))
-    except MissingError as error:
-        names = storage.names(layout.CORPORA)
-        if corpus in names:
-            raise
-        raise MissingError(
-            f"corpus {corpus} is not in the store: ingest it with `tinytags ingest {corpus}` ({choices(corpus, names)})"
-        ) from error
-
-
-def _write_plan(
-    request: PlanRequest,
-    defined: CorpusDefinition,
-    storage: Storage,
-    files: SourceFiles,
-    report: Callable[[str], None],
-) -> IngestPlan:
-    """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's.
-
-    ``defined`` is the request's definition without the cut of the known plan.
-    """
-    definition = request.definition
+def _find_plan(request: PlanRequest, storage: Storage, files: SourceFiles, report: Callable[[str], None]) -> _Found:
+    """Return the plan that counts from now on; the source is listed for it, and compared with a known plan's."""
+    definition = _cut_as_begun(request.definition, storage)
     path = layout.ingest_plan_file(definition.name)
     known = _known_plan(definition, storage, report)
+    if known is not None and known.growths and not request.grow and was_refused(known, storage):
+        known = forget_growth(known, storage, report)
     try:
         listing, plan = _list_source(definition, files, report)
     except (BadInputError, TransientError) as error:
-        if known is None or request.redo or not _is_complete(known, storage):
+        if known is None or request.redo or not _stands(known, storage):
             raise
-        _refuse_another_definition(known, IngestPlan(definition=definition, source=known.source), needs_lists=False)
+        refuse_another_definition(known, IngestPlan(definition=definition, source=known.source), needs_lists=False)
         report(f"corpus {definition.name} is complete, so its source is not needed ({error})")
-        return known
+        return _Found(known, is_away=True)
     with closing(listing):
-        if known is not None and was_refused(known, storage) and _is_another(known, plan, listing, storage):
-            report(f"corpus {definition.name}: what was refused is not what there is now, so that it is begun again")
-            forget_ingestion(known, storage)
-            known, plan = None, plan.replaced(definition=defined.cut_for(plan.source.images))
+        if known is not None and _is_mended(known, plan, listing, storage):
+            forget_ingestion(known, storage, report)
+            known, plan = None, plan.replaced(definition=request.definition.cut_for(plan.images))
         if known is None and not storage.exists(path):
-            _refuse_senseless_cut(plan.partition, plan.definition.image_bytes)
+            refuse_senseless_cut(plan)
             _write_listing(plan, listing, storage)
             if plan.save(storage, path, overwrite=False):
-                return plan
+                return _Found(plan)
         known = known or load_plan(storage, definition.name)
-        _refuse_another_definition(known, plan)
-        if known.source.content != plan.source.content:
-            _refuse_another_source(known, plan, listing, storage)
+        refuse_another_definition(known, plan)
+        if known.growths or known.source.content != plan.source.content:
+            if known.growths or known.source.timeless_content != plan.source.timeless_content:
+                return _find_grown(request, known, plan, listing, storage, files, report)
+            refuse_another_source(known, plan, listing, storage)
             report(f"{files.address}: is the same source, although the times of its files have changed")
             _write_listing(plan, listing, storage)
             plan.save(storage, path)
-            return plan
+            return _Found(plan)
     if (known.definition, known.left_out) != (definition, plan.left_out):  # such as a source that was moved
         plan.save(storage, path)
-        return plan
-    return known
+        return _Found(plan)
+    return _Found(known)
+
+
+def _is_mended(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> bool:
+    """Return whether a corpus was refused before it was complete, and its source or definition is another one now."""
+    return not known.growths and was_refused(known, storage) and is_another(known, asked, listing, storage)
+
+
+def _find_grown(
+    request: PlanRequest,
+    known: IngestPlan,
+    asked: IngestPlan,
+    listing: ListingFile,
+    storage: Storage,
+    files: SourceFiles,
+    report: Callable[[str], None],
+) -> _Found:
+    """Return the plan of a source that has more than the corpus, or of a corpus that has grown."""
+    try:
+        known, new = _find_new(known, listing, storage, files, report)
+    except BadInputError:
+        if not known.growths:
+            refuse_another_source(known, asked, listing, storage)  # which says what is different on the whole
+        raise
+    with closing(new.listing):
+        known = _with_moved(known, asked, new.moved, storage)
+        if new.source is None:
+            return _Found(known)
+        name, images = known.definition.name, new.source.images
+        news = f"{files.address}: has {images:,} images in {new.source.files:,} files that corpus {name} does not have"
+        if not request.grow:
+            report(f"{news}; append them with `tinytags corpus grow {name}`")
+            return _Found(known, untaken=images)
+        if images < request.least_new:
+            report(f"{news}; they are appended once there are {request.least_new:,}")
+            return _Found(known, untaken=images)
+        if committed_parts(known, storage) < len(known.sources) or _missing_shards(known, storage):
+            report(f"{news}; they are appended once all before them are ingested")
+            return _Found(known, untaken=images)
+        return _Found(_append(known, new.source, new.listing, storage, report))
+
+
+def _find_new(
+    known: IngestPlan, listing: ListingFile, storage: Storage, files: SourceFiles, report: Callable[[str], None]
+) -> tuple[IngestPlan, NewItems]:
+    """Return what is new in a source, and the plan.
+
+    A growth that was refused goes on if there is nothing else now, such as because the limit was raised. Otherwise it
+    is forgotten, and its files that are still there are new.
+    """
+    if not (known.growths and was_refused(known, storage)):
+        return known, find_new(known, listing, files, storage)
+    with suppress(BadInputError):
+        new = find_new(known, listing, files, storage)
+        if new.source is None and len(known.growths) not in new.moved:
+            return known, new
+        new.listing.close()
+    known = forget_growth(known, storage, report)
+    return known, find_new(known, listing, files, storage)
+
+
+def _with_moved(known: IngestPlan, asked: IngestPlan, moved: Mapping[int, Source], storage: Storage) -> IngestPlan:
+    """Record what may change of a plan, and new listings of parts whose files have other times now; return the plan."""
+    name = known.definition.name
+    sources = [moved.get(part, source) for part, source in enumerate(known.sources)]
+    plan = known.replaced(
+        definition=asked.definition, left_out=asked.left_out, source=sources[0], growths=tuple(sources[1:])
+    )
+    if (known.definition, known.left_out) != (plan.definition, plan.left_out) or 0 in moved:
+        plan.save(storage, layout.ingest_plan_file(name))
+    for part in moved.keys() - {0}:
+        GrowthPlan(corpus=name, number=part, source=sources[part]).save(storage, layout.growth_file(name, part))
+    return plan
+
+
+def _append(
+    known: IngestPlan, source: Source, listing: ListingFile, storage: Storage, report: Callable[[str], None]
+) -> IngestPlan:
+    """Plan a growth of a complete corpus, unless another process has planned one meanwhile; return the plan."""
+    definition, number = known.definition, len(known.growths) + 1
+    plan = known.replaced(growths=(*known.growths, source))
+    if definition.keywords and find_format(definition.format).keywords_are_a_file:
+        raise BadInputError(
+            f"corpus {definition.name} cannot grow: its keywords are in a file of their own, {definition.keywords}, "
+            "which belongs to what it began with; define another corpus for the new files"
+        )
+    refuse_senseless_growth(plan)
+    storage.write(layout.source_file(definition.name, source.listing_sha256), listing.content())
+    record = GrowthPlan(corpus=definition.name, number=number, source=source)
+    if not record.save(storage, layout.growth_file(definition.name, number), overwrite=False):
+        return load_plan(storage, definition.name)
+    report(f"corpus {definition.name} grows by {source.images:,} images from {source.files:,} new files")
+    return plan
 
 
 def _known_plan(definition: CorpusDefinition, storage: Storage, report: Callable[[str], None]) -> IngestPlan | None:
@@ -248,41 +301,43 @@ def _known_plan(definition: CorpusDefinition, storage: Storage, report: Callable
     if not storage.exists(path):
         return None
     try:
-        return load_plan(storage, definition.name)
+        IngestPlan.load(storage, path)
     except CorruptError as error:
         corpus = committed_corpus(storage, definition.name)
         if corpus is not None:
-            _refuse_another_corpus(definition, corpus)
+            refuse_another_corpus(definition, corpus)
             plan = IngestPlan(
                 definition=definition, source=corpus.source, stop_list_sha256=_stop_list_sha256(definition)
             )
             plan.save(storage, path)
             report(f"{error}: done, as the corpus' totals prove")
-            return plan
+            return _with_growths(definition.name, storage, report)
         for name in storage.names(layout.shards_folder(definition.name)):
             if name.endswith(".json"):
                 storage.delete(f"{layout.shards_folder(definition.name)}/{name}")
         storage.delete(path)
         report(f"{error}: the corpus is incomplete, so that it is begun again")
         return None
+    return _with_growths(definition.name, storage, report)
 
 
-def _refuse_another_corpus(definition: CorpusDefinition, corpus: Corpus) -> None:
-    """Refuse a definition that does not make a corpus with these totals."""
-    preparation = find_format(definition.format).preparation(definition)
-    for what, asked, made in (
-        ("format", definition.format, corpus.source.format),
-        ("shard_images", definition.shard_images, corpus.shard_images),
-        ("blocks_per_shard", definition.blocks_per_shard, corpus.blocks_per_shard),
-        ("height", definition.height, corpus.height),
-        ("width", definition.width, corpus.width),
-        ("preparation", preparation, corpus.preparation),
-    ):
-        if asked != made:
-            raise BadInputError(
-                f"corpus {corpus.name} was made with {what} = {_short(made)}, not {_short(asked)}; restore its "
-                f"definition, or remove the corpus with `tinytags corpus remove {corpus.name} --data`"
-            )
+def _with_growths(name: str, storage: Storage, report: Callable[[str], None]) -> IngestPlan:
+    """Return a corpus' plan; records of growths that are damaged or missing are written again from the totals.
+
+    One that was not committed yet is deleted: whoever lets the corpus grow next begins it again.
+    """
+    try:
+        return load_plan(storage, name)
+    except CorruptError as error:
+        corpus = committed_corpus(storage, name)
+        growths = corpus.growths if corpus else ()
+        for number, growth in enumerate(growths, start=1):
+            GrowthPlan(corpus=name, number=number, source=growth.source).save(storage, layout.growth_file(name, number))
+        for number in record_numbers(partial(layout.growth_file, name), storage):
+            if number > len(growths):
+                storage.delete(layout.growth_file(name, number))
+        report(f"{error}: done, as the corpus' totals prove")
+    return load_plan(storage, name)
 
 
 def _list_source(
@@ -351,83 +406,6 @@ def _stop_list_sha256(definition: CorpusDefinition) -> str:
         raise BadInputError(f"{definition.keyword_stop_list}: cannot be read ({error.strerror})") from error
 
 
-def _remedy(name: str) -> str:
-    return f"restore it, choose another name, or remove the corpus with `tinytags corpus remove {name} --data`"
-
-
-def _refuse_another_source(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> None:
-    """Refuse another source than an ingestion was begun with; files whose times alone differ are the same.
-
-    Raises
-    ------
-    BadInputError
-        Naming what differs.
-    """
-    name = known.definition.name
-    before, now = known.source.timeless_content, asked.source.timeless_content
-    if differing := [field for field in before if before[field] != now[field]]:
-        field = differing[0]
-        what = f"{field}: was {_short(before[field])}, is {_short(now[field])}"
-    else:
-        path = layout.source_file(name, known.source.listing_sha256)
-        stored = open_listing(storage, path)
-        pairs = zip(stored.items(0, stored.images), listing.items(), strict=True)
-        differing_item = next((item for (_, old), item in pairs if _timeless(old) != _timeless(item)), None)
-        if differing_item is None:
-            return
-        what = f"the name, size or keyword of {differing_item.path}"
-    raise BadInputError(
-        f"corpus {name} was made from {known.source.path}, but {asked.source.path} is a different source or has "
-        f"changed since then ({what}); {_remedy(name)}"
-    )
-
-
-def _is_another(known: IngestPlan, asked: IngestPlan, listing: ListingFile, storage: Storage) -> bool:
-    """Return whether the source or the definition is another one than an ingestion was begun with."""
-    try:
-        _refuse_another_definition(known, asked)
-        _refuse_another_source(known, asked, listing, storage)
-    except BadInputError:
-        return True
-    return False
-
-
-def _timeless(item: ListedItem) -> ListedItem:
-    return replace(item, version="", member=None)
-
-
-def _refuse_another_definition(known: IngestPlan, asked: IngestPlan, *, needs_lists: bool = True) -> None:
-    """Refuse another definition than an ingestion was begun with.
-
-    Parameters
-    ----------
-    known, asked
-        The plan of the ingestion, and that of the present definition.
-    needs_lists
-        Whether the keywords that are left out are compared as well.
-
-    Raises
-    ------
-    BadInputError
-        Naming what differs.
-    """
-    name = known.definition.name
-    old, new = ({field: getattr(plan.definition, field) for field in _DECISIVE} for plan in (known, asked))
-    if find_format(known.definition.format).keywords_are_a_file:  # the content is part of the source; the path is not
-        old["keywords"], new["keywords"] = bool(old["keywords"]), bool(new["keywords"])
-    old["keyword_stop_list"] = known.stop_list_sha256 if needs_lists else ""
-    new["keyword_stop_list"] = asked.stop_list_sha256 if needs_lists else ""
-    if differing := [field for field in old if old[field] != new[field]]:
-        field = differing[0]
-        raise BadInputError(
-            f"corpus {name} was started with {field} = {_short(old[field])}, not {_short(new[field])}; {_remedy(name)}"
-        )
-
-
-def _short(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)[:40]
-
-
 def _missing_shards(plan: IngestPlan, storage: Storage) -> list[int]:
     """Return the shards of which a file is missing or of another size than it must be."""
     name = plan.definition.name
@@ -445,9 +423,11 @@ def _missing_shards(plan: IngestPlan, storage: Storage) -> list[int]:
     return [shard for shard in range(plan.partition.shards) if not is_there(shard)]
 
 
-def _is_complete(plan: IngestPlan, storage: Storage) -> bool:
-    """Tell whether a corpus was committed and no shard is missing."""
-    return storage.exists(layout.corpus_file(plan.definition.name)) and not _missing_shards(plan, storage)
+def _stands(plan: IngestPlan, storage: Storage) -> bool:
+    """Tell whether a corpus was committed and no shard of what was committed is missing."""
+    parts = committed_parts(plan, storage)
+    missing = _missing_shards(plan, storage)
+    return parts > 0 and all(plan.partition.part_of_shard(shard) >= parts for shard in missing)
 
 
 def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tuple[tuple[int, ...], ...]:
@@ -457,20 +437,3 @@ def _groups(request: PlanRequest, partition: Partition, shards: list[int]) -> tu
     if request.most_groups is not None:
         size = max(size, -(-len(shards) // request.most_groups))
     return tuple(tuple(shards[start : start + size]) for start in range(0, len(shards), size))
-
-
-def same_source(known: Source, asked: Source) -> bool:
-    """Return whether two records describe the same source, wherever it is and whatever the times of its files."""
-    return known.timeless_content == asked.timeless_content
-
-
-def committed_corpus(storage: Storage, corpus: str) -> Corpus | None:
-    """Return a corpus' record if it has been committed; None otherwise.
-
-    Raises
-    ------
-    CorruptError
-        If the record is damaged.
-    """
-    path = layout.corpus_file(corpus)
-    return Corpus.load(storage, path) if storage.exists(path) else None

@@ -13,17 +13,16 @@ import pyarrow.parquet as pq
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
 from tinytags_tasks.corpus.keywords import StopList, normal_keyword, read_stop_list
-from tinytags_tasks.corpus.listing import open_listing
 from tinytags_tasks.corpus.places import ListedPlaces
 from tinytags_tasks.corpus.reader import Batch, Reader
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, ReconcileError
-from tinytags_tasks.ingest.plan import IngestPlan, load_plan, same_source
-from tinytags_tasks.ingest.refusal import refusal_noted
+from tinytags_tasks.ingest.plan_records import IngestPlan, committed_parts, load_plan, open_plan_listing, same_source
+from tinytags_tasks.ingest.refused import refusal_noted
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
+from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.lease import LEASE_SECONDS, Leases
 from tinytags_tasks.store.parquet_bytes import read_parquet
 from tinytags_tasks.store.protocol import Storage
@@ -87,7 +86,7 @@ def ingest_shards(
     for shard in request.shards:
         if not 0 <= shard < plan.partition.shards:
             raise BadInputError(f"shard {shard} is out of range: the last shard is {plan.partition.shards - 1}")
-    listing = open_listing(storage, layout.source_file(request.corpus, plan.source.listing_sha256))
+    listing = open_plan_listing(plan, storage)
     with refusal_noted(plan, storage), closing(open_reader(plan.definition, files, listing)) as reader:
         return _Writer(request, plan, reader, storage, report, Leases(storage, lease_seconds)).write_all()
 
@@ -197,7 +196,7 @@ class _Writer:
             first=stream.blocks[0].first,
             images=self._plan.partition.images_in_shard(shard),
             image_bytes=self._plan.definition.image_bytes,
-            source=self._plan.source,
+            source=self._plan.source_of(shard),
             source_sha256=stream.hash.encoded,
             blocks=tuple(
                 BlockManifest(number=block.number, first=block.first, images=block.images, sha256=digest)
@@ -218,7 +217,7 @@ class _Writer:
             manifest = ShardManifest.load(self._storage, layout.shard_manifest_file(self._request.corpus, shard))
         except (MissingError, CorruptError):
             return None
-        is_comparable = same_source(manifest.source, self._plan.source) and _has_same_blocks(
+        is_comparable = same_source(manifest.source, self._plan.source_of(shard)) and _has_same_blocks(
             manifest, self._plan, shard
         )
         return manifest if is_comparable else None
@@ -248,8 +247,9 @@ class _Writer:
         for batch in batches:
             pixels = stream.hash.add(batch)
             stream.unreadable.update(batch.unreadable)
-            if len(stream.unreadable) > most_unreadable(self._plan):  # of this shard alone
-                raise too_many_unreadable(self._plan, len(stream.unreadable), stream.unreadable, self._storage)
+            source = self._plan.source_of(stream.blocks[0].shard)
+            if len(stream.unreadable) > most_unreadable(self._plan, source):  # of this shard alone
+                raise too_many_unreadable(self._plan, source, stream.unreadable, self._storage)
             if self._plan.has_keywords:
                 stream.keywords.append(_encode_keywords(batch, self._stop_list))
             self._progress.add(batch.images)
@@ -267,18 +267,33 @@ class _ShardStream:
     keywords: list[pa.Array] = field(default_factory=list)
 
 
-def most_unreadable(plan: IngestPlan) -> int:
-    """Return how many images of a corpus may be unreadable."""
-    return int(plan.definition.most_unreadable_percent * plan.source.images / 100)
+def most_unreadable(plan: IngestPlan, source: Source) -> int:
+    """Return how many images of what a corpus began with, or of one growth, may be unreadable."""
+    return int(plan.definition.most_unreadable_percent * source.images / 100)
 
 
-def too_many_unreadable(plan: IngestPlan, count: int, examples: dict[int, str], storage: Storage) -> BadInputError:
-    """Return the error for a corpus with too many unreadable images; it names the files of three of them."""
-    first = sorted(examples.items())[:3]
-    places = ListedPlaces(storage, plan.definition.name, plan.source).find(position for position, _ in first)
+def too_many_unreadable(
+    plan: IngestPlan, source: Source, unreadable: dict[int, str], storage: Storage, count: int = 0
+) -> BadInputError:
+    """Return the error for too many unreadable images in what a corpus began with, or in one growth.
+
+    Parameters
+    ----------
+    plan, source
+        The plan, and the source of the part.
+    unreadable
+        Unreadable images by position, and why; the error names the files of three of them.
+    storage
+        The store, which has the listings.
+    count
+        How many there are; 0 if these are all.
+    """
+    first = sorted(unreadable.items())[:3]
+    places = ListedPlaces(storage, plan.definition.name, plan.sources).find(position for position, _ in first)
     listed = "; ".join(f"{position:,} ({places[position]}): {reason}" for position, reason in first)
+    count = count or len(unreadable)
     return BadInputError(
-        f"corpus {plan.definition.name}: at least {count:,} of {plan.source.images:,} images are unreadable, more than "
+        f"corpus {plan.definition.name}: at least {count:,} of {source.images:,} images are unreadable, more than "
         f"most_unreadable_percent = {plan.definition.most_unreadable_percent:g} allows ({listed}); repair the source, "
         "or raise the limit in the corpus' definition"
     )
@@ -302,7 +317,9 @@ def complete_manifest(plan: IngestPlan, shard: int, storage: Storage) -> ShardMa
     if not storage.exists(path):
         return None
     manifest = ShardManifest.load(storage, path)
-    if not same_source(manifest.source, plan.source):
+    if not same_source(manifest.source, plan.source_of(shard)):
+        if 0 < committed_parts(plan, storage) <= plan.partition.part_of_shard(shard):
+            return None  # a slow process wrote it for a growth that was forgotten
         raise BadInputError(
             f"{path}: was made from a different source ({manifest.source.path}) than the corpus' plan says; remove the "
             f"corpus with `tinytags corpus remove {name} --data`, then define and ingest it again"

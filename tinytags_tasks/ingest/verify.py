@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tinytags_tasks.corpus.formats.registry import find_format, open_reader
-from tinytags_tasks.corpus.listing import open_listing
+from tinytags_tasks.corpus.reader import Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.ingest.plan import IngestPlan, committed_corpus, load_plan
+from tinytags_tasks.ingest.plan_records import IngestPlan, committed_corpus, load_committed_plan, open_plan_listing
 from tinytags_tasks.ingest.shard_hash import ShardHash
 from tinytags_tasks.ingest.shards import check_source_range, complete_manifest
 from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings, verify_embeddings
 from tinytags_tasks.prefetch import prefetch
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Unreadable
+from tinytags_tasks.store.corpus_records import BlockManifest, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.protocol import Storage
 
 _REPORT_SECONDS = 5.0
@@ -88,7 +88,7 @@ def verify_corpus(
     CorruptError
         If its plan or its totals are damaged.
     """
-    plan = load_plan(storage, corpus)
+    plan = load_committed_plan(storage, corpus)
     damaged: dict[int, str] = {}
     read_bytes = 0
     manifests: list[ShardManifest] = []
@@ -116,7 +116,7 @@ def verify_corpus(
     embeddings = verify_embeddings(totals, whole, storage=storage, deep=deep, report=report) if totals else ()
     read_bytes += sum(found.read_bytes for found in embeddings)
     source = "" if files is None else _compare_source(plan, manifests, storage, files, deep=deep, report=report)
-    return VerifyResult(corpus, plan.partition.shards, plan.source.images, damaged, source, read_bytes, embeddings)
+    return VerifyResult(corpus, plan.partition.shards, plan.images, damaged, source, read_bytes, embeddings)
 
 
 def _known_damage(corpus: str, shard: int, storage: Storage) -> str:
@@ -177,19 +177,13 @@ def _compare_source(
     report: Callable[[str], None],
 ) -> str:
     """Return what is wrong with the source; empty if nothing is."""
-    listing = open_listing(storage, layout.source_file(plan.definition.name, plan.source.listing_sha256))
+    listing = open_plan_listing(plan, storage)
     try:
-        first = next(listing.items(0, 1))[1]
-        last = next(listing.items(plan.source.images - 1, 1))[1]
-        current = files.current(first.path), files.current(last.path)
-        for item, file in zip((first, last), current, strict=True):
-            if item.offset == 0 and not deep and file.size_bytes != item.size_bytes:
-                files.check_unchanged(item.path, item.size_bytes, item.version)  # which says how
-            if file.version != item.version:
-                report(f"{files.name(item.path)}: its time has changed since it was listed; its content is compared")
-        ends = hash_ends(files, *current)
-        if ends != (plan.source.head_sha256, plan.source.tail_sha256):
-            return f"{plan.source.path}: its head or tail has changed since it was ingested"
+        first = 0
+        for source in plan.sources:
+            if problem := _compare_ends(source, first, listing, files, deep=deep, report=report):
+                return problem
+            first += source.images
         if not deep:
             return ""
         holds_pixels = find_format(plan.definition.format).holds_pixels
@@ -208,8 +202,24 @@ def _compare_source(
     return ""
 
 
+def _compare_ends(
+    source: Source, first: int, listing: Listing, files: SourceFiles, *, deep: bool, report: Callable[[str], None]
+) -> str:
+    """Return what is wrong with the first and the last file of what is in a corpus from a position on."""
+    items = [next(iter(listing.items(position, 1)))[1] for position in (first, first + source.images - 1)]
+    current = [files.current(item.path) for item in items]
+    for item, file in zip(items, current, strict=True):
+        if item.offset == 0 and not deep and file.size_bytes != item.size_bytes:
+            files.check_unchanged(item.path, item.size_bytes, item.version)  # which says how
+        if file.version != item.version:
+            report(f"{files.name(item.path)}: its time has changed since it was listed; its content is compared")
+    if hash_ends(files, *current) != (source.head_sha256, source.tail_sha256):
+        return f"{source.path}: its head or tail has changed since it was ingested"
+    return ""
+
+
 def iterate_unreadable(corpus: str, *, storage: Storage) -> Iterator[Unreadable]:
     """Yield a corpus' unreadable images in the order of their positions."""
-    plan = load_plan(storage, corpus)
+    plan = load_committed_plan(storage, corpus)
     for shard in range(plan.partition.shards):
         yield from ShardManifest.load(storage, layout.shard_manifest_file(corpus, shard)).unreadable

@@ -14,13 +14,12 @@ from tinytags_tasks.correct.apply import ApplyResult, apply_corrections, pending
 from tinytags_tasks.errors import FinalError, OtherWriterError, ReconcileError
 from tinytags_tasks.publish.live import live_collections, live_runs
 from tinytags_tasks.publish.reconciliation import RunState, is_corrected_since, read_state
-from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.corrections import Corrections
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, last_number
 from tinytags_tasks.store.run_blocks import RunBlocks
+from tinytags_tasks.store.run_identity import present_corpus
 from tinytags_tasks.store.run_records import BlockState, Run
 
 Result = TypeVar("Result")
@@ -58,7 +57,7 @@ def correct_live(
 
 def _correct(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> list[ApplyResult]:
     """Make a live run's documents follow all public words; return what was applied."""
-    if _corpus_of(run, storage) is None:
+    if present_corpus(run, storage) is None:
         report(
             f"run {run.name}, which is live, shows another version of corpus {run.corpus}, and stays as it is: "
             f"publish a run of this one with `tinytags run {run.corpus}`"
@@ -79,7 +78,7 @@ def pending_blocks(run: Run, storage: Storage) -> tuple[int, ...]:
     CorruptError
         If the log is damaged.
     """
-    corpus = _corpus_of(run, storage)
+    corpus = present_corpus(run, storage)
     if corpus is None:
         return _pending_without_corpus(run, storage)
     return tuple(pending_of(RunBlocks(run, corpus, storage)))
@@ -95,7 +94,7 @@ def apply_before_switch(run: Run, *, storage: Storage, solr: SolrClient, report:
     TransientError
         If a block with pending words is held by another writer.
     """
-    if _corpus_of(run, storage) is None:
+    if present_corpus(run, storage) is None:
         if pending := pending_blocks(run, storage):
             raise FinalError(
                 f"run {run.name}: people said something of pictures of blocks {format_block_numbers(pending)} that its "
@@ -145,15 +144,8 @@ def compare_corrected(
 
 def apply_after_switch(run: Run, *, storage: Storage, solr: SolrClient, report: Callable[[str], None]) -> None:
     """Apply the words that were said of a run while it became live: who said them may have looked too early."""
-    if _corpus_of(run, storage) is not None:
+    if present_corpus(run, storage) is not None:
         apply_corrections(run, storage=storage, solr=solr, report=report)
-
-
-def _corpus_of(run: Run, storage: Storage) -> Corpus | None:
-    """Return a run's corpus if the store has it in the run's version."""
-    path = layout.corpus_file(run.corpus)
-    corpus = Corpus.load(storage, path) if storage.exists(path) else None
-    return corpus if corpus is not None and corpus.digest == run.corpus_digest else None
 
 
 def _pending_without_corpus(run: Run, storage: Storage) -> tuple[int, ...]:

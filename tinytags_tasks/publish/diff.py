@@ -21,6 +21,7 @@ from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, read_scored, uns
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
+from tinytags_tasks.store.run_identity import present_corpus
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 MOST_EXAMPLES = 16
@@ -122,6 +123,7 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
 
     What a run keeps follows from its scored files and people's words: a picture that was taken down is in neither run.
     If the corpus was ingested again after these runs, no words count on it, and the models' own are compared.
+    If it grew between them, the blocks that both have are compared.
 
     Raises
     ------
@@ -133,16 +135,19 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
         If a scored file is damaged, or was made by another model.
     """
     old, new = (Run.load(storage, layout.run_file(name)) for name in (request.old, request.new))
-    if (old.corpus, old.corpus_digest, old.blocks) != (new.corpus, new.corpus_digest, new.blocks):
+    if (old.corpus, old.corpus_digest) != (new.corpus, new.corpus_digest):
         again = ", which was ingested again between them" if old.corpus == new.corpus else f" and {new.corpus}"
         raise BadInputError(
             f"runs {old.name} and {new.name} cannot be compared: they are runs of {old.corpus}{again}; compare runs of "
             "the same images"
         )
-    blocks = range(old.blocks) if request.blocks is None else request.blocks
-    old.check_blocks(blocks)
+    blocks = range(min(old.blocks, new.blocks)) if request.blocks is None else request.blocks
     for run in (old, new):
+        run.check_blocks(blocks)
         _refuse_unscored(run, blocks, storage)
+    if old.images != new.images:
+        longer = max(old, new, key=lambda run: run.images)
+        report(f"{abs(old.images - new.images):,} images are in {longer.name} alone, because the corpus grew")
     total = _Sum()
     read_old, read_new = (_block_reader(run, storage) for run in (old, new))
     with ThreadPoolExecutor(_READERS) as pool:
@@ -318,9 +323,8 @@ def _compare_block(read_old: _ReadBlock, read_new: _ReadBlock, block: int) -> _B
 
 def _block_reader(run: Run, storage: Storage) -> _ReadBlock:
     """Return what reads a block of a run: the images that are kept, and its record."""
-    path = layout.corpus_file(run.corpus)
-    corpus = Corpus.load(storage, path) if storage.exists(path) else None
-    blocks = RunBlocks(run, corpus, storage) if corpus and corpus.digest == run.corpus_digest else None
+    corpus = present_corpus(run, storage)
+    blocks = RunBlocks(run, corpus, storage) if corpus else None
 
     def read(block: int) -> tuple[pa.Table, BlockRecord]:
         table, record = _read_block(run, block, storage)
@@ -370,7 +374,7 @@ def _scatter(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
 
 
 def _read_image(corpus: Corpus, position: int, storage: Storage) -> npt.NDArray[np.uint8]:
-    shard, offset = divmod(position, corpus.shard_images)
+    shard, offset = corpus.partition.place(position)
     stored = storage.read(layout.shard_file(corpus.name, shard), offset * corpus.image_bytes, corpus.image_bytes)
     return np.frombuffer(stored, dtype=np.uint8).reshape(corpus.height, corpus.width, corpus.channels)
 

@@ -190,7 +190,7 @@ class PictureComparison:
     def _place_problem(self, block: int, positions: Sequence[int], embeddings: Embeddings | None) -> str:
         """Compare pictures of one block that are next to each other."""
         first, size = positions[0], self.corpus.image_bytes
-        shard, offset = divmod(first, self.corpus.shard_images)
+        shard, offset = self.corpus.partition.place(first)
         path = layout.shard_file(self.corpus.name, shard)
         size_bytes = (positions[-1] - first + 1) * size
         stored = self.storage.read(path, offset * size, size_bytes)

@@ -80,14 +80,17 @@ def _change(
             f"It would replace **{live.name}** by {live.model}. Image by image, the two cannot be compared: "
             f"{_text(str(error))}\n\n{_table(old, by_tag)}"
         )
-    return "\n\n".join([_counts(found, live), _table(found.old_by_tag, found.new_by_tag), _where(found, search_url)])
+    counts = _counts(found, run, live)
+    return "\n\n".join([counts, _table(found.old_by_tag, found.new_by_tag), _where(found, search_url)])
 
 
-def _counts(found: DiffResult, live: Run) -> str:
+def _counts(found: DiffResult, run: Run, live: Run) -> str:
+    longer = max(run, live, key=lambda one: one.images)
+    alone = f" {abs(run.images - live.images):,} images are in {longer.name} alone, because the corpus grew."
     return (
         f"It would replace **{found.old}** by {live.model}: {found.same:,} images keep their tag, {found.changed:,} "
         f"change it, {found.gained:,} are gained, {found.lost:,} lost."
-    )
+    ) + (alone if run.images != live.images else "")
 
 
 def _where(found: DiffResult, search_url: str | None) -> str:

@@ -18,6 +18,7 @@ from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.models import has_none
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
+from tinytags_tasks.store.run_identity import present_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 SAMPLED_PICTURES = 200
@@ -178,9 +179,8 @@ def document_problems(run: Run, storage: Storage, solr: SolrClient, report: Call
     counts, documents = solr.count_by_block(run.collection), solr.count(run.collection)
     if problems := _count_problems(records, counts, documents):
         return problems
-    corpus_path = layout.corpus_file(run.corpus)
-    corpus = Corpus.load(storage, corpus_path) if storage.exists(corpus_path) else None
-    if corpus is not None and corpus.digest == run.corpus_digest:
+    corpus = present_corpus(run, storage)
+    if corpus is not None:
         differing = ContentComparison(run, corpus, storage, solr).differing_blocks(records, report)
     else:
         differing = compare_with_ledger(run, records, solr)

@@ -33,6 +33,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import Change, NextPublication, Publication, Run
 
 
@@ -239,7 +240,7 @@ def reconcile_run(
         Naming what differs and the remedy.
     """
     run = Run.load(storage, layout.run_file(run_name))
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     if blocks is not None:
         run.check_blocks(blocks)
     refuse_without_collection(run, solr, may_be_new=True)

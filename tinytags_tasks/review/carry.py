@@ -268,7 +268,7 @@ def _find_by_content(
     started = reported = time.monotonic()
     report(f"{len(pictures):,} pictures moved or are gone: looking for them in all {corpus.images:,} images")
     for shard in range(corpus.partition.shards):
-        first = shard * corpus.shard_images
+        first = corpus.partition.first_of_shard(shard)
         here = range(first, first + corpus.partition.images_in_shard(shard))
         for position, picture in picture_hashes(corpus, here, storage):
             if picture in pictures:

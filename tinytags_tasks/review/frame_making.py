@@ -19,9 +19,9 @@ from tinytags_tasks.review.spread import spread_out
 from tinytags_tasks.review.strata import Strata
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import CONFIDENCE_COLUMN, BlockSource, block_sources, none_bits, read_scored
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import Run
 
 PICTURES = 200_000
@@ -68,7 +68,7 @@ def make_frame(run: Run, exclude: Numbers, storage: Storage, report: Callable[[s
     CorruptError
         If a scored file is damaged, or names a tag that the model lacks.
     """
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     if corpus.digest != run.corpus_digest:
         raise BadInputError(
             f"run {run.name} is of another version of corpus {run.corpus}: review a run of the present one, which "

@@ -27,9 +27,9 @@ from tinytags_tasks.store.block_files import (
     read_scored,
     unscored_blocks,
 )
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
+from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 STANDARD_OUTPUT = "-"
@@ -83,7 +83,7 @@ def export_run(request: ExportRequest, *, storage: Storage, report: Callable[[st
     run = Run.load(storage, layout.run_file(request.run))
     run.check_blocks(request.blocks)
     _refuse_unscored(request, storage)
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     images = 0
     with _opened(request.output) as output:
         blocks = RunBlocks(run, corpus, storage)

@@ -9,6 +9,7 @@ from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.nets.shipped import shipped_card
 from tinytags_tasks.nets.vectors import choose_vectors
 from tinytags_tasks.review.carry import refuse_uncarried
+from tinytags_tasks.score.take_over import earlier_run
 from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
@@ -118,6 +119,13 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
     path = layout.run_file(run.name)
     if not storage.exists(path):
         keep_configset(configset, storage)
+        if earlier := earlier_run(run, corpus, storage) if corpus.growths else None:
+            run = run.replaced(earlier=earlier.name)
+            new_images, new_blocks = run.images - earlier.images, run.blocks - earlier.blocks
+            report(
+                f"run {run.name}: {earlier.images:,} images in {earlier.blocks:,} blocks were planned for run "
+                f"{earlier.name}, {new_images:,} images in {new_blocks:,} blocks are new"
+            )
         run.save(storage, path, overwrite=False)
     groups = group_blocks(range(corpus.partition.blocks), request.blocks_per_task, request.most_groups)
     return PlanResult(run.name, groups)

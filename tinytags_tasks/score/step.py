@@ -13,16 +13,16 @@ from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.nets.catalogue import load_net_card
 from tinytags_tasks.outcomes import SPARK_COLUMNS, WAITING, Outcome, failures_among, outcomes_among, raise_failures
 from tinytags_tasks.score.block import BlockTask, input_name, load_model, previous_attempts
+from tinytags_tasks.score.take_over import found_earlier, take_over
 from tinytags_tasks.score.worker import clear_leftovers, score_tasks, uncommitted_blocks, unsettled_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import read_model
 from tinytags_tasks.store.protocol import Storage, StoreAddress
-from tinytags_tasks.store.run_identity import load_run, refuse_another_corpus
+from tinytags_tasks.store.run_identity import corpus_of_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 _BYTES_PER_SPARK_TASK = 128 * 2**20
@@ -43,11 +43,12 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The blocks that are committed; ``scored`` counts those that this call scored."""
+    """The blocks that are committed; ``scored`` counts those that this call scored, ``taken_over`` those it copied."""
 
     run: str
     blocks: tuple[int, ...]
     scored: int
+    taken_over: int = 0
 
 
 def score_blocks(
@@ -60,6 +61,8 @@ def score_blocks(
     lease_seconds: float = LEASE_SECONDS,
 ) -> ScoreResult:
     """Score and commit each block that is not committed yet; if one fails, the others stay committed.
+
+    What a run of the same model said of a block before the corpus grew is taken over.
 
     A block that another writer holds is left to that writer, and checked again once that writer is done.
 
@@ -77,11 +80,16 @@ def score_blocks(
         f"{len(request.blocks) - len(open_blocks)} of {len(request.blocks)} blocks are committed, "
         f"{len(open_blocks)} to score"
     )
-    scored, failures = 0, []
+    scored, taken_over, failures = 0, 0, []
     for held in hold_blocks(run.name, open_blocks, storage=storage, report=report, lease_seconds=lease_seconds):
         clear_leftovers(run.name, held.blocks, storage)
         # Another writer may have scored them while we waited for it.
         blocks = held.blocks if request.redo else uncommitted_blocks(run.name, held.blocks, storage, held.writer)
+        taken = [] if request.redo else take_over(run, blocks, storage, held.writer)
+        if taken:
+            report(f"blocks {format_block_numbers(taken)} are taken over from run {run.earlier}")
+            taken_over += len(taken)
+            blocks = [block for block in blocks if block not in set(taken)]
         if blocks:
             tasks = [
                 replace(task, writer=held.writer, redo=request.redo) for task in _block_tasks(run, blocks, storage)
@@ -93,7 +101,7 @@ def score_blocks(
             scored += len(blocks)
     numbers = format_block_numbers(failure.block for failure in failures)
     raise_failures(failures, f"run {run.name}: scoring failed for blocks {numbers}")
-    return ScoreResult(run.name, request.blocks, scored)
+    return ScoreResult(run.name, request.blocks, scored, taken_over)
 
 
 def needed_embeddings(request: ScoreRequest, *, storage: Storage) -> tuple[str, tuple[int, ...]]:
@@ -108,11 +116,15 @@ def needed_embeddings(request: ScoreRequest, *, storage: Storage) -> tuple[str, 
     net = ModelCard.load(storage, layout.card_file(run.model)).features
     if net == PIXELS:
         return "", ()
-    return net, request.blocks if request.redo else unsettled_blocks(run.name, request.blocks, storage)
+    if request.redo:
+        return net, request.blocks
+    unsettled = unsettled_blocks(run.name, request.blocks, storage)
+    earlier = set(found_earlier(run, unsettled, storage))
+    return net, tuple(block for block in unsettled if block not in earlier)
 
 
 def _block_tasks(run: Run, blocks: Iterable[int], storage: Storage) -> list[BlockTask]:
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     refuse_another_corpus(run, corpus)
     card = ModelCard.load(storage, layout.card_file(run.model))
     net = None if card.features == PIXELS else load_net_card(storage, card.features)

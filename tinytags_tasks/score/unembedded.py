@@ -7,12 +7,11 @@ from tinytags_tasks.score.worker import uncommitted_blocks
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources
 from tinytags_tasks.store.block_lease import hold_blocks, is_held
-from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.embedding_files import unembedded
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.run_identity import load_run
+from tinytags_tasks.store.run_identity import corpus_of_run, load_run
 from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 
@@ -34,7 +33,7 @@ def record_unembedded(
     """
     run = load_run(run_name, storage)
     net = ModelCard.load(storage, layout.card_file(run.model)).features
-    sources = block_sources(storage, Corpus.load(storage, layout.corpus_file(run.corpus)), blocks)
+    sources = block_sources(storage, corpus_of_run(run, storage), blocks)
     missing = [source.block for source in unembedded(sources, net, storage)]
     failed: list[int] = []
     for held in hold_blocks(run.name, missing, storage=storage, report=report, lease_seconds=lease_seconds):

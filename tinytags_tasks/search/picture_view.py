@@ -281,7 +281,7 @@ def _places(context: PageContext, live: LiveRun | None, corpus: Corpus, position
     if context.grid and live:
         grid = f"{context.grid}?{urlencode({'run': live.run.name, 'block': block})}"
     facts = [
-        Fact("Shard", f"{position // corpus.shard_images:,}"),
+        Fact("Shard", f"{corpus.partition.place(position)[0]:,}"),
         Fact("Block", f"{block:,}", grid, is_elsewhere=True, title="in Airflow's grid of blocks" if grid else ""),
     ]
     place: SourcePlace | None = context.source_places.find(corpus, position)

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cachetools import LRUCache
 
-from tinytags_tasks.corpus.places import ListedPlaces, SourcePlace
+from tinytags_tasks.corpus.listing import StoredListing
+from tinytags_tasks.corpus.places import KEPT_LISTINGS, ListedPlaces, SourcePlace
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.images import TaggedImage
@@ -16,7 +17,6 @@ PATIENCE_SECONDS = 1.5
 """How long a page waits for a place; it is shown without if that takes longer."""
 
 KEPT_PLACES = 4_096
-KEPT_LISTINGS = 8
 
 
 class SourcePlaces:
@@ -25,13 +25,13 @@ class SourcePlaces:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="source-places")
-        self._listings: LRUCache[str, ListedPlaces] = LRUCache(KEPT_LISTINGS)  # used by the pool's one thread only
-        self._places: LRUCache[tuple[str, int], SourcePlace] = LRUCache(KEPT_PLACES)
+        self._listings: LRUCache[str, StoredListing] = LRUCache(KEPT_LISTINGS)  # used by the pool's one thread only
+        self._places: LRUCache[tuple[str, str, int], SourcePlace] = LRUCache(KEPT_PLACES)
         self._lock = threading.Lock()
 
     def find(self, corpus: Corpus, position: int) -> SourcePlace | None:
         """Return where a picture is; None if that is not known, or not soon enough."""
-        key = corpus.digest, position
+        key = corpus.digest, corpus.growth, position
         with self._lock:
             known = self._places.get(key)
         if known is not None:
@@ -79,8 +79,4 @@ class SourcePlaces:
         return self._listed(corpus).find([position]).get(position)
 
     def _listed(self, corpus: Corpus) -> ListedPlaces:
-        key = f"{corpus.name} {corpus.source.listing_sha256}"
-        listed = self._listings.get(key)
-        if listed is None:
-            listed = self._listings[key] = ListedPlaces(self._runtime.storage, corpus.name, corpus.source)
-        return listed
+        return ListedPlaces(self._runtime.storage, corpus.name, corpus.sources, self._listings)

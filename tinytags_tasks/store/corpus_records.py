@@ -1,6 +1,8 @@
 """Records of a corpus: its source, its shards and its totals."""
 
-from typing import Self
+from typing import ClassVar, Self
+
+from pydantic import Field
 
 from tinytags_tasks.blocks import Partition
 from tinytags_tasks.errors import MissingError
@@ -113,8 +115,45 @@ class ShardManifest(Record):
         return f"write the shard and its manifest again with `tinytags ingest {corpus} --redo {shard}`"
 
 
+class Growth(Part):
+    """What was appended to a corpus at one time.
+
+    Attributes
+    ----------
+    images, unreadable
+        How many images, and how many of them could not be read.
+    source
+        What was new in the corpus' source, as it was when it was listed.
+    sha256
+        Hash of the content of the corpus up to here; see ``docs/adr/0017-identities.md``.
+    created
+        When it was committed.
+    """
+
+    images: int
+    unreadable: int
+    source: Source
+    sha256: str
+    created: str
+
+
 class Corpus(Record):
-    """A corpus that is complete in the store. It is written last, so it exists only if the corpus is complete."""
+    """A corpus that is complete in the store. It is written last, so it exists only if the corpus is complete.
+
+    Attributes
+    ----------
+    images, unreadable
+        All of its images, whenever they came.
+    source
+        What it began with.
+    digest
+        Hash of the content that it began with: its version. Growing does not change it, because every position goes on
+        meaning the same picture.
+    growths
+        What was appended to it since then, in order.
+    """
+
+    FORMAT: ClassVar[int] = 2
 
     name: str
     description: str = ""
@@ -130,6 +169,12 @@ class Corpus(Record):
     unreadable: int
     digest: str
     created: str
+    growths: tuple[Growth, ...] = Field((), exclude_if=lambda growths: not growths)
+
+    @property
+    def written_format(self) -> int:
+        """What an older TinyTags must not ignore: it would look for the appended images in the wrong shards."""
+        return self.FORMAT if self.growths else 1
 
     @classmethod
     def remedy(cls, path: str) -> str:
@@ -149,14 +194,55 @@ class Corpus(Record):
             ) from error
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        """What it began with, and what was appended each time."""
+        return (self.source, *(growth.source for growth in self.growths))
+
+    @property
     def partition(self) -> Partition:
         """How it is divided into shards and blocks."""
-        return Partition(self.images, self.shard_images, self.blocks_per_shard)
+        appended = tuple(growth.images for growth in self.growths)
+        return Partition(self.images, self.shard_images, self.blocks_per_shard, appended)
 
     @property
     def image_bytes(self) -> int:
         """Size of one image, in bytes."""
         return self.height * self.width * self.channels
+
+    @property
+    def growth(self) -> str:
+        """The hash of its last growth; empty if it never grew."""
+        return self.growths[-1].sha256 if self.growths else ""
+
+    @property
+    def growth_hashes(self) -> tuple[str, ...]:
+        """The hash of each growth, after an empty one for what the corpus began with."""
+        return ("", *(growth.sha256 for growth in self.growths))
+
+    def has_grown_to(self, growth: str) -> bool:
+        """Return whether the corpus has a growth; empty is what it began with."""
+        return growth in self.growth_hashes
+
+    def as_of(self, growth: str) -> Self:
+        """Return the corpus as it was after a growth; before the first one if it is empty.
+
+        Raises
+        ------
+        MissingError
+            If it did not grow like this.
+        """
+        known = self.growth_hashes
+        if growth not in known:
+            raise MissingError(
+                f"corpus {self.name} does not have the images that it once grew by (growth {growth[:12]}); append them "
+                f"again with `tinytags corpus grow {self.name}`"
+            )
+        kept, later = self.growths[: known.index(growth)], self.growths[known.index(growth) :]
+        return self.replaced(
+            growths=kept,
+            images=self.images - sum(one.images for one in later),
+            unreadable=self.unreadable - sum(one.unreadable for one in later),
+        )
 
 
 def load_corpus(name: str, storage: Storage) -> Corpus:

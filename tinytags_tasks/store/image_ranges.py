@@ -45,8 +45,9 @@ def image_ranges(
     """
     path, begin, end = "", 0, 0
     images: dict[int, int] = {}
+    partition = corpus.partition
     for position in sorted(positions):
-        number, offset = divmod(position, corpus.shard_images)
+        number, offset = partition.place(position)
         shard, at = layout.shard_file(corpus.name, number), offset * corpus.image_bytes
         is_far = at - end > largest_gap_bytes or at + corpus.image_bytes - begin > LARGEST_RANGE_BYTES
         if images and (shard != path or is_far):

@@ -5,6 +5,9 @@
     corpora/<corpus>/corpus.json                 totals; written last, once every shard is complete
     corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
     corpora/<corpus>/plan.json                   what is ingested; written first: definition and source
+    corpora/<corpus>/corpus.lease                who is replacing the totals, because the corpus has grown
+    corpora/<corpus>/growths/000001.json         what is appended to it; written before its shards
+    corpora/<corpus>/refused.json                why what was begun last was refused
     corpora/<corpus>/source-<hash>.parquet       the source's files or images, in the order of positions
     corpora/<corpus>/shards/00000.keywords.parquet  one keyword per image, if the corpus has keywords
     corpora/<corpus>/shards/00000.json           the shard's manifest: counts and the sha256 of each block
@@ -141,6 +144,11 @@ def corpus_file(corpus: str) -> str:
     return f"{corpus_folder(corpus)}/corpus.json"
 
 
+def corpus_lease_file(corpus: str) -> str:
+    """Path of the lease on a corpus' totals, for whoever replaces them because it has grown."""
+    return f"{corpus_folder(corpus)}/corpus.lease"
+
+
 def shard_file(corpus: str, shard: int) -> str:
     """Path of a shard's bytes."""
     return f"{corpus_folder(corpus)}/shards/{shard:05d}.bin"
@@ -149,6 +157,11 @@ def shard_file(corpus: str, shard: int) -> str:
 def ingest_plan_file(corpus: str) -> str:
     """Path of a corpus' ingestion plan."""
     return f"{corpus_folder(corpus)}/plan.json"
+
+
+def growth_file(corpus: str, number: int) -> str:
+    """Path of the plan of a corpus' growth, by its number, from 1."""
+    return f"{corpus_folder(corpus)}/growths/{number:06d}.json"
 
 
 def ingest_refusal_file(corpus: str) -> str:

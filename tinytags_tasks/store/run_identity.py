@@ -30,14 +30,28 @@ def run_name(
 ) -> str:
     """Return the name of a run; see ``docs/adr/0017-identities.md`` before changing a character.
 
-    Runs whose images are in Solr, runs with the founding configset or from before configsets were recorded, and runs
-    without vectors have the names that they had before there was a choice.
+    Runs whose images are in Solr, runs with the founding configset or from before configsets were recorded, runs
+    without vectors, and runs of a corpus that never grew have the names that they had before there was a choice.
     """
+    return _hashed(corpus.name, corpus.digest, corpus.growth, model, threshold, thumbnails, configset, similar)
+
+
+def _hashed(
+    corpus: str,
+    digest: str,
+    growth: str,
+    model: str,
+    threshold: int,
+    thumbnails: Thumbnails,
+    configset: str,
+    similar: str,
+) -> str:
     in_store = [thumbnails] if thumbnails == "store" else []
     later_configset = [configset] if configset not in ("", FOUNDING_CONFIGSET) else []
     with_vectors = [f"similar by {similar}"] if similar else []
-    decisive = json.dumps([corpus.digest, model, threshold, *in_store, *later_configset, *with_vectors])
-    return f"{corpus.name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
+    grown = [f"grown to {growth}"] if growth else []
+    decisive = json.dumps([digest, model, threshold, *in_store, *later_configset, *with_vectors, *grown])
+    return f"{corpus}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
 
 
 def make_run(
@@ -59,7 +73,31 @@ def make_run(
         created=now(),
         configset=configset,
         similar=similar,
+        growth=corpus.growth,
     )
+
+
+def corpus_of_run(run: Run, storage: Storage) -> Corpus:
+    """Return a run's corpus as it was when the run was planned, without what was appended to it since then.
+
+    If another corpus was ingested under its name, that one is returned: see :func:`refuse_another_corpus`.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        If it is gone, or lacks images that the run has, or its record is damaged.
+    """
+    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    return corpus.as_of(run.growth) if corpus.digest == run.corpus_digest else corpus
+
+
+def present_corpus(run: Run, storage: Storage) -> Corpus | None:
+    """Return a run's corpus as :func:`corpus_of_run` does; None if the store does not have it as the run scored it."""
+    path = layout.corpus_file(run.corpus)
+    corpus = Corpus.load(storage, path) if storage.exists(path) else None
+    if corpus is None or corpus.digest != run.corpus_digest or not corpus.has_grown_to(run.growth):
+        return None
+    return corpus.as_of(run.growth)
 
 
 def preparation_note(corpus: Corpus, card: ModelCard) -> str:
@@ -80,24 +118,33 @@ def preparation_note(corpus: Corpus, card: ModelCard) -> str:
 def check_run(run: Run, corpus: Corpus) -> None:
     """Refuse a run's record that contradicts its own name or its corpus.
 
-    A corpus that was removed and ingested again from other images is no damage of the run, so that nothing but the
-    run's name is compared then.
+    A corpus that was removed and ingested again from other images, or without those that were appended, is no damage of
+    the run, so that nothing but the run's name is compared then.
 
     Raises
     ------
     CorruptError
         Naming the field.
     """
-    planned_on = corpus.replaced(digest=run.corpus_digest, name=run.corpus)
     names = {
-        run_name(planned_on, run.model, run.threshold, run.thumbnails, configset, run.similar)
+        _hashed(
+            run.corpus,
+            run.corpus_digest,
+            run.growth,
+            run.model,
+            run.threshold,
+            run.thumbnails,
+            configset,
+            run.similar,
+        )
         for configset in (run.configset, "")  # recorded after the run was named, if it is from before configsets were
     }
     expected: dict[str, str | int] = {
         "name": run.name if run.name in names else min(names),
         "collection": layout.collection_name(run.name),
     }
-    if corpus.digest == run.corpus_digest:
+    if corpus.digest == run.corpus_digest and corpus.has_grown_to(run.growth):
+        corpus = corpus.as_of(run.growth)
         expected |= {"corpus": corpus.name, "images": corpus.images, "blocks": corpus.partition.blocks}
     for field, value in expected.items():
         if (found := getattr(run, field)) != value:
@@ -170,7 +217,9 @@ def rebuild_run(name: str, storage: Storage) -> Run:
 def _corpora(run: str, storage: Storage) -> Iterable[Corpus]:
     corpus = run.rpartition("-")[0]
     if corpus and storage.exists(layout.corpus_file(corpus)):
-        yield Corpus.load(storage, layout.corpus_file(corpus))
+        found = Corpus.load(storage, layout.corpus_file(corpus))
+        for growth in found.growth_hashes:
+            yield found.as_of(growth)
 
 
 def _cards(storage: Storage) -> Iterable[ModelCard]:

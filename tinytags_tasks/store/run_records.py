@@ -21,7 +21,12 @@ class Run(Record):
     ``configset`` is the name of the configset of its collection; empty in runs from before this was recorded.
     ``similar`` is the version of the net by whose embeddings its pictures can be compared: each document has one as its
     vector. Empty if documents have none.
+    ``growth`` is the hash of the corpus' last growth when the run was planned; empty if it had not grown.
+    ``earlier`` is a run of the same model and threshold on the corpus before that, whose scored files are taken over;
+    it may be gone.
     """
+
+    FORMAT: ClassVar[int] = 2
 
     name: str
     corpus: str
@@ -37,6 +42,13 @@ class Run(Record):
     pruned: str = ""
     configset: str = ""
     similar: str = ""
+    growth: str = Field("", exclude_if=lambda growth: not growth)
+    earlier: str = Field("", exclude_if=lambda earlier: not earlier)
+
+    @property
+    def written_format(self) -> int:
+        """What an older TinyTags must not ignore: it would take this run's name for a wrong one."""
+        return self.FORMAT if self.growth else 1
 
     @classmethod
     def remedy(cls, path: str) -> str:

@@ -41,9 +41,9 @@ def sample_images(storage: Storage, corpus: Corpus, most: int) -> npt.NDArray[np
     manifests: dict[int, ShardManifest] = {}
     for place in range(_PLACES):
         first, end = (corpus.images * number // _PLACES for number in (place, place + 1))
-        shard, offset = divmod(first, corpus.shard_images)
+        shard, offset = corpus.partition.place(first)
         wanted = most * (place + 1) // _PLACES - most * place // _PLACES
-        images = min(wanted, end - first, corpus.shard_images - offset)
+        images = min(wanted, end - first, corpus.partition.images_in_shard(shard) - offset)
         if not images:
             continue
         if shard not in manifests:

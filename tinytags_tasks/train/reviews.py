@@ -195,7 +195,7 @@ def embed_reviewed(reviews: Reviews, sight: Sight, storage: Storage, report: Cal
     batch: list[npt.NDArray[np.uint8]] = []
     for position, stored in read_images(corpus, known, storage):
         if known[position] and picture_hash(stored) != known[position]:
-            shard = position // corpus.shard_images
+            shard, _ = corpus.partition.place(position)
             raise CorruptError(
                 f"{layout.shard_file(corpus.name, shard)}: position {position} is not the picture that was reviewed; "
                 f"write the shard again with `tinytags ingest {corpus.name} --redo {shard}`"

@@ -20,7 +20,7 @@ from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Record, now
 from tinytags_tasks.store.record_series import append_record, record_numbers
 from tinytags_tasks.store.run_blocks import RunBlocks
-from tinytags_tasks.store.run_identity import check_run, load_run, refuse_another_corpus
+from tinytags_tasks.store.run_identity import check_run, corpus_of_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import Audit, BlockRecord, Publication, Run
 from tinytags_tasks.upkeep.block_check import BlockCheck, read_sources
 from tinytags_tasks.upkeep.meanwhile import problems_that_stay
@@ -135,7 +135,7 @@ def audit_run(
         run.check_blocks(request.blocks)
     started = now()
     solr.wait_until_settled(run.collection)
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     check_run(run, corpus)
     refuse_another_corpus(run, corpus)
     records = read_ledger(storage, run, request.blocks)

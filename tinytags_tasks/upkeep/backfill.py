@@ -14,7 +14,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import is_scored_whole, read_ledger
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_blocks import RunBlocks
-from tinytags_tasks.store.run_identity import load_run, refuse_another_corpus
+from tinytags_tasks.store.run_identity import corpus_of_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 from tinytags_tasks.upkeep.audit import last_audit
 from tinytags_tasks.upkeep.block_check import BlockCheck, damaged_scored_file, read_sources
@@ -127,7 +127,7 @@ def plan_backfill(
     run.refuse_pruned()
     refuse_without_collection(run, solr)
     solr.wait_until_settled(run.collection)
-    corpus = Corpus.load(storage, layout.corpus_file(run.corpus))
+    corpus = corpus_of_run(run, storage)
     refuse_another_corpus(run, corpus)
     chosen = _selected(request, run, storage, solr)
     blocks = tuple(block for block in chosen if 0 <= block < run.blocks)

@@ -234,11 +234,13 @@ def _find_retag(
         reason = f"run {run.name} used {run.model}"
     elif configset != _configset_of(run):
         reason = f"run {run.name} also used it, but was made with configset {_configset_of(run)}, not {configset}"
+    elif run.corpus_digest == corpus.digest and run.growth != corpus.growth:
+        reason = f"corpus {corpus.name} has {corpus.images - run.images:,} images that run {run.name} does not have"
     else:
         return f"run {run.name} was already tagged by {model}"
     recorded = of_corpus(run.corpus, read_history(alias, storage))
     history = with_missing_change(recorded, [collection], storage)
-    if not request.model and _was_rolled_back(model, configset, history, run, storage):
+    if not request.model and _was_rolled_back(model, configset, corpus.growth, history, run, storage):
         return f"{model} was rolled back here; name the model to try it again"
     similar = _similar(run, corpus, fitting[-1], storage, report)
     return Retag(alias, run.name, run.corpus, model, run.threshold, run.thumbnails, similar, reason)
@@ -275,11 +277,16 @@ def _configset_of(run: Run) -> str:
     return run.configset or FOUNDING_CONFIGSET
 
 
-def _was_rolled_back(model: str, configset: str, history: Sequence[Publication], live: Run, storage: Storage) -> bool:
-    """Return whether a run of this corpus and model was rolled back; for the live model, one with this configset."""
+def _was_rolled_back(
+    model: str, configset: str, growth: str, history: Sequence[Publication], live: Run, storage: Storage
+) -> bool:
+    """Return whether a run of this corpus and model was rolled back.
+
+    For the live model, it must be one with this configset, on the corpus as it has grown by now.
+    """
     back = [
         record for record in history if record.change is Change.ROLLED_BACK and record.previous != record.collection
     ]
     found = (run_of(record.previous, storage) for record in back)
     runs = [run for run in found if run is not None and run.corpus == live.corpus and run.model == model]
-    return any(model != live.model or _configset_of(run) == configset for run in runs)
+    return any(model != live.model or (_configset_of(run), run.growth) == (configset, growth) for run in runs)
