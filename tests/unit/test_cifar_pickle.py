@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats import cifar_pickle
 from tinytags_tasks.corpus.formats.cifar_labels import cifar_label_names
 from tinytags_tasks.corpus.formats.inert_pickle import array_numbers, load_inert
 from tinytags_tasks.corpus.formats.registry import list_items, open_reader
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError

@@ -12,6 +12,7 @@ from tinytags_tasks.cli.common import (
     embed_and_score,
     find_run,
     groups_of,
+    named_tags,
     say,
 )
 from tinytags_tasks.errors import BadInputError
@@ -30,10 +31,17 @@ def train(
     labelled: Annotated[
         Path,
         typer.Argument(
-            help="Parquet file with the columns img and label, folder with a folder for each tag, or WebDataset tar."
+            help="Parquet file with pictures and a column label, folder with a folder for each tag, or WebDataset tar."
         ),
     ],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
+    tags: Annotated[
+        str,
+        typer.Option(
+            help="Names of the labels, in the order of their numbers: cat,dog,emu, or a file with a name a line.",
+            show_default="those in the labelled set",
+        ),
+    ] = "",
     name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
     features: Annotated[
         str, typer.Option(help="What the model sees: a net's name or version, or pixels, as in the original system.")
@@ -98,7 +106,7 @@ def train(
         str(labelled),
         str(test) if test else None,
         name,
-        tags=None,
+        tags=named_tags(tags),
         other=str(other) if other else None,
         held_out=held_out,
         height=height,
@@ -284,6 +292,13 @@ def run(
         Path | None, typer.Option(help="Labelled Parquet file, folder of folders, or tar; default: the demo's.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
+    tags: Annotated[
+        str,
+        typer.Option(
+            help="Names of the labels, in the order of their numbers: cat,dog,emu, or a file with a name a line.",
+            show_default="those in the labelled set",
+        ),
+    ] = "",
     other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,
     features: Annotated[
         str, typer.Option(help="What a trained model sees: a net's embeddings, or pixels as in the original system.")
@@ -328,12 +343,16 @@ def run(
         raise BadInputError(f"--head is {head!r}: choose {' or '.join(FAMILIES)}")
     if not model and features != PIXELS:
         load_net_card(runtime.storage, features)
+    names = named_tags(tags)
+    if names and not labelled:
+        raise BadInputError("--tags are the names of labels: add --labelled")
     parameters = {
         "corpus": corpus,
         "model": model,
         "labelled": str(labelled.absolute()) if labelled else "",
         "test": str(test.absolute()) if test else "",
         "other": str(other.absolute()) if other else "",
+        "tags": "\n".join(names or ()),
         "features": features,
         "head": head,
         "none": "yes" if none else "no",
