@@ -131,6 +131,15 @@ def test_cifar_100_has_fine_and_coarse_labels(tmp_path):
     assert [item.path for item in listed(tmp_path)] == ["train"]
 
 
+@pytest.mark.parametrize("label", [10, -1])
+def test_a_label_that_cifar_10_does_not_have_is_an_error_and_no_keyword(tmp_path, label):
+    source = write(tmp_path / "data_batch_1", {"data": planes(pictures(3)), "labels": [3, label, 0]})
+    told = rf"data_batch_1: image 1 has the label {label} in labels, but labels are 0 to 9; correct the file"
+    with pytest.raises(BadInputError, match=told):
+        read(source, keywords="label")
+    assert read(source)[1] == []
+
+
 def test_without_keywords_labels_are_not_needed(tmp_path):
     source = write(tmp_path / "data_batch_1", {"data": planes(pictures(2))})
     assert read(source)[1] == []

@@ -162,7 +162,9 @@ def embed(
 @app.command()
 def score(
     name: Annotated[str, typer.Argument(metavar="CORPUS|RUN", help="A corpus' name, or that of a run planned before.")],
-    model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",
+    model: Annotated[
+        str, typer.Option(help="A model's version; default: the latest that fits the corpus.", show_default=False)
+    ] = "",
     threshold: Annotated[
         int | None,
         typer.Option(help="Least confidence in percent of an image to keep; default: 40.", show_default=False),
@@ -231,7 +233,7 @@ def _plan_or_find(name: str, model: str, threshold: int | None, similar: str, ru
         return find_run(name)
     chosen = PlanRequest.threshold if threshold is None else threshold
     request = PlanRequest(
-        name, model or latest_model(storage, report=say), chosen, similar=_similar_or_setting(similar, runtime)
+        name, model or latest_model(name, storage, report=say), chosen, similar=_similar_or_setting(similar, runtime)
     )
     return Run.load(storage, layout.run_file(plan_run(request, storage=storage, report=say).run))
 
@@ -329,6 +331,7 @@ def run(
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.corpus_records import Corpus
     from tinytags_tasks.store.model_records import PIXELS
+    from tinytags_tasks.store.models import load_card
     from tinytags_tasks.train.families import FAMILIES
 
     runtime = clients()
@@ -341,7 +344,9 @@ def run(
             raise BadInputError(f"{path}: no such file or folder")
     if head not in FAMILIES:
         raise BadInputError(f"--head is {head!r}: choose {' or '.join(FAMILIES)}")
-    if not model and features != PIXELS:
+    if model:
+        model = load_card(runtime.storage, model).version
+    elif features != PIXELS:
         load_net_card(runtime.storage, features)
     names = named_tags(tags)
     if names and not labelled:
