@@ -248,6 +248,7 @@ def test_a_set_that_is_missing_is_told_before_another_is_read(folder, tmp_path):
 def test_tags_are_given_as_a_list_or_as_a_file(tmp_path):
     assert given_tags("cat, dog") == (("cat", "dog"), [])
     assert given_tags("cat\ncrane, bird") == (("cat", "crane, bird"), [])
+    assert given_tags(" cat,dog\n") == (("cat", "dog"), [])
     names = tmp_path / "names.txt"
     names.write_text("\ufeffcat\ncrane, bird\ncafe\u0301\n\n", encoding="utf-8")
     assert given_tags(str(names)) == (("cat", "crane, bird", "café"), [])

@@ -121,7 +121,8 @@ def test_a_training_says_what_it_learned_and_warns_of_test_images_that_it_learne
     images = np.repeat(np.arange(10, 250, 40, dtype=np.uint8), 4 * 4 * 3).reshape(6, 4, 4, 3)
     labelled, test = tmp_path / "labelled.parquet", tmp_path / "test.parquet"
     write_labelled_parquet(labelled, images, np.array([0, 0, 0, -1, 1, 1]), (*TAGS, "grey"))
-    write_labelled_parquet(test, np.concatenate([images[[0, 4]], images[[1, 5]] + 1]), np.array([0, 1, 0, 1]), TAGS)
+    tested = np.concatenate([images[[0, 4]], images[[1, 5]] + 1, images[[3]]])
+    write_labelled_parquet(test, tested, np.array([0, 1, 0, 1, -1]), TAGS)
     storage, spoken, again = LocalStorage(tmp_path / "store"), [], []
     request = request_of({"labelled": str(labelled), "test": str(test)}, held_out=0)
     model = train(storage, request, spoken).model
@@ -129,6 +130,7 @@ def test_a_training_says_what_it_learned_and_warns_of_test_images_that_it_learne
     assert "read 5 labelled images of 3 tags" in said
     assert "labelled images of each tag: dark 3, light 2\nno labelled image shows grey\n" in said
     assert "left out because they have no label (-1): 1 images" in said
+    assert f"{test}: left out because they have no label (-1): 1 images" in said
     assert "warning: 2 of the 4 test images are also among the labelled images" in said
     card = ModelCard.load(storage, layout.card_file(model))
     assert (card.labelled_of_tags, card.unlabelled_images, card.learned_test_images) == ((3, 2, 0), 1, 2)

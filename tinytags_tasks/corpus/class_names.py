@@ -102,7 +102,8 @@ def given_tags(text: str) -> tuple[tuple[str, ...], list[str]]:
     BadInputError
         If one of them cannot be a tag, or the file cannot be read.
     """
-    path = Path(text.strip()).expanduser()
+    text = text.strip()
+    path = Path(text).expanduser()
     is_file = "\n" not in text and len(text) < 4_096 and _is_file(path)
     names = (
         read_names(path)
