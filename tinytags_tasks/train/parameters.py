@@ -108,8 +108,6 @@ class TrainRequest:
         layout.given_name(self.model_name, "model")
         layout.checked_name(self.features, "net")
         layout.check_tags(self.tags or (), "tags")
-        if self.tags is not None and len(self.tags) < 2:
-            raise BadInputError(f"tags are {', '.join(self.tags) or 'none'}: give two or more")
         if self.none and self.features == PIXELS:
             raise BadInputError("pixels have no background that could teach none of the tags: choose a net, or no none")
         for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):
