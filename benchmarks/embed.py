@@ -17,8 +17,9 @@ from ingest import build_file, definition, timed
 from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS
 from tinytags_tasks.corpus.demo.make import TEST_FILE, TRAIN_FILE
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, read_labelled_set
+from tinytags_tasks.corpus.labelled import read_labelled_set
 from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.nets.catalogue import net_for, read_net

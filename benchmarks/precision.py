@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit"))
 from made_frames import UNCLEAR, look, make_frame
 
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, TEST_FILE, TRAIN_FILE
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.background import parse_background
 from tinytags_tasks.nets.graph import embedding_graph

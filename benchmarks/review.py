@@ -26,8 +26,8 @@ from machine import describe_machine, print_table, quiet
 from tags import NET, Labels, other_sample, unseen_sample
 
 from tinytags_tasks import services
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, TEST_FILE, TRAIN_FILE
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.nets.catalogue import net_for, read_background
 from tinytags_tasks.nets.recipe.evaluate import CALTECH_TAGS, MOST_A_CATEGORY
 from tinytags_tasks.review.draw import next_pictures

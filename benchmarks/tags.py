@@ -24,8 +24,8 @@ from machine import describe_machine, print_table, quiet
 from sklearn.metrics import roc_auc_score
 
 from tinytags_tasks import services
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS, TAGS_KEY
 from tinytags_tasks.corpus.demo.make import OTHER_FILE, TEST_FILE, TRAIN_FILE
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY
 from tinytags_tasks.nets.recipe.evaluate import (
     CALTECH_ARGUABLE,
     CALTECH_TAGS,

@@ -171,6 +171,7 @@ def ingest(corpus: Any) -> Any:  # noqa: ANN401 - a task's result is known at ru
 @errors_for_airflow
 def train(ingested: dict[str, Any]) -> dict[str, Any]:
     """Train a model on the labelled images and publish it, or find the model that the form names."""
+    from tinytags_tasks.corpus.class_names import given_tags
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.corpus_records import Corpus
     from tinytags_tasks.store.model_records import PIXELS, ModelCard
@@ -183,10 +184,14 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
     if form["model"]:
         return {"model": ModelCard.load(clients.storage, layout.card_file(form["model"])).version}
     labelled, test, other = _labelled_sets(form, clients)
+    tags, remarks = given_tags(form["tags"]) if form["tags"] else (None, [])
+    for remark in remarks:
+        report(remark)
     corpus = Corpus.load(clients.storage, layout.corpus_file(ingested["corpus"]))
     request = TrainRequest(
         labelled,
         test or None,
+        tags=tags,
         other=other or None,
         height=corpus.height,
         width=corpus.width,

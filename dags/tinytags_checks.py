@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinytags_forms import NAMED
@@ -20,7 +21,7 @@ _MOST_BLOCKS = 1_000_000
 
 
 def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
-    """Refuse a form of the Dag ``tinytags`` that contradicts itself or names an unknown corpus.
+    """Refuse a form of the Dag ``tinytags`` that contradicts itself, or names an unknown corpus or labelled set.
 
     Raises
     ------
@@ -28,11 +29,21 @@ def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
         Which says what to change.
     """
     from tinytags_tasks.blocks import parse_block_numbers
+    from tinytags_tasks.corpus.class_names import given_tags
+    from tinytags_tasks.corpus.labelled import refuse_missing, refuse_unnamed
     from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.errors import BadInputError
 
     if form["corpus"]:
         load_definition(clients.settings.corpora_folder, form["corpus"])
+    if form["tags"] and not form["labelled"]:
+        raise BadInputError("Tags are the names of labels, and there are no labelled images: name these, or clear Tags")
+    if form["labelled"] and not form["model"]:
+        refuse_missing(form["labelled"], form["test"], form["other"])
+        if form["tags"]:
+            given_tags(form["tags"])
+        else:
+            refuse_unnamed(Path(form["labelled"]))
     if form["blocks"].strip():
         parse_block_numbers(form["blocks"], _MOST_BLOCKS)  # the corpus may not be ingested yet
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")

@@ -108,8 +108,14 @@ def _model_fields() -> Form:
         "labelled": _text(
             "Labelled images",
             section="Model",
-            description="A folder with a folder for each tag, a Parquet file with the columns img and label, or a "
+            description="A folder with a folder for each tag, a Parquet file with pictures and a column label, or a "
             "WebDataset tar; empty: the demo's",
+        ),
+        "tags": _text(
+            "Tags",
+            section="Model",
+            description="Names of the labels, in the order of their numbers: with commas between, or the path of a "
+            "file with a name a line; empty: those in the labelled images",
         ),
         "test": _text(
             "Test images",

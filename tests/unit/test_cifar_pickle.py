@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats import cifar_pickle
 from tinytags_tasks.corpus.formats.cifar_labels import cifar_label_names
 from tinytags_tasks.corpus.formats.inert_pickle import array_numbers, load_inert
 from tinytags_tasks.corpus.formats.registry import list_items, open_reader
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
@@ -129,6 +129,15 @@ def test_cifar_100_has_fine_and_coarse_labels(tmp_path):
     assert read(tmp_path, keywords="label")[1] == ["gull", "duck", "7"]
     assert read(tmp_path, keywords="coarse_label")[1] == ["birds", "birds", "fish"]
     assert [item.path for item in listed(tmp_path)] == ["train"]
+
+
+@pytest.mark.parametrize("label", [10, -1])
+def test_a_label_that_cifar_10_does_not_have_is_an_error_and_no_keyword(tmp_path, label):
+    source = write(tmp_path / "data_batch_1", {"data": planes(pictures(3)), "labels": [3, label, 0]})
+    told = rf"data_batch_1: image 1 has the label {label} in labels, but labels are 0 to 9; correct the file"
+    with pytest.raises(BadInputError, match=told):
+        read(source, keywords="label")
+    assert read(source)[1] == []
 
 
 def test_without_keywords_labels_are_not_needed(tmp_path):

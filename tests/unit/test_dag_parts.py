@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import (
     BadInputError,
     CorruptError,
@@ -263,15 +265,26 @@ def test_claims_of_long_ago_go(storage: LocalStorage) -> None:
         ({"gate_documents": 90}, "yes ignores them: choose gate"),
         ({"gate_precision": 0}, "yes ignores them: choose gate"),
         ({"gate_measured_precision": 80}, "yes ignores them: choose gate"),
+        ({"tags": "cat,dog"}, "there are no labelled images: name these, or clear Tags"),
+        ({"labelled": "gone.parquet"}, "gone.parquet: no such file"),
+        ({"labelled": "numbers.parquet"}, "its labels are numbers without names; name them with --tags"),
+        ({"labelled": "numbers.parquet", "tags": "cat"}, "tags are 'cat': give two or more names"),
+        ({"labelled": "numbers.parquet", "tags": "cat,dog", "test": "gone.parquet"}, "gone.parquet: no such file"),
     ],
 )
-def test_choices_that_cannot_be_followed_are_refused(tmp_path: Path, choice: dict[str, Any], message: str) -> None:
+def test_choices_that_cannot_be_followed_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: dict[str, Any], message: str
+) -> None:
     from tinytags_checks import refuse_contradictions
 
     clients = SimpleNamespace(settings=SimpleNamespace(corpora_folder=tmp_path))
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
-    fine = {"corpus": "", "blocks": "", "publish": "yes", **dict.fromkeys(limits)}
+    texts = dict.fromkeys(("corpus", "blocks", "model", "labelled", "test", "other", "tags"), "")
+    fine = {**texts, "publish": "yes", **dict.fromkeys(limits)}
     refuse_contradictions(fine, clients)
+    write_labelled_parquet(tmp_path / "numbers.parquet", np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]), ())
+    monkeypatch.chdir(tmp_path)
+    refuse_contradictions(fine | {"labelled": "numbers.parquet", "tags": "cat,dog"}, clients)
     with pytest.raises(BadInputError, match=message):
         refuse_contradictions(fine | choice, clients)
 

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS
 from tinytags_tasks.corpus.demo import make as demo_module
 from tinytags_tasks.corpus.demo.drawn import SCRIBBLE, SHAPES, draw_pictures
 from tinytags_tasks.corpus.demo.make import Demo, make_demo, write_labelled_parquet
 from tinytags_tasks.corpus.formats.fixed_records import RecordLayout, to_row_major
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, decode_image, read_labelled_set
+from tinytags_tasks.corpus.labelled import decode_image, read_labelled_set
 from tinytags_tasks.errors import BadInputError
 
 NOWHERE = Path("no", "such", "folder")

@@ -209,11 +209,11 @@ def test_cifar_10_has_a_label_before_each_image(tmp_path):
     pictures = make_pictures(6)
     write_cifar(tmp_path / "test_batch.bin", [[3], [9]], pictures[4:])
     write_cifar(tmp_path / "data_batch_2.bin", [[1], [7]], pictures[2:4])
-    write_cifar(tmp_path / "data_batch_1.bin", [[0], [255]], pictures[:2])
+    write_cifar(tmp_path / "data_batch_1.bin", [[0], [8]], pictures[:2])
     (tmp_path / "batches.meta.txt").write_text("\n".join(f"tag {number}" for number in range(10)) + "\n\n")
     pixels, keywords = Opened(define(tmp_path, "cifar-binary", keywords="label")).read()
     np.testing.assert_array_equal(pixels, pictures)
-    assert keywords == ["tag 0", "255", "tag 1", "tag 7", "tag 3", "tag 9"]
+    assert keywords == ["tag 0", "tag 8", "tag 1", "tag 7", "tag 3", "tag 9"]
     assert Opened(define(tmp_path, "cifar-binary")).read(2, 2)[1] == []
 
 
@@ -231,6 +231,30 @@ def test_cifar_100_has_a_coarse_and_a_fine_label_before_each_image(tmp_path, key
     pixels, found = Opened(define(tmp_path, "cifar-binary", keywords=keywords)).read()
     np.testing.assert_array_equal(pixels, pictures)
     assert found == expected
+
+
+@pytest.mark.parametrize(("name", "label"), [("data_batch_1.bin", 255), ("mine.bin", 10)])
+def test_a_label_that_cifar_10_does_not_have_is_an_error_and_no_keyword(tmp_path, name, label):
+    write_cifar(tmp_path / name, [[0], [label], [9]], make_pictures(3))
+    told = rf"{name}: record 1 \(at offset 3,073\) has the label {label}, but labels are 0 to 9; correct the file"
+    with pytest.raises(BadInputError, match=told):
+        Opened(define(tmp_path / name, "cifar-binary", keywords="label")).read()
+    assert len(Opened(define(tmp_path / name, "cifar-binary")).read()[0]) == 3
+
+
+def test_more_names_are_more_labels(tmp_path):
+    write_cifar(tmp_path / "data_batch_1.bin", [[11]], make_pictures(1))
+    (tmp_path / "batches.meta.txt").write_text("\n".join(f"tag {number}" for number in range(12)))
+    assert Opened(define(tmp_path, "cifar-binary", keywords="label")).read()[1] == ["tag 11"]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told"), [("coarse_label", "label 20, but .* 0 to 19"), ("label", "label 100, .*")]
+)
+def test_a_label_that_cifar_100_does_not_have_is_an_error(tmp_path, keywords, told):
+    write_cifar(tmp_path / "train.bin", [[0, 1], [20, 100]], make_pictures(2))
+    with pytest.raises(BadInputError, match=rf"train\.bin: record 1 \(at offset 3,074\) has the {told}"):
+        Opened(define(tmp_path, "cifar-binary", keywords=keywords)).read()
 
 
 def test_of_a_folder_only_cifars_files_are_taken(tmp_path):

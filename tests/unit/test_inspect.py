@@ -156,6 +156,15 @@ def test_cifar_100_is_known_by_its_two_labels(tmp_path):
     assert guess(write(tmp_path / "train.bin", content))[0].format == "cifar-binary"
 
 
+@pytest.mark.parametrize("name", ["data_batch_1.bin", "mine.bin"])
+def test_a_wrong_label_in_a_file_of_cifars_is_named(tmp_path, name):
+    labels = np.arange(50) % 10
+    labels[[7, 20]] = 77, 10
+    told = rf"{name}: record 7 \(at offset 21,511\) has the label 77, but labels are 0 to 9"
+    with pytest.raises(BadInputError, match=told):
+        guess(write(tmp_path / name, labelled(photographs(50), labels)))
+
+
 def test_a_size_that_would_fit_labels_by_chance_is_no_cifar(tmp_path):
     source = write(
         tmp_path / "some.bin", stored(np.tile(photographs(439), (7, 1, 1, 1)), "hwc")

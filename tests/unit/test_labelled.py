@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY, decode_image, file_sha256, read_labelled_set
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS, TAGS_KEY
+from tinytags_tasks.corpus.labelled import decode_image, file_sha256, read_labelled_set
 from tinytags_tasks.errors import BadInputError
 
 IMG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -28,7 +29,7 @@ def pictures(number: int, side: int = 32) -> np.ndarray:
 @pytest.fixture
 def labelled(tmp_path):
     def write(images, labels, tags=None, label_type=None):
-        path = tmp_path / "labelled.parquet"
+        path = tmp_path / "cifar10-labelled.parquet"
         img = pa.array([{"bytes": image, "path": None} for image in images], IMG)
         table = pa.table({"img": img, "label": pa.array(labels, label_type or pa.int64())})
         if tags is not None:
@@ -81,7 +82,7 @@ def test_pictures_of_any_colour_mode_become_rgb(mode):
     assert decode_image(sink.getvalue()).tolist() == np.full((32, 32, 3), 255).tolist()
 
 
-@pytest.mark.parametrize("label", [10, -1])
+@pytest.mark.parametrize("label", [10, -2])
 def test_a_label_without_a_tag_is_refused_by_its_row(labelled, label):
     path = labelled([encoded(image) for image in pictures(3)], [0, 1, label])
     with pytest.raises(BadInputError, match=rf"labelled\.parquet: row 2 has label {label}, .*labels 0 to 9"):
@@ -133,13 +134,15 @@ def test_a_file_without_images_is_refused(labelled):
 def test_a_file_without_pictures_is_refused_with_the_columns_it_has(tmp_path):
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"image": ["x"], "label": [1]}), path)
-    with pytest.raises(BadInputError, match=r"other\.parquet: needs a column img.*\['image', 'label'\]"):
+    with pytest.raises(
+        BadInputError, match=r"other\.parquet: has no column image of encoded images.*image \(string\), label \(int64\)"
+    ):
         read_labelled_set(path)
 
 
-def test_labels_that_are_no_integers_are_refused(labelled):
-    with pytest.raises(BadInputError, match="needs a column label of integers"):
-        read_labelled_set(labelled([b"x"], ["cat"], label_type=pa.string()))
+def test_labels_that_are_neither_integers_nor_words_are_refused(labelled):
+    with pytest.raises(BadInputError, match="needs a column label of integers or words; its column label is double"):
+        read_labelled_set(labelled([b"x"], [0.5], label_type=pa.float64()))
 
 
 def test_another_kind_of_file_is_refused(tmp_path):

@@ -82,7 +82,8 @@ def test_classes_come_from_the_folder_of_a_sample_where_there_is_nothing_else(wr
 def test_numbers_are_named_by_the_list_beside_the_tars_or_above(write, tmp_path, place):
     paths = [write(samples(["2", "0"]), "train/0.tar"), write(samples(["1"], first=2), "train/1.tar")]
     assert tars_of(paths[0].parent) == paths
-    assert tags_of_set(paths[0].parent) == ("0", "1", "2")  # nobody has named them
+    with pytest.raises(BadInputError, match=r"0\.tar: its classes are numbers without names; name them with --tags"):
+        tags_of_set(paths[0].parent)
     before = file_sha256(paths[0].parent)
     (tmp_path / place).write_text("duck\ngull\nowl\nwren\n")
     found = read_labelled(paths[0].parent, None, 8, 8)
@@ -92,8 +93,14 @@ def test_numbers_are_named_by_the_list_beside_the_tars_or_above(write, tmp_path,
     assert place_of(paths[0].parent, 2) == f"{paths[1]}: sample 0002"
 
 
-def test_numbers_without_names_are_tags_in_the_order_of_the_numbers(write):
-    assert tags_of_set(write(samples(["10", "9", "2"]))) == ("2", "9", "10")
+def test_numbers_without_names_are_those_of_the_tags_that_are_given(write):
+    path = write(samples(["1", "0", "-1", "2"]))
+    found = read_labelled(path, ("duck", "gull", "owl"), 8, 8)
+    assert (found.labels.tolist(), found.unlabelled) == ([1, 0, 2], 1)
+    np.testing.assert_array_equal(read_rows(path, np.array([2]), 8, 8), [picture(3)])
+    assert read_labelled(path, ("0", "1", "2"), 8, 8).labels.tolist() == [1, 0, 2]
+    with pytest.raises(BadInputError, match=r"sample 0003: its class is 2, but there are 2 tags \(classes 0 to 1\)"):
+        read_labelled(path, ("duck", "gull"), 8, 8)
 
 
 def test_a_test_set_has_the_labels_of_the_tags_it_is_given_and_others_are_none(write):

@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 from tinytags_tasks.cli import app, corpora, models
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.registry import save_definition
-from tinytags_tasks.errors import BadInputError, CorruptError
-from tinytags_tasks.score.plan import latest_model
+from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
+from tinytags_tasks.score.plan import PlanRequest, latest_model, plan_run
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.models import list_models
 
 WORDS = ["cat", "dog", None, "cat"] * 10
 DAMAGED = "forest-ba9876543210"
@@ -69,7 +71,7 @@ def test_models_are_listed_although_one_card_cannot_be_read(storage, plant, reme
 def test_the_latest_model_is_found_although_another_card_cannot_be_read(storage):
     damage_the_card(storage)
     lines = []
-    assert latest_model(storage, report=lines.append) == MODEL
+    assert latest_model(CORPUS, storage, report=lines.append) == MODEL
     (line,) = lines
     assert f"models/{DAMAGED}/model.json" in line
     assert "train or import the same model again" in line
@@ -78,7 +80,27 @@ def test_the_latest_model_is_found_although_another_card_cannot_be_read(storage)
 def test_without_any_card_that_can_be_read_no_model_is_the_latest(storage):
     storage.write(layout.card_file(MODEL), b"{")
     with pytest.raises(CorruptError, match=rf"no model's card can be read: models/{MODEL}/model\.json"):
-        latest_model(storage)
+        latest_model(CORPUS, storage)
+
+
+def test_the_latest_model_is_one_for_images_of_the_size_of_the_corpus(storage):
+    size = Corpus.load(storage, layout.corpus_file(CORPUS))
+    other = "newer-0123456789ab"
+    newer = card().replaced(version=other, height=size.height + 1, created="2099-01-01T00:00:00Z")
+    newer.save(storage, layout.card_file(other))
+    assert [each.version for each in list_models(storage)] == [MODEL, other]
+    assert latest_model(CORPUS, storage) == MODEL
+    storage.delete(layout.model_folder(MODEL))
+    with pytest.raises(
+        MissingError, match=rf"no model fits corpus {CORPUS}: of the latest, {other}, its image size is"
+    ):
+        latest_model(CORPUS, storage)
+
+
+def test_a_misspelt_model_gets_the_nearest_and_all(storage):
+    wrong = MODEL.replace("a", "e", 1) if "a" in MODEL else MODEL[1:]
+    with pytest.raises(MissingError, match=rf"{wrong}: no such model; .*did you mean {MODEL}\?"):
+        plan_run(PlanRequest(CORPUS, wrong), storage=storage)
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tinytags_tasks.corpus.class_names import TAGS_KEY
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats import parquet as parquet_images
 from tinytags_tasks.corpus.formats.registry import list_items, open_reader
-from tinytags_tasks.corpus.labelled import TAGS_KEY
 from tinytags_tasks.corpus.listing import MemoryListing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, TransientError

@@ -94,10 +94,11 @@ def test_a_corpus_or_model_that_is_not_there_is_named(storage):
 
 def test_the_latest_model_is_the_one_published_last(storage):
     with pytest.raises(MissingError, match="make one with `tinytags train`"):
-        latest_model(storage)
+        latest_model(CORPUS, storage)
+    make_corpus(storage)
     publish_model(storage)
     card(version="another", created="2023-01-01T00:00:00+00:00").save(storage, layout.card_file("another"))
-    assert latest_model(storage) == MODEL
+    assert latest_model(CORPUS, storage) == MODEL
 
 
 # What is kept

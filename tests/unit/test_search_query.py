@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from tinytags_tasks.corpus.keywords import normal_keyword
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.search.filters import make_tag_choices
 from tinytags_tasks.search.hidden import Hidden
 from tinytags_tasks.search.images import DAMAGED
 from tinytags_tasks.search.query import Searched, search_images, solr_parameters
@@ -105,6 +106,16 @@ def answer(*documents: dict[str, Any], total: int = 1, cursor: str | None = None
     if cursor:
         body["nextCursorMark"] = cursor
     return 200, json.dumps(body)
+
+
+def test_tags_that_no_search_can_name_are_no_choice(solr: StubSolr, settings: Settings) -> None:
+    status, body = answer(document(17, None))
+    found = json.loads(body)
+    found["facets"]["tags"]["buckets"] += [{"val": bad, "count": 9} for bad in ("", "two\nlines", "a" * 101)]
+    solr.answers = [(status, json.dumps(found))]
+    page = search_images(settings, SearchRequest())
+    assert page.tag_counts == {"cat": 1, "dog": 4}
+    assert [choice.label for choice in make_tag_choices(SearchRequest(), page.tag_counts)] == ["dog", "cat"]
 
 
 def test_an_image_comes_back_with_its_pixels_and_counts(solr: StubSolr, settings: Settings) -> None:

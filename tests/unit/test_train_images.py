@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY, file_sha256
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS, TAGS_KEY
+from tinytags_tasks.corpus.labelled import file_sha256
 from tinytags_tasks.corpus.pictures.prepare import prepare_picture
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.train.images import preparation, read_labelled, read_labels, read_other
@@ -25,8 +26,8 @@ def png(height: int, width: int, seed: int = 0) -> bytes:
 
 @pytest.fixture
 def write(tmp_path):
-    def write_set(pictures, labels, tags=None, label_type=None):
-        path = tmp_path / "labelled.parquet"
+    def write_set(pictures, labels, tags=None, label_type=None, name="cifar10-labelled.parquet"):
+        path = tmp_path / name
         img = pa.array([{"bytes": picture, "path": None} for picture in pictures], IMG)
         table = pa.table({"img": img, "label": pa.array(labels, label_type or pa.int64())})
         if tags:
@@ -48,14 +49,19 @@ def test_pictures_of_any_size_become_what_a_corpus_makes_of_them(write, height, 
     assert f"box filter to {width}x{height}" in preparation(height, width)
 
 
-def test_tags_are_those_given_else_those_carried_else_cifars(write):
+def test_tags_are_those_given_else_those_carried_and_cifars_only_for_cifar(write):
     path = write([png(2, 2), png(2, 2)], [0, 1], tags=["square", "circle"])
     assert read_labelled(path, ("a", "b"), 2, 2).tags == ("a", "b")
     assert read_labelled(path, None, 2, 2).tags == ("square", "circle")
     assert read_labelled(write([png(2, 2), png(2, 2)], [0, 1]), None, 2, 2).tags == CIFAR10_TAGS
+    unnamed = write([png(2, 2), png(2, 2)], [0, 1], name="mine.parquet")
+    with pytest.raises(
+        BadInputError, match=r"mine\.parquet: its labels are numbers without names; name them with --tags"
+    ):
+        read_labelled(unnamed, None, 2, 2)
 
 
-@pytest.mark.parametrize("label", [-1, 10])
+@pytest.mark.parametrize("label", [-2, 10])
 def test_a_label_without_a_tag_is_refused_by_its_row(write, label):
     with pytest.raises(BadInputError, match=rf"labelled\.parquet: row 1 has label {label}, .*\(labels 0 to 9\)"):
         read_labelled(write([png(2, 2)] * 3, [0, label, 1]), None, 2, 2)

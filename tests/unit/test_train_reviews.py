@@ -18,7 +18,7 @@ from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.nets.catalogue import net_for
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.lessons import learned_positions
+from tinytags_tasks.store.lessons import learned_positions, read_teaching
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import describe_model, load_report
@@ -223,6 +223,27 @@ def test_tags_that_the_labelled_set_lacks_are_offered_and_learned_on_demand(stor
     assert (card.reviews.new_tags, card.reviews.other_tags, card.reviews.of_tags) == (("blue",), {"red": 1}, (0, 1, 5))
     assert len(card.test.confusion) == len(card.held_out.confusion) == 3
     assert describe_model(card)["tags from reviews alone"] == "blue"
+
+
+def test_the_same_tag_in_other_letters_is_no_other_tag(storage, corpus, labelled, lessons):
+    blue = of_hue(2, 0, 15)
+    say(corpus, storage, dict.fromkeys(blue, "Blue") | {blue[0]: "bluE", 0: "Light", 1: "LIGHT"})
+    card = card_of(storage, train(storage, labelled, new_tags=True))
+    assert card.tags == (*TAGS, "Blue")
+    assert (card.reviews.other_tags, card.reviews.of_tags) == ({}, (0, 2, 5))
+    assert learned_positions(card, storage) == {0, 1, *blue}
+
+
+@pytest.mark.parametrize("tag", ["", " ", "two\nlines", "a" * 101])
+def test_a_word_with_what_cannot_be_a_tag_is_refused_and_recorded_nowhere(storage, corpus, tag):
+    with pytest.raises(BadInputError, match=r"position 3: .* is not a tag: a tag has 1 to 100 printable characters"):
+        say(corpus, storage, {2: "light", 3: tag}, verdict=Verdict.TAG)
+    assert len(read_teaching(corpus.name, corpus.digest, storage)) == 0
+
+
+def test_a_word_is_recorded_in_one_unicode_form(storage, corpus):
+    say(corpus, storage, {2: "cafe\u0301"})
+    assert read_teaching(corpus.name, corpus.digest, storage).tags == ("café",)
 
 
 def test_pictures_that_are_learned_from_are_not_measured_on(tmp_path, storage, corpus, labelled, lessons):

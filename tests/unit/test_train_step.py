@@ -15,7 +15,7 @@ from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, Tra
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard, Probe
-from tinytags_tasks.store.models import load_report
+from tinytags_tasks.store.models import describe_model, load_report
 from tinytags_tasks.train import forest_spark, spark_features, step
 from tinytags_tasks.train.forest_spark import fit_trees
 from tinytags_tasks.train.forest_trees import Tree
@@ -115,6 +115,46 @@ def test_a_corpus_decides_nothing_but_what_the_card_tells_of_its_preparation(tmp
     monkeypatch.undo()
     monkeypatch.setattr(forest_spark, "fit_trees", lambda chosen, *_, **__: [stump(127.5)] * chosen["trees"])
     assert train(unknown, request_of(sets)).model == result.model
+
+
+def test_a_training_says_what_it_learned_and_warns_of_test_images_that_it_learned_from(tmp_path, fits):
+    images = np.repeat(np.arange(10, 250, 40, dtype=np.uint8), 4 * 4 * 3).reshape(6, 4, 4, 3)
+    labelled, test = tmp_path / "labelled.parquet", tmp_path / "test.parquet"
+    write_labelled_parquet(labelled, images, np.array([0, 0, 0, -1, 1, 1]), (*TAGS, "grey"))
+    tested = np.concatenate([images[[0, 4]], images[[1, 5]] + 1, images[[3]]])
+    write_labelled_parquet(test, tested, np.array([0, 1, 0, 1, -1]), TAGS)
+    storage, spoken, again = LocalStorage(tmp_path / "store"), [], []
+    request = request_of({"labelled": str(labelled), "test": str(test)}, held_out=0)
+    model = train(storage, request, spoken).model
+    said = "\n".join(spoken)
+    assert "read 5 labelled images of 3 tags" in said
+    assert "labelled images of each tag: dark 3, light 2\nno labelled image shows grey\n" in said
+    assert "left out because they have no label (-1): 1 images" in said
+    assert f"{test}: left out because they have no label (-1): 1 images" in said
+    assert "warning: 2 of the 4 test images are also among the labelled images" in said
+    card = ModelCard.load(storage, layout.card_file(model))
+    assert (card.labelled_of_tags, card.unlabelled_images, card.learned_test_images) == ((3, 2, 0), 1, 2)
+    described = describe_model(card)
+    assert described["images of each tag"] == "dark 3, light 2, grey 0"
+    assert described["test images that it learned from"] == "2"
+    train(storage, request, again)
+    assert "labelled images of each tag: dark 3, light 2" in again
+
+
+def test_tags_that_are_given_name_the_labels_and_make_another_model(tmp_path, sets, fits):
+    storage = LocalStorage(tmp_path / "store")
+    first, second = (train(storage, request_of(sets, tags=tags)).model for tags in (None, ("night", "day")))
+    assert ModelCard.load(storage, layout.card_file(second)).tags == ("night", "day")
+    assert first != second
+
+
+def test_a_test_set_of_other_classes_or_a_missing_one_is_refused_before_anything_is_fitted(tmp_path, sets, fits):
+    shades = np.arange(4 * 4 * 3 * 4, dtype=np.uint8).reshape(4, 4, 4, 3)
+    write_labelled_parquet(tmp_path / "birds.parquet", shades, np.array([0, 1, 0, 1]), ("duck", "gull"))
+    for test, message in (("birds", "none of its classes duck, gull is one of the tags"), ("gone", "no such file")):
+        with pytest.raises(BadInputError, match=rf"{test}\.parquet: {message}"):
+            train(LocalStorage(tmp_path / "store"), request_of(sets, test=str(tmp_path / f"{test}.parquet")))
+    assert fits == []
 
 
 def test_a_corpus_that_does_not_exist_is_refused_before_anything_is_fitted(tmp_path, sets, fits):

@@ -129,6 +129,24 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
         ) from error
 
 
+def named_tags(text: str) -> tuple[str, ...] | None:
+    """Return the tags of an option; None if it is not given. Say which names came twice.
+
+    Raises
+    ------
+    BadInputError
+        If one of them cannot be a tag, or the file with them cannot be read.
+    """
+    from tinytags_tasks.corpus.class_names import given_tags
+
+    if not text.strip():
+        return None
+    tags, remarks = given_tags(text)
+    for remark in remarks:
+        say(remark)
+    return tags
+
+
 def say(text: str) -> None:
     """Print a progress message; standard output is only for a command's result."""
     print(text, file=sys.stderr, flush=True)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import AsJson, add_row, clients, make_table, numbers, print_table, refuse_damaged, say
+from tinytags_tasks.cli.common import (
+    AsJson,
+    add_row,
+    clients,
+    make_table,
+    named_tags,
+    numbers,
+    print_table,
+    refuse_damaged,
+    say,
+)
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -104,7 +114,10 @@ def compare(one: Model, other: Model) -> None:
 @models_app.command("import")
 def import_model(
     file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX classifier.")],
-    tags: Annotated[str, typer.Option(help="The tags, in the order of its output, such as cat,dog,emu.")],
+    tags: Annotated[
+        str,
+        typer.Option(help="The tags, in the order of its output: such as cat,dog,emu, or a file with a name a line."),
+    ],
     name: Annotated[str, typer.Option(help="First part of the model's version.")] = "imported",
     height: Annotated[int, typer.Option(help="Height of the images that it takes.")] = 32,
     width: Annotated[int, typer.Option(help="Width of the images that it takes.")] = 32,
@@ -127,7 +140,7 @@ def import_model(
 
     request = ImportRequest(
         onnx=str(file),
-        tags=tuple(tag.strip() for tag in tags.split(",")),
+        tags=named_tags(tags) or (),
         name=name,
         height=height,
         width=width,
@@ -174,6 +187,9 @@ def remove(
 @app.command()
 def lab(
     labelled: Annotated[Path, typer.Argument(help="Labelled Parquet file, folder of folders, or tar.")],
+    tags: Annotated[
+        str, typer.Option(help="Names of the labels, as for `tinytags train`.", show_default="those in the set")
+    ] = "",
     sample: Annotated[int, typer.Option(help="Number of images to try on.")] = 10_000,
     trees: Annotated[str, typer.Option(help="Numbers of trees to try.")] = "5,10,20",
     depth: Annotated[str, typer.Option(help="Depths to try.")] = "6,8,10",
@@ -192,7 +208,9 @@ def lab(
     from tinytags_tasks.train.lab import LabRequest, search_parameters
     from tinytags_tasks.train.parameters import TrainRequest
 
-    training = TrainRequest(str(labelled), seed=seed, height=height, width=width, features=PIXELS, head="forest")
+    training = TrainRequest(
+        str(labelled), tags=named_tags(tags), seed=seed, height=height, width=width, features=PIXELS, head="forest"
+    )
     request = LabRequest(
         training,
         sample,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinytags_tasks.cli.common import clients, say
+from tinytags_tasks.cli.common import clients, named_tags, say
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ def train_net(
     test: Annotated[
         Path | None, typer.Option(help="The same, to measure the net on; default: every 20th labelled picture.")
     ] = None,
+    tags: Annotated[
+        str, typer.Option(help="Names of the labels, as for `tinytags train`.", show_default="those in the set")
+    ] = "",
     size: Annotated[str, typer.Option(help="Widths of student and teacher: general32, small or tiny.")] = "general32",
     teacher_epochs: Annotated[
         float, typer.Option(help="How often the teacher sees as many pictures as there are; 0: no teacher.")
@@ -67,10 +70,10 @@ def train_net(
     runtime = clients()
     storage = runtime.storage  # an hour of learning for a store that does not answer would be lost
     sources = Sources(
-        labelled=_read(labelled),
+        labelled=_read(labelled, named_tags(tags)),
         general=_read(general) if general else None,
         general_names=wordnet_names(general) if general else {},
-        test=_read(test) if test else None,
+        test=_read(test, named_tags(tags)) if test else None,
         licence=licence,
     )
     card = make_net(
@@ -85,10 +88,9 @@ def train_net(
     print(card.version)
 
 
-def _read(path: Path) -> "NamedPictures":
+def _read(path: Path, tags: tuple[str, ...] | None = None) -> "NamedPictures":
     """Return the pictures of a labelled set."""
-    from tinytags_tasks.corpus.labelled import file_sha256
-    from tinytags_tasks.corpus.labelled_tar import tars_of
+    from tinytags_tasks.corpus.labelled import file_sha256, is_folder_of_pictures
     from tinytags_tasks.nets.recipe.pictures import read_folder
     from tinytags_tasks.nets.recipe.training import NamedPictures
     from tinytags_tasks.train.encoded_pictures import read_encoded
@@ -97,6 +99,6 @@ def _read(path: Path) -> "NamedPictures":
         raise BadInputError(
             f"{path}: does not exist; give a labelled Parquet file, a folder with a folder for each class, or a tar"
         )
-    if path.is_dir() and not tars_of(path):
+    if is_folder_of_pictures(path):
         return read_folder(path)
-    return NamedPictures(path.name, file_sha256(path), *read_encoded(path))
+    return NamedPictures(path.name, file_sha256(path), *read_encoded(path, tags))

@@ -12,6 +12,7 @@ from tinytags_tasks.cli.common import (
     embed_and_score,
     find_run,
     groups_of,
+    named_tags,
     say,
 )
 from tinytags_tasks.errors import BadInputError
@@ -30,10 +31,17 @@ def train(
     labelled: Annotated[
         Path,
         typer.Argument(
-            help="Parquet file with the columns img and label, folder with a folder for each tag, or WebDataset tar."
+            help="Parquet file with pictures and a column label, folder with a folder for each tag, or WebDataset tar."
         ),
     ],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
+    tags: Annotated[
+        str,
+        typer.Option(
+            help="Names of the labels, in the order of their numbers: cat,dog,emu, or a file with a name a line.",
+            show_default="those in the labelled set",
+        ),
+    ] = "",
     name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
     features: Annotated[
         str, typer.Option(help="What the model sees: a net's name or version, or pixels, as in the original system.")
@@ -98,7 +106,7 @@ def train(
         str(labelled),
         str(test) if test else None,
         name,
-        tags=None,
+        tags=named_tags(tags),
         other=str(other) if other else None,
         held_out=held_out,
         height=height,
@@ -154,7 +162,9 @@ def embed(
 @app.command()
 def score(
     name: Annotated[str, typer.Argument(metavar="CORPUS|RUN", help="A corpus' name, or that of a run planned before.")],
-    model: Annotated[str, typer.Option(help="A model's version; default: the latest.", show_default=False)] = "",
+    model: Annotated[
+        str, typer.Option(help="A model's version; default: the latest that fits the corpus.", show_default=False)
+    ] = "",
     threshold: Annotated[
         int | None,
         typer.Option(help="Least confidence in percent of an image to keep; default: 40.", show_default=False),
@@ -223,7 +233,7 @@ def _plan_or_find(name: str, model: str, threshold: int | None, similar: str, ru
         return find_run(name)
     chosen = PlanRequest.threshold if threshold is None else threshold
     request = PlanRequest(
-        name, model or latest_model(storage, report=say), chosen, similar=_similar_or_setting(similar, runtime)
+        name, model or latest_model(name, storage, report=say), chosen, similar=_similar_or_setting(similar, runtime)
     )
     return Run.load(storage, layout.run_file(plan_run(request, storage=storage, report=say).run))
 
@@ -285,6 +295,13 @@ def run(
         Path | None, typer.Option(help="Labelled Parquet file, folder of folders, or tar; default: the demo's.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
+    tags: Annotated[
+        str,
+        typer.Option(
+            help="Names of the labels, in the order of their numbers: cat,dog,emu, or a file with a name a line.",
+            show_default="those in the labelled set",
+        ),
+    ] = "",
     other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,
     features: Annotated[
         str, typer.Option(help="What a trained model sees: a net's embeddings, or pixels as in the original system.")
@@ -315,6 +332,7 @@ def run(
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.corpus_records import Corpus
     from tinytags_tasks.store.model_records import PIXELS
+    from tinytags_tasks.store.models import load_card
     from tinytags_tasks.train.families import FAMILIES
 
     runtime = clients()
@@ -327,8 +345,13 @@ def run(
             raise BadInputError(f"{path}: no such file or folder")
     if head not in FAMILIES:
         raise BadInputError(f"--head is {head!r}: choose {' or '.join(FAMILIES)}")
-    if not model and features != PIXELS:
+    if model:
+        model = load_card(runtime.storage, model).version
+    elif features != PIXELS:
         load_net_card(runtime.storage, features)
+    names = named_tags(tags)
+    if names and not labelled:
+        raise BadInputError("--tags are the names of labels: add --labelled")
     parameters = {
         "corpus": corpus,
         "new_files": "append" if grow else "leave",
@@ -336,6 +359,7 @@ def run(
         "labelled": str(labelled.absolute()) if labelled else "",
         "test": str(test.absolute()) if test else "",
         "other": str(other.absolute()) if other else "",
+        "tags": "\n".join(names or ()),
         "features": features,
         "head": head,
         "none": "yes" if none else "no",

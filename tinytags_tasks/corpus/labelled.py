@@ -1,4 +1,4 @@
-"""Labelled sets: a Parquet file of encoded images and labels, as on the Hugging Face Hub, a folder per tag, or tars."""
+"""Labelled sets: Parquet files of encoded images and labels, as on the Hugging Face Hub, a folder per tag, or tars."""
 
 import hashlib
 import json
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
+from tinytags_tasks.corpus.class_names import shortened
+from tinytags_tasks.corpus.labelled_parquet import ParquetSet, parquet_files_of, parquet_sha256
 from tinytags_tasks.corpus.labelled_tar import iterate_tars, place_in_tars, tags_of_tars, tars_of, tars_sha256
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
@@ -20,16 +20,16 @@ from tinytags_tasks.corpus.sources.left_out import is_junk_path
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
 
-CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-"""CIFAR-10's classes in the order of their labels."""
-
-TAGS_KEY = b"tinytags.tags"
-"""The key of the tags in the Parquet schema's metadata; they are a JSON list."""
-
-HUB_KEY = b"huggingface"
-"""The key under which the Hugging Face Hub's library keeps a file's features, and so the names of its classes."""
-
 _BATCH = 1_000
+
+_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+"""Folders of these names alone are parts of a set, each of which has folders of tags."""
+
+_UNFINISHED = "_temporary"
+"""Where Spark and Hadoop write what is not finished yet."""
+
+UNLABELLED = -1
+"""The label of an image without one, as on the Hugging Face Hub: it is counted, and left out."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,29 @@ class LabelledSet:
     Attributes
     ----------
     path
-        The Parquet file that they come from.
+        The file or folder that they come from.
     images
         uint8, shape (images, row, column, channel).
     labels
         int64, shape (images,): indexes into ``tags``.
     tags
         The names of the tags.
+    unlabelled
+        How many images of the set were left out because they have no label.
     """
 
     path: Path
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     tags: tuple[str, ...]
+    unlabelled: int = 0
 
 
 def file_sha256(path: Path) -> str:
     """Return the hash of a labelled set's bytes; this takes a tenth of a second where decoding takes ten.
 
-    That of a folder is over the names, below the folder, and the hashes of its pictures; that of WebDataset's tars over
-    their names and hashes.
+    That of a folder is over the names, below the folder, and the hashes of its pictures or Parquet files; that of
+    WebDataset's tars over their names and hashes.
 
     Raises
     ------
@@ -69,6 +72,8 @@ def file_sha256(path: Path) -> str:
         if tars := tars_of(path):
             return tars_sha256(tars)
         if path.is_dir():
+            if files := parquet_files_of(path):
+                return parquet_sha256(path, files)
             names = [(picture.relative_to(path).as_posix(), _sha256(picture)) for _, picture in _files(path)]
             return hashlib.sha256(json.dumps(names).encode()).hexdigest()
         return _sha256(path)
@@ -83,15 +88,51 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_missing(*paths: str | None) -> None:
+    """Refuse labelled sets that do not exist, before the first of them is read.
+
+    Raises
+    ------
+    BadInputError
+        Naming the first.
+    """
+    for path in filter(None, paths):
+        if not Path(path).exists():
+            raise BadInputError(f"{path}: no such file; give the path of a labelled file or folder")
+
+
 def _files(folder: Path) -> list[tuple[str, Path]]:
     """Return a folder's pictures in the order of their paths, with the names of the folders that they are in."""
+    _refuse_unfinished(folder)
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     found = [path for path in found if not is_junk_path(path.relative_to(folder).as_posix())]
     if loose := [path for path in found if path.parent == folder]:
         raise BadInputError(
             f"{loose[0]}: is in no folder of a tag; a labelled folder has one folder for each tag, named after it"
         )
-    return [(path.relative_to(folder).parts[0], path) for path in found]
+    named = [(layout.normal_tag(path.relative_to(folder).parts[0]), path) for path in found]
+    names = {name for name, _ in named}
+    if names and {name.lower() for name in names} <= _PARTS:
+        raise BadInputError(
+            f"{folder}: its folders are parts of a set ({', '.join(sorted(names))}), not tags; give one of them as the "
+            f"labelled set, such as {folder / min(names)}, and another as the test set"
+        )
+    return named
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    """Refuse a folder that is still being written."""
+    if (folder / _UNFINISHED).exists():
+        raise BadInputError(
+            f"{folder / _UNFINISHED}: the set is still being written; wait until it is complete, or remove this folder"
+        )
+
+
+def _refuse_empty(folder: Path, names: set[str]) -> None:
+    """Refuse a tag's folder without pictures: the tag would be missing without a word."""
+    for below in sorted(folder.iterdir()):
+        if below.is_dir() and not is_junk_path(below.name) and layout.normal_tag(below.name) not in names:
+            raise BadInputError(f"{below}: holds no pictures that can be read; put some in, or remove the folder")
 
 
 def decode_image(encoded: bytes, side: int | None = None) -> npt.NDArray[np.uint8]:
@@ -131,9 +172,10 @@ def iterate_pictures(
     Parameters
     ----------
     path
-        A Parquet file, a folder of folders, or WebDataset's tars.
+        Parquet files, a folder of folders, or WebDataset's tars.
     tags
-        The tags that the names of folders and classes are looked up in; a Parquet file has labels.
+        The tags that the names of folders and classes are looked up in. Numbers without names are labels as they are,
+        and so are negative ones, and all numbers if there are no tags.
     unknown
         The label of pictures of a folder or class that is named after none of the tags; None refuses them.
     with_pictures
@@ -142,113 +184,62 @@ def iterate_pictures(
     Raises
     ------
     BadInputError
-        If the set is missing or damaged, lacks the columns ``img`` and ``label`` or a label, or has a folder or class
-        that is no tag.
+        If the set is missing or damaged, lacks a column of pictures or of labels, or a label, or has a folder or
+        class that is no tag.
     """
     if tars := tars_of(path):
         yield from iterate_tars(tars, tags, unknown, _BATCH, with_pictures=with_pictures)
         return
-    if path.is_dir():
+    if is_folder_of_pictures(path):
         yield from _iterate_folder(path, tags, unknown, with_pictures=with_pictures)
         return
-    file = _open(path)
-    row = 0
-    try:
-        for batch in file.iter_batches(_BATCH, columns=["label", "img"] if with_pictures else ["label"]):
-            labels = batch.column("label").to_pylist()
-            if None in labels:
-                raise BadInputError(f"{path}: row {row + labels.index(None)} has no label; give it one or drop the row")
-            row += len(labels)
-            encoded = batch.column("img").field("bytes").to_pylist() if with_pictures else []
-            yield encoded, np.asarray(labels, dtype=np.int64)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInputError(f"{path}: damaged after row {row} ({error}); download it again") from error
+    yield from _parquet_set(path).iterate(tags, unknown, with_pictures=with_pictures)
 
 
 def _iterate_folder(
     folder: Path, tags: tuple[str, ...], unknown: int | None, *, with_pictures: bool
 ) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
     files = _files(folder)
-    label_of = {tag: label for label, tag in enumerate(tags)}
+    label_of = {layout.tag_form(tag): label for label, tag in enumerate(tags)}
     for name, path in files:
-        if name not in label_of and unknown is None:
-            raise BadInputError(f"{path}: its folder {name} is none of the tags {', '.join(tags)}; move or rename it")
+        if unknown is None and layout.tag_form(name) not in label_of:
+            raise BadInputError(f"{path}: its folder {name} is none of the tags {shortened(tags)}; move or rename it")
     for start in range(0, len(files), _BATCH):
         part = files[start : start + _BATCH]
         try:
             encoded = [path.read_bytes() for _, path in part] if with_pictures else []
         except OSError as error:
             raise BadInputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-        yield encoded, np.array([label_of.get(name, unknown) for name, _ in part], dtype=np.int64)
+        yield encoded, np.array([label_of.get(layout.tag_form(name), unknown) for name, _ in part], dtype=np.int64)
 
 
 def place_of(path: Path, row: int) -> str:
     """Return the words for a picture of a labelled set: its row in the file, its path, or its sample in a tar."""
     if tars := tars_of(path):
         return place_in_tars(tars, row)
-    return str(_files(path)[row][1]) if path.is_dir() else f"{path}: row {row}"
+    return str(_files(path)[row][1]) if is_folder_of_pictures(path) else _parquet_set(path).place(row)
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    if not path.is_file():
-        raise BadInputError(f"{path}: no such file; give the path of a labelled Parquet file")
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInputError(f"{path}: not a readable Parquet file ({error})") from error
-    schema = file.schema_arrow
-    image_type = schema.field("img").type if "img" in schema.names else None
-    if image_type is None or not pa.types.is_struct(image_type) or image_type.get_field_index("bytes") < 0:
-        raise BadInputError(f"{path}: needs a column img, a struct with the bytes of a picture; has {schema.names}")
-    if "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
-        raise BadInputError(f"{path}: needs a column label of integers; has {schema.names}")
-    return file
+def is_folder_of_pictures(path: Path) -> bool:
+    """Return whether a labelled set is a folder with a folder of pictures for each tag."""
+    return path.is_dir() and not tars_of(path) and not parquet_files_of(path)
 
 
-def carried_tags(schema: pa.Schema, path: str) -> tuple[str, ...] | None:
-    """Return the tags that a labelled file has in its schema; None if it has none.
-
-    Our own key comes first, then the names that the Hugging Face Hub's library writes for a column of ``ClassLabel``,
-    if they are names.
-
-    Raises
-    ------
-    BadInputError
-        If those under our own key are not a list of words; the message names ``path``.
-    """
-    metadata = schema.metadata or {}
-    if not metadata.get(TAGS_KEY):
-        return _hub_tags(metadata.get(HUB_KEY, b""))
-    try:
-        tags = json.loads(metadata[TAGS_KEY])
-    except ValueError:
-        tags = None
-    if not _are_words(tags):
-        raise BadInputError(
-            f"{path}: its metadata {TAGS_KEY.decode()} is not a JSON list of tags; write the file again"
-        )
-    return tuple(tags)
-
-
-def _hub_tags(described: bytes) -> tuple[str, ...] | None:
-    try:
-        tags = json.loads(described)["info"]["features"]["label"]["names"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return tuple(tags) if _are_words(tags) else None
-
-
-def _are_words(tags: object) -> bool:
-    return isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+def _parquet_set(path: Path) -> ParquetSet:
+    if path.is_dir():
+        _refuse_unfinished(path)
+    return ParquetSet(path, tuple(parquet_files_of(path)))
 
 
 def tags_of_set(path: Path) -> tuple[str, ...]:
-    """Return the tags of a labelled set: folders' names, tars' classes, a file's names, or else CIFAR-10's.
+    """Return the tags of a labelled set: folders' names, classes of tars, words that are labels, or numbers' names.
+
+    Numbers have the names in the file, or in a file beside tars, or CIFAR-10's if the set's name says so.
 
     Raises
     ------
     BadInputError
-        If the file cannot be read, or its names are not words, or cannot be those of tags.
+        If the set cannot be read, its labels are numbers without names, or names cannot be those of tags.
     """
     names = _names_of_set(path)
     layout.check_tags(names, str(path))
@@ -258,20 +249,53 @@ def tags_of_set(path: Path) -> tuple[str, ...]:
 def _names_of_set(path: Path) -> tuple[str, ...]:
     if tars := tars_of(path):
         return tags_of_tars(tars)
-    if path.is_dir():
-        return tuple(sorted({name for name, _ in _files(path)}))
-    return carried_tags(_open(path).schema_arrow, str(path)) or CIFAR10_TAGS
+    if is_folder_of_pictures(path):
+        names = {name for name, _ in _files(path)}
+        _refuse_empty(path, names)
+        return tuple(sorted(names))
+    return _parquet_set(path).tags()
+
+
+def refuse_unnamed(path: Path) -> None:
+    """Refuse Parquet files whose labels are numbers without names, without reading their labels.
+
+    Raises
+    ------
+    BadInputError
+        If they are, or the columns cannot be used.
+    """
+    if not tars_of(path) and not is_folder_of_pictures(path) and (found := _parquet_set(path)).are_numbers:
+        layout.check_tags(found.tags(), str(path))
+
+
+def refuse_other_classes(path: Path, tags: tuple[str, ...]) -> None:
+    """Refuse a Parquet file all of whose classes have names, and none of them is a tag.
+
+    Raises
+    ------
+    BadInputError
+        If it is one: by its numbers, each class would be taken for another.
+    """
+    if tars_of(path) or is_folder_of_pictures(path):
+        return  # each of their classes is looked up by its name
+    known = set(map(layout.tag_form, tags))
+    found = _parquet_set(path)
+    if found.are_numbers and found.names and known.isdisjoint(map(layout.tag_form, found.names)):
+        raise BadInputError(
+            f"{path}: none of its classes {shortened(found.names)} is one of the tags {shortened(tags)}; give a set "
+            "of the same classes"
+        )
 
 
 def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: int = 32) -> LabelledSet:
-    """Read a labelled parquet file into memory.
+    """Read a labelled set into memory.
 
     Parameters
     ----------
     path
-        The file, with a column ``img`` (struct with ``bytes``) and a column ``label``.
+        The set: a Parquet file with a column of pictures and a column ``label``, for example.
     tags
-        Names of the labels; None takes those in the file, or else CIFAR-10's.
+        Names of the labels; None takes those of the set, see :func:`tags_of_set`.
     side
         The height and width that every image is resized to.
 
@@ -283,23 +307,26 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
     names = tags or tags_of_set(path)
     images: list[npt.NDArray[np.uint8]] = []
     labels: list[npt.NDArray[np.int64]] = []
-    row = 0
+    row = unlabelled = 0
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
         for encoded, batch_labels in iterate_pictures(path, names):
-            wrong = np.flatnonzero((batch_labels < 0) | (batch_labels >= len(names)))
+            wrong = np.flatnonzero((batch_labels < UNLABELLED) | (batch_labels >= len(names)))
             if wrong.size:
                 raise BadInputError(
-                    f"{path}: row {row + int(wrong[0])} has label {int(batch_labels[wrong[0]])}, "
+                    f"{place_of(path, row + int(wrong[0]))} has label {int(batch_labels[wrong[0]])}, "
                     f"but there are {len(names)} tags (labels 0 to {len(names) - 1})"
                 )
+            keep = np.flatnonzero(batch_labels != UNLABELLED)
             try:
-                images.extend(pool.map(decode_image, encoded, [side] * len(encoded)))
+                images.extend(pool.map(decode_image, [encoded[at] for at in keep], [side] * len(keep)))
             except BadInputError as error:
-                raise BadInputError(f"{path}: row {len(images)}: {error}") from error
-            labels.append(batch_labels)
+                at = row + int(keep[len(images) - sum(map(len, labels))])
+                raise BadInputError(f"{place_of(path, at)}: {error}") from error
+            labels.append(batch_labels[keep])
+            unlabelled += len(encoded) - len(keep)
             row += len(encoded)
     if not images:
         raise BadInputError(f"{path}: contains no images")
     if len(set(np.concatenate(labels).tolist())) < 2:
         raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
-    return LabelledSet(path, np.stack(images), np.concatenate(labels), names)
+    return LabelledSet(path, np.stack(images), np.concatenate(labels), names, unlabelled)

@@ -11,15 +11,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tinytags_tasks.corpus.class_names import GIVE_TAGS, read_names, shortened
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.sources.tar_samples import COMPRESSED_ENDINGS, TarSample, iterate_samples
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store import layout
 
 CLASS_NAMES_FILE = "classnames.txt"
 """A file with the name of one class a line, beside the tars or in the folder above, where classes are numbers."""
 
 _FIELDS = ("class_name", "label_name", "class", "label", "cls")
 """Where a sample's JSON may have its class; names come before numbers."""
+
+_UNLABELLED = "-1"
+"""The class of a sample without one."""
 
 _MOST_TEXT_BYTES = 1_000_000
 
@@ -33,6 +38,15 @@ class _Picture:
     offset: int
     size_bytes: int
     tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What tars hold: their pictures, the names of classes that lie beside them, and whether classes are numbers."""
+
+    pictures: tuple[_Picture, ...]
+    names: tuple[str, ...]
+    are_numbers: bool
 
 
 def tars_of(path: Path) -> list[Path]:
@@ -59,42 +73,58 @@ def _sha256(path: Path) -> str:
 
 
 def tags_of_tars(tars: Sequence[Path]) -> tuple[str, ...]:
-    """Return the tags of tars: the named classes, or else those that samples have, in the order of names or numbers.
+    """Return the tags of tars: the named classes, or else those that samples have, in the order of names.
 
     Raises
     ------
     BadInputError
-        If they cannot be used.
+        If they cannot be used, or are numbers without names.
     """
-    pictures, names = _listed(tars)
-    if names:
-        return names
-    found = {picture.tag for picture in pictures}
-    return tuple(sorted(found, key=int) if all(map(_is_number, found)) else sorted(found))
+    listed = _listed(tars)
+    if listed.names:
+        return listed.names
+    if listed.are_numbers:
+        raise BadInputError(
+            f"{tars[0]}: its classes are numbers without names; {GIVE_TAGS}, such as {CLASS_NAMES_FILE} beside the tars"
+        )
+    return tuple(sorted({picture.tag for picture in listed.pictures} - {_UNLABELLED}))
 
 
 def iterate_tars(
     tars: Sequence[Path], tags: tuple[str, ...], unknown: int | None, batch: int, *, with_pictures: bool
 ) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
     """Yield encoded pictures and labels; see :func:`tinytags_tasks.corpus.labelled.iterate_pictures`."""
-    pictures, _ = _listed(tars)
-    label_of = {tag: label for label, tag in enumerate(tags)}
-    if unknown is None:
-        for picture in pictures:
-            if picture.tag not in label_of:
-                raise BadInputError(
-                    f"{_place(picture)}: its class {picture.tag} is none of the tags {', '.join(tags)}; correct or "
-                    "remove it"
-                )
+    listed = _listed(tars)
+    pictures = listed.pictures
+    label_of = {_UNLABELLED: -1} | {layout.tag_form(tag): label for label, tag in enumerate(tags)}
+    found = [label_of.get(layout.tag_form(picture.tag)) for picture in pictures]
+    if listed.are_numbers and not listed.names and tags and None in found:
+        found = [_number(picture, tags, unknown) for picture in pictures]
+    if unknown is None and None in found:
+        picture = pictures[found.index(None)]
+        raise BadInputError(
+            f"{_place(picture)}: its class {picture.tag} is none of the tags {shortened(tags)}; correct or remove it"
+        )
     for start in range(0, len(pictures), batch):
-        part = pictures[start : start + batch]
-        encoded = _read(part) if with_pictures else []
-        yield encoded, np.array([label_of.get(picture.tag, unknown) for picture in part], dtype=np.int64)
+        encoded = _read(pictures[start : start + batch]) if with_pictures else []
+        labels = [unknown if label is None else label for label in found[start : start + batch]]
+        yield encoded, np.array(labels, dtype=np.int64)
+
+
+def _number(picture: _Picture, tags: tuple[str, ...], unknown: int | None) -> int | None:
+    """Return a class that is a number without a name in the tars, as the number of a tag."""
+    number = int(picture.tag)
+    if number >= len(tags) and unknown is None:
+        raise BadInputError(
+            f"{_place(picture)}: its class is {number}, but there are {len(tags)} tags (classes 0 to {len(tags) - 1}); "
+            "correct it, or give as many tags"
+        )
+    return number if number < len(tags) else unknown
 
 
 def place_in_tars(tars: Sequence[Path], row: int) -> str:
     """Return the words for a picture: its tar and its sample."""
-    return _place(_listed(tars)[0][row])
+    return _place(_listed(tars).pictures[row])
 
 
 def _place(picture: _Picture) -> str:
@@ -120,8 +150,7 @@ def _read(pictures: Sequence[_Picture]) -> list[bytes]:
     return encoded
 
 
-def _listed(tars: Sequence[Path]) -> tuple[tuple[_Picture, ...], tuple[str, ...]]:
-    """Return the pictures of tars, and the names of the classes if these lie beside them."""
+def _listed(tars: Sequence[Path]) -> _Listed:
     names = _class_names_file(tars)
     try:
         versions = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in (*tars, names) if file)
@@ -131,13 +160,12 @@ def _listed(tars: Sequence[Path]) -> tuple[tuple[_Picture, ...], tuple[str, ...]
 
 
 @lru_cache(maxsize=4)  # a training asks for tags, labels, pictures and places one after the other
-def _list_tars(
-    tars: tuple[Path, ...], names_file: Path | None, versions: tuple[object, ...]
-) -> tuple[tuple[_Picture, ...], tuple[str, ...]]:
+def _list_tars(tars: tuple[Path, ...], names_file: Path | None, versions: tuple[object, ...]) -> _Listed:
     samples = [(tar, sample) for tar in tars for sample in _samples(tar)]
     if not samples:
         raise BadInputError(f"{tars[0]}: holds no samples; members of a sample are 0001.jpg and 0001.cls, for example")
-    classes = _classes(samples)
+    classes, are_folders = _classes(samples)
+    are_numbers = not are_folders and all(map(_is_number, classes))
     names = _class_names(names_file) if names_file and all(map(_is_number, classes)) else ()
     pictures = []
     for (tar, sample), tag in zip(samples, classes, strict=True):
@@ -145,11 +173,14 @@ def _list_tars(
         image = sample.image(str(tar))
         if image is None:
             raise BadInputError(f"{where} has no image; images are members that end in {', '.join(ENDINGS)}")
+        if tag == _UNLABELLED:
+            pictures.append(_Picture(tar, sample.key.lstrip("/"), image.offset_data, image.size, tag))
+            continue
         if names and int(tag) >= len(names):
             raise BadInputError(f"{where} is of class {tag}, but {names_file} has {len(names)} names (from 0)")
         named = names[int(tag)] if names else tag
         pictures.append(_Picture(tar, sample.key.lstrip("/"), image.offset_data, image.size, named))
-    return tuple(pictures), names
+    return _Listed(tuple(pictures), names, are_numbers)
 
 
 def _samples(tar: Path) -> Iterator[TarSample]:
@@ -157,8 +188,8 @@ def _samples(tar: Path) -> Iterator[TarSample]:
         yield from iterate_samples(stream, str(tar), tar.stat().st_size, ("cls", "json"), _MOST_TEXT_BYTES)
 
 
-def _classes(samples: Sequence[tuple[Path, TarSample]]) -> list[str]:
-    """Return the class of each sample: from its .cls, or else its .json, or else the folder of its key."""
+def _classes(samples: Sequence[tuple[Path, TarSample]]) -> tuple[list[str], bool]:
+    """Return the class of each sample: from its .cls, or else its .json, or else the folder of its key; and if that."""
     for read, what in ((_class_of_cls, "its .cls"), (_class_of_json, "its .json"), (_class_of_key, "a folder")):
         found = [read(sample) for _, sample in samples]
         if not any(found):
@@ -169,7 +200,7 @@ def _classes(samples: Sequence[tuple[Path, TarSample]]) -> list[str]:
                     f"{tar}: sample {sample.key.lstrip('/')} has no class in {what}, where others have theirs; add or "
                     "remove it"
                 )
-        return [tag for tag in found if tag]
+        return [layout.normal_tag(tag) for tag in found if tag], read is _class_of_key
     raise BadInputError(
         f"{samples[0][0]}: no sample has a class; give each a .cls file, a .json with one of {', '.join(_FIELDS)}, or "
         "a folder named after it"
@@ -196,17 +227,14 @@ def _class_of_key(sample: TarSample) -> str | None:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    return text == _UNLABELLED or (text.isascii() and text.isdecimal())
 
 
 def _class_names(file: Path) -> tuple[str, ...]:
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{file}: is not text in UTF-8 ({error}); write one name of a class a line") from error
+    names = read_names(file)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise BadInputError(f"{file}: has the name {twice[0]} twice; give each class a name of its own")
-    return tuple(names)
+    return names
 
 
 def _class_names_file(tars: Sequence[Path]) -> Path | None:

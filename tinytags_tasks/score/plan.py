@@ -14,8 +14,8 @@ from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
-from tinytags_tasks.store.model_records import PIXELS, ModelCard
-from tinytags_tasks.store.models import list_models, misfit
+from tinytags_tasks.store.model_records import PIXELS
+from tinytags_tasks.store.models import list_models, load_card, misfit
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import make_run, run_name
 from tinytags_tasks.store.run_records import Run
@@ -95,7 +95,7 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
     """
     corpus = load_corpus(request.corpus, storage)
     refuse_uncarried(corpus, storage)
-    card = ModelCard.load(storage, layout.card_file(request.model))
+    card = load_card(storage, request.model)
     if reason := misfit(card, corpus):
         raise BadInputError(
             f"model {card.version} does not fit corpus {corpus.name}: {reason}; "
@@ -156,13 +156,13 @@ def _planned_before(run: Run, other: str, storage: Storage, report: Callable[[st
     return found
 
 
-def latest_model(storage: Storage, *, report: Callable[[str], None] = print) -> str:
-    """Return the version of the latest model whose card can be read; the damaged ones are reported.
+def latest_model(corpus: str, storage: Storage, *, report: Callable[[str], None] = print) -> str:
+    """Return the version of the latest model that fits a corpus' images; damaged cards are reported.
 
     Raises
     ------
     MissingError
-        If there is no model.
+        If there is no such model, or no such corpus.
     CorruptError
         If no card can be read.
     """
@@ -174,4 +174,11 @@ def latest_model(storage: Storage, *, report: Callable[[str], None] = print) -> 
         raise MissingError("no model has been published yet: make one with `tinytags train`")
     for problem in damaged:
         report(f"a model is not considered: {problem}")
-    return cards[-1].version
+    images = load_corpus(corpus, storage)
+    fitting = [card for card in cards if not misfit(card, images)]
+    if not fitting:
+        raise MissingError(
+            f"no model fits corpus {corpus}: of the latest, {cards[-1].version}, {misfit(cards[-1], images)}; make one "
+            f"with `tinytags train LABELLED --height {images.height} --width {images.width}`"
+        )
+    return fitting[-1].version

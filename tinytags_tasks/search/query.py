@@ -15,7 +15,7 @@ from tinytags_tasks.search.counts import Counts
 from tinytags_tasks.search.cursor import Cursor, Order, Values, hash_of, order_of, read_cursor
 from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.images import TaggedImage, foreign_documents, read_document, read_fields
-from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.search.request import SearchRequest, can_be_asked_for
 from tinytags_tasks.search.solr_filters import LACKING, Filter, make_filters, refuse_lacking, solr_filters
 from tinytags_tasks.search.solr_reader import Parameters, ask_solr
 from tinytags_tasks.search.windows import windows
@@ -33,7 +33,7 @@ class SearchPage:
     total
         Images found, on all pages.
     tag_counts
-        Images by tag, whichever tags were asked for, so that another one can be chosen.
+        Images by tag, whichever tags were asked for, so that another one can be chosen; only tags that can be.
     confidence_counts
         Images by confidence, whatever range was asked for.
     models, corpora
@@ -217,7 +217,8 @@ def _read_page(
         # Each image has one confidence, so the counts by confidence say how many there are.
         total=found.total if request.is_one_of_alike else sum(matching.values()),
         images=hidden.leave_out(read_document(document, request.with_pixels) for document in found.documents),
-        tag_counts={str(value): count for value, count in counted["tags"]},
+        # Each is a link to a search for it, which refuses what cannot be a tag.
+        tag_counts={str(value): count for value, count in counted["tags"] if can_be_asked_for(str(value))},
         confidence_counts=confidences,
         models=tuple(str(value) for value, _ in counted["models"]),
         corpora=tuple(str(value) for value, _ in counted["corpora"]),

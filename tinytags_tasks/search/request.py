@@ -7,6 +7,7 @@ from enum import StrEnum
 from tinytags_tasks.corpus.keywords import LONGEST, normal_keyword
 from tinytags_tasks.derived_fields import split_words
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.store.layout import LONGEST_TAG
 
 MOST_ROWS = 100
 """Images of a page at most."""
@@ -139,8 +140,10 @@ class SearchRequest:
         if len(tags) > MOST_ASKED_TAGS:
             raise BadInputError(f"{len(tags)} tags are too many: name up to {MOST_ASKED_TAGS}")
         for tag in tags:
-            if not (1 <= len(tag) <= 100 and tag.isprintable()):
-                raise BadInputError(f"{tag[:100]!r} is not a tag: a tag has 1 to 100 printable characters")
+            if not can_be_asked_for(tag):
+                raise BadInputError(
+                    f"{tag[:LONGEST_TAG]!r} is not a tag: a tag has 1 to {LONGEST_TAG} printable characters"
+                )
         if self.keyword and not (len(self.keyword) <= LONGEST and self.keyword.isprintable()):
             raise BadInputError(
                 f"{self.keyword[:100]!r} is not a keyword: a keyword has up to {LONGEST} printable characters"
@@ -193,6 +196,11 @@ class SearchRequest:
         """Whether it asks for less than everything that is published."""
         nothing = SearchRequest(run=self.run, sort=self.sort, seed=self.seed, similar_to=self.similar_to)
         return any(getattr(self, name) != getattr(nothing, name) for name in _FILTERS)
+
+
+def can_be_asked_for(tag: str) -> bool:
+    """Return whether a search can name a tag: indexes from before tags were checked may have others."""
+    return 1 <= len(tag) <= LONGEST_TAG and tag.isprintable()
 
 
 def _written(text: str) -> str:

@@ -9,6 +9,7 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.review.draw import Drawn
 from tinytags_tasks.search.forms import Form
 from tinytags_tasks.search.review_session import ReviewSession
+from tinytags_tasks.store.layout import tag_form
 from tinytags_tasks.store.review_records import Verdict, Word
 
 GOAL = 250
@@ -183,8 +184,8 @@ def _word(drawn: Drawn, verdict: Verdict, tag: str, sitting: Sitting) -> Word:
 
 def _known_tag(session: ReviewSession, tag: str) -> str:
     """Return the model's own spelling of a tag that somebody wrote; a tag that it lacks stays as it is."""
-    spelling: Mapping[str, str] = {known.casefold(): known for known in session.frame.tags}
-    return spelling.get(tag.casefold(), tag)
+    spelling: Mapping[str, str] = {tag_form(known): known for known in session.frame.tags}
+    return spelling.get(tag_form(tag), tag)
 
 
 def _picture(text: str) -> tuple[int, str]:

@@ -1,10 +1,10 @@
 """Tags as people write them and as documents have them: case and Unicode's forms make no difference."""
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 
 from tinytags_tasks.search.request import SearchRequest
+from tinytags_tasks.store.layout import tag_form
 
 
 def match_tags(request: SearchRequest, known: Iterable[str]) -> SearchRequest:
@@ -19,13 +19,9 @@ def match_tags(request: SearchRequest, known: Iterable[str]) -> SearchRequest:
     """
     by_form: dict[str, list[str]] = {}
     for tag in known:
-        by_form.setdefault(_form(tag), []).append(tag)
+        by_form.setdefault(tag_form(tag), []).append(tag)
 
     def match(tags: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for tag in tags for name in by_form.get(_form(tag), [tag])))
+        return tuple(dict.fromkeys(name for tag in tags for name in by_form.get(tag_form(tag), [tag])))
 
     return replace(request, tags=match(request.tags), without_tags=match(request.without_tags))
-
-
-def _form(tag: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", tag).casefold())

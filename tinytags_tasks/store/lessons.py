@@ -5,8 +5,9 @@ say what the picture shows. Pictures that were taken down teach nothing either.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,17 @@ class Teaching:
             tuple(self.tags[place] for place in places),
             tuple(self.pictures[place] for place in places),
         )
+
+    def spelt_as(self, tags: Sequence[str]) -> "Teaching":
+        """Return the same with one spelling for each tag: that of ``tags``, or else the one that most words have.
+
+        People write ``Dog`` where the model has ``dog``; search makes no difference either.
+        """
+        spelling: dict[str, str] = {}
+        for tag, _ in sorted(Counter(self.tags).items(), key=lambda each: (-each[1], each[0])):
+            spelling.setdefault(layout.tag_form(tag), tag)
+        spelling |= {layout.tag_form(tag): tag for tag in tags}
+        return replace(self, tags=tuple(spelling[layout.tag_form(tag)] for tag in self.tags))
 
     def of(self, tags: Sequence[str], *, with_none: bool) -> npt.NDArray[np.bool_]:
         """Return which of the pictures show one of some tags, or none if that teaches, too."""
@@ -136,9 +148,13 @@ def learned_positions(card: ModelCard, storage: Storage, corpus: str | None = No
     if use is None or (corpus is not None and corpus != use.corpus):
         return set()
     taught = read_teaching(use.corpus, use.corpus_digest, storage, use.upto)
-    is_learned = taught.of(card.tags, with_none=card.none)
-    positions = taught.positions[is_learned]
-    if positions_sha256(positions) != use.positions_sha256:
+    # Models from before spellings were matched learned only from words that are spelt as their tags.
+    for words_taught in (taught.spelt_as(card.tags), taught):
+        is_learned = words_taught.of(card.tags, with_none=card.none)
+        positions = taught.positions[is_learned]
+        if positions_sha256(positions) == use.positions_sha256:
+            break
+    else:
         raise CorruptError(
             f"{layout.review_log_folder(use.corpus)}: does not have the words that model {card.version} learned from; "
             "restore the missing files from a copy, or train again with `tinytags train --reviews`"

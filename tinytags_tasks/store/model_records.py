@@ -282,6 +282,11 @@ class ModelCard(Record):
         The file that it was imported from; empty if it was trained by TinyTags.
     labelled_set, labelled_sha256, labelled_images
         The labelled set that it was trained on.
+    labelled_of_tags, unlabelled_images
+        How many of its images each tag has, and how many were left out because they have no label; empty and 0 in
+        cards from before they were counted.
+    learned_test_images
+        How many images of the test set are also in the labelled set.
     licence
         Licence of the labelled set.
     parameters, metrics, libraries, seconds, created
@@ -315,6 +320,9 @@ class ModelCard(Record):
     labelled_set: str
     labelled_sha256: str
     labelled_images: int
+    labelled_of_tags: tuple[int, ...] = ()
+    unlabelled_images: int = 0
+    learned_test_images: int = 0
     licence: str = ""
     parameters: dict[str, int | float | str]
     metrics: dict[str, float]

@@ -234,11 +234,18 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
         "images": f"{size}, {card.preparation}" if card.preparation else size,
         "imported from": card.origin,
         "learned from": f"{card.labelled_images:,} images of {card.labelled_set}" if card.labelled_set else "",
+        "images of each tag": _counts(card),
+        "left out": f"{card.unlabelled_images:,} images without a label" if card.unlabelled_images else "",
+        "test images that it learned from": f"{card.learned_test_images:,}" if card.learned_test_images else "",
         **_describe_reviews(card.reviews, card.tags),
         "licence": card.licence,
         **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }
     return {heading: text for heading, text in described.items() if text}
+
+
+def _counts(card: ModelCard) -> str:
+    return ", ".join(f"{tag} {count:,}" for tag, count in zip(card.tags, card.labelled_of_tags, strict=False))
 
 
 def _describe_background(background: BackgroundUse | None) -> dict[str, str]:

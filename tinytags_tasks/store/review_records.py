@@ -99,7 +99,8 @@ class Word:
     undoes: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse words that say nothing, or two things."""
+        """Write the tag as tags are stored, and refuse words that say nothing, or two things."""
+        object.__setattr__(self, "tag", layout.normal_tag(self.tag))
         if self.verdict in (Verdict.TAG, Verdict.WRONG):
             layout.check_tags([self.tag], f"position {self.position}")
         elif self.tag:

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinytags_tasks.corpus.labelled import iterate_pictures, tags_of_set
+from tinytags_tasks.corpus.labelled import UNLABELLED, iterate_pictures, tags_of_set
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.pictures.prepare import Target
 from tinytags_tasks.corpus.reader import Batch
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.train.images import NONE, read_labels
 
 
 def sample_pictures(path: Path, most: int, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -53,11 +52,13 @@ def sample_pictures(path: Path, most: int, height: int, width: int) -> npt.NDArr
 
 
 def _sample(path: Path, most: int) -> list[bytes]:
-    _, labels = read_labels(path, None)
-    wanted = {round(place) for place in np.linspace(0, len(labels) - 1, min(len(labels), most))}
+    held = sum(len(labels) for _, labels in iterate_pictures(path, unknown=0, with_pictures=False))
+    if not held:
+        raise BadInputError(f"{path}: holds no images")
+    wanted = {round(place) for place in np.linspace(0, held - 1, min(held, most))}
     encoded: list[bytes] = []
     row = 0
-    for pictures, _ in iterate_pictures(path, unknown=NONE):
+    for pictures, _ in iterate_pictures(path, unknown=0):
         encoded += [picture or b"" for number, picture in enumerate(pictures, row) if number in wanted]
         row += len(pictures)
     return encoded
@@ -71,8 +72,17 @@ def _size(encoded: bytes, where: str) -> tuple[int, int]:
         raise BadInputError(f"{where}: cannot be read ({error}); remove it") from error
 
 
-def read_encoded(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64], tuple[str, ...]]:
-    """Return all pictures of a labelled set as they are, their labels, and the labels' names.
+def read_encoded(
+    path: Path, tags: tuple[str, ...] | None = None
+) -> tuple[list[bytes], npt.NDArray[np.int64], tuple[str, ...]]:
+    """Return all pictures with a label of a labelled set as they are, their labels, and the labels' names.
+
+    Parameters
+    ----------
+    path
+        The set.
+    tags
+        The names of the labels; None takes those of the set.
 
     Raises
     ------
@@ -81,10 +91,11 @@ def read_encoded(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64], tuple[
     """
     encoded: list[bytes] = []
     labels: list[npt.NDArray[np.int64]] = []
-    names = tags_of_set(path)
+    names = tags or tags_of_set(path)
     for pictures, numbers in iterate_pictures(path, names):
-        encoded += [picture or b"" for picture in pictures]
-        labels.append(numbers)
+        keep = np.flatnonzero(numbers != UNLABELLED)
+        encoded += [pictures[row] or b"" for row in keep.tolist()]
+        labels.append(numbers[keep])
     if not encoded:
         raise BadInputError(f"{path}: holds no images")
     found = np.concatenate(labels)

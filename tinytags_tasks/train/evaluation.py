@@ -118,7 +118,10 @@ def read_yardstick(
         if not file:
             return None
         path = Path(file)
-        return read_features(path, file_sha256(path), tags, sight, storage, report, is_other=is_other)
+        found = read_features(path, file_sha256(path), tags, sight, storage, report, is_other=is_other)
+        if found.unlabelled:
+            report(f"{path}: left out because they have no label (-1): {found.unlabelled:,} images")
+        return found
 
     return Yardstick(sight, read(test, is_other=False), read(other, is_other=True))
 

@@ -49,6 +49,8 @@ class LabelledFeatures:
         Shape (images, values): pixels, uint8, or embeddings, int8.
     embed_seconds
         How long decoding and embedding took; 0 if the embeddings were in the store.
+    unlabelled
+        How many images of the set were left out because they have no label.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class LabelledFeatures:
     labels: npt.NDArray[np.int64] = field(repr=False)
     values: npt.NDArray[np.uint8] | Embeddings = field(repr=False)
     embed_seconds: float = 0.0
+    unlabelled: int = 0
 
     def part(self, chosen: npt.NDArray[np.bool_]) -> "LabelledFeatures":
         """Return some of the images."""
@@ -152,21 +155,21 @@ def read_features(
         labelled = decoded(tags)
         keep(labelled.images)
         flat = labelled.images.reshape(len(labelled.images), -1)
-        return LabelledFeatures(path, sha256, labelled.tags, labelled.labels, flat)
-    stored = layout.labelled_embeddings_file(_identity(sha256, sight, sight.net))
+        return LabelledFeatures(path, sha256, labelled.tags, labelled.labels, flat, unlabelled=labelled.unlabelled)
+    names, labels, unlabelled = read_labels(path, tags, is_other=is_other)
+    stored = layout.labelled_embeddings_file(_identity(sha256, sight, sight.net, unlabelled))
     storage.delete_leftovers(stored)
-    names, labels = read_labels(path, tags, is_other=is_other)
     check_labels(path, labels, names, is_other=is_other)
     embeddings = _stored_embeddings(storage, stored, (len(labels), sight.net.dimensions), report)
     if embeddings is not None:
-        return LabelledFeatures(path, sha256, names, labels, embeddings)
+        return LabelledFeatures(path, sha256, names, labels, embeddings, unlabelled=unlabelled)
     started = time.monotonic()
     labelled = decoded(names)
     keep(labelled.images)
     report(f"embedding {len(labels):,} images of {path.name} with {sight.net.version}")
     embeddings = see(sight, labelled.images)
     storage.write(stored, _parquet(embeddings))
-    return LabelledFeatures(path, sha256, names, labels, embeddings, time.monotonic() - started)
+    return LabelledFeatures(path, sha256, names, labels, embeddings, time.monotonic() - started, unlabelled)
 
 
 def see(sight: Sight, images: npt.NDArray[np.uint8]) -> Embeddings:
@@ -190,9 +193,11 @@ def head_votes(head: bytes, values: npt.NDArray[np.uint8] | Embeddings) -> Votes
     return np.concatenate([session.run(["votes"], {name: values[start : start + _BATCH]})[0] for start in starts])
 
 
-def _identity(sha256: str, sight: Sight, net: NetCard) -> str:
+def _identity(sha256: str, sight: Sight, net: NetCard, unlabelled: int) -> str:
     """Hash everything that determines a labelled set's embeddings; not its tags, which only name them."""
-    decisive = [sha256, sight.height, sight.width, preparation(sight.height, sight.width), net.version]
+    decisive: list[object] = [sha256, sight.height, sight.width, preparation(sight.height, sight.width), net.version]
+    if unlabelled:  # as images of other things, the same file has them, too
+        decisive.append("labelled only")
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.corpus.labelled import LabelledSet, iterate_pictures, place_of, tags_of_set
+from tinytags_tasks.corpus.labelled import (
+    UNLABELLED,
+    LabelledSet,
+    is_folder_of_pictures,
+    iterate_pictures,
+    place_of,
+    tags_of_set,
+)
 from tinytags_tasks.corpus.labelled_tar import tars_of
 from tinytags_tasks.corpus.pictures.decoder import PictureDecoder
 from tinytags_tasks.corpus.pictures.prepare import Target
@@ -35,17 +42,18 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
     Parameters
     ----------
     path
-        A Parquet file with a column ``img`` (struct with ``bytes``) and a column ``label``; a folder with a folder for
-        each tag; or WebDataset's tars.
+        Parquet files with a column of pictures and a column ``label``; a folder with a folder for each tag; or
+        WebDataset's tars.
     tags
-        The names of the labels; None takes those of the file or the folders, or CIFAR-10's if there are none.
+        The names of the labels; None takes those of the set, see
+        :func:`~tinytags_tasks.corpus.labelled.tags_of_set`.
     height, width
         The size that every image is resized to, in pixels.
 
     Returns
     -------
     LabelledSet
-        The images, uint8, shape (images, height, width, 3), and the labels, int64.
+        The images, uint8, shape (images, height, width, 3), and the labels, int64, of those that have a label.
 
     Raises
     ------
@@ -53,9 +61,10 @@ def read_labelled(path: Path, tags: tuple[str, ...] | None, height: int, width: 
         If the file cannot be used: the row and the reason.
     """
     names = tags or tags_of_set(path)
-    images, labels = _read(path, 0, names, height, width)
+    read = _Rows(path, names)
+    images, labels = _read(read, height, width)
     check_labels(path, labels, names)
-    return LabelledSet(path, images, labels, names)
+    return LabelledSet(path, images, labels, names, read.unlabelled)
 
 
 def read_rows(path: Path, rows: _Labels, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -66,7 +75,7 @@ def read_rows(path: Path, rows: _Labels, height: int, width: int) -> npt.NDArray
     path, height, width
         As for :func:`read_labelled`.
     rows
-        Their numbers in the set, ascending.
+        Their numbers among those with a label, ascending.
 
     Raises
     ------
@@ -85,16 +94,19 @@ def read_rows(path: Path, rows: _Labels, height: int, width: int) -> npt.NDArray
 def _batches_of_rows(path: Path, rows: _Labels) -> Iterator[Batch]:
     """Yield some of a set's encoded pictures; a batch's positions are places in ``rows``."""
     first = 0
-    for encoded, _ in iterate_pictures(path, unknown=NONE):
-        begin, end = np.searchsorted(rows, (first, first + len(encoded))).tolist()
+    for encoded, labels in iterate_pictures(path, unknown=0):
+        labelled = np.flatnonzero(labels != UNLABELLED)
+        begin, end = np.searchsorted(rows, (first, first + len(labelled))).tolist()
         if begin < end:
-            wanted = [encoded[row - first] or b"" for row in rows[begin:end].tolist()]
+            wanted = [encoded[labelled[row - first]] or b"" for row in rows[begin:end].tolist()]
             yield Batch(begin, len(wanted), None, encoded=wanted)
-        first += len(encoded)
+        first += len(labelled)
 
 
-def read_labels(path: Path, tags: tuple[str, ...] | None, *, is_other: bool = False) -> tuple[tuple[str, ...], _Labels]:
-    """Return a labelled set's tags and labels, without decoding its pictures.
+def read_labels(
+    path: Path, tags: tuple[str, ...] | None, *, is_other: bool = False
+) -> tuple[tuple[str, ...], _Labels, int]:
+    """Return a labelled set's tags and labels, without decoding its pictures, and how many have no label.
 
     Parameters
     ----------
@@ -109,11 +121,11 @@ def read_labels(path: Path, tags: tuple[str, ...] | None, *, is_other: bool = Fa
         If the set cannot be used.
     """
     names = tags or tags_of_set(path)
-    parts = iterate_pictures(path, names, NONE if is_other else None, with_pictures=False)
-    labels = [labels for _, labels in parts]
+    rows = _Rows(path, names, is_other=is_other)
+    labels = [labels for _, labels in rows.iterate(with_pictures=False)]
     if not labels:
         raise BadInputError(f"{path}: holds no images")
-    return names, np.concatenate(labels)
+    return names, np.concatenate(labels), rows.unlabelled
 
 
 def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...], *, is_other: bool = False) -> None:
@@ -122,9 +134,10 @@ def check_labels(path: Path, labels: _Labels, tags: tuple[str, ...], *, is_other
     Raises
     ------
     BadInputError
-        If a label has no tag, or all are the same.
+        If no image has a label, or all have the same.
     """
-    _refuse_wrong(path, 0, labels, LEFT_OUT if is_other else 0, tags)
+    if not len(labels):
+        raise BadInputError(f"{path}: no image has a label (all are {UNLABELLED}); give the labelled part of the set")
     if not is_other and len(np.unique(labels)) < 2:
         raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
 
@@ -134,46 +147,77 @@ def read_other(path: Path, tags: tuple[str, ...], height: int, width: int) -> La
 
     In a folder of folders or a tar, those of folders or classes that are named after no tag show none.
     """
-    images, labels = _read(path, LEFT_OUT, tags, height, width)
+    images, labels = _read(_Rows(path, tags, is_other=True), height, width)
     return LabelledSet(path, images, labels, tags)
 
 
-def _read(
-    path: Path, lowest: int, tags: tuple[str, ...], height: int, width: int
-) -> tuple[npt.NDArray[np.uint8], _Labels]:
+class _Rows:
+    """The rows of a labelled set, of which those without a label are counted and left out.
+
+    Parameters
+    ----------
+    path, tags
+        As for :func:`read_labelled`.
+    is_other
+        Whether its images are of other things: then -1 is a label.
+    """
+
+    def __init__(self, path: Path, tags: tuple[str, ...], *, is_other: bool = False) -> None:
+        self.path = path
+        self.unlabelled = 0
+        self._tags = tags
+        self._is_other = is_other
+        self._kept: list[_Labels] = []
+
+    def iterate(self, *, with_pictures: bool = True) -> Iterator[tuple[list[bytes], _Labels]]:
+        """Yield the encoded pictures and labels of rows with a label."""
+        first = 0
+        unknown = NONE if self._is_other else None
+        for encoded, labels in iterate_pictures(self.path, self._tags, unknown, with_pictures=with_pictures):
+            self._refuse_wrong(first, labels)
+            keep = np.flatnonzero(labels != UNLABELLED) if not self._is_other else np.arange(len(labels))
+            self._kept.append(keep + first)
+            self.unlabelled += len(labels) - len(keep)
+            first += len(labels)
+            yield [encoded[row] for row in keep.tolist()] if with_pictures else [], labels[keep]
+
+    def place(self, number: int) -> str:
+        """Return the words for a row: its number is that among those that were yielded."""
+        return place_of(self.path, int(np.concatenate(self._kept)[number]))
+
+    def _refuse_wrong(self, first: int, labels: _Labels) -> None:
+        wrong = np.flatnonzero((labels < (LEFT_OUT if self._is_other else UNLABELLED)) | (labels >= len(self._tags)))
+        if wrong.size:
+            raise BadInputError(
+                f"{place_of(self.path, first + int(wrong[0]))} has label {int(labels[wrong[0]])}, but there are "
+                f"{len(self._tags)} tags (labels {LEFT_OUT if self._is_other else 0} to {len(self._tags) - 1}); "
+                "correct it, or give as many tags"
+            )
+
+
+def _read(rows: _Rows, height: int, width: int) -> tuple[npt.NDArray[np.uint8], _Labels]:
     labels: list[_Labels] = []
     images: list[npt.NDArray[np.uint8]] = []
     with closing(PictureDecoder(Target(height, width))) as decoder:
-        for batch in decoder.decode_batches(_batches(path, labels.append, lowest, tags)):
+        for batch in decoder.decode_batches(_batches(rows, labels.append)):
             if batch.unreadable:
                 row = min(batch.unreadable)
-                what = "it" if path.is_dir() or tars_of(path) else "the row"
-                raise BadInputError(
-                    f"{place_of(path, row)}: {batch.unreadable[row]}; repair the picture or remove {what}"
-                )
+                what = "it" if is_folder_of_pictures(rows.path) or tars_of(rows.path) else "the row"
+                raise BadInputError(f"{rows.place(row)}: {batch.unreadable[row]}; repair the picture or remove {what}")
             images.append(_pixels(batch))
-    if not images:
-        raise BadInputError(f"{path}: holds no images")
-    return np.concatenate(images), np.concatenate(labels)
+    if not labels:
+        raise BadInputError(f"{rows.path}: holds no images")
+    return np.concatenate([np.zeros((0, height, width, 3), dtype=np.uint8), *images]), np.concatenate(labels)
 
 
-def _batches(path: Path, take: Callable[[_Labels], None], lowest: int, tags: tuple[str, ...]) -> Iterator[Batch]:
-    """Yield a set's encoded pictures; check their labels and pass these to ``take``."""
-    row = 0
-    for encoded, labels in iterate_pictures(path, tags, NONE if lowest < 0 else None):
-        _refuse_wrong(path, row, labels, lowest, tags)
+def _batches(rows: _Rows, take: Callable[[_Labels], None]) -> Iterator[Batch]:
+    """Yield a set's encoded pictures, and pass their labels to ``take``."""
+    first = 0
+    for encoded, labels in rows.iterate():
         take(labels)
-        yield Batch(row, len(encoded), None, encoded=[picture or b"" for picture in encoded])
-        row += len(encoded)
-
-
-def _refuse_wrong(path: Path, first: int, labels: _Labels, lowest: int, tags: tuple[str, ...]) -> None:
-    wrong = np.flatnonzero((labels < lowest) | (labels >= len(tags)))
-    if wrong.size:
-        raise BadInputError(
-            f"{path}: row {first + int(wrong[0])} has label {int(labels[wrong[0]])}, but there are {len(tags)} tags "
-            f"(labels {lowest} to {len(tags) - 1})"
-        )
+        if len(labels):
+            yield Batch(first, len(encoded), None, encoded=[picture or b"" for picture in encoded])
+        first += len(encoded)
 
 
 def _pixels(batch: Batch) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from typing import Literal
 import onnx
 from onnx import helper
 
-from tinytags_tasks.corpus.labelled import file_sha256
+from tinytags_tasks.corpus.labelled import file_sha256, refuse_missing, refuse_other_classes
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.onnx_file import read_onnx
 from tinytags_tasks.nets.onnx_input import Layout
@@ -125,6 +125,9 @@ def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[
     BadInputError
         If the classifier does not fit the images or the tags, or a labelled file cannot be used.
     """
+    refuse_missing(request.test, request.other)
+    if request.test:
+        refuse_other_classes(Path(request.test), request.tags)
     path = Path(request.onnx)
     wrapped = wrap_classifier(read_onnx(path), request.fitting, str(path))
     report(f"{path}: gives {wrapped.kind} ({wrapped.output}), takes {wrapped.layout} images of {request.scale}")

@@ -32,13 +32,14 @@ class TrainRequest:
     Attributes
     ----------
     labelled
-        The training images: a Parquet file, a folder with a folder for each tag, or WebDataset's tars.
+        The training images: Parquet files, a folder with a folder for each tag, or WebDataset's tars.
     test
         A labelled set of images on which the model is evaluated, for its card; None skips that.
     name
         First part of the model's version; empty means the head's name.
     tags
-        The names of the labels; None takes those of the labelled set, or CIFAR-10's if it has none.
+        The names of the labels, in the order of the labels if these are numbers; None takes those of the labelled set,
+        and refuses numbers without names.
     trees, depth, bins, seed
         The forest's parameters: see :mod:`tinytags_tasks.train.forest`.
     other

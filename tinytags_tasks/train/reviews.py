@@ -137,8 +137,8 @@ def find_reviews(request: TrainRequest, storage: Storage, report: Callable[[str]
             f"the images of corpus {corpus.name} are {corpus.height}x{corpus.width}, and the model is to see "
             f"{request.height}x{request.width}: give the corpus' --height and --width"
         )
-    teaching = read_teaching(corpus.name, corpus.digest, storage)
     tags = request.tags or tags_of_set(Path(request.labelled))
+    teaching = read_teaching(corpus.name, corpus.digest, storage).spelt_as(tags)
     named = Counter(tag for tag in teaching.tags if tag and tag not in tags)
     new = tuple(sorted(tag for tag, count in named.items() if request.new_tags and count >= FEWEST_OF_NEW_TAG))
     others = {tag: count for tag, count in sorted(named.items()) if tag not in new}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinytags_tasks.clients.spark import ConnectSpark
-from tinytags_tasks.corpus.labelled import file_sha256
+from tinytags_tasks.corpus.labelled import file_sha256, refuse_missing, refuse_other_classes
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import net_for, read_background
 from tinytags_tasks.nets.compose import compose_model
@@ -46,6 +46,7 @@ from tinytags_tasks.train.report import render_report
 from tinytags_tasks.train.review_weight import choose_way
 from tinytags_tasks.train.reviews import ENOUGH, FEWEST_NONE, Reviewed, Reviews, embed_reviewed, find_reviews
 from tinytags_tasks.train.spark_features import PARTITION_VALUES
+from tinytags_tasks.train.tag_counts import count_learned, images_of_tags, report_counts
 from tinytags_tasks.votes import winners
 
 __all__ = ["TrainRequest", "TrainResult", "train_model"]
@@ -121,6 +122,7 @@ def train_model(
     TransientError
         If Spark or HDFS is unavailable.
     """
+    refuse_missing(request.labelled, request.test, request.other)
     labelled_sha256 = file_sha256(Path(request.labelled))
     reviews = find_reviews(request, storage, report)
     net = None if request.features == PIXELS else net_for(request.features, storage)
@@ -179,6 +181,7 @@ def _train(
     if existing:
         _keep_pictures(request, training.labelled_sha256, storage)
         report(f"model {existing.version} was learned from the same images with the same parameters: nothing to do")
+        report_counts(existing.tags, existing.labelled_of_tags, existing.unlabelled_images, report)
         _report_unmeasured(request, existing, report)
         warn_again(request, existing, storage, report)
         return TrainResult(existing.version, trained=False)
@@ -193,8 +196,13 @@ def _train(
     if training.reviews:
         labelled = replace(labelled, tags=training.reviews.tags)
     report(f"read {len(labelled.labels):,} labelled images of {len(labelled.tags)} tags from {request.labelled}")
+    of_tags = images_of_tags(labelled)
+    report_counts(labelled.tags, of_tags, labelled.unlabelled, report)
+    if request.test and request.tags is None:
+        refuse_other_classes(Path(request.test), labelled.tags)
     # Before the long part, so that a file that cannot be used is reported at once.
     yardstick = read_yardstick(request.test, request.other, labelled.tags, sight, storage, report)
+    learned = count_learned(labelled, yardstick.test, report)
     probe = probe_training(request, len(labelled.labels), storage, report)
     background = _background(training, labelled, storage, report)
     reviewed = embed_reviewed(training.reviews, sight, storage, report) if training.reviews else None
@@ -231,6 +239,9 @@ def _train(
         probe=probe,
         background_held_back=measure_background(fitted, lesson, card.background),
         reviews=_review_use(training, reviewed, background),
+        labelled_of_tags=of_tags,
+        unlabelled_images=labelled.unlabelled,
+        learned_test_images=learned,
     )
     _keep_pictures(request, training.labelled_sha256, storage, *read)
     publish_model(card, classifier.onnx_model, render_report(card, gallery), storage)

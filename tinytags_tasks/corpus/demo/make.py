@@ -24,10 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS, TAGS_KEY
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.demo.drawn import SHAPES, draw_pictures
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, SIDE, to_column_major
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS, TAGS_KEY, decode_image, iterate_pictures
+from tinytags_tasks.corpus.labelled import decode_image, iterate_pictures
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

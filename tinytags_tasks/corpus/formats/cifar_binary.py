@@ -14,14 +14,20 @@ import numpy.typing as npt
 
 from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.cifar_labels import cifar_label_names
-from tinytags_tasks.corpus.formats.fixed_records import FixedRecords, RecordLayout
+from tinytags_tasks.corpus.formats.fixed_records import FixedRecords, RecordLayout, RecordPlace
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
+from tinytags_tasks.errors import BadInputError
 
 _SIDE = 32
 _NAMES = re.compile(r"data_batch_\d+\.bin|test_batch\.bin|train\.bin|test\.bin")
 _CIFAR100_NAMES = ("train.bin", "test.bin")
 _CLASSES = ((10,), (20, 100))
 """How many labels CIFAR-10 has, and how many coarse and fine ones CIFAR-100 has."""
+
+_MOSTLY = 0.8
+"""Which share of records has right labels in a file of CIFAR's that has some wrong ones; by chance it is 4 %."""
+
+_BATCH = 1_000
 
 
 class CifarBinary(FixedRecords):
@@ -45,9 +51,24 @@ class CifarBinary(FixedRecords):
             record_bytes = len(classes) + sample.image_bytes
             if sample.file.size_bytes % record_bytes == 0:
                 labels = sample.records(record_bytes)[:, : len(classes)]
-                if (labels < np.array(classes)).all():
+                is_right = (labels < np.array(classes)).all(axis=1)
+                if is_right.all():
                     return Guess()
+                if is_right.mean() >= _MOSTLY or _NAMES.fullmatch(Path(sample.file.path).name):
+                    self._refuse_wrong_of(sample, classes, record_bytes)
         return None
+
+    def _refuse_wrong_of(self, sample: Sample, classes: tuple[int, ...], record_bytes: int) -> None:
+        """Refuse a file of CIFAR's that has a wrong label, naming the first one."""
+        layout = RecordLayout(_SIDE, _SIDE, "planes", len(classes))
+        count = sample.file.size_bytes // record_bytes
+        for first in range(0, count, _BATCH):
+            held = min(_BATCH, count - first)
+            content = sample.files.read(sample.file.path, first * record_bytes, held * record_bytes)
+            records = np.frombuffer(content, dtype=np.uint8).reshape(held, record_bytes)
+            for column, number in enumerate(classes):
+                place = RecordPlace(sample.files.name(sample.file.path), first)
+                _refuse_wrong(records[:, column], number, layout, place)
 
     def image_files(self, files: SourceFiles) -> list[SourceFile]:
         """See :meth:`FixedRecords.image_files`: of several files, those with a name of CIFAR's."""
@@ -71,6 +92,15 @@ class CifarBinary(FixedRecords):
         return LabelKeywords(cifar_label_names(files, definition.keywords), definition.keywords == "coarse_label")
 
 
+def _refuse_wrong(labels: npt.NDArray[np.uint8], classes: int, layout: RecordLayout, place: RecordPlace) -> None:
+    if len(wrong := np.flatnonzero(labels >= classes)):
+        number = place.first + int(wrong[0])
+        raise BadInputError(
+            f"{place.file}: record {number:,} (at offset {number * layout.record_bytes:,}) has the label "
+            f"{labels[wrong[0]]}, but labels are 0 to {classes - 1}; correct the file, or download it again"
+        )
+
+
 class LabelKeywords:
     """Takes keywords from the bytes before the pixels; see :class:`KeywordSource`.
 
@@ -89,11 +119,15 @@ class LabelKeywords:
     def check_unchanged(self) -> None:
         """See :meth:`KeywordSource.check_unchanged`: the labels are in the images' own file."""
 
-    def keywords(self, first: int, records: npt.NDArray[np.uint8], layout: RecordLayout) -> list[str | None]:
+    def keywords(
+        self, first: int, records: npt.NDArray[np.uint8], layout: RecordLayout, place: RecordPlace
+    ) -> list[str | None]:
         """See :meth:`KeywordSource.keywords`."""
         column = 0 if self._are_coarse else layout.label_bytes - 1
         names = self._names
-        return [names[label] if label < len(names) else str(label) for label in records[:, column].tolist()]
+        labels = records[:, column]
+        _refuse_wrong(labels, max(len(names), _CLASSES[layout.label_bytes - 1][column]), layout, place)
+        return [names[label] if label < len(names) else str(label) for label in labels.tolist()]
 
     def close(self) -> None:
         """See :meth:`KeywordSource.close`."""

@@ -4,8 +4,8 @@ Format: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
+from tinytags_tasks.corpus.class_names import CIFAR10_TAGS
 from tinytags_tasks.corpus.formats.inert_pickle import load_inert
-from tinytags_tasks.corpus.labelled import CIFAR10_TAGS
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 

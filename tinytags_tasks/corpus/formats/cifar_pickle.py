@@ -27,6 +27,9 @@ _BATCH = 2_000
 _MOST_FILE_BYTES = 1_000_000_000
 """A file is read whole; the largest of CIFAR-100 has 155 MB."""
 
+_CLASSES = {"labels": 10, "fine_labels": 100, "coarse_labels": 20}
+"""How many classes a field of labels has; more if more are named."""
+
 _IMAGES = re.compile(r"data_batch_\d+|test_batch|train|test")
 
 
@@ -167,6 +170,13 @@ class CifarPickleReader:
         if not held.labels_field:
             return []
         names = dict(enumerate(label_names_of(self._files, path, held.labels_field)))
+        classes = max(len(names), _CLASSES[held.labels_field])
+        for number, label in enumerate(held.labels):
+            if not 0 <= label < classes:
+                raise BadInputError(
+                    f"{self._files.name(path)}: image {number:,} has the label {label} in {held.labels_field}, but "
+                    f"labels are 0 to {classes - 1}; correct the file, or download it again"
+                )
         return [names.get(label, str(label)) for label in held.labels]
 
     def close(self) -> None:

@@ -105,6 +105,14 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+@dataclass(frozen=True)
+class RecordPlace:
+    """Where some records are: the name of their file, and the number there of the first one."""
+
+    file: str
+    first: int
+
+
 class KeywordSource(Protocol):
     """Where the keywords of fixed-size images come from."""
 
@@ -118,7 +126,9 @@ class KeywordSource(Protocol):
         """
         ...
 
-    def keywords(self, first: int, records: npt.NDArray[np.uint8], layout: RecordLayout) -> list[str | None]:
+    def keywords(
+        self, first: int, records: npt.NDArray[np.uint8], layout: RecordLayout, place: RecordPlace
+    ) -> list[str | None]:
         """Return the keywords of some images.
 
         Parameters
@@ -129,6 +139,13 @@ class KeywordSource(Protocol):
             uint8, shape (images, record bytes): the images' records.
         layout
             How they are stored in their file.
+        place
+            Where they are, for messages.
+
+        Raises
+        ------
+        BadInputError
+            If one of them cannot be right.
         """
         ...
 
@@ -233,7 +250,8 @@ class FixedRecordsReader:
             if pixels is not None:
                 to_row_major(stored, layout, pixels[at : at + piece])
             if self._keyword_source is not None:
-                keywords += self._keyword_source.keywords(start + at, stored, layout)
+                place = RecordPlace(self._files.name(item.path), start + at - item_first)
+                keywords += self._keyword_source.keywords(start + at, stored, layout, place)
         return Batch(start, count, pixels, keywords=keywords)
 
     def _read(self, item: ListedItem, layout: RecordLayout, start: int, count: int) -> npt.NDArray[np.uint8]:

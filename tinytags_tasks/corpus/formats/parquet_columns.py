@@ -1,15 +1,13 @@
 """Which columns of a Parquet file hold the images and the keywords of a corpus, and what they hold."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
 
-from tinytags_tasks.corpus.formats.base import Definition
-from tinytags_tasks.corpus.labelled import carried_tags
+from tinytags_tasks.corpus.class_names import carried_tags
 from tinytags_tasks.errors import BadInputError
 
 _MOST_KEYWORD_CHARACTERS = 1_000
@@ -17,6 +15,18 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 """How Spark and Hive name the folder of rows without a value."""
 
 NO_IMAGE = "its row has no image"
+
+
+class Wanted(Protocol):
+    """Which columns are wanted, as a corpus' definition says."""
+
+    @property
+    def image_column(self) -> str:
+        """The column of images; empty if it is to be found."""
+
+    @property
+    def keywords(self) -> str:
+        """The column of keywords; empty if none are wanted."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,7 @@ class Columns:
         return [None if value is None else names.get(value, str(value)) for value in values]
 
 
-def find_columns(schema: pa.Schema, definition: Definition, where: str, path: str) -> Columns:
+def find_columns(schema: pa.Schema, definition: Wanted, where: str, path: str) -> Columns:
     """Find the columns for a definition.
 
     Parameters
@@ -151,7 +161,7 @@ def find_columns(schema: pa.Schema, definition: Definition, where: str, path: st
     schema
         The file's.
     definition
-        The corpus.
+        The corpus, or another that wants columns.
     where, path
         The file's name for messages, and its path in the source.
 
@@ -179,7 +189,7 @@ def find_columns(schema: pa.Schema, definition: Definition, where: str, path: st
     keyword = _Place(names, is_null=pa.types.is_null(kind))
     _check_once(schema, keyword, where)
     if pa.types.is_integer(kind):
-        return Columns(image, keyword, True, _label_names(schema, name, where), nulls=nulls)
+        return Columns(image, keyword, True, carried_tags(schema, where, name) or (), nulls=nulls)
     if not (keyword.is_null or _is_text(kind)):
         raise BadInputError(
             f"{where}: its column {name} is {kind}; keywords are text or whole numbers; it has {held}; correct keywords"
@@ -187,7 +197,7 @@ def find_columns(schema: pa.Schema, definition: Definition, where: str, path: st
     return Columns(image, keyword, nulls=nulls)
 
 
-def _find_image(places: list[_Place], definition: Definition, where: str, held: str) -> _Place:
+def _find_image(places: list[_Place], definition: Wanted, where: str, held: str) -> _Place:
     wanted = definition.image_column
     if wanted:
         places = [place for place in places if wanted in (place.column, ".".join(place.names))]
@@ -256,15 +266,3 @@ def possible_keywords(schema: pa.Schema) -> tuple[str, ...]:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _label_names(schema: pa.Schema, column: str, where: str) -> tuple[str, ...]:
-    """Return the names of the numbers in a column: from Hugging Face's ``ClassLabel``, or our own tags."""
-    if column == "label" and (tags := carried_tags(schema, where)):
-        return tags
-    try:
-        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = described["info"]["features"][column]["names"]
-    except (ValueError, LookupError, TypeError):
-        return ()  # it describes other columns, or in another form: numbers remain numbers
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()

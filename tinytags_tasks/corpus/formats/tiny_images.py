@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
-from tinytags_tasks.corpus.formats.fixed_records import FixedRecords, RecordLayout
+from tinytags_tasks.corpus.formats.fixed_records import FixedRecords, RecordLayout, RecordPlace
 from tinytags_tasks.corpus.formats.raw import guess_pixel_order
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
@@ -92,7 +92,9 @@ class MetadataKeywords:
         """See :meth:`KeywordSource.check_unchanged`."""
         self._files.check_unchanged(self._file.path, self._file.size_bytes, self._file.version)
 
-    def keywords(self, first: int, records: npt.NDArray[np.uint8], layout: RecordLayout) -> list[str | None]:
+    def keywords(
+        self, first: int, records: npt.NDArray[np.uint8], layout: RecordLayout, place: RecordPlace
+    ) -> list[str | None]:
         """See :meth:`KeywordSource.keywords`."""
         content = self._files.read(self._file.path, first * METADATA_BYTES, len(records) * METADATA_BYTES)
         return [read_keyword(content[at : at + KEYWORD_BYTES]) for at in range(0, len(content), METADATA_BYTES)]
