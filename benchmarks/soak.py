@@ -286,11 +286,11 @@ def soak(settings: Settings, folder: Path, images: int, count: int) -> bool:
         ["run", "Airflow says", "minutes", "tasks with 1, 2 ... tries", "that waited at once", "as clean", "others"],
         [
             [
-                number,
+                str(number),
                 one.state,
                 f"{one.seconds / 60:.0f}",
                 ", ".join(str(one.tries[tries]) for tries in range(1, max(one.tries) + 1)),
-                one.waits,
+                str(one.waits),
                 *(f"{documents:,}" for documents in counted),
             ]
             for number, (one, counted) in enumerate(zip(ended, compared, strict=True), 1)
