@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from small_run import MODEL, publish_model
 
 from tinytags_tasks.cli import follow, stages
 from tinytags_tasks.clients.airflow import AirflowClient
@@ -117,13 +118,19 @@ def test_run_asks_for_the_net_that_ships_unless_another_choice_is_made(triggered
     assert chosen == [("general32", "logistic", "yes"), ("pixels", "forest", "no")]
 
 
-def test_run_refuses_an_unknown_head_or_net_before_it_triggers_anything(triggered: list[dict[str, object]]) -> None:
+def test_run_refuses_what_is_not_there_before_it_triggers_anything(
+    triggered: list[dict[str, object]], tmp_path: Path
+) -> None:
     with pytest.raises(BadInputError, match="--head is 'tree': choose forest or logistic"):
         stages.run(head="tree")
     with pytest.raises(MissingError, match="dino: no such net"):
         stages.run(features="dino")
-    stages.run(model="forest-000000000001", features="dino")  # a model has features of its own
-    assert len(triggered) == 1
+    with pytest.raises(MissingError, match="forest-000000000001: no such model"):
+        stages.run(model="forest-000000000001")
+    assert not triggered
+    publish_model(LocalStorage(tmp_path))
+    stages.run(model=MODEL, features="dino")  # a model has features of its own
+    assert [asked["model"] for asked in triggered] == [MODEL]
 
 
 @pytest.mark.parametrize("is_demo", [True, False])
