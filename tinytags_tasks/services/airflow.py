@@ -60,21 +60,32 @@ def command_environment(context: Context, command: str) -> dict[str, str]:
 
 
 def _prepare(context: Context) -> None:
-    settings = context.settings
-    home = make_folder(airflow_home(settings))
-    write_atomically(home / "airflow.cfg", configuration(settings, context.ports["airflow-api-server"]["http"]))
-    write_atomically(home / "passwords.json", json.dumps(passwords(settings)))
-    write_atomically(make_folder(home / "config") / "airflow_local_settings.py", POLICY.read_text())
+    write_configuration(context)
+    home = airflow_home(context.settings)
     wanted = f"{version('apache-airflow')} {pools()}"
     prepared = home / "prepared"
     if (home / "airflow.db").exists() and prepared.exists() and prepared.read_text() == wanted:
         return
+    prepare_database(context)
+    (home / "airflow.db").chmod(0o600)
+    write_atomically(prepared, wanted)
+
+
+def write_configuration(context: Context) -> None:
+    """Write Airflow's configuration, its users' passwords and the Dags' policy."""
+    home = make_folder(airflow_home(context.settings))
+    write_atomically(home / "airflow.cfg", configuration(context.settings, context.ports["airflow-api-server"]["http"]))
+    write_atomically(home / "passwords.json", json.dumps(passwords(context.settings)))
+    write_atomically(make_folder(home / "config") / "airflow_local_settings.py", POLICY.read_text())
+
+
+def prepare_database(context: Context) -> None:
+    """Create or upgrade the tables of Airflow's database, and the pools."""
     context.report("airflow: preparing the database")
     _run(context, "db", "migrate")
-    (home / "airflow.db").chmod(0o600)
-    write_atomically(home / "pools.json", pools())
-    _run(context, "pools", "import", str(home / "pools.json"))
-    write_atomically(prepared, wanted)
+    file = airflow_home(context.settings) / "pools.json"
+    write_atomically(file, pools())
+    _run(context, "pools", "import", str(file))
 
 
 def _run(context: Context, *arguments: str) -> None:
