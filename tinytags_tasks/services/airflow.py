@@ -5,6 +5,7 @@ This module runs Airflow's commands and talks to it over HTTP. Like all of ``tin
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,6 +38,7 @@ SECRETS = {
     "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "OTEL_")),
     # Its child processes are the tasks, which also read the corpora's sources.
     "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
+    "edge": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
     # It sends the message about a task whose process was killed.
     "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", "OTEL_", *PROXIES)),
 }
@@ -105,6 +107,12 @@ def _run(context: Context, *arguments: str) -> None:
     if done.returncode != 0:
         command = f"airflow {' '.join(arguments[:2])}"
         raise FinalError(f"`{command}` failed with exit code {done.returncode}; {log} ends with:\n{last_lines(log)}")
+
+
+def launch_worker(context: Context, tasks: int) -> Launch:
+    """Return how to start a worker of Airflow's edge executor that runs several tasks at a time; only containers do."""
+    options = ("--concurrency", str(tasks), "--edge-hostname", socket.gethostname())
+    return _launcher("edge", "worker", *options)(context)
 
 
 def _launcher(*arguments: str) -> Callable[[Context], Launch]:

@@ -31,6 +31,8 @@ PORTS = {
 HOSTS = {name: name for name in ("namenode", "zookeeper", "postgres", "airflow-api-server")}
 """Engines of which there is one, and which others must find."""
 
+TASKS_OF_WORKER = 2
+
 Role = Callable[[Context], Launch | None]
 
 
@@ -73,6 +75,12 @@ def _with_database(context: Context) -> Context:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.database_url(context),
         "AIRFLOW__API__HOST": context.network.listen,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        # For workers on other hosts: Airflow's executor with its edge workers, which ask the API server for tasks.
+        "AIRFLOW__EDGE__API_ENABLED": str("EdgeExecutor" in os.environ.get("AIRFLOW__CORE__EXECUTOR", "")),
+        "AIRFLOW__EDGE__API_URL": f"{url}/edge_worker/v1/rpcapi",
+        "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "1",
+        "AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "5",
+        **{name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")},
     }
     return replace(context, network=replace(context.network, variables=variables))
 
@@ -91,6 +99,7 @@ ROLES: dict[str, Role] = {
     "airflow-scheduler": _airflow("airflow-scheduler"),
     "airflow-dag-processor": _airflow("airflow-dag-processor"),
     "airflow-triggerer": _airflow("airflow-triggerer"),
+    "airflow-worker": lambda context: airflow.launch_worker(_with_database(context), TASKS_OF_WORKER),
     "search": _alone(search.GROUP),
 }
 
