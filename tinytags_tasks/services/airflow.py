@@ -8,9 +8,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from tinytags_tasks.errors import EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
@@ -111,7 +113,9 @@ def _run(context: Context, *arguments: str) -> None:
 
 def launch_worker(context: Context, tasks: int) -> Launch:
     """Return how to start a worker of Airflow's edge executor that runs several tasks at a time; only containers do."""
-    options = ("--concurrency", str(tasks), "--edge-hostname", socket.gethostname())
+    # A file of a worker that was killed would keep the next one from starting.
+    record = Path(tempfile.mkdtemp()) / "worker.pid"
+    options = ("--concurrency", str(tasks), "--edge-hostname", socket.gethostname(), "--pid", str(record))
     return _launcher("edge", "worker", *options)(context)
 
 

@@ -160,8 +160,16 @@ def launch_worker(context: Context) -> Launch:
     _prepare(context)
     work = make_folder(context.folder("spark") / "work")
     options = ("--host", context.network.host("spark"), "--work-dir", str(work), str(context.settings.spark_master))
+    # Otherwise it looks for the build folders of a Spark that was built from source.
+    scala = next(jar.name.split("_")[1].partition("-")[0] for jar in pyspark_jars().glob("spark-core_*.jar"))
     sizes = {name: os.environ[name] for name in ("SPARK_WORKER_CORES", "SPARK_WORKER_MEMORY") if name in os.environ}
-    return _spark(context, ("org.apache.spark.deploy.worker.Worker", *_properties(context), *options), 256, **sizes)
+    return _spark(
+        context,
+        ("org.apache.spark.deploy.worker.Worker", *_properties(context), *options),
+        256,
+        SPARK_SCALA_VERSION=scala,
+        **sizes,
+    )
 
 
 def _properties(context: Context) -> tuple[str, ...]:
