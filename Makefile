@@ -1,6 +1,7 @@
 # make run      goes from nothing to a searchable index of the demo corpus; the engines keep running, and a keeper restarts what fails
 # make stop     stops what make run started
 # make test     runs all tests, on engines of their own
+# make test-containers  starts docker-compose.yml for real, and kills its engines one by one; needs Docker
 # make bench    compares each stage with its alternatives; needs an otherwise idle machine
 # make test-fast, lint, types, lock, clean: for developers
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test test-fast lint types bench clean lock
+.PHONY: help install run stop test test-fast test-containers lint types bench clean lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -45,6 +46,10 @@ test: install
 # Needs no engines; takes a minute and a half.
 test-fast: install
 	@$(BIN)/python -m pytest -m "not integration"
+
+# CONTAINERS_PROFILE=cluster: with two of what may be killed. Not a part of `make test`: it needs Docker, and half an hour.
+test-containers: install
+	@$(BIN)/python -m pytest -s tests/containers/whole_way.py
 
 lint: install
 	@$(BIN)/ruff check .

@@ -50,8 +50,14 @@ class Settings(BaseSettings):
     )
     hdfs_url: str | None = Field(None, description="the NameNode's RPC address, for Spark, hdfs://host:8020")
     hdfs_user: str = Field("tinytags", description="the user that owns the store in HDFS")
+    hdfs_replication: int | None = Field(
+        None, ge=1, description="copies of each block of a file; default: 1 in the embedded HDFS, else 3"
+    )
     store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
     spark_url: str | None = Field(None, description="the Spark Connect server, sc://host:15002")
+    spark_master: str | None = Field(
+        None, description="the cluster on which Spark Connect runs its jobs, spark://host:7077; default: this machine"
+    )
     spark_token: SecretStr | None = Field(None, description="the token that Spark requires; unset if it requires none")
     spark_tokens: Literal["generated"] | None = Field(
         None, description="set by `tinytags up`: the embedded Spark requires the token under home"

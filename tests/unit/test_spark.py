@@ -7,7 +7,7 @@ import pytest
 from pyspark.errors.exceptions.connect import SparkConnectGrpcException
 
 from tinytags_tasks.clients import spark as spark_module
-from tinytags_tasks.clients.spark import connect_spark, session_address, spark_errors, with_parameter
+from tinytags_tasks.clients.spark import connect_spark, session_address, spark_errors, with_parameter, with_plain_token
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError, WaitError
 
 NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
@@ -113,3 +113,15 @@ def test_a_job_that_fails_while_the_server_lives_counts_as_a_failure(message):
     ):
         raise failure(message)
     assert not isinstance(raised.value, WaitError)
+
+
+@pytest.mark.parametrize(
+    ("address", "sent"),
+    [
+        ("sc://spark:15002/;use_ssl=False;token=a%2Bb", "sc://spark:15002/;use_ssl=False;authorization=Bearer%20a%2Bb"),
+        ("sc://spark:15002/;use_ssl=false", "sc://spark:15002/;use_ssl=false"),
+        ("sc://spark:15002/;token=a", "sc://spark:15002/;token=a"),
+    ],
+)
+def test_a_token_goes_without_tls_only_where_that_is_said(address: str, sent: str) -> None:
+    assert with_plain_token(address) == sent

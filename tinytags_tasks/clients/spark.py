@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import grpc
 from pyspark.errors import AnalysisException, ParseException, PySparkException
@@ -61,6 +61,7 @@ def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's
     server = f"sc://{parts.netloc}"  # the rest of the address may contain secrets
     if token and "token=" not in parts.path:
         url = with_parameter(url, "token", token)
+    url = with_plain_token(url)
     try:  # the client itself would retry for ten minutes
         socket.create_connection((parts.hostname, parts.port or 15002), timeout=10).close()
     except OSError as error:
@@ -102,6 +103,20 @@ def with_parameter(url: str, name: str, value: str) -> str:
         return url
     bare = url.rstrip("/;")
     return f"{bare}{';' if '/;' in bare else '/;'}{name}={quote(value)}"
+
+
+def with_plain_token(url: str) -> str:
+    """Return an address that says ``use_ssl=false`` with its token as a header, for a network that is one's own.
+
+    Spark's client sends a token over TLS only, except to localhost; other parameters become headers.
+    """
+    bare, _, rest = url.partition("/;")
+    parameters = dict(part.split("=", 1) for part in rest.split(";") if "=" in part)
+    if parameters.get("use_ssl", "").lower() != "false" or "token" not in parameters:
+        return url
+    token = unquote(parameters.pop("token"))
+    parameters["authorization"] = quote(f"Bearer {token}")
+    return f"{bare}/;" + ";".join(f"{name}={value}" for name, value in parameters.items())
 
 
 def _join(address: str) -> Any:  # noqa: ANN401

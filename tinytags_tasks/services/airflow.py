@@ -5,11 +5,14 @@ This module runs Airflow's commands and talks to it over HTTP. Like all of ``tin
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from tinytags_tasks.errors import EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
@@ -37,6 +40,7 @@ SECRETS = {
     "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "OTEL_")),
     # Its child processes are the tasks, which also read the corpora's sources.
     "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
+    "edge": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
     # It sends the message about a task whose process was killed.
     "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", "OTEL_", *PROXIES)),
 }
@@ -60,21 +64,32 @@ def command_environment(context: Context, command: str) -> dict[str, str]:
 
 
 def _prepare(context: Context) -> None:
-    settings = context.settings
-    home = make_folder(airflow_home(settings))
-    write_atomically(home / "airflow.cfg", configuration(settings, context.ports["airflow-api-server"]["http"]))
-    write_atomically(home / "passwords.json", json.dumps(passwords(settings)))
-    write_atomically(make_folder(home / "config") / "airflow_local_settings.py", POLICY.read_text())
+    write_configuration(context)
+    home = airflow_home(context.settings)
     wanted = f"{version('apache-airflow')} {pools()}"
     prepared = home / "prepared"
     if (home / "airflow.db").exists() and prepared.exists() and prepared.read_text() == wanted:
         return
+    prepare_database(context)
+    (home / "airflow.db").chmod(0o600)
+    write_atomically(prepared, wanted)
+
+
+def write_configuration(context: Context) -> None:
+    """Write Airflow's configuration, its users' passwords and the Dags' policy."""
+    home = make_folder(airflow_home(context.settings))
+    write_atomically(home / "airflow.cfg", configuration(context.settings, context.ports["airflow-api-server"]["http"]))
+    write_atomically(home / "passwords.json", json.dumps(passwords(context.settings)))
+    write_atomically(make_folder(home / "config") / "airflow_local_settings.py", POLICY.read_text())
+
+
+def prepare_database(context: Context) -> None:
+    """Create or upgrade the tables of Airflow's database, and the pools."""
     context.report("airflow: preparing the database")
     _run(context, "db", "migrate")
-    (home / "airflow.db").chmod(0o600)
-    write_atomically(home / "pools.json", pools())
-    _run(context, "pools", "import", str(home / "pools.json"))
-    write_atomically(prepared, wanted)
+    file = airflow_home(context.settings) / "pools.json"
+    write_atomically(file, pools())
+    _run(context, "pools", "import", str(file))
 
 
 def _run(context: Context, *arguments: str) -> None:
@@ -94,6 +109,14 @@ def _run(context: Context, *arguments: str) -> None:
     if done.returncode != 0:
         command = f"airflow {' '.join(arguments[:2])}"
         raise FinalError(f"`{command}` failed with exit code {done.returncode}; {log} ends with:\n{last_lines(log)}")
+
+
+def launch_worker(context: Context, tasks: int) -> Launch:
+    """Return how to start a worker of Airflow's edge executor that runs several tasks at a time; only containers do."""
+    # A file of a worker that was killed would keep the next one from starting.
+    record = Path(tempfile.mkdtemp()) / "worker.pid"
+    options = ("--concurrency", str(tasks), "--edge-hostname", socket.gethostname(), "--pid", str(record))
+    return _launcher("edge", "worker", *options)(context)
 
 
 def _launcher(*arguments: str) -> Callable[[Context], Launch]:

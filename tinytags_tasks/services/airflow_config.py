@@ -110,7 +110,7 @@ def connections(settings: Settings) -> dict[str, str]:
             "port": spark.port or 15002,
             "login": options.get("user_id"),
             "password": options.get("token") or _spark_token(settings),
-            "extra": {"use_ssl": True} if options.get("use_ssl") == "true" else None,
+            "extra": {"use_ssl": use_ssl == "true"} if (use_ssl := options.get("use_ssl")) else None,
         },
         HDFS: {
             "conn_type": "http",

@@ -13,7 +13,7 @@ import urllib3
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.services.engine_secrets import NO_SECRETS, Secrets
 from tinytags_tasks.services.java import find_java
-from tinytags_tasks.services.ports import Port
+from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import PROJECT_ROOT, Settings
 
@@ -34,6 +34,20 @@ class RefusedError(EngineDownError):
 
 
 @dataclass(frozen=True)
+class Network:
+    """Where engines listen, and by which names they reach each other; the default is this machine alone."""
+
+    listen: str = LOOPBACK
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Further variables for every engine, whatever they hold."""
+
+    def host(self, engine: str) -> str:
+        """Return the name of the host on which an engine is."""
+        return self.hosts.get(engine, LOOPBACK)
+
+
+@dataclass(frozen=True)
 class Context:
     """What is known when an engine is prepared, started and checked."""
 
@@ -42,6 +56,7 @@ class Context:
     ports: Ports
     """Ports of each embedded engine, by name."""
     report: Callable[[str], None] = print
+    network: Network = field(default_factory=Network)
 
     def folder(self, engine: str) -> Path:
         """Return the folder for the files of an engine."""
@@ -112,7 +127,7 @@ def environment(context: Context, secrets: Secrets = NO_SECRETS, **more: str) ->
     result["PYTHONUNBUFFERED"] = "1"
     for name in ("no_proxy", "NO_PROXY"):
         result[name] = ",".join(filter(None, ["127.0.0.1,localhost", os.environ.get(name)]))
-    return result | more
+    return result | more | dict(context.network.variables)
 
 
 def answers(url: str) -> None:
