@@ -230,8 +230,8 @@ class AirflowClient:
         """Call ``watch`` with a run's state and its tasks until it ends; return the tasks.
 
         An API server may be down for up to two minutes. The pause between two requests is at least ten times as long as
-        a request takes, because listing the thousands of tasks of a large run is work for the server too; but at most half a
-        minute, because one answer that took long says little of the next.
+        a request takes, because listing the thousands of tasks of a large run is work for the server too; but at most
+        half a minute, because one answer that took long says little of the next.
 
         Raises
         ------

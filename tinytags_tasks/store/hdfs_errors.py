@@ -14,8 +14,8 @@ from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, Tin
 HDFS = "HDFS"
 
 _UNREPORTED = (
-    "no DataNode that runs has reported a block of it: HDFS was just started, or a DataNode is away; if it stays so, the "
-    "block is lost (`hdfs fsck / -list-corruptfileblocks` names its file)"
+    "no DataNode that runs has reported a block of it: HDFS was just started, or a DataNode is away; if it stays so, "
+    "the block is lost (`hdfs fsck / -list-corruptfileblocks` names its file)"
 )
 _UNREACHED = "a DataNode does not reach the NameNode"
 
