@@ -161,6 +161,17 @@ def test_without_hours_to_wait_an_engine_that_is_away_uses_up_tries(
     assert tried(0, SOLR_AWAY) == (SOLR_AWAY, "")
 
 
+def test_a_clock_that_is_set_back_does_not_prolong_a_wait(
+    tried: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    monkeypatch.setenv("TINYTAGS_WAIT_HOURS", "0.5")
+    tried(0, SOLR_AWAY)
+    assert tried(-60, SOLR_AWAY)[1] == " (waiting for Solr since 09:00 UTC)"
+    assert isinstance(tried(-29, SOLR_AWAY)[0], AirflowFailException)
+
+
 def test_a_failure_that_counts_ends_a_wait(tried: Callable[..., Any]) -> None:
     tried(0, SOLR_AWAY)
     tried(1, TransientError("a worker was killed"))

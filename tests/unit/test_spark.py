@@ -92,6 +92,13 @@ def failure(message: str, code: grpc.StatusCode = grpc.StatusCode.INTERNAL, cond
             "[INVALID_HANDLE.SESSION_CHANGED] the server was restarted", condition="INVALID_HANDLE.SESSION_CHANGED"
         ),
         failure("Job 3 cancelled because SparkContext was shut down"),
+        failure("Cannot call methods on a stopped SparkContext."),
+        failure("SparkContext has been shutdown"),
+        failure("[INVALID_HANDLE.SESSION_NOT_FOUND] no session", condition="INVALID_HANDLE.SESSION_NOT_FOUND"),
+        failure("[INVALID_HANDLE.SESSION_CLOSED] it was closed", condition="INVALID_HANDLE.SESSION_CLOSED"),
+        failure("[INVALID_HANDLE.OPERATION_NOT_FOUND] unknown", condition="INVALID_HANDLE.OPERATION_NOT_FOUND"),
+        failure("the maximum number of retries has been exceeded", condition="RETRIES_EXCEEDED"),
+        failure("Socket closed", grpc.StatusCode.UNKNOWN),
     ],
 )
 def test_a_server_that_goes_away_in_mid_job_is_waited_for(error):

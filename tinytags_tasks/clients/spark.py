@@ -25,8 +25,20 @@ SPARK = "Spark"
 
 _AWAY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
-_STOPPED = ("SparkContext was shut down", "stopped SparkContext")
-"""What a server says that is being stopped."""
+_STOPPED = (
+    "SparkContext was shut down",
+    "SparkContext has been shutdown",
+    "stopped SparkContext",
+    "SparkContext is stopped",
+    "LiveListenerBus is stopped",
+    "RpcEnv already stopped",
+    "Socket closed",
+    "Connection reset by peer",
+)
+"""What a server says that is being stopped, or a connection that it has closed."""
+
+_GONE = ("INVALID_HANDLE.", "NO_ACTIVE_SESSION", "RETRIES_EXCEEDED")
+"""The conditions, or their beginning, of a server that was restarted and of one that no retry has reached."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,13 +181,13 @@ def spark_errors(doing: str) -> Generator[None]:
 def is_away(error: Exception) -> bool:
     """Tell whether Spark Connect is down, or was restarted and does not know the session any more."""
     if isinstance(error, grpc.RpcError):
-        return cast("grpc.Call", error).code() in _AWAY_CODES
+        return cast("grpc.Call", error).code() in _AWAY_CODES or any(sign in str(error) for sign in _STOPPED)
     if not isinstance(error, PySparkException):
         return False
     code = error.getGrpcStatusCode() if isinstance(error, SparkConnectGrpcException) else None
     return (
         code in _AWAY_CODES
-        or (error.getCondition() or "").startswith("INVALID_HANDLE.")
+        or (error.getCondition() or "").startswith(_GONE)
         or any(sign in str(error) for sign in _STOPPED)
     )
 

@@ -80,6 +80,9 @@ def configuration(settings: Settings, port: int) -> str:
             # When a short task ends, its slot should not stay empty for a second.
             "scheduler_idle_sleep_time": 0.5,
         },
+        # By default, a task fails if the API server does not answer five requests of five seconds each. On a busy
+        # machine, its first answer has taken half a minute; and a writer may hold SQLite's lock for as long.
+        "workers": {"execution_api_timeout": 60, "execution_api_retries": 8},
         "dag_processor": {"refresh_interval": 10, "min_file_process_interval": 30},
         "logging": {"base_log_folder": home / "logs", "colored_console_log": False},
     }
