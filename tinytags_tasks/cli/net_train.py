@@ -39,8 +39,7 @@ def train_net(
         typer.Option(help="A corpus whose reviewed pictures fine-tune a net, with the labelled ones; may be repeated."),
     ] = None,
     review_weight: Annotated[
-        int,
-        typer.Option(help="How many times as often as a labelled picture a reviewed one is drawn.", min=1, max=1000),
+        int, typer.Option(help="How many times as often as a labelled picture a reviewed one is drawn.")
     ] = 20,
     base: Annotated[
         str | None,

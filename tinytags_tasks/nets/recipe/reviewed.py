@@ -15,6 +15,8 @@ from tinytags_tasks.store.lessons import Teaching, positions_sha256, read_taught
 from tinytags_tasks.store.net_reviews import NetReviews
 from tinytags_tasks.store.protocol import Storage
 
+MOST_WEIGHT = 1_000
+
 
 @dataclass(frozen=True)
 class ReviewedPictures:
@@ -59,12 +61,14 @@ def read_reviewed(
     Raises
     ------
     BadInputError
-        If no review of one of them teaches anything.
+        If no review of one of them teaches anything, or the weight is out of range.
     MissingError
         If there is no such corpus.
     CorruptError
         If a log is damaged, or a picture is not the one that was looked at.
     """
+    if not 1 <= weight <= MOST_WEIGHT:
+        raise BadInputError(f"the weight of reviews is {weight}: it must be from 1 to {MOST_WEIGHT:,}")
     return tuple(
         _read_corpus(load_corpus(name, storage), tags, weight, storage, report) for name in dict.fromkeys(corpora)
     )
