@@ -523,3 +523,28 @@ def test_a_no_or_no_answer_in_time_leaves_the_run_unpublished(monkeypatch: pytes
         event = {"chosen_options": [answer], "params_input": {}, "responded_at": datetime.now(UTC)}
         ask.execute_complete(context, {**event, "responded_by_user": None})
         assert skipped == left_out
+
+
+def test_as_many_tasks_are_mapped_as_airflow_is_configured_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinytags_blocks import most_groups
+
+    from tinytags_tasks.blocks import group_blocks
+
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "7")
+    groups = group_blocks(range(100), 1, most_groups())
+    assert len(groups) == 7
+    assert [block for group in groups for block in group] == list(range(100))
+
+
+def test_a_connection_to_spark_is_read_as_airflows_own_hook_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk import BaseHook
+    from tinytags_airflow import spark_address
+
+    hook = pytest.importorskip("airflow.providers.apache.spark.hooks.spark_connect").SparkConnectHook
+    for told in (
+        {"host": "sc://spark", "port": 15002},
+        {"host": "spark", "login": "me", "password": "a/b c", "extra": {"use_ssl": True}},
+    ):
+        monkeypatch.setenv("AIRFLOW_CONN_OUR_SPARK", json.dumps({"conn_type": "spark_connect", **told}))
+        theirs = hook("our_spark").get_connection_url().rstrip("/;").replace("True", "true")
+        assert spark_address(BaseHook.get_connection("our_spark")).replace("/", "") == theirs.replace("/", "")

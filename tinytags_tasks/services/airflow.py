@@ -1,4 +1,4 @@
-"""Airflow on SQLite: API server, scheduler with local executor, Dag processor and triggerer.
+"""Airflow on SQLite or PostgreSQL: API server, scheduler with local executor, Dag processor and triggerer.
 
 This module runs Airflow's commands and talks to it over HTTP. Like all of ``tinytags_tasks``, it never imports Airflow.
 """
@@ -10,21 +10,20 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 
+from tinytags_tasks.airflow_parts import POLICY, has_entry_points
 from tinytags_tasks.errors import EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
+from tinytags_tasks.services.airflow_database import airflow_has_tables, database_of, identity
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment, get_json
 from tinytags_tasks.services.engine_secrets import METRICS, PROXIES, SOURCES, Secrets
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
-
-POLICY = PROJECT_ROOT / "dags" / "tinytags_policy.py"
-"""Becomes ``airflow_local_settings.py``: Airflow finds it only by that name, in a folder of its home."""
-
+from tinytags_tasks.settings import Settings
 
 DATABASE = "metadatabase"
 """The part of Airflow's health report that tells of the API server itself."""
@@ -64,17 +63,30 @@ def _prepare(context: Context) -> None:
     home = make_folder(airflow_home(settings))
     write_atomically(home / "airflow.cfg", configuration(settings, context.ports["airflow-api-server"]["http"]))
     write_atomically(home / "passwords.json", json.dumps(passwords(settings)))
-    write_atomically(make_folder(home / "config") / "airflow_local_settings.py", POLICY.read_text())
-    wanted = f"{version('apache-airflow')} {pools()}"
+    _set_policy(make_folder(home / "config") / "airflow_local_settings.py")
+    database = database_of(settings)
+    wanted = f"{version('apache-airflow')} {identity(database)} {pools()}"
     prepared = home / "prepared"
-    if (home / "airflow.db").exists() and prepared.exists() and prepared.read_text() == wanted:
+    sqlite = home / "airflow.db"
+    has_tables = airflow_has_tables(database) if database else sqlite.exists()
+    if has_tables and prepared.exists() and prepared.read_text() == wanted:
         return
-    context.report("airflow: preparing the database")
+    context.report(f"airflow: preparing the database{' in PostgreSQL' if database else ''}")
     _run(context, "db", "migrate")
-    (home / "airflow.db").chmod(0o600)
+    if not database:
+        sqlite.chmod(0o600)
     write_atomically(home / "pools.json", pools())
     _run(context, "pools", "import", str(home / "pools.json"))
     write_atomically(prepared, wanted)
+
+
+def _set_policy(local_settings: Path) -> None:
+    """Let Airflow find the policy as its local settings, unless it finds that by an entry point."""
+    policy = POLICY.read_text()
+    if not has_entry_points():
+        write_atomically(local_settings, policy)
+    elif local_settings.exists() and local_settings.read_text().startswith(policy.partition("\n")[0]):
+        local_settings.unlink()  # a copy of ours
 
 
 def _run(context: Context, *arguments: str) -> None:
