@@ -1,8 +1,9 @@
 """Measure what Airflow costs: the Dag's wall time, compared with the same stages called one after another without it.
 
 ``python benchmarks/orchestration.py`` starts all engines, and prints Markdown; with ``--single``, it runs 4,000 groups
-of one block once instead, which takes more than an hour, and kills the scheduler on the way. Meanwhile the UI's view of
-the run and the block grid are asked again and again.
+of one block once instead, which takes more than an hour, and kills the scheduler on the way; with ``--short``, 200 such
+groups beside the stages alone. Meanwhile the UI's view of the run and the block grid are asked again and again. With
+``TINYTAGS_AIRFLOW_DATABASE``, Airflow's database is that PostgreSQL.
 """
 
 import os
@@ -47,6 +48,8 @@ CUTS = ((400_000, 20, 1), (400_000, 400, 1), (400_000, 4_000, 10), (2_000_000, 1
 """Images, blocks, and blocks per group; the last are 10 of the 400 groups of 80 million images."""
 
 SINGLE = (400_000, 4_000, 1)
+
+SHORT = (20_000, 200, 1)
 
 CALLED_AT_ONCE = 20
 """Blocks per call without Airflow, as on the command line."""
@@ -207,9 +210,10 @@ def main() -> None:
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
         settings = services.up(load_settings(), standard_ports=False, die_with_parent=True)
         try:
-            print(f"## Orchestration\n\n{describe_machine()}.\n")
-            single = "--single" in sys.argv
-            measure(Runtime(settings), folder, [SINGLE] if single else CUTS, once=single)
+            database = "PostgreSQL" if settings.airflow_database else "SQLite"
+            print(f"## Orchestration\n\n{describe_machine()}; Airflow's records are in {database}.\n")
+            single, short = "--single" in sys.argv, "--short" in sys.argv
+            measure(Runtime(settings), folder, [SINGLE] if single else [SHORT] if short else CUTS, once=single)
         finally:
             services.down(load_settings())
 

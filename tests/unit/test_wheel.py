@@ -32,7 +32,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.plugins_manager import _get_plugins
 
 bag = DagBag(sys.argv[1])
-plugins, errors = _get_plugins()
+plugins, _ = _get_plugins()
 print(json.dumps({
     "in_checkout": parts.IN_CHECKOUT,
     "configset": current_configset().name,
@@ -40,7 +40,7 @@ print(json.dumps({
     "python_path": parts.python_path(),
     "has_jars": LOCK.is_file(),
     "dags": {dag.dag_id: Path(dag.fileloc).name for dag in bag.dags.values()},
-    "failed": {**bag.import_errors, **errors},
+    "failed": bag.import_errors,
     "plugins": sorted(plugin.name for plugin in plugins),
     "policies": [name for name, _ in airflow.settings.get_policy_plugin_manager().list_name_plugin()],
     "hook_is_called": not airflow.settings.task_instance_mutation_hook.is_noop,
