@@ -279,7 +279,9 @@ def test_choices_that_cannot_be_followed_are_refused(
 ) -> None:
     from tinytags_checks import refuse_contradictions
 
-    clients = SimpleNamespace(settings=SimpleNamespace(corpora_folder=tmp_path))
+    clients = SimpleNamespace(
+        settings=SimpleNamespace(corpora_folder=tmp_path), storage=LocalStorage(tmp_path / "store")
+    )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     texts = dict.fromkeys(("corpus", "blocks", "model", "labelled", "test", "other", "tags"), "")
     fine = {**texts, "publish": "yes", **dict.fromkeys(limits)}
