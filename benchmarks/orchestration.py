@@ -3,7 +3,8 @@
 ``python benchmarks/orchestration.py`` starts all engines, and prints Markdown. With ``--single``, it runs 4,000 groups
 of one block once instead, which takes more than an hour, and kills the scheduler on the way. With ``--tiny 20,400``, it
 runs so many blocks of 20 images each, in at most 400 groups, up to 50,000 blocks. Meanwhile the UI's view of the run
-and the block grid are asked again and again.
+and the block grid are asked again and again. With ``TINYTAGS_AIRFLOW_DATABASE``, Airflow\'s database is that
+PostgreSQL.
 """
 
 import argparse
@@ -229,7 +230,8 @@ def main() -> None:
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
         settings = services.up(load_settings(), standard_ports=False, die_with_parent=True)
         try:
-            print(f"## Orchestration\n\n{describe_machine()}.\n")
+            database = "PostgreSQL" if settings.airflow_database else "SQLite"
+            print(f"## Orchestration\n\n{describe_machine()}; Airflow's records are in {database}.\n")
             measure(Runtime(settings), folder, [SINGLE] if chosen.single else chosen.tiny, once=chosen.single)
         finally:
             services.down(load_settings())

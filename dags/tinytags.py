@@ -364,12 +364,13 @@ def _claim(corpus: str, clients: Runtime) -> None:
 
 def _definition(name: str, clients: Runtime) -> CorpusDefinition:
     """Return the definition of a corpus; if none is named, that of the demo, whose files are created."""
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.corpus.demo.make import demo_definition, make_demo
-    from tinytags_tasks.corpus.registry import load_definition, save_definition
+    from tinytags_tasks.corpus.registry import save_definition
 
     settings = clients.settings
     if name:
-        return load_definition(settings.corpora_folder, name)
+        return find_definition(settings.corpora_folder, name, clients.storage)
     definition = demo_definition(make_demo(settings.home / "demo", settings.demo_source, report=report))
     save_definition(settings.corpora_folder, definition, replace=True)
     return definition

@@ -9,8 +9,9 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.parts import IN_CHECKOUT, PROJECT_ROOT
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
+HOME = PROJECT_ROOT / ".tinytags" if IN_CHECKOUT else Path.home() / ".tinytags"
 
 ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", "search_url")
 """The settings that ``tinytags up`` records for the engines it started."""
@@ -41,9 +42,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TINYTAGS_", frozen=True, extra="ignore")
 
-    home: Path = Field(
-        PROJECT_ROOT / ".tinytags", description="state of the embedded engines, demo files and passwords"
-    )
+    home: Path = Field(HOME, description="state of the embedded engines, demo files and passwords")
     cache: Path = Field(Path.home() / ".cache" / "tinytags", description="downloaded jars, shared by all checkouts")
     webhdfs_url: str | None = Field(
         None, description="the NameNode's HTTP address, http://host:9870, or a gateway's with its path; several with ;"
@@ -118,6 +117,11 @@ class Settings(BaseSettings):
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="the user who triggers runs")
     airflow_password: SecretStr | None = Field(None, description="their password; default: the generated password")
+    airflow_database: SecretStr | None = Field(
+        None,
+        description="the PostgreSQL database of the embedded Airflow, postgresql+psycopg2://user:password@host/name; "
+        "default: SQLite under home",
+    )
     retag_cron: str | None = Field(
         None,
         description="when to tag live indexes again, as a cron expression in UTC; default: when there is a new model",
@@ -184,7 +188,8 @@ class Settings(BaseSettings):
         480, ge=1, le=43_200, description="after how many minutes the provider is asked again who somebody is"
     )
     demo_source: Path = Field(
-        PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
+        PROJECT_ROOT.parent / "shared" / "data" if IN_CHECKOUT else HOME / "pictures",
+        description="the folder with the demo's real images",
     )
     java_home: Path | None = Field(None, description="Java 17 or newer; default: the Java that is found")
     profile: Profile | None = Field(

@@ -10,6 +10,7 @@ from tinytags_tasks.cli import (
     blocks,
     corpora,
     corrections,
+    dags,
     engines,
     models,
     nets,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 AREAS = (
     engines,
+    dags,
     corpora,
     stages,
     searching,
