@@ -3,7 +3,7 @@
 ``python benchmarks/orchestration.py`` starts all engines, and prints Markdown. With ``--single``, it runs 4,000 groups
 of one block once instead, which takes more than an hour, and kills the scheduler on the way. With ``--tiny 20,400``, it
 runs so many blocks of 20 images each, in at most 400 groups, up to 50,000 blocks. Meanwhile the UI's view of the run
-and the block grid are asked again and again. With ``TINYTAGS_AIRFLOW_DATABASE``, Airflow\'s database is that
+and the block grid are asked again and again. With ``TINYTAGS_AIRFLOW_DATABASE``, Airflow's database is that
 PostgreSQL.
 """
 
