@@ -44,6 +44,15 @@ def test_every_service_has_a_limit_of_memory_and_no_rights(services: dict[str, d
     assert all(service["mem_limit"] and service["cap_drop"] == ["ALL"] for service in services.values())
 
 
+def test_the_cluster_fits_a_machine_of_16_gb(services: dict[str, dict]) -> None:
+    limits = [
+        re.sub(r"\$\{(\w+):-\w+\}", lambda found: CLUSTER[found[1]], each["mem_limit"]) for each in services.values()
+    ]
+    sizes = [int(limit[:-1]) * {"m": 1, "g": 1024}[limit[-1]] for limit in limits]
+    one_shot = sum(size for size, name in zip(sizes, services, strict=True) if name in ONE_SHOT)
+    assert sum(sizes) - one_shot <= 16 * 1024
+
+
 def test_passwords_are_not_where_none_is_needed(services: dict[str, dict]) -> None:
     with_passwords = {
         name for name, service in services.items() if any("secrets:" in each for each in service["volumes"])

@@ -152,7 +152,7 @@ def launch_master(context: Context) -> Launch:
     """Return how to start the master of a cluster of Spark's own; only containers do."""
     _prepare(context)
     address = ("--host", context.network.host("spark"), "--port", str(MASTER_PORT), "--webui-port", "8081")
-    return _spark(context, ("org.apache.spark.deploy.master.Master", *_properties(context), *address), 512)
+    return _spark(context, ("org.apache.spark.deploy.master.Master", *_properties(context), *address), 256)
 
 
 def launch_worker(context: Context) -> Launch:
