@@ -1,6 +1,7 @@
 """Engines killed in the middle of each stage: after the retry the index equals a clean run's, document by document."""
 
 import base64
+import os
 import re
 import subprocess
 import sys
@@ -187,7 +188,10 @@ def scoring_processes(*, parents: bool) -> list[psutil.Process]:
     ]
 
 
-@pytest.mark.parametrize("parents", [False, True], ids=["workers", "daemon"])
+LONG = pytest.mark.skipif(os.environ.get("TINYTAGS_LONG_TESTS") != "1", reason="set TINYTAGS_LONG_TESTS=1")
+
+
+@pytest.mark.parametrize("parents", [pytest.param(False, id="workers"), pytest.param(True, id="daemon", marks=LONG)])
 def test_python_processes_killed_in_mid_block(
     runtime: Runtime, planned: str, expected: dict[int, dict], parents: bool
 ) -> None:
