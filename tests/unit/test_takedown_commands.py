@@ -143,6 +143,20 @@ def test_take_downs_that_cannot_be_are_refused(world, arguments, message):
     assert requests(world) == 0
 
 
+def test_an_import_that_names_a_picture_which_is_not_there_records_nothing(world, tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("position,label\n3,cat\n11,dog\n")
+    with pytest.raises(BadInputError) as refused:
+        tinytags("reviews", "import", CORPUS, file)
+    assert str(refused.value) == (
+        f"{file}, line 3: position 11 is not in corpus {CORPUS}, which has 11 images, from 0; nothing was recorded"
+    )
+    assert requests(world) == 0
+    file.write_text("position,label\n3,cat\n10,none\n")
+    assert "2 words imported" in tinytags("reviews", "import", CORPUS, file)
+    assert requests(world) == 1
+
+
 def test_a_keyword_means_all_pictures_that_have_it(tmp_path):
     storage = LocalStorage(tmp_path / "store")
     corpus = make_corpus(storage, keywords=KEYWORDS)
@@ -193,6 +207,19 @@ def test_lists_are_read_with_or_without_a_header(tmp_path, corpus, text, expecte
 def test_lists_that_cannot_be_used_are_refused_with_their_lines(tmp_path, corpus, text, message):
     with pytest.raises(BadInputError, match=message):
         read(tmp_path, corpus, text)
+
+
+def test_of_a_list_of_a_million_rows_only_the_first_mistakes_are_named(tmp_path, corpus):
+    large = corpus.replaced(images=1_000_000)
+    rows = "".join(f"{position},asked\n" for position in range(1_000_000))
+    found = read(tmp_path, large, rows)
+    assert (len(found), found[999_999]) == (1_000_000, "asked")
+    with pytest.raises(BadInputError) as refused:
+        read(tmp_path, corpus, "".join(f"{position},asked\n" for position in range(20_000)))
+    message = str(refused.value)
+    assert "line 12: position 11 is not in the corpus" in message
+    assert message.endswith("; and 19,984 more lines; nothing was recorded")
+    assert message.count("\n") == 0
 
 
 def test_a_list_that_does_not_exist_is_one_line(tmp_path, corpus):

@@ -101,7 +101,8 @@ def import_words(
 
     runtime = clients()
     record = load_corpus(corpus, runtime.storage)
-    words = [found.word for found in read_foreign(file, corpus, field=field, none_label=none_label)]
+    found = read_foreign(file, corpus, field=field, none_label=none_label, images=record.images)
+    words = [each.word for each in found]
     numbers = say_requests(record, words, by=by or user(), storage=runtime.storage)
     print(f"{len(words):,} words imported ({named_requests(numbers)})")
 

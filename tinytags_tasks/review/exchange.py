@@ -38,7 +38,9 @@ class ForeignWord:
     word: Word
 
 
-def read_foreign(path: Path, corpus: str, *, field: str = "", none_label: str = NONE_LABEL) -> list[ForeignWord]:
+def read_foreign(
+    path: Path, corpus: str, *, field: str = "", none_label: str = NONE_LABEL, images: int | None = None
+) -> list[ForeignWord]:
     """Return all words of a file, in its order.
 
     Parameters
@@ -51,6 +53,8 @@ def read_foreign(path: Path, corpus: str, *, field: str = "", none_label: str = 
         The column, FiftyOne field or Label Studio control that holds the label; empty finds it if there is only one.
     none_label
         The label that means none of the tags.
+    images
+        How many pictures the corpus has; None takes any position.
 
     Raises
     ------
@@ -69,7 +73,13 @@ def read_foreign(path: Path, corpus: str, *, field: str = "", none_label: str = 
     try:
         for where, row in reader(path, field):
             try:
-                found.append(ForeignWord(where, _word(row, corpus, none_label)))
+                word = _word(row, corpus, none_label)
+                if images is not None and word.position >= images:
+                    raise BadInputError(
+                        f"position {word.position} is not in corpus {corpus}, which has {images:,} images, from 0; "
+                        "nothing was recorded"
+                    )
+                found.append(ForeignWord(where, word))
             except BadInputError as error:
                 raise BadInputError(f"{path}, {where}: {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
