@@ -297,7 +297,14 @@ def test_every_setting_has_a_meaning_and_a_reader() -> None:
         ), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/dags.md", "docs/extending.md", "docker-compose.yml"])
+PAGES = [
+    "README.md",
+    "docker-compose.yml",
+    *(f"docs/{path.name}" for path in sorted((PROJECT_ROOT / "docs").glob("*.md"))),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_pages_name_only_settings_that_exist(page: str) -> None:
     known = {f"TINYTAGS_{name.upper()}" for name in Settings.model_fields} | {"TINYTAGS_POOLS"}
     assert set(re.findall(r"\bTINYTAGS_[A-Z_]+[A-Z]\b", (PROJECT_ROOT / page).read_text())) <= known
