@@ -13,6 +13,7 @@ from tinytags_tasks.cli import (
     engines,
     models,
     nets,
+    notebooks,
     precision,
     publishing,
     reviews,
@@ -44,6 +45,7 @@ AREAS = (
     reviews,
     precision,
     accounts,
+    notebooks,
 )
 for area in AREAS:
     app.add_typer(area.app)
