@@ -2,6 +2,7 @@
 # make stop     stops what make run started
 # make test     runs all tests, on engines of their own
 # make docs     builds the documentation into site/, and fails if a link leads nowhere
+# make test-containers  starts docker-compose.yml for real, and kills its engines one by one; needs Docker
 # make bench    compares each stage with its alternatives; needs an otherwise idle machine
 # make test-fast, lint, types, lock, clean: for developers
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test test-fast lint types docs bench clean lock
+.PHONY: help install run stop test test-fast test-containers lint types docs bench clean lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -46,6 +47,10 @@ test: install
 # Needs no engines; takes a minute and a half.
 test-fast: install
 	@$(BIN)/python -m pytest -m "not integration"
+
+# CONTAINERS_PROFILE=cluster: with two of what may be killed. Not a part of `make test`: it needs Docker, and half an hour.
+test-containers: install
+	@$(BIN)/python -m pytest -s tests/containers/whole_way.py
 
 lint: install
 	@$(BIN)/ruff check .

@@ -1,10 +1,14 @@
 """Measure what Airflow costs: the Dag's wall time, compared with the same stages called one after another without it.
 
-``python benchmarks/orchestration.py`` starts all engines, and prints Markdown; with ``--single``, it runs 4,000 groups
-of one block once instead, which takes more than an hour, and kills the scheduler on the way. Meanwhile the UI's view of
-the run and the block grid are asked again and again.
+``python benchmarks/orchestration.py`` starts all engines, and prints Markdown. With ``--single``, it runs 4,000 groups
+of one block once instead, which takes more than an hour, and kills the scheduler on the way. With ``--tiny 20,400``, it
+runs so many blocks of 20 images each, in at most 400 groups, up to 50,000 blocks. Meanwhile the UI's view of the run
+and the block grid are asked again and again. With ``TINYTAGS_AIRFLOW_DATABASE``, Airflow\'s database is that
+PostgreSQL.
 """
 
+import argparse
+import math
 import os
 import statistics
 import sys
@@ -47,6 +51,14 @@ CUTS = ((400_000, 20, 1), (400_000, 400, 1), (400_000, 4_000, 10), (2_000_000, 1
 """Images, blocks, and blocks per group; the last are 10 of the 400 groups of 80 million images."""
 
 SINGLE = (400_000, 4_000, 1)
+
+TINY_IMAGES = 20
+"""Images of a tiny block: what is left is the work for each block, not for each image."""
+
+MOST_GROUPS = 400
+
+SHARD_BLOCKS = 4_000
+"""More blocks than that are in several shards."""
 
 CALLED_AT_ONCE = 20
 """Blocks per call without Airflow, as on the command line."""
@@ -157,7 +169,8 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
     for images, blocks, blocks_per_task in cuts:
         build_file(source, demo.corpus_path, images * IMAGE_BYTES)
         corpus = f"cut-{blocks}-{blocks_per_task}"
-        cut = definition(corpus, source, shard_images=images, blocks_per_shard=blocks)
+        shards = math.ceil(blocks / SHARD_BLOCKS)
+        cut = definition(corpus, source, shard_images=math.ceil(images / shards), blocks_per_shard=blocks // shards)
         save_definition(runtime.settings.corpora_folder, cut, replace=True)
         ingest_corpus(cut, storage=runtime.storage, report=quiet)
         called = 0.0
@@ -172,7 +185,7 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
             [
                 f"{blocks:,}",
                 f"{images // blocks:,}",
-                f"{blocks // blocks_per_task:,}",
+                f"{math.ceil(blocks / blocks_per_task):,}",
                 f"{tasks:,}",
                 "" if once else f"{called:.0f}",
                 f"{wall:.0f}",
@@ -201,15 +214,25 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
     )
 
 
+def tiny_cuts(text: str) -> list[tuple[int, int, int]]:
+    """Return the cuts for numbers of tiny blocks, such as ``20,400``."""
+    return [(blocks * TINY_IMAGES, blocks, math.ceil(blocks / MOST_GROUPS)) for blocks in map(int, text.split(","))]
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--single", action="store_true", help="4,000 groups of one block, once")
+    which.add_argument("--tiny", type=tiny_cuts, default=CUTS, metavar="BLOCKS,...", help="blocks of 20 images each")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
         folder = Path(name)
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
         settings = services.up(load_settings(), standard_ports=False, die_with_parent=True)
         try:
-            print(f"## Orchestration\n\n{describe_machine()}.\n")
-            single = "--single" in sys.argv
-            measure(Runtime(settings), folder, [SINGLE] if single else CUTS, once=single)
+            database = "PostgreSQL" if settings.airflow_database else "SQLite"
+            print(f"## Orchestration\n\n{describe_machine()}; Airflow's records are in {database}.\n")
+            measure(Runtime(settings), folder, [SINGLE] if chosen.single else chosen.tiny, once=chosen.single)
         finally:
             services.down(load_settings())
 

@@ -14,7 +14,7 @@
 | `blocks` | each block of the group has its embeddings, if needed, and its scored file, is indexed, and verified |
 | `reconcile` | all counts agree: images read = kept + below the threshold + none + unreadable, and kept = documents |
 | `propose` | what would change for readers is described; skipped unless the form says ask |
-| `ask` | a person has decided, under **Required Actions**; skipped likewise |
+| `ask` | a person, who was sent a message, has decided under **Required Actions**; skipped likewise |
 | `publish` | readers see the run; skipped if the form or the person says no, and for a trial |
 
 **Any task can be cleared and run again**: it only does what is not committed yet. Clearing a failed mapped task does
@@ -70,7 +70,7 @@ from tinytags_airflow import (
 from tinytags_blocks import embed_score_and_index, most_groups, named_groups
 from tinytags_forms import read_form, tagging_form
 from tinytags_metrics import count_planned
-from tinytags_notify import SuccessNotifier, tell_success
+from tinytags_notify import ApprovalNotifier, SuccessNotifier, tell_success
 from tinytags_suggestions import remember_models
 from tinytags_waits import NOTE
 
@@ -347,6 +347,7 @@ def tinytags() -> None:
         body="{{ ti.xcom_pull(task_ids='propose') }}",
         defaults=ApprovalOperator.REJECT,
         response_timeout=approval_timeout(),
+        notifiers=ApprovalNotifier(),
         doc_md="Ask a person whether the run is published; without an answer in time, it is not.",
     )
     propose(reconciled) >> ask >> publish(reconciled)
@@ -363,12 +364,13 @@ def _claim(corpus: str, clients: Runtime) -> None:
 
 def _definition(name: str, clients: Runtime) -> CorpusDefinition:
     """Return the definition of a corpus; if none is named, that of the demo, whose files are created."""
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.corpus.demo.make import demo_definition, make_demo
-    from tinytags_tasks.corpus.registry import load_definition, save_definition
+    from tinytags_tasks.corpus.registry import save_definition
 
     settings = clients.settings
     if name:
-        return load_definition(settings.corpora_folder, name)
+        return find_definition(settings.corpora_folder, name, clients.storage)
     definition = demo_definition(make_demo(settings.home / "demo", settings.demo_source, report=report))
     save_definition(settings.corpora_folder, definition, replace=True)
     return definition

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
 from tinytags_metrics import count_failure
@@ -157,7 +158,6 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
 
 def runtime() -> Runtime:
     """Build the clients from Airflow's connections; the settings supply what these leave out."""
-    from airflow.providers.apache.spark.hooks.spark_connect import SparkConnectHook
     from airflow.sdk import BaseHook
 
     from tinytags_tasks.runtime import Runtime
@@ -167,11 +167,24 @@ def runtime() -> Runtime:
     return Runtime(
         settings.model_copy(
             update={
-                "spark_url": SparkConnectHook(SPARK).get_connection_url().rstrip("/;"),
+                "spark_url": spark_address(BaseHook.get_connection(SPARK)),
                 "spark_tokens": None,  # the connection has the token, if Spark asks for one
             }
         )
     )
+
+
+def spark_address(connection: Any) -> str:  # noqa: ANN401 - Airflow's connection
+    """Return the address of a connection to Spark Connect, as the hook of Airflow's Spark provider reads it.
+
+    That provider is not needed, because it brings ``pyspark-client``, whose files overwrite those of ``pyspark``.
+    """
+    host = connection.host.removeprefix("sc://").rstrip("/")
+    options = {"user_id": connection.login, "token": connection.password}
+    if str(connection.extra_dejson.get("use_ssl", "")).lower() == "true":
+        options["use_ssl"] = "true"
+    given = ";".join(f"{name}={quote(value)}" for name, value in options.items() if value)
+    return f"sc://{host}" + (f":{connection.port}" if connection.port else "") + (f"/;{given}" if given else "")
 
 
 def report(line: str) -> None:

@@ -30,12 +30,12 @@ def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
     """
     from tinytags_tasks.blocks import parse_block_numbers
     from tinytags_tasks.corpus.class_names import given_tags
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.corpus.labelled import refuse_missing, refuse_unnamed
-    from tinytags_tasks.corpus.registry import load_definition
     from tinytags_tasks.errors import BadInputError
 
     if form["corpus"]:
-        load_definition(clients.settings.corpora_folder, form["corpus"])
+        find_definition(clients.settings.corpora_folder, form["corpus"], clients.storage)
     if form["tags"] and not form["labelled"]:
         raise BadInputError("Tags are the names of labels, and there are no labelled images: name these, or clear Tags")
     if form["labelled"] and not form["model"]:

@@ -61,14 +61,14 @@ def find() -> list[str]:
 @errors_for_airflow
 def append(corpus: str) -> dict[str, Any]:
     """Append what is new in the corpus' source."""
-    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.ingest.standing import is_untagged
     from tinytags_tasks.ingest.step import ingest_corpus
 
     context = get_current_context()
     context["corpus"] = corpus
     clients = runtime()
-    definition = load_definition(clients.settings.corpora_folder, corpus)
+    definition = find_definition(clients.settings.corpora_folder, corpus, clients.storage)
     grown = ingest_corpus(
         definition,
         storage=clients.storage,

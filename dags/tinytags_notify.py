@@ -1,4 +1,4 @@
-"""Sends messages: about a task that failed for good, with its log, and about a run that succeeded, with its counts."""
+"""Sends messages: about a task that failed for good, a run that succeeded, and a publication that awaits approval."""
 
 from __future__ import annotations
 
@@ -50,6 +50,21 @@ class SuccessNotifier(BaseNotifier):  # type: ignore[misc]  # as above
         """
         if _TOLD in context and (connection := _connection()) is not None:
             _send(*success_message(context, context[_TOLD]), connection, "success")
+
+
+class ApprovalNotifier(BaseNotifier):  # type: ignore[misc]  # as above
+    """Asks for an approval through the same connection, also if it wants no messages about successes."""
+
+    def notify(self, context: Any) -> None:  # noqa: ANN401 - Airflow's context
+        """Send one message.
+
+        Parameters
+        ----------
+        context
+            Airflow's context of the task that awaits an approval.
+        """
+        if (connection := _connection()) is not None:
+            _send(*approval_message(context), connection, "approval")
 
 
 def tell_success(context: Any, compose: Callable[[], Sequence[str]]) -> None:  # noqa: ANN401 - Airflow's context
@@ -106,6 +121,22 @@ def success_message(context: Any, lines: Sequence[str]) -> tuple[str, str]:  # n
     subject = f"TinyTags: {lines[0]}"
     ending = f"took {took} from {begun:%Y-%m-%d %H:%M} UTC on (run {task.run_id} of {task.dag_id})"
     return subject, "\n".join([subject, *lines[1:], ending, task.log_url])
+
+
+def approval_message(context: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
+    """Return the subject and the text of a message.
+
+    Parameters
+    ----------
+    context
+        Airflow's context of the task that awaits an approval: a ``HITLOperator``, whose subject and body are rendered.
+    """
+    task, run = context["task"], context["ti"]
+    until = datetime.now(UTC) + task.response_timeout
+    subject = f"TinyTags: {task.subject}"
+    page = f"{run.log_url.partition('?')[0]}/required_actions"
+    ending = f"answer until {until:%Y-%m-%d %H:%M} UTC, or it is not published (run {run.run_id} of {run.dag_id}):"
+    return subject, f"{subject}\n\n{task.body.strip()}\n\n{ending}\n{page}"
 
 
 def _connection() -> Any | None:  # noqa: ANN401 - Airflow's connection

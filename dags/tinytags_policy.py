@@ -1,8 +1,7 @@
 """Airflow's local settings: share the pools between runs, and import what tasks need before the scheduler forks them.
 
-Airflow reads them from ``airflow_local_settings.py`` in the folder ``config`` of its home, where `tinytags up` copies
-this file. An Airflow of your own does the same with a copy of it, or imports :func:`task_instance_mutation_hook` into
-the ``airflow_local_settings.py`` that it already has.
+Airflow finds them by the entry point ``airflow.policy`` of the installed package. For a checkout that is not installed,
+`tinytags up` copies this file to ``config/airflow_local_settings.py`` in Airflow's home.
 
 See ``docs/adr/0013-imports-before-the-fork.md`` and ``docs/adr/0016-runs-share-the-pools.md``.
 """
@@ -12,9 +11,17 @@ See ``docs/adr/0013-imports-before-the-fork.md`` and ``docs/adr/0016-runs-share-
 import sys
 from typing import Any
 
+from airflow import settings
+from airflow.policies import hookimpl
+
 __all__ = ["task_instance_mutation_hook"]
 
 
+# Airflow 3.3 clears this for local settings only: with a policy of an entry point alone, it would not call the hook.
+settings.task_instance_mutation_hook.is_noop = False
+
+
+@hookimpl  # type: ignore[untyped-decorator]
 def task_instance_mutation_hook(task_instance: Any) -> None:  # noqa: ANN401 - Airflow's task instance
     """Run the first groups of one run before the last groups of another.
 
@@ -29,7 +36,6 @@ def task_instance_mutation_hook(task_instance: Any) -> None:  # noqa: ANN401 - A
 
 
 if "scheduler" in sys.argv:
-    import airflow.providers.apache.spark.hooks.spark_connect
     import airflow.sdk
 
     import tinytags_tasks.embed.step

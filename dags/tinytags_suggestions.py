@@ -1,10 +1,12 @@
 """What the forms suggest: defined corpora, models and nets that were seen in the store, defaults from the settings.
 
-Forms are built whenever Airflow parses a Dag, so this reads local files only, and never the store.
+Forms are built whenever Airflow parses a Dag, so this never asks the store. Tasks write what they found there into a
+Variable of Airflow, because the Dag processor may run on another host than they.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import Settings
 
-_MODELS_SEEN, _NETS_SEEN = "models-seen.txt", "nets-seen.txt"
+VARIABLE = "tinytags_suggestions"
+"""A Variable with three lists of names: ``corpora``, ``models`` and ``nets``."""
 
 
 @cache
@@ -28,52 +31,64 @@ def settings_or_none() -> Settings | None:
 
 
 def corpus_names() -> list[str]:
-    """Return the names of the defined corpora; lists one folder."""
+    """Return the names of the corpora that are defined on this host or were seen in the store; lists one folder."""
     settings = settings_or_none()
-    if settings is None:
-        return []
-    return sorted(path.stem for path in settings.corpora_folder.glob("*.toml") if not path.name.startswith("."))
+    files = settings.corpora_folder.glob("*.toml") if settings else ()
+    return sorted({*(path.stem for path in files if not path.name.startswith(".")), *_seen().get("corpora", ())})
 
 
 def model_versions() -> list[str]:
-    """Return the models that the last run found in the store; reads one small file."""
-    return _seen(_MODELS_SEEN)
+    """Return the models that the last run found in the store."""
+    return _seen().get("models", [])
 
 
 def net_names() -> list[str]:
     """Return what a model may see: the net that ships, the nets that the last run found in the store, and pixels."""
-    return ["general32", *_seen(_NETS_SEEN), "pixels"]
+    return ["general32", *_seen().get("nets", ()), "pixels"]
 
 
 def remember_models(clients: Runtime) -> list[str]:
-    """Return the models in the store; save their versions, and the nets', for the suggestions of the forms."""
+    """Return the models in the store; save what it has for the suggestions of the forms."""
+    from tinytags_tasks.corpus.definitions import known_definitions
     from tinytags_tasks.store import layout
 
-    _remember(_NETS_SEEN, _stored(layout.NETS, clients), clients)
-    versions = _stored(layout.MODELS, clients)
-    _remember(_MODELS_SEEN, versions, clients)
-    return versions
+    models = _stored(layout.MODELS, clients)
+    corpora = known_definitions(clients.settings.corpora_folder, clients.storage)
+    _remember({"corpora": corpora, "models": models, "nets": _stored(layout.NETS, clients)})
+    return models
 
 
-def _seen(file: str) -> list[str]:
-    settings = settings_or_none()
+@cache
+def _seen() -> dict[str, list[str]]:
+    """Return what tasks found in the store. Only the Dag processor asks: no task needs what its form suggests."""
+    if "dag-processor" not in sys.argv:
+        return {}
+    return _variable()
+
+
+def _variable() -> dict[str, list[str]]:
+    from airflow.sdk import Variable
+    from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
+
     try:
-        return (settings.home / file).read_text().split() if settings else []
-    except OSError:
-        return []
+        found = Variable.get(VARIABLE, default=None, deserialize_json=True)
+    except (AirflowException, AirflowRuntimeError, ValueError):  # somebody wrote something else, or nobody answers
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _stored(folder: str, clients: Runtime) -> list[str]:
     return [name for name in clients.storage.names(folder) if not name.startswith(".")]
 
 
-def _remember(file: str, versions: list[str], clients: Runtime) -> None:
+def _remember(found: dict[str, list[str]]) -> None:
+    from airflow.sdk import Variable
+    from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
     from tinytags_airflow import report
 
-    from tinytags_tasks.private_files import write_atomically
-
-    path = clients.settings.home / file
+    if _variable() == found:
+        return
     try:
-        write_atomically(path, "\n".join(versions))
-    except OSError as error:  # the form just has no suggestions
-        report(f"{path} cannot be written, so the form will not suggest what it lists: {error}")
+        Variable.set(VARIABLE, found, description="what the forms of TinyTags suggest", serialize_json=True)
+    except (AirflowException, AirflowRuntimeError) as error:  # the forms just suggest less
+        report(f"Airflow's Variable {VARIABLE} cannot be written, so the forms will not suggest what is new: {error}")

@@ -94,7 +94,9 @@ def end_wait(context: Any) -> None:  # noqa: ANN401 - as above
     if context.get("task_reschedule_count"):
         records = context["task_state_store"]
         if waited := records.get(RECORD):
-            time_wait(context, datetime.now(UTC) - datetime.fromisoformat(waited["since"]), waited["for"])
+            now = datetime.now(UTC)
+            since, _ = _begun(waited, waited["for"], now)
+            time_wait(context, now - since, waited["for"])
         records.delete(RECORD)
 
 
@@ -102,4 +104,5 @@ def _begun(record: Any, awaited: str, now: datetime) -> tuple[datetime, int]:  #
     """Return when a wait began, and how often the task has asked since."""
     if not record or record["for"] != awaited or now - datetime.fromisoformat(record["until"]) > _SAME_WAIT:
         return now, 0
-    return datetime.fromisoformat(record["since"]), int(record["asked"])
+    since = datetime.fromisoformat(record["since"])
+    return min(since, now), int(record["asked"])  # it is later than now if the clock was set back

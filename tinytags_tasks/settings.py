@@ -9,8 +9,9 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.parts import IN_CHECKOUT, PROJECT_ROOT
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
+HOME = PROJECT_ROOT / ".tinytags" if IN_CHECKOUT else Path.home() / ".tinytags"
 
 ADDRESSES = ("webhdfs_url", "hdfs_url", "spark_url", "solr_url", "airflow_url", "search_url")
 """The settings that ``tinytags up`` records for the engines it started."""
@@ -41,17 +42,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TINYTAGS_", frozen=True, extra="ignore")
 
-    home: Path = Field(
-        PROJECT_ROOT / ".tinytags", description="state of the embedded engines, demo files and passwords"
-    )
+    home: Path = Field(HOME, description="state of the embedded engines, demo files and passwords")
     cache: Path = Field(Path.home() / ".cache" / "tinytags", description="downloaded jars, shared by all checkouts")
     webhdfs_url: str | None = Field(
         None, description="the NameNode's HTTP address, http://host:9870, or a gateway's with its path; several with ;"
     )
     hdfs_url: str | None = Field(None, description="the NameNode's RPC address, for Spark, hdfs://host:8020")
     hdfs_user: str = Field("tinytags", description="the user that owns the store in HDFS")
+    hdfs_replication: int | None = Field(
+        None, ge=1, description="copies of each block of a file; default: 1 in the embedded HDFS, else 3"
+    )
     store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
     spark_url: str | None = Field(None, description="the Spark Connect server, sc://host:15002")
+    spark_master: str | None = Field(
+        None, description="the cluster on which Spark Connect runs its jobs, spark://host:7077; default: this machine"
+    )
     spark_token: SecretStr | None = Field(None, description="the token that Spark requires; unset if it requires none")
     spark_tokens: Literal["generated"] | None = Field(
         None, description="set by `tinytags up`: the embedded Spark requires the token under home"
@@ -112,6 +117,11 @@ class Settings(BaseSettings):
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
     airflow_user: str = Field("admin", description="the user who triggers runs")
     airflow_password: SecretStr | None = Field(None, description="their password; default: the generated password")
+    airflow_database: SecretStr | None = Field(
+        None,
+        description="the PostgreSQL database of the embedded Airflow, postgresql+psycopg2://user:password@host/name; "
+        "default: SQLite under home",
+    )
     retag_cron: str | None = Field(
         None,
         description="when to tag live indexes again, as a cron expression in UTC; default: when there is a new model",
@@ -178,7 +188,8 @@ class Settings(BaseSettings):
         480, ge=1, le=43_200, description="after how many minutes the provider is asked again who somebody is"
     )
     demo_source: Path = Field(
-        PROJECT_ROOT.parent / "shared" / "data", description="the folder with the demo's real images"
+        PROJECT_ROOT.parent / "shared" / "data" if IN_CHECKOUT else HOME / "pictures",
+        description="the folder with the demo's real images",
     )
     java_home: Path | None = Field(None, description="Java 17 or newer; default: the Java that is found")
     profile: Profile | None = Field(

@@ -48,7 +48,8 @@ def describe():
         dag = getattr(importlib.import_module(name), name)()
         ours = {module for module in sys.modules if module.startswith("tinytags_tasks.")}
         heavy[name] = sorted({name for name in names if name in sys.modules} - before)
-        heavy[name] += sorted(ours - {f"tinytags_tasks.{light}" for light in ("airflow_names", "errors", "settings")})
+        light = ("airflow_names", "errors", "parts", "settings")
+        heavy[name] += sorted(ours - {f"tinytags_tasks.{module}" for module in light})
         dags[name] = {
             "edges": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
             "retries": {task.task_id: [task.retries, bool(task.retry_exponential_backoff)] for task in dag.tasks},
@@ -96,16 +97,17 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict:
     corpora.mkdir()
     for name in ("photos", "birds"):
         (corpora / f"{name}.toml").write_text('source = "/x"\nformat = "folder"\n')
-    (folder / "models-seen.txt").write_text("forest-000000000001\nforest-000000000002")
-    (folder / "nets-seen.txt").write_text("dino-000000000003")
+    seen = {"corpora": ["elsewhere"], "models": ["forest-000000000001", "forest-000000000002"]}
+    seen["nets"] = ["dino-000000000003"]
     described = subprocess.run(
-        [sys.executable, "-c", DESCRIBE, " ".join(DAGS), json.dumps(TOLD)],
+        [sys.executable, "-c", DESCRIBE, " ".join(DAGS), json.dumps(TOLD), "dag-processor"],
         capture_output=True,
         text=True,
         check=True,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("TINYTAGS_")},
             "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW_VAR_TINYTAGS_SUGGESTIONS": json.dumps(seen),
             "TINYTAGS_HOME": str(folder),
             "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "dags")]),
         },
@@ -277,7 +279,7 @@ def test_a_form_may_be_sent_as_it_is_but_for_the_run_to_backfill(described: dict
 
 def test_the_form_proposes_the_defined_corpora_and_the_models_and_nets_seen_last(dag: dict) -> None:
     assert dag["params"]["features"]["examples"] == ["general32", "dino-000000000003", "pixels"]
-    assert dag["params"]["corpus"]["examples"] == ["birds", "photos"]
+    assert dag["params"]["corpus"]["examples"] == ["birds", "elsewhere", "photos"]
     assert dag["params"]["model"]["examples"] == ["forest-000000000001", "forest-000000000002"]
 
 

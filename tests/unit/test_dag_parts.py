@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.definitions import share_definition
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import (
     BadInputError,
@@ -161,6 +163,17 @@ def test_without_hours_to_wait_an_engine_that_is_away_uses_up_tries(
     assert tried(0, SOLR_AWAY) == (SOLR_AWAY, "")
 
 
+def test_a_clock_that_is_set_back_does_not_prolong_a_wait(
+    tried: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    monkeypatch.setenv("TINYTAGS_WAIT_HOURS", "0.5")
+    tried(0, SOLR_AWAY)
+    assert tried(-60, SOLR_AWAY)[1] == " (waiting for Solr since 09:00 UTC)"
+    assert isinstance(tried(-29, SOLR_AWAY)[0], AirflowFailException)
+
+
 def test_a_failure_that_counts_ends_a_wait(tried: Callable[..., Any]) -> None:
     tried(0, SOLR_AWAY)
     tried(1, TransientError("a worker was killed"))
@@ -277,7 +290,9 @@ def test_choices_that_cannot_be_followed_are_refused(
 ) -> None:
     from tinytags_checks import refuse_contradictions
 
-    clients = SimpleNamespace(settings=SimpleNamespace(corpora_folder=tmp_path))
+    clients = SimpleNamespace(
+        settings=SimpleNamespace(corpora_folder=tmp_path), storage=LocalStorage(tmp_path / "store")
+    )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     texts = dict.fromkeys(("corpus", "blocks", "model", "labelled", "test", "other", "tags"), "")
     fine = {**texts, "publish": "yes", **dict.fromkeys(limits)}
@@ -289,12 +304,18 @@ def test_choices_that_cannot_be_followed_are_refused(
         refuse_contradictions(fine | choice, clients)
 
 
-def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage, tmp_path: Path) -> None:
+def test_a_model_and_blocks_are_looked_up_before_any_work(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tinytags_suggestions
     from small_run import BLOCKS, CORPUS, MODEL, make_run
     from tinytags_checks import refuse_unknown
 
     make_run(storage)
-    clients = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path))
+    share_definition(CorpusDefinition(name="birds", source="/birds", format="folder"), storage)
+    remembered: list[dict[str, list[str]]] = []
+    monkeypatch.setattr(tinytags_suggestions, "_remember", remembered.append)
+    clients = SimpleNamespace(storage=storage, settings=SimpleNamespace(corpora_folder=tmp_path))
     fine = {"corpus": CORPUS, "model": "", "blocks": "", "features": "general32"}
     refuse_unknown(fine | {"model": MODEL, "blocks": f"0-{BLOCKS - 1}"}, clients)
     refuse_unknown(fine | {"corpus": "not-ingested-yet", "blocks": "99", "features": "pixels"}, clients)
@@ -305,7 +326,7 @@ def test_a_model_and_blocks_are_looked_up_before_any_work(storage: LocalStorage,
         refuse_unknown(fine | {"blocks": str(BLOCKS)}, clients)
     with pytest.raises(FinalError, match="dino"):
         refuse_unknown(fine | {"features": "dino"}, clients)
-    assert (tmp_path / "models-seen.txt").read_text() == MODEL
+    assert remembered[-1] == {"corpora": ["birds"], "models": [MODEL], "nets": []}, "what forms suggest on any host"
     assert storage.names("nets") == []  # nothing is written before the checks are over
 
 
@@ -523,3 +544,40 @@ def test_a_no_or_no_answer_in_time_leaves_the_run_unpublished(monkeypatch: pytes
         event = {"chosen_options": [answer], "params_input": {}, "responded_at": datetime.now(UTC)}
         ask.execute_complete(context, {**event, "responded_by_user": None})
         assert skipped == left_out
+
+
+def test_as_many_tasks_are_mapped_as_airflow_is_configured_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinytags_blocks import most_groups
+
+    from tinytags_tasks.blocks import group_blocks
+
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "7")
+    groups = group_blocks(range(100), 1, most_groups())
+    assert len(groups) == 7
+    assert [block for group in groups for block in group] == list(range(100))
+
+
+def test_a_connection_to_spark_is_read_as_airflows_own_hook_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk import BaseHook
+    from tinytags_airflow import spark_address
+
+    hook = pytest.importorskip("airflow.providers.apache.spark.hooks.spark_connect").SparkConnectHook
+    for told in (
+        {"host": "sc://spark", "port": 15002},
+        {"host": "spark", "login": "me", "password": "a/b c", "extra": {"use_ssl": True}},
+    ):
+        monkeypatch.setenv("AIRFLOW_CONN_OUR_SPARK", json.dumps({"conn_type": "spark_connect", **told}))
+        theirs = hook("our_spark").get_connection_url().rstrip("/;").replace("True", "true")
+        assert spark_address(BaseHook.get_connection("our_spark")).replace("/", "") == theirs.replace("/", "")
+
+
+@pytest.mark.parametrize("stored", [None, "[]", "not JSON"])
+def test_forms_suggest_nothing_where_airflow_knows_nothing(monkeypatch: pytest.MonkeyPatch, stored: str | None) -> None:
+    import tinytags_suggestions
+
+    monkeypatch.setattr("sys.argv", ["airflow", "dag-processor"])
+    monkeypatch.setattr(tinytags_suggestions, "_seen", tinytags_suggestions._seen.__wrapped__)
+    if stored is not None:
+        monkeypatch.setenv("AIRFLOW_VAR_TINYTAGS_SUGGESTIONS", stored)
+    assert tinytags_suggestions.model_versions() == []
+    assert tinytags_suggestions.net_names() == ["general32", "pixels"]

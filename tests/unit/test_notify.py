@@ -1,4 +1,4 @@
-"""Messages about failures and successes: what they say, how they are sent, and to whom."""
+"""Messages about failures, successes and approvals: what they say, how they are sent, and to whom."""
 
 import json
 import re
@@ -134,6 +134,24 @@ def test_a_message_that_cannot_be_composed_does_not_fail_what_succeeded(
     SuccessNotifier().notify(context)
     assert webhook.posted == []
     assert "HDFS does not answer" in caplog.text
+
+
+def test_an_approval_is_asked_for_with_what_would_change_and_the_address_to_answer_at(webhook: SimpleNamespace) -> None:
+    from tinytags_notify import ApprovalNotifier
+
+    webhook.hook.extra_dejson["success"] = False  # nothing has succeeded yet
+    asking = SimpleNamespace(
+        subject="Publish run pets-1?", body="Run **pets-1** has 9 documents.\n", response_timeout=timedelta(hours=72)
+    )
+    context = failed_task(task=asking)
+    context["ti"].log_url = "http://airflow/dags/tinytags/runs/manual__1/tasks/ask?try_number=1"
+    ApprovalNotifier().notify(context)
+    ((_, body),) = webhook.posted
+    title, _, change, _, ending, address = body["text"].splitlines()
+    assert (title, change) == ("TinyTags: Publish run pets-1?", "Run **pets-1** has 9 documents.")
+    until = (datetime.now(UTC) + timedelta(hours=72)).date()
+    assert ending.startswith(f"answer until {until}") and "or it is not published" in ending
+    assert address == "http://airflow/dags/tinytags/runs/manual__1/tasks/ask/required_actions"
 
 
 class MailServer(socketserver.StreamRequestHandler):

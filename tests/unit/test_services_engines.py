@@ -12,7 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.services import airflow, airflow_config, hdfs, solr, spark
+from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.services import airflow, airflow_config, airflow_database, hdfs, solr, spark
 from tinytags_tasks.services.engine import Context, environment
 from tinytags_tasks.services.engine_secrets import Secrets
 from tinytags_tasks.services.secrets import secret
@@ -65,6 +66,46 @@ def test_airflow_is_configured_for_loopback_and_sqlite(settings: Settings) -> No
     assert airflow_config.configuration(settings, 8081) == airflow_config.configuration(settings, 8081), (
         "keys must be kept"
     )
+
+
+def test_airflow_uses_the_postgresql_that_it_is_told_and_runs_more_tasks_at_once(settings: Settings) -> None:
+    address = "postgresql+psycopg2://airflow:p%40ss@db.example/airflow"
+    settings = settings.model_copy(update={"airflow_database": SecretStr(address)})
+    if airflow_database.missing_drivers():
+        pytest.skip("the extra postgresql is not installed")
+    parser = configparser.ConfigParser()
+    parser.read_string(airflow_config.configuration(settings, 8081))
+    assert parser["database"]["sql_alchemy_conn"] == address
+    assert parser["core"]["parallelism"] == parser["core"]["max_active_tasks_per_dag"] == "16"
+    assert address not in str(airflow.command_environment(Context(settings, {}), "scheduler")), (
+        "only airflow.cfg has it"
+    )
+    small = settings.model_copy(update={"profile": "small"})
+    assert "parallelism = 2\n" in airflow_config.configuration(small, 8081)
+
+
+@pytest.mark.parametrize(
+    "address", ["mysql://user:hidden@db/airflow", "postgres://user:hidden@db/a", "postgresql://db"]
+)
+def test_another_database_is_refused_without_telling_its_password(settings: Settings, address: str) -> None:
+    settings = settings.model_copy(update={"airflow_database": SecretStr(address)})
+    with pytest.raises(BadInputError, match="TINYTAGS_AIRFLOW_DATABASE must be postgresql") as refused:
+        airflow_database.database_of(settings)
+    assert "hidden" not in str(refused.value)
+
+
+def test_what_python_lacks_for_postgresql_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_database, "missing_drivers", lambda: ["asyncpg"])
+    settings = settings.model_copy(update={"airflow_database": SecretStr("postgresql://user@db/airflow")})
+    with pytest.raises(BadInputError, match=r"no asyncpg: install .* `pip install 'tinytags\[postgresql\]'`"):
+        airflow_database.database_of(settings)
+
+
+def test_a_database_that_is_away_is_named_without_its_password() -> None:
+    pytest.importorskip("psycopg2")
+    with pytest.raises(EngineDownError, match=r"127.0.0.1:1/airflow: .*refused.*start PostgreSQL") as away:
+        airflow_database.airflow_has_tables("postgresql+psycopg2://airflow:hidden@127.0.0.1:1/airflow")
+    assert "hidden" not in str(away.value)
 
 
 def test_airflow_has_a_viewer_and_an_operator_beside_the_admin(settings: Settings) -> None:

@@ -51,6 +51,17 @@ def test_a_busy_solr_is_asked_again(solr, client, status):
         (500, "KeeperErrorCode = ConnectionLoss for /collections/run/state.json"),
         (500, "No registered leader was found after waiting for 4000ms, collection: run slice: shard1"),
         (510, "no servers hosting shard: shard1"),
+        (503, "no servers hosting shard: shard1"),
+        (503, "ClusterState says we are the leader, but locally we don't think so"),
+        (500, "ClusterState says we are the leader (http://a/solr/run_1), but locally we don't think so."),
+        (500, "KeeperErrorCode = Session expired for /live_nodes"),
+        (500, "Server refused connection at: http://other:8983/solr/run_2"),
+        (500, "IOException occurred when talking to server at: http://other:8983/solr/run_2"),
+        (500, "Timeout occurred while waiting response from server at: http://other:8983/solr"),
+        (500, "Async exception during distributed update: Connection refused"),
+        (500, "No live SolrServers available to handle this request"),
+        (500, "Impossible assign request: no live nodes for collection run"),
+        (500, "CoreContainer is shutting down."),
     ],
 )
 def test_a_solr_that_cannot_work_now_is_away(solr, client, status, said):
@@ -113,10 +124,10 @@ def test_a_request_that_solr_refuses_is_final_at_once(solr, client):
 
 
 def test_a_collection_that_is_not_there_is_missing_at_once(solr, client):
-    solr.will_answer((404, b"<html>Not Found</html>"))
-    with pytest.raises(MissingError, match=r"Solr answers 404 .*does the collection exist"):
+    solr.will_answer((404, b"<html>Not Found</html>"), (200, {"collections": ["other"]}), (200, {"aliases": {}}))
+    with pytest.raises(MissingError, match="the collection run does not exist"):
         client.count("run")
-    assert len(solr.asked) == 1
+    assert len(solr.asked) == 3
 
 
 @pytest.mark.parametrize("content", [b"<html>Welcome</html>", b"", b"[]", b"5"])
@@ -298,6 +309,13 @@ def test_a_collection_that_is_not_there_is_missing_where_solr_only_says_403(solr
     with pytest.raises(error) as raised:
         client.count("run")
     assert type(raised.value) is error
+
+
+def test_a_collection_that_solr_knows_and_does_not_serve_yet_is_waited_for(solr):
+    client = SolrClient(solr.url, pauses_seconds=())
+    solr.will_answer((404, b"<html>Not Found</html>"), (200, {"collections": ["run"]}))
+    with pytest.raises(EngineDownError, match="does not serve it yet"):
+        client.count("run")
 
 
 def test_what_solr_forbids_its_writer_while_it_knows_no_user_is_tried_again(solr):

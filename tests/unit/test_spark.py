@@ -7,7 +7,7 @@ import pytest
 from pyspark.errors.exceptions.connect import SparkConnectGrpcException
 
 from tinytags_tasks.clients import spark as spark_module
-from tinytags_tasks.clients.spark import connect_spark, session_address, spark_errors, with_parameter
+from tinytags_tasks.clients.spark import connect_spark, session_address, spark_errors, with_parameter, with_plain_token
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError, WaitError
 
 NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
@@ -92,6 +92,13 @@ def failure(message: str, code: grpc.StatusCode = grpc.StatusCode.INTERNAL, cond
             "[INVALID_HANDLE.SESSION_CHANGED] the server was restarted", condition="INVALID_HANDLE.SESSION_CHANGED"
         ),
         failure("Job 3 cancelled because SparkContext was shut down"),
+        failure("Cannot call methods on a stopped SparkContext."),
+        failure("SparkContext has been shutdown"),
+        failure("[INVALID_HANDLE.SESSION_NOT_FOUND] no session", condition="INVALID_HANDLE.SESSION_NOT_FOUND"),
+        failure("[INVALID_HANDLE.SESSION_CLOSED] it was closed", condition="INVALID_HANDLE.SESSION_CLOSED"),
+        failure("[INVALID_HANDLE.OPERATION_NOT_FOUND] unknown", condition="INVALID_HANDLE.OPERATION_NOT_FOUND"),
+        failure("the maximum number of retries has been exceeded", condition="RETRIES_EXCEEDED"),
+        failure("Socket closed", grpc.StatusCode.UNKNOWN),
     ],
 )
 def test_a_server_that_goes_away_in_mid_job_is_waited_for(error):
@@ -113,3 +120,15 @@ def test_a_job_that_fails_while_the_server_lives_counts_as_a_failure(message):
     ):
         raise failure(message)
     assert not isinstance(raised.value, WaitError)
+
+
+@pytest.mark.parametrize(
+    ("address", "sent"),
+    [
+        ("sc://spark:15002/;use_ssl=False;token=a%2Bb", "sc://spark:15002/;use_ssl=False;authorization=Bearer%20a%2Bb"),
+        ("sc://spark:15002/;use_ssl=false", "sc://spark:15002/;use_ssl=false"),
+        ("sc://spark:15002/;token=a", "sc://spark:15002/;token=a"),
+    ],
+)
+def test_a_token_goes_without_tls_only_where_that_is_said(address: str, sent: str) -> None:
+    assert with_plain_token(address) == sent

@@ -358,6 +358,18 @@ NO_ROOM = "File /store/a could only be written to 0 of the 1 minReplication node
         ("RetriableException", "Namenode is in startup mode", "cannot answer yet"),
         ("StandbyException", "Operation category WRITE is not supported", "no NameNode is active"),
         ("SocketException", "Call From vm to localhost:8020 failed: Connection reset", "does not reach the NameNode"),
+        ("EOFException", "End of File Exception between local host and NameNode", "does not reach the NameNode"),
+        ("ClosedChannelException", "", "does not reach the NameNode"),
+        ("IOException", "Failed on local exception: java.io.IOException: Broken pipe", "does not reach the NameNode"),
+        ("IOException", "Call From vm to localhost:8020 failed on connection exception", "does not reach the NameNode"),
+        ("IOException", "Namesystem has not been initialized yet.", "the NameNode is starting"),
+        ("IOException", "Not ready to serve the block pool, BP-1.", "a DataNode is starting"),
+        ("NotReplicatedYetException", "Not replicated yet: /store/a", "not written yet"),
+        ("BlockMissingException", "Could not obtain block: BP-1:blk_1 file=/store/a", "has reported a block of it"),
+        ("IOException", "No active nodes contain this block", "HDFS was just started, or a DataNode is away"),
+        ("IOException", "No active and not excluded nodes contain this block", "the block is lost"),
+        ("IOException", "Block could not be located. Path=/store/a, offset=0", "has reported a block of it"),
+        ("ServerTooBusyException", "Server too busy", "overloaded"),
         ("IOException", NO_ROOM.format(1), "the disk is full: no DataNode has room for a block"),
         ("IOException", NO_ROOM.format(0), "no DataNode is running"),
     ],
@@ -379,3 +391,10 @@ def test_an_hdfs_that_fails_is_not_away():
     ):
         store(server).make_folder("a")
     assert not isinstance(raised.value, WaitError)
+
+
+@pytest.mark.parametrize("message", ["No active nodes contain this block", "Block could not be located. Path=/store/a"])
+def test_a_block_that_no_datanode_has_reported_yet_is_waited_for_by_a_reader(message):
+    with name_node(OPEN=refusal(403, "IOException", message)) as server, pytest.raises(EngineDownError) as raised:
+        store(server).read("a")
+    assert raised.value.awaited == "HDFS"

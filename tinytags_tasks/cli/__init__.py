@@ -10,6 +10,7 @@ from tinytags_tasks.cli import (
     blocks,
     corpora,
     corrections,
+    dags,
     engines,
     models,
     nets,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 AREAS = (
     engines,
+    dags,
     corpora,
     stages,
     searching,

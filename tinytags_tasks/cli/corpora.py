@@ -82,9 +82,9 @@ def add(
 ) -> None:
     """Define a corpus; nothing is ingested yet."""
     from tinytags_tasks.corpus.definition import make_definition
+    from tinytags_tasks.corpus.definitions import add_definition
     from tinytags_tasks.corpus.formats.registry import find_format
     from tinytags_tasks.corpus.inspect import guess_definition
-    from tinytags_tasks.corpus.registry import save_definition
 
     runtime = clients()
     options = dict(_option(text) for text in option or [])
@@ -111,7 +111,7 @@ def add(
     fields |= {key: value for key, value in given.items() if value is not None}
     definition = make_definition(name, fields)
     folder = runtime.settings.corpora_folder
-    saved = save_definition(folder, definition, replace=replace)
+    saved = add_definition(folder, definition, runtime.storage, replace=replace)
     remedy = "ingest it with `tinytags ingest"
     if _stored_corpus(runtime, name):
         remedy = "append new files of its source with `tinytags corpus grow"
@@ -136,14 +136,16 @@ def _absolute(path: str) -> str:
 @corpus_app.command("list")
 def list_corpora(as_json: AsJson = False) -> None:
     """List the defined corpora, and what the store has of them; exit code 1 if that is damaged."""
-    from tinytags_tasks.corpus.registry import list_definitions, load_definition
+    from tinytags_tasks.corpus.definitions import find_definition, known_definitions, share_definitions
 
     runtime = clients()
+    folder = runtime.settings.corpora_folder
+    share_definitions(folder, runtime.storage)
     found: list[tuple[CorpusDefinition, Corpus | None]] = []
     unusable: dict[str, str] = {}
-    for name in list_definitions(runtime.settings.corpora_folder):
+    for name in known_definitions(folder, runtime.storage):
         try:
-            definition = load_definition(runtime.settings.corpora_folder, name)
+            definition = find_definition(folder, name, runtime.storage)
             found.append((definition, _stored_corpus(runtime, name)))
         except FinalError as error:
             unusable[name] = str(error)
@@ -187,12 +189,12 @@ def show(name: Name, as_json: AsJson = False) -> None:
     from itertools import islice
 
     from tinytags_tasks.corpus.definition import definition_toml
-    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.ingest.plan_records import load_plan
     from tinytags_tasks.ingest.verify import iterate_unreadable
 
     runtime = clients()
-    definition = load_definition(runtime.settings.corpora_folder, name)
+    definition = find_definition(runtime.settings.corpora_folder, name, runtime.storage, renew=True)
     corpus = _stored_corpus(runtime, name)
     unreadable = iterate_unreadable(name, storage=runtime.storage) if corpus else iter(())
     left_out = load_plan(runtime.storage, name).left_out if corpus else ()
@@ -272,7 +274,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove the definition of a corpus; its source is never changed."""
-    from tinytags_tasks.corpus.registry import list_definitions, remove_definition
+    from tinytags_tasks.corpus.definitions import forget_definition, known_definitions
     from tinytags_tasks.near_names import choices
     from tinytags_tasks.store import layout
     from tinytags_tasks.store.ledger import list_runs
@@ -292,9 +294,9 @@ def remove(
         # The totals first: a corpus without them counts as not ingested.
         runtime.storage.delete(layout.corpus_file(name))
         runtime.storage.delete(folder)
-    removed = remove_definition(runtime.settings.corpora_folder, name)
+    removed = forget_definition(runtime.settings.corpora_folder, name, runtime.storage)
     if not (removed or stored):
-        names = choices(name, list_definitions(runtime.settings.corpora_folder))
+        names = choices(name, known_definitions(runtime.settings.corpora_folder, runtime.storage))
         raise BadInputError(f"{name}: no such corpus is defined; `tinytags corpus list` lists all ({names})")
     print(f"removed {name}" + (" and its shards" if stored else ""))
 
@@ -431,11 +433,11 @@ def _damaged_embeddings(corpus: str, found: "VerifiedEmbeddings") -> CorruptErro
 def ingest(name: Name, redo: Shards = "") -> None:
     """Write every image of a corpus into shards in HDFS; only missing shards are written."""
     from tinytags_tasks.blocks import parse_block_numbers
-    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.ingest.step import ingest_corpus
 
     runtime = clients()
-    definition = load_definition(runtime.settings.corpora_folder, name)
+    definition = find_definition(runtime.settings.corpora_folder, name, runtime.storage, renew=True)
     numbers = parse_block_numbers(redo, 1_000_000) if redo.strip() else ()
     result = ingest_corpus(
         definition, storage=runtime.storage, files=runtime.source_files(definition), redo=numbers, report=say
@@ -450,11 +452,11 @@ def ingest(name: Name, redo: Shards = "") -> None:
 @corpus_app.command()
 def grow(name: Name) -> None:
     """Append what is new in a corpus' source, in new shards; all that is there stays as it is."""
-    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.ingest.step import ingest_corpus
 
     runtime = clients()
-    definition = load_definition(runtime.settings.corpora_folder, name)
+    definition = find_definition(runtime.settings.corpora_folder, name, runtime.storage, renew=True)
     result = ingest_corpus(
         definition, storage=runtime.storage, files=runtime.source_files(definition), grow=True, report=say
     )

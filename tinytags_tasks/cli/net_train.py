@@ -1,5 +1,6 @@
-"""The command that learns a net; it belongs to ``tinytags nets``."""
+"""The command that learns a net, or fine-tunes one; it belongs to ``tinytags nets``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,10 @@ from tinytags_tasks.cli.common import clients, named_tags, say
 from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
+    from tinytags_tasks.nets.recipe.make_net import Sources
     from tinytags_tasks.nets.recipe.training import NamedPictures
+    from tinytags_tasks.nets.recipe.tuning import NetTuning
+    from tinytags_tasks.store.protocol import Storage
 
 
 def train_net(
@@ -30,14 +34,33 @@ def train_net(
     tags: Annotated[
         str, typer.Option(help="Names of the labels, as for `tinytags train`.", show_default="those in the set")
     ] = "",
+    reviews: Annotated[
+        list[str] | None,
+        typer.Option(help="A corpus whose reviewed pictures fine-tune a net, with the labelled ones; may be repeated."),
+    ] = None,
+    review_weight: Annotated[
+        int, typer.Option(help="How many times as often as a labelled picture a reviewed one is drawn.")
+    ] = 20,
+    base: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NET", help="The net to fine-tune.", show_default="general32 with --reviews"),
+    ] = None,
+    tuning_epochs: Annotated[
+        float, typer.Option(help="How often a net that is fine-tuned sees as many pictures as there are.")
+    ] = 5,
     size: Annotated[str, typer.Option(help="Widths of student and teacher: general32, small or tiny.")] = "general32",
     teacher_epochs: Annotated[
         float, typer.Option(help="How often the teacher sees as many pictures as there are; 0: no teacher.")
     ] = 90,
     student_epochs: Annotated[float, typer.Option(help="The same for the student, which becomes the net.")] = 271,
     rounding_epochs: Annotated[float, typer.Option(help="The same for the student in int8.")] = 9,
-    batch: Annotated[int, typer.Option(help="Pictures per training step.")] = 1536,
-    preparations: Annotated[int, typer.Option(help="Differently prepared copies of each picture.")] = 16,
+    batch: Annotated[
+        int | None, typer.Option(help="Pictures per training step.", show_default="1536; fine-tuning: 128")
+    ] = None,
+    preparations: Annotated[
+        int | None,
+        typer.Option(help="Differently prepared copies of each picture.", show_default="16; fine-tuning: 8"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the randomness.")] = 0,
     work: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints; default: below .tinytags, by what is learned.")
@@ -48,25 +71,32 @@ def train_net(
 ) -> None:
     """Learn a net for 32x32 pictures with PyTorch, on a GPU if there is one, and publish it.
 
-    The defaults made the net that ships (in 12 minutes on one H200). On a processor, begin small: --size tiny --batch
-    128 --preparations 4 --teacher-epochs 2 --student-epochs 4 --rounding-epochs 1. If it is killed, give the same
-    command again: it goes on from its last checkpoint.
+    With --reviews or --from, a net is fine-tuned: one that this command learned, or general32. Else one is learned from
+    nothing, and the defaults made the net that ships (in 12 minutes on one H200). On a processor, begin small: --size
+    tiny --batch 128 --preparations 4 --teacher-epochs 2 --student-epochs 4 --rounding-epochs 1. If it is killed, give
+    the same command again: it goes on from its last checkpoint.
     """
     from tinytags_tasks.nets.recipe.make_net import Sources, make_net, require_torch
     from tinytags_tasks.nets.recipe.pictures import wordnet_names
     from tinytags_tasks.nets.recipe.training import NetTraining
+    from tinytags_tasks.nets.recipe.tuning import NetTuning
+    from tinytags_tasks.nets.shipped import DEFAULT_NET
 
     require_torch()  # before pictures are read
-    training = NetTraining(
-        name=name,
-        size=size,
-        teacher_epochs=teacher_epochs,
-        student_epochs=student_epochs,
-        rounding_epochs=rounding_epochs,
-        batch=batch,
-        preparations=preparations,
-        seed=seed,
-    )
+    schedule = {"batch": batch, "preparations": preparations, "seed": seed}
+    given = {option: value for option, value in schedule.items() if value is not None}
+    training: NetTraining | NetTuning
+    if reviews or base:
+        training = NetTuning(name=name, base=base or DEFAULT_NET, tuning_epochs=tuning_epochs, **given)
+    else:
+        training = NetTraining(
+            name=name,
+            size=size,
+            teacher_epochs=teacher_epochs,
+            student_epochs=student_epochs,
+            rounding_epochs=rounding_epochs,
+            **given,
+        )
     runtime = clients()
     storage = runtime.storage  # an hour of learning for a store that does not answer would be lost
     sources = Sources(
@@ -76,6 +106,8 @@ def train_net(
         test=_read(test, named_tags(tags)) if test else None,
         licence=licence,
     )
+    if isinstance(training, NetTuning):
+        training, sources = _with_base(training, sources, reviews or [], review_weight, storage)
     card = make_net(
         training,
         sources,
@@ -86,6 +118,23 @@ def train_net(
         eager=eager,
     )
     print(card.version)
+
+
+def _with_base(
+    training: "NetTuning", sources: "Sources", reviews: list[str], weight: int, storage: "Storage"
+) -> "tuple[NetTuning, Sources]":
+    """Return a fine-tuning with the version of its net, and what it learns from with that net and the reviews."""
+    from tinytags_tasks.nets.recipe.base import find_base
+    from tinytags_tasks.nets.recipe.reviewed import read_reviewed
+
+    base = find_base(training.base, storage)
+    reviewed = read_reviewed(reviews, sources.labelled.names, weight, storage, say)
+    if not sources.general and base.card.background_sha256:
+        say(
+            f"the net will have no background, since that of {base.card.version} is kept as embeddings alone: models "
+            "on it learn none of the tags from reviews; give --general for a background"
+        )
+    return replace(training, base=base.card.version), replace(sources, base=base, reviewed=reviewed)
 
 
 def _read(path: Path, tags: tuple[str, ...] | None = None) -> "NamedPictures":

@@ -326,7 +326,7 @@ def run(
 ) -> None:
     """Trigger the Dag `tinytags` in Airflow, follow it to its end and show the result."""
     from tinytags_tasks.cli.follow import follow_run
-    from tinytags_tasks.corpus.registry import load_definition
+    from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.nets.catalogue import load_net_card
     from tinytags_tasks.review.carry import refuse_uncarried
     from tinytags_tasks.store import layout
@@ -337,7 +337,7 @@ def run(
 
     runtime = clients()
     if corpus:
-        load_definition(runtime.settings.corpora_folder, corpus)
+        find_definition(runtime.settings.corpora_folder, corpus, runtime.storage, renew=True)
         if runtime.storage.exists(layout.corpus_file(corpus)):
             refuse_uncarried(Corpus.load(runtime.storage, layout.corpus_file(corpus)), runtime.storage)
     for path in (labelled, test, other):

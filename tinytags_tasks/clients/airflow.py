@@ -15,6 +15,7 @@ import httpx
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
 
 _PAGE = 100
+_LONGEST_PAUSE_SECONDS = 30.0
 _ENDED = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
@@ -229,7 +230,8 @@ class AirflowClient:
         """Call ``watch`` with a run's state and its tasks until it ends; return the tasks.
 
         An API server may be down for up to two minutes. The pause between two requests is at least ten times as long as
-        a request takes, because listing the thousands of tasks of a large run is work for the server too.
+        a request takes, because listing the thousands of tasks of a large run is work for the server too; but at most
+        half a minute, because one answer that took long says little of the next.
 
         Raises
         ------
@@ -259,7 +261,7 @@ class AirflowClient:
                 raise FinalError(
                     f"run {run} failed in {len(failed)} task{'s' if len(failed) != 1 else ''}: " + "; ".join(reasons)
                 )
-            time.sleep(max(pause_seconds, 10 * (last_answer - asked)))
+            time.sleep(max(pause_seconds, min(10 * (last_answer - asked), _LONGEST_PAUSE_SECONDS)))
 
 
 def _seconds(stamp: str | None) -> float | None:

@@ -70,7 +70,7 @@ class SolrClient:
             writer,
             pauses_seconds=pauses_seconds,
             timeout_seconds=timeout_seconds,
-            explain_forbidden=self._explain_forbidden,
+            explain_refused=self._explain_refused,
         )
         # Without retries: Solr goes on merging when nobody waits for it any more, and would merge twice at once.
         self._merger = SolrHttp(url, "writer", writer, pauses_seconds=(), timeout_seconds=_MERGE_SECONDS)
@@ -81,20 +81,23 @@ class SolrClient:
     ) -> dict[str, Any]:
         """Send a request: as the admin if its path begins with ``admin/``, otherwise as the writer.
 
-        Raises the errors of :meth:`SolrHttp.request`; see :meth:`_explain_forbidden` for what Solr forbids the writer.
+        Raises the errors of :meth:`SolrHttp.request`; see :meth:`_explain_refused` for what Solr refuses the writer.
         """
         http = self._admin if path.startswith("admin/") else self._writer
         return http.request(path, parameters, body, mime)
 
-    def _explain_forbidden(self, path: str, error: ForbiddenError) -> TransientError | FinalError:
-        """Return the error for a request that the writer lacks permission for.
+    def _explain_refused(self, path: str, error: ForbiddenError | MissingError) -> TransientError | FinalError:
+        """Return the error for a request that Solr forbids the writer, or whose collection it does not find.
 
-        Either the collection does not exist, or Solr has just lost ZooKeeper and does not know any users.
+        Either the collection does not exist, or Solr has just lost ZooKeeper and knows no users, or has just started
+        and does not serve the collection yet.
         """
         name = unquote(path.partition("/")[0])
         if name not in self.collections() and name not in self.aliases():
             return MissingError(f"{self.url}: the collection {name} does not exist")
-        return TransientError(str(error))
+        if isinstance(error, ForbiddenError):
+            return TransientError(str(error))
+        return EngineDownError(f"{self.url}: Solr knows the collection {name}, but does not serve it yet", SOLR)
 
     # Configsets and collections
 

@@ -40,11 +40,22 @@ _AWAY = (
     "KeeperErrorCode = ConnectionLoss",
     "KeeperErrorCode = Session expired",
     "No registered leader",
+    "says we are the leader",
     "no servers hosting shard",
+    "No live SolrServers",
+    "no live nodes",
+    "No active replicas",
     "Server refused connection",
+    "occurred when talking to server",
+    "Timeout occurred while waiting response from server",
+    "Connection refused",
+    "Connection reset",
+    "ClosedChannelException",
     "CoreContainer is either not initialized or shutting down",
+    "CoreContainer is shutting down",
 )
-"""What a Solr without its ZooKeeper, without a leader, or that is starting, says besides a status of 500 to 599."""
+"""What a Solr without its ZooKeeper, without a leader or another node, or that is starting or stopping, says besides a
+status of 500 to 599."""
 
 _NO_ROOM = "No space left on device"
 
@@ -90,9 +101,9 @@ class SolrHttp:
         How long a response may take.
     connections
         How many requests may be in progress at once; others wait.
-    explain_forbidden
-        Takes the path of a forbidden request and the error, and returns the error to raise instead; a transient one is
-        retried.
+    explain_refused
+        Takes the path of a request that Solr forbids, or whose collection it does not find, and the error, and returns
+        the error to raise instead; a transient one is retried.
     """
 
     def __init__(
@@ -104,7 +115,7 @@ class SolrHttp:
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
         connections: int = CONNECTIONS,
-        explain_forbidden: Callable[[str, ForbiddenError], TransientError | FinalError] | None = None,
+        explain_refused: Callable[[str, ForbiddenError | MissingError], TransientError | FinalError] | None = None,
     ) -> None:
         parts = urlsplit(url.rstrip("/"))
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -113,7 +124,7 @@ class SolrHttp:
             login = unquote(parts.username), unquote(parts.password or "")
         self._login = login
         self._pauses_seconds = pauses_seconds
-        self._explain_forbidden = explain_forbidden
+        self._explain_refused = explain_refused
         self._pool = urllib3.PoolManager(
             maxsize=connections, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout_seconds)
         )
@@ -197,8 +208,8 @@ class SolrHttp:
         detail = problem.get("msg") if isinstance(problem, dict) else problem
         reason = str(detail or (answer or {}).get("exception") or response.reason)[:500]
         refusal = self._error(response.status, f"{self.url}/{path}: Solr answers {response.status} ({reason})", reason)
-        if self._explain_forbidden and isinstance(refusal, ForbiddenError):
-            raise self._explain_forbidden(path, refusal) from refusal
+        if self._explain_refused and isinstance(refusal, ForbiddenError | MissingError):
+            raise self._explain_refused(path, refusal) from refusal
         raise refusal
 
     def _error(self, status: int, message: str, reason: str) -> TransientError | FinalError:

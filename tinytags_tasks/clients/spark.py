@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import grpc
 from pyspark.errors import AnalysisException, ParseException, PySparkException
@@ -25,8 +25,20 @@ SPARK = "Spark"
 
 _AWAY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
-_STOPPED = ("SparkContext was shut down", "stopped SparkContext")
-"""What a server says that is being stopped."""
+_STOPPED = (
+    "SparkContext was shut down",
+    "SparkContext has been shutdown",
+    "stopped SparkContext",
+    "SparkContext is stopped",
+    "LiveListenerBus is stopped",
+    "RpcEnv already stopped",
+    "Socket closed",
+    "Connection reset by peer",
+)
+"""What a server says that is being stopped, or a connection that it has closed."""
+
+_GONE = ("INVALID_HANDLE.", "NO_ACTIVE_SESSION", "RETRIES_EXCEEDED")
+"""The conditions, or their beginning, of a server that was restarted and of one that no retry has reached."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +73,7 @@ def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's
     server = f"sc://{parts.netloc}"  # the rest of the address may contain secrets
     if token and "token=" not in parts.path:
         url = with_parameter(url, "token", token)
+    url = with_plain_token(url)
     try:  # the client itself would retry for ten minutes
         socket.create_connection((parts.hostname, parts.port or 15002), timeout=10).close()
     except OSError as error:
@@ -102,6 +115,20 @@ def with_parameter(url: str, name: str, value: str) -> str:
         return url
     bare = url.rstrip("/;")
     return f"{bare}{';' if '/;' in bare else '/;'}{name}={quote(value)}"
+
+
+def with_plain_token(url: str) -> str:
+    """Return an address that says ``use_ssl=false`` with its token as a header, for a network that is one's own.
+
+    Spark's client sends a token over TLS only, except to localhost; other parameters become headers.
+    """
+    bare, _, rest = url.partition("/;")
+    parameters = dict(part.split("=", 1) for part in rest.split(";") if "=" in part)
+    if parameters.get("use_ssl", "").lower() != "false" or "token" not in parameters:
+        return url
+    token = unquote(parameters.pop("token"))
+    parameters["authorization"] = quote(f"Bearer {token}")
+    return f"{bare}/;" + ";".join(f"{name}={value}" for name, value in parameters.items())
 
 
 def _join(address: str) -> Any:  # noqa: ANN401
@@ -154,13 +181,13 @@ def spark_errors(doing: str) -> Generator[None]:
 def is_away(error: Exception) -> bool:
     """Tell whether Spark Connect is down, or was restarted and does not know the session any more."""
     if isinstance(error, grpc.RpcError):
-        return cast("grpc.Call", error).code() in _AWAY_CODES
+        return cast("grpc.Call", error).code() in _AWAY_CODES or any(sign in str(error) for sign in _STOPPED)
     if not isinstance(error, PySparkException):
         return False
     code = error.getGrpcStatusCode() if isinstance(error, SparkConnectGrpcException) else None
     return (
         code in _AWAY_CODES
-        or (error.getCondition() or "").startswith("INVALID_HANDLE.")
+        or (error.getCondition() or "").startswith(_GONE)
         or any(sign in str(error) for sign in _STOPPED)
     )
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tinytags_tasks.corpus.registry import list_definitions, load_definition
+from tinytags_tasks.corpus.definitions import find_definition, known_definitions
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.ledger import list_runs
@@ -17,7 +17,7 @@ def standing_corpora(corpus: str, folder: Path, storage: Storage) -> list[str]:
     corpus
         Only this one; empty means all.
     folder
-        Where the definitions are.
+        This host's definitions; the store may have others.
     storage
         The store.
 
@@ -27,8 +27,8 @@ def standing_corpora(corpus: str, folder: Path, storage: Storage) -> list[str]:
         If the named corpus is not defined.
     """
     if corpus:
-        load_definition(folder, corpus)
-    names = [corpus] if corpus else list_definitions(folder)
+        find_definition(folder, corpus, storage)
+    names = [corpus] if corpus else known_definitions(folder, storage)
     return [name for name in names if storage.exists(layout.corpus_file(name))]
 
 

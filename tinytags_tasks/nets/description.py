@@ -30,6 +30,7 @@ def describe_net(card: NetCard) -> dict[str, str]:
         "arithmetic": card.arithmetic,
         "preparation": card.preparation,
         **{f"data {number}" if several else "data": text for number, text in enumerate(card.data, start=1)},
+        "fine-tuned with reviews": "; ".join(map(str, card.reviews)),
         "licence": card.licence,
         "background": background(card),
         "background's sha256": card.background_sha256,

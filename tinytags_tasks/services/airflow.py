@@ -1,30 +1,31 @@
-"""Airflow on SQLite: API server, scheduler with local executor, Dag processor and triggerer.
+"""Airflow on SQLite or PostgreSQL: API server, scheduler with local executor, Dag processor and triggerer.
 
 This module runs Airflow's commands and talks to it over HTTP. Like all of ``tinytags_tasks``, it never imports Airflow.
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 
+from tinytags_tasks.airflow_parts import POLICY, has_entry_points
 from tinytags_tasks.errors import EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
+from tinytags_tasks.services.airflow_database import airflow_has_tables, database_of, identity
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment, get_json
 from tinytags_tasks.services.engine_secrets import METRICS, PROXIES, SOURCES, Secrets
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
-
-POLICY = PROJECT_ROOT / "dags" / "tinytags_policy.py"
-"""Becomes ``airflow_local_settings.py``: Airflow finds it only by that name, in a folder of its home."""
-
+from tinytags_tasks.settings import Settings
 
 DATABASE = "metadatabase"
 """The part of Airflow's health report that tells of the API server itself."""
@@ -37,6 +38,7 @@ SECRETS = {
     "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "OTEL_")),
     # Its child processes are the tasks, which also read the corpora's sources.
     "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
+    "edge": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
     # It sends the message about a task whose process was killed.
     "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", "OTEL_", *PROXIES)),
 }
@@ -60,21 +62,46 @@ def command_environment(context: Context, command: str) -> dict[str, str]:
 
 
 def _prepare(context: Context) -> None:
+    write_configuration(context)
+    home = airflow_home(context.settings)
+    database = database_of(context.settings)
+    wanted = f"{version('apache-airflow')} {identity(database)} {pools()}"
+    prepared = home / "prepared"
+    sqlite = home / "airflow.db"
+    has_tables = airflow_has_tables(database) if database else sqlite.exists()
+    if has_tables and prepared.exists() and prepared.read_text() == wanted:
+        return
+    prepare_database(context)
+    if not database:
+        sqlite.chmod(0o600)
+    write_atomically(prepared, wanted)
+
+
+def write_configuration(context: Context) -> None:
+    """Write Airflow's configuration, its users' passwords and the Dags' policy."""
     settings = context.settings
     home = make_folder(airflow_home(settings))
     write_atomically(home / "airflow.cfg", configuration(settings, context.ports["airflow-api-server"]["http"]))
     write_atomically(home / "passwords.json", json.dumps(passwords(settings)))
-    write_atomically(make_folder(home / "config") / "airflow_local_settings.py", POLICY.read_text())
-    wanted = f"{version('apache-airflow')} {pools()}"
-    prepared = home / "prepared"
-    if (home / "airflow.db").exists() and prepared.exists() and prepared.read_text() == wanted:
-        return
-    context.report("airflow: preparing the database")
+    _set_policy(make_folder(home / "config") / "airflow_local_settings.py")
+
+
+def prepare_database(context: Context) -> None:
+    """Create or upgrade the tables of Airflow's database, and the pools."""
+    context.report(f"airflow: preparing the database{' in PostgreSQL' if database_of(context.settings) else ''}")
     _run(context, "db", "migrate")
-    (home / "airflow.db").chmod(0o600)
-    write_atomically(home / "pools.json", pools())
-    _run(context, "pools", "import", str(home / "pools.json"))
-    write_atomically(prepared, wanted)
+    file = airflow_home(context.settings) / "pools.json"
+    write_atomically(file, pools())
+    _run(context, "pools", "import", str(file))
+
+
+def _set_policy(local_settings: Path) -> None:
+    """Let Airflow find the policy as its local settings, unless it finds that by an entry point."""
+    policy = POLICY.read_text()
+    if not has_entry_points():
+        write_atomically(local_settings, policy)
+    elif local_settings.exists() and local_settings.read_text().startswith(policy.partition("\n")[0]):
+        local_settings.unlink()  # a copy of ours
 
 
 def _run(context: Context, *arguments: str) -> None:
@@ -94,6 +121,14 @@ def _run(context: Context, *arguments: str) -> None:
     if done.returncode != 0:
         command = f"airflow {' '.join(arguments[:2])}"
         raise FinalError(f"`{command}` failed with exit code {done.returncode}; {log} ends with:\n{last_lines(log)}")
+
+
+def launch_worker(context: Context, tasks: int) -> Launch:
+    """Return how to start a worker of Airflow's edge executor that runs several tasks at a time; only containers do."""
+    # A file of a worker that was killed would keep the next one from starting.
+    record = Path(tempfile.mkdtemp()) / "worker.pid"
+    options = ("--concurrency", str(tasks), "--edge-hostname", socket.gethostname(), "--pid", str(record))
+    return _launcher("edge", "worker", *options)(context)
 
 
 def _launcher(*arguments: str) -> Callable[[Context], Launch]:

@@ -8,10 +8,16 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
+from tinytags_tasks.airflow_parts import has_entry_points
+from tinytags_tasks.parts import DAGS, PLUGINS
+from tinytags_tasks.services.airflow_database import database_of
 from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK
 from tinytags_tasks.services.secrets import secret
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.settings import Settings
+
+ON_POSTGRESQL = 16
+"""How many tasks run at once if Airflow's database is PostgreSQL; the pools let fewer of them use an engine."""
 
 
 def airflow_home(settings: Settings) -> Path:
@@ -43,13 +49,13 @@ def configuration(settings: Settings, port: int) -> str:
         The port of the API server.
     """
     home = airflow_home(settings)
-    parallelism = profile_of(settings).airflow_tasks
+    parallelism = _parallelism(settings)
     sections: dict[str, dict[str, object]] = {
         "core": {
-            "dags_folder": PROJECT_ROOT / "dags",
-            "plugins_folder": PROJECT_ROOT / "plugins",
+            "dags_folder": DAGS,
+            # Not ours if Airflow finds the plugins by their entry points: it would refuse the second of each name.
+            "plugins_folder": home / "plugins" if has_entry_points() else PLUGINS,
             "executor": "LocalExecutor",
-            # With the default of 32, SQLite's locks make the scheduler fail.
             "parallelism": parallelism,
             "max_active_tasks_per_dag": parallelism,
             "load_examples": False,
@@ -61,7 +67,7 @@ def configuration(settings: Settings, port: int) -> str:
             "simple_auth_manager_passwords_file": home / "passwords.json",
         },
         "database": {
-            "sql_alchemy_conn": f"sqlite:///{home}/airflow.db?timeout=60",
+            "sql_alchemy_conn": database_of(settings) or f"sqlite:///{home}/airflow.db?timeout=60",
             "load_default_connections": False,
         },
         "api": {
@@ -80,6 +86,9 @@ def configuration(settings: Settings, port: int) -> str:
             # When a short task ends, its slot should not stay empty for a second.
             "scheduler_idle_sleep_time": 0.5,
         },
+        # By default, a task fails if the API server does not answer five requests of five seconds each. On a busy
+        # machine, its first answer has taken half a minute; and a writer may hold SQLite's lock for as long.
+        "workers": {"execution_api_timeout": 60, "execution_api_retries": 8},
         "dag_processor": {"refresh_interval": 10, "min_file_process_interval": 30},
         "logging": {"base_log_folder": home / "logs", "colored_console_log": False},
     }
@@ -93,6 +102,12 @@ def configuration(settings: Settings, port: int) -> str:
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
+
+
+def _parallelism(settings: Settings) -> int:
+    """Return how many tasks may run at once: with Airflow's default of 32, SQLite's locks make the scheduler fail."""
+    profile = profile_of(settings)
+    return ON_POSTGRESQL if database_of(settings) and profile.name != "small" else profile.airflow_tasks
 
 
 def connections(settings: Settings) -> dict[str, str]:
@@ -110,7 +125,7 @@ def connections(settings: Settings) -> dict[str, str]:
             "port": spark.port or 15002,
             "login": options.get("user_id"),
             "password": options.get("token") or _spark_token(settings),
-            "extra": {"use_ssl": True} if options.get("use_ssl") == "true" else None,
+            "extra": {"use_ssl": use_ssl == "true"} if (use_ssl := options.get("use_ssl")) else None,
         },
         HDFS: {
             "conn_type": "http",

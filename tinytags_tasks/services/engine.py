@@ -11,11 +11,12 @@ from typing import Any
 import urllib3
 
 from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.parts import python_path
 from tinytags_tasks.services.engine_secrets import NO_SECRETS, Secrets
 from tinytags_tasks.services.java import find_java
-from tinytags_tasks.services.ports import Port
+from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.settings import Settings
 
 Ports = Mapping[str, Mapping[str, int]]
 
@@ -34,6 +35,20 @@ class RefusedError(EngineDownError):
 
 
 @dataclass(frozen=True)
+class Network:
+    """Where engines listen, and by which names they reach each other; the default is this machine alone."""
+
+    listen: str = LOOPBACK
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Further variables for every engine, whatever they hold."""
+
+    def host(self, engine: str) -> str:
+        """Return the name of the host on which an engine is."""
+        return self.hosts.get(engine, LOOPBACK)
+
+
+@dataclass(frozen=True)
 class Context:
     """What is known when an engine is prepared, started and checked."""
 
@@ -42,6 +57,7 @@ class Context:
     ports: Ports
     """Ports of each embedded engine, by name."""
     report: Callable[[str], None] = print
+    network: Network = field(default_factory=Network)
 
     def folder(self, engine: str) -> Path:
         """Return the folder for the files of an engine."""
@@ -94,7 +110,7 @@ def environment(context: Context, secrets: Secrets = NO_SECRETS, **more: str) ->
     """Return the environment for an engine.
 
     It is the user's, without variables that would configure an engine in ways unknown to TinyTags, with ``TINYTAGS_*``
-    for all settings, and with the project on the ``PYTHONPATH``.
+    for all settings, and with a checkout on the ``PYTHONPATH``.
 
     Parameters
     ----------
@@ -108,11 +124,11 @@ def environment(context: Context, secrets: Secrets = NO_SECRETS, **more: str) ->
     foreign = ("SPARK_", "PYSPARK_", "HADOOP_", "SOLR_", "AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "TINYTAGS_")
     users = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     result = secrets.of(users) | secrets.of_settings(context.settings)
-    result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+    result["PYTHONPATH"] = python_path()
     result["PYTHONUNBUFFERED"] = "1"
     for name in ("no_proxy", "NO_PROXY"):
         result[name] = ",".join(filter(None, ["127.0.0.1,localhost", os.environ.get(name)]))
-    return result | more
+    return result | more | dict(context.network.variables)
 
 
 def answers(url: str) -> None:

@@ -36,6 +36,17 @@ log4j.appender.file.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 """
 
 
+# A DataNode that was silent for ten seconds is asked last, not after ten minutes. With two, one may be away: a file is
+# then written to the other.
+_OF_SEVERAL = {
+    "dfs.namenode.avoid.read.stale.datanode": "true",
+    "dfs.namenode.avoid.write.stale.datanode": "true",
+    "dfs.namenode.stale.datanode.interval": "10000",
+    # 2 x 5 s + 10 x 1 s after its last word, a DataNode counts as dead, and its blocks are copied elsewhere.
+    "dfs.namenode.heartbeat.recheck-interval": "5000",
+}
+
+
 def hadoop_xml(properties: dict[str, str]) -> str:
     """Return the text of a Hadoop configuration file."""
     lines = (
@@ -90,56 +101,68 @@ def _java(context: Context, engine: str, *options: str) -> tuple[str, ...]:
 
 
 def _prepare(context: Context) -> None:
-    fetch_jars(context.settings, "hdfs", lambda text: context.report(f"hdfs: {text}"))
-    node, data = context.ports["namenode"], context.ports["datanode"]
     for engine in CLASSES:
-        folder = context.folder(engine)
-        conf = make_folder(folder / "conf")
-        (conf / "core-site.xml").write_text(
-            hadoop_xml(
-                {
-                    "fs.defaultFS": f"hdfs://{LOOPBACK}:{node['rpc']}",
-                    "hadoop.tmp.dir": str(folder / "tmp"),
-                    # Otherwise Hadoop runs `id` for the groups of a user that the system does not have.
-                    "hadoop.user.group.static.mapping.overrides": f"{context.settings.hdfs_user}=supergroup;dr.who=;",
-                }
-            )
-        )
-        (conf / "hdfs-site.xml").write_text(
-            hadoop_xml(
-                {
-                    "dfs.replication": "1",
-                    "dfs.permissions.superusergroup": "supergroup",
-                    "dfs.namenode.name.dir": (context.folder("namenode") / "data").as_uri(),
-                    "dfs.namenode.rpc-address": f"{LOOPBACK}:{node['rpc']}",
-                    "dfs.namenode.rpc-bind-host": LOOPBACK,
-                    "dfs.namenode.http-address": f"{LOOPBACK}:{node['http']}",
-                    "dfs.namenode.http-bind-host": LOOPBACK,
-                    # With the default, a restarted NameNode stays in safe mode for half a minute.
-                    "dfs.namenode.safemode.extension": "1000",
-                    "dfs.namenode.handler.count": "10",
-                    "dfs.datanode.data.dir": (context.folder("datanode") / "data").as_uri(),
-                    "dfs.datanode.hostname": LOOPBACK,
-                    "dfs.datanode.address": f"{LOOPBACK}:{data['data']}",
-                    "dfs.datanode.http.address": f"{LOOPBACK}:{data['http']}",
-                    "dfs.datanode.ipc.address": f"{LOOPBACK}:{data['ipc']}",
-                    # How soon NameNode and DataNode notice that the other was restarted, in seconds.
-                    "dfs.heartbeat.interval": "1",
-                    "dfs.blockreport.initialDelay": "0",
-                    # How long closing a file waits until it asks again whether its last block is complete. The default
-                    # of 400 ms is most of the time that a small file takes.
-                    "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "20",
-                    "dfs.client.block.write.locateFollowingBlock.retries": "10",
-                    # The DataNode retries every half second for 25 s; after that, it sleeps for 5 s between tries.
-                    "ipc.client.connect.retry.interval": "500",
-                    "ipc.client.connect.max.retries": "50",
-                }
-            )
-        )
-        (conf / "log4j.properties").write_text(LOG4J)
-        make_folder(folder / "data")
-    if not any(context.folder("namenode").joinpath("data").iterdir()):
+        prepare(context, engine)
+
+
+def prepare(context: Context, engine: str) -> None:
+    """Write what the NameNode or a DataNode needs to start, and format an empty NameNode."""
+    fetch_jars(context.settings, "hdfs", lambda text: context.report(f"hdfs: {text}"))
+    folder = context.folder(engine)
+    conf = make_folder(folder / "conf")
+    for name, properties in (("core-site.xml", _core(context, engine)), ("hdfs-site.xml", _hdfs(context))):
+        (conf / name).write_text(hadoop_xml(properties))
+    (conf / "log4j.properties").write_text(LOG4J)
+    if engine == "namenode" and not any(make_folder(folder / "data").iterdir()):
         _format(context)
+    make_folder(folder / "data")
+
+
+def _core(context: Context, engine: str) -> dict[str, str]:
+    return {
+        "fs.defaultFS": f"hdfs://{context.network.host('namenode')}:{context.ports['namenode']['rpc']}",
+        "hadoop.tmp.dir": str(context.folder(engine) / "tmp"),
+        # Otherwise Hadoop runs `id` for the groups of a user that the system does not have.
+        "hadoop.user.group.static.mapping.overrides": f"{context.settings.hdfs_user}=supergroup;dr.who=;",
+    }
+
+
+def _hdfs(context: Context) -> dict[str, str]:
+    node, data = context.ports["namenode"], context.ports["datanode"]
+    host, listen = context.network.host("namenode"), context.network.listen
+    return {
+        "dfs.replication": str(replication(context)),
+        "dfs.permissions.superusergroup": "supergroup",
+        "dfs.namenode.name.dir": (context.folder("namenode") / "data").as_uri(),
+        "dfs.namenode.rpc-address": f"{host}:{node['rpc']}",
+        "dfs.namenode.rpc-bind-host": listen,
+        "dfs.namenode.http-address": f"{host}:{node['http']}",
+        "dfs.namenode.http-bind-host": listen,
+        # With the default, a restarted NameNode stays in safe mode for half a minute.
+        "dfs.namenode.safemode.extension": "1000",
+        "dfs.namenode.handler.count": "10",
+        "dfs.datanode.data.dir": (context.folder("datanode") / "data").as_uri(),
+        "dfs.datanode.hostname": context.network.host("datanode"),
+        "dfs.datanode.address": f"{listen}:{data['data']}",
+        "dfs.datanode.http.address": f"{listen}:{data['http']}",
+        "dfs.datanode.ipc.address": f"{listen}:{data['ipc']}",
+        # How soon NameNode and DataNode notice that the other was restarted, in seconds.
+        "dfs.heartbeat.interval": "1",
+        "dfs.blockreport.initialDelay": "0",
+        # How long closing a file waits until it asks again whether its last block is complete. The default of 400 ms
+        # is most of the time that a small file takes.
+        "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "20",
+        "dfs.client.block.write.locateFollowingBlock.retries": "10",
+        # The DataNode retries every half second for 25 s; after that, it sleeps for 5 s between tries.
+        "ipc.client.connect.retry.interval": "500",
+        "ipc.client.connect.max.retries": "50",
+        **(_OF_SEVERAL if replication(context) > 1 else {}),
+    }
+
+
+def replication(context: Context) -> int:
+    """Return how many copies of a block the store's HDFS keeps."""
+    return context.settings.hdfs_replication or (1 if "namenode" in context.ports else 3)
 
 
 def _format(context: Context) -> None:

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tinytags_tasks.errors import FinalError
+from tinytags_tasks.parts import python_path
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.engine import engine_folder
 from tinytags_tasks.services.engine_secrets import KEEPER_SECRETS
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.processes import Launch, Record
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.settings import Settings
 
 NAME = "keeper"
 
@@ -137,12 +138,11 @@ def environment(settings: Settings) -> dict[str, str]:
         for name in Settings.model_fields
         if isinstance(value := getattr(settings, name), Path) and f"TINYTAGS_{name.upper()}" in variables
     }
-    python_path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), variables.get("PYTHONPATH")]))
     return {
         **variables,
         **{name: str(Path(path).expanduser().absolute()) for name, path in paths.items()},
         "TINYTAGS_HOME": str(settings.home),
-        "PYTHONPATH": python_path,
+        "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -25,7 +25,7 @@ def _prepare(context: Context) -> None:
 def _launch(context: Context) -> Launch:
     command = (
         *(sys.executable, "-m", "uvicorn", "tinytags_tasks.search.page:create_app", "--factory"),
-        *("--host", LOOPBACK, "--port", str(context.ports["search"]["http"])),
+        *("--host", context.network.listen, "--port", str(context.ports["search"]["http"])),
         *("--http", "tinytags_tasks.search.server:SafeProtocol"),  # its own refusals have the page's headers
         *("--ws", "none"),  # the page has no websockets, whose refusals would have none
         "--no-proxy-headers",  # else anybody on this machine says with a header which address a guess comes from

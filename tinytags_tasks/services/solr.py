@@ -35,16 +35,7 @@ JETTY_XML = """<?xml version="1.0"?>
     <Set name="outputBufferSize">32768</Set>
     <Set name="requestHeaderSize">16384</Set>
   </New>
-  <!-- ZooKeeper starts and gets security.json before Solr starts, so that Solr never answers without a login. -->
-  <New class="org.apache.solr.cloud.SolrZkServer">
-    <Arg type="String">true</Arg>
-    <Arg/>
-    <Arg><New class="java.io.File"><Arg><SystemProperty name="zkServerDataDir"/></Arg></New></Arg>
-    <Arg><SystemProperty name="zkServerConfDir"/></Arg>
-    <Arg type="int"><SystemProperty name="jetty.port"/></Arg>
-    <Call name="parseConfig"/>
-    <Call name="start"/>
-  </New>
+  <!-- ZooKeeper gets security.json before Solr starts, so that Solr never answers without a login. -->
   <New class="org.apache.solr.common.cloud.SolrZkClient$Builder">
     <Call name="withUrl"><Arg><SystemProperty name="zkHost"/></Arg></Call>
     <Call name="withTimeout">
@@ -73,7 +64,7 @@ JETTY_XML = """<?xml version="1.0"?>
           <Arg name="config"><Ref refid="httpConfig"/></Arg>
         </New></Item>
       </Array></Arg>
-      <Set name="host">127.0.0.1</Set>
+      <Set name="host"><SystemProperty name="jetty.host"/></Set>
       <Set name="port"><SystemProperty name="jetty.port"/></Set>
       <Set name="idleTimeout">120000</Set>
     </New>
@@ -91,6 +82,20 @@ JETTY_XML = """<?xml version="1.0"?>
   <Set name="stopTimeout">15000</Set>
 </Configure>
 """
+
+BEFORE_SECURITY = "  <!-- ZooKeeper gets security.json"
+
+OWN_ZOOKEEPER = """  <New class="org.apache.solr.cloud.SolrZkServer">
+    <Arg type="String">true</Arg>
+    <Arg/>
+    <Arg><New class="java.io.File"><Arg><SystemProperty name="zkServerDataDir"/></Arg></New></Arg>
+    <Arg><SystemProperty name="zkServerConfDir"/></Arg>
+    <Arg type="int"><SystemProperty name="jetty.port"/></Arg>
+    <Call name="parseConfig"/>
+    <Call name="start"/>
+  </New>
+"""
+"""The part of Jetty's configuration that starts ZooKeeper in the same process."""
 
 WEB_XML = """<?xml version="1.0" encoding="UTF-8"?>
 <web-app xmlns="http://xmlns.jcp.org/xml/ns/javaee" version="4.0" metadata-complete="true">
@@ -119,7 +124,7 @@ SOLR_XML = """<solr>
 
 # The shortest session timeout is two ticks.
 ZOO_CFG = """tickTime=1000
-clientPortAddress=127.0.0.1
+clientPortAddress={listen}
 admin.enableServer=false
 autopurge.snapRetainCount=3
 autopurge.purgeInterval=24
@@ -203,13 +208,24 @@ def _prepare(context: Context) -> None:
     folder = context.folder("solr")
     conf = make_folder(folder / "conf")
     make_folder(conf / "webroot")
-    (conf / "zoo.cfg").write_text(ZOO_CFG)
-    (conf / "jetty.xml").write_text(JETTY_XML)
+    (conf / "zoo.cfg").write_text(ZOO_CFG.format(listen=context.network.listen))
+    own = "" if "zookeeper" in context.network.hosts else OWN_ZOOKEEPER
+    (conf / "jetty.xml").write_text(JETTY_XML.replace(BEFORE_SECURITY, own + BEFORE_SECURITY))
     (conf / "web.xml").write_text(WEB_XML)
     (conf / "log4j2.xml").write_text(LOG4J2)
     (make_folder(folder / "data") / "solr.xml").write_text(SOLR_XML)
     make_folder(folder / "log")
     write_atomically(conf / "security.json", security_json(make_logins(context.settings)))
+
+
+def zookeeper(context: Context) -> str:
+    """Return the address of ZooKeeper: Solr's own, unless it is a host of its own."""
+    port = (
+        context.ports["zookeeper"]["client"]
+        if "zookeeper" in context.network.hosts
+        else (context.ports["solr"]["http"] + ZOOKEEPER_OFFSET)
+    )
+    return f"{context.network.host('zookeeper')}:{port}"
 
 
 def _launch(context: Context) -> Launch:
@@ -223,8 +239,9 @@ def _launch(context: Context) -> Launch:
         "solr.webxml": conf / "web.xml",
         "log4j2.configurationFile": conf / "log4j2.xml",
         "jetty.port": context.ports["solr"]["http"],
-        "host": LOOPBACK,
-        "zkHost": f"{LOOPBACK}:{context.ports['solr']['http'] + ZOOKEEPER_OFFSET}",
+        "jetty.host": context.network.listen,
+        "host": context.network.host("solr"),
+        "zkHost": zookeeper(context),
         "zkServerDataDir": folder / "data" / "zoo_data",
         "zkServerConfDir": conf,
         "solr.security": conf / "security.json",
@@ -237,6 +254,25 @@ def _launch(context: Context) -> Launch:
         *(f"-D{name}={value}" for name, value in properties.items()),
         *("-cp", f"{fetch_jars(context.settings, 'solr')}/*"),
         *("org.eclipse.jetty.xml.XmlConfiguration", str(conf / "jetty.xml")),
+    )
+    return Launch(command, environment(context))
+
+
+def launch_zookeeper(context: Context) -> Launch:
+    """Return how to start ZooKeeper in a process of its own, from Solr's jars; only containers do."""
+    folder = make_folder(context.folder("zookeeper"))
+    (folder / "zoo.cfg").write_text(
+        ZOO_CFG.format(listen=context.network.listen)
+        + f"dataDir={make_folder(folder / 'data')}\nclientPort={context.ports['zookeeper']['client']}\n"
+    )
+    (folder / "log4j2.xml").write_text(LOG4J2)
+    command = (
+        str(context.java),
+        *COMMON_OPTIONS,
+        *("-Xmx128m", "-XX:+UseSerialGC", f"-Dsolr.log.dir={folder}"),
+        f"-Dlog4j2.configurationFile={folder / 'log4j2.xml'}",
+        *("-cp", f"{fetch_jars(context.settings, 'solr')}/*"),
+        *("org.apache.zookeeper.server.quorum.QuorumPeerMain", str(folder / "zoo.cfg")),
     )
     return Launch(command, environment(context))
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
+from tinytags_tasks.services.hdfs import replication
 from tinytags_tasks.services.jars import pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.memory import profile_of
@@ -42,6 +43,8 @@ MODULE_OPTIONS = (
     "-Dio.netty.handler.ssl.defaultEndpointVerificationAlgorithm=NONE",
     "--sun-misc-unsafe-memory-access=allow",
 )
+
+MASTER_PORT = 7077
 
 TASK_ATTEMPTS = 4
 """In plain ``local[N]``, tasks are not retried, so one killed Python worker fails the whole job."""
@@ -79,58 +82,98 @@ def _prepare(context: Context) -> None:
     profile = profile_of(context.settings)
     cores = min(os.cpu_count() or 1, profile.spark_cores or sys.maxsize)
     options = {
-        "spark.master": f"local[{cores},{TASK_ATTEMPTS}]",
+        "spark.master": context.settings.spark_master or f"local[{cores},{TASK_ATTEMPTS}]",
         "spark.app.name": "TinyTags",
         "spark.driver.memory": f"{profile.spark_megabytes}m",
-        "spark.driver.host": LOOPBACK,
-        "spark.driver.bindAddress": LOOPBACK,
+        "spark.driver.host": context.network.host("spark"),
+        "spark.driver.bindAddress": context.network.listen,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": str(folder / "local"),
         "spark.sql.warehouse.dir": (folder / "data").as_uri(),
         "spark.sql.session.timeZone": "UTC",
-        "spark.connect.grpc.binding.address": LOOPBACK,
+        "spark.connect.grpc.binding.address": context.network.listen,
         "spark.connect.grpc.binding.port": str(context.ports["spark"]["grpc"]),
         "spark.hadoop.fs.defaultFS": context.settings.address("hdfs_url"),
-        "spark.hadoop.dfs.replication": "1" if "namenode" in context.ports else "3",
+        "spark.hadoop.dfs.replication": str(replication(context)),
     }
+    if context.settings.spark_master:
+        options |= {"spark.authenticate": "true", "spark.authenticate.secret": secret(context.settings, "spark_secret")}
     (conf / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
     (conf / "log4j2.properties").write_text(LOG4J2)
 
 
 def _launch(context: Context) -> Launch:
+    megabytes = profile_of(context.settings).spark_megabytes
+    return _spark(
+        context,
+        (
+            *("org.apache.spark.deploy.SparkSubmit", *_properties(context)),
+            # SparkSubmit recognises the Connect server by this class name.
+            *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
+        ),
+        megabytes,
+        SPARK_CONNECT_MODE="0",
+        # Other users can read a command line.
+        SPARK_CONNECT_AUTHENTICATE_TOKEN=secret(context.settings, "spark_token"),
+    )
+
+
+def _spark(context: Context, command: tuple[str, ...], megabytes: int, **variables: str) -> Launch:
     folder = context.folder("spark")
     conf = folder / "conf"
-    command = (
-        str(context.java),
-        *COMMON_OPTIONS,
-        *MODULE_OPTIONS,
-        f"-Xmx{profile_of(context.settings).spark_megabytes}m",
-        "-XX:+UseParallelGC",  # training takes a tenth less time than with G1: docs/adr/0005-training-time.md
-        f"-Dlog4j2.configurationFile={conf / 'log4j2.properties'}",
-        f"-Dtinytags.log={folder / LOG}",
-        f"-Djava.io.tmpdir={folder / 'local'}",
-        *("-cp", f"{conf}:{pyspark_jars()}/*"),
-        *("org.apache.spark.deploy.SparkSubmit", "--properties-file", str(conf / "spark-defaults.conf")),
-        # SparkSubmit recognises the Connect server by this class name.
-        *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
-    )
     return Launch(
-        command,
+        (
+            str(context.java),
+            *COMMON_OPTIONS,
+            *MODULE_OPTIONS,
+            f"-Xmx{megabytes}m",
+            "-XX:+UseParallelGC",  # training takes a tenth less time than with G1: docs/adr/0005-training-time.md
+            f"-Dlog4j2.configurationFile={conf / 'log4j2.properties'}",
+            f"-Dtinytags.log={folder / LOG}",
+            f"-Djava.io.tmpdir={folder / 'local'}",
+            *("-cp", f"{conf}:{pyspark_jars()}/*"),
+            *command,
+        ),
         environment(
             context,
             SPARK_HOME=str(pyspark_jars().parent),
             SPARK_CONF_DIR=str(conf),
-            SPARK_CONNECT_MODE="0",
-            SPARK_LOCAL_IP=LOOPBACK,
+            SPARK_LOCAL_IP=context.network.host("spark"),
             PYSPARK_PYTHON=sys.executable,
             PYSPARK_DRIVER_PYTHON=sys.executable,
             HADOOP_USER_NAME=context.settings.hdfs_user,
-            SPARK_CONNECT_AUTHENTICATE_TOKEN=secret(
-                context.settings, "spark_token"
-            ),  # other users can read a command line
-        ),
+        )
+        | variables,
     )
+
+
+def launch_master(context: Context) -> Launch:
+    """Return how to start the master of a cluster of Spark's own; only containers do."""
+    _prepare(context)
+    address = ("--host", context.network.host("spark"), "--port", str(MASTER_PORT), "--webui-port", "8081")
+    return _spark(context, ("org.apache.spark.deploy.master.Master", *_properties(context), *address), 512)
+
+
+def launch_worker(context: Context) -> Launch:
+    """Return how to start a worker of such a cluster, with the cores and memory that Spark's variables say."""
+    _prepare(context)
+    work = make_folder(context.folder("spark") / "work")
+    options = ("--host", context.network.host("spark"), "--work-dir", str(work), str(context.settings.spark_master))
+    # Otherwise it looks for the build folders of a Spark that was built from source.
+    scala = next(jar.name.split("_")[1].partition("-")[0] for jar in pyspark_jars().glob("spark-core_*.jar"))
+    sizes = {name: os.environ[name] for name in ("SPARK_WORKER_CORES", "SPARK_WORKER_MEMORY") if name in os.environ}
+    return _spark(
+        context,
+        ("org.apache.spark.deploy.worker.Worker", *_properties(context), *options),
+        256,
+        SPARK_SCALA_VERSION=scala,
+        **sizes,
+    )
+
+
+def _properties(context: Context) -> tuple[str, ...]:
+    return ("--properties-file", str(context.folder("spark") / "conf" / "spark-defaults.conf"))
 
 
 def spark_unready(url: str, token: str = "") -> str | None:
@@ -154,7 +197,7 @@ def spark_unready(url: str, token: str = "") -> str | None:
     metadata = [("authorization", f"Bearer {token}")] if token else None
     channel = (
         grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
-        if use_ssl or (token and not is_here)
+        if use_ssl or (token and not is_here and "use_ssl=false" not in parts.path.lower())
         else grpc.insecure_channel(target, options)
     )
     with channel:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import keeper_process
 from tinytags_tasks.services.engine_secrets import KEEPER_SECRETS
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.settings import Settings
 
 _VARIABLES = KEEPER_SECRETS.variables
 _NAMES = ("PATH", "PYTHONPATH", "JAVA_HOME", "NO_PROXY")

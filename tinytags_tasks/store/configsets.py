@@ -15,11 +15,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import SOLR
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 
-CONFIGSET_FOLDER = PROJECT_ROOT / "solr" / "tinytags" / "conf"
+CONFIGSET_FOLDER = SOLR / "tinytags" / "conf"
 
 FOUNDING_IDENTITY = "212f605053bcaeb1836beefe061f4dc2984fd971724d50d011a5827f9d808d74"
 """Identity of the configset that was current when identities were introduced."""

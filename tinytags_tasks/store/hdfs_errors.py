@@ -13,17 +13,50 @@ from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, Tin
 
 HDFS = "HDFS"
 
+_UNREPORTED = (
+    "no DataNode that runs has reported a block of it: HDFS was just started, or a DataNode is away; if it stays so, "
+    "the block is lost (`hdfs fsck / -list-corruptfileblocks` names its file)"
+)
+_UNREACHED = "a DataNode does not reach the NameNode"
+
 _AWAY = {
     "SafeModeException": "the NameNode is in safe mode: it is starting, or misses blocks, or its disk is almost full",
     "RetriableException": "the NameNode cannot answer yet",
     "StandbyException": "no NameNode is active",
     "ServerTooBusyException": "the NameNode is overloaded",
+    "NotReplicatedYetException": "a block is not written yet",
+    "BlockMissingException": _UNREPORTED,
     **dict.fromkeys(
-        ("ConnectException", "ConnectTimeoutException", "EOFException", "SocketException", "SocketTimeoutException"),
-        "a DataNode does not reach the NameNode",
+        (
+            *(
+                "ConnectException",
+                "ConnectTimeoutException",
+                "EOFException",
+                "SocketException",
+                "SocketTimeoutException",
+            ),
+            *("ClosedChannelException", "InterruptedIOException", "NoRouteToHostException"),
+        ),
+        _UNREACHED,
     ),
 }
 """What Hadoop's exceptions say of an HDFS that cannot work at the moment."""
+
+_AWAY_SIGNS = {
+    # Before Hadoop 3.4, and since then
+    "nodes contain this block": _UNREPORTED,
+    "Block could not be located": _UNREPORTED,
+    "Could not obtain block": _UNREPORTED,
+    "Could not obtain the last block locations": _UNREPORTED,
+    "Namesystem has not been initialized": "the NameNode is starting",
+    "NameNode still not started": "the NameNode is starting",
+    "Not ready to serve the block pool": "a DataNode is starting",
+    "Failed on local exception": _UNREACHED,
+    "failed on connection exception": _UNREACHED,
+    "failed on socket timeout exception": _UNREACHED,
+    "Connection reset by peer": _UNREACHED,
+}
+"""What the messages of a plain ``IOException`` contain if HDFS cannot work at the moment."""
 
 AWAY_STATUSES = {429, 502, 503, 504}
 """HTTP statuses of a server that is overloaded or starting, or whose proxy does not reach it."""
@@ -119,7 +152,9 @@ def away(exception: str, message: str) -> str:
         return _AWAY["SafeModeException"]
     if exception == "SecurityException" and "StandbyException" in message:  # how a standby refuses a token
         return _AWAY["StandbyException"]
-    return _AWAY.get(exception, "")
+    if problem := _AWAY.get(exception):
+        return problem
+    return next((problem for sign, problem in _AWAY_SIGNS.items() if sign in message), "")
 
 
 def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -> str:

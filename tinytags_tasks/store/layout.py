@@ -2,6 +2,7 @@
 
 ::
 
+    definitions/<corpus>.json                    a copy of the corpus' definition, for hosts without its file
     corpora/<corpus>/corpus.json                 totals; written last, once every shard is complete
     corpora/<corpus>/shards/00000.bin            row-major HWC bytes of up to shard_images images
     corpora/<corpus>/plan.json                   what is ingested; written first: definition and source
@@ -53,6 +54,7 @@ from collections.abc import Iterable
 from tinytags_tasks.errors import BadInputError
 
 CORPORA = "corpora"
+DEFINITIONS = "definitions"
 MODELS = "models"
 NETS = "nets"
 RUNS = "runs"
@@ -151,6 +153,11 @@ def check_tags(names: Iterable[str], where: str) -> None:
                 "give each class a name of its own, or make them one class"
             )
         known[form] = name
+
+
+def definition_file(corpus: str) -> str:
+    """Path of the store's copy of a corpus' definition."""
+    return f"{DEFINITIONS}/{checked_name(corpus, 'corpus')}.json"
 
 
 def corpus_folder(corpus: str) -> str:

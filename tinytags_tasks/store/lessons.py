@@ -6,7 +6,7 @@ say what the picture shows. Pictures that were taken down teach nothing either.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.corpus_records import load_corpus
-from tinytags_tasks.store.model_records import ModelCard
+from tinytags_tasks.store.corpus_records import Corpus, load_corpus
+from tinytags_tasks.store.image_ranges import read_images
+from tinytags_tasks.store.model_records import ModelCard, ReviewUse
+from tinytags_tasks.store.net_reviews import NetReviews
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version, takedowns
-from tinytags_tasks.store.review_records import Verdict
+from tinytags_tasks.store.review_records import Verdict, picture_hash
 
 Positions = npt.NDArray[np.int64]
 
@@ -126,8 +128,31 @@ def positions_sha256(positions: Positions) -> str:
     return hashlib.sha256(np.ascontiguousarray(positions, dtype="<i8").data).hexdigest()
 
 
+def read_taught(corpus: Corpus, teaching: Teaching, storage: Storage) -> Iterator[memoryview]:
+    """Yield the pictures that teach, in the order of their positions, compared with what the words say was looked at.
+
+    They are read from the shards by ranges of bytes: a thousand reviews of a million images need few of them.
+
+    Raises
+    ------
+    CorruptError
+        If a picture is not the one that was looked at, or its shard cannot be read.
+    """
+    known = dict(zip(teaching.positions.tolist(), teaching.pictures, strict=True))
+    for position, stored in read_images(corpus, known, storage):
+        if known[position] and picture_hash(stored) != known[position]:
+            shard, _ = corpus.partition.place(position)
+            raise CorruptError(
+                f"{layout.shard_file(corpus.name, shard)}: position {position} is not the picture that was reviewed; "
+                f"write the shard again with `tinytags ingest {corpus.name} --redo {shard}`"
+            )
+        yield stored
+
+
 def learned_positions(card: ModelCard, storage: Storage, corpus: str | None = None) -> set[int]:
     """Return the positions of the pictures whose reviews a model learned from: they say nothing about its precision.
+
+    What its net was fine-tuned with is part of them.
 
     Parameters
     ----------
@@ -136,28 +161,43 @@ def learned_positions(card: ModelCard, storage: Storage, corpus: str | None = No
     storage
         The store.
     corpus
-        The corpus that is asked about; None takes the one that the model learned from. If that one's source changed
-        since then, the same pictures are found again by the words that were carried over.
+        The corpus that is asked about; None takes the one that the model's head learned from. If that one's source
+        changed since then, the same pictures are found again by the words that were carried over.
 
     Raises
     ------
     CorruptError
-        If the log is damaged, or no longer has the words that the model learned from.
+        If the log is damaged, or no longer has the words that the model or its net learned from.
     """
-    use = card.reviews
-    if use is None or (corpus is not None and corpus != use.corpus):
-        return set()
+    head = card.reviews
+    corpus = corpus or (head.corpus if head else None)
+    found = set[int]()
+    if head and head.corpus == corpus:
+        remedy = f"model {card.version} learned from", "train again with `tinytags train --reviews`"
+        found |= _positions_of(head, card.tags, with_none=card.none, remedy=remedy, storage=storage)
+    for use in card.net_reviews:
+        if use.corpus == corpus:
+            remedy = f"net {card.features} learned from", "train a net again with `tinytags nets train --reviews`"
+            found |= _positions_of(use, use.tags, with_none=True, remedy=remedy, storage=storage)
+    return found
+
+
+def _positions_of(
+    use: ReviewUse | NetReviews, tags: Sequence[str], *, with_none: bool, remedy: tuple[str, str], storage: Storage
+) -> set[int]:
+    """Return the positions, in the corpus as it is now, of the pictures whose words were learned from."""
     taught = read_teaching(use.corpus, use.corpus_digest, storage, use.upto)
     # Models from before spellings were matched learned only from words that are spelt as their tags.
-    for words_taught in (taught.spelt_as(card.tags), taught):
-        is_learned = words_taught.of(card.tags, with_none=card.none)
+    for words_taught in (taught.spelt_as(tags), taught):
+        is_learned = words_taught.of(tags, with_none=with_none)
         positions = taught.positions[is_learned]
         if positions_sha256(positions) == use.positions_sha256:
             break
     else:
+        who, what = remedy
         raise CorruptError(
-            f"{layout.review_log_folder(use.corpus)}: does not have the words that model {card.version} learned from; "
-            "restore the missing files from a copy, or train again with `tinytags train --reviews`"
+            f"{layout.review_log_folder(use.corpus)}: does not have the words that {who}; "
+            f"restore the missing files from a copy, or {what}"
         )
     if (digest := load_corpus(use.corpus, storage).digest) == use.corpus_digest:
         return set(positions.tolist())

@@ -4,6 +4,7 @@ from typing import Literal
 
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import PIXEL_ORDER
+from tinytags_tasks.store.net_reviews import NetReviews
 from tinytags_tasks.store.record import Part, Record
 
 
@@ -301,6 +302,8 @@ class ModelCard(Record):
         How different the preparation of the corpus is for which it was trained; None if it was trained for none.
     reviews
         What it learned from people's words; None if it learned from the labelled set alone.
+    net_reviews
+        What its net learned from people's words.
     """
 
     version: str
@@ -335,6 +338,7 @@ class ModelCard(Record):
     background_held_back: OtherEvaluation | None = None
     probe: Probe | None = None
     reviews: ReviewUse | None = None
+    net_reviews: tuple[NetReviews, ...] = ()
 
     @classmethod
     def remedy(cls, path: str) -> str:

@@ -238,6 +238,7 @@ def describe_origin(card: ModelCard) -> dict[str, str]:
         "left out": f"{card.unlabelled_images:,} images without a label" if card.unlabelled_images else "",
         "test images that it learned from": f"{card.learned_test_images:,}" if card.learned_test_images else "",
         **_describe_reviews(card.reviews, card.tags),
+        "its net learned from reviews": "; ".join(map(str, card.net_reviews)),
         "licence": card.licence,
         **{name.replace("_", " "): str(value) for name, value in card.parameters.items()},
     }

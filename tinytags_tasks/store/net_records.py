@@ -1,6 +1,7 @@
 """Records of nets, and of the embeddings that they made of a corpus' blocks."""
 
 from tinytags_tasks.store import layout
+from tinytags_tasks.store.net_reviews import NetReviews
 from tinytags_tasks.store.record import Record
 
 
@@ -33,6 +34,8 @@ class NetCard(Record):
         How it was made or imported.
     figures
         What was measured, by name.
+    reviews
+        The words that it was fine-tuned with, and those that the net before it was; empty if there were none.
     """
 
     version: str
@@ -50,6 +53,7 @@ class NetCard(Record):
     background_classes: int = 0
     parameters: dict[str, int | float | str]
     figures: dict[str, float]
+    reviews: tuple[NetReviews, ...] = ()
     created: str
 
     @classmethod

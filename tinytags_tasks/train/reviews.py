@@ -14,16 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.corpus.labelled import tags_of_set
-from tinytags_tasks.errors import BadInputError, CorruptError
+from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.catalogue import load_net_card
-from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
 from tinytags_tasks.store.embedding_files import Embeddings
-from tinytags_tasks.store.image_ranges import read_images
-from tinytags_tasks.store.lessons import Teaching, positions_sha256, read_teaching
+from tinytags_tasks.store.lessons import Teaching, positions_sha256, read_taught, read_teaching
 from tinytags_tasks.store.model_records import PIXELS, ReviewUse
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.review_records import picture_hash
 from tinytags_tasks.train.features import Sight, see
 from tinytags_tasks.train.parameters import TrainRequest
 
@@ -179,8 +176,7 @@ def _report_tags(reviews: Reviews, request: TrainRequest, report: Callable[[str]
 def embed_reviewed(reviews: Reviews, sight: Sight, storage: Storage, report: Callable[[str], None]) -> Reviewed:
     """Return the reviewed pictures as a net sees them.
 
-    They are read from the shards one by one, since a million pictures' embeddings would be read for a thousand reviews,
-    and compared with what the words say was looked at.
+    Their stored embeddings are not used: a million pictures' would be read for a thousand reviews.
 
     Raises
     ------
@@ -189,17 +185,10 @@ def embed_reviewed(reviews: Reviews, sight: Sight, storage: Storage, report: Cal
     """
     corpus, teaching = reviews.corpus, reviews.teaching
     report(f"embedding {len(teaching):,} reviewed images of corpus {corpus.name}")
-    known = dict(zip(teaching.positions.tolist(), teaching.pictures, strict=True))
     shape = (corpus.height, corpus.width, corpus.channels)
     found: list[Embeddings] = []
     batch: list[npt.NDArray[np.uint8]] = []
-    for position, stored in read_images(corpus, known, storage):
-        if known[position] and picture_hash(stored) != known[position]:
-            shard, _ = corpus.partition.place(position)
-            raise CorruptError(
-                f"{layout.shard_file(corpus.name, shard)}: position {position} is not the picture that was reviewed; "
-                f"write the shard again with `tinytags ingest {corpus.name} --redo {shard}`"
-            )
+    for stored in read_taught(corpus, teaching, storage):
         batch.append(np.frombuffer(stored, dtype=np.uint8).reshape(shape))
         if len(batch) == _BATCH:
             found.append(see(sight, np.stack(batch)))

@@ -239,6 +239,7 @@ def _train(
         probe=probe,
         background_held_back=measure_background(fitted, lesson, card.background),
         reviews=_review_use(training, reviewed, background),
+        net_reviews=training.net.reviews if training.net else (),
         labelled_of_tags=of_tags,
         unlabelled_images=labelled.unlabelled,
         learned_test_images=learned,

@@ -1,6 +1,7 @@
 """Engines killed in the middle of each stage: after the retry the index equals a clean run's, document by document."""
 
 import base64
+import re
 import subprocess
 import sys
 import threading
@@ -128,7 +129,7 @@ def define(name: str, source: Path) -> CorpusDefinition:
 @pytest.fixture
 def planned(runtime: Runtime, slow_model: str, bin_file: Path, request: pytest.FixtureRequest) -> str:
     """A run with its own corpus for each test, planned and with an empty collection."""
-    corpus = request.node.name.removeprefix("test_")[:60]
+    corpus = re.sub(r"[^a-z0-9_]", "-", request.node.name.removeprefix("test_")[:60]).strip("-")
     ingest_corpus(define(corpus, bin_file), storage=runtime.storage)
     name = plan_run(PlanRequest(corpus, slow_model, threshold=34), storage=runtime.storage).run
     prepare_collection(name, storage=runtime.storage, solr=runtime.solr)
@@ -178,18 +179,22 @@ def wait_for_first_block(runtime: Runtime, run: str, thread: threading.Thread) -
         time.sleep(0.05)
 
 
-def scoring_processes() -> list[psutil.Process]:
+def scoring_processes(*, parents: bool) -> list[psutil.Process]:
     return [
         process
         for process in engine_process(load_settings(), "spark").children(recursive=True)
-        if any("pyspark" in part for part in process.cmdline()) and not process.children()
+        if any("pyspark" in part for part in process.cmdline()) and bool(process.children()) is parents
     ]
 
 
-def test_scoring_processes_killed_in_mid_block(runtime: Runtime, planned: str, expected: dict[int, dict]) -> None:
+@pytest.mark.parametrize("parents", [False, True], ids=["workers", "daemon"])
+def test_python_processes_killed_in_mid_block(
+    runtime: Runtime, planned: str, expected: dict[int, dict], parents: bool
+) -> None:
+    """As the kernel does if memory runs out: those that score, or the one that starts them."""
     thread, errors = in_background(lambda: score_all(runtime, planned))
     wait_for_first_block(runtime, planned, thread)
-    victims = scoring_processes()
+    victims = scoring_processes(parents=parents)
     assert victims
     for victim in victims:
         victim.kill()

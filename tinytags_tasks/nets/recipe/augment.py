@@ -16,6 +16,7 @@ _NUMBERS = 16  # random numbers per image
 class Batches:
     """Draws batches from all preparations of both sets; ``bank`` is uint8, (pictures, preparations, 32, 32, 3).
 
+    ``times``, int64, (pictures,): how many times as often as another picture each is drawn; None draws all alike.
     The bank may lie in the memory of the GPU, or where it does not fit, in that of the machine.
     """
 
@@ -24,6 +25,7 @@ class Batches:
         bank: torch.Tensor,
         tags: torch.Tensor,
         classes: torch.Tensor,
+        times: torch.Tensor | None = None,
         *,
         size: int,
         seed: int,
@@ -35,7 +37,8 @@ class Batches:
         self.tags, self.classes = tags, classes
         self.size, self.device = size, device
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.of_labelled = torch.nonzero(classes < 0).flatten()
+        of_labelled = torch.nonzero(classes < 0).flatten()
+        self.of_labelled = of_labelled if times is None else of_labelled.repeat_interleave(times[of_labelled])
         self.of_general = torch.nonzero(classes >= 0).flatten()
         self._augment = torch.compile(augment) if compiled else augment
         self._mix = torch.compile(mix) if compiled else mix

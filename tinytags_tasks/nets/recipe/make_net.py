@@ -1,11 +1,11 @@
-"""Makes a net from labelled pictures, step by step: pack, learn, graph, ship; each is done once, whatever is killed."""
+"""Makes a net from pictures, step by step: pack, learn or fine-tune, graph, ship; each once, whatever is killed."""
 
 import hashlib
 import importlib.util
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ import numpy.typing as npt
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.catalogue import net_version, publish_net
 from tinytags_tasks.nets.recipe.background import make_background
+from tinytags_tasks.nets.recipe.base import Base
 from tinytags_tasks.nets.recipe.graph import int8_model
-from tinytags_tasks.nets.recipe.pictures import LabelledPictures, joined, plain, prepare_all
+from tinytags_tasks.nets.recipe.pictures import LabelledPictures, joined, plain, prepare_all, with_reviewed
+from tinytags_tasks.nets.recipe.reviewed import ReviewedPictures
 from tinytags_tasks.nets.recipe.shape import SIDE, SIZES
 from tinytags_tasks.nets.recipe.training import NamedPictures, NetTraining
+from tinytags_tasks.nets.recipe.tuning import NetTuning
 from tinytags_tasks.nets.recipe.work import Progress, Work
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
@@ -45,6 +48,10 @@ class Sources:
         Pictures of the tags that it is measured on; None holds some of the labelled ones back.
     licence
         The terms of the pictures, for the card.
+    base
+        The net that is fine-tuned; None learns one from nothing.
+    reviewed
+        Pictures of corpora that people looked at; they join the labelled ones of a net that is fine-tuned.
     """
 
     labelled: NamedPictures
@@ -52,6 +59,8 @@ class Sources:
     general_names: dict[str, str]
     test: NamedPictures | None = None
     licence: str = ""
+    base: Base | None = None
+    reviewed: tuple[ReviewedPictures, ...] = ()
 
 
 def require_torch() -> None:
@@ -67,7 +76,7 @@ def require_torch() -> None:
 
 
 def make_net(
-    training: NetTraining,
+    training: NetTraining | NetTuning,
     sources: Sources,
     *,
     folder: Callable[[str], Path],
@@ -76,12 +85,12 @@ def make_net(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     eager: bool = False,
 ) -> NetCard:
-    """Learn a net and publish it; a training that was killed goes on where it was.
+    """Learn or fine-tune a net and publish it; a training that was killed goes on where it was.
 
     Parameters
     ----------
     training, sources
-        How, and from what.
+        How, and from what; a base is fine-tuned by a :class:`~.tuning.NetTuning`.
     folder
         Returns the folder for everything in between, for the training's identity.
     storage
@@ -101,12 +110,13 @@ def make_net(
         If another process is learning in the folder.
     """
     require_torch()
-    identity = training.identity(sources.labelled, sources.general, sources.test)
+    identity = training.identity(sources.labelled, sources.general, sources.test, *sources.reviewed)
     work = Work(folder(identity), report)
     with work.hold(identity):
         if not work.has("student.npz"):
-            sources_left, test = _test_pictures(sources)
+            sources_left, test = _test_pictures(sources, report)
             pictures = joined(sources_left.labelled, sources.general, sources.general_names)
+            pictures = with_reviewed(pictures, sources.reviewed)
             bank = pack(work, pictures.encoded, training)
             _learn(work, training, bank, pictures, sources_left, test, checkpoint_seconds, eager=eager)
         card = ship(work, training, sources, storage)
@@ -114,8 +124,10 @@ def make_net(
         return card
 
 
-def _test_pictures(sources: Sources) -> tuple[Sources, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-    """Return what is learned from, and the pixels and tags of the test pictures."""
+def _test_pictures(
+    sources: Sources, report: Callable[[str], None]
+) -> tuple[Sources, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    """Return what is learned from, and the pixels and tags of the test pictures; none of them was reviewed."""
     test, labelled = sources.test, sources.labelled
     if test is None:
         rows = np.arange(len(labelled.encoded))
@@ -125,8 +137,15 @@ def _test_pictures(sources: Sources) -> tuple[Sources, tuple[npt.NDArray[np.uint
         raise BadInputError(f"{test.source}: has the tags {', '.join(unknown[:5])}, which {labelled.source} lacks")
     pixels = np.stack([_readable(encoded, number, test.source) for number, encoded in enumerate(test.encoded)])
     numbers = np.array([labelled.names.index(name) for name in test.names])
-    kept = Sources(labelled=labelled, general=sources.general, general_names=sources.general_names)
-    return kept, (pixels, numbers[test.labels])
+    learned = {plain(encoded, encode_again=False).tobytes() for part in sources.reviewed for encoded in part.encoded}
+    is_new = np.array([picture.tobytes() not in learned for picture in pixels], dtype=np.bool_)
+    if not is_new.all():
+        report(f"{int((~is_new).sum()):,} test pictures were reviewed, too: they are learned from, and not measured")
+    if not is_new.any():
+        raise BadInputError(
+            f"{test.source}: all of its pictures were reviewed, so none is left to measure; give --test"
+        )
+    return replace(sources, labelled=labelled), (pixels[is_new], numbers[test.labels][is_new])
 
 
 def _part(pictures: NamedPictures, rows: npt.NDArray[np.intp]) -> NamedPictures:
@@ -141,7 +160,7 @@ def _readable(encoded: bytes, number: int, source: str) -> npt.NDArray[np.uint8]
         raise BadInputError(f"{source}: picture {number} cannot be read ({error}); remove it") from error
 
 
-def pack(work: Work, encoded: list[bytes], training: NetTraining) -> npt.NDArray[np.uint8]:
+def pack(work: Work, encoded: list[bytes], training: NetTraining | NetTuning) -> npt.NDArray[np.uint8]:
     """Prepare all pictures in a file; return them, uint8, shape (pictures, preparations, 32, 32, 3).
 
     A picture's preparations depend on its number and the seed alone, so that packing may be killed and go on.
@@ -166,7 +185,11 @@ def pack(work: Work, encoded: list[bytes], training: NetTraining) -> npt.NDArray
 
 
 def _pack_part(
-    encoded: list[bytes], target: npt.NDArray[np.uint8], start: int, training: NetTraining, progress: Progress
+    encoded: list[bytes],
+    target: npt.NDArray[np.uint8],
+    start: int,
+    training: NetTraining | NetTuning,
+    progress: Progress,
 ) -> None:
     seed = training.seed * 1_000_000_000 + start
     try:
@@ -185,7 +208,7 @@ def _pack_part(
 
 def _learn(
     work: Work,
-    training: NetTraining,
+    training: NetTraining | NetTuning,
     bank: npt.NDArray[np.uint8],
     pictures: LabelledPictures,
     sources: Sources,
@@ -194,19 +217,30 @@ def _learn(
     *,
     eager: bool,
 ) -> None:
-    from tinytags_tasks.nets.recipe.learn import Lesson, make_setup  # needs torch
+    from tinytags_tasks.nets.recipe.learn import Learning  # they need torch
+    from tinytags_tasks.nets.recipe.lesson import make_setup
+    from tinytags_tasks.nets.recipe.tune import Tuning
 
-    setup = make_setup(training, work, checkpoint_seconds, eager=eager)
+    setup = make_setup(work, checkpoint_seconds, eager=eager)
     classes = len(sources.general.names) if sources.general else 0
-    Lesson(setup, bank, pictures, len(sources.labelled.names), classes, test).learn()
+    shared = (setup, bank, pictures, len(sources.labelled.names), classes, test)
+    if isinstance(training, NetTraining):
+        Learning(training, *shared).learn()
+    else:
+        Tuning(training, *shared).learn(_base(sources))
 
 
-def ship(work: Work, training: NetTraining, sources: Sources, storage: Storage) -> NetCard:
+def _base(sources: Sources) -> Base:
+    assert sources.base is not None  # noqa: S101 - whoever fine-tunes gives one; for the type checker
+    return sources.base
+
+
+def ship(work: Work, training: NetTraining | NetTuning, sources: Sources, storage: Storage) -> NetCard:
     """Write the learned net as ONNX with its background, and publish both with a card."""
     with np.load(work.path("student.npz")) as learned:
         arrays = dict(learned)
     scale = float(arrays["out.scale"])
-    shape, _ = SIZES[training.size]
+    shape = SIZES[training.size][0] if isinstance(training, NetTraining) else _base(sources).shape
     content: bytes = int8_model(arrays, shape, training.name).SerializeToString(deterministic=True)
     net = work.write("net.onnx", lambda path: path.write_bytes(content))
     background, images = None, 0
@@ -214,6 +248,7 @@ def ship(work: Work, training: NetTraining, sources: Sources, storage: Storage) 
         background, images = make_background(net, scale, sources.general, sources.general_names)
         work.write("background.parquet", lambda path: path.write_bytes(background or b""))
     about: dict[str, Any] = json.loads(work.path("learned.json").read_text())
+    base = sources.base.card if sources.base else None
     learned_from = [pictures for pictures in (sources.labelled, sources.general) if pictures]
     card = NetCard(
         version=net_version(training.name, content),
@@ -222,15 +257,20 @@ def ship(work: Work, training: NetTraining, sources: Sources, storage: Storage) 
         dimensions=shape.stages[-1][0],
         scale=scale,
         arithmetic="int8",
-        origin=f"learned by `tinytags nets train` from {sources.labelled.source}",
+        origin=f"learned by `tinytags nets train` from {f'{base.version} and ' if base else ''}"
+        f"{sources.labelled.source}",
         preparation=PREPARATION,
-        licence=sources.licence,
-        data=tuple(f"{one.source}: {len(one.encoded):,} pictures, {len(one.names)} classes" for one in learned_from),
+        licence="; ".join(terms for terms in (base.licence if base else "", sources.licence) if terms),
+        data=(
+            *(base.data if base else ()),
+            *(f"{one.source}: {len(one.encoded):,} pictures, {len(one.names)} classes" for one in learned_from),
+        ),
         background_sha256=hashlib.sha256(background).hexdigest() if background else "",
         background_images=images,
         background_classes=len(sources.general.names) if sources.general else 0,
         parameters={**training.parameters(), **about["parameters"]},
         figures=about["figures"],
+        reviews=(*(base.reviews if base else ()), *(part.use for part in sources.reviewed)),
         created=now(),
     )
     publish_net(card, content, background, storage)

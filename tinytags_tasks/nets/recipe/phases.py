@@ -17,7 +17,6 @@ from tinytags_tasks.nets.onnx_file import first_line
 from tinytags_tasks.nets.recipe.augment import Batches
 from tinytags_tasks.nets.recipe.losses import Loss
 from tinytags_tasks.nets.recipe.model import Learner
-from tinytags_tasks.nets.recipe.training import NetTraining
 from tinytags_tasks.nets.recipe.work import Progress, Timer, Work
 
 _RISING_STEPS, _RISING_SHARE = 800, 0.1
@@ -28,7 +27,6 @@ _LARGEST_GRADIENT = 5.0
 class Setup:
     """Where and how to learn."""
 
-    training: NetTraining
     work: Work
     device: torch.device
     compiled: bool
@@ -37,7 +35,10 @@ class Setup:
 
 @dataclass
 class Phase:
-    """One learner's schedule: the rate rises over a tenth of the steps, then falls by a cosine."""
+    """One learner's schedule: the rate rises over a tenth of the steps, then falls by a cosine.
+
+    ``is_rounded`` says that its net computes as int8 will.
+    """
 
     name: str
     steps: int

@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
@@ -22,6 +22,7 @@ from PIL import Image, ImageFilter
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.recipe.classes import UNKNOWN, tag_of, tag_shown_by
+from tinytags_tasks.nets.recipe.reviewed import ReviewedPictures
 from tinytags_tasks.nets.recipe.shape import SIDE
 from tinytags_tasks.nets.recipe.training import NamedPictures
 
@@ -45,12 +46,13 @@ class LabelledPictures:
     """Encoded pictures, with the labels that they are taught with.
 
     ``tags`` are numbers of the tags, their number for "none of them", or ``UNKNOWN``; ``classes`` those of the general
-    pictures' classes, or ``UNKNOWN``.
+    pictures' classes, or ``UNKNOWN``; ``times`` how many times as often as another picture each is drawn.
     """
 
     encoded: list[bytes]
     tags: npt.NDArray[np.int64]
     classes: npt.NDArray[np.int64]
+    times: npt.NDArray[np.int64] | None = None
 
 
 def read_cifar10(path: Path) -> LabelledPictures:
@@ -122,6 +124,20 @@ def joined(labelled: NamedPictures, general: NamedPictures | None, names: dict[s
         labelled.encoded + general.encoded,
         np.concatenate([labelled.labels, shown[general.labels]]),
         np.concatenate([np.full(len(labelled.labels), UNKNOWN), general.labels]),
+    )
+
+
+def with_reviewed(pictures: LabelledPictures, reviewed: Sequence[ReviewedPictures]) -> LabelledPictures:
+    """Return the same pictures, and then reviewed ones: they have no class, as labelled ones."""
+    if not reviewed:
+        return pictures
+    added = np.concatenate([part.labels for part in reviewed])
+    times = [np.full(len(part.labels), part.use.weight) for part in reviewed]
+    return LabelledPictures(
+        pictures.encoded + [encoded for part in reviewed for encoded in part.encoded],
+        np.concatenate([pictures.tags, added]),
+        np.concatenate([pictures.classes, np.full(len(added), UNKNOWN)]),
+        np.concatenate([np.ones(len(pictures.tags), np.int64), *times]),
     )
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tinytags_tasks.nets.recipe.graph import Arrays
 from tinytags_tasks.nets.recipe.model import Block, Convolution, Net
-from tinytags_tasks.nets.recipe.shape import EMBEDDING_LEVELS, WEIGHT_LEVELS
+from tinytags_tasks.nets.recipe.shape import EMBEDDING_LEVELS, WEIGHT_LEVELS, Shape
 
 _KEPT = 0.9999  # the share of activations that the range of a rounder covers
 _WATCHED = 1 << 20
@@ -82,6 +83,15 @@ def settle(net: Net) -> None:
     """Fix all scales from the batches that went through the net since :func:`rounded`."""
     for rounder in _rounders(net):
         rounder.settle()
+
+
+def restored(arrays: Arrays, shape: Shape) -> Net:
+    """Return the rounded net that these weights, biases and scales were read from."""
+    net = rounded(Net(shape))
+    for rounder in _rounders(net):
+        rounder.watching = False
+    net.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
+    return net
 
 
 def save(net: Net, path: Path) -> None:

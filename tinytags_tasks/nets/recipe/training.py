@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,17 @@ import numpy.typing as npt
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.recipe.shape import SIZES
 from tinytags_tasks.store import layout
+
+if TYPE_CHECKING:
+    from tinytags_tasks.nets.recipe.tuning import NetTuning
+
+
+class Hashed(Protocol):
+    """Pictures with a hash of them."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,12 @@ class NetTraining:
         """Return the parameters by name, for the net's card."""
         return {one.name.replace("_", " "): getattr(self, one.name) for one in fields(self) if one.name != "name"}
 
-    def identity(self, *learned_from: NamedPictures | None) -> str:
+    def identity(self, *learned_from: Hashed | None) -> str:
         """Return what tells this training from any other: its name, and a hash of its parameters and pictures."""
-        known = json.dumps([asdict(self), [pictures and pictures.sha256 for pictures in learned_from]])
-        return f"{self.name}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+        return identity_of(self, learned_from)
+
+
+def identity_of(training: "NetTraining | NetTuning", learned_from: Sequence[Hashed | None]) -> str:
+    """Return the name of what is learned, and a hash of the parameters and of the pictures."""
+    known = json.dumps([asdict(training), [pictures and pictures.sha256 for pictures in learned_from]])
+    return f"{training.name}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"

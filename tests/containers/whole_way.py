@@ -1,0 +1,106 @@
+"""The containers, for real: the whole way, then again with an engine killed in the middle; the counts must not change.
+
+Needs a Docker engine with Compose. Run by `make test-containers`, and by name only: it takes a quarter of an hour.
+``CONTAINERS_PROFILE=cluster`` kills one of two instead of the only one. ``CONTAINERS_PROJECT=tinytags`` takes
+containers that run already, and leaves them.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROFILE = os.environ.get("CONTAINERS_PROFILE", "small")
+RUNNING = os.environ.get("CONTAINERS_PROJECT")
+PROJECT = RUNNING or "tinytags-test"
+SETTINGS = {} if RUNNING else {"AIRFLOW_PORT": "18080", "SEARCH_PORT": "18765"}
+KILLED = {
+    "small": ("namenode", "datanode1", "zookeeper", "solr1", "spark", "postgres", "airflow-scheduler"),
+    "cluster": ("spark-worker2", "datanode2", "solr2", "postgres", "airflow-worker2"),
+}[PROFILE]
+AWAY_SECONDS = 30
+IMAGES = 20_000
+
+COUNTS = re.compile(r"│ (images read|kept|below[^│]*|none of the tags|unreadable|documents in Solr) +│ +([\d,]+) │")
+
+
+def compose(*arguments: str) -> str:
+    """Run a command of Compose to its end, and return what it printed."""
+    with started(*arguments) as process:
+        output = "".join(shown(line) for line in process.stdout)
+    assert process.returncode == 0, f"docker compose {' '.join(arguments)} ended with {process.returncode}"
+    return output
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    settings = ("--env-file", "cluster.env") if PROFILE == "cluster" else ()
+    command = ("docker", "compose", "--project-name", PROJECT, "--progress", "quiet", *settings, *arguments)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | SETTINGS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def shown(line: str) -> str:
+    print(time.strftime("%H:%M:%S"), line, end="", flush=True)
+    return line
+
+
+def tinytags(*arguments: str) -> str:
+    return compose("run", "--rm", "-T", "tinytags", *arguments)
+
+
+def counts_of(output: str) -> dict[str, int]:
+    return {what.strip(): int(count.replace(",", "")) for what, count in COUNTS.findall(output)}
+
+
+@pytest.fixture(scope="module")
+def first_run() -> Iterator[str]:
+    """What the run printed that is the first on containers that were started from nothing."""
+    if RUNNING:
+        yield tinytags("run")
+        return
+    compose("down", "--volumes", "--remove-orphans")
+    try:
+        compose("up", "--build", "--wait")
+        yield tinytags("run")
+    finally:
+        compose("logs", "--tail", "10")
+        compose("down", "--volumes", "--remove-orphans")
+
+
+def test_from_nothing_to_a_searchable_index(first_run: str) -> None:
+    counts = counts_of(first_run)
+    assert counts["images read"] == IMAGES
+    assert 0 < counts["kept"] == counts["documents in Solr"]
+    assert json.loads(tinytags("search", "confidence:40-100", "--rows", "3", "--json"))
+
+
+@pytest.mark.parametrize("engine", KILLED)
+def test_an_engine_killed_in_mid_run_changes_no_count(first_run: str, engine: str) -> None:
+    # Another threshold is another run, of which nothing is done yet but the model and the embeddings.
+    threshold = 50 + KILLED.index(engine)
+    arguments = ("run", "--threshold", str(threshold), "--no-publish")
+    output = ""
+    with started("run", "--rm", "-T", "tinytags", *arguments) as run:
+        killed = False
+        for line in run.stdout:
+            output += shown(line)
+            if not killed and "plan 1/1" in line:
+                compose("kill", engine)
+                killed = True
+                time.sleep(AWAY_SECONDS)
+                compose("start", engine)
+    assert killed, "the run ended before an engine was killed"
+    if run.returncode != 0:  # Airflow was away, too; its run goes on, and the same command joins it
+        output = tinytags(*arguments)
+    counts = counts_of(output)
+    assert counts["images read"] == IMAGES
+    # The live run has every image that was kept from 40 % on, each with its confidence.
+    expected = json.loads(tinytags("search", f"confidence:{threshold}-100", "--rows", "1", "--json"))["total"]
+    assert counts["kept"] == counts["documents in Solr"] == expected

@@ -1,0 +1,80 @@
+"""One engine in a container: the same configuration as on one machine, with other hosts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tinytags_tasks.services import container, hdfs, solr, spark
+from tinytags_tasks.services.engine import Context, Network
+from tinytags_tasks.settings import Settings
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TINYTAGS_HDFS_URL", "hdfs://namenode:8020")
+    monkeypatch.setattr(container.socket, "gethostname", lambda: "here")
+    for module in (hdfs, solr):
+        monkeypatch.setattr(module, "fetch_jars", lambda *_: tmp_path / "jars")
+    return container.container_context("datanode")
+
+
+def properties(context: Context, engine: str, file: str) -> str:
+    return (context.folder(engine) / "conf" / file).read_text()
+
+
+def test_a_datanode_knows_the_namenode_and_tells_its_own_name(context: Context) -> None:
+    hdfs.prepare(context, "datanode")
+    assert "<value>hdfs://namenode:8020</value>" in properties(context, "datanode", "core-site.xml")
+    site = properties(context, "datanode", "hdfs-site.xml")
+    assert "<name>dfs.datanode.hostname</name><value>here</value>" in site
+    assert "<name>dfs.datanode.address</name><value>0.0.0.0:9866</value>" in site
+    assert "127.0.0.1" not in site
+
+
+def test_a_datanode_formats_no_namenode(context: Context) -> None:
+    hdfs.prepare(context, "datanode")
+    assert not context.folder("namenode").exists()
+
+
+def test_one_machine_listens_on_loopback_only(tmp_path: Path, context: Context) -> None:
+    alone = replace(context, network=Network())
+    hdfs.prepare(alone, "datanode")
+    assert "0.0.0.0" not in properties(alone, "datanode", "hdfs-site.xml")
+    solr.GROUP.prepare(alone)
+    assert "SolrZkServer" in properties(alone, "solr", "jetty.xml")
+
+
+def test_solr_starts_no_zookeeper_of_its_own_beside_another(context: Context) -> None:
+    solr.GROUP.prepare(context)
+    assert "SolrZkServer" not in properties(context, "solr", "jetty.xml")
+    assert "/security.json" in properties(context, "solr", "jetty.xml")
+    assert solr.zookeeper(context) == "zookeeper:2181"
+
+
+def test_spark_works_on_the_cluster_that_is_set_and_proves_who_it_is(context: Context) -> None:
+    settings = context.settings.model_copy(update={"spark_master": "spark://spark-master:7077", "hdfs_replication": 2})
+    spark.GROUP.prepare(replace(context, settings=settings))
+    written = properties(context, "spark", "spark-defaults.conf")
+    assert "spark.master spark://spark-master:7077\n" in written
+    assert "spark.authenticate true\n" in written
+    assert "spark.hadoop.dfs.replication 2\n" in written
+
+
+def test_an_unknown_role_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SystemExit, match=r"namenode, datanode.*search"):
+        container.main(["nonesuch"])
+
+
+def test_airflow_gets_its_database_and_address_from_the_containers(context: Context) -> None:
+    variables = container._with_database(context).network.variables
+    assert variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].endswith("@postgres:5432/airflow")
+    assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://airflow-api-server:8080/execution/"
+    assert variables["AIRFLOW__EDGE__API_ENABLED"] == "False"
+
+
+def test_copies_of_a_block_are_as_many_as_set(context: Context) -> None:
+    assert hdfs.replication(context) == 1
+    assert hdfs.replication(replace(context, ports={})) == 3
+    assert hdfs.replication(replace(context, settings=Settings(hdfs_replication=2))) == 2
