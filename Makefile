@@ -1,6 +1,7 @@
 # make run      goes from nothing to a searchable index of the demo corpus; the engines keep running, and a keeper restarts what fails
 # make stop     stops what make run started
 # make test     runs all tests, on engines of their own
+# make docs     builds the documentation into site/, and fails if a link leads nowhere
 # make test-containers  starts docker-compose.yml for real, and kills its engines one by one; needs Docker
 # make bench    compares each stage with its alternatives; needs an otherwise idle machine
 # make test-fast, lint, types, lock, clean: for developers
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test test-fast test-containers lint types bench clean lock
+.PHONY: help install run stop test test-fast test-containers lint types docs bench clean lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -59,6 +60,10 @@ lint: install
 types: install
 	@$(BIN)/mypy
 
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo "open site/index.html"
+
 bench: install
 	@for part in ingest train tags embed score index search similar verify corrections review loop precision review_page orchestration; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
@@ -66,4 +71,4 @@ lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
 
 clean: stop
-	rm -rf $(VENV) .tinytags .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .tinytags .mypy_cache .ruff_cache .pytest_cache .hypothesis

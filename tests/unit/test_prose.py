@@ -8,10 +8,10 @@ import pytest
 from tinytags_tasks.settings import PROJECT_ROOT
 
 PLACES = (
-    *("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "docs", "benchmarks", "solr", "dags", "plugins"),
-    "tinytags_tasks",
+    *("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "mkdocs.yml", "docs", "notebooks", "benchmarks"),
+    *("solr", "dags", "plugins", "tinytags_tasks"),
 )
-ENDINGS = {".md", ".py", ".html", ".js", ".css", ".xml", ".toml"}
+ENDINGS = {".md", ".py", ".html", ".js", ".css", ".xml", ".toml", ".yml", ".ipynb"}
 
 STUMBLES = {
     r"\b(?:nobody|not|nothing) any ?more\b|\bstands? no more\b": "no longer, does not exist",

@@ -40,6 +40,7 @@ from tinytags_tasks.train.families import FAMILIES
 
 RECIPES = (PROJECT_ROOT / "docs" / "extending.md").read_text()
 README = (PROJECT_ROOT / "README.md").read_text()
+CORPORA_PAGE = (PROJECT_ROOT / "docs" / "corpora.md").read_text()
 DAGS_PAGE = (PROJECT_ROOT / "docs" / "dags.md").read_text()
 FAMILY_FOLDER = PROJECT_ROOT / "tinytags_tasks" / "train"
 FAULTS = PROJECT_ROOT / "tests" / "integration" / "faults"
@@ -152,7 +153,7 @@ def test_a_test_that_kills_an_engine_starts_it_again(path: Path) -> None:
 # A corpus format
 
 
-def test_every_format_is_registered_and_in_the_readme() -> None:
+def test_every_format_is_registered_and_in_the_documents() -> None:
     written = {
         value.name
         for module in modules_of(tinytags_tasks.corpus.formats)
@@ -160,7 +161,7 @@ def test_every_format_is_registered_and_in_the_readme() -> None:
         if isinstance(value, type) and issubclass(value, Format) and hasattr(value, "name")
     }
     assert written <= set(format_names())
-    assert written <= table_rows(README)
+    assert written <= table_rows(CORPORA_PAGE)
     assert all(find_format(name).name == name for name in written)
     assert written - set(SOURCES) == {"cifar-pickle"}, "pin its identities: write a source in identity_corpora.py"
 
@@ -297,7 +298,14 @@ def test_every_setting_has_a_meaning_and_a_reader() -> None:
         ), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/dags.md", "docs/extending.md", "docker-compose.yml"])
+PAGES = [
+    "README.md",
+    "docker-compose.yml",
+    *(f"docs/{path.name}" for path in sorted((PROJECT_ROOT / "docs").glob("*.md"))),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_pages_name_only_settings_that_exist(page: str) -> None:
     known = {f"TINYTAGS_{name.upper()}" for name in Settings.model_fields} | {"TINYTAGS_POOLS"}
     assert set(re.findall(r"\bTINYTAGS_[A-Z_]+[A-Z]\b", (PROJECT_ROOT / page).read_text())) <= known

@@ -14,6 +14,7 @@ from tinytags_tasks.cli import (
     engines,
     models,
     nets,
+    notebooks,
     precision,
     publishing,
     reviews,
@@ -46,6 +47,7 @@ AREAS = (
     reviews,
     precision,
     accounts,
+    notebooks,
 )
 for area in AREAS:
     app.add_typer(area.app)
