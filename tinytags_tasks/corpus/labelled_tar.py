@@ -202,7 +202,7 @@ def _list_tars(tars: tuple[Path, ...], names_file: Path | None, versions: tuple[
 
 
 def _samples(tar: Path) -> Iterator[TarSample]:
-    with _opened(tar) as opened, open(opened.fileno(), "rb", closefd=False) as stream:  # noqa: PTH123 - a descriptor
+    with _opened(tar) as opened, open(opened.fileno(), "rb", closefd=False) as stream:
         size_bytes = stream.seek(0, os.SEEK_END)
         stream.seek(0)
         yield from iterate_samples(stream, str(tar), size_bytes, ("cls", "json"), _MOST_TEXT_BYTES)
