@@ -149,7 +149,10 @@ def test_a_test_set_with_names_in_another_order_is_read_by_name(write):
 
 def test_a_label_beyond_the_names_is_told_with_its_row(write):
     path = write([0, 1, 2], metadata=hub(label=["cat", "dog"]))
-    with pytest.raises(BadInputError, match=r"mine\.parquet: row 2 has label 2, but there are 2 tags"):
+    with pytest.raises(
+        BadInputError,
+        match=r"mine\.parquet: row 2 has label 2, but there are 2 tags .*; correct it, or give as many tags",
+    ):
         read_labelled(path, None, 8, 8)
 
 

@@ -1,5 +1,7 @@
 """An ingestion that was refused: its source or definition is mended, and nothing of the first attempt is in the way."""
 
+import shutil
+
 import numpy as np
 import pytest
 from faulty_storage import FaultyStorage, Killed, files_under
@@ -8,8 +10,9 @@ from PIL import Image
 from small_run import quiet
 
 from tinytags_tasks.corpus.sources.files import SourceFiles
-from tinytags_tasks.errors import BadInputError, OtherWriterError
+from tinytags_tasks.errors import BadInputError, FinalError, OtherWriterError
 from tinytags_tasks.ingest.plan import PlanRequest, plan_ingestion
+from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.local import LocalStorage
@@ -125,3 +128,48 @@ def test_nothing_is_deleted_while_another_process_writes_a_shard(storage, refuse
         with pytest.raises(OtherWriterError, match="its earlier source is still being ingested"):
             plan_ingestion(request, storage=storage, files=SourceFiles(str(refused)), report=quiet)
     assert files_under(storage.root) == before
+
+
+# The store has no room
+
+
+class NearlyFull(LocalStorage):
+    def free_bytes(self):
+        return 15 * 32 * 32 * 3  # not enough for 15 images, because some space is kept
+
+
+def remove_pictures(folder):
+    for number in range(10, PICTURES):
+        (folder / f"{number}.png").unlink()
+    return {}
+
+
+@pytest.mark.parametrize("mend", [remove_pictures, lambda folder: {"height": 16, "width": 16}])
+def test_what_the_store_had_no_room_for_binds_nobody(tmp_path, mend):
+    folder, storage = make_folder(tmp_path / "photos"), NearlyFull(tmp_path / "store")
+    for _ in range(2):
+        with pytest.raises(FinalError, match="more bytes, but the store has only"):
+            ingest(storage, folder, format="folder")
+    fields = mend(folder)
+    ingest(storage, folder, format="folder", **fields)
+    assert without_times(files_under(storage.root)) == clean(tmp_path, folder, **fields)
+
+
+def test_what_the_store_has_room_for_now_goes_on(storage, tmp_path):
+    folder = make_folder(tmp_path / "photos")
+    with pytest.raises(FinalError, match="more bytes"):
+        ingest(NearlyFull(storage.root), folder, format="folder")
+    assert ingest(storage, folder, format="folder").images == PICTURES
+    assert without_times(files_under(storage.root)) == clean(tmp_path, folder)
+
+
+def test_a_growth_that_the_store_had_no_room_for_stops_no_run(storage, tmp_path):
+    folder, more = make_folder(tmp_path / "photos"), make_folder(tmp_path / "more")
+    ingest(storage, folder, format="folder")
+    before = without_times(files_under(storage.root))
+    shutil.copytree(more, folder / "more")
+    nearly_full = NearlyFull(storage.root)
+    with pytest.raises(FinalError, match="more bytes"):
+        ingest_corpus(define(folder, format="folder"), storage=nearly_full, grow=True, report=quiet)
+    assert ingest(nearly_full, folder, format="folder").images == PICTURES
+    assert without_times(files_under(storage.root)) == before

@@ -127,7 +127,7 @@ def test_one_class_alone_is_refused(labelled):
 
 
 def test_a_file_without_images_is_refused(labelled):
-    with pytest.raises(BadInputError, match="contains no images"):
+    with pytest.raises(BadInputError, match=r"contains no images; give a folder with"):
         read_labelled_set(labelled([], []))
 
 
@@ -148,7 +148,7 @@ def test_labels_that_are_neither_integers_nor_words_are_refused(labelled):
 def test_another_kind_of_file_is_refused(tmp_path):
     path = tmp_path / "other.parquet"
     path.write_bytes(b"PAR1 but not really")
-    with pytest.raises(BadInputError, match=r"other\.parquet: not a readable Parquet file"):
+    with pytest.raises(BadInputError, match=r"other\.parquet: not a readable Parquet file .*; download it again"):
         read_labelled_set(path)
 
 

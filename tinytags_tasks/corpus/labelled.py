@@ -314,7 +314,7 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
             if wrong.size:
                 raise BadInputError(
                     f"{place_of(path, row + int(wrong[0]))} has label {int(batch_labels[wrong[0]])}, "
-                    f"but there are {len(names)} tags (labels 0 to {len(names) - 1})"
+                    f"but there are {len(names)} tags (labels 0 to {len(names) - 1}); correct it, or give as many tags"
                 )
             keep = np.flatnonzero(batch_labels != UNLABELLED)
             try:
@@ -326,7 +326,9 @@ def read_labelled_set(path: Path, tags: tuple[str, ...] | None = None, *, side: 
             unlabelled += len(encoded) - len(keep)
             row += len(encoded)
     if not images:
-        raise BadInputError(f"{path}: contains no images")
+        raise BadInputError(
+            f"{path}: contains no images; give a folder with a folder of pictures for each tag, Parquet or tars"
+        )
     if len(set(np.concatenate(labels).tolist())) < 2:
         raise BadInputError(f"{path}: all images have the same label; a classifier needs at least two tags")
     return LabelledSet(path, np.stack(images), np.concatenate(labels), names, unlabelled)

@@ -272,7 +272,10 @@ def _opened(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInputError(f"{path}: not a readable Parquet file ({error})") from error
+        raise BadInputError(
+            f"{path}: not a readable Parquet file ({error}); download it again, or give a folder with a folder of "
+            "pictures for each tag, or tars"
+        ) from error
 
 
 def _rows(path: Path) -> int:

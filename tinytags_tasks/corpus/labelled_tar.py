@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +18,7 @@ import numpy.typing as npt
 from tinytags_tasks.corpus.class_names import GIVE_TAGS, read_names, shortened
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.sources.tar_samples import COMPRESSED_ENDINGS, TarSample, iterate_samples
+from tinytags_tasks.corpus.sources.unpacking import COMPRESSED_HEADS, unpack
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
 
@@ -133,21 +138,34 @@ def _place(picture: _Picture) -> str:
 
 def _read(pictures: Sequence[_Picture]) -> list[bytes]:
     encoded = []
-    opened = None
     try:
-        for picture in pictures:
-            if opened is None or opened.name != str(picture.tar):
-                if opened:
-                    opened.close()
-                opened = picture.tar.open("rb")
-            opened.seek(picture.offset)
-            encoded.append(opened.read(picture.size_bytes))
+        for tar, group in groupby(pictures, lambda picture: picture.tar):
+            with _opened(tar) as opened:
+                for picture in group:
+                    encoded.append(os.pread(opened.fileno(), picture.size_bytes, picture.offset))
     except OSError as error:
         raise BadInputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    finally:
-        if opened:
-            opened.close()
     return encoded
+
+
+@contextmanager
+def _opened(tar: Path) -> Iterator[IO[bytes]]:
+    """Open a tar; what was unpacked of a compressed one is kept for the next call, and has no position of its own."""
+    if not tar.name.lower().endswith(COMPRESSED_ENDINGS):
+        with tar.open("rb") as opened:
+            yield opened
+        return
+    status = tar.stat()
+    yield _unpacked(tar, (status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)  # pictures are read a batch at a time, in the order of the tars
+def _unpacked(tar: Path, version: object) -> IO[bytes]:
+    with tar.open("rb", buffering=0) as packed:
+        if not (packed.read(6) or b"").startswith(COMPRESSED_HEADS):
+            raise BadInputError(f"{tar}: is not compressed as its name says; rename it, or download it again")
+        packed.seek(0)
+        return unpack(packed, str(tar))
 
 
 def _listed(tars: Sequence[Path]) -> _Listed:
@@ -184,8 +202,10 @@ def _list_tars(tars: tuple[Path, ...], names_file: Path | None, versions: tuple[
 
 
 def _samples(tar: Path) -> Iterator[TarSample]:
-    with tar.open("rb") as stream:
-        yield from iterate_samples(stream, str(tar), tar.stat().st_size, ("cls", "json"), _MOST_TEXT_BYTES)
+    with _opened(tar) as opened, open(opened.fileno(), "rb", closefd=False) as stream:
+        size_bytes = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        yield from iterate_samples(stream, str(tar), size_bytes, ("cls", "json"), _MOST_TEXT_BYTES)
 
 
 def _classes(samples: Sequence[tuple[Path, TarSample]]) -> tuple[list[str], bool]:

@@ -13,7 +13,7 @@ from tinytags_tasks.corpus.formats.registry import find_format, list_items
 from tinytags_tasks.corpus.listing import ListingFile
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles, hash_ends
-from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, TransientError
 from tinytags_tasks.ingest.grown_source import NewItems, find_new
 from tinytags_tasks.ingest.plan_records import GrowthPlan, IngestPlan, committed_corpus, committed_parts, load_plan
 from tinytags_tasks.ingest.refusals import (
@@ -24,7 +24,7 @@ from tinytags_tasks.ingest.refusals import (
     refuse_senseless_cut,
     refuse_senseless_growth,
 )
-from tinytags_tasks.ingest.refused import forget_growth, forget_ingestion, was_refused
+from tinytags_tasks.ingest.refused import forget_growth, forget_ingestion, refusal_noted, was_refused
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Source
 from tinytags_tasks.store.protocol import Storage
@@ -120,7 +120,8 @@ def plan_ingestion(
             )
         new = to_write = []
     elif needed := sum(partition.images_in_shard(shard) for shard in to_write) * definition.image_bytes:
-        refuse_without_room(needed, f"corpus {definition.name}", storage, report)
+        with refusal_noted(plan, storage, FinalError):  # a smaller source or definition may be what is done about it
+            refuse_without_room(needed, f"corpus {definition.name}", storage, report)
     todo = sorted({*to_write, *new})
     report(
         f"corpus {definition.name}: {partition.images:,} images in {partition.shards} shards, "

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 
-from tinytags_tasks.errors import BadInputError, CorruptError, OtherWriterError, TinyTagsError
+from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, OtherWriterError, TinyTagsError
 from tinytags_tasks.ingest.plan_records import IngestPlan, committed_parts
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
@@ -38,11 +38,11 @@ def _sha256(plan: IngestPlan) -> str:
 
 
 @contextmanager
-def refusal_noted(plan: IngestPlan, storage: Storage) -> Generator[None]:
+def refusal_noted(plan: IngestPlan, storage: Storage, refusals: type[FinalError] = BadInputError) -> Generator[None]:
     """Note that an ingestion by this plan was refused, if the block raises that and not all of it is committed."""
     try:
         yield
-    except BadInputError as error:
+    except refusals as error:
         with suppress(TinyTagsError):  # what was refused matters more
             if committed_parts(plan, storage) < len(plan.sources):
                 refusal = IngestRefusal(plan_sha256=_sha256(plan), reason=str(error))
