@@ -34,7 +34,7 @@ SEGMENTS = CoreMetric("INDEX.segments", "solr_core_segments")
 
 
 def leaderless_shards(collection: Mapping[str, Any]) -> list[str]:
-    """Return the shards of a collection without a live leader, according to CLUSTERSTATUS: nothing can be written there.
+    """Return the shards of a collection without a live leader, according to CLUSTERSTATUS: nobody can write there.
 
     Solr reports the replicas of nodes that are not alive as down.
     """
