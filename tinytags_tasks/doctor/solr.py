@@ -20,7 +20,10 @@ _area = Area("solr")
 
 def examine_solr(runtime: Runtime) -> Iterator[Finding]:
     """Yield what would make indexing, publishing or searching fail."""
-    yield from _area.each("server", lambda: _server(runtime))
+    server = list(_area.each("server", lambda: _server(runtime)))
+    yield from server
+    if [finding.verdict for finding in server] == ["fails"]:  # then it answers nothing else
+        return
     for role in get_args(SolrRole):
         yield from _area.each("rights", lambda role=role: _login(runtime, role))  # type: ignore[misc]
     yield from _area.each("replicas", lambda: _replicas(runtime))
