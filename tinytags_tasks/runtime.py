@@ -83,4 +83,10 @@ class Runtime:
         """Open a Spark session, which the caller must stop."""
         from tinytags_tasks.clients.spark import connect_spark
 
-        return connect_spark(self.settings.address("spark_url"), self.settings.spark_connect_token())
+        settings = self.settings
+        return connect_spark(
+            settings.address("spark_url"),
+            settings.spark_connect_token(),
+            settings.spark_archive,
+            send_code=settings.spark_send_code,
+        )

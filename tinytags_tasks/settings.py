@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -60,6 +61,14 @@ class Settings(BaseSettings):
     spark_token: SecretStr | None = Field(None, description="the token that Spark requires; unset if it requires none")
     spark_tokens: Literal["generated"] | None = Field(
         None, description="set by `tinytags up`: the embedded Spark requires the token under home"
+    )
+    spark_archive: Path | None = Field(
+        None,
+        description="a packed environment (venv-pack, conda-pack) that Spark's executors unpack and use in place of "
+        "their own Python; default: theirs",
+    )
+    spark_send_code: bool = Field(
+        False, description="whether Spark's executors get this package's code if their Python lacks it or has another"
     )
     onnx_providers: str | None = Field(
         None,
@@ -260,19 +269,23 @@ class Settings(BaseSettings):
         Parameters
         ----------
         hdfs, solr
-            Airflow ``Connection`` objects; None if there is no such connection. The login of Solr's connection, if it
-            has one, is used as both the admin and the writer.
+            Airflow ``Connection`` objects; None if there is no such connection. The extra ``url`` is the whole address.
+            Without it, the address is made of the connection's parts. The login of Solr's connection, if it has one, is
+            used as both the admin and the writer.
+
+        Raises
+        ------
+        BadInputError
+            If a connection has neither a host nor the extra ``url``.
         """
         overrides: dict[str, object] = {}
         if hdfs:
-            path = hdfs.extra_dejson.get("path", "")  # of a gateway
-            port = f":{hdfs.port}" if hdfs.port else ""
-            first = f"{hdfs.schema or 'http'}://{hdfs.host}{port}{path}"
+            first = _address_of(hdfs, default_path="")
             overrides["webhdfs_url"] = ";".join(filter(None, (first, hdfs.extra_dejson.get("others"))))
             overrides["hdfs_url"] = hdfs.extra_dejson.get("rpc", self.hdfs_url)
             overrides["hdfs_user"] = hdfs.login or self.hdfs_user
         if solr:
-            url = f"{solr.schema or 'http'}://{solr.host}:{solr.port}{solr.extra_dejson.get('path', '/solr')}"
+            url = _address_of(solr, default_path="/solr")
             overrides["solr_url"] = url
             if solr.login:
                 for role in ("admin", "writer"):
@@ -314,7 +327,62 @@ class Settings(BaseSettings):
                 f"no address for {name.removesuffix('_url')}: start the engines with `tinytags up`, "
                 f"or set TINYTAGS_{name.upper()}"
             )
+        for each in url.split(";") if name in _WEB_ADDRESSES else ():
+            _refuse_vague(name, each.strip())
+        if name == "solr_url" and not urlsplit(url).path:
+            return f"{url}/solr"  # where every Solr is, unless a proxy says otherwise
         return url.rstrip("/")
+
+
+_WEB_ADDRESSES = {
+    "webhdfs_url": "http://host:9870",
+    "solr_url": "http://host:8983/solr",
+    "airflow_url": "http://host:8080",
+    "search_url": "http://host:8765",
+}
+"""Addresses of web servers, with an example for messages."""
+
+
+def _refuse_vague(name: str, url: str) -> None:
+    """Refuse an address of a web server that has no scheme, no host, or a port that is none."""
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise BadInputError(
+            f"{without_password(url)!r} is not a web address: write TINYTAGS_{name.upper()} as {_WEB_ADDRESSES[name]}, "
+            "https:// likewise; the port and the path may be left out"
+        )
+
+
+def _address_of(connection: Any, default_path: str) -> str:  # noqa: ANN401 - this package knows no Airflow
+    """Return the address in an Airflow connection, whose host may be a whole address."""
+    extra = connection.extra_dejson
+    if url := str(extra.get("url") or ""):
+        return url.rstrip("/")
+    host = str(connection.host or "")
+    if not host:
+        raise BadInputError(
+            f"Airflow's connection {connection.conn_id} has no host: set it, or the extra `url` to the whole address"
+        )
+    path = extra.get("path", default_path)
+    if "://" in host:
+        address = urlsplit(host)
+        port = f":{connection.port}" if connection.port and address.port is None else ""
+        return f"{address.scheme}://{address.netloc}{port}{address.path.rstrip('/') or path}"
+    if ":" in host and not host.startswith("["):  # IPv6
+        host = f"[{host}]"
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'http'}://{host}{port}{path}"
+
+
+def without_password(url: str) -> str:
+    """Return an address without the user and the password that it may have."""
+    before, separator, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{before}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else url.rpartition("@")[2]
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:

@@ -128,9 +128,9 @@ def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -
         "host": "namenode",
         "port": 9870,
         "login": "tinytags",
-        "extra": {"rpc": "hdfs://namenode:8020"},
+        "extra": {"url": "http://namenode:9870", "rpc": "hdfs://namenode:8020"},
     }
-    assert told["AIRFLOW_CONN_TINYTAGS_SOLR"]["extra"] == {"path": "/solr"}
+    assert told["AIRFLOW_CONN_TINYTAGS_SOLR"]["extra"] == {"url": "https://solr:443/solr"}
     assert told["AIRFLOW_CONN_TINYTAGS_SPARK"] == {
         "conn_type": "spark_connect",
         "host": "sc://spark",
@@ -159,6 +159,28 @@ def test_dags_use_the_hdfs_of_the_settings_with_a_gateways_path_and_all_name_nod
     described["extra_dejson"] = described.pop("extra")
     described.setdefault("port", None)
     assert Settings(home=settings.home).with_connections(SimpleNamespace(**described), None).webhdfs_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("http://solr:8983/solr", None),
+        ("https://solr/solr", None),
+        ("https://gateway/search/solr", None),
+        ("http://[::1]:8983/solr", None),
+        ("https://me:a%20b@solr/solr", ("me", "a b")),
+    ],
+)
+def test_dags_use_the_solr_of_the_settings_whatever_its_address_has(
+    settings: Settings, url: str, login: tuple[str, str] | None
+) -> None:
+    settings = settings.model_copy(update={"solr_url": url})
+    described = json.loads(airflow_config.connections(settings)["AIRFLOW_CONN_TINYTAGS_SOLR"])
+    described["extra_dejson"] = described.pop("extra")
+    connection = SimpleNamespace(**{"port": None, "login": None, "password": None} | described)
+    used = Settings(home=settings.home).with_connections(None, connection)
+    assert used.address("solr_url") == url.replace("me:a%20b@", "")
+    assert used.solr_login("writer") == login
 
 
 @pytest.mark.parametrize(

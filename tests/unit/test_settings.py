@@ -1,6 +1,7 @@
 """Settings: the environment first, then what `tinytags up` recorded; and messages about bad values."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,3 +123,64 @@ def test_passwords_that_do_not_exist_are_no_empty_table(monkeypatch, tmp_path):
     monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
     with pytest.raises(BadInputError, match=r"no passwords are set or in .*: run `tinytags up`"):
         passwords()
+
+
+def connection(**parts):
+    given = {"conn_id": "c", "schema": None, "host": None, "port": None, "login": None, "password": None}
+    return SimpleNamespace(**given | {"extra_dejson": {}} | parts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "url"),
+    [
+        ({"host": "solr", "port": 8983}, "http://solr:8983/solr"),
+        ({"host": "solr"}, "http://solr/solr"),
+        ({"host": "solr", "schema": "https"}, "https://solr/solr"),
+        ({"host": "solr", "extra_dejson": {"path": "/search"}}, "http://solr/search"),
+        ({"host": "https://solr/a/solr/"}, "https://solr/a/solr"),
+        ({"host": "https://solr", "port": 8443}, "https://solr:8443/solr"),
+        ({"host": "::1", "port": 8983}, "http://[::1]:8983/solr"),
+        ({"host": "old", "port": 1, "extra_dejson": {"url": "https://new/solr"}}, "https://new/solr"),
+    ],
+)
+def test_any_form_of_an_airflow_connection_is_an_address(parts, url):
+    assert Settings().with_connections(None, connection(**parts)).address("solr_url") == url
+
+
+def test_a_pair_of_name_nodes_without_ports_is_one_address():
+    pair = "https://one/gateway/hdfs;https://two/gateway/hdfs"
+    hdfs = connection(extra_dejson={"url": pair, "rpc": "hdfs://cluster"})
+    used = Settings().with_connections(hdfs, None)
+    assert (used.address("webhdfs_url"), used.address("hdfs_url")) == (pair, "hdfs://cluster")
+
+
+def test_a_connection_without_a_host_says_what_to_set():
+    with pytest.raises(BadInputError, match="connection c has no host: set it, or the extra `url`"):
+        Settings().with_connections(None, connection(port=8983))
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("solr_url", "solr:8983/solr"),
+        ("solr_url", "http://"),
+        ("solr_url", "http://solr:port/solr"),
+        ("webhdfs_url", "hdfs://namenode:8020"),
+        ("webhdfs_url", "http://one:9870;two:9870"),
+        ("airflow_url", "airflow"),
+    ],
+)
+def test_what_is_no_web_address_is_refused_with_an_example(name, url):
+    with pytest.raises(BadInputError, match=rf"is not a web address: write TINYTAGS_{name.upper()} as http://host:\d+"):
+        Settings(**{name: url}).address(name)
+
+
+def test_a_refused_address_does_not_show_its_password():
+    with pytest.raises(BadInputError) as raised:
+        Settings(solr_url="ftp://me:secret@solr").address("solr_url")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_solr_without_a_path_is_below_the_usual_one():
+    assert Settings(solr_url="https://solr").address("solr_url") == "https://solr/solr"
+    assert Settings(solr_url="https://solr/").address("solr_url") == "https://solr"

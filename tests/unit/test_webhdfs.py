@@ -133,6 +133,12 @@ def test_a_gateway_that_does_not_reach_hdfs_is_an_hdfs_that_is_away():
         store(server).exists("a")
 
 
+def test_of_several_name_nodes_the_one_that_failed_last_is_named():
+    address = StoreAddress("/store", webhdfs_url="http://127.0.0.1:1;http://127.0.0.1:2", user="me")
+    with pytest.raises(EngineDownError, match=r"HDFS does not answer at 127\.0\.0\.1:2, the last of 2 addresses"):
+        HdfsStorage(address).exists("a")
+
+
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_page_that_is_not_from_hdfs_is_worth_a_retry_and_no_missing_file(status):
     page = b"<html>a gateway's page</html>"

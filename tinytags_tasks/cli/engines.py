@@ -93,6 +93,30 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor(
+    areas: Annotated[
+        list[str] | None,
+        typer.Argument(help="machine, hdfs, solr, spark, airflow; default: all.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look for what would make a run fail later: addresses, versions, rights, room; exit code 1 if something would."""
+    from tinytags_tasks.cli.common import clients
+    from tinytags_tasks.doctor.examination import examine
+
+    findings = []
+    for finding in examine(clients(), areas or ()):
+        findings.append(finding)
+        if not as_json:
+            remedy = f": {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.verdict:8} {finding.area:8} {finding.subject:11} {finding.text}{remedy}", flush=True)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    if any(finding.verdict == "fails" for finding in findings):
+        raise typer.Exit(1)
+
+
 def _print_engines(engines: "list[EngineStatus]") -> None:
     from rich.console import Console
     from rich.table import Table

@@ -128,16 +128,40 @@ class AirflowClient:
                 self._ask("GET", f"/api/v2/dags/{dag}")
                 return
             except MissingError as error:
-                broken = self._ask("GET", "/api/v2/importErrors")["import_errors"]
-                if broken:
-                    last = str(broken[0]["stack_trace"]).strip().splitlines()[-1]
-                    raise FinalError(f"Airflow cannot import {broken[0]['filename']}: {last}") from error
+                for file, reason in self.import_errors().items():
+                    raise FinalError(f"Airflow cannot import {file}: {reason}") from error
                 if time.monotonic() > deadline:
                     raise TransientError(
                         f"{self.url}: Airflow still does not know the Dag {dag} after {timeout_seconds:g} s; "
                         "see the log of airflow-dag-processor"
                     ) from error
             time.sleep(1)
+
+    def import_errors(self) -> dict[str, str]:
+        """Return why each Dag file that cannot be imported cannot: the last line of its error, by its name."""
+        broken = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+        return {str(each["filename"]): str(each["stack_trace"]).strip().splitlines()[-1] for each in broken}
+
+    def version(self) -> str:
+        """Return Airflow's version."""
+        return str(self._ask("GET", "/api/v2/version")["version"])
+
+    def health(self) -> dict[str, dict[str, str | None]]:
+        """Return what Airflow says of its own parts: ``status``, and the latest heartbeat."""
+        return self._ask("GET", "/api/v2/monitor/health")
+
+    def pools(self) -> dict[str, int]:
+        """Return the slots of each pool, by its name."""
+        found = self._ask("GET", "/api/v2/pools", limit=_PAGE)["pools"]
+        return {str(pool["name"]): int(pool["slots"]) for pool in found}
+
+    def option(self, section: str, name: str) -> str | None:
+        """Return the value of an option of Airflow's configuration; None if Airflow does not show it."""
+        try:
+            found = self._ask("GET", f"/api/v2/config/section/{section}/option/{name}")
+        except (FinalError, MissingError):  # it is refused unless `expose_config` is set
+            return None
+        return str(found["sections"][0]["options"][0]["value"])
 
     def unpause(self, dag: str) -> None:
         """Let Airflow start the tasks of a Dag's runs."""

@@ -14,7 +14,19 @@ from urllib.parse import quote, unquote
 
 from tinytags_tasks.blocks import Block
 from tinytags_tasks.clients.solr_http import CONNECTIONS, PAUSES_SECONDS, SOLR, ForbiddenError, SolrHttp
-from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.clients.solr_state import (
+    LEADS,
+    LOG_ACTIVE,
+    SEGMENTS,
+    UPDATE_LOG_STATE,
+    CoreMetric,
+    core_of_registry,
+    figures_of_registries,
+    figures_of_text,
+    leaderless_shards,
+    resting_replicas,
+)
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
 from tinytags_tasks.settings import Login, SolrRole
 from tinytags_tasks.store.configsets import Configset
 
@@ -24,8 +36,6 @@ EXPORT_POSITIONS = 30_000
 
 _MERGE_SECONDS = 3600
 """How long Solr may take to merge an index: a million documents with vectors took 65 s."""
-
-_LEADS = ("active", "true")
 
 _OFTEN_SAME = frozenset({"block", "corpus", "model", "shard", "width"})
 """Fields that neighbouring documents have in common: half of what an export would send."""
@@ -74,6 +84,7 @@ class SolrClient:
         )
         # Without retries: Solr goes on merging when nobody waits for it any more, and would merge twice at once.
         self._merger = SolrHttp(url, "writer", writer, pauses_seconds=(), timeout_seconds=_MERGE_SECONDS)
+        self._speaks_prometheus = False
         self.url = self._admin.url
 
     def request(
@@ -169,10 +180,10 @@ class SolrClient:
         return found
 
     def wait_until_settled(self, collection: str, timeout_seconds: float = 120) -> None:
-        """Wait until every replica is active and no update log is being replayed.
+        """Wait until every shard has a live leader, and no update log of an active replica is being replayed.
 
         After a crash, Solr answers before it has replayed its log; until then, counts are too low and commits do
-        nothing.
+        nothing. Replicas that are down do not matter: searches and updates go past them.
 
         Raises
         ------
@@ -187,17 +198,31 @@ class SolrClient:
             time.sleep(0.3)
 
     def _unsettled(self, collection: str) -> str:
-        for shard, status in self._cluster(collection)["shards"].items():
-            for name, replica in status["replicas"].items():
-                if replica["state"] != "active":
-                    return f"{shard} {name} is {replica['state']}"
-        metrics = self.request("admin/metrics", {"group": "core", "prefix": "TLOG.state"})["metrics"]
-        for core, values in metrics.items():
-            state = values.get("TLOG.state")
-            replaying = state is not None and state != 3  # UpdateLog.State: 3 is ACTIVE, 0 replays, 1 and 2 buffer
-            if core.startswith(f"solr.core.{collection}.") and replaying:
-                return f"{core} is replaying its update log"
+        cluster = self._cluster(collection)
+        resting = resting_replicas(cluster)
+        if leaderless := leaderless_shards(cluster):
+            said = f"{', '.join(leaderless)} without a live leader"
+            return f"{said}; {', '.join(resting)}" if resting else said
+        for registry, state in self.core_figures(UPDATE_LOG_STATE).items():
+            core = core_of_registry(registry, collection)
+            if core and core not in resting.values() and state != LOG_ACTIVE:
+                return f"{registry} is replaying its update log"
         return ""
+
+    def core_figures(self, metric: CoreMetric) -> dict[str, float]:
+        """Return a figure of each core on the node that answers, by the core's registry, ``solr.core.run.shard1.x``."""
+        if not self._speaks_prometheus:
+            try:
+                asked = {"group": "core", "prefix": metric.registry_name}
+                return figures_of_registries(self.request("admin/metrics", asked)["metrics"], metric)
+            except (ForbiddenError, MissingError, BadInputError):
+                raise
+            except FinalError:  # Solr 10 refuses JSON
+                text = self._admin.text("admin/metrics", {"wt": "prometheus", "name": metric.prometheus_name})
+                self._speaks_prometheus = True
+                return figures_of_text(text, metric)
+        text = self._admin.text("admin/metrics", {"wt": "prometheus", "name": metric.prometheus_name})
+        return figures_of_text(text, metric)
 
     def field_names(self, collection: str) -> frozenset[str]:
         """Return the fields that a collection's schema declares."""
@@ -241,9 +266,8 @@ class SolrClient:
 
     def segments(self, collection: str) -> tuple[int, ...]:
         """Return how many segments each replica of a collection searches; empty if some are on other nodes."""
-        prefix = f"solr.core.{collection}."
-        metrics = self.request("admin/metrics", {"group": "core", "prefix": "INDEX.segments"})["metrics"]
-        found = tuple(int(values["INDEX.segments"]) for core, values in metrics.items() if core.startswith(prefix))
+        figures = self.core_figures(SEGMENTS)
+        found = tuple(int(count) for core, count in figures.items() if core_of_registry(core, collection))
         replicas = sum(len(shard["replicas"]) for shard in self._cluster(collection)["shards"].values())
         return found if len(found) == replicas else ()
 
@@ -300,7 +324,7 @@ class SolrClient:
         if len(shards) == 1:
             return (collection,)
         leaders = (
-            max(shard["replicas"].values(), key=lambda replica: (replica["state"], replica.get("leader")) == _LEADS)
+            max(shard["replicas"].values(), key=lambda replica: (replica["state"], replica.get("leader")) == LEADS)
             for shard in shards
         )
         return tuple(replica["core"] for replica in leaders)

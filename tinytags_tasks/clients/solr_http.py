@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import orjson
@@ -25,6 +25,8 @@ CONNECTIONS = 2
 
 PAUSES_SECONDS = (0.5, 1, 2, 4, 8)
 """How long to wait before each retry, by default."""
+
+Answer = TypeVar("Answer")
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -163,11 +165,21 @@ class SolrHttp:
         FinalError
             If Solr rejects the request for another reason.
         """
+        return self._repeated(lambda: self._request_once(path, parameters, body, mime))
+
+    def text(self, path: str, parameters: Mapping[str, object]) -> str:
+        """Send a request as :meth:`request` does, whose response is neither JSON nor javabin.
+
+        Raises the errors of :meth:`request`.
+        """
+        return self._repeated(lambda: self._answer(path, parameters, None, "").data.decode(errors="replace"))
+
+    def _repeated(self, ask: Callable[[], Answer]) -> Answer:
         problem: TransientError | None = None
         for pause in (0.0, *self._pauses_seconds):
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads writers out; not for security
             try:
-                return self._request_once(path, parameters, body, mime)
+                return ask()
             except TransientError as error:
                 problem = error
         assert problem is not None  # noqa: S101 - the loop ran at least once
@@ -184,6 +196,16 @@ class SolrHttp:
     def _request_once(
         self, path: str, parameters: Mapping[str, object] | None, body: bytes | None, mime: str
     ) -> dict[str, Any]:
+        response = self._answer(path, parameters, body, mime)
+        answer = _mapping(response.data)
+        if answer is None:
+            raise NotSolrError(f"{self.url}/{path}: the response is not from Solr; check TINYTAGS_SOLR_URL")
+        return answer
+
+    def _answer(
+        self, path: str, parameters: Mapping[str, object] | None, body: bytes | None, mime: str
+    ) -> urllib3.BaseHTTPResponse:
+        """Return a response with status 200; raise the error that another one means."""
         headers = {"Content-Type": mime} if mime else {}
         query = "" if body is not None else "?" + urlencode({"wt": "json", **(parameters or {})})
         try:
@@ -199,11 +221,9 @@ class SolrHttp:
                 f"or check TINYTAGS_SOLR_URL ({type(error).__name__})",
                 SOLR,
             ) from error
-        answer = _mapping(response.data)
         if response.status == 200:
-            if answer is None:
-                raise NotSolrError(f"{self.url}/{path}: the response is not from Solr; check TINYTAGS_SOLR_URL")
-            return answer
+            return response
+        answer = _mapping(response.data)
         problem = (answer or {}).get("error")
         detail = problem.get("msg") if isinstance(problem, dict) else problem
         reason = str(detail or (answer or {}).get("exception") or response.reason)[:500]

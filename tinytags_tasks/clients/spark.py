@@ -19,6 +19,7 @@ from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.session import SparkSession as ConnectSession
 from pyspark.util import inheritable_thread_target
 
+from tinytags_tasks.clients.spark_workers import compare_versions, explain_worker, ready_workers
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 
 SPARK = "Spark"
@@ -47,7 +48,7 @@ ConnectSpark = Callable[[], Any]
 """Opens a Spark session; a step calls it only if there is work, because a session's first job takes seconds."""
 
 
-def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's Connect session has no common base with types
+def connect_spark(url: str, token: str = "", archive: Path | None = None, *, send_code: bool = False) -> Any:  # noqa: ANN401 - pyspark's Connect session has no common base with types
     """Join the session that all of TinyTags shares on a Spark Connect server for an hour; the caller must stop it.
 
     Every executor starts new Python processes for every session, and Spark never ends them. With one session per task,
@@ -59,14 +60,35 @@ def connect_spark(url: str, token: str = "") -> Any:  # noqa: ANN401 - pyspark's
         The server's address, which may include a token.
     token
         The token that the server requires; empty if it requires none.
+    archive
+        See :func:`~tinytags_tasks.clients.spark_workers.ready_workers`.
+    send_code
+        Whether executors that lack this package's code get it.
 
     Raises
     ------
     BadInputError
         If the address is not one of Spark Connect, or the server rejects the token.
+    FinalError
+        If the server or its executors' Python cannot run our jobs.
     EngineDownError
         If nothing answers there.
     """
+    session = open_session(url, token)
+    try:
+        with spark_errors("asking for Spark's version"):
+            if difference := compare_versions(session.version):
+                logging.getLogger("tinytags").warning(difference)
+            if send_code or archive is not None:
+                ready_workers(session, archive)
+    except BaseException:
+        session.stop()
+        raise
+    return session
+
+
+def open_session(url: str, token: str = "") -> Any:  # noqa: ANN401
+    """Join the shared session as :func:`connect_spark` does, without asking what its executors run."""
     parts = urlsplit(url)
     if parts.scheme != "sc" or not parts.hostname:
         raise BadInputError(f"{url!r} is not a Spark Connect address: write sc://host:15002")
@@ -175,6 +197,8 @@ def spark_errors(doing: str) -> Generator[None]:
     except (PySparkException, grpc.RpcError) as error:
         if is_away(error):
             raise EngineDownError(f"Spark went away while {doing}: {_first_line(error)}", SPARK) from error
+        if lacking := explain_worker(str(error)):
+            raise FinalError(f"Spark failed while {doing}: {lacking}") from error
         raise TransientError(f"Spark failed while {doing}: {_first_line(error)}; see the log of `spark`") from error
 
 

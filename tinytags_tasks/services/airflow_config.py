@@ -5,7 +5,7 @@ import io
 import json
 import os
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 from tinytags_tasks.airflow_parts import has_entry_points
@@ -14,7 +14,7 @@ from tinytags_tasks.services.airflow_database import database_of
 from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK
 from tinytags_tasks.services.secrets import secret
-from tinytags_tasks.settings import Settings
+from tinytags_tasks.settings import Settings, without_password
 
 ON_POSTGRESQL = 16
 """How many tasks run at once if Airflow's database is PostgreSQL; the pools let fewer of them use an engine."""
@@ -114,10 +114,8 @@ def connections(settings: Settings) -> dict[str, str]:
     """Return the ``AIRFLOW_CONN_*`` variables that tell Dags where the engines are."""
     spark = urlsplit(settings.address("spark_url"))
     options = dict(parse_qsl(spark.path.lstrip("/;"), separator=";"))
-    first, _, others = settings.address("webhdfs_url").partition(";")
-    hdfs = urlsplit(first)
-    more = {name: value for name, value in (("path", hdfs.path.rstrip("/")), ("others", others)) if value}
-    solr = urlsplit(settings.address("solr_url"))
+    webhdfs_url, solr_url = settings.address("webhdfs_url"), settings.address("solr_url")
+    hdfs, solr = urlsplit(webhdfs_url.partition(";")[0]), urlsplit(solr_url)
     described: dict[str, dict[str, object]] = {
         SPARK: {
             "conn_type": "spark_connect",
@@ -133,14 +131,16 @@ def connections(settings: Settings) -> dict[str, str]:
             "host": hdfs.hostname,
             "port": hdfs.port,
             "login": settings.hdfs_user,
-            "extra": {"rpc": settings.address("hdfs_url"), **more},
+            "extra": {"url": webhdfs_url, "rpc": settings.address("hdfs_url")},
         },
         SOLR: {
             "conn_type": "http",
             "schema": solr.scheme,
             "host": solr.hostname,
             "port": solr.port,
-            "extra": {"path": solr.path},
+            "login": unquote(solr.username or ""),
+            "password": unquote(solr.password or ""),
+            "extra": {"url": without_password(solr_url)},
         },
     }
     return {

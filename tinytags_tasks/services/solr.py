@@ -5,6 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.clients.solr_state import LOG_ACTIVE, UPDATE_LOG_STATE, leaderless_shards
 from tinytags_tasks.errors import TinyTagsError, TransientError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
@@ -23,9 +24,6 @@ CLIENT_TIMEOUT_MILLISECONDS = 4000
 """A restart after kill -9 waits until the session of the dead node has expired in ZooKeeper."""
 
 SECOND_CHECK_SECONDS = 1.0
-
-LOG_ACTIVE = 3
-"""UpdateLog.State.ACTIVE: neither replaying nor buffering."""
 
 JETTY_XML = """<?xml version="1.0"?>
 <!DOCTYPE Configure PUBLIC "-//Jetty//Configure//EN" "https://www.eclipse.org/jetty/configure_10_0.dtd">
@@ -181,12 +179,12 @@ def _not_ready_reason(solr: SolrClient) -> str | None:
             cluster = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"]
             if waiting := inactive_replicas(cluster, system["node"], cores["status"]):
                 return Waiting(f"replicas that are not active: {', '.join(waiting)}")
-        metrics = solr.request("admin/metrics", {"group": "core", "prefix": "TLOG.state"})["metrics"]
+        states = solr.core_figures(UPDATE_LOG_STATE)
     except TinyTagsError as error:
         return str(error) if isinstance(error, TransientError) else Waiting(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"{solr.url} does not answer like Solr ({error!r})"
-    replaying = [core for core, values in metrics.items() if values.get("TLOG.state", LOG_ACTIVE) != LOG_ACTIVE]
+    replaying = [core for core, state in states.items() if state != LOG_ACTIVE]
     return Waiting(f"logs that are being replayed: {', '.join(replaying)}") if replaying else None
 
 
@@ -287,7 +285,20 @@ def _unready(context: Context) -> str | None:
 
 
 def _unreachable(settings: Settings) -> str | None:
-    return solr_is_ready(settings.address("solr_url"), settings.solr_login("admin"))
+    """Return why a Solr of others cannot be used; while each shard has a leader, other replicas may be down."""
+    solr = SolrClient(
+        settings.address("solr_url"), admin=settings.solr_login("admin"), pauses_seconds=(), timeout_seconds=5
+    )
+    try:
+        if solr.request("admin/info/system").get("mode") != "solrcloud":
+            return f"{solr.url} runs without ZooKeeper: start Solr in cloud mode"
+        collections = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"].get("collections") or {}
+        leaderless = [f"{name}/{shard}" for name, state in collections.items() for shard in leaderless_shards(state)]
+    except TinyTagsError as error:
+        return str(error) if isinstance(error, TransientError) else Waiting(error)
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"{solr.url} does not answer like Solr ({error!r})"
+    return Waiting(f"shards without a live leader: {', '.join(leaderless)}") if leaderless else None
 
 
 GROUP = Group(

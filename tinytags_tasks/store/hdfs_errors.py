@@ -71,7 +71,12 @@ _FORBIDDEN = {
     "SecurityException",
 }
 
-_FINAL = {"DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException"}
+_FINAL = {"InvalidPathException"}
+
+_QUOTAS = {
+    "DSQuotaExceededException": "the folder's quota of bytes is used up",
+    "NSQuotaExceededException": "the folder's quota of files and folders is used up",
+}
 
 
 class RedirectFailedError(requests.RequestException):
@@ -96,7 +101,10 @@ def translate(
         return _refused(error, where)
     if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
         node = problem_of_datanode(error, urls)
-        remedy = node or "HDFS does not answer; see `tinytags status`, start it with `tinytags up` or check " + (
+        host = urlsplit(str(error.request.url)).netloc.rpartition("@")[2] if error.request is not None else ""
+        which = f" at {host}, the last of {len(urls)} addresses" if host and len(urls) > 1 else ""
+        remedy = node or (
+            f"HDFS does not answer{which}; see `tinytags status`, start it with `tinytags up` or check "
             "TINYTAGS_WEBHDFS_URL"
         )
         return EngineDownError(f"{where}: {remedy} ({reason(error)})", HDFS)
@@ -119,6 +127,8 @@ def _refused(error: HdfsError, where: str) -> TinyTagsError:
         return MissingError(f"{where}: no such file in the store")
     if problem := away(exception, str(error)):
         return EngineDownError(f"{where}: {problem} ({message})", HDFS)
+    if quota := _QUOTAS.get(exception):
+        return FinalError(f"{where}: {quota} ({message}); free some, or have the quota raised (`hdfs dfsadmin`)")
     if is_forbidden(error) or exception in _FINAL:
         return FinalError(f"{where}: HDFS rejected this ({message}); ask its administrator")
     return TransientError(f"{where}: HDFS failed ({message})")

@@ -1,0 +1,114 @@
+"""`tinytags doctor`: a line for each check, with the remedy; exit code 1 if something would fail later."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+from recorded_solr import RecordedSolr
+from typer.testing import CliRunner
+
+from tinytags_tasks import cli
+from tinytags_tasks.clients.solr import SolrClient
+from tinytags_tasks.doctor import examination, hdfs, solr
+from tinytags_tasks.doctor.finding import Area, Finding
+from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.settings import Settings
+from tinytags_tasks.store.local import LocalStorage
+
+
+def verdicts(findings):
+    return {(finding.subject, finding.verdict) for finding in findings}
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("ok", 0), ("warning", 0), ("fails", 1)])
+def test_only_what_would_fail_later_is_an_exit_code(monkeypatch, verdict, code):
+    found = Finding("solr", "replicas", verdict, "what was found", "what to do")
+    monkeypatch.setattr(examination, "_AREAS", {"solr": lambda runtime: [found]})
+    ended = CliRunner().invoke(cli.app, ["doctor"])
+    assert ended.exit_code == code
+    assert ended.stdout.split() == f"{verdict} solr replicas what was found: what to do".split()
+    assert json.loads(CliRunner().invoke(cli.app, ["doctor", "--json"]).stdout)[0]["remedy"] == "what to do"
+
+
+def test_an_engine_that_is_away_is_a_finding_and_the_others_are_still_examined(monkeypatch):
+    def away(runtime):
+        raise EngineDownError("nothing answers at http://solr")
+
+    well = Finding("hdfs", "rights", "ok", "fine")
+    monkeypatch.setattr(examination, "_AREAS", {"solr": away, "hdfs": lambda runtime: [well]})
+    first, second = examination.examine(SimpleNamespace())
+    assert (first.verdict, first.text, second) == ("fails", "nothing answers at http://solr", well)
+
+
+def test_an_unknown_area_is_refused_with_those_that_exist():
+    with pytest.raises(BadInputError, match="no such area: sorl; there are machine, hdfs"):
+        list(examination.examine(SimpleNamespace(), ["sorl"]))
+
+
+@pytest.mark.parametrize(("ahead", "verdict"), [(0, "ok"), (-20, "ok"), (3600, "warning"), (-3600, "warning")])
+def test_clocks_that_differ_are_told(ahead, verdict):
+    finding = Area("hdfs").clock(time.time() + ahead, time.time())
+    assert finding.verdict == verdict
+    assert ("ahead of" if ahead > 0 else "behind") in finding.text or verdict == "ok"
+
+
+STATE = {"tag.HAState": "active", "NumLiveDataNodes": 2, "NumDeadDataNodes": 0, "MissingBlocks": 0}
+INFO = {"SoftwareVersion": "3.5.0", "Safemode": ""}
+
+
+@pytest.mark.parametrize(
+    ("info", "state", "expected"),
+    [
+        ({}, {}, ("data nodes", "ok")),
+        ({"Safemode": "Safe mode is ON. It was turned on manually."}, {}, ("safe mode", "fails")),
+        ({"SoftwareVersion": "2.7.1"}, {}, ("version", "warning")),
+        ({}, {"MissingBlocks": 3}, ("blocks", "fails")),
+        ({}, {"UnderReplicatedBlocks": 3}, ("blocks", "warning")),
+        ({}, {"NumLiveDataNodes": 0}, ("data nodes", "fails")),
+        ({}, {"NumDeadDataNodes": 1}, ("data nodes", "warning")),
+        ({"Safemode": "on"}, {"tag.HAState": "standby"}, ("name nodes", "ok")),
+    ],
+)
+def test_what_the_name_node_says_is_judged(monkeypatch, info, state, expected):
+    beans = {"NameNodeInfo": INFO | info, "FSNamesystem": STATE | state}
+    monkeypatch.setattr(hdfs, "get_json", lambda url, qry: {"beans": [beans[qry.rpartition("=")[2]]]})
+    findings = list(hdfs._name_nodes(["http://namenode:9870"]))
+    assert expected in verdicts(findings)
+    assert all(finding.remedy for finding in findings if finding.verdict != "ok")
+
+
+def test_the_store_is_written_read_and_left_as_it_was(tmp_path):
+    findings = list(hdfs._write_and_read(LocalStorage(str(tmp_path))))
+    assert verdicts(findings) == {("rights", "ok"), ("clock", "ok")}
+    assert list(tmp_path.iterdir()) == []
+
+
+def cluster(state: str, leader: str):
+    replica = {"state": state, "leader": leader, "core": "run_shard1_replica_n1"}
+    other = {"state": "active", "core": "run_shard1_replica_n2"}
+    shard = {"state": "active", "replicas": {"one": replica, "two": other}}
+    return {"cluster": {"live_nodes": ["a"], "collections": {"run": {"shards": {"shard1": shard}}}}}
+
+
+@pytest.mark.parametrize(
+    ("state", "leader", "replicas", "expected"),
+    [
+        ("active", "true", 1, ("replicas", "ok")),
+        ("down", "true", 1, ("replicas", "fails")),
+        ("active", "true", 2, ("replicas", "warning")),
+    ],
+)
+def test_what_solr_says_of_its_replicas_is_judged(state, leader, replicas, expected):
+    with RecordedSolr() as server:
+        server.will_answer((200, cluster(state, leader)))
+        settings = Settings(solr_replicas=replicas)
+        runtime = SimpleNamespace(settings=settings, solr=SolrClient(server.url, pauses_seconds=()))
+        assert expected in verdicts(solr._replicas(runtime))
+
+
+def test_a_solr_without_zookeeper_is_of_no_use():
+    with RecordedSolr() as server:
+        server.will_answer((200, {"mode": "std", "lucene": {"solr-spec-version": "9.10.1"}}))
+        runtime = SimpleNamespace(solr=SolrClient(server.url, pauses_seconds=()))
+        assert verdicts(solr._server(runtime)) == {("server", "fails")}

@@ -1,0 +1,233 @@
+"""What Spark's executors run: their Python, its packages and our code, which is sent where they lack it.
+
+An executor imports what a job needs from its own Python. With another Python, or without this package, a job fails at
+once with the reason. Where TINYTAGS_SPARK_SEND_CODE or TINYTAGS_SPARK_ARCHIVE is set, the first task of a session
+asks the executors and sends what they lack.
+
+Reference: https://spark.apache.org/docs/latest/api/python/user_guide/python_packaging.html
+"""
+
+import hashlib
+import io
+import json
+import logging
+import platform
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyspark
+
+from tinytags_tasks.errors import FinalError
+
+CLIENT = pyspark.__version__
+
+PACKAGE = "tinytags_tasks"
+NEEDED = (f"{PACKAGE}.score.worker", f"{PACKAGE}.embed.worker")
+"""What jobs import on executors."""
+
+SENT = "sent"
+"""What a worker says of code that it imports from a zip file: ours, as another client sent it."""
+
+_PARTITIONS = 4
+"""How many tasks ask; on a cluster, they usually land on different executors."""
+
+_CHECKED = "spark.tinytags.workers"
+"""The option of a shared session that says that its executors were asked."""
+
+_UNPACKED = "environment"
+_FIXED_TIME = (2020, 1, 1, 0, 0, 0)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What one of Spark's Python workers says of itself.
+
+    Attributes
+    ----------
+    host, python
+        Its machine, and the version of its Python.
+    code
+        The hash of the package that it would import; empty if it has none, :data:`SENT` if we sent it.
+    problem
+        Why it cannot import what jobs need; empty if it can, or has other code.
+    clock
+        Its time, in seconds since the epoch.
+    """
+
+    host: str
+    python: str
+    code: str
+    problem: str
+    clock: float
+
+
+def compare_versions(server: str, client: str = CLIENT) -> str:
+    """Return how a Spark server differs from this machine's pyspark; empty if it does not differ.
+
+    Raises
+    ------
+    FinalError
+        If it is older: it lacks calls that this pyspark makes.
+    """
+    if _release(server) == _release(client):
+        return ""
+    if _release(server) < _release(client):
+        raise FinalError(
+            f"Spark is {server}, and pyspark here is {client}: use a server of Spark {client.rpartition('.')[0]}, or "
+            f"install TinyTags with pyspark=={server}"
+        )
+    return (
+        f"Spark is {server}, and pyspark here is {client}: newer servers usually work; TinyTags is tested with {client}"
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def ready_workers(session: Any, archive: Path | None = None) -> None:  # noqa: ANN401 - Spark's session has no type
+    """Make sure, once for a shared session, that its executors can run our jobs; send them our code if they lack it.
+
+    Parameters
+    ----------
+    session
+        A session of Spark Connect.
+    archive
+        A packed environment with Python and all dependencies, which executors unpack and use instead of their own.
+
+    Raises
+    ------
+    FinalError
+        If its executors have another Python or lack a dependency.
+    """
+    if session.conf.get(_CHECKED, "") == code_hash():
+        return
+    if archive is not None:
+        _send_archive(session, archive)
+    workers = ask_workers(session)
+    if any(worker.code not in (code_hash(), SENT) for worker in workers):
+        _send_code(session)
+        workers = ask_workers(session)
+    for worker in workers:
+        if worker.problem:
+            raise FinalError(explain_worker(f"{worker.host} (Python {worker.python}): {worker.problem}"))
+    session.conf.set(_CHECKED, code_hash())
+
+
+def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
+    """Return what Spark's Python workers say of themselves.
+
+    They import what jobs need only if they have this code: a worker keeps what it has imported.
+
+    Raises
+    ------
+    pyspark.errors.PySparkException
+        If not even this runs, such as for another Python: see :func:`explain_worker`.
+    """
+    package, expected, sent, needed = PACKAGE, code_hash(), SENT, NEEDED
+
+    def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:  # knows nothing of our package
+        import hashlib
+        import importlib
+        import importlib.util
+        import json
+        import pathlib
+        import platform
+        import socket
+        import time
+
+        import pyarrow
+
+        for batch in batches:
+            spec = importlib.util.find_spec(package)
+            code = problem = ""
+            if spec is not None and spec.submodule_search_locations:
+                folder = pathlib.Path(next(iter(spec.submodule_search_locations)))
+                digest = hashlib.sha256()
+                for file in sorted(folder.rglob("*.py")):
+                    digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+                code = digest.hexdigest() if folder.is_dir() else sent
+            for name in needed if code in (expected, sent) else ():
+                try:
+                    importlib.import_module(name)
+                except Exception as error:  # whatever an import raises is what the job would fail with
+                    problem = f"{type(error).__name__}: {error}"
+                    break
+            said = json.dumps([socket.gethostname(), platform.python_version(), code, problem, time.time()])
+            yield pyarrow.RecordBatch.from_pylist([{"said": said}] * batch.num_rows)
+
+    rows = session.range(0, _PARTITIONS, 1, numPartitions=_PARTITIONS).mapInArrow(ask, "said string").collect()
+    return [Worker(*json.loads(row["said"])) for row in rows]
+
+
+def explain_worker(message: str) -> str:
+    """Return what an executor's failure to import or to start means, with the remedy; empty if it is something else.
+
+    Parameters
+    ----------
+    message
+        What Spark says of a failed job, or what a worker says of itself.
+    """
+    here = platform.python_version()
+    remedy = (
+        "install TinyTags and its dependencies in the executors' Python, or name a packed environment by "
+        "TINYTAGS_SPARK_ARCHIVE"
+    )
+    if "PYTHON_VERSION_MISMATCH" in message:
+        said = _line_with(message, "MISMATCH")
+        return f"Spark's executors have another Python than this machine ({here}): {said}; {remedy}"
+    if "ModuleNotFoundError" in message or "ImportError" in message:
+        return f"Spark's executors lack what jobs need: {_line_with(message, 'Error')}; {remedy}"
+    return ""
+
+
+def _line_with(message: str, sign: str) -> str:
+    return next(line.strip() for line in message.splitlines() if sign in line)[:400].rstrip(".")
+
+
+@cache
+def code_hash(folder: Path = Path(__file__).parents[1]) -> str:
+    """Return the hash of this package's code, as workers compute it of theirs."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def packed_code(folder: Path = Path(__file__).parents[1]) -> bytes:
+    """Return this package's code as a zip file that Python imports from; equal code gives equal bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
+        for file in sorted(folder.rglob("*.py")):
+            packed.writestr(
+                zipfile.ZipInfo(f"{PACKAGE}/{file.relative_to(folder)}", _FIXED_TIME),
+                file.read_bytes(),
+                zipfile.ZIP_DEFLATED,
+            )
+    return content.getvalue()
+
+
+def _send_code(session: Any) -> None:  # noqa: ANN401
+    _log.info("Spark's executors lack this version of TinyTags: sending it to them")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"tinytags-{code_hash()[:16]}.zip"
+        path.write_bytes(packed_code())
+        session.addArtifacts(str(path), pyfile=True)
+
+
+def _send_archive(session: Any, archive: Path) -> None:  # noqa: ANN401
+    if not archive.is_file():
+        raise FinalError(f"{archive} is not a file: correct TINYTAGS_SPARK_ARCHIVE")
+    began = time.monotonic()
+    session.addArtifacts(f"{archive}#{_UNPACKED}", archive=True)
+    session.conf.set("spark.sql.execution.pyspark.python", f"{_UNPACKED}/bin/python")
+    _log.info("sent %s to Spark's executors in %.0f s", archive.name, time.monotonic() - began)

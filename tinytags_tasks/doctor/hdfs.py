@@ -1,0 +1,123 @@
+"""HDFS: the NameNodes, safe mode, DataNodes and copies, and whether the store can be written and read."""
+
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from tinytags_tasks.doctor.finding import Area, Finding, gigabytes
+from tinytags_tasks.errors import CorruptError, EngineDownError
+from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.services.engine import get_json
+from tinytags_tasks.services.jars import locked_jars
+from tinytags_tasks.store.protocol import Storage
+
+LOW_BYTES = 10_000_000_000
+"""With less free space, a store of a few million images does not fit."""
+
+_PROBE = b"tinytags doctor\n" * 64
+
+_area = Area("hdfs")
+
+
+def examine_hdfs(runtime: Runtime) -> Iterator[Finding]:
+    """Yield what would make reads and writes of the store fail."""
+    urls = [url.strip().rstrip("/") for url in runtime.settings.address("webhdfs_url").split(";")]
+    yield from _area.each("name nodes", lambda: _name_nodes(urls))
+    yield from _area.each("rights", lambda: _write_and_read(runtime.storage))
+    yield from _area.each("free space", lambda: _free_space(runtime.storage))
+
+
+def _name_nodes(urls: list[str]) -> Iterator[Finding]:
+    silent = []
+    for url in urls:
+        host = urlsplit(url).netloc
+        try:
+            info = _bean(url, "NameNodeInfo")
+            state = _bean(url, "FSNamesystem")
+        except EngineDownError as error:
+            silent.append(f"{host}: {error}")
+            continue
+        if not info:  # a gateway answers for its NameNode
+            yield _area.ok("name nodes", f"{host} is a gateway, which does not say what HDFS runs")
+            continue
+        yield from _about(host, info, state)
+    if silent and len(silent) == len(urls):
+        yield _area.warning(
+            "name nodes",
+            "; ".join(silent),
+            "that is usual behind a gateway; otherwise start HDFS or correct TINYTAGS_WEBHDFS_URL",
+        )
+    else:
+        for problem in silent:
+            yield _area.warning("name nodes", problem, "another NameNode answers; start this one for when that fails")
+
+
+def _bean(url: str, name: str) -> dict[str, object]:
+    beans = get_json(f"{url}/jmx", qry=f"Hadoop:service=NameNode,name={name}").get("beans") or [{}]
+    return dict(beans[0])
+
+
+def _about(host: str, info: dict[str, object], state: dict[str, object]) -> Iterator[Finding]:
+    version = str(info.get("SoftwareVersion") or info.get("Version") or "").partition(",")[0]
+    client = next(jar.version for jar in locked_jars("hdfs") if jar.artifact == "hadoop-client-minicluster")
+    if version.partition(".")[0] in ("", client.partition(".")[0]):
+        yield _area.ok("version", f"{host} runs Hadoop {version or 'of an unknown version'}; the client is {client}")
+    else:
+        yield _area.warning("version", f"{host} runs Hadoop {version}; the client is {client}", "use Hadoop 3")
+    role = str(state.get("tag.HAState") or "active")
+    if role != "active":
+        yield _area.ok("name nodes", f"{host} is {role}")
+        return
+    if safe := str(info.get("Safemode") or ""):
+        yield _area.fails(
+            "safe mode",
+            f"{host}: {' '.join(safe.split())[:300]}",
+            "wait until its DataNodes have reported; if its disk was full, make room and run "
+            "`hdfs dfsadmin -safemode leave`",
+        )
+    else:
+        yield _area.ok("safe mode", f"{host} is not in safe mode")
+    missing, under = (int(str(state.get(name) or 0)) for name in ("MissingBlocks", "UnderReplicatedBlocks"))
+    if missing:
+        yield _area.fails(
+            "blocks", f"{missing:,} blocks have no copy", "start the DataNodes that hold them, or see `hdfs fsck /`"
+        )
+    elif under:
+        yield _area.warning("blocks", f"{under:,} blocks lack copies", "add DataNodes, or lower the replication")
+    live = int(str(state.get("NumLiveDataNodes") or 0))
+    if not live:
+        yield _area.fails("data nodes", "none is alive, so nothing can be written", "start a DataNode")
+    elif dead := int(str(state.get("NumDeadDataNodes") or 0)):
+        yield _area.warning("data nodes", f"{live} alive, {dead} dead", "start those, or take them out of HDFS")
+    else:
+        yield _area.ok("data nodes", f"{live} alive")
+
+
+def _write_and_read(storage: Storage) -> Iterator[Finding]:
+    """Write a small file, read it, and delete it: what no list of rights can show."""
+    path = f"doctor-{socket.gethostname()}"
+    began = time.time()
+    storage.write(path, _PROBE)
+    try:
+        changed = storage.changed_seconds(path)
+        if storage.read(path) != _PROBE:
+            raise CorruptError(f"{path}: what was written is not what was read")
+        yield _area.ok("rights", f"wrote, read and deleted a file of the store in {time.time() - began:.1f} s")
+        yield _area.clock(changed, began)
+    finally:
+        storage.delete(path)
+
+
+def _free_space(storage: Storage) -> Iterator[Finding]:
+    free = storage.free_bytes()
+    if free is None:
+        yield _area.ok("free space", "the gateway does not report it")
+    elif free < LOW_BYTES:
+        yield _area.warning(
+            "free space",
+            f"{gigabytes(free)} after replication and the quota",
+            "a million 32x32 images need about 8 GB: add a disk, raise the quota, or run `tinytags prune`",
+        )
+    else:
+        yield _area.ok("free space", f"{gigabytes(free)} after replication and the quota")
