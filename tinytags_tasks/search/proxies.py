@@ -160,9 +160,9 @@ def _believe(scope: Scope, is_trusted: Callable[[str], bool]) -> str:
     headers = Headers(scope=scope)
     if (proto := _as_asked(headers, "proto").lower()) in _PORTS:
         scope["scheme"] = proto
-    if _HOST.fullmatch(host := _as_asked(headers, "host")):
+    if asked := _HOST.fullmatch(host := _as_asked(headers, "host")):
         port = _as_asked(headers, "port")
-        if not _HOST.fullmatch(host)[2] and _PORT.fullmatch(port) and port != _PORTS.get(scope["scheme"]):
+        if not asked[2] and _PORT.fullmatch(port) and port != _PORTS.get(scope["scheme"]):
             host = f"{host}:{port}"
         changed = MutableHeaders(raw=list(scope["headers"]))
         changed["host"] = host

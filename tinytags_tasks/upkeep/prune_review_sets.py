@@ -52,11 +52,11 @@ class PrunableSet:
 
 def find_review_sets(storage: Storage) -> tuple[tuple[PrunableSet, ...], dict[str, str]]:
     """Return the sets that may be dropped, and those that cannot be read, each with the reason."""
-    drop, kept = [], {}
+    drop: list[PrunableSet] = []
+    kept: dict[str, str] = {}
     for corpus in storage.names(layout.REVIEWS):
-        sets = list(_sets(corpus, storage))
         read = []
-        for path in sets:
+        for path in _sets(corpus, storage):
             try:
                 read.append(ReviewSet.load(storage, path))
             except MissingError:
