@@ -131,7 +131,8 @@ class PruneResult:
         """Return one readable line for each thing that is dropped."""
         lines = [describe(one, verb) for one in self.drop]
         lines += [f"{verb} configset {name}, which no collection uses" for name in self.configsets]
-        lines += [each.line(verb) for each in (*self.embeddings, *self.review_sets)]
+        lines += [embeddings.line(verb) for embeddings in self.embeddings]
+        lines += [review_set.line(verb) for review_set in self.review_sets]
         if self.leftovers:
             size = f"{self.leftover_bytes / 1e6:,.1f} MB"
             lines.append(f"{verb} {self.leftovers:,} temporary files of killed writers ({size})")
