@@ -2,14 +2,17 @@
 
 ``python benchmarks/search.py [--similar] [IMAGES ...]`` starts an HDFS, a Solr and a search page of its own, and prints
 Markdown. Images are the demo's, repeated; they are kept in the store, and documents have none. With ``--similar``,
-documents have vectors: the embeddings of ``benchmarks/similar.py``, repeated and shaken.
+documents have vectors: the embeddings of ``benchmarks/similar.py``, repeated and shaken. With ``--distinct 1000000``,
+later shards of a larger corpus have the files of the first million pictures, see ``benchmarks/repeated.py``.
 """
 
+import argparse
 import asyncio
 import json
 import os
 import random
 import re
+import socket
 import sys
 import tempfile
 import time
@@ -22,6 +25,7 @@ import numpy as np
 from index import IMAGE_BYTES, MANY, TAGS, make_run, publish_model
 from ingest import build_file, definition
 from machine import describe_machine, print_table, quiet
+from repeated import repeat_corpus, search_page, share_shards
 from similar import embed_real, vectors_of
 
 from tinytags_tasks import services
@@ -46,7 +50,8 @@ FAST_SECONDS = 20.0
 ROWS = 30
 DEEP_PAGE = 10_000
 WALK_ROWS = 100
-SIMILAR = "--similar"
+SHARD_IMAGES = MANY
+BLOCKS_PER_SHARD = 50
 BROWSER_CONNECTIONS = 6
 """Pictures that a browser asks for at once."""
 
@@ -139,13 +144,13 @@ async def load(connect: Connect, ask: Ask, seconds: float, pause: float) -> list
     return found
 
 
-def deep_page(connect: Connect) -> str:
-    """Walk to :data:`DEEP_PAGE` by the API's cursors, and return that page's address."""
+def deep_page(connect: Connect, number: int) -> str:
+    """Walk to a page by the API's cursors, and return its address."""
 
     async def walk() -> str:
         cursor = ""
         async with connect() as client:
-            for _ in range(DEEP_PAGE * ROWS // WALK_ROWS):
+            for _ in range(number * ROWS // WALK_ROWS):
                 answer = json.loads(await get(client, f"/api/v1/search?rows={WALK_ROWS}{cursor}"))
                 cursor = f"&cursor={answer['next_cursor']}"
         return f"/search?rows={ROWS}{cursor}"
@@ -170,33 +175,50 @@ def write_embeddings_of(corpus: Corpus, real: Embeddings, storage: Storage) -> N
         write_embeddings(storage, embeddings, record)
 
 
-def publish(runtime: Runtime, folder: Path, images: int, real: Embeddings | None) -> None:
+def publish(runtime: Runtime, folder: Path, images: int, distinct: int, real: Embeddings | None) -> None:
     """Make a corpus and publish a run on it; Solr holds no pictures, and vectors only if there are embeddings."""
     demo = make_demo(folder / "demo", runtime.settings.demo_source, report=quiet)
-    source = folder / f"of-{images}.bin"
-    build_file(source, demo.corpus_path, images * IMAGE_BYTES)
-    ingest_corpus(definition(f"of-{images}", source, blocks_per_shard=50), storage=runtime.storage, report=quiet)
+    source, name = folder / f"of-{images}.bin", f"of-{images}"
+    build_file(source, demo.corpus_path, min(images, distinct) * IMAGE_BYTES)
+    shard_images = min(SHARD_IMAGES, distinct, images)
+    ingest_corpus(
+        definition(name, source, shard_images=shard_images, blocks_per_shard=BLOCKS_PER_SHARD),
+        storage=runtime.storage,
+        report=quiet,
+    )
     source.unlink()
+    if images > distinct:
+        repeat_corpus(name, images, runtime.storage)
+    report(f"{images:,} images are ingested")
     if real is not None:
-        write_embeddings_of(load_corpus(f"of-{images}", runtime.storage), real, runtime.storage)
-    run = make_run(runtime, f"of-{images}", "store", similar="off" if real is None else "on")
+        write_embeddings_of(load_corpus(name, runtime.storage), real, runtime.storage)
+        report("their embeddings are written")
+    run = make_run(runtime, name, "store", similar="off" if real is None else "on")
+    report(f"they are scored in {run.blocks:,} blocks")
     prepare_collection(run.name, storage=runtime.storage, solr=runtime.solr)
     for at in range(0, run.blocks, 5):
         blocks = tuple(range(at, min(at + 5, run.blocks)))
         index_blocks(IndexRequest(run.name, blocks), storage=runtime.storage, solr=runtime.solr, report=quiet)
+        if at % 100 == 0:
+            report(f"{at:,} blocks are indexed")
     publish_run(
-        PublishRequest(run.name, runtime.settings.alias), storage=runtime.storage, solr=runtime.solr, report=quiet
+        PublishRequest(run.name, runtime.settings.alias), storage=runtime.storage, solr=runtime.solr, report=report
     )
 
 
-def measure(connect: Connect, images: int, has_vectors: bool) -> None:
+def report(line: str) -> None:
+    """Say how far it is, beside the Markdown."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def measure(connect: Connect, images: int, has_vectors: bool, seconds: float) -> None:
     """Print one table."""
-    deep = deep_page(connect)
+    last = max(1, min(DEEP_PAGE, images // ROWS - WALK_ROWS))
     ways: dict[str, Ask] = {
         "a page of results with counts, without its pictures": search,
         "the same, with its 30 pictures": whole_page,
         "page 1 of everything": page_at(f"/search?rows={ROWS}"),
-        f"page {DEEP_PAGE:,} of everything": page_at(deep),
+        f"page {last:,} of everything": page_at(deep_page(connect, last)),
     }
     if has_vectors:
         ways["the 30 pictures most similar to one, with counts, without their pictures"] = similar_in(
@@ -204,36 +226,53 @@ def measure(connect: Connect, images: int, has_vectors: bool) -> None:
         )
     rows = []
     for way, ask in ways.items():
-        found = asyncio.run(load(connect, ask, SECONDS, pause=1.0))
-        fast = asyncio.run(load(connect, ask, FAST_SECONDS, pause=0.0))
+        found = asyncio.run(load(connect, ask, seconds, pause=1.0))
+        fast_seconds = min(FAST_SECONDS, seconds)
+        fast = asyncio.run(load(connect, ask, fast_seconds, pause=0.0))
         p50, p95, p99 = (f"{1e3 * float(np.quantile(found, share)):.0f}" for share in (0.5, 0.95, 0.99))
-        rows.append([way, f"{len(found):,}", p50, p95, p99, f"{len(fast) / FAST_SECONDS:.0f}"])
+        rows.append([way, f"{len(found):,}", p50, p95, p99, f"{len(fast) / fast_seconds:.0f}"])
     print(f"{images:,} documents:\n")
     print_table(["what", "answers", "p50, ms", "p95, ms", "p99, ms", "as fast as they can, a second"], rows)
     print(flush=True)
 
 
+def parse_arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("images", nargs="*", type=lambda text: int(text.replace(",", "")), default=[MANY])
+    parser.add_argument("--similar", action="store_true", help="documents have vectors")
+    parser.add_argument("--distinct", type=int, default=MANY, help="pictures that have files of their own, at most")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long each way is measured")
+    parser.add_argument("--folder", type=Path, help="where everything is written; default: the temporary folder")
+    return parser.parse_args()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def main() -> None:
-    arguments = sys.argv[1:]
-    has_vectors = SIMILAR in arguments
-    sizes = tuple(int(each.replace(",", "")) for each in arguments if each != SIMILAR) or (MANY,)
-    with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
+    asked = parse_arguments()
+    distinct_shards = -(-asked.distinct // min(SHARD_IMAGES, asked.distinct))
+    with tempfile.TemporaryDirectory(prefix="tinytags-bench-", dir=asked.folder) as name:
         folder = Path(name)
         os.environ |= {"TINYTAGS_HOME": str(folder / "home"), "TINYTAGS_SEARCH_RATE_LIMIT": "0"}
-        # The search page runs beside, in a process of its own.
-        settings = services.up(
-            load_settings(), engines=["hdfs", "solr", "search"], standard_ports=False, die_with_parent=True
-        )
+        settings = services.up(load_settings(), engines=["hdfs", "solr"], standard_ports=False, die_with_parent=True)
         try:
+            share_shards(distinct_shards)
             runtime = Runtime(settings)
             publish_model(runtime)
             print(f"## Search under load\n\n{describe_machine()}; {CLIENTS} clients.\n")
             login = settings.search_user, secret(settings, "search_password")
-            address = settings.address("search_url")
-            real = embed_real(settings.demo_source) if has_vectors else None
-            for images in sizes:
-                publish(runtime, folder, images, real)
-                measure(lambda: connect_to(address, login), images, has_vectors)
+            real = embed_real(settings.demo_source) if asked.similar else None
+            # The search page runs beside, in a process of its own.
+            with search_page(free_port(), distinct_shards) as address:
+                for images in asked.images:
+                    publish(runtime, folder, images, asked.distinct, real)
+                    measure(lambda: connect_to(address, login), images, asked.similar, asked.seconds)
         finally:
             services.down(load_settings())
 

@@ -8,10 +8,11 @@
 | `prune` | exactly what was shown is dropped, if **Really** is on; skipped otherwise |
 
 These are never dropped: what is live of any corpus, what a rollback would restore, what was never published and is
-newer than what is live of its corpus, and what is being written. Embeddings that no model sees
-and no run has as vectors are dropped, too, unless
-somebody is embedding; nets and models are kept. Temporary files of killed writers are deleted once they are a day old.
-Run the Dag once as it is, read the log of `show`, then run it again with **Really**.
+newer than what is live of its corpus, and what is being written. Embeddings that no model sees and no run has as
+vectors are dropped, too, unless somebody is embedding; nets and models are kept. Pictures that were sent to review are
+dropped a week later if people have looked at all of them, and at once if their run cannot be reviewed any more.
+What was said of them is kept. Temporary files of killed writers are deleted once they are a day old. Run the Dag once
+as it is, read the log of `show`, then run it again with **Really**.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def prune(shown: dict[str, Any]) -> dict[str, Any]:
     """Drop what was shown and may still be dropped; skipped unless Really is on."""
     from tinytags_tasks.upkeep.prune import PruneRequest, prune_collections
     from tinytags_tasks.upkeep.prune_embeddings import PrunableEmbeddings
+    from tinytags_tasks.upkeep.prune_review_sets import PrunableSet
 
     form = read_form()
     if not form["really"]:
@@ -59,7 +61,8 @@ def prune(shown: dict[str, Any]) -> dict[str, Any]:
     clients = runtime()
     runs = tuple(one["run"] for one in shown["drop"])
     embeddings = tuple(PrunableEmbeddings(**one).name for one in shown["embeddings"])
-    request = PruneRequest(form["alias"], form["keep"], form["scored"], runs, embeddings)
+    sets = tuple(PrunableSet(**one).key for one in shown["review_sets"])
+    request = PruneRequest(form["alias"], form["keep"], form["scored"], runs, embeddings, sets)
     dropped = prune_collections(request, storage=clients.storage, solr=clients.solr, report=report)
     report(f"deleted {dropped.leftovers:,} temporary files of killed writers")
     return asdict(dropped)

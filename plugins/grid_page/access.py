@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
 
@@ -30,10 +31,22 @@ def refuse_other_sites(request: Request) -> None:
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None and site != "same-origin":
         raise HTTPException(403, "Only the grid's own page may do this")
-    if site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+    if site is None and origin is not None and not _is_own(request, origin):
         raise HTTPException(403, "Only a page of this server may do this")
     if site is None and origin is None and "Authorization" not in request.headers:
         raise HTTPException(403, "A request with Airflow's cookie needs the header Origin")
+
+
+def _is_own(request: Request, origin: str) -> bool:
+    """Return whether a page's origin is this server's, as the request names it or as Airflow's own setting does.
+
+    Browsers send ``Sec-Fetch-Site`` only over https, and a proxy may send its own ``Host``. Behind one, Airflow's
+    ``[api] base_url`` has the address that people see.
+    """
+    if urlsplit(origin).netloc == request.headers.get("Host"):
+        return True
+    outside = urlsplit(conf.get("api", "base_url", fallback=""))
+    return bool(outside.netloc) and origin == f"{outside.scheme}://{outside.netloc}"
 
 
 TO_ACT = [Depends(refuse_other_sites)]

@@ -1,16 +1,18 @@
 """The API's Python client, against the real API: types, cursors, limits and errors."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+import PIL.Image
 import pytest
 import test_api_v1
 from fastapi.testclient import TestClient
 
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError
 from tinytags_tasks.search import client as client_module
-from tinytags_tasks.search.client import Client
+from tinytags_tasks.search.client import Client, picture_type
 
 solr = test_api_v1.solr
 make = test_api_v1.make
@@ -57,6 +59,80 @@ def test_a_limit_that_takes_too_long_is_an_error(
     with pytest.raises(EngineDownError, match="may make 1 requests a minute"):
         tinytags.tags()
     assert pauses == []
+
+
+def png() -> bytes:
+    sink = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def test_every_address_of_the_description_has_a_method(make: Callable[..., TestClient]) -> None:
+    described = {
+        (method.upper(), path.format(id="demo:7"))
+        for path, methods in make().get("/api/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    asked = set()
+
+    def note(request: httpx.Request) -> httpx.Response:
+        asked.add((request.method, request.url.path))
+        return httpx.Response(404)
+
+    tinytags = connect(httpx.Client(transport=httpx.MockTransport(note)))
+    calls: list[Callable[[], Any]] = [
+        *(tinytags.health, tinytags.ready, tinytags.tags, tinytags.search_page, tinytags.facets),
+        *(lambda: list(tinytags.search()), lambda: list(tinytags.models()), lambda: list(tinytags.runs())),
+        *(lambda: tinytags.image("demo:7"), lambda: tinytags.picture("demo:7")),
+        *(lambda: tinytags.similar("demo:7"), lambda: tinytags.similar_to_picture(png())),
+    ]
+    for call in calls:
+        with pytest.raises(MissingError):
+            call()
+    assert asked == described
+    public = {name for name in vars(Client) if not name.startswith("_")}
+    assert len(calls) == len(public)
+
+
+def test_a_picture_is_sent_as_what_it_is_and_with_what_narrows_the_search() -> None:
+    sent: list[httpx.Request] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(
+            200, json={"total": 0, "images": [], "next_cursor": None, "previous_cursor": None, "moved": False}
+        )
+
+    tinytags = connect(httpx.Client(transport=httpx.MockTransport(note)))
+    assert tinytags.similar_to_picture(png(), tag=["cat"], rows=7) == []
+    (request,) = sent
+    assert (request.method, request.url.path) == ("POST", "/api/v1/similar")
+    assert request.url.params.multi_items() == [("tag", "cat"), ("rows", "7")]
+    assert (request.headers["content-type"], request.content) == ("image/png", png())
+    with pytest.raises(BadInputError, match="this is no JPEG, PNG or WebP file"):
+        tinytags.similar_to_picture(b"GIF89a")
+    with pytest.raises(BadInputError, match="colour: Extra inputs are not permitted"):
+        tinytags.similar_to_picture(png(), colour="red")
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [(b"\xff\xd8\xff\xe0", "image/jpeg"), (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"), (png(), "image/png")],
+)
+def test_the_type_of_a_picture_is_read_from_its_bytes(head: bytes, kind: str) -> None:
+    assert picture_type(head) == kind
+
+
+def test_a_picture_that_nothing_can_be_compared_with_is_refused_in_the_servers_words(
+    make: Callable[..., TestClient],
+) -> None:
+    tinytags = connect(make())
+    assert (tinytags.health().status, tinytags.ready().status) == ("ok", "ready")
+    with pytest.raises(BadInputError, match="leave out run"):
+        tinytags.similar_to_picture(png(), run="some")
+    with pytest.raises(MissingError):
+        tinytags.similar_to_picture(png())
 
 
 def answering(*answers: httpx.Response) -> httpx.Client:

@@ -100,6 +100,16 @@ def test_the_standard_output_gets_the_same_lines(storage, scored, capfd):
     assert [json.loads(line) for line in capfd.readouterr().out.splitlines()] == expected_lines()
 
 
+def test_a_long_export_says_how_far_it_is(storage, scored, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "REPORT_SECONDS", 0.0)
+    lines = []
+    request = ExportRequest(scored.name, ALL, str(tmp_path / "scored.jsonl"))
+    export.export_run(request, storage=storage, report=lines.append)
+    after = [sum(line["block"] < block for line in expected_lines()) for block in ALL]
+    said = [f"{images} images of {done} of {BLOCKS} blocks are written" for done, images in enumerate(after)]
+    assert lines[:-1] == said
+
+
 def test_blocks_that_are_not_scored_are_named_and_nothing_is_written(storage, scored, tmp_path):
     for block in (1, 2, 5):
         storage.delete(layout.scored_file(scored.name, block))

@@ -19,6 +19,7 @@ from small_run import CORPUS, pictures
 
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.search import export_pages, wanted
+from tinytags_tasks.search.export_progress import Exports, Progress
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_picture_that_is_gone_meanwhile_breaks_the_file_off_and_frees_its_plac
     counted = len(pages.seen())
     complete = pages.app.state.context.stored_images.complete
     monkeypatch.setattr(pages.app.state.context.stored_images, "complete", lambda images, _: complete(images)[1:])
-    for _ in range(export_pages.MOST_EXPORTS + 1):
+    for _ in range(export_pages.MOST_EXPORTS + 1):  # none keeps its place
         with pytest.raises(
             export_pages.BrokenOffError, match=f"{counted} pictures were to be exported, and there are {counted - 1}"
         ):
@@ -167,7 +168,7 @@ def test_an_account_has_one_place_and_gets_it_back(pages: Pages, monkeypatch: py
 
 def test_a_download_that_takes_nothing_loses_its_place(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_pages, "PATIENCE_SECONDS", 0.2)
-    places = export_pages._Places(1)
+    exports = Exports(1)
 
     async def send(message: Any) -> None:
         await anyio.sleep(30)
@@ -175,8 +176,54 @@ def test_a_download_that_takes_nothing_loses_its_place(pages: Pages, monkeypatch
     async def receive() -> Any:
         await anyio.sleep(30)
 
-    sending = export_pages._Sending(iter([b"x"]), places, "reader")
+    progress = Progress("cats.csv", 3)
+    sending = export_pages._Sending(iter([b"x"]), exports, "reader", progress)
     with pytest.raises(export_pages.BrokenOffError, match="bytes a second"):
         anyio.run(sending, {"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
-    with places.place("other"):
+    with exports.place("other", Progress("dogs.csv", 3)):
         pass
+    assert str(exports.last("reader")).startswith("cats.csv broke off after 0 of 3 images: fewer than ")
+
+
+def test_it_is_said_how_far_an_export_is_and_how_it_ended(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = fields(pages) | {"kind": "tar"}
+    asked = []
+
+    def during(images: Any, _: object) -> Any:
+        asked.append((pages.client("reader").get("/export/progress"), progress(pages), progress(pages, "reviewer")))
+        return complete(images)
+
+    complete = pages.app.state.context.stored_images.complete
+    monkeypatch.setattr(pages.app.state.context.stored_images, "complete", during)
+    assert "You have exported nothing" in pages.client("reader").get("/export/progress").text
+    assert 'data-last="0"' in pages.client("reader").get("/export").text
+    pages.post("reader", "/export", form)
+    counted = len(pages.seen())
+    ((page, told, others),) = asked
+    assert (page.status_code, page.headers["refresh"]) == (202, "2")
+    assert f"0 of {counted} images are sent." in page.text
+    assert told | {"state": "sending", "images": counted, "sent": 0} == told
+    assert others == {"number": 0}
+    ended = progress(pages)
+    assert ended | {"state": "whole", "sent": counted, "number": told["number"]} == ended
+    assert f"tinytags-{counted}-images.tar was sent whole: {counted} images in " in ended["text"]
+    page = pages.client("reader").get("/export/progress")
+    assert (page.status_code, "refresh" in page.headers) == (200, False)
+    assert f'data-last="{ended["number"]}"' in pages.client("reader").get("/export").text
+
+
+def progress(pages: Pages, role: str = "reader") -> dict[str, Any]:
+    return pages.client(role).get("/export/progress", headers={"Accept": "application/json"}).json()
+
+
+def test_places_of_a_long_listing_are_looked_up_before_anything_is_sent(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_pages, "are_long", lambda *_: True)
+    monkeypatch.setattr(export_pages, "MOST_ROWS", 0)
+    direct = pages.app.state.context.source_places
+    corpora = pages.app.state.context.searches.corpora()
+    sent = pages.post("reader", "/export", fields(pages) | {"kind": "csv"})
+    for row in csv.DictReader(io.StringIO(sent.text, newline="")):
+        place = direct.find_all(corpora[CORPUS], [int(row["position"])]).get(int(row["position"]))
+        assert (row["source_file"], row["source_member"]) == ((place.path, place.name) if place else ("", ""))

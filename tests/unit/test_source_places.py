@@ -89,3 +89,15 @@ def test_search_prints_the_file_of_each_image(storage, tmp_path, monkeypatch):
     source = str(tmp_path / "set.tar")
     assert first["file"] == {"source": source, "path": "set.tar", "member": "dogs/x.png", "number": 0}
     assert second["file"] is None
+
+
+def test_a_long_search_says_how_many_images_are_found(monkeypatch):
+    many = [image("photos", position) for position in range(150)]
+    page = SimpleNamespace(total=150, tag_counts={"cat": 150}, images=many[:100], left_out=())
+    searches = SimpleNamespace(page=lambda _: page, images=lambda _, limit: iter(many[:limit]))
+    monkeypatch.setattr(searching, "make_searches", lambda _: searches)
+    monkeypatch.setattr(searching, "clients", SimpleNamespace)
+    monkeypatch.setattr(searching, "REPORT_SECONDS", 0.0)
+    result = CliRunner().invoke(app, ["search", "cat", "--rows", "120"])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[-1] == "120 of 120 images are found"

@@ -146,14 +146,17 @@ def prune(
         raise typer.Exit(1)
     # Only what was shown: what has become unneeded since then waits for the next prune.
     shown = replace(
-        request, runs=tuple(one.run for one in found.drop), embeddings=tuple(one.name for one in found.embeddings)
+        request,
+        runs=tuple(one.run for one in found.drop),
+        embeddings=tuple(one.name for one in found.embeddings),
+        review_sets=tuple(one.key for one in found.review_sets),
     )
     dropped = prune_collections(shown, storage=runtime.storage, solr=runtime.solr, report=say)
     collections = sum(bool(one.collection) for one in dropped.drop)
     embedded = sum(one.blocks for one in dropped.embeddings)
     print(
-        f"dropped {collections} collections, the embeddings of {embedded:,} blocks, and {dropped.leftovers:,} "
-        "temporary files of killed writers"
+        f"dropped {collections} collections, the embeddings of {embedded:,} blocks, "
+        f"{len(dropped.review_sets):,} review sets, and {dropped.leftovers:,} temporary files of killed writers"
     )
 
 

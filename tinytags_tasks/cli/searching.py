@@ -1,6 +1,7 @@
 """The command that searches what readers see, in the language of the search box."""
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +13,14 @@ from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
     from tinytags_tasks.runtime import Runtime
+    from tinytags_tasks.search.images import TaggedImage
     from tinytags_tasks.search.measured import Measured
+    from tinytags_tasks.search.request import SearchRequest
     from tinytags_tasks.search.searches import Searches
     from tinytags_tasks.store.run_records import Run
+
+REPORT_SECONDS = 10.0
+"""After how long it is said how many of the images are found."""
 
 app = typer.Typer()
 
@@ -56,7 +62,7 @@ def search(
         raise BadInputError("the command line does not search for similar pictures: use the search page or its API")
     searches = make_searches(clients())
     page = searches.page(request)
-    images = page.images if rows <= MOST_ROWS else list(searches.images(request, rows))
+    images = page.images if rows <= MOST_ROWS else _many_images(searches, request, min(rows, page.total))
     if as_json:
         from tinytags_tasks.search.api_models import image_file
         from tinytags_tasks.search.source_places import SourcePlaces
@@ -74,6 +80,18 @@ def search(
     if page.left_out:
         say(f"not searched, because indexed before what is asked for was there: {', '.join(page.left_out)}")
     print(f"{page.total:,} images")
+
+
+def _many_images(searches: "Searches", request: "SearchRequest", images: int) -> "list[TaggedImage]":
+    """Return the first images of a search, and say now and then how many of them are there."""
+    found = []
+    reported = time.monotonic()
+    for image in searches.images(request, images):
+        found.append(image)
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            say(f"{len(found):,} of {images:,} images are found")
+            reported = time.monotonic()
+    return found
 
 
 def _as_written(argument: str) -> str:

@@ -108,7 +108,7 @@ def share_definitions(folder: Path, storage: Storage) -> None:
     for name in list_definitions(folder):
         try:
             definition = load_definition(folder, name)
-        except BadInputError:  # whoever uses it is told
+        except BadInputError:  # whoever uses it gets the error
             continue
         share_definition(definition, storage)
 

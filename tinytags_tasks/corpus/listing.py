@@ -7,15 +7,15 @@ rows, so that neither memory nor time grows with the corpus.
 import hashlib
 import io
 import tempfile
-from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import chain, islice, pairwise
 from operator import add
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -50,7 +50,9 @@ _REMEDY = "remove the corpus with `tinytags corpus remove NAME --data`, then def
 
 _ROWS_PER_GROUP = 50_000
 _UPLOAD_BYTES = 4_000_000
-_GROUPS_IN_MEMORY = 16
+_ITEMS_AT_ONCE = 1_000
+GROUPS_IN_MEMORY = 16
+"""Groups of rows that :meth:`StoredListing.find` keeps."""
 
 
 @dataclass
@@ -195,7 +197,7 @@ class StoredListing:
             self._images = int((metadata.metadata or {})[_IMAGES])
             groups = range(metadata.num_row_groups)
             self._starts = [metadata.row_group(group).column(0).statistics.min for group in groups]
-        self._groups: LRUCache[int, pa.Table] = LRUCache(_GROUPS_IN_MEMORY)
+        self._groups: LRUCache[int, pa.Table] = LRUCache(GROUPS_IN_MEMORY)
 
     @contextmanager
     def _damage_errors(self) -> Generator[None]:
@@ -211,6 +213,11 @@ class StoredListing:
     def images(self) -> int:
         """How many images it lists."""
         return self._images
+
+    @property
+    def groups(self) -> int:
+        """How many groups of rows it has, which are read one by one."""
+        return len(self._starts)
 
     def items(self, first: int, images: int) -> Iterator[tuple[int, ListedItem]]:
         """See :meth:`tinytags_tasks.corpus.reader.Listing.items`.
@@ -246,21 +253,53 @@ class StoredListing:
             If the listing is damaged.
         """
         found: dict[int, tuple[int, ListedItem]] = {}
-        wanted = sorted({position for position in positions if 0 <= position < self._images})
-        for group, of_group in groupby(wanted, lambda position: bisect_right(self._starts, position) - 1):
+        wanted = np.unique(np.fromiter(positions, np.int64))
+        for group, of_group in self._by_group(wanted):
             if group not in self._groups:
-                with self._damage_errors():
-                    self._groups[group] = self._read_group(group).combine_chunks()
-            rows = self._groups[group]
-            firsts = rows["first"].to_numpy()
-            for position in of_group:
-                row = int(np.searchsorted(firsts, position, side="right")) - 1
-                values = {name: rows[name][row].as_py() for name in rows.column_names}
+                self._groups[group] = self._table(group)
+            found |= {position: (first, item) for position, first, item in self._items(self._groups[group], of_group)}
+        return found
+
+    def walk(self, positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, ListedItem]]:
+        """Yield what :meth:`find` returns, for however many positions: each group of rows is read once and not kept.
+
+        Parameters
+        ----------
+        positions
+            In ascending order, each once.
+
+        Raises
+        ------
+        CorruptError
+            If the listing is damaged.
+        """
+        for group, of_group in self._by_group(positions):
+            yield from self._items(self._table(group), of_group)
+
+    def _by_group(self, positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Yield the groups of rows that have some of the positions, each with its own."""
+        known = positions[(positions >= 0) & (positions < self._images)]
+        groups = np.searchsorted(self._starts, known, side="right") - 1
+        bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(known)]
+        for start, stop in pairwise(bounds):
+            if start < stop:
+                yield int(groups[start]), known[start:stop]
+
+    def _items(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, ListedItem]]:
+        """Yield the positions of a group, each with the first position of its item, and the item."""
+        firsts = rows["first"].to_numpy()
+        for start in range(0, len(positions), _ITEMS_AT_ONCE):
+            some = positions[start : start + _ITEMS_AT_ONCE]
+            places = np.searchsorted(firsts, some, side="right") - 1
+            for position, values in zip(some.tolist(), rows.take(places.clip(0)).to_pylist(), strict=True):
                 first = values.pop("first")
                 if not 0 <= position - first < values["images"]:
                     raise self._damaged(f"position {position:,} is in no item, or in two")
-                found[position] = first, ListedItem(**values)
-        return found
+                yield position, first, ListedItem(**values)
+
+    def _table(self, group: int) -> pa.Table:
+        with self._damage_errors():
+            return self._read_group(group).combine_chunks()
 
     def _read_group(self, group: int) -> pa.Table:
         """Read a group of rows with one request, in this thread."""

@@ -1,13 +1,16 @@
 """Where images are in the files that their corpus was read from, as the corpus' listing has it."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
+import numpy as np
+import numpy.typing as npt
 from cachetools import LRUCache
 
 from tinytags_tasks.corpus.listing import StoredListing, open_listing
+from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Source
 from tinytags_tasks.store.protocol import Storage
@@ -99,17 +102,38 @@ class ListedPlaces:
         for part, of_part in groupby(wanted, lambda position: bisect_right(self._begins, position) - 1):
             source, begin = self._sources[part], self._begins[part]
             items = self._listing(source).find(position - begin for position in of_part)
-            for position, (first, item) in items.items():
-                found[begin + position] = SourcePlace(
-                    source.path,
-                    item.path,
-                    position - first,
-                    item.images,
-                    item.offset,
-                    item.size_bytes,
-                    item.member or "",
-                )
+            found |= {begin + at: _place(source, at, first, item) for at, (first, item) in items.items()}
         return found
+
+    def walk(self, positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, SourcePlace]]:
+        """Yield what :meth:`find` returns, for however many positions: listings are read once, from front to back.
+
+        Parameters
+        ----------
+        positions
+            In ascending order, each once.
+
+        Raises
+        ------
+        MissingError, CorruptError
+            As :meth:`find`.
+        """
+        for source, begin in zip(self._sources, self._begins, strict=True):
+            own = positions[(positions >= begin) & (positions < begin + source.images)] - begin
+            if own.size:
+                for at, first, item in self._listing(source).walk(own):
+                    yield begin + at, _place(source, at, first, item)
+
+    @property
+    def groups(self) -> int:
+        """How many groups of rows its listings have together.
+
+        Raises
+        ------
+        MissingError, CorruptError
+            As :meth:`find`.
+        """
+        return sum(self._listing(source).groups for source in self._sources)
 
     def _listing(self, source: Source) -> StoredListing:
         path = layout.source_file(self._corpus, source.listing_sha256)
@@ -117,3 +141,7 @@ class ListedPlaces:
         if listing is None:
             listing = self._listings[path] = open_listing(self._storage, path)
         return listing
+
+
+def _place(source: Source, at: int, first: int, item: ListedItem) -> SourcePlace:
+    return SourcePlace(source.path, item.path, at - first, item.images, item.offset, item.size_bytes, item.member or "")

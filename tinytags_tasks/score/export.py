@@ -7,6 +7,7 @@ four names, so confidence is still ``accuracy`` here.
 import base64
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import BlockRecord, Run
 
 STANDARD_OUTPUT = "-"
+REPORT_SECONDS = 10.0
+"""After how long it is said how far an export is."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,11 @@ def export_run(request: ExportRequest, *, storage: Storage, report: Callable[[st
     images = 0
     with _opened(request.output) as output:
         blocks = RunBlocks(run, corpus, storage)
-        for source in block_sources(storage, corpus, request.blocks):
+        reported = time.monotonic()
+        for done, source in enumerate(block_sources(storage, corpus, request.blocks)):
+            if time.monotonic() - reported >= REPORT_SECONDS:
+                report(f"{images:,} images of {done:,} of {len(request.blocks):,} blocks are written")
+                reported = time.monotonic()
             for line in _lines(blocks, source):
                 output.write(line)
                 images += 1

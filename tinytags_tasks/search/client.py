@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError
 from tinytags_tasks.search.api_models import (
     Facets,
+    Health,
     Image,
     ImageDetails,
     Model,
@@ -26,7 +27,13 @@ from tinytags_tasks.search.api_models import (
     SearchAnswer,
     Tags,
 )
-from tinytags_tasks.search.api_parameters import FilterParameters, PageParameters, SearchParameters, SimilarParameters
+from tinytags_tasks.search.api_parameters import (
+    FilterParameters,
+    PageParameters,
+    SearchParameters,
+    SimilarParameters,
+    UploadParameters,
+)
 from tinytags_tasks.search.problems import V1, Problem
 
 TIMEOUT_SECONDS = 60.0
@@ -101,13 +108,30 @@ class Client:
         """Return the images that look most like a published one."""
         return self._get("/similar", SearchAnswer, _checked(SimilarParameters, {"to": to, **asked})).images
 
+    def similar_to_picture(self, picture: bytes, **asked: Any) -> list[Image]:  # noqa: ANN401 - UploadParameters
+        """Return the images that look most like a picture: the bytes of a JPEG, PNG or WebP file, which is not stored.
+
+        Further parameters are the fields of ``UploadParameters``.
+        """
+        headers = {"Content-Type": picture_type(picture)}
+        parameters = _checked(UploadParameters, asked)
+        return self._read("POST", "/similar", SearchAnswer, parameters, content=picture, headers=headers).images
+
     def image(self, id: str, run: str = "") -> ImageDetails:
         """Return what is known of an image."""
         return self._get(f"/images/{id}", ImageDetails, {"run": run})
 
     def picture(self, id: str, run: str = "") -> bytes:
         """Return an image's picture as a PNG."""
-        return self._ask(f"/images/{id}.png", {"run": run}).content
+        return self._ask("GET", f"/images/{id}.png", {"run": run}).content
+
+    def health(self) -> Health:
+        """Return that the process lives."""
+        return self._get("/health", Health, {})
+
+    def ready(self) -> Health:
+        """Return that searches can be answered; raises ``EngineDownError`` if they cannot, after some patience."""
+        return self._get("/ready", Health, {})
 
     def tags(self) -> Tags:
         """Return the tags of what is live."""
@@ -132,7 +156,17 @@ class Client:
                 return
 
     def _get(self, path: str, kind: type[Answer], parameters: Mapping[str, Any]) -> Answer:
-        answer = self._ask(path, parameters)
+        return self._read("GET", path, kind, parameters)
+
+    def _read(
+        self,
+        method: str,
+        path: str,
+        kind: type[Answer],
+        parameters: Mapping[str, Any],
+        **sent: Any,  # noqa: ANN401 - what httpx.Client.request takes
+    ) -> Answer:
+        answer = self._ask(method, path, parameters, **sent)
         try:
             return kind.model_validate_json(answer.content)
         except ValidationError as error:
@@ -140,12 +174,18 @@ class Client:
                 f"{self._base}{path}: this is no TinyTags, or another version of it ({error})"
             ) from error
 
-    def _ask(self, path: str, parameters: Mapping[str, Any]) -> httpx.Response:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        **sent: Any,  # noqa: ANN401 - as above
+    ) -> httpx.Response:
         deadline = time.monotonic() + PATIENCE_SECONDS
         given = {name: value for name, value in parameters.items() if value not in ("", None)}
         while True:
             try:
-                answer = self._http.get(self._base + path, params=given, auth=self._login)
+                answer = self._http.request(method, self._base + path, params=given, auth=self._login, **sent)
             except httpx.HTTPError as error:
                 raise EngineDownError(f"{self._base}: no answer ({type(error).__name__}: {error})") from error
             pause = _pause(answer)
@@ -164,6 +204,23 @@ def _checked(kind: type[BaseModel], asked: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def picture_type(picture: bytes) -> str:
+    """Return the media type of a picture's file.
+
+    Raises
+    ------
+    BadInputError
+        If it is none that the API takes.
+    """
+    if picture.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
+        return "image/webp"
+    raise BadInputError("this is no JPEG, PNG or WebP file: convert the picture to one of these")
 
 
 def _pause(answer: httpx.Response) -> float:

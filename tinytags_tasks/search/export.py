@@ -50,6 +50,9 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 Complete = Callable[[tuple[TaggedImage, ...]], tuple[TaggedImage, ...]]
 """Returns pictures with their pixels."""
 
+FindPlaces = Callable[[tuple[TaggedImage, ...]], Mapping[str, SourcePlace]]
+"""Returns where some of these pictures are in their sources, by id."""
+
 
 class Format(StrEnum):
     """The kinds of files."""
@@ -107,14 +110,17 @@ class Export:
     is_at_most
         Whether there may be fewer, because more pictures are hidden than Solr leaves out when it counts.
     places
-        Returns where some of them are in their sources, by id.
+        Returns where some of them are in their sources.
+    report
+        Called with the number of pictures that are written, whenever some more are.
     """
 
     pages: Iterable[tuple[TaggedImage, ...]]
     images: int
     complete: Complete
     is_at_most: bool = False
-    places: Callable[[tuple[TaggedImage, ...]], Mapping[str, SourcePlace]] = lambda _: {}
+    places: FindPlaces = lambda _: {}
+    report: Callable[[int], None] = lambda _: None
 
 
 def write_export(export: Export, kind: Format) -> Iterator[bytes]:
@@ -177,6 +183,7 @@ def _pages(export: Export, kind: Format) -> Iterator[tuple[TaggedImage, ...]]:
             break
         places = export.places(images)
         yield tuple(_placed(image, places.get(image.id)) for image in images)
+        export.report(seen)
     if seen > export.images or (seen < export.images and not export.is_at_most):
         there_are = "more" if seen > export.images else f"{seen:,}"
         raise CorruptError(

@@ -1,26 +1,26 @@
 """Taking found pictures along: a page that says how many there are, and the file."""
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlencode
 
 from anyio import fail_after
 from fastapi import FastAPI, Request, Response
-from starlette.responses import StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from tinytags_tasks.errors import BadInputError, MissingError, TinyTagsError, TransientError
 from tinytags_tasks.search.accounts import Account
 from tinytags_tasks.search.context import PageContext
-from tinytags_tasks.search.export import Export, Format, file_name, write_export
+from tinytags_tasks.search.export import Export, FindPlaces, Format, file_name, write_export
+from tinytags_tasks.search.export_places import GatheredPlaces, are_long
+from tinytags_tasks.search.export_progress import Exports, Progress, State
 from tinytags_tasks.search.forms import CheckedForm
 from tinytags_tasks.search.images import TaggedImage
-from tinytags_tasks.search.request import SearchRequest
-from tinytags_tasks.search.waiting import BusyError
+from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
 from tinytags_tasks.search.wanted import NOT_FOR_ALL, Wanted, of_search, patiently, read_wanted
 
 MOST_EXPORTS = 2
@@ -39,18 +39,24 @@ _log = logging.getLogger(__name__)
 
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add what exports pictures."""
-    places = _Places(MOST_EXPORTS)
+    exports = Exports(MOST_EXPORTS)
 
     @app.get("/export")
     def choose(request: Request) -> Response:
         parameters = [pair for pair in request.query_params.multi_items() if pair[0] not in NOT_FOR_ALL]
-        return _show(context, request, of_search(context, urlencode(parameters), context.settings.search_export_images))
+        wanted = of_search(context, urlencode(parameters), context.settings.search_export_images)
+        return _show(context, request, wanted, exports)
+
+    @app.get("/export/progress")
+    def progress(request: Request) -> Response:
+        account: Account = request.state.account
+        return _show_progress(context, request, exports.last(account.name))
 
     @app.post("/export")
     def export(request: Request, form: CheckedForm) -> Response:
         wanted = read_wanted(context, form, context.settings.search_export_images)
         if not form.get("kind"):
-            return _show(context, request, wanted)
+            return _show(context, request, wanted, exports)
         try:
             kind = Format(form["kind"])
         except ValueError:
@@ -58,17 +64,30 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         if not wanted.images:
             raise MissingError("there is nothing to export: no picture was found")
         account: Account = request.state.account
-        return _send(wanted, kind, context, account, places)
+        return _send(wanted, kind, context, account, exports)
 
 
-def _show(context: PageContext, request: Request, wanted: Wanted) -> Response:
+def _show(context: PageContext, request: Request, wanted: Wanted, exports: Exports) -> Response:
+    last = exports.last(request.state.account.name)
     return context.render(
         request,
         "export.html",
         wanted=wanted,
         most=context.settings.search_export_images,
         kinds=_kinds(context, wanted),
+        last=last.number if last else 0,
     )
+
+
+def _show_progress(context: PageContext, request: Request, progress: Progress | None) -> Response:
+    if "application/json" in request.headers.get("accept", ""):
+        if progress is None:
+            return JSONResponse({"number": 0})
+        known = {"number": progress.number, "images": progress.images, "sent": progress.sent, "state": progress.state}
+        return JSONResponse({**known, "text": str(progress)})
+    is_under_way = progress is not None and progress.state is State.SENDING
+    show = context.render_wait if is_under_way else context.render
+    return show(request, "export_progress.html", progress=progress, is_under_way=is_under_way)
 
 
 def _kinds(context: PageContext, wanted: Wanted) -> list[dict[str, Any]]:
@@ -108,43 +127,21 @@ class BrokenOffError(Exception):
     """
 
 
-class _Places:
-    """The places for files that are sent at the same time, one an account."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: set[str] = set()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def place(self, account: str) -> Iterator[None]:
-        """Hold a place.
-
-        Raises
-        ------
-        TransientError
-            If the account has one already, or all are taken.
-        """
-        with self._lock:
-            if account in self._taken:
-                raise BusyError("your last export is still under way: try again when it has ended")
-            if len(self._taken) >= self._most:
-                raise BusyError("others are exporting right now: try again in a few minutes")
-            self._taken.add(account)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._taken.discard(account)
-
-
 class _Sending(StreamingResponse):
     """A file that has a place while it is sent: a refusal is still a page, because nothing was sent by then."""
 
-    def __init__(self, content: Iterator[bytes], places: _Places, account: str, **more: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        content: Iterator[bytes],
+        exports: Exports,
+        account: str,
+        progress: Progress,
+        **more: Any,  # noqa: ANN401 - as StreamingResponse has it
+    ) -> None:
         super().__init__(content, **more)
-        self._places = places
+        self._exports = exports
         self._account = account
+        self._progress = progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sent_bytes, waited_seconds = 0, 0.0
@@ -156,11 +153,12 @@ class _Sending(StreamingResponse):
                 with fail_after(PATIENCE_SECONDS + sent_bytes / LEAST_RATE - waited_seconds):
                     await send(message)
             except TimeoutError as error:
+                self._progress.problem = f"fewer than {LEAST_RATE:,} bytes a second were taken"
                 raise BrokenOffError(f"{self._account} takes fewer than {LEAST_RATE} bytes a second") from error
             sent_bytes += len(message.get("body", b""))
             waited_seconds += time.monotonic() - started
 
-        with self._places.place(self._account):
+        with self._exports.place(self._account, self._progress):
             await super().__call__(scope, receive, send_in_time)
 
 
@@ -172,26 +170,43 @@ def _complete(context: PageContext, run: str, images: tuple[TaggedImage, ...]) -
     return found
 
 
-def _send(wanted: Wanted, kind: Format, context: PageContext, account: Account, places: _Places) -> Response:
-    def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
-        return patiently(lambda: _complete(context, wanted.run, images))
+def _send(wanted: Wanted, kind: Format, context: PageContext, account: Account, exports: Exports) -> Response:
+    progress = Progress(file_name(wanted.name, wanted.images, kind), wanted.images)
 
     def content() -> Iterator[bytes]:
         try:
-            is_at_most = context.searches.hidden(SearchRequest(run=wanted.run)).is_left_out_later
-            corpora = context.searches.corpora(wanted.run)
-            export = Export(
-                wanted.pages(kind.has_pixels),
-                wanted.images,
-                complete,
-                is_at_most,
-                lambda images: context.source_places.of_images(images, corpora),
-            )
-            yield from write_export(export, kind)
+            yield from _content(wanted, kind, context, progress)
         except TinyTagsError as error:
             _log.warning("the export of %d pictures for %s broke off: %s", wanted.images, account.name, error)
+            progress.problem = _told(error)
             raise BrokenOffError(str(error)) from error
+        progress.state = State.WHOLE
 
-    name = file_name(wanted.name, wanted.images, kind)
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Images": str(wanted.images)}
-    return _Sending(content(), places, account.name, media_type=kind.mime, headers=headers)
+    headers = {"Content-Disposition": f'attachment; filename="{progress.name}"', "X-Images": str(wanted.images)}
+    return _Sending(content(), exports, account.name, progress, media_type=kind.mime, headers=headers)
+
+
+def _told(error: TinyTagsError) -> str:
+    """Return why a file broke off, without what only the log should say."""
+    if isinstance(error, TransientError):
+        return "an engine behind the search page did not answer"
+    return "what is published changed meanwhile, or an image cannot be read; the log of the search page says which"
+
+
+def _content(wanted: Wanted, kind: Format, context: PageContext, progress: Progress) -> Iterator[bytes]:
+    def complete(images: tuple[TaggedImage, ...]) -> tuple[TaggedImage, ...]:
+        return patiently(lambda: _complete(context, wanted.run, images))
+
+    is_at_most = context.searches.hidden(SearchRequest(run=wanted.run)).is_left_out_later
+    corpora = context.searches.corpora(wanted.run)
+    storage = context.runtime.storage
+    with ExitStack() as stack:
+        places: FindPlaces = lambda images: context.source_places.of_images(images, corpora)  # noqa: E731 - or another
+        if wanted.images > MOST_ROWS and are_long(corpora.values(), storage):
+            gathered = stack.enter_context(GatheredPlaces(corpora, storage))
+            for looked_up in gathered.gather(wanted.pages(False)):
+                progress.looked_up = looked_up
+                yield b""  # whoever waits may go away meanwhile
+            places = gathered.of
+        export = Export(wanted.pages(kind.has_pixels), wanted.images, complete, is_at_most, places, progress.send)
+        yield from write_export(export, kind)

@@ -11,10 +11,11 @@ the time that the route runs::
 
 import hashlib
 import hmac
+import logging
 import time
 from asyncio import timeout
 from typing import Annotated
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from fastapi import Depends
 from starlette.datastructures import ImmutableMultiDict
@@ -23,6 +24,7 @@ from starlette.requests import Request
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.search.accounts import Account
+from tinytags_tasks.search.proxies import is_own_origin
 
 TOKEN_FIELD = "token"  # noqa: S105 - the name of a field
 MOST_FIELDS = 25_000
@@ -31,6 +33,7 @@ MOST_FORM_BYTES = 2 * 2**20
 BODY_SECONDS = 60.0
 """How long the body of a request may take to arrive."""
 
+_log = logging.getLogger(__name__)
 _DAY_SECONDS = 86_400
 _FORM = "application/x-www-form-urlencoded"
 
@@ -69,7 +72,14 @@ def refuse_cross_site(request: Request) -> None:
     site = headers.get("sec-fetch-site", "same-origin")
     origin = headers.get("origin", "")
     # A browser that sends Sec-Fetch-Site compares origins itself, and knows better than we do behind a proxy.
-    is_own = "sec-fetch-site" in headers or not origin or urlsplit(origin).netloc == headers.get("host", "")
+    is_own = "sec-fetch-site" in headers or not origin or is_own_origin(request, origin)
+    if not is_own:
+        _log.warning(
+            "a form of %.200r was refused, because this is %.200r: if that is a proxy of yours, let it send "
+            "X-Forwarded-Host, and name it in TINYTAGS_SEARCH_TRUSTED_PROXIES",
+            origin,
+            headers.get("host", ""),
+        )
     if site not in ("same-origin", "none") or not is_own:
         raise HTTPException(403, "this request comes from another site: use the search page itself")
 

@@ -1,8 +1,8 @@
 """The search page behind a proxy: below a path, and at another address than the one it listens on.
 
 The base path is the setting ``search_base_path``. A proxy of ``search_trusted_proxies`` may instead name it with
-``X-Forwarded-Prefix``, and say with ``X-Forwarded-Proto``, ``-Host`` and ``-For`` what was asked, and by whom. From
-anybody else these headers mean nothing. The proxy may hand paths on with the base path or without it.
+``X-Forwarded-Prefix``, and say with ``X-Forwarded-Proto``, ``-Host``, ``-Port`` and ``-For`` what was asked, and by
+whom. From anybody else these headers mean nothing. The proxy may hand paths on with the base path or without it.
 """
 
 import ipaddress
@@ -23,11 +23,30 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _BASE_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+){1,10}")
 _HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
 _HOST = re.compile(r"([A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_PORTS = {"http": "80", "https": "443"}
 
 
 def url(request: HTTPConnection, path: str) -> str:
     """Return a path of ours, such as ``/search?tag=cat``, as a browser has to ask for it: below the base path."""
     return f"{request.scope.get('root_path', '')}{path}"
+
+
+def is_own_origin(request: HTTPConnection, origin: str) -> bool:
+    """Return whether an origin, as a browser names it, is that of a request's own address.
+
+    A port may be named in one and left out in the other.
+    """
+    scheme, _, asked = origin.lower().partition("://")
+    own = request.headers.get("host", "").lower()
+    if scheme not in _PORTS:
+        return False
+    return asked == own or _with_port(asked, scheme) == _with_port(own, request.scope["scheme"])
+
+
+def _with_port(host: str, scheme: str) -> str:
+    match = _HOST.fullmatch(host)
+    return host if not match or match[2] else f"{host}:{_PORTS.get(scheme, '')}"
 
 
 def own_path(scope: MutableMapping[str, Any]) -> str:
@@ -139,9 +158,12 @@ def _address(hop: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _believe(scope: Scope, is_trusted: Callable[[str], bool]) -> str:
     """Take what a trusted proxy says into the scope, and return its prefix; what makes no sense is left out."""
     headers = Headers(scope=scope)
-    if (proto := headers.get("x-forwarded-proto", "").lower()) in ("http", "https"):
+    if (proto := _as_asked(headers, "proto").lower()) in _PORTS:
         scope["scheme"] = proto
-    if _HOST.fullmatch(host := headers.get("x-forwarded-host", "")):
+    if asked := _HOST.fullmatch(host := _as_asked(headers, "host")):
+        port = _as_asked(headers, "port")
+        if not asked[2] and _PORT.fullmatch(port) and port != _PORTS.get(scope["scheme"]):
+            host = f"{host}:{port}"
         changed = MutableHeaders(raw=list(scope["headers"]))
         changed["host"] = host
         scope["headers"] = changed.raw
@@ -152,3 +174,8 @@ def _believe(scope: Scope, is_trusted: Callable[[str], bool]) -> str:
         scope["client"] = (str(address), 0)
     prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
     return prefix if _BASE_PATH.fullmatch(prefix) else ""
+
+
+def _as_asked(headers: Headers, name: str) -> str:
+    """Return what the outermost proxy says: those behind it add what they see themselves."""
+    return headers.get(f"x-forwarded-{name}", "").partition(",")[0].strip()

@@ -8,7 +8,7 @@ from cachetools import LRUCache
 
 from tinytags_tasks.corpus.listing import StoredListing
 from tinytags_tasks.corpus.places import KEPT_LISTINGS, ListedPlaces, SourcePlace
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import FinalError, TinyTagsError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.store.corpus_records import Corpus
@@ -50,10 +50,16 @@ class SourcePlaces:
         return place
 
     def find_all(self, corpus: Corpus, positions: Iterable[int]) -> dict[int, SourcePlace]:
-        """Return where pictures are, by position, however long that takes; nothing if it is not known."""
+        """Return where pictures are, by position, however long that takes; nothing if it is not known.
+
+        Raises
+        ------
+        TransientError
+            If the store does not answer.
+        """
         try:
             return self._pool.submit(lambda: self._listed(corpus).find(positions)).result()
-        except TinyTagsError:  # a corpus of an older TinyTags has no listing
+        except FinalError:  # a corpus of an older TinyTags has no listing
             return {}
 
     def of_images(self, images: Iterable[TaggedImage], corpora: Mapping[str, Corpus]) -> dict[str, SourcePlace]:

@@ -406,9 +406,14 @@ def frame_file(corpus: str, run: str) -> str:
     return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/frames/{checked_name(run, 'run')}.parquet"
 
 
+def review_sets_folder(corpus: str) -> str:
+    """Path of all pictures of a corpus that somebody sent to review."""
+    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/sets"
+
+
 def review_set_file(corpus: str, name: str) -> str:
     """Path of pictures that somebody sent to review."""
-    return f"{REVIEWS}/{checked_name(corpus, 'corpus')}/sets/{checked_name(name, 'set')}.json"
+    return f"{review_sets_folder(corpus)}/{checked_name(name, 'set')}.json"
 
 
 def run_folder(run: str) -> str:

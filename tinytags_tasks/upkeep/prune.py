@@ -1,7 +1,7 @@
 """Cleaning up: drops the collections of runs that readers neither see nor can get back by a rollback.
 
-Embeddings that nobody needs are dropped as well; nets and models are kept. Temporary files of killed writers,
-anywhere in the store, are deleted.
+Embeddings that nobody needs, and pictures that were sent to review and need no look any more, are dropped as well;
+nets and models are kept. Temporary files of killed writers, anywhere in the store, are deleted.
 """
 
 import time
@@ -27,6 +27,7 @@ from tinytags_tasks.store.protocol import LEFTOVER_SECONDS, Leftover, Storage
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.upkeep.prune_embeddings import PrunableEmbeddings, drop_embeddings, find_embeddings
+from tinytags_tasks.upkeep.prune_review_sets import PrunableSet, drop_review_set, find_review_sets
 from tinytags_tasks.upkeep.removals import finish_removals
 
 QUIET_HOURS = 1
@@ -48,8 +49,8 @@ class PruneRequest:
         scored files has to be scored again before it can be indexed again.
     runs
         Drop only what belongs to these runs, such as those that a person was shown; None drops all that may be dropped.
-    embeddings
-        The same for embeddings, by their names.
+    embeddings, review_sets
+        The same for embeddings and for pictures that were sent to review, by their names.
     """
 
     alias: str = "tinytags"
@@ -57,6 +58,7 @@ class PruneRequest:
     scored: bool = False
     runs: tuple[str, ...] | None = None
     embeddings: tuple[str, ...] | None = None
+    review_sets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a negative number of collections.
@@ -108,6 +110,8 @@ class PruneResult:
         Old configsets in Solr that no collection uses any longer.
     embeddings
         Embeddings that no model sees and no run has as vectors, or whose blocks a corpus no longer has.
+    review_sets
+        Pictures that were sent to review, and that nobody needs to look at any more.
     """
 
     drop: tuple[Prunable, ...]
@@ -116,17 +120,19 @@ class PruneResult:
     leftover_bytes: int
     configsets: tuple[str, ...] = ()
     embeddings: tuple[PrunableEmbeddings, ...] = ()
+    review_sets: tuple[PrunableSet, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to drop."""
-        return not (self.drop or self.leftovers or self.configsets or self.embeddings)
+        return not (self.drop or self.leftovers or self.configsets or self.embeddings or self.review_sets)
 
     def lines(self, verb: str) -> list[str]:
         """Return one readable line for each thing that is dropped."""
         lines = [describe(one, verb) for one in self.drop]
         lines += [f"{verb} configset {name}, which no collection uses" for name in self.configsets]
         lines += [embeddings.line(verb) for embeddings in self.embeddings]
+        lines += [review_set.line(verb) for review_set in self.review_sets]
         if self.leftovers:
             size = f"{self.leftover_bytes / 1e6:,.1f} MB"
             lines.append(f"{verb} {self.leftovers:,} temporary files of killed writers ({size})")
@@ -137,7 +143,9 @@ def plan_prune(request: PruneRequest, *, storage: Storage, solr: SolrClient) -> 
     """Return what may be dropped, without changing anything."""
     found = _find(request, storage, solr)
     embeddings, being_written = find_embeddings(storage, without={one.run for one in found.drop})
-    return _result(found.drop, found.kept | being_written, _old_leftovers(storage), found.configsets, embeddings)
+    sets, unreadable = find_review_sets(storage)
+    kept = found.kept | being_written | unreadable
+    return _result(found.drop, kept, _old_leftovers(storage), found.configsets, embeddings, sets)
 
 
 @dataclass(frozen=True)
@@ -203,9 +211,15 @@ def prune_collections(
     for one_net in embeddings:
         drop_embeddings(one_net, storage)
         report(one_net.line("dropped"))
+    sets, unreadable = find_review_sets(storage)
+    sets = tuple(one for one in sets if request.review_sets is None or one.key in request.review_sets)
+    for one_set in sets:
+        drop_review_set(one_set, storage)
+        report(one_set.line("dropped"))
     finish_removals(storage, report)
     deleted = [leftover for leftover in _old_leftovers(storage) if storage.delete(leftover.path)]
-    return _result(drop, found.kept | being_written, deleted, configsets, embeddings)
+    kept = found.kept | being_written | unreadable
+    return _result(drop, kept, deleted, configsets, embeddings, sets)
 
 
 def describe(found: Prunable, verb: str) -> str:
@@ -307,9 +321,10 @@ def _result(
     leftovers: Sequence[Leftover],
     configsets: Sequence[str],
     embeddings: Iterable[PrunableEmbeddings],
+    sets: tuple[PrunableSet, ...],
 ) -> PruneResult:
     leftover_bytes = sum(leftover.size_bytes for leftover in leftovers)
-    return PruneResult(tuple(drop), kept, len(leftovers), leftover_bytes, tuple(configsets), tuple(embeddings))
+    return PruneResult(tuple(drop), kept, len(leftovers), leftover_bytes, tuple(configsets), tuple(embeddings), sets)
 
 
 def _unused_configsets(runs: Iterable[Run], ignored: Collection[str], solr: SolrClient) -> list[str]:

@@ -1,4 +1,5 @@
-// Corrections without loading the page again, and Shift to select several images at once. The page works without this.
+// Corrections without loading the page again; Shift, or a button, to tick several images at once. The page works without
+// this.
 "use strict";
 
 document.addEventListener("submit", async (event) => {
@@ -35,17 +36,36 @@ async function heading(answer) {
   return page.querySelector("main p:not(.status)")?.textContent ?? `Refused (${answer.status}).`;
 }
 
+const boxes = () => [...document.querySelectorAll('input[type="checkbox"][name="picture"]')];
+const said = document.getElementById("picked");
+const all = document.createElement("button");
+all.type = "button";
+all.className = "button";
+
+function count() {
+  const chosen = boxes().filter((box) => box.checked).length;
+  if (said) said.textContent = chosen ? `${chosen} ticked` : "The ticked images";
+  all.textContent = chosen < boxes().length ? "Tick all on this page" : "Untick all";
+}
+
+if (said) {
+  said.after(all);
+  all.addEventListener("click", () => {
+    const isWanted = boxes().some((box) => !box.checked);
+    for (const box of boxes()) box.checked = isWanted;
+    count();
+  });
+  count(); // a browser that comes back to the page ticks what was ticked
+}
+
 let last = null;
 document.addEventListener("click", (event) => {
   const box = event.target;
   if (!(box instanceof HTMLInputElement) || box.name !== "picture" || box.type !== "checkbox") return;
-  const boxes = [...document.querySelectorAll('input[type="checkbox"][name="picture"]')];
   if (event.shiftKey && last) {
-    const [first, end] = [boxes.indexOf(last), boxes.indexOf(box)].sort((one, other) => one - other);
-    for (const between of boxes.slice(first, end + 1)) between.checked = box.checked;
+    const [first, end] = [boxes().indexOf(last), boxes().indexOf(box)].sort((one, other) => one - other);
+    for (const between of boxes().slice(first, end + 1)) between.checked = box.checked;
   }
   last = box;
-  const chosen = boxes.filter((one) => one.checked).length;
-  const said = document.getElementById("picked");
-  if (said) said.textContent = chosen ? `${chosen} ticked` : "The ticked images";
+  count();
 });
