@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from reference import reference_pages
 
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 TAKEN_IN = {"../benchmarks/README.md": "benchmarks.md", "../CHANGELOG.md": "changes.md"}
 """Pages of the repository outside of this folder, by their path from it, and where they are in the site."""

@@ -11,7 +11,8 @@ import typer
 from pydantic.fields import FieldInfo
 
 from tinytags_tasks.cli import app
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import Settings
 
 METHODS = ("get", "post", "put", "patch", "delete")
 _MADE = "This page is made from the code when the site is built.\n"

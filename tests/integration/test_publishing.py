@@ -39,7 +39,8 @@ from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.word_logs import hidden_from_readers
-from tinytags_tasks.settings import PROJECT_ROOT, load_settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus

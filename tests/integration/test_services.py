@@ -21,7 +21,8 @@ from tinytags_tasks.services import control, status, up
 from tinytags_tasks.services.airflow_config import connections
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.solr import solr_is_ready
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import Settings
 from tinytags_tasks.store.configsets import current_configset
 
 pytestmark = pytest.mark.integration

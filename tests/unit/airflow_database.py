@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

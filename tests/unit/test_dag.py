@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.train.parameters import TrainRequest
 
 DAGS = (

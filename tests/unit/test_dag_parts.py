@@ -24,7 +24,7 @@ from tinytags_tasks.errors import (
     OtherWriterError,
     TransientError,
 )
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.store.local import LocalStorage
 
 

@@ -9,7 +9,8 @@ import pytest
 import reference
 from documented_commands import PAGES, documented_commands, parse, variants
 
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import Settings
 
 DOCS = PROJECT_ROOT / "docs"
 MADE = {"reference/settings.md", "reference/commands.md", "reference/api.md", "adr/index.md", "benchmarks.md"}

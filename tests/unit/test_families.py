@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.train import forest_spark, logistic_spark
 from tinytags_tasks.train.families import FAMILIES

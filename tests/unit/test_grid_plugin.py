@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 PLUGINS = PROJECT_ROOT / "plugins"
 

@@ -17,7 +17,8 @@ from small_words import say, tag, takedown
 from sqlalchemy import delete, select
 
 from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockState, Run

@@ -18,7 +18,7 @@ from tinytags_tasks.nets.graph import embedding_graph
 from tinytags_tasks.nets.resize import add_resize
 from tinytags_tasks.nets.running import embed, open_session
 from tinytags_tasks.nets.shipped import shipped_card, shipped_net
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 REAL = PROJECT_ROOT.parent / "shared" / "data" / "cifar10-test.parquet"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tinytags_tasks.cli import notebooks
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 STORED = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
 

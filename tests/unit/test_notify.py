@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 PLACES = (
     *("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "mkdocs.yml", "docs", "notebooks", "benchmarks"),

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from tinytags_tasks.cli import app
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 FOLDERS = ("tinytags_tasks", "dags", "plugins")
 PLACEHOLDER = "NAME"

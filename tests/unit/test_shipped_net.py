@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 NET = Path(str(resources.files("tinytags_tasks.nets") / "general32"))
 

@@ -12,7 +12,8 @@ from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import search, solr
 from tinytags_tasks.services.engine import Context
 from tinytags_tasks.services.solr_security import ROLES, make_logins, security_json, stored_password
-from tinytags_tasks.settings import PROJECT_ROOT, Settings, load_settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import typer
 
 from tinytags_tasks.cli.common import say
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.settings import PROJECT_ROOT, load_settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,8 @@ from tinytags_tasks import services
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_records import BlockState, Run

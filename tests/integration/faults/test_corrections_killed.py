@@ -17,7 +17,7 @@ from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.review.takedowns import list_takedowns
 from tinytags_tasks.review.words import say
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_log import ReviewLog

@@ -23,7 +23,8 @@ from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
-from tinytags_tasks.settings import PROJECT_ROOT, load_settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.record import CHECKSUM_KEY

@@ -11,7 +11,8 @@ import pytest
 from conftest import kill_engine, restart, wait_for
 
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.settings import PROJECT_ROOT, load_settings
+from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 
 FITTING = "fitting 60 trees"

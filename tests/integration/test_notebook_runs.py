@@ -8,7 +8,7 @@ import pytest
 from conftest import DEPTH, IMAGES
 
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.settings import PROJECT_ROOT
+from tinytags_tasks.parts import PROJECT_ROOT
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
