@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import DEPTH, IMAGES
 
-from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.runtime import Runtime
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")

@@ -27,6 +27,7 @@ from tinytags_tasks.document_fields import LATER_FIELDS
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.publish.corrections import correct_live
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
@@ -39,7 +40,6 @@ from tinytags_tasks.search.hidden import NOTHING, Hidden
 from tinytags_tasks.search.query import SearchPage, search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.word_logs import hidden_from_readers
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored

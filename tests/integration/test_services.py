@@ -16,12 +16,12 @@ from hdfs import InsecureClient
 
 from tinytags_tasks.clients.spark import connect_spark, with_parameter
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import control, status, up
 from tinytags_tasks.services.airflow_config import connections
 from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.solr import solr_is_ready
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store.configsets import current_configset
 

@@ -15,10 +15,10 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from tinytags_tasks.errors import FinalError
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.services import processes
 from tinytags_tasks.services.log_rotation import cut_grown_logs
 from tinytags_tasks.services.processes import Launch
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.upkeep.old_logs import delete_old_logs
 

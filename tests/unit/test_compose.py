@@ -7,8 +7,8 @@ import sys
 import pytest
 import yaml
 
-from tinytags_tasks.services import container
 from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.services import container
 from tinytags_tasks.settings import Settings
 
 COMPOSE = (PROJECT_ROOT / "docker-compose.yml").read_text()

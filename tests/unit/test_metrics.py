@@ -10,9 +10,9 @@ from published_runs import age_ledger
 from small_run import SolrHere, index_all, make_run, score_all
 
 from tinytags_tasks.errors import EngineDownError, FinalError, TransientError
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.services import airflow
 from tinytags_tasks.services.engine import Context
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store.local import LocalStorage
 

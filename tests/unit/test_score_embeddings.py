@@ -41,10 +41,10 @@ from tinytags_tasks.nets.graph import embedding_graph
 from tinytags_tasks.nets.running import embed as embed_pixels
 from tinytags_tasks.nets.running import open_session
 from tinytags_tasks.nets.shipped import shipped_card, shipped_net
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.score import step
 from tinytags_tasks.score.block import score_block
 from tinytags_tasks.score.plan import PlanRequest, plan_run
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, read_scored
 from tinytags_tasks.store.block_lease import BlockLeases, embedding_leases

@@ -8,11 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services import search, solr
 from tinytags_tasks.services.engine import Context
 from tinytags_tasks.services.solr_security import ROLES, make_logins, security_json, stored_password
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.settings import Settings, load_settings
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tinytags_tasks.services import systemd
 from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.services import systemd
 from tinytags_tasks.settings import Settings
 
 

@@ -19,8 +19,8 @@ from conftest import DEPTH, IMAGES, all_documents, engine_process, restart, wait
 from tinytags_tasks import services
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient
-from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import read_ledger

@@ -11,13 +11,13 @@ from faulty_site import CLEAN, CORPUS, STORE, audit, index_run, publish, repair,
 from small_run import quiet
 
 from tinytags_tasks.index.step import IndexRequest, index_blocks
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.publish.corrections import correct_live, pending_blocks
 from tinytags_tasks.publish.rollback import RollbackRequest, roll_back
 from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.review.takedowns import list_takedowns
 from tinytags_tasks.review.words import say
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.review_log import ReviewLog

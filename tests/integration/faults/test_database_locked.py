@@ -21,9 +21,7 @@ from tinytags_tasks.store.run_records import BlockState, Run
 DAG = "tinytags"
 LOCKED_SECONDS = 90
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("TINYTAGS_LONG_TESTS") != "1", reason="takes three minutes: set TINYTAGS_LONG_TESTS=1"
-)
+pytestmark = pytest.mark.skipif(os.environ.get("LONG_TESTS") != "1", reason="takes three minutes: set LONG_TESTS=1")
 
 
 def test_a_run_ends_by_itself_after_airflows_database_was_locked(

@@ -18,8 +18,8 @@ from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_
 from tinytags_tasks.corpus.registry import load_definition
 from tinytags_tasks.errors import TransientError
 from tinytags_tasks.ingest.step import ingest_corpus
-from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.hdfs import HdfsStorage

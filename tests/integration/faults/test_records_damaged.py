@@ -19,11 +19,11 @@ from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import ScoreRequest, score_blocks
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import read_ledger

@@ -188,7 +188,7 @@ def scoring_processes(*, parents: bool) -> list[psutil.Process]:
     ]
 
 
-LONG = pytest.mark.skipif(os.environ.get("TINYTAGS_LONG_TESTS") != "1", reason="set TINYTAGS_LONG_TESTS=1")
+LONG = pytest.mark.skipif(os.environ.get("LONG_TESTS") != "1", reason="set LONG_TESTS=1")
 
 
 @pytest.mark.parametrize("parents", [pytest.param(False, id="workers"), pytest.param(True, id="daemon", marks=LONG)])

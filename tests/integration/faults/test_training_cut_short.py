@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 from conftest import kill_engine, restart, wait_for
 
-from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.parts import PROJECT_ROOT
+from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 
 FITTING = "fitting 60 trees"
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("TINYTAGS_LONG_TESTS") != "1", reason="takes two minutes: set TINYTAGS_LONG_TESTS=1"
-)
+pytestmark = pytest.mark.skipif(os.environ.get("LONG_TESTS") != "1", reason="takes two minutes: set LONG_TESTS=1")
 
 
 def test_a_training_that_ends_with_the_machine_leaves_nothing_and_is_done_again(

@@ -25,9 +25,9 @@ from faulty_site import (
 )
 
 from tinytags_tasks.errors import ReconcileError
+from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.publish.publications import read_history
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.run_records import Run
 
