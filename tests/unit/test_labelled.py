@@ -166,3 +166,14 @@ def test_a_missing_file_is_named(tmp_path):
         read_labelled_set(tmp_path / "none.parquet")
     with pytest.raises(BadInputError, match=r"none\.parquet: no such file; give the path"):
         file_sha256(tmp_path / "none.parquet")
+
+
+def test_an_error_of_several_lines_is_told_in_one(labelled, monkeypatch):
+    def fail(*_, **__):
+        raise pa.ArrowInvalid("cannot deserialize\nthe header.\n")
+
+    path = labelled([encoded(image) for image in pictures(2)], [0, 1])
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    with pytest.raises(BadInputError, match=r"\(cannot deserialize the header\.\); download it again") as raised:
+        read_labelled_set(path)
+    assert "\n" not in str(raised.value)

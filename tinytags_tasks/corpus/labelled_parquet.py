@@ -232,7 +232,9 @@ class ParquetSet:
                         row += len(labels)
                         yield [picture or b"" for picture in encoded], labels
                 except (pa.ArrowException, OSError) as error:
-                    raise BadInputError(f"{path}: damaged after row {row} ({error}); download it again") from error
+                    raise BadInputError(
+                        f"{path}: damaged after row {row} ({_short(error)}); download it again"
+                    ) from error
             first += row
 
 
@@ -273,9 +275,13 @@ def _opened(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInputError(
-            f"{path}: not a readable Parquet file ({error}); download it again, or give a folder with a folder of "
-            "pictures for each tag, or tars"
+            f"{path}: not a readable Parquet file ({_short(error)}); download it again, or give a folder with a folder "
+            "of pictures for each tag, or tars"
         ) from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())  # Arrow may write several lines
 
 
 def _rows(path: Path) -> int:
