@@ -274,7 +274,7 @@ def test_names_that_come_again_are_numbered_and_told():
         ("cat,\x07", r"tags: '\\x07' is not a tag"),
         (f"cat,{'d' * (LONGEST_TAG + 1)}", "is not a tag: a tag has 1 to 100 printable characters"),
         ("cat", "tags are 'cat': give two or more names with commas between, or a file"),
-        ("none-there.txt", "tags are 'none-there.txt': give two or more names with commas between, or a file"),
+        ("none-there.txt", r"or a file with a name a line \(there is no file of that name\)"),
     ],
 )
 def test_names_that_cannot_be_tags_are_refused_with_the_remedy(given, message):

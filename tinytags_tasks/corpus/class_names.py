@@ -113,6 +113,7 @@ def given_tags(text: str) -> tuple[tuple[str, ...], list[str]]:
     if len(names) < 2:
         raise BadInputError(
             f"tags are {text[:100]!r}: give two or more names with commas between, or a file with a name a line"
+            f"{'' if is_file else ' (there is no file of that name)'}"
         )
     where = str(path) if is_file else "tags"
     names, remarks = _numbered(names, where)
