@@ -55,8 +55,8 @@ DAG = "tinytags"
 NET = "general32"
 DISTURBED, CLEAN = "soak", "soak-clean"
 COMPARED = [field.solr_name for field in FIELDS if field.is_countable and not field.is_multivalued]
-OWN_NAME = {"id", "corpus"}
-"""They hold the corpus' name, in which the two differ."""
+OWN_NAME = {"id", "corpus", "shuffle"}
+"""They hold the corpus' name or come from it, and so differ between the two."""
 
 
 @dataclass(frozen=True)
