@@ -30,6 +30,7 @@ from tinytags_tasks.corpus.formats.tiny_images import METADATA_BYTES, to_column_
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import ADDRESSES, PROJECT_ROOT, Settings, load_settings
+from tinytags_tasks.store import layout
 from tinytags_tasks.train.step import TrainRequest, train_model
 
 Answer = TypeVar("Answer")
@@ -192,14 +193,18 @@ def hdfs_client(runtime: Runtime) -> InsecureClient:
 
 
 def stored_files(runtime: Runtime) -> dict[str, bytes]:
-    """Return every file of a store by path, including temporary files and leases; times are removed from records."""
+    """Return every file of a store by path, including temporary files and leases; times are removed from records.
+
+    Only copies of definitions are left out: they come from the hosts' files, and bind nobody.
+    """
     client = hdfs_client(runtime)
     client.makedirs("")
     found = {}
     for folder, _, names in client.walk(""):
-        for name in names:
+        inside = folder.removeprefix(runtime.settings.store).strip("/")
+        for name in names if inside != layout.DEFINITIONS else ():
+            path = f"{inside}/{name}"
             with client.read(f"{folder}/{name}") as reader:
-                path = f"{folder.removeprefix(runtime.settings.store).strip('/')}/{name}"
                 found[path], times = re.subn(rb'"created": "[^"]*"', b"", reader.read())
                 if times:  # they are in the record's checksum
                     found[path] = re.sub(rb'"record_sha256": "[^"]*"', b"", found[path])

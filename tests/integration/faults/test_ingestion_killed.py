@@ -171,7 +171,10 @@ def test_an_hdfs_that_fills_up_in_mid_write_leaves_nothing_and_a_later_run_succe
     act_in_mid_write(monkeypatch, "00000.bin", lambda: set_quota(own_store, 200_000_000))
     outcome = tinytags_here("ingest", wide, TINYTAGS_STORE=store)
     monkeypatch.undo()
-    assert_one_error_line(outcome, f"{store}/corpora/wide/shards/00000.bin: HDFS rejected this (The DiskSpace quota of")
+    assert_one_error_line(
+        outcome,
+        f"{store}/corpora/wide/shards/00000.bin: the folder's quota of bytes is used up (The DiskSpace quota of",
+    )
     assert hdfs_client(own_store).list(layout.shards_folder(wide)) == []
     set_quota(own_store, 500_000_000)
     again = tinytags_here("ingest", wide, TINYTAGS_STORE=store)
