@@ -217,7 +217,7 @@ def add_begun(tinytags_here: Command, source: Path, *options: str) -> None:
     ("options", "message"),
     [
         ("--shard-images 3", "corpus begun was started with shard_images = 2, not 3"),
-        ("--shard-images 2 --blocks-per-shard 2", "corpus begun was started with blocks_per_shard = 1, not 2"),
+        ("--shard-images 2 --blocks-per-shard 1", "corpus begun was started with blocks_per_shard = 2, not 1"),
     ],
 )
 def test_another_cut_is_refused_once_begun(
