@@ -109,6 +109,7 @@ def test_a_run_that_is_still_going_on_is_joined_by_the_same_command(
     nothing = dict.fromkeys(("labelled", "test", "other"), "")
     parameters = {
         "corpus": CORPUS,
+        "new_files": "leave",
         "model": model,
         "features": "general32",
         "head": "logistic",
