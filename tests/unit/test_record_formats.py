@@ -16,6 +16,7 @@ from tinytags_tasks import cli
 from tinytags_tasks.cli import models as models_commands
 from tinytags_tasks.corpus import listing as listing_module
 from tinytags_tasks.corpus.definition import CorpusDefinition
+from tinytags_tasks.corpus.definitions import StoredDefinition
 from tinytags_tasks.corpus.listing import ListingFile, open_listing
 from tinytags_tasks.corpus.reader import ListedItem
 from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -118,6 +119,7 @@ def samples(tmp_path):
             by="ann",
             created="2024-01-01",
         ),
+        StoredDefinition.of(definition),
         IngestPlan(definition=definition, source=SOURCE),
         GrowthPlan(corpus="pets", number=1, source=SOURCE),
         IngestRefusal(plan_sha256="p", reason="too many are unreadable"),
@@ -159,6 +161,7 @@ def samples(tmp_path):
 KINDS = ["Corpus", "ShardManifest", "ModelCard", "Training", "Run", "Publication", "BlockRecord", "Audit", "Claim"]
 KINDS += [
     "LastTraining",
+    "StoredDefinition",
     "IngestPlan",
     "GrowthPlan",
     "IngestRefusal",

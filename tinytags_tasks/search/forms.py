@@ -75,7 +75,7 @@ def refuse_cross_site(request: Request) -> None:
     is_own = "sec-fetch-site" in headers or not origin or is_own_origin(request, origin)
     if not is_own:
         _log.warning(
-            "a form of %.200r was refused, because this is %.200r: if that is a proxy of yours, let it send "
+            "a form of %.200r was refused, because this is %.200r: if that is one of your proxies, let it send "
             "X-Forwarded-Host, and name it in TINYTAGS_SEARCH_TRUSTED_PROXIES",
             origin,
             headers.get("host", ""),
