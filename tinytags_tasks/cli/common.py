@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from tinytags_tasks.store.run_records import Run
 
 RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; default: the latest.")]
+LabelNames = Annotated[
+    str,
+    typer.Option(
+        help="Names of the labels, in the order of their numbers: cat,dog,emu, or a file with a name a line.",
+        show_default="those in the labelled set",
+    ),
+]
 Blocks = Annotated[
     str, typer.Option(help="Block numbers and ranges, such as 3,17-20; default: all.", show_default=False)
 ]

@@ -7,6 +7,7 @@ import typer
 
 from tinytags_tasks.cli.common import (
     Blocks,
+    LabelNames,
     RunName,
     clients,
     embed_and_score,
@@ -35,13 +36,7 @@ def train(
         ),
     ],
     test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
-    tags: Annotated[
-        str,
-        typer.Option(
-            help="Names of the labels, in the order of their numbers: cat,dog,emu, or a file with a name a line.",
-            show_default="those in the labelled set",
-        ),
-    ] = "",
+    tags: LabelNames = "",
     name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
     features: Annotated[
         str, typer.Option(help="What the model sees: a net's name or version, or pixels, as in the original system.")
@@ -295,13 +290,7 @@ def run(
         Path | None, typer.Option(help="Labelled Parquet file, folder of folders, or tar; default: the demo's.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
-    tags: Annotated[
-        str,
-        typer.Option(
-            help="Names of the labels, in the order of their numbers: cat,dog,emu, or a file with a name a line.",
-            show_default="those in the labelled set",
-        ),
-    ] = "",
+    tags: LabelNames = "",
     other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,
     features: Annotated[
         str, typer.Option(help="What a trained model sees: a net's embeddings, or pixels as in the original system.")

@@ -217,11 +217,10 @@ class SolrClient:
                 return figures_of_registries(self.request("admin/metrics", asked)["metrics"], metric)
             except (ForbiddenError, MissingError, BadInputError):
                 raise
-            except FinalError:  # Solr 10 refuses JSON
-                text = self._admin.text("admin/metrics", {"wt": "prometheus", "name": metric.prometheus_name})
-                self._speaks_prometheus = True
-                return figures_of_text(text, metric)
+            except FinalError:
+                pass  # Solr 10 refuses JSON
         text = self._admin.text("admin/metrics", {"wt": "prometheus", "name": metric.prometheus_name})
+        self._speaks_prometheus = True
         return figures_of_text(text, metric)
 
     def field_names(self, collection: str) -> frozenset[str]:

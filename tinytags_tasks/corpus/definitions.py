@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Self
 
 from tinytags_tasks.corpus.definition import CorpusDefinition, definition_toml, make_definition
-from tinytags_tasks.corpus.registry import list_definitions, load_definition, remove_definition, save_definition
+from tinytags_tasks.corpus.registry import (
+    list_definitions,
+    load_definition,
+    remove_definition,
+    save_definition,
+    undefined,
+)
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.near_names import nearest
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.record import Record
@@ -66,12 +71,8 @@ def find_definition(folder: Path, name: str, storage: Storage, *, renew: bool = 
     try:
         stored = StoredDefinition.load(storage, layout.definition_file(name))
     except MissingError as error:
-        names = known_definitions(folder, storage)
-        meant = f"; did you mean {near[0]}?" if (near := nearest(name, names)) else ""
-        raise BadInputError(
-            f"{folder / name}.toml: no such corpus is defined, neither here nor in the store (defined corpora: "
-            f"{', '.join(names[:20]) or 'none'}){meant}; define it with `tinytags corpus add {name} SOURCE`"
-        ) from error
+        where = ", neither here nor in the store"
+        raise undefined(folder / f"{name}.toml", known_definitions(folder, storage), where) from error
     return make_definition(name, tomllib.loads(stored.toml), where=f"{name}.toml in the store")
 
 

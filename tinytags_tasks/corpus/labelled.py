@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tinytags_tasks.corpus.class_names import shortened
-from tinytags_tasks.corpus.labelled_parquet import ParquetSet, parquet_files_of, parquet_sha256
+from tinytags_tasks.corpus.labelled_parquet import ParquetSet, parquet_files_of
 from tinytags_tasks.corpus.labelled_tar import iterate_tars, place_in_tars, tags_of_tars, tars_of, tars_sha256
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
@@ -72,9 +72,8 @@ def file_sha256(path: Path) -> str:
         if tars := tars_of(path):
             return tars_sha256(tars)
         if path.is_dir():
-            if files := parquet_files_of(path):
-                return parquet_sha256(path, files)
-            names = [(picture.relative_to(path).as_posix(), _sha256(picture)) for _, picture in _files(path)]
+            files = parquet_files_of(path) or [picture for _, picture in _files(path)]
+            names = [(file.relative_to(path).as_posix(), _sha256(file)) for file in files]
             return hashlib.sha256(json.dumps(names).encode()).hexdigest()
         return _sha256(path)
     except FileNotFoundError as error:

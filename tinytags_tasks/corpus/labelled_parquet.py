@@ -1,7 +1,5 @@
 """Parquet files as a labelled set: which columns hold pictures and labels, and what the labels mean."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,15 +60,6 @@ def parquet_files_of(path: Path) -> list[Path]:
             "one as the labelled set and another as the test set"
         )
     return found
-
-
-def parquet_sha256(folder: Path, files: Sequence[Path]) -> str:
-    """Return the hash of several files: of their names below the folder, and their contents."""
-    hashes = []
-    for file in files:
-        with file.open("rb") as stream:
-            hashes.append((file.relative_to(folder).as_posix(), hashlib.file_digest(stream, "sha256").hexdigest()))
-    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -217,7 +206,6 @@ class ParquetSet:
 
     def _batches(self, *, with_pictures: bool, batch: int = 1_000) -> Iterator[tuple[list[bytes], list[Any]]]:
         """Yield encoded pictures and what the file has as their labels."""
-        first = 0
         for path, columns in zip(self.files, self._columns, strict=True):
             row = 0
             leaves = columns.leaves if with_pictures else columns.leaves[1:]
@@ -235,7 +223,6 @@ class ParquetSet:
                     raise BadInputError(
                         f"{path}: damaged after row {row} ({_short(error)}); download it again"
                     ) from error
-            first += row
 
 
 def _labels(columns: Columns, part: pa.RecordBatch) -> list[Any]:

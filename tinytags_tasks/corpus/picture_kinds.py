@@ -30,6 +30,15 @@ MORE_KINDS = ", ".join((*_MORE, *(("HEIC",) if _HAS_HEIF else ())))
 """The kinds that are read besides JPEG, PNG and WebP, for people."""
 
 
+def kind_of(head: bytes) -> str | None:
+    """Return which of the kinds that every browser shows a file's first bytes name: JPEG, PNG or WebP."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    return "WebP" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+
+
 def remedy_of(ending: str) -> str:
     """Return what to do about pictures of a kind that is not read; empty if the ending is not known as a picture's."""
     if ending in _HEIF_ENDINGS and not _HAS_HEIF:

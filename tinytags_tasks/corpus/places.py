@@ -1,9 +1,8 @@
 """Where images are in the files that their corpus was read from, as the corpus' listing has it."""
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +97,8 @@ class ListedPlaces:
             If a listing is missing, as that of a corpus of an older TinyTags is, or damaged.
         """
         found: dict[int, SourcePlace] = {}
-        wanted = sorted({position for position in positions if position >= 0})
-        for part, of_part in groupby(wanted, lambda position: bisect_right(self._begins, position) - 1):
-            source, begin = self._sources[part], self._begins[part]
-            items = self._listing(source).find(position - begin for position in of_part)
+        for source, begin, own in self._by_source(np.unique(np.fromiter(positions, np.int64))):
+            items = self._listing(source).find(own)
             found |= {begin + at: _place(source, at, first, item) for at, (first, item) in items.items()}
         return found
 
@@ -118,11 +115,16 @@ class ListedPlaces:
         MissingError, CorruptError
             As :meth:`find`.
         """
+        for source, begin, own in self._by_source(positions):
+            for at, first, item in self._listing(source).walk(own):
+                yield begin + at, _place(source, at, first, item)
+
+    def _by_source(self, positions: npt.NDArray[np.int64]) -> Iterator[tuple[Source, int, npt.NDArray[np.int64]]]:
+        """Yield the sources that have some of the positions, where each begins, and its own positions from there."""
         for source, begin in zip(self._sources, self._begins, strict=True):
             own = positions[(positions >= begin) & (positions < begin + source.images)] - begin
             if own.size:
-                for at, first, item in self._listing(source).walk(own):
-                    yield begin + at, _place(source, at, first, item)
+                yield source, begin, own
 
     @property
     def groups(self) -> int:

@@ -1,6 +1,6 @@
 """The defined corpora: a folder of TOML files, which a user may keep in a repository of their own."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,14 +36,27 @@ def load_definition(folder: Path, name: str) -> CorpusDefinition:
         If there is none, or it is not valid.
     """
     if name not in (names := list_definitions(folder)):
-        path = _path(folder, name)
-        meant = f"; did you mean {near[0]}?" if (near := nearest(name, names)) else ""
-        known = ", ".join(names[:20]) or "none"
-        raise BadInputError(
-            f"{path}: no such corpus is defined (defined corpora: {known}){meant}; define it with "
-            f"`tinytags corpus add {name} SOURCE`"
-        )
+        raise undefined(_path(folder, name), names)
     return read_definition(folder / f"{name}.toml")
+
+
+def undefined(path: Path, names: Sequence[str], where: str = "") -> BadInputError:
+    """Return the error for a corpus that nobody has defined.
+
+    Parameters
+    ----------
+    path
+        The file that its definition would be.
+    names
+        The defined corpora.
+    where
+        Where it was looked for besides, for the message.
+    """
+    meant = f"; did you mean {near[0]}?" if (near := nearest(path.stem, names)) else ""
+    return BadInputError(
+        f"{path}: no such corpus is defined{where} (defined corpora: {', '.join(names[:20]) or 'none'}){meant}; define "
+        f"it with `tinytags corpus add {path.stem} SOURCE`"
+    )
 
 
 def save_definition(folder: Path, definition: CorpusDefinition, *, replace: bool = False) -> bool:

@@ -49,12 +49,11 @@ def _server(runtime: Runtime) -> Iterator[Finding]:
 def _login(runtime: Runtime, role: SolrRole) -> Iterator[Finding]:
     login = runtime.settings.solr_login(role)
     http = SolrHttp(runtime.settings.address("solr_url"), role, login, pauses_seconds=(), timeout_seconds=20)
-    asked = {"admin": "admin/configs?action=LIST", "writer": "admin/collections?action=LIST"}.get(role)
+    path = {"admin": "admin/configs", "writer": "admin/collections"}.get(role)
     who = f"the {role} {login[0]!r}" if login else f"the {role}, without a password"
     try:
-        if asked:
-            path, _, action = asked.partition("?action=")
-            http.request(path, {"action": action})
+        if path:
+            http.request(path, {"action": "LIST"})
         else:
             http.select(runtime.settings.alias, {"q": "*:*", "rows": 0})
     except ForbiddenError as error:

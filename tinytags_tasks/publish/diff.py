@@ -118,6 +118,13 @@ class DiffResult:
     lost_examples: tuple[Example, ...]
 
 
+def images_of_one(one: Run, other: Run) -> str:
+    """Return which of two runs has images that the other one lacks, and how many; empty if both have the same."""
+    longer = max(one, other, key=lambda run: run.images)
+    images = abs(one.images - other.images)
+    return f"{images:,} images are in {longer.name} alone, because the corpus grew" if images else ""
+
+
 def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[str], None] = print) -> DiffResult:
     """Compare two runs, block by block, in memory that does not grow with the corpus.
 
@@ -145,9 +152,8 @@ def compare_runs(request: DiffRequest, *, storage: Storage, report: Callable[[st
     for run in (old, new):
         run.check_blocks(blocks)
         _refuse_unscored(run, blocks, storage)
-    if old.images != new.images:
-        longer = max(old, new, key=lambda run: run.images)
-        report(f"{abs(old.images - new.images):,} images are in {longer.name} alone, because the corpus grew")
+    if grown := images_of_one(old, new):
+        report(grown)
     total = _Sum()
     read_old, read_new = (_block_reader(run, storage) for run in (old, new))
     with ThreadPoolExecutor(_READERS) as pool:

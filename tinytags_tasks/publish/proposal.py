@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, MissingError
-from tinytags_tasks.publish.diff import DiffRequest, DiffResult, compare_runs
+from tinytags_tasks.publish.diff import DiffRequest, DiffResult, compare_runs, images_of_one
 from tinytags_tasks.publish.live import live_runs
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
@@ -85,12 +85,11 @@ def _change(
 
 
 def _counts(found: DiffResult, run: Run, live: Run) -> str:
-    longer = max(run, live, key=lambda one: one.images)
-    alone = f" {abs(run.images - live.images):,} images are in {longer.name} alone, because the corpus grew."
+    grown = images_of_one(run, live)
     return (
         f"It would replace **{found.old}** by {live.model}: {found.same:,} images keep their tag, {found.changed:,} "
         f"change it, {found.gained:,} are gained, {found.lost:,} lost."
-    ) + (alone if run.images != live.images else "")
+    ) + (f" {grown}." if grown else "")
 
 
 def _where(found: DiffResult, search_url: str | None) -> str:

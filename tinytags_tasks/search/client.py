@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from tinytags_tasks.corpus.picture_kinds import kind_of
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError, MissingError
 from tinytags_tasks.search.api_models import (
     Facets,
@@ -214,12 +215,8 @@ def picture_type(picture: bytes) -> str:
     BadInputError
         If it is none that the API takes.
     """
-    if picture.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
-        return "image/webp"
+    if kind := kind_of(picture):
+        return f"image/{kind.lower()}"
     raise BadInputError("this is no JPEG, PNG or WebP file: convert the picture to one of these")
 
 

@@ -33,12 +33,14 @@ DATABASE = "metadatabase"
 
 _SOLR_PASSWORDS = ("solr_admin_password", "solr_writer_password")
 
+_OF_TASKS = Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES))
+
 SECRETS = {
     # The grid asks Solr, and tasks ask the API server for connections that they lack.
     "api-server": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "OTEL_")),
     # Its child processes are the tasks, which also read the corpora's sources.
-    "scheduler": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
-    "edge": Secrets(_SOLR_PASSWORDS, ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "OTEL_", *SOURCES, *PROXIES)),
+    "scheduler": _OF_TASKS,
+    "edge": _OF_TASKS,
     # It sends the message about a task whose process was killed.
     "dag-processor": Secrets(variables=("AIRFLOW_CONN_TINYTAGS_NOTIFY", "OTEL_", *PROXIES)),
 }

@@ -1,7 +1,7 @@
 """Solr in cloud mode: one Jetty with an embedded ZooKeeper, started from jars alone."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tinytags_tasks.clients.solr import SolrClient
@@ -170,21 +170,29 @@ def solr_is_ready(url: str, admin: Login | None = None) -> str | None:
 
 
 def _not_ready_reason(solr: SolrClient) -> str | None:
+    return _problem(solr, _own_problem)
+
+
+def _problem(solr: SolrClient, ask: Callable[[SolrClient], str | None]) -> str | None:
+    """Return what a question finds wrong with a Solr, or why it does not answer."""
     try:
-        system = solr.request("admin/info/system")
-        cores = solr.request("admin/cores", {"action": "STATUS", "indexInfo": "false"})
-        if cores["initFailures"]:
-            return Waiting(f"cores that did not load: {', '.join(cores['initFailures'])}")
-        if system.get("mode") == "solrcloud":
-            cluster = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"]
-            if waiting := inactive_replicas(cluster, system["node"], cores["status"]):
-                return Waiting(f"replicas that are not active: {', '.join(waiting)}")
-        states = solr.core_figures(UPDATE_LOG_STATE)
+        return ask(solr)
     except TinyTagsError as error:
         return str(error) if isinstance(error, TransientError) else Waiting(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"{solr.url} does not answer like Solr ({error!r})"
-    replaying = [core for core, state in states.items() if state != LOG_ACTIVE]
+
+
+def _own_problem(solr: SolrClient) -> str | None:
+    system = solr.request("admin/info/system")
+    cores = solr.request("admin/cores", {"action": "STATUS", "indexInfo": "false"})
+    if cores["initFailures"]:
+        return Waiting(f"cores that did not load: {', '.join(cores['initFailures'])}")
+    if system.get("mode") == "solrcloud":
+        cluster = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"]
+        if waiting := inactive_replicas(cluster, system["node"], cores["status"]):
+            return Waiting(f"replicas that are not active: {', '.join(waiting)}")
+    replaying = [core for core, state in solr.core_figures(UPDATE_LOG_STATE).items() if state != LOG_ACTIVE]
     return Waiting(f"logs that are being replayed: {', '.join(replaying)}") if replaying else None
 
 
@@ -289,15 +297,14 @@ def _unreachable(settings: Settings) -> str | None:
     solr = SolrClient(
         settings.address("solr_url"), admin=settings.solr_login("admin"), pauses_seconds=(), timeout_seconds=5
     )
-    try:
-        if solr.request("admin/info/system").get("mode") != "solrcloud":
-            return f"{solr.url} runs without ZooKeeper: start Solr in cloud mode"
-        collections = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"].get("collections") or {}
-        leaderless = [f"{name}/{shard}" for name, state in collections.items() for shard in leaderless_shards(state)]
-    except TinyTagsError as error:
-        return str(error) if isinstance(error, TransientError) else Waiting(error)
-    except (KeyError, TypeError, AttributeError) as error:
-        return f"{solr.url} does not answer like Solr ({error!r})"
+    return _problem(solr, _problem_of_others)
+
+
+def _problem_of_others(solr: SolrClient) -> str | None:
+    if solr.request("admin/info/system").get("mode") != "solrcloud":
+        return f"{solr.url} runs without ZooKeeper: start Solr in cloud mode"
+    collections = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"].get("collections") or {}
+    leaderless = [f"{name}/{shard}" for name, state in collections.items() for shard in leaderless_shards(state)]
     return Waiting(f"shards without a live leader: {', '.join(leaderless)}") if leaderless else None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tinytags_tasks.corpus.formats.base import Definition, Guess, Sample
 from tinytags_tasks.corpus.formats.encoded import Encoded, EncodedReader
-from tinytags_tasks.corpus.picture_kinds import ENDINGS, MORE_KINDS
+from tinytags_tasks.corpus.picture_kinds import ENDINGS, MORE_KINDS, kind_of
 from tinytags_tasks.corpus.reader import ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
@@ -24,10 +24,7 @@ class Folder(Encoded):
 
     def guess(self, sample: Sample) -> Guess | None:
         """See :meth:`Format.guess`: a picture's name is enough, for a broken one is still no other format."""
-        head = sample.head
-        is_picture = head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
-        is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-        return Guess() if self.has_name(sample.file.path) or is_picture or is_webp else None
+        return Guess() if self.has_name(sample.file.path) or kind_of(sample.head) else None
 
     def list_items(self, files: SourceFiles, definition: Definition) -> Iterator[ListedItem]:
         """See :meth:`Format.list_items`: a file is an image."""

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tinytags_tasks.corpus.picture_kinds import FORMATS, MORE_KINDS, register_heif
+from tinytags_tasks.corpus.picture_kinds import FORMATS, MORE_KINDS, kind_of, register_heif
 from tinytags_tasks.corpus.pictures.jpeg_cut import is_cut
 from tinytags_tasks.corpus.pictures.orientation import UPRIGHT, orientation_of
-from tinytags_tasks.corpus.pictures.png_chunks import SIGNATURE, transparent_colour, without_large_notes
+from tinytags_tasks.corpus.pictures.png_chunks import transparent_colour, without_large_notes
 from tinytags_tasks.errors import BadInputError
 
 Resize = Literal["crop", "fit", "none"]
@@ -152,23 +152,14 @@ def _open(encoded: bytes, formats: tuple[str, ...] | None) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded), formats=formats)
     except UnidentifiedImageError as error:
-        if kind := _kind(encoded):
+        if kind := kind_of(encoded):
             raise BadInputError(f"broken {kind}: its head cannot be read") from error
         kinds = f"neither JPEG, PNG nor WebP, nor {MORE_KINDS}" if formats == FORMATS else "of no known format"
         raise BadInputError(f"not a picture: {kinds}, or its head is broken") from error
     except _DAMAGE as error:
         _check_notes(error)
-        kind = _kind(encoded)
+        kind = kind_of(encoded)
         raise BadInputError(f"{f'broken {kind}' if kind else 'not a picture'}: {_one_line(error)}") from error
-
-
-def _kind(encoded: bytes) -> str | None:
-    """Return the format that a picture's first bytes name."""
-    if encoded.startswith(SIGNATURE):
-        return "PNG"
-    if encoded.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    return "WebP" if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP" else None
 
 
 def _name(format_name: str | None) -> str:

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +11,6 @@ import numpy.typing as npt
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.recipe.shape import SIZES
 from tinytags_tasks.store import layout
-
-if TYPE_CHECKING:
-    from tinytags_tasks.nets.recipe.tuning import NetTuning
 
 
 class Hashed(Protocol):
@@ -49,7 +45,56 @@ class NamedPictures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetTraining:
+class Schedule:
+    """What learning a net and fine-tuning one have in common.
+
+    Attributes
+    ----------
+    name
+        First part of the net's version.
+    BOUNDS
+        The least and the most that each number may be.
+    """
+
+    BOUNDS: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        ("batch", 8, 65_536),
+        ("preparations", 2, 64),
+        ("seed", 0, 2**31 - 1),
+    )
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that nothing can be learned with.
+
+        Raises
+        ------
+        BadInputError
+            If there is one: which, and what it may be.
+        """
+        layout.given_name(self.name, "net")
+        for name, low, high in self.BOUNDS:
+            if not low <= getattr(self, name) <= high:
+                raise BadInputError(f"{name} is {getattr(self, name)}: it must be from {low} to {high:,}")
+
+    def steps(self, phase: str, pictures: int) -> int:
+        """Return the number of batches of a phase, by the name of its ``_epochs``: ``student``, for example."""
+        epochs: float = getattr(self, f"{phase}_epochs")
+        batch: int = getattr(self, "batch")  # noqa: B009 - each kind has its own default
+        return max(1, round(epochs * pictures / batch)) if epochs else 0
+
+    def parameters(self) -> dict[str, int | float | str]:
+        """Return the parameters by name, for the net's card."""
+        return {one.name.replace("_", " "): getattr(self, one.name) for one in fields(self) if one.name != "name"}
+
+    def identity(self, *learned_from: Hashed | None) -> str:
+        """Return what tells this learning from any other: its name, and a hash of its parameters and pictures."""
+        known = json.dumps([asdict(self), [pictures and pictures.sha256 for pictures in learned_from]])
+        return f"{self.name}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetTraining(Schedule):
     """How a net is learned; the defaults made ``general32``.
 
     Attributes
@@ -68,7 +113,13 @@ class NetTraining:
         Of all randomness.
     """
 
-    name: str
+    BOUNDS = (
+        ("teacher_epochs", 0, 100_000),
+        ("student_epochs", 0.01, 100_000),
+        ("rounding_epochs", 0.01, 10_000),
+        *Schedule.BOUNDS,
+    )
+
     size: str = "general32"
     teacher_epochs: float = 90
     student_epochs: float = 271
@@ -85,35 +136,6 @@ class NetTraining:
         BadInputError
             If there is one: which, and what it may be.
         """
-        layout.given_name(self.name, "net")
+        super().__post_init__()
         if self.size not in SIZES:
             raise BadInputError(f"size is {self.size!r}: it must be {', '.join(SIZES)}")
-        for name, low, high in (
-            ("teacher_epochs", 0, 100_000),
-            ("student_epochs", 0.01, 100_000),
-            ("rounding_epochs", 0.01, 10_000),
-            ("batch", 8, 65_536),
-            ("preparations", 2, 64),
-            ("seed", 0, 2**31 - 1),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise BadInputError(f"{name} is {getattr(self, name)}: it must be from {low} to {high:,}")
-
-    def steps(self, phase: str, pictures: int) -> int:
-        """Return the number of batches of a phase: ``teacher``, ``student`` or ``rounding``."""
-        epochs: float = getattr(self, f"{phase}_epochs")
-        return max(1, round(epochs * pictures / self.batch)) if epochs else 0
-
-    def parameters(self) -> dict[str, int | float | str]:
-        """Return the parameters by name, for the net's card."""
-        return {one.name.replace("_", " "): getattr(self, one.name) for one in fields(self) if one.name != "name"}
-
-    def identity(self, *learned_from: Hashed | None) -> str:
-        """Return what tells this training from any other: its name, and a hash of its parameters and pictures."""
-        return identity_of(self, learned_from)
-
-
-def identity_of(training: "NetTraining | NetTuning", learned_from: Sequence[Hashed | None]) -> str:
-    """Return the name of what is learned, and a hash of the parameters and of the pictures."""
-    known = json.dumps([asdict(training), [pictures and pictures.sha256 for pictures in learned_from]])
-    return f"{training.name}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
