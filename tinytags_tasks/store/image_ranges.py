@@ -43,22 +43,22 @@ def image_ranges(
     largest_gap_bytes
         Images no further apart than this are read at once.
     """
-    path, begin, end = "", 0, 0
+    shard, begin, end = -1, 0, 0
     images: dict[int, int] = {}
     partition = corpus.partition
     for position in sorted(positions):
         number, offset = partition.place(position)
-        shard, at = layout.shard_file(corpus.name, number), offset * corpus.image_bytes
+        at = offset * corpus.image_bytes
         is_far = at - end > largest_gap_bytes or at + corpus.image_bytes - begin > LARGEST_RANGE_BYTES
-        if images and (shard != path or is_far):
-            yield ImageRange(path, begin, end - begin, images)
+        if images and (number != shard or is_far):
+            yield ImageRange(layout.shard_file(corpus.name, shard), begin, end - begin, images)
             images = {}
         if not images:
-            path, begin = shard, at
+            shard, begin = number, at
         images[position] = at - begin
         end = at + corpus.image_bytes
     if images:
-        yield ImageRange(path, begin, end - begin, images)
+        yield ImageRange(layout.shard_file(corpus.name, shard), begin, end - begin, images)
 
 
 def read_images(corpus: Corpus, positions: Iterable[int], storage: Storage) -> Iterator[tuple[int, memoryview]]:
