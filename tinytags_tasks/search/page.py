@@ -28,6 +28,7 @@ from tinytags_tasks.search import (
     run_pages,
     scripts,
     similar_pages,
+    store_pages,
 )
 from tinytags_tasks.search.address import API_PARAMETERS, read_address
 from tinytags_tasks.search.api_docs import add_api
@@ -70,6 +71,7 @@ _AREAS = (
     review_set_pages,
     run_pages,
     similar_pages,
+    store_pages,
     about_pages,
 )
 
