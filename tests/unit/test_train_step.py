@@ -12,10 +12,10 @@ from faulty_storage import MODES, FaultyStorage, Killed, files_under
 
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
-from tinytags_tasks.store import layout
+from tinytags_tasks.store import layout, record
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard, Probe
-from tinytags_tasks.store.models import describe_model, load_report
+from tinytags_tasks.store.models import describe_model, list_models, load_report
 from tinytags_tasks.train import forest_spark, spark_features, step
 from tinytags_tasks.train.forest_spark import fit_trees
 from tinytags_tasks.train.forest_trees import Tree
@@ -102,6 +102,16 @@ def test_the_report_shows_pictures_of_the_test_set_or_else_of_what_was_held_out(
         page = load_report(storage, result.model)
         assert page.count("<img") > 2
         assert ("Test set" in page) == (test is not None)
+
+
+def test_a_model_that_is_trained_after_the_clock_was_set_back_is_the_latest(tmp_path, sets, fits, monkeypatch):
+    storage = LocalStorage(tmp_path / "store")
+    trained = []
+    for hour in (12, 11, 10):
+        monkeypatch.setattr(record, "now", lambda hour=hour: f"2026-11-27T{hour}:00:00+00:00")
+        trained.append(train(storage, request_of(sets, name=f"at-{hour}")).model)
+    assert [card.version for card in list_models(storage)] == trained
+    assert [card.created[11:19] for card in list_models(storage)] == ["12:00:00", "12:00:01", "12:00:02"]
 
 
 def test_a_corpus_decides_nothing_but_what_the_card_tells_of_its_preparation(tmp_path, sets, fits, monkeypatch):
