@@ -18,6 +18,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation
 from tinytags_tasks.store.models import has_card, model_version, publish_model, restore_model, time_of_next
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.tags import check_tags
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
 from tinytags_tasks.train.features import Sight
@@ -79,7 +80,7 @@ class ImportRequest:
         WIDTH.check(self.width)
         if len(self.tags) < 2 or len(set(self.tags)) < len(self.tags) or not all(map(str.strip, self.tags)):
             raise BadInputError(f"tags are {', '.join(self.tags) or 'none'}: give two or more, each once")
-        layout.check_tags(self.tags, "tags")
+        check_tags(self.tags, "tags")
         for field, known in (
             ("scale", ("0-255", "0-1")),
             ("layout", (None, "hwc", "chw")),
