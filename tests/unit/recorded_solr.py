@@ -5,6 +5,10 @@ import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from tinytags_tasks.clients.solr import SolrClient
+
 
 class RecordedSolr:
     """Returns prepared responses in order, and records its requests."""
@@ -50,3 +54,14 @@ class RecordedSolr:
     def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+@pytest.fixture
+def solr():
+    with RecordedSolr() as solr:
+        yield solr
+
+
+@pytest.fixture
+def client(solr):
+    return SolrClient(solr.url, pauses_seconds=(0, 0))

@@ -3,12 +3,14 @@
 import bz2
 import gzip
 import io
+import itertools
 import lzma
 import pickle
 import tarfile
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from source_servers import NameNode, s3_options, serving_s3
+from source_trees import Server, serving
 
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.registry import list_items, open_reader
@@ -86,21 +90,46 @@ def files_of(format_name: str, numbers, way: str) -> dict[str, bytes]:
     return {".bin": b"".join(map(contents[format_name], numbers))}
 
 
-def store(folder: Path, format_name: str, parts, way: str) -> None:
-    for place, numbers in enumerate(parts):
-        for ending, content in files_of(format_name, numbers, way).items():
-            path = folder / f"data_batch_{place + 1}{ending}"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)
+class Stores:
+    """Places that a corpus can be moved to; each is put into a new folder."""
+
+    def __init__(self, folder: Path, http: Server, s3: Any, hdfs: Server) -> None:
+        self._folder, self._http, self._s3, self._hdfs = folder, http, s3, hdfs
+        self._numbers = itertools.count()
+
+    def put(self, where: str, files: dict[str, bytes]) -> SourceFiles:
+        folder = f"corpus-{next(self._numbers)}"
+        for name, content in files.items():
+            if where == "here":
+                path = self._folder / folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            elif where == "s3":
+                self._s3.put_object(Bucket="sets", Key=f"{folder}/{name}", Body=content)
+            else:
+                {"http": self._http, "hdfs": self._hdfs}[where].content[f"/{folder}/{name}"] = content
+        return {
+            "here": lambda: SourceFiles(str(self._folder / folder)),
+            "http": lambda: SourceFiles(f"{self._http.url}/{folder}/"),
+            "s3": lambda: SourceFiles(f"s3://sets/{folder}", s3_options(self._s3)),
+            "hdfs": lambda: SourceFiles(f"hdfs:///{folder}", webhdfs_url=self._hdfs.url, hdfs_user="someone"),
+        }[where]()
 
 
-def read(source: Path, format_name: str) -> tuple[np.ndarray, dict[int, str], list[bytes]]:
-    fields = {"source": str(source), "format": format_name}
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    with serving(Server()) as http, serving_s3() as s3, serving(Server(NameNode)) as hdfs:
+        s3.create_bucket(Bucket="sets")
+        yield Stores(tmp_path_factory.mktemp("stores"), http, s3, hdfs)
+
+
+def read(files: SourceFiles, format_name: str) -> tuple[np.ndarray, dict[int, str], list[bytes]]:
+    fields = {"source": files.source, "format": format_name}
     if format_name in ("folder", "parquet", "webdataset", "raw"):
         fields |= {"height": SIDE, "width": SIDE}
     definition = make_definition("any", fields)
-    listing = MemoryListing(list_items(SourceFiles(str(source)), definition))
-    with closing(open_reader(definition, SourceFiles(str(source)), listing)) as reader:
+    listing = MemoryListing(list_items(files, definition))
+    with closing(open_reader(definition, files, listing)) as reader:
         batches = list(reader.batches(0, listing.images))
     assert sum(batch.images for batch in batches) == listing.images
     unreadable = {position: reason for batch in batches for position, reason in batch.unreadable.items()}
@@ -111,17 +140,21 @@ def read(source: Path, format_name: str) -> tuple[np.ndarray, dict[int, str], li
 FORMATS = ["folder", "webdataset", "parquet", "raw", "cifar-binary", "cifar-pickle", "tiny-images"]
 
 
+@pytest.mark.parametrize("where", ["here", "http", "s3", "hdfs"])
 @pytest.mark.parametrize("format_name", FORMATS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.data())
-def test_a_corpus_in_another_order_split_and_compressed_otherwise_has_the_same_images(format_name, data):
+def test_a_corpus_in_another_order_split_compressed_and_moved_has_the_same_images(format_name, where, stores, data):
     order = data.draw(st.permutations(range(IMAGES)))
     cuts = sorted(data.draw(st.sets(st.integers(1, IMAGES - 1), max_size=4)))
     parts = [order[start:stop] for start, stop in zip([0, *cuts], [*cuts, IMAGES], strict=True)]
     way = data.draw(st.sampled_from(WAYS.get(format_name, [""])))
-    with tempfile.TemporaryDirectory() as folder:
-        store(Path(folder), format_name, parts, way)
-        pixels, unreadable, encoded = read(Path(folder), format_name)
+    files = {
+        f"data_batch_{place + 1}{ending}": content
+        for place, numbers in enumerate(parts)
+        for ending, content in files_of(format_name, numbers, way).items()
+    }
+    pixels, unreadable, encoded = read(stores.put(where, files), format_name)
     assert not unreadable
     np.testing.assert_array_equal(pixels, PIXELS[list(order)])
     assert not encoded or encoded == [PICTURES[number] for number in order]
@@ -183,7 +216,7 @@ def test_any_bytes_are_a_corpus_or_an_error_that_names_the_file(format_name, way
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, name).write_bytes(data.draw(damaged(content)))
         try:
-            read(Path(folder), format_name)
+            read(SourceFiles(folder), format_name)
         except BadInputError as error:
             assert folder in str(error)
             assert "\n" not in str(error)

@@ -19,7 +19,7 @@ from tinytags_tasks.corpus.labelled import (
     tags_of_set,
 )
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.store.layout import LONGEST_TAG
+from tinytags_tasks.tags import LONGEST_TAG
 from tinytags_tasks.train.encoded_pictures import read_encoded, sample_pictures
 from tinytags_tasks.train.images import read_labelled, read_labels, read_other, read_rows
 

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import urllib3
+import web_engine
 from typer.testing import CliRunner
-from web_engine import make_group, web_unready
+from web_engine import web_unready
 
 from tinytags_tasks import cli
 from tinytags_tasks.errors import FinalError
@@ -26,16 +26,7 @@ from tinytags_tasks.services.keeping import Keeper, Limits, Sight
 from tinytags_tasks.services.wanted import read_wanted
 from tinytags_tasks.settings import Settings, load_settings
 
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    for name in [name for name in os.environ if name.startswith("TINYTAGS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(control, "GROUPS", (make_group(),))
-    settings = load_settings()
-    yield settings
-    down(settings, report=lambda text: None)
+settings = web_engine.settings
 
 
 @pytest.fixture

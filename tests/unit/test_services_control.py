@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import web_engine
 from typer.testing import CliRunner
 from web_engine import make_group, web_unready
 
@@ -20,16 +21,7 @@ from tinytags_tasks.services.engine_status import status
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import Settings, load_settings
 
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name in [name for name in os.environ if name.startswith("TINYTAGS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(control, "GROUPS", (make_group(),))
-    settings = load_settings()
-    yield settings
-    down(settings, report=lambda text: None)
+settings = web_engine.settings
 
 
 def quiet_up(settings: Settings) -> Settings:

@@ -1,10 +1,7 @@
 """Sources in HDFS: listing, reading by ranges, and what it refuses."""
 
-import json
-from http.server import BaseHTTPRequestHandler
-from urllib.parse import parse_qs, quote, unquote, urlsplit
-
 import pytest
+from source_servers import NameNode
 from source_trees import CONTENT, HIDDEN, IN_ORDER, TREE, Server, make_tree, paths, serving
 
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
@@ -12,62 +9,9 @@ from tinytags_tasks.corpus.sources.left_out import FORBIDDEN
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
 
 
-class NameNode(BaseHTTPRequestHandler):
-    """The part of WebHDFS that reading needs: it redirects to a DataNode for bytes."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        server, url = self.server, urlsplit(self.path)
-        path = unquote(url.path).removeprefix("/webhdfs/v1")
-        asked = {name: value[0] for name, value in parse_qs(url.query).items()}
-        server.asked.append((path, asked))
-        if path.startswith("/datanode"):
-            path = path.removeprefix("/datanode")
-            if server.how.get("datanode"):
-                return self.send(server.how["datanode"], b"x" * int(asked["length"]))
-            start = int(asked["offset"])
-            return self.send(200, server.content[path][start : start + int(asked["length"])])
-        if path == server.how.get("forbidden"):
-            denied = {"exception": "AccessControlException", "message": f"Permission denied: {path}"}
-            return self.send_json(403, {"RemoteException": denied})
-        if exception := server.how.get("exception"):
-            status, name = exception
-            return self.send_json(status, {"RemoteException": {"exception": name, "message": "said so"}})
-        below = {name.removeprefix(f"{path.rstrip('/')}/") for name in server.content if name.startswith(f"{path}/")}
-        if path not in server.content and not below:
-            return self.send_json(404, {"RemoteException": {"exception": "FileNotFoundException", "message": path}})
-        if asked["op"] == "OPEN":
-            where = f"/datanode{quote(path)}?offset={asked['offset']}&length={asked['length']}"
-            return self.send(307, b"", Location=server.how.get("location", server.url) + where)
-        if asked["op"] == "GETFILESTATUS":
-            return self.send_json(200, {"FileStatus": self.status("", path)})
-        names = sorted({name.partition("/")[0] for name in below})
-        statuses = [self.status(name, f"{path.rstrip('/')}/{name}") for name in names]
-        return self.send_json(200, {"FileStatuses": {"FileStatus": statuses}})
-
-    def status(self, name, path):
-        content = self.server.content.get(path)
-        kind, length = ("DIRECTORY", 0) if content is None else ("FILE", len(content))
-        return {"pathSuffix": name, "type": kind, "length": length, "modificationTime": 1_600_000_000_000}
-
-    def send_json(self, status, content):
-        self.send(status, json.dumps(content).encode())
-
-    def send(self, status, content, **fields):
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **fields}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-
 @pytest.fixture
 def hdfs():
-    server = Server()
-    server.RequestHandlerClass = NameNode
-    with serving(server):
+    with serving(Server(NameNode)) as server:
         server.content = {f"/tree/{name}": name.encode() for name in (*TREE, *HIDDEN)}
         server.content["/sets/a#1 50%?.bin"] = CONTENT
         yield server

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 
 import pytest
+from source_servers import s3_options, serving_s3
 from source_trees import CONTENT, HIDDEN, IN_ORDER, TREE, Server, make_tree, paths, serving
 
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
@@ -12,32 +13,11 @@ from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
 
 @pytest.fixture(scope="module")
 def s3():
-    """Our own S3 with one bucket; returns its client and the options for fsspec."""
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-            patch.setenv(name, "dummy")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        patch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "5")
-        patch.delenv("AWS_PROFILE", raising=False)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        import boto3
-
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+    """Our own S3 with one bucket; returns its client."""
+    with serving_s3() as client:
         client.create_bucket(Bucket="sets")
         client.put_object(Bucket="sets", Key="pictures.bin", Body=CONTENT)
         yield client
-        server.stop()
-
-
-def s3_options(client, **more):
-    once = {"retries": {"max_attempts": 0}}
-    return {"client_kwargs": {"endpoint_url": client.meta.endpoint_url}, "config_kwargs": once, **more}
 
 
 def in_s3(client, source, **more):

@@ -12,10 +12,10 @@ from faulty_storage import MODES, FaultyStorage, Killed, files_under
 
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
-from tinytags_tasks.store import layout
+from tinytags_tasks.store import layout, record
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard, Probe
-from tinytags_tasks.store.models import describe_model, load_report
+from tinytags_tasks.store.models import describe_model, list_models, load_report
 from tinytags_tasks.train import forest_spark, spark_features, step
 from tinytags_tasks.train.forest_spark import fit_trees
 from tinytags_tasks.train.forest_trees import Tree
@@ -104,6 +104,16 @@ def test_the_report_shows_pictures_of_the_test_set_or_else_of_what_was_held_out(
         assert ("Test set" in page) == (test is not None)
 
 
+def test_a_model_that_is_trained_after_the_clock_was_set_back_is_the_latest(tmp_path, sets, fits, monkeypatch):
+    storage = LocalStorage(tmp_path / "store")
+    trained = []
+    for hour in (12, 11, 10):
+        monkeypatch.setattr(record, "now", lambda hour=hour: f"2026-11-27T{hour}:00:00+00:00")
+        trained.append(train(storage, request_of(sets, name=f"at-{hour}")).model)
+    assert [card.version for card in list_models(storage)] == trained
+    assert [card.created[11:19] for card in list_models(storage)] == ["12:00:00", "12:00:01", "12:00:02"]
+
+
 def test_a_corpus_decides_nothing_but_what_the_card_tells_of_its_preparation(tmp_path, sets, fits, monkeypatch):
     seen = Probe(corpus="photos", corpus_digest="d", labelled_images=60, corpus_images=60, auroc=0.97)
     monkeypatch.setattr(step, "probe_training", lambda request, images, storage, report: seen)
@@ -131,7 +141,8 @@ def test_a_training_says_what_it_learned_and_warns_of_test_images_that_it_learne
     assert "labelled images of each tag: dark 3, light 2\nno labelled image shows grey\n" in said
     assert "left out because they have no label (-1): 1 images" in said
     assert f"{test}: left out because they have no label (-1): 1 images" in said
-    assert "warning: 2 of the 4 test images are also among the labelled images" in said
+    assert "warning: 2 of the 4 test images are also among the labelled images: the model has learned from" in said
+    assert f"Take them out of {test}: counted from 0 among its images with a label, the first are 0, 1" in said
     card = ModelCard.load(storage, layout.card_file(model))
     assert (card.labelled_of_tags, card.unlabelled_images, card.learned_test_images) == ((3, 2, 0), 1, 2)
     described = describe_model(card)
@@ -139,6 +150,18 @@ def test_a_training_says_what_it_learned_and_warns_of_test_images_that_it_learne
     assert described["test images that it learned from"] == "2"
     train(storage, request, again)
     assert "labelled images of each tag: dark 3, light 2" in again
+
+
+def test_test_images_that_have_another_tag_in_the_labelled_set_are_counted(tmp_path, fits):
+    images = np.repeat(np.arange(10, 250, 20, dtype=np.uint8), 4 * 4 * 3).reshape(12, 4, 4, 3)
+    labels = np.arange(12) // 6
+    labelled, test, spoken = tmp_path / "labelled.parquet", tmp_path / "test.parquet", []
+    write_labelled_parquet(labelled, images, labels, TAGS)
+    write_labelled_parquet(test, np.concatenate([images + 1, images[4:]]), np.append(labels, [1] * 8), TAGS)
+    train(LocalStorage(tmp_path / "store"), request_of({"labelled": str(labelled), "test": str(test)}), spoken)
+    (said,) = (line for line in spoken if line.startswith("warning: "))
+    assert "8 of the 20 test images are also among the labelled images, 2 of them with another tag there: " in said
+    assert said.endswith("the first are 12, 13, 14, 15, 16")
 
 
 def test_tags_that_are_given_name_the_labels_and_make_another_model(tmp_path, sets, fits):

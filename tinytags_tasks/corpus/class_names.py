@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.store import layout
+from tinytags_tasks.tags import check_tags, normal_tag, tag_form
 
 CIFAR10_TAGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """CIFAR-10's classes in the order of their labels."""
@@ -52,7 +52,7 @@ def carried_tags(schema: pa.Schema, path: str, column: str = "label") -> tuple[s
         raise BadInputError(
             f"{path}: its metadata {TAGS_KEY.decode()} is not a JSON list of tags; write the file again"
         )
-    return tuple(map(layout.normal_tag, tags))
+    return tuple(map(normal_tag, tags))
 
 
 def _hub_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...] | None:
@@ -60,7 +60,7 @@ def _hub_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...] 
         names = json.loads(metadata.get(HUB_KEY, b""))["info"]["features"][column]["names"]
     except (ValueError, LookupError, TypeError):
         return None  # it describes other columns, or in another form
-    return tuple(map(layout.normal_tag, names)) if names and _are_words(names) else None
+    return tuple(map(normal_tag, names)) if names and _are_words(names) else None
 
 
 def _are_words(names: object) -> bool:
@@ -81,7 +81,7 @@ def read_names(file: Path) -> tuple[str, ...]:
         raise BadInputError(f"{file}: is not text in UTF-8 ({error}); write one name of a class a line") from error
     except OSError as error:
         raise BadInputError(f"{file}: cannot be read ({error.strerror}); give a file with a name a line") from error
-    names = tuple(layout.normal_tag(line.strip()) for line in lines)
+    names = tuple(normal_tag(line.strip()) for line in lines)
     if "" in names:
         raise BadInputError(f"{file}: line {names.index('') + 1} is empty; write one name of a class a line")
     return names
@@ -108,7 +108,7 @@ def given_tags(text: str) -> tuple[tuple[str, ...], list[str]]:
     names = (
         read_names(path)
         if is_file
-        else tuple(layout.normal_tag(name.strip()) for name in text.split("\n" if "\n" in text else ","))
+        else tuple(normal_tag(name.strip()) for name in text.split("\n" if "\n" in text else ","))
     )
     if len(names) < 2:
         raise BadInputError(
@@ -117,7 +117,7 @@ def given_tags(text: str) -> tuple[tuple[str, ...], list[str]]:
         )
     where = str(path) if is_file else "tags"
     names, remarks = _numbered(names, where)
-    layout.check_tags(names, where)
+    check_tags(names, where)
     return names, remarks
 
 
@@ -129,17 +129,17 @@ def _is_file(path: Path) -> bool:
 
 
 def _numbered(names: Sequence[str], where: str) -> tuple[tuple[str, ...], list[str]]:
-    taken = set(map(layout.tag_form, names))
+    taken = set(map(tag_form, names))
     seen: set[str] = set()
     found, remarks = [], []
     for place, name in enumerate(names):
         tag, number = name, 2
-        if name and layout.tag_form(name) in seen:
-            while layout.tag_form(tag := f"{name} {number}") in taken:
+        if name and tag_form(name) in seen:
+            while tag_form(tag := f"{name} {number}") in taken:
                 number += 1
-            taken.add(layout.tag_form(tag))
+            taken.add(tag_form(tag))
             remarks.append(f"{where}: {name} comes again (label {place}), and becomes the tag {tag!r}")
-        seen.add(layout.tag_form(tag))
+        seen.add(tag_form(tag))
         found.append(tag)
     return tuple(found), remarks
 
@@ -165,8 +165,8 @@ def labels_by_name(
     BadInputError
         If none of the names is a tag, and there are too few tags for them.
     """
-    place = {layout.tag_form(tag): number for number, tag in enumerate(tags)}
-    found = [place.get(layout.tag_form(name)) for name in names]
+    place = {tag_form(tag): number for number, tag in enumerate(tags)}
+    found = [place.get(tag_form(name)) for name in names]
     if found == list(range(len(tags))):
         return None
     if are_others or any(number is not None for number in found):

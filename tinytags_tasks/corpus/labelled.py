@@ -18,7 +18,7 @@ from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
 from tinytags_tasks.corpus.sources.left_out import is_junk_path
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.store import layout
+from tinytags_tasks.tags import check_tags, normal_tag, tag_form
 
 _BATCH = 1_000
 
@@ -109,7 +109,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
         raise BadInputError(
             f"{loose[0]}: is in no folder of a tag; a labelled folder has one folder for each tag, named after it"
         )
-    named = [(layout.normal_tag(path.relative_to(folder).parts[0]), path) for path in found]
+    named = [(normal_tag(path.relative_to(folder).parts[0]), path) for path in found]
     names = {name for name, _ in named}
     if names and {name.lower() for name in names} <= _PARTS:
         raise BadInputError(
@@ -130,7 +130,7 @@ def _refuse_unfinished(folder: Path) -> None:
 def _refuse_empty(folder: Path, names: set[str]) -> None:
     """Refuse a tag's folder without pictures: the tag would be missing without a word."""
     for below in sorted(folder.iterdir()):
-        if below.is_dir() and not is_junk_path(below.name) and layout.normal_tag(below.name) not in names:
+        if below.is_dir() and not is_junk_path(below.name) and normal_tag(below.name) not in names:
             raise BadInputError(f"{below}: holds no pictures that can be read; put some in, or remove the folder")
 
 
@@ -199,9 +199,9 @@ def _iterate_folder(
     folder: Path, tags: tuple[str, ...], unknown: int | None, *, with_pictures: bool
 ) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64]]]:
     files = _files(folder)
-    label_of = {layout.tag_form(tag): label for label, tag in enumerate(tags)}
+    label_of = {tag_form(tag): label for label, tag in enumerate(tags)}
     for name, path in files:
-        if unknown is None and layout.tag_form(name) not in label_of:
+        if unknown is None and tag_form(name) not in label_of:
             raise BadInputError(f"{path}: its folder {name} is none of the tags {shortened(tags)}; move or rename it")
     for start in range(0, len(files), _BATCH):
         part = files[start : start + _BATCH]
@@ -209,7 +209,7 @@ def _iterate_folder(
             encoded = [path.read_bytes() for _, path in part] if with_pictures else []
         except OSError as error:
             raise BadInputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-        yield encoded, np.array([label_of.get(layout.tag_form(name), unknown) for name, _ in part], dtype=np.int64)
+        yield encoded, np.array([label_of.get(tag_form(name), unknown) for name, _ in part], dtype=np.int64)
 
 
 def place_of(path: Path, row: int) -> str:
@@ -241,7 +241,7 @@ def tags_of_set(path: Path) -> tuple[str, ...]:
         If the set cannot be read, its labels are numbers without names, or names cannot be those of tags.
     """
     names = _names_of_set(path)
-    layout.check_tags(names, str(path))
+    check_tags(names, str(path))
     return names
 
 
@@ -264,7 +264,7 @@ def refuse_unnamed(path: Path) -> None:
         If they are, or the columns cannot be used.
     """
     if not tars_of(path) and not is_folder_of_pictures(path) and (found := _parquet_set(path)).are_numbers:
-        layout.check_tags(found.tags(), str(path))
+        check_tags(found.tags(), str(path))
 
 
 def refuse_other_classes(path: Path, tags: tuple[str, ...]) -> None:
@@ -277,9 +277,9 @@ def refuse_other_classes(path: Path, tags: tuple[str, ...]) -> None:
     """
     if tars_of(path) or is_folder_of_pictures(path):
         return  # each of their classes is looked up by its name
-    known = set(map(layout.tag_form, tags))
+    known = set(map(tag_form, tags))
     found = _parquet_set(path)
-    if found.are_numbers and found.names and known.isdisjoint(map(layout.tag_form, found.names)):
+    if found.are_numbers and found.names and known.isdisjoint(map(tag_form, found.names)):
         raise BadInputError(
             f"{path}: none of its classes {shortened(found.names)} is one of the tags {shortened(tags)}; give a set "
             "of the same classes"

@@ -23,7 +23,7 @@ from tinytags_tasks.corpus.formats.parquet_columns import Columns, find_columns
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.sources.left_out import is_junk_path
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.store import layout
+from tinytags_tasks.tags import normal_tag, tag_form
 
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "class", "class_name", "tag", "category")
@@ -161,7 +161,7 @@ class ParquetSet:
 
     def _numbers(self, words: list[str], tags: tuple[str, ...], unknown: int | None, first: int) -> list[int]:
         place = _place(tags)
-        labels = [place.get(layout.tag_form(word), unknown) for word in words]
+        labels = [place.get(tag_form(word), unknown) for word in words]
         if None in labels:
             at = labels.index(None)
             raise self._no_tag(first + at, words[at], tags)
@@ -227,15 +227,15 @@ class ParquetSet:
 
 def _labels(columns: Columns, part: pa.RecordBatch) -> list[Any]:
     if columns.keyword is None:
-        return [layout.normal_tag(columns.folder_keyword) if columns.folder_keyword else None] * part.num_rows
+        return [normal_tag(columns.folder_keyword) if columns.folder_keyword else None] * part.num_rows
     values = columns.keyword.values(part)
     if columns.keywords_are_numbers:
         return values
-    return [layout.normal_tag(value.strip()) or None if value else None for value in values]
+    return [normal_tag(value.strip()) or None if value else None for value in values]
 
 
 def _place(tags: Sequence[str]) -> dict[str, int]:
-    return {layout.tag_form(tag): number for number, tag in enumerate(tags)}
+    return {tag_form(tag): number for number, tag in enumerate(tags)}
 
 
 def _label_column(schema: pa.Schema, where: str, below: str) -> str:

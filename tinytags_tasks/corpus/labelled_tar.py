@@ -20,7 +20,7 @@ from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.sources.tar_samples import COMPRESSED_ENDINGS, TarSample, iterate_samples
 from tinytags_tasks.corpus.sources.unpacking import COMPRESSED_HEADS, unpack
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.store import layout
+from tinytags_tasks.tags import normal_tag, tag_form
 
 CLASS_NAMES_FILE = "classnames.txt"
 """A file with the name of one class a line, beside the tars or in the folder above, where classes are numbers."""
@@ -101,8 +101,8 @@ def iterate_tars(
     """Yield encoded pictures and labels; see :func:`tinytags_tasks.corpus.labelled.iterate_pictures`."""
     listed = _listed(tars)
     pictures = listed.pictures
-    label_of = {_UNLABELLED: -1} | {layout.tag_form(tag): label for label, tag in enumerate(tags)}
-    found = [label_of.get(layout.tag_form(picture.tag)) for picture in pictures]
+    label_of = {_UNLABELLED: -1} | {tag_form(tag): label for label, tag in enumerate(tags)}
+    found = [label_of.get(tag_form(picture.tag)) for picture in pictures]
     if listed.are_numbers and not listed.names and tags and None in found:
         found = [_number(picture, tags, unknown) for picture in pictures]
     if unknown is None and None in found:
@@ -220,7 +220,7 @@ def _classes(samples: Sequence[tuple[Path, TarSample]]) -> tuple[list[str], bool
                     f"{tar}: sample {sample.key.lstrip('/')} has no class in {what}, where others have theirs; add or "
                     "remove it"
                 )
-        return [layout.normal_tag(tag) for tag in found if tag], read is _class_of_key
+        return [normal_tag(tag) for tag in found if tag], read is _class_of_key
     raise BadInputError(
         f"{samples[0][0]}: no sample has a class; give each a .cls file, a .json with one of {', '.join(_FIELDS)}, or "
         "a folder named after it"

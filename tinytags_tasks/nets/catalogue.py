@@ -11,7 +11,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage, temporary_name
-from tinytags_tasks.store.record import load_readable
+from tinytags_tasks.store.record import load_readable, now_after
 
 
 def net_version(name: str, net: bytes) -> str:
@@ -190,6 +190,11 @@ def list_nets(storage: Storage, *, on_damage: Callable[[str], None] | None = Non
     if shipped.version not in stored:
         cards.append(shipped)
     return sorted(cards, key=lambda card: (card.created, card.version))
+
+
+def time_of_next(storage: Storage) -> str:
+    """Return when a net is made that is made now: after all others, whatever the clock says."""
+    return now_after(card.created for card in list_nets(storage, on_damage=lambda problem: None))
 
 
 def _card(storage: Storage, version: str) -> NetCard:

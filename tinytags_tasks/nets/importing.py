@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.arithmetic import Arithmetic, Measure, Report, choose_form, scale_of
 from tinytags_tasks.nets.calibration import resized
-from tinytags_tasks.nets.catalogue import net_version, publish_net
+from tinytags_tasks.nets.catalogue import net_version, publish_net, time_of_next
 from tinytags_tasks.nets.graph import embedding_graph
 from tinytags_tasks.nets.onnx_embedding import NetFitting, WrappedNet, find_size, wrap_net
 from tinytags_tasks.nets.onnx_file import read_onnx
@@ -24,7 +24,6 @@ from tinytags_tasks.nets.running import embed, open_session
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
 
 FEWEST_PICTURES = 64
 LARGEST_SIDE = 1024
@@ -140,7 +139,7 @@ def import_net(
             f"{pictures_from}: {len(pictures)} pictures are too few to calibrate a net on; give {FEWEST_PICTURES} or "
             "more, by --corpus or --labelled"
         )
-    card, content = _make(request, wrapped, fitting, pictures, pictures_from, report)
+    card, content = _make(request, wrapped, fitting, pictures, pictures_from, time_of_next(storage), report)
     _check_in_pipeline(content, card, pictures, str(path))
     imported = publish_net(card, content, None, storage)
     if not imported:
@@ -159,6 +158,7 @@ def _make(
     fitting: NetFitting,
     pictures: Pixels,
     pictures_from: str,
+    created: str,
     report: Report,
 ) -> tuple[NetCard, bytes]:
     """Return the card and the file of the form that is published."""
@@ -193,7 +193,7 @@ def _make(
         licence=request.licence,
         parameters=parameters,
         figures=form.figures,
-        created=now(),
+        created=created,
     )
     return card, form.content
 

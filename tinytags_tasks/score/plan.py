@@ -14,9 +14,11 @@ from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.configsets import current_configset, keep_configset
 from tinytags_tasks.store.corpus_records import Corpus, load_corpus
+from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.model_records import PIXELS
 from tinytags_tasks.store.models import list_models, load_card, misfit
 from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.record import now_after
 from tinytags_tasks.store.run_identity import make_run, run_name
 from tinytags_tasks.store.run_records import Run
 
@@ -119,7 +121,9 @@ def plan_run(request: PlanRequest, *, storage: Storage, report: Callable[[str], 
     path = layout.run_file(run.name)
     if not storage.exists(path):
         keep_configset(configset, storage)
-        if earlier := earlier_run(run, corpus, storage) if corpus.growths else None:
+        known = list_runs(storage, on_damage=lambda problem: None)  # another run's damage is not this one's
+        run = run.replaced(created=now_after(each.created for each in known))
+        if earlier := earlier_run(run, corpus, known):
             run = run.replaced(earlier=earlier.name)
             new_images, new_blocks = run.images - earlier.images, run.blocks - earlier.blocks
             report(

@@ -14,7 +14,6 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import BlockSource, block_sources, read_scored, write_scored
 from tinytags_tasks.store.block_lease import refuse_lost
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.ledger import list_runs
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.run_identity import corpus_of_run
 from tinytags_tasks.store.run_records import BlockRecord, Run
@@ -23,13 +22,13 @@ _AT_ONCE = 8
 """Blocks that are copied at once: each waits for the store a few times."""
 
 
-def earlier_run(run: Run, corpus: Corpus, storage: Storage) -> Run | None:
+def earlier_run(run: Run, corpus: Corpus, known_runs: Iterable[Run]) -> Run | None:
     """Return the run whose scored files a new run takes over: of the longest part of the corpus, then the newest."""
     stages = list(corpus.growth_hashes)
     here = stages.index(run.growth)
     found = [
         known
-        for known in list_runs(storage, on_damage=lambda problem: None)  # another run's damage is not this one's
+        for known in known_runs
         if (known.corpus, known.corpus_digest) == (run.corpus, run.corpus_digest)
         and (known.model, known.threshold) == (run.model, run.threshold)
         and known.growth in stages[:here]

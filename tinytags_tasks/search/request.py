@@ -7,7 +7,7 @@ from enum import StrEnum
 from tinytags_tasks.corpus.keywords import LONGEST, normal_keyword
 from tinytags_tasks.derived_fields import split_words
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.store.layout import LONGEST_TAG
+from tinytags_tasks.tags import LONGEST_TAG
 
 MOST_ROWS = 100
 """Images of a page at most."""

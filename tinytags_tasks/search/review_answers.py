@@ -9,8 +9,8 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.review.draw import Drawn
 from tinytags_tasks.search.forms import Form
 from tinytags_tasks.search.review_session import ReviewSession
-from tinytags_tasks.store.layout import tag_form
 from tinytags_tasks.store.review_records import Verdict, Word
+from tinytags_tasks.tags import tag_form
 
 GOAL = 250
 """Looks of one sitting."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tinytags_tasks.search.request import SearchRequest
-from tinytags_tasks.store.layout import tag_form
+from tinytags_tasks.tags import tag_form
 
 
 def match_tags(request: SearchRequest, known: Iterable[str]) -> SearchRequest:

@@ -23,6 +23,7 @@ from tinytags_tasks.store.net_reviews import NetReviews
 from tinytags_tasks.store.protocol import Storage
 from tinytags_tasks.store.review_log import ReviewLog, counting_words, of_version, takedowns
 from tinytags_tasks.store.review_records import Verdict, picture_hash
+from tinytags_tasks.tags import tag_form
 
 Positions = npt.NDArray[np.int64]
 
@@ -76,9 +77,9 @@ class Teaching:
         """
         spelling: dict[str, str] = {}
         for tag, _ in sorted(Counter(self.tags).items(), key=lambda each: (-each[1], each[0])):
-            spelling.setdefault(layout.tag_form(tag), tag)
-        spelling |= {layout.tag_form(tag): tag for tag in tags}
-        return replace(self, tags=tuple(spelling[layout.tag_form(tag)] for tag in self.tags))
+            spelling.setdefault(tag_form(tag), tag)
+        spelling |= {tag_form(tag): tag for tag in tags}
+        return replace(self, tags=tuple(spelling[tag_form(tag)] for tag in self.tags))
 
     def of(self, tags: Sequence[str], *, with_none: bool) -> npt.NDArray[np.bool_]:
         """Return which of the pictures show one of some tags, or none if that teaches, too."""

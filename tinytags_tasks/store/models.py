@@ -11,7 +11,7 @@ from tinytags_tasks.store.lease import Leases
 from tinytags_tasks.store.model_figures import describe_figures
 from tinytags_tasks.store.model_records import PIXELS, BackgroundUse, ModelCard, ReviewUse
 from tinytags_tasks.store.protocol import Storage, temporary_name
-from tinytags_tasks.store.record import load_readable
+from tinytags_tasks.store.record import load_readable, now_after
 
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; "
@@ -150,6 +150,11 @@ def list_models(storage: Storage, *, on_damage: Callable[[str], None] | None = N
     """
     cards = load_readable(storage.names(layout.MODELS), lambda version: _card(storage, version), on_damage)
     return sorted(cards, key=lambda card: (card.created, card.version))
+
+
+def time_of_next(storage: Storage) -> str:
+    """Return when a model is made that is made now: after all others, whatever the clock says."""
+    return now_after(card.created for card in list_models(storage, on_damage=lambda problem: None))
 
 
 def _card(storage: Storage, version: str) -> ModelCard:

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -208,3 +208,13 @@ def _is_checksum(value: object) -> bool:
 def now() -> str:
     """Return the current time in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def now_after(earlier: Iterable[str]) -> str:
+    """Return the current time, or the second after the latest of earlier ones.
+
+    Records that are sorted by time are then in the order in which they were made, even if two were made in one second,
+    or the clock was set back.
+    """
+    following = (datetime.fromisoformat(time) + timedelta(seconds=1) for time in earlier)
+    return max([datetime.fromisoformat(now()), *following]).isoformat(timespec="seconds")

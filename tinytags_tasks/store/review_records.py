@@ -9,6 +9,7 @@ import pyarrow as pa
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.record import Record
+from tinytags_tasks.tags import check_tags, normal_tag
 
 LONGEST_REASON = 200
 
@@ -100,9 +101,9 @@ class Word:
 
     def __post_init__(self) -> None:
         """Write the tag as tags are stored, and refuse words that say nothing, or two things."""
-        object.__setattr__(self, "tag", layout.normal_tag(self.tag))
+        object.__setattr__(self, "tag", normal_tag(self.tag))
         if self.verdict in (Verdict.TAG, Verdict.WRONG):
-            layout.check_tags([self.tag], f"position {self.position}")
+            check_tags([self.tag], f"position {self.position}")
         elif self.tag:
             raise BadInputError(f"position {self.position}: {self.verdict} takes no tag (got {self.tag[:100]!r})")
         if self.verdict is Verdict.TAKEDOWN and not self.reason.strip():

@@ -16,9 +16,9 @@ from tinytags_tasks.nets.onnx_file import read_onnx
 from tinytags_tasks.nets.onnx_input import Layout
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import Evaluation, ModelCard, OtherEvaluation
-from tinytags_tasks.store.models import has_card, model_version, publish_model, restore_model
+from tinytags_tasks.store.models import has_card, model_version, publish_model, restore_model, time_of_next
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
+from tinytags_tasks.tags import check_tags
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
 from tinytags_tasks.train.features import Sight
@@ -80,7 +80,7 @@ class ImportRequest:
         WIDTH.check(self.width)
         if len(self.tags) < 2 or len(set(self.tags)) < len(self.tags) or not all(map(str.strip, self.tags)):
             raise BadInputError(f"tags are {', '.join(self.tags) or 'none'}: give two or more, each once")
-        layout.check_tags(self.tags, "tags")
+        check_tags(self.tags, "tags")
         for field, known in (
             ("scale", ("0-255", "0-1")),
             ("layout", (None, "hwc", "chw")),
@@ -143,7 +143,7 @@ def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[
     )
     gallery = Gallery()
     test, other = yardstick.measure(classifier, gallery)
-    card = _card(request, model, classifier, test, other)
+    card = _card(request, model, classifier, test, other, time_of_next(storage))
     publish_model(card, classifier.onnx_model, render_report(card, gallery), storage)
     report(f"published {model}" + (f": test accuracy {test.accuracy:g}" if test else ""))
     return ImportResult(model, imported=True)
@@ -165,6 +165,7 @@ def _card(
     classifier: Classifier,
     test: Evaluation | None,
     other: OtherEvaluation | None,
+    created: str,
 ) -> ModelCard:
     path = Path(request.onnx)
     return ModelCard(
@@ -184,7 +185,7 @@ def _card(
         metrics={"test_accuracy": test.accuracy, "test_images": float(test.images)} if test else {},
         libraries={name: version(name) for name in ("onnx", "onnxruntime", "numpy")},
         seconds={},
-        created=now(),
+        created=created,
         test=test,
         other=other,
     )

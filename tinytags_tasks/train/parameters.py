@@ -13,6 +13,7 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.shipped import DEFAULT_NET
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.model_records import PIXELS
+from tinytags_tasks.tags import check_tags
 from tinytags_tasks.train.families import FAMILIES
 from tinytags_tasks.train.family import Family, Parameter
 from tinytags_tasks.train.forest import FOREST
@@ -107,7 +108,7 @@ class TrainRequest:
             raise BadInputError(f"head is {self.head!r}: it must be one of {', '.join(FAMILIES)}")
         layout.given_name(self.model_name, "model")
         layout.checked_name(self.features, "net")
-        layout.check_tags(self.tags or (), "tags")
+        check_tags(self.tags or (), "tags")
         if self.none and self.features == PIXELS:
             raise BadInputError("pixels have no background that could teach none of the tags: choose a net, or no none")
         for parameter in (*self.family.parameters, HEIGHT, WIDTH, HELD_OUT):

@@ -28,10 +28,9 @@ from tinytags_tasks.store.model_records import (
     ReviewUse,
     Training,
 )
-from tinytags_tasks.store.models import model_version, publish_model, read_model
+from tinytags_tasks.store.models import model_version, publish_model, read_model, time_of_next
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
 from tinytags_tasks.train import none, review_weight, whitening
 from tinytags_tasks.train.evaluation import read_yardstick
 from tinytags_tasks.train.family import Classifier, model_metadata
@@ -234,7 +233,7 @@ def _train(
     test, other = yardstick.measure(fitted.classifier, gallery)
     figures = _Figures(held_out, test, other, _metrics(fitted.classifier, labelled, held_out, test))
     seconds["measure"] = round(time.monotonic() - fitted_at, 1)
-    card = _card(training, labelled, background, classifier, figures, seconds)
+    card = _card(training, labelled, background, classifier, figures, seconds, time_of_next(storage))
     card = card.replaced(
         probe=probe,
         background_held_back=measure_background(fitted, lesson, card.background),
@@ -405,6 +404,7 @@ def _card(
     classifier: Classifier,
     figures: _Figures,
     seconds: dict[str, float],
+    created: str,
 ) -> ModelCard:
     request, net = training.request, training.net
     use = None
@@ -436,7 +436,7 @@ def _card(
         metrics=figures.metrics,
         libraries={name: version(name) for name in ("pyspark", "onnx", "onnxruntime", "numpy", "pillow")},
         seconds=seconds,
-        created=now(),
+        created=created,
         held_out=figures.held_out,
         test=figures.test,
         other=figures.other,

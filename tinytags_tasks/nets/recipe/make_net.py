@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytags_tasks.errors import BadInputError
-from tinytags_tasks.nets.catalogue import net_version, publish_net
+from tinytags_tasks.nets.catalogue import net_version, publish_net, time_of_next
 from tinytags_tasks.nets.recipe.background import make_background
 from tinytags_tasks.nets.recipe.base import Base
 from tinytags_tasks.nets.recipe.graph import int8_model
@@ -25,7 +25,6 @@ from tinytags_tasks.nets.recipe.tuning import NetTuning
 from tinytags_tasks.nets.recipe.work import Progress, Work
 from tinytags_tasks.store.net_records import NetCard
 from tinytags_tasks.store.protocol import Storage
-from tinytags_tasks.store.record import now
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -271,7 +270,7 @@ def ship(work: Work, training: NetTraining | NetTuning, sources: Sources, storag
         parameters={**training.parameters(), **about["parameters"]},
         figures=about["figures"],
         reviews=(*(base.reviews if base else ()), *(part.use for part in sources.reviewed)),
-        created=now(),
+        created=time_of_next(storage),
     )
     publish_net(card, content, background, storage)
     return card
