@@ -78,7 +78,8 @@ def configuration(settings: Settings, port: int) -> str:
             "secret_key": secret(settings, "airflow_secret_key"),
             "expose_config": False,
         },
-        "api_auth": {"jwt_secret": secret(settings, "airflow_jwt_secret")},
+        # Its tokens are signed with SHA-512, whose key should have 64 characters.
+        "api_auth": {"jwt_secret": secret(settings, "airflow_jwt_secret", size_bytes=48)},
         "scheduler": {
             # How soon a task whose process was killed is retried.
             "task_instance_heartbeat_timeout": 90,
