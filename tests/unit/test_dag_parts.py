@@ -557,20 +557,6 @@ def test_as_many_tasks_are_mapped_as_airflow_is_configured_for(monkeypatch: pyte
     assert [block for group in groups for block in group] == list(range(100))
 
 
-def test_a_connection_to_spark_is_read_as_airflows_own_hook_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.sdk import BaseHook
-    from tinytags_airflow import spark_address
-
-    hook = pytest.importorskip("airflow.providers.apache.spark.hooks.spark_connect").SparkConnectHook
-    for told in (
-        {"host": "sc://spark", "port": 15002},
-        {"host": "spark", "login": "me", "password": "a/b c", "extra": {"use_ssl": True}},
-    ):
-        monkeypatch.setenv("AIRFLOW_CONN_OUR_SPARK", json.dumps({"conn_type": "spark_connect", **told}))
-        theirs = hook("our_spark").get_connection_url().rstrip("/;").replace("True", "true")
-        assert spark_address(BaseHook.get_connection("our_spark")).replace("/", "") == theirs.replace("/", "")
-
-
 @pytest.mark.parametrize("stored", [None, "[]", "not JSON"])
 def test_forms_suggest_nothing_where_airflow_knows_nothing(monkeypatch: pytest.MonkeyPatch, stored: str | None) -> None:
     import tinytags_suggestions

@@ -138,7 +138,7 @@ def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -
         "port": 15002,
         "login": "me",
         "password": "abc",
-        "extra": {"use_ssl": True},
+        "extra": {"url": "sc://spark:15002/;user_id=me;use_ssl=true", "use_ssl": True},
     }
 
 
