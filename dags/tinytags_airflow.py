@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
 from tinytags_metrics import count_failure
@@ -175,16 +174,21 @@ def runtime() -> Runtime:
 
 
 def spark_address(connection: Any) -> str:  # noqa: ANN401 - Airflow's connection
-    """Return the address of a connection to Spark Connect, as the hook of Airflow's Spark provider reads it.
+    """Return the address of a connection to Spark Connect: its extra ``url``, or as Airflow's Spark provider reads it.
 
     That provider is not needed, because it brings ``pyspark-client``, whose files overwrite those of ``pyspark``.
     """
-    host = connection.host.removeprefix("sc://").rstrip("/")
-    options = {"user_id": connection.login, "token": connection.password}
-    if str(connection.extra_dejson.get("use_ssl", "")).lower() == "true":
-        options["use_ssl"] = "true"
-    given = ";".join(f"{name}={quote(value)}" for name, value in options.items() if value)
-    return f"sc://{host}" + (f":{connection.port}" if connection.port else "") + (f"/;{given}" if given else "")
+    from tinytags_tasks.clients.spark_address import SparkAddress
+
+    extra = connection.extra_dejson
+    host = (connection.host or "").removeprefix("sc://").rstrip("/")
+    address = SparkAddress.parse(
+        extra.get("url") or f"sc://{host}" + (f":{connection.port}" if connection.port else "")
+    )
+    given = {"user_id": connection.login, "token": connection.password, "use_ssl": extra.get("use_ssl")}
+    for name, value in given.items():
+        address = address.with_default(name, "" if value is None else str(value))
+    return str(address)
 
 
 def report(line: str) -> None:

@@ -85,7 +85,9 @@ class Settings(BaseSettings):
     solr_passwords: Literal["generated"] | None = Field(
         None, description="set by `tinytags up`: the embedded Solr requires the passwords under home"
     )
-    solr_shards: int = Field(1, ge=1, description="shards of a new collection")
+    solr_shards: int | None = Field(
+        None, ge=1, description="shards of a new collection; default: one for every 20 million images of the run"
+    )
     solr_replicas: int = Field(1, ge=1, description="replicas of each shard of a new collection")
     most_pixels: int = Field(
         100_000_000,

@@ -14,7 +14,8 @@ import pytest
 from configset_upgrades import upload
 from hdfs import InsecureClient
 
-from tinytags_tasks.clients.spark import connect_spark, with_parameter
+from tinytags_tasks.clients.spark import connect_spark
+from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.runtime import Runtime
@@ -102,13 +103,13 @@ def test_solr_is_ready_only_when_what_it_acknowledged_is_found_again(settings: S
 
 
 def test_spark_runs_our_code_and_survives_a_killed_worker(settings: Settings, tmp_path: Path) -> None:
-    address = with_parameter(settings.address("spark_url"), "token", settings.spark_connect_token())
+    address = SparkAddress.parse(settings.address("spark_url")).with_default("token", settings.spark_connect_token())
     code = f"""
 import os, sys
 from pathlib import Path
 import pyarrow as pa
 from pyspark.sql import SparkSession
-spark = SparkSession.builder.remote({address!r}).getOrCreate()
+spark = SparkSession.builder.remote({str(address)!r}).getOrCreate()
 def work(batches):
     import tinytags_tasks.blocks
     first = Path({str(tmp_path / "killed")!r})

@@ -68,10 +68,20 @@ def test_an_unknown_role_is_refused_with_the_known_ones() -> None:
 
 
 def test_airflow_gets_its_database_and_address_from_the_containers(context: Context) -> None:
-    variables = container._with_database(context).network.variables
-    assert variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].endswith("@postgres:5432/airflow")
+    told = container._with_database(context)
+    variables = told.network.variables
+    assert told.settings.password("airflow_database").endswith("@postgres:5432/airflow")
+    assert not any("postgres" in value for value in variables.values()), "only airflow.cfg has the password"
     assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://airflow-api-server:8080/execution/"
     assert variables["AIRFLOW__EDGE__API_ENABLED"] == "False"
+
+
+def test_a_database_that_is_set_is_used_in_place_of_the_containers(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYTAGS_AIRFLOW_DATABASE", "postgresql://user@db.example/airflow")
+    told = container._with_database(container.container_context("airflow-scheduler"))
+    assert told.settings.password("airflow_database") == "postgresql://user@db.example/airflow"
 
 
 def test_copies_of_a_block_are_as_many_as_set(context: Context) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.definitions import share_definition
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import (
     BadInputError,
     CorruptError,
@@ -147,6 +148,7 @@ def test_claims_of_long_ago_go(storage: LocalStorage) -> None:
         ({"gate_measured_precision": 80}, "yes ignores them: choose gate"),
         ({"tags": "cat,dog"}, "there are no labelled images: name these, or clear Tags"),
         ({"labelled": "gone.parquet"}, "gone.parquet: no such file"),
+        ({"labelled": "memory://sets/gone"}, "memory://sets/gone: no such file"),
         ({"labelled": "numbers.parquet"}, "its labels are numbers without names; name them with --tags"),
         ({"labelled": "numbers.parquet", "tags": "cat"}, "tags are 'cat': give two or more names"),
         ({"labelled": "numbers.parquet", "tags": "cat,dog", "test": "gone.parquet"}, "gone.parquet: no such file"),
@@ -158,7 +160,9 @@ def test_choices_that_cannot_be_followed_are_refused(
     from tinytags_checks import refuse_contradictions
 
     clients = SimpleNamespace(
-        settings=SimpleNamespace(corpora_folder=tmp_path), storage=LocalStorage(tmp_path / "store")
+        settings=SimpleNamespace(corpora_folder=tmp_path),
+        storage=LocalStorage(tmp_path / "store"),
+        files_at=SourceFiles,
     )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     texts = dict.fromkeys(("corpus", "blocks", "model", "labelled", "test", "other", "tags"), "")
@@ -422,20 +426,6 @@ def test_as_many_tasks_are_mapped_as_airflow_is_configured_for(monkeypatch: pyte
     groups = group_blocks(range(100), 1, most_groups())
     assert len(groups) == 7
     assert [block for group in groups for block in group] == list(range(100))
-
-
-def test_a_connection_to_spark_is_read_as_airflows_own_hook_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.sdk import BaseHook
-    from tinytags_airflow import spark_address
-
-    hook = pytest.importorskip("airflow.providers.apache.spark.hooks.spark_connect").SparkConnectHook
-    for told in (
-        {"host": "sc://spark", "port": 15002},
-        {"host": "spark", "login": "me", "password": "a/b c", "extra": {"use_ssl": True}},
-    ):
-        monkeypatch.setenv("AIRFLOW_CONN_OUR_SPARK", json.dumps({"conn_type": "spark_connect", **told}))
-        theirs = hook("our_spark").get_connection_url().rstrip("/;").replace("True", "true")
-        assert spark_address(BaseHook.get_connection("our_spark")).replace("/", "") == theirs.replace("/", "")
 
 
 @pytest.mark.parametrize("stored", [None, "[]", "not JSON"])

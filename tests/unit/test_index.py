@@ -473,6 +473,26 @@ def test_a_run_gets_its_own_collection(storage, scored):
     assert solr.asked == ((scored.collection, scored.configset), {"shards": 2, "replicas": 3})
 
 
+@pytest.mark.parametrize(
+    ("images", "shards"), [(1, 1), (20_000_000, 1), (20_000_001, 2), (79_302_017, 4), (1_000_000_000, 50)]
+)
+def test_a_collection_has_as_many_shards_as_its_images_ask_for_unless_told_and_keeps_them(
+    storage, scored, images, shards
+):
+    asked = []
+
+    class Records(SolrHere):
+        def ensure_collection(self, *arguments, **options):
+            asked.append(options["shards"])
+            return super().ensure_collection(*arguments, **options)
+
+    solr = Records()
+    scored.replaced(images=images).save(storage, layout.run_file(scored.name))
+    prepare_collection(scored.name, storage=storage, solr=solr)
+    prepare_collection(scored.name, storage=storage, solr=solr, shards=7)
+    assert asked == [shards]
+
+
 REQUIRED = {"id", "tag", "accuracy", "votes", "block", "shard", "position", "corpus", "model"}
 
 

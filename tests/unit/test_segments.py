@@ -74,6 +74,12 @@ def test_a_large_collection_may_have_more_segments(solr, run, monkeypatch) -> No
     assert solr.segments(run.collection) == (max(SEGMENTS, solr.count(run.collection)),)
 
 
+def test_the_shards_of_a_collection_share_its_segments(solr, run, monkeypatch) -> None:
+    monkeypatch.setattr(solr, "export_cores", lambda collection: ("one", "two", "three"))
+    merge_for_similar(run, solr, quiet)
+    assert solr.segments(run.collection) == (3,)
+
+
 def test_segments_are_those_of_the_collections_replicas() -> None:
     of_run = {f"solr.core.run.shard1.{replica}": {"INDEX.segments": 3 + at} for at, replica in enumerate(REPLICAS)}
     other = {"solr.core.run2.shard1.replica_n1": {"INDEX.segments": 9}}

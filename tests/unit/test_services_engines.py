@@ -63,6 +63,7 @@ def test_airflow_is_configured_for_loopback_and_sqlite(settings: Settings) -> No
     assert parser["core"]["execution_api_server_url"] == "http://127.0.0.1:8081/execution/"
     assert parser["database"]["sql_alchemy_conn"].endswith("airflow.db?timeout=60")
     assert parser["core"]["parallelism"] == "4"
+    assert len(parser["api_auth"]["jwt_secret"]) >= 64, "Airflow warns of a shorter key"
     assert airflow_config.configuration(settings, 8081) == airflow_config.configuration(settings, 8081), (
         "keys must be kept"
     )
@@ -137,7 +138,7 @@ def test_dags_learn_the_engines_addresses_from_connections(settings: Settings) -
         "port": 15002,
         "login": "me",
         "password": "abc",
-        "extra": {"use_ssl": True},
+        "extra": {"url": "sc://spark:15002/;user_id=me;use_ssl=true", "use_ssl": True},
     }
 
 

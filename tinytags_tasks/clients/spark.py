@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
-from urllib.parse import quote, unquote, urlsplit
 
 import grpc
 from pyspark.errors import AnalysisException, ParseException, PySparkException
@@ -19,6 +18,7 @@ from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.session import SparkSession as ConnectSession
 from pyspark.util import inheritable_thread_target
 
+from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.clients.spark_workers import compare_versions, explain_worker, ready_workers
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 
@@ -89,15 +89,10 @@ def connect_spark(url: str, token: str = "", archive: Path | None = None, *, sen
 
 def open_session(url: str, token: str = "") -> Any:  # noqa: ANN401
     """Join the shared session as :func:`connect_spark` does, without asking what its executors run."""
-    parts = urlsplit(url)
-    if parts.scheme != "sc" or not parts.hostname:
-        raise BadInputError(f"{url!r} is not a Spark Connect address: write sc://host:15002")
-    server = f"sc://{parts.netloc}"  # the rest of the address may contain secrets
-    if token and "token=" not in parts.path:
-        url = with_parameter(url, "token", token)
-    url = with_plain_token(url)
+    address = SparkAddress.parse(url).with_default("token", token).with_plain_token()
+    server = address.server  # the rest of the address may contain secrets
     try:  # the client itself would retry for ten minutes
-        socket.create_connection((parts.hostname, parts.port or 15002), timeout=10).close()
+        socket.create_connection((address.host, address.port), timeout=10).close()
     except OSError as error:
         raise EngineDownError(
             f"{server}: Spark does not answer; see `tinytags status`, start it with `tinytags up` "
@@ -107,23 +102,23 @@ def open_session(url: str, token: str = "") -> Any:  # noqa: ANN401
     logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.ERROR)
     with spark_errors("opening a session"):
         try:
-            return _join(session_address(url, datetime.now(UTC)))
+            return _join(session_address(address, datetime.now(UTC)))
         except PySparkException as error:
             if "UNAUTHENTICATED" in str(error):
                 raise BadInputError(f"{server}: Spark rejects the token: correct TINYTAGS_SPARK_TOKEN") from error
             if error.getCondition() != "INVALID_HANDLE.SESSION_CLOSED":
                 raise
             # The server closes idle sessions before the default hour is over, and never reopens one.
-            return _join(with_parameter(url, "session_id", str(uuid.uuid4())))
+            return _join(address.with_default("session_id", str(uuid.uuid4())))
 
 
-def session_address(url: str, at: datetime) -> str:
+def session_address(address: SparkAddress, at: datetime) -> SparkAddress:
     """Return a server's address with the id of the session that is shared there during the hour of ``at``.
 
     Workers keep the code that they imported, so changed code gets a new session.
     """
-    session = uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {at:%Y-%m-%d %H} {_code_version()}")
-    return with_parameter(url, "session_id", str(session))
+    session = uuid.uuid5(uuid.NAMESPACE_URL, f"{address} {at:%Y-%m-%d %H} {_code_version()}")
+    return address.with_default("session_id", str(session))
 
 
 def _code_version() -> str:
@@ -131,30 +126,8 @@ def _code_version() -> str:
     return hashlib.sha256("".join(f"{file} {file.stat().st_mtime_ns}\n" for file in files).encode()).hexdigest()
 
 
-def with_parameter(url: str, name: str, value: str) -> str:
-    """Return a Spark Connect address with a parameter added, unless it has that parameter already."""
-    if f"{name}=" in url:
-        return url
-    bare = url.rstrip("/;")
-    return f"{bare}{';' if '/;' in bare else '/;'}{name}={quote(value)}"
-
-
-def with_plain_token(url: str) -> str:
-    """Return an address that says ``use_ssl=false`` with its token as a header, for a network that is one's own.
-
-    Spark's client sends a token over TLS only, except to localhost; other parameters become headers.
-    """
-    bare, _, rest = url.partition("/;")
-    parameters = dict(part.split("=", 1) for part in rest.split(";") if "=" in part)
-    if parameters.get("use_ssl", "").lower() != "false" or "token" not in parameters:
-        return url
-    token = unquote(parameters.pop("token"))
-    parameters["authorization"] = quote(f"Bearer {token}")
-    return f"{bare}/;" + ";".join(f"{name}={value}" for name, value in parameters.items())
-
-
-def _join(address: str) -> Any:  # noqa: ANN401
-    session = SparkSession.builder.remote(address).create()
+def _join(address: SparkAddress) -> Any:  # noqa: ANN401
+    session = SparkSession.builder.remote(str(address)).create()
     # By default, calls to a dead server are retried for ten minutes; our own retries begin after ten seconds.
     session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=5_000)])
     session.release_session_on_close = False  # closing it would end the work of others

@@ -24,6 +24,9 @@ from tinytags_tasks.store.run_records import UNRECORDED, BlockRecord, BlockState
 _AT_ONCE = 8
 """How many small files are read or written at the same time."""
 
+IMAGES_PER_SHARD = 20_000_000
+"""A shard of as many documents takes up to 61 GB, which a new replica must copy (docs/sizing.md)."""
+
 
 @dataclass(frozen=True)
 class IndexRequest:
@@ -66,13 +69,26 @@ def prepare_collection(
     *,
     storage: Storage,
     solr: SolrClient,
-    shards: int = 1,
+    shards: int | None = None,
     replicas: int = 1,
 ) -> str:
     """Make sure that a run's collection exists, and return its name.
 
-    An existing collection keeps its configset, whatever this checkout has. A new one is created with the configset that
-    the run was planned with, or with this checkout's if the run is too old to have recorded one.
+    An existing collection keeps its configset, whatever this checkout has, and its shards, whatever is asked for. A new
+    one is created with the configset that the run was planned with, or with this checkout's if the run is too old to
+    have recorded one.
+
+    Parameters
+    ----------
+    run_name
+        The run.
+    storage, solr
+        Where its record is, and where its collection is to be.
+    shards
+        How many shards a new collection gets; by default one for every :data:`IMAGES_PER_SHARD` images of the run, of
+        which each may become a document.
+    replicas
+        How many replicas each shard of a new collection gets.
 
     Raises
     ------
@@ -89,7 +105,7 @@ def prepare_collection(
             keep_configset(configset, storage)
             run = run.replaced(configset=configset.name)
             run.save(storage, path)
-        _make_collection(run, storage, solr, shards, replicas)
+        _make_collection(run, storage, solr, shards or -(-run.images // IMAGES_PER_SHARD) or 1, replicas)
     if run.pruned:
         run.replaced(pruned="").save(storage, path)
     return run.collection

@@ -6,7 +6,10 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.store.run_records import Run
 
 SEGMENTS = 8
-"""How many segments a collection of a million documents may have: its similar pictures then meet their target."""
+"""How many segments a collection of a million documents may have: its similar pictures then meet their target.
+
+A search looks into the segments of all shards, so each shard may have its part of them.
+"""
 
 _DOCUMENTS = 125_000
 """A larger collection may have a segment for so many documents each: merging it into 8 would write all of it again."""
@@ -22,7 +25,8 @@ def merge_for_similar(run: Run, solr: SolrClient, report: Callable[[str], None])
     """
     if not run.similar:
         return
-    most = max(SEGMENTS, solr.count(run.collection) // _DOCUMENTS)
+    shards = len(solr.export_cores(run.collection))
+    most = -(-max(SEGMENTS, solr.count(run.collection) // _DOCUMENTS) // shards)
     segments = solr.segments(run.collection)
     if segments and max(segments) <= most:
         return

@@ -5,10 +5,11 @@ import io
 import json
 import os
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 from tinytags_tasks.airflow_parts import has_entry_points
+from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.parts import DAGS, PLUGINS
 from tinytags_tasks.services.airflow_database import database_of
 from tinytags_tasks.services.memory import profile_of
@@ -78,7 +79,8 @@ def configuration(settings: Settings, port: int) -> str:
             "secret_key": secret(settings, "airflow_secret_key"),
             "expose_config": False,
         },
-        "api_auth": {"jwt_secret": secret(settings, "airflow_jwt_secret")},
+        # Its tokens are signed with SHA-512, whose key should have 64 characters.
+        "api_auth": {"jwt_secret": secret(settings, "airflow_jwt_secret", size_bytes=48)},
         "scheduler": {
             # How soon a task whose process was killed is retried.
             "task_instance_heartbeat_timeout": 90,
@@ -112,18 +114,19 @@ def _parallelism(settings: Settings) -> int:
 
 def connections(settings: Settings) -> dict[str, str]:
     """Return the ``AIRFLOW_CONN_*`` variables that tell Dags where the engines are."""
-    spark = urlsplit(settings.address("spark_url"))
-    options = dict(parse_qsl(spark.path.lstrip("/;"), separator=";"))
+    spark = SparkAddress.parse(settings.address("spark_url"))
     webhdfs_url, solr_url = settings.address("webhdfs_url"), settings.address("solr_url")
     hdfs, solr = urlsplit(webhdfs_url.partition(";")[0]), urlsplit(solr_url)
     described: dict[str, dict[str, object]] = {
         SPARK: {
             "conn_type": "spark_connect",
-            "host": f"sc://{spark.hostname}",
-            "port": spark.port or 15002,
-            "login": options.get("user_id"),
-            "password": options.get("token") or _spark_token(settings),
-            "extra": {"use_ssl": use_ssl == "true"} if (use_ssl := options.get("use_ssl")) else None,
+            "host": f"sc://{spark.url_host}",
+            "port": spark.port,
+            "login": spark.parameters.get("user_id"),
+            "password": spark.parameters.get("token") or _spark_token(settings),
+            # The hook of Airflow's provider reads `use_ssl`.
+            "extra": {"url": str(spark.without("token"))}
+            | ({} if spark.use_ssl is None else {"use_ssl": spark.use_ssl}),
         },
         HDFS: {
             "conn_type": "http",

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+from pydantic import SecretStr
+
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services import airflow, hdfs, postgres, search, solr, spark
@@ -70,9 +72,9 @@ def _prepare_airflow(context: Context) -> None:
 
 def _with_database(context: Context) -> Context:
     """Return what Airflow's containers know besides: the database, and where the API server is."""
+    database = context.settings.airflow_database or SecretStr(postgres.database_url(context))
     url = f"http://{context.network.host('airflow-api-server')}:{PORTS['airflow-api-server']['http']}"
     variables = {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.database_url(context),
         "AIRFLOW__API__HOST": context.network.listen,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         # For workers on other hosts: Airflow's executor with its edge workers, which ask the API server for tasks.
@@ -82,7 +84,11 @@ def _with_database(context: Context) -> Context:
         "AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "5",
         **{name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")},
     }
-    return replace(context, network=replace(context.network, variables=variables))
+    return replace(
+        context,
+        settings=context.settings.model_copy(update={"airflow_database": database}),
+        network=replace(context.network, variables=variables),
+    )
 
 
 ROLES: dict[str, Role] = {

@@ -3,8 +3,8 @@
 import os
 import sys
 import uuid
-from urllib.parse import urlsplit
 
+from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
 from tinytags_tasks.services.hdfs import replication
@@ -184,21 +184,20 @@ def spark_unready(url: str, token: str = "") -> str | None:
     """
     import grpc
 
-    parts = urlsplit(url)
+    address = SparkAddress.parse(url).with_default("token", token)
     session = str(uuid.uuid4()).encode()
     session_id = b"\x0a" + bytes([len(session)]) + session  # field 1
     user_context = b"\x12\x0a\x0a\x08tinytags"  # field 2, whose field 1 is the user's id
     spark_version = b"\x52\x00"  # field 10, empty
-    is_here = parts.hostname in (LOOPBACK, "localhost")
+    is_here = address.host in (LOOPBACK, "localhost")
     options = [("grpc.enable_http_proxy", 0)] if is_here else []
-    use_ssl = "use_ssl=true" in parts.path
-    target = f"{parts.hostname}:{parts.port or 15002}"
-    token = next((part[6:] for part in parts.path.split(";") if part.startswith("token=")), token)
+    token = address.parameters.get("token", "")
     metadata = [("authorization", f"Bearer {token}")] if token else None
+    is_tls = bool(token) and not is_here if address.use_ssl is None else address.use_ssl
     channel = (
-        grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
-        if use_ssl or (token and not is_here and "use_ssl=false" not in parts.path.lower())
-        else grpc.insecure_channel(target, options)
+        grpc.secure_channel(address.target, grpc.ssl_channel_credentials(), options)
+        if is_tls
+        else grpc.insecure_channel(address.target, options)
     )
     with channel:
         try:
@@ -210,7 +209,7 @@ def spark_unready(url: str, token: str = "") -> str | None:
                 call(request, timeout=10, metadata=metadata)
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else error
-            problem = f"no Spark Connect server answers at {target} ({code})"
+            problem = f"no Spark Connect server answers at {address.target} ({code})"
             return Waiting(problem) if code is grpc.StatusCode.UNAUTHENTICATED else problem
     return None
 
