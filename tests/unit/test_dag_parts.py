@@ -1,6 +1,5 @@
 """What Dags share: errors for Airflow, and claims of corpora."""
 
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
