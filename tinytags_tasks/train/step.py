@@ -309,7 +309,7 @@ def _training_id(
 
 def _net_knows(net: NetCard | None, reviews: Reviews | None) -> bool:
     """Return whether a net was fine-tuned with reviews of the corpus that a head learns from."""
-    return bool(net and reviews) and any(use.corpus == reviews.corpus.name for use in net.reviews)
+    return net is not None and reviews is not None and any(use.corpus == reviews.corpus.name for use in net.reviews)
 
 
 def _partitions(request: TrainRequest, net: NetCard | None) -> dict[str, int]:
