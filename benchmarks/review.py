@@ -82,12 +82,13 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus, and the labelled set that its first model learns from."""
+    """A corpus, its first model's labelled set, and whether the net was fine-tuned with reviews (``net_knows``)."""
 
     name: str
     corpus: Pictures
     labelled: LabelledFeatures
-    background: Chosen
+    background: Chosen | None
+    net_knows: bool = False
 
 
 class Reviewer:
@@ -98,6 +99,8 @@ class Reviewer:
         self._fit = fit
         self._request = TrainRequest("simulated", seed=seed, held_out=0)
         self._tags = source.labelled.tags
+        self.looked_at = np.zeros(0, dtype=np.int64)
+        """Positions in the pool, in the order in which they were looked at."""
 
     def review(self, pool: Pictures, measured: Pictures, most: int) -> dict[int, tuple[list[float], Way | None]]:
         """Return after each round the precision at each recall on other pictures, and the way to learn."""
@@ -107,9 +110,7 @@ class Reviewer:
         for looks in range(0, most + 1, ROUND):
             positions = said.column("position").to_numpy().astype(np.int64)
             order = np.argsort(positions)
-            votes, way = self._learn(
-                pool.part(positions[order]), np.concatenate([measured.embeddings, pool.embeddings])
-            )
+            votes, way = self.learn(pool.part(positions[order]), np.concatenate([measured.embeddings, pool.embeddings]))
             of_measured, of_pool = votes[: len(measured.labels)], votes[len(measured.labels) :]
             found[looks] = (
                 [precision_at(of_measured, measured.labels, len(self._tags), each) for each in RECALLS],
@@ -117,15 +118,17 @@ class Reviewer:
             )
             if looks < most:
                 said = self._look(said, pool, of_pool, digest, looks)
+        self.looked_at = positions
         return found
 
-    def _learn(self, reviewed: Pictures, asked: Embeddings) -> tuple[Votes, Way | None]:
+    def learn(self, reviewed: Pictures, asked: Embeddings) -> tuple[Votes, Way | None]:
+        """Return the votes of a head that learned from reviewed pictures, too, and the way that it chose."""
         source = self._source
         if not len(reviewed.labels):
             return self._fit(self._request, source.labelled, source.background, None, asked), None
         labels = np.where(reviewed.labels < 0, len(self._tags), reviewed.labels)
         lesson = Reviewed(reviewed.embeddings, labels)
-        way = choose_way(self._request, source.labelled, source.background, lesson, quiet)
+        way = choose_way(self._request, source.labelled, source.background, lesson, quiet, net_knows=source.net_knows)
         request, lesson, background = way.applied(self._request, lesson, source.background)
         return self._fit(request, source.labelled, background, lesson, asked), way
 
@@ -268,13 +271,13 @@ def seen(sight: Sight, images: npt.NDArray[np.uint8], labels: Labels) -> Picture
     return Pictures(see(sight, images), labels)
 
 
-def halves(corpus: Pictures, seed: int) -> list[tuple[Pictures, Pictures]]:
-    """Return two random halves of a corpus of which a tenth shows a tag, both ways round."""
+def halves(labels: Labels, seed: int) -> list[tuple[Numbers, Numbers]]:
+    """Return the places of two random halves of a corpus of which a tenth shows a tag, both ways round."""
     random = np.random.default_rng(seed)
-    tagged, others = (random.permutation(np.flatnonzero(each)) for each in (corpus.labels >= 0, corpus.labels < 0))
+    tagged, others = (random.permutation(np.flatnonzero(each)) for each in (labels >= 0, labels < 0))
     tagged = tagged[: round(len(others) * SHARE / (1 - SHARE))]
     order = random.permutation(np.concatenate([tagged, others]))
-    one, other = corpus.part(order[: len(order) // 2]), corpus.part(order[len(order) // 2 :])
+    one, other = order[: len(order) // 2], order[len(order) // 2 :]
     return [(one, other), (other, one)]
 
 
@@ -282,9 +285,9 @@ def measure(source: Source, fit: Fit, seeds: tuple[int, ...]) -> list[list[str]]
     """Return a row for each number of looks."""
     began = time.monotonic()
     results = [
-        Reviewer(source, fit, seed).review(pool, measured, max(LOOKS))
+        Reviewer(source, fit, seed).review(source.corpus.part(pool), source.corpus.part(measured), max(LOOKS))
         for seed in seeds
-        for pool, measured in halves(source.corpus, seed)
+        for pool, measured in halves(source.corpus.labels, seed)
     ]
     rows = []
     for looks in LOOKS:

@@ -9,7 +9,7 @@ import pytest
 from tinytags_tasks.train.features import LabelledFeatures
 from tinytags_tasks.train.none import Chosen
 from tinytags_tasks.train.parameters import TrainRequest
-from tinytags_tasks.train.review_weight import CAUTIONS, MOST_REGULARIZATION, WEIGHTS, Way, choose_way
+from tinytags_tasks.train.review_weight import CAUTIONS, KNOWN_WEIGHT, MOST_REGULARIZATION, WEIGHTS, Way, choose_way
 from tinytags_tasks.train.reviews import ENOUGH, Reviewed
 
 TAGS = ("cat", "dog")
@@ -60,6 +60,19 @@ def test_a_background_that_shows_what_reviews_call_a_tag_is_left_out(labelled, r
 def test_a_few_reviews_choose_nothing(labelled, reviewed):
     few = Reviewed(reviewed.embeddings[: ENOUGH - 1], reviewed.labels[: ENOUGH - 1])
     assert choose(labelled, background(CAT + STYLE), few) == Way(20.0, with_background=True, regularization=100)
+
+
+def test_reviews_that_the_net_knows_by_heart_do_not_choose(labelled, reviewed):
+    spoken: list[str] = []
+    options = {"report": spoken.append, "net_knows": True}
+    for others in (background(CAT + STYLE, DOG + STYLE), None):
+        way = choose_way(TrainRequest("pets"), labelled, others, reviewed, **options)
+        assert way == Way(KNOWN_WEIGHT, with_background=others is not None, regularization=100 * max(CAUTIONS))
+        assert spoken.pop() == (
+            f"reviewed images count {way}: the net was fine-tuned with reviews, so they cannot choose"
+        )
+    most = choose_way(TrainRequest("pets", regularization=MOST_REGULARIZATION), labelled, None, reviewed, **options)
+    assert most.regularization == MOST_REGULARIZATION
 
 
 def test_the_background_stays_where_hardly_any_review_says_none(labelled, reviewed):

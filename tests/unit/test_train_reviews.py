@@ -22,12 +22,13 @@ from tinytags_tasks.store.lessons import learned_positions, read_teaching
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.store.models import describe_model, load_report
+from tinytags_tasks.store.net_reviews import NetReviews
 from tinytags_tasks.store.review_log import append_words
 from tinytags_tasks.store.review_records import Verdict, Why, Word, picture_hash
 from tinytags_tasks.train import logistic_spark, none, reviews, step
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest
-from tinytags_tasks.train.review_weight import predict_shares
+from tinytags_tasks.train.review_weight import KNOWN_WEIGHT, predict_shares
 from tinytags_tasks.train.reviews import FEWEST_NONE
 from tinytags_tasks.train.step import TrainResult, request_with_reviews, train_model
 from tinytags_tasks.upkeep.learn import corpora_to_learn, last_request
@@ -277,6 +278,34 @@ def test_without_a_background_reviews_alone_teach_none(storage, corpus, labelled
     assert (card.none, card.background, card.reviews.replaced_background) == (True, None, False)
     card = card_of(storage, train(storage, labelled, none=False))
     assert (card.none, card.reviews.none, card.reviews.words) == (False, 0, 1)
+
+
+def test_reviews_that_the_net_was_fine_tuned_with_do_not_choose_how_much_they_count(
+    storage, corpus, labelled, lessons, monkeypatch
+):
+    say(corpus, storage, dict.fromkeys(of_hue(0), "light") | dict.fromkeys(of_hue(1), ""))
+    shipped = net_for("general32", storage)
+    use = NetReviews(
+        corpus="hues",
+        corpus_digest=corpus.digest,
+        upto=1,
+        words=60,
+        weight=20,
+        tags=TAGS,
+        of_tags=(0, 30),
+        none=30,
+        other_tags={},
+        positions_sha256="",
+    )
+    spoken: list[str] = []
+    for corpus_of_net, is_known in (("scans", False), ("hues", True)):
+        tuned = shipped.replaced(reviews=(use.replaced(corpus=corpus_of_net),))
+        monkeypatch.setattr(step, "net_for", lambda *_, tuned=tuned: tuned)
+        trained = train(storage, labelled, spoken)
+        assert trained.trained  # what counts otherwise is another model, though the net's bytes are the same
+        assert any("the net was fine-tuned with reviews, so they cannot choose" in line for line in spoken) == is_known
+    assert card_of(storage, trained).reviews.weight == KNOWN_WEIGHT
+    assert (lessons[True]["weights"][-60:] == KNOWN_WEIGHT).all()
 
 
 def test_a_few_reviews_of_none_teach_nothing_to_a_model_that_does_not_know_none(

@@ -31,6 +31,12 @@ USUAL_WEIGHT = 20.0
 CAUTIONS = (1, 10)
 """By how much a logistic head's regularization may be multiplied: reviews are few, and each has a great weight."""
 
+KNOWN_WEIGHT = 200.0
+"""What it counts, at the greatest caution, if the net was fine-tuned with reviews of the corpus.
+
+Such a net knows these pictures by heart, so what predicts one of them from the others says nothing of new pictures.
+"""
+
 MOST_REGULARIZATION = next(each.high for each in LOGISTIC.parameters if each.name == "regularization")
 
 FOLDS = 4
@@ -40,6 +46,9 @@ MOST_LABELLED, MOST_BACKGROUND = 5_000, 2_000
 
 RULE = [1, *WEIGHTS, USUAL_WEIGHT, ENOUGH, *CAUTIONS, FOLDS, MOST_LABELLED, MOST_BACKGROUND]
 """What decides the choice besides the data; the first number changes with the code."""
+
+KNOWN_RULE = [1, KNOWN_WEIGHT, USUAL_WEIGHT, ENOUGH, max(CAUTIONS)]
+"""The same if the net was fine-tuned with reviews of the corpus."""
 
 _Numbers = npt.NDArray[np.float32]
 
@@ -84,8 +93,10 @@ def choose_way(
     background: Chosen | None,
     reviewed: Reviewed,
     report: Callable[[str], None],
+    *,
+    net_knows: bool = False,
 ) -> Way:
-    """Return the way to learn from reviews that predicts them best.
+    """Return the way to learn from reviews that predicts them best; a fixed one if the net has learned from such.
 
     Parameters
     ----------
@@ -97,11 +108,18 @@ def choose_way(
         The reviewed pictures.
     report
         Receives what was chosen.
+    net_knows
+        Whether the net was fine-tuned with reviews of the corpus.
     """
     usual = Way(USUAL_WEIGHT, background is not None, request.regularization)
     if len(reviewed.labels) < ENOUGH:
         report(f"reviewed images count {usual}: fewer than {ENOUGH} are too few to choose by")
         return usual
+    if net_knows:
+        caution = min(MOST_REGULARIZATION, request.regularization * max(CAUTIONS))
+        fixed = replace(usual, weight=KNOWN_WEIGHT, regularization=caution)
+        report(f"reviewed images count {fixed}: the net was fine-tuned with reviews, so they cannot choose")
+        return fixed
     # Without a background, only reviews can teach none: there must be some in every fold.
     has_nones = int((reviewed.labels == len(labelled.tags)).sum()) >= ENOUGH
     uses = [True, False] if background is not None and has_nones else [usual.with_background]

@@ -226,7 +226,8 @@ def _train(
     reviewed = embed_reviewed(training.reviews, sight, storage, report) if training.reviews else None
     if reviewed:
         yardstick = yardstick.without(reviewed.embeddings, report)
-        way = choose_way(request, labelled, background, reviewed, report)
+        net_knows = _net_knows(training.net, training.reviews)
+        way = choose_way(request, labelled, background, reviewed, report, net_knows=net_knows)
         request, reviewed, background = way.applied(request, reviewed, background)
     lesson = make_lesson(
         request,
@@ -313,7 +314,7 @@ def _training_id(
             reviews.teaching.sha256,
             reviews.tags,
             has_none,
-            review_weight.RULE,
+            review_weight.KNOWN_RULE if _net_knows(net, reviews) else review_weight.RULE,
         ]
     if whitening_background := _whitened_by(request, net, has_none=has_none, reviews=reviews):
         decisive["whitening"] = [whitening_background, *whitening.RULE]
@@ -322,6 +323,11 @@ def _training_id(
         if request.family.most_background is not None:
             decisive["most_background"] = request.family.most_background
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _net_knows(net: NetCard | None, reviews: Reviews | None) -> bool:
+    """Return whether a net was fine-tuned with reviews of the corpus that a head learns from."""
+    return net is not None and reviews is not None and any(use.corpus == reviews.corpus.name for use in net.reviews)
 
 
 def _partitions(request: TrainRequest, net: NetCard | None) -> dict[str, int]:
