@@ -222,6 +222,15 @@ def test_without_a_ticket_the_reason_and_the_remedy_are_told(tickets):
         open_store(address(server)).exists("a")
 
 
+def test_a_server_that_kerberos_does_not_know_by_this_name_is_told(tickets):
+    tickets.problem = "Server HTTP/127.0.0.1@EXAMPLE.ORG not found in Kerberos database"
+    with (
+        guarded() as server,
+        pytest.raises(FinalError, match=r"database\): write the server's full name in its address"),
+    ):
+        open_store(address(server)).exists("a")
+
+
 def test_a_kdc_that_is_away_is_worth_a_wait(tickets):
     tickets.problem = "Cannot contact any KDC for realm 'EXAMPLE.ORG'"
     with guarded() as server, pytest.raises(EngineDownError, match=r"EXAMPLE.ORG'; check `kdc` in krb5\.conf"):

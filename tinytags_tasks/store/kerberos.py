@@ -21,9 +21,11 @@ _TICKET_REMEDY = (
     "get a ticket by `kinit` and keep it renewed (`k5start`), or name a keytab in KRB5_CLIENT_KTNAME; `klist` shows "
     "what there is"
 )
+_NAME_REMEDY = "write the server's full name in its address, by which Kerberos knows it"
 _SPNEGO = "1.3.6.1.5.5.2"
 _PROOF = re.compile(r"\bNegotiate\s+([A-Za-z0-9+/]+=*)", re.IGNORECASE)
 _KDC_AWAY = "Cannot contact any KDC"
+_UNKNOWN_SERVER = "not found in Kerberos database"
 
 
 class KerberosError(requests.RequestException):
@@ -194,4 +196,5 @@ def _without_ticket(error: Any, problem: str) -> KerberosError:  # noqa: ANN401 
     reason = next((reason for reason in reasons if reason not in ("", "Success")), type(error).__name__)
     if reason.startswith(_KDC_AWAY):
         return KdcAwayError(f"{reason}; check `kdc` in krb5.conf (KRB5_CONFIG), and that it runs")
-    return KerberosError(f"{problem} ({reason}): {_TICKET_REMEDY}")
+    remedy = _NAME_REMEDY if _UNKNOWN_SERVER in reason else _TICKET_REMEDY
+    return KerberosError(f"{problem} ({reason}): {remedy}")
