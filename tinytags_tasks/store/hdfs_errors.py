@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -106,6 +107,11 @@ def translate(
         return EngineDownError(f"{where}: {error}", HDFS)
     if isinstance(error, KerberosError):
         return FinalError(f"{where}: {error}")
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        return FinalError(
+            f"{where}: the certificate of HDFS is not valid ({reason(error)}); name the file of its authority in "
+            "SSL_CERT_FILE"
+        )
     if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
         node = problem_of_datanode(error, urls)
         host = urlsplit(str(error.request.url)).netloc.rpartition("@")[2] if error.request is not None else ""

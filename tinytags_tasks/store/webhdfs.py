@@ -4,6 +4,7 @@ https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.ht
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -94,7 +95,7 @@ class WebHdfs:
     acting_for
         The user to act for, if the authenticated user is allowed to.
     verify, certificate
-        See ``verify`` and ``cert`` of ``requests.Session``.
+        See ``verify`` and ``cert`` of ``requests.Session``; ``SSL_CERT_FILE`` names an authority of one's own.
 
     Attributes
     ----------
@@ -116,7 +117,8 @@ class WebHdfs:
     ) -> None:
         session = _Session()
         session.trust_env = False  # do not use a proxy from the environment
-        session.verify, session.cert = verify, certificate
+        session.verify = (os.environ.get("SSL_CERT_FILE") or True) if verify is True else verify
+        session.cert = certificate
         adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8, max_retries=_Repeats())
         session.mount("http://", adapter)
         session.mount("https://", adapter)
