@@ -40,6 +40,7 @@ class Runtime:
             webhdfs_url=self.settings.address("webhdfs_url"),
             hdfs_url=self.settings.address("hdfs_url"),
             user=self.settings.hdfs_user,
+            kerberos=self.settings.hdfs_kerberos,
         )
 
     @cached_property
@@ -62,6 +63,7 @@ class Runtime:
             options,
             webhdfs_url=self.settings.webhdfs_url,
             hdfs_user=self.settings.hdfs_user,
+            hdfs_kerberos=self.settings.hdfs_kerberos,
         )
 
     @cached_property

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinytags_tasks.errors import BadInputError
@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     )
     hdfs_url: str | None = Field(None, description="the NameNode's RPC address, for Spark, hdfs://host:8020")
     hdfs_user: str = Field("tinytags", description="the user that owns the store in HDFS")
+    hdfs_kerberos: bool = Field(
+        False,
+        description="whether WebHDFS or its gateway asks for a Kerberos ticket, whose owner is the user then; needs "
+        "the extra tinytags[kerberos]",
+    )
     hdfs_replication: int | None = Field(
         None, ge=1, description="copies of each block of a file; default: 1 in the embedded HDFS, else 3"
     )
@@ -272,13 +277,14 @@ class Settings(BaseSettings):
         ----------
         hdfs, solr
             Airflow ``Connection`` objects; None if there is no such connection. The extra ``url`` is the whole address.
-            Without it, the address is made of the connection's parts. The login of Solr's connection, if it has one, is
+            Without it, the address is made of the connection's parts. HDFS' extra ``kerberos`` says whether it asks for
+            a ticket. The login of Solr's connection, if it has one, is
             used as both the admin and the writer.
 
         Raises
         ------
         BadInputError
-            If a connection has neither a host nor the extra ``url``.
+            If a connection has neither a host nor the extra ``url``, or an extra has a value that it cannot have.
         """
         overrides: dict[str, object] = {}
         if hdfs:
@@ -286,6 +292,7 @@ class Settings(BaseSettings):
             overrides["webhdfs_url"] = ";".join(filter(None, (first, hdfs.extra_dejson.get("others"))))
             overrides["hdfs_url"] = hdfs.extra_dejson.get("rpc", self.hdfs_url)
             overrides["hdfs_user"] = hdfs.login or self.hdfs_user
+            overrides["hdfs_kerberos"] = _switch_of(hdfs, "kerberos", self.hdfs_kerberos)
         if solr:
             url = _address_of(solr, default_path="/solr")
             overrides["solr_url"] = url
@@ -378,6 +385,17 @@ def _address_of(connection: Any, default_path: str) -> str:  # noqa: ANN401 - th
         host = f"[{host}]"
     port = f":{connection.port}" if connection.port else ""
     return f"{connection.schema or 'http'}://{host}{port}{path}"
+
+
+def _switch_of(connection: Any, name: str, default: bool) -> bool:  # noqa: ANN401 - as above
+    """Return whether an extra of an Airflow connection is on; in a connection's URI it is a word."""
+    value = connection.extra_dejson.get(name, default)
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError as error:
+        raise BadInputError(
+            f"Airflow's connection {connection.conn_id}: the extra `{name}` is {value!r}; write true or false"
+        ) from error
 
 
 def without_password(url: str) -> str:

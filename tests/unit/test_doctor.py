@@ -72,7 +72,7 @@ INFO = {"SoftwareVersion": "3.5.0", "Safemode": ""}
 )
 def test_what_the_name_node_says_is_judged(monkeypatch, info, state, expected):
     beans = {"NameNodeInfo": INFO | info, "FSNamesystem": STATE | state}
-    monkeypatch.setattr(hdfs, "get_json", lambda url, qry: {"beans": [beans[qry.rpartition("=")[2]]]})
+    monkeypatch.setattr(hdfs, "get_json", lambda url, qry, **_: {"beans": [beans[qry.rpartition("=")[2]]]})
     findings = list(hdfs._name_nodes(["http://namenode:9870"]))
     assert expected in verdicts(findings)
     assert all(finding.remedy for finding in findings if finding.verdict != "ok")

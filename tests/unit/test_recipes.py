@@ -249,6 +249,7 @@ NO_CLIENTS = {
     "services.jars": "fetches jars before any run",
     "services.spark": "asks whether Spark is ready",
     "store.hdfs_errors": "translates the errors of webhdfs",
+    "store.kerberos": "logs webhdfs in; its errors are translated in hdfs_errors",
     "store.webhdfs": "its errors are translated in hdfs_errors",
 }
 """Modules that import a network library and need no case, and why."""

@@ -19,6 +19,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("TINYTAGS_AUDIT_CRON", "0 3 * * *")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", 'a"b$c\\d')
+    monkeypatch.setenv("KRB5_CLIENT_KTNAME", "/etc/tinytags.keytab")
     monkeypatch.setenv("UNRELATED", "1")
     return Settings(home=tmp_path / "a home of 100%")
 
@@ -48,6 +49,7 @@ def test_its_environment_configures_tinytags_and_is_private(settings: Settings) 
     assert f'TINYTAGS_HOME="{settings.home}"' in lines
     assert 'TINYTAGS_AUDIT_CRON="0 3 * * *"' in lines
     assert 'AWS_SECRET_ACCESS_KEY="a\\"b\\$c\\\\d"' in lines
+    assert 'KRB5_CLIENT_KTNAME="/etc/tinytags.keytab"' in lines
     assert any(line.startswith("PATH=") for line in lines)
     assert not any(line.startswith("UNRELATED") for line in lines)
 

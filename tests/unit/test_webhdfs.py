@@ -1,6 +1,7 @@
 """Calls that the ``hdfs`` package has no method for, and responses that are not from HDFS."""
 
 import json
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import requests
+from certificates import make_certificate
 from hdfs import HdfsError
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError, WaitError
@@ -217,6 +219,22 @@ def test_a_login_that_is_answered_is_no_refusal():
         asking = store(server)
         asking._hdfs._session.auth = Login()
         assert asking.exists("a")
+
+
+def test_an_authority_of_ones_own_is_named_by_a_variable(monkeypatch, tmp_path):
+    certificate = make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with name_node(GETFILESTATUS=FILE) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.url = server.url.replace("http", "https")
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with pytest.raises(
+            FinalError, match=r"certificate of HDFS is not valid .*name the file of its authority in SSL_CERT_FILE"
+        ):
+            store(server).exists("a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert store(server).exists("a")
 
 
 # Gateways, and DataNodes with names of their own

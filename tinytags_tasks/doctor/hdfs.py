@@ -1,5 +1,6 @@
 """HDFS: the NameNodes, safe mode, DataNodes and copies, and whether the store can be written and read."""
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -10,10 +11,14 @@ from tinytags_tasks.errors import CorruptError, EngineDownError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.services.engine import get_json
 from tinytags_tasks.services.jars import locked_jars
+from tinytags_tasks.store.kerberos import KerberosError, find_ticket
 from tinytags_tasks.store.protocol import Storage
 
 LOW_BYTES = 10_000_000_000
 """With less free space, a store of a few million images does not fit."""
+
+_SHORT_SECONDS = 3600
+"""A ticket that is valid for less is not renewed by anybody, or was got long ago."""
 
 _PROBE = b"tinytags doctor\n" * 64
 
@@ -23,18 +28,37 @@ _area = Area("hdfs")
 def examine_hdfs(runtime: Runtime) -> Iterator[Finding]:
     """Yield what would make reads and writes of the store fail."""
     urls = [url.strip().rstrip("/") for url in runtime.settings.address("webhdfs_url").split(";")]
-    yield from _area.each("name nodes", lambda: _name_nodes(urls))
+    kerberos = runtime.settings.hdfs_kerberos
+    if kerberos:
+        ticket = list(_area.each("kerberos", _ticket))
+        yield from ticket
+        if any(finding.verdict == "fails" for finding in ticket):  # everything else would say the same
+            return
+    yield from _area.each("name nodes", lambda: _name_nodes(urls, kerberos))
     yield from _area.each("rights", lambda: _write_and_read(runtime.storage))
     yield from _area.each("free space", lambda: _free_space(runtime.storage))
 
 
-def _name_nodes(urls: list[str]) -> Iterator[Finding]:
+def _ticket() -> Iterator[Finding]:
+    try:
+        owner, seconds = find_ticket()
+    except KerberosError as error:
+        yield _area.fails("kerberos", str(error))
+        return
+    text = f"the ticket of {owner} is valid for {seconds / 3600:.1f} h"
+    if seconds < _SHORT_SECONDS and not os.environ.get("KRB5_CLIENT_KTNAME"):
+        yield _area.warning("kerberos", text, "have it renewed (`k5start`), or name a keytab in KRB5_CLIENT_KTNAME")
+    else:
+        yield _area.ok("kerberos", text)
+
+
+def _name_nodes(urls: list[str], kerberos: bool = False) -> Iterator[Finding]:
     silent = []
     for url in urls:
         host = urlsplit(url).netloc
         try:
-            info = _bean(url, "NameNodeInfo")
-            state = _bean(url, "FSNamesystem")
+            info = _bean(url, "NameNodeInfo", kerberos)
+            state = _bean(url, "FSNamesystem", kerberos)
         except EngineDownError as error:
             silent.append(f"{host}: {error}")
             continue
@@ -53,8 +77,9 @@ def _name_nodes(urls: list[str]) -> Iterator[Finding]:
             yield _area.warning("name nodes", problem, "another NameNode answers; start this one for when that fails")
 
 
-def _bean(url: str, name: str) -> dict[str, object]:
-    beans = get_json(f"{url}/jmx", qry=f"Hadoop:service=NameNode,name={name}").get("beans") or [{}]
+def _bean(url: str, name: str, kerberos: bool) -> dict[str, object]:
+    asked = f"Hadoop:service=NameNode,name={name}"
+    beans = get_json(f"{url}/jmx", kerberos=kerberos, qry=asked).get("beans") or [{}]
     return dict(beans[0])
 
 

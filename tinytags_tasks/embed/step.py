@@ -23,6 +23,7 @@ from tinytags_tasks.store.corpus_records import load_corpus
 from tinytags_tasks.store.embedding_files import embedding_sizes, unembedded
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.net_records import NetCard
+from tinytags_tasks.store.opening import address_for_workers
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.room import refuse_without_room
 
@@ -141,7 +142,8 @@ class _Job:
 
     def run(self, tasks: list[BlockTask]) -> list[Outcome]:
         """Embed all blocks in one Spark job; return the failures."""
-        address, providers, redo = self.address, self.providers, self.redo  # a session cannot be sent to a worker
+        address = address_for_workers(self.address)
+        providers, redo = self.providers, self.redo  # a session cannot be sent to a worker
 
         def embed_numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             context = TaskContext.get()

@@ -21,6 +21,7 @@ from tinytags_tasks.store.block_lease import HeldBlocks, hold_blocks, is_held
 from tinytags_tasks.store.lease import LEASE_SECONDS
 from tinytags_tasks.store.model_records import PIXELS, ModelCard
 from tinytags_tasks.store.models import read_model
+from tinytags_tasks.store.opening import address_for_workers
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 from tinytags_tasks.store.run_identity import corpus_of_run, load_run, refuse_another_corpus
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
@@ -163,6 +164,7 @@ def _refuse_wrong_shapes(task: BlockTask, session: Any) -> None:  # noqa: ANN401
 
 def _score(tasks: list[BlockTask], address: StoreAddress, connect_spark: ConnectSpark, *, redo: bool) -> list[Outcome]:
     """Score all blocks in one Spark job; return the failures."""
+    address = address_for_workers(address)
 
     def score_numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()

@@ -134,7 +134,8 @@ def connections(settings: Settings) -> dict[str, str]:
             "host": hdfs.hostname,
             "port": hdfs.port,
             "login": settings.hdfs_user,
-            "extra": {"url": webhdfs_url, "rpc": settings.address("hdfs_url")},
+            "extra": {"url": webhdfs_url, "rpc": settings.address("hdfs_url")}
+            | ({"kerberos": True} if settings.hdfs_kerberos else {}),
         },
         SOLR: {
             "conn_type": "http",

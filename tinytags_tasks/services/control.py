@@ -163,6 +163,11 @@ def external_addresses() -> dict[str, str]:
     external = {name: url for name in ADDRESSES if (url := getattr(settings, name))}
     if ("webhdfs_url" in external) != ("hdfs_url" in external):
         raise BadInputError("set both TINYTAGS_WEBHDFS_URL and TINYTAGS_HDFS_URL, or neither")
+    if settings.hdfs_kerberos and "webhdfs_url" not in external:
+        raise BadInputError(
+            "the embedded HDFS asks for no Kerberos ticket: unset TINYTAGS_HDFS_KERBEROS, or set TINYTAGS_WEBHDFS_URL "
+            "and TINYTAGS_HDFS_URL to the HDFS that does"
+        )
     return external
 
 

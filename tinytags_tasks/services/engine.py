@@ -10,13 +10,14 @@ from typing import Any
 
 import urllib3
 
-from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.errors import BadInputError, EngineDownError
 from tinytags_tasks.parts import python_path
 from tinytags_tasks.services.engine_secrets import NO_SECRETS, Secrets
 from tinytags_tasks.services.java import find_java
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import Settings
+from tinytags_tasks.store.kerberos import Handshake, KerberosError, asked_without_kerberos, asks_for_ticket
 
 Ports = Mapping[str, Mapping[str, int]]
 
@@ -141,22 +142,40 @@ def answers(url: str) -> None:
         raise RefusedError(f"{url} answered {status}")
 
 
-def get_json(url: str, **query: str) -> Any:  # noqa: ANN401 (whatever an engine answers)
+def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa: ANN401 (whatever an engine answers)
     """Return the JSON that an engine answers.
+
+    Parameters
+    ----------
+    url
+        What is asked for.
+    kerberos
+        Whether a ticket is shown to a server that asks for one.
+    query
+        Parameters of the request.
 
     Raises
     ------
     EngineDownError
-        If nothing answers, or the answer is not 200 with JSON.
+        If nothing answers, or the answer is not 200 with JSON, or there is no ticket.
     """
     if query:
         url += "?" + urllib.parse.urlencode(query)
     try:
         answer = _http.request("GET", url)
+        if answer.status == 401 and asks_for_ticket(answer.headers):
+            host = urllib.parse.urlsplit(url).hostname or ""
+            if not kerberos:
+                raise asked_without_kerberos(host)
+            handshake = Handshake(host)
+            answer = _http.request("GET", url, headers={"Authorization": handshake.authorization}, redirect=False)
+            handshake.verify(answer.status, answer.headers)
         if answer.status != 200:
             raise RefusedError(f"{url} answered {answer.status}")
         return answer.json()
     except urllib3.exceptions.HTTPError as error:
         raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
+    except (KerberosError, BadInputError) as error:
+        raise EngineDownError(str(error)) from error
     except ValueError as error:
         raise EngineDownError(f"{url} did not answer with JSON: is it another server?") from error

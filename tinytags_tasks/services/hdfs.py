@@ -218,9 +218,10 @@ def _datanode_unready(context: Context) -> str | None:
 def webhdfs_unready(settings: Settings) -> str | None:
     """Return why WebHDFS does not list its root; None if it does. Of several NameNodes, the active one does."""
     reason: str | None = None
+    user = {} if settings.hdfs_kerberos else {"user.name": settings.hdfs_user}
     for url in settings.address("webhdfs_url").split(";"):
         try:
-            get_json(f"{url.rstrip('/')}/webhdfs/v1/", op="LISTSTATUS", **{"user.name": settings.hdfs_user})
+            get_json(f"{url.rstrip('/')}/webhdfs/v1/", kerberos=settings.hdfs_kerberos, op="LISTSTATUS", **user)
         except RefusedError as error:  # it reads its image
             reason = Waiting(error)
         except EngineDownError as error:

@@ -12,7 +12,7 @@ from tinytags_tasks.services import keeper_process
 from tinytags_tasks.services.engine_secrets import KEEPER_SECRETS
 from tinytags_tasks.settings import Settings
 
-_VARIABLES = KEEPER_SECRETS.variables
+_VARIABLES = (*KEEPER_SECRETS.variables, "KRB5")
 _NAMES = ("PATH", "PYTHONPATH", "JAVA_HOME", "NO_PROXY")
 
 UNIT = """[Unit]

@@ -56,8 +56,19 @@ class HdfsStorage:
 
     def __init__(self, address: StoreAddress) -> None:
         self.address = address
-        self._hdfs = WebHdfs(address.webhdfs_url, root=address.root, user=address.user)
+        self._hdfs = WebHdfs(
+            address.webhdfs_url,
+            root=address.root,
+            user=address.user,
+            token=address.token,
+            kerberos=address.kerberos,
+        )
         self._client = self._hdfs.client
+
+    def delegation_token(self) -> str:
+        """Return a token that opens the store for a day without a ticket."""
+        with self._translated(""):
+            return str(self._hdfs.call("GET", "GETDELEGATIONTOKEN", "/")["Token"]["urlString"])
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:

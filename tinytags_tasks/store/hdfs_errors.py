@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ import urllib3
 from hdfs import HdfsError
 
 from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.secrecy import without_secrets
+from tinytags_tasks.store.kerberos import KdcAwayError, KerberosError
 
 HDFS = "HDFS"
 
@@ -97,8 +100,18 @@ def translate(
     urls
         The addresses of the NameNodes or of their gateway.
     """
+    strip_secrets(error)
     if isinstance(error, HdfsError):
         return _refused(error, where)
+    if isinstance(error, KdcAwayError):
+        return EngineDownError(f"{where}: {error}", HDFS)
+    if isinstance(error, KerberosError):
+        return FinalError(f"{where}: {error}")
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        return FinalError(
+            f"{where}: the certificate of HDFS is not valid ({reason(error)}); name the file of its authority in "
+            "SSL_CERT_FILE"
+        )
     if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
         node = problem_of_datanode(error, urls)
         host = urlsplit(str(error.request.url)).netloc.rpartition("@")[2] if error.request is not None else ""
@@ -165,6 +178,15 @@ def away(exception: str, message: str) -> str:
     if problem := _AWAY.get(exception):
         return problem
     return next((problem for sign, problem in _AWAY_SIGNS.items() if sign in message), "")
+
+
+def strip_secrets(error: Exception) -> None:
+    """Take the queries of addresses out of an error and its causes, which a task's log shows.
+
+    With Kerberos, the address of a DataNode has a token that opens HDFS.
+    """
+    for cause in _causes(error):
+        cause.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in cause.args)
 
 
 def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -> str:

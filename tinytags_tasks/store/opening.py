@@ -1,5 +1,7 @@
 """Opens a store from its address."""
 
+from dataclasses import replace
+
 from tinytags_tasks.store.protocol import Storage, StoreAddress
 
 
@@ -12,3 +14,12 @@ def open_store(address: StoreAddress) -> Storage:
     from tinytags_tasks.store.hdfs import HdfsStorage
 
     return HdfsStorage(address)
+
+
+def address_for_workers(address: StoreAddress) -> StoreAddress:
+    """Return the address by which Spark's workers open a store: with Kerberos by a token, as they have no ticket."""
+    if not address.kerberos:
+        return address
+    from tinytags_tasks.store.hdfs import HdfsStorage
+
+    return replace(address, token=HdfsStorage(address).delegation_token())

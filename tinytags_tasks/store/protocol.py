@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -234,9 +234,15 @@ class StoreAddress:
         The NameNode's RPC address, from which Spark reads.
     user
         The HDFS user.
+    kerberos
+        Whether HDFS asks for a Kerberos ticket, instead of a user.
+    token
+        A delegation token of HDFS, instead of a user or a ticket. Addresses with different tokens are equal.
     """
 
     root: str
     webhdfs_url: str = ""
     hdfs_url: str = ""
     user: str = ""
+    kerberos: bool = False
+    token: str = field(default="", repr=False, compare=False)

@@ -4,17 +4,19 @@ https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.ht
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
-from hdfs import HdfsError, InsecureClient, TokenClient
+from hdfs import Client, HdfsError, InsecureClient, TokenClient
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store.hdfs_errors import RedirectFailedError, is_missing
+from tinytags_tasks.store.kerberos import Negotiate, asked_without_kerberos, asks_for_ticket
 
 TIMEOUT_SECONDS = (10, 120)
 """The timeouts for connecting, and between two packets of a response."""
@@ -89,11 +91,11 @@ class WebHdfs:
     token
         A delegation token, instead of a user.
     kerberos
-        Options of ``requests_kerberos``, which authenticates instead of a user; None if it is not used.
+        Whether the ticket of whoever runs this is shown where one is asked for, instead of a user.
     acting_for
         The user to act for, if the authenticated user is allowed to.
     verify, certificate
-        See ``verify`` and ``cert`` of ``requests.Session``.
+        See ``verify`` and ``cert`` of ``requests.Session``; ``SSL_CERT_FILE`` names an authority of one's own.
 
     Attributes
     ----------
@@ -108,14 +110,15 @@ class WebHdfs:
         root: str = "/",
         user: str = "",
         token: str = "",
-        kerberos: Mapping[str, Any] | None = None,
+        kerberos: bool = False,
         acting_for: str | None = None,
         verify: bool | str = True,
         certificate: str | None = None,
     ) -> None:
         session = _Session()
         session.trust_env = False  # do not use a proxy from the environment
-        session.verify, session.cert = verify, certificate
+        session.verify = (os.environ.get("SSL_CERT_FILE") or True) if verify is True else verify
+        session.cert = certificate
         adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8, max_retries=_Repeats())
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -126,12 +129,11 @@ class WebHdfs:
         self._session = session
         self._answered = ""  # which of several NameNodes; it is asked first
         self.client: Any
-        if kerberos is not None:
-            from hdfs.ext.kerberos import KerberosClient
-
-            self.client = KerberosClient(url, **options, **kerberos)
-        elif token:
+        if token:
             self.client = TokenClient(url, token, **options)
+        elif kerberos:
+            session.auth = Negotiate()
+            self.client = Client(url, **options)
         else:
             self.client = InsecureClient(url, user=user or None, **options)
 
@@ -281,6 +283,8 @@ def _refuse_error_page(answer: requests.Response, **_: Any) -> None:  # noqa: AN
     """
     if answer.status_code < 400:
         return
+    if answer.status_code == requests.codes.unauthorized and asks_for_ticket(answer.headers):
+        raise asked_without_kerberos(urlsplit(answer.url).netloc)
     if b"RemoteException" not in answer.content:
         answer.raise_for_status()
     if answer.status_code == requests.codes.unauthorized:  # of which the client would not say why

@@ -72,8 +72,8 @@ class SourceFiles:
     options
         Options of the source's file system. That of this machine takes ``follow_links``: whether links are followed
         out of the folder that is the source.
-    webhdfs_url, hdfs_user
-        Where ``hdfs:///path`` is, and the user who reads it.
+    webhdfs_url, hdfs_user, hdfs_kerberos
+        Where ``hdfs:///path`` is, the user who reads it, and whether it asks for a Kerberos ticket instead.
 
     Attributes
     ----------
@@ -93,11 +93,17 @@ class SourceFiles:
         *,
         webhdfs_url: str | None = None,
         hdfs_user: str | None = None,
+        hdfs_kerberos: bool = False,
     ) -> None:
         self.source = source
         self.left_out = LeftOut()
         self._follows_links = bool((options or {}).get("follow_links"))
-        self._access: dict[str, Any] = {"options": options, "webhdfs_url": webhdfs_url, "hdfs_user": hdfs_user}
+        access: dict[str, Any] = {
+            "webhdfs_url": webhdfs_url,
+            "hdfs_user": hdfs_user,
+            "hdfs_kerberos": hdfs_kerberos,
+        }
+        self._access = {"options": options, **access}
         scheme = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
         self._is_local = scheme is None or scheme[1] == "file"
         self._prefix = ""
@@ -107,9 +113,7 @@ class SourceFiles:
             if self._is_local:
                 self._root = str(Path(source.removeprefix("file://")).expanduser().absolute())
             else:
-                self._remote, self._root = open_remote(
-                    source, options or {}, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user
-                )
+                self._remote, self._root = open_remote(source, options or {}, **access)
                 self._urls = getattr(self._remote, "urls", ())
                 self._prefix = source.rstrip("/").removesuffix(self._root.rstrip("/"))
 

@@ -16,7 +16,7 @@ _OPTIONS = {
 }
 """A definition's options, named as fsspec names them, and what they are to :class:`WebHdfs`."""
 
-_OWN_OPTIONS = ("kerberos", "kerb_kwargs", "use_https", "gateway")
+_OWN_OPTIONS = ("kerberos", "use_https", "gateway")
 
 
 class HdfsFiles:
@@ -63,7 +63,7 @@ def _entry(path: str, status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_hdfs(
-    source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
+    source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None, hdfs_kerberos: bool
 ) -> tuple[HdfsFiles, str]:
     """Return the HDFS of a source, and the source's path in it; nothing is contacted.
 
@@ -74,8 +74,8 @@ def open_hdfs(
     options
         The definition's options, as fsspec names them, and ``gateway``: the path of a gateway such as Knox, if
         another HDFS is behind one.
-    webhdfs_url, hdfs_user
-        Where ``hdfs:///path`` is, and the user who reads it.
+    webhdfs_url, hdfs_user, hdfs_kerberos
+        Where ``hdfs:///path`` is, the user who reads it, and whether it asks for a Kerberos ticket instead.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def open_hdfs(
     if not (urls and all(url.hostname for url in urls)):
         raise BadInputError(f"{source}: no HDFS is known; start one with `tinytags up`, or set TINYTAGS_WEBHDFS_URL")
     given = {own: options[name] for name, own in _OPTIONS.items() if name in options}
-    if options.get("kerberos") or "kerb_kwargs" in options:
-        given["kerberos"] = options.get("kerb_kwargs") or {}
+    if options.get("kerberos", hdfs_kerberos and not host):
+        given["kerberos"] = True
     elif not {"user", "token"} & set(options):
         given["user"] = urls[0].username or hdfs_user or ""
     address = ";".join(_http_address(url, options.get("use_https")) for url in urls)

@@ -13,7 +13,9 @@ from tinytags_tasks.store.hdfs_errors import (
     away,
     is_forbidden,
     problem_of_datanode,
+    strip_secrets,
 )
+from tinytags_tasks.store.kerberos import KdcAwayError, KerberosError
 
 SOURCE = "the corpus' source"
 
@@ -29,7 +31,12 @@ class WebPageError(BadInputError):
 
 
 def open_remote(
-    source: str, options: Mapping[str, Any], *, webhdfs_url: str | None, hdfs_user: str | None
+    source: str,
+    options: Mapping[str, Any],
+    *,
+    webhdfs_url: str | None,
+    hdfs_user: str | None,
+    hdfs_kerberos: bool,
 ) -> tuple[Any, str]:
     """Return the file system of a source, and the source's path in it; no server is contacted.
 
@@ -39,8 +46,8 @@ def open_remote(
         An address.
     options
         Options of the file system.
-    webhdfs_url, hdfs_user
-        Where ``hdfs:///path`` is, and the user who reads HDFS.
+    webhdfs_url, hdfs_user, hdfs_kerberos
+        Where ``hdfs:///path`` is, the user who reads HDFS, and whether it asks for a Kerberos ticket instead.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def open_remote(
 
     scheme, _, rest = source.partition("://")
     if scheme in ("hdfs", "webhdfs"):
-        return open_hdfs(source, options, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user)
+        return open_hdfs(source, options, webhdfs_url=webhdfs_url, hdfs_user=hdfs_user, hdfs_kerberos=hdfs_kerberos)
     if not rest.strip("/"):
         raise BadInputError(
             f"{without_secrets(source)}: incomplete; write for example https://host/path or s3://bucket/path"
@@ -104,6 +111,12 @@ def remote_error(error: Exception, path: str, urls: Sequence[str] = ()) -> TinyT
     path = without_secrets(path)
     if isinstance(error, HdfsError):
         return _hdfs_error(error, path)
+    if isinstance(error, requests.RequestException):
+        strip_secrets(error)
+    if isinstance(error, KdcAwayError):
+        return EngineDownError(f"{path}: {error}", SOURCE)
+    if isinstance(error, KerberosError):
+        return BadInputError(f"{path}: {error}")
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, aiohttp.ClientError | OSError | ValueError):
         error = cause  # over http, fsspec reports every failure as a missing file
