@@ -95,6 +95,19 @@ def test_a_rename_onto_a_name_that_is_taken_moves_nothing():
         assert not store(server).rename("a", "b")
 
 
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_server_that_ignores_the_options_of_a_rename_keeps_no_store(is_renamed):
+    """HttpFS answers so, also where a file exists that should have been replaced, and was not."""
+    status = {"FileStatus": {"length": 1, "fileId": 7, "type": "FILE"}}
+    answers = {"MKDIRS": (200, {"boolean": True}), "DELETE": (200, {"boolean": True}), "CREATE": (201, b"")}
+    with name_node(RENAME=(200, {"boolean": is_renamed}), GETFILESTATUS=(200, status), **answers) as server:
+        server.answers["CREATE"] = [(307, "CREATE"), (201, b"")]
+        with pytest.raises(FinalError, match=rf"{server.url}: ignores the options of a rename, as HttpFS does.*Knox"):
+            store(server).write("a/b", b"x")
+        with pytest.raises(FinalError, match="sources can be read from there, but a store cannot be kept"):
+            store(server).rename("a", "b")
+
+
 @pytest.mark.parametrize("exception", ["StandbyException", "RetriableException"])
 def test_another_name_node_is_asked_when_one_stands_by_or_is_away(exception):
     with name_node(GETSTATUS=refusal(403, exception)) as one, name_node(GETSTATUS=(200, {"FsStatus": 1})) as other:

@@ -14,7 +14,7 @@ import requests
 import urllib3
 from hdfs import HdfsError
 
-from tinytags_tasks.errors import CorruptError, MissingError, TransientError
+from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
 from tinytags_tasks.store.hdfs_errors import is_missing, received_bytes, translate
 from tinytags_tasks.store.protocol import (
     Leftover,
@@ -210,7 +210,7 @@ class HdfsStorage:
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
         try:
-            self._hdfs.call(
+            answer = self._hdfs.call(
                 "PUT",
                 "RENAME",
                 source,
@@ -221,6 +221,14 @@ class HdfsStorage:
             if getattr(error, "exception", "") == "FileAlreadyExistsException" and not overwrite:
                 return False
             raise
+        if "boolean" in answer:
+            # The answer to a rename without options: it leaves a file that exists, and moves a folder into one that
+            # exists, and neither is an error.
+            raise FinalError(
+                f"{self.address.webhdfs_url}: ignores the options of a rename, as HttpFS does, so it cannot replace a "
+                "file in one step: sources can be read from there, but a store cannot be kept; set "
+                "TINYTAGS_WEBHDFS_URL to the NameNode or to Knox, with the gateway's path"
+            )
         return True
 
     def _discard(self, temporary: str) -> None:

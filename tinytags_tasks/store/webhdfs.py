@@ -162,8 +162,8 @@ class WebHdfs:
         if not target:
             raise BadInputError(
                 f"{self.client.url}: answers a request to write with {answer.status_code} {answer.reason}, and says "
-                "nothing of where the bytes go (no Location); set TINYTAGS_WEBHDFS_URL to the NameNode, to HttpFS or "
-                "to Knox, with the gateway's path"
+                "nothing of where the bytes go (no Location); set TINYTAGS_WEBHDFS_URL to the NameNode or to "
+                "Knox, with the gateway's path"
             )
         body: Any = content  # requests sends any bytes-like chunks
         stored = self._session.put(target, data=body, timeout=TIMEOUT_SECONDS, headers=_BYTES)
