@@ -213,11 +213,12 @@ class _Standing:
 
 
 def _standing(context: PageContext, corpus: str) -> _Standing:
-    digest, is_live = "", True
+    digest, is_live, own = "", True, []
     with suppress(TinyTagsError):
-        digest = load_corpus(corpus, context.runtime.storage).digest
-    with suppress(TinyTagsError):
-        is_live = any(live.run.corpus == corpus for live in context.live.runs())
+        own = [live for live in context.live.runs() if live.run.corpus == corpus]
+        is_live = bool(own)
+    with suppress(TinyTagsError):  # what is live is known, even while the store hangs
+        digest = own[0].corpus.digest if own and own[0].corpus else load_corpus(corpus, context.runtime.storage).digest
     return _Standing(digest, is_live)
 
 

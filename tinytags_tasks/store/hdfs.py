@@ -56,7 +56,9 @@ class HdfsStorage:
 
     def __init__(self, address: StoreAddress) -> None:
         self.address = address
-        self._hdfs = WebHdfs(address.webhdfs_url, root=address.root, user=address.user)
+        self._hdfs = WebHdfs(
+            address.webhdfs_url, root=address.root, user=address.user, answer_seconds=address.answer_seconds
+        )
         self._client = self._hdfs.client
 
     @contextmanager

@@ -220,6 +220,10 @@ def repeat_lost_write(write_once: Callable[[], bool], content: bytes | Iterable[
     return write_once()
 
 
+ANSWER_SECONDS = 120.0
+"""How long the pipeline waits for an answer of HDFS."""
+
+
 @dataclass(frozen=True)
 class StoreAddress:
     """Where a store is; small and serialisable, so that a Spark worker can open the store itself.
@@ -234,9 +238,12 @@ class StoreAddress:
         The NameNode's RPC address, from which Spark reads.
     user
         The HDFS user.
+    answer_seconds
+        How long HDFS may take for an answer, and between two packets of it.
     """
 
     root: str
     webhdfs_url: str = ""
     hdfs_url: str = ""
     user: str = ""
+    answer_seconds: float = ANSWER_SECONDS
