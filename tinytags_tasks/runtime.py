@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tinytags_tasks.store.protocol import Storage, StoreAddress
 
 
+PAGE_SECONDS = 20.0
+"""How long a page waits for an answer of the store; that is as long as for Solr's."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Clients of the engines that are configured, each built when it is first used.
@@ -24,7 +28,8 @@ class Runtime:
     settings
         The addresses and logins.
     as_writer
-        Whether Solr is only asked as the writer, who can manage nothing; for the search page.
+        Whether Solr is only asked as the writer, who can manage nothing, and no engine is waited for long; for the
+        search page.
     """
 
     settings: Settings = field(default_factory=load_settings)
@@ -33,7 +38,7 @@ class Runtime:
     @cached_property
     def store_address(self) -> "StoreAddress":
         """The store's address."""
-        from tinytags_tasks.store.protocol import StoreAddress
+        from tinytags_tasks.store.protocol import ANSWER_SECONDS, StoreAddress
 
         return StoreAddress(
             root=self.settings.store,
@@ -41,6 +46,7 @@ class Runtime:
             hdfs_url=self.settings.address("hdfs_url"),
             user=self.settings.hdfs_user,
             kerberos=self.settings.hdfs_kerberos,
+            answer_seconds=PAGE_SECONDS if self.as_writer else ANSWER_SECONDS,
         )
 
     @cached_property

@@ -196,6 +196,7 @@ def alike(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page_module, "Runtime", lambda *_, **__: SimpleNamespace(storage=storage, solr=solr))
         with serving(settings, ann=Role.REVIEWER) as server:
+            patch.undo()  # other pages have their own store
             yield server.url
 
 
@@ -263,6 +264,28 @@ def test_ticked_images_are_sent_to_review(alike: str) -> None:
 
 
 @BOTH
+def test_all_that_is_found_is_corrected_and_undone(alike: str, scripts: bool) -> None:
+    with browsing(alike) as open_as:
+        page = open_as("ann", scripts)
+        page.goto("/search?tag=cat")
+        cats = total(page)
+        page.get_by_role("link", name="Correct all").click()
+        expect(page.get_by_role("heading", name=f"Correct {cats:,} images at once")).to_be_visible()
+        page.get_by_label("They are").fill("lynx")
+        page.get_by_role("button", name=f"Save this tag for {cats:,} images").click()
+        notice = page.get_by_role("status").filter(has_text=f"{cats:,} pictures tagged lynx")
+        expect(notice).to_contain_text("Readers see it now")
+        assert total(page) == 0
+        page.goto("/search?tag=lynx")
+        assert total(page) == cats
+        page.go_back()
+        page.get_by_role("button", name="Undo").click()
+        expect(page.get_by_role("status")).to_contain_text("undone")
+        page.goto("/search?tag=cat")
+        assert total(page) == cats
+
+
+@BOTH
 def test_it_fits_a_telephone(open_as: Callable[..., Page], scripts: bool) -> None:
     page = open_as("ann", scripts, width=360, color_scheme="dark", has_touch=True)
     for path in ("/", "/search", f"/pictures/{CORPUS}/0"):
@@ -292,6 +315,7 @@ def test_nothing_serious_stands_in_the_way_of_anybody(open_as: Callable[..., Pag
         "/search?tag=nothing-like-it",
         f"/pictures/{CORPUS}/0",
         "/review-sets?tag=dog",
+        "/corrections/all?tag=dog",
         "/review",
     ):
         page.goto(path)

@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 from published_runs import ALIAS, World
 from small_run import CORPUS
 
-from tinytags_tasks.search import account_file, corrections, searches, shown_pictures
+from tinytags_tasks.errors import MissingError
+from tinytags_tasks.search import account_file, corrections, picture_view, searches, shown_pictures
 from tinytags_tasks.search import page as page_module
 from tinytags_tasks.search.account_file import AccountFile
 from tinytags_tasks.search.accounts import Role
@@ -52,6 +53,7 @@ class Pages:
             page_module, "Runtime", lambda settings, as_writer: SimpleNamespace(storage=self.storage, solr=world.solr)
         )
         monkeypatch.setattr(shown_pictures, "find_documents", self.find_documents)
+        monkeypatch.setattr(picture_view, "neighbours", self.neighbours)
         monkeypatch.setattr(searches, "search_images", self.search)
         monkeypatch.setattr(searches, "ask_solr", lambda *_: {"facets": {}})  # for the tags that documents have
         monkeypatch.setattr(corrections, "PATIENCE_SECONDS", 20.0)
@@ -67,6 +69,8 @@ class Pages:
 
     def search(self, settings: Settings, request: SearchRequest, hidden: Hidden, *_: object) -> SearchPage:
         self.asked.append(hidden)
+        if not self.world.live():
+            raise MissingError(f"nothing is published yet (Solr has no {settings.alias!r})")
         documents = sorted(self.documents.values(), key=lambda document: document["position"])
         documents = [document for document in documents if document["id"] not in hidden.pending_ids]
         images = hidden.leave_out(read_document(self.as_json(document), request.with_pixels) for document in documents)
@@ -79,6 +83,15 @@ class Pages:
         documents = self.world.solr.documents(collection) if collection else self.documents
         images = (read_document(self.as_json(documents[one]), with_pixels) for one in ids if one in documents)
         return {image.id: image for image in images if hidden.shows(image)}
+
+    def neighbours(
+        self, settings: Settings, corpus: str, position: int, most: int, hidden: Hidden, collection: str = ""
+    ) -> tuple[list[TaggedImage], list[TaggedImage]]:
+        documents = self.world.solr.documents(collection) if collection else self.documents
+        images = [read_document(self.as_json(document), False) for document in documents.values()]
+        images = sorted((image for image in images if hidden.shows(image)), key=lambda image: image.position)
+        before = [image for image in images if image.position < position]
+        return before[-most:], [image for image in images if image.position > position][:most]
 
     def as_json(self, document: dict[str, Any]) -> dict[str, Any]:
         return document | {"data": base64.b64encode(document["data"]).decode()}

@@ -10,10 +10,7 @@ from pages_of_world import Pages, make_settings
 from published_runs import World
 from small_run import CORPUS, MODEL, TAGS, TREES, VOTES
 
-from tinytags_tasks.search import all_votes, kept, picture_view
-from tinytags_tasks.search.hidden import Hidden
-from tinytags_tasks.search.images import TaggedImage, read_document
-from tinytags_tasks.settings import Settings
+from tinytags_tasks.search import all_votes, kept
 from tinytags_tasks.store import layout
 
 
@@ -21,17 +18,6 @@ from tinytags_tasks.store import layout
 def pages(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     settings = make_settings(tmp_path, monkeypatch).model_copy(update={"airflow_url": "http://airflow.example:8080"})
     found = Pages(made.copy(tmp_path / "copy"), settings, monkeypatch)
-
-    def neighbours(
-        settings: Settings, corpus: str, position: int, most: int, hidden: Hidden, collection: str = ""
-    ) -> tuple[list[TaggedImage], list[TaggedImage]]:
-        documents = found.world.solr.documents(collection) if collection else found.documents
-        images = [read_document(found.as_json(document), False) for document in documents.values()]
-        images = sorted((image for image in images if hidden.shows(image)), key=lambda image: image.position)
-        before = [image for image in images if image.position < position]
-        return before[-most:], [image for image in images if image.position > position][:most]
-
-    monkeypatch.setattr(picture_view, "neighbours", neighbours)
     monkeypatch.setattr(kept, "PATIENCE_SECONDS", 20.0)  # however slow the machine is
     monkeypatch.setattr(all_votes, "PATIENCE_SECONDS", 20.0)
     yield found

@@ -155,6 +155,19 @@ def test_all_that_is_found_is_offered_first_and_no_more_than_a_selection_holds(
     assert "0 of 2 looks" in page.text
 
 
+def test_what_is_not_found_any_more_as_it_was_counted_is_offered_again(pages: Pages) -> None:
+    asked = pages.client("reviewer").get(SENT)
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', asked.text))
+    card = pages.form(pages.client("reviewer"), min(pages.seen()))
+    pages.post("reviewer", "/corrections", card | {"say": "none"})
+    refused = pages.post("reviewer", SENT, fields)
+    assert (refused.status_code, "Nothing was sent to review" in refused.text) == (409, True)
+    assert f"Send {len(pages.seen())} images to review" in refused.text
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', refused.text))
+    page = open_set(pages, pages.post("reviewer", SENT, fields))
+    assert f"0 of {len(pages.seen())} looks" in page.text
+
+
 def test_what_makes_no_selection_is_refused(pages: Pages) -> None:
     run = pages.world.runs[0].name
     (birds,) = add_corpus(pages.world, "birds", 40)

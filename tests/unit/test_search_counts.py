@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.search.counts import Counts
 from tinytags_tasks.search.hidden import NOTHING
@@ -82,6 +84,34 @@ def test_many_at_once_count_once() -> None:
     for thread in threads:
         thread.join()
     assert len(solr.asked) == 1
+
+
+def test_who_waits_for_a_solr_that_hangs_is_told_when_the_first_one_is() -> None:
+    """Otherwise each would wait for a failure of its own, one after another."""
+    counts, fails, asked = Counts(), threading.Event(), []
+    told: list[str] = []
+
+    def hang(_: Parameters) -> dict[str, Any]:
+        asked.append(threading.current_thread().name)
+        assert fails.wait(60)
+        raise EngineDownError("Solr hangs")
+
+    def count() -> None:
+        with pytest.raises(EngineDownError, match="Solr hangs"):
+            counts.get("one", make_filters(SearchRequest(), NOTHING), hang)
+        told.append(threading.current_thread().name)
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)  # time for them to wait, however busy the machine is
+    fails.set()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 8
+    assert len(asked) < 8
+    solr = Solr()
+    assert counted(counts, solr)["tags"] == ((70, 1),)
 
 
 def test_an_old_count_is_given_out_while_it_is_counted_again_even_if_solr_is_away() -> None:

@@ -103,6 +103,8 @@ class SolrHttp:
         How long a response may take.
     connections
         How many requests may be in progress at once; others wait.
+    turn_seconds
+        How long these wait at most; None waits for as long as it takes.
     explain_refused
         Takes the path of a request that Solr forbids, or whose collection it does not find, and the error, and returns
         the error to raise instead; a transient one is retried.
@@ -117,6 +119,7 @@ class SolrHttp:
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
         timeout_seconds: float = 180,
         connections: int = CONNECTIONS,
+        turn_seconds: float | None = None,
         explain_refused: Callable[[str, ForbiddenError | MissingError], TransientError | FinalError] | None = None,
     ) -> None:
         parts = urlsplit(url.rstrip("/"))
@@ -127,6 +130,7 @@ class SolrHttp:
         self._login = login
         self._pauses_seconds = pauses_seconds
         self._explain_refused = explain_refused
+        self._turn_seconds = turn_seconds
         self._pool = urllib3.PoolManager(
             maxsize=connections, block=True, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout_seconds)
         )
@@ -214,6 +218,7 @@ class SolrHttp:
                 f"{self.url}/{path}{query}",
                 body=body,
                 headers=headers | (basic_authorization(self._login) if self._login else {}),
+                pool_timeout=self._turn_seconds,
             )
         except urllib3.exceptions.HTTPError as error:
             raise EngineDownError(

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from tinytags_tasks.errors import TinyTagsError
+from tinytags_tasks.errors import TinyTagsError, TransientError
 from tinytags_tasks.search.address import report_address
 from tinytags_tasks.search.context import LiveRun, PageContext
 from tinytags_tasks.store import layout
@@ -51,16 +51,20 @@ def _models(live: tuple[LiveRun, ...], context: PageContext) -> list[dict[str, A
     """Return the cards of the live models, as far as they can be read."""
     found = []
     for version in dict.fromkeys(one.run.model for one in live):
-        with suppress(TinyTagsError):
+        try:
             card = ModelCard.load(context.runtime.storage, layout.card_file(version))
-            figures = describe_figures(card).items()
-            found.append(
-                {
-                    "card": card,
-                    "report": report_address(version),
-                    "sees": "pixels" if card.features == PIXELS else f"embeddings of the net {card.features}",
-                    "figures": [(name, text) for name, text in figures if _OF_THRESHOLD not in name],
-                    "thresholds": [(name, text) for name, text in figures if _OF_THRESHOLD in name],
-                }
-            )
+        except TransientError:  # a store that hangs is waited for once
+            break
+        except TinyTagsError:
+            continue
+        figures = describe_figures(card).items()
+        found.append(
+            {
+                "card": card,
+                "report": report_address(version),
+                "sees": "pixels" if card.features == PIXELS else f"embeddings of the net {card.features}",
+                "figures": [(name, text) for name, text in figures if _OF_THRESHOLD not in name],
+                "thresholds": [(name, text) for name, text in figures if _OF_THRESHOLD in name],
+            }
+        )
     return found

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +89,48 @@ class Picture:
         )
 
 
+@dataclass(frozen=True)
+class Saying:
+    """What a form says of pictures: of ``wrong``, each picture has its own tag."""
+
+    verdict: Verdict
+    tag: str = ""
+    reason: str = ""
+
+    @classmethod
+    def read(cls, form: Form) -> "Saying":
+        """Return what a form corrects.
+
+        Raises
+        ------
+        BadInputError
+            If that is nothing.
+        """
+        say = form.get("say", "")
+        if say not in (Verdict.TAG, Verdict.WRONG, Verdict.NONE):
+            raise BadInputError(f"{say[:100]!r} cannot be said of a picture: say tag, wrong or none")
+        return cls(Verdict(say), tag=form.get("tag", "").strip() if say == Verdict.TAG else "")
+
+    @classmethod
+    def takedown(cls, form: Form) -> "Saying":
+        """Return that a form takes pictures down, and why."""
+        return cls(Verdict.TAKEDOWN, reason=form.get("reason", "").strip())
+
+    def words(self, pictures: Iterable[Picture]) -> list[Word]:
+        """Return a word on each picture.
+
+        Raises
+        ------
+        BadInputError
+            If this cannot be said of a picture.
+        """
+        is_wrong = self.verdict is Verdict.WRONG
+        return [
+            picture.word(self.verdict, tag=picture.tag if is_wrong else self.tag, reason=self.reason)
+            for picture in pictures
+        ]
+
+
 def add_routes(app: FastAPI, context: PageContext) -> None:
     """Add what the forms of the search page post to."""
 
@@ -102,30 +144,17 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     @app.post("/corrections")
     def correct(request: Request, form: CheckedForm) -> Response:
         require(request, Role.REVIEWER)
-        pictures = _pictures(form)
-        verdict = form.get("say", "")
-        if verdict == Verdict.TAG:
-            words = [picture.word(Verdict.TAG, tag=form.get("tag", "").strip()) for picture in pictures]
-        elif verdict == Verdict.WRONG:
-            words = [picture.word(Verdict.WRONG, tag=picture.tag) for picture in pictures]
-        elif verdict == Verdict.NONE:
-            words = [picture.word(Verdict.NONE) for picture in pictures]
-        else:
-            raise BadInputError(f"{verdict[:100]!r} cannot be said of a picture: say tag, wrong or none")
-        return _answer(request, form, _speak(request, context, form, pictures, words))
+        return answer(request, form, _speak(request, context, form, Saying.read(form)))
 
     @app.post("/takedowns")
     def take_down(request: Request, form: CheckedForm) -> Response:
         require(request, Role.OPERATOR)
-        pictures = _pictures(form)
-        reason = form.get("reason", "").strip()
-        words = [picture.word(Verdict.TAKEDOWN, reason=reason) for picture in pictures]
-        return _answer(request, form, _speak(request, context, form, pictures, words))
+        return answer(request, form, _speak(request, context, form, Saying.takedown(form)))
 
     @app.post("/undo")
     def undo(request: Request, form: CheckedForm) -> Response:
         account = require(request, Role.REVIEWER)
-        corpus, number = _read_notice(form.get(NOTICE, ""))
+        corpus, number = read_notice(form.get(NOTICE, ""))
         context.logs.forget()
         said = context.logs.of(corpus).request(number)
         if not account.may_operate:  # the looks of a wall that readers do not see stay, unless they are one's own
@@ -137,7 +166,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
             raise BadInputError(f"corpus {corpus} has no request {number} on such a picture: nothing to undo")
         words = [Word(position, Verdict.UNDO, undoes=number, is_public=True) for position in positions]
         spoken = speak(request, context, corpus, words, run="", patience_seconds=PATIENCE_SECONDS)
-        return _answer(request, form, spoken)
+        return answer(request, form, spoken)
 
 
 def notice(context: PageContext, account: Account, text: str) -> dict[str, Any] | None:
@@ -149,7 +178,7 @@ def notice(context: PageContext, account: Account, text: str) -> dict[str, Any] 
         If the logs cannot be read.
     """
     try:
-        corpus, number = _read_notice(text)
+        corpus, number = read_notice(text)
     except BadInputError:
         return None
     words = context.logs.of(corpus).request(number)
@@ -184,11 +213,12 @@ class _Standing:
 
 
 def _standing(context: PageContext, corpus: str) -> _Standing:
-    digest, is_live = "", True
+    digest, is_live, own = "", True, []
     with suppress(TinyTagsError):
-        digest = load_corpus(corpus, context.runtime.storage).digest
-    with suppress(TinyTagsError):
-        is_live = any(live.run.corpus == corpus for live in context.live.runs())
+        own = [live for live in context.live.runs() if live.run.corpus == corpus]
+        is_live = bool(own)
+    with suppress(TinyTagsError):  # what is live is known, even while the store hangs
+        digest = own[0].corpus.digest if own and own[0].corpus else load_corpus(corpus, context.runtime.storage).digest
     return _Standing(digest, is_live)
 
 
@@ -248,14 +278,13 @@ def _pictures(form: Form) -> list[Picture]:
     return pictures
 
 
-def _speak(
-    request: Request, context: PageContext, form: Form, pictures: Sequence[Picture], words: Sequence[Word]
-) -> Spoken:
+def _speak(request: Request, context: PageContext, form: Form, saying: Saying) -> Spoken:
+    pictures = _pictures(form)
     return speak(
         request,
         context,
         pictures[0].corpus,
-        words,
+        saying.words(pictures),
         run=_run_of(pictures[0].corpus, form.get("run", "")),
         patience_seconds=PATIENCE_SECONDS,
     )
@@ -267,7 +296,7 @@ def _run_of(corpus: str, names: str) -> str:
     return names if len(runs) == 1 else next((run for run in runs if layout.corpus_of_run(run) == corpus), "")
 
 
-def _answer(request: Request, form: Form, spoken: Spoken) -> Response:
+def answer(request: Request, form: Form, spoken: Spoken) -> Response:
     """Return to the search with a notice; to a script, say what happened."""
     name = f"{spoken.corpus}:{spoken.number}"
     if "application/json" in request.headers.get("accept", ""):
@@ -284,7 +313,14 @@ def _own_address(text: str) -> str:
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
-def _read_notice(text: str) -> tuple[str, int]:
+def read_notice(text: str) -> tuple[str, int]:
+    """Return the corpus and the number of a request that is named like ``corpus:number``.
+
+    Raises
+    ------
+    BadInputError
+        If it names none.
+    """
     corpus, _, number = text.partition(":")
     if not (number.isascii() and number.isdigit() and len(number) <= 10):
         raise BadInputError(f"{text[:100]!r} does not name a request")

@@ -88,10 +88,11 @@ def _digest(key: Hashable) -> bytes:
 
 
 class _Lock:
-    """A lock that lives as long as somebody holds or awaits it."""
+    """A lock that lives as long as somebody holds or awaits it; whoever awaited a failure need not fail once more."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.failures: list[TinyTagsError] = []
 
 
 class Counts:
@@ -142,10 +143,17 @@ class Counts:
             wanted = tuple(keys[name] for name in missing)
             with self._lock:
                 own = self._counting.setdefault(wanted, _Lock())
+            failures = len(own.failures)
             with own.lock:
                 found |= self._known({name: keys[name] for name in missing})[0]
                 if missing := tuple(name for name in missing if name not in found):
-                    found |= self._count(missing, keys, filters, ask)
+                    if len(own.failures) > failures:  # while this one waited; a Solr that hangs takes long to fail
+                        raise own.failures[-1]
+                    try:
+                        found |= self._count(missing, keys, filters, ask)
+                    except TinyTagsError as error:
+                        own.failures.append(error)
+                        raise
         if old:
             threading.Thread(
                 target=self._count_again, args=(old, keys, filters, ask), name="count again", daemon=True

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlencode
 
 from anyio import fail_after
 from fastapi import FastAPI, Request, Response
@@ -21,7 +20,7 @@ from tinytags_tasks.search.export_progress import Exports, Progress, State
 from tinytags_tasks.search.forms import CheckedForm
 from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.request import MOST_ROWS, SearchRequest
-from tinytags_tasks.search.wanted import NOT_FOR_ALL, Wanted, of_search, patiently, read_wanted
+from tinytags_tasks.search.wanted import Wanted, of_search, patiently, read_wanted, without_page
 
 MOST_EXPORTS = 2
 """Files that are sent at the same time, each to another account: each keeps Solr, and perhaps the store, busy."""
@@ -43,8 +42,7 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
 
     @app.get("/export")
     def choose(request: Request) -> Response:
-        parameters = [pair for pair in request.query_params.multi_items() if pair[0] not in NOT_FOR_ALL]
-        wanted = of_search(context, urlencode(parameters), context.settings.search_export_images)
+        wanted = of_search(context, without_page(request), context.settings.search_export_images)
         return _show(context, request, wanted, exports)
 
     @app.get("/export/progress")

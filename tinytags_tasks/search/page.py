@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.search import (
     about_pages,
+    correct_all,
     corrections,
     corrections_api,
     export_pages,
@@ -64,6 +65,7 @@ _AREAS = (
     landing,
     results,
     corrections,
+    correct_all,
     corrections_api,
     export_pages,
     picture_pages,

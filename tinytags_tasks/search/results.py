@@ -128,6 +128,7 @@ def show_results(
         here=page_address(search, cursor=search.cursor),
         export_all=_address_of_all("/export", search) if found is None else "",
         review_all=_address_of_all("/review-sets", search),
+        correct_all=_address_of_all("/corrections/all", search),
         run=_run_names(context, search, page.images),
     )
 

@@ -1,5 +1,6 @@
 """Sending what was found, or what was ticked, to review: it becomes a set that people look at picture by picture."""
 
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request, Response
@@ -8,12 +9,13 @@ from fastapi.responses import RedirectResponse
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.search.accounts import Role, require
 from tinytags_tasks.search.context import PageContext
+from tinytags_tasks.search.counted import SEEN, Counted, count_found, run_of
 from tinytags_tasks.search.forms import CheckedForm
+from tinytags_tasks.search.images import TaggedImage
 from tinytags_tasks.search.proxies import url
-from tinytags_tasks.search.wanted import NOT_FOR_ALL, Wanted, of_search, read_wanted
+from tinytags_tasks.search.wanted import FOUND, Wanted, read_wanted, without_page
 from tinytags_tasks.store.record import now
 from tinytags_tasks.store.review_sets import MOST_CHOSEN, ChosenPicture, ReviewSet
-from tinytags_tasks.store.run_records import Run
 
 _SEE_OTHER = 303
 
@@ -24,19 +26,33 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
     @app.get("/review-sets")
     def choose(request: Request) -> Response:
         require(request, Role.REVIEWER)
-        parameters = [pair for pair in request.query_params.multi_items() if pair[0] not in NOT_FOR_ALL]
-        wanted = of_search(context, urlencode(parameters), MOST_CHOSEN)
-        return context.render(request, "review_set.html", wanted=wanted, most=MOST_CHOSEN)
+        return _show(context, request, count_found(context, without_page(request), MOST_CHOSEN))
 
     @app.post("/review-sets")
     def send(request: Request, form: CheckedForm) -> Response:
         account = require(request, Role.REVIEWER)
-        chosen = _make_set(context, read_wanted(context, form, MOST_CHOSEN), account.name)
+        if FOUND in form:
+            counted = count_found(context, form[FOUND], MOST_CHOSEN)
+            if form.get(SEEN, "") != counted.seen:
+                return _show(context, request, counted, is_changed=True)
+            wanted, images = counted.wanted, counted.images
+        else:
+            wanted = read_wanted(context, form, MOST_CHOSEN)
+            images = tuple(image for page in wanted.pages(False) for image in page)
+        chosen = _make_set(context, wanted, images, account.name)
         name = chosen.keep(context.runtime.storage)
         return RedirectResponse(url(request, f"/review/{chosen.run}/one?{urlencode({'set': name})}"), _SEE_OTHER)
 
 
-def _make_set(context: PageContext, wanted: Wanted, by: str) -> ReviewSet:
+def _show(context: PageContext, request: Request, counted: Counted, *, is_changed: bool = False) -> Response:
+    """Ask to confirm that these pictures are sent; if they are others than were confirmed, say so."""
+    status = 409 if is_changed else 200
+    return context.render(
+        request, "review_set.html", status=status, counted=counted, most=MOST_CHOSEN, is_changed=is_changed
+    )
+
+
+def _make_set(context: PageContext, wanted: Wanted, images: Sequence[TaggedImage], by: str) -> ReviewSet:
     """Return the set of pictures; those of which people have spoken already are left out.
 
     Raises
@@ -46,12 +62,11 @@ def _make_set(context: PageContext, wanted: Wanted, by: str) -> ReviewSet:
     MissingError
         If none was found.
     """
-    images = [image for page in wanted.pages(False) for image in page]
     if not images:
         raise MissingError("there is nothing to review: no picture was found")
     if len({image.corpus for image in images}) > 1:
         raise BadInputError("these pictures are of several corpora: send those of one corpus at a time to review")
-    run = _run_of(context, wanted, images[0].corpus)
+    run = run_of(context, wanted, images[0].corpus)
     pictures = tuple(
         ChosenPicture(
             position=image.position,
@@ -73,7 +88,3 @@ def _make_set(context: PageContext, wanted: Wanted, by: str) -> ReviewSet:
         by=by,
         created=now(),
     )
-
-
-def _run_of(context: PageContext, wanted: Wanted, corpus: str) -> Run:
-    return context.searches.chosen.get(wanted.run).run if wanted.run else context.live.run(corpus).run

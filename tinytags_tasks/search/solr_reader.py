@@ -17,6 +17,9 @@ ALLOWED_SECONDS = 15
 CONNECTIONS = 16
 """Searches that may be under way at once; others wait for their turn."""
 
+TURN_SECONDS = 5.0
+"""How long they wait: while Solr hangs, pages then say so, instead of holding all of the server's threads."""
+
 _log = logging.getLogger(__name__)
 
 Parameters = dict[str, str | int | list[str]]
@@ -46,7 +49,13 @@ class _SolrReader(pysolr.Solr):  # type: ignore[misc] # pysolr has no types
 def _connect(address: str, login: Login | None) -> SolrHttp:
     """Return the connections of a reader, which all pages share."""
     return SolrHttp(
-        address, "reader", login, pauses_seconds=(), timeout_seconds=TIMEOUT_SECONDS, connections=CONNECTIONS
+        address,
+        "reader",
+        login,
+        pauses_seconds=(),
+        timeout_seconds=TIMEOUT_SECONDS,
+        connections=CONNECTIONS,
+        turn_seconds=TURN_SECONDS,
     )
 
 

@@ -1,4 +1,4 @@
-"""The pictures that somebody takes along or sends to review: all that a search finds, or those that were ticked."""
+"""The pictures that somebody takes along or acts on: all that a search finds, or those that were ticked."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +7,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from tinytags_tasks.errors import BadInputError, CorruptError, TransientError
 from tinytags_tasks.search.address import PAGE_PARAMETERS, address_parameters, page_address, read_address
@@ -35,6 +36,10 @@ _PARAMETERS = PAGE_PARAMETERS - NOT_FOR_ALL
 _PAGE_IDS = 500
 
 T = TypeVar("T")
+
+
+class MovedError(CorruptError):
+    """Something was published while pictures were read, so that they are not of one run."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class Wanted:
     back: str
     gone: int = 0
     run: str = ""
+
+
+def without_page(request: Request) -> str:
+    """Return the search of an address, without which of its pages that is."""
+    return urlencode([pair for pair in request.query_params.multi_items() if pair[0] not in NOT_FOR_ALL])
 
 
 def read_wanted(context: PageContext, form: Form, most: int) -> Wanted:
@@ -112,7 +122,7 @@ def _search_pages(context: PageContext, search: SearchRequest, images: int) -> I
     while left > 0:
         page = patiently(lambda: context.searches.page(search))  # noqa: B023 - called before it changes
         if page.moved:
-            raise CorruptError("something was published meanwhile: ask for them again")
+            raise MovedError("something was published meanwhile: ask for them again")
         yield page.images[:left]
         left -= len(page.images)
         if page.next_cursor is None:

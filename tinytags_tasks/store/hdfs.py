@@ -62,6 +62,7 @@ class HdfsStorage:
             user=address.user,
             token=address.token,
             kerberos=address.kerberos,
+            answer_seconds=address.answer_seconds,
         )
         self._client = self._hdfs.client
 

@@ -220,6 +220,10 @@ def repeat_lost_write(write_once: Callable[[], bool], content: bytes | Iterable[
     return write_once()
 
 
+ANSWER_SECONDS = 120.0
+"""How long the pipeline waits for an answer of HDFS."""
+
+
 @dataclass(frozen=True)
 class StoreAddress:
     """Where a store is; small and serialisable, so that a Spark worker can open the store itself.
@@ -238,6 +242,8 @@ class StoreAddress:
         Whether HDFS asks for a Kerberos ticket, instead of a user.
     token
         A delegation token of HDFS, instead of a user or a ticket. Addresses with different tokens are equal.
+    answer_seconds
+        How long HDFS may take for an answer, and between two packets of it.
     """
 
     root: str
@@ -246,3 +252,4 @@ class StoreAddress:
     user: str = ""
     kerberos: bool = False
     token: str = field(default="", repr=False, compare=False)
+    answer_seconds: float = ANSWER_SECONDS

@@ -18,8 +18,7 @@ from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store.hdfs_errors import RedirectFailedError, is_missing
 from tinytags_tasks.store.kerberos import Negotiate, asked_without_kerberos, asks_for_ticket
 
-TIMEOUT_SECONDS = (10, 120)
-"""The timeouts for connecting, and between two packets of a response."""
+CONNECT_SECONDS = 10.0
 
 _BYTES = {"content-type": "application/octet-stream"}
 """HttpFS takes no other type."""
@@ -114,6 +113,7 @@ class WebHdfs:
         acting_for: str | None = None,
         verify: bool | str = True,
         certificate: str | None = None,
+        answer_seconds: float = 120.0,
     ) -> None:
         session = _Session()
         session.trust_env = False  # do not use a proxy from the environment
@@ -125,7 +125,8 @@ class WebHdfs:
         session.hooks["response"].append(_refuse_error_page)
         logging.getLogger("hdfs.client").setLevel(logging.WARNING)  # one line per request would bury everything else
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # so would a warning for each repetition
-        options = {"root": root, "proxy": acting_for, "timeout": TIMEOUT_SECONDS, "session": session}
+        self._timeout_seconds = (CONNECT_SECONDS, answer_seconds)
+        options = {"root": root, "proxy": acting_for, "timeout": self._timeout_seconds, "session": session}
         self._session = session
         self._answered = ""  # which of several NameNodes; it is asked first
         self.client: Any
@@ -166,7 +167,7 @@ class WebHdfs:
                 "Knox, with the gateway's path"
             )
         body: Any = content  # requests sends any bytes-like chunks
-        stored = self._session.put(target, data=body, timeout=TIMEOUT_SECONDS, headers=_BYTES)
+        stored = self._session.put(target, data=body, timeout=self._timeout_seconds, headers=_BYTES)
         if not stored.ok:
             raise _hdfs_error(stored)
 
@@ -243,7 +244,7 @@ class WebHdfs:
                     method,
                     f"{url.rstrip('/')}/webhdfs/v1{quote(self.client.resolve(path), '/= ')}",
                     params={"op": operation, **parameters},
-                    timeout=TIMEOUT_SECONDS,
+                    timeout=self._timeout_seconds,
                     headers=_BYTES,
                     allow_redirects=operation != "CREATE",
                 )
