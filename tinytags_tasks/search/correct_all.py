@@ -24,8 +24,8 @@ from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.search.speaking import Spoken, speak
 from tinytags_tasks.search.waiting import BusyError
 from tinytags_tasks.search.wanted import FOUND, without_page
-from tinytags_tasks.store import layout
 from tinytags_tasks.store.review_records import Verdict
+from tinytags_tasks.tags import normal_tag
 
 AFTER = "after"
 """The field of the form with the last request on the corpus when its pictures were counted, as notices name it."""
@@ -121,7 +121,7 @@ def _said_already(request: Request, context: PageContext, form: Form, saying: Sa
 
 
 def _says(words: pa.Table, saying: Saying) -> bool:
-    tag = None if saying.verdict is Verdict.WRONG else layout.normal_tag(saying.tag)
+    tag = None if saying.verdict is Verdict.WRONG else normal_tag(saying.tag)
     said = set(zip(*(words.column(name).to_pylist() for name in ("verdict", "tag", "reason")), strict=True))
     return all(one == (saying.verdict, one[1] if tag is None else tag, saying.reason) for one in said)
 
