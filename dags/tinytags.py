@@ -208,6 +208,7 @@ def train(ingested: dict[str, Any]) -> dict[str, Any]:
         connect_spark=clients.connect_spark,
         report=report,
         providers=clients.onnx_providers,
+        open_source=clients.files_at,
     )
     remember_models(clients)
     if trained.trained:

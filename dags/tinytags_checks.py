@@ -32,6 +32,7 @@ def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
     from tinytags_tasks.corpus.class_names import given_tags
     from tinytags_tasks.corpus.definitions import find_definition
     from tinytags_tasks.corpus.labelled import refuse_missing, refuse_unnamed
+    from tinytags_tasks.corpus.labelled_copy import is_address
     from tinytags_tasks.errors import BadInputError
 
     if form["corpus"]:
@@ -39,10 +40,10 @@ def refuse_contradictions(form: dict[str, Any], clients: Runtime) -> None:
     if form["tags"] and not form["labelled"]:
         raise BadInputError("Tags are the names of labels, and there are no labelled images: name these, or clear Tags")
     if form["labelled"] and not form["model"]:
-        refuse_missing(form["labelled"], form["test"], form["other"])
+        refuse_missing(form["labelled"], form["test"], form["other"], open_source=clients.files_at)
         if form["tags"]:
             given_tags(form["tags"])
-        else:
+        elif not is_address(form["labelled"]):
             refuse_unnamed(Path(form["labelled"]))
     if form["blocks"].strip():
         parse_block_numbers(form["blocks"], _MOST_BLOCKS)  # the corpus may not be ingested yet

@@ -109,7 +109,7 @@ def _model_fields() -> Form:
             "Labelled images",
             section="Model",
             description="A folder with a folder for each tag, a Parquet file with pictures and a column label, or a "
-            "WebDataset tar; empty: the demo's",
+            "WebDataset tar: a path that every worker has, or an address (hdfs:///..., s3://...); empty: the demo's",
         ),
         "tags": _text(
             "Tags",

@@ -74,6 +74,7 @@ def train(corpus: str) -> dict[str, Any]:
         connect_spark=clients.connect_spark,
         report=report,
         providers=clients.onnx_providers,
+        open_source=clients.files_at,
     )
     if trained.trained:
         card = ModelCard.load(clients.storage, layout.card_file(trained.model))

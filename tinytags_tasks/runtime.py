@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tinytags_tasks.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tinytags_tasks.clients.solr import SolrClient
     from tinytags_tasks.corpus.definition import CorpusDefinition
     from tinytags_tasks.corpus.sources.files import SourceFiles
@@ -48,12 +50,16 @@ class Runtime:
         return open_store(self.store_address)
 
     def source_files(self, definition: "CorpusDefinition") -> "SourceFiles":
-        """Return the files of a corpus' source; ``hdfs:///`` means the store's own HDFS."""
+        """Return the files of a corpus' source."""
+        return self.files_at(definition.source, definition.options)
+
+    def files_at(self, source: str, options: "Mapping[str, Any] | None" = None) -> "SourceFiles":
+        """Return the files at a path or an address; ``hdfs:///`` means the store's own HDFS."""
         from tinytags_tasks.corpus.sources.files import SourceFiles
 
         return SourceFiles(
-            definition.source,
-            definition.options,
+            source,
+            options,
             webhdfs_url=self.settings.webhdfs_url,
             hdfs_user=self.settings.hdfs_user,
         )

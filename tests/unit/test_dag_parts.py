@@ -15,6 +15,7 @@ import pytest
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.definitions import share_definition
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import (
     BadInputError,
     CorruptError,
@@ -280,6 +281,7 @@ def test_claims_of_long_ago_go(storage: LocalStorage) -> None:
         ({"gate_measured_precision": 80}, "yes ignores them: choose gate"),
         ({"tags": "cat,dog"}, "there are no labelled images: name these, or clear Tags"),
         ({"labelled": "gone.parquet"}, "gone.parquet: no such file"),
+        ({"labelled": "memory://sets/gone"}, "memory://sets/gone: no such file"),
         ({"labelled": "numbers.parquet"}, "its labels are numbers without names; name them with --tags"),
         ({"labelled": "numbers.parquet", "tags": "cat"}, "tags are 'cat': give two or more names"),
         ({"labelled": "numbers.parquet", "tags": "cat,dog", "test": "gone.parquet"}, "gone.parquet: no such file"),
@@ -291,7 +293,9 @@ def test_choices_that_cannot_be_followed_are_refused(
     from tinytags_checks import refuse_contradictions
 
     clients = SimpleNamespace(
-        settings=SimpleNamespace(corpora_folder=tmp_path), storage=LocalStorage(tmp_path / "store")
+        settings=SimpleNamespace(corpora_folder=tmp_path),
+        storage=LocalStorage(tmp_path / "store"),
+        files_at=SourceFiles,
     )
     limits = ("gate_documents", "gate_precision", "gate_measured_precision")
     texts = dict.fromkeys(("corpus", "blocks", "model", "labelled", "test", "other", "tags"), "")

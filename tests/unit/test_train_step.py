@@ -5,6 +5,7 @@ import json
 import threading
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError, TransientError
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.store.model_records import ModelCard, Probe
+from tinytags_tasks.store.model_records import LastTraining, ModelCard, Probe
 from tinytags_tasks.store.models import describe_model, load_report
 from tinytags_tasks.train import forest_spark, spark_features, step
 from tinytags_tasks.train.forest_spark import fit_trees
@@ -187,6 +188,19 @@ def test_the_same_again_does_nothing_wherever_the_files_lie(tmp_path, sets, fits
     assert (again.model, again.trained) == (first.model, False)
     assert files_under(storage.root) == before
     assert len(fits) == 2
+
+
+def test_a_set_at_an_address_is_the_same_training_and_stays_one_at_an_address(tmp_path, sets, fits, monkeypatch):
+    monkeypatch.setattr(step, "probe_training", lambda *_: None)
+    monkeypatch.setattr(step, "warn_again", lambda *_: None)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/sets/labelled.parquet", Path(sets["labelled"]).read_bytes())
+    storage = LocalStorage(tmp_path / "store")
+    here = train(storage, request_of(sets))
+    there = train(storage, request_of(sets, labelled="memory://sets/labelled.parquet", corpus="photos"))
+    assert (there.model, there.trained) == (here.model, False)
+    last = LastTraining.load(storage, layout.last_training_file("photos"))
+    assert last.request["labelled"] == "memory://sets/labelled.parquet"
 
 
 def test_figures_that_a_standing_card_lacks_are_told(tmp_path, sets, fits):

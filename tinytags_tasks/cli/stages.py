@@ -30,12 +30,13 @@ app = typer.Typer()
 @app.command()
 def train(
     labelled: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="Parquet file with pictures and a column label, folder with a folder for each tag, or WebDataset tar."
+            help="Parquet file with pictures and a column label, folder with a folder for each tag, or WebDataset tar: "
+            "a path, or an address such as hdfs:///labelled."
         ),
     ],
-    test: Annotated[Path | None, typer.Option(help="The same, to measure the model on.")] = None,
+    test: Annotated[str | None, typer.Option(help="The same, to measure the model on.")] = None,
     tags: LabelNames = "",
     name: Annotated[str, typer.Option(help="First part of the model's version; default: the head's name.")] = "",
     features: Annotated[
@@ -70,7 +71,7 @@ def train(
         int | None, typer.Option(help="Of a logistic head, at most; default: 20.", show_default=False)
     ] = None,
     other: Annotated[
-        Path | None, typer.Option(help="Labelled images of other things; label -1: none of the tags, -2: left out.")
+        str | None, typer.Option(help="Labelled images of other things; label -1: none of the tags, -2: left out.")
     ] = None,
     held_out: Annotated[int, typer.Option(help="Percentage held out to measure a second model on; 0: none.")] = 10,
     height: Annotated[int, typer.Option(help="Height of the images of the model's corpora.")] = 32,
@@ -98,11 +99,11 @@ def train(
     options = {"trees": trees, "depth": depth, "bins": bins, "seed": seed}
     options |= {"regularization": regularization, "iterations": iterations}
     request = TrainRequest(
-        str(labelled),
-        str(test) if test else None,
+        _whole(labelled),
+        _whole(test) or None,
         name,
         tags=named_tags(tags),
-        other=str(other) if other else None,
+        other=_whole(other) or None,
         held_out=held_out,
         height=height,
         width=width,
@@ -121,10 +122,21 @@ def train(
         connect_spark=runtime.connect_spark,
         report=say,
         providers=runtime.onnx_providers,
+        open_source=runtime.files_at,
     )
     if trained.trained:
         tell_of_model(runtime, trained.model, report=say)
     print(trained.model)
+
+
+def _whole(labelled: str | None) -> str:
+    """Return a labelled set as every folder's commands find it: its address, or its whole path; empty if none is given.
+
+    A corpus' last training is kept with it.
+    """
+    from tinytags_tasks.corpus.labelled_copy import is_address
+
+    return (labelled or "") if not labelled or is_address(labelled) else str(Path(labelled).absolute())
 
 
 @app.command()
@@ -287,11 +299,15 @@ def run(
         str, typer.Option(help="Version of a published model; default: train one.", show_default=False)
     ] = "",
     labelled: Annotated[
-        Path | None, typer.Option(help="Labelled Parquet file, folder of folders, or tar; default: the demo's.")
+        str | None,
+        typer.Option(
+            help="Labelled Parquet file, folder of folders, or tar: a path, or an address such as hdfs:///labelled; "
+            "default: the demo's."
+        ),
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="The same, for the model's card.")] = None,
+    test: Annotated[str | None, typer.Option(help="The same, for the model's card.")] = None,
     tags: LabelNames = "",
-    other: Annotated[Path | None, typer.Option(help="The same, of other things, for the card.")] = None,
+    other: Annotated[str | None, typer.Option(help="The same, of other things, for the card.")] = None,
     features: Annotated[
         str, typer.Option(help="What a trained model sees: a net's embeddings, or pixels as in the original system.")
     ] = "general32",
@@ -316,6 +332,7 @@ def run(
     """Trigger the Dag `tinytags` in Airflow, follow it to its end and show the result."""
     from tinytags_tasks.cli.follow import follow_run
     from tinytags_tasks.corpus.definitions import find_definition
+    from tinytags_tasks.corpus.labelled import refuse_missing
     from tinytags_tasks.nets.catalogue import load_net_card
     from tinytags_tasks.review.carry import refuse_uncarried
     from tinytags_tasks.store import layout
@@ -329,9 +346,7 @@ def run(
         find_definition(runtime.settings.corpora_folder, corpus, runtime.storage, renew=True)
         if runtime.storage.exists(layout.corpus_file(corpus)):
             refuse_uncarried(Corpus.load(runtime.storage, layout.corpus_file(corpus)), runtime.storage)
-    for path in (labelled, test, other):
-        if path and not path.exists():
-            raise BadInputError(f"{path}: no such file or folder")
+    refuse_missing(labelled, test, other, open_source=runtime.files_at)
     if head not in FAMILIES:
         raise BadInputError(f"--head is {head!r}: choose {' or '.join(FAMILIES)}")
     if model:
@@ -345,9 +360,9 @@ def run(
         "corpus": corpus,
         "new_files": "append" if grow else "leave",
         "model": model,
-        "labelled": str(labelled.absolute()) if labelled else "",
-        "test": str(test.absolute()) if test else "",
-        "other": str(other.absolute()) if other else "",
+        "labelled": _whole(labelled),
+        "test": _whole(test),
+        "other": _whole(other),
         "tags": "\n".join(names or ()),
         "features": features,
         "head": head,

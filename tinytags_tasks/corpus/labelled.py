@@ -12,10 +12,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from tinytags_tasks.corpus.class_names import shortened
+from tinytags_tasks.corpus.labelled_copy import UNFINISHED, OpenSource, is_address, refuse_absent
 from tinytags_tasks.corpus.labelled_parquet import ParquetSet, parquet_files_of
 from tinytags_tasks.corpus.labelled_tar import iterate_tars, place_in_tars, tags_of_tars, tars_of, tars_sha256
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.pictures.prepare import decode_rgb
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.corpus.sources.left_out import is_junk_path
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
@@ -24,9 +26,6 @@ _BATCH = 1_000
 
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
 """Folders of these names alone are parts of a set, each of which has folders of tags."""
-
-_UNFINISHED = "_temporary"
-"""Where Spark and Hadoop write what is not finished yet."""
 
 UNLABELLED = -1
 """The label of an image without one, as on the Hugging Face Hub: it is counted, and left out."""
@@ -87,16 +86,27 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_missing(*paths: str | None) -> None:
+def refuse_missing(*paths: str | None, open_source: OpenSource = SourceFiles) -> None:
     """Refuse labelled sets that do not exist, before the first of them is read.
+
+    Parameters
+    ----------
+    paths
+        Paths of this machine, or addresses; None and an empty one are left out.
+    open_source
+        Opens the files at an address.
 
     Raises
     ------
     BadInputError
         Naming the first.
+    TransientError
+        If an address' server does not answer.
     """
     for path in filter(None, paths):
-        if not Path(path).exists():
+        if is_address(path):
+            refuse_absent(path, open_source)
+        elif not Path(path).exists():
             raise BadInputError(f"{path}: no such file; give the path of a labelled file or folder")
 
 
@@ -121,9 +131,9 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 def _refuse_unfinished(folder: Path) -> None:
     """Refuse a folder that is still being written."""
-    if (folder / _UNFINISHED).exists():
+    if (folder / UNFINISHED).exists():
         raise BadInputError(
-            f"{folder / _UNFINISHED}: the set is still being written; wait until it is complete, or remove this folder"
+            f"{folder / UNFINISHED}: the set is still being written; wait until it is complete, or remove this folder"
         )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from tinytags_tasks.clients.spark import ConnectSpark
 from tinytags_tasks.corpus.labelled import file_sha256, refuse_missing, refuse_other_classes
+from tinytags_tasks.corpus.labelled_copy import OpenSource, sets_here
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError, MissingError
 from tinytags_tasks.nets.catalogue import net_for, read_background
 from tinytags_tasks.nets.compose import compose_model
@@ -107,11 +109,13 @@ def train_model(
     connect_spark: ConnectSpark,
     report: Callable[[str], None] = print,
     providers: Sequence[str] = (CPU,),
+    open_source: OpenSource = SourceFiles,
 ) -> TrainResult:
     """Publish the model that the labelled set and the request determine, unless it has been published already.
 
     If another process is training the same model, wait for it. The labelled set is embedded in this process, by those
-    of ``providers`` that ONNX Runtime offers it.
+    of ``providers`` that ONNX Runtime offers it. Sets at an address, which ``open_source`` opens, are copied to this
+    machine for as long as that takes.
 
     Raises
     ------
@@ -122,18 +126,33 @@ def train_model(
     TransientError
         If Spark or HDFS is unavailable.
     """
-    refuse_missing(request.labelled, request.test, request.other)
+    given = (request.labelled, request.test, request.other)
+    refuse_missing(*given, open_source=open_source)
+    with sets_here(*given, open_source=open_source, report=report) as sets:
+        labelled, test, other = sets.paths
+        here = replace(request, labelled=labelled or "", test=test, other=other)
+        trained = _train_here(here, storage, connect_spark, sets.report, providers)
+    if request.corpus:
+        last = LastTraining(model=trained.model, request=asdict(request))
+        last.save(storage, layout.last_training_file(request.corpus))
+    return trained
+
+
+def _train_here(
+    request: TrainRequest,
+    storage: Storage,
+    connect_spark: ConnectSpark,
+    report: Callable[[str], None],
+    providers: Sequence[str],
+) -> TrainResult:
+    """Train with labelled sets that are on this machine."""
     labelled_sha256 = file_sha256(Path(request.labelled))
     reviews = find_reviews(request, storage, report)
     net = None if request.features == PIXELS else net_for(request.features, storage)
     training = _Training(request, labelled_sha256, net, _has_none(request, net, reviews), reviews)
     lease = layout.training_lease_file(training.identity)
     with Leases(storage).wait_for(lease, f"training {training.identity}", report):
-        trained = _train(training, storage, connect_spark, report, providers)
-    if request.corpus:
-        last = LastTraining(model=trained.model, request=asdict(request))
-        last.save(storage, layout.last_training_file(request.corpus))
-    return trained
+        return _train(training, storage, connect_spark, report, providers)
 
 
 def request_with_reviews(corpus: str, last: LastTraining) -> TrainRequest:
