@@ -9,6 +9,7 @@ from small_run import MODEL, publish_model
 
 from tinytags_tasks.cli import follow, stages
 from tinytags_tasks.clients.airflow import AirflowClient
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.store.local import LocalStorage
 
@@ -104,7 +105,9 @@ def triggered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str,
     """The parameters that `tinytags run` triggers the Dag with."""
     triggered = []
     clients = SimpleNamespace(
-        storage=LocalStorage(tmp_path), settings=SimpleNamespace(corpora_folder=tmp_path, similar="auto")
+        storage=LocalStorage(tmp_path),
+        settings=SimpleNamespace(corpora_folder=tmp_path, similar="auto"),
+        files_at=SourceFiles,
     )
     monkeypatch.setattr(stages, "clients", lambda: clients)
     monkeypatch.setattr(follow, "follow_run", lambda runtime, parameters, report, unpause: triggered.append(parameters))

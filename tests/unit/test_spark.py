@@ -93,6 +93,19 @@ def test_a_server_that_goes_away_in_mid_job_is_waited_for(error):
     assert raised.value.awaited == "Spark"
 
 
+def test_an_exception_of_a_worker_is_said_with_its_end() -> None:
+    message = (
+        "\n  An exception was thrown from the Python worker. Please see the stack trace below.\n"
+        'Traceback (most recent call last):\n  File "worker.py", line 1, in main\n    raise FileNotFoundError(self)\n'
+        "FileNotFoundError: /net/card.json\n\n\nJVM stacktrace:\norg.apache.spark.SparkException\n"
+    )
+    with (
+        pytest.raises(TransientError, match=r"^Spark failed while embedding: FileNotFoundError: /net/card\.json; see"),
+        spark_errors("embedding"),
+    ):
+        raise failure(message)
+
+
 @pytest.mark.parametrize(
     "message", ["Job aborted: ExecutorLostFailure (executor 1 exited)", "Python worker exited unexpectedly (crashed)"]
 )

@@ -1,6 +1,7 @@
 """What Spark's executors say of themselves, what they are sent, and what their failures mean."""
 
 import io
+import subprocess
 import sys
 import zipfile
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from tinytags_tasks.clients.spark_workers import (
     ready_workers,
 )
 from tinytags_tasks.errors import FinalError
+from tinytags_tasks.nets.shipped import shipped_card, shipped_net
 
 
 class Session:
@@ -73,6 +75,25 @@ def test_code_that_was_sent_is_imported_from_the_zip_file_and_known_as_such(monk
     sys.modules.pop("packed_alone", None)
 
 
+def test_what_was_sent_has_the_files_that_jobs_read_besides_code(tmp_path):
+    package = tmp_path / "sent.zip"
+    package.write_bytes(packed_code())
+    code = (
+        "from tinytags_tasks.nets.shipped import shipped_background, shipped_card, shipped_net\n"
+        "from tinytags_tasks.store.quoting import quoted\n"
+        "import tinytags_tasks\n"
+        "print(tinytags_tasks.__file__, shipped_card().version, len(shipped_net()), quoted('\\x7f'))"
+    )
+    command = (sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(package)!r})\n{code}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.split() == [
+        f"{package}/tinytags_tasks/__init__.py",
+        shipped_card().version,
+        str(len(shipped_net())),
+        "'\\x7f'",
+    ], done.stderr
+
+
 def test_a_dependency_that_executors_lack_is_one_line_with_the_remedy(monkeypatch):
     monkeypatch.setattr(spark_workers, "NEEDED", ("no_such_dependency",))
     with pytest.raises(FinalError, match=r"lack what jobs need: .*No module named 'no_such_dependency'; install"):
@@ -90,11 +111,22 @@ def test_an_archive_is_unpacked_and_its_python_used(tmp_path):
         ready_workers(Session(), tmp_path / "missing")
 
 
+def test_executors_that_lack_only_our_package_may_be_sent_it():
+    remedy = "set TINYTAGS_SPARK_SEND_CODE=1, which sends them this package, or install"
+    assert remedy in explain_worker("ModuleNotFoundError: No module named 'tinytags_tasks'")
+    assert remedy not in explain_worker("ModuleNotFoundError: No module named 'onnxruntime'")
+
+
 @pytest.mark.parametrize(
     ("message", "said"),
     [
         ("Traceback\nPySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker 3.9", "have another Python"),
         ("Job aborted\nModuleNotFoundError: No module named 'tinytags_tasks'\n", "No module named 'tinytags_tasks'"),
+        (
+            "Error from python worker:\n  python3: Error (ModuleNotFoundError: No module named 'pyspark')",
+            "jobs need: python3: Error (ModuleNotFoundError: No module named 'pyspark')",
+        ),
+        ('java.io.IOException: Cannot run program "/opt/python": error=2, No such file', 'program "/opt/python"'),
         ("ExecutorLostFailure", ""),
     ],
 )

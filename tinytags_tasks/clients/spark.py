@@ -190,4 +190,9 @@ def is_away(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
+    """Return what an error says, in a line: of an exception in a Python worker, the end of its traceback."""
+    _, is_traceback, below = str(error).partition("Traceback (most recent call last):\n")
+    said = [line for line in below.partition("\n\n")[0].splitlines() if line[:1].strip()]
+    if is_traceback and said:
+        return said[-1][:500]
     return (str(error).strip() or type(error).__name__).splitlines()[0][:500]

@@ -185,8 +185,16 @@ def explain_worker(message: str) -> str:
     if "PYTHON_VERSION_MISMATCH" in message:
         said = _line_with(message, "MISMATCH")
         return f"Spark's executors have another Python than this machine ({here}): {said}; {remedy}"
-    if "ModuleNotFoundError" in message or "ImportError" in message:
-        return f"Spark's executors lack what jobs need: {_line_with(message, 'Error')}; {remedy}"
+    if "Cannot run program" in message:
+        said = _line_with(message, "Cannot run program")
+        return (
+            f"Spark's executors have no such Python: {said}; set PYSPARK_PYTHON where Spark Connect starts, or {remedy}"
+        )
+    if sign := next((sign for sign in ("ModuleNotFoundError", "ImportError") if sign in message), ""):
+        lacking = _line_with(message, sign)
+        if f"'{PACKAGE}'" in lacking:
+            remedy = f"set TINYTAGS_SPARK_SEND_CODE=1, which sends them this package, or {remedy}"
+        return f"Spark's executors lack what jobs need: {lacking}; {remedy}"
     return ""
 
 
@@ -204,10 +212,11 @@ def code_hash(folder: Path = Path(__file__).parents[1]) -> str:
 
 
 def packed_code(folder: Path = Path(__file__).parents[1]) -> bytes:
-    """Return this package's code as a zip file that Python imports from; equal code gives equal bytes."""
+    """Return this package as a zip file that Python imports from, with the net that ships; equal files, equal bytes."""
+    files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
-        for file in sorted(folder.rglob("*.py")):
+        for file in sorted(files):
             packed.writestr(
                 zipfile.ZipInfo(f"{PACKAGE}/{file.relative_to(folder)}", _FIXED_TIME),
                 file.read_bytes(),

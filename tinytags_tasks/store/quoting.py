@@ -2,9 +2,9 @@
 
 from bisect import bisect_right
 from functools import cache
-from pathlib import Path
+from importlib import resources
 
-_UNPRINTABLE = Path(__file__).with_name("unprintable.txt")
+_UNPRINTABLE = resources.files("tinytags_tasks.store") / "unprintable.txt"  # on Spark's executors, in a zip file
 _SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
 
 
