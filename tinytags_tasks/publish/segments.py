@@ -6,13 +6,17 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.store.run_records import Run
 
 SEGMENTS = 8
-"""How many segments a collection of a million documents may have: its similar pictures then meet their target.
+"""How many segments a collection of up to a million documents may have: its similar pictures then meet their target.
 
 A search looks into the segments of all shards, so each shard may have its part of them.
 """
 
-_DOCUMENTS = 125_000
-"""A larger collection may have a segment for so many documents each: merging it into 8 would write all of it again."""
+_SMALL = 1_000_000
+_DOCUMENTS = 100_000
+"""A larger collection may have another segment for so many documents each, a few more than Lucene leaves by itself.
+
+Merging it into fewer would build the graph of a large part of it again.
+"""
 
 
 def merge_for_similar(run: Run, solr: SolrClient, report: Callable[[str], None]) -> None:
@@ -26,7 +30,7 @@ def merge_for_similar(run: Run, solr: SolrClient, report: Callable[[str], None])
     if not run.similar:
         return
     shards = len(solr.export_cores(run.collection))
-    most = -(-max(SEGMENTS, solr.count(run.collection) // _DOCUMENTS) // shards)
+    most = -(-(SEGMENTS + max(0, solr.count(run.collection) - _SMALL) // _DOCUMENTS) // shards)
     segments = solr.segments(run.collection)
     if segments and max(segments) <= most:
         return
