@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from conftest import chromium, wait_for
 from playwright.sync_api import ConsoleMessage, Page, expect
 from small_run import MODEL, SparkHere, publish_model
@@ -92,8 +93,8 @@ def serving(settings: Settings, **accounts: Role) -> Iterator[PageServer]:
 
 
 @contextmanager
-def browsing(url: str) -> Iterator[OpenAs]:
-    """Yield a function that opens the page as an account; no page may complain while this is open."""
+def browsing(url: str, *expected: str) -> Iterator[OpenAs]:
+    """Yield a function that opens the page as an account; no page may complain but of what is expected meanwhile."""
     complaints: list[str] = []
     with chromium() as browser:
 
@@ -108,7 +109,7 @@ def browsing(url: str) -> Iterator[OpenAs]:
             context.set_default_timeout(30_000)
             expect.set_options(timeout=30_000)  # a busy machine saves a look in a second
             page = context.new_page()
-            page.on("console", lambda line: complaints.append(line.text) if _is_complaint(line) else None)
+            page.on("console", lambda line: complaints.append(line.text) if _is_complaint(line, expected) else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             return page
 
@@ -116,10 +117,21 @@ def browsing(url: str) -> Iterator[OpenAs]:
     assert complaints == [], complaints
 
 
-def _is_complaint(line: ConsoleMessage) -> bool:
+def _is_complaint(line: ConsoleMessage, expected: tuple[str, ...]) -> bool:
     # A test stops the server, and another one sends what is refused with a page.
-    expected = ("ERR_CONNECTION_REFUSED", "status of 400")
-    return line.type == "error" and not any(words in line.text for words in expected)
+    known = ("ERR_CONNECTION_REFUSED", "status of 400", *expected)
+    return line.type == "error" and not any(words in line.text for words in known)
+
+
+def assert_accessible(page: Page) -> None:
+    """Assert that nothing serious stands in anybody's way, by the rules of axe."""
+    found = Axe().run(page).response["violations"]
+    bad = {
+        violation["id"]: [node["target"] for node in violation["nodes"]]
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+    }
+    assert bad == {}, page.url
 
 
 def save_picture(page: Page, name: str) -> None:

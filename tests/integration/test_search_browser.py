@@ -10,9 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from conftest import IMAGES
-from page_in_browser import browsing, publish_small_run, save_picture, serving
+from page_in_browser import assert_accessible, browsing, publish_small_run, save_picture, serving
 from playwright.sync_api import Locator, Page, expect
 from small_nets import NET_TAGS, embed, make_net_run
 from small_run import CORPUS as SMALL
@@ -65,16 +64,6 @@ def assert_pictures_load(pictures: Locator) -> None:
         expect(picture).to_have_js_property("complete", True)
         expect(picture).to_have_js_property("naturalWidth", 32)
         expect(picture).to_have_css("image-rendering", "pixelated")
-
-
-def assert_accessible(page: Page) -> None:
-    found = Axe().run(page).response["violations"]
-    bad = {
-        violation["id"]: [node["target"] for node in violation["nodes"]]
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-    }
-    assert bad == {}, page.url
 
 
 @BOTH

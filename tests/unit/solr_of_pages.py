@@ -4,7 +4,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 DOCUMENT = {
     "id": "demo:7",
@@ -29,6 +29,10 @@ class SolrOfPages(ThreadingHTTPServer):
         The parameters of each search.
     failure
         Status and body of all answers, instead of documents.
+    gone
+        Collections that are not there any more.
+    searched
+        The collections of each search.
     """
 
     daemon_threads = True
@@ -37,14 +41,19 @@ class SolrOfPages(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[dict[str, list[str]]] = []
         self.failure: tuple[int, dict[str, Any]] | None = None
+        self.gone: set[str] = set()
+        self.searched: list[set[str]] = []
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/solr"
 
-    def answer(self, asked: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
+    def answer(self, collections: set[str], asked: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
         self.asked.append(asked)
+        self.searched.append(collections)
+        if collections & self.gone:
+            return 404, {"error": {"msg": "Collection not found", "code": 404}}
         if self.failure:
             return self.failure
         rows = int(asked.get("rows", ["10"])[0])
@@ -70,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
 
     def _answer(self, query: str) -> None:
-        status, found = self.server.answer(parse_qs(query, keep_blank_values=True))
+        collections = {*unquote(urlsplit(self.path).path.split("/")[-2]).split(",")}
+        status, found = self.server.answer(collections, parse_qs(query, keep_blank_values=True))
         body = json.dumps(found).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
