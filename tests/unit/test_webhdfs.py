@@ -95,6 +95,18 @@ def test_a_rename_onto_a_name_that_is_taken_moves_nothing():
         assert not store(server).rename("a", "b")
 
 
+@pytest.mark.parametrize(("offset", "is_behind_the_end"), [(10, True), (11, True), (9, False)])
+def test_behind_the_end_of_a_file_there_is_nothing_although_httpfs_does_not_say_so(offset, is_behind_the_end):
+    page, status = b"<html>Server Error</html>", {"FileStatus": {"length": 10}}
+    with name_node(OPEN=(500, page), GETFILESTATUS=(200, status)) as server:
+        hdfs = WebHdfs(server.url, user="me")
+        if is_behind_the_end:
+            assert hdfs.read("/file", offset, 5) == b""
+        else:
+            with pytest.raises(requests.HTTPError, match="500"):
+                hdfs.read("/file", offset, 5)
+
+
 @pytest.mark.parametrize("is_renamed", [True, False])
 def test_a_server_that_ignores_the_options_of_a_rename_keeps_no_store(is_renamed):
     """HttpFS answers so, also where a file exists that should have been replaced, and was not."""

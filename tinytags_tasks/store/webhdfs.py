@@ -149,6 +149,12 @@ class WebHdfs:
             if "out of the range" not in str(error):
                 raise
             return b""
+        except requests.HTTPError as error:
+            # HttpFS does not say why it cannot read behind the end of a file.
+            is_unexplained = error.response.status_code == requests.codes.server_error
+            if not is_unexplained or offset < self.client.status(path)["length"]:
+                raise
+            return b""
 
     def write(self, path: str, content: Iterator[bytes | memoryview], *, overwrite: bool) -> None:
         """Write a file: the NameNode says where, and the content goes there.
