@@ -28,6 +28,14 @@ def quiet_up(settings: Settings) -> Settings:
     return up(settings, report=lambda text: None)
 
 
+def kill_web(settings: Settings) -> None:
+    pid = status(settings)[0].pid
+    assert pid
+    os.kill(pid, 9)
+    while processes.find(processes.read_record(settings.home / "services" / "web")):
+        time.sleep(0.01)
+
+
 def test_up_starts_what_is_missing_and_records_where_it_is(settings: Settings) -> None:
     told = quiet_up(settings)
     assert web_unready(told) is None
@@ -46,11 +54,7 @@ def test_up_again_leaves_a_running_engine_alone(settings: Settings) -> None:
 
 def test_a_dead_engine_is_named_and_started_again_at_its_address(settings: Settings) -> None:
     told = quiet_up(settings)
-    pid = status(settings)[0].pid
-    assert pid
-    os.kill(pid, 9)
-    while processes.find(processes.read_record(settings.home / "services" / "web")):
-        time.sleep(0.01)
+    kill_web(settings)
     assert status(settings)[0].state == "dead"
     assert quiet_up(settings).search_url == told.search_url
     assert status(settings)[0].state == "running"
@@ -88,6 +92,27 @@ def test_an_engine_that_is_not_ready_in_time_is_ended(settings: Settings, monkey
         quiet_up(settings)
     assert [processes.find(record) for record in started] == [None]
     assert status(settings)[0].state == "stopped"
+
+
+def test_a_keeper_goes_on_with_an_engine_that_is_not_ready_in_time_if_it_was_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cut: all engines start at once, each more slowly than ever, and nobody is there."""
+    keepers: list[Path] = []
+    monkeypatch.setattr(control.keeper_process, "start", lambda settings, **how: keepers.append(settings.home))
+
+    def slow_up() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(control, "GROUPS", (make_group(("-c", "import time; time.sleep(600)"), timeout_seconds=0.3),))
+            with pytest.raises(TransientError, match="web is not ready after"):
+                up(settings, report=lambda text: None, keep=True)
+
+    slow_up()
+    assert keepers == []  # it never ran here, so it may be wrong
+    quiet_up(settings)
+    kill_web(settings)
+    slow_up()
+    assert keepers == [settings.home]
 
 
 def test_an_external_engine_is_asked_but_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import airflow, disk, hdfs, keeper_process, processes, search, solr, spark
 from tinytags_tasks.services.engine import Context, Group, engine_folder
@@ -49,7 +49,8 @@ def up(
     die_with_parent
         End the engines when the calling thread ends, for tests.
     keep
-        Start the keeper, too, in place of one that runs.
+        Start the keeper, too, in place of one that runs. It is also left behind if an engine is not ready in time, and
+        goes on to start what an earlier call had made ready.
 
     Returns
     -------
@@ -90,11 +91,22 @@ def up(
         if missing:
             memory = machine_memory()
             report_step(describe(profile_of(settings, memory), memory))
-        start_all(embedded, context, die_with_parent)
+
+        def leave_keeper() -> None:
+            if keep or (keeper_process.is_started(settings) and not keeper_process.running(settings)):
+                keeper_process.start(settings, die_with_parent=die_with_parent)
+                report_step("keeper: starts engines again that end or hang")
+
+        try:
+            start_all(embedded, context, die_with_parent)
+        except TransientError:
+            # After a boot, engines are slow, and nobody may be there to call this again.
+            if read_wanted(settings):
+                _record_addresses(settings, ports, external)
+                leave_keeper()
+            raise
         add_wanted(settings, [group.name for group in embedded])
-        if keep or (keeper_process.is_started(settings) and not keeper_process.running(settings)):
-            keeper_process.start(settings, die_with_parent=die_with_parent)
-            report_step("keeper: starts engines again that end or hang")
+        leave_keeper()
         return _record_addresses(settings, ports, external)
 
 
