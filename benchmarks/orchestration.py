@@ -68,7 +68,7 @@ def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
     """Score, index and publish without Airflow; return the seconds and the run."""
     storage, solr = runtime.storage, runtime.solr
     started = time.perf_counter()
-    name = plan_run(PlanRequest(corpus, MODEL, 0), storage=storage).run
+    name = plan_run(PlanRequest(corpus, MODEL, 0), storage=storage, report=quiet).run
     run = Run.load(storage, layout.run_file(name))
     prepare_collection(name, storage=storage, solr=solr)
     groups = [tuple(range(at, min(at + CALLED_AT_ONCE, run.blocks))) for at in range(0, run.blocks, CALLED_AT_ONCE)]
@@ -137,7 +137,7 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
     settings = runtime.settings
     client = airflow_client(runtime)
     client.wait_for_dag(DAG)
-    run = plan_run(PlanRequest(corpus, MODEL, 1), storage=runtime.storage).run
+    run = plan_run(PlanRequest(corpus, MODEL, 1), storage=runtime.storage, report=quiet).run
     parameters = {"corpus": corpus, "model": MODEL, "threshold": 1, "blocks_per_task": blocks_per_task}
     dag_run = client.trigger(DAG, parameters)
     killed = not kill_scheduler
