@@ -46,6 +46,7 @@ def test_the_time_of_the_next_is_the_clocks_or_a_second_after_the_latest(monkeyp
     assert now_after([]) == now_after(["2026-11-27T09:59:58+00:00"]) == "2026-11-27T10:00:00+00:00"
     assert now_after(["2026-12-31T23:59:59+00:00", "2020-01-01T00:00:00+00:00"]) == "2027-01-01T00:00:00+00:00"
     assert now_after(["2026-11-27T11:30:00+01:00"]) == "2026-11-27T11:30:01+01:00"
+    assert now_after(["2026-12-31"]) == "2026-12-31T00:00:01+00:00"
 
 
 def test_models_are_in_the_order_in_which_they_were_made(tmp_path, storage, clock) -> None:

@@ -63,7 +63,7 @@ class SparkAddress:
 
     @property
     def target(self) -> str:
-        """Host and port, as gRPC is told them."""
+        """Host and port, as gRPC takes them."""
         return f"{self.url_host}:{self.port}"
 
     @property

@@ -216,5 +216,6 @@ def now_after(earlier: Iterable[str]) -> str:
     Records that are sorted by time are then in the order in which they were made, even if two were made in one second,
     or the clock was set back.
     """
-    following = (datetime.fromisoformat(time) + timedelta(seconds=1) for time in earlier)
+    known = (datetime.fromisoformat(time) for time in earlier)
+    following = ((time if time.tzinfo else time.replace(tzinfo=UTC)) + timedelta(seconds=1) for time in known)
     return max([datetime.fromisoformat(now()), *following]).isoformat(timespec="seconds")
