@@ -102,6 +102,7 @@ def start(launch: Launch, folder: Path, *, die_with_parent: bool = False) -> Rec
         return _record(child.pid, folder)
     except BaseException:  # the disk is full: without a record, nobody would ever find the process again
         child.kill()
+        child.wait()
         raise
 
 
