@@ -45,7 +45,7 @@ def run(runtime: Runtime, model: str, pictures: dict[str, Path]) -> str:
         ("train no-such.parquet", "", "no-such.parquet: no such file"),
         ("train {corpus}", "", "not a readable Parquet file"),
         ("train {labelled} --head forest --trees 0", "", "trees is 0: it must be 1 to 1000"),
-        ("train {labelled} --seed 5", "spark", "Spark does not answer"),
+        ("train {labelled} --seed 2147", "spark", "Spark does not answer"),
         ("score no-such-corpus --model {model}", "", "corpus no-such-corpus is not in the store"),
         ("score bad-input --model {model} --threshold 120", "", "threshold is 120"),
         ("score bad-input --model {model} --blocks 3,6", "", "block 6 is out of range"),
