@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,17 @@ def test_a_file_is_listed_with_size_and_time(file):
     assert list(files.files(".jpg")) == list(files.files())  # it was named: its ending does not matter
     assert files.only_file() == files.current("pictures.bin")
     assert (files.is_local, files.address, files.name("pictures.bin")) == (True, str(file), str(file))
+
+
+def test_nothing_stays_open_when_nobody_needs_a_source_any_more(file):
+    def is_open() -> bool:
+        return str(file) in {each.path for each in psutil.Process().open_files()}
+
+    files = SourceFiles(str(file))
+    files.read("pictures.bin", 0, 3)
+    assert is_open()
+    del files
+    assert not is_open()
 
 
 @pytest.mark.parametrize("source", ["pictures.bin", "./pictures.bin", "~/pictures.bin"])

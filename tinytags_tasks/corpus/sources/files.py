@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import stat
+import weakref
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ class SourceFiles:
         self._prefix = ""
         self._urls: tuple[str, ...] = ()
         self._open_files: dict[str, int] = {}
+        weakref.finalize(self, _close, self._open_files)  # whoever is refused does not get as far as to close it
         with self._translated(source):
             if self._is_local:
                 self._root = str(Path(source.removeprefix("file://")).expanduser().absolute())
@@ -437,9 +439,12 @@ class SourceFiles:
 
     def close(self) -> None:
         """Close the open file."""
-        for descriptor in self._open_files.values():
-            os.close(descriptor)
-        self._open_files.clear()
+        _close(self._open_files)
+
+
+def _close(open_files: dict[str, int]) -> None:
+    while open_files:
+        os.close(open_files.popitem()[1])
 
 
 def hash_ends(files: SourceFiles, first: SourceFile, last: SourceFile) -> tuple[str, str]:
