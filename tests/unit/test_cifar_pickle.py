@@ -232,8 +232,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, protoco
 def test_nothing_that_a_pickle_may_try_gets_past(tmp_path, opcodes, said):
     source = tmp_path / "data_batch_1"
     source.write_bytes(opcodes)
-    with pytest.raises(BadInputError, match=f"data_batch_1: .*({said})"):
+    with pytest.raises(BadInputError, match=f"data_batch_1: .*({said})") as refused:
         listed(source)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

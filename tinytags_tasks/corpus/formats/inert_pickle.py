@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, one_line
 
 # What Python's unpickler and its disassembler raise on damaged bytes.
 _DAMAGE = (
@@ -145,8 +145,8 @@ def load_inert(content: bytes, where: str) -> object:
         return _InertUnpickler(content, where).load()
     except _DAMAGE as error:
         raise BadInputError(
-            f"{where}: not a readable pickle, of {len(content):,} bytes ({type(error).__name__}: {error}); download "
-            "it again"
+            f"{where}: not a readable pickle, of {len(content):,} bytes ({type(error).__name__}: "
+            f"{one_line(' '.join(str(error).split()))}); download it again"
         ) from error
 
 
