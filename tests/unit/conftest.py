@@ -1,10 +1,14 @@
 """Fixtures for all unit tests."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from published_runs import World, make_world
+from small_run import SolrHere
+
+from tinytags_tasks.store.local import LocalStorage
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +23,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = make_world(tmp_path_factory.mktemp("world"))
     world.publish(world.runs[0])
     return world
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    """An empty store."""
+    return LocalStorage(tmp_path / "store")
+
+
+@pytest.fixture
+def solr() -> SolrHere:
+    """A Solr without collections."""
+    return SolrHere()
 
 
 # A busy machine must not fail a test, so no test asserts a time.

@@ -70,11 +70,6 @@ def own_source(images, tmp_path):
     return path
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
 @pytest.fixture(scope="module")
 def clean(source, tmp_path_factory):
     """The files of an undisturbed ingestion."""

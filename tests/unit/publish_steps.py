@@ -3,7 +3,6 @@
 import pytest
 from small_run import (
     UNREADABLE,
-    SolrHere,
     index_all,
     make_another_run,
     make_run,
@@ -12,17 +11,6 @@ from small_run import (
 )
 
 from tinytags_tasks.publish.step import PublishRequest, publish_run
-from tinytags_tasks.store.local import LocalStorage
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 @pytest.fixture

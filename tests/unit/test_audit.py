@@ -4,7 +4,6 @@ import pytest
 import small_run
 from small_run import (
     BLOCKS,
-    SolrHere,
     SparkHere,
     address_of,
     index_all,
@@ -21,21 +20,10 @@ from tinytags_tasks.score import step as score_step
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.ledger import read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockState
 from tinytags_tasks.upkeep import rotation
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run, last_audit
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ SOON = 0.0
 """Seconds after which a writer counts as gone: at once."""
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
     """The result of an undisturbed run."""

@@ -1,7 +1,5 @@
 """What was made last is the latest, although the clock was set back between two, or both were made in one second."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from classifiers import HEIGHT, TAGS, WIDTH, linear_classifier
@@ -13,7 +11,6 @@ from tinytags_tasks.nets.importing import NetImport, import_net
 from tinytags_tasks.score.plan import PlanRequest, latest_model, plan_run
 from tinytags_tasks.store import layout, record
 from tinytags_tasks.store.ledger import list_runs
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.models import list_models
 from tinytags_tasks.store.record import now_after
 from tinytags_tasks.train.import_step import ImportRequest, import_model
@@ -22,11 +19,6 @@ CLOCK = ("2026-11-27T10:00:00+00:00", "2026-11-27T10:00:00+00:00", "2026-11-20T0
 """What it says when each of three is made: the same second twice, then a week before."""
 
 EXPECTED = ["2026-11-27T10:00:00+00:00", "2026-11-27T10:00:01+00:00", "2026-11-27T10:00:02+00:00"]
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

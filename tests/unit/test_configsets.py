@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from configset_upgrades import FOUNDING_FOLDER, check_out, upload, with_comment, with_field
-from small_run import CORPUS, MODEL, SolrHere, card, make_corpus, make_run
+from small_run import CORPUS, MODEL, card, make_corpus, make_run
 
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError
 from tinytags_tasks.index.step import prepare_collection
@@ -18,13 +18,7 @@ from tinytags_tasks.store.configsets import (
     kept_configset,
     read_configset,
 )
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import Run
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture
@@ -179,11 +173,6 @@ def test_a_changed_comment_finds_the_same_run_and_a_new_field_makes_another(stor
 
 
 # What a collection is made with
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 def prepare_run(run, storage, solr):

@@ -28,11 +28,6 @@ from tinytags_tasks.store.run_identity import run_name
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def folder(tmp_path):
     source = tmp_path / "source"
     for number, name in enumerate(OLD):

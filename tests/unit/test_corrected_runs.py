@@ -9,7 +9,6 @@ import pytest
 from small_run import (
     CORPUS,
     UNREADABLE,
-    SolrHere,
     SparkHere,
     address_of,
     index_all,
@@ -37,7 +36,6 @@ from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.corrections import CorrectionsReader
 from tinytags_tasks.store.ledger import add_up, read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
 from tinytags_tasks.store.run_records import BlockState
 from tinytags_tasks.upkeep import meanwhile as meanwhile_module
@@ -48,16 +46,6 @@ WORDS = (tag(0, "yak"), none(2), wrong(3, "cat"), takedown(7), tag(8, "emu"), ta
 """Position 9 is unreadable; all others were kept, but for position 1."""
 
 DOCUMENTS = {0: "yak", 4: "dog", 5: "cat", 6: "dog", 8: "emu", 10: "cat"}
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 @pytest.fixture

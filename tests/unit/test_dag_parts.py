@@ -28,11 +28,6 @@ from tinytags_tasks.store.local import LocalStorage
 dags_folder, context = dag_context.dags_folder, dag_context.context
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
 def test_a_final_error_fails_a_task_at_once_and_a_transient_one_is_left_to_the_retries() -> None:
     from airflow.sdk.exceptions import AirflowFailException
     from tinytags_airflow import errors_for_airflow

@@ -43,7 +43,6 @@ from tinytags_tasks.store.block_files import (
 )
 from tinytags_tasks.store.configsets import CONFIGSET_FOLDER
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_blocks import RunBlocks
 
 OF_SOLR = {"_version_"}
@@ -54,11 +53,6 @@ FIRST_VERSION = {"id", "tag", "confidence", "votes", "block", "position", "model
 
 FOUNDING = FIRST_VERSION | {"keyword", "width"}
 """Fields of the collections whose documents are pinned here."""
-
-
-@pytest.fixture
-def storage(tmp_path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

@@ -32,16 +32,10 @@ from tinytags_tasks.score import export
 from tinytags_tasks.score.export import ExportRequest
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import add_up, list_runs, read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
 
 ALL = tuple(range(BLOCKS))
 FIRST_OF_BLOCK = (0, 2, 4, 6, 7, 9, 11)
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

@@ -26,11 +26,6 @@ BROKEN = NEW[-1]
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def folder(tmp_path):
     source = tmp_path / "source"
     for number, name in enumerate(OLD):

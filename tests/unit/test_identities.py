@@ -33,7 +33,6 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_documents import documents_checksum, first_checksum
 from tinytags_tasks.store.block_files import SCHEMA
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, ShardManifest, Source, Unreadable
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.models import model_version
 from tinytags_tasks.store.quoting import quoted
 from tinytags_tasks.train import step
@@ -58,11 +57,6 @@ DIGESTS = {
 
 
 # Values that must not change
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture(autouse=True)

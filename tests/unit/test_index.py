@@ -50,21 +50,11 @@ KEPT = [position for position, votes in enumerate(VOTES) if max(votes) >= 4 and 
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def scored(storage):
     """A run whose blocks are all scored."""
     planned = make_run(storage, unreadable=UNREADABLE)
     score_all(storage, planned)
     return planned
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 def index(storage, planned, solr, blocks=ALL):

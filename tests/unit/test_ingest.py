@@ -26,7 +26,7 @@ from tinytags_tasks.store.corpus_records import Corpus, ShardManifest
 from tinytags_tasks.store.local import LocalStorage
 
 images, source, own_source = ingest_steps.images, ingest_steps.source, ingest_steps.own_source
-storage, clean = ingest_steps.storage, ingest_steps.clean
+clean = ingest_steps.clean
 
 
 def test_shards_hold_the_source_in_row_major_order_and_each_image_once(storage, source, images):

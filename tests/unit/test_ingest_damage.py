@@ -18,7 +18,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.protocol import temporary_name
 
 images, source, own_source = ingest_steps.images, ingest_steps.source, ingest_steps.own_source
-storage, clean = ingest_steps.storage, ingest_steps.clean
+clean = ingest_steps.clean
 
 
 def test_a_complete_corpus_never_needs_its_source(storage, own_source):

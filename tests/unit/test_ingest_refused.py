@@ -34,11 +34,6 @@ def make_folder(folder, broken=()):
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def refused(tmp_path, storage):
     """A folder whose last shard has broken pictures, so that its ingestion was refused after two shards."""
     folder = make_folder(tmp_path / "photos", broken=(20, 21, 22))

@@ -23,11 +23,6 @@ from tinytags_tasks.store.review_records import SCHEMA, picture_hash
 __all__ = ["fits", "sets"]
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
 def shades(seed: int) -> np.ndarray:
     """Return the shades of the labelled pictures, as the fixture draws them."""
     return np.random.default_rng(seed).integers(0, 256, 60, dtype=np.uint8)

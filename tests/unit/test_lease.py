@@ -24,11 +24,6 @@ NEVER = 3_600.0
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def clock(monkeypatch):
     """The waiters' clock, which the test advances."""
     clock = SimpleNamespace(now=1_000.0)

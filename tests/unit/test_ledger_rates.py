@@ -8,15 +8,9 @@ from small_run import BLOCKS, make_run, score_all
 
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import LedgerReader, rates
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState
 
 NOON = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

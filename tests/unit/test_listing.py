@@ -36,11 +36,6 @@ items_of_any_size = st.lists(
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def small_groups(monkeypatch):
     """Limit row groups to three rows."""
     monkeypatch.setattr(listing_module, "_ROWS_PER_GROUP", 3)

@@ -69,11 +69,6 @@ class Counting(FaultyStorage):
         return super().read(path, *arguments)
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
 def test_a_group_lists_no_folder_that_has_a_file_for_each_block(storage):
     run = make_run(storage)
     publish_means_net(storage)

@@ -53,11 +53,6 @@ def context(try_number: int = 1, **more: Any) -> dict[str, Any]:
     return {"ti": task, **more}
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
 def test_a_group_counts_its_images_documents_and_blocks(sent: dict[str, Any], storage: LocalStorage) -> None:
     from tinytags_metrics import measured_group
 

@@ -13,18 +13,12 @@ from small_run import forest, pictures, quiet
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import ModelCard
 from tinytags_tasks.train.evaluation import count_votes
 from tinytags_tasks.train.forest_trees import forest_to_onnx
 from tinytags_tasks.train.import_step import ImportRequest, import_model
 
 IMAGES = np.random.default_rng(7).integers(0, 256, (50, HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

@@ -23,15 +23,9 @@ from tinytags_tasks.nets.catalogue import (
 )
 from tinytags_tasks.nets.shipped import DEFAULT_NET, shipped_background, shipped_card, shipped_net
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.net_records import NetCard
 
 SHIPPED = "general32-e278f193f89b"
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 def background_file(pictures: int = 3, dimensions: int = 4) -> bytes:

@@ -12,12 +12,6 @@ from tinytags_tasks.cli import nets as nets_commands
 from tinytags_tasks.nets.catalogue import net_for, publish_net
 from tinytags_tasks.nets.shipped import DEFAULT_NET, shipped_card
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.local import LocalStorage
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from tinytags_tasks.nets.graph import embedding_graph
 from tinytags_tasks.nets.importing import NetImport, import_net
 from tinytags_tasks.nets.ranking import Ranking, compare_rankings
 from tinytags_tasks.nets.running import embed, open_session
-from tinytags_tasks.store.local import LocalStorage
 
 MEAN, STD = (0.5, 0.25, 0.1), (0.2, 0.4, 0.8)
 
@@ -42,11 +41,6 @@ def patches(count: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 
 
 PICTURES = patches(128)
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from tinytags_tasks.nets.recipe.pictures import joined, prepare, read_folder, wo
 from tinytags_tasks.nets.recipe.training import NetTraining
 from tinytags_tasks.nets.recipe.work import Progress, Timer, Work
 from tinytags_tasks.nets.running import embed, open_session
-from tinytags_tasks.store.local import LocalStorage
 
 TINY = NetTraining(
     name="mine",
@@ -44,11 +43,6 @@ def sources() -> Sources:
         general_names={"n01443537": "goldfish, Carassius auratus"},
         licence="ours",
     )
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

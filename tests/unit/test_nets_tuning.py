@@ -48,11 +48,6 @@ TINY = NetTraining(name="mine", size="tiny")
 TUNING = NetTuning(name="better", base="mine", heads_epochs=1, tuning_epochs=1, batch=16, preparations=3)
 
 
-@pytest.fixture
-def storage(tmp_path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
 def ingest(tmp_path: Path, storage: LocalStorage, name: str, seed: int = 0) -> Corpus:
     images = np.random.default_rng(seed).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     (tmp_path / f"{name}.bin").write_bytes(to_column_major(images))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from small_nets import HALF_NET, NONE, embed, make_net_run, publish_net_model
-from small_run import BLOCKS, VOTES, SolrHere, SparkHere, address_of, index_all, make_run, quiet, score_all
+from small_run import BLOCKS, VOTES, SparkHere, address_of, index_all, make_run, quiet, score_all
 from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, blocks, common, follow, publishing, stages
@@ -15,7 +15,6 @@ from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.ledger import add_up, read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import BackgroundUse
 from tinytags_tasks.store.models import compare_models, describe_model
 from tinytags_tasks.store.record import CHECKSUM_KEY
@@ -24,16 +23,6 @@ ALIAS = "live"
 
 BLOCK = 4
 """Position 7, which shows none of the tags, and 8, which is kept."""
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 @pytest.fixture

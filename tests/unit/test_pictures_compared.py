@@ -1,7 +1,7 @@
 """Pictures in Solr are compared with the shards page by page, and each difference is found wherever it is."""
 
 import pytest
-from small_run import BLOCKS, SolrHere, index_all, make_run, score_all
+from small_run import BLOCKS, index_all, make_run, score_all
 
 from tinytags_tasks.errors import CorruptError
 from tinytags_tasks.publish import pictures
@@ -10,19 +10,8 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
-from tinytags_tasks.store.local import LocalStorage
 
 IMAGE_BYTES = 3_072
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 @pytest.fixture

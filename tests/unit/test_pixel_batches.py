@@ -3,7 +3,6 @@
 import hashlib
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,11 +47,6 @@ def pixels() -> np.ndarray:
     for position in range(IMAGES):
         drawn[position, :TREES] = np.repeat(np.array([0, 128, 255], dtype=np.uint8), VOTES[position % len(VOTES)])
     return drawn
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

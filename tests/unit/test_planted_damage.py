@@ -14,7 +14,6 @@ from small_run import (
     CORPUS,
     MODEL,
     SHARD_IMAGES,
-    SolrHere,
     SparkHere,
     address_of,
     index_all,
@@ -34,23 +33,12 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
 from tinytags_tasks.store.run_identity import load_run, rebuild_run
 from tinytags_tasks.store.run_records import Audit, BlockState, Run
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
 ALIAS = "live"
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 @pytest.fixture

@@ -125,11 +125,6 @@ def test_animals_and_vehicles_of_one_source_are_not_told_apart():
 # A stored corpus
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
 def test_a_sample_is_spread_over_the_corpus_and_leaves_out_what_could_not_be_read(storage):
     corpus = make_corpus(storage, unreadable=(2, 9))
     every = sample_images(storage, corpus, 1_000)

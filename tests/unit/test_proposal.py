@@ -1,7 +1,5 @@
 """What a person reads before they approve a publication."""
 
-from pathlib import Path
-
 import pytest
 from small_run import CORPUS, SolrHere, index_all, make_another_run, make_run, quiet, score_all
 
@@ -10,16 +8,6 @@ from tinytags_tasks.publish.proposal import describe_publication
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import Run
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr() -> SolrHere:
-    return SolrHere()
 
 
 @pytest.fixture

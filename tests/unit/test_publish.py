@@ -28,7 +28,6 @@ from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_blocks import RunBlocks
 from tinytags_tasks.store.run_records import BlockState, Change, Run
 
-storage, solr = publish_steps.storage, publish_steps.solr
 indexed, stricter = publish_steps.indexed, publish_steps.stricter
 
 

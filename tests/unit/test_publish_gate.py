@@ -14,7 +14,6 @@ from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.model_records import Evaluation, ThresholdFigures
 from tinytags_tasks.store.run_records import BlockState
 
-storage, solr = publish_steps.storage, publish_steps.solr
 indexed, stricter = publish_steps.indexed, publish_steps.stricter
 
 

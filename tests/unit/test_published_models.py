@@ -16,7 +16,6 @@ from tinytags_tasks.score import step as score_step
 from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_figures import share
 from tinytags_tasks.store.model_records import (
     ConfidenceBand,
@@ -41,11 +40,6 @@ from tinytags_tasks.store.run_records import Run
 from tinytags_tasks.train.import_step import ImportRequest, import_model
 
 TAGS = ("ant", "bee", "cat", "dog")
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 def evaluation(accuracy: float = 50.0, sha256: str = "1") -> Evaluation:

@@ -23,11 +23,6 @@ BLOCK = 20
 """Images a block, of the runs that are made up here."""
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
 def make_up(storage, name, kept, blocks, **changes):
     """Write a run with scored files for what is kept: tag and confidence by position."""
     plan = Run(

@@ -33,7 +33,6 @@ from tinytags_tasks.store import record as record_module
 from tinytags_tasks.store.block_files import RECORD_KEY, read_scored
 from tinytags_tasks.store.corpus_records import BlockManifest, Corpus, Growth, ShardManifest, Source, Unreadable
 from tinytags_tasks.store.ledger import read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import LastTraining, Training
 from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.record import CHECKSUM_KEY, Record
@@ -55,11 +54,6 @@ PATH = "folder/record.json"
 SOURCE = Source(
     path="/a", format="raw", files=1, size_bytes=2, images=3, listing_sha256="l", head_sha256="h", tail_sha256="t"
 )
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 def samples(tmp_path):

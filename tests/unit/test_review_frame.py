@@ -23,11 +23,6 @@ from tinytags_tasks.store.run_records import Run
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def run(storage: LocalStorage) -> Run:
     run = make_run(storage, threshold=50, unreadable=(1, 9))
     score_all(storage, run)

@@ -18,17 +18,11 @@ from small_words import bare_corpus
 from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.store import layout, review_log
 from tinytags_tasks.store.corpus_records import Corpus
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.review_log import ReviewLog, append_words, counting_words, read_words, rows_sha256
 from tinytags_tasks.store.review_records import SCHEMA, Verdict, Word
 
 MERGED_AT = 8
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

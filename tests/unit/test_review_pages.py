@@ -40,11 +40,6 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStorage:
 
 
 @pytest.fixture
-def solr() -> SolrHere:
-    return SolrHere()
-
-
-@pytest.fixture
 def start(
     tmp_path: Path, storage: LocalStorage, solr: SolrHere, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], Callable[[str], TestClient]]:

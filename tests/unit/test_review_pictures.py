@@ -14,7 +14,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.review_records import Verdict, Word
 
-storage, solr, start = test_review_pages.storage, test_review_pages.solr, test_review_pages.start
+storage, start = test_review_pages.storage, test_review_pages.start
 open_as, ann = test_review_pages.open_as, test_review_pages.ann
 
 

@@ -37,11 +37,6 @@ from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import BlockRecord, BlockState, Run
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
 # Planning
 def test_the_same_plan_is_the_same_run(storage):
     make_run(storage)

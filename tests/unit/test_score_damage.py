@@ -18,15 +18,9 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.models import model_version
 from tinytags_tasks.store.record import CHECKSUM_KEY
 from tinytags_tasks.store.run_records import BlockState, Run
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 def test_a_damaged_byte_of_a_shard_is_named_by_block_and_offset(storage):

@@ -50,18 +50,12 @@ from tinytags_tasks.store.block_files import BlockSource, read_scored
 from tinytags_tasks.store.block_lease import BlockLeases, embedding_leases
 from tinytags_tasks.store.embedding_files import embeddings_sha256, read_embeddings, write_embeddings
 from tinytags_tasks.store.ledger import add_up, read_ledger
-from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.net_records import EmbeddedBlock, NetCard
 from tinytags_tasks.store.run_records import BlockState, Run
 from tinytags_tasks.votes import decide
 
 DATA = PROJECT_ROOT.parent / "shared" / "data"
 ALL = tuple(range(BLOCKS))
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 def score(storage, run: Run, blocks=ALL, spark=None):

@@ -3,27 +3,16 @@
 import pytest
 from recorded_solr import RecordedSolr
 from small_nets import embed, make_net_run
-from small_run import SolrHere, index_all, make_run, quiet, score_all
+from small_run import index_all, make_run, quiet, score_all
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.publish import segments
 from tinytags_tasks.publish.segments import SEGMENTS, merge_for_similar
 from tinytags_tasks.publish.step import PublishRequest, publish_run
-from tinytags_tasks.store.local import LocalStorage
 
 REPLICAS = {"replica_n1": {"state": "active"}, "replica_n2": {"state": "active"}}
 CLUSTER = {"cluster": {"collections": {"run": {"shards": {"shard1": {"replicas": REPLICAS}}}}}}
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
 
 
 @pytest.fixture

@@ -13,12 +13,6 @@ from tinytags_tasks.corpus.definitions import (
 )
 from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.store import layout
-from tinytags_tasks.store.local import LocalStorage
-
-
-@pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture

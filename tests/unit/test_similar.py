@@ -56,16 +56,6 @@ from tinytags_tasks.upkeep.prune_embeddings import find_embeddings
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
-def solr():
-    return SolrHere()
-
-
-@pytest.fixture
 def run(storage, solr):
     """Return a run whose documents have vectors."""
     planned = make_net_run(storage)

@@ -1,7 +1,5 @@
 """Where a run's images are is part of the run: in its documents, or only in the store."""
 
-from pathlib import Path
-
 import pytest
 from small_run import CORPUS, MODEL, SolrHere, make_run, quiet, score_all
 
@@ -12,11 +10,6 @@ from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.run_records import Run
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
 
 
 def planned(storage: LocalStorage, thumbnails: str) -> Run:

@@ -48,11 +48,6 @@ def labelled(tmp_path) -> Path:
     return tmp_path / "labelled.parquet"
 
 
-@pytest.fixture
-def storage(tmp_path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
 class Spark:
     """A session that can only be stopped."""
 

@@ -47,11 +47,6 @@ def pictures(images: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def storage(tmp_path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
-
-
-@pytest.fixture
 def corpus(tmp_path, storage) -> Corpus:
     return ingest(tmp_path, storage, pictures(IMAGES, seed=1))
 

@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,11 +17,6 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.review_log import shared_log
 from tinytags_tasks.store.review_records import Verdict, Word
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "store")
 
 
 @pytest.fixture
