@@ -15,7 +15,7 @@ from web_engine import make_group, web_unready
 
 from tinytags_tasks import cli
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
-from tinytags_tasks.services import control, processes
+from tinytags_tasks.services import control, processes, starting
 from tinytags_tasks.services.control import down, up
 from tinytags_tasks.services.engine_status import status
 from tinytags_tasks.services.processes import Launch
@@ -92,6 +92,15 @@ def test_an_engine_that_is_not_ready_in_time_is_ended(settings: Settings, monkey
         quiet_up(settings)
     assert [processes.find(record) for record in started] == [None]
     assert status(settings)[0].state == "stopped"
+
+
+def test_a_slow_start_says_what_is_missing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "TOLD_SECONDS", 0.1)
+    monkeypatch.setattr(control, "GROUPS", (make_group(("-c", "import time; time.sleep(600)"), timeout_seconds=1),))
+    told: list[str] = []
+    with pytest.raises(TransientError, match="web is not ready after"):
+        up(settings, report=told.append)
+    assert 3 <= sum("web: not ready yet: " in line for line in told) <= 10
 
 
 def test_a_keeper_goes_on_with_an_engine_that_is_not_ready_in_time_if_it_was_once(

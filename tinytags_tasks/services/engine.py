@@ -83,7 +83,8 @@ class Engine:
     """The setting with its address."""
     own_log: str | None = None
     """Name of the log file in its folder, if it logs to one besides its standard output."""
-    timeout_seconds: float = 180
+    timeout_seconds: float = 300
+    """One that ends is noticed at once, so this is for one that hangs; on a busy machine, others need minutes."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,6 @@ GROUP = Group(
             unready=lambda context: _unready(context.settings),
             ports=(Port("http", 8765),),
             address="search_url",
-            timeout_seconds=60,
         ),
     ),
     settings=("search_url",),

@@ -319,8 +319,6 @@ GROUP = Group(
             ports=(Port("http", 8983, companion=ZOOKEEPER_OFFSET, is_identity=True),),
             address="solr_url",
             own_log="log/solr.log",
-            # Replaying a log of several hundred thousand documents takes a while.
-            timeout_seconds=300,
         ),
     ),
     settings=("solr_url",),

@@ -15,6 +15,9 @@ from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.processes import Launch, Record
 from tinytags_tasks.settings import Settings
 
+TOLD_SECONDS = 30
+"""How often it is said what an engine still lacks."""
+
 
 class _Stopped(Exception):
     """Another engine failed, so this one is given up."""
@@ -116,8 +119,10 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
     for engine in missing:
         _start_engine(engine, context, starter)
     waiting = list(group.engines)
-    began = time.monotonic()
+    began = told = time.monotonic()
     while waiting:
+        is_due = time.monotonic() - told > TOLD_SECONDS
+        told = time.monotonic() if is_due else told
         for engine in list(waiting):
             reason = engine.unready(context)
             record = processes.read_record(context.folder(engine.name))
@@ -138,6 +143,8 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
                     f"{engine.name} is not ready after {engine.timeout_seconds:g} s: {reason}. See its log, "
                     f"{processes.log_file(context.folder(engine.name))}; `tinytags down` stops it"
                 )
+            elif is_due:
+                context.report(f"{engine.name}: not ready yet: {reason}")
         if waiting and starter.stopped.wait(0.2):
             raise _Stopped
 
