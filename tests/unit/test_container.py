@@ -1,5 +1,9 @@
 """One engine in a container: the same configuration as on one machine, with other hosts."""
 
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +11,7 @@ import pytest
 
 from tinytags_tasks.services import container, hdfs, solr, spark
 from tinytags_tasks.services.engine import Context, Network
-from tinytags_tasks.settings import Settings
+from tinytags_tasks.settings import PROJECT_ROOT, Settings
 
 
 @pytest.fixture
@@ -88,3 +92,20 @@ def test_copies_of_a_block_are_as_many_as_set(context: Context) -> None:
     assert hdfs.replication(context) == 1
     assert hdfs.replication(replace(context, ports={})) == 3
     assert hdfs.replication(replace(context, settings=Settings(hdfs_replication=2))) == 2
+
+
+def test_the_image_is_given_all_that_fetches_its_jars(tmp_path: Path) -> None:
+    """So that a change of other code does not fetch them again, the Dockerfile names the files; one was missing once."""
+    stage = (PROJECT_ROOT / "Dockerfile").read_text().partition(" AS jars\n")[2].partition("\nFROM ")[0]
+    for copied in re.findall(r"^COPY (.+)$", stage, re.MULTILINE):
+        *sources, target = copied.split()
+        (tmp_path / target).mkdir(parents=True, exist_ok=True)
+        (tmp_path / target / "__init__.py").touch()  # so that this one is imported, not the checkout's
+        for source in sources:
+            shutil.copy(PROJECT_ROOT / source, tmp_path / target)
+    command = "from tinytags_tasks.services.jars import Settings, fetch_jars; print(fetch_jars.__module__)"
+    environment = {"PYTHONPATH": str(tmp_path), "TINYTAGS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "tinytags_tasks.services.jars\n", done.stderr
