@@ -95,7 +95,7 @@ def test_copies_of_a_block_are_as_many_as_set(context: Context) -> None:
 
 
 def test_the_image_is_given_all_that_fetches_its_jars(tmp_path: Path) -> None:
-    """So that a change of other code does not fetch them again, the Dockerfile names the files; one was missing once."""
+    """The Dockerfile names the files, so that other changes do not fetch them again; one was missing once."""
     stage = (PROJECT_ROOT / "Dockerfile").read_text().partition(" AS jars\n")[2].partition("\nFROM ")[0]
     for copied in re.findall(r"^COPY (.+)$", stage, re.MULTILINE):
         *sources, target = copied.split()
