@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from contextlib import closing
 
 import numpy as np
@@ -279,6 +280,21 @@ def test_a_file_damaged_anywhere_is_read_or_refused_but_never_crashes(write):
             read(path, listed(path, keywords="label"), keywords="label", decode=False)
         except BadInputError as error:
             assert "birds.parquet" in str(error)
+
+
+def test_a_page_that_promises_2_gb_does_not_need_them(write):
+    path = write(birds(range(30)), compression="none", use_dictionary=False)
+    content, chunk = path.read_bytes(), pq.read_metadata(path).row_group(0).column(0)
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    # The header's fields are the page's type and its size, then its size when it is compressed.
+    sizes = re.compile(rb"\x15\x00\x15[\x80-\xff]*[\x00-\x7f]\x15([\x80-\xff]*[\x00-\x7f])")
+    start, stop = sizes.match(content, chunk.data_page_offset).span(1)
+    promise = b"\xfe\xff\xff\xff\x0f"
+    longer = len(promise) - (stop - start)
+    path.write_bytes(content[:start] + promise + content[stop : end - longer] + content[end:])
+    with pytest.raises(BadInputError, match=r"damaged in row group 0.* expected \(2147483647\)"):
+        read(path, listed(path))
+    assert pa.default_memory_pool().max_memory() < 1_000_000_000
 
 
 def test_a_file_that_changed_before_or_while_it_was_read_is_an_error(write):

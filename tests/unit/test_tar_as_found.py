@@ -1,10 +1,12 @@
 """Tars as other programs write them: links, long names, keys with dots, compressed."""
 
 import bz2
+import gc
 import gzip
 import io
 import lzma
 import tarfile
+import tracemalloc
 
 import pyarrow as pa
 import pytest
@@ -159,6 +161,20 @@ def test_a_damaged_compressed_tar_is_refused(write, ending):
     for damaged in (whole[:-20], whole[:6], whole[:40] + bytes(20) + whole[60:]):
         with pytest.raises(BadInputError, match=rf"b\.tar\.{ending}: (damaged|ends at|continues)"):
             listed(write(damaged, f"b.tar.{ending}"), "webdataset")
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst"])
+def test_damaged_compressed_tars_leave_nothing_in_memory(write, ending):
+    path = write(packed(tar_of(MEMBERS), ending)[:-20], f"b.tar.{ending}")
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            with pytest.raises(BadInputError):
+                listed(path, "webdataset")
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 3_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_room_to_unpack_is_said(write, monkeypatch):

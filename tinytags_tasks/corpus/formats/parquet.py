@@ -30,10 +30,11 @@ def _one_line(error: Exception) -> str:
 @contextmanager
 def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Generator[pq.ParquetFile]:
     # With pre_buffer, pyarrow keeps all that it has read from a file until the last batch.
-    options = {"pre_buffer": False, "buffer_size": _READ_BYTES, "page_checksum_verification": True}
+    options = {"pre_buffer": False, "page_checksum_verification": True}
     with RangeFile(files, path, size_bytes, version) as stream:
         try:
-            file = pq.ParquetFile(stream, **options)
+            metadata = pq.ParquetFile(stream, pre_buffer=False).metadata
+            file = pq.ParquetFile(stream, metadata=metadata, buffer_size=_buffer_bytes(metadata), **options)
             _ = file.schema_arrow
         except _DAMAGE as error:
             raise BadInputError(
@@ -41,6 +42,17 @@ def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Gen
                 "download it again"
             ) from error
         yield file
+
+
+def _buffer_bytes(metadata: pq.FileMetaData) -> int:
+    """Return 0, so that a row group's column is read at once, unless one is larger than a batch may be.
+
+    Through a buffer, Arrow reserves and clears what the header of a page promises, 2 GB if it is damaged, before it
+    finds that the column ends earlier.
+    """
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    sizes = (group.column(place).total_compressed_size for group in groups for place in range(group.num_columns))
+    return _READ_BYTES if max(sizes, default=0) > MOST_BATCH_BYTES else 0
 
 
 class Parquet(Encoded):

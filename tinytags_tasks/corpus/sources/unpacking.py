@@ -74,7 +74,8 @@ def _open(packed: io.RawIOBase) -> IO[bytes]:
         return cast("IO[bytes]", bz2.BZ2File(source))
     if head.startswith(_XZ):
         return cast("IO[bytes]", lzma.LZMAFile(source))
-    return cast("IO[bytes]", pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd"))
+    # pyarrow's own read never frees its bytes if it fails; that of a buffer does.
+    return io.BufferedReader(cast("io.RawIOBase", pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd")))
 
 
 def _next_chunk(stream: IO[bytes], name: str, at: int) -> bytes:
