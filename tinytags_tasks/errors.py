@@ -105,6 +105,11 @@ def http_status(error: TinyTagsError) -> int:
     return 400 if isinstance(error, BadInputError) else 500
 
 
+def joined_lines(error: BaseException) -> str:
+    """Return the message of a library's error with its lines joined by spaces, as Arrow and Pillow write several."""
+    return " ".join(str(error).split())
+
+
 def one_line(message: object) -> str:
     """Return a message as one line: characters that a terminal would obey, such as a line's end, are escaped."""
     text = str(message)

@@ -171,8 +171,8 @@ class Settings(BaseSettings):
     )
     search_trusted_proxies: str | None = Field(
         None,
-        description="addresses and networks of proxies, with commas between, whose X-Forwarded-Prefix, -Proto, -Host "
-        "and -For the search page believes; default: none",
+        description="addresses and networks of proxies, with commas between, whose X-Forwarded-Prefix, -Proto, -Host, "
+        "-Port and -For the search page believes; default: none",
     )
     search_rate_limit: int = Field(
         3000, ge=0, description="requests to the API that an account may make a minute; 0 for any number"

@@ -48,7 +48,11 @@ def decisions_page(folder: Path) -> str:
     headings = {path.name: path.read_text().partition("\n")[0].lstrip("# ") for path in sorted(folder.glob("0*.md"))}
     lines = [f"- [{heading}]({name})" for name, heading in headings.items()]
     return "\n".join(
-        ("# Decisions\n", "What a newcomer might otherwise undo, with the measurements behind it.\n", *lines)
+        (
+            "# Decisions\n",
+            "What a newcomer might otherwise undo, with the measurements behind it. 37 was withdrawn.\n",
+            *lines,
+        )
     )
 
 

@@ -1,6 +1,6 @@
 """The containers, for real: the whole way, then again with an engine killed in the middle; the counts must not change.
 
-Needs a Docker engine with Compose. Run by `make test-containers`, and by name only: it takes a quarter of an hour.
+Needs a Docker engine with Compose. Run by `make test-containers`, and by name only.
 The test of the whole way has passed on a running cluster; those that kill an engine were not seen to the end yet.
 ``CONTAINERS_PROFILE=cluster`` kills one of two instead of the only one. ``CONTAINERS_PROJECT=tinytags`` takes
 containers that run already, and leaves them.

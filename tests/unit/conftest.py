@@ -1,8 +1,10 @@
 """Fixtures for all unit tests."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import settings
 from published_runs import World, make_world
@@ -29,6 +31,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 def storage(tmp_path: Path) -> LocalStorage:
     """An empty store."""
     return LocalStorage(tmp_path / "store")
+
+
+@pytest.fixture
+def put() -> Iterator[Callable[[str, bytes], None]]:
+    """Put files at ``memory://``, which is as far away as the store for all that the code knows."""
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+    yield memory.pipe_file
+    memory.store.clear()
 
 
 @pytest.fixture

@@ -22,14 +22,18 @@ def blocks_of(page: Path, language: str | None = None) -> list[str]:
 
 
 def documented_commands() -> list[tuple[str, str]]:
-    """Return each command line in a code block, as ``(page, line)``, and each between back quotes."""
+    """Return each command line in a code block, as ``(page, line)``."""
+    return list(dict.fromkeys((page.name, line) for page in PAGES for line in commands_of(page)))
+
+
+def commands_of(page: Path) -> list[str]:
+    """Return the command lines in a page's code blocks, in their order, without the word ``tinytags``."""
     found = []
-    for page in PAGES:
-        for language, text in FENCE.findall(page.read_text()):
-            if language != "python":
-                for line in text.replace("\\\n", " ").splitlines():
-                    found += [(page.name, part) for part in _command_lines(line)]
-    return list(dict.fromkeys(found))
+    for language, text in FENCE.findall(page.read_text()):
+        if language != "python":
+            for line in text.replace("\\\n", " ").splitlines():
+                found += _command_lines(line)
+    return found
 
 
 def _command_lines(line: str) -> list[str]:

@@ -57,6 +57,11 @@ class StorageContract:
             storage.size_bytes("folder/none")
         assert not storage.exists("folder/none")
 
+    def test_a_folder_has_no_size(self, storage):
+        storage.write("folder/deep/file", b"0123456789")
+        with pytest.raises(MissingError, match="folder/deep: is a folder, not a file"):
+            storage.size_bytes("folder/deep")
+
     def test_an_empty_file_is_a_file(self, storage):
         assert storage.write("folder/empty", b"") is True
         assert storage.exists("folder/empty")

@@ -13,6 +13,7 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.doctor import examination, hdfs, solr
 from tinytags_tasks.doctor.finding import Area, Finding
 from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.services.engine import RefusedError
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store.local import LocalStorage
 
@@ -60,14 +61,15 @@ INFO = {"SoftwareVersion": "3.5.0", "Safemode": ""}
 @pytest.mark.parametrize(
     ("info", "state", "expected"),
     [
-        ({}, {}, ("data nodes", "ok")),
+        ({}, {}, ("DataNodes", "ok")),
         ({"Safemode": "Safe mode is ON. It was turned on manually."}, {}, ("safe mode", "fails")),
         ({"SoftwareVersion": "2.7.1"}, {}, ("version", "warning")),
         ({}, {"MissingBlocks": 3}, ("blocks", "fails")),
         ({}, {"UnderReplicatedBlocks": 3}, ("blocks", "warning")),
-        ({}, {"NumLiveDataNodes": 0}, ("data nodes", "fails")),
-        ({}, {"NumDeadDataNodes": 1}, ("data nodes", "warning")),
-        ({"Safemode": "on"}, {"tag.HAState": "standby"}, ("name nodes", "ok")),
+        ({}, {"NumLiveDataNodes": 0}, ("DataNodes", "fails")),
+        ({}, {"NumDeadDataNodes": 1}, ("DataNodes", "warning")),
+        ({}, {}, ("NameNode", "ok")),
+        ({"Safemode": "on"}, {"tag.HAState": "standby"}, ("NameNode", "fails")),
     ],
 )
 def test_what_the_name_node_says_is_judged(monkeypatch, info, state, expected):
@@ -76,6 +78,53 @@ def test_what_the_name_node_says_is_judged(monkeypatch, info, state, expected):
     findings = list(hdfs._name_nodes(["http://namenode:9870"]))
     assert expected in verdicts(findings)
     assert all(finding.remedy for finding in findings if finding.verdict != "ok")
+
+
+def answering(monkeypatch, answers):
+    """Let each host answer: a NameNode by its role, a gateway by nothing, or with an error."""
+
+    def answer(url: str, qry: str, **_: object) -> dict[str, object]:
+        said = answers[url.split("/")[2]]
+        if isinstance(said, Exception):
+            raise said
+        bean = {"NameNodeInfo": INFO, "FSNamesystem": STATE | {"tag.HAState": said}}[qry.rpartition("=")[2]]
+        return {"beans": [bean] if said else []}
+
+    monkeypatch.setattr(hdfs, "get_json", answer)
+
+
+AWAY = EngineDownError("nothing answers at http://b/jmx")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"a": "active"}, ["ok: a answers"]),
+        ({"a": "standby"}, ["ok: a is standby", "fails: none is active: a is standby"]),
+        ({"b": AWAY}, ["warning: nothing answers at http://b/jmx"]),
+        ({"a": "active", "b": "standby"}, ["ok: a is active", "ok: b is standby"]),
+        ({"a": "active", "b": AWAY}, ["ok: a is active", "warning: nothing answers at http://b/jmx"]),
+        (
+            {"a": "standby", "b": AWAY},
+            ["ok: a is standby", "fails: none is active: a is standby", "warning: nothing answers at http://b/jmx"],
+        ),
+        (
+            {"a": "standby", "b": "standby"},
+            ["ok: a is standby", "ok: b is standby", "fails: none is active: a is standby, b is standby"],
+        ),
+        ({"httpfs": ""}, ["ok: httpfs does not say what HDFS runs, as a gateway does; `rights` says if it works"]),
+        (
+            {"knox": RefusedError("https://knox/gateway/default/jmx answered 404")},
+            ["ok: knox does not say what HDFS runs, as a gateway does; `rights` says if it works"],
+        ),
+    ],
+)
+def test_one_name_node_a_pair_and_a_gateway_are_each_called_so(monkeypatch, answers, expected):
+    answering(monkeypatch, answers)
+    found = [each for each in hdfs._name_nodes([f"http://{host}" for host in answers]) if each.subject == "NameNode"]
+    assert [f"{finding.verdict}: {finding.text}" for finding in found] == expected
+    assert all(finding.remedy for finding in found if finding.verdict != "ok")
+    assert not any("gateway" in finding.remedy for finding in found)
 
 
 def test_the_store_is_written_read_and_left_as_it_was(tmp_path):

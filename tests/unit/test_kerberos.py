@@ -363,6 +363,28 @@ def test_the_doctor_says_whose_ticket_there_is_and_for_how_long(
         assert len(findings) == 1
 
 
+@pytest.mark.parametrize(
+    ("kerberos", "proof", "told"),
+    [
+        (
+            False,
+            "proof of ",
+            "localhost asks for Kerberos: install tinytags[kerberos], and set TINYTAGS_HDFS_KERBEROS=1",
+        ),
+        (True, "proof of another ", "does not prove that it is HTTP/localhost"),
+    ],
+)
+def test_the_doctor_says_once_that_a_name_node_lets_nobody_in(tickets, tmp_path, kerberos, proof, told):
+    with guarded() as server:
+        server.proof = proof
+        settings = Settings(webhdfs_url=server.url, hdfs_kerberos=kerberos)
+        findings = list(doctor.examine_hdfs(SimpleNamespace(settings=settings, storage=LocalStorage(str(tmp_path)))))
+    *before, finding = findings
+    assert (finding.subject, finding.verdict) == ("kerberos", "fails")
+    assert told in finding.text
+    assert [each.verdict for each in before] == ["ok"] * kerberos  # the ticket
+
+
 def test_a_token_needs_no_kerberos(monkeypatch):
     monkeypatch.setitem(sys.modules, "gssapi", None)
     assert WebHdfs("http://namenode:9870", token="hidden", kerberos=True)._session.auth is None

@@ -53,6 +53,17 @@ def test_the_chosen_parameters_are_what_training_reads(labelled, tmp_path):
     assert f"# chosen by `tinytags lab` among 4 on 200 images of {Path(labelled).name}" in out.read_text()
 
 
+def test_a_set_at_an_address_is_as_good_as_one_here_and_is_called_by_its_address(labelled, tmp_path, put):
+    put("/sets/labelled.parquet", Path(labelled).read_bytes())
+    told: list[str] = []
+    there = request_of("memory://sets/labelled.parquet", out=str(tmp_path / "chosen.toml"))
+    found, here = (search_parameters(request, report=told.append) for request in (there, request_of(labelled)))
+    assert [each.accuracy for each in found] == [each.accuracy for each in here]
+    assert any("train with `tinytags train memory://sets/labelled.parquet --features" in line for line in told)
+    with pytest.raises(BadInputError, match=r"^memory://sets/labelled\.parquet: a tag has \d+ images in the sample"):
+        search_parameters(request_of("memory://sets/labelled.parquet", folds=50, sample=100), report=told.append)
+
+
 def test_figures_are_percentages_of_the_sample(labelled):
     for finding in search_parameters(request_of(labelled, trees=(1,)), report=lambda line: None):
         assert 0 <= finding.accuracy <= 100

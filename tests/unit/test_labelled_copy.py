@@ -1,10 +1,9 @@
 """A labelled set at an address is as good as one on this machine: the same pictures, tags and hash."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 import pytest
 from PIL import Image
 
@@ -20,16 +19,6 @@ def picture(colour: str) -> bytes:
     content = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(content, "PNG")
     return content.getvalue()
-
-
-@pytest.fixture
-def put() -> Iterator[Put]:
-    """Put files at ``memory://``, which is as far away as the store for all that the code knows."""
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
-    yield memory.pipe_file
-    memory.store.clear()
 
 
 @pytest.fixture

@@ -125,6 +125,23 @@ def test_it_is_measured_as_a_trained_model_is(bring, tmp_path):
     assert card.origin.startswith("given.onnx, sha256 ")
 
 
+def test_a_file_at_an_address_is_the_same_model_measured_on_a_set_at_an_address(bring, storage, tmp_path, put):
+    path = tmp_path / "test.parquet"
+    write_labelled_parquet(path, IMAGES, expected_percentages(IMAGES).argmax(axis=1), TAGS)
+    put("/nets/given.onnx", linear_classifier().SerializeToString())
+    put("/sets/test.parquet", path.read_bytes())
+    request = ImportRequest(
+        "memory://nets/given.onnx", TAGS, height=HEIGHT, width=WIDTH, test="memory://sets/test.parquet"
+    )
+    told: list[str] = []
+    there = import_model(request, storage=storage, report=told.append)
+    card = ModelCard.load(storage, layout.card_file(there.model))
+    assert card.test.accuracy == 100.0
+    assert card.origin.startswith("given.onnx, sha256 ")
+    assert any(line.startswith("memory://nets/given.onnx: gives probabilities") for line in told)
+    assert bring(linear_classifier())[0].version == there.model
+
+
 # What cannot be used
 
 
@@ -145,6 +162,21 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(bring):
 def test_a_missing_file_is_named(storage):
     with pytest.raises(BadInputError, match=r"none\.onnx: no such file; give the path of an ONNX file"):
         import_model(ImportRequest("none.onnx", TAGS), storage=storage, report=quiet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"onnx": "memory://nets/none.onnx"}, "^memory://nets/none.onnx: no such file or folder; correct the address"),
+        ({"onnx": "memory://nets/cut.onnx"}, r"^memory://nets/cut\.onnx: not an ONNX file"),
+        ({"test": "memory://sets/none.parquet"}, "^memory://sets/none.parquet: no such file or folder"),
+    ],
+)
+def test_what_cannot_be_used_at_an_address_is_named_by_it(storage, put, changes, message):
+    put("/nets/cut.onnx", linear_classifier().SerializeToString()[:50])
+    with pytest.raises(BadInputError, match=message):
+        import_model(ImportRequest(**{"onnx": "memory://nets/cut.onnx", "tags": TAGS, **changes}), storage=storage)
+    assert files_under(storage.root) == {}
 
 
 def with_operator(name: str, domain: str = "") -> onnx.ModelProto:

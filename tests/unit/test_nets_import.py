@@ -18,6 +18,7 @@ from tinytags_tasks import cli
 from tinytags_tasks.cli import net_import
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.nets import arithmetic
@@ -299,7 +300,7 @@ def test_weights_in_another_file_must_be_beside_it(bring, tmp_path, storage):
     whole, _, _ = bring(conv_net(), name="split", **SCALED)
     assert import_net(request, **read).card.scale == whole.scale
     (tmp_path / "split.onnx.data").unlink()
-    message = r"split\.onnx: keeps its weights in split\.onnx\.data, which is not beside it; copy that file, too"
+    message = r"split\.onnx: keeps its weights in split\.onnx\.data, which is not beside it; put both into one folder"
     with pytest.raises(BadInputError, match=message):
         import_net(request, **read)
 
@@ -332,11 +333,11 @@ def test_options_that_fit_no_net_are_named(changes, message):
 def command(storage, tmp_path, monkeypatch, capsys):
     """Return a function that imports the small net by the command line, and returns its code, output and errors."""
     (tmp_path / "given.onnx").write_bytes(conv_net().SerializeToString())
-    monkeypatch.setattr(net_import, "clients", lambda: SimpleNamespace(storage=storage))
+    monkeypatch.setattr(net_import, "clients", lambda: SimpleNamespace(storage=storage, files_at=SourceFiles))
     scaled_by = ("--scale", "0-1", "--mean", "0.5,0.25,0.1", "--std", "0.2,0.4,0.8")
 
-    def run_command(*words: str) -> tuple[int, str, str]:
-        words = (str(tmp_path / "given.onnx"), "--name", "given", *scaled_by, *words)
+    def run_command(*words: str, file: str = str(tmp_path / "given.onnx")) -> tuple[int, str, str]:
+        words = (file, "--name", "given", *scaled_by, *words)
         monkeypatch.setattr(sys, "argv", ["tinytags", "nets", "import", *words])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -354,6 +355,20 @@ def test_the_command_calibrates_on_a_labelled_set(command, storage, tmp_path):
     assert (code, printed) == (0, f"{card.version}\n"), errors
     assert card.parameters["calibrated on"] == "100 pictures from pets.parquet"
     assert "rank correlation" in errors
+
+
+def test_the_command_takes_a_net_and_a_labelled_set_at_addresses(command, storage, tmp_path, put):
+    path = tmp_path / "pets.parquet"
+    write_labelled_parquet(path, patches(100, 32, 32), np.arange(100) % 2, ("cat", "dog"))
+    put("/sets/pets.parquet", path.read_bytes())
+    put("/nets/given.onnx", (tmp_path / "given.onnx").read_bytes())
+    code, printed, errors = command("--labelled", "memory://sets/pets.parquet", file="memory://nets/given.onnx")
+    card = load_net_card(storage, "given")
+    assert (code, printed) == (0, f"{card.version}\n"), errors
+    assert card.parameters["calibrated on"] == "100 pictures from pets.parquet"
+    assert card.origin.startswith("given.onnx, sha256 ")
+    assert "memory://nets/given.onnx: takes chw pictures of" in errors
+    assert command("--labelled", str(path))[1] == printed
 
 
 def test_the_command_calibrates_on_a_corpus_and_leaves_out_what_is_unreadable(command, storage, tmp_path):
@@ -378,6 +393,7 @@ def test_the_command_calibrates_on_a_corpus_and_leaves_out_what_is_unreadable(co
         (("--corpus", "photos", "--labelled", "pets.parquet"), "give pictures to calibrate the net on"),
         (("--corpus", "photos"), "photos"),
         (("--labelled", "missing.parquet"), "missing.parquet: no such file"),
+        (("--labelled", "memory://sets/missing"), "memory://sets/missing: no such file or folder; correct the address"),
         (("--labelled", "pets.parquet", "--mean", "a,b"), "--mean is 'a,b': write numbers with commas between"),
     ],
 )

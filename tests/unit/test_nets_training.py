@@ -13,6 +13,7 @@ from small_run import quiet
 from tinytags_tasks import cli
 from tinytags_tasks.cli import net_train
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, TransientError
 from tinytags_tasks.nets.catalogue import load_net_card, read_background, read_net
 from tinytags_tasks.nets.graph import embedding_graph
@@ -56,7 +57,7 @@ def work(tmp_path):
 @pytest.fixture
 def run(storage, tmp_path, monkeypatch, capsys):
     """Return a function that runs a command and returns its exit code, output and errors."""
-    runtime = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path / "home"))
+    runtime = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path / "home"), files_at=SourceFiles)
     monkeypatch.setattr(net_train, "clients", lambda: runtime)
 
     def run_command(*words: str) -> tuple[int, str, str]:
@@ -88,7 +89,8 @@ def with_torch(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("missing.parquet",), "missing.parquet: does not exist; give a labelled Parquet file, a folder"),
+        (("missing.parquet",), "missing.parquet: no such file; give the path of a labelled file or folder"),
+        (("memory://sets/missing",), "memory://sets/missing: no such file or folder; correct the address"),
         (("missing.parquet", "--size", "huge"), "size is 'huge': it must be general32, small, tiny"),
         (("missing.parquet", "--batch", "1"), "batch is 1: it must be from 8 to 65,536"),
         (("missing.parquet", "--student-epochs", "0"), "student_epochs is 0.0: it must be from 0.01"),
@@ -121,6 +123,27 @@ def test_the_command_reads_both_sets_and_the_options(run, with_torch, monkeypatc
     assert given["sources"].labelled.names == ("cat", "dog")
     assert given["sources"].general.names == ("spoon",)
     assert given["folder"]("mine-abc") == tmp_path / "home" / "trainings" / "mine-abc"
+
+
+def test_the_command_takes_sets_at_addresses_and_the_card_will_name_these(run, with_torch, monkeypatch, tmp_path, put):
+    pets = tmp_path / "pets.parquet"
+    write_labelled_parquet(pets, np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 0, 1]), ("cat", "dog"))
+    put("/sets/pets.parquet", pets.read_bytes())
+    put("/sets/things/train/n01443537/a.jpg", jpeg((9, 9, 9), 0))
+    put("/sets/things/words.txt", b"n01443537\tgoldfish")
+    found: list[Sources] = []
+
+    def fake(training: NetTraining, sources: Sources, **options: object) -> SimpleNamespace:
+        found.append(sources)
+        return SimpleNamespace(version="mine-0123456789ab")
+
+    monkeypatch.setattr(recipe, "make_net", fake)
+    assert run("memory://sets/pets.parquet", "--name", "mine", "--general", "memory://sets/things")[0] == 0
+    assert run(str(pets), "--name", "mine")[0] == 0
+    there, here = found
+    assert (there.labelled.source, there.general.source) == ("memory://sets/pets.parquet", "memory://sets/things")
+    assert there.labelled.sha256 == here.labelled.sha256
+    assert there.general_names == {"n01443537": "goldfish"}
 
 
 # What a training is recognised by, and how long it takes

@@ -19,6 +19,7 @@ from tinytags_tasks.cli import net_train
 from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.demo.make import write_labelled_parquet
 from tinytags_tasks.corpus.formats.tiny_images import to_column_major
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, CorruptError
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.nets.catalogue import list_nets, load_net_card, net_version, publish_net
@@ -249,7 +250,7 @@ def test_a_model_is_not_measured_on_pictures_that_its_net_learned_from(tmp_path,
 @pytest.fixture
 def run(storage, tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs the command as if PyTorch was installed."""
-    runtime = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path / "home"))
+    runtime = SimpleNamespace(storage=storage, settings=SimpleNamespace(home=tmp_path / "home"), files_at=SourceFiles)
     monkeypatch.setattr(net_train, "clients", lambda: runtime)
     monkeypatch.setattr(recipe.importlib.util, "find_spec", lambda name: SimpleNamespace(name=name))
     pets = tmp_path / "pets.parquet"

@@ -128,11 +128,11 @@ def test_a_time_tells_a_change_where_there_is_no_etag(server, remote):
 @pytest.mark.parametrize(
     ("status", "error", "message"),
     [
-        (404, BadInputError, "no such file or folder; correct the corpus' source"),
+        (404, BadInputError, "no such file or folder; correct the address"),
         (410, BadInputError, "no such file or folder"),
         (401, BadInputError, "permission denied .*401.*; check its permissions and your credentials"),
         (403, BadInputError, "permission denied .*403"),
-        (400, BadInputError, "its server refuses .*400.*; correct the corpus' source or options"),
+        (400, BadInputError, "its server refuses .*400.*; correct the address or the options"),
         (408, TransientError, "cannot be read now .*408"),
         (429, EngineDownError, "its server cannot answer now .*429"),
         (500, TransientError, "cannot be read now .*500"),

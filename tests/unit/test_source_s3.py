@@ -82,7 +82,7 @@ def test_more_objects_than_a_page_of_s3_holds_are_all_listed(s3):
     "source", ["s3://sets/none.bin", "s3://sets/none/", "s3://none/x.bin", "s3://none", "s3://none/*"]
 )
 def test_what_is_not_in_s3_is_named(s3, source):
-    with pytest.raises(BadInputError, match=r"s3://.*none.*: no such file or folder; correct the corpus' source"):
+    with pytest.raises(BadInputError, match=r"s3://.*none.*: no such file or folder; correct the address"):
         paths(in_s3(s3, source))
 
 

@@ -71,6 +71,18 @@ def test_others_see_nothing_of_the_store(pages: Pages, role: str, area: str) -> 
     assert 'href="/store"' not in client.get("/about").text
 
 
+def test_a_file_is_shown_without_listing_its_folder(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    storage = type(pages.world.storage)
+    for name in ("names", "sizes"):
+        ask = getattr(storage, name)
+        monkeypatch.setattr(storage, name, lambda self, path, ask=ask: listed.append(path) or ask(self, path))
+    path = layout.run_file(pages.world.runs[0].name)
+    assert pages.client("operator").get(f"/store/{path}").status_code == 200
+    assert pages.client("operator").get(f"/store-files/{path}").status_code == 200
+    assert layout.run_folder(pages.world.runs[0].name) not in listed
+
+
 def test_a_folder_cannot_be_downloaded(pages: Pages) -> None:
     answer = pages.client("operator").get("/store-files/runs")
     assert answer.status_code == 404

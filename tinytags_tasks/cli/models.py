@@ -113,7 +113,7 @@ def compare(one: Model, other: Model) -> None:
 
 @models_app.command("import")
 def import_model(
-    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX classifier.")],
+    file: Annotated[str, typer.Argument(metavar="FILE.onnx", help="An ONNX classifier; or its address.")],
     tags: Annotated[
         str,
         typer.Option(help="The tags, in the order of its output: such as cat,dog,emu, or a file with a name a line."),
@@ -129,8 +129,8 @@ def import_model(
     layout: Annotated[str, typer.Option(help="hwc or chw; default: from the shape of its input; flat is hwc.")] = "",
     output: Annotated[str, typer.Option(help="Name of its output; default: the one that fits the tags.")] = "",
     kind: Annotated[str, typer.Option(help="votes, scores or probabilities; default: from its values.")] = "",
-    test: Annotated[Path | None, typer.Option(help="Labelled Parquet file or folder to measure it on.")] = None,
-    other: Annotated[Path | None, typer.Option(help="The same, of other things; label -1: none of the tags.")] = None,
+    test: Annotated[str | None, typer.Option(help="Labelled set to measure it on, or its address.")] = None,
+    other: Annotated[str | None, typer.Option(help="The same, of other things; label -1: none of the tags.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the images that it learned from.")] = "",
     preparation: Annotated[str, typer.Option(help="How these were resized.")] = "",
 ) -> None:
@@ -139,7 +139,7 @@ def import_model(
     from tinytags_tasks.train.import_step import ImportRequest, import_model
 
     request = ImportRequest(
-        onnx=str(file),
+        onnx=file,
         tags=named_tags(tags) or (),
         name=name,
         height=height,
@@ -150,13 +150,13 @@ def import_model(
         layout=layout or None,  # type: ignore[arg-type]
         output=output,
         kind=kind or None,  # type: ignore[arg-type]
-        test=str(test) if test else None,
-        other=str(other) if other else None,
+        test=test or None,
+        other=other or None,
         licence=licence,
         preparation=preparation,
     )
     runtime = clients()
-    imported = import_model(request, storage=runtime.storage, report=say)
+    imported = import_model(request, storage=runtime.storage, report=say, open_source=runtime.files_at)
     if imported.imported:
         tell_of_model(runtime, imported.model, report=say)
     print(imported.model)
@@ -186,7 +186,9 @@ def remove(
 
 @app.command()
 def lab(
-    labelled: Annotated[Path, typer.Argument(help="Labelled Parquet file, folder of folders, or tar.")],
+    labelled: Annotated[
+        str, typer.Argument(help="Labelled Parquet file, folder of folders, or tar; or the address of one.")
+    ],
     tags: Annotated[
         str, typer.Option(help="Names of the labels, as for `tinytags train`.", show_default="those in the set")
     ] = "",
@@ -209,7 +211,7 @@ def lab(
     from tinytags_tasks.train.parameters import TrainRequest
 
     training = TrainRequest(
-        str(labelled), tags=named_tags(tags), seed=seed, height=height, width=width, features=PIXELS, head="forest"
+        labelled, tags=named_tags(tags), seed=seed, height=height, width=width, features=PIXELS, head="forest"
     )
     request = LabRequest(
         training,
@@ -220,7 +222,7 @@ def lab(
         folds,
         str(out) if out else None,
     )
-    findings = search_parameters(request, report=say)
+    findings = search_parameters(request, report=say, open_source=clients().files_at)
     if as_json:
         print(
             json.dumps(

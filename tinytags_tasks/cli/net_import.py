@@ -1,5 +1,6 @@
 """The command that imports a net; it belongs to ``tinytags nets``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,13 @@ from tinytags_tasks.errors import BadInputError
 
 
 def import_net(
-    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX network that describes pictures.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE.onnx", help="An ONNX network that describes pictures; or its address.")
+    ],
     name: Annotated[str, typer.Option(help="First part of the net's version.")],
     corpus: Annotated[str, typer.Option(help="Calibrate on pictures of this corpus, which must be ingested.")] = "",
     labelled: Annotated[
-        Path | None, typer.Option(help="Or on pictures of this labelled Parquet file or folder.")
+        str | None, typer.Option(help="Or on pictures of this labelled set, or of the one at this address.")
     ] = None,
     height: Annotated[int | None, typer.Option(help="Height of the pictures; default: what its input says.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of the pictures; default: what its input says.")] = None,
@@ -38,13 +41,15 @@ def import_net(
 
     Its numbers are calibrated on pictures of a corpus or a labelled set. The card says how well int8 keeps the ranking.
     """
+    from tinytags_tasks.corpus.labelled import refuse_missing
+    from tinytags_tasks.corpus.labelled_copy import sets_here
     from tinytags_tasks.nets.calibration import PICTURES, corpus_pictures
     from tinytags_tasks.nets.importing import NetImport, ReadPictures
     from tinytags_tasks.nets.importing import import_net as publish
     from tinytags_tasks.train.encoded_pictures import sample_pictures
 
     request = NetImport(
-        onnx=str(file),
+        onnx=file,
         name=name,
         height=height,
         width=width,
@@ -58,14 +63,19 @@ def import_net(
         licence=licence,
         preparation=preparation,
     )
-    if bool(corpus) == (labelled is not None):
+    if bool(corpus) == bool(labelled):
         raise BadInputError(
             "give pictures to calibrate the net on: --corpus with the name of an ingested corpus, or --labelled with "
-            "a labelled Parquet file or folder"
+            "a labelled set"
         )
-    storage = clients().storage
-    read_pictures: ReadPictures = lambda height, width: corpus_pictures(storage, corpus)  # noqa: E731
-    if labelled is not None:
-        read_pictures = lambda height, width: sample_pictures(labelled, PICTURES, height, width)  # noqa: E731
-    pictures_from = labelled.name if labelled else f"corpus {corpus}"
-    print(publish(request, read_pictures, pictures_from, storage=storage, report=say).card.version)
+    runtime = clients()
+    storage = runtime.storage
+    refuse_missing(labelled, open_source=runtime.files_at)
+    with sets_here(file, labelled, open_source=runtime.files_at, report=say) as files:
+        onnx, pictures = (Path(path) if path else None for path in files.paths)
+        read_pictures: ReadPictures = lambda height, width: corpus_pictures(storage, corpus)  # noqa: E731
+        if pictures:
+            read_pictures = lambda height, width: sample_pictures(pictures, PICTURES, height, width)  # noqa: E731
+        pictures_from = pictures.name if pictures else f"corpus {corpus}"
+        here = replace(request, onnx=str(onnx))
+        print(publish(here, read_pictures, pictures_from, storage=storage, report=files.report).card.version)

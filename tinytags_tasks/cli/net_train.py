@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinytags_tasks.cli.common import clients, named_tags, say
-from tinytags_tasks.errors import BadInputError
 
 if TYPE_CHECKING:
     from tinytags_tasks.nets.recipe.make_net import Sources
@@ -18,18 +17,21 @@ if TYPE_CHECKING:
 
 def train_net(
     labelled: Annotated[
-        Path,
-        typer.Argument(metavar="LABELLED", help="Labelled Parquet file, folder with a folder for each class, or tar."),
+        str,
+        typer.Argument(
+            metavar="LABELLED",
+            help="Labelled Parquet file, folder with a folder for each class, or tar; or the address of one.",
+        ),
     ],
     name: Annotated[str, typer.Option(help="First part of the net's version.")],
     general: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="General pictures with classes of their own, in the same form; they also become the background."
         ),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(help="The same, to measure the net on; default: every 20th labelled picture.")
+        str | None, typer.Option(help="The same, to measure the net on; default: every 20th labelled picture.")
     ] = None,
     tags: Annotated[
         str, typer.Option(help="Names of the labels, as for `tinytags train`.", show_default="those in the set")
@@ -76,6 +78,8 @@ def train_net(
     tiny --batch 128 --preparations 4 --teacher-epochs 2 --student-epochs 4 --rounding-epochs 1. If it is killed, give
     the same command again: it goes on from its last checkpoint.
     """
+    from tinytags_tasks.corpus.labelled import refuse_missing
+    from tinytags_tasks.corpus.labelled_copy import sets_here
     from tinytags_tasks.nets.recipe.make_net import Sources, make_net, require_torch
     from tinytags_tasks.nets.recipe.pictures import wordnet_names
     from tinytags_tasks.nets.recipe.training import NetTraining
@@ -99,13 +103,16 @@ def train_net(
         )
     runtime = clients()
     storage = runtime.storage  # an hour of learning for a store that does not answer would be lost
-    sources = Sources(
-        labelled=_read(labelled, named_tags(tags)),
-        general=_read(general) if general else None,
-        general_names=wordnet_names(general) if general else {},
-        test=_read(test, named_tags(tags)) if test else None,
-        licence=licence,
-    )
+    refuse_missing(labelled, general, test, open_source=runtime.files_at)
+    with sets_here(labelled, general, test, open_source=runtime.files_at, report=say) as sets:
+        labelled_here, general_here, test_here = sets.paths
+        sources = Sources(
+            labelled=_read(labelled, labelled_here, named_tags(tags)),
+            general=_read(general, general_here) if general else None,
+            general_names=wordnet_names(Path(general_here)) if general_here else {},
+            test=_read(test, test_here, named_tags(tags)) if test else None,
+            licence=licence,
+        )
     if isinstance(training, NetTuning):
         training, sources = _with_base(training, sources, reviews or [], review_weight, storage)
     card = make_net(
@@ -137,17 +144,17 @@ def _with_base(
     return replace(training, base=base.card.version), replace(sources, base=base, reviewed=reviewed)
 
 
-def _read(path: Path, tags: tuple[str, ...] | None = None) -> "NamedPictures":
-    """Return the pictures of a labelled set."""
+def _read(given: str, here: str | None, tags: tuple[str, ...] | None = None) -> "NamedPictures":
+    """Return the pictures of a labelled set that is on this machine now, called by its address if it has one."""
     from tinytags_tasks.corpus.labelled import file_sha256, is_folder_of_pictures
+    from tinytags_tasks.corpus.labelled_copy import is_address
     from tinytags_tasks.nets.recipe.pictures import read_folder
     from tinytags_tasks.nets.recipe.training import NamedPictures
     from tinytags_tasks.train.encoded_pictures import read_encoded
 
-    if not path.exists():
-        raise BadInputError(
-            f"{path}: does not exist; give a labelled Parquet file, a folder with a folder for each class, or a tar"
-        )
+    path = Path(here or given)
     if is_folder_of_pictures(path):
-        return read_folder(path)
-    return NamedPictures(path.name, file_sha256(path), *read_encoded(path, tags))
+        pictures = read_folder(path)
+    else:
+        pictures = NamedPictures(path.name, file_sha256(path), *read_encoded(path, tags))
+    return replace(pictures, source=given) if is_address(given) else pictures

@@ -1,4 +1,4 @@
-"""Labelled sets at an address, such as ``hdfs:///labelled/pets``: copied to this machine while they are read."""
+"""Labelled sets and ONNX files at an address, such as ``hdfs:///labelled/pets``: copied here while they are read."""
 
 import tempfile
 import time
@@ -27,12 +27,12 @@ _CHUNK_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class SetsHere:
-    """Labelled sets as paths of this machine.
+    """Labelled sets, or ONNX files, as paths of this machine.
 
     Attributes
     ----------
     paths
-        The paths, in the order in which the sets were given; None for a set that was not.
+        The paths, in the order in which they were given; None for one that was not.
     report
         Reports progress; copies are called by their addresses.
     """
@@ -42,7 +42,7 @@ class SetsHere:
 
 
 def is_address(given: str) -> bool:
-    """Return whether a labelled set is at an address, not a path of this machine."""
+    """Return whether a labelled set or a file is at an address, not a path of this machine."""
     return "://" in given
 
 
@@ -50,7 +50,7 @@ def is_address(given: str) -> bool:
 def sets_here(
     *given: str | None, open_source: OpenSource, report: Callable[[str], None] = print
 ) -> Generator[SetsHere]:
-    """Give labelled sets as paths of this machine: those at an address are copied, and removed in the end.
+    """Give labelled sets, or ONNX files, as paths of this machine: those at an address are copied while they are used.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def _files(address: str, files: SourceFiles, open_source: OpenSource) -> Iterato
         is_empty = False
         yield file
     if is_empty:
-        raise BadInputError(f"{address}: holds no files; give the address of a labelled file or folder")
+        raise BadInputError(f"{address}: holds no files; give the address of a file, or of a folder with files")
 
 
 def _refuse_unfinished(folder: str, open_source: OpenSource) -> None:
@@ -133,8 +133,8 @@ def _refuse_unfinished(folder: str, open_source: OpenSource) -> None:
 def _without_secret(address: str) -> str:
     if part := secret_part(address):
         raise BadInputError(
-            f"{without_secrets(address)}: {part} is a secret, which would be stored with the training; give fsspec the "
-            "credentials in the environment (FSSPEC_S3_KEY, FSSPEC_S3_SECRET), or download the files"
+            f"{without_secrets(address)}: {part} is a secret, which would be stored with what comes of it; give fsspec "
+            "the credentials in the environment (FSSPEC_S3_KEY, FSSPEC_S3_SECRET), or download the files"
         )
     return address
 
@@ -150,9 +150,9 @@ def _copy(address: str, folder: Path, open_source: OpenSource, report: Callable[
 
     def copy(file: SourceFile) -> None:
         path = top if is_file else top / file.path
-        with temporary_file_errors("labelled images"):
+        with temporary_file_errors(f"a copy of {address}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_file_errors("labelled images"), path.open("wb") as copied:
+        with temporary_file_errors(f"a copy of {address}"), path.open("wb") as copied:
             for offset in range(0, file.size_bytes, _CHUNK_BYTES):
                 copied.write(files.read(file.path, offset, min(_CHUNK_BYTES, file.size_bytes - offset)))
         if file.size_bytes > _CHUNK_BYTES and files.current(file.path) != file:

@@ -22,7 +22,7 @@ from tinytags_tasks.corpus.class_names import (
 from tinytags_tasks.corpus.formats.parquet_columns import Columns, find_columns
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.sources.left_out import is_junk_path
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, joined_lines
 from tinytags_tasks.tags import normal_tag, tag_form
 
 _IMAGE_COLUMNS = ("img", "image")
@@ -221,7 +221,7 @@ class ParquetSet:
                         yield [picture or b"" for picture in encoded], labels
                 except (pa.ArrowException, OSError) as error:
                     raise BadInputError(
-                        f"{path}: damaged after row {row} ({_short(error)}); download it again"
+                        f"{path}: damaged after row {row} ({joined_lines(error)}); download it again"
                     ) from error
 
 
@@ -262,13 +262,9 @@ def _opened(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInputError(
-            f"{path}: not a readable Parquet file ({_short(error)}); download it again, or give a folder with a folder "
-            "of pictures for each tag, or tars"
+            f"{path}: not a readable Parquet file ({joined_lines(error)}); download it again, or give a folder with a "
+            "folder of pictures for each tag, or tars"
         ) from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())  # Arrow may write several lines
 
 
 def _rows(path: Path) -> int:

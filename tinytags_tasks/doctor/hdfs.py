@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tinytags_tasks.doctor.finding import Area, Finding, gigabytes
-from tinytags_tasks.errors import CorruptError, EngineDownError
+from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 from tinytags_tasks.runtime import Runtime
-from tinytags_tasks.services.engine import get_json
+from tinytags_tasks.services.engine import RefusedError, get_json
 from tinytags_tasks.services.jars import locked_jars
 from tinytags_tasks.store.kerberos import KerberosError, find_ticket
 from tinytags_tasks.store.protocol import Storage
@@ -32,11 +32,19 @@ def examine_hdfs(runtime: Runtime) -> Iterator[Finding]:
     if kerberos:
         ticket = list(_area.each("kerberos", _ticket))
         yield from ticket
-        if any(finding.verdict == "fails" for finding in ticket):  # everything else would say the same
+        if _lacks_kerberos(ticket):
             return
-    yield from _area.each("name nodes", lambda: _name_nodes(urls, kerberos))
+    name_nodes = list(_area.each("NameNode", lambda: _name_nodes(urls, kerberos)))
+    yield from name_nodes
+    if _lacks_kerberos(name_nodes):
+        return
     yield from _area.each("rights", lambda: _write_and_read(runtime.storage))
     yield from _area.each("free space", lambda: _free_space(runtime.storage))
+
+
+def _lacks_kerberos(findings: list[Finding]) -> bool:
+    """Return whether HDFS lets nobody in, which everything else would say, too."""
+    return any(finding.subject == "kerberos" and finding.verdict == "fails" for finding in findings)
 
 
 def _ticket() -> Iterator[Finding]:
@@ -53,28 +61,48 @@ def _ticket() -> Iterator[Finding]:
 
 
 def _name_nodes(urls: list[str], kerberos: bool = False) -> Iterator[Finding]:
-    silent = []
+    """Yield what every NameNode says of HDFS, or that a gateway is in front of it; one of a pair must be active."""
+    silent: list[str] = []
+    roles: dict[str, str] = {}
     for url in urls:
         host = urlsplit(url).netloc
         try:
             info = _bean(url, "NameNodeInfo", kerberos)
             state = _bean(url, "FSNamesystem", kerberos)
+        except RefusedError:
+            info, state = {}, {}
         except EngineDownError as error:
-            silent.append(f"{host}: {error}")
+            if isinstance(error.__cause__, KerberosError | BadInputError):
+                yield _area.fails("kerberos", str(error))
+            else:
+                silent.append(str(error))
             continue
-        if not info:  # a gateway answers for its NameNode
-            yield _area.ok("name nodes", f"{host} is a gateway, which does not say what HDFS runs")
+        if not info:  # HttpFS answers so, and Knox refuses
+            yield _area.ok(
+                "NameNode", f"{host} does not say what HDFS runs, as a gateway does; `rights` says if it works"
+            )
             continue
-        yield from _about(host, info, state)
-    if silent and len(silent) == len(urls):
-        yield _area.warning(
-            "name nodes",
-            "; ".join(silent),
-            "that is usual behind a gateway; otherwise start HDFS or correct TINYTAGS_WEBHDFS_URL",
-        )
+        roles[host] = str(state.get("tag.HAState") or "active")
+        yield from _about(host, roles[host], info, state, is_one_of_several=len(urls) > 1)
+    if roles and "active" not in roles.values():
+        yield _none_active(roles, silent, is_alone=len(urls) == 1)
+    if len(silent) == len(urls):
+        remedy = "start HDFS, or correct TINYTAGS_WEBHDFS_URL"
     else:
-        for problem in silent:
-            yield _area.warning("name nodes", problem, "another NameNode answers; start this one for when that fails")
+        remedy = "start this NameNode, so that it can take over when the other one fails"
+    for problem in silent:
+        yield _area.warning("NameNode", problem, remedy)
+
+
+def _none_active(roles: dict[str, str], silent: list[str], *, is_alone: bool) -> Finding:
+    text = f"none is active: {', '.join(f'{host} is {role}' for host, role in roles.items())}"
+    if is_alone:
+        remedy = "name both NameNodes in TINYTAGS_WEBHDFS_URL, such as http://a:9870;http://b:9870"
+    elif silent:
+        remedy = "start the other one, and see that the failover controllers (ZKFC) run"
+    else:
+        remedy = "make one active (`hdfs haadmin -failover`), and see that their failover controllers (ZKFC) run"
+    return _area.fails("NameNode", text, remedy)
 
 
 def _bean(url: str, name: str, kerberos: bool) -> dict[str, object]:
@@ -83,16 +111,17 @@ def _bean(url: str, name: str, kerberos: bool) -> dict[str, object]:
     return dict(beans[0])
 
 
-def _about(host: str, info: dict[str, object], state: dict[str, object]) -> Iterator[Finding]:
+def _about(
+    host: str, role: str, info: dict[str, object], state: dict[str, object], *, is_one_of_several: bool
+) -> Iterator[Finding]:
+    yield _area.ok("NameNode", f"{host} is {role}" if is_one_of_several or role != "active" else f"{host} answers")
     version = str(info.get("SoftwareVersion") or info.get("Version") or "").partition(",")[0]
     client = next(jar.version for jar in locked_jars("hdfs") if jar.artifact == "hadoop-client-minicluster")
     if version.partition(".")[0] in ("", client.partition(".")[0]):
         yield _area.ok("version", f"{host} runs Hadoop {version or 'of an unknown version'}; the client is {client}")
     else:
         yield _area.warning("version", f"{host} runs Hadoop {version}; the client is {client}", "use Hadoop 3")
-    role = str(state.get("tag.HAState") or "active")
     if role != "active":
-        yield _area.ok("name nodes", f"{host} is {role}")
         return
     if safe := str(info.get("Safemode") or ""):
         yield _area.fails(
@@ -112,11 +141,11 @@ def _about(host: str, info: dict[str, object], state: dict[str, object]) -> Iter
         yield _area.warning("blocks", f"{under:,} blocks lack copies", "add DataNodes, or lower the replication")
     live = int(str(state.get("NumLiveDataNodes") or 0))
     if not live:
-        yield _area.fails("data nodes", "none is alive, so nothing can be written", "start a DataNode")
+        yield _area.fails("DataNodes", "none is alive, so nothing can be written", "start a DataNode")
     elif dead := int(str(state.get("NumDeadDataNodes") or 0)):
-        yield _area.warning("data nodes", f"{live} alive, {dead} dead", "start those, or take them out of HDFS")
+        yield _area.warning("DataNodes", f"{live} alive, {dead} dead", "start those, or take them out of HDFS")
     else:
-        yield _area.ok("data nodes", f"{live} alive")
+        yield _area.ok("DataNodes", f"{live} alive")
 
 
 def _write_and_read(storage: Storage) -> Iterator[Finding]:

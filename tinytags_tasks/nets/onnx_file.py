@@ -59,8 +59,8 @@ def _check_weights_are_there(model: onnx.ModelProto, path: Path) -> None:
     missing = sorted(place for place in places if not (path.parent / place).is_file())
     if missing:
         raise BadInputError(
-            f"{path}: keeps its weights in {', '.join(missing[:3])}, which is not beside it; copy that file, too, "
-            "or export the network as one file"
+            f"{path}: keeps its weights in {', '.join(missing[:3])}, which is not beside it; put both into one "
+            "folder of this machine, or export the network as one file"
         )
 
 

@@ -86,12 +86,13 @@ def _file_size(storage: Storage, parts: list[str]) -> int | None:
     """
     if not parts:
         return None
-    path, folder = "/".join(parts), "/".join(parts[:-1])
-    if (size := storage.sizes(folder).get(parts[-1])) is not None:
-        return size
-    if not storage.exists(path):
-        raise MissingError(f"there is no {path} in the store")
-    return None
+    path = "/".join(parts)
+    try:
+        return storage.size_bytes(path)
+    except MissingError as error:
+        if storage.exists(path):
+            return None
+        raise MissingError(f"there is no {path} in the store") from error
 
 
 def _folder(storage: Storage, path: str, after: str) -> dict[str, Any]:

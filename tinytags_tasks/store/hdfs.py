@@ -246,7 +246,10 @@ class HdfsStorage:
     def size_bytes(self, path: str) -> int:
         """See :meth:`Storage.size_bytes`."""
         with self._translated(path):
-            return int(self._client.status(path)["length"])
+            status = self._client.status(path)
+        if status["type"] == "DIRECTORY":
+            raise MissingError(f"{path}: is a folder, not a file")
+        return int(status["length"])
 
     def checksum(self, path: str) -> str:
         """See :meth:`Storage.checksum`."""

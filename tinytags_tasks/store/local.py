@@ -93,7 +93,10 @@ class LocalStorage:
     def size_bytes(self, path: str) -> int:
         """See :meth:`Storage.size_bytes`."""
         with self._translated(path):
-            return (self.root / path).stat().st_size
+            status = (self.root / path).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise MissingError(f"{path}: is a folder, not a file")
+        return status.st_size
 
     def checksum(self, path: str) -> str:
         """See :meth:`Storage.checksum`."""

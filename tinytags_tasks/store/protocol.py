@@ -75,7 +75,7 @@ class Storage(Protocol):
         ...
 
     def size_bytes(self, path: str) -> int:
-        """Return a file's size; MissingError if the file does not exist."""
+        """Return a file's size; MissingError if the file does not exist, or is a folder."""
         ...
 
     def checksum(self, path: str) -> str:

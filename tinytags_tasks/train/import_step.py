@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,8 @@ import onnx
 from onnx import helper
 
 from tinytags_tasks.corpus.labelled import file_sha256, refuse_missing, refuse_other_classes
+from tinytags_tasks.corpus.labelled_copy import OpenSource, sets_here
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.nets.onnx_file import read_onnx
 from tinytags_tasks.nets.onnx_input import Layout
@@ -36,7 +38,7 @@ class ImportRequest:
     Attributes
     ----------
     onnx
-        The ONNX file: one input of images, and an output with one number for each tag.
+        The ONNX file, by its path or address: one input of images, and an output with one number for each tag.
     tags
         The tags' names, in the order of that output.
     name
@@ -117,15 +119,34 @@ class ImportResult:
     imported: bool
 
 
-def import_model(request: ImportRequest, *, storage: Storage, report: Callable[[str], None] = print) -> ImportResult:
+def import_model(
+    request: ImportRequest,
+    *,
+    storage: Storage,
+    report: Callable[[str], None] = print,
+    open_source: OpenSource = SourceFiles,
+) -> ImportResult:
     """Publish a classifier from elsewhere, unless it has been published already.
+
+    Files at an address, which ``open_source`` opens, are copied to this machine for as long as that takes.
 
     Raises
     ------
     BadInputError
         If the classifier does not fit the images or the tags, or a labelled file cannot be used.
+    TransientError
+        If the server of an address does not answer.
     """
-    refuse_missing(request.test, request.other)
+    refuse_missing(request.test, request.other, open_source=open_source)
+    given = (request.onnx, request.test, request.other)
+    with sets_here(*given, open_source=open_source, report=report) as files:
+        onnx_file, test, other = files.paths
+        here = replace(request, onnx=onnx_file or "", test=test, other=other)
+        return _import_here(here, storage, files.report)
+
+
+def _import_here(request: ImportRequest, storage: Storage, report: Callable[[str], None]) -> ImportResult:
+    """Publish a classifier; it and the labelled sets are on this machine."""
     if request.test:
         refuse_other_classes(Path(request.test), request.tags)
     path = Path(request.onnx)

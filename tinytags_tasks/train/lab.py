@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 
-from tinytags_tasks.corpus.labelled import LabelledSet
+from tinytags_tasks.corpus.labelled import LabelledSet, refuse_missing
+from tinytags_tasks.corpus.labelled_copy import OpenSource, sets_here
+from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.train.images import read_labelled
 from tinytags_tasks.train.parameters import TrainRequest, write_parameters
@@ -114,17 +116,26 @@ class _Fold:
     seconds: float
 
 
-def search_parameters(request: LabRequest, *, report: Callable[[str], None] = print) -> list[Finding]:
+def search_parameters(
+    request: LabRequest, *, report: Callable[[str], None] = print, open_source: OpenSource = SourceFiles
+) -> list[Finding]:
     """Try all candidates, write the best parameters to a file, and return all results, best first.
+
+    A labelled set at an address, which ``open_source`` opens, is copied to this machine while it is read.
 
     Raises
     ------
     BadInputError
-        If the labelled file cannot be used, or a tag has too few images for the folds.
+        If the labelled set cannot be used, or a tag has too few images for the folds.
+    TransientError
+        If the server of its address does not answer.
     """
     training = request.training
-    labelled = read_labelled(Path(training.labelled), training.tags, training.height, training.width)
-    images, labels = _sample(labelled, request)
+    refuse_missing(training.labelled, open_source=open_source)
+    with sets_here(training.labelled, open_source=open_source, report=report) as sets:
+        path = Path(sets.paths[0] or "")
+        labelled = read_labelled(path, training.tags, training.height, training.width)
+        images, labels = _sample(labelled, request)
     candidates = request.candidates()
     report(
         f"trying {len(candidates)} combinations of parameters on {len(images):,} of {len(labelled.images):,} images, "

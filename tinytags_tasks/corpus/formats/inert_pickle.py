@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinytags_tasks.errors import BadInputError, one_line
+from tinytags_tasks.errors import BadInputError, joined_lines, one_line
 
 # What Python's unpickler and its disassembler raise on damaged bytes.
 _DAMAGE = (
@@ -146,7 +146,7 @@ def load_inert(content: bytes, where: str) -> object:
     except _DAMAGE as error:
         raise BadInputError(
             f"{where}: not a readable pickle, of {len(content):,} bytes ({type(error).__name__}: "
-            f"{one_line(' '.join(str(error).split()))}); download it again"
+            f"{one_line(joined_lines(error))}); download it again"
         ) from error
 
 

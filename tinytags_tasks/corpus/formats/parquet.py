@@ -15,16 +15,12 @@ from tinytags_tasks.corpus.pictures.decoder import MOST_BATCH_BYTES
 from tinytags_tasks.corpus.reader import Batch, ListedItem, Listing
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.corpus.sources.range_file import RangeFile
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, joined_lines
 
 _READ_BYTES = 4_000_000
 
 # What pyarrow raises on damaged bytes: its own errors, and Python's on names that are not UTF-8.
 _DAMAGE = (pa.ArrowException, OSError, ValueError)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 @contextmanager
@@ -38,7 +34,7 @@ def _opened(files: SourceFiles, path: str, size_bytes: int, version: str) -> Gen
             _ = file.schema_arrow
         except _DAMAGE as error:
             raise BadInputError(
-                f"{files.name(path)}: not a readable Parquet file, of {size_bytes:,} bytes ({_one_line(error)}); "
+                f"{files.name(path)}: not a readable Parquet file, of {size_bytes:,} bytes ({joined_lines(error)}); "
                 "download it again"
             ) from error
         yield file
@@ -186,7 +182,7 @@ class ParquetReader:
                 group = min(bisect_right(starts, at), len(starts) - 1) - 1
                 raise BadInputError(
                     f"{where}: damaged in row group {group:,}, rows {starts[group]:,} to {starts[group + 1] - 1:,} "
-                    f"({_one_line(error)}); download it again"
+                    f"({joined_lines(error)}); download it again"
                 ) from error
             if batch is None:
                 raise BadInputError(f"{where}: ends at row {at:,}, where {stop:,} rows were listed; download it again")

@@ -17,7 +17,7 @@ from tinytags_tasks.corpus.picture_kinds import FORMATS, MORE_KINDS, kind_of, re
 from tinytags_tasks.corpus.pictures.jpeg_cut import is_cut
 from tinytags_tasks.corpus.pictures.orientation import UPRIGHT, orientation_of
 from tinytags_tasks.corpus.pictures.png_chunks import transparent_colour, without_large_notes
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, joined_lines
 
 Resize = Literal["crop", "fit", "none"]
 """How a picture of another size is fitted to the corpus' size: cropped to the middle, or whole between black bars;
@@ -185,7 +185,7 @@ def _decode_alike(encoded: bytes, smallest: tuple[int, int] | None) -> Image.Ima
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return joined_lines(error)[:200] or type(error).__name__
 
 
 def _to_rgb(picture: Image.Image, encoded: bytes) -> Image.Image:

@@ -123,7 +123,7 @@ def remote_error(error: Exception, path: str, urls: Sequence[str] = ()) -> TinyT
     reason = without_secrets(f"{type(error).__name__}: {error}")
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
+        return BadInputError(f"{path}: no such file or folder; correct the address")
     if isinstance(error, PermissionError) or status in FORBIDDEN_STATUSES:
         return ForbiddenError(f"{path}: permission denied ({reason}); check its permissions and your credentials")
     if status == 416:
@@ -133,11 +133,9 @@ def remote_error(error: Exception, path: str, urls: Sequence[str] = ()) -> TinyT
     if status in _TRANSIENT_STATUSES or status >= 500:
         return TransientError(f"{path}: cannot be read now ({reason})")
     if status >= 300:
-        return BadInputError(f"{path}: its server refuses ({reason}); correct the corpus' source or options")
+        return BadInputError(f"{path}: its server refuses ({reason}); correct the address or the options")
     if isinstance(error, aiohttp.ClientSSLError | requests.exceptions.SSLError | boto.SSLError):
-        return BadInputError(
-            f"{path}: the certificate of its server is not valid ({reason}); correct the corpus' source"
-        )
+        return BadInputError(f"{path}: the certificate of its server is not valid ({reason}); correct the address")
     if isinstance(
         error,
         ConnectionError
@@ -169,9 +167,9 @@ def _hdfs_error(error: Any, path: str) -> TinyTagsError:  # noqa: ANN401 - hdfs 
     """Return what HDFS' refusal means."""
     exception, message = error.exception, without_secrets(f"{error.exception or 'HdfsError'}: {error}")
     if exception == "FileNotFoundException":
-        return BadInputError(f"{path}: no such file or folder; correct the corpus' source")
+        return BadInputError(f"{path}: no such file or folder; correct the address")
     if exception in ("IllegalArgumentException", "UnsupportedOperationException", "InvalidPathException"):
-        return BadInputError(f"{path}: cannot be read ({message}); correct the corpus' source or options")
+        return BadInputError(f"{path}: cannot be read ({message}); correct the address or the options")
     if problem := away(exception or "", str(error)):
         return EngineDownError(f"{path}: {problem} ({message})", SOURCE)
     if is_forbidden(error):
