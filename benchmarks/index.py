@@ -276,8 +276,8 @@ def latencies(runtime: Runtime, run: Run) -> list[str]:
         seconds = []
         for _ in range(QUERIES):
             request = SearchRequest(
-                (str(chance.choice(TAGS)),),
-                int(chance.integers(0, 60)),
+                tags=(str(chance.choice(TAGS)),),
+                min_confidence=int(chance.integers(0, 60)),
                 rows=rows,
                 start=int(chance.integers(0, 50)) * rows,
                 with_pixels=with_pixels,
