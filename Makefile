@@ -41,12 +41,13 @@ run: install
 stop:
 	@if [ -x $(BIN)/tinytags ]; then $(BIN)/tinytags down; else echo "nothing was ever started here"; fi
 
+# In two processes, each with engines of its own: tests/conftest.py says which test runs in which.
 test: install
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
-# Needs no engines; takes a minute and a half.
+# Needs no engines.
 test-fast: install
-	@$(BIN)/python -m pytest -m "not integration"
+	@$(BIN)/python -m pytest -n 2 -m "not integration"
 
 # CONTAINERS_PROFILE=cluster: with two of what may be killed. Not a part of `make test`: it needs Docker, and half an hour.
 test-containers: install

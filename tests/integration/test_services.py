@@ -57,6 +57,23 @@ def test_every_engine_runs(settings: Settings) -> None:
     assert set(states(settings).values()) == {"running"}
 
 
+def test_no_password_lies_in_the_open(settings: Settings) -> None:
+    passwords = [login[1] for role in ("admin", "writer", "reader") if (login := settings.solr_login(role))]
+    assert len(passwords) == 3
+    for path in settings.secrets_folder.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+    records = [record for folder in (settings.home / "services").iterdir() if (record := read_record(folder))]
+    assert len(records) == 9
+    for process in (process for record in records for process in family(record)):
+        words = " ".join((*process.cmdline(), *process.environ().values()))
+        assert not any(password in words for password in passwords)
+        assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0
+    logs = [path for path in (settings.home / "services").rglob("*") if path.is_file() and ".log" in path.name]
+    assert logs
+    for path in (*logs, settings.home / "services" / "solr" / "conf" / "security.json", settings.addresses_file):
+        assert not any(password in path.read_text(errors="replace") for password in passwords)
+
+
 def test_no_engine_listens_beyond_loopback(settings: Settings) -> None:
     listening: dict[str, set[str]] = {}
     for folder in (settings.home / "services").iterdir():

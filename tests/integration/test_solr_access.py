@@ -33,7 +33,6 @@ from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.page import create_app
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
-from tinytags_tasks.services.processes import family, read_record
 from tinytags_tasks.services.secrets import secret
 from tinytags_tasks.settings import Settings, load_settings
 from tinytags_tasks.store.configsets import current_configset
@@ -177,23 +176,6 @@ def test_a_wrong_password_and_a_missing_collection_are_told_apart(solr: Settings
         Runtime(solr).solr.count("nowhere")
     with pytest.raises(MissingError, match="nothing is published yet"):
         search_images(solr.model_copy(update={"alias": "nowhere"}), SearchRequest())
-
-
-def test_no_password_lies_in_the_open(airflow: Settings) -> None:
-    passwords = [login[1] for role in ("admin", "writer", "reader") if (login := airflow.solr_login(role))]
-    assert len(passwords) == 3
-    for path in airflow.secrets_folder.iterdir():
-        assert path.stat().st_mode & 0o777 == 0o600
-    records = [record for folder in (airflow.home / "services").iterdir() if (record := read_record(folder))]
-    assert len(records) == 9
-    for process in (process for record in records for process in family(record)):
-        words = " ".join((*process.cmdline(), *process.environ().values()))
-        assert not any(password in words for password in passwords)
-        assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0
-    logs = [path for path in (airflow.home / "services").rglob("*") if path.is_file() and ".log" in path.name]
-    assert logs
-    for path in (*logs, airflow.home / "services" / "solr" / "conf" / "security.json", airflow.addresses_file):
-        assert not any(password in path.read_text(errors="replace") for password in passwords)
 
 
 def test_a_solr_that_starts_never_answers_without_a_password(solr: Settings) -> None:

@@ -1,6 +1,7 @@
 """The API's description for programs (OpenAPI), and the same as a page for people: without scripts and other hosts."""
 
 import re
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -25,24 +26,28 @@ def add_api(app: FastAPI, context: PageContext) -> None:
     """Add the API and its description."""
     router = make_router(context)
     app.include_router(router)
-    described = describe(router)
+
+    @cache
+    def described() -> dict[str, Any]:  # takes longer than all else at the start, and few ask for it
+        return describe(router)
 
     @app.get(DESCRIPTION)
     def description(request: Request) -> JSONResponse:
-        return JSONResponse({**described, "servers": [{"url": url(request, "") or "/"}]})
+        return JSONResponse({**described(), "servers": [{"url": url(request, "") or "/"}]})
 
     @app.get(DOCS)
     def page(request: Request) -> HTMLResponse:
+        found = described()
         return context.render(
             request,
             "api.html",
-            about=described["info"]["description"],
+            about=found["info"]["description"],
             operations=[
-                _operation(path, method, found)
-                for path, methods in described["paths"].items()
-                for method, found in methods.items()
+                _operation(path, method, operation)
+                for path, methods in found["paths"].items()
+                for method, operation in methods.items()
             ],
-            schemas=[_schema(name, schema) for name, schema in described["components"]["schemas"].items()],
+            schemas=[_schema(name, schema) for name, schema in found["components"]["schemas"].items()],
             kinds=KINDS,
             description=DESCRIPTION,
         )
