@@ -1,6 +1,7 @@
 """Indexing: the collection has exactly the scored images, however often and after whatever failure it is run."""
 
 import hashlib
+import shutil
 import threading
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -49,11 +50,19 @@ ALL = tuple(range(BLOCKS))
 KEPT = [position for position, votes in enumerate(VOTES) if max(votes) >= 4 and position not in UNREADABLE]
 
 
-@pytest.fixture
-def scored(storage):
-    """A run whose blocks are all scored."""
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    storage = LocalStorage(tmp_path_factory.mktemp("prepared") / "store")
     planned = make_run(storage, unreadable=UNREADABLE)
     score_all(storage, planned)
+    return storage, planned
+
+
+@pytest.fixture
+def scored(prepared, storage):
+    """A run whose blocks are all scored."""
+    made, planned = prepared
+    shutil.copytree(made.root, storage.root)
     return planned
 
 
