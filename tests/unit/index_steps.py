@@ -1,8 +1,9 @@
 """Indexing the small run, for tests: the step, and which pictures Solr has then."""
 
-from small_run import BLOCKS, UNREADABLE, VOTES, make_run, quiet, score_all
+from small_run import BLOCKS, UNREADABLE, VOTES, SolrHere, make_run, quiet, score_all
 
 from tinytags_tasks.index.step import IndexRequest, index_blocks
+from tinytags_tasks.store.local import LocalStorage
 
 ALL = tuple(range(BLOCKS))
 KEPT = [position for position, votes in enumerate(VOTES) if max(votes) >= 4 and position not in UNREADABLE]
@@ -16,8 +17,9 @@ def positions(solr, planned):
     return sorted(document["position"] for document in solr.documents(planned.collection).values())
 
 
-def scored_run(storage):
-    """Return a run whose blocks are all scored."""
+def make_scored(folder):
+    """Make a run whose blocks are all scored, for :func:`small_run.copy_run`."""
+    storage = LocalStorage(folder)
     planned = make_run(storage, unreadable=UNREADABLE)
     score_all(storage, planned)
-    return planned
+    return storage, SolrHere(), planned

@@ -4,9 +4,11 @@ The forest has ten trees. Tree *k* looks only at value *k* of a picture: up to 8
 tag 1, otherwise for tag 2. So a picture's first ten values determine its votes.
 """
 
+import copy
 import hashlib
 import io
 import itertools
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -420,3 +422,14 @@ class SolrHere:
         if any(name in collections.split(",") for collections in self.alias_of.values()):
             raise FinalError(f"Collection : {name} is part of aliases")
         del self.visible[name]
+
+
+def copy_run(made, storage, solr):
+    """Copy a store and a Solr that a module has made once into empty ones, and return the run: faster than making them.
+
+    ``made`` is the store, the Solr and the run.
+    """
+    stored, indexed, planned = made
+    shutil.copytree(stored.root, storage.root)
+    vars(solr).update(copy.deepcopy(vars(indexed)))
+    return planned

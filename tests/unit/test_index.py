@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from configset_upgrades import FOUNDING_FOLDER, check_out, without_field
-from index_steps import ALL, KEPT, index, positions, scored_run
+from index_steps import ALL, KEPT, index, make_scored, positions
 from read_javabin import read_documents
 from small_run import (
     BLOCKS,
@@ -17,6 +17,7 @@ from small_run import (
     VOTES,
     SolrHere,
     address_of,
+    copy_run,
     make_run,
     pictures,
     quiet,
@@ -40,9 +41,14 @@ from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_records import BlockState
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_scored(tmp_path_factory.mktemp("made") / "store")
+
+
 @pytest.fixture
-def scored(storage):
-    return scored_run(storage)
+def scored(made, storage, solr):
+    return copy_run(made, storage, solr)
 
 
 def rescore(storage, planned, threshold, block):

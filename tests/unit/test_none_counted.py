@@ -5,16 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 from small_nets import HALF_NET, NONE, embed, make_net_run, publish_net_model
-from small_run import BLOCKS, VOTES, SparkHere, address_of, index_all, make_run, quiet, score_all
+from small_run import BLOCKS, VOTES, SolrHere, SparkHere, address_of, copy_run, index_all, make_run, quiet, score_all
 from typer.testing import CliRunner
 
 from tinytags_tasks.cli import app, blocks, common, follow, publishing, stages
 from tinytags_tasks.errors import ReconcileError, TinyTagsError
 from tinytags_tasks.publish.diff import DiffRequest, compare_runs
-from tinytags_tasks.publish.step import reconcile_run
+from tinytags_tasks.publish.step import PublishRequest, publish_run, reconcile_run
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.ledger import add_up, read_ledger
+from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.model_records import BackgroundUse
 from tinytags_tasks.store.models import compare_models, describe_model
 from tinytags_tasks.store.record import CHECKSUM_KEY
@@ -56,13 +57,20 @@ def finish(storage, solr, planned):
     return planned
 
 
-@pytest.fixture
-def run(storage, solr, tinytags):
-    """A verified and live run of a model that knows none of the tags."""
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    storage, solr = LocalStorage(tmp_path_factory.mktemp("prepared") / "store"), SolrHere()
     planned = make_net_run(storage, threshold=50)
     embed(storage)
     finish(storage, solr, planned)
-    tinytags("publish", planned.name)
+    publish_run(PublishRequest(planned.name, ALIAS), storage=storage, solr=solr, report=quiet)
+    return storage, solr, planned
+
+
+@pytest.fixture
+def run(prepared, storage, solr):
+    """A verified and live run of a model that knows none of the tags."""
+    planned = copy_run(prepared, storage, solr)
     return planned
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,10 @@ from small_run import (
     CORPUS,
     MODEL,
     SHARD_IMAGES,
+    SolrHere,
     SparkHere,
     address_of,
+    copy_run,
     index_all,
     make_run,
     quiet,
@@ -33,6 +36,7 @@ from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
+from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.record import CHECKSUM_KEY
 from tinytags_tasks.store.run_identity import load_run, rebuild_run
 from tinytags_tasks.store.run_records import Audit, BlockState, Run
@@ -41,13 +45,21 @@ from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 ALIAS = "live"
 
 
-@pytest.fixture
-def run(storage, solr, monkeypatch):
-    """A run that is verified and live, and the commands at work on it."""
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    storage, solr = LocalStorage(tmp_path_factory.mktemp("prepared") / "store"), SolrHere()
     planned = make_run(storage)
     score_all(storage, planned)
     solr.visible[planned.collection] = {}
     index_all(storage, planned, solr)
+    publish_run(PublishRequest(planned.name, ALIAS), storage=storage, solr=solr, report=quiet)
+    return storage, solr, planned
+
+
+@pytest.fixture
+def run(prepared, storage, solr, monkeypatch):
+    """A run that is verified and live, and the commands at work on it."""
+    planned = copy_run(prepared, storage, solr)
     runtime = SimpleNamespace(
         storage=storage,
         solr=solr,
@@ -57,7 +69,6 @@ def run(storage, solr, monkeypatch):
     )
     for module in (common, publishing, blocks, stages):
         monkeypatch.setattr(module, "clients", lambda: runtime)
-    tinytags("publish", planned.name)
     return planned
 
 
@@ -284,7 +295,9 @@ def test_damaged_totals_of_a_corpus_are_refused_by_name(storage, run):
         tinytags("audit", run.name)
 
 
-def test_a_run_whose_corpus_was_removed_names_the_command_that_brings_both_back(storage, run, monkeypatch, tmp_path):
+def test_a_run_whose_corpus_was_removed_names_the_command_that_brings_both_back(
+    prepared, storage, run, monkeypatch, tmp_path
+):
     storage.delete(layout.corpus_folder(CORPUS))
     blocks_3 = (run.name, "--blocks", "3")
     remedy = f"corpora/{CORPUS}/corpus.json: .*`tinytags ingest {CORPUS}`"
@@ -296,7 +309,7 @@ def test_a_run_whose_corpus_was_removed_names_the_command_that_brings_both_back(
     ):
         with pytest.raises(MissingError, match=remedy):
             tinytags(*command)
-    source = tmp_path / "pets.bin"
+    source = shutil.copy(prepared[0].root.with_name("pets.bin"), tmp_path)
     os.utime(source, (1, 1))
     definition = CorpusDefinition(
         name=CORPUS,

@@ -91,6 +91,7 @@ def read_folder(folder: Path) -> NamedPictures:
                 encoded.append(path.read_bytes())
                 labels.append(number)
                 digest.update(f"{path.relative_to(root)} {len(encoded[-1])}\n".encode())
+                digest.update(encoded[-1])
     except OSError as error:
         raise BadInputError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
     if not encoded:
