@@ -1,6 +1,7 @@
 """Indexing the small run, for tests: the step, and which pictures Solr has then."""
 
-from small_run import BLOCKS, UNREADABLE, VOTES, SolrHere, make_run, quiet, score_all
+import pytest
+from small_run import BLOCKS, UNREADABLE, VOTES, SolrHere, copy_run, make_run, quiet, score_all
 
 from tinytags_tasks.index.step import IndexRequest, index_blocks
 from tinytags_tasks.store.local import LocalStorage
@@ -17,9 +18,15 @@ def positions(solr, planned):
     return sorted(document["position"] for document in solr.documents(planned.collection).values())
 
 
-def make_scored(folder):
-    """Make a run whose blocks are all scored, for :func:`small_run.copy_run`."""
-    storage = LocalStorage(folder)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    storage = LocalStorage(tmp_path_factory.mktemp("made") / "store")
     planned = make_run(storage, unreadable=UNREADABLE)
     score_all(storage, planned)
     return storage, SolrHere(), planned
+
+
+@pytest.fixture
+def scored(made, storage, solr):
+    """A run whose blocks are all scored."""
+    return copy_run(made, storage, solr)

@@ -4,10 +4,11 @@ import threading
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import index_steps
 import numpy as np
 import pytest
 from configset_upgrades import FOUNDING_FOLDER, check_out, without_field
-from index_steps import ALL, KEPT, index, make_scored, positions
+from index_steps import ALL, KEPT, index, positions
 from read_javabin import read_documents
 from small_run import (
     BLOCKS,
@@ -17,7 +18,6 @@ from small_run import (
     VOTES,
     SolrHere,
     address_of,
-    copy_run,
     make_run,
     pictures,
     quiet,
@@ -40,15 +40,7 @@ from tinytags_tasks.store.corpus_records import Corpus
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_records import BlockState
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_scored(tmp_path_factory.mktemp("made") / "store")
-
-
-@pytest.fixture
-def scored(made, storage, solr):
-    return copy_run(made, storage, solr)
+made, scored = index_steps.made, index_steps.scored
 
 
 def rescore(storage, planned, threshold, block):

@@ -1,9 +1,10 @@
 """Indexing what is damaged, refused or broken off: what fails says so, and the rest is verified."""
 
+import index_steps
 import pytest
 from faulty_storage import MODES, FaultyStorage, Killed
-from index_steps import ALL, KEPT, index, make_scored, positions
-from small_run import BLOCKS, SolrHere, copy_run, make_run
+from index_steps import ALL, KEPT, index, positions
+from small_run import BLOCKS, SolrHere, make_run
 
 from tinytags_tasks.clients.solr_http import UndefinedFieldError
 from tinytags_tasks.errors import BadInputError, CorruptError, FinalError, MissingError, TransientError
@@ -12,15 +13,7 @@ from tinytags_tasks.store.block_files import read_scored, write_scored
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.run_records import BlockState
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_scored(tmp_path_factory.mktemp("made") / "store")
-
-
-@pytest.fixture
-def scored(made, storage, solr):
-    return copy_run(made, storage, solr)
+made, scored = index_steps.made, index_steps.scored
 
 
 def test_a_count_that_is_too_low_is_worth_a_retry_and_verifies_nothing(storage, scored):
