@@ -117,7 +117,7 @@ def in_rounds(rates: Sequence[float]) -> list[str]:
 
 def score(runtime: Runtime, card: ModelCard) -> tuple[Run, float]:
     """Score the whole corpus; return the run and the images a second."""
-    planned = plan_run(PlanRequest(CORPUS, card.version, THRESHOLD), storage=runtime.storage)
+    planned = plan_run(PlanRequest(CORPUS, card.version, THRESHOLD), storage=runtime.storage, report=quiet)
     run = Run.load(runtime.storage, layout.run_file(planned.run))
     request = ScoreRequest(run.name, tuple(range(run.blocks)), redo=True)
     seconds = timed(

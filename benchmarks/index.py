@@ -100,7 +100,7 @@ def publish_model(runtime: Runtime) -> None:
 def make_run(runtime: Runtime, corpus: str, thumbnails: Thumbnails = "solr", similar: Similar = "off") -> Run:
     """Plan a run that keeps every image, and score it without Spark."""
     request = PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails, similar=similar)
-    planned = plan_run(request, storage=runtime.storage)
+    planned = plan_run(request, storage=runtime.storage, report=quiet)
     run = Run.load(runtime.storage, layout.run_file(planned.run))
     for task in _block_tasks(run, range(run.blocks), runtime.storage):
         score_block(task, runtime.store_address)

@@ -176,8 +176,8 @@ def score(
     """Score a corpus or its first blocks as if for the first time; return the run and the seconds."""
     storage = runtime.storage
     request = PlanRequest(corpus, model, threshold)
-    storage.delete(layout.run_file(plan_run(request, storage=storage).run).rpartition("/")[0])
-    run = Run.load(storage, layout.run_file(plan_run(request, storage=storage).run))
+    storage.delete(layout.run_file(plan_run(request, storage=storage, report=quiet).run).rpartition("/")[0])
+    run = Run.load(storage, layout.run_file(plan_run(request, storage=storage, report=quiet).run))
     chosen = score_step.ScoreRequest(run.name, tuple(range(blocks or run.blocks)))
     seconds = timed(
         lambda: score_step.score_blocks(
