@@ -67,13 +67,13 @@ def train(runtime: Runtime, folder: Path) -> dict[str, ModelCard]:
     labelled = folder / "labelled.parquet"
     pq.write_table(pq.read_table(runtime.settings.demo_source / TRAIN_FILE).slice(0, LABELLED), labelled)
     ways = {
-        "the original: forest on pixels": {"features": "pixels", "head": "forest"},
-        f"forest on {NET}, with none": {"features": NET, "head": "forest"},
-        f"**logistic on {NET}, with none** (the default)": {"features": NET, "head": "logistic"},
+        "the original: forest on pixels": ("pixels", "forest"),
+        f"forest on {NET}, with none": (NET, "forest"),
+        f"**logistic on {NET}, with none** (the default)": (NET, "logistic"),
     }
     cards = {}
-    for name, choice in ways.items():
-        request = TrainRequest(str(labelled), held_out=0, **choice)
+    for name, (features, head) in ways.items():
+        request = TrainRequest(str(labelled), features=features, head=head, held_out=0)
         trained = train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=quiet)
         cards[name] = ModelCard.load(runtime.storage, layout.card_file(trained.model))
     return cards
@@ -117,7 +117,7 @@ def in_rounds(rates: Sequence[float]) -> list[str]:
 
 def score(runtime: Runtime, card: ModelCard) -> tuple[Run, float]:
     """Score the whole corpus; return the run and the images a second."""
-    planned = plan_run(PlanRequest(CORPUS, card.version, THRESHOLD), storage=runtime.storage)
+    planned = plan_run(PlanRequest(CORPUS, card.version, THRESHOLD), storage=runtime.storage, report=quiet)
     run = Run.load(runtime.storage, layout.run_file(planned.run))
     request = ScoreRequest(run.name, tuple(range(run.blocks)), redo=True)
     seconds = timed(

@@ -10,6 +10,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from tinytags_tasks.score.plan import PlanRequest, plan_run
 from tinytags_tasks.score.step import _block_tasks
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
-from tinytags_tasks.settings import load_settings
+from tinytags_tasks.settings import Similar, Thumbnails, load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.block_files import block_sources, read_pixels, read_scored
 from tinytags_tasks.store.configsets import current_configset
@@ -96,10 +97,10 @@ def publish_model(runtime: Runtime) -> None:
     ).save(runtime.storage, layout.card_file(MODEL))
 
 
-def make_run(runtime: Runtime, corpus: str, thumbnails: str = "solr", similar: str = "off") -> Run:
+def make_run(runtime: Runtime, corpus: str, thumbnails: Thumbnails = "solr", similar: Similar = "off") -> Run:
     """Plan a run that keeps every image, and score it without Spark."""
-    request = PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails, similar=similar)  # type: ignore[arg-type]
-    planned = plan_run(request, storage=runtime.storage)
+    request = PlanRequest(corpus, MODEL, 0, thumbnails=thumbnails, similar=similar)
+    planned = plan_run(request, storage=runtime.storage, report=quiet)
     run = Run.load(runtime.storage, layout.run_file(planned.run))
     for task in _block_tasks(run, range(run.blocks), runtime.storage):
         score_block(task, runtime.store_address)
@@ -174,6 +175,7 @@ def compare(runtime: Runtime, run: Run) -> None:
     """Print the documents per second of each way."""
     solr, storage, settings = runtime.solr, runtime.storage, runtime.settings
     login = settings.solr_login("writer")
+    assert login is not None  # the Solr that was started asks for one
     collections = Collections(runtime)
     documents = list(all_documents(runtime, run))
 
@@ -199,7 +201,7 @@ def compare(runtime: Runtime, run: Run) -> None:
         bodies = bodies_of(runtime, run, size)
         for connections in (1, 2, 4):
             poster = Poster(solr, login, connections)
-            tried[size, connections] = [collections.timed(lambda name, p=poster, b=bodies: p.fill(name, b))]
+            tried[size, connections] = [collections.timed(partial(poster.fill, bodies=bodies))]
     print_table(
         ["documents per request", *(f"{connections} connection{'s' * (connections > 1)}" for connections in (1, 2, 4))],
         [
@@ -282,7 +284,7 @@ def latencies(runtime: Runtime, run: Run) -> list[str]:
                 start=int(chance.integers(0, 50)) * rows,
                 with_pixels=with_pixels,
             )
-            seconds.append(timed(lambda request=request: search_images(runtime.settings, request)))
+            seconds.append(timed(partial(search_images, runtime.settings, request)))
         cells.append(f"{statistics.median(seconds) * 1e3:.0f}, {np.percentile(seconds, 95) * 1e3:.0f}")
     return cells
 
@@ -299,16 +301,15 @@ def measure(runtime: Runtime, folder: Path) -> None:
     small = make_run(runtime, "small")
     compare(runtime, small)
     rows, searches = [], []
-    for corpus, thumbnails in (("small", "solr"), ("small", "store"), ("large", "solr")):
+    ways: tuple[tuple[str, Thumbnails], ...] = (("small", "solr"), ("small", "store"), ("large", "solr"))
+    for corpus, thumbnails in ways:
         run = make_run(runtime, corpus, thumbnails)
         prepare_collection(run.name, storage=runtime.storage, solr=runtime.solr)
         blocks = tuple(range(run.blocks))
         seconds = 0.0
         for at in range(0, len(blocks), 5):
             request = IndexRequest(run.name, blocks[at : at + 5], redo=True)
-            seconds += timed(
-                lambda request=request: index_blocks(request, storage=runtime.storage, solr=runtime.solr, report=quiet)
-            )
+            seconds += timed(partial(index_blocks, request, storage=runtime.storage, solr=runtime.solr, report=quiet))
         count = runtime.solr.count(run.collection)
         assert count == run.images
         if corpus == "small":

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def compare_decoding(folder: Path, parquet: Path) -> None:
         loops, own = [], []
         for _ in range(ROUNDS):
             loops.append(timed(loop))
-            own.append(timed(lambda name=name, source=source: ours(name, source)))
+            own.append(timed(partial(ours, name, source)))
         plain, tinytags = (PICTURES / statistics.median(values) for values in (loops, own))
         rows.append([name, f"{plain:,.0f}", f"{tinytags:,.0f}", f"{tinytags / plain:.2f}"])
     print_table([f"{PICTURES:,} JPEGs of 64x64", "plain Pillow loop, images/s", "TinyTags, images/s", "ratio"], rows)

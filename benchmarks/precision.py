@@ -106,7 +106,8 @@ def logistic_votes(
     classes = np.concatenate([labels, np.full(len(chosen), len(CIFAR10_TAGS))])
     head = LogisticRegression(C=1 / 100, max_iter=40).fit((values - mean) / deviation, classes)
     head.intercept_ = with_fair_none(head.intercept_, len(labelled), len(chosen))
-    return 100 * head.predict_proba((embeddings - mean) / deviation)
+    votes: npt.NDArray[np.float64] = 100 * head.predict_proba((embeddings - mean) / deviation)
+    return votes
 
 
 def forest_votes(
@@ -137,7 +138,7 @@ class Figures:
         counted[taught] = False
 
         def share(chosen: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]) -> float:
-            return 100.0 * (chosen & of).sum() / max(1, of.sum())
+            return float(100.0 * (chosen & of).sum() / max(1, of.sum()))
 
         self._hold("overall", table.overall, share(right, tagged.kept & counted))
         self._hold("recall, all tags", table.recall_overall, share(right, (tagged.truth >= 0) & counted))
@@ -149,10 +150,10 @@ class Figures:
             place = CIFAR10_TAGS.index(row.tag)
             cell = tagged.kept & (tagged.tags == place)
             cell &= (tagged.confidences >= row.band_low) & (tagged.confidences <= row.band_high)
-            if row.precision is not None:
+            if row.precision is not None and row.low is not None and row.high is not None:
                 estimate = Estimate(row.precision, row.low, row.high)
                 self._hold("bands", estimate, share(right, cell & counted))
-            if (cell & everything).any():
+            if row.stated is not None and (cell & everything).any():
                 self.off.append((abs(row.stated - share(right, cell & everything)), int((cell & everything).sum())))
         for least in GATE:
             self._ask_gate(table, least, right, everything)
@@ -225,8 +226,8 @@ def main() -> None:
     columns = ("mean distance, by images", "images within 5 points", "cells of 1 % of the images or more", "all cells")
     print_table(("corpus, head", *columns), stated)
     print("\nThe gate:\n")
-    columns = [f"{what} at {least} %" for least in GATE for what in ("tags that fall short", "images shown")]
-    print_table(("corpus, head", *columns), gated)
+    of_gate = [f"{what} at {least} %" for least in GATE for what in ("tags that fall short", "images shown")]
+    print_table(("corpus, head", *of_gate), gated)
 
 
 COVERED = ("overall", "tags", "bands", "recall, all tags", "recall, tags")

@@ -157,8 +157,16 @@ def frame_of(run: str, digest: str, pool: Pictures, votes: Votes, tags: tuple[st
     kept, none = np.flatnonzero(decided.is_kept & is_free), np.flatnonzero(decided.is_none & is_free)
     below = np.flatnonzero(~decided.is_kept & ~decided.is_none & is_free)
     confidences = np.minimum(100, decided.won[kept]).astype(np.int16)
-    record = Run.model_construct(
-        name=run, corpus="simulated", corpus_digest=digest, model="simulated", threshold=THRESHOLD, blocks=1
+    record = Run(
+        name=run,
+        corpus="simulated",
+        corpus_digest=digest,
+        model="simulated",
+        threshold=THRESHOLD,
+        images=len(votes),
+        blocks=1,
+        collection="",
+        created="",
     )
     passing = _Pass(record, Strata(tags, THRESHOLD), seed_of(digest))
     passing.add(_Block(0, kept, decided.winner[kept].astype(np.int64), confidences, none, below))
@@ -208,7 +216,8 @@ def fit_here(
     none = weights[is_none].sum() - lesson.background
     intercepts = with_fair_none(np.zeros(tags + 1), weights[~is_none].sum(), lesson.background, none)
     shares = shares * np.exp(intercepts)
-    return 100 * shares / shares.sum(axis=1, keepdims=True)
+    votes: Votes = 100 * shares / shares.sum(axis=1, keepdims=True)
+    return votes
 
 
 def spark_fit(runtime: Runtime) -> Fit:
@@ -262,7 +271,7 @@ def read_sources(folder: Path, caltech: Path | None) -> list[Source]:
     few = np.array([FEW_TAGS.index(tag) if tag in FEW_TAGS else -1 for tag in CIFAR10_TAGS])
     own = replace(labelled.part(few[labelled.labels] >= 0), tags=FEW_TAGS)
     own = replace(own, labels=few[labelled.labels][few[labelled.labels] >= 0])
-    corpus = Pictures(test.values, few[test.labels])
+    corpus = Pictures(test.values.astype(np.int8), few[test.labels])
     return [*sources, Source("same source", corpus, own, choose_background(background, own, net.version))]
 
 
@@ -307,11 +316,11 @@ def main() -> None:
     arguments = [each for each in sys.argv[1:] if each != "--spark"]
     caltech = Path(arguments[0]).absolute() if arguments else None
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name, ExitStack() as stack:
-        fit, seeds = fit_here, SEEDS
-        if "--spark" in sys.argv:
-            fit, seeds = stack.enter_context(engines(Path(name))), SEEDS[:1]
+        is_spark = "--spark" in sys.argv
+        fit: Fit = stack.enter_context(engines(Path(name))) if is_spark else fit_here
+        seeds = SEEDS[:1] if is_spark else SEEDS
         sources = read_sources(Path(name), caltech)
-        print(f"## Reviews\n\n{describe_machine()}; `{NET}`; {'Spark' if fit is not fit_here else 'scikit-learn'}.\n")
+        print(f"## Reviews\n\n{describe_machine()}; `{NET}`; {'Spark' if is_spark else 'scikit-learn'}.\n")
         rows = [row for source in sources for row in measure(source, fit, seeds)]
     print_table(
         ("corpus", "looks", *(f"precision at recall {each} %" for each in RECALLS), "reviewed pictures count"), rows

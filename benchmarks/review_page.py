@@ -183,7 +183,7 @@ def main() -> None:
         run = make_run(storage, folder, images)
         settings = Settings(home=folder / "home", search_password="pass")
         AccountFile(settings).add("ann", Role.REVIEWER, PASSWORD)
-        Runtime.storage = storage  # type: ignore[assignment, misc]
+        Runtime.storage = storage  # type: ignore[assignment]
         server, url = serve(settings)
         reviewer = Reviewer(url, run.name)
         opening = reviewer.open()

@@ -27,7 +27,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from tinytags_tasks import services
 from tinytags_tasks.corpus.demo.make import Demo, make_demo
-from tinytags_tasks.corpus.labelled import LabelledSet, read_labelled_set
+from tinytags_tasks.corpus.labelled import read_labelled_set
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score import step as score_step
@@ -41,7 +41,7 @@ from tinytags_tasks.store.hdfs import HdfsStorage
 from tinytags_tasks.store.opening import open_store
 from tinytags_tasks.store.protocol import StoreAddress
 from tinytags_tasks.store.run_records import Run
-from tinytags_tasks.train.spark_features import write_features
+from tinytags_tasks.train.spark_features import PARTITION_VALUES, Rows, write_features
 from tinytags_tasks.train.step import TrainRequest, train_model
 
 IMAGE_BYTES = 3_072
@@ -176,8 +176,8 @@ def score(
     """Score a corpus or its first blocks as if for the first time; return the run and the seconds."""
     storage = runtime.storage
     request = PlanRequest(corpus, model, threshold)
-    storage.delete(layout.run_file(plan_run(request, storage=storage).run).rpartition("/")[0])
-    run = Run.load(storage, layout.run_file(plan_run(request, storage=storage).run))
+    storage.delete(layout.run_file(plan_run(request, storage=storage, report=quiet).run).rpartition("/")[0])
+    run = Run.load(storage, layout.run_file(plan_run(request, storage=storage, report=quiet).run))
     chosen = score_step.ScoreRequest(run.name, tuple(range(blocks or run.blocks)))
     seconds = timed(
         lambda: score_step.score_blocks(
@@ -226,9 +226,10 @@ def read_without_spark(pool: ProcessPoolExecutor, runtime: Runtime, sources: lis
 
 def transform_in_mllib(runtime: Runtime, images: np.ndarray, tags: tuple[str, ...]) -> list[Way]:
     """Score with MLlib's transform, which takes vectors: they are written to Parquet in HDFS first."""
-    labelled = LabelledSet(Path(), images.reshape(-1, 32, 32, 3), np.zeros(len(images), dtype=np.int64), tags)
-    none = np.zeros(len(images), dtype=np.bool_)
-    writing = timed(lambda: write_features(labelled, none, VECTORS, runtime.storage))
+    labels = np.zeros(len(images), dtype=np.int64)
+    rows = Rows(images, labels, classes=len(tags), held_out=np.zeros(len(images), dtype=np.bool_))
+    partition_rows = PARTITION_VALUES // IMAGE_BYTES
+    writing = timed(lambda: write_features(rows, VECTORS, runtime.storage, partition_rows=partition_rows))
     spark = runtime.connect_spark()
     try:
         forest = RandomForestClassificationModel.load(runtime.storage.url(FOREST))

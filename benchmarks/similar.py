@@ -138,7 +138,7 @@ class Index:
         """Return the bytes of the index per document."""
         metrics = self.solr.request("admin/metrics", {"group": "core", "prefix": "INDEX.sizeInBytes"})["metrics"]
         own = [value for core, value in metrics.items() if core.startswith(f"solr.core.{self.name}.")]
-        return sum(value["INDEX.sizeInBytes"] for value in own) / self.images
+        return sum(int(value["INDEX.sizeInBytes"]) for value in own) / self.images
 
     def nearest(self, vector: list[int], tag: str = "") -> tuple[list[int], float]:
         """Return the positions of the ten nearest documents, and the seconds that Solr and the way to it took."""

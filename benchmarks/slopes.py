@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ingest import definition, timed
@@ -144,7 +145,7 @@ def go_the_whole_way(runtime: Runtime, folder: Path, demo: Demo, model: str, ima
 def search(runtime: Runtime) -> float:
     """Return the median of the milliseconds of a page of results, each with another confidence."""
     seconds = [
-        timed(lambda least=least: search_images(runtime.settings, SearchRequest(min_confidence=least, rows=60)))  # type: ignore[misc]
+        timed(partial(search_images, runtime.settings, SearchRequest(min_confidence=least, rows=60)))
         for least in range(SEARCHES)
     ]
     return statistics.median(seconds) * 1_000

@@ -132,6 +132,7 @@ def measure_accuracy(bench: Bench) -> dict[Way, ModelCard]:
     cards, rows = {}, []
     for way in WAYS:
         card, seconds = bench.train(way, labelled, test, other)
+        assert card.test is not None and card.other is not None  # both were given
         cards[way] = card
         kept = {each.threshold: each for each in card.test.thresholds}
         tagged = {each.threshold: each for each in card.other.thresholds}

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -114,12 +115,16 @@ def compare_trainings(folder: Path, settings: Settings, demo: Demo, sizes: tuple
         request = TrainRequest(
             str(path), tags=demo.tags, name=f"bench{number}", features="pixels", head="forest", held_out=0
         )
-        labelled, reading = costed(spark, lambda path=path: read_labelled(path, demo.tags, 32, 32))
-        forest, fitting = costed(spark, lambda labelled=labelled, request=request: fit_plain(labelled, request))
+        labelled, reading = costed(spark, partial(read_labelled, path, demo.tags, 32, 32))
+        forest, fitting = costed(spark, partial(fit_plain, labelled, request))
         result, whole = costed(
             spark,
-            lambda request=request: step.train_model(
-                request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=quiet
+            partial(
+                step.train_model,
+                request,
+                storage=runtime.storage,
+                connect_spark=runtime.connect_spark,
+                report=quiet,
             ),
         )
         seconds = load_card(runtime.storage, result.model).seconds
@@ -179,7 +184,7 @@ def net_to_onnx(net: MLPClassifier, tags: int) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def import_a_net(folder: Path, settings: Settings, demo: Demo) -> None:

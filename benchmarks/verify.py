@@ -8,6 +8,7 @@ import resource
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import urllib3
@@ -60,9 +61,7 @@ def measure(runtime: Runtime, corpus_name: str) -> list[list[str]]:
     indexing = 0.0
     for at in range(0, run.blocks, 5):
         request = IndexRequest(run.name, tuple(range(at, at + 5)))
-        indexing += timed(
-            lambda request=request: index_blocks(request, storage=storage, solr=solr, report=quiet)  # type: ignore[misc]
-        )
+        indexing += timed(partial(index_blocks, request, storage=storage, solr=solr, report=quiet))
     records = read_ledger(storage, run)
 
     def compare() -> None:
