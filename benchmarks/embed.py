@@ -73,7 +73,7 @@ def train(runtime: Runtime, folder: Path) -> dict[str, ModelCard]:
     }
     cards = {}
     for name, (features, head) in ways.items():
-        request = TrainRequest(str(labelled), features=features, head=head, held_out=0)
+        request = TrainRequest(str(labelled), tags=CIFAR10_TAGS, features=features, head=head, held_out=0)
         trained = train_model(request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=quiet)
         cards[name] = ModelCard.load(runtime.storage, layout.card_file(trained.model))
     return cards
