@@ -20,7 +20,7 @@ from PIL import Image
 from tinytags_tasks.cli.follow import airflow_client
 from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.corpus.demo.drawn import draw_pictures
-from tinytags_tasks.errors import MissingError
+from tinytags_tasks.errors import MissingError, TinyTagsError
 from tinytags_tasks.publish.live import live_runs
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import Settings
@@ -107,12 +107,17 @@ def end(client: AirflowClient, dag: str, dag_run: str) -> dict[str, str | None]:
 def answer(client: AirflowClient, dag_run: str, option: str) -> dict[str, str | None]:
     """Wait until a run asks, answer, and return the states of its tasks once it has ended."""
     wait_for(lambda: states(client, dag_run).get("ask"), lambda state: state == "awaiting_input")
-    # As late as a person's answer: Airflow takes a task that goes on before its first process has ended for a lost one,
-    # and asks again.
-    time.sleep(5)
     path = f"/api/v2/dags/tinytags/dagRuns/{dag_run}/taskInstances/ask/-1/hitlDetails"
-    client._ask("PATCH", path, {"chosen_options": [option]})
-    wait_for(lambda: client.run_state("tinytags", dag_run), lambda state: state in ("success", "failed"))
+
+    def has_ended() -> bool:
+        # Airflow takes a task that goes on before its first process has ended for a lost one, and asks again.
+        if states(client, dag_run).get("ask") == "awaiting_input":
+            time.sleep(5)
+            with contextlib.suppress(TinyTagsError):  # it has the answer, but has not gone on yet
+                client._ask("PATCH", path, {"chosen_options": [option]})
+        return client.run_state("tinytags", dag_run) in ("success", "failed")
+
+    wait_for(has_ended)
     return states(client, dag_run)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tinytags_tasks.corpus.class_names import CIFAR10_TAGS, TAGS_KEY
-from tinytags_tasks.corpus.labelled import decode_image, file_sha256, read_labelled_set
+from tinytags_tasks.corpus.labelled import decode_image, file_sha256, read_labelled_set, tags_of_set
 from tinytags_tasks.errors import BadInputError
 
 IMG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -177,3 +177,13 @@ def test_an_error_of_several_lines_is_told_in_one(labelled, monkeypatch):
     with pytest.raises(BadInputError, match=r"\(cannot deserialize the header\.\); download it again") as raised:
         read_labelled_set(path)
     assert "\n" not in str(raised.value)
+
+
+def test_labels_that_are_not_text_are_damage(tmp_path):
+    path = tmp_path / "labels.parquet"
+    words = pa.Array.from_buffers(pa.string(), 2, pa.array([b"duck", b"g\xda"]).buffers())
+    pq.write_table(pa.table({"image": [encoded(picture) for picture in pictures(2)], "label": words}), path)
+    with pytest.raises(
+        BadInputError, match=r"labels\.parquet: damaged after row 0 \('utf-8' codec.*\); download it again"
+    ):
+        tags_of_set(path)

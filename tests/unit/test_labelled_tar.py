@@ -132,6 +132,7 @@ def test_a_folder_with_folders_is_no_set_of_tars(write, tmp_path):
             [*samples(["owl"]), ("0001.png", png(1))],
             r"birds\.tar: sample 0001 has no class in its \.cls, where others have",
         ),
+        ([*samples(["owl"]), ("a\nb.png", png(1))], r"birds\.tar: sample a\\nb has no class in its \.cls"),
         ([*samples(["owl"]), ("1.cls", b"owl")], r"birds\.tar: sample 1 has no image; images are members that end in"),
         ([*samples(["owl"]), ("0000.jpg", png(1))], r"0000\.jpg' at offset \d+,?\d* is a second image of its sample"),
         (samples(["owl", "owl"]), "all images have the same label"),

@@ -219,7 +219,7 @@ class ParquetSet:
                         encoded = columns.images_of(part)[0] if with_pictures else []
                         row += len(labels)
                         yield [picture or b"" for picture in encoded], labels
-                except (pa.ArrowException, OSError) as error:
+                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                     raise BadInputError(
                         f"{path}: damaged after row {row} ({joined_lines(error)}); download it again"
                     ) from error

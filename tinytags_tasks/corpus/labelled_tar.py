@@ -19,7 +19,7 @@ from tinytags_tasks.corpus.class_names import GIVE_TAGS, read_names, shortened
 from tinytags_tasks.corpus.picture_kinds import ENDINGS
 from tinytags_tasks.corpus.sources.tar_samples import COMPRESSED_ENDINGS, TarSample, iterate_samples
 from tinytags_tasks.corpus.sources.unpacking import COMPRESSED_HEADS, unpack
-from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.errors import BadInputError, one_line
 from tinytags_tasks.tags import normal_tag, tag_form
 
 CLASS_NAMES_FILE = "classnames.txt"
@@ -133,7 +133,7 @@ def place_in_tars(tars: Sequence[Path], row: int) -> str:
 
 
 def _place(picture: _Picture) -> str:
-    return f"{picture.tar}: sample {picture.key}"
+    return f"{picture.tar}: sample {one_line(picture.key)}"
 
 
 def _read(pictures: Sequence[_Picture]) -> list[bytes]:
@@ -187,7 +187,7 @@ def _list_tars(tars: tuple[Path, ...], names_file: Path | None, versions: tuple[
     names = _class_names(names_file) if names_file and all(map(_is_number, classes)) else ()
     pictures = []
     for (tar, sample), tag in zip(samples, classes, strict=True):
-        where = f"{tar}: sample {sample.key.lstrip('/')}"
+        where = f"{tar}: sample {one_line(sample.key.lstrip('/'))}"
         image = sample.image(str(tar))
         if image is None:
             raise BadInputError(f"{where} has no image; images are members that end in {', '.join(ENDINGS)}")
@@ -217,8 +217,8 @@ def _classes(samples: Sequence[tuple[Path, TarSample]]) -> tuple[list[str], bool
         for (tar, sample), tag in zip(samples, found, strict=True):
             if not tag:
                 raise BadInputError(
-                    f"{tar}: sample {sample.key.lstrip('/')} has no class in {what}, where others have theirs; add or "
-                    "remove it"
+                    f"{tar}: sample {one_line(sample.key.lstrip('/'))} has no class in {what}, where others "
+                    "have theirs; add or remove it"
                 )
         return [normal_tag(tag) for tag in found if tag], read is _class_of_key
     raise BadInputError(
