@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +64,28 @@ def part(seconds: dict[str, float], name: str) -> Iterator[None]:
     print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr, flush=True)
 
 
+def embed_corpus(runtime: Runtime, corpus: str, net: str) -> None:
+    """Embed a whole corpus."""
+    embed_blocks(
+        EmbedRequest(corpus, net),
+        storage=runtime.storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+        report=quiet,
+    )
+
+
+def score_group(runtime: Runtime, run: Run, blocks: Sequence[int]) -> None:
+    """Score some blocks of a run."""
+    score_blocks(
+        ScoreRequest(run.name, tuple(blocks)),
+        storage=runtime.storage,
+        address=runtime.store_address,
+        connect_spark=runtime.connect_spark,
+        report=quiet,
+    )
+
+
 def tag_corpus(runtime: Runtime, corpus: str, model: str, threshold: int = 40) -> Run:
     """Score, index, reconcile and publish a whole corpus without Airflow."""
     storage = runtime.storage
@@ -71,13 +93,7 @@ def tag_corpus(runtime: Runtime, corpus: str, model: str, threshold: int = 40) -
     run = Run.load(storage, layout.run_file(planned.run))
     prepare_collection(run.name, storage=storage, solr=runtime.solr)
     for group in planned.groups:
-        score_blocks(
-            ScoreRequest(run.name, tuple(group)),
-            storage=storage,
-            address=runtime.store_address,
-            connect_spark=runtime.connect_spark,
-            report=quiet,
-        )
+        score_group(runtime, run, group)
         index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=runtime.solr, report=quiet)
     publish_run(PublishRequest(run.name, runtime.settings.alias), storage=storage, solr=runtime.solr, report=quiet)
     return run
@@ -135,10 +151,7 @@ def measure(runtime: Runtime, demo: Demo, folder: Path, images: int) -> None:
     with part(once, "train"):
         model = loop.train(labelled, other, learns=False)
     with part(once, "embed"):
-        request = EmbedRequest(NAME, "general32")
-        embed_blocks(
-            request, storage=storage, address=runtime.store_address, connect_spark=runtime.connect_spark, report=quiet
-        )
+        embed_corpus(runtime, NAME, "general32")
     with part(once, "score, index, publish"):
         first = loop.tag(model)
     with part(parts, f"{LOOKS} looks of a made reviewer, who takes no time"):

@@ -28,6 +28,7 @@ import httpx
 import psutil
 from index import MODEL, publish_model
 from ingest import build_file, definition, timed
+from loop import score_group
 from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
@@ -40,7 +41,6 @@ from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
-from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.run_records import Run
@@ -76,13 +76,7 @@ def call_stages(runtime: Runtime, corpus: str) -> tuple[float, Run]:
     prepare_collection(name, storage=storage, solr=solr)
     groups = [tuple(range(at, min(at + CALLED_AT_ONCE, run.blocks))) for at in range(0, run.blocks, CALLED_AT_ONCE)]
     for group in groups:
-        score_blocks(
-            ScoreRequest(name, group),
-            storage=storage,
-            address=runtime.store_address,
-            connect_spark=runtime.connect_spark,
-            report=quiet,
-        )
+        score_group(runtime, run, group)
     for group in groups:
         index_blocks(IndexRequest(name, group), storage=storage, solr=solr, report=quiet)
     publish_run(PublishRequest(name, runtime.settings.alias), storage=storage, solr=solr, report=quiet)

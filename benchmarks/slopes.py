@@ -18,27 +18,24 @@ from functools import partial
 from pathlib import Path
 
 from ingest import definition, timed
-from loop import write_moved
+from loop import embed_corpus, score_group, write_moved
 from machine import describe_machine, print_table, quiet
 from memory import used_bytes
+from mending import train
 
 from tinytags_tasks import services
-from tinytags_tasks.corpus.demo.make import OTHER_FILE, Demo, make_demo
-from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
+from tinytags_tasks.corpus.demo.make import Demo, make_demo
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.publish.step import PublishRequest, publish_run
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.score.plan import PlanRequest, plan_run
-from tinytags_tasks.score.step import ScoreRequest, score_blocks
 from tinytags_tasks.search.query import search_images
 from tinytags_tasks.search.request import SearchRequest
 from tinytags_tasks.settings import load_settings
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import add_up, read_ledger
 from tinytags_tasks.store.run_records import Run
-from tinytags_tasks.train.parameters import TrainRequest
-from tinytags_tasks.train.step import train_model
 from tinytags_tasks.upkeep.audit import AuditRequest, audit_run
 
 SIZES = (100_000, 300_000, 1_000_000)
@@ -62,8 +59,7 @@ class Stages:
 
         def watch() -> None:
             while True:
-                pids = {status.pid for status in services.status(load_settings()) if status.pid} | {os.getpid()}
-                most[0] = max(most[0], sum(map(used_bytes, pids)))
+                most[0] = max(most[0], used_bytes(os.getpid()))  # the engines are its children
                 if ended.wait(1):
                     return
 
@@ -105,26 +101,14 @@ def go_the_whole_way(runtime: Runtime, folder: Path, demo: Demo, model: str, ima
     for path in source.iterdir():
         path.unlink()
     with stages.stage("embed"):
-        embed_blocks(
-            EmbedRequest(corpus, NET),
-            storage=storage,
-            address=runtime.store_address,
-            connect_spark=runtime.connect_spark,
-            report=quiet,
-        )
+        embed_corpus(runtime, corpus, NET)
     with stages.stage("plan"):
         planned = plan_run(PlanRequest(corpus, model, 0, thumbnails="store"), storage=storage, report=quiet)
         run = Run.load(storage, layout.run_file(planned.run))
         prepare_collection(run.name, storage=storage, solr=solr)
     with stages.stage("score"):
         for group in planned.groups:
-            score_blocks(
-                ScoreRequest(run.name, tuple(group)),
-                storage=storage,
-                address=runtime.store_address,
-                connect_spark=runtime.connect_spark,
-                report=quiet,
-            )
+            score_group(runtime, run, group)
     with stages.stage("index and verify"):
         for group in planned.groups:
             index_blocks(IndexRequest(run.name, tuple(group)), storage=storage, solr=solr, report=quiet)
@@ -162,10 +146,7 @@ def main() -> None:
             runtime = Runtime(settings)
             print(f"## Slopes\n\n{describe_machine()}.\n")
             demo = make_demo(folder / "demo", settings.demo_source, report=quiet)
-            request = TrainRequest(str(demo.labelled_path), other=str(demo.labelled_path.with_name(OTHER_FILE)))
-            model = train_model(
-                request, storage=runtime.storage, connect_spark=runtime.connect_spark, report=quiet
-            ).model
+            model = train(runtime, demo)
             rows = []
             for images in sizes:
                 stages = go_the_whole_way(runtime, folder, demo, model, images)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 from ingest import definition
-from loop import tag_corpus, write_moved
+from loop import embed_corpus, tag_corpus, write_moved
 from machine import describe_machine, print_table, quiet
 
 from tinytags_tasks import services
@@ -35,7 +35,6 @@ from tinytags_tasks.corpus.definition import CorpusDefinition
 from tinytags_tasks.corpus.demo.make import make_demo
 from tinytags_tasks.corpus.registry import save_definition
 from tinytags_tasks.document_fields import FIELDS
-from tinytags_tasks.embed.step import EmbedRequest, embed_blocks
 from tinytags_tasks.errors import TinyTagsError
 from tinytags_tasks.ingest.step import ingest_corpus
 from tinytags_tasks.runtime import Runtime
@@ -224,13 +223,7 @@ def run_clean(runtime: Runtime, source: Path, model: str) -> Run:
     """Go the whole way once without faults, and without Airflow."""
     storage = runtime.storage
     ingest_corpus(definition_of(CLEAN, source), storage=storage, report=quiet)
-    embed_blocks(
-        EmbedRequest(CLEAN, NET),
-        storage=storage,
-        address=runtime.store_address,
-        connect_spark=runtime.connect_spark,
-        report=quiet,
-    )
+    embed_corpus(runtime, CLEAN, NET)
     # The disturbed runs have thresholds from 0 on; no image is so unsure that it makes a difference.
     return tag_corpus(runtime, CLEAN, model, threshold=0)
 
