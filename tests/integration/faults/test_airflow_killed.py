@@ -143,9 +143,11 @@ def live_run(runtime: Runtime) -> Run:
 
 def test_each_task_was_killed_once_and_tried_again(disturbed: tuple[Runtime, set[str], dict[str, int]]) -> None:
     _, killed, tries = disturbed
-    assert {"ingest.plan", "ingest.shards", "ingest.commit", "train", "plan"} <= killed
-    assert {"blocks", "reconcile", "publish"} <= killed
-    assert {task for task, attempt in tries.items() if attempt > 1} == killed
+    again = {task for task, attempt in tries.items() if attempt > 1}
+    assert {"ingest.plan", "ingest.shards", "ingest.commit", "train", "plan"} <= again
+    assert {"blocks", "reconcile", "publish"} <= again
+    # A process that is killed after it has reported its end needs no second attempt.
+    assert again <= killed
 
 
 def test_the_index_equals_one_that_nothing_disturbed(
