@@ -138,9 +138,14 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
     parameters = {"corpus": corpus, "model": MODEL, "threshold": 1, "blocks_per_task": blocks_per_task}
     dag_run = client.trigger(DAG, parameters)
     killed = not kill_scheduler
+    told = started = time.monotonic()
 
     def look(state: str, tasks: list[TaskState]) -> None:
-        nonlocal killed
+        nonlocal killed, told
+        if time.monotonic() > told + 60:
+            told = time.monotonic()
+            ended = sum(task.has_ended for task in tasks)
+            print(f"{corpus}: {ended} of {len(tasks)} tasks after {told - started:.0f} s", file=sys.stderr)
         if not killed and sum(task.has_ended for task in tasks) > len(tasks) / 3 > 100:
             (scheduler,) = [status for status in services.status(settings) if status.name == "airflow-scheduler"]
             process = psutil.Process(scheduler.pid)
@@ -152,8 +157,8 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
 
     with watched(client, dag_run, run) as answers:
         tasks = client.follow(DAG, dag_run, look, 3.0)
-    told = client._ask("GET", f"/api/v2/dags/{DAG}/dagRuns/{dag_run}")
-    begun, ended = (datetime.fromisoformat(told[name]) for name in ("queued_at", "end_date"))
+    record = client._ask("GET", f"/api/v2/dags/{DAG}/dagRuns/{dag_run}")
+    begun, ended = (datetime.fromisoformat(record[name]) for name in ("queued_at", "end_date"))
     return DagRun((ended - begun).total_seconds(), tasks, answers)
 
 
