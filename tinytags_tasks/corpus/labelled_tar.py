@@ -108,7 +108,8 @@ def iterate_tars(
     if unknown is None and None in found:
         picture = pictures[found.index(None)]
         raise BadInputError(
-            f"{_place(picture)}: its class {picture.tag} is none of the tags {shortened(tags)}; correct or remove it"
+            f"{_place(picture.tar, picture.key)}: its class {picture.tag} is none of the tags {shortened(tags)}; "
+            "correct or remove it"
         )
     for start in range(0, len(pictures), batch):
         encoded = _read(pictures[start : start + batch]) if with_pictures else []
@@ -121,19 +122,20 @@ def _number(picture: _Picture, tags: tuple[str, ...], unknown: int | None) -> in
     number = int(picture.tag)
     if number >= len(tags) and unknown is None:
         raise BadInputError(
-            f"{_place(picture)}: its class is {number}, but there are {len(tags)} tags (classes 0 to {len(tags) - 1}); "
-            "correct it, or give as many tags"
+            f"{_place(picture.tar, picture.key)}: its class is {number}, but there are {len(tags)} tags "
+            f"(classes 0 to {len(tags) - 1}); correct it, or give as many tags"
         )
     return number if number < len(tags) else unknown
 
 
 def place_in_tars(tars: Sequence[Path], row: int) -> str:
     """Return the words for a picture: its tar and its sample."""
-    return _place(_listed(tars).pictures[row])
+    picture = _listed(tars).pictures[row]
+    return _place(picture.tar, picture.key)
 
 
-def _place(picture: _Picture) -> str:
-    return f"{picture.tar}: sample {one_line(picture.key)}"
+def _place(tar: Path, key: str) -> str:
+    return f"{tar}: sample {one_line(key.lstrip('/'))}"
 
 
 def _read(pictures: Sequence[_Picture]) -> list[bytes]:
@@ -187,7 +189,7 @@ def _list_tars(tars: tuple[Path, ...], names_file: Path | None, versions: tuple[
     names = _class_names(names_file) if names_file and all(map(_is_number, classes)) else ()
     pictures = []
     for (tar, sample), tag in zip(samples, classes, strict=True):
-        where = f"{tar}: sample {one_line(sample.key.lstrip('/'))}"
+        where = _place(tar, sample.key)
         image = sample.image(str(tar))
         if image is None:
             raise BadInputError(f"{where} has no image; images are members that end in {', '.join(ENDINGS)}")
@@ -217,8 +219,7 @@ def _classes(samples: Sequence[tuple[Path, TarSample]]) -> tuple[list[str], bool
         for (tar, sample), tag in zip(samples, found, strict=True):
             if not tag:
                 raise BadInputError(
-                    f"{tar}: sample {one_line(sample.key.lstrip('/'))} has no class in {what}, where others "
-                    "have theirs; add or remove it"
+                    f"{_place(tar, sample.key)} has no class in {what}, where others have theirs; add or remove it"
                 )
         return [normal_tag(tag) for tag in found if tag], read is _class_of_key
     raise BadInputError(
