@@ -142,18 +142,18 @@ def run_dag(runtime: Runtime, corpus: str, blocks_per_task: int, *, kill_schedul
 
     def look(state: str, tasks: list[TaskState]) -> None:
         nonlocal killed, told
+        ended = sum(task.has_ended for task in tasks)
         if time.monotonic() > told + 60:
             told = time.monotonic()
-            ended = sum(task.has_ended for task in tasks)
             print(f"{corpus}: {ended} of {len(tasks)} tasks after {told - started:.0f} s", file=sys.stderr)
-        if not killed and sum(task.has_ended for task in tasks) > len(tasks) / 3 > 100:
+        if not killed and ended > len(tasks) / 3 > 100:
             (scheduler,) = [status for status in services.status(settings) if status.name == "airflow-scheduler"]
             process = psutil.Process(scheduler.pid)
             process.kill()
             process.wait(30)
             services.up(load_settings(), engines=["airflow"], standard_ports=False, die_with_parent=True)
             killed = True
-            print(f"The scheduler was killed after {sum(task.has_ended for task in tasks):,} tasks.\n")
+            print(f"The scheduler was killed after {ended:,} tasks.\n")
 
     with watched(client, dag_run, run) as answers:
         tasks = client.follow(DAG, dag_run, look, 3.0)

@@ -91,12 +91,13 @@ def test_an_engine_killed_in_mid_run_changes_no_count(first_run: str, engine: st
     threshold = 50 + KILLED.index(engine)
     arguments = ("run", "--threshold", str(threshold), "--no-publish")
     output = ""
+    holds_tasks = engine in HOLDS_TASKS
     with started("run", "--rm", "-T", "tinytags", *arguments) as run:
         killed = False
         for line in run.stdout:
             output += shown(line)
-            if not killed and ("blocks 0/" if engine in HOLDS_TASKS else "plan 1/1") in line:
-                if engine in HOLDS_TASKS:
+            if not killed and ("blocks 0/" if holds_tasks else "plan 1/1") in line:
+                if holds_tasks:
                     compose("exec", "-T", engine, "timeout", "60", "sh", "-c", TASK_RUNS)
                 compose("kill", engine)
                 killed = True
