@@ -1,10 +1,10 @@
 """Measure what Airflow costs: the Dag's wall time, compared with the same stages called one after another without it.
 
 ``python benchmarks/orchestration.py`` starts all engines, and prints Markdown. With ``--single``, it runs 4,000 groups
-of one block once instead, which takes more than an hour, and kills the scheduler on the way. With ``--tiny 20,400``, it
-runs so many blocks of 20 images each, in at most 400 groups, up to 50,000 blocks; above 4,000 without the comparison,
-which would take hours. Meanwhile the UI's view of the run and the block grid are asked again and again. With
-``TINYTAGS_AIRFLOW_DATABASE``, Airflow's database is that PostgreSQL.
+of one block once instead, which takes more than an hour, and kills the scheduler on the way. With ``--tiny 20,400``,
+it runs so many blocks of 20 images each, up to 50,000, in at most 400 groups, or as many as ``--groups`` says; above
+4,000 blocks or 400 groups without the comparison, which would take hours. Meanwhile the UI's view of the run and the
+block grid are asked again and again. With ``TINYTAGS_AIRFLOW_DATABASE``, Airflow's database is that PostgreSQL.
 """
 
 import argparse
@@ -176,7 +176,7 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
         save_definition(runtime.settings.corpora_folder, cut, replace=True)
         ingest_corpus(cut, storage=runtime.storage, report=quiet)
         called = 0.0
-        compared = not once and blocks <= MOST_COMPARED
+        compared = not once and blocks <= MOST_COMPARED and math.ceil(blocks / blocks_per_task) <= MOST_GROUPS
         if compared:
             called, run = call_stages(runtime, corpus)
         by_dag = run_dag(runtime, corpus, blocks_per_task, kill_scheduler=once)
@@ -217,17 +217,19 @@ def measure(runtime: Runtime, folder: Path, cuts: Sequence[tuple[int, int, int]]
     )
 
 
-def tiny_cuts(text: str) -> list[tuple[int, int, int]]:
-    """Return the cuts for numbers of tiny blocks, such as ``20,400``."""
-    return [(blocks * TINY_IMAGES, blocks, math.ceil(blocks / MOST_GROUPS)) for blocks in map(int, text.split(","))]
+def tiny_cut(blocks: int, groups: int) -> tuple[int, int, int]:
+    """Return the cut for a number of tiny blocks."""
+    return blocks * TINY_IMAGES, blocks, math.ceil(blocks / groups)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--single", action="store_true", help="4,000 groups of one block, once")
-    which.add_argument("--tiny", type=tiny_cuts, default=CUTS, metavar="BLOCKS,...", help="blocks of 20 images each")
+    which.add_argument("--tiny", metavar="BLOCKS,...", help="blocks of 20 images each")
+    parser.add_argument("--groups", type=int, default=MOST_GROUPS, help="into how many groups --tiny divides them")
     chosen = parser.parse_args()
+    tiny = [tiny_cut(int(blocks), chosen.groups) for blocks in chosen.tiny.split(",")] if chosen.tiny else None
     with tempfile.TemporaryDirectory(prefix="tinytags-bench-") as name:
         folder = Path(name)
         os.environ["TINYTAGS_HOME"] = str(folder / "home")
@@ -235,7 +237,7 @@ def main() -> None:
         try:
             database = "PostgreSQL" if settings.airflow_database else "SQLite"
             print(f"## Orchestration\n\n{describe_machine()}; Airflow's records are in {database}.\n")
-            measure(Runtime(settings), folder, [SINGLE] if chosen.single else chosen.tiny, once=chosen.single)
+            measure(Runtime(settings), folder, [SINGLE] if chosen.single else tiny or CUTS, once=chosen.single)
         finally:
             services.down(load_settings())
 

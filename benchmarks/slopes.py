@@ -105,7 +105,8 @@ def go_the_whole_way(runtime: Runtime, folder: Path, demo: Demo, model: str, ima
     with stages.stage("plan"):
         planned = plan_run(PlanRequest(corpus, model, 0, thumbnails="store"), storage=storage, report=quiet)
         run = Run.load(storage, layout.run_file(planned.run))
-        prepare_collection(run.name, storage=storage, solr=solr)
+        shards, replicas = runtime.settings.solr_shards, runtime.settings.solr_replicas
+        prepare_collection(run.name, storage=storage, solr=solr, shards=shards, replicas=replicas)
     with stages.stage("score"):
         for group in planned.groups:
             score_group(runtime, run, group)
