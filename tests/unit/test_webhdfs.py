@@ -394,6 +394,21 @@ def test_a_rename_whose_connection_breaks_is_not_done_twice(hasty, file_id, rena
     assert operations(server).count("RENAME") == renames
 
 
+@pytest.mark.parametrize(("file_id", "again"), [(5, 0), (6, 1)], ids=["renamed by the first", "deleted by another"])
+def test_a_rename_that_the_second_of_a_pair_does_not_find_may_be_the_firsts(file_id, again):
+    target = (200, {"FileStatus": {**FILE[1]["FileStatus"], "fileId": file_id}})
+    standby, sent = refusal(403, "StandbyException"), {"SEND": (201, b""), "DELETE": DONE}
+    with (
+        name_node(CREATE=[(307, "SEND"), standby], GETFILESTATUS=[FILE, standby], RENAME=[RESET], **sent) as first,
+        name_node(CREATE=(307, "SEND"), GETFILESTATUS=[target, FILE], **sent) as second,
+    ):
+        second.answers["RENAME"] = [refusal(404, "FileNotFoundException"), (200, b"")]
+        pair = StoreAddress("/store", webhdfs_url=f"{first.url};{second.url}", user="me")
+        assert HdfsStorage(pair).write("a", b"content", overwrite=False)
+    assert operations(first)[-1] == ("CREATE" if again else "GETFILESTATUS")
+    assert operations(second).count("CREATE") == again
+
+
 # What an HDFS says that cannot work now
 
 NO_ROOM = "File /store/a could only be written to 0 of the 1 minReplication nodes. There are {} datanode(s) running"

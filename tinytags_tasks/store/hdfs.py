@@ -200,13 +200,20 @@ class HdfsStorage:
         raise AssertionError("the last try returns or raises")
 
     def _rename_sent(self, temporary: str, path: str, file_id: int, *, overwrite: bool) -> bool:
-        """Rename a file that was written; if only the answer is lost, find out whether it was renamed."""
+        """Rename a file that was written; if only the answer is lost, find out whether it was renamed.
+
+        Of a pair of NameNodes, the second one is asked when the first one's answer is lost, and then misses the file.
+        """
         try:
             return self._rename(temporary, path, overwrite=overwrite)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, HdfsError) as error:
+            if isinstance(error, HdfsError) and not is_missing(error):
+                raise
             found = self._hdfs.find(path)
             if found is not None and found["fileId"] == file_id:
                 return True
+            if isinstance(error, HdfsError):
+                raise
             return self._rename(temporary, path, overwrite=overwrite)
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
