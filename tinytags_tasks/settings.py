@@ -56,7 +56,10 @@ class Settings(BaseSettings):
         "the extra tinytags[kerberos]",
     )
     hdfs_replication: int | None = Field(
-        None, ge=1, description="copies of each block of a file; default: 1 in the embedded HDFS, else 3"
+        None,
+        ge=1,
+        description="copies of what is written to HDFS, where a folder has no erasure coding; default: 1 in the "
+        "embedded HDFS, else what the cluster's dfs.replication says",
     )
     store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
     spark_url: str | None = Field(None, description="the Spark Connect server, sc://host:15002")

@@ -333,6 +333,30 @@ def test_a_server_that_begins_each_part_anew_is_asked_for_all():
         assert store(server).delete_leftovers("folder/b.json") == 1
 
 
+# Copies
+
+
+@pytest.mark.parametrize(("copies", "asked"), [(2, ["2", "2"]), (None, [None, None])])
+def test_a_file_gets_as_many_copies_as_set_also_when_it_is_sent_again(hasty, copies, asked):
+    with name_node(
+        CREATE=(307, "SEND"), SEND=[RESET, (201, b"")], GETFILESTATUS=FILE, RENAME=(200, b""), DELETE=DONE
+    ) as server:
+        address = StoreAddress("/store", webhdfs_url=server.url, user="me", replication=copies)
+        assert HdfsStorage(address).write("a", b"content")
+    assert [each.get("replication") for _, _, each in server.asked if each["op"] == "CREATE"] == asked
+
+
+@pytest.mark.parametrize(("copies", "free"), [(None, 300), (2, 450), (1, 900)])
+def test_room_is_told_by_the_copies_that_are_set(copies, free):
+    with name_node(
+        GETSERVERDEFAULTS=(200, {"FsServerDefaults": {"replication": 3, "blockSize": 10}}),
+        GETSTATUS=(200, {"FsStatus": {"remaining": 900}}),
+        GETFILESTATUS=refusal(404, "FileNotFoundException"),
+    ) as server:
+        address = StoreAddress("/store", webhdfs_url=server.url, user="me", replication=copies)
+        assert HdfsStorage(address).free_bytes() == free
+
+
 # Connections that break
 
 FILE = (200, {"FileStatus": {"type": "FILE", "length": 7, "fileId": 5, "modificationTime": 0}})

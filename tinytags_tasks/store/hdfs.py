@@ -185,7 +185,7 @@ class HdfsStorage:
         for attempt, pause_seconds in enumerate(pauses):
             sent = _Counter(content)
             try:
-                self._hdfs.write(temporary, iter(sent), overwrite=attempt > 0)
+                self._hdfs.write(temporary, iter(sent), overwrite=attempt > 0, copies=self.address.replication)
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 if pause_seconds is None:
                     raise
@@ -274,13 +274,14 @@ class HdfsStorage:
                 if error.exception in _UNSUPPORTED:
                     return None
                 raise
+            copies = self.address.replication or int(defaults["replication"])
             if self._hdfs.find("") is not None:
                 usage = self._hdfs.call("GET", "GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
                 if usage["spaceQuota"] >= 0:
                     # A block that is being written counts in full against the quota until it is closed.
-                    reserved = int(defaults["blockSize"]) * int(defaults["replication"])
+                    reserved = int(defaults["blockSize"]) * copies
                     free = min(free, usage["spaceQuota"] - usage["spaceConsumed"] - reserved)
-        return max(0, free) // int(defaults["replication"])
+        return max(0, free) // copies
 
     def sizes(self, path: str) -> dict[str, int]:
         """See :meth:`Storage.sizes`."""

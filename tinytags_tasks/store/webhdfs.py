@@ -156,15 +156,27 @@ class WebHdfs:
                 raise
             return b""
 
-    def write(self, path: str, content: Iterator[bytes | memoryview], *, overwrite: bool) -> None:
+    def write(
+        self, path: str, content: Iterator[bytes | memoryview], *, overwrite: bool, copies: int | None = None
+    ) -> None:
         """Write a file: the NameNode says where, and the content goes there.
+
+        Parameters
+        ----------
+        path, content
+            The file, and its bytes in parts.
+        overwrite
+            Whether a file that exists is replaced.
+        copies
+            How many copies HDFS keeps of it; None leaves it to HDFS, as does a folder with erasure coding.
 
         Raises
         ------
         BadInputError
             If the server does not say where.
         """
-        answer = self._ask("PUT", "CREATE", path, overwrite=str(overwrite))
+        replication = {} if copies is None else {"replication": str(copies)}
+        answer = self._ask("PUT", "CREATE", path, overwrite=str(overwrite), **replication)
         target = answer.headers.get("location") or _location_in(answer)
         if not target:
             raise BadInputError(
