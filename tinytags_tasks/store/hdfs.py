@@ -15,6 +15,7 @@ import urllib3
 from hdfs import HdfsError
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.store.hdfs_errors import is_missing, received_bytes, translate
 from tinytags_tasks.store.protocol import (
     Leftover,
@@ -65,6 +66,7 @@ class HdfsStorage:
             answer_seconds=address.answer_seconds,
         )
         self._client = self._hdfs.client
+        self._shown_url = without_password(address.webhdfs_url)
 
     def delegation_token(self) -> str:
         """Return a token that opens the store for a day without a ticket."""
@@ -74,7 +76,7 @@ class HdfsStorage:
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:
         """Translate the client's exceptions into ours."""
-        where = f"{self.address.webhdfs_url}{self.address.root}/{path}"
+        where = f"{self._shown_url}{self.address.root}/{path}"
         try:
             yield
         except (HdfsError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -233,7 +235,7 @@ class HdfsStorage:
             # The answer to a rename without options: it leaves a file that exists, and moves a folder into one that
             # exists, and neither is an error.
             raise FinalError(
-                f"{self.address.webhdfs_url}: ignores the options of a rename, as HttpFS does, so it cannot replace a "
+                f"{self._shown_url}: ignores the options of a rename, as HttpFS does, so it cannot replace a "
                 "file in one step: sources can be read from there, but a store cannot be kept; set "
                 "TINYTAGS_WEBHDFS_URL to the NameNode or to Knox, with the gateway's path"
             )

@@ -249,7 +249,7 @@ class StoreAddress:
     """
 
     root: str
-    webhdfs_url: str = ""
+    webhdfs_url: str = field(default="", repr=False)  # it may have a password
     hdfs_url: str = ""
     user: str = ""
     kerberos: bool = False
