@@ -26,6 +26,7 @@ class NameNode(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         asked = {name: value[0] for name, value in parse_qs(url.query).items()}
         self.server.asked.append((self.command, unquote(url.path), asked))
+        self.server.logins.append(self.headers.get("Authorization"))
         while "chunked" in self.headers.get("Transfer-Encoding", "") and self.rfile.readline().strip() != b"0":
             pass  # the bytes of a file
         answers = self.server.answers[asked["op"]]
@@ -60,7 +61,7 @@ def refusal(status, exception, message="said so"):
 @contextmanager
 def name_node(**answers):
     server = ThreadingHTTPServer(("127.0.0.1", 0), NameNode)
-    server.answers, server.asked = answers, []
+    server.answers, server.asked, server.logins = answers, [], []
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -118,6 +118,13 @@ def test_engines_that_do_not_answer_are_named_without_a_login():
         SparkAddress.parse("http://u:hidden@spark")
 
 
+def test_whether_hdfs_is_ready_is_asked_with_the_login_of_its_address():
+    with name_node(LISTSTATUS=(200, {"FileStatuses": {"FileStatus": []}})) as server:
+        for url in (server.url, with_login(server).replace("hidden", "h%40dden")):
+            assert webhdfs_unready(Settings(webhdfs_url=url)) is None
+    assert server.logins == [None, "Basic dTpoQGRkZW4="]
+
+
 def test_the_summary_of_a_run_has_no_login(monkeypatch, capsys):
     monkeypatch.setattr(follow, "has_none", lambda *_: False)
     urls = dict.fromkeys(("webhdfs_url", "solr_url", "airflow_url", "search_url"), REFUSED)

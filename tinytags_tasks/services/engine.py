@@ -150,7 +150,7 @@ def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa:
     Parameters
     ----------
     url
-        What is asked for.
+        What is asked for; a login in it is sent.
     kerberos
         Whether a ticket is shown to a server that asks for one.
     query
@@ -164,7 +164,9 @@ def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa:
     if query:
         url += "?" + urllib.parse.urlencode(query)
     try:
-        answer = _http.request("GET", url)
+        login = urllib3.util.parse_url(url).auth
+        headers = urllib3.make_headers(basic_auth=urllib.parse.unquote(login)) if login else None
+        answer = _http.request("GET", url, headers=headers)
         if answer.status == 401 and asks_for_ticket(answer.headers):
             host = urllib.parse.urlsplit(url).hostname or ""
             if not kerberos:
