@@ -47,6 +47,7 @@ class Runtime:
             user=self.settings.hdfs_user,
             kerberos=self.settings.hdfs_kerberos,
             answer_seconds=PAGE_SECONDS if self.as_writer else ANSWER_SECONDS,
+            replication=self.settings.hdfs_replication,
         )
 
     @cached_property

@@ -56,6 +56,14 @@ def secret_part(address: str) -> str | None:
     return None
 
 
+_LOGIN = re.compile(r"(^|//)[^/]*@")
+
+
+def without_password(url: str) -> str:
+    """Return an address, or several, without the users and passwords in it; that of Spark without its parameters."""
+    return _LOGIN.sub(r"\1", url.partition(";")[0].rstrip("/") if url.startswith("sc://") else url)
+
+
 def without_secrets(text: str) -> str:
     """Return a message without what may be secret in its addresses: users with their passwords, and queries."""
     return _QUERY.sub("?...", _USER.sub(r"\1...@", text))

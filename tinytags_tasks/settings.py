@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.parts import IN_CHECKOUT, PROJECT_ROOT
+from tinytags_tasks.secrecy import without_password
 
 HOME = PROJECT_ROOT / ".tinytags" if IN_CHECKOUT else Path.home() / ".tinytags"
 
@@ -56,7 +57,10 @@ class Settings(BaseSettings):
         "the extra tinytags[kerberos]",
     )
     hdfs_replication: int | None = Field(
-        None, ge=1, description="copies of each block of a file; default: 1 in the embedded HDFS, else 3"
+        None,
+        ge=1,
+        description="copies of what is written to HDFS, where a folder has no erasure coding; default: 1 in the "
+        "embedded HDFS, else what the cluster's dfs.replication says",
     )
     store: str = Field("/tinytags", description="the folder in HDFS that holds everything")
     spark_url: str | None = Field(None, description="the Spark Connect server, sc://host:15002")
@@ -396,13 +400,6 @@ def _switch_of(connection: Any, name: str, default: bool) -> bool:  # noqa: ANN4
         raise BadInputError(
             f"Airflow's connection {connection.conn_id}: the extra `{name}` is {value!r}; write true or false"
         ) from error
-
-
-def without_password(url: str) -> str:
-    """Return an address without the user and the password that it may have."""
-    before, separator, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{before}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else url.rpartition("@")[2]
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:

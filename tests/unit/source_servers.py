@@ -18,7 +18,7 @@ class NameNode(BaseHTTPRequestHandler):
         server, url = self.server, urlsplit(self.path)
         path = unquote(url.path).removeprefix("/webhdfs/v1")
         asked = {name: value[0] for name, value in parse_qs(url.query).items()}
-        server.asked.append((path, asked))
+        server.asked.append((path, asked | {"login": self.headers.get("Authorization")}))
         if path.startswith("/datanode"):
             path = path.removeprefix("/datanode")
             if server.how.get("datanode"):

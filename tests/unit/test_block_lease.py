@@ -11,7 +11,7 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from small_run import BLOCKS, SolrHere, SparkHere, address_of, index_all, make_run, quiet, score_all
 
-from tinytags_tasks.errors import OtherWriterError, ReconcileError, TinyTagsError, TransientError
+from tinytags_tasks.errors import LostWriteError, OtherWriterError, ReconcileError, TinyTagsError, TransientError
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks
 from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.score import block as block_module
@@ -170,6 +170,32 @@ def test_a_writer_elsewhere_is_waited_for_until_it_was_silent_for_long(storage, 
     assert score(storage, run, lease_seconds=0.3, report=told.append).scored == BLOCKS
     assert "block 3 is being written by elsewhere, process 7: waiting for it" in told
     assert {record.state for record in read_ledger(storage, run)} == {BlockState.SCORED}
+
+
+def losing_the_first_answer(storage: Storage) -> Storage:
+    """Let the first move to a block's lease be carried out and denied, as by the second NameNode of a pair."""
+    losing, genuine, lost = FaultyStorage(storage, 0), storage.rename, []
+
+    def rename(source: str, target: str) -> bool:
+        moved = genuine(source, target)
+        if target.endswith(".block") and not lost:
+            lost.append(target)
+            raise LostWriteError(f"{target}: another writer deleted the temporary file")
+        return moved
+
+    losing.rename = rename
+    return losing
+
+
+def test_a_writer_holds_a_block_whose_lease_it_was_told_it_had_lost(storage):
+    run = make_run(storage)
+    told, held = [], []
+    losing = losing_the_first_answer(storage)
+    for ours in hold_blocks(run.name, [0, 1], storage=losing, report=told.append, patience_seconds=0.0):
+        held += ours.blocks
+    assert held == [0, 1]
+    assert told == []
+    assert storage.names(layout.leases_folder(run.name)) == []
 
 
 # Two at once

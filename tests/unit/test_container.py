@@ -11,7 +11,7 @@ import pytest
 
 from tinytags_tasks.services import container, hdfs, solr, spark
 from tinytags_tasks.services.engine import Context, Network
-from tinytags_tasks.settings import PROJECT_ROOT, Settings
+from tinytags_tasks.settings import PROJECT_ROOT
 
 
 @pytest.fixture
@@ -88,10 +88,19 @@ def test_a_database_that_is_set_is_used_in_place_of_the_containers(
     assert told.settings.password("airflow_database") == "postgresql://user@db.example/airflow"
 
 
-def test_copies_of_a_block_are_as_many_as_set(context: Context) -> None:
-    assert hdfs.replication(context) == 1
-    assert hdfs.replication(replace(context, ports={})) == 3
-    assert hdfs.replication(replace(context, settings=Settings(hdfs_replication=2))) == 2
+@pytest.mark.parametrize(("copies", "written"), [(None, "1"), (2, "2")])
+def test_copies_of_a_block_are_as_many_as_set(context: Context, copies: int | None, written: str) -> None:
+    told = replace(context, settings=context.settings.model_copy(update={"hdfs_replication": copies}))
+    hdfs.prepare(told, "datanode")
+    spark.GROUP.prepare(told)
+    assert f"<name>dfs.replication</name><value>{written}</value>" in properties(told, "datanode", "hdfs-site.xml")
+    assert f"spark.hadoop.dfs.replication {written}\n" in properties(told, "spark", "spark-defaults.conf")
+
+
+def test_copies_in_an_hdfs_of_ones_own_are_not_told_to_spark_unless_set(context: Context) -> None:
+    ports = {name: of_engine for name, of_engine in context.ports.items() if name != "namenode"}
+    spark.GROUP.prepare(replace(context, ports=ports))
+    assert "dfs.replication" not in properties(context, "spark", "spark-defaults.conf")
 
 
 def test_the_image_is_given_all_that_fetches_its_jars(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from source_trees import CONTENT, HIDDEN, IN_ORDER, TREE, Server, make_tree, pat
 from tinytags_tasks.corpus.sources.files import SourceFile, SourceFiles
 from tinytags_tasks.corpus.sources.left_out import FORBIDDEN
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError
+from tinytags_tasks.settings import Settings
+from tinytags_tasks.store.hdfs import HdfsStorage
+from tinytags_tasks.store.protocol import StoreAddress
 
 
 @pytest.fixture
@@ -77,14 +80,35 @@ def test_a_folder_of_hdfs_that_may_not_be_read_is_counted(hdfs):
 def test_the_port_of_another_hdfs_may_be_left_out(monkeypatch):
     files = SourceFiles("webhdfs://127.0.0.1/tree")
     assert files._remote.url == "http://127.0.0.1:9870"
-    files = SourceFiles("hdfs:///tree", webhdfs_url="https://127.0.0.1:9871/")
-    assert files._remote.url == "https://127.0.0.1:9871"
+    files = SourceFiles("webhdfs://you@[::1]/tree")
+    assert files._remote.url == "http://[::1]:9870"
 
 
-def test_the_path_of_a_gateway_and_several_name_nodes_are_kept(hdfs):
-    urls = "http://one:9870;https://two/gateway/default/;http://me@three"
-    files = SourceFiles("hdfs:///tree", webhdfs_url=urls)
-    assert files._remote.url == "http://one:9870;https://two:9870/gateway/default;http://three:9870"
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://two/gateway/default",
+        "https://127.0.0.1:9871/",
+        "http://a;http://b",
+        "http://one:9870;https://two/gateway/default/;http://me@three",
+        "https://me:hidden@knox/gateway/default",
+    ],
+)
+def test_a_source_in_the_stores_own_hdfs_has_the_stores_address(url):
+    address = Settings(webhdfs_url=url).address("webhdfs_url")
+    files = SourceFiles("hdfs:///tree", {"use_https": False}, webhdfs_url=url, hdfs_user="me")
+    store = HdfsStorage(StoreAddress("/store", webhdfs_url=address, user="me"))
+    assert (files._remote.url, files._remote.urls) == (store._client.url, tuple(store._client.urls))
+    assert files._remote._hdfs.client._session.params == store._client._session.params
+
+
+def test_the_login_of_the_stores_own_hdfs_is_shown_to_it(hdfs):
+    url = hdfs.url.replace("//", "//me:hidden@")
+    assert paths(SourceFiles("hdfs:///tree", webhdfs_url=url, hdfs_user="someone"), ".txt") == ["note.txt"]
+    assert {(asked["user.name"], asked["login"]) for _, asked in hdfs.asked} == {("someone", "Basic bWU6aGlkZGVu")}
+
+
+def test_the_path_of_a_gateway_of_another_hdfs_is_kept():
     files = SourceFiles("webhdfs://knox:8443/tree", {"gateway": "gateway/default", "use_https": True})
     assert files._remote.url == "https://knox:8443/gateway/default"
 

@@ -1,81 +1,17 @@
 """Calls that the ``hdfs`` package has no method for, and responses that are not from HDFS."""
 
-import json
 import ssl
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import requests
 from certificates import make_certificate
 from hdfs import HdfsError
+from name_nodes import DONE, FILE, HALF, RESET, name_node, refusal
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError, WaitError
 from tinytags_tasks.store.hdfs import HdfsStorage
 from tinytags_tasks.store.protocol import StoreAddress
 from tinytags_tasks.store.webhdfs import WebHdfs
-
-RESET = None
-"""An answer that does not come: the connection is closed."""
-
-HALF = "half"
-"""The status of an answer after half of which the connection breaks."""
-
-
-class NameNode(BaseHTTPRequestHandler):
-    """Responds to each operation as the test says: with a status and JSON, or with a page; of a list, one at a time."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        url = urlsplit(self.path)
-        asked = {name: value[0] for name, value in parse_qs(url.query).items()}
-        self.server.asked.append((self.command, unquote(url.path), asked))
-        while "chunked" in self.headers.get("Transfer-Encoding", "") and self.rfile.readline().strip() != b"0":
-            pass  # the bytes of a file
-        answers = self.server.answers[asked["op"]]
-        answer = answers if isinstance(answers, tuple) else answers.pop(0)
-        if answer is RESET:
-            return
-        status, content = answer
-        if status == 307:
-            self.send_response(status)
-            self.send_header("Location", f"{self.server.url}{url.path}?op={content}")
-            self.end_headers()
-            return
-        if status is HALF:
-            self.send_response(200)
-            self.send_header("Content-Length", str(2 * len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-            return
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_PUT = do_DELETE = do_GET
-
-
-def refusal(status, exception, message="said so"):
-    return status, {"RemoteException": {"exception": exception, "message": message}}
-
-
-@contextmanager
-def name_node(**answers):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), NameNode)
-    server.answers, server.asked = answers, []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def store(server):
@@ -333,10 +269,31 @@ def test_a_server_that_begins_each_part_anew_is_asked_for_all():
         assert store(server).delete_leftovers("folder/b.json") == 1
 
 
-# Connections that break
+# Copies
 
-FILE = (200, {"FileStatus": {"type": "FILE", "length": 7, "fileId": 5, "modificationTime": 0}})
-DONE = (200, {"boolean": True})
+
+@pytest.mark.parametrize(("copies", "asked"), [(2, ["2", "2"]), (None, [None, None])])
+def test_a_file_gets_as_many_copies_as_set_also_when_it_is_sent_again(hasty, copies, asked):
+    with name_node(
+        CREATE=(307, "SEND"), SEND=[RESET, (201, b"")], GETFILESTATUS=FILE, RENAME=(200, b""), DELETE=DONE
+    ) as server:
+        address = StoreAddress("/store", webhdfs_url=server.url, user="me", replication=copies)
+        assert HdfsStorage(address).write("a", b"content")
+    assert [each.get("replication") for _, _, each in server.asked if each["op"] == "CREATE"] == asked
+
+
+@pytest.mark.parametrize(("copies", "free"), [(None, 300), (2, 450), (1, 900)])
+def test_room_is_told_by_the_copies_that_are_set(copies, free):
+    with name_node(
+        GETSERVERDEFAULTS=(200, {"FsServerDefaults": {"replication": 3, "blockSize": 10}}),
+        GETSTATUS=(200, {"FsStatus": {"remaining": 900}}),
+        GETFILESTATUS=refusal(404, "FileNotFoundException"),
+    ) as server:
+        address = StoreAddress("/store", webhdfs_url=server.url, user="me", replication=copies)
+        assert HdfsStorage(address).free_bytes() == free
+
+
+# Connections that break
 
 
 @pytest.fixture
@@ -392,6 +349,21 @@ def test_a_rename_whose_connection_breaks_is_not_done_twice(hasty, file_id, rena
     ) as server:
         assert store(server).write("a", b"content")
     assert operations(server).count("RENAME") == renames
+
+
+@pytest.mark.parametrize(("file_id", "again"), [(5, 0), (6, 1)], ids=["renamed by the first", "deleted by another"])
+def test_a_rename_that_the_second_of_a_pair_does_not_find_may_be_the_firsts(file_id, again):
+    target = (200, {"FileStatus": {**FILE[1]["FileStatus"], "fileId": file_id}})
+    standby, sent = refusal(403, "StandbyException"), {"SEND": (201, b""), "DELETE": DONE}
+    with (
+        name_node(CREATE=[(307, "SEND"), standby], GETFILESTATUS=[FILE, standby], RENAME=[RESET], **sent) as first,
+        name_node(CREATE=(307, "SEND"), GETFILESTATUS=[target, FILE], **sent) as second,
+    ):
+        second.answers["RENAME"] = [refusal(404, "FileNotFoundException"), (200, b"")]
+        pair = StoreAddress("/store", webhdfs_url=f"{first.url};{second.url}", user="me")
+        assert HdfsStorage(pair).write("a", b"content", overwrite=False)
+    assert operations(first)[-1] == ("CREATE" if again else "GETFILESTATUS")
+    assert operations(second).count("CREATE") == again
 
 
 # What an HDFS says that cannot work now

@@ -109,6 +109,7 @@ def _say_password(name: str, password: str, from_input: bool) -> None:
 def passwords() -> None:
     """Show the users and passwords of Airflow, the search page and Solr; accounts' passwords are shown only once."""
     from tinytags_tasks.errors import BadInputError
+    from tinytags_tasks.secrecy import without_password
     from tinytags_tasks.settings import load_settings
 
     settings = load_settings()
@@ -126,7 +127,7 @@ def passwords() -> None:
             password = settings.password(name)
         except BadInputError:  # neither set nor generated: that engine has no such user, or was never started
             continue
-        add_row(table, what, address or "", user, password)
+        add_row(table, what, without_password(address or ""), user, password)
     if not table.row_count:
         raise BadInputError(f"no passwords are set or in {settings.secrets_folder}: run `tinytags up`")
     print_table(table)

@@ -32,12 +32,13 @@ def up(
 ) -> None:
     """Start the engines that are not running, and wait until they are ready."""
     from tinytags_tasks import services
+    from tinytags_tasks.secrecy import without_password
     from tinytags_tasks.settings import ADDRESSES, load_settings
 
     settings = services.up(load_settings(), engines=engines or None, report=say, keep=keep and not systemd)
     for name in ADDRESSES:
         if url := getattr(settings, name):
-            print(f"{name.removesuffix('_url'):>8}  {url}")
+            print(f"{name.removesuffix('_url'):>8}  {without_password(url)}")
     if systemd:
         _write_unit()
 

@@ -15,6 +15,7 @@ from tinytags_tasks.airflow_names import MODEL_ASSET, RETAG_DAG, TAG_DAG
 from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.errors import BadInputError, FinalError, ReconcileError, TransientError
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.model_records import ModelCard
@@ -235,10 +236,10 @@ def _print_summary(
         ("search page", settings.search_url, settings.search_user),
     ):
         if url:
-            print(f"{what:<12} {url}  user {user}")
+            print(f"{what:<12} {without_password(url)}  user {user}")
     if settings.search_url:
-        print(f"{'review':<12} {settings.search_url.rstrip('/')}/review")
-    print(f"{'HDFS':<12} {settings.webhdfs_url} (WebHDFS), {settings.hdfs_url}")
+        print(f"{'review':<12} {without_password(settings.search_url).rstrip('/')}/review")
+    print(f"{'HDFS':<12} {without_password(settings.webhdfs_url or '')} (WebHDFS), {settings.hdfs_url}")
     login = f"  user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
-    print(f"{'Solr':<12} {settings.solr_url}/{searched}{login}")
+    print(f"{'Solr':<12} {without_password(settings.solr_url or '')}/{searched}{login}")
     print(f"{'passwords':<12} `tinytags passwords`")

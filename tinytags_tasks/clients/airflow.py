@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.secrecy import without_password
 
 _PAGE = 100
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -59,15 +60,15 @@ class AirflowClient:
     Parameters
     ----------
     url
-        The API server's address.
+        The API server's address. Messages show it without a password.
     user, password
         The user's name and password.
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = without_password(url.rstrip("/"))
         self._credentials = {"username": user, "password": password}
-        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=30, trust_env=False)
 
     def _log_in(self) -> None:
         answer = self._send("POST", "/auth/token", self._credentials)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from tinytags_tasks.doctor.finding import Area, Finding, gigabytes
 from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
 from tinytags_tasks.runtime import Runtime
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.services.engine import RefusedError, get_json
 from tinytags_tasks.services.jars import locked_jars
 from tinytags_tasks.store.kerberos import KerberosError, find_ticket
@@ -65,7 +66,7 @@ def _name_nodes(urls: list[str], kerberos: bool = False) -> Iterator[Finding]:
     silent: list[str] = []
     roles: dict[str, str] = {}
     for url in urls:
-        host = urlsplit(url).netloc
+        host = without_password(urlsplit(url).netloc)
         try:
             info = _bean(url, "NameNodeInfo", kerberos)
             state = _bean(url, "FSNamesystem", kerberos)

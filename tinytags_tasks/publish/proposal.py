@@ -7,6 +7,7 @@ from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.errors import BadInputError, MissingError
 from tinytags_tasks.publish.diff import DiffRequest, DiffResult, compare_runs, images_of_one
 from tinytags_tasks.publish.live import live_runs
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.store import layout
 from tinytags_tasks.store.ledger import Totals, add_up, read_ledger
 from tinytags_tasks.store.protocol import Storage
@@ -97,7 +98,7 @@ def _where(found: DiffResult, search_url: str | None) -> str:
     command = f"`tinytags diff {found.old} {found.new} --sheet diff.png`"
     if not search_url:
         return f"{command} shows pictures of what changes."
-    page = f"{search_url.rstrip('/')}/runs/{found.old}/{found.new}"
+    page = f"{without_password(search_url).rstrip('/')}/runs/{found.old}/{found.new}"
     return f"[Pictures of what changes]({page}) are on the search page, and {command} writes a sheet of them."
 
 

@@ -11,11 +11,12 @@ from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 from tinytags_tasks.airflow_parts import has_entry_points
 from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.parts import DAGS, PLUGINS
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.services.airflow_database import database_of
 from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK
 from tinytags_tasks.services.secrets import secret
-from tinytags_tasks.settings import Settings, without_password
+from tinytags_tasks.settings import Settings
 
 ON_POSTGRESQL = 16
 """How many tasks run at once if Airflow's database is PostgreSQL; the pools let fewer of them use an engine."""

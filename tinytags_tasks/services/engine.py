@@ -12,6 +12,7 @@ import urllib3
 
 from tinytags_tasks.errors import BadInputError, EngineDownError
 from tinytags_tasks.parts import python_path
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.services.engine_secrets import NO_SECRETS, Secrets
 from tinytags_tasks.services.java import find_java
 from tinytags_tasks.services.ports import LOOPBACK, Port
@@ -138,9 +139,9 @@ def answers(url: str) -> None:
     try:
         status = _http.request("GET", url, redirect=False).status
     except urllib3.exceptions.HTTPError as error:
-        raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
+        raise EngineDownError(f"nothing answers at {without_password(url)} ({type(error).__name__})") from error
     if status >= 500:
-        raise RefusedError(f"{url} answered {status}")
+        raise RefusedError(f"{without_password(url)} answered {status}")
 
 
 def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa: ANN401 (whatever an engine answers)
@@ -149,7 +150,7 @@ def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa:
     Parameters
     ----------
     url
-        What is asked for.
+        What is asked for; a login in it is sent.
     kerberos
         Whether a ticket is shown to a server that asks for one.
     query
@@ -163,7 +164,9 @@ def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa:
     if query:
         url += "?" + urllib.parse.urlencode(query)
     try:
-        answer = _http.request("GET", url)
+        login = urllib3.util.parse_url(url).auth
+        headers = urllib3.make_headers(basic_auth=urllib.parse.unquote(login)) if login else None
+        answer = _http.request("GET", url, headers=headers)
         if answer.status == 401 and asks_for_ticket(answer.headers):
             host = urllib.parse.urlsplit(url).hostname or ""
             if not kerberos:
@@ -172,11 +175,11 @@ def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa:
             answer = _http.request("GET", url, headers={"Authorization": handshake.authorization}, redirect=False)
             handshake.verify(answer.status, answer.headers)
         if answer.status != 200:
-            raise RefusedError(f"{url} answered {answer.status}")
+            raise RefusedError(f"{without_password(url)} answered {answer.status}")
         return answer.json()
     except urllib3.exceptions.HTTPError as error:
-        raise EngineDownError(f"nothing answers at {url} ({type(error).__name__})") from error
+        raise EngineDownError(f"nothing answers at {without_password(url)} ({type(error).__name__})") from error
     except (KerberosError, BadInputError) as error:
         raise EngineDownError(str(error)) from error
     except ValueError as error:
-        raise EngineDownError(f"{url} did not answer with JSON: is it another server?") from error
+        raise EngineDownError(f"{without_password(url)} did not answer with JSON: is it another server?") from error

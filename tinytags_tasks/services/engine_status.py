@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.services import control, keeper_process, processes
 from tinytags_tasks.services.control import external_addresses, is_external, known_context
 from tinytags_tasks.services.engine import Context, Engine, Group
@@ -63,6 +64,7 @@ def _status_of(
     group: Group, engine: Engine, context: Context, external: dict[str, str], is_wanted: bool
 ) -> EngineStatus:
     address = getattr(context.settings, engine.address) if engine.address else None
+    address = address and without_password(address)
     if is_external(group, external):
         detail = group.unreachable(context.settings) or "answers"
         return EngineStatus(engine.name, "external", address=address, detail=detail)

@@ -131,7 +131,7 @@ def _hdfs(context: Context) -> dict[str, str]:
     node, data = context.ports["namenode"], context.ports["datanode"]
     host, listen = context.network.host("namenode"), context.network.listen
     return {
-        "dfs.replication": str(replication(context)),
+        "dfs.replication": str(context.settings.hdfs_replication or 1),
         "dfs.permissions.superusergroup": "supergroup",
         "dfs.namenode.name.dir": (context.folder("namenode") / "data").as_uri(),
         "dfs.namenode.rpc-address": f"{host}:{node['rpc']}",
@@ -156,13 +156,8 @@ def _hdfs(context: Context) -> dict[str, str]:
         # The DataNode retries every half second for 25 s; after that, it sleeps for 5 s between tries.
         "ipc.client.connect.retry.interval": "500",
         "ipc.client.connect.max.retries": "50",
-        **(_OF_SEVERAL if replication(context) > 1 else {}),
+        **(_OF_SEVERAL if (context.settings.hdfs_replication or 1) > 1 else {}),
     }
-
-
-def replication(context: Context) -> int:
-    """Return how many copies of a block the store's HDFS keeps."""
-    return context.settings.hdfs_replication or (1 if "namenode" in context.ports else 3)
 
 
 def _format(context: Context) -> None:

@@ -7,7 +7,6 @@ import uuid
 from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
-from tinytags_tasks.services.hdfs import replication
 from tinytags_tasks.services.jars import pyspark_jars
 from tinytags_tasks.services.java import COMMON_OPTIONS
 from tinytags_tasks.services.memory import profile_of
@@ -95,8 +94,9 @@ def _prepare(context: Context) -> None:
         "spark.connect.grpc.binding.address": context.network.listen,
         "spark.connect.grpc.binding.port": str(context.ports["spark"]["grpc"]),
         "spark.hadoop.fs.defaultFS": context.settings.address("hdfs_url"),
-        "spark.hadoop.dfs.replication": str(replication(context)),
     }
+    if copies := context.settings.hdfs_replication or (1 if "namenode" in context.ports else None):
+        options["spark.hadoop.dfs.replication"] = str(copies)  # only the trees of a forest are written by Spark
     if context.settings.spark_master:
         options |= {"spark.authenticate": "true", "spark.authenticate.secret": secret(context.settings, "spark_secret")}
     (conf / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in options.items()))

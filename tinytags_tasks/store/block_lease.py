@@ -285,8 +285,9 @@ class _Writer:
         try:
             if self._storage.rename(temporary, path):
                 return True
-        except (MissingError, LostWriteError):  # deleted as a leftover
-            return False
+        except (MissingError, LostWriteError):
+            # Deleted as a leftover; or one NameNode moved it, its answer was lost, and the other was asked again.
+            return self._storage.names(path) == [self.name]
         self._storage.delete(temporary)
         return False
 

@@ -15,6 +15,7 @@ import urllib3
 from hdfs import HdfsError
 
 from tinytags_tasks.errors import CorruptError, FinalError, MissingError, TransientError
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.store.hdfs_errors import is_missing, received_bytes, translate
 from tinytags_tasks.store.protocol import (
     Leftover,
@@ -65,6 +66,7 @@ class HdfsStorage:
             answer_seconds=address.answer_seconds,
         )
         self._client = self._hdfs.client
+        self._shown_url = without_password(address.webhdfs_url)
 
     def delegation_token(self) -> str:
         """Return a token that opens the store for a day without a ticket."""
@@ -74,7 +76,7 @@ class HdfsStorage:
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:
         """Translate the client's exceptions into ours."""
-        where = f"{self.address.webhdfs_url}{self.address.root}/{path}"
+        where = f"{self._shown_url}{self.address.root}/{path}"
         try:
             yield
         except (HdfsError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -185,7 +187,7 @@ class HdfsStorage:
         for attempt, pause_seconds in enumerate(pauses):
             sent = _Counter(content)
             try:
-                self._hdfs.write(temporary, iter(sent), overwrite=attempt > 0)
+                self._hdfs.write(temporary, iter(sent), overwrite=attempt > 0, copies=self.address.replication)
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 if pause_seconds is None:
                     raise
@@ -200,13 +202,20 @@ class HdfsStorage:
         raise AssertionError("the last try returns or raises")
 
     def _rename_sent(self, temporary: str, path: str, file_id: int, *, overwrite: bool) -> bool:
-        """Rename a file that was written; if only the answer is lost, find out whether it was renamed."""
+        """Rename a file that was written; if only the answer is lost, find out whether it was renamed.
+
+        Of a pair of NameNodes, the second one is asked when the first one's answer is lost, and then misses the file.
+        """
         try:
             return self._rename(temporary, path, overwrite=overwrite)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, HdfsError) as error:
+            if isinstance(error, HdfsError) and not is_missing(error):
+                raise
             found = self._hdfs.find(path)
             if found is not None and found["fileId"] == file_id:
                 return True
+            if isinstance(error, HdfsError):
+                raise
             return self._rename(temporary, path, overwrite=overwrite)
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
@@ -226,7 +235,7 @@ class HdfsStorage:
             # The answer to a rename without options: it leaves a file that exists, and moves a folder into one that
             # exists, and neither is an error.
             raise FinalError(
-                f"{self.address.webhdfs_url}: ignores the options of a rename, as HttpFS does, so it cannot replace a "
+                f"{self._shown_url}: ignores the options of a rename, as HttpFS does, so it cannot replace a "
                 "file in one step: sources can be read from there, but a store cannot be kept; set "
                 "TINYTAGS_WEBHDFS_URL to the NameNode or to Knox, with the gateway's path"
             )
@@ -267,13 +276,14 @@ class HdfsStorage:
                 if error.exception in _UNSUPPORTED:
                     return None
                 raise
+            copies = self.address.replication or int(defaults["replication"])
             if self._hdfs.find("") is not None:
                 usage = self._hdfs.call("GET", "GETQUOTAUSAGE", self.address.root)["QuotaUsage"]
                 if usage["spaceQuota"] >= 0:
                     # A block that is being written counts in full against the quota until it is closed.
-                    reserved = int(defaults["blockSize"]) * int(defaults["replication"])
+                    reserved = int(defaults["blockSize"]) * copies
                     free = min(free, usage["spaceQuota"] - usage["spaceConsumed"] - reserved)
-        return max(0, free) // int(defaults["replication"])
+        return max(0, free) // copies
 
     def sizes(self, path: str) -> dict[str, int]:
         """See :meth:`Storage.sizes`."""

@@ -114,7 +114,7 @@ def translate(
         )
     if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
         node = problem_of_datanode(error, urls)
-        host = urlsplit(str(error.request.url)).netloc.rpartition("@")[2] if error.request is not None else ""
+        host = _host(str(error.request.url)) if error.request is not None else ""
         which = f" at {host}, the last of {len(urls)} addresses" if host and len(urls) > 1 else ""
         remedy = node or (
             f"HDFS does not answer{which}; see `tinytags status`, start it with `tinytags up` or check "
@@ -194,8 +194,8 @@ def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -
 
     The NameNode redirects to DataNodes by the names that they have in its own network.
     """
-    host = urlsplit(str(error.request.url)).netloc if error.request is not None else ""
-    if not host or host in {urlsplit(url).netloc.rpartition("@")[2] for url in urls}:
+    host = _host(str(error.request.url)) if error.request is not None else ""
+    if not host or host in map(_host, urls):
         return ""
     if any(isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError) for cause in _causes(error)):
         return (
@@ -203,6 +203,10 @@ def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -
             "DNS or to /etc/hosts, or set dfs.datanode.hostname to a name that is known here"
         )
     return f"the DataNode {host}, to which the NameNode redirects, does not answer; check that it runs"
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def reason(error: Exception) -> str:

@@ -244,12 +244,15 @@ class StoreAddress:
         A delegation token of HDFS, instead of a user or a ticket. Addresses with different tokens are equal.
     answer_seconds
         How long HDFS may take for an answer, and between two packets of it.
+    replication
+        How many copies HDFS keeps of what is written; None leaves it to HDFS.
     """
 
     root: str
-    webhdfs_url: str = ""
+    webhdfs_url: str = field(default="", repr=False)  # it may have a password
     hdfs_url: str = ""
     user: str = ""
     kerberos: bool = False
     token: str = field(default="", repr=False, compare=False)
     answer_seconds: float = ANSWER_SECONDS
+    replication: int | None = None

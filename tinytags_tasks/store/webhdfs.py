@@ -15,6 +15,7 @@ import urllib3
 from hdfs import Client, HdfsError, InsecureClient, TokenClient
 
 from tinytags_tasks.errors import BadInputError
+from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.store.hdfs_errors import RedirectFailedError, is_missing
 from tinytags_tasks.store.kerberos import Negotiate, asked_without_kerberos, asks_for_ticket
 
@@ -156,21 +157,33 @@ class WebHdfs:
                 raise
             return b""
 
-    def write(self, path: str, content: Iterator[bytes | memoryview], *, overwrite: bool) -> None:
+    def write(
+        self, path: str, content: Iterator[bytes | memoryview], *, overwrite: bool, copies: int | None = None
+    ) -> None:
         """Write a file: the NameNode says where, and the content goes there.
+
+        Parameters
+        ----------
+        path, content
+            The file, and its bytes in parts.
+        overwrite
+            Whether a file that exists is replaced.
+        copies
+            How many copies HDFS keeps of it; None leaves it to HDFS, as does a folder with erasure coding.
 
         Raises
         ------
         BadInputError
             If the server does not say where.
         """
-        answer = self._ask("PUT", "CREATE", path, overwrite=str(overwrite))
+        replication = {} if copies is None else {"replication": str(copies)}
+        answer = self._ask("PUT", "CREATE", path, overwrite=str(overwrite), **replication)
         target = answer.headers.get("location") or _location_in(answer)
         if not target:
             raise BadInputError(
-                f"{self.client.url}: answers a request to write with {answer.status_code} {answer.reason}, and says "
-                "nothing of where the bytes go (no Location); set TINYTAGS_WEBHDFS_URL to the NameNode or to "
-                "Knox, with the gateway's path"
+                f"{without_password(self.client.url)}: answers a request to write with {answer.status_code} "
+                f"{answer.reason}, and says nothing of where the bytes go (no Location); set TINYTAGS_WEBHDFS_URL to "
+                "the NameNode or to Knox, with the gateway's path"
             )
         body: Any = content  # requests sends any bytes-like chunks
         stored = self._session.put(target, data=body, timeout=self._timeout_seconds, headers=_BYTES)
@@ -263,7 +276,7 @@ class WebHdfs:
             failure = _hdfs_error(answer)
             if failure.exception not in _ELSEWHERE:
                 break
-        raise failure or ValueError(f"{self.client.url!r} does not name a NameNode")
+        raise failure or ValueError(f"{without_password(self.client.url)!r} does not name a NameNode")
 
 
 def _hdfs_error(answer: requests.Response) -> Any:  # noqa: ANN401 - hdfs has no types
@@ -291,7 +304,7 @@ def _refuse_error_page(answer: requests.Response, **_: Any) -> None:  # noqa: AN
     if answer.status_code < 400:
         return
     if answer.status_code == requests.codes.unauthorized and asks_for_ticket(answer.headers):
-        raise asked_without_kerberos(urlsplit(answer.url).netloc)
+        raise asked_without_kerberos(without_password(urlsplit(answer.url).netloc))
     if b"RemoteException" not in answer.content:
         answer.raise_for_status()
     if answer.status_code == requests.codes.unauthorized:  # of which the client would not say why

@@ -73,9 +73,10 @@ def open_hdfs(
         ``hdfs:///path`` in the store's own HDFS, or ``webhdfs://host:port/path`` in another one.
     options
         The definition's options, as fsspec names them, and ``gateway``: the path of a gateway such as Knox, if
-        another HDFS is behind one.
+        another HDFS is behind one. That and ``use_https`` have no effect on the store's own HDFS.
     webhdfs_url, hdfs_user, hdfs_kerberos
-        Where ``hdfs:///path`` is, the user who reads it, and whether it asks for a Kerberos ticket instead.
+        Where ``hdfs:///path`` is, as the store's own address says, the user who reads it, and whether it asks for a
+        Kerberos ticket instead.
 
     Raises
     ------
@@ -96,22 +97,22 @@ def open_hdfs(
             f"{source}: write hdfs:///path for the HDFS that TinyTags keeps its store in, or webhdfs://host:9870/path "
             "for another one"
         )
-    gateway = str(options.get("gateway", "")).strip("/")
-    address = f"http://{host}/{gateway}" if host else webhdfs_url or ""
-    urls = [urlsplit(part) for part in address.split(";") if part]
-    if not (urls and all(url.hostname for url in urls)):
+    named = urlsplit(f"//{host}")
+    address = _http_address(named, options) if host else (webhdfs_url or "").rstrip("/")
+    parts = [part for part in address.split(";") if part]
+    if not (parts and all(urlsplit(part).hostname for part in parts)):
         raise BadInputError(f"{source}: no HDFS is known; start one with `tinytags up`, or set TINYTAGS_WEBHDFS_URL")
     given = {own: options[name] for name, own in _OPTIONS.items() if name in options}
     if options.get("kerberos", hdfs_kerberos and not host):
         given["kerberos"] = True
     elif not {"user", "token"} & set(options):
-        given["user"] = urls[0].username or hdfs_user or ""
-    address = ";".join(_http_address(url, options.get("use_https")) for url in urls)
+        given["user"] = named.username or hdfs_user or ""
     return HdfsFiles(WebHdfs(address, **given)), f"/{path.strip('/')}"
 
 
-def _http_address(url: SplitResult, use_https: bool | None) -> str:
-    """Return the address of a NameNode or of a gateway, whose path is kept, without a user."""
-    is_https = url.scheme == "https" if use_https is None else use_https
-    name = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-    return f"{'https' if is_https else 'http'}://{name}:{url.port or 9870}{url.path.rstrip('/')}"
+def _http_address(named: SplitResult, options: Mapping[str, Any]) -> str:
+    """Return the HTTP address of the host that a source names, or of its gateway, without a user."""
+    scheme = "https" if options.get("use_https") else "http"
+    name = f"[{named.hostname}]" if ":" in (named.hostname or "") else named.hostname or ""
+    gateway = str(options.get("gateway", "")).strip("/")
+    return f"{scheme}://{name}:{named.port or 9870}/{gateway}".rstrip("/")
