@@ -313,6 +313,62 @@ def test_a_server_that_is_not_there_is_a_reason_not_an_error() -> None:
     assert "no Spark Connect server answers" in (spark.spark_unready("sc://127.0.0.1:1") or "")
 
 
+class Killed(BaseException):
+    """The process that formats is killed."""
+
+
+@pytest.fixture
+def namenode(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Context:
+    monkeypatch.setattr(hdfs, "fetch_jars", lambda *_: settings.home)
+    ports = {"namenode": {"rpc": 8020, "http": 9870}, "datanode": {"data": 1, "http": 2, "ipc": 3}}
+    return Context(settings, ports, lambda text: None)
+
+
+def format_folder(monkeypatch: pytest.MonkeyPatch, *files: str, dies: bool = False) -> None:
+    """Let formatting write these files, and then be killed, as Hadoop does in this order."""
+
+    def run(context: Context, folder: Path) -> None:
+        for name in files:
+            (folder / "current").mkdir(parents=True, exist_ok=True)
+            (folder / "current" / name).touch()
+        if dies:
+            raise Killed
+
+    monkeypatch.setattr(hdfs, "_format", run)
+
+
+@pytest.mark.parametrize("written", [(), ("VERSION",), ("VERSION", "seen_txid", "fsimage.ckpt_0000000000000000000")])
+def test_a_namenode_whose_formatting_was_killed_is_formatted_at_the_next_start(
+    namenode: Context, monkeypatch: pytest.MonkeyPatch, written: tuple[str, ...]
+) -> None:
+    data = namenode.folder("namenode") / "data"
+    format_folder(monkeypatch, *written, dies=True)
+    with pytest.raises(Killed):
+        hdfs.prepare(namenode, "namenode")
+    format_folder(monkeypatch, "VERSION", "seen_txid", "fsimage_0000000000000000000")
+    hdfs.prepare(namenode, "namenode")
+    assert [path.name for path in data.iterdir()] == ["current"]
+    assert sorted(path.name for path in (data / "current").iterdir()) == [
+        "VERSION",
+        "fsimage_0000000000000000000",
+        "seen_txid",
+    ]
+
+
+@pytest.mark.parametrize("name", ["current/VERSION", "current/edits_inprogress_0000000000000000001", "lost+found/#1"])
+def test_a_folder_in_which_anything_is_is_never_formatted(
+    namenode: Context, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file = namenode.folder("namenode") / "data" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("kept")
+    (file.parents[1] / "formatting-1").mkdir()  # it was killed when the folder had been formatted
+    format_folder(monkeypatch, dies=True)
+    hdfs.prepare(namenode, "namenode")
+    assert file.read_text() == "kept"
+    assert not (file.parents[1] / "formatting-1").exists()
+
+
 def test_hadoops_values_are_escaped() -> None:
     assert "<value>a&lt;b&amp;c</value>" in hdfs.hadoop_xml({"name": "a<b&c"})
 
