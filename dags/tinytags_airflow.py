@@ -133,7 +133,7 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(work)
     def translated(*args: P.args, **kwargs: P.kwargs) -> R:
-        from airflow.sdk.exceptions import AirflowFailException
+        from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
 
         from tinytags_tasks.errors import FinalError, WaitError
         from tinytags_tasks.settings import load_settings
@@ -143,6 +143,10 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
             done = work(*args, **kwargs)
         except WaitError as error:
             wait(error, context, load_settings())
+        except (AirflowSkipException, AirflowRescheduleException):
+            # Not errors, but how a task tells Airflow what is next.
+            end_wait(context)
+            raise
         except Exception as error:
             end_wait(context)
             count_failure(context, error, is_final=isinstance(error, FinalError))

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.services import processes
+from tinytags_tasks.services.engine import engine_folder
 from tinytags_tasks.services.log_rotation import cut_grown_logs
 from tinytags_tasks.services.processes import Launch
 from tinytags_tasks.settings import Settings
@@ -197,11 +198,12 @@ print("after", flush=True)
 
 
 def test_the_log_of_an_engine_is_cut_while_it_writes(tmp_path: Path) -> None:
-    folder = tmp_path / "engine"
+    settings = Settings(home=tmp_path)
+    assert cut_grown_logs(settings, 8_000) == [], "nothing was ever started"
+    folder = engine_folder(settings, "solr")
     record = processes.start(Launch((sys.executable, "-c", WRITER), dict(os.environ)), folder, die_with_parent=True)
     log = processes.log_file(folder)
     wait_for(lambda: log.stat().st_size == 9_000)
-    settings = Settings(home=tmp_path)
     assert cut_grown_logs(settings, 9_000) == []
     assert cut_grown_logs(settings, 8_000) == [log]
     (folder / "go").touch()

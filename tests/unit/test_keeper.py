@@ -13,7 +13,7 @@ import pytest
 import urllib3
 import web_engine
 from typer.testing import CliRunner
-from web_engine import web_unready
+from web_engine import make_group, web_unready
 
 from tinytags_tasks import cli
 from tinytags_tasks.errors import FinalError
@@ -227,6 +227,32 @@ def test_a_disk_that_fills_up_is_foreseen(settings: Settings, monkeypatch: pytes
     answer = CliRunner().invoke(cli.app, ["status"])
     assert answer.exit_code == 0
     assert f"the disk is almost full: {settings.home} has 900 MB free" in answer.output
+
+
+def test_a_keeper_has_the_settings_of_the_up_that_last_started_an_engine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "GROUPS", (make_group(name="web"),))  # a real keeper knows no such group
+    up(settings, engines=[], report=lambda text: None, keep=True)
+    first = keeper_process.running(settings)
+    monkeypatch.setenv("TINYTAGS_OIDC_ISSUER", "https://login.example")
+    up(settings, report=lambda text: None)
+    second = keeper_process.running(settings)
+    assert second is not None and second != first
+    assert processes.find(first) is None
+    assert psutil.Process(second.pid).environ()["TINYTAGS_OIDC_ISSUER"] == "https://login.example"
+    monkeypatch.delenv("TINYTAGS_OIDC_ISSUER")
+    up(settings, report=lambda text: None)
+    assert keeper_process.running(settings) == second, "the engine that runs has the settings of this keeper"
+
+
+def test_up_says_that_a_keeper_in_the_foreground_keeps_its_settings(settings: Settings) -> None:
+    keeper_process.write_state(settings, KeeperState(os.getpid(), in_foreground=True))
+    record = processes.record_this(keeper_process.folder(settings))
+    told: list[str] = []
+    up(settings, report=told.append)
+    assert keeper_process.running(settings) == record
+    assert "goes on with the settings that it was started with" in told[-1]
 
 
 def test_a_home_has_one_keeper_and_down_ends_it(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:

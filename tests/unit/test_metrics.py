@@ -123,6 +123,28 @@ def test_a_try_that_fails_is_a_retry_unless_it_was_the_last(
     assert sent == {counted: 1}
 
 
+@pytest.mark.parametrize("name", ["AirflowSkipException", "AirflowRescheduleException"])
+def test_a_task_that_is_skipped_or_put_off_has_not_failed(
+    sent: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    import tinytags_airflow
+    from airflow.sdk import exceptions
+
+    told, ended = getattr(exceptions, name)("nobody is asked"), []
+    monkeypatch.setattr(tinytags_airflow, "get_current_context", context)
+    monkeypatch.setattr(tinytags_airflow, "end_wait", ended.append)
+
+    @tinytags_airflow.errors_for_airflow
+    def work() -> None:
+        raise told
+
+    with pytest.raises(type(told)) as raised:
+        work()
+    assert raised.value is told
+    assert sent == {}
+    assert len(ended) == 1, "what it waited for is there"
+
+
 def test_waits_are_counted_and_timed(sent: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     import tinytags_waits
     from airflow.sdk.exceptions import AirflowRescheduleException

@@ -4,6 +4,8 @@ import configparser
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +14,12 @@ import pytest
 from pydantic import SecretStr
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.errors import BadInputError, EngineDownError
-from tinytags_tasks.services import airflow, airflow_config, airflow_database, hdfs, solr, spark
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
+from tinytags_tasks.services import airflow, airflow_config, airflow_database, hdfs, processes, solr, spark
 from tinytags_tasks.services.engine import Context, environment
 from tinytags_tasks.services.engine_secrets import Secrets
 from tinytags_tasks.services.secrets import secret
+from tinytags_tasks.services.wanted import add_wanted
 from tinytags_tasks.settings import Settings
 
 
@@ -107,6 +110,54 @@ def test_a_database_that_is_away_is_named_without_its_password() -> None:
     with pytest.raises(EngineDownError, match=r"127.0.0.1:1/airflow: .*refused.*start PostgreSQL") as away:
         airflow_database.airflow_has_tables("postgresql+psycopg2://airflow:hidden@127.0.0.1:1/airflow")
     assert "hidden" not in str(away.value)
+
+
+@pytest.fixture
+def on_postgresql(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """What is known of an Airflow whose airflow.cfg names PostgreSQL."""
+    monkeypatch.setattr(airflow_database, "missing_drivers", list)
+    address = SecretStr("postgresql+psycopg2://airflow:p%40ss@db.example/airflow")
+    ports = {"airflow-api-server": {"http": 8081}}
+    context = Context(settings.model_copy(update={"airflow_database": address}), ports, lambda text: None)
+    airflow.write_configuration(context)
+    return context
+
+
+def run_api_server(context: Context) -> None:
+    processes.record_this(context.folder("airflow-api-server"))
+
+
+def want_airflow(context: Context) -> None:
+    add_wanted(context.settings, ["airflow"])
+
+
+@pytest.mark.parametrize("start", [run_api_server, want_airflow])
+def test_no_part_of_airflow_is_started_on_another_database_than_the_others(
+    settings: Settings, on_postgresql: Context, start: Callable[[Context], None]
+) -> None:
+    start(on_postgresql)
+    file = airflow_config.airflow_home(settings) / "airflow.cfg"
+    before = file.read_text()
+    with pytest.raises(
+        FinalError, match=r"TINYTAGS_AIRFLOW_DATABASE, which is not set: .*`tinytags down airflow`"
+    ) as refused:
+        airflow.GROUP.prepare(replace(on_postgresql, settings=settings))
+    assert file.read_text() == before
+    assert "p@ss" not in str(refused.value)
+
+
+def test_an_airflow_that_was_stopped_may_be_given_another_database(
+    settings: Settings, on_postgresql: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = airflow_config.airflow_home(settings)
+    monkeypatch.setattr(airflow, "prepare_database", lambda context: (home / "airflow.db").touch())
+    prepare_sqlite = replace(on_postgresql, settings=settings)
+    airflow.GROUP.prepare(prepare_sqlite)
+    assert airflow_config.configured_database(settings) == ""
+    run_api_server(prepare_sqlite)
+    airflow.GROUP.prepare(prepare_sqlite)
+    with pytest.raises(FinalError, match="another database"):
+        airflow.GROUP.prepare(on_postgresql)
 
 
 def test_airflow_has_a_viewer_and_an_operator_beside_the_admin(settings: Settings) -> None:
@@ -260,6 +311,62 @@ def test_cores_that_did_not_load_are_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_server_that_is_not_there_is_a_reason_not_an_error() -> None:
     assert "does not answer" in (solr.solr_is_ready("http://127.0.0.1:1/solr") or "")
     assert "no Spark Connect server answers" in (spark.spark_unready("sc://127.0.0.1:1") or "")
+
+
+class Killed(BaseException):
+    """The process that formats is killed."""
+
+
+@pytest.fixture
+def namenode(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Context:
+    monkeypatch.setattr(hdfs, "fetch_jars", lambda *_: settings.home)
+    ports = {"namenode": {"rpc": 8020, "http": 9870}, "datanode": {"data": 1, "http": 2, "ipc": 3}}
+    return Context(settings, ports, lambda text: None)
+
+
+def format_folder(monkeypatch: pytest.MonkeyPatch, *files: str, dies: bool = False) -> None:
+    """Let formatting write these files, and then be killed, as Hadoop does in this order."""
+
+    def run(context: Context, folder: Path) -> None:
+        for name in files:
+            (folder / "current").mkdir(parents=True, exist_ok=True)
+            (folder / "current" / name).touch()
+        if dies:
+            raise Killed
+
+    monkeypatch.setattr(hdfs, "_format", run)
+
+
+@pytest.mark.parametrize("written", [(), ("VERSION",), ("VERSION", "seen_txid", "fsimage.ckpt_0000000000000000000")])
+def test_a_namenode_whose_formatting_was_killed_is_formatted_at_the_next_start(
+    namenode: Context, monkeypatch: pytest.MonkeyPatch, written: tuple[str, ...]
+) -> None:
+    data = namenode.folder("namenode") / "data"
+    format_folder(monkeypatch, *written, dies=True)
+    with pytest.raises(Killed):
+        hdfs.prepare(namenode, "namenode")
+    format_folder(monkeypatch, "VERSION", "seen_txid", "fsimage_0000000000000000000")
+    hdfs.prepare(namenode, "namenode")
+    assert [path.name for path in data.iterdir()] == ["current"]
+    assert sorted(path.name for path in (data / "current").iterdir()) == [
+        "VERSION",
+        "fsimage_0000000000000000000",
+        "seen_txid",
+    ]
+
+
+@pytest.mark.parametrize("name", ["current/VERSION", "current/edits_inprogress_0000000000000000001", "lost+found/#1"])
+def test_a_folder_in_which_anything_is_is_never_formatted(
+    namenode: Context, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file = namenode.folder("namenode") / "data" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("kept")
+    (file.parents[1] / "formatting-1").mkdir()  # it was killed when the folder had been formatted
+    format_folder(monkeypatch, dies=True)
+    hdfs.prepare(namenode, "namenode")
+    assert file.read_text() == "kept"
+    assert not (file.parents[1] / "formatting-1").exists()
 
 
 def test_hadoops_values_are_escaped() -> None:

@@ -13,6 +13,15 @@ from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.services import systemd
 from tinytags_tasks.settings import Settings
 
+OF_HTTPS_AND_GPU = {
+    "SSL_CERT_FILE": "/etc/authority.pem",
+    "SSL_CERT_DIR": "/etc/authorities",
+    "REQUESTS_CA_BUNDLE": "/etc/authority.pem",
+    "CURL_CA_BUNDLE": "/etc/authority.pem",
+    "LD_LIBRARY_PATH": "/opt/cuda/lib64",
+    "CUDA_VISIBLE_DEVICES": "1",
+}
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -20,6 +29,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("TINYTAGS_AUDIT_CRON", "0 3 * * *")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", 'a"b$c\\d')
     monkeypatch.setenv("KRB5_CLIENT_KTNAME", "/etc/tinytags.keytab")
+    for name, value in OF_HTTPS_AND_GPU.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("UNRELATED", "1")
     return Settings(home=tmp_path / "a home of 100%")
 
@@ -50,6 +61,7 @@ def test_its_environment_configures_tinytags_and_is_private(settings: Settings) 
     assert 'TINYTAGS_AUDIT_CRON="0 3 * * *"' in lines
     assert 'AWS_SECRET_ACCESS_KEY="a\\"b\\$c\\\\d"' in lines
     assert 'KRB5_CLIENT_KTNAME="/etc/tinytags.keytab"' in lines
+    assert {f'{name}="{value}"' for name, value in OF_HTTPS_AND_GPU.items()} <= set(lines)
     assert any(line.startswith("PATH=") for line in lines)
     assert not any(line.startswith("UNRELATED") for line in lines)
 

@@ -53,7 +53,8 @@ def _write_unit() -> None:
     keeper_process.stop(settings)
     say(
         f"wrote {unit}. Let systemd keep the engines, now and after a restart of the machine:\n"
-        f"systemctl --user daemon-reload && systemctl --user enable --now {unit.name} && loginctl enable-linger"
+        f"systemctl --user daemon-reload && systemctl --user enable {unit.name} && loginctl enable-linger\n"
+        f"systemctl --user restart {unit.name}  # starts the keeper, or starts it again with the present settings"
     )
 
 

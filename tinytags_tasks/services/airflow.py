@@ -18,13 +18,22 @@ from tinytags_tasks.airflow_parts import POLICY, has_entry_points
 from tinytags_tasks.errors import EngineDownError, FinalError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import processes
-from tinytags_tasks.services.airflow_config import airflow_home, configuration, connections, passwords, pools
+from tinytags_tasks.services.airflow_config import (
+    airflow_home,
+    configuration,
+    configured_database,
+    connections,
+    passwords,
+    pools,
+)
 from tinytags_tasks.services.airflow_database import airflow_has_tables, database_of, identity
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment, get_json
 from tinytags_tasks.services.engine_secrets import METRICS, PROXIES, SOURCES, Secrets
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.ports import LOOPBACK, Port
 from tinytags_tasks.services.processes import Launch
+from tinytags_tasks.services.starting import is_running
+from tinytags_tasks.services.wanted import read_wanted
 from tinytags_tasks.settings import Settings
 
 DATABASE = "metadatabase"
@@ -64,6 +73,7 @@ def command_environment(context: Context, command: str) -> dict[str, str]:
 
 
 def _prepare(context: Context) -> None:
+    _refuse_to_change_database(context.settings)
     write_configuration(context)
     home = airflow_home(context.settings)
     database = database_of(context.settings)
@@ -77,6 +87,19 @@ def _prepare(context: Context) -> None:
     if not database:
         sqlite.chmod(0o600)
     write_atomically(prepared, wanted)
+
+
+def _refuse_to_change_database(settings: Settings) -> None:
+    """Refuse settings with another database than that of an Airflow which runs, or is to run again after a crash."""
+    configured = configured_database(settings)
+    if configured is None or configured == database_of(settings):
+        return
+    if GROUP.name in read_wanted(settings) or any(is_running(settings, engine) for engine in GROUP.engines):
+        raise FinalError(
+            f"Airflow was started on another database, named in {airflow_home(settings) / 'airflow.cfg'}, than that of "
+            f"TINYTAGS_AIRFLOW_DATABASE{'' if settings.airflow_database else ', which is not set'}: set it as it was, "
+            "or run `tinytags down airflow` first, so that all of Airflow changes its database"
+        )
 
 
 def write_configuration(context: Context) -> None:

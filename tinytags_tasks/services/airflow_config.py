@@ -107,6 +107,17 @@ def configuration(settings: Settings, port: int) -> str:
     return text.getvalue()
 
 
+def configured_database(settings: Settings) -> str | None:
+    """Return the PostgreSQL address in ``airflow.cfg``, empty for SQLite; None if the file says nothing."""
+    parser = configparser.ConfigParser()
+    try:
+        parser.read(airflow_home(settings) / "airflow.cfg")
+        address = parser.get("database", "sql_alchemy_conn", fallback=None)
+    except configparser.Error:  # it is damaged, and written again
+        return None
+    return "" if address is not None and address.startswith("sqlite:") else address
+
+
 def _parallelism(settings: Settings) -> int:
     """Return how many tasks may run at once: with Airflow's default of 32, SQLite's locks make the scheduler fail."""
     profile = profile_of(settings)

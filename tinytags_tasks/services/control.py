@@ -8,7 +8,7 @@ from pathlib import Path
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services import airflow, disk, hdfs, keeper_process, processes, search, solr, spark
-from tinytags_tasks.services.engine import Context, Group, engine_folder
+from tinytags_tasks.services.engine import Context, Group, engine_folder, engines_folder
 from tinytags_tasks.services.files import locked
 from tinytags_tasks.services.memory import describe, machine_memory, profile_of
 from tinytags_tasks.services.ports import PortChooser
@@ -33,7 +33,8 @@ def up(
 ) -> Settings:
     """Start the engines that are not running, wait until all are ready, and record their addresses.
 
-    They count as wanted from then on: the keeper, if there is one, starts them again when they end or hang.
+    They count as wanted from then on: the keeper, if there is one, starts them again when they end or hang. If one is
+    started here, the keeper is replaced, so that it starts engines again with the settings that they have now.
 
     Parameters
     ----------
@@ -93,9 +94,18 @@ def up(
             report_step(describe(profile_of(settings, memory), memory))
 
         def leave_keeper() -> None:
-            if keep or (keeper_process.is_started(settings) and not keeper_process.running(settings)):
-                keeper_process.start(settings, die_with_parent=die_with_parent)
-                report_step("keeper: starts engines again that end or hang")
+            # If nothing is missing, all engines have the settings of the keeper that runs, and not these.
+            is_due = keeper_process.is_started(settings) and (missing or not keeper_process.running(settings))
+            if not (keep or is_due):
+                return
+            if keeper_process.is_in_foreground(settings):
+                report_step(
+                    "keeper: goes on with the settings that it was started with. If they have changed, start it again, "
+                    "under systemd as `tinytags up --systemd` says"
+                )
+                return
+            keeper_process.start(settings, die_with_parent=die_with_parent)
+            report_step("keeper: starts engines again that end or hang")
 
         try:
             start_all(embedded, context, die_with_parent)
@@ -210,7 +220,7 @@ def _addresses(group: Group, ports: Recorded, external: dict[str, str]) -> dict[
 
 
 def _ports_file(settings: Settings) -> Path:
-    return settings.home / "services" / "ports.json"
+    return engines_folder(settings) / "ports.json"
 
 
 def _read_ports(settings: Settings) -> Recorded:

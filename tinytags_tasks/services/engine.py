@@ -104,9 +104,14 @@ class Group:
     """Fetches and writes what they need to start."""
 
 
+def engines_folder(settings: Settings) -> Path:
+    """Return the folder with a folder for each engine, and what is recorded of all of them."""
+    return settings.home / "services"
+
+
 def engine_folder(settings: Settings, engine: str) -> Path:
     """Return the folder for the files of an engine."""
-    return settings.home / "services" / engine
+    return engines_folder(settings) / engine
 
 
 def environment(context: Context, secrets: Secrets = NO_SECRETS, **more: str) -> dict[str, str]:

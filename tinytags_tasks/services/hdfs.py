@@ -1,7 +1,10 @@
 """HDFS: one NameNode and one DataNode, from the jars of Hadoop's mini cluster and the client jars in pyspark."""
 
 import json
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tinytags_tasks.errors import EngineDownError, FinalError
@@ -18,6 +21,9 @@ CLASSES = {
     "namenode": "org.apache.hadoop.hdfs.server.namenode.NameNode",
     "datanode": "org.apache.hadoop.hdfs.server.datanode.DataNode",
 }
+
+_FORMATTING = "formatting-"
+"""How the names of folders in the NameNode's begin in which it is being formatted."""
 
 LOG = "hadoop.log"
 LOG4J = """log4j.rootLogger=WARN,file,console
@@ -113,9 +119,9 @@ def prepare(context: Context, engine: str) -> None:
     for name, properties in (("core-site.xml", _core(context, engine)), ("hdfs-site.xml", _hdfs(context))):
         (conf / name).write_text(hadoop_xml(properties))
     (conf / "log4j.properties").write_text(LOG4J)
-    if engine == "namenode" and not any(make_folder(folder / "data").iterdir()):
-        _format(context)
-    make_folder(folder / "data")
+    data = make_folder(folder / "data")
+    if engine == "namenode":
+        _format_if_empty(context, data)
 
 
 def _core(context: Context, engine: str) -> dict[str, str]:
@@ -160,9 +166,21 @@ def _hdfs(context: Context) -> dict[str, str]:
     }
 
 
-def _format(context: Context) -> None:
+def _format_if_empty(context: Context, data: Path) -> None:
+    """Format a NameNode that has nothing. Its folder never counts as formatted before it is, whenever this is ended."""
+    for interrupted in data.glob(f"{_FORMATTING}*"):
+        shutil.rmtree(interrupted, ignore_errors=True)  # no NameNode has ever stored anything in it
+    if not any(data.iterdir()):
+        # A name of its own: Java may outlive a process that was killed, and go on.
+        begun = Path(tempfile.mkdtemp(prefix=_FORMATTING, dir=data))
+        _format(context, begun)
+        (begun / "current").rename(data / "current")
+        shutil.rmtree(begun)
+
+
+def _format(context: Context, folder: Path) -> None:
     done = subprocess.run(
-        _java(context, "namenode", "-format", "-nonInteractive"),
+        _java(context, "namenode", "-D", f"dfs.namenode.name.dir={folder.as_uri()}", "-format", "-nonInteractive"),
         env=_environment(context),
         cwd=context.folder("namenode"),
         capture_output=True,

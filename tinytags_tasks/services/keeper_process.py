@@ -81,6 +81,11 @@ def running(settings: Settings) -> Record | None:
     return record if processes.find(record) is not None else None
 
 
+def is_in_foreground(settings: Settings) -> bool:
+    """Return whether a keeper runs that others, such as systemd, look after: they stop it, and start it again."""
+    return running(settings) is not None and read_state(settings).in_foreground
+
+
 def is_started(settings: Settings) -> bool:
     """Return whether a keeper was started, and not stopped since; it may have died."""
     return processes.read_record(folder(settings)) is not None
@@ -96,7 +101,7 @@ def start(settings: Settings, *, die_with_parent: bool) -> None:
     FinalError
         If it ends while it is starting.
     """
-    if running(settings) and read_state(settings).in_foreground:
+    if is_in_foreground(settings):
         return
     stop(settings)
     flags = ("--die-with-parent",) if die_with_parent else ()
@@ -115,7 +120,7 @@ def start(settings: Settings, *, die_with_parent: bool) -> None:
 def stop(settings: Settings) -> None:
     """Stop the keeper, unless others look after it in the foreground."""
     record = processes.read_record(folder(settings))
-    if record is None or (running(settings) and read_state(settings).in_foreground):
+    if record is None or is_in_foreground(settings):
         return
     processes.stop_alone(record, grace_seconds=STOP_SECONDS)  # its children are engines
     processes.record_file(folder(settings)).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from tinytags_tasks.services.engine import engines_folder
 from tinytags_tasks.services.processes import log_file
 from tinytags_tasks.settings import Settings
 
@@ -22,7 +23,8 @@ def cut_grown_logs(settings: Settings, most_bytes: int = MOST_BYTES) -> list[Pat
     most_bytes
         How large a log may be.
     """
-    logs = [log_file(folder) for folder in settings.home.iterdir() if folder.is_dir()]
+    engines = engines_folder(settings)
+    logs = [log_file(folder) for folder in engines.iterdir() if folder.is_dir()] if engines.exists() else []
     return [log for log in logs if _cut(log, most_bytes)]
 
 

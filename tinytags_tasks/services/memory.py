@@ -39,7 +39,7 @@ class Profile:
     """Tasks of Spark at the same time, each with a Python process; None for the machine's cores."""
     airflow_tasks: int
     needed_bytes: int
-    """What all engines take in a run of the demo: an estimate, which is not measured yet."""
+    """What all engines take in a run, and room to spare: 4.9 GB (normal) and 4.0 GB (small) were measured."""
 
 
 SMALL_BELOW = 10 * GB

@@ -12,8 +12,12 @@ from tinytags_tasks.services import keeper_process
 from tinytags_tasks.services.engine_secrets import KEEPER_SECRETS
 from tinytags_tasks.settings import Settings
 
-_VARIABLES = (*KEEPER_SECRETS.variables, "KRB5")
-_NAMES = ("PATH", "PYTHONPATH", "JAVA_HOME", "NO_PROXY")
+_VARIABLES = (*KEEPER_SECRETS.variables, "KRB5", "SSL_CERT_", "CUDA_")
+_NAMES = (
+    *("PATH", "PYTHONPATH", "JAVA_HOME", "NO_PROXY"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),  # authorities of one's own, as SSL_CERT_FILE
+    "LD_LIBRARY_PATH",  # CUDA's libraries, and Kerberos'
+)
 
 UNIT = """[Unit]
 Description=TinyTags: the engines of {home}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.private_files import make_folder, write_atomically
+from tinytags_tasks.services.engine import engines_folder
 from tinytags_tasks.settings import Settings
 
 
@@ -47,4 +48,4 @@ def _write(settings: Settings, groups: list[str]) -> None:
 
 
 def _file(settings: Settings) -> Path:
-    return settings.home / "services" / "wanted.json"
+    return engines_folder(settings) / "wanted.json"
