@@ -1,8 +1,13 @@
-"""Dockerfile and docker-compose.yml, checked without Docker; `make test-containers` starts them."""
+"""Dockerfile and docker-compose.yml, checked without an engine; `make test-containers` starts them."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,9 +21,33 @@ ONE_SHOT = {"airflow-prepare", "tinytags"}
 CLUSTER = dict(re.findall(r"^(\w+)=(.*)$", (PROJECT_ROOT / "cluster.env").read_text(), re.MULTILINE))
 
 
+HAS_COMPOSE = bool(shutil.which("docker")) and (
+    subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+)
+
+
 @pytest.fixture(scope="module")
 def services() -> dict[str, dict]:
     return yaml.safe_load(COMPOSE)["services"]
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Callable[..., dict[str, dict]]:
+    """Return what Compose itself makes of the services with a text of `.env`, or without one."""
+    if not HAS_COMPOSE:
+        pytest.skip("Compose is not installed")
+
+    def compose(text: str | None = None, *options: str) -> dict[str, dict]:
+        (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+        if text is not None:
+            (tmp_path / ".env").write_text(text)
+        command = ("docker", "compose", *options, "config", "--format", "json")
+        variables = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)["services"]
+
+    return compose
 
 
 def test_every_service_but_the_command_line_is_a_role_of_the_image(services: dict[str, dict]) -> None:
@@ -70,6 +99,22 @@ def test_what_engines_keep_is_in_named_volumes(services: dict[str, dict]) -> Non
 def test_variables_of_the_containers_are_settings(services: dict[str, dict]) -> None:
     names = {name for service in services.values() for name in service["environment"] if name.startswith("TINYTAGS_")}
     assert {name.removeprefix("TINYTAGS_").lower() for name in names} <= Settings.model_fields.keys()
+
+
+def test_links_to_airflow_lead_to_the_port_that_is_open(
+    services: dict[str, dict], composed: Callable[..., dict[str, dict]]
+) -> None:
+    (published,) = services["airflow-api-server"]["ports"]
+    assert published == "${BIND:-127.0.0.1}:${AIRFLOW_PORT:-8080}:8080"
+    for text, address in (
+        (None, "http://127.0.0.1:8080"),
+        ("AIRFLOW_PORT=9090\n", "http://127.0.0.1:9090"),
+        ("TINYTAGS_AIRFLOW_PUBLIC_URL=https://airflow.example\n", "https://airflow.example"),
+    ):
+        found = composed(text)
+        for name in ("airflow-prepare", "airflow-api-server", "airflow-scheduler", "search"):
+            assert found[name]["environment"]["TINYTAGS_AIRFLOW_PUBLIC_URL"] == address
+            assert found[name]["environment"]["TINYTAGS_AIRFLOW_URL"] == "http://airflow-api-server:8080"
 
 
 def test_the_files_of_variables_name_only_variables_that_compose_reads() -> None:

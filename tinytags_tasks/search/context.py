@@ -51,8 +51,8 @@ class PageContext:
     @property
     def grid(self) -> str:
         """The address of the grid of blocks in Airflow; empty if Airflow's is not known."""
-        address = self.settings.airflow_url
-        return f"{address.rstrip('/')}/tinytags/" if address else ""
+        address = self.settings.airflow_page
+        return f"{address}/tinytags/" if address else ""
 
     def hidden(self) -> Hidden:
         """Return what readers do not see of the live index.

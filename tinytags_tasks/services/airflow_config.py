@@ -74,7 +74,7 @@ def configuration(settings: Settings, port: int) -> str:
         "api": {
             "host": LOOPBACK,
             "port": port,
-            "base_url": f"http://{LOOPBACK}:{port}",
+            "base_url": settings.airflow_public_url or f"http://{LOOPBACK}:{port}",
             "workers": 1,
             "secret_key": secret(settings, "airflow_secret_key"),
             "expose_config": False,
