@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 from tinytags_tasks.airflow_parts import has_entry_points
 from tinytags_tasks.clients.spark_address import SparkAddress
+from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.parts import DAGS, PLUGINS
 from tinytags_tasks.services.airflow_database import database_of
 from tinytags_tasks.services.memory import profile_of
@@ -48,6 +49,11 @@ def configuration(settings: Settings, port: int) -> str:
         The settings, with the home in which Airflow's files are.
     port
         The port of the API server.
+
+    Raises
+    ------
+    BadInputError
+        If a setting cannot be used.
     """
     home = airflow_home(settings)
     parallelism = _parallelism(settings)
@@ -74,7 +80,7 @@ def configuration(settings: Settings, port: int) -> str:
         "api": {
             "host": LOOPBACK,
             "port": port,
-            "base_url": settings.airflow_public_url or f"http://{LOOPBACK}:{port}",
+            "base_url": _base_url(settings, port),
             "workers": 1,
             "secret_key": secret(settings, "airflow_secret_key"),
             "expose_config": False,
@@ -104,6 +110,19 @@ def configuration(settings: Settings, port: int) -> str:
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
+
+
+def _base_url(settings: Settings, port: int) -> str:
+    """Return what links begin with; with a path, Airflow would answer nobody who asks for its API without that path."""
+    if settings.airflow_public_url is None:
+        return f"http://{LOOPBACK}:{port}"
+    address = urlsplit(settings.airflow_public_url)
+    if address.scheme not in ("http", "https") or not address.netloc or address.path.strip("/"):
+        raise BadInputError(
+            f"TINYTAGS_AIRFLOW_PUBLIC_URL is {without_password(settings.airflow_public_url)!r}: write it as "
+            "https://airflow.example or http://host:8080, without a path; below a path, this Airflow cannot be served"
+        )
+    return settings.airflow_public_url.rstrip("/")
 
 
 def _parallelism(settings: Settings) -> int:
