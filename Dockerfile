@@ -39,8 +39,8 @@ s = Settings(); [fetch_jars(s, engine) for engine in ('hdfs', 'solr')]" \
 FROM system
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=jars /opt/cache /opt/cache
-# What the engines keep. A volume that is mounted here for the first time gets this owner.
-RUN install -d -o tinytags -g tinytags -m 700 /var/lib/tinytags /var/lib/tinytags/secrets /images
+# What the engines keep, and what commands read and write. A volume that is mounted here for the first time gets this owner.
+RUN install -d -o tinytags -g tinytags -m 700 /var/lib/tinytags /var/lib/tinytags/secrets /images /out
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/tinytags \
     PYTHONDONTWRITEBYTECODE=1 \

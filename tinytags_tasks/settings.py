@@ -135,6 +135,11 @@ class Settings(BaseSettings):
         "Airflow deletes older ones every night, another one only if this is set",
     )
     airflow_url: str | None = Field(None, description="Airflow's API server, http://host:8080")
+    airflow_public_url: str | None = Field(
+        None,
+        description="the address at which people open Airflow, for links, such as that of a proxy; default: the API "
+        "server's",
+    )
     airflow_user: str = Field("admin", description="the user who triggers runs")
     airflow_password: SecretStr | None = Field(None, description="their password; default: the generated password")
     airflow_database: SecretStr | None = Field(
@@ -237,6 +242,12 @@ class Settings(BaseSettings):
     def secrets_folder(self) -> Path:
         """The folder of generated passwords, which only the user can read."""
         return self.home / "secrets"
+
+    @property
+    def airflow_page(self) -> str | None:
+        """Airflow's address for people; programs ask at :attr:`airflow_url`."""
+        url = self.airflow_public_url or self.airflow_url
+        return url and without_password(url).rstrip("/")
 
     def password(self, name: str) -> str:
         """Return a password: from the settings, or else the one that ``tinytags up`` generated.

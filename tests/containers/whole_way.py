@@ -1,7 +1,7 @@
 """The containers, for real: the whole way, then again with an engine killed in the middle; the counts must not change.
 
-Needs a Docker engine with Compose. Run by `make test-containers`, and by name only.
-``CONTAINERS_PROFILE=cluster`` kills one of two instead of the only one. ``CONTAINERS_PROJECT=tinytags`` takes
+Needs a Docker engine with Compose. Run by `make test-containers`, and by name only. What ``.env`` says counts, such as
+mirrors. ``CONTAINERS_PROFILE=cluster`` kills one of two instead of the only one. ``CONTAINERS_PROJECT=tinytags`` takes
 containers that run already, and leaves them.
 """
 
@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 PROFILE = os.environ.get("CONTAINERS_PROFILE", "small")
 RUNNING = os.environ.get("CONTAINERS_PROJECT")
 PROJECT = RUNNING or "tinytags-test"
-SETTINGS = {} if RUNNING else {"AIRFLOW_PORT": "18080", "SEARCH_PORT": "18765"}
+CLUSTER = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / "cluster.env").read_text(), re.MULTILINE))
+PORTS = {} if RUNNING else {"AIRFLOW_PORT": "18080", "SEARCH_PORT": "18765"}
+VARIABLES = (CLUSTER if PROFILE == "cluster" else {}) | os.environ | PORTS
 KILLED = {
     "small": ("namenode", "datanode1", "zookeeper", "solr1", "spark", "postgres", "airflow-scheduler"),
     "cluster": ("spark-worker2", "datanode2", "solr2", "postgres", "airflow-worker2"),
@@ -43,10 +45,9 @@ def compose(*arguments: str) -> str:
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    settings = ("--env-file", "cluster.env") if PROFILE == "cluster" else ()
-    command = ("docker", "compose", "--project-name", PROJECT, "--progress", "quiet", *settings, *arguments)
+    command = ("docker", "compose", "--project-name", PROJECT, "--progress", "quiet", *arguments)
     return subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | SETTINGS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=VARIABLES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -83,6 +84,17 @@ def test_from_nothing_to_a_searchable_index(first_run: str) -> None:
     assert counts["images read"] == IMAGES
     assert 0 < counts["kept"] == counts["documents in Solr"]
     assert json.loads(tinytags("search", "confidence:40-100", "--rows", "3", "--json"))
+
+
+def test_what_people_follow_is_open_on_the_host(first_run: str) -> None:
+    airflow = f"http://127.0.0.1:{VARIABLES.get('AIRFLOW_PORT', '8080')}"
+    assert f"{airflow}/dags/tinytags/runs/" in first_run
+    assert airflow in tinytags("passwords")
+    assert "airflow-api-server" not in first_run
+
+
+def test_a_source_is_inspected_and_its_sheet_written(first_run: str) -> None:
+    assert re.search(r"^sheet +\S+\.png: images", tinytags("corpus", "inspect", "demo"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("engine", KILLED)

@@ -34,7 +34,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bytes]]:
 
 
 def runtime(airflow_url: str | None) -> SimpleNamespace:
-    return SimpleNamespace(settings=SimpleNamespace(airflow_url=airflow_url), storage=None)
+    settings = SimpleNamespace(airflow_url=airflow_url, airflow_page="http://public")
+    return SimpleNamespace(settings=settings, storage=None)
 
 
 def test_airflow_is_told_of_a_new_model(asked: list[tuple[str, str, bytes]]) -> None:
@@ -164,7 +165,7 @@ def operated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def test_a_dag_that_an_operator_paused_stays_so_and_nothing_is_triggered(operated: list[tuple[str, str]]) -> None:
-    with pytest.raises(BadInputError, match=r"is paused, .* at http://airflow/dags/tinytags, or .*--unpause"):
+    with pytest.raises(BadInputError, match=r"is paused, .* at http://public/dags/tinytags, or .*--unpause"):
         follow.follow_run(runtime("http://airflow"), ASKED, report=print)
     assert {method for method, path in operated if path != "/auth/token"} == {"GET"}
 

@@ -241,7 +241,7 @@ def test_a_sheet_of_any_size_can_be_drawn(shape):
 
 def test_a_sheet_that_cannot_be_written_leaves_nothing(tmp_path):
     images = np.zeros((1, 32, 32, 3), dtype=np.uint8)
-    with pytest.raises(BadInputError, match=r"sheet\.png: cannot be written \(.*; give another --sheet"):
+    with pytest.raises(BadInputError, match=r"sheet\.png: cannot be written \(.*; make .*, or give another --sheet"):
         draw_sheet(inspected(images), tmp_path / "nowhere" / "sheet.png")
     write(tmp_path / "a file", b"")
     with pytest.raises(BadInputError, match="cannot be written"):

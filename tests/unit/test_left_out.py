@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import deltalake
 import pyarrow as pa
@@ -286,6 +287,24 @@ def test_inspect_and_a_refused_ingestion_name_the_files_of_unreadable_pictures(p
     refused = CliRunner().invoke(app, ["ingest", "photos"])
     assert "at least 1 of 3 images are unreadable" in str(refused.exception)
     assert "(1 (1.png): not a picture" in str(refused.exception)
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_inspect_says_what_it_found_also_where_it_cannot_draw_it(photos, tmp_path, is_json):
+    # Root, too, writes into no folder that does not exist.
+    arguments = ["corpus", "inspect", "photos", "--sheet", "nowhere/sheet.png", *["--json"] * is_json]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, BadInputError)
+    assert str(result.exception) == (
+        f"{tmp_path}/nowhere/sheet.png: cannot be written (No such file or directory); make that folder writable, "
+        "or give another --sheet"
+    )
+    if is_json:
+        assert json.loads(result.stdout)["images"] == 3
+    else:
+        assert re.search(r"^format +folder\b", result.stdout, re.MULTILINE)
+        assert re.search(r"^images +3 of 32x32$", result.stdout, re.MULTILINE)
+        assert "sheet" not in result.stdout
 
 
 def test_links_are_followed_if_the_definition_says_so(photos, tmp_path):

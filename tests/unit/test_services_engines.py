@@ -72,6 +72,23 @@ def test_airflow_is_configured_for_loopback_and_sqlite(settings: Settings) -> No
     )
 
 
+def test_airflow_writes_links_that_lead_where_people_open_it(settings: Settings) -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(airflow_config.configuration(settings, 8081))
+    assert parser["api"]["base_url"] == "http://127.0.0.1:8081"
+    settings = settings.model_copy(update={"airflow_public_url": "https://airflow.example/"})
+    parser.read_string(airflow_config.configuration(settings, 8081))
+    assert parser["api"]["base_url"] == "https://airflow.example"
+    assert parser["core"]["execution_api_server_url"] == "http://127.0.0.1:8081/execution/"
+
+
+@pytest.mark.parametrize("address", ["https://pictures.example/airflow", "airflow.example", "ftp://airflow.example"])
+def test_airflow_is_served_below_no_path(settings: Settings, address: str) -> None:
+    settings = settings.model_copy(update={"airflow_public_url": address})
+    with pytest.raises(BadInputError, match=r"TINYTAGS_AIRFLOW_PUBLIC_URL is .*: write it as https://.*without a path"):
+        airflow_config.configuration(settings, 8081)
+
+
 def test_airflow_uses_the_postgresql_that_it_is_told_and_runs_more_tasks_at_once(settings: Settings) -> None:
     address = "postgresql+psycopg2://airflow:p%40ss@db.example/airflow"
     settings = settings.model_copy(update={"airflow_database": SecretStr(address)})

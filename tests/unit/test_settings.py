@@ -119,6 +119,19 @@ def test_a_command_warns_once_and_goes_on(monkeypatch, capsys, tmp_path):
     assert "hidden" in said.out
 
 
+def test_people_are_told_the_address_at_which_they_open_airflow(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
+    monkeypatch.setenv("TINYTAGS_AIRFLOW_URL", "http://airflow-api-server:8080/")
+    monkeypatch.setenv("TINYTAGS_AIRFLOW_PASSWORD", "hidden")
+    assert load_settings().airflow_page == "http://airflow-api-server:8080"
+    monkeypatch.setenv("TINYTAGS_AIRFLOW_PUBLIC_URL", "http://127.0.0.1:9090/")
+    passwords()
+    shown = capsys.readouterr().out
+    assert "http://127.0.0.1:9090 " in shown
+    assert "airflow-api-server" not in shown
+    assert load_settings().address("airflow_url") == "http://airflow-api-server:8080", "where it is asked"
+
+
 def test_passwords_that_do_not_exist_are_no_empty_table(monkeypatch, tmp_path):
     monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
     with pytest.raises(BadInputError, match=r"no passwords are set or in .*: run `tinytags up`"):

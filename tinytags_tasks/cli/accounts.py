@@ -115,9 +115,9 @@ def passwords() -> None:
     settings = load_settings()
     table = make_table("of", "address", "user", "password")
     for what, address, user, name in (
-        ("Airflow", settings.airflow_url, settings.airflow_user, "airflow_password"),
-        ("Airflow", settings.airflow_url, "operator", "airflow_operator_password"),
-        ("Airflow", settings.airflow_url, "viewer", "airflow_viewer_password"),
+        ("Airflow", settings.airflow_page, settings.airflow_user, "airflow_password"),
+        ("Airflow", settings.airflow_page, "operator", "airflow_operator_password"),
+        ("Airflow", settings.airflow_page, "viewer", "airflow_viewer_password"),
         ("search page", settings.search_url, settings.search_user, "search_password"),
         ("Solr", settings.solr_url, settings.solr_admin_user, "solr_admin_password"),
         ("Solr", settings.solr_url, settings.solr_writer_user, "solr_writer_password"),

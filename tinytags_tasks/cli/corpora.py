@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tinytags_tasks.corpus.definition import CorpusDefinition
+    from tinytags_tasks.corpus.inspect import Inspection
     from tinytags_tasks.ingest.verify_embeddings import VerifiedEmbeddings
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.store.corpus_records import Corpus, Unreadable
@@ -334,8 +335,7 @@ def inspect(
         given = definition.model_dump(exclude={"name"}, exclude_defaults=True)
         definition = make_definition(definition.name, {**given, "keywords": place}, where="--keywords")
     path = choose_sheet(files, definition.name, sheet)
-    found = inspect_source(definition, files, first=first, is_random=is_random)
-    draw_sheet(found, path)
+    found = inspect_source(definition, files, notes, first=first, is_random=is_random)
     if as_json:
         shown = {
             "definition": definition.model_dump(),
@@ -345,7 +345,7 @@ def inspect(
             "unreadable": {str(position): reason for position, reason in found.unreadable.items()},
             "unreadable_files": {str(position): path for position, path in found.unreadable_files.items()},
             "histogram": found.histogram.tolist(),
-            "notes": [*notes],
+            "notes": [*found.notes],
             "positions": found.positions,
             "sizes": dict(found.sizes),
             "keywords": asdict(found.keywords),
@@ -353,7 +353,17 @@ def inspect(
             "sheet": str(path),
         }
         print(json.dumps(shown, indent=2))
-        return
+    else:
+        _print_inspection(found)
+    draw_sheet(found, path)  # last: where it cannot be written, what was found has been said
+    if not as_json:
+        print(f"sheet     {path}: images, and a histogram of their bytes")
+
+
+def _print_inspection(found: "Inspection") -> None:
+    from tinytags_tasks.corpus.formats.registry import find_format
+
+    definition = found.definition
     details = (getattr(definition, field) for field in sorted(find_format(definition.format).fields))
     print("format    " + ", ".join(filter(None, (definition.format, *details))))
     print(f"files     {found.files:,}, {found.size_bytes:,} bytes")
@@ -367,13 +377,12 @@ def inspect(
         print(f"          or {others}" if found.keywords.counts else f"keywords  {others}, if chosen")
     for position, reason in list(found.unreadable.items())[:10]:
         print(f"unreadable {position:,}: {one_line(found.unreadable_files[position])}: {reason}")
-    for note in notes:
+    for note in found.notes:
         print(f"note      {note}")
     for group in found.left_out:
         print(f"left out  {group}")
     means = (found.histogram * range(256)).sum(axis=1) / found.histogram.sum(axis=1).clip(min=1)
     print("means     " + ", ".join(f"{colour} {mean:.0f}" for colour, mean in zip("RGB", means, strict=True)))
-    print(f"sheet     {path}: images, and a histogram of their bytes")
 
 
 def _most(counts: "Sequence[tuple[str, int]]") -> str:

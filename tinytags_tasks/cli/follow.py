@@ -83,20 +83,21 @@ def follow_run(
         If the counts of the finished run do not add up.
     """
     client = airflow_client(runtime)
+    page = f"{runtime.settings.airflow_page}/dags/{TAG_DAG}"
     client.wait_for_dag(TAG_DAG)
     if unpause:
         client.unpause(TAG_DAG)
     elif client.is_paused(TAG_DAG):
         raise BadInputError(
-            f"the Dag {TAG_DAG} is paused, so that no run of it goes on: un-pause it at {client.url}/dags/{TAG_DAG}, "
-            "or with `tinytags run --unpause`"
+            f"the Dag {TAG_DAG} is paused, so that no run of it goes on: un-pause it at {page}, or with "
+            "`tinytags run --unpause`"
         )
     dag_run = _unfinished_run(client, parameters)
     if dag_run:
         report(f"run {dag_run} has the same parameters and has not ended: joining it")
     else:
         dag_run = client.trigger(TAG_DAG, parameters)
-    report(f"run {dag_run}: {client.url}/dags/{TAG_DAG}/runs/{dag_run}")
+    report(f"run {dag_run}: {page}/runs/{dag_run}")
     with _progress(report) as watch:
         tasks = client.follow(TAG_DAG, dag_run, watch)
     name = client.result(TAG_DAG, dag_run, "reconcile")["run"]
@@ -232,7 +233,7 @@ def _print_summary(
     if run.description:
         console.print(Text(run.description))
     for what, url, user in (
-        ("Airflow", settings.airflow_url, settings.airflow_user),
+        ("Airflow", settings.airflow_page, settings.airflow_user),
         ("search page", settings.search_url, settings.search_user),
     ):
         if url:

@@ -23,7 +23,6 @@ from tinytags_tasks.search.source_places import SourcePlaces
 from tinytags_tasks.search.stored_images import StoredImages
 from tinytags_tasks.search.waiting import Waiting
 from tinytags_tasks.search.word_logs import WordLogs
-from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.settings import Settings
 
 AGAIN_SECONDS = 2
@@ -52,8 +51,8 @@ class PageContext:
     @property
     def grid(self) -> str:
         """The address of the grid of blocks in Airflow; empty if Airflow's is not known."""
-        address = without_password(self.settings.airflow_url or "")
-        return f"{address.rstrip('/')}/tinytags/" if address else ""
+        address = self.settings.airflow_page
+        return f"{address}/tinytags/" if address else ""
 
     def hidden(self) -> Hidden:
         """Return what readers do not see of the live index.

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 from tinytags_tasks.airflow_parts import has_entry_points
 from tinytags_tasks.clients.spark_address import SparkAddress
+from tinytags_tasks.errors import BadInputError
 from tinytags_tasks.parts import DAGS, PLUGINS
 from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.services.airflow_database import database_of
@@ -49,6 +50,11 @@ def configuration(settings: Settings, port: int) -> str:
         The settings, with the home in which Airflow's files are.
     port
         The port of the API server.
+
+    Raises
+    ------
+    BadInputError
+        If a setting cannot be used.
     """
     home = airflow_home(settings)
     parallelism = _parallelism(settings)
@@ -75,7 +81,7 @@ def configuration(settings: Settings, port: int) -> str:
         "api": {
             "host": LOOPBACK,
             "port": port,
-            "base_url": f"http://{LOOPBACK}:{port}",
+            "base_url": _base_url(settings, port),
             "workers": 1,
             "secret_key": secret(settings, "airflow_secret_key"),
             "expose_config": False,
@@ -116,6 +122,19 @@ def configured_database(settings: Settings) -> str | None:
     except configparser.Error:  # it is damaged, and written again
         return None
     return "" if address is not None and address.startswith("sqlite:") else address
+
+
+def _base_url(settings: Settings, port: int) -> str:
+    """Return what links begin with; with a path, Airflow would answer nobody who asks for its API without that path."""
+    if settings.airflow_public_url is None:
+        return f"http://{LOOPBACK}:{port}"
+    address = urlsplit(settings.airflow_public_url)
+    if address.scheme not in ("http", "https") or not address.netloc or address.path.strip("/"):
+        raise BadInputError(
+            f"TINYTAGS_AIRFLOW_PUBLIC_URL is {without_password(settings.airflow_public_url)!r}: write it as "
+            "https://airflow.example or http://host:8080, without a path; below a path, this Airflow cannot be served"
+        )
+    return settings.airflow_public_url.rstrip("/")
 
 
 def _parallelism(settings: Settings) -> int:

@@ -133,7 +133,10 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise BadInputError(f"{path}: cannot be written ({error.strerror or error}); give another --sheet") from error
+        raise BadInputError(
+            f"{path.absolute()}: cannot be written ({error.strerror or error}); make that folder writable, or "
+            "give another --sheet"
+        ) from error
 
 
 def _enlarge(image: npt.NDArray[np.uint8], factor: int) -> Image.Image:
