@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tinytags_tasks import cli
 from tinytags_tasks.clients.airflow import AirflowClient
-from tinytags_tasks.errors import BadInputError, FinalError
+from tinytags_tasks.errors import BadInputError, FinalError, MissingError, TransientError
 
 JSON = {"Content-Type": "application/json"}
 PAGE = {"Content-Type": "text/html"}
@@ -140,3 +140,52 @@ def test_a_variable_that_names_no_authority_is_told(
     with pytest.raises(BadInputError, match=r"SSL_CERT_FILE=.*authority\.pem: cannot be read as certificates"):
         AirflowClient("https://127.0.0.1:9", "me", "secret")
     AirflowClient("http://127.0.0.1:9", "me", "secret")
+
+
+# Dag files of others
+
+
+def broken(*files: str) -> dict[str, tuple[int, dict[str, str], bytes]]:
+    """Return an Airflow that cannot import some files."""
+    errors = [{"filename": file, "stack_trace": "Traceback:\nImportError: no such module\n"} for file in files]
+    return AIRFLOW | {"/api/v2/importErrors": (200, JSON, json.dumps({"import_errors": errors}).encode())}
+
+
+@pytest.mark.parametrize(
+    ("file", "verdict"),
+    [
+        ("other.py", "warning"),
+        ("teams/tinytags_of_mine.py", "warning"),
+        ("load_tinytags_forms.py", "warning"),
+        ("tinytags.py", "fails"),
+        ("dags/tinytags_backfill.py", "fails"),
+        ("load_tinytags_grow.py", "fails"),
+    ],
+)
+def test_only_a_broken_file_of_tinytags_would_make_a_run_fail(
+    file: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(broken(file)) as url:
+        [found] = [each for each in examined(url, monkeypatch) if each["subject"] == "dags"]
+    assert (found["verdict"], found["text"]) == (verdict, f"{file} cannot be imported: ImportError: no such module")
+    assert found["remedy"]
+
+
+def test_a_dag_that_is_not_read_yet_is_waited_for_whatever_else_is_broken() -> None:
+    answers = broken("other.py", "tinytags_grow.py")
+    known = answers.pop("/api/v2/dags/tinytags")
+    with answering(answers) as url:
+        client = AirflowClient(url, "me", "secret")
+        with pytest.raises(TransientError, match=r"know the Dag tinytags after 0 s \(it cannot import other\.py, tiny"):
+            client.wait_for_dag("tinytags", timeout_seconds=0)
+        threading.Timer(0.2, answers.update, [{"/api/v2/dags/tinytags": known}]).start()
+        client.wait_for_dag("tinytags")
+
+
+@pytest.mark.parametrize("file", ["tinytags.py", "load_tinytags.py"])
+def test_a_dag_whose_file_is_broken_is_not_waited_for(file: str) -> None:
+    answers = broken("other.py", file)
+    del answers["/api/v2/dags/tinytags"]
+    with answering(answers) as url, pytest.raises(FinalError, match=f"cannot import {file}: ImportError") as raised:
+        AirflowClient(url, "me", "secret").wait_for_dag("tinytags")
+    assert not isinstance(raised.value, MissingError)

@@ -22,6 +22,7 @@ from tinytags_tasks.errors import (
     TransientError,
     refused_certificate,
 )
+from tinytags_tasks.parts import dag_of_file
 from tinytags_tasks.secrecy import without_secrets
 from tinytags_tasks.settings import without_password
 
@@ -147,7 +148,7 @@ class AirflowClient:
         FinalError
             If the file cannot be imported.
         TransientError
-            If Airflow still does not know it after the timeout.
+            If Airflow still does not know it after the timeout; what other files it cannot import is said then.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -155,18 +156,21 @@ class AirflowClient:
                 self._ask("GET", f"/api/v2/dags/{dag}")
                 return
             except MissingError as error:
-                for file, reason in self.import_errors().items():
-                    raise FinalError(f"Airflow cannot import {file}: {reason}") from error
+                broken = self.import_errors()
+                for file, reason in broken.items():
+                    if dag_of_file(file) == dag:
+                        raise FinalError(f"Airflow cannot import {file}: {reason}") from error
                 if time.monotonic() > deadline:
+                    others = f" (it cannot import {', '.join(sorted(broken)[:5])})" if broken else ""
                     raise TransientError(
-                        f"{self.url}: Airflow still does not know the Dag {dag} after {timeout_seconds:g} s; "
+                        f"{self.url}: Airflow still does not know the Dag {dag} after {timeout_seconds:g} s{others}; "
                         "see the log of airflow-dag-processor"
                     ) from error
             time.sleep(1)
 
     def import_errors(self) -> dict[str, str]:
         """Return why each Dag file that cannot be imported cannot: the last line of its error, by its name."""
-        broken = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+        broken = self._ask("GET", "/api/v2/importErrors", limit=_PAGE)["import_errors"]
         return {str(each["filename"]): str(each["stack_trace"]).strip().splitlines()[-1] for each in broken}
 
     def version(self) -> str:
